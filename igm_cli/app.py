@@ -1,0 +1,110 @@
+"""The command line: what there is, and what becomes of an error.
+
+Nothing heavy is imported here or at the top of a command's module, so that ``igm --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from igm_cli import __version__
+from igm_cli.commands import doctor, estimate_k, invert, plugins, train
+from igm_cli.errors import IgmError
+
+EPILOG = (
+    "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
+    "4 weights or data missing, 5 plugin, 130 interrupted."
+)
+
+app = typer.Typer(
+    name="igm",
+    help="Understand scenes by inverting compositional generative models.",
+    epilog=EPILOG,
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("invert")(invert.invert)
+app.command("estimate-k")(estimate_k.estimate_k)
+app.command("plugins")(plugins.plugins)
+app.command("doctor")(doctor.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"igm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _igm(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    debug = os.environ.get("IGM_DEBUG", "") not in ("", "0")
+    try:
+        result = app(args=arguments, prog_name="igm", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        return _reader_left()
+    except SystemExit as error:  # Typer ends so when the reader of a pipe is gone
+        return _reader_left() if error.code == 1 else int(error.code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted; the same command goes on from what is already written", 130)
+    except IgmError as error:
+        if debug:
+            raise
+        return _complain(str(error), error.exit_code)
+    except typer.TyperException as error:
+        if error.exit_code != 2:
+            return _complain(error.format_message(), error.exit_code)
+        return _complain_usage(error)
+    except MemoryError:
+        return _complain("not enough memory; use smaller batches or fewer images at a time", 3)
+    except OSError as error:
+        if debug:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        return _complain(f"cannot read or write{where}: {reason}; check the path, its rights and space", 3)
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        return _complain(f"this is a bug in igm: {what}; set IGM_DEBUG=1 to see where, and report it", 1)
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(f"igm: {text}\n")
+    return code
+
+
+def _complain_usage(error: typer.TyperException) -> int:
+    """A wrong command line: one sentence and where to read more."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "igm"
+    return _complain(f"{error.format_message().strip().rstrip('.')}; see {path} --help", 2)
+
+
+def _reader_left() -> int:
+    """Whoever read our output has enough: not an error, and nothing may be written any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

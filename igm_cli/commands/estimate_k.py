@@ -1,0 +1,3 @@
+"""stub"""
+def estimate_k() -> None:
+    """stub"""

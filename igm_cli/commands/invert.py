@@ -1,0 +1,3 @@
+"""stub"""
+def invert() -> None:
+    """stub"""

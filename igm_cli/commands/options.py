@@ -1,0 +1,78 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from igm_cli.errors import UsageError
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same device: same result.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False)
+]
+Concepts = Annotated[
+    str | None,
+    typer.Option("--concepts", help="Concept parser; igm plugins lists them.  Default: the model's."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts.",
+    ),
+]
+Fit = Annotated[
+    str,
+    typer.Option("--fit", help="crop or squash an image of another aspect ratio than the model's."),
+]
+KMax = Annotated[
+    int | None, typer.Option("--k-max", min=1, help="Most concepts considered when K is estimated.")
+]
+Draws = Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws to begin with.")]
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """``key=value`` pairs; values are read as TOML where they are TOML, else as text.
+
+    Raises:
+        UsageError: If a pair has no ``=``.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set takes key=value, not {pair!r}")
+        settings[key.strip()] = _value(text.strip())
+    return settings
+
+
+def _value(text: str) -> Any:
+    try:
+        return load_toml(f"value = {text}")["value"]
+    except ValueError:
+        return text
+
+
+def load_toml(text: str) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def expanded(path: Path | None) -> Path | None:
+    """A path with ``~`` resolved."""
+    return path.expanduser() if path else None

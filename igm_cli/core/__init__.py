@@ -1,0 +1,1 @@
+"""The engine: tensors in, understanding out.  Knows no domain and no terminal."""

@@ -1,0 +1,132 @@
+"""Concept spaces: what a concept is to the engine, a vector with a meaning elsewhere.
+
+A concept is a row of a tensor ``[..., D]``.  What the row *means* (a position, an attribute) is
+known to the concept parser that made the space, never to the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Concepts that are points of a box, e.g. image positions.
+
+    Attributes:
+        names: Name of each coordinate, ``D`` of them.
+        low: Lower bound of each coordinate.
+        high: Upper bound of each coordinate.
+        local: True if a concept speaks only of the place it points at, so that a denoiser may
+            confine its contribution to a window around it.
+    """
+
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    local: bool = False
+
+    def __post_init__(self) -> None:
+        if not (len(self.names) == len(self.low) == len(self.high) > 0):
+            raise ValueError("a continuous space needs one name, low and high per coordinate")
+        if any(a >= b for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError("every low must be below its high")
+
+    @property
+    def dim(self) -> int:
+        """Length D of a concept vector."""
+        return len(self.names)
+
+    def grid(self, counts: Sequence[int]) -> Tensor:
+        """Candidates at the centres of a regular grid.
+
+        Args:
+            counts: Number of cells along each coordinate.
+
+        Returns:
+            ``[prod(counts), D]``, the first coordinate varying fastest.
+        """
+        if len(counts) != self.dim:
+            raise ValueError(f"a grid over {self.dim} coordinates needs {self.dim} counts")
+        axes = [
+            lo + (torch.arange(n) + 0.5) / n * (hi - lo)
+            for n, lo, hi in zip(counts, self.low, self.high, strict=True)
+        ]
+        mesh = torch.meshgrid(*reversed(axes), indexing="ij")
+        return torch.stack([m.flatten() for m in reversed(mesh)], dim=-1)
+
+    def clamp(self, concepts: Tensor) -> Tensor:
+        """Moves concepts ``[..., D]`` into the box."""
+        low, high = concepts.new_tensor(self.low), concepts.new_tensor(self.high)
+        return torch.minimum(torch.maximum(concepts, low), high)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Concepts that are values of factors; a concept is a one-hot row over all values.
+
+    Attributes:
+        factors: Factor name to the names of its values, in order.
+    """
+
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for factor, values in self.factors.items():
+            if len(set(values)) != len(values) or len(values) < 2:
+                raise ValueError(f"factor {factor!r} needs at least two different values")
+
+    @property
+    def dim(self) -> int:
+        """Length D = number of values of all factors."""
+        return sum(len(values) for values in self.factors.values())
+
+    def candidates(self) -> Tensor:
+        """Every value of every factor, ``[D, D]``."""
+        return torch.eye(self.dim)
+
+    def groups(self) -> list[list[int]]:
+        """Candidate indices of each factor: the one-per-factor constraint of a search."""
+        groups: list[list[int]] = []
+        start = 0
+        for values in self.factors.values():
+            groups.append(list(range(start, start + len(values))))
+            start += len(values)
+        return groups
+
+
+ConceptSpace: TypeAlias = Continuous | Categorical
+
+
+def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
+    """The JSON form of a space, as igm.json holds it."""
+    if isinstance(space, Continuous):
+        return {
+            "kind": "continuous",
+            "names": list(space.names),
+            "low": list(space.low),
+            "high": list(space.high),
+            "local": space.local,
+        }
+    return {"kind": "categorical", "factors": {k: list(v) for k, v in space.factors.items()}}
+
+
+def space_from_dict(data: Mapping[str, Any]) -> ConceptSpace:
+    """Inverse of :func:`space_to_dict`.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+    kind = data.get("kind")
+    if kind == "continuous":
+        return Continuous(
+            tuple(data["names"]), tuple(data["low"]), tuple(data["high"]), bool(data["local"])
+        )
+    if kind == "categorical":
+        return Categorical({k: tuple(v) for k, v in data["factors"].items()})
+    raise ValueError(f"unknown concept space {kind!r}")

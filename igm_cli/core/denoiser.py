@@ -1,0 +1,46 @@
+"""The protocol every generative model is wrapped to."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.schedule import Schedule
+
+
+class Denoiser(Protocol):
+    """eps_theta(x_t, t | c), split so that what all concepts share is computed once.
+
+    The composed prediction is base + w(K) * sum_k contribution_k
+    (see :mod:`igm_cli.core.composition`).
+    """
+
+    space: ConceptSpace
+    schedule: Schedule
+
+    def features(self, x_t: Tensor, t: Tensor) -> Any:
+        """What does not depend on a concept.
+
+        Args:
+            x_t: Noised images ``[N,C,H,W]``.
+            t: Timesteps ``[N]``.
+        """
+        ...
+
+    def base(self, features: Any) -> Tensor:
+        """eps_u, the prediction under no concept, ``[N,C,H,W]`` float32."""
+        ...
+
+    def contributions(self, features: Any, concepts: Tensor) -> Tensor:
+        """Delta_k = eps_theta(x_t, t | c_k) - eps_u.
+
+        Args:
+            features: Of N noised images.
+            concepts: ``[N,M,D]``.
+
+        Returns:
+            ``[N,M,C,H,W]`` float32.
+        """
+        ...

@@ -1,0 +1,42 @@
+"""Denoisers behind the protocol of :mod:`igm_cli.core.denoiser`, by architecture name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.schedule import Schedule
+from igm_cli.errors import InputError
+
+ARCHITECTURES = ("factored", "unet")
+
+
+def build_denoiser(
+    architecture: str, options: Mapping[str, Any], space: ConceptSpace, schedule: Schedule
+) -> nn.Module:
+    """A freshly initialised denoiser.
+
+    Args:
+        architecture: ``factored`` (default of this project) or ``unet`` (the paper's).
+        options: Fields of its configuration.
+        space: Concept space it is conditioned on.
+        schedule: Noise schedule.
+
+    Raises:
+        InputError: If the architecture is unknown or its options do not fit.
+    """
+    try:
+        if architecture == "factored":
+            from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
+
+            return FactoredDenoiser(FactoredConfig.from_dict(dict(options)), space, schedule)
+        if architecture == "unet":
+            from igm_cli.core.models.unet import UNetConfig, UNetDenoiser
+
+            return UNetDenoiser(UNetConfig.from_dict(dict(options)), space, schedule)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model options do not fit the {architecture} denoiser: {error}") from error
+    raise InputError(f"unknown architecture {architecture!r}; choose {' or '.join(ARCHITECTURES)}")

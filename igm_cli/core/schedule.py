@@ -1,0 +1,204 @@
+"""The noise schedule: alpha and sigma, forward noising, timestep quadrature, shared draws.
+
+Configurations are those of diffusers' schedulers (``scheduler_config.json``), so that checkpoints
+exchange with it; the few lines of arithmetic are ours, because importing diffusers takes seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The part of a diffusers scheduler configuration that fixes the forward process.
+
+    Attributes:
+        beta_schedule: ``linear``, ``scaled_linear`` or ``squaredcos_cap_v2`` (cosine).
+        beta_start: First beta of the linear schedules.
+        beta_end: Last beta of the linear schedules.
+        num_train_timesteps: T.
+        prediction_type: What a network on this schedule puts out, ``epsilon`` or ``v_prediction``.
+    """
+
+    beta_schedule: str = "squaredcos_cap_v2"
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    num_train_timesteps: int = 1000
+    prediction_type: str = "v_prediction"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form diffusers reads with ``DDPMScheduler.from_config``."""
+        return {"_class_name": "DDPMScheduler", "clip_sample": False, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ScheduleConfig:
+        """Reads a diffusers configuration, ignoring what does not touch the forward process."""
+        known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
+        return cls(**known)
+
+
+def _betas(config: ScheduleConfig) -> Tensor:
+    steps = config.num_train_timesteps
+    if config.beta_schedule == "linear":
+        return torch.linspace(config.beta_start, config.beta_end, steps, dtype=torch.float64)
+    if config.beta_schedule == "scaled_linear":
+        start, end = config.beta_start**0.5, config.beta_end**0.5
+        return torch.linspace(start, end, steps, dtype=torch.float64) ** 2
+    if config.beta_schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, eq. 17
+
+        def alpha_bar(u: float) -> float:
+            return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        return torch.tensor(
+            [min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), 0.999) for i in range(steps)],
+            dtype=torch.float64,
+        )
+    raise ValueError(
+        f"unknown beta_schedule {config.beta_schedule!r}; "
+        "choose linear, scaled_linear or squaredcos_cap_v2"
+    )
+
+
+class Schedule:
+    """x_t = alpha_t x_0 + sigma_t eps, with alpha_t^2 = prod(1 - beta) and sigma^2 = 1 - alpha^2."""
+
+    def __init__(self, config: ScheduleConfig | None = None) -> None:
+        self.config = config or ScheduleConfig()
+        if self.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"unknown prediction_type {self.config.prediction_type!r}")
+        alpha_bar = torch.cumprod(1 - _betas(self.config), dim=0)
+        self._alpha = alpha_bar.sqrt().float()
+        self._sigma = (1 - alpha_bar).sqrt().float()
+
+    @property
+    def steps(self) -> int:
+        """T, the number of discrete timesteps."""
+        return self.config.num_train_timesteps
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal level of integer timesteps ``[...]``."""
+        return self._alpha.to(t.device)[t]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level of integer timesteps ``[...]``."""
+        return self._sigma.to(t.device)[t]
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Forward noising.  x0, noise: ``[N,C,H,W]``; t: ``[N]``; returns x_t ``[N,C,H,W]``."""
+        return _spread(self.alpha(t), x0) * x0 + _spread(self.sigma(t), x0) * noise
+
+    def output_to_epsilon(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """What a network puts out, as eps.  With v = alpha eps - sigma x0: eps = alpha v + sigma x_t."""
+        if self.config.prediction_type == "epsilon":
+            return output
+        return _spread(self.alpha(t), x_t) * output + _spread(self.sigma(t), x_t) * x_t
+
+    def epsilon_gain(self, t: Tensor) -> Tensor:
+        """d eps / d output ``[...]``: by how much a change of the output changes eps."""
+        if self.config.prediction_type == "epsilon":
+            return torch.ones_like(t, dtype=torch.float32)
+        return self.alpha(t)
+
+    def predict_x0(self, epsilon: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The clean image that eps implies, ``[N,C,H,W]``."""
+        return (x_t - _spread(self.sigma(t), x_t) * epsilon) / _spread(self.alpha(t), x_t)
+
+
+def _spread(per_sample: Tensor, like: Tensor) -> Tensor:
+    """``[N]`` to ``[N,1,1,1]``."""
+    return per_sample.view(-1, *([1] * (like.dim() - 1)))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Timesteps and noise shared by all hypotheses about an image.
+
+    Sharing is what makes differences of hypotheses paired samples (Clark & Jaini 2023).
+
+    Attributes:
+        t: ``[N]`` integer timesteps.
+        noise: ``[N,C,H,W]``.
+    """
+
+    t: Tensor
+    noise: Tensor
+
+    def __len__(self) -> int:
+        return int(self.t.shape[0])
+
+    def to(self, device: torch.device) -> Draws:
+        """The same draws on another device."""
+        return Draws(self.t.to(device), self.noise.to(device))
+
+
+def van_der_corput(start: int, count: int) -> Tensor:
+    """Elements ``start .. start+count`` of the base-2 low-discrepancy sequence in (0, 1)."""
+    values = []
+    for index in range(start + 1, start + count + 1):
+        value, scale = 0.0, 0.5
+        while index:
+            value += scale * (index & 1)
+            index >>= 1
+            scale /= 2
+        values.append(value)
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def timestep_quadrature(schedule: Schedule, low: float, high: float, start: int, count: int) -> Tensor:
+    """Timesteps that cover [low, high] of the schedule evenly however many are taken.
+
+    A low-discrepancy sequence rather than a grid, so that draws can be added until a decision is
+    settled and every prefix is a fair quadrature of the expectation over t.
+
+    Args:
+        schedule: The noise schedule.
+        low: Fraction of T where the range begins.
+        high: Fraction of T where it ends.
+        start: How many nodes were taken before.
+        count: How many to take.
+
+    Returns:
+        ``[count]`` integer timesteps.
+    """
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"timestep range {low}..{high} must lie within 0..1")
+    u = low + (high - low) * van_der_corput(start, count)
+    return (u * (schedule.steps - 1)).round().long()
+
+
+def draw(
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    count: int,
+    *,
+    low: float,
+    high: float,
+    seed: int,
+    start: int = 0,
+) -> Draws:
+    """Seeded draws number ``start .. start+count``; each depends on (seed, its number) only.
+
+    Args:
+        schedule: The noise schedule.
+        shape: ``(C, H, W)`` of an image.
+        count: N.
+        low: Least timestep as a fraction of T.
+        high: Greatest timestep as a fraction of T.
+        seed: Seed of the noise.
+        start: Number of the first draw.
+
+    Returns:
+        Draws on the CPU, so that every device sees the same noise.
+    """
+    t = timestep_quadrature(schedule, low, high, start, count)
+    noise = [
+        torch.randn(shape, generator=torch.Generator().manual_seed((seed << 20) + start + i))
+        for i in range(count)
+    ]
+    return Draws(t, torch.stack(noise))

@@ -1,0 +1,36 @@
+"""Errors a user can do something about.  One sentence, with the way out; the class sets the exit code.
+
+A leaf module: every layer may import it, it imports none.
+"""
+
+from __future__ import annotations
+
+
+class IgmError(Exception):
+    """Base of the errors that are shown as one sentence without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(IgmError):
+    """The command line asks for what cannot be (exit code 2)."""
+
+    exit_code = 2
+
+
+class InputError(IgmError):
+    """An input or a configuration cannot be used (exit code 3)."""
+
+    exit_code = 3
+
+
+class MissingError(IgmError):
+    """Weights or data are not here and cannot be fetched (exit code 4)."""
+
+    exit_code = 4
+
+
+class PluginError(IgmError):
+    """A plugin is unknown, ambiguous or broken (exit code 5)."""
+
+    exit_code = 5

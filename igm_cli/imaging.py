@@ -1,0 +1,149 @@
+"""Images in: whatever people have, as RGB pictures and as tensors a model sees."""
+
+from __future__ import annotations
+
+import glob
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from igm_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from igm_cli.plugins.base import Frame
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""What a folder is searched for; a file named on the command line may end as it likes."""
+
+MAX_PIXELS = 100_000_000
+
+
+def read_image(path: Path) -> Image:
+    """An image file as 8-bit RGB, turned as its EXIF says, transparency on white.
+
+    Greyscale, palette, 16-bit and animated files (their first frame) are understood.
+
+    Raises:
+        InputError: If there is no such file, or it is no image that can be used.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not an image; name images inside it")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); save the image again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise InputError(
+                        f"{path} has {opened.width}×{opened.height} pixels, more than igm reads "
+                        f"({MAX_PIXELS // 10**6} million); scale it down"
+                    )
+                opened.load()
+                image = to_rgb(ImageOps.exif_transpose(opened))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} has too many pixels; scale it down") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not an image that can be read; use PNG, JPEG or WebP") from error
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read; change its permissions") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); save the image again") from error
+    if min(image.size) < 2:
+        raise InputError(f"{path} has only {image.width}×{image.height} pixels; use a larger image")
+    return image
+
+
+def to_rgb(image: Image) -> Image:
+    """Any mode of PIL as RGB: 16 bits scaled to 8, transparency composited on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_to_8_bit(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_8_bit(image: Image) -> Image:
+    """16-bit modes and the 32-bit ones that PIL opens 16-bit files in."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float64)
+    top = float(values.max(initial=0.0))
+    if image.mode == "F" and top <= 1.0:
+        scale = 255.0
+    elif image.mode in ("I", "F") and top <= 255.0:
+        scale = 1.0
+    else:
+        scale = 255.0 / 65535.0
+    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[Path]:
+    """Files, folders (searched in depth) and patterns to image files, sorted within each, each once.
+
+    Raises:
+        InputError: If a folder holds no image, a pattern matches nothing, or nothing is left.
+    """
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in SUFFIXES and f.is_file()]
+            if not files:
+                raise InputError(f"{path} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
+        elif not path.exists() and glob.has_magic(text):
+            matches = (Path(m) for m in sorted(glob.glob(str(path), recursive=True)))
+            files = [f for f in matches if f.is_file()]
+            if not files:
+                raise InputError(f"no file matches {text}; check the pattern")
+        else:
+            files = [path]
+        for file in files:
+            found.setdefault(file.absolute(), file)
+    if not found:
+        raise InputError("no image given; name an image, a folder or a pattern")
+    return list(found.values())
+
+
+def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
+    """The framed part of an RGB image at the size a model sees, ``[3,H,W]`` in -1..1.
+
+    Bicubic with antialiasing; nothing changes when the frame already has that size.
+
+    Args:
+        image: RGB, as given.
+        frame: The part of it to take.
+        image_size: (width, height) of the model.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    box = frame.box
+    if all(math.isclose(side, round(side), abs_tol=1e-9) for side in box):
+        whole = (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
+        exact = (whole[2] - whole[0], whole[3] - whole[1]) == tuple(image_size)
+    else:
+        exact = False
+    if exact:
+        resized = image.crop(whole)
+    else:
+        resized = image.resize(image_size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    pixels = torch.from_numpy(np.array(resized, dtype=np.uint8))
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1.0

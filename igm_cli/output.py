@@ -1,0 +1,138 @@
+"""The one place that writes: results to stdout, everything else to stderr.
+
+With ``--json`` stdout carries one JSON object a line and nothing else.  Progress is shown on a
+terminal only, and only by the main process of a distributed run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class ProgressReport(Protocol):
+    """Moves the progress shown: what is being done, done so far, in all."""
+
+    def __call__(self, what: str, done: int, total: int) -> None: ...
+
+
+class Output:
+    """Writes for people, or JSON lines for programs.
+
+    Args:
+        as_json: Whether results are JSON lines.
+        quiet: Whether to write nothing at all, as all but the main process of a run do.
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def result(self, data: Mapping[str, Any]) -> None:
+        """One JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
+        if self.as_json and not self.quiet:
+            self.write(json_line(data) + "\n")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table on stdout for people; nothing with ``--json``."""
+        if self.as_json or self.quiet:
+            return
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=escape(title) if title else None, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        terminal = sys.stdout.isatty()
+        console = Console(file=sys.stdout, width=None if terminal else 200, highlight=False)
+        console.print(table)
+
+    def say(self, text: str) -> None:
+        """A line for people on stdout; nothing with ``--json``."""
+        if not self.as_json and not self.quiet:
+            self.write(text + "\n")
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def error(self, text: str) -> None:
+        """A line on stderr about something that went wrong; never silenced."""
+        print(f"igm: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    @staticmethod
+    def write(text: str) -> None:
+        """Text as it is on stdout, at once."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    @contextmanager
+    def progress(self) -> Iterator[ProgressReport]:
+        """Progress with the time left, on stderr, if that is a terminal."""
+        if self.quiet or not sys.stderr.isatty():
+            yield _no_progress
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        with bar:
+            tasks: dict[str, Any] = {}
+
+            def report(what: str, done: int, total: int) -> None:
+                key = what.partition(":")[0]
+                if key not in tasks:
+                    tasks[key] = bar.add_task(what, total=total)
+                bar.update(tasks[key], description=what, completed=done, total=total)
+
+            yield report
+
+
+def _no_progress(what: str, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+def json_line(data: Mapping[str, Any]) -> str:
+    """Strict JSON on one line; a figure that is no number (NaN, infinity) becomes null."""
+    return json.dumps(_strict(data), ensure_ascii=False, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    return value
+
+
+def process_rank() -> tuple[int, int]:
+    """(rank, number of processes) of a run under ``accelerate launch`` or ``torchrun``."""
+    try:
+        return int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    except ValueError:
+        return 0, 1

@@ -1,0 +1,138 @@
+"""What a plugin is: a dataset adapter or a concept parser.
+
+Both are plain classes found through the entry-point groups ``igm_cli.datasets`` and
+``igm_cli.concepts``; nothing has to be subclassed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from igm_cli.core.concepts import ConceptSpace
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (what is being done, done so far, in all)."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of an image that a model sees.
+
+    Attributes:
+        size: (width, height) in pixels of the image as given.
+        box: (left, top, right, bottom) in its pixels; the whole image when squashed.
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    @classmethod
+    def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:
+        """The frame of aspect ratio ``aspect`` (width / height) around the centre of an image.
+
+        Args:
+            size: (width, height) of the image.
+            aspect: Of the model.
+            mode: ``crop`` cuts what sticks out; ``squash`` takes the whole image.
+        """
+        w, h = size
+        if mode == "squash":
+            return cls(size, (0.0, 0.0, float(w), float(h)))
+        cw, ch = (w, w / aspect) if w / h < aspect else (h * aspect, h)
+        left, top = (w - cw) / 2, (h - ch) / 2
+        return cls(size, (left, top, left + cw, top + ch))
+
+
+class ConceptParser(Protocol):
+    """Maps annotations to concepts and back.
+
+    Concept tensors are relative to the frame the model sees; items (dicts) are what users read and
+    are relative to the image as given.
+    """
+
+    name: str
+    summary: str
+
+    @property
+    def space(self) -> ConceptSpace:
+        """The concept space of a model trained with this parser."""
+        ...
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """Annotations of one example of a dataset to concepts ``[K,D]`` in the frame."""
+        ...
+
+    def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
+        """Items to concepts ``[K,D]``; inverse of :meth:`decode`."""
+        ...
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """Concepts ``[K,D]`` to items, e.g. ``{"x": .., "y": .., "x_px": .., "y_px": ..}``."""
+        ...
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """Concepts ``[...,D]`` of the image flipped left to right."""
+        ...
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Metrics of predicted ``[K,D]`` against true ``[L,D]`` concepts of one image."""
+        ...
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """The image as given with the items drawn on a copy of it."""
+        ...
+
+
+class DatasetAdapter(Protocol):
+    """Says what a dataset is and loads its splits.
+
+    Attributes:
+        name: Name on the command line.
+        summary: One line for ``igm plugins``.
+        licence: Of the data.
+        source: How to get the real data, one sentence with the address.
+        splits: Names of its splits; the first one is trained on, the second one validates.
+        image_size: (width, height) that a model of it sees by default.
+        concepts: Name of the concept parser it is used with by default.
+        options: Options of :meth:`load` with one line of help each, for ``--set name=value``.
+        presets: Names of training presets to the paths of their TOML files; ``default`` is taken
+            when none is named.
+    """
+
+    name: str
+    summary: str
+    licence: str
+    source: str
+    splits: tuple[str, ...]
+    image_size: tuple[int, int]
+    concepts: str
+    options: Mapping[str, str]
+    presets: Mapping[str, Path]
+
+    def load(
+        self,
+        split: str,
+        *,
+        data_root: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> datasets.Dataset:
+        """A split with an ``image`` column and whatever annotation columns the parsers read.
+
+        With no ``data_root`` the adapter renders or composes its own default, cached by
+        ``datasets`` and the same for the same seed.
+
+        Raises:
+            InputError: If the data root does not hold the dataset, saying what is missing.
+        """
+        ...

@@ -1,0 +1,85 @@
+"""Concept parser ``pos``: objects by where they are in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Continuous
+from igm_cli.core.metrics import match
+from igm_cli.errors import InputError
+from igm_cli.plugins.base import Frame
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Positions:
+    """Object centres, x to the right and y down, 0..1 of the frame the model sees."""
+
+    name = "pos"
+    summary = "object positions in the image"
+    space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out.
+
+        Raises:
+            InputError: If the example holds no pixel coordinates.
+        """
+        try:
+            pixels = [[float(v) for v in o["pixel_coords"][:2]] for o in example["objects"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                "concepts pos need 'objects' with 'pixel_coords'; this dataset has none"
+            ) from error
+        concepts = _to_frame(torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2), frame)
+        inside = ((concepts >= 0) & (concepts <= 1)).all(dim=1)
+        return concepts[inside]
+
+    def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
+        """Items with ``x``, ``y`` (0..1 of the image as given) to ``[K,2]`` in the frame."""
+        points = torch.tensor([[item["x"], item["y"]] for item in items], dtype=torch.float64)
+        pixels = points.reshape(-1, 2) * torch.tensor(frame.size, dtype=torch.float64)
+        return _to_frame(pixels, frame).float()
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """``[K,2]`` in the frame to items on the image as given."""
+        left, top, right, bottom = frame.box
+        scale = torch.tensor([right - left, bottom - top], dtype=torch.float64)
+        pixels = concepts.double().cpu() * scale + torch.tensor([left, top], dtype=torch.float64)
+        width, height = frame.size
+        return [
+            {"x": x / width, "y": y / height, "x_px": x, "y_px": y} for x, y in pixels.tolist()
+        ]
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """Positions in the image flipped left to right."""
+        return torch.stack([1 - concepts[..., 0], concepts[..., 1]], dim=-1)
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Perceived objects by both readings of the paper's criterion, and the matched error."""
+        result = match(predicted, truth)
+        return {
+            "objects": float(len(truth)),
+            "perceived_sum": float(result.perceived("sum").sum()),
+            "perceived_mean": float(result.perceived("mean").sum()),
+            "squared_error": float(result.squared.mean(dim=1).sum()),
+            "matched": float(len(result.squared)),
+            "k_exact": float(len(predicted) == len(truth)),
+        }
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """A ring and a number at every position; faint where the confidence is low."""
+        from igm_cli.plugins.clevr.overlay import draw_positions
+
+        return draw_positions(image, items)
+
+
+def _to_frame(pixels: Tensor, frame: Frame) -> Tensor:
+    left, top, right, bottom = frame.box
+    corner, scale = pixels.new_tensor([left, top]), pixels.new_tensor([right - left, bottom - top])
+    return (pixels - corner) / scale

@@ -1,0 +1,158 @@
+"""Plugins by name: listed from package metadata without an import, loaded when used, in isolation."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, TypeAlias, cast
+
+from igm_cli.errors import IgmError, PluginError
+from igm_cli.plugins.base import ConceptParser, DatasetAdapter
+
+Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
+KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
+
+_NOUNS = {"datasets": "dataset", "concepts": "concept parser", "benchmarks": "benchmark"}
+_NEEDS = {
+    "datasets": ("name", "splits", "image_size", "concepts", "load"),
+    "concepts": ("name", "space", "parse", "encode", "decode"),
+    "benchmarks": ("name",),
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A plugin as package metadata names it; nothing of it is imported.
+
+    Attributes:
+        kind: Its group without the prefix.
+        name: Its name on the command line.
+        target: ``package.module:attribute``.
+        packages: Distributions that offer the name; more than one is a conflict.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """What became of loading a plugin.
+
+    Attributes:
+        listing: Which plugin.
+        summary: One line about it, if it loaded.
+        problem: Why it cannot be used; empty if it can.
+    """
+
+    listing: Listing
+    summary: str = ""
+    problem: str = ""
+
+
+def listings(kind: Kind) -> list[Listing]:
+    """All plugins of a kind, sorted by name, none of them imported."""
+    return [_listing(kind, name, points) for name, points in sorted(_points(kind).items())]
+
+
+def dataset(name: str) -> DatasetAdapter:
+    """The dataset adapter of a name or of ``package.module:attribute``."""
+    return cast(DatasetAdapter, load("datasets", name))
+
+
+def concept_parser(name: str) -> ConceptParser:
+    """The concept parser of a name or of ``package.module:attribute``."""
+    return cast(ConceptParser, load("concepts", name))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Imports a plugin; a class is instantiated.
+
+    Args:
+        kind: Its group without the prefix.
+        name: A listed name, or ``package.module:attribute``.
+
+    Raises:
+        PluginError: If it is unknown, ambiguous or broken; the message names the package at fault.
+    """
+    if ":" in name:
+        return _resolve(kind, EntryPoint(name, name, f"igm_cli.{kind}"), "")
+    points = _points(kind)
+    if name not in points:
+        raise PluginError(_unknown(kind, name, sorted(points)))
+    found = _listing(kind, name, points[name])
+    if len(found.packages) > 1:
+        raise PluginError(
+            f"the {_NOUNS[kind]} {name!r} is offered by two packages, {' and '.join(found.packages)}; "
+            f"uninstall one, or name it as package.module:attribute"
+        )
+    return _resolve(kind, points[name][0], found.packages[0])
+
+
+def state(listing: Listing) -> State:
+    """Loads one plugin in isolation and tells how it went."""
+    try:
+        plugin = load(listing.kind, listing.name)
+    except IgmError as error:
+        return State(listing, problem=str(error))
+    return State(listing, summary=str(getattr(plugin, "summary", "")))
+
+
+def _points(kind: Kind) -> dict[str, list[EntryPoint]]:
+    """Entry points by name.  The same target of the same package counts once.
+
+    A package can be found twice (a checkout on the path beside its installation), which is no conflict.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=f"igm_cli.{kind}"):
+        same = found.setdefault(point.name, [])
+        if not any((p.value, _package(p)) == (point.value, _package(point)) for p in same):
+            same.append(point)
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    """The distribution an entry point belongs to."""
+    if point.dist is not None:
+        return str(point.dist.name)
+    return point.value.partition(":")[0].partition(".")[0]
+
+
+def _listing(kind: Kind, name: str, points: Sequence[EntryPoint]) -> Listing:
+    targets = " and ".join(point.value for point in points)
+    return Listing(kind, name, targets, tuple(sorted(_package(point) for point in points)))
+
+
+def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
+    label = f"the {_NOUNS[kind]} {point.name!r}"
+    owner = f"package {package}" if package else "that module"
+    way_out = f"update or uninstall {package}" if package else "correct the module or its name"
+    module, _, attribute = point.value.partition(":")
+    try:
+        plugin: Any = importlib.import_module(module.strip())
+        for part in attribute.split("[")[0].strip().split("."):
+            plugin = getattr(plugin, part)
+        if isinstance(plugin, type):
+            plugin = plugin()
+        missing = [need for need in _NEEDS[kind] if not hasattr(plugin, need)]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a plugin does, SystemExit included, is its own problem
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        raise PluginError(f"{label} of {owner} cannot be loaded ({reason}); {way_out}") from error
+    if missing:
+        raise PluginError(
+            f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}"
+        )
+    return plugin
+
+
+def _unknown(kind: Kind, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known) or 'none'}"
+    return f"unknown {_NOUNS[kind]} {name!r}; {hint} (igm plugins lists all; package.module:attribute works too)"

@@ -1,0 +1,96 @@
+"""From a dataset and a concept parser to training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.errors import InputError
+from igm_cli.imaging import to_model
+from igm_cli.plugins.base import ConceptParser, Frame, Progress
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class DatasetSamples:
+    """A dataset as the trainer wants it, decoded once into bytes (18 kB for 96x64 pixels).
+
+    Implements :class:`igm_cli.core.training.Samples`.
+
+    Args:
+        dataset: With an ``image`` column.
+        parser: Reads its annotations.
+        image_size: (width, height) of the model.
+        progress: Called while images are decoded.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        parser: ConceptParser,
+        image_size: tuple[int, int],
+        progress: Progress | None = None,
+    ) -> None:
+        if len(dataset) == 0:
+            raise InputError("the dataset holds no image that can be trained on")
+        self.parser = parser
+        width, height = image_size
+        self._images = torch.empty(len(dataset), 3, height, width, dtype=torch.uint8)
+        self._concepts: list[Tensor] = []
+        for row, example in enumerate(dataset):
+            frame = Frame.fit(example["image"].size, width / height)
+            image = to_model(example["image"].convert("RGB"), frame, image_size)
+            self._images[row] = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            self._concepts.append(parser.parse(example, frame))
+            if progress and (row % 64 == 0 or row + 1 == len(dataset)):
+                progress("reading images", row + 1, len(dataset))
+
+    def __len__(self) -> int:
+        return len(self._concepts)
+
+    def batch(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images ``[B,3,H,W]`` in -1..1, concepts ``[B,K,D]``, presence ``[B,K]``."""
+        images = self._images[list(indices)].float() / 127.5 - 1
+        flipped = torch.tensor(list(flips))
+        images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+        rows = [
+            self.parser.mirror(self._concepts[i]) if flip else self._concepts[i]
+            for i, flip in zip(indices, flips, strict=True)
+        ]
+        return images, *pad(rows)
+
+
+class JoinedSamples:
+    """Several sample sets as one."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = list(parts)
+        self._places = [(p, i) for p, part in enumerate(self.parts) for i in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def batch(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`DatasetSamples.batch`, rows in the order asked for."""
+        images, rows = [], []
+        for index, flip in zip(indices, flips, strict=True):
+            part, place = self._places[index]
+            image, concepts, present = self.parts[part].batch([place], [flip])
+            images.append(image)
+            rows.append(concepts[0][present[0]])
+        return torch.cat(images), *pad(rows)
+
+
+def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Concepts ``[K_i,D]`` of several images as ``[B,K,D]`` and presence ``[B,K]``."""
+    longest = max(1, *(len(row) for row in rows)) if rows else 1
+    concepts = torch.zeros(len(rows), longest, rows[0].shape[-1])
+    present = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        concepts[i, : len(row)] = row
+        present[i, : len(row)] = True
+    return concepts, present
