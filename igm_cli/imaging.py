@@ -108,7 +108,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
             if not files:
                 raise InputError(f"{path} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
         elif not path.exists() and glob.has_magic(text):
-            matches = (Path(m) for m in sorted(glob.glob(str(path), recursive=True)))
+            matches = (Path(m) for m in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
             files = [f for f in matches if f.is_file()]
             if not files:
                 raise InputError(f"no file matches {text}; check the pattern")

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 class ProgressReport(Protocol):
     """Moves the progress shown: what is being done, done so far, in all."""
 
-    def __call__(self, what: str, done: int, total: int) -> None: ...
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Shows that so much is done."""
+        ...
 
 
 class Output:
@@ -45,7 +47,9 @@ class Output:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=escape(title) if title else None, title_justify="left", title_style="bold")
+        if title:
+            self.say(title)
+        table = Table()
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:

@@ -1,3 +1,106 @@
-"""stub"""
-def estimate_k() -> None:
-    """stub"""
+"""``igm estimate-k``: how many concepts explain an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from igm_cli.commands import options as o
+from igm_cli.output import Output, process_rank
+
+SCHEMA = "igm.estimate-k/1"
+
+
+def estimate_k(
+    paths: o.Inputs,
+    concepts: o.Concepts = None,
+    model: o.Model = None,
+    k_min: o.KMin = None,
+    k_max: o.KMax = None,
+    draws: o.Draws = None,
+    seed: o.Seed = 0,
+    fit: o.Fit = "crop",
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw error over K: a file for one image, a folder for several."),
+    ] = None,
+) -> None:
+    """Estimate how many concepts an image holds, with the error of every K.
+
+    JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items.
+    """
+    from igm_cli.commands.results import picture_targets, run_all
+    from igm_cli.commands.session import check_k_range, open_session
+    from igm_cli.imaging import expand_inputs, read_image
+
+    sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
+    check_k_range(None, k_min, k_max)
+    images = expand_inputs(paths)
+    if len(images) == 1:
+        read_image(images[0])  # a mistake is told before the model is loaded
+    pictures = picture_targets(images, o.expanded(plot), "--plot")
+    session = open_session(
+        model=model,
+        concepts=concepts,
+        device=device,
+        fit=fit,
+        k=None,
+        overrides={"k_min": k_min, "k_max": k_max, "draws": draws, "seed": seed},
+    )
+
+    def work(path: Path) -> dict[str, Any]:
+        record = session.record(SCHEMA, session.invert(path))
+        if str(path) in pictures:
+            draw_curve(record, pictures[str(path)])
+        return record
+
+    def finished(record: Mapping[str, Any]) -> None:
+        sink.result(record)
+        rows = [
+            [str(p["k"]), f"{p['error']:.6f}", f"± {p['stderr']:.6f}", "◀" if p["k"] == record["k"] else ""]
+            for p in record["k_curve"]
+        ]
+        title = f"{record['image']}: K = {record['k']}, {record['seconds']:.2f} s"
+        sink.table(title, ["K", "error", "standard error", ""], rows)
+
+    on_cpu = session.device.type == "cpu"
+    failed = run_all(images, work, finished=finished, store=None, sink=sink, on_cpu=on_cpu)
+    if failed:
+        sink.note(f"igm: {failed} of {len(images)} images could not be used; the others are done")
+        raise typer.Exit(3)
+
+
+def draw_curve(record: Mapping[str, Any], path: Path) -> None:
+    """Error over K with its error bars, as a picture."""
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from igm_cli.commands.results import save_picture
+
+    curve = record["k_curve"]
+    ks = [p["k"] for p in curve]
+    errors = [p["error"] for p in curve]
+    bars = [p["stderr"] for p in curve]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.errorbar(ks, errors, yerr=bars, marker="o", markersize=4, capsize=3, color="#1f5fa8")
+    chosen = [p for p in curve if p["k"] == record["k"]]
+    for point in chosen:
+        axes.plot([point["k"]], [point["error"]], "o", markersize=11, fillstyle="none", color="#c0392b")
+    axes.set_xticks(ks)
+    axes.set_xlabel("number of concepts K")
+    axes.set_ylabel("denoising error under the best K concepts")
+    axes.set_title(f"{Path(record['image']).name}: K = {record['k']}")
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    save_picture(Image.open(buffer).convert("RGB"), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,8 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N o
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same device: same result.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False)
+    list[str],
+    typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False),
 ]
 Concepts = Annotated[
     str | None,
@@ -27,11 +28,14 @@ Model = Annotated[
     ),
 ]
 Fit = Annotated[
-    str,
+    Literal["crop", "squash"],
     typer.Option("--fit", help="crop or squash an image of another aspect ratio than the model's."),
 ]
 KMax = Annotated[
     int | None, typer.Option("--k-max", min=1, help="Most concepts considered when K is estimated.")
+]
+KMin = Annotated[
+    int | None, typer.Option("--k-min", min=0, help="Fewest concepts considered when K is estimated.")
 ]
 Draws = Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws to begin with.")]
 
@@ -70,7 +74,8 @@ def load_toml(text: str) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
-    return tomllib.loads(text)
+    loaded: dict[str, Any] = tomllib.loads(text)
+    return loaded
 
 
 def expanded(path: Path | None) -> Path | None:

@@ -14,6 +14,9 @@ from igm_cli.errors import InputError, MissingError, UsageError
 from igm_cli.output import Output, ProgressReport, process_rank
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from igm_cli.commands.validation import Validation
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.training import Samples, TrainConfig
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
@@ -195,11 +198,16 @@ def run_training(
         parts, described = data_parts(plan, data_root, limit, config.seed)
         samples = load_samples(adapter, parser, parts, spec.image_size, progress)
 
+        validation = load_validation(adapter, parser, parts[0], spec, output) if config.picture_every else None
+
         class Observer(TrainObserver):
             def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-                figures = {k: v for k, v in metrics.items() if k != "seconds"}
-                shown = " ".join(f"{k} {v:.4g}" for k, v in figures.items())
-                progress(f"training: {shown}", step, config.steps)
+                shown = " ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k in ("loss", "learning_rate"))
+                if shown:
+                    progress(f"training: {shown}", step, config.steps)
+
+            def on_validation(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
+                return validation(step, denoiser) if validation else {}
 
         sink.note(f"training on {len(samples)} images of {adapter.name} for {config.steps} steps in {output}")
         train_model(
@@ -280,9 +288,7 @@ def data_parts(
     parts, described = [], []
     tables = plan.data
     if data_root is None:
-        tables = [t for t in tables if t.get("data_root") != "given"] or [
-            {**tables[0], "data_root": "builtin"}
-        ]
+        tables = [t for t in tables if t.get("data_root") != "given"] or [{**tables[0], "data_root": "builtin"}]
     for table in tables:
         unknown = sorted(set(table) - {"split", "data_root", "limit", "options", "seed"})
         source = table.get("data_root", "given" if data_root else "builtin")
@@ -333,6 +339,20 @@ def load_samples(
         )
         loaded.append(DatasetSamples(data, parser, image_size, progress=show))
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
+
+
+def load_validation(
+    adapter: DatasetAdapter, parser: ConceptParser, part: DataPart, spec: ModelSpec, folder: Path
+) -> Validation | None:
+    """A few images of the second split; None if the dataset has only one."""
+    from igm_cli.commands.validation import COUNT, Validation
+
+    if len(adapter.splits) < 2:
+        return None
+    data = adapter.load(
+        adapter.splits[1], data_root=part.root, limit=COUNT, seed=part.seed, progress=None, **part.options
+    )
+    return Validation(data, parser, spec, folder)
 
 
 def _check_writable(folder: Path) -> None:

@@ -38,7 +38,7 @@ class Denoiser(Protocol):
 
         Args:
             features: Of N noised images.
-            concepts: ``[N,M,D]``.
+            concepts: ``[N,M,D]``, or ``[1,M,D]`` if all images share them.
 
         Returns:
             ``[N,M,C,H,W]`` float32.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -164,16 +164,93 @@ def look(denoiser: Denoiser, image: Tensor, draws: Draws, power: float = 0.0) ->
     return Look(features, draws.noise - base.float(), importance_of(denoiser, draws.t, power))
 
 
-def contributions(denoiser: Denoiser, features: Any, concepts: Tensor, draws: int) -> Tensor:
+@runtime_checkable
+class Ranking(Protocol):
+    """A denoiser that offers inner products of single candidates for less than whole contributions."""
+
+    def products(self, features: Any, concepts: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """<image,Delta_j> and <Delta_j,Delta_j>, both ``[N,M]``.
+
+        Args:
+            features: Of N noised images.
+            concepts: ``[1,M,D]``, shared by all images.
+            image: ``[N,C,H,W]``.
+        """
+        ...
+
+
+def single_products(
+    denoiser: Denoiser, seen: Look, candidates: Tensor, chunk: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Expected <r,Delta_j> and <Delta_j,Delta_j> alone ``[M]``: enough to rank many candidates."""
+    share = seen.importance / seen.importance.sum()
+    linear, square = [], []
+    for part in candidates.split(chunk):
+        if isinstance(denoiser, Ranking):
+            with inference_precision(part.device):
+                b, a = denoiser.products(seen.features, part[None], seen.residual)
+        else:
+            delta = contributions(denoiser, seen, part)
+            b, a = torch.einsum("nmp,np->nm", delta, seen.residual.flatten(1)), delta.square().sum(2)
+        linear.append(share @ b.float())
+        square.append(share @ a.float())
+    pixels = seen.residual[0].numel()
+    return torch.cat(linear) / pixels, torch.cat(square) / pixels
+
+
+def contributions(denoiser: Denoiser, seen: Look, concepts: Tensor) -> Tensor:
     """Delta ``[N,M,C*H*W]`` float32 of concepts ``[M,D]`` shared by all N draws."""
     with inference_precision(concepts.device):
-        delta = denoiser.contributions(features, concepts.expand(draws, *concepts.shape))
+        delta = denoiser.contributions(seen.features, concepts[None])
     return delta.float().flatten(2)
 
 
-def gather(
-    denoiser: Denoiser, seen: Look, candidates: Tensor, composition: Composition, chunk: int = 64
-) -> Evidence:
+class Pool:
+    """Candidates of one image under the draws of one look; grows without looking twice.
+
+    Args:
+        denoiser: The model.
+        seen: The image under its draws.
+        composition: How contributions add up.
+        chunk: Candidates evaluated at once.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, seen: Look, composition: Composition, chunk: int = 64
+    ) -> None:
+        self.denoiser, self.seen, self.composition, self.chunk = denoiser, seen, composition, chunk
+        n, pixels = len(seen), seen.residual[0].numel()
+        self.pixels = pixels
+        self.delta = seen.residual.new_zeros(n, 0, pixels)
+        self.candidates: Tensor | None = None
+        self.gram = seen.residual.new_zeros(n, 0, 0)
+
+    def add(self, candidates: Tensor) -> None:
+        """Takes further candidates ``[M,D]``; only their own inner products are computed."""
+        new = torch.cat(
+            [contributions(self.denoiser, self.seen, part) for part in candidates.split(self.chunk)], 1
+        )
+        across = torch.bmm(self.delta, new.transpose(1, 2)) / self.pixels  # [N,M_old,M_new]
+        within = torch.bmm(new, new.transpose(1, 2)) / self.pixels
+        below = torch.cat([across.transpose(1, 2), within], dim=2)
+        self.gram = torch.cat([torch.cat([self.gram, across], dim=2), below], dim=1)
+        self.delta = torch.cat([self.delta, new], dim=1)
+        old = self.candidates
+        self.candidates = candidates if old is None else torch.cat([old, candidates])
+
+    def evidence(self) -> Evidence:
+        """The evidence of all candidates taken so far."""
+        residual = self.seen.residual.flatten(1)  # [N,P]
+        return Evidence(
+            residual.square().sum(1) / self.pixels,
+            torch.bmm(self.delta, residual[:, :, None])[:, :, 0] / self.pixels,
+            self.gram,
+            self.composition,
+            self.seen.importance,
+        )
+
+
+def gather(denoiser: Denoiser, seen: Look, candidates: Tensor, composition: Composition) -> Evidence:
     """The evidence of candidates ``[M,D]`` for what was seen.
 
     Args:
@@ -181,32 +258,7 @@ def gather(
         seen: From :func:`look`.
         candidates: ``[M,D]``.
         composition: ``sum`` or ``mean``.
-        chunk: Candidates evaluated at once.
     """
-    n = len(seen)
-    delta = torch.cat(
-        [contributions(denoiser, seen.features, part, n) for part in candidates.split(chunk)], dim=1
-    )
-    residual = seen.residual.flatten(1)  # [N,P]
-    pixels = residual.shape[1]
-    return Evidence(
-        residual.square().sum(1) / pixels,
-        torch.einsum("nmp,np->nm", delta, residual) / pixels,
-        torch.bmm(delta, delta.transpose(1, 2)) / pixels,
-        composition,
-        seen.importance,
-    )
-
-
-def gather_single(
-    denoiser: Denoiser, seen: Look, candidates: Tensor, chunk: int = 64
-) -> tuple[Tensor, Tensor]:
-    """<r,Delta_j> and <Delta_j,Delta_j> alone, both ``[N,M]``: enough to rank many candidates."""
-    residual = seen.residual.flatten(1)
-    pixels = residual.shape[1]
-    linear, square = [], []
-    for part in candidates.split(chunk):
-        delta = contributions(denoiser, seen.features, part, len(seen))
-        linear.append(torch.einsum("nmp,np->nm", delta, residual) / pixels)
-        square.append(delta.square().sum(2) / pixels)
-    return torch.cat(linear, 1), torch.cat(square, 1)
+    pool = Pool(denoiser, seen, composition)
+    pool.add(candidates)
+    return pool.evidence()

@@ -9,6 +9,7 @@ ones, refine the chosen by Gauss-Newton, and draw noise until the decision is se
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,7 +21,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Evidence, Look, gather, gather_single, look, paired
+from igm_cli.core.evidence import Evidence, Look, Pool, gather, look, paired, single_products
 from igm_cli.core.refine import refine
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import Found, exhaustive_configurations, pursuit
@@ -33,7 +34,8 @@ class InversionSettings:
 
     Attributes:
         method: ``evidence`` or ``sgd``.
-        k_max: Largest number of concepts tried when K is estimated.
+        k_min: Smallest number of concepts when K is estimated.
+        k_max: Largest number of concepts when K is estimated.
         draws: Noise draws of the first decision.
         max_draws: Draws at most, if the decision is not settled before.
         settled: Standard errors that must separate the best K from every other.
@@ -54,6 +56,7 @@ class InversionSettings:
     """
 
     method: str = "evidence"
+    k_min: int = 0
     k_max: int = 10
     draws: int = 12
     max_draws: int = 36
@@ -62,8 +65,8 @@ class InversionSettings:
     high: float = 0.58
     power: float = 0.0
     grid: tuple[int, ...] = (24, 16)
-    scan_draws: int = 4
-    keep: int = 128
+    scan_draws: int = 6
+    keep: int = 96
     penalty: float = 0.0
     refine_steps: int = 4
     seed: int = 0
@@ -76,6 +79,10 @@ class InversionSettings:
     def __post_init__(self) -> None:
         if self.method not in ("evidence", "sgd"):
             raise UsageError(f"unknown method {self.method!r}; choose evidence or sgd")
+        if not 0 <= self.k_min <= self.k_max:
+            raise UsageError(f"k-min {self.k_min} must lie between 0 and k-max {self.k_max}")
+        if not 0 <= self.low < self.high <= 1:
+            raise UsageError(f"timesteps {self.low}..{self.high} must lie within 0..1")
         positive = ("k_max", "draws", "scan_draws", "keep", "restarts", "steps", "score_draws")
         for name in positive:
             if getattr(self, name) < 1:
@@ -96,9 +103,12 @@ class InversionSettings:
         unknown = sorted(set(data) - known)
         if unknown:
             raise InputError(f"unknown inversion setting {unknown[0]!r} in the checkpoint")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         values |= {k: v for k, v in overrides.items() if v is not None}
-        settings = cls(**values)
+        try:
+            settings = cls(**values)
+        except TypeError as error:
+            raise InputError(f"an inversion setting of the checkpoint is of the wrong type: {error}") from error
         return replace(settings, max_draws=max(settings.max_draws, settings.draws))
 
 
@@ -180,7 +190,7 @@ MOST_CONCEPTS = 100
 
 
 @dataclass(frozen=True)
-class _Decision:
+class Decision:
     """The chosen K, and its paired advantage over every other: mean and standard error."""
 
     k: int
@@ -189,6 +199,15 @@ class _Decision:
     def settled(self, by: float) -> bool:
         """True if every other K is worse by so many standard errors."""
         return all(mean > by * error for mean, error in self.advantage.values())
+
+
+def decide(evidence: Evidence, path: list[Found], settings: InversionSettings) -> Decision:
+    """The K of least error, each concept costing ``penalty`` x 1e-4."""
+    cost = settings.penalty * 1e-4
+    errors = [evidence.errors(found.subset) + cost * k for k, found in enumerate(path)]
+    sizes = range(min(settings.k_min, len(path) - 1), len(path))
+    best = min(sizes, key=lambda k: float(errors[k].mean()))
+    return Decision(best, {k: paired(errors[k], errors[best]) for k in sizes if k != best})
 
 
 class Pursuer:
@@ -213,47 +232,172 @@ class Pursuer:
 
     def invert(self, k: int | None) -> Inversion:
         """Finds K concepts, or as many as explain the image."""
-        settings = self.settings
-        first = self.look(settings.draws)
-        candidates = self.scan()
-        evidence = self.gather(first, candidates)
-        k_max = settings.k_max if k is None else k
-        path = pursuit(evidence.expected(), k_max)
-        chosen = self.decide(evidence, path).k if k is None else len(path) - 1
-        for _ in range(2):  # sharper positions can change the count, and the count the positions
-            candidates = self.sharpen(first, candidates, path[chosen])
-            evidence = self.gather(first, candidates)
-            path = pursuit(evidence.expected(), k_max)
-            before, chosen = chosen, self.decide(evidence, path).k if k is None else len(path) - 1
+        k_max = self.settings.k_max if k is None else k
+        shortlist = self.shortlist(k_max)
+        pool = Pool(self.denoiser, self.look(self.settings.draws), self.composition)
+        self.add(pool, shortlist)
+        path = pursuit(pool.evidence().expected(), k_max)
+        chosen = self.choose(pool.evidence(), path, k)
+        for _ in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
+            self.sharpen(pool, path[chosen])
+            path = pursuit(pool.evidence().expected(), k_max)
+            before, chosen = chosen, self.choose(pool.evidence(), path, k)
             if chosen == before:
                 break
-        evidence = self.settle(evidence, candidates, path) if k is None else evidence
+        candidates, evidence = self.members(pool, path)
+        if k is None:
+            evidence = self.settle(evidence, candidates)
         path = pursuit(evidence.expected(), k_max)
-        decision = self.decide(evidence, path)
-        chosen = decision.k if k is None else len(path) - 1
-        return self.report(candidates, evidence, path, chosen, "estimated" if k is None else "given")
+        return self.report(candidates, evidence, path, self.choose(evidence, path, k), k)
+
+    def choose(self, evidence: Evidence, path: list[Found], k: int | None) -> int:
+        """The K asked for, or the one that the errors speak for."""
+        return min(k, len(path) - 1) if k is not None else decide(evidence, path, self.settings).k
 
     def look(self, draws: int) -> Look:
         """The image under the next draws."""
         s = self.settings
+        shape = tuple(self.image.shape)
         taken = draw(
-            self.denoiser.schedule,
-            tuple(self.image.shape),
-            draws,
-            low=s.low,
-            high=s.high,
-            seed=s.seed,
-            start=self.drawn,
+            self.denoiser.schedule, shape, draws, low=s.low, high=s.high, seed=s.seed, start=self.drawn
         )
         self.drawn += draws
         self.calls += draws
         return look(self.denoiser, self.image, taken, s.power)
 
-    def gather(self, seen: Look, candidates: Tensor) -> Evidence:
-        """Evidence of candidates, counted."""
-        self.calls += len(seen) * len(candidates)
-        return gather(self.denoiser, seen, candidates, self.composition)
+    def add(self, pool: Pool, candidates: Tensor) -> None:
+        """Takes candidates into a pool, counted."""
+        self.calls += len(pool.seen) * len(candidates)
+        pool.add(candidates)
 
-    def scan(self) -> Tensor:
-        """The candidates of the grid that explain most of the residual on their own ``[keep,D]``."""
-        raise NotImplementedError
+    def shortlist(self, k_max: int) -> Tensor:
+        """Candidates of the grid that a first search under few draws finds use for ``[M,D]``.
+
+        A candidate of free amplitude explains <r,Delta>²/<Delta,Delta> on its own; those pointing the
+        wrong way explain nothing.  The best of these are searched, and the members of every subset
+        on the way go on.
+        """
+        settings = self.settings
+        grid = self.space.grid(settings.grid).to(self.image.device)
+        seen = self.look(min(settings.scan_draws, settings.draws))
+        self.drawn = 0  # the search goes on with the same draws
+        self.calls += len(seen) * len(grid)
+        linear, square = single_products(self.denoiser, seen, grid)
+        explained = linear.clamp(min=0).square() / square.clamp(min=1e-12)
+        keep = min(len(grid), max(settings.keep, 2 * k_max))
+        pool = Pool(self.denoiser, seen, self.composition)
+        self.add(pool, grid[explained.topk(keep).indices.sort().values])
+        candidates, _ = self.members(pool, pursuit(pool.evidence().expected(), k_max))
+        return candidates
+
+    def members(self, pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
+        """The candidates that occur in any subset of a path, and their evidence."""
+        assert pool.candidates is not None
+        used = torch.tensor(sorted({i for found in path for i in found.subset}), dtype=torch.long)
+        used = used.to(pool.candidates.device)
+        return pool.candidates[used], pool.evidence().select(used)
+
+    def sharpen(self, pool: Pool, found: Found) -> None:
+        """Adds the refined members of a subset to the pool."""
+        if self.settings.refine_steps == 0 or not found.subset:
+            return
+        assert pool.candidates is not None
+        start = pool.candidates[list(found.subset)]
+        steps = self.settings.refine_steps
+        result = refine(self.denoiser, pool.seen, start, self.composition, steps=steps)
+        self.calls += len(pool.seen) * result.calls
+        self.add(pool, result.concepts)
+
+    def settle(self, evidence: Evidence, candidates: Tensor) -> Evidence:
+        """Draws more noise until K is decided, or the draws are spent."""
+        s = self.settings
+        while self.drawn < s.max_draws:
+            path = pursuit(evidence.expected(), s.k_max)
+            if decide(evidence, path, s).settled(s.settled):
+                break
+            pool = Pool(self.denoiser, self.look(min(s.draws, s.max_draws - self.drawn)), self.composition)
+            self.add(pool, candidates)
+            evidence = evidence.join(pool.evidence())
+        return evidence
+
+    def report(
+        self, candidates: Tensor, evidence: Evidence, path: list[Found], chosen: int, k: int | None
+    ) -> Inversion:
+        """What was found, with the confidence of every part of it."""
+        subset = list(path[chosen].subset)
+        errors = evidence.errors(subset)
+        curve = [
+            KPoint(j, found.error, paired(evidence.errors(found.subset), errors)[1] if j != chosen else 0.0)
+            for j, found in enumerate(path)
+        ]
+        return Inversion(
+            concepts=candidates[subset].float().cpu(),
+            confidence=concept_confidence(evidence, subset, self.settings.penalty),
+            k=chosen,
+            k_source="estimated" if k is None else "given",
+            denoising_error=path[chosen].error,
+            k_curve=tuple(curve),
+            network_calls=self.calls,
+            seconds=0.0,
+            draws=self.drawn,
+        )
+
+
+ROUNDS = 2
+
+
+def concept_confidence(evidence: Evidence, subset: list[int], penalty: float = 0.0) -> Tensor:
+    """For each member of a subset, the probability that leaving it out raises the error ``[K]``.
+
+    Normal approximation to the paired difference over draws.
+    """
+    whole = evidence.errors(subset)
+    values = []
+    for place in range(len(subset)):
+        without = evidence.errors(subset[:place] + subset[place + 1 :])
+        mean, error = paired(without - penalty * 1e-4, whole)
+        values.append(_normal_cdf(mean / max(error, 1e-12)))
+    return torch.tensor(values)
+
+
+def _normal_cdf(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+def _invert_factors(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, composition: Composition
+) -> Inversion:
+    """One value of every factor, by exact search over the evidence of all values."""
+    space = denoiser.space
+    assert isinstance(space, Categorical)
+    candidates = space.candidates().to(image.device)
+    with torch.no_grad():
+        taken = draw(
+            denoiser.schedule,
+            tuple(image.shape),
+            settings.draws,
+            low=settings.low,
+            high=settings.high,
+            seed=settings.seed,
+        )
+        seen = look(denoiser, image, taken, settings.power)
+        evidence = gather(denoiser, seen, candidates, composition)
+    found = exhaustive_configurations(evidence.expected(), space.groups())
+    subset = list(found.subset)
+    errors = evidence.errors(subset)
+    confidence = []
+    for place, group in enumerate(space.groups()):
+        rivals = [[*subset[:place], v, *subset[place + 1 :]] for v in group if v != subset[place]]
+        gaps = [paired(evidence.errors(rival), errors) for rival in rivals]
+        confidence.append(min(_normal_cdf(mean / max(error, 1e-12)) for mean, error in gaps))
+    return Inversion(
+        concepts=candidates[subset].cpu(),
+        confidence=torch.tensor(confidence),
+        k=len(subset),
+        k_source="given",
+        denoising_error=found.error,
+        k_curve=(KPoint(len(subset), found.error, 0.0),),
+        network_calls=len(seen) * (1 + len(candidates)),
+        seconds=0.0,
+        draws=len(seen),
+    )

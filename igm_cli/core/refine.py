@@ -15,6 +15,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import inference_precision
 from igm_cli.core.evidence import Look
 
 
@@ -78,18 +79,19 @@ def refine(
 
 def _model(denoiser: Denoiser, seen: Look, concepts: Tensor, w: float) -> tuple[float, Tensor, Tensor]:
     """Error, half its gradient ``[K*D]`` and Gauss-Newton curvature ``[K*D,K*D]``."""
-    n = len(seen)
-    k, dim = concepts.shape
+    dim = concepts.shape[1]
 
     def delta(c: Tensor) -> Tensor:
-        return denoiser.contributions(seen.features, c.expand(n, k, dim)).float().flatten(2)
+        with inference_precision(c.device):
+            return denoiser.contributions(seen.features, c[None]).float().flatten(2)
 
-    slopes = []
+    value, slopes = concepts, []
     for axis in range(dim):
         direction = torch.zeros_like(concepts)
         direction[:, axis] = 1
-        value, slope = torch.func.jvp(delta, (concepts,), (direction,))
-        slopes.append(slope)
+        moved: tuple[Tensor, Tensor] = torch.func.jvp(delta, (concepts,), (direction,))
+        value = moved[0]
+        slopes.append(moved[1])
     jacobian = w * torch.stack(slopes, dim=2).flatten(1, 2)  # [N,K*D,P]
     error = seen.residual.flatten(1) - w * value.sum(1)  # [N,P]
     pixels = error.shape[1]

@@ -72,7 +72,8 @@ class Schedule:
         self.config = config or ScheduleConfig()
         if self.config.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"unknown prediction_type {self.config.prediction_type!r}")
-        alpha_bar = torch.cumprod(1 - _betas(self.config), dim=0)
+        with torch.device("cpu"):  # also while a model is built without memory, on "meta"
+            alpha_bar = torch.cumprod(1 - _betas(self.config), dim=0)
         self._alpha = alpha_bar.sqrt().float()
         self._sigma = (1 - alpha_bar).sqrt().float()
 

@@ -264,16 +264,13 @@ class Trainer:
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        # Copied before accelerate wraps forward, and kept without its wrappers: unwrapping a model
+        # would take its autocast away.
+        self.average = _averaged(model, config.ema).to(self.accelerator.device)
+        self.bare_model = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.average = _averaged(self.bare_model, config.ema)
         self.step = 0
         self.spent = 0.0
-
-    @property
-    def bare_model(self) -> nn.Module:
-        """The denoiser without accelerate's wrappers."""
-        model: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        return model
 
     def run(self) -> None:
         """Trains to the configured number of steps, resuming what the folder holds.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -134,11 +136,12 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
     way_out = f"update or uninstall {package}" if package else "correct the module or its name"
     module, _, attribute = point.value.partition(":")
     try:
-        plugin: Any = importlib.import_module(module.strip())
-        for part in attribute.split("[")[0].strip().split("."):
-            plugin = getattr(plugin, part)
-        if isinstance(plugin, type):
-            plugin = plugin()
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+            plugin: Any = importlib.import_module(module.strip())
+            for part in attribute.split("[")[0].strip().split("."):
+                plugin = getattr(plugin, part)
+            if isinstance(plugin, type):
+                plugin = plugin()
         missing = [need for need in _NEEDS[kind] if not hasattr(plugin, need)]
     except KeyboardInterrupt:
         raise
@@ -146,13 +149,13 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
         raise PluginError(f"{label} of {owner} cannot be loaded ({reason}); {way_out}") from error
     if missing:
-        raise PluginError(
-            f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}"
-        )
+        raise PluginError(f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}")
     return plugin
 
 
 def _unknown(kind: Kind, name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known) or 'none'}"
-    return f"unknown {_NOUNS[kind]} {name!r}; {hint} (igm plugins lists all; package.module:attribute works too)"
+    return (
+        f"unknown {_NOUNS[kind]} {name!r}; {hint} (igm plugins lists all; package.module:attribute works too)"
+    )

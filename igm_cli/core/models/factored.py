@@ -182,11 +182,32 @@ class LocalHead(nn.Module):
         return here.flatten(2).transpose(1, 2), there.flatten(2).transpose(1, 2)
 
     def forward(self, projected: tuple[Tensor, Tensor], position: Tensor) -> Tensor:
-        """projected: of N images; position: ``[N,M,2]`` in 0..1; returns ``[N,M,C,H,W]``."""
+        """projected: of N images; position: ``[N,M,2]`` or ``[1,M,2]`` in 0..1; returns ``[N,M,C,H,W]``."""
+        return self._place(*self._window(projected, position))
+
+    def products(
+        self, projected: tuple[Tensor, Tensor], position: Tensor, image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """<image,Delta> and <Delta,Delta>, both ``[N,M]``, without leaving the windows.
+
+        Args:
+            projected: Of N images.
+            position: ``[N,M,2]``.
+            image: ``[N,C,H,W]``.
+        """
+        values, index = self._window(projected, position)
+        pad = (self.radius,) * 4
+        cells = F.pad(F.pixel_unshuffle(image, self.patch), pad).flatten(2).transpose(1, 2)
+        inside = F.pad(image.new_ones(1, 1, *self.grid[::-1]), pad)
+        values = (values * inside.flatten()[index][..., None].to(values.dtype)).flatten(2)
+        linear = (values * _gather(cells.to(values.dtype), index).flatten(2)).sum(-1, dtype=torch.float32)
+        return linear, values.square().sum(-1, dtype=torch.float32)
+
+    def _window(self, projected: tuple[Tensor, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
+        """Contribution on the cells of the window ``[N,M,P,c]`` and the cells' index ``[N,M,P]``."""
         index, offset = self._cells(position)
         values = self.out(self._describe(projected, index, offset))
-        values = values * _bump(offset / (self.radius - 0.5)).to(values.dtype)
-        return self._place(values, index)
+        return values * _bump(offset / (self.radius - 0.5)).to(values.dtype), index
 
     def _cells(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Cells of the window: index ``[N,M,P]`` into the padded grid, offset ``[N,M,P,2]`` in cells."""
@@ -206,7 +227,7 @@ class LocalHead(nn.Module):
         """``[N,M,P,d]``: each cell of each window, knowing what its concept points at."""
         here, there = (_gather(view, index) for view in projected)
         nearness = torch.softmax(-2.0 * offset.square().sum(-1), dim=-1)  # [N,M,P]
-        query = torch.einsum("nmp,nmpd->nmd", nearness.to(there.dtype), there)
+        query = (nearness.to(there.dtype)[..., None] * there).sum(2)
         z = F.silu(here + self.where(self._encode(offset)) + self.query(query)[:, :, None])
         for layer in self.layers:
             z = z + layer(z)
@@ -224,15 +245,21 @@ class LocalHead(nn.Module):
         n, m, _, c = values.shape
         r, (gw, gh) = self.radius, self.grid
         canvas = values.new_zeros(n, m, (gh + 2 * r) * (gw + 2 * r), c)
-        canvas.scatter_(2, index[..., None].expand(values.shape), values)
+        if len(index) == 1:
+            rows = (torch.arange(m, device=index.device)[:, None] * canvas.shape[2] + index[0]).flatten()
+            canvas.view(n, -1, c).index_copy_(1, rows, values.view(n, -1, c))
+        else:
+            canvas.scatter_(2, index[..., None].expand(values.shape), values)
         canvas = canvas.view(n * m, gh + 2 * r, gw + 2 * r, c)[:, r : r + gh, r : r + gw]
         image = F.pixel_shuffle(canvas.permute(0, 3, 1, 2), self.patch)
         return image.view(n, m, *image.shape[1:])
 
 
 def _gather(view: Tensor, index: Tensor) -> Tensor:
-    """view ``[N,G,d]`` at index ``[N,M,P]``: ``[N,M,P,d]``."""
+    """view ``[N,G,d]`` at index ``[N,M,P]`` (or ``[1,M,P]``, shared): ``[N,M,P,d]``."""
     n, m, p = index.shape
+    if n == 1:
+        return view.index_select(1, index.flatten()).view(len(view), m, p, -1)
     flat = index.reshape(n, m * p, 1).expand(-1, -1, view.shape[-1])
     return view.gather(1, flat).view(n, m, p, -1)
 
@@ -287,12 +314,18 @@ class FactoredDenoiser(nn.Module):
         return self.schedule.output_to_epsilon(output, features.x_t, features.t)
 
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]``."""
+        """Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
         gain = self.schedule.epsilon_gain(features.t)[:, None, None, None, None]
         projected = features.projected
         if not torch.is_autocast_enabled(concepts.device.type):  # features may come from autocast
             projected = (projected[0].float(), projected[1].float())
         return gain * self.head(projected, concepts).float()
+
+    def products(self, features: FactoredFeatures, concepts: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.evidence.Ranking`."""
+        linear, square = self.head.products(features.projected, concepts, image)
+        gain = self.schedule.epsilon_gain(features.t)[:, None]
+        return gain * linear, gain.square() * square
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
         """(eps_u, Delta) in one call, as distributed training needs it."""

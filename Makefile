@@ -1,0 +1,41 @@
+# make demo · make test · make check      (each makes .venv first)
+PYTHON ?= python3
+BIN := .venv/bin
+
+# A CPU build of PyTorch is enough here; where its own index can be reached it saves gigabytes.
+# TORCH_INDEX= (empty) takes whatever pip is set up for.
+TORCH_INDEX ?= $(shell command -v curl >/dev/null 2>&1 && curl -sfIm 5 -o /dev/null \
+  https://download.pytorch.org/whl/cpu/torch/ && echo https://download.pytorch.org/whl/cpu)
+
+# Threads that wait must not spin: it halves the speed of small machines.
+export GOMP_SPINCOUNT = 0
+export OMP_WAIT_POLICY = passive
+
+.PHONY: demo test check format clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/igm invert examples/images --overlay demo
+	@echo "pictures with the objects drawn in: demo/"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy igm_cli/core igm_cli/plugins
+	$(BIN)/python -m pytest
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build dist

@@ -1,0 +1,1 @@
+"""An example plugin of igm: stars on a night sky."""

@@ -1,0 +1,46 @@
+"""The concept parser: a star is a point of the image."""
+
+from __future__ import annotations
+
+import torch
+
+from igm_cli.core.concepts import Continuous
+
+
+class Stars:
+    name = "stars"
+    summary = "where the stars are (example plugin)"
+    space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
+
+    def parse(self, example, frame):
+        return self.encode(example["stars"], frame)
+
+    def encode(self, items, frame):
+        (w, h), (left, top, right, bottom) = frame.size, frame.box
+        points = [
+            [(item["x"] * w - left) / (right - left), (item["y"] * h - top) / (bottom - top)] for item in items
+        ]
+        return torch.tensor(points, dtype=torch.float32).reshape(-1, 2)
+
+    def decode(self, concepts, frame):
+        (w, h), (left, top, right, bottom) = frame.size, frame.box
+        return [
+            {"x": (left + x * (right - left)) / w, "y": (top + y * (bottom - top)) / h}
+            for x, y in concepts.tolist()
+        ]
+
+    def mirror(self, concepts):
+        return torch.stack([1 - concepts[..., 0], concepts[..., 1]], dim=-1)
+
+    def score(self, predicted, truth):
+        return {"k_exact": float(len(predicted) == len(truth))}
+
+    def draw(self, image, items):
+        from PIL import ImageDraw
+
+        picture = image.copy()
+        pen = ImageDraw.Draw(picture)
+        for item in items:
+            x, y = item["x"] * image.width, item["y"] * image.height
+            pen.rectangle((x - 2, y - 2, x + 2, y + 2), outline=(255, 0, 0))
+        return picture

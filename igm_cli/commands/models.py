@@ -1,0 +1,82 @@
+"""From what a user calls a model to a checkpoint folder: a bundled name, a folder or a hub id."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+
+from igm_cli.errors import InputError, MissingError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+"""Checkpoints that come with the package, one folder each."""
+
+DEFAULT_CONCEPTS = "pos"
+"""What is looked for when neither a model nor concepts are named."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def bundled() -> dict[str, Path]:
+    """Checkpoints that come with the package, by name."""
+    if not BUNDLED.is_dir():
+        return {}
+    return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
+
+
+def resolve_model(model: str | None, concepts: str | None) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
+        concepts: Name of a concept parser.
+
+    Raises:
+        MissingError: If there is no such model here and it cannot be fetched.
+    """
+    if model is None:
+        return _default_model(concepts or DEFAULT_CONCEPTS)
+    if model in bundled():
+        return bundled()[model]
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
+    if _HUB_ID.fullmatch(model):
+        return _from_hub(model)
+    known = list(bundled())
+    near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"bundled are {', '.join(known) or 'none'}"
+    raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or a hub id works too")
+
+
+def _default_model(concepts: str) -> Path:
+    trained = {}
+    for name, folder in bundled().items():
+        try:
+            trained[name] = json.loads((folder / "igm.json").read_text(encoding="utf-8"))["concepts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged one is told of when it is named, and by igm doctor
+    for name, spoken in trained.items():
+        if spoken == concepts:
+            return bundled()[name]
+    raise MissingError(
+        f"no bundled model knows the concepts {concepts!r}; give --model FOLDER, or train one with igm train"
+    )
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    way_out = "give a checkpoint folder, or connect and try again"
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+        reason = type(error).__name__
+        raise MissingError(
+            f"there is no folder {model!r} here and it cannot be fetched from the hub ({reason}); {way_out}"
+        ) from error

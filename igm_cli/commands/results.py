@@ -1,0 +1,239 @@
+"""Results of a run over many images: kept line by line, continued, shared between processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.output import Output, json_line, process_rank
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+class ResultFile:
+    """A JSON-lines file that a run adds to, one whole line at a time.
+
+    A line cut short by a crash is dropped; the image is done again.  With several processes each
+    adds to a file of its own beside it, and :meth:`merge` joins them.
+
+    Args:
+        path: Of the file.
+        schema: Of its lines.
+        run: Fingerprint that every line must carry.
+
+    Raises:
+        InputError: If the file holds something else.
+    """
+
+    def __init__(self, path: Path, schema: str, run: str) -> None:
+        if path.is_dir():
+            raise InputError(f"--output {path} is a folder; name a file in it, such as {path}/results.jsonl")
+        self.path, self.schema, self.run = path, schema, run
+        rank, world = process_rank()
+        self._own = path if world == 1 else _share(path, rank)
+        self.done: dict[str, dict[str, Any]] = {}
+        for part in [path, *_shares(path)]:
+            for line in self._read(part, repair=part == self._own):
+                self.done[line["image"]] = line
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path} ({(error.strerror or str(error)).lower()}); choose another --output"
+            ) from error
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Appends a line, in one write."""
+        data = (json_line(record) + "\n").encode()
+        end = os.fstat(self._file).st_size
+        written = os.write(self._file, data)
+        if written < len(data):  # a full disk: take the piece back, so that only whole lines stay
+            os.ftruncate(self._file, end)
+            raise InputError(f"{self.path} cannot grow, the disk is full; free some space and run it again")
+        self.done[record["image"]] = dict(record)
+
+    def merge(self, images: Sequence[str]) -> None:
+        """Joins the files of all processes into one, in the order of the images.
+
+        Lines about other images stay in front, as they were.
+        """
+        from igm_cli.core.files import write_atomically
+
+        shares = _shares(self.path)
+        if not shares:
+            return
+        lines: dict[str, dict[str, Any]] = {}
+        for part in [self.path, *shares]:
+            for line in self._read(part, repair=False):
+                lines[line["image"]] = line
+        order = [*(i for i in lines if i not in set(images)), *(i for i in images if i in lines)]
+        text = "".join(json_line(lines[image]) + "\n" for image in order)
+        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        for part in shares:
+            part.unlink()
+        self.done = lines
+
+    def _read(self, path: Path, repair: bool) -> list[dict[str, Any]]:
+        if not path.is_file():
+            return []
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if repair and len(whole) < len(data):
+            os.truncate(path, len(whole))
+        return [
+            self._parse(line, path) for line in whole.decode("utf-8", "replace").splitlines() if line.strip()
+        ]
+
+    def _parse(self, text: str, path: Path) -> dict[str, Any]:
+        way_out = "choose another --output"
+        try:
+            line = json.loads(text)
+            image, schema, run = line["image"], line["schema"], line["run"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} holds lines that are no results of igm; {way_out}") from error
+        if schema != self.schema or run != self.run or not isinstance(image, str):
+            raise InputError(
+                f"{path} holds results of another model or other options; {way_out} or use those again"
+            )
+        return dict(line)
+
+
+def _share(path: Path, rank: int) -> Path:
+    return path.with_name(f"{path.name}.rank{rank}")
+
+
+def _shares(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.rank*"))
+
+
+def run_all(
+    paths: Sequence[Path],
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    finished: Callable[[Mapping[str, Any]], None],
+    store: ResultFile | None,
+    sink: Output,
+    on_cpu: bool,
+) -> int:
+    """Works through images; one that cannot be used is reported and the others go on.
+
+    Under torch.distributed every process takes its share and the main one shows all results, in the
+    order of the images.
+
+    Args:
+        paths: Images.
+        work: Image to record.
+        finished: Shows a record; called in the order of the images.
+        store: Where records are kept, and which are there already.
+        sink: For progress and messages.
+        on_cpu: Whether processes talk through the CPU.
+
+    Returns:
+        How many images failed, over all processes.
+    """
+    rank, world = process_rank()
+    records: dict[str, dict[str, Any]] = {}
+    failed = 0
+    todo = paths[rank::world]
+    with sink.progress() as progress:
+        for number, path in enumerate(todo):
+            progress("images", number, len(todo))
+            try:
+                record = store.done.get(str(path)) if store else None
+                if record is None:
+                    record = work(path)
+                    if store:
+                        store.add(record)
+            except InputError as error:
+                if len(paths) == 1:
+                    raise
+                failed += 1
+                sink.error(str(error))
+                continue
+            records[str(path)] = record
+            if world == 1:
+                finished(record)
+        progress("images", len(todo), len(todo))
+    if world > 1:
+        gathered = _gather((records, failed), on_cpu)
+        failed = sum(count for _, count in gathered)
+        if rank == 0:
+            joined = {image: record for part, _ in gathered for image, record in part.items()}
+            if store:
+                store.merge([str(path) for path in paths])
+            for path in paths:
+                if str(path) in joined:
+                    finished(joined[str(path)])
+    return failed
+
+
+def _gather(value: Any, on_cpu: bool) -> list[Any]:
+    """The value of every process, on every process."""
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    state = PartialState(cpu=on_cpu)
+    values: list[Any] = [None] * state.num_processes
+    dist.all_gather_object(values, value)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+    return values
+
+
+def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:
+    """Where the picture of each image goes: the file itself for one image, into a folder for several.
+
+    Args:
+        paths: Images.
+        target: As given.
+        option: Name of the option, for messages.
+
+    Raises:
+        UsageError: If it is a file for several images, or an image would be overwritten.
+    """
+    if target is None:
+        return {}
+    looks_like_file = target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir()
+    if len(paths) == 1 and looks_like_file:
+        targets = {str(paths[0]): target}
+    elif looks_like_file:
+        raise UsageError(f"{option} {target} is one file for {len(paths)} images; name a folder")
+    elif len(paths) == 1 and target.suffix and not target.is_dir():
+        raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
+    else:
+        targets, taken = {}, set()
+        for path in paths:
+            name, number = f"{path.stem}.png", 2
+            while name in taken:
+                name, number = f"{path.stem}-{number}.png", number + 1
+            taken.add(name)
+            targets[str(path)] = target / name
+    for image, picture in targets.items():
+        if picture.exists() and Path(image).exists() and picture.samefile(image):
+            raise UsageError(f"{option} would overwrite {image}; choose another path")
+    return targets
+
+
+def save_picture(image: Any, path: Path) -> None:
+    """Writes a PIL image atomically in the format its name says."""
+    from PIL import Image
+
+    from igm_cli.core.files import write_atomically
+
+    kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+    try:
+        write_atomically(path, lambda temporary: image.save(temporary, format=kind))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise IgmPictureError(f"cannot write {path} ({reason}); choose another path") from error
+
+
+class IgmPictureError(IgmError):
+    """A picture cannot be written: not the fault of one image, so it ends the run."""
+
+    exit_code = 3

@@ -1,0 +1,203 @@
+"""What ``invert`` and ``estimate-k`` share: a model made ready, and one image understood."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.commands.models import resolve_model
+from igm_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from igm_cli.core.checkpoint import Checkpoint
+    from igm_cli.core.inversion import Inversion, InversionSettings
+    from igm_cli.plugins.base import ConceptParser, Frame
+
+
+@dataclass(frozen=True)
+class Understood:
+    """One image and what was found in it.
+
+    Attributes:
+        path: Of the image.
+        image: As given, RGB.
+        frame: The part of it that the model saw.
+        inversion: The engine's answer.
+    """
+
+    path: Path
+    image: Image
+    frame: Frame
+    inversion: Inversion
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model with its parser and settings.
+
+    Attributes:
+        checkpoint: The loaded model.
+        parser: Of its concepts.
+        settings: Of the inversion.
+        k: Number of concepts if the user gives it.
+        fit: ``crop`` or ``squash``.
+        device: Where it computes.
+        run: Fingerprint of everything that decides about a result but the image.
+    """
+
+    checkpoint: Checkpoint
+    parser: ConceptParser
+    settings: InversionSettings
+    k: int | None
+    fit: str
+    device: torch.device
+    run: str
+
+    def invert(self, path: Path) -> Understood:
+        """Reads an image and inverts the model on it."""
+        from igm_cli.core.inversion import invert
+        from igm_cli.imaging import read_image, to_model
+        from igm_cli.plugins.base import Frame
+
+        image = read_image(path)
+        width, height = self.checkpoint.image_size
+        frame = Frame.fit(image.size, width / height, self.fit)
+        x0 = to_model(image, frame, (width, height)).to(self.device)
+        found = invert(
+            self.checkpoint.denoiser, x0, self.settings, k=self.k, composition=self.checkpoint.composition
+        )
+        return Understood(path, image, frame, found)
+
+    def items(self, understood: Understood) -> list[dict[str, Any]]:
+        """What was found, on the image as given, each with its confidence (None if the method has none)."""
+        decoded = self.parser.decode(understood.inversion.concepts, understood.frame)
+        confidence = understood.inversion.confidence.tolist()
+        return [
+            {**_rounded(item), "confidence": None if math.isnan(sure) else round(sure, 4)}
+            for item, sure in zip(decoded, confidence, strict=True)
+        ]
+
+    def record(self, schema: str, understood: Understood) -> dict[str, Any]:
+        """The part of a JSON line that both commands write."""
+        found = understood.inversion
+        return {
+            "schema": schema,
+            "image": str(understood.path),
+            "size": list(understood.image.size),
+            "model": self.checkpoint.name,
+            "concepts": self.parser.name,
+            "k": found.k,
+            "k_source": found.k_source,
+            "denoising_error": float(found.denoising_error),
+            "k_curve": [{"k": p.k, "error": float(p.error), "stderr": float(p.stderr)} for p in found.k_curve],
+            "network_calls": found.network_calls,
+            "seconds": round(found.seconds, 4),
+            "device": str(self.device),
+            "run": self.run,
+        }
+
+
+def open_session(
+    *,
+    model: str | None,
+    concepts: str | None,
+    device: str,
+    fit: str,
+    k: int | None,
+    overrides: Mapping[str, Any],
+) -> Session:
+    """Resolves names, loads the model and settles the configuration.
+
+    Args:
+        model: As ``--model`` has it.
+        concepts: As ``--concepts`` has it.
+        device: As ``--device`` has it.
+        fit: ``crop`` or ``squash``.
+        k: As ``--k`` has it.
+        overrides: Inversion settings of the command line; None for those not given.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    from igm_cli.plugins import registry
+
+    parser = registry.concept_parser(concepts) if concepts else None
+    folder = resolve_model(model, parser.name if parser else None)
+
+    from igm_cli.core.checkpoint import load_checkpoint, read_spec
+    from igm_cli.core.concepts import space_to_dict
+    from igm_cli.core.device import resolve_device
+    from igm_cli.core.inversion import InversionSettings
+
+    spec = read_spec(folder)
+    if parser and parser.name != spec.concepts:
+        raise InputError(
+            f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {parser.name!r}; "
+            f"use --concepts {spec.concepts} or another --model"
+        )
+    parser = parser or registry.concept_parser(spec.concepts)
+    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
+        raise InputError(
+            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
+            "train it again, or install the version of the plugin it was trained with"
+        )
+    settings = InversionSettings.from_dict(spec.inference, **overrides)
+    target = process_device(resolve_device(device))
+    checkpoint = load_checkpoint(folder, target)
+    identity = {
+        "model": _fingerprint(folder),
+        "concepts": parser.name,
+        "settings": settings.to_dict(),
+        "k": k,
+        "fit": fit,
+    }
+    run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return Session(checkpoint, parser, settings, k, fit, target, run)
+
+
+def process_device(device: torch.device) -> torch.device:
+    """With several processes on several GPUs, each takes its own."""
+    import os
+
+    import torch
+
+    local = os.environ.get("LOCAL_RANK", "")
+    if str(device) == "cuda" and local.isdigit():
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
+    return device
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of every weight and description file of a checkpoint."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "scheduler_config.json", "igm.json"):
+        digest.update((folder / name).read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _rounded(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in item.items()}
+
+
+def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
+    """Refuses contradictory counts before anything is loaded.
+
+    Raises:
+        UsageError: If they contradict each other.
+    """
+    if k_min is not None and k_max is not None and k_min > k_max:
+        raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
+    if k is not None and (k_min is not None or k_max is not None):
+        raise UsageError("--k gives the number of concepts, so leave out --k-min and --k-max")

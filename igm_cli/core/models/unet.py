@@ -1,0 +1,146 @@
+"""The paper's architecture: diffusers' UNet2DConditionModel, one whole pass for every concept.
+
+A concept vector is embedded and attended to as the only token of the conditioning sequence; a
+learned token stands for no concept.  (IGM, Wang et al. 2025, appendix; code released with it.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from igm_cli.core.concepts import ConceptSpace, Continuous
+from igm_cli.core.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the U-Net.
+
+    Attributes:
+        image_size: (width, height) in pixels, divisible by 2 to the number of levels less one.
+        channels: Channels of each level (``block_out_channels``).
+        layers: Residual blocks a level.
+        attention_dim: Width of the concept token.
+        head_dim: Channels of an attention head.
+        groups: Groups of the normalisation.
+        frequencies: Octaves of the Fourier features of continuous concepts.
+    """
+
+    image_size: tuple[int, int] = (64, 64)
+    channels: tuple[int, ...] = (64, 128, 256, 256)
+    layers: int = 2
+    attention_dim: int = 256
+    head_dim: int = 32
+    groups: int = 32
+    frequencies: int = 6
+
+    def __post_init__(self) -> None:
+        step = 2 ** (len(self.channels) - 1)
+        if any(side % step for side in self.image_size):
+            raise ValueError(f"image sides {self.image_size} must be divisible by {step}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> UNetConfig:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+class ConceptToken(nn.Module):
+    """Concept vectors as tokens; continuous ones through Fourier features (Tancik et al. 2020)."""
+
+    def __init__(self, space: ConceptSpace, config: UNetConfig) -> None:
+        super().__init__()
+        self.space, self.frequencies = space, config.frequencies
+        continuous = isinstance(space, Continuous)
+        width = space.dim * (1 + 2 * config.frequencies) if continuous else space.dim
+        self.embed = nn.Sequential(
+            nn.Linear(width, config.attention_dim),
+            nn.SiLU(),
+            nn.Linear(config.attention_dim, config.attention_dim),
+        )
+        self.none = nn.Parameter(torch.zeros(config.attention_dim))
+
+    def forward(self, concepts: Tensor) -> Tensor:
+        """``[...,D]`` to ``[...,attention_dim]``."""
+        if not isinstance(self.space, Continuous):
+            return torch.as_tensor(self.embed(concepts))
+        low, high = concepts.new_tensor(self.space.low), concepts.new_tensor(self.space.high)
+        u = (concepts - low) / (high - low)
+        octaves = math.pi * 2.0 ** torch.arange(self.frequencies, device=u.device)
+        angles = (u[..., None] * octaves).flatten(-2)
+        return torch.as_tensor(self.embed(torch.cat([u, angles.sin(), angles.cos()], dim=-1)))
+
+
+@dataclass
+class UNetFeatures:
+    """Nothing is shared between concepts but the input and, once asked for, eps_u."""
+
+    x_t: Tensor
+    t: Tensor
+    base: Tensor | None = None
+
+
+class UNetDenoiser(nn.Module):
+    """eps_theta(x_t, t | c) by a whole pass for every concept, behind the denoiser protocol.
+
+    Args:
+        config: Its shape.
+        space: Any concept space.
+        schedule: The noise schedule; the network puts out its prediction type.
+    """
+
+    def __init__(self, config: UNetConfig, space: ConceptSpace, schedule: Schedule) -> None:
+        super().__init__()
+        from diffusers import UNet2DConditionModel
+
+        self.config, self.space, self.schedule = config, space, schedule
+        levels = len(config.channels)
+        self.token = ConceptToken(space, config)
+        self.unet = UNet2DConditionModel(
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=config.channels,
+            layers_per_block=config.layers,
+            cross_attention_dim=config.attention_dim,
+            attention_head_dim=config.head_dim,
+            norm_num_groups=config.groups,
+            down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+        )
+
+    def features(self, x_t: Tensor, t: Tensor) -> UNetFeatures:
+        """Keeps the input: this architecture has nothing to share."""
+        return UNetFeatures(x_t, t)
+
+    def base(self, features: UNetFeatures) -> Tensor:
+        """eps_u ``[N,C,H,W]``, under the token that stands for no concept."""
+        if features.base is None:
+            tokens = self.token.none.expand(len(features.t), 1, -1)
+            features.base = self._epsilon(features.x_t, features.t, tokens)
+        return features.base
+
+    def contributions(self, features: UNetFeatures, concepts: Tensor) -> Tensor:
+        """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``: N*M passes."""
+        n, m = len(features.t), concepts.shape[1]
+        tokens = self.token(concepts).expand(n, -1, -1).reshape(n * m, 1, -1)
+        x_t = features.x_t.repeat_interleave(m, dim=0)
+        epsilon = self._epsilon(x_t, features.t.repeat_interleave(m), tokens)
+        return epsilon.unflatten(0, (n, m)) - self.base(features)[:, None]
+
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
+        """(eps_u, Delta) in one call, as distributed training needs it."""
+        features = self.features(x_t, t)
+        return self.base(features), self.contributions(features, concepts)
+
+    def _epsilon(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        output = self.unet(x_t, t, encoder_hidden_states=tokens).sample.float()
+        return self.schedule.output_to_epsilon(output, x_t, t)

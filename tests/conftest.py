@@ -1,0 +1,93 @@
+"""What tests share.  One thread, so that results do not depend on the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parent.parent
+Igm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def igm(tmp_path_factory: pytest.TempPathFactory) -> Igm:
+    """Runs ``igm`` as a process of its own, far from a terminal."""
+    cache = tmp_path_factory.mktemp("cache")
+    base = os.environ | {"HF_HOME": str(cache), "COLUMNS": "120", "NO_COLOR": "1"}
+
+    def run(
+        *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "igm_cli", *map(str, arguments)],
+            env=base | (env or {}),
+            cwd=cwd or cache,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small random model that sees 32x32 pixels and speaks of ``pos``."""
+    from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
+    from igm_cli.core.concepts import Continuous, space_to_dict
+    from igm_cli.core.schedule import ScheduleConfig
+
+    spec = ModelSpec(
+        architecture="factored",
+        options={
+            "image_size": [32, 32],
+            "patch": 4,
+            "channels": [8, 8, 8],
+            "blocks": 1,
+            "head_channels": 8,
+            "head_layers": 1,
+            "window": 3,
+        },
+        space=space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)),
+        schedule=ScheduleConfig().to_dict(),
+        composition="sum",
+        image_size=(32, 32),
+        concepts="pos",
+        inference={"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "refine_steps": 1},
+    )
+    torch.manual_seed(0)
+    model = spec.build()
+    with torch.no_grad():  # zero-initialised outputs would make every hypothesis equal
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("models") / "tiny-pos"
+    save_checkpoint(folder, spec, model.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three images of different sizes."""
+    from PIL import Image, ImageDraw
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, size in enumerate([(32, 32), (64, 40), (30, 50)]):
+        image = Image.new("RGB", size, (90, 90, 90))
+        ImageDraw.Draw(image).ellipse((8, 8, 20 + number, 20), fill=(200, 30, 30))
+        image.save(folder / f"{number}.png")
+    return folder

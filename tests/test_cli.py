@@ -1,0 +1,404 @@
+"""The command line as a user meets it: real processes, streams and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import ROOT, Igm
+
+import igm_cli
+
+COMMANDS = ("train", "invert", "estimate-k", "plugins", "doctor")
+QUICK = ("--draws", "2", "--device", "cpu")
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def schema(name: str) -> dict[str, Any]:
+    path = Path(igm_cli.__file__).parent / "schemas" / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def one_sentence(stderr: str) -> str:
+    """What an error must look like: one line, no traceback."""
+    found = [line for line in stderr.splitlines() if line.strip()]
+    assert len(found) == 1, stderr
+    assert found[0].startswith("igm: ")
+    assert "Traceback" not in stderr
+    return found[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(igm: Igm, command: str) -> None:
+    done = igm(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    assert command in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_is_light(igm: Igm) -> None:
+    code = (
+        "import sys; from igm_cli.app import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'diffusers', 'datasets', 'transformers', 'matplotlib', 'PIL', 'numpy'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    for arguments in (["--help"], ["invert", "--help"], ["train", "--help"], ["--version"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 0
+        assert done.stderr.strip() == "[]", arguments
+
+
+def test_version_and_bare_call(igm: Igm) -> None:
+    assert igm("--version").stdout == f"igm {igm_cli.__version__}\n"
+    bare = igm()
+    assert bare.returncode == 2
+    assert bare.stdout.count("Usage") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["invrt"], 2, "invert"),
+        (["invert"], 2, "PATHS"),
+        (["invert", "x.png", "--nonsense"], 2, "--nonsense"),
+        (["invert", "x.png", "--k", "0"], 2, "--k"),
+        (["invert", "x.png", "--fit", "bend"], 2, "bend"),
+        (["invert", "x.png", "--k", "2", "--k-max", "4"], 2, "--k"),
+        (["estimate-k", "x.png", "--k-min", "5", "--k-max", "3"], 2, "--k-min 5"),
+        (["invert", "{pictures}/0.png", "--concepts", "poss"], 5, "did you mean pos"),
+        (["invert", "{pictures}/0.png", "--model", "no-such"], 4, "no-such"),
+        (["invert", "{pictures}", "--overlay", "one.png"], 2, "folder"),
+        (["invert", "{pictures}/0.png", "--overlay", "one.xyz"], 2, ".xyz"),
+        (["invert", "{pictures}/0.png", "--overlay", "{pictures}/0.png"], 2, "overwrite"),
+        (["train", "celvr"], 5, "did you mean clevr"),
+        (["train", "clevr", "--concepts", "nope"], 5, "nope"),
+        (["train", "clevr", "--preset", "nope"], 2, "nope"),
+        (["train", "clevr", "--preset", "nope.toml"], 4, "nope.toml"),
+        (["train", "clevr", "--set", "stepps=3"], 3, "stepps"),
+        (["train", "clevr", "--set", "steps"], 2, "key=value"),
+        (["train", "clevr", "--set", "modell.x=3"], 2, "modell"),
+        (["train", "clevr", "--set", "model.blockz=3"], 3, "blockz"),
+        (["train", "clevr", "--precision", "fp8"], 2, "fp8"),
+        (["train", "clevr", "--data-root", "/no/such/folder"], 3, "/no/such/folder"),
+    ],
+)
+def test_mistakes(igm: Igm, pictures: Path, tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+    done = igm(*(a.format(pictures=pictures) for a in arguments), cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in one_sentence(done.stderr)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.png", None, "does not exist"),
+        ("empty.png", b"", "empty"),
+        ("text.png", b"hello", "not an image"),
+    ],
+)
+def test_bad_images(
+    igm: Igm, tiny_model: Path, tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = igm("invert", tmp_path / name, "--model", tiny_model, "--json", *QUICK)
+    assert done.returncode == 3
+    assert says in one_sentence(done.stderr)
+    assert done.stdout == ""
+
+
+def test_bad_devices(igm: Igm, tiny_model: Path, pictures: Path) -> None:
+    unknown = igm("invert", pictures / "0.png", "--model", tiny_model, "--device", "tpu")
+    assert unknown.returncode == 2
+    assert "tpu" in one_sentence(unknown.stderr)
+    absent = igm("invert", pictures / "0.png", "--model", tiny_model, "--device", "cuda:99")
+    assert absent.returncode == 3
+    assert "cuda:99" in one_sentence(absent.stderr)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code"),
+    [
+        ("model.safetensors", None, 4),
+        ("model.safetensors", b"garbage", 3),
+        ("igm.json", b"{", 3),
+        ("config.json", None, 4),
+    ],
+)
+def test_bad_checkpoints(
+    igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path, file: str, content: bytes | None, code: int
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    if content is None:
+        (broken / file).unlink()
+    else:
+        (broken / file).write_bytes(content)
+    done = igm("invert", pictures / "0.png", "--model", broken, *QUICK)
+    assert done.returncode == code, done.stderr
+    one_sentence(done.stderr)
+
+
+def test_checkpoint_of_another_space(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    description = json.loads((other / "igm.json").read_text())
+    description["space"]["high"] = [2.0, 2.0]
+    (other / "igm.json").write_text(json.dumps(description))
+    done = igm("invert", pictures / "0.png", "--model", other, *QUICK)
+    assert done.returncode == 3
+    assert "concept space" in one_sentence(done.stderr)
+
+
+def test_invert_json(igm: Igm, tiny_model: Path, pictures: Path) -> None:
+    call = ("invert", pictures, "--model", tiny_model, "--concepts", "pos", "--json", *QUICK)
+    done = igm(*call)
+    assert done.returncode == 0, done.stderr
+    found = lines(done.stdout)
+    assert [Path(line["image"]).name for line in found] == ["0.png", "1.png", "2.png"]
+    for line in found:
+        jsonschema.validate(line, schema("igm.invert-1"), jsonschema.Draft202012Validator)
+        assert line["k"] == len(line["items"])
+        assert line["k_source"] == "estimated"
+    assert [line["size"] for line in found] == [[32, 32], [64, 40], [30, 50]]
+    assert done.stderr == ""
+    again = lines(igm(*call).stdout)
+    assert [{**a, "seconds": 0} for a in again] == [{**a, "seconds": 0} for a in found]
+
+
+def test_invert_given_k_and_overlay(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    target = tmp_path / "deep" / "out.png"
+    image = pictures / "1.png"
+    done = igm("invert", image, "--model", tiny_model, "--k", 2, "--json", "--overlay", target, *QUICK)
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done.stdout)
+    assert (line["k"], line["k_source"]) == (2, "given")
+    for item in line["items"]:
+        assert item["x_px"] == pytest.approx(item["x"] * 64, abs=1e-3)
+        assert item["y_px"] == pytest.approx(item["y"] * 40, abs=1e-3)
+    assert Image.open(target).size == (64, 40)
+    table = igm("invert", image, "--model", tiny_model, "--k", 2, *QUICK)
+    assert table.returncode == 0
+    assert "K = 2 (given)" in table.stdout
+    assert "confidence" in table.stdout
+
+
+def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
+    sgd = ("--method", "sgd", "--restarts", "2", "--steps", "3", "--k", "1", "--json")
+    done = igm("invert", pictures / "0.png", "--model", tiny_model, *sgd, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done.stdout)
+    jsonschema.validate(line, schema("igm.invert-1"), jsonschema.Draft202012Validator)
+
+
+def test_one_bad_image_among_many(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(pictures, folder)
+    (folder / "00.png").write_bytes(b"no image")
+    overlays = tmp_path / "drawn"
+    done = igm("invert", folder, "--model", tiny_model, "--json", "--overlay", overlays, *QUICK)
+    assert done.returncode == 3
+    assert len(lines(done.stdout)) == 3
+    assert "00.png" in done.stderr
+    assert "1 of 4" in done.stderr
+    assert sorted(p.name for p in overlays.iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_folder_run_goes_on(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    results = tmp_path / "out" / "results.jsonl"
+    call = ("invert", pictures, "--model", tiny_model, "--json", "--output", results, *QUICK)
+    whole = igm(*call)
+    assert whole.returncode == 0, whole.stderr
+    text = results.read_text()
+    assert text == whole.stdout
+    first, second = text.splitlines(keepends=True)[:2]
+    results.write_text(first + second[: len(second) // 2])  # cut short in the middle of a line
+    again = igm(*call)
+    assert again.returncode == 0, again.stderr
+    resumed = results.read_text().splitlines(keepends=True)
+    assert resumed[0] == first  # not done again: its seconds are those of the first run
+    assert [json.loads(x)["image"] for x in resumed] == [x["image"] for x in lines(text)]
+    other = igm(*call, "--seed", "7")
+    assert other.returncode == 3
+    assert "other options" in one_sentence(other.stderr)
+    assert results.read_text().splitlines(keepends=True) == resumed
+    results.write_text("something else\n")
+    foreign = igm(*call)
+    assert foreign.returncode == 3
+    assert results.read_text() == "something else\n"
+
+
+def test_two_processes_give_what_one_gives(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    call = ["invert", str(pictures), "--model", str(tiny_model), "--json", *QUICK]
+    one = lines(igm(*call).stdout)
+    results = tmp_path / "results.jsonl"
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    two = subprocess.run(
+        [sys.executable, "-m", *launch, "-m", "igm_cli", *call, "--output", str(results)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert two.returncode == 0, two.stderr
+    plain = [{**line, "seconds": 0} for line in one]
+    assert [{**line, "seconds": 0} for line in lines(two.stdout)] == plain
+    assert results.read_text() == two.stdout
+    assert [p.name for p in tmp_path.iterdir() if "rank" in p.name] == []
+
+
+def test_estimate_k(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    plot = tmp_path / "curve.png"
+    call = ("estimate-k", pictures / "0.png", "--model", tiny_model, "--k-max", 2, *QUICK)
+    done = igm(*call, "--json", "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done.stdout)
+    jsonschema.validate(line, schema("igm.estimate-k-1"), jsonschema.Draft202012Validator)
+    assert [point["k"] for point in line["k_curve"]] == [0, 1, 2]
+    assert Image.open(plot).size[0] > 300
+    assert "K = " in igm(*call).stdout
+
+
+def test_read_only_output(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    image = pictures / "0.png"
+    for option, target in (("--output", blocked / "r.jsonl"), ("--overlay", blocked / "o.png")):
+        done = igm("invert", image, "--model", tiny_model, option, target, *QUICK)
+        assert done.returncode == 3, done.stderr
+        one_sentence(done.stderr)
+    train = igm("train", "clevr", "--output", blocked / "run")
+    assert train.returncode == 3
+    one_sentence(train.stderr)
+
+
+def test_a_reader_that_leaves(igm: Igm, tiny_model: Path, pictures: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "igm_cli", "plugins", "--json"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_bugs_are_ours(igm: Igm, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import igm_cli.plugins.registry as r\n"
+        "def broken(kind): raise ZeroDivisionError('sums gone wrong')\n"
+        "r.listings = broken\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = igm("plugins", env={"PYTHONPATH": path})
+    assert done.returncode == 1
+    assert "this is a bug in igm: ZeroDivisionError: sums gone wrong" in one_sentence(done.stderr)
+    debug = igm("plugins", env={"PYTHONPATH": path, "IGM_DEBUG": "1"})
+    assert debug.returncode == 1
+    assert "Traceback" in debug.stderr
+
+
+def test_plugins_and_doctor(igm: Igm) -> None:
+    done = igm("plugins", "--json")
+    assert done.returncode == 0
+    found = {(line["kind"], line["name"]): line for line in lines(done.stdout)}
+    assert found["datasets", "clevr"]["ok"]
+    assert found["concepts", "pos"]["ok"]
+    assert "clevr" in igm("plugins").stdout
+    doctor = igm("doctor", "--json")
+    assert doctor.returncode == 0, doctor.stderr
+    (report,) = lines(doctor.stdout)
+    assert report["ok"]
+    assert report["packages"]["torch"]
+    assert "torch" in igm("doctor").stdout
+
+
+TINY_PRESET = """
+[model]
+channels = [8, 8, 8]
+blocks = 1
+head_channels = 8
+head_layers = 1
+
+[train]
+steps = 4
+batch_size = 2
+log_every = 1
+checkpoint_every = 2
+picture_every = 4
+half = false
+
+[inference]
+grid = [4, 4]
+draws = 2
+max_draws = 2
+k_max = 2
+"""
+
+
+def test_train_resume_and_use(igm: Igm, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_PRESET)
+    call = ("train", "clevr", "--preset", "tiny.toml", "--limit", 4, "--device", "cpu", "-o", "run")
+    done = igm(*call, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    metrics = lines((tmp_path / "run/metrics.jsonl").read_text())
+    assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
+    assert any("validation/perceived_sum" in line for line in metrics)
+    assert [p.name for p in (tmp_path / "run/pictures").iterdir()] == ["inversion-0000004.png"]
+    longer = igm(*call, "--steps", 6, cwd=tmp_path)
+    assert longer.returncode == 0, longer.stderr
+    assert lines((tmp_path / "run/metrics.jsonl").read_text())[-1]["step"] == 6
+    other = igm(*call, "--set", "learning_rate=1e-3", cwd=tmp_path)
+    assert other.returncode == 3
+    assert "learning_rate" in other.stderr.splitlines()[-1]
+    used = igm("invert", pictures / "0.png", "--model", "run", "--json", cwd=tmp_path)
+    assert used.returncode == 0, used.stderr
+    (line,) = lines(used.stdout)
+    assert line["model"] == "run"
+
+
+def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_PRESET)
+    call = ["train", "clevr", "--preset", "tiny.toml", "--limit", "4", "--device", "cpu", "-o", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "igm_cli", *call, "--steps", "100000"],
+        env=os.environ | {"HF_HOME": str(tmp_path / "cache")},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "run/igm.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert out == ""
+    from igm_cli.core.checkpoint import load_checkpoint
+
+    load_checkpoint(tmp_path / "run")

@@ -1,0 +1,75 @@
+"""The example plugins, installed as users install them and run as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Igm
+
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which both example packages are installed."""
+    target = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    packages = [str(EXAMPLES / "igm-dots"), str(EXAMPLES / "igm-broken")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *packages], check=True)
+    return {"PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+
+
+def test_plugins_are_listed_and_broken_ones_harm_nothing(igm: Igm, site: dict[str, str]) -> None:
+    done = igm("plugins", "--json", env=site)
+    assert done.returncode == 0, done.stderr
+    found = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert all(found[name]["ok"] for name in ("clevr", "pos", "night-sky", "stars"))
+    assert found["night-sky"]["packages"] == ["igm-dots"]
+    reasons = {
+        "cannot-import": "ImportError: needs libfancy 3",
+        "leaves": "SystemExit: goodbye",
+        "no-module": "ModuleNotFoundError",
+        "no-attribute": "AttributeError",
+        "no-parser": "it has no space",
+    }
+    for name, reason in reasons.items():
+        assert not found[name]["ok"]
+        assert reason in found[name]["problem"]
+        assert "igm-broken" in found[name]["problem"]
+    assert igm("--help", env=site).returncode == 0
+
+
+def test_using_a_broken_plugin(igm: Igm, site: dict[str, str]) -> None:
+    done = igm("train", "cannot-import", env=site)
+    assert done.returncode == 5
+    assert done.stdout == ""
+    assert "uninstall igm-broken" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_trains_and_inverts(igm: Igm, site: dict[str, str], tmp_path: Path) -> None:
+    trained = igm(
+        "train", "night-sky", "--limit", 8, "--steps", 3, "--batch-size", 4, "--device", "cpu", "-o", "run",
+        env=site, cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    description = json.loads((tmp_path / "run/igm.json").read_text())
+    assert description["concepts"] == "stars"
+    from PIL import Image
+
+    Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
+    call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
+    done = igm(*call, env=site, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["concepts"] == "stars"
+    assert {*line["items"][0]} == {"x", "y", "confidence"}
+    assert (tmp_path / "out.png").exists()
+    wrong = igm(*call, "--concepts", "pos", env=site, cwd=tmp_path)
+    assert wrong.returncode == 3
+    assert "--concepts stars" in wrong.stderr

@@ -1,0 +1,90 @@
+"""The registry: lazy, isolated, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from igm_cli.errors import PluginError
+from igm_cli.plugins import registry
+
+
+def install(folder: Path, package: str, group: str, entries: dict[str, str]) -> None:
+    """What a wheel leaves behind, as far as entry points go."""
+    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = "\n".join(f"{name} = {target}" for name, target in entries.items())
+    (info / "entry_points.txt").write_text(f"[{group}]\n{lines}\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_built_in_plugins_load() -> None:
+    assert registry.dataset("clevr").name == "clevr"
+    parser = registry.concept_parser("pos")
+    assert parser.name == "pos"
+    assert registry.concept_parser("igm_cli.plugins.clevr.positions:Positions").name == "pos"
+
+
+def test_listing_imports_nothing(site: Path) -> None:
+    (site / "listed_only.py").write_text("raise RuntimeError('imported')\n")
+    install(site, "listed-only", "igm_cli.datasets", {"lazy": "listed_only:Data"})
+    (found,) = [item for item in registry.listings("datasets") if item.name == "lazy"]
+    assert found.packages == ("listed-only",)
+    assert "listed_only" not in sys.modules
+
+
+def test_unknown_names_suggest_near_ones() -> None:
+    with pytest.raises(PluginError, match="did you mean clevr"):
+        registry.load("datasets", "clevrr")
+    with pytest.raises(PluginError, match="known are"):
+        registry.load("datasets", "something-else-entirely")
+    with pytest.raises(PluginError, match="known are none"):
+        registry.load("benchmarks", "anything")
+
+
+def test_a_broken_plugin_names_its_package(site: Path) -> None:
+    (site / "falls_over.py").write_text("import sys\nprint('noise')\nsys.exit(3)\n")
+    install(site, "falls-over", "igm_cli.concepts", {"fall": "falls_over:P"})
+    with pytest.raises(PluginError, match=r"falls-over.*SystemExit: 3.*uninstall falls-over"):
+        registry.load("concepts", "fall")
+    (listing,) = [item for item in registry.listings("concepts") if item.name == "fall"]
+    assert "falls-over" in registry.state(listing).problem
+    assert registry.concept_parser("pos")
+
+
+def test_two_of_one_name(site: Path) -> None:
+    install(site, "first-pack", "igm_cli.datasets", {"twice": "a:A"})
+    install(site, "second-pack", "igm_cli.datasets", {"twice": "b:B"})
+    with pytest.raises(PluginError, match="first-pack and second-pack"):
+        registry.load("datasets", "twice")
+    (listing,) = [item for item in registry.listings("datasets") if item.name == "twice"]
+    assert listing.packages == ("first-pack", "second-pack")
+
+
+def test_targets_by_module(site: Path) -> None:
+    (site / "bench_module.py").write_text(
+        "class Suite:\n    name = 'suite'\ninstance = Suite()\nclass Holder:\n    Inner = Suite\n"
+    )
+    assert registry.load("benchmarks", "bench_module:Suite").name == "suite"
+    assert registry.load("benchmarks", "bench_module:instance").name == "suite"
+    assert registry.load("benchmarks", "bench_module:Holder.Inner").name == "suite"
+    with pytest.raises(PluginError, match="ModuleNotFoundError"):
+        registry.load("benchmarks", "no_such_module:Suite")
+    with pytest.raises(PluginError, match="AttributeError"):
+        registry.load("benchmarks", "bench_module:Nothing")
+    with pytest.raises(PluginError, match="it has no"):
+        registry.load("datasets", "bench_module:Suite")
+
+
+def test_what_a_plugin_prints_stays_off_stdout(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "talks.py").write_text("print('hello')\nclass Suite:\n    name = 'talks'\n")
+    registry.load("benchmarks", "talks:Suite")
+    assert capsys.readouterr().out == ""
