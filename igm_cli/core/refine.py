@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import Continuous
@@ -82,7 +83,8 @@ def _model(denoiser: Denoiser, seen: Look, concepts: Tensor, w: float) -> tuple[
     dim = concepts.shape[1]
 
     def delta(c: Tensor) -> Tensor:
-        with inference_precision(c.device):
+        # Attention has forward derivatives in its plain form only.
+        with inference_precision(c.device), sdpa_kernel(SDPBackend.MATH):
             return denoiser.contributions(seen.features, c[None]).float().flatten(2)
 
     value, slopes = concepts, []

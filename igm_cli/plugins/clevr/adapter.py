@@ -106,6 +106,16 @@ def object_range(text: Any) -> tuple[int, int] | None:
     return low, high
 
 
+def _count(text: Any) -> int:
+    try:
+        count = int(text)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"size must be a number of images, not {text!r}") from error
+    if count < 1:
+        raise UsageError(f"size must be at least 1, not {count}")
+    return count
+
+
 def _from_folder(
     root: Path, split: str, limit: int | None, counts: tuple[int, int] | None
 ) -> datasets.Dataset:
@@ -178,7 +188,7 @@ def _rendered(
     import datasets
 
     options = dict(options)
-    size = int(options.pop("size", _DEFAULT_RENDERS[split]))
+    size = _count(options.pop("size", _DEFAULT_RENDERS[split]))
     count = min(size, limit) if limit else size
     features = datasets.Features(
         {

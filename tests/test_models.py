@@ -1,0 +1,126 @@
+"""The two denoisers keep the protocol's promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from igm_cli.core.concepts import Categorical, Continuous
+from igm_cli.core.evidence import Ranking, look, single_products
+from igm_cli.core.inversion import InversionSettings, invert
+from igm_cli.core.models import build_denoiser
+from igm_cli.core.schedule import Schedule, ScheduleConfig, draw
+from igm_cli.errors import InputError
+
+PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
+FACTORS = Categorical({"a": ("no", "yes"), "b": ("no", "yes", "very")})
+TINY = {"image_size": (48, 32), "channels": (16, 16, 16), "blocks": 1, "head_channels": 16, "window": 3}
+TINY_UNET = {
+    "image_size": (32, 32), "channels": (16, 32), "layers": 1, "attention_dim": 16, "head_dim": 8, "groups": 8,
+}  # fmt: skip
+
+
+def randomised(model):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(params=["factored", "unet", "unet-factors"])
+def denoiser(request):
+    if request.param == "factored":
+        return randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
+    space = PLANE if request.param == "unet" else FACTORS
+    schedule = Schedule(ScheduleConfig("scaled_linear", 0.00085, 0.012, prediction_type="epsilon"))
+    return randomised(build_denoiser("unet", TINY_UNET, space, schedule))
+
+
+def inputs(denoiser, n=2, m=3):
+    w, h = denoiser.config.image_size
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(n, 3, h, w, generator=generator)
+    return x, torch.tensor([50, 700])[:n], torch.rand(n, m, denoiser.space.dim, generator=generator)
+
+
+def test_contributions_do_not_depend_on_one_another(denoiser):
+    x, t, c = inputs(denoiser)
+    base, delta = denoiser(x, t, c)
+    assert base.shape == x.shape and delta.shape == (2, 3, *x.shape[1:])
+    features = denoiser.features(x[:1], t[:1])
+    alone = denoiser.contributions(features, c[:1, 1:2])
+    torch.testing.assert_close(alone[0, 0], delta[0, 1], atol=1e-4, rtol=1e-3)
+    assert float((delta[:, 0] - delta[:, 1]).abs().max()) > 1e-4
+
+
+def test_shared_concepts_are_those_of_every_image(denoiser):
+    x, t, c = inputs(denoiser)
+    features = denoiser.features(x, t)
+    shared = denoiser.contributions(features, c[:1])
+    each = denoiser.contributions(features, c[:1].expand(2, -1, -1).contiguous())
+    torch.testing.assert_close(shared, each, atol=1e-4, rtol=1e-3)
+
+
+def test_local_contributions_end_at_their_window():
+    model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
+    x, t, _ = inputs(model)
+    for point in ([0.1, 0.5], [0.5, 0.5], [0.999, 0.001], [1.0, 1.0]):
+        delta = model.contributions(model.features(x, t), torch.tensor([[point]]))
+        ys, xs = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(48) + 0.5, indexing="ij")
+        distance = ((xs - 48 * point[0]) ** 2 + (ys - 32 * point[1]) ** 2).sqrt()
+        reach = (TINY["window"] + 1) * 4
+        assert float(delta[..., distance > reach].abs().max()) == 0.0
+        assert float(delta[..., distance < 6].abs().max()) > 0.0
+
+
+def test_products_are_those_of_whole_contributions():
+    model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
+    assert isinstance(model, Ranking)
+    seen = look(model, torch.randn(3, 32, 48), draw(model.schedule, (3, 32, 48), 3, low=0.1, high=0.5, seed=0))
+    points = torch.tensor([[0.02, 0.1], [0.5, 0.5], [0.97, 0.99]])
+    linear, square = single_products(model, seen, points)
+    delta = model.contributions(seen.features, points[None]).float().flatten(2)
+    pixels = delta.shape[2]
+    expected = torch.einsum("nmp,np->nm", delta, seen.residual.flatten(1)).mean(0) / pixels
+    torch.testing.assert_close(linear, expected, atol=2e-3, rtol=5e-2)
+    torch.testing.assert_close(square, delta.square().sum(2).mean(0) / pixels, atol=2e-3, rtol=5e-2)
+
+
+def test_positions_have_exact_gradients():
+    model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
+    x, t, _ = inputs(model, n=1)
+    features = model.features(x, t)
+
+    def total(c):
+        return model.contributions(features, c[None]).square().sum()
+
+    point = torch.tensor([[0.43, 0.61]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(total(point), point)
+    with torch.no_grad():
+        for axis in range(2):
+            step = torch.zeros(1, 2)
+            step[0, axis] = 2e-3
+            slope = (total(point + step) - total(point - step)) / 4e-3
+            torch.testing.assert_close(gradient[0, axis], slope, rtol=0.05, atol=0.05 * float(gradient.norm()))
+
+
+def test_untrained_models_can_be_inverted(denoiser):
+    w, h = denoiser.config.image_size
+    result = invert(
+        denoiser,
+        torch.rand(3, h, w) * 2 - 1,
+        InversionSettings(grid=(4, 3), keep=8, draws=2, max_draws=2, k_max=2, scan_draws=1, refine_steps=1),
+    )
+    assert result.k == len(result.concepts) and result.network_calls > 0
+
+
+def test_misfitting_options_are_refused():
+    with pytest.raises(InputError, match="divisible"):
+        build_denoiser("factored", {"image_size": (50, 32)}, PLANE, Schedule())
+    with pytest.raises(InputError, match="use the unet"):
+        build_denoiser("factored", TINY, FACTORS, Schedule())
+    with pytest.raises(InputError, match="factored or unet"):
+        build_denoiser("transformer", {}, PLANE, Schedule())
+    with pytest.raises(InputError, match="options do not fit"):
+        build_denoiser("factored", {"depth": 3}, PLANE, Schedule())

@@ -1,0 +1,211 @@
+"""Training: resume, refusal, several processes, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from igm_cli.core.checkpoint import ModelSpec, load_checkpoint, read_spec, save_checkpoint
+from igm_cli.core.concepts import Continuous, space_to_dict
+from igm_cli.core.schedule import ScheduleConfig
+from igm_cli.core.training import TrainConfig, TrainObserver, learning_rate_factor, plan_step, train
+from igm_cli.errors import InputError, MissingError
+
+SPEC = ModelSpec(
+    architecture="factored",
+    options={
+        "image_size": [32, 32], "patch": 4, "channels": [16, 16, 16], "blocks": 1,
+        "head_channels": 16, "head_layers": 1, "window": 3,
+    },
+    space=space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)),
+    schedule=ScheduleConfig().to_dict(),
+    composition="sum",
+    image_size=(32, 32),
+    concepts="pos",
+)  # fmt: skip
+CONFIG = TrainConfig(steps=6, batch_size=4, warmup=2, log_every=1, checkpoint_every=2, half=False)
+
+
+class Spots:
+    """Bright squares on black, one or two an image."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def batch(self, indices, flips):
+        images = torch.full((len(indices), 3, 32, 32), -1.0)
+        concepts = torch.zeros(len(indices), 2, 2)
+        present = torch.zeros(len(indices), 2, dtype=torch.bool)
+        for row, (index, flip) in enumerate(zip(indices, flips, strict=True)):
+            for k in range(1 + index % 2):
+                x, y = 6 + (7 * index + 11 * k) % 20, 6 + (5 * index + 13 * k) % 20
+                x = 32 - x if flip else x
+                images[row, :, y - 3 : y + 3, x - 3 : x + 3] = 1.0
+                concepts[row, k] = torch.tensor([x / 32, y / 32])
+                present[row, k] = True
+        return images, concepts, present
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "state.pt", weights_only=True)["model"]
+
+
+def run(folder: Path, config: TrainConfig = CONFIG, spec: ModelSpec = SPEC, **more) -> None:
+    train(spec, Spots(), config, folder, device_is_cpu=True, **more)
+
+
+class Stop(TrainObserver):
+    """Breaks a run off after a step, as a crash would."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_step(self, step, metrics):
+        if step == self.at:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_has_the_same_weights_bit_for_bit(tmp_path):
+    run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", observer=Stop(5))  # state of step 4, metrics up to 5
+    run(tmp_path / "broken")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    first, second = (
+        [json.loads(line) for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]
+        for f in ("whole", "broken")
+    )
+    assert [line["step"] for line in first] == [line["step"] for line in second] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in first] == [line["loss"] for line in second]
+
+
+def test_training_lowers_the_loss(tmp_path):
+    run(tmp_path, replace(CONFIG, steps=60, batch_size=8, learning_rate=2e-3, log_every=20))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.85 * lines[0]["loss"]
+
+
+def test_accumulated_micro_batches_make_one_batch(tmp_path):
+    run(tmp_path / "one")
+    run(tmp_path / "two", replace(CONFIG, accumulation=2))
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
+
+
+def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(InputError, match=r"train\.learning_rate = 0\.0005, not 0\.1"):
+        run(tmp_path, replace(CONFIG, learning_rate=0.1))
+    with pytest.raises(InputError, match=r"model\.options\.blocks"):
+        run(tmp_path, spec=replace(SPEC, options={**SPEC.options, "blocks": 2}))
+    assert (tmp_path / "state.pt").read_bytes() == before
+    run(tmp_path, replace(CONFIG, steps=8))  # going on for longer is the same run
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 8
+
+
+def test_validation_sees_the_averaged_weights_and_is_logged(tmp_path):
+    seen = []
+
+    class Observer(TrainObserver):
+        def on_validation(self, step, denoiser):
+            x = torch.zeros(1, 3, 32, 32)
+            base = denoiser.base(denoiser.features(x, torch.tensor([5])))
+            seen.append((step, base.shape))
+            return {"perception": 0.5}
+
+    run(tmp_path, replace(CONFIG, picture_every=3), observer=Observer())
+    assert seen == [(3, (1, 3, 32, 32)), (6, (1, 3, 32, 32))]
+    assert '"perception": 0.5' in (tmp_path / "metrics.jsonl").read_text()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_training import run
+run(Path(sys.argv[1]))
+"""
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    run(tmp_path / "one")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0", str(tmp_path / "script.py"),
+        str(tmp_path / "two"), str(Path(__file__).parent),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
+
+
+def test_steps_draw_whole_epochs_and_stratified_times():
+    config = TrainConfig(batch_size=5, seed=1)
+    drawn = [i for step in range(4) for i in plan_step(step, 10, config).indices]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+    u = plan_step(0, 10, config).u
+    assert sorted((u * 5).long().tolist()) == [0, 1, 2, 3, 4]
+    assert not torch.equal(u, plan_step(1, 10, config).u)
+
+
+def test_learning_rate_rises_stays_and_falls():
+    config = TrainConfig(steps=100, warmup=10, decay=0.5)
+    factors = [learning_rate_factor(step, config) for step in range(100)]
+    assert factors[0] == 0.1 and factors[20] == 1.0 and factors[75] == 0.5 and factors[99] < 0.03
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"precision": "int4"}, {"accumulation": 0}])
+def test_impossible_configurations_are_refused(bad):
+    with pytest.raises(InputError):
+        TrainConfig.from_dict(bad)
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(InputError, match="learning"):
+        TrainConfig.from_dict({"lr": 1})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_checkpoints_load_as_they_were_saved(tmp_path, dtype):
+    model = SPEC.build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    save_checkpoint(tmp_path, SPEC, model.state_dict(), dtype)
+    loaded = load_checkpoint(tmp_path)
+    assert read_spec(tmp_path) == replace(SPEC, options=loaded.spec.options) and loaded.concepts == "pos"
+    x, t, c = torch.randn(2, 3, 32, 32), torch.tensor([10, 500]), torch.rand(2, 3, 2)
+    for mine, theirs in zip(model(x, t, c), loaded.denoiser(x, t, c), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-2)
+
+
+def test_broken_checkpoints_say_what_is_wrong(tmp_path):
+    with pytest.raises(MissingError, match=r"no igm\.json"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, SPEC, SPEC.build().state_dict())
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be used"):
+        load_checkpoint(tmp_path)
+    file.unlink()
+    with pytest.raises(MissingError, match="safetensors"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "igm.json").write_text("{")
+    with pytest.raises(InputError, match="JSON"):
+        load_checkpoint(tmp_path)
