@@ -67,7 +67,14 @@ def test_what_is_missing_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"split": "test"}, {"glitter": 1}, {"objects": "5-3"}, {"objects": "many"}, {"colors": "mauve"}, {"size": "x"}],
+    [
+        {"split": "test"},
+        {"glitter": 1},
+        {"objects": "5-3"},
+        {"objects": "many"},
+        {"colors": "mauve"},
+        {"size": "x"},
+    ],
 )
 def test_wrong_options_are_usage_errors(wrong):
     options = {"split": "val", **wrong}
@@ -136,7 +143,9 @@ def test_scores_count_perceived_objects():
 
 def test_drawings_leave_the_image_alone():
     image = Image.new("RGB", (96, 64), (9, 9, 9))
-    drawn = POS.draw(image, [{"x": 0.5, "y": 0.5, "confidence": 0.99}, {"x": 0.1, "y": 0.9, "confidence": None}])
+    drawn = POS.draw(
+        image, [{"x": 0.5, "y": 0.5, "confidence": 0.99}, {"x": 0.1, "y": 0.9, "confidence": None}]
+    )
     assert image.getpixel((48, 32)) == (9, 9, 9)
     assert drawn.width / drawn.height == pytest.approx(1.5) and drawn.getextrema() != image.getextrema()
 

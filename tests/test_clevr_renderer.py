@@ -58,7 +58,9 @@ def test_same_seed_gives_the_same_pictures_and_other_seeds_others() -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, objects=(6, 8), crowd=1.0), replace(OPTIONS, texture="noise")])
+@pytest.mark.parametrize(
+    "options", [OPTIONS, replace(OPTIONS, objects=(6, 8), crowd=1.0), replace(OPTIONS, texture="noise")]
+)
 def test_a_picture_does_not_depend_on_its_batch(options: SceneOptions) -> None:
     whole = sample_scenes(options, range(9), 3)
     images, described = render(whole), annotations(whole)
@@ -71,7 +73,9 @@ def test_a_picture_does_not_depend_on_its_batch(options: SceneOptions) -> None:
 
 def test_examples_are_the_same_whatever_the_batch_and_the_start() -> None:
     seen: list[tuple[int, int]] = []
-    one = list(render_examples(OPTIONS, 5, seed=1, batch=2, progress=lambda done, count: seen.append((done, count))))
+    one = list(
+        render_examples(OPTIONS, 5, seed=1, batch=2, progress=lambda done, count: seen.append((done, count)))
+    )
     two = list(render_examples(OPTIONS, 2, seed=1, batch=64, start=3))
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert [example["image_index"] for example in one] == [0, 1, 2, 3, 4]
@@ -88,7 +92,9 @@ def test_counts_cover_the_range_asked_for() -> None:
 
 
 def test_only_the_allowed_values_occur() -> None:
-    options = SceneOptions(colors=("orange", "black"), shapes=("cone", "cube"), sizes=("tiny", "huge"), materials=("metal",))
+    options = SceneOptions(
+        colors=("orange", "black"), shapes=("cone", "cube"), sizes=("tiny", "huge"), materials=("metal",)
+    )
     objects = list(itertools.chain.from_iterable(_objects(options, 16)))
     assert {o["color"] for o in objects} == {"orange", "black"}
     assert {o["shape"] for o in objects} == {"cone", "cube"}
@@ -175,7 +181,17 @@ def test_an_object_hidden_by_another_is_not_seen() -> None:
 def test_visible_area_is_that_of_the_shape(shape: str) -> None:
     layout = _single(shape=shape)
     seen = float(visible_pixels(stack([layout], OPTIONS), (96, 64), samples=4)[0, 0])
-    disc = math.pi * (0.7 * 105 / project(torch.tensor([[[0.0, 0.0, 0.7]]]), torch.tensor([CENTER_CAMERA]), (96, 64))[0, 0, 2].item()) ** 2
+    disc = (
+        math.pi
+        * (
+            0.7
+            * 105
+            / project(torch.tensor([[[0.0, 0.0, 0.7]]]), torch.tensor([CENTER_CAMERA]), (96, 64))[
+                0, 0, 2
+            ].item()
+        )
+        ** 2
+    )
     low, high = {"cube": (1.4, 2.2), "sphere": (0.95, 1.08), "cylinder": (1.2, 1.6), "cone": (0.6, 1.1)}[shape]
     assert low < seen / disc < high
 
@@ -192,7 +208,10 @@ def test_an_object_has_its_color_at_its_center(color: str) -> None:
     assert names[int((table @ seen).argmax())] == color
 
 
-@pytest.mark.parametrize("changes", [{"texture": name} for name in TEXTURES] + [{"light": name} for name in LIGHTS if name != "default"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"texture": name} for name in TEXTURES] + [{"light": name} for name in LIGHTS if name != "default"],
+)
 def test_texture_and_light_change_the_picture_and_nothing_else(changes: dict[str, Any]) -> None:
     plain, changed = (sample_scenes(options, range(4), 6) for options in (OPTIONS, SceneOptions(**changes)))
     assert annotations(plain) == annotations(changed)

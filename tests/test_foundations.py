@@ -65,7 +65,7 @@ def test_every_prefix_of_the_quadrature_covers_the_range():
     schedule = Schedule()
     for count in (4, 8, 16, 32):
         t = timestep_quadrature(schedule, 0.2, 0.8, 0, count).float() / (schedule.steps - 1)
-        assert 0.2 <= float(t.min()) and float(t.max()) <= 0.8
+        assert float(t.min()) >= 0.2 and float(t.max()) <= 0.8
         assert abs(float(t.mean()) - 0.5) < 0.6 / count
     with pytest.raises(ValueError, match="range"):
         timestep_quadrature(schedule, 0.8, 0.2, 0, 4)
@@ -75,7 +75,11 @@ def test_grids_cover_the_box():
     space = Continuous(("x", "y"), (-1.0, 0.0), (1.0, 4.0))
     grid = space.grid((4, 2))
     assert grid.shape == (8, 2)
-    assert grid[0].tolist() == [-0.75, 1.0] and grid[1].tolist() == [-0.25, 1.0] and grid[4].tolist() == [-0.75, 3.0]
+    assert (
+        grid[0].tolist() == [-0.75, 1.0]
+        and grid[1].tolist() == [-0.25, 1.0]
+        and grid[4].tolist() == [-0.75, 3.0]
+    )
     assert space.clamp(torch.tensor([[-3.0, 9.0]])).tolist() == [[-1.0, 4.0]]
 
 
@@ -110,7 +114,8 @@ def test_matching_is_the_cheapest_and_symmetric(k, n, seed):
     torch.testing.assert_close(match(b, a).squared.sum(), result.squared.sum())
     if 0 < k <= n:
         costs = [
-            float((a.double() - b.double()[list(p)]).square().sum()) for p in itertools.permutations(range(n), k)
+            float((a.double() - b.double()[list(p)]).square().sum())
+            for p in itertools.permutations(range(n), k)
         ]
         assert float(result.squared.sum()) == pytest.approx(min(costs), abs=1e-9)
 

@@ -185,8 +185,6 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     return Checkpoint(folder.name, spec, cast(Denoiser, model))
 
 
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingError(f"{path.parent} is no igm checkpoint: it has no {path.name}")

@@ -124,9 +124,7 @@ def space_from_dict(data: Mapping[str, Any]) -> ConceptSpace:
     """
     kind = data.get("kind")
     if kind == "continuous":
-        return Continuous(
-            tuple(data["names"]), tuple(data["low"]), tuple(data["high"]), bool(data["local"])
-        )
+        return Continuous(tuple(data["names"]), tuple(data["low"]), tuple(data["high"]), bool(data["local"]))
     if kind == "categorical":
         return Categorical({k: tuple(v) for k, v in data["factors"].items()})
     raise ValueError(f"unknown concept space {kind!r}")

@@ -40,7 +40,7 @@ class Quadratic:
     composition: Composition
 
     def w(self, k: int) -> float:
-        """w(K)."""
+        """Weight of a contribution among K."""
         return float(weight(self.composition, torch.tensor(k)))
 
     def error(self, subsets: Tensor) -> Tensor:
@@ -215,9 +215,7 @@ class Pool:
         chunk: Candidates evaluated at once.
     """
 
-    def __init__(
-        self, denoiser: Denoiser, seen: Look, composition: Composition, chunk: int = 64
-    ) -> None:
+    def __init__(self, denoiser: Denoiser, seen: Look, composition: Composition, chunk: int = 64) -> None:
         self.denoiser, self.seen, self.composition, self.chunk = denoiser, seen, composition, chunk
         n, pixels = len(seen), seen.residual[0].numel()
         self.pixels = pixels

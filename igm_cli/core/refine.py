@@ -87,13 +87,13 @@ def _model(denoiser: Denoiser, seen: Look, concepts: Tensor, w: float) -> tuple[
         with inference_precision(c.device), sdpa_kernel(SDPBackend.MATH):
             return denoiser.contributions(seen.features, c[None]).float().flatten(2)
 
-    value, slopes = concepts, []
+    value: Tensor = concepts
+    slopes: list[Tensor] = []
     for axis in range(dim):
         direction = torch.zeros_like(concepts)
         direction[:, axis] = 1
-        moved: tuple[Tensor, Tensor] = torch.func.jvp(delta, (concepts,), (direction,))
-        value = moved[0]
-        slopes.append(moved[1])
+        value, slope = torch.func.jvp(delta, (concepts,), (direction,))[:2]
+        slopes.append(slope)
     jacobian = w * torch.stack(slopes, dim=2).flatten(1, 2)  # [N,K*D,P]
     error = seen.residual.flatten(1) - w * value.sum(1)  # [N,P]
     pixels = error.shape[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,7 @@ def sample(
     x = torch.randn(len(concepts), *shape, generator=generator).to(concepts.device)
     times = torch.linspace(schedule.steps - 1, 0, steps + 1).round().long().tolist()
     with torch.no_grad(), inference_precision(x.device):
-        for now, after in zip(times[:-1], times[1:], strict=True):
+        for now, after in itertools.pairwise(times):
             t = torch.full((len(x),), now, device=x.device)
             features = denoiser.features(x, t)
             delta = denoiser.contributions(features, concepts)

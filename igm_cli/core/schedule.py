@@ -60,8 +60,7 @@ def _betas(config: ScheduleConfig) -> Tensor:
             dtype=torch.float64,
         )
     raise ValueError(
-        f"unknown beta_schedule {config.beta_schedule!r}; "
-        "choose linear, scaled_linear or squaredcos_cap_v2"
+        f"unknown beta_schedule {config.beta_schedule!r}; choose linear, scaled_linear or squaredcos_cap_v2"
     )
 
 
@@ -101,7 +100,7 @@ class Schedule:
         return _spread(self.alpha(t), x_t) * output + _spread(self.sigma(t), x_t) * x_t
 
     def epsilon_gain(self, t: Tensor) -> Tensor:
-        """d eps / d output ``[...]``: by how much a change of the output changes eps."""
+        """D eps / d output ``[...]``: by how much a change of the output changes eps."""
         if self.config.prediction_type == "epsilon":
             return torch.ones_like(t, dtype=torch.float32)
         return self.alpha(t)

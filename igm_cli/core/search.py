@@ -49,7 +49,9 @@ def _check(number: int, what: str) -> None:
         raise InputError(f"{number} {what} are too many to try; narrow the candidates")
 
 
-def _best(form: Quadratic, subsets: itertools.combinations[tuple[int, ...]] | itertools.product[tuple[int, ...]]) -> Found:
+def _best(
+    form: Quadratic, subsets: itertools.combinations[tuple[int, ...]] | itertools.product[tuple[int, ...]]
+) -> Found:
     best = Found((), math.inf)
     while chunk := list(itertools.islice(subsets, 65536)):
         errors = form.error(torch.tensor(chunk, dtype=torch.long, device=form.linear.device))

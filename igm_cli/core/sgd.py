@@ -130,4 +130,5 @@ def _errors(
     present = torch.ones(n * r, k, dtype=torch.bool, device=image.device)
     shared = base[:, None].expand(n, r, *base.shape[1:]).flatten(0, 1)
     prediction = compose(shared, delta.flatten(0, 1), composition, present).unflatten(0, (n, r))
-    return (draws.noise[:, None] - prediction).square().mean((2, 3, 4)).T
+    errors: Tensor = (draws.noise[:, None] - prediction).square().mean((2, 3, 4))
+    return errors.T

@@ -458,6 +458,4 @@ def train(
     Raises:
         InputError: If the folder holds a run of another configuration.
     """
-    Trainer(
-        spec, samples, config, folder, data=data, observer=observer, device_is_cpu=device_is_cpu
-    ).run()
+    Trainer(spec, samples, config, folder, data=data, observer=observer, device_is_cpu=device_is_cpu).run()

@@ -52,7 +52,7 @@ class FactoredConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> FactoredConfig:
         """Inverse of :meth:`to_dict`."""
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**tuples)
 
 
@@ -80,7 +80,8 @@ class ResidualBlock(nn.Module):
         scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
         y = self.conv1(F.silu(self.norm(x)))
         y = self.conv2(F.silu(torch.addcmul(shift, y, 1 + scale)))
-        return x + y
+        total: Tensor = x + y
+        return total
 
 
 class Level(nn.Module):
@@ -256,7 +257,7 @@ class LocalHead(nn.Module):
 
 
 def _gather(view: Tensor, index: Tensor) -> Tensor:
-    """view ``[N,G,d]`` at index ``[N,M,P]`` (or ``[1,M,P]``, shared): ``[N,M,P,d]``."""
+    """View ``[N,G,d]`` at index ``[N,M,P]`` (or ``[1,M,P]``, shared): ``[N,M,P,d]``."""
     n, m, p = index.shape
     if n == 1:
         return view.index_select(1, index.flatten()).view(len(view), m, p, -1)
@@ -319,7 +320,8 @@ class FactoredDenoiser(nn.Module):
         projected = features.projected
         if not torch.is_autocast_enabled(concepts.device.type):  # features may come from autocast
             projected = (projected[0].float(), projected[1].float())
-        return gain * self.head(projected, concepts).float()
+        delta: Tensor = self.head(projected, concepts)
+        return gain * delta.float()
 
     def products(self, features: FactoredFeatures, concepts: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.evidence.Ranking`."""

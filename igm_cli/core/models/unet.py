@@ -51,7 +51,8 @@ class UNetConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> UNetConfig:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
 
 class ConceptToken(nn.Module):
@@ -134,7 +135,8 @@ class UNetDenoiser(nn.Module):
         tokens = self.token(concepts).expand(n, -1, -1).reshape(n * m, 1, -1)
         x_t = features.x_t.repeat_interleave(m, dim=0)
         epsilon = self._epsilon(x_t, features.t.repeat_interleave(m), tokens)
-        return epsilon.unflatten(0, (n, m)) - self.base(features)[:, None]
+        conditional: Tensor = epsilon.unflatten(0, (n, m))
+        return conditional - self.base(features)[:, None]
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
         """(eps_u, Delta) in one call, as distributed training needs it."""

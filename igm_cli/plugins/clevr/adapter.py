@@ -116,9 +116,7 @@ def _count(text: Any) -> int:
     return count
 
 
-def _from_folder(
-    root: Path, split: str, limit: int | None, counts: tuple[int, int] | None
-) -> datasets.Dataset:
+def _from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, int] | None) -> datasets.Dataset:
     import datasets
 
     scenes = _read_scenes(_scenes_file(root, split))

@@ -40,7 +40,5 @@ def draw_positions(image: Image.Image, items: Sequence[Mapping[str, Any]]) -> Im
         box = (x - radius, y - radius, x + radius, y + radius)
         pen.ellipse(box, outline=(0, 0, 0), width=max(4, radius // 3))
         pen.ellipse(box, outline=color, width=max(2, radius // 5))
-        pen.text(
-            (x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
-        )
+        pen.text((x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
     return canvas

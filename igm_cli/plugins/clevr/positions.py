@@ -52,9 +52,7 @@ class Positions:
         scale = torch.tensor([right - left, bottom - top], dtype=torch.float64)
         pixels = concepts.double().cpu() * scale + torch.tensor([left, top], dtype=torch.float64)
         width, height = frame.size
-        return [
-            {"x": x / width, "y": y / height, "x_px": x, "y_px": y} for x, y in pixels.tolist()
-        ]
+        return [{"x": x / width, "y": y / height, "x_px": x, "y_px": y} for x, y in pixels.tolist()]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Positions in the image flipped left to right."""

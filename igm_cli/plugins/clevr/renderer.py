@@ -37,7 +37,9 @@ class Lamp(NamedTuple):
     place: tuple[float, float, float]
     power: tuple[float, float, float]  # radiance it makes on the ground, times squared distance
     half_size: float
-    jitter: int | None  # which of the scene's jitters moves it; None for a sun, whose light neither fades with distance nor moves
+    jitter: (
+        int | None
+    )  # which of the scene's jitters moves it; None for a sun, whose light neither fades with distance nor moves
 
 
 class Lighting(NamedTuple):
@@ -268,7 +270,12 @@ def _normals(shape: Tensor, p: Vector) -> Vector:
     base = p[2] < -1 + 1e-3
     cone = torch.where(base, 0.0, cone[0]), torch.where(base, 0.0, cone[1]), torch.where(base, -1.0, cone[2])
     cube = tuple(_past(c, _CUBE - _BEVEL) for c in p)
-    normal = [torch.where(shape == 0, cube[i], torch.where(shape == 1, p[i], torch.where(shape == 2, cylinder[i], cone[i]))) for i in range(3)]
+    normal = [
+        torch.where(
+            shape == 0, cube[i], torch.where(shape == 1, p[i], torch.where(shape == 2, cylinder[i], cone[i]))
+        )
+        for i in range(3)
+    ]
     return _unit((normal[0], normal[1], normal[2]))
 
 
@@ -295,7 +302,9 @@ def _place_lamps(scenes: Scenes, lighting: Lighting) -> list[_Lamp]:
         if lamp.jitter is not None:
             place = place + scenes.lights[:, lamp.jitter]
         u, v = right * lamp.half_size, up * lamp.half_size
-        result.append(_Lamp(_split(place), _split(u), _split(v), _split(forward), lamp.power, lamp.jitter is None))
+        result.append(
+            _Lamp(_split(place), _split(u), _split(v), _split(forward), lamp.power, lamp.jitter is None)
+        )
     return result
 
 
@@ -325,13 +334,17 @@ def _irradiance(lamp: _Lamp, scene: Tensor, point: Vector, normal: Vector) -> tu
     return falling * (-dot(to, _pick(lamp.aim, scene))).clamp_min(0) / square, to
 
 
-def _ggx(normal: Vector, to_light: Vector, to_eye: Vector, roughness: float, fresnel: tuple[float, float]) -> Tensor:
+def _ggx(
+    normal: Vector, to_light: Vector, to_eye: Vector, roughness: float, fresnel: tuple[float, float]
+) -> Tensor:
     """π times the GGX reflectance (Walter et al., EGSR 2007; Schlick's masking) of points [N]; all vectors are unit."""
     half = _unit((to_light[0] + to_eye[0], to_light[1] + to_eye[1], to_light[2] + to_eye[2]))
     square, k = roughness * roughness, roughness / 2
     facing = dot(normal, half)
     spread = square / (facing * facing * (square - 1) + 1).square()
-    masking = (dot(normal, to_light).clamp_min(1e-3) * (1 - k) + k) * (dot(normal, to_eye).clamp_min(1e-3) * (1 - k) + k)
+    masking = (dot(normal, to_light).clamp_min(1e-3) * (1 - k) + k) * (
+        dot(normal, to_eye).clamp_min(1e-3) * (1 - k) + k
+    )
     grazing = (1 - dot(to_eye, half)).clamp_min(0)
     return spread / masking / 4 * (fresnel[0] + fresnel[1] * grazing.square().square() * grazing)
 
@@ -339,7 +352,11 @@ def _ggx(normal: Vector, to_light: Vector, to_eye: Vector, roughness: float, fre
 def _noise(p: Vector, seed: Tensor, frequency: float) -> Tensor:
     """A smooth irregular pattern in 0..1: sines bent by sines."""
     x, y, z = (c * frequency + seed * s for c, s in zip(p, (17.0, 31.0, 47.0), strict=True))
-    wave = (x + 1.7 * (0.9 * y + z).sin()).sin() + (0.8 * y - x + 1.3 * (1.1 * z - x).sin()).sin() + (z + 0.7 * x + 1.9 * (1.3 * y).sin()).sin()
+    wave = (
+        (x + 1.7 * (0.9 * y + z).sin()).sin()
+        + (0.8 * y - x + 1.3 * (1.1 * z - x).sin()).sin()
+        + (z + 0.7 * x + 1.9 * (1.3 * y).sin()).sin()
+    )
     return 0.5 + wave / 6
 
 
@@ -349,12 +366,18 @@ def _pattern(texture: str, p: Vector, seed: Tensor, frequency: float) -> Tensor:
         return _noise(p, seed, frequency)
     if texture == "stripes":
         turn = 6.2832 * seed
-        return 0.5 + 0.5 * (2.5 * (2.5 * frequency * (p[0] * turn.cos() + p[1] * turn.sin() + 0.6 * p[2])).sin()).tanh()
+        return (
+            0.5
+            + 0.5
+            * (2.5 * (2.5 * frequency * (p[0] * turn.cos() + p[1] * turn.sin() + 0.6 * p[2])).sin()).tanh()
+        )
     cells = [(c * frequency * 0.8 + seed + 0.13).floor() for c in p]
     return (cells[0] + cells[1] + cells[2]).remainder(2)
 
 
-def _ground_light(context: _Context, scene: Tensor, point: Vector, eye: Vector, sky: Tensor, shade: list[Tensor] | None) -> Vector:
+def _ground_light(
+    context: _Context, scene: Tensor, point: Vector, eye: Vector, sky: Tensor, shade: list[Tensor] | None
+) -> Vector:
     """Radiance that the ground sends to the eye.
 
     Args:
@@ -464,7 +487,9 @@ def _see(items: _Objects, view: _View) -> tuple[_Hits, Vector]:
     which, scene = which.repeat_interleave(subs), scene.repeat_interleave(subs)
     direction = view.directions(scene, u, v)
     distance = _intersect(items, which, _pick(view.origin, scene), direction)
-    nearest = torch.full((view.count * pixels * subs,), _FAR, device=distance.device).scatter_reduce_(0, slot, distance, "amin")
+    nearest = torch.full((view.count * pixels * subs,), _FAR, device=distance.device).scatter_reduce_(
+        0, slot, distance, "amin"
+    )
     keep = ((distance < _FAR) & (distance == nearest[slot])).nonzero().squeeze(1)
     return _Hits(slot[keep], which[keep], distance[keep]), _pick(direction, keep)
 
@@ -569,10 +594,15 @@ def _others(items: _Objects, own: Tensor, start: Vector, line: Vector) -> _Pairs
     return _Pairs(point, which[point, item])
 
 
-def _hit_shade(context: _Context, own: Tensor, scene: Tensor, start: Vector, lamp: _Lamp, sub: Tensor) -> Tensor:
+def _hit_shade(
+    context: _Context, own: Tensor, scene: Tensor, start: Vector, lamp: _Lamp, sub: Tensor
+) -> Tensor:
     """1 where points [N] on objects see the lamp, 0 where another object hides it; sub-pixel `sub` [N] aims at its own place on the lamp."""
     places = torch.tensor(_LAMP_SAMPLES, device=own.device)[sub.remainder(len(_LAMP_SAMPLES))]
-    goal = tuple(lamp.place[i][scene] + places[:, 0] * lamp.u[i][scene] + places[:, 1] * lamp.v[i][scene] for i in range(3))
+    goal = tuple(
+        lamp.place[i][scene] + places[:, 0] * lamp.u[i][scene] + places[:, 1] * lamp.v[i][scene]
+        for i in range(3)
+    )
     line = _minus(goal, start)  # type: ignore[arg-type]
     pairs = _others(context.items, own, start, line)
     hit = _intersect(context.items, pairs.which, _pick(start, pairs.point), _pick(line, pairs.point)) < _FAR
@@ -594,14 +624,23 @@ def _albedo(context: _Context, which: Tensor, local: Vector) -> Vector:
     rgb = _pick(context.items.rgb, which)
     if context.texture is None:
         return rgb
-    pattern = _pattern(context.texture, local, (context.items.seed[which] + which.remainder(context.items.count) * 0.137).frac(), 3.0)
+    pattern = _pattern(
+        context.texture,
+        local,
+        (context.items.seed[which] + which.remainder(context.items.count) * 0.137).frac(),
+        3.0,
+    )
     return _scaled(rgb, 0.35 + 0.85 * pattern)
 
 
-def _diffuse(context: _Context, scene: Tensor, point: Vector, normal: Vector, rgb: Vector, shade: list[Tensor] | None) -> Vector:
+def _diffuse(
+    context: _Context, scene: Tensor, point: Vector, normal: Vector, rgb: Vector, shade: list[Tensor] | None
+) -> Vector:
     """Lambert's share of the light that points [N] of colour `rgb` send back."""
     below = (1 - normal[2]) / 2
-    near = 1 - below * (1 - point[2]).clamp(0, 1) * 0.35  # close to the ground the object darkens what it sees of it
+    near = (
+        1 - below * (1 - point[2]).clamp(0, 1) * 0.35
+    )  # close to the ground the object darkens what it sees of it
     sky = (1 - below + below * _GROUND_BOUNCE) * near
     total = [sky * a for a in context.ambient]
     for number, lamp in enumerate(context.lamps):
@@ -612,7 +651,15 @@ def _diffuse(context: _Context, scene: Tensor, point: Vector, normal: Vector, rg
     return total[0] * rgb[0] * _OBJECT_GAIN, total[1] * rgb[1] * _OBJECT_GAIN, total[2] * rgb[2] * _OBJECT_GAIN
 
 
-def _highlights(context: _Context, scene: Tensor, point: Vector, normal: Vector, eye: Vector, shade: list[Tensor], metal: Tensor) -> list[Tensor]:
+def _highlights(
+    context: _Context,
+    scene: Tensor,
+    point: Vector,
+    normal: Vector,
+    eye: Vector,
+    shade: list[Tensor],
+    metal: Tensor,
+) -> list[Tensor]:
     total = [torch.zeros_like(point[0]) for _ in range(3)]
     for number, lamp in enumerate(context.lamps):
         strength, to = _irradiance(lamp, scene, point, normal)
@@ -635,7 +682,10 @@ def _mirrored(context: _Context, own: Tensor, scene: Tensor, point: Vector, dire
     away = _scaled(direction, -torch.ones_like(drop))
     color = list(_ground_light(context, scene, floor, away, 1 - 0.6 * torch.exp(-drop * 1.5), None))
     upwards = direction[2] > -1e-3
-    color = [torch.where(upwards, torch.full_like(drop, a * _WORLD_SEEN), c) for a, c in zip(context.ambient, color, strict=True)]
+    color = [
+        torch.where(upwards, torch.full_like(drop, a * _WORLD_SEEN), c)
+        for a, c in zip(context.ambient, color, strict=True)
+    ]
     keep = ((distance < _FAR) & (distance == nearest[pairs.point])).nonzero().squeeze(1)
     at, which = pairs.point[keep], pairs.which[keep]
     hit = _along(_pick(point, at), _pick(direction, at), distance[keep])
@@ -658,13 +708,19 @@ def _shade_hits(context: _Context, hits: _Hits, direction: Vector, subs: int) ->
     shade = [_hit_shade(context, which, scene, point, lamp, sub) for lamp in context.lamps]
     gloss = _highlights(context, scene, point, normal, eye, shade, metal)
     body = _diffuse(context, scene, point, normal, rgb, shade)
-    color = [torch.where(metal, body[i] * _METAL_DIFFUSE + gloss[i] * rgb[i], body[i] + gloss[i]) for i in range(3)]
+    color = [
+        torch.where(metal, body[i] * _METAL_DIFFUSE + gloss[i] * rgb[i], body[i] + gloss[i]) for i in range(3)
+    ]
     shiny = metal.nonzero().squeeze(1)
     facing, look = _pick(normal, shiny), _pick(eye, shiny)
     turned = 2 * dot(facing, look)
     bounce = _minus(_scaled(facing, turned), look)
-    spread = torch.tensor(_LAMP_SAMPLES, device=shiny.device)[sub[shiny].remainder(len(_LAMP_SAMPLES))] * (2 * _MIRROR_BLUR)
-    bounce = _unit((bounce[0] + spread[:, 0], bounce[1] - spread[:, 0], bounce[2] + spread[:, 1]))  # a rough mirror, one direction a sub-pixel
+    spread = torch.tensor(_LAMP_SAMPLES, device=shiny.device)[sub[shiny].remainder(len(_LAMP_SAMPLES))] * (
+        2 * _MIRROR_BLUR
+    )
+    bounce = _unit(
+        (bounce[0] + spread[:, 0], bounce[1] - spread[:, 0], bounce[2] + spread[:, 1])
+    )  # a rough mirror, one direction a sub-pixel
     seen = _mirrored(context, which[shiny], scene[shiny], _pick(point, shiny), bounce)
     for i in range(3):
         color[i][shiny] += seen[i] * rgb[i][shiny] * _METAL_MIRROR
@@ -698,7 +754,14 @@ def _render_chunk(scenes: Scenes, image_size: tuple[int, int], samples: int) -> 
     view = _view(scenes.camera, image_size, samples)
     lighting = LIGHTS[scenes.options.light]
     items = _flatten(scenes)
-    context = _Context(items, _place_lamps(scenes, lighting), lighting.ambient, view.origin, scenes.texture_seed, scenes.options.texture)
+    context = _Context(
+        items,
+        _place_lamps(scenes, lighting),
+        lighting.ambient,
+        view.origin,
+        scenes.texture_seed,
+        scenes.options.texture,
+    )
     subs = len(view.offsets)
     picture = _ground_picture(context, view)[:, None].expand(-1, subs, -1).reshape(-1, 3)
     hits, direction = _see(items, view)
@@ -742,10 +805,15 @@ def render(
         uint8 [B,3,H,W] on `device`.
     """
     size = image_size or scenes.options.image_size
-    parts = [_render_chunk(_part(scenes, first, first + chunk, device), size, samples) for first in range(0, len(scenes), chunk)]
+    parts = [
+        _render_chunk(_part(scenes, first, first + chunk, device), size, samples)
+        for first in range(0, len(scenes), chunk)
+    ]
     return torch.cat(parts) if parts else torch.empty(0, 3, size[1], size[0], dtype=torch.uint8, device=device)
 
 
 def _part(scenes: Scenes, first: int, last: int, device: str | torch.device) -> Scenes:
-    moved: dict[str, Any] = {name: value[first:last].to(device) for name, value in vars(scenes).items() if isinstance(value, Tensor)}
+    moved: dict[str, Any] = {
+        name: value[first:last].to(device) for name, value in vars(scenes).items() if isinstance(value, Tensor)
+    }
     return replace(scenes, **moved, layouts=scenes.layouts[first:last])

@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.plugins.clevr.renderer import LIGHTS, SHAPES, TEXTURES, camera_basis, focal_length, render, visible_pixels
+from igm_cli.plugins.clevr.renderer import (
+    LIGHTS,
+    SHAPES,
+    TEXTURES,
+    camera_basis,
+    focal_length,
+    render,
+    visible_pixels,
+)
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87),
@@ -44,7 +52,11 @@ CLEVR_MATERIALS = ("rubber", "metal")
 SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 0.5, "huge": 0.95}
 CLEVR_SIZES: dict[str, float] = {name: SIZES[name] for name in ("large", "small")}
 
-CAMERA = (7.48113, -6.50764, 5.34367)  # the mean of 1 500 cameras recovered from 3d_coords and pixel_coords agrees to 0.01
+CAMERA = (
+    7.48113,
+    -6.50764,
+    5.34367,
+)  # the mean of 1 500 cameras recovered from 3d_coords and pixel_coords agrees to 0.01
 CAMERA_JITTER = 0.5
 LIGHT_JITTER = 1.0
 PLANE = 3.0
@@ -109,7 +121,9 @@ class SceneOptions:
     @property
     def radii(self) -> dict[str, float]:
         """Size name to radius in scene units."""
-        return dict(self.sizes) if isinstance(self.sizes, Mapping) else {name: SIZES[name] for name in self.sizes}
+        return (
+            dict(self.sizes) if isinstance(self.sizes, Mapping) else {name: SIZES[name] for name in self.sizes}
+        )
 
 
 def _check_names(what: str, values: Iterable[str], known: Iterable[str]) -> None:
@@ -206,7 +220,9 @@ def sample_scenes(options: SceneOptions, indices: Sequence[int], seed: int) -> S
         pending = [i for i in pending if layouts[i] is None]
         if not pending:
             return stack([layout for layout in layouts if layout is not None], options)
-    raise RuntimeError(f"No scene with {options.objects} visible objects found in {MAX_ATTEMPTS} attempts; allow fewer or smaller objects.")
+    raise RuntimeError(
+        f"No scene with {options.objects} visible objects found in {MAX_ATTEMPTS} attempts; allow fewer or smaller objects."
+    )
 
 
 def _all_visible(scenes: Scenes) -> list[bool]:
@@ -217,7 +233,9 @@ def _all_visible(scenes: Scenes) -> list[bool]:
 
 
 def _sample_layout(options: SceneOptions, index: int, seed: int, attempt: int) -> Layout:
-    stream = random.Random(f"igm-clevr:{seed}:{index}:{attempt}")  # a string seed is hashed (SHA-512), the same on every platform
+    stream = random.Random(
+        f"igm-clevr:{seed}:{index}:{attempt}"
+    )  # a string seed is hashed (SHA-512), the same on every platform
     x, y, z = (base + stream.uniform(-CAMERA_JITTER, CAMERA_JITTER) for base in CAMERA)
     lights = tuple((_jitter(stream), _jitter(stream), _jitter(stream)) for _ in range(3))
     count = stream.randint(*options.objects)
@@ -229,22 +247,34 @@ def _jitter(stream: random.Random) -> float:
     return stream.uniform(-LIGHT_JITTER, LIGHT_JITTER)
 
 
-def _place_objects(options: SceneOptions, stream: random.Random, count: int, camera: tuple[float, float]) -> tuple[SceneObject, ...]:
+def _place_objects(
+    options: SceneOptions, stream: random.Random, count: int, camera: tuple[float, float]
+) -> tuple[SceneObject, ...]:
     crowded = stream.random() < options.crowd
     half = stream.uniform(0.4, 0.6) * PLANE if crowded else PLANE
     for _ in range(1000):
         center = [stream.uniform(half - PLANE, PLANE - half) for _ in range(2)]
         placed: list[SceneObject] = []
-        while len(placed) < count and (new := _place_one(options, stream, placed, center, half, camera)) is not None:
+        while (
+            len(placed) < count
+            and (new := _place_one(options, stream, placed, center, half, camera)) is not None
+        ):
             placed.append(new)
         if len(placed) == count:
             return tuple(placed)
         half = min(PLANE, half * 1.05)  # a crowd too dense for its number of objects gets more room
-    raise RuntimeError(f"{count} objects of sizes {sorted(options.radii.values())} do not fit on the plane; allow fewer or smaller ones.")
+    raise RuntimeError(
+        f"{count} objects of sizes {sorted(options.radii.values())} do not fit on the plane; allow fewer or smaller ones."
+    )
 
 
 def _place_one(
-    options: SceneOptions, stream: random.Random, placed: Sequence[SceneObject], center: Sequence[float], half: float, camera: tuple[float, float]
+    options: SceneOptions,
+    stream: random.Random,
+    placed: Sequence[SceneObject],
+    center: Sequence[float],
+    half: float,
+    camera: tuple[float, float],
 ) -> SceneObject | None:
     radii = options.radii
     size = stream.choice(sorted(radii))
@@ -252,7 +282,16 @@ def _place_one(
         x, y = (c + stream.uniform(-half, half) for c in center)
         if all(_apart(x, y, radii[size], other, camera) for other in placed):
             shape, color = stream.choice(options.shapes), stream.choice(options.colors)
-            return SceneObject(shape, size, color, stream.choice(options.materials), x, y, radii[size], stream.uniform(0.0, 360.0))
+            return SceneObject(
+                shape,
+                size,
+                color,
+                stream.choice(options.materials),
+                x,
+                y,
+                radii[size],
+                stream.uniform(0.0, 360.0),
+            )
     return None
 
 
@@ -275,7 +314,10 @@ def stack(layouts: Sequence[Layout], options: SceneOptions) -> Scenes:
         radius=torch.tensor([[o.radius for o in row] for row in rows]).view(-1, width),
         rotation=torch.tensor([[o.rotation for o in row] for row in rows]).view(-1, width),
         shape=torch.tensor([[SHAPES.index(o.shape) for o in row] for row in rows]).view(-1, width),
-        rgb=torch.tensor([[COLORS[o.color] for o in row] for row in rows], dtype=torch.float32).view(-1, width, 3) / 255,
+        rgb=torch.tensor([[COLORS[o.color] for o in row] for row in rows], dtype=torch.float32).view(
+            -1, width, 3
+        )
+        / 255,
         metal=torch.tensor([[o.material == "metal" for o in row] for row in rows]).view(-1, width),
         present=torch.tensor([[o is not _PADDING for o in row] for row in rows]).view(-1, width),
         camera=torch.tensor([layout.camera for layout in layouts]).view(-1, 3),
