@@ -147,3 +147,12 @@ def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
         resized = image.resize(image_size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
     pixels = torch.from_numpy(np.array(resized, dtype=np.uint8))
     return pixels.permute(2, 0, 1).float() / 127.5 - 1.0
+
+
+def from_model(x: Tensor) -> Image:
+    """``[3,H,W]`` in -1..1 as an RGB image; inverse of :func:`to_model`."""
+    import torch
+    from PIL import Image
+
+    pixels = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -59,9 +61,15 @@ class Output:
         console.print(table)
 
     def say(self, text: str) -> None:
-        """A line for people on stdout; nothing with ``--json``."""
-        if not self.as_json and not self.quiet:
-            self.write(text + "\n")
+        """A line for people on stdout, broken between words on a terminal; nothing with ``--json``."""
+        if self.as_json or self.quiet:
+            return
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            text = textwrap.fill(
+                text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+        self.write(text + "\n")
 
     def note(self, text: str) -> None:
         """A line on stderr."""

@@ -367,7 +367,12 @@ def test_train_resume_and_use(igm: Igm, pictures: Path, tmp_path: Path) -> None:
     metrics = lines((tmp_path / "run/metrics.jsonl").read_text())
     assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
     assert any("validation/perceived_sum" in line for line in metrics)
-    assert [p.name for p in (tmp_path / "run/pictures").iterdir()] == ["inversion-0000004.png"]
+    drawn = sorted(p.name for p in (tmp_path / "run/pictures").iterdir())
+    assert drawn == ["inversion-0000004.png", "samples-0000004.png"]
+    finished = igm(*call, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert "already holds all 4 steps" in finished.stderr
     longer = igm(*call, "--steps", 6, cwd=tmp_path)
     assert longer.returncode == 0, longer.stderr
     assert lines((tmp_path / "run/metrics.jsonl").read_text())[-1]["step"] == 6

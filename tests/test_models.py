@@ -115,6 +115,13 @@ def test_untrained_models_can_be_inverted(denoiser):
     assert result.k == len(result.concepts) and result.network_calls > 0
 
 
+def test_no_concepts_at_all_can_be_asked_for(denoiser):
+    w, h = denoiser.config.image_size
+    quick = InversionSettings(grid=(4, 3), keep=8, draws=2, max_draws=2, scan_draws=1)
+    result = invert(denoiser, torch.zeros(3, h, w), quick, k=0)
+    assert result.concepts.shape[0] == (0 if denoiser.space == PLANE else 2)
+
+
 def test_misfitting_options_are_refused():
     with pytest.raises(InputError, match="divisible"):
         build_denoiser("factored", {"image_size": (50, 32)}, PLANE, Schedule())

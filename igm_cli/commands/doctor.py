@@ -12,6 +12,7 @@ import typer
 
 from igm_cli import __version__
 from igm_cli.commands import options as o
+from igm_cli.commands.plugins import HEADINGS, plugin_states, say_problems
 from igm_cli.output import Output
 
 SCHEMA = "igm.doctor/1"
@@ -43,7 +44,7 @@ def doctor(as_json: o.Json = False) -> None:
     sink.result(report)
     rows = [["igm", report["igm"]], ["python", report["python"]], ["platform", report["platform"]]]
     rows += [[name, version or "missing"] for name, version in report["packages"].items()]
-    rows.append(["xformers", report["xformers"] or "not installed (optional; PyTorch's attention is used)"])
+    rows.append(["xformers", report["xformers"] or "not installed (optional)"])
     rows.append(["devices", ", ".join(report["devices"]) or "none"])
     rows += [[f"bf16 on {name}", "yes" if known else "no"] for name, known in report["bf16"].items()]
     rows.append(["threads", str(report["threads"])])
@@ -52,9 +53,10 @@ def doctor(as_json: o.Json = False) -> None:
     if not report["checkpoints"]:
         rows.append(["models", "none bundled; train one with igm train"])
     for plugin in report["plugins"]:
-        rows.append([f"{plugin['kind']} {plugin['name']}", plugin["problem"] or "ok"])
+        rows.append([f"{HEADINGS[plugin['kind']]} {plugin['name']}", "ok" if plugin["ok"] else "broken"])
     rows += [[f"{name} cache", path] for name, path in report["caches"].items()]
-    sink.table("", ["", "found"], rows)
+    sink.table("", ["what", "found"], rows)
+    say_problems(sink, report["plugins"])
     if not report["ok"]:
         sink.error("something needed is missing or damaged, see above; install igm-cli again")
         raise typer.Exit(4)
@@ -63,8 +65,6 @@ def doctor(as_json: o.Json = False) -> None:
 def examine() -> dict[str, Any]:
     """Everything ``igm doctor`` tells."""
     import importlib.util
-
-    from igm_cli.commands.plugins import plugin_states
 
     packages = {name: _version(name) for name in _NEEDED}
     report: dict[str, Any] = {

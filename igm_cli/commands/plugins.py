@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from igm_cli.commands import options as o
 from igm_cli.output import Output
 
 SCHEMA = "igm.plugins/1"
-_HEADINGS = {"datasets": "dataset", "concepts": "concepts", "benchmarks": "benchmark"}
+HEADINGS = {"datasets": "dataset", "concepts": "concepts", "benchmarks": "benchmark"}
 
 
 def plugins(as_json: o.Json = False) -> None:
@@ -21,16 +22,17 @@ def plugins(as_json: o.Json = False) -> None:
     for state in states:
         sink.result({"schema": SCHEMA, **state})
     rows = [
-        [
-            _HEADINGS[s["kind"]],
-            s["name"],
-            ", ".join(s["packages"]),
-            "ok" if s["ok"] else "broken",
-            s["summary"] or s["problem"],
-        ]
+        [HEADINGS[s["kind"]], s["name"], ", ".join(s["packages"]), s["summary"] if s["ok"] else "broken"]
         for s in states
     ]
-    sink.table("", ["kind", "name", "package", "state", ""], rows)
+    sink.table("", ["kind", "name", "package", "what it is"], rows)
+    say_problems(sink, states)
+
+
+def say_problems(sink: Output, states: Sequence[Mapping[str, Any]]) -> None:
+    """Why broken plugins are broken, a sentence each: in a table's cell it could not be read."""
+    for problem in (s["problem"] for s in states if not s["ok"]):
+        sink.say(f"broken: {problem}")
 
 
 def plugin_states() -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -192,10 +193,16 @@ def run_training(
     target = resolve_device(device)
     config = TrainConfig.from_dict(plan.train)
     spec = model_spec(adapter, parser, plan, config, data_root)
+    parts, described = data_parts(plan, data_root, limit, config.seed)
+    if is_finished(output, spec, config, {"dataset": adapter.name, "parts": described}):
+        sink.note(
+            f"{output} already holds all {config.steps} steps of this run; "
+            f"use it with igm invert IMAGE --model {output}, or go on with more --steps"
+        )
+        return
     spec.build()  # wrong options are reported before the data is loaded
     keep_freed_memory()
     with sink.progress() as progress:
-        parts, described = data_parts(plan, data_root, limit, config.seed)
         samples = load_samples(adapter, parser, parts, spec.image_size, progress)
 
         validation = load_validation(adapter, parser, parts[0], spec, output) if config.picture_every else None
@@ -220,6 +227,27 @@ def run_training(
             device_is_cpu=target.type == "cpu",
         )
     sink.note(f"done; use it with: igm invert IMAGE --model {output}")
+
+
+def is_finished(folder: Path, spec: ModelSpec, config: TrainConfig, data: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very run with all its steps, told without loading the data.
+
+    Whatever is missing, different or damaged there is for the training itself to say.
+    """
+    import torch
+
+    from igm_cli.core.training import RUN, STATE
+
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        asked = json.loads(json.dumps({"model": asdict(spec), "train": config.to_dict(), "data": data}))
+        same = all(asked["model"][key] == value for key, value in run["model"].items())
+        same &= asked["train"] == run["train"]
+        same &= asked["data"] == {key: run["data"][key] for key in asked["data"]}
+        state = torch.load(folder / STATE, map_location="meta", weights_only=True) if same else {"step": -1}
+        return bool(state["step"] >= config.steps)
+    except Exception:
+        return False
 
 
 def model_spec(

@@ -1,4 +1,4 @@
-"""What training shows of itself: inversions of a few validation images, as figures and a picture."""
+"""What training shows of itself: inversions of a few validation images and samples of their concepts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser
 
 COUNT = 8
+SAMPLING_STEPS = 30
 
 
 class Validation:
@@ -44,20 +45,31 @@ class Validation:
             self.rows.append((image, frame, x0, parser.parse(example, frame)))
 
     def __call__(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
-        """Inverts the images with K given; returns mean scores and writes the picture."""
+        """Inverts the images and samples from their concepts; returns mean scores, writes two pictures."""
+        training = denoiser.training
+        denoiser.eval()
+        scores, drawn = self._invert(denoiser)
+        self._save(sheet(drawn), f"inversion-{step:07d}.png")
+        self._save(sheet(self._sample(denoiser)), f"samples-{step:07d}.png")
+        denoiser.train(training)
+        return {f"validation/{name}": value for name, value in scores.items()}
+
+    def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
+        """Mean scores with K given (``k_exact``: with K estimated), and every image with what was found."""
         from igm_cli.core.inversion import InversionSettings, invert
 
         settings = InversionSettings.from_dict(self.spec.inference)
+        composition = self.spec.composition
         device = next(denoiser.parameters()).device
         scores: dict[str, float] = {}
         drawn = []
-        training = denoiser.training
-        denoiser.eval()
         for image, frame, x0, truth in self.rows:
-            given: Any = denoiser  # an nn.Module that follows the protocol
-            k = len(truth)
-            found = invert(given, x0.to(device), settings, k=k, composition=self.spec.composition)
-            for name, value in self.parser.score(found.concepts, truth).items():
+            found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
+            figures = self.parser.score(found.concepts, truth)
+            if "k_exact" in figures:
+                counted = invert(denoiser, x0.to(device), settings, composition=composition)
+                figures["k_exact"] = float(counted.k == len(truth))
+            for name, value in figures.items():
                 scores[name] = scores.get(name, 0.0) + value / len(self.rows)
             items = [
                 {**item, "confidence": confidence}
@@ -66,14 +78,34 @@ class Validation:
                 )
             ]
             drawn.append(self.parser.draw(image, items))
-        denoiser.train(training)
-        self._save(step, drawn)
-        return {f"validation/{name}": value for name, value in scores.items()}
+        return scores, drawn
 
-    def _save(self, step: int, drawn: Sequence[Image]) -> None:
+    def _sample(self, denoiser: Any) -> list[Image]:
+        """What the model saw of every image above a sample composed of its true concepts."""
+        import torch
+
+        from igm_cli.core.sampling import sample
+        from igm_cli.imaging import from_model
+        from igm_cli.plugins.samples import pad
+
+        device = next(denoiser.parameters()).device
+        originals = torch.stack([x0 for _, _, x0, _ in self.rows])
+        _, channels, height, width = originals.shape
+        concepts, present = pad([truth for *_, truth in self.rows])
+        samples = sample(
+            denoiser,
+            concepts.to(device),
+            (channels, height, width),
+            self.spec.composition,
+            present=present.to(device),
+            steps=SAMPLING_STEPS,
+        )
+        return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
+
+    def _save(self, picture: Image, name: str) -> None:
         from igm_cli.commands.results import save_picture
 
-        save_picture(sheet(drawn), self.folder / "pictures" / f"inversion-{step:07d}.png")
+        save_picture(picture, self.folder / "pictures" / name)
 
 
 def sheet(pictures: Sequence[Image], width: int = 240) -> Image:

@@ -226,13 +226,22 @@ class LocalHead(nn.Module):
 
     def _describe(self, projected: tuple[Tensor, Tensor], index: Tensor, offset: Tensor) -> Tensor:
         """``[N,M,P,d]``: each cell of each window, knowing what its concept points at."""
-        here, there = (_gather(view, index) for view in projected)
-        nearness = torch.softmax(-2.0 * offset.square().sum(-1), dim=-1)  # [N,M,P]
-        query = (nearness.to(there.dtype)[..., None] * there).sum(2)
+        here, there = projected
+        near = self._near().to(index.device)
+        nearness = torch.softmax(-2.0 * offset[:, :, near].square().sum(-1), dim=-1)  # [N,M,Q]
+        pointed = _gather(there, index[:, :, near])
+        query = (nearness.to(there.dtype)[..., None] * pointed).sum(2)
+        here = _gather(here, index)
         z = F.silu(here + self.where(self._encode(offset)) + self.query(query)[:, :, None])
         for layer in self.layers:
             z = z + layer(z)
         return z
+
+    def _near(self) -> Tensor:
+        """Which cells of a window lie around its middle: farther ones weigh nothing in the query."""
+        steps = torch.arange(2 * self.radius)
+        middle = (steps >= self.radius - 3) & (steps < self.radius + 3)
+        return (middle[:, None] & middle).flatten().nonzero()[:, 0]
 
     def _encode(self, offset: Tensor) -> Tensor:
         """Fourier features of offsets in window radii, ``[N,M,P,3+4F]``."""
@@ -248,7 +257,7 @@ class LocalHead(nn.Module):
         canvas = values.new_zeros(n, m, (gh + 2 * r) * (gw + 2 * r), c)
         if len(index) == 1:
             rows = (torch.arange(m, device=index.device)[:, None] * canvas.shape[2] + index[0]).flatten()
-            canvas.view(n, -1, c).index_copy_(1, rows, values.view(n, -1, c))
+            canvas.flatten(1, 2).index_copy_(1, rows, values.flatten(1, 2))
         else:
             canvas.scatter_(2, index[..., None].expand(values.shape), values)
         canvas = canvas.view(n * m, gh + 2 * r, gw + 2 * r, c)[:, r : r + gh, r : r + gw]
@@ -260,9 +269,9 @@ def _gather(view: Tensor, index: Tensor) -> Tensor:
     """View ``[N,G,d]`` at index ``[N,M,P]`` (or ``[1,M,P]``, shared): ``[N,M,P,d]``."""
     n, m, p = index.shape
     if n == 1:
-        return view.index_select(1, index.flatten()).view(len(view), m, p, -1)
+        return view.index_select(1, index.flatten()).view(len(view), m, p, view.shape[-1])
     flat = index.reshape(n, m * p, 1).expand(-1, -1, view.shape[-1])
-    return view.gather(1, flat).view(n, m, p, -1)
+    return view.gather(1, flat).view(n, m, p, view.shape[-1])
 
 
 def _bump(u: Tensor) -> Tensor:

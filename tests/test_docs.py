@@ -1,0 +1,67 @@
+"""The plugin tutorial: its code is the example's, and its commands work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Igm
+
+EXAMPLE = ROOT / "examples" / "igm-dots"
+TUTORIAL = ROOT / "docs" / "plugins.md"
+TEXT = TUTORIAL.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if "igm " in line]
+
+
+def igm_arguments(line: str) -> list[str]:
+    """What follows ``igm`` and any variables before it."""
+    words = shlex.split(line)
+    return words[words.index("igm") + 1 :]
+
+
+def test_code_is_the_examples() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"python", "toml", "sh"}
+    files = [p.read_text(encoding="utf-8") for p in EXAMPLE.rglob("*") if p.suffix in (".py", ".toml")]
+    for kind, block in BLOCKS:
+        if kind != "sh":
+            assert any(block in file for file in files), block
+
+
+def test_links_and_paths_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+        assert (TUTORIAL.parent / target).exists(), target
+    for path in re.findall(r"`((?:examples|igm_cli)/[\w./-]+)`", TEXT):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_parse(line: str) -> None:
+    """Names, types and choices of every option are right; nothing is run."""
+    import typer.main
+
+    from igm_cli.app import app
+
+    group = typer.main.get_command(app)
+    name, *arguments = igm_arguments(line)
+    command = group.commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, arguments)
+
+
+def test_without_packaging(igm: Igm, tmp_path: Path) -> None:
+    """The commands of that section as they are, but small."""
+    from PIL import Image
+
+    Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
+    train, invert = (igm_arguments(line) for line in COMMANDS if line.startswith("PYTHONPATH=. "))
+    site = {"PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(ROOT)])}
+    small = ("--steps", 2, "--limit", 4, "--batch-size", 2, "--device", "cpu")
+    trained = igm(*train, *small, env=site, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    done = igm(*invert, "--k", 1, "--draws", 2, "--device", "cpu", "--json", env=site, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["concepts"] == "stars"

@@ -1,0 +1,59 @@
+"""What training shows of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from igm_cli.commands.validation import Validation
+from igm_cli.core.checkpoint import load_checkpoint
+from igm_cli.core.inversion import Inversion
+from igm_cli.plugins.registry import concept_parser
+
+COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]
+
+
+def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    from igm_cli.core import inversion
+
+    asked: list[int | None] = []
+    invert = inversion.invert
+
+    def counting(*arguments: object, k: int | None = None, **options: object) -> Inversion:
+        asked.append(k)
+        return invert(*arguments, k=k, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inversion, "invert", counting)
+    model = load_checkpoint(tiny_model)
+    rows = [
+        {
+            "image": Image.new("RGB", (48, 32), colour),
+            "objects": [{"pixel_coords": [20.0 + i, 16.0, 1.0]} for i in range(number + 1)],
+        }
+        for number, colour in enumerate(COLOURS)
+    ]
+    data = datasets.Dataset.from_list(rows)
+    validation = Validation(data, concept_parser("pos"), model.spec, tmp_path)
+    network = model.denoiser
+    assert isinstance(network, torch.nn.Module)
+    network.train()
+    scores = validation(7, network)
+    assert network.training
+    assert asked == [1, None, 2, None, 3, None, 4, None, 5, None]
+    # The model estimates three at most, so the images of four and five are always miscounted.
+    assert scores["validation/k_exact"] <= 0.6
+    assert scores["validation/objects"] == pytest.approx(3)
+
+    sheet = Image.open(tmp_path / "pictures/samples-0000007.png")
+    assert sheet.size == (960, 960)  # 32x32 over 32x32, 240 wide, four a row
+    for number, colour in enumerate(COLOURS):
+        corner = (number % 4 * 240, number // 4 * 480)
+        assert sheet.getpixel((corner[0] + 120, corner[1] + 100)) == colour
+        sample = sheet.crop((corner[0], corner[1] + 250, corner[0] + 240, corner[1] + 480))
+        assert len(sample.getcolors(maxcolors=1 << 20) or []) > 100
+    assert Image.open(tmp_path / "pictures/inversion-0000007.png").size == (960, 320)
