@@ -178,10 +178,10 @@ def test_sgd_recovers_concepts_by_the_papers_algorithm():
 def test_factors_are_read_exactly():
     oracle = factors()
     chosen = oracle.space.candidates()[[1, 2, 8]]
-    result = invert(oracle, oracle.image(chosen), InversionSettings(draws=4, max_draws=4))
+    result = invert(oracle, oracle.image(chosen), InversionSettings(draws=8, max_draws=8))
     assert torch.equal(result.concepts, chosen)
     assert (result.confidence > 0.95).all()
-    assert result.network_calls == 4 * (1 + 9)
+    assert result.network_calls == 8 * (1 + 9)
 
 
 def test_samples_of_the_oracle_are_its_templates():
@@ -212,6 +212,16 @@ def test_paired_errors_of_shared_draws_are_smaller_than_unpaired():
     seen, _, _ = seen_by(oracle, TRUTH, draws=12)
     evidence = gather(oracle, seen, torch.cat([TRUTH, TRUTH[:1] + 0.05]), "sum")
     good, worse = evidence.errors([0, 1, 2]), evidence.errors([3, 1, 2])
-    mean, error = paired(worse, good)
+    gap = paired(worse, good, evidence.importance)
     unpaired = float((good.var() + worse.var()).sqrt() / len(good) ** 0.5)
-    assert mean > 2 * error and error < unpaired
+    assert gap.mean > 2 * gap.stderr and gap.stderr < unpaired and gap.probability() > 0.95
+
+
+def test_weighted_differences_have_the_error_of_a_ratio():
+    w = torch.tensor([1.0, 4.0, 2.0, 3.0])
+    constant = paired(torch.ones(4), torch.zeros(4), w)
+    assert (constant.mean, constant.stderr) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-12))
+    even = paired(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.zeros(4), torch.ones(4))
+    assert even.mean == pytest.approx(3.0)
+    assert even.stderr == pytest.approx(float(torch.tensor([1.0, 2, 3, 6]).std() / 2))
+    assert paired(torch.ones(1), torch.zeros(1), torch.ones(1)).stderr == float("inf")

@@ -59,8 +59,14 @@ class ModelSpec:
 
     def build(self) -> nn.Module:
         """The denoiser with fresh weights."""
-        schedule = Schedule(ScheduleConfig.from_dict(dict(self.schedule)))
-        return build_denoiser(self.architecture, self.options, space_from_dict(self.space), schedule)
+        if self.composition not in ("sum", "mean"):
+            raise InputError(f"unknown composition {self.composition!r}; choose sum or mean")
+        try:
+            schedule = Schedule(ScheduleConfig.from_dict(dict(self.schedule)))
+            space = space_from_dict(self.space)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"the model's schedule or concept space cannot be used: {error}") from error
+        return build_denoiser(self.architecture, self.options, space, schedule)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """True if the processor multiplies bfloat16 in hardware."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported())
     return False

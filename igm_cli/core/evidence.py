@@ -10,11 +10,13 @@ Everything is divided by the number of pixels C*H*W: errors are means over pixel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from igm_cli.core.composition import Composition, weight
@@ -60,7 +62,7 @@ class Evidence:
         linear: <r,Delta_j> ``[N,M]``.
         gram: <Delta_i,Delta_j> ``[N,M,M]``.
         composition: How contributions are composed.
-        importance: Weight of each draw in the expectation ``[N]``, of mean 1.
+        importance: Weight of each draw in the expectation ``[N]``.
     """
 
     residual: Tensor
@@ -83,13 +85,12 @@ class Evidence:
         )
 
     def errors(self, subset: Sequence[int] | Tensor) -> Tensor:
-        """Weighted error of one subset under every draw ``[N]``; their mean is the expected error."""
+        """Error of one subset under every draw ``[N]``."""
         index = torch.as_tensor(subset, dtype=torch.long, device=self.residual.device)
         w = float(weight(self.composition, torch.tensor(len(index))))
         linear = self.linear[:, index].sum(1)
         square = self.gram[:, index][:, :, index].sum((1, 2))
-        errors = self.residual - 2 * w * linear + w * w * square
-        return self.importance / self.importance.mean() * errors
+        return self.residual - 2 * w * linear + w * w * square
 
     def select(self, index: Tensor) -> Evidence:
         """The evidence of some of the candidates."""
@@ -112,17 +113,37 @@ class Evidence:
         )
 
 
-def paired(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """Mean and standard error of the difference of two hypotheses under shared draws.
+@dataclass(frozen=True)
+class Gap:
+    """Difference of two hypotheses under N shared draws: mean, standard error, and N."""
+
+    mean: float
+    stderr: float
+    draws: int
+
+    def probability(self) -> float:
+        """That the difference is above zero in expectation (Student's t)."""
+        if self.stderr == 0 or self.draws < 2:
+            return float(self.mean > 0)
+        return float(student.cdf(self.mean / self.stderr, df=self.draws - 1))
+
+
+def paired(first: Tensor, second: Tensor, importance: Tensor) -> Gap:
+    """How much worse the first hypothesis is than the second, as a paired sample.
+
+    The mean is sum w d / sum w; its standard error is that of a ratio estimate.
 
     Args:
         first: Errors under every draw ``[N]``.
         second: The same for the other hypothesis.
+        importance: w ``[N]``.
     """
-    difference = (first - second).double()
-    n = len(difference)
-    error = float(difference.std() / n**0.5) if n > 1 else float("inf")
-    return float(difference.mean()), error
+    d, w = (first - second).double(), importance.double()
+    n, p = len(d), w / w.sum()
+    mean = (p * d).sum()
+    if n < 2:
+        return Gap(float(mean), math.inf, n)
+    return Gap(float(mean), float((p * (d - mean)).square().sum().mul(n / (n - 1)).sqrt()), n)
 
 
 @dataclass
@@ -200,6 +221,8 @@ def single_products(
 
 def contributions(denoiser: Denoiser, seen: Look, concepts: Tensor) -> Tensor:
     """Delta ``[N,M,C*H*W]`` float32 of concepts ``[M,D]`` shared by all N draws."""
+    if len(concepts) == 0:
+        return seen.residual.new_zeros(len(seen), 0, seen.residual[0].numel())
     with inference_precision(concepts.device):
         delta = denoiser.contributions(seen.features, concepts[None])
     return delta.float().flatten(2)
@@ -237,14 +260,14 @@ class Pool:
         self.candidates = candidates if old is None else torch.cat([old, candidates])
 
     def evidence(self) -> Evidence:
-        """The evidence of all candidates taken so far."""
+        """The evidence of all candidates taken so far, on the CPU, where it is searched."""
         residual = self.seen.residual.flatten(1)  # [N,P]
         return Evidence(
-            residual.square().sum(1) / self.pixels,
-            torch.bmm(self.delta, residual[:, :, None])[:, :, 0] / self.pixels,
-            self.gram,
+            (residual.square().sum(1) / self.pixels).cpu(),
+            (torch.bmm(self.delta, residual[:, :, None])[:, :, 0] / self.pixels).cpu(),
+            self.gram.cpu(),
             self.composition,
-            self.seen.importance,
+            self.seen.importance.cpu(),
         )
 
 

@@ -9,7 +9,6 @@ ones, refine the chosen by Gauss-Newton, and draw noise until the decision is se
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,7 +20,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Evidence, Look, Pool, gather, look, paired, single_products
+from igm_cli.core.evidence import Evidence, Gap, Look, Pool, gather, look, paired, single_products
 from igm_cli.core.refine import refine
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import Found, exhaustive_configurations, pursuit
@@ -42,7 +41,7 @@ class InversionSettings:
         low: Least timestep used, as a fraction of T.
         high: Greatest timestep used.
         power: Weight (sigma/alpha)^power of a draw.
-        grid: Candidates along each coordinate of a continuous space.
+        grid: Candidates along each coordinate of a continuous space; empty for 384 in all.
         scan_draws: Draws by which the whole grid is ranked.
         keep: Candidates of the grid that are searched.
         penalty: Least fall of the error, times 1e-4, that justifies one more concept; calibrated.
@@ -64,7 +63,7 @@ class InversionSettings:
     low: float = 0.04
     high: float = 0.58
     power: float = 0.0
-    grid: tuple[int, ...] = (24, 16)
+    grid: tuple[int, ...] = ()
     scan_draws: int = 6
     keep: int = 96
     penalty: float = 0.0
@@ -87,6 +86,11 @@ class InversionSettings:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1")
+
+    @property
+    def cost(self) -> float:
+        """Fall of the error that justifies one more concept."""
+        return self.penalty * 1e-4
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -191,23 +195,23 @@ MOST_CONCEPTS = 100
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen K, and its paired advantage over every other: mean and standard error."""
+    """The chosen K, and how much worse every other is."""
 
     k: int
-    advantage: dict[int, tuple[float, float]]
+    gaps: tuple[Gap, ...]
 
     def settled(self, by: float) -> bool:
         """True if every other K is worse by so many standard errors."""
-        return all(mean > by * error for mean, error in self.advantage.values())
+        return all(gap.mean > by * gap.stderr for gap in self.gaps)
 
 
 def decide(evidence: Evidence, path: list[Found], settings: InversionSettings) -> Decision:
-    """The K of least error, each concept costing ``penalty`` x 1e-4."""
-    cost = settings.penalty * 1e-4
-    errors = [evidence.errors(found.subset) + cost * k for k, found in enumerate(path)]
+    """The K of least error, each concept at its cost."""
+    errors = [evidence.errors(found.subset) + settings.cost * k for k, found in enumerate(path)]
     sizes = range(min(settings.k_min, len(path) - 1), len(path))
-    best = min(sizes, key=lambda k: float(errors[k].mean()))
-    return Decision(best, {k: paired(errors[k], errors[best]) for k in sizes if k != best})
+    best = min(sizes, key=lambda k: path[k].error + settings.cost * k)
+    gaps = (paired(errors[k], errors[best], evidence.importance) for k in sizes if k != best)
+    return Decision(best, tuple(gaps))
 
 
 class Pursuer:
@@ -278,7 +282,10 @@ class Pursuer:
         on the way go on.
         """
         settings = self.settings
-        grid = self.space.grid(settings.grid).to(self.image.device)
+        counts = settings.grid or (round(GRID_SIZE ** (1 / self.space.dim)),) * self.space.dim
+        grid = self.space.grid(counts).to(self.image.device)
+        if k_max > len(grid):
+            raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
         seen = self.look(min(settings.scan_draws, settings.draws))
         self.drawn = 0  # the search goes on with the same draws
         self.calls += len(seen) * len(grid)
@@ -327,12 +334,12 @@ class Pursuer:
         subset = list(path[chosen].subset)
         errors = evidence.errors(subset)
         curve = [
-            KPoint(j, found.error, paired(evidence.errors(found.subset), errors)[1] if j != chosen else 0.0)
+            KPoint(j, found.error, paired(evidence.errors(found.subset), errors, evidence.importance).stderr)
             for j, found in enumerate(path)
         ]
         return Inversion(
             concepts=candidates[subset].float().cpu(),
-            confidence=concept_confidence(evidence, subset, self.settings.penalty),
+            confidence=concept_confidence(evidence, subset, self.settings.cost),
             k=chosen,
             k_source="estimated" if k is None else "given",
             denoising_error=path[chosen].error,
@@ -344,24 +351,21 @@ class Pursuer:
 
 
 ROUNDS = 2
+GRID_SIZE = 384
 
 
-def concept_confidence(evidence: Evidence, subset: list[int], penalty: float = 0.0) -> Tensor:
+def concept_confidence(evidence: Evidence, subset: list[int], cost: float = 0.0) -> Tensor:
     """For each member of a subset, the probability that leaving it out raises the error ``[K]``.
 
-    Normal approximation to the paired difference over draws.
+    Of the paired difference over draws.  The members were chosen under the same draws, so that it
+    is rather too high than too low.
     """
     whole = evidence.errors(subset)
     values = []
     for place in range(len(subset)):
         without = evidence.errors(subset[:place] + subset[place + 1 :])
-        mean, error = paired(without - penalty * 1e-4, whole)
-        values.append(_normal_cdf(mean / max(error, 1e-12)))
+        values.append(paired(without - cost, whole, evidence.importance).probability())
     return torch.tensor(values)
-
-
-def _normal_cdf(z: float) -> float:
-    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
 def _invert_factors(
@@ -388,8 +392,8 @@ def _invert_factors(
     confidence = []
     for place, group in enumerate(space.groups()):
         rivals = [[*subset[:place], v, *subset[place + 1 :]] for v in group if v != subset[place]]
-        gaps = [paired(evidence.errors(rival), errors) for rival in rivals]
-        confidence.append(min(_normal_cdf(mean / max(error, 1e-12)) for mean, error in gaps))
+        gaps = [paired(evidence.errors(rival), errors, evidence.importance) for rival in rivals]
+        confidence.append(min(gap.probability() for gap in gaps))
     return Inversion(
         concepts=candidates[subset].cpu(),
         confidence=torch.tensor(confidence),

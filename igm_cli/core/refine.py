@@ -7,6 +7,7 @@ where plain gradient descent takes hundreds.  The derivatives are exact (forward
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
-from igm_cli.core.evidence import Look
+from igm_cli.core.evidence import Look, Ranking
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def refine(
         concepts: Where to start.
         composition: ``sum`` or ``mean``.
         steps: Gauss-Newton steps at most.
-        reach: Longest move of a coordinate in one step.
+        reach: Longest move of a coordinate in one step, as a share of its range.
 
     Returns:
         Concepts whose error is not above that of the start.
@@ -58,20 +59,22 @@ def refine(
     if k == 0:
         return Refined(concepts, float(_mean(seen, seen.residual.flatten(1).square().mean(1))), 0)
     w = float(weight(composition, torch.tensor(k)))
+    extent = torch.tensor(space.high) - torch.tensor(space.low)  # [D]
     damping, calls = 1e-3, 0
     best = concepts
     error, gradient, curvature = _model(denoiser, seen, best, w)
     calls += (1 + dim) * k
     for _ in range(steps):
         damped = curvature + damping * torch.diag(curvature.diagonal() + 1e-12)
-        move = torch.linalg.solve(damped, -gradient).view(k, dim).clamp(-reach, reach)
-        trial = space.clamp(best + move.to(best.dtype))
+        move = torch.linalg.lstsq(damped, -gradient[:, None]).solution.view(k, dim)
+        move = torch.minimum(torch.maximum(move, -reach * extent), reach * extent)
+        trial = space.clamp(best + move.to(best))
         new_error, new_gradient, new_curvature = _model(denoiser, seen, trial, w)
         calls += (1 + dim) * k
         if new_error < error:
             gain, best, error = error - new_error, trial, new_error
             gradient, curvature, damping = new_gradient, new_curvature, damping / 4
-            if gain < 1e-4 * error or float(move.abs().max()) < 1e-4:
+            if gain < 1e-4 * error or float((move / extent).abs().max()) < 1e-4:
                 break
         else:
             damping *= 8
@@ -83,8 +86,11 @@ def _model(denoiser: Denoiser, seen: Look, concepts: Tensor, w: float) -> tuple[
     dim = concepts.shape[1]
 
     def delta(c: Tensor) -> Tensor:
-        # Attention has forward derivatives in its plain form only.
-        with inference_precision(c.device), sdpa_kernel(SDPBackend.MATH):
+        # Attention has forward derivatives in its plain form only, and convolutions none under
+        # autocast, so that only a denoiser whose heads have no convolutions uses it.
+        light = isinstance(denoiser, Ranking)
+        precision = inference_precision(c.device) if light else nullcontext()
+        with precision, sdpa_kernel(SDPBackend.MATH):
             return denoiser.contributions(seen.features, c[None]).float().flatten(2)
 
     value: Tensor = concepts
@@ -100,7 +106,7 @@ def _model(denoiser: Denoiser, seen: Look, concepts: Tensor, w: float) -> tuple[
     importance = (seen.importance / seen.importance.sum())[:, None, None]
     gradient = -(importance[:, :, 0] * torch.einsum("njp,np->nj", jacobian, error)).sum(0) / pixels
     curvature = (importance * torch.bmm(jacobian, jacobian.transpose(1, 2))).sum(0) / pixels
-    return float(_mean(seen, error.square().mean(1))), gradient, curvature
+    return float(_mean(seen, error.square().mean(1))), gradient.cpu(), curvature.cpu()
 
 
 def _mean(seen: Look, per_draw: Tensor) -> Tensor:

@@ -40,15 +40,16 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(len(concepts), *shape, generator=generator).to(concepts.device)
     times = torch.linspace(schedule.steps - 1, 0, steps + 1).round().long().tolist()
-    with torch.no_grad(), inference_precision(x.device):
+    with torch.no_grad():
         for now, after in itertools.pairwise(times):
             t = torch.full((len(x),), now, device=x.device)
-            features = denoiser.features(x, t)
-            delta = denoiser.contributions(features, concepts)
-            epsilon = compose(denoiser.base(features), delta, composition, present)
+            with inference_precision(x.device):
+                features = denoiser.features(x, t)
+                base, delta = denoiser.base(features), denoiser.contributions(features, concepts)
+            epsilon = compose(base.float(), delta.float(), composition, present)
             x0 = schedule.predict_x0(epsilon, x, t).clamp(-1, 1)
             # eps is taken from the clamped x0, so that both describe the same x.
             sigma = schedule.sigma(t)[:, None, None, None]
             epsilon = (x - schedule.alpha(t)[:, None, None, None] * x0) / sigma
             x = schedule.add_noise(x0, epsilon, torch.full_like(t, after))
-    return x
+    return x0

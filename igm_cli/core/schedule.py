@@ -198,7 +198,7 @@ def draw(
     """
     t = timestep_quadrature(schedule, low, high, start, count)
     noise = [
-        torch.randn(shape, generator=torch.Generator().manual_seed((seed << 20) + start + i))
+        torch.randn(shape, generator=torch.Generator().manual_seed(((seed << 20) + start + i) % 2**63))
         for i in range(count)
     ]
     return Draws(t, torch.stack(noise))

@@ -16,6 +16,7 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.evidence import paired
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.schedule import Draws, draw
+from igm_cli.errors import UsageError
 
 # Of the released code: starts ~ N(0.5, 0.13²) of the box, gradient norm clipped at 1.
 START_MEAN, START_SPREAD, CLIP = 0.5, 0.13, 1.0
@@ -33,7 +34,9 @@ def invert_sgd(
         k: Number of concepts or None.
         composition: How contributions add up.
     """
-    sizes = [k] if k is not None else list(range(1, settings.k_max + 1))
+    if k == 0:
+        raise UsageError("the sgd method needs at least one concept; use the evidence method")
+    sizes = [k] if k is not None else list(range(max(1, settings.k_min), settings.k_max + 1))
     best, calls = {}, 0
     for size in sizes:
         starts, used = descend(denoiser, image, settings, size, composition)
@@ -42,10 +45,8 @@ def invert_sgd(
         calls += used + scored
     chosen = min(sizes, key=lambda size: float(best[size][1].mean()))
     concepts, errors = best[chosen]
-    curve = [
-        KPoint(n, float(best[n][1].mean()), paired(best[n][1], errors)[1] if n != chosen else 0.0)
-        for n in sizes
-    ]
+    even = torch.ones_like(errors)
+    curve = [KPoint(n, float(best[n][1].mean()), paired(best[n][1], errors, even).stderr) for n in sizes]
     return Inversion(
         concepts=concepts.float().cpu(),
         confidence=torch.full((chosen,), float("nan")),

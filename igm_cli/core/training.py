@@ -10,6 +10,7 @@ several processes, sees exactly what one uninterrupted process sees.
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -78,6 +79,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise InputError("steps, batch_size and accumulation must be at least 1")
+        if not (self.log_every >= 1 and self.checkpoint_every >= 1 and self.picture_every >= 0):
+            raise InputError("log_every and checkpoint_every must be at least 1, picture_every 0 or more")
+        if not (self.learning_rate > 0 and 0 <= self.ema < 1 and 0 <= self.decay <= 1 and self.clip > 0):
+            raise InputError("learning_rate and clip must be positive, ema and decay between 0 and 1")
         if self.precision not in ("no", "bf16", "fp16"):
             raise InputError(f"unknown precision {self.precision!r}; choose no, bf16 or fp16")
 
@@ -96,6 +101,11 @@ class TrainConfig:
         unknown = sorted(set(data) - set(names))
         if unknown:
             raise InputError(f"unknown training option {unknown[0]!r}; known are {', '.join(names)}")
+        for name, value in data.items():
+            kind = type(getattr(cls, name))
+            fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+            if not fits or (isinstance(value, bool) and kind is not bool):
+                raise InputError(f"training option {name} must be of type {kind.__name__}, not {value!r}")
         return cls(**data)
 
 
@@ -286,14 +296,14 @@ class Trainer:
         while self.step < self.config.steps:
             sums, count = sums + self.train_step(), count + 1
             self.spent = time.monotonic() - started
-            if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                self._log({"loss": sums / count, "learning_rate": self._rate(), "seconds": self.spent})
+            if self._due(self.config.log_every):
+                loss = self.accelerator.reduce(torch.tensor(sums / count), "mean").item()
+                self._log({"loss": loss, "learning_rate": self._rate(self.step - 1), "seconds": self.spent})
                 sums, count = 0.0, 0
-            every = self.config.picture_every
-            if every and (self.step % every == 0 or self.step == self.config.steps):
-                self._validate()
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+            if self._due(self.config.checkpoint_every):
                 self.save()
+            if self.config.picture_every and self._due(self.config.picture_every):
+                self._validate()
         self.accelerator.end_training()
 
     def train_step(self) -> float:
@@ -303,7 +313,7 @@ class Trainer:
         first = self.accelerator.process_index * share
         noise = self._noise(plan.seed)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self._rate(self.step)
         micro, total = share // self.config.accumulation, 0.0
         for part in range(self.config.accumulation):
             start = first + part * micro
@@ -339,8 +349,11 @@ class Trainer:
         shape = (self.config.batch_size, 3, height, width)
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
-    def _rate(self) -> float:
-        return self.config.learning_rate * learning_rate_factor(self.step, self.config)
+    def _rate(self, step: int) -> float:
+        return self.config.learning_rate * learning_rate_factor(step, self.config)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
 
     def _log(self, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -370,9 +383,12 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        write_atomically(self.folder / STATE, lambda path: torch.save(state, path))
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
         dtype = torch.float16 if self.config.half else torch.float32
         save_checkpoint(self.folder, self.spec, self.average.module.state_dict(), dtype)
+        # The state last: a run that says it is finished has its weights.
+        write_atomically(self.folder / STATE, lambda path: torch.save(state, path))
 
     def _open_folder(self) -> None:
         """Starts a run, or loads the one that is there if it is the same."""
@@ -380,15 +396,24 @@ class Trainer:
             _refuse_other_run(self.folder, self.description)
         state_file = self.folder / STATE
         if state_file.is_file():
-            state = torch.load(state_file, map_location=self.accelerator.device, weights_only=True)
-            self.step, self.spent = state["step"], state["spent"]
-            self.bare_model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            _forget_after(self.folder / METRICS, self.step)
+            try:
+                self._load(torch.load(state_file, map_location=self.accelerator.device, weights_only=True))
+            except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+                raise InputError(
+                    f"{state_file} is damaged; delete it to start again, or use another --output"
+                ) from error
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            _forget_after(self.folder / METRICS, self.step)
             write_json(self.folder / RUN, self.description)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.step, self.spent = state["step"], state["spent"]
+        self.bare_model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def _spec_identity(spec: ModelSpec) -> dict[str, Any]:
@@ -409,7 +434,10 @@ _FREE = {"train.steps", "train.log_every", "train.checkpoint_every", "train.pict
 
 
 def _refuse_other_run(folder: Path, description: Mapping[str, Any]) -> None:
-    old = _flat(json.loads((folder / RUN).read_text(encoding="utf-8")))
+    try:
+        old = _flat(json.loads((folder / RUN).read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(f"{folder / RUN} is damaged; use another --output") from error
     new = _flat(json.loads(json.dumps(description)))
     differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in _FREE]
     if differing:

@@ -42,6 +42,8 @@ class FactoredConfig:
     window: int = 6
 
     def __post_init__(self) -> None:
+        if self.channels[0] % 2:
+            raise ValueError(f"the first of the channels {self.channels} must be even")
         if any(side % (4 * self.patch) for side in self.image_size):
             raise ValueError(f"image sides {self.image_size} must be divisible by {4 * self.patch}")
 
@@ -201,8 +203,8 @@ class LocalHead(nn.Module):
         cells = F.pad(F.pixel_unshuffle(image, self.patch), pad).flatten(2).transpose(1, 2)
         inside = F.pad(image.new_ones(1, 1, *self.grid[::-1]), pad)
         values = (values * inside.flatten()[index][..., None].to(values.dtype)).flatten(2)
-        linear = (values * _gather(cells.to(values.dtype), index).flatten(2)).sum(-1, dtype=torch.float32)
-        return linear, values.square().sum(-1, dtype=torch.float32)
+        values = values.float()
+        return (values * _gather(cells, index).flatten(2)).sum(-1), values.square().sum(-1)
 
     def _window(self, projected: tuple[Tensor, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
         """Contribution on the cells of the window ``[N,M,P,c]`` and the cells' index ``[N,M,P]``."""
@@ -306,6 +308,8 @@ class FactoredDenoiser(nn.Module):
         super().__init__()
         if not (isinstance(space, Continuous) and space.local and space.dim == 2):
             raise ValueError("the factored denoiser needs local two-dimensional concepts; use the unet")
+        if (space.low, space.high) != ((0.0, 0.0), (1.0, 1.0)):
+            raise ValueError("the factored denoiser needs concepts within 0..1 of the image")
         self.config, self.space, self.schedule = config, space, schedule
         self.trunk = Trunk(config)
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)

@@ -43,6 +43,8 @@ class UNetConfig:
         step = 2 ** (len(self.channels) - 1)
         if any(side % step for side in self.image_size):
             raise ValueError(f"image sides {self.image_size} must be divisible by {step}")
+        if any(c % self.head_dim or c % self.groups for c in self.channels):
+            raise ValueError(f"channels {self.channels} must be divisible by head_dim and groups")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -112,7 +114,7 @@ class UNetDenoiser(nn.Module):
             block_out_channels=config.channels,
             layers_per_block=config.layers,
             cross_attention_dim=config.attention_dim,
-            attention_head_dim=config.head_dim,
+            attention_head_dim=tuple(c // config.head_dim for c in config.channels),  # number of heads
             norm_num_groups=config.groups,
             down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
@@ -132,7 +134,7 @@ class UNetDenoiser(nn.Module):
     def contributions(self, features: UNetFeatures, concepts: Tensor) -> Tensor:
         """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``: N*M passes."""
         n, m = len(features.t), concepts.shape[1]
-        tokens = self.token(concepts).expand(n, -1, -1).reshape(n * m, 1, -1)
+        tokens = self.token(concepts).expand(n, -1, -1).reshape(n * m, 1, self.config.attention_dim)
         x_t = features.x_t.repeat_interleave(m, dim=0)
         epsilon = self._epsilon(x_t, features.t.repeat_interleave(m), tokens)
         conditional: Tensor = epsilon.unflatten(0, (n, m))
