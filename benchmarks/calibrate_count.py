@@ -1,6 +1,6 @@
 """Chooses the penalty of a concept on scenes that no test uses, and the noise levels with it.
 
-    python benchmarks/calibrate_count.py --model RUN [--limit 60] [--try low=0.04,high=0.58 ...]
+    python benchmarks/calibrate_count.py --model RUN [--limit 60] [--try '{"low": 0.04, "grid": [24, 16]}' ...]
 
 Renders scenes of 3-5 objects of the validation split (half of them crowded), counts with a penalty
 of zero, and prints how many counts would be exact under every penalty.  Put the best into the
@@ -19,7 +19,7 @@ from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.inversion import InversionSettings, invert
 from igm_cli.core.metrics import match
-from igm_cli.imaging import to_model
+from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--objects", default="3-5")
     parser.add_argument("--crowd", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--try", dest="trials", action="append", default=[])
+    parser.add_argument("--try", dest="trials", action="append", default=[], metavar="JSON")
     args = parser.parse_args()
     keep_freed_memory()
     checkpoint = load_checkpoint(resolve_model(args.model, None), torch.device("cpu"))
@@ -43,19 +43,20 @@ def main() -> None:
         "val", seed=args.seed, size=args.limit, objects=args.objects, crowd=args.crowd
     )
     width, height = checkpoint.image_size
-    frame = Frame.fit((width, height), width / height)
-    examples = [
-        (to_model(row["image"].convert("RGB"), frame, checkpoint.image_size), concepts.parse(row, frame))
-        for row in data
-    ]
+    examples = []
+    for row in data:
+        frame = Frame.fit(row["image"].size, width / height)
+        image = to_model(to_rgb(row["image"]), frame, checkpoint.image_size)
+        examples.append((image, concepts.parse(row, frame)))
     for trial in args.trials or [""]:
-        overrides = {k: json.loads(v) for k, v in (i.split("=") for i in trial.split(",") if i)}
-        given = {**checkpoint.inference, "penalty": 0.0, **overrides}
+        given = {**checkpoint.inference, "penalty": 0.0, **json.loads(trial or "{}")}
         settings = InversionSettings.from_dict(given)
         curves, perceived, objects, seconds = [], 0, 0, 0.0
         for image, truth in examples:
-            found = invert(checkpoint.denoiser, image, settings)
-            known = invert(checkpoint.denoiser, image, settings, k=len(truth))
+            found = invert(checkpoint.denoiser, image, settings, composition=checkpoint.composition)
+            known = invert(
+                checkpoint.denoiser, image, settings, k=len(truth), composition=checkpoint.composition
+            )
             perceived += int(match(known.concepts, truth).perceived("sum").sum())
             objects += len(truth)
             seconds += found.seconds

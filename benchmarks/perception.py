@@ -4,7 +4,7 @@
 
 Inverts every image twice, with K given and with K estimated, and prints perception rates by both
 readings of the paper's criterion, the estimation error, exactness of K, seconds and network calls,
-with 95 % bootstrap intervals over images.  Lines are kept in --output as they come, and a run cut
+with 95 % bootstrap intervals over images (Wilson's where a rate is 0 or 100 %).  Lines are kept in --output as they come, and a run cut
 short goes on there.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import platform
 import time
 from pathlib import Path
@@ -20,11 +22,12 @@ from typing import Any
 import torch
 
 from igm_cli.commands.models import resolve_model
+from igm_cli.commands.session import _fingerprint
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inversion import InversionSettings, invert
 from igm_cli.core.metrics import bootstrap_interval, match
-from igm_cli.imaging import to_model
+from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 
@@ -49,14 +52,19 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     keep_freed_memory()
     device = resolve_device(args.device)
-    checkpoint = load_checkpoint(resolve_model(args.model, None if args.model else "pos"), device)
+    folder = resolve_model(args.model, None if args.model else "pos")
+    checkpoint = load_checkpoint(folder, device)
     overrides = {k: json.loads(v) for k, v in (item.split("=", 1) for item in args.set)}
     settings = InversionSettings.from_dict(checkpoint.inference, seed=args.seed, **overrides)
     options = {"objects": args.objects} if args.objects else {}
     data = registry.dataset(args.dataset).load(
         args.split, data_root=args.data_root, limit=args.limit, **options
     )
-    rows = evaluate(checkpoint, data, settings, args.fit, device, args.output)
+    source = args.data_root.absolute().name if args.data_root else args.dataset
+    identity = json.dumps(
+        [_fingerprint(folder), source, args.split, settings.to_dict(), args.fit], sort_keys=True
+    )
+    rows = evaluate(checkpoint, data, settings, args.fit, device, args.output, identity)
     print(f"model {checkpoint.name}, {len(rows)} images, seed {args.seed}, settings {settings.to_dict()}")
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {device}, "
@@ -73,10 +81,10 @@ def evaluate(
     fit: str,
     device: torch.device,
     output: Path | None,
+    identity: str,
 ) -> list[dict[str, Any]]:
-    """One record an image; those already in ``output`` are taken from there."""
+    """One record an image; those already in ``output`` under the same identity are taken from there."""
     parser = registry.concept_parser(checkpoint.concepts)
-    identity = json.dumps([checkpoint.name, settings.to_dict(), fit], sort_keys=True)
     done = read_done(output, identity)
     rows, started = [], time.monotonic()
     width, height = checkpoint.image_size
@@ -84,7 +92,7 @@ def evaluate(
         name = example["file"]
         if name not in done:
             frame = Frame.fit(example["image"].size, width / height, fit)
-            image = to_model(example["image"].convert("RGB"), frame, checkpoint.image_size).to(device)
+            image = to_model(to_rgb(example["image"]), frame, checkpoint.image_size).to(device)
             truth = parser.parse(example, frame)
             done[name] = {"image": name, "run": identity, **score(checkpoint, image, truth, settings)}
             if output:
@@ -97,10 +105,14 @@ def evaluate(
 
 
 def read_done(output: Path | None, identity: str) -> dict[str, dict[str, Any]]:
-    """Records of an earlier call with the same settings."""
+    """Records of an earlier call with the same settings; a last line cut short is taken off the file."""
     if output is None or not output.is_file():
         return {}
-    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    data = output.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(output, len(whole))
+    lines = [json.loads(line) for line in whole.splitlines()]
     if any(line["run"] != identity for line in lines):
         raise SystemExit(f"{output} holds another configuration; name another --output")
     return {line["image"]: line for line in lines}
@@ -138,6 +150,14 @@ def groups(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return named if len(named) == 1 else {**named, "all": rows}
 
 
+def wilson_interval(hits: torch.Tensor, of: torch.Tensor, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a rate, every trial on its own."""
+    n = max(1.0, float(of.sum()))
+    p = float(hits.sum()) / n
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
 def report(name: str, rows: list[dict[str, Any]]) -> str:
     """The figures of a group in plain text."""
 
@@ -145,7 +165,8 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
         return torch.tensor([float(row[key]) for row in rows])
 
     def rate(hits: torch.Tensor, of: torch.Tensor) -> str:
-        low, high = bootstrap_interval(hits, of)
+        extreme = float(hits.sum()) in (0.0, float(of.sum()))  # no resample would differ
+        low, high = wilson_interval(hits, of) if extreme else bootstrap_interval(hits, of)
         return f"{100 * float(hits.sum() / of.sum()):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
     objects, one = column("objects"), torch.ones(len(rows))

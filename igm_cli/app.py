@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as error:  # Typer ends so when the reader of a pipe is gone
         return _reader_left() if error.code == 1 else int(error.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; the same command goes on from what is already written", 130)
+        return _complain("interrupted; igm train, and a command with --output, goes on where it stopped", 130)
     except IgmError as error:
         if debug:
             raise
@@ -77,8 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
         if error.exit_code != 2:
             return _complain(error.format_message(), error.exit_code)
         return _complain_usage(error)
-    except MemoryError:
-        return _complain("not enough memory; use smaller batches or fewer images at a time", 3)
     except OSError as error:
         if debug:
             raise
@@ -88,8 +86,22 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if _out_of_memory(error):
+            return _complain(
+                "not enough memory; use --device cpu, a smaller --batch-size or fewer --draws, "
+                "or end other programs",
+                3,
+            )
         what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
         return _complain(f"this is a bug in igm: {what}; set IGM_DEBUG=1 to see where, and report it", 1)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch or CUDA had no memory left; told by name, so that torch stays unimported."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    says = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
 
 
 def _complain(text: str, code: int) -> int:

@@ -74,6 +74,12 @@ def test_what_is_missing_is_named(tmp_path):
         {"objects": "many"},
         {"colors": "mauve"},
         {"size": "x"},
+        {"objects": 3.5},
+        {"objects": [3.5, 4]},
+        {"crowd": "abc"},
+        {"colors": 5},
+        {"colors": [5]},
+        {"objects": "12-12", "sizes": "huge", "size": 1},
     ],
 )
 def test_wrong_options_are_usage_errors(wrong):
@@ -87,7 +93,7 @@ def test_object_ranges():
 
 
 def test_renders_are_cached_and_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     calls = []
     first = Clevr().load("val", size=3, objects="3-4", progress=lambda *a: calls.append(a))
     assert calls[-1] == ("rendering scenes", 3, 3)
@@ -134,6 +140,57 @@ def test_objects_outside_the_frame_are_left_out():
         POS.parse({"objects": [{"shape": "cube"}]}, Frame.fit((320, 240), 1.5))
 
 
+def test_scenes_of_images_of_another_size():
+    frame = Frame.fit((96, 64), 1.5)
+    near = {"objects": [{"pixel_coords": [-3, 66, 9]}]}
+    assert len(POS.parse(near, frame)) == 0  # its centre is slightly off: no mistake
+    with pytest.raises(InputError, match=r"\(300, 200\) lie outside their 96×64 image"):
+        POS.parse({"objects": [{"pixel_coords": [300, 200, 9]}]}, frame)
+    with pytest.raises(InputError, match="outside"):
+        POS.parse({"objects": [{"pixel_coords": [float("nan"), 20, 9]}]}, frame)
+    with pytest.raises(InputError, match="x and y"):
+        POS.parse({"objects": [{"pixel_coords": [30]}]}, frame)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"image_index": "one"}, "image_index"),
+        ({"image_filename": 3}, "image_filename"),
+        ({"objects": "none"}, "objects"),
+        ({"objects": [{"pixel_coords": [3]}]}, "pixel_coords"),
+    ],
+)
+def test_damaged_scene_files(tmp_path, changes, says):
+    file = write_clevr(tmp_path) / "scenes" / "CLEVR_val_scenes.json"
+    content = json.loads(file.read_text())
+    content["scenes"][1] |= changes
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=says):
+        Clevr().load("val", data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cause", "error"),
+    [
+        (OSError(28, "No space left on device"), InputError),
+        (RuntimeError("12 objects do not fit on the plane; allow fewer or smaller ones."), UsageError),
+        (RuntimeError("can't allocate memory"), RuntimeError),
+    ],
+)
+def test_renders_that_fail(tmp_path, monkeypatch, cause, error):
+    from igm_cli.plugins.clevr import scenes
+
+    def fail(*arguments, **options):
+        raise cause
+        yield
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(scenes, "render_examples", fail)
+    with pytest.raises(error, match=r"space|fit|memory"):
+        Clevr().load("val", size=2, seed=99 + len(str(cause)))
+
+
 def test_scores_count_perceived_objects():
     truth = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
     score = POS.score(torch.tensor([[0.8, 0.8], [0.25, 0.2]]), truth)
@@ -148,6 +205,12 @@ def test_drawings_leave_the_image_alone():
     )
     assert image.getpixel((48, 32)) == (9, 9, 9)
     assert drawn.width / drawn.height == pytest.approx(1.5) and drawn.getextrema() != image.getextrema()
+
+
+def test_drawings_of_long_images_stay_small():
+    drawn = POS.draw(Image.new("RGB", (3000, 4)), [{"x": 0.5, "y": 0.5}])
+    assert max(drawn.size) <= 4096
+    assert POS.draw(Image.new("RGB", (5000, 10)), []).size == (5000, 10)
 
 
 def test_samples_flip_images_and_positions_together():

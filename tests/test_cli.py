@@ -94,6 +94,11 @@ def test_version_and_bare_call(igm: Igm) -> None:
         (["train", "clevr", "--set", "modell.x=3"], 2, "modell"),
         (["train", "clevr", "--set", "model.blockz=3"], 3, "blockz"),
         (["train", "clevr", "--precision", "fp8"], 2, "fp8"),
+        (["train", "clevr", "--seed", str(2**32)], 2, "--seed"),
+        (["train", "clevr", "--set", "model.image_size=64"], 3, "image_size"),
+        (["train", "clevr", "--set", "model.image_size=abc"], 3, "image_size"),
+        (["train", "clevr", "--set", "inference.drawz=3"], 3, "drawz"),
+        (["train", "clevr", "--set", "inference.draws=0"], 3, "draws"),
         (["train", "clevr", "--data-root", "/no/such/folder"], 3, "/no/such/folder"),
     ],
 )
@@ -194,7 +199,7 @@ def test_invert_given_k_and_overlay(igm: Igm, tiny_model: Path, pictures: Path, 
     for item in line["items"]:
         assert item["x_px"] == pytest.approx(item["x"] * 64, abs=1e-3)
         assert item["y_px"] == pytest.approx(item["y"] * 40, abs=1e-3)
-    assert Image.open(target).size == (64, 40)
+    assert Image.open(target).size == (64 * 12, 40 * 12)  # enlarged, so that numbers can be read
     table = igm("invert", image, "--model", tiny_model, "--k", 2, *QUICK)
     assert table.returncode == 0
     assert "K = 2 (given)" in table.stdout
@@ -207,6 +212,44 @@ def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     assert done.returncode == 0, done.stderr
     (line,) = lines(done.stdout)
     jsonschema.validate(line, schema("igm.invert-1"), jsonschema.Draft202012Validator)
+
+
+def test_sgd_options_need_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
+    done = igm("invert", pictures / "0.png", "--model", tiny_model, "--restarts", 2, *QUICK)
+    assert done.returncode == 2
+    assert "--method sgd" in one_sentence(done.stderr)
+
+
+def test_the_models_own_seed_counts(tiny_model: Path, tmp_path: Path) -> None:
+    from igm_cli.commands.session import open_session
+
+    own = tmp_path / "own"
+    shutil.copytree(tiny_model, own)
+    description = json.loads((own / "igm.json").read_text())
+    description["inference"] |= {"seed": 5, "method": "sgd", "restarts": 2}
+    (own / "igm.json").write_text(json.dumps(description))
+    common = {"model": str(own), "concepts": None, "device": "cpu", "fit": "crop", "k": None}
+    session = open_session(**common, overrides={"seed": None, "method": None, "steps": 3})
+    assert (session.settings.seed, session.settings.method, session.settings.steps) == (5, "sgd", 3)
+    assert open_session(**common, overrides={"seed": 0}).settings.seed == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA out of memory. Tried"), RuntimeError("can't allocate memory: 9")],
+)
+def test_out_of_memory(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from igm_cli import app
+    from igm_cli.plugins import registry
+
+    def full(kind: str) -> None:
+        raise error
+
+    monkeypatch.setattr(registry, "listings", full)
+    assert app.main(["plugins"]) == 3
+    assert "not enough memory" in one_sentence(capsys.readouterr().err)
 
 
 def test_one_bad_image_among_many(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -235,6 +278,14 @@ def test_a_folder_run_goes_on(igm: Igm, tiny_model: Path, pictures: Path, tmp_pa
     assert again.returncode == 0, again.stderr
     resumed = results.read_text().splitlines(keepends=True)
     assert resumed[0] == first  # not done again: its seconds are those of the first run
+    name = results.name
+    (results.parent / f"{name}.rank0").write_text(resumed[0] + resumed[2])  # what several processes leave
+    (results.parent / f"{name}.rank1").write_text(resumed[1])
+    results.unlink()
+    merged = igm(*call)
+    assert merged.returncode == 0, merged.stderr
+    assert results.read_text().splitlines(keepends=True) == resumed
+    assert [p.name for p in results.parent.iterdir()] == [name]
     assert [json.loads(x)["image"] for x in resumed] == [x["image"] for x in lines(text)]
     other = igm(*call, "--seed", "7")
     assert other.returncode == 3
@@ -278,7 +329,24 @@ def test_estimate_k(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) 
     jsonschema.validate(line, schema("igm.estimate-k-1"), jsonschema.Draft202012Validator)
     assert [point["k"] for point in line["k_curve"]] == [0, 1, 2]
     assert Image.open(plot).size[0] > 300
-    assert "K = " in igm(*call).stdout
+    assert line["k_penalty"] == 0
+    results = tmp_path / "r[1].jsonl"
+    kept = igm(*call, "--json", "--output", results)
+    assert kept.returncode == 0, kept.stderr
+    assert results.read_text() == kept.stdout == igm(*call, "--json", "--output", results).stdout
+    table = igm(*call).stdout
+    assert "K = " in table
+    assert table.count("◯") == 1
+
+
+def test_the_choice_of_k_can_be_read_off() -> None:
+    from igm_cli.commands.estimate_k import curve_table
+
+    curve = [{"k": k, "error": e, "stderr": 0.0} for k, e in enumerate([0.5, 0.3, 0.29])]
+    columns, rows = curve_table({"k": 1, "k_penalty": 0.05, "k_curve": curve})
+    assert columns[3] == "error + cost of K"
+    sums = [float(row[3]) for row in rows]
+    assert sums.index(min(sums)) == [row[-1] for row in rows].index("◯") == 1
 
 
 def test_read_only_output(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -335,6 +403,19 @@ def test_plugins_and_doctor(igm: Igm) -> None:
     assert "torch" in igm("doctor").stdout
 
 
+def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> None:
+    from igm_cli.commands.train import Plan, data_parts
+
+    tables = [{"data_root": "given", "options": {"objects": "3-5"}}, {"data_root": "builtin"}]
+    plan = Plan.from_preset({"data": tables}).override({"data.size": 500, "data.objects": "2-3"})
+    own = frozenset({"size"})
+    parts, described = data_parts(plan, tmp_path, None, 7, own)
+    assert [p.options for p in parts] == [{"objects": "2-3"}, {"size": 500, "objects": "2-3"}]
+    assert [(d["root"], d["seed"]) for d in described] == [(tmp_path.name, 7), (None, 7)]
+    given = Plan.from_preset({"data": tables[:1]}).override({"data.size": 500})
+    assert data_parts(given, tmp_path, None, 7, own)[0][0].options["size"] == 500  # the dataset refuses it
+
+
 TINY_PRESET = """
 [model]
 channels = [8, 8, 8]
@@ -373,6 +454,10 @@ def test_train_resume_and_use(igm: Igm, pictures: Path, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("\n") == 1
     assert "already holds all 4 steps" in finished.stderr
+    weights = (tmp_path / "run/model.safetensors").read_bytes()
+    (tmp_path / "run/model.safetensors").unlink()
+    assert "already holds" not in igm(*call, cwd=tmp_path).stderr
+    (tmp_path / "run/model.safetensors").write_bytes(weights)
     longer = igm(*call, "--steps", 6, cwd=tmp_path)
     assert longer.returncode == 0, longer.stderr
     assert lines((tmp_path / "run/metrics.jsonl").read_text())[-1]["step"] == 6
@@ -383,6 +468,29 @@ def test_train_resume_and_use(igm: Igm, pictures: Path, tmp_path: Path) -> None:
     assert used.returncode == 0, used.stderr
     (line,) = lines(used.stdout)
     assert line["model"] == "run"
+
+
+def test_a_folder_without_validation_images(igm: Igm, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "tiny.toml").write_text(TINY_PRESET)
+    (tmp_path / "data/images/train").mkdir(parents=True)
+    Image.new("RGB", (96, 64), (60, 60, 60)).save(tmp_path / "data/images/train/a.png")
+    scene = {"image_index": 0, "image_filename": "a.png", "objects": [{"pixel_coords": [40, 30, 9]}]}
+    file = tmp_path / "data/CLEVR_train_scenes.json"
+    file.write_text(json.dumps({"scenes": [scene]}))
+    call = ("train", "clevr", "--preset", "tiny.toml", "--data-root", "data", "--device", "cpu", "-o", "run")
+    done = igm(*call, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "without validation" in done.stderr
+    assert json.loads((tmp_path / "run/igm.json").read_text())["info"]["data"] == "given"
+    (part,) = json.loads((tmp_path / "run/run.json").read_text())["data"]["parts"]
+    assert (part["root"], part["seed"]) == ("data", 0)
+    scene["objects"] = [{"pixel_coords": [300, 200, 9]}]
+    file.write_text(json.dumps({"scenes": [scene]}))
+    wrong = igm(*call[:-1], "other", cwd=tmp_path)
+    assert wrong.returncode == 3
+    assert "96×64" in one_sentence(wrong.stderr)
 
 
 def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from igm_cli.errors import PluginError
+from igm_cli.errors import InputError, PluginError
 from igm_cli.plugins import registry
 
 
@@ -88,3 +88,25 @@ def test_what_a_plugin_prints_stays_off_stdout(site: Path, capsys: pytest.Captur
     (site / "talks.py").write_text("print('hello')\nclass Suite:\n    name = 'talks'\n")
     registry.load("benchmarks", "talks:Suite")
     assert capsys.readouterr().out == ""
+
+
+def test_a_plugin_that_fails_in_use_is_named(site: Path) -> None:
+    (site / "half_done.py").write_text(
+        "from igm_cli.errors import InputError\n"
+        "class Data:\n"
+        "    name = licence = source = concepts = 'half'\n"
+        "    splits = ('train',)\n"
+        "    image_size = (8, 8)\n"
+        "    def load(self, split, **options):\n"
+        "        if split == 'train':\n"
+        "            raise KeyError('rows')\n"
+        "        raise InputError('its own words')\n"
+    )
+    install(site, "half-done", "igm_cli.datasets", {"half": "half_done:Data"})
+    data = registry.dataset("half")
+    assert data.splits == ("train",)
+    assert not hasattr(data, "presets")
+    with pytest.raises(PluginError, match=r"half-done fails in load \(KeyError: 'rows'\); .*half-done"):
+        data.load("train")
+    with pytest.raises(InputError, match="its own words"):
+        data.load("val")

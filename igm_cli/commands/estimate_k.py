@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ def estimate_k(
     k_min: o.KMin = None,
     k_max: o.KMax = None,
     draws: o.Draws = None,
-    seed: o.Seed = 0,
+    seed: o.Seed = None,
     fit: o.Fit = "crop",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -29,12 +30,17 @@ def estimate_k(
         Path | None,
         typer.Option("--plot", help="Draw error over K: a file for one image, a folder for several."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),
+    ] = None,
 ) -> None:
     """Estimate how many concepts an image holds, with the error of every K.
 
     JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items.
+    The K chosen is that of the least error + k_penalty * K.
     """
-    from igm_cli.commands.results import picture_targets, run_all
+    from igm_cli.commands.results import ResultFile, picture_targets, run_all
     from igm_cli.commands.session import check_k_range, open_session
     from igm_cli.imaging import expand_inputs, read_image
 
@@ -52,6 +58,8 @@ def estimate_k(
         k=None,
         overrides={"k_min": k_min, "k_max": k_max, "draws": draws, "seed": seed},
     )
+    target = o.expanded(output)
+    store = ResultFile(target, SCHEMA, session.run) if target else None
 
     def work(path: Path) -> dict[str, Any]:
         record = session.record(SCHEMA, session.invert(path))
@@ -60,19 +68,38 @@ def estimate_k(
         return record
 
     def finished(record: Mapping[str, Any]) -> None:
+        picture = pictures.get(record["image"])
+        if picture and not picture.exists():  # kept from an earlier call that drew nothing
+            draw_curve(record, picture)
         sink.result(record)
-        rows = [
-            [str(p["k"]), f"{p['error']:.6f}", f"± {p['stderr']:.6f}", "◀" if p["k"] == record["k"] else ""]
-            for p in record["k_curve"]
-        ]
         title = f"{record['image']}: K = {record['k']}, {record['seconds']:.2f} s"
-        sink.table(title, ["K", "error", "standard error", ""], rows)
+        sink.table(title, *curve_table(record))
 
     on_cpu = session.device.type == "cpu"
-    failed = run_all(images, work, finished=finished, store=None, sink=sink, on_cpu=on_cpu)
+    failed = run_all(images, work, finished=finished, store=store, sink=sink, on_cpu=on_cpu)
     if failed:
         sink.note(f"igm: {failed} of {len(images)} images could not be used; the others are done")
         raise typer.Exit(3)
+
+
+def curve_table(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the error over K, the chosen K circled.
+
+    Where a concept costs something, the sum that the choice minimises has a column too.
+    """
+    cost = record["k_penalty"]
+    columns = ["K", "error", "standard error", *(["error + cost of K"] if cost else []), ""]
+    rows = []
+    for point in record["k_curve"]:
+        error, deviation = _figure(point["error"]), _figure(point["stderr"])
+        whole = [_figure(None if point["error"] is None else point["error"] + cost * point["k"])]
+        chosen = "◯" if point["k"] == record["k"] else ""
+        rows.append([str(point["k"]), error, f"± {deviation}", *(whole if cost else []), chosen])
+    return columns, rows
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.6f}"
 
 
 def draw_curve(record: Mapping[str, Any], path: Path) -> None:
@@ -87,15 +114,18 @@ def draw_curve(record: Mapping[str, Any], path: Path) -> None:
 
     curve = record["k_curve"]
     ks = [p["k"] for p in curve]
-    errors = [p["error"] for p in curve]
-    bars = [p["stderr"] for p in curve]
+    errors = [math.nan if p["error"] is None else p["error"] for p in curve]
+    bars = [0.0 if p["stderr"] is None else max(0.0, p["stderr"]) for p in curve]
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.errorbar(ks, errors, yerr=bars, marker="o", markersize=4, capsize=3, color="#1f5fa8")
-    chosen = [p for p in curve if p["k"] == record["k"]]
-    for point in chosen:
-        axes.plot([point["k"]], [point["error"]], "o", markersize=11, fillstyle="none", color="#c0392b")
+    for k, error in zip(ks, errors, strict=True):
+        if k == record["k"]:
+            axes.plot([k], [error], "o", markersize=11, fillstyle="none", color="#c0392b")
+    if record["k_penalty"]:
+        text = f"circled: least error + {record['k_penalty']:.1e} · K"
+        axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color="#666666")
     axes.set_xticks(ks)
     axes.set_xlabel("number of concepts K")
     axes.set_ylabel("denoising error under the best K concepts")

@@ -24,10 +24,11 @@ def invert(
     ] = None,
     k_max: o.KMax = None,
     draws: o.Draws = None,
-    seed: o.Seed = 0,
+    seed: o.Seed = None,
     method: Annotated[
-        Literal["evidence", "sgd"], typer.Option("--method", help="evidence, or the paper's sgd.")
-    ] = "evidence",
+        Literal["evidence", "sgd"] | None,
+        typer.Option("--method", help="evidence, or the paper's sgd.  Default: the model's, or evidence."),
+    ] = None,
     restarts: Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd.")] = None,
     fit: o.Fit = "crop",

@@ -10,7 +10,13 @@ import typer
 from igm_cli.errors import UsageError
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same device: same result.")]
+MAX_SEED = 2**32 - 1
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, help="Same seed, same device: same result.  Default: the model's, or 0."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
 Inputs = Annotated[
     list[str],

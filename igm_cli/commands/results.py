@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.imaging import SUFFIXES
 from igm_cli.output import Output, json_line, process_rank
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 class ResultFile:
@@ -108,7 +109,7 @@ def _share(path: Path, rank: int) -> Path:
 
 
 def _shares(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.name}.rank*"))
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.rank*"))
 
 
 def run_all(
@@ -137,7 +138,10 @@ def run_all(
         How many images failed, over all processes.
     """
     rank, world = process_rank()
+    if world > 1:
+        _meet(on_cpu)
     records: dict[str, dict[str, Any]] = {}
+    joined: dict[str, dict[str, Any]] = {}
     failed = 0
     todo = paths[rank::world]
     with sink.progress() as progress:
@@ -160,24 +164,31 @@ def run_all(
                 finished(record)
         progress("images", len(todo), len(todo))
     if world > 1:
-        gathered = _gather((records, failed), on_cpu)
+        gathered = _gather((records, failed))
         failed = sum(count for _, count in gathered)
-        if rank == 0:
-            joined = {image: record for part, _ in gathered for image, record in part.items()}
-            if store:
-                store.merge([str(path) for path in paths])
-            for path in paths:
-                if str(path) in joined:
-                    finished(joined[str(path)])
+        joined = {image: record for part, _ in gathered for image, record in part.items()}
+    if rank == 0 and store:  # one process too: several may have begun what it has ended
+        store.merge([str(path) for path in paths])
+    if world > 1 and rank == 0:
+        for path in paths:
+            if str(path) in joined:
+                finished(joined[str(path)])
     return failed
 
 
-def _gather(value: Any, on_cpu: bool) -> list[Any]:
+def _meet(on_cpu: bool) -> None:
+    """Joins the processes before the work, with time enough for a slow one to end."""
+    from accelerate import PartialState
+
+    PartialState(cpu=on_cpu, timeout=timedelta(days=7))
+
+
+def _gather(value: Any) -> list[Any]:
     """The value of every process, on every process."""
     import torch.distributed as dist
     from accelerate import PartialState
 
-    state = PartialState(cpu=on_cpu)
+    state = PartialState()
     values: list[Any] = [None] * state.num_processes
     dist.all_gather_object(values, value)
     state.wait_for_everyone()
@@ -198,7 +209,7 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
     """
     if target is None:
         return {}
-    looks_like_file = target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir()
+    looks_like_file = target.suffix.lower() in SUFFIXES and not target.is_dir()
     if len(paths) == 1 and looks_like_file:
         targets = {str(paths[0]): target}
     elif looks_like_file:

@@ -97,6 +97,7 @@ class Session:
             "k": found.k,
             "k_source": found.k_source,
             "denoising_error": float(found.denoising_error),
+            "k_penalty": self.settings.cost,
             "k_curve": [{"k": p.k, "error": float(p.error), "stderr": float(p.stderr)} for p in found.k_curve],
             "network_calls": found.network_calls,
             "seconds": round(found.seconds, 4),
@@ -134,7 +135,7 @@ def open_session(
 
     from igm_cli.core.checkpoint import load_checkpoint, read_spec
     from igm_cli.core.concepts import space_to_dict
-    from igm_cli.core.device import resolve_device
+    from igm_cli.core.device import keep_freed_memory, resolve_device
     from igm_cli.core.inversion import InversionSettings
 
     spec = read_spec(folder)
@@ -150,7 +151,12 @@ def open_session(
             "train it again, or install the version of the plugin it was trained with"
         )
     settings = InversionSettings.from_dict(spec.inference, **overrides)
+    for name in ("restarts", "steps"):
+        if settings.method != "sgd" and overrides.get(name) is not None:
+            raise UsageError(f"--{name} belongs to --method sgd; add that or leave it out")
     target = process_device(resolve_device(device))
+    if target.type == "cpu":
+        keep_freed_memory()
     checkpoint = load_checkpoint(folder, target)
     identity = {
         "model": _fingerprint(folder),

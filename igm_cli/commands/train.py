@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.errors import InputError, MissingError, UsageError
+from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 from igm_cli.output import Output, ProgressReport, process_rank
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def train(
             help="Any option of the preset, e.g. learning_rate=1e-4, model.blocks=1, data.objects=3-5.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=o.MAX_SEED, help="Of everything random.")
+    ] = None,
     device: o.Device = "auto",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many images of each part of the data.")
@@ -97,6 +99,7 @@ class Plan:
         schedule: Of the noise, in diffusers' words.
         train: Fields of the trainer's configuration.
         data: Parts of the training data, each a table (split, data_root, limit, options).
+        everywhere: Options of every part of the data that takes them.
         inference: Settings that igm invert takes by default with this model.
         info: Anything to keep with the checkpoint.
     """
@@ -105,6 +108,7 @@ class Plan:
     schedule: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)
+    everywhere: dict[str, Any] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -128,7 +132,7 @@ class Plan:
     def override(self, settings: Mapping[str, Any]) -> Plan:
         """Applies ``table.key=value`` (a key without a table is the trainer's).
 
-        ``data.key`` sets an option of every part of the data.
+        ``data.key`` sets an option of every part of the data that takes it.
 
         Raises:
             UsageError: If the table is unknown.
@@ -138,8 +142,7 @@ class Plan:
             if not dot:
                 table, key = "train", name
             if table == "data":
-                for part in self.data:
-                    part["options"] = {**part.get("options", {}), key: value}
+                self.everywhere[key] = value
             elif table in _TABLES:
                 getattr(self, table)[key] = value
             else:
@@ -186,14 +189,20 @@ def run_training(
 ) -> None:
     """Loads the data and trains, showing progress."""
     _check_writable(output)
+    import torch
+
     from igm_cli.core.device import keep_freed_memory, resolve_device
     from igm_cli.core.training import TrainConfig, TrainObserver
     from igm_cli.core.training import train as train_model
 
     target = resolve_device(device)
+    if target.type == "cuda" and target.index is not None:
+        torch.cuda.set_device(target)  # accelerate takes the current one
     config = TrainConfig.from_dict(plan.train)
-    spec = model_spec(adapter, parser, plan, config, data_root)
-    parts, described = data_parts(plan, data_root, limit, config.seed)
+    own = frozenset(getattr(adapter, "rendered_options", ()))
+    parts, described = data_parts(plan, data_root, limit, config.seed, own)
+    spec = model_spec(adapter, parser, plan, config, parts)
+    check_inference(plan.inference)
     if is_finished(output, spec, config, {"dataset": adapter.name, "parts": described}):
         sink.note(
             f"{output} already holds all {config.steps} steps of this run; "
@@ -205,7 +214,9 @@ def run_training(
     with sink.progress() as progress:
         samples = load_samples(adapter, parser, parts, spec.image_size, progress)
 
-        validation = load_validation(adapter, parser, parts[0], spec, output) if config.picture_every else None
+        validation = None
+        if config.picture_every:
+            validation = load_validation(adapter, parser, parts[0], spec, output, sink)
 
         class Observer(TrainObserver):
             def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -236,6 +247,7 @@ def is_finished(folder: Path, spec: ModelSpec, config: TrainConfig, data: Mappin
     """
     import torch
 
+    from igm_cli.core.checkpoint import WEIGHTS
     from igm_cli.core.training import RUN, STATE
 
     try:
@@ -244,6 +256,7 @@ def is_finished(folder: Path, spec: ModelSpec, config: TrainConfig, data: Mappin
         same = all(asked["model"][key] == value for key, value in run["model"].items())
         same &= asked["train"] == run["train"]
         same &= asked["data"] == {key: run["data"][key] for key in asked["data"]}
+        same &= (folder / WEIGHTS).is_file() and (folder / "igm.json").is_file()
         state = torch.load(folder / STATE, map_location="meta", weights_only=True) if same else {"step": -1}
         return bool(state["step"] >= config.steps)
     except Exception:
@@ -255,9 +268,13 @@ def model_spec(
     parser: ConceptParser,
     plan: Plan,
     config: TrainConfig,
-    data_root: Path | None,
+    parts: Sequence[DataPart],
 ) -> ModelSpec:
-    """What is to be trained, from a plan."""
+    """What is to be trained, from a plan.
+
+    Raises:
+        InputError: If the plan says something that no model can be.
+    """
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.concepts import space_to_dict
     from igm_cli.core.schedule import ScheduleConfig
@@ -267,28 +284,52 @@ def model_spec(
     composition = model.pop("composition", "sum")
     if composition not in ("sum", "mean"):
         raise InputError(f"unknown composition {composition!r}; choose sum or mean")
-    width, height = model.get("image_size", adapter.image_size)
+    width, height = _image_size(model.get("image_size", adapter.image_size))
     try:
         schedule = ScheduleConfig(**plan.schedule)
     except TypeError as error:
         raise InputError(f"the schedule has an option that is unknown: {error}") from error
     return ModelSpec(
         architecture=architecture,
-        options={**model, "image_size": [int(width), int(height)]},
+        options={**model, "image_size": [width, height]},
         space=space_to_dict(parser.space),
         schedule=schedule.to_dict(),
         composition=composition,
-        image_size=(int(width), int(height)),
+        image_size=(width, height),
         concepts=parser.name,
         inference=plan.inference,
         info={
             "dataset": adapter.name,
-            "data": "given and built-in" if data_root else "built-in",
+            "data": " and ".join(sorted({"given" if p.root else "built-in" for p in parts}, reverse=True)),
             "steps": config.steps,
             "licence": adapter.licence,
             **plan.info,
         },
     )
+
+
+def _image_size(value: Any) -> tuple[int, int]:
+    try:
+        width, height = (int(side) for side in value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"image_size must be [width, height], such as [96, 64], not {value!r}") from error
+    if min(width, height) < 1:
+        raise InputError(f"image_size must be at least [1, 1], not {value!r}")
+    return width, height
+
+
+def check_inference(inference: Mapping[str, Any]) -> None:
+    """Refuses before the training what would fail after it.
+
+    Raises:
+        InputError: If the preset's table ``[inference]`` is none of an inversion.
+    """
+    from igm_cli.core.inversion import InversionSettings
+
+    try:
+        InversionSettings.from_dict(inference)
+    except IgmError as error:
+        raise InputError(f"the table [inference] cannot be used: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -303,12 +344,19 @@ class DataPart:
 
 
 def data_parts(
-    plan: Plan, data_root: Path | None, limit: int | None, seed: int
+    plan: Plan, data_root: Path | None, limit: int | None, seed: int, own: frozenset[str] = frozenset()
 ) -> tuple[list[DataPart], list[dict[str, Any]]]:
     """The parts of a plan that apply, and their description for the run's record.
 
     A part of ``data_root = "given"`` needs ``--data-root``; without it that part is left out, and
     if none is left, the first one is made by the dataset itself.
+
+    Args:
+        plan: The preset with what the command line changes.
+        data_root: As ``--data-root`` has it.
+        limit: As ``--limit`` has it.
+        seed: Of parts that say none.
+        own: Options that only images made by the dataset itself take.
 
     Raises:
         InputError: If a part says something unknown.
@@ -317,25 +365,35 @@ def data_parts(
     tables = plan.data
     if data_root is None:
         tables = [t for t in tables if t.get("data_root") != "given"] or [{**tables[0], "data_root": "builtin"}]
-    for table in tables:
+    sources = [table.get("data_root", "given" if data_root else "builtin") for table in tables]
+    for table, source in zip(tables, sources, strict=True):
         unknown = sorted(set(table) - {"split", "data_root", "limit", "options", "seed"})
-        source = table.get("data_root", "given" if data_root else "builtin")
         if unknown or source not in ("given", "builtin"):
             raise InputError(
                 f"a [[data]] table cannot say {unknown[0] if unknown else f'data_root = {source!r}'}; "
                 'it has split, data_root ("given" or "builtin"), limit, seed and options'
             )
+        # Without a part that could take them, the dataset itself refuses its own options.
+        skipped = own if source == "given" and "builtin" in sources else ()
+        everywhere = {key: value for key, value in plan.everywhere.items() if key not in skipped}
         limits = [n for n in (limit, table.get("limit")) if n]
         part = DataPart(
             split=str(table.get("split", "")),
             root=data_root if source == "given" else None,
             limit=min(limits) if limits else None,
             seed=int(table.get("seed", seed)),
-            options=dict(table.get("options", {})),
+            options={**table.get("options", {}), **everywhere},
         )
         parts.append(part)
         described.append(
-            {"split": part.split, "source": source, "limit": part.limit, "options": dict(part.options)}
+            {
+                "split": part.split,
+                "source": source,
+                "root": part.root.absolute().name if part.root else None,
+                "limit": part.limit,
+                "seed": part.seed,
+                "options": dict(part.options),
+            }
         )
     return parts, described
 
@@ -370,16 +428,22 @@ def load_samples(
 
 
 def load_validation(
-    adapter: DatasetAdapter, parser: ConceptParser, part: DataPart, spec: ModelSpec, folder: Path
+    adapter: DatasetAdapter, parser: ConceptParser, part: DataPart, spec: ModelSpec, folder: Path, sink: Output
 ) -> Validation | None:
-    """A few images of the second split; None if the dataset has only one."""
+    """A few images of the second split; None if the dataset or the given folder has only one."""
     from igm_cli.commands.validation import COUNT, Validation
 
     if len(adapter.splits) < 2:
         return None
-    data = adapter.load(
-        adapter.splits[1], data_root=part.root, limit=COUNT, seed=part.seed, progress=None, **part.options
-    )
+    try:
+        data = adapter.load(
+            adapter.splits[1], data_root=part.root, limit=COUNT, seed=part.seed, progress=None, **part.options
+        )
+    except InputError as error:
+        if part.root is None:
+            raise
+        sink.note(f"training goes on without validation: {error}")
+        return None
     return Validation(data, parser, spec, folder)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +21,8 @@ KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
 
 _NOUNS = {"datasets": "dataset", "concepts": "concept parser", "benchmarks": "benchmark"}
 _NEEDS = {
-    "datasets": ("name", "splits", "image_size", "concepts", "load"),
-    "concepts": ("name", "space", "parse", "encode", "decode"),
+    "datasets": ("name", "licence", "source", "splits", "image_size", "concepts", "load"),
+    "concepts": ("name", "space", "parse", "encode", "decode", "mirror", "score", "draw"),
     "benchmarks": ("name",),
 }
 
@@ -150,7 +152,35 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
         raise PluginError(f"{label} of {owner} cannot be loaded ({reason}); {way_out}") from error
     if missing:
         raise PluginError(f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}")
-    return plugin
+    return _Guarded(plugin, f"{label} of {owner}", way_out)
+
+
+class _Guarded:
+    """A plugin whose methods fail with a :class:`PluginError` that names its package."""
+
+    def __init__(self, plugin: Any, label: str, way_out: str) -> None:
+        self._plugin, self._label, self._way_out = plugin, label, way_out
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("_plugin", "_label", "_way_out"):  # being copied or pickled
+            raise AttributeError(name)
+        value = getattr(self._plugin, name)
+        if not (inspect.isroutine(value) and callable(value)):
+            return value
+
+        @functools.wraps(value)
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                return value(*arguments, **options)
+            except (IgmError, MemoryError):
+                raise
+            except Exception as error:
+                if type(error).__name__ == "OutOfMemoryError":
+                    raise
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+                raise PluginError(f"{self._label} fails in {name} ({reason}); {self._way_out}") from error
+
+        return call
 
 
 def _unknown(kind: Kind, name: str, known: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.errors import InputError
-from igm_cli.imaging import to_model
+from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins.base import ConceptParser, Frame, Progress
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class DatasetSamples:
         self._concepts: list[Tensor] = []
         for row, example in enumerate(dataset):
             frame = Frame.fit(example["image"].size, width / height)
-            image = to_model(example["image"].convert("RGB"), frame, image_size)
+            image = to_model(to_rgb(example["image"]), frame, image_size)
             self._images[row] = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
             self._concepts.append(parser.parse(example, frame))
             if progress and (row % 64 == 0 or row + 1 == len(dataset)):

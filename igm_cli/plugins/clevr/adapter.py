@@ -44,6 +44,7 @@ class Clevr:
     image_size = (96, 64)
     concepts = "pos"
     options: Mapping[str, str] = _OPTIONS
+    rendered_options: frozenset[str] = frozenset(_OPTIONS) - {"objects"}
 
     @property
     def presets(self) -> Mapping[str, Path]:
@@ -82,7 +83,7 @@ class Clevr:
             raise UsageError(f"clevr has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}")
         if data_root is None:
             return _rendered(split, limit, seed, progress, options)
-        rendered_only = sorted(set(options) - {"objects"})
+        rendered_only = sorted(set(options) & self.rendered_options)
         if rendered_only:
             raise UsageError(f"option {rendered_only[0]!r} works on rendered scenes only, not on {data_root}")
         return _from_folder(data_root, split, limit, object_range(options.get("objects")))
@@ -96,10 +97,10 @@ def object_range(text: Any) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    parts = str(text).split("-") if isinstance(text, str | int) else list(text)
     try:
+        parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
         low, high = int(parts[0]), int(parts[-1])
-    except (ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise UsageError(f"objects must look like 3-5, not {text!r}") from error
     if not 1 <= low <= high or len(parts) > 2:
         raise UsageError(f"objects must look like 3-5, not {text!r}")
@@ -152,9 +153,14 @@ def _read_scenes(path: Path) -> list[dict[str, Any]]:
     try:
         scenes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scenes"]
         for scene in scenes:
-            _ = scene["image_filename"], scene["image_index"], len(scene["objects"])
+            if not isinstance(scene["image_filename"], str):
+                raise TypeError(f"image_filename {scene['image_filename']!r} is no text")
+            if not isinstance(scene["image_index"], int):
+                raise TypeError(f"image_index {scene['image_index']!r} is no whole number")
+            if not isinstance(scene["objects"], list):
+                raise TypeError("objects is no list")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a CLEVR scene file: {error!r}") from error
+        raise InputError(f"{path} is not a CLEVR scene file: {error!r}; fetch it again") from error
     return scenes
 
 
@@ -174,10 +180,19 @@ def _plain(scene_object: Mapping[str, Any]) -> dict[str, Any]:
             "material": str(scene_object.get("material", "")),
             "rotation": float(scene_object.get("rotation", 0.0)),
             "3d_coords": [float(v) for v in scene_object.get("3d_coords", ())],
-            "pixel_coords": [float(v) for v in scene_object["pixel_coords"]],
+            "pixel_coords": _place(scene_object["pixel_coords"]),
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"a CLEVR object lacks usable pixel_coords: {error!r}") from error
+        raise InputError(
+            f"a CLEVR object lacks usable pixel_coords: {error!r}; fetch the scenes again"
+        ) from error
+
+
+def _place(values: Any) -> list[float]:
+    place = [float(v) for v in values]
+    if len(place) < 2:
+        raise ValueError(f"{place} has no x and y")
+    return place
 
 
 def _rendered(
@@ -214,10 +229,21 @@ def _rendered(
         "version": RENDERER_VERSION,
     }
     scene_options(options)  # a mistake is reported before anything is rendered
-    with _quiet_datasets():
-        dataset: datasets.Dataset = datasets.Dataset.from_generator(
-            _Renders(progress), features=features, gen_kwargs=kwargs
-        )
+    try:
+        with _quiet_datasets():
+            dataset: datasets.Dataset = datasets.Dataset.from_generator(
+                _Renders(progress), features=features, gen_kwargs=kwargs
+            )
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__
+        if isinstance(cause, RuntimeError) and "allow fewer" in str(cause):
+            raise UsageError(f"these scenes cannot be rendered: {str(cause).rstrip('.')}") from error
+        if isinstance(cause, OSError):
+            reason = (cause.strerror or str(cause)).lower()
+            raise InputError(f"rendered images cannot be kept ({reason}); free space or set HF_HOME") from error
+        if cause is not None:
+            raise cause from None
+        raise
     return dataset
 
 
@@ -248,17 +274,32 @@ def scene_options(options: Mapping[str, Any]) -> SceneOptions:
         if name == "objects":
             values[name] = object_range(value)
         elif name in ("colors", "shapes", "sizes"):
-            values[name] = tuple(value.split(",") if isinstance(value, str) else value)
+            values[name] = _names(name, value)
         elif name == "texture":
             values[name] = None if value in (None, "none") else str(value)
         elif name == "crowd":
-            values[name] = float(value)
+            values[name] = _share(value)
         else:
             values[name] = value
     try:
         return SceneOptions(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"these scenes cannot be rendered: {error}") from error
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise UsageError(f"{option} must be names with commas between them, not {value!r}")
+
+
+def _share(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
 
 
 RENDERER_VERSION = 1

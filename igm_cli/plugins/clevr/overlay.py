@@ -10,6 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 SHORT_SIDE = 480
 """Small images are enlarged to this, so that rings and numbers can be read."""
 
+LONG_SIDE = 4096
+"""But no side beyond this."""
+
 COLOR = (255, 214, 0)
 DOUBTFUL = (255, 110, 60)
 CONFIDENT = 0.9
@@ -25,7 +28,7 @@ def draw_positions(image: Image.Image, items: Sequence[Mapping[str, Any]]) -> Im
     Returns:
         A copy, enlarged by a whole factor if the image is small.
     """
-    factor = max(1, round(SHORT_SIDE / min(image.size)))
+    factor = max(1, min(round(SHORT_SIDE / min(image.size)), LONG_SIDE // max(image.size)))
     canvas = image.convert("RGB").resize(
         (image.width * factor, image.height * factor), Image.Resampling.LANCZOS
     )

@@ -28,14 +28,16 @@ class Positions:
         """``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out.
 
         Raises:
-            InputError: If the example holds no pixel coordinates.
+            InputError: If the example holds no pixel coordinates, or those of an image of another size.
         """
         try:
-            pixels = [[float(v) for v in o["pixel_coords"][:2]] for o in example["objects"]]
-        except (KeyError, TypeError, ValueError) as error:
+            pixels = [[float(o["pixel_coords"][i]) for i in (0, 1)] for o in example["objects"]]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise InputError(
-                "concepts pos need 'objects' with 'pixel_coords'; this dataset has none"
+                "concepts pos need 'objects' with 'pixel_coords' of x and y; this dataset has none"
             ) from error
+        for x, y in pixels:
+            _check_inside(x, y, frame.size)
         concepts = _to_frame(torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2), frame)
         inside = ((concepts >= 0) & (concepts <= 1)).all(dim=1)
         return concepts[inside]
@@ -75,6 +77,15 @@ class Positions:
         from igm_cli.plugins.clevr.overlay import draw_positions
 
         return draw_positions(image, items)
+
+
+def _check_inside(x: float, y: float, size: tuple[int, int]) -> None:
+    """The centre of an object may lie somewhat off its image, but not by half a side."""
+    if not all(-side / 2 <= place <= 1.5 * side for place, side in zip((x, y), size, strict=True)):
+        raise InputError(
+            f"pixel_coords ({x:g}, {y:g}) lie outside their {size[0]}×{size[1]} image; "
+            "the scenes file belongs to images of another size"
+        )
 
 
 def _to_frame(pixels: Tensor, frame: Frame) -> Tensor:
