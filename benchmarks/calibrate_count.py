@@ -2,15 +2,16 @@
 
     python benchmarks/calibrate_count.py --model RUN [--limit 60] [--try '{"low": 0.04, "grid": [24, 16]}' ...]
 
-Renders scenes of 3-5 objects of the validation split (half of them crowded), counts with a penalty
-of zero, and prints how many counts would be exact under every penalty.  Put the best into the
-checkpoint's igm.json under ``inference``.
+Renders scenes of 3-5 objects of the validation split (half of them crowded), or takes training
+images with --data-root, counts with a penalty of zero, and prints how many counts would be exact
+under every penalty.  Put the best into the checkpoint's igm.json under ``inference``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
 
@@ -23,7 +24,7 @@ from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 
-PENALTIES = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 3.0]
+PENALTIES = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0]
 
 
 def main() -> None:
@@ -34,14 +35,17 @@ def main() -> None:
     parser.add_argument("--objects", default="3-5")
     parser.add_argument("--crowd", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--data-root", type=Path, help="training images of this folder instead of renders")
     parser.add_argument("--try", dest="trials", action="append", default=[], metavar="JSON")
     args = parser.parse_args()
     keep_freed_memory()
     checkpoint = load_checkpoint(resolve_model(args.model, None), torch.device("cpu"))
     concepts = registry.concept_parser(checkpoint.concepts)
-    data = registry.dataset("clevr").load(
-        "val", seed=args.seed, size=args.limit, objects=args.objects, crowd=args.crowd
-    )
+    clevr = registry.dataset("clevr")
+    if args.data_root:
+        data = clevr.load("train", data_root=args.data_root, limit=args.limit, objects=args.objects)
+    else:
+        data = clevr.load("val", seed=args.seed, size=args.limit, objects=args.objects, crowd=args.crowd)
     width, height = checkpoint.image_size
     examples = []
     for row in data:

@@ -1,6 +1,6 @@
 """Draws the loss of a training run over its steps.
 
-    python benchmarks/learning_curve.py RUN/metrics.jsonl docs/images/learning-curve.png
+python benchmarks/learning_curve.py RUN/metrics.jsonl docs/images/learning-curve.png
 """
 
 from __future__ import annotations
