@@ -294,7 +294,7 @@ class Pursuer:
         keep = min(len(grid), max(settings.keep, 2 * k_max))
         pool = Pool(self.denoiser, seen, self.composition)
         self.add(pool, grid[explained.topk(keep).indices.sort().values])
-        candidates, _ = self.members(pool, pursuit(pool.evidence().expected(), k_max))
+        candidates, _ = self.members(pool, pursuit(pool.evidence().expected(), k_max + BEYOND))
         return candidates
 
     def members(self, pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
@@ -352,6 +352,7 @@ class Pursuer:
 
 ROUNDS = 2
 GRID_SIZE = 384
+BEYOND = 3
 
 
 def concept_confidence(evidence: Evidence, subset: list[int], cost: float = 0.0) -> Tensor:

@@ -61,21 +61,40 @@ def _best(
     return best
 
 
-def pursuit(form: Quadratic, k_max: int) -> list[Found]:
-    """The best subset found for every size 0..k_max, in one pass.
+def pursuit(form: Quadratic, k_max: int, beyond: int = 4) -> list[Found]:
+    """The best subset found for every size 0..k_max.
 
-    Adds the candidate that lowers the error most, then swaps single members while that helps.
+    Upwards, the candidate that lowers the error most is added; downwards from a few concepts more,
+    the one that is missed least is left out.  After each step one and two members are exchanged for
+    other candidates as long as that helps: two objects close together are easily mistaken for one
+    between them, and only a change of both mends it.
+
+    Args:
+        form: Expected errors.
+        k_max: Largest subset asked for.
+        beyond: How many concepts more the way down begins with.
 
     Returns:
-        At most k_max + 1 subsets, shorter if there are fewer candidates.
+        At most k_max + 1 subsets, fewer if there are fewer candidates.
     """
+    candidates = len(form.linear)
+    top = min(k_max + beyond, candidates)
+    best = {0: Found((), float(form.constant))}
     subset: list[int] = []
-    path = [Found((), float(form.constant))]
-    for _ in range(min(k_max, len(form.linear))):
-        subset = _swap(form, _add(form, subset))
-        error = float(form.error(torch.tensor(subset, device=form.linear.device)))
-        path.append(Found(tuple(subset), error))
-    return path
+    for size in range(1, top + 1):
+        subset = _add(form, subset)
+        # What lies beyond k_max only starts the way down.
+        subset = _exchange(form, subset) if size <= k_max else _swap(form, subset)
+        best[size] = _found(form, subset)
+    for size in range(top - 1, 0, -1):
+        subset = _drop(form, subset)
+        subset = _exchange(form, subset) if size <= k_max else _swap(form, subset)
+        best[size] = min(best[size], _found(form, subset), key=lambda found: found.error)
+    return [best[size] for size in range(min(k_max, candidates) + 1)]
+
+
+def _found(form: Quadratic, subset: list[int]) -> Found:
+    return Found(tuple(subset), float(form.error(torch.tensor(subset, device=form.linear.device))))
 
 
 def _add(form: Quadratic, subset: list[int]) -> list[int]:
@@ -85,6 +104,26 @@ def _add(form: Quadratic, subset: list[int]) -> list[int]:
     change = -2 * w * form.linear + w * w * (2 * pull + form.gram.diagonal())
     change[subset] = math.inf
     return [*subset, int(change.argmin())]
+
+
+def _drop(form: Quadratic, subset: list[int]) -> list[int]:
+    """The subset without the member that is missed least."""
+    w = form.w(len(subset) - 1)
+    pull = form.gram[:, subset].sum(1)[subset]
+    change = 2 * w * form.linear[subset] + w * w * (form.gram.diagonal()[subset] - 2 * pull)
+    least = int(change.argmin())
+    return subset[:least] + subset[least + 1 :]
+
+
+def _exchange(form: Quadratic, subset: list[int], rounds: int = 20) -> list[int]:
+    """Exchanges single members, then pairs, until neither lowers the error."""
+    for _ in range(rounds):
+        subset = _swap(form, subset)
+        better = _swap_pair(form, subset)
+        if better is None:
+            break
+        subset = better
+    return subset
 
 
 def _swap(form: Quadratic, subset: list[int], rounds: int = 50) -> list[int]:
@@ -100,7 +139,44 @@ def _swap(form: Quadratic, subset: list[int], rounds: int = 50) -> list[int]:
         change[:, members] = math.inf
         best = int(change.argmin())
         place, candidate = divmod(best, change.shape[1])
-        if float(change[place, candidate]) >= -1e-9 * max(1e-6, float(form.constant)):
+        if float(change[place, candidate]) >= -_tolerance(form):
             break
         subset = [*subset[:place], candidate, *subset[place + 1 :]]
     return subset
+
+
+def _swap_pair(form: Quadratic, subset: list[int]) -> list[int] | None:
+    """The best exchange of two members for two other candidates, or None if none helps."""
+    if len(subset) < 2 or len(form.linear) - len(subset) < 2:
+        return None
+    w = form.w(len(subset))
+    gram = form.gram
+    free = torch.ones(len(form.linear), dtype=torch.bool, device=gram.device)
+    free[subset] = False
+    others = free.nonzero()[:, 0]
+    both = 2 * w * w * gram[others][:, others]  # [M',M'] joint part of adding two
+    both.fill_diagonal_(math.inf)
+    error = float(form.error(torch.tensor(subset, device=gram.device)))
+    best, exchanged = error - _tolerance(form), None
+    for out in itertools.combinations(range(len(subset)), 2):
+        kept = [member for place, member in enumerate(subset) if place not in out]
+        base = _error_at(form, kept, w)
+        pull = gram[others][:, kept].sum(1)
+        into = -2 * w * form.linear[others] + w * w * (gram.diagonal()[others] + 2 * pull)
+        errors = base + into[:, None] + into[None, :] + both
+        least = int(errors.argmin())
+        i, j = divmod(least, len(others))
+        if float(errors[i, j]) < best:
+            best, exchanged = float(errors[i, j]), [*kept, int(others[i]), int(others[j])]
+    return exchanged
+
+
+def _error_at(form: Quadratic, subset: list[int], w: float) -> float:
+    """Error of a subset under a given weight of its contributions."""
+    inner = form.gram[subset][:, subset].sum()
+    return float(form.constant - 2 * w * form.linear[subset].sum() + w * w * inner)
+
+
+def _tolerance(form: Quadratic) -> float:
+    """What rounding can make of no change at all."""
+    return 1e-7 * float(form.constant)
