@@ -20,7 +20,17 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Evidence, Gap, Look, Pool, gather, look, paired, single_products
+from igm_cli.core.evidence import (
+    Evidence,
+    Gap,
+    Look,
+    Pool,
+    contributions,
+    gather,
+    look,
+    paired,
+    single_products,
+)
 from igm_cli.core.refine import refine
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import Found, exhaustive_configurations, pursuit
@@ -242,11 +252,13 @@ class Pursuer:
         self.add(pool, shortlist)
         path = pursuit(pool.evidence().expected(), k_max)
         chosen = self.choose(pool.evidence(), path, k)
-        for _ in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
+        for turn in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
             self.sharpen(pool, path[chosen])
+            if turn == 0:
+                self.rescan(pool, pursuit(pool.evidence().expected(), k_max)[chosen])
             path = pursuit(pool.evidence().expected(), k_max)
             before, chosen = chosen, self.choose(pool.evidence(), path, k)
-            if chosen == before:
+            if chosen == before and turn > 0:
                 break
         candidates, evidence = self.members(pool, path)
         if k is None:
@@ -284,18 +296,39 @@ class Pursuer:
         settings = self.settings
         counts = settings.grid or (round(GRID_SIZE ** (1 / self.space.dim)),) * self.space.dim
         grid = self.space.grid(counts).to(self.image.device)
+        self.steps = torch.tensor([max(1, n - 1) for n in counts], device=grid.device)
         if k_max > len(grid):
             raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
         seen = self.look(min(settings.scan_draws, settings.draws))
         self.drawn = 0  # the search goes on with the same draws
-        self.calls += len(seen) * len(grid)
-        linear, square = single_products(self.denoiser, seen, grid)
-        explained = linear.clamp(min=0).square() / square.clamp(min=1e-12)
+        self.few, self.grid = seen, grid
+        explained = self.explained(seen, grid)
         keep = min(len(grid), max(settings.keep, 2 * k_max))
         pool = Pool(self.denoiser, seen, self.composition)
         self.add(pool, grid[explained.topk(keep).indices.sort().values])
         candidates, _ = self.members(pool, pursuit(pool.evidence().expected(), k_max + BEYOND))
         return candidates
+
+    def explained(self, seen: Look, candidates: Tensor) -> Tensor:
+        """What each candidate of free amplitude explains of a residual on its own ``[M]``."""
+        self.calls += len(seen) * len(candidates)
+        linear, square = single_products(self.denoiser, seen, candidates)
+        return linear.clamp(min=0).square() / square.clamp(min=1e-12)
+
+    def rescan(self, pool: Pool, found: Found) -> None:
+        """Adds candidates that explain what a subset leaves over, between the points of the grid.
+
+        What is hidden by something larger shows only once the larger is explained.
+        """
+        assert pool.candidates is not None
+        chosen = pool.candidates[list(found.subset)]
+        w = pool.evidence().expected().w(len(chosen))
+        delta = contributions(self.denoiser, self.few, chosen).sum(1).view_as(self.few.residual)
+        self.calls += len(self.few) * len(chosen)
+        left = Look(self.few.features, self.few.residual - w * delta, self.few.importance)
+        between = self.space.clamp(self.grid + (self.grid[-1] - self.grid[0]) / self.steps / 2)
+        best = self.explained(left, between).topk(min(RESCANNED, len(between))).indices
+        self.add(pool, between[best])
 
     def members(self, pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
         """The candidates that occur in any subset of a path, and their evidence."""
@@ -353,6 +386,7 @@ class Pursuer:
 ROUNDS = 2
 GRID_SIZE = 384
 BEYOND = 3
+RESCANNED = 32
 
 
 def concept_confidence(evidence: Evidence, subset: list[int], cost: float = 0.0) -> Tensor:
