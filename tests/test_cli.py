@@ -297,6 +297,18 @@ def test_a_folder_run_goes_on(igm: Igm, tiny_model: Path, pictures: Path, tmp_pa
     assert results.read_text() == "something else\n"
 
 
+def same_but_for_rounding(first: list[dict], second: list[dict]) -> bool:
+    """The same images in the same order, explained as well.
+
+    A process of another layout in memory may round differently, and an untrained model's hypotheses
+    are so nearly tied that positions may then differ.
+    """
+    return [line["image"] for line in first] == [line["image"] for line in second] and all(
+        abs(a["denoising_error"] - b["denoising_error"]) < 1e-3 * b["denoising_error"] and a["run"] == b["run"]
+        for a, b in zip(first, second, strict=True)
+    )
+
+
 def test_two_processes_give_what_one_gives(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     call = ["invert", str(pictures), "--model", str(tiny_model), "--json", *QUICK]
     one = lines(igm(*call).stdout)
@@ -312,8 +324,7 @@ def test_two_processes_give_what_one_gives(igm: Igm, tiny_model: Path, pictures:
         timeout=180,
     )
     assert two.returncode == 0, two.stderr
-    plain = [{**line, "seconds": 0} for line in one]
-    assert [{**line, "seconds": 0} for line in lines(two.stdout)] == plain
+    assert same_but_for_rounding(lines(two.stdout), one)
     assert results.read_text() == two.stdout
     assert [p.name for p in tmp_path.iterdir() if "rank" in p.name] == []
 
