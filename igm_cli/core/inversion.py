@@ -246,7 +246,8 @@ class Pursuer:
 
     def invert(self, k: int | None) -> Inversion:
         """Finds K concepts, or as many as explain the image."""
-        k_max = self.settings.k_max if k is None else k
+        # Sets of another size than the one asked for lead to candidates that it needs, too.
+        k_max = max(self.settings.k_max, k or 0)
         shortlist = self.shortlist(k_max)
         pool = Pool(self.denoiser, self.look(self.settings.draws), self.composition)
         self.add(pool, shortlist)
