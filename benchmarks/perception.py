@@ -4,8 +4,8 @@
 
 Inverts every image twice, with K given and with K estimated, and prints perception rates by both
 readings of the paper's criterion, the estimation error, exactness of K, seconds and network calls,
-with 95 % bootstrap intervals over images (Wilson's where a rate is 0 or 100 %).  Lines are kept in --output as they come, and a run cut
-short goes on there.
+with 95 % bootstrap intervals over images (Wilson's where a rate is 0 or 100 %).  Lines are kept in
+--output as they come, and a run cut short goes on there.
 """
 
 from __future__ import annotations
@@ -129,7 +129,11 @@ def score(
         "objects": len(truth),
         "sum": int(pairs.perceived("sum").sum()),
         "mean": int(pairs.perceived("mean").sum()),
+        "sum_by_squares": int(match(given.concepts, truth, squared=True).perceived("sum").sum()),
         "squared": float(pairs.squared.mean(dim=1).sum()),
+        "found": given.concepts.tolist(),
+        "found_free": free.concepts.tolist(),
+        "truth": truth.tolist(),
         "k": free.k,
         "free_sum": int(match(free.concepts, truth).perceived("sum").sum()),
         "seconds_given": given.seconds,
@@ -176,6 +180,7 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
         f"{name}: {len(rows)} images, {int(objects.sum())} objects",
         f"  perception, K given, sum criterion   {rate(column('sum'), objects)}",
         f"  perception, K given, mean criterion  {rate(column('mean'), objects)}",
+        f"    the same, matched by squares       {rate(column('sum_by_squares'), objects)}",
         f"  estimation error (mean MSE)          {float(column('squared').sum() / objects.sum()):.2e}",
         f"  K exact                              {rate(exact, one)}",
         f"  K mean absolute error                {float((column('k') - objects).abs().mean()):.3f}",

@@ -109,15 +109,24 @@ def test_impossible_spaces_are_refused():
 def test_matching_is_the_cheapest_and_symmetric(k, n, seed):
     generator = torch.Generator().manual_seed(seed)
     a, b = torch.rand(k, 2, generator=generator), torch.rand(n, 2, generator=generator)
-    result = match(a, b)
-    assert len(result.squared) == min(k, n)
-    torch.testing.assert_close(match(b, a).squared.sum(), result.squared.sum())
-    if 0 < k <= n:
-        costs = [
-            float((a.double() - b.double()[list(p)]).square().sum())
-            for p in itertools.permutations(range(n), k)
-        ]
-        assert float(result.squared.sum()) == pytest.approx(min(costs), abs=1e-9)
+    for power in (1, 2):  # of the distance, whose sum is made least
+        result, reverse = (match(*pair, squared=power == 2) for pair in ((a, b), (b, a)))
+        cost = result.squared.sum(1).pow(power / 2).sum()
+        assert len(result.squared) == min(k, n)
+        torch.testing.assert_close(reverse.squared.sum(1).pow(power / 2).sum(), cost)
+        if 0 < k <= n:
+            costs = [
+                float((a.double() - b.double()[list(p)]).norm(dim=1).pow(power).sum())
+                for p in itertools.permutations(range(n), k)
+            ]
+            assert float(cost) == pytest.approx(min(costs), abs=1e-9)
+
+
+def test_an_outlier_does_not_unmatch_what_is_found():
+    truth = torch.tensor([[0.1, 0.5], [0.3, 0.5], [0.5, 0.5], [0.9, 0.5]])
+    found = torch.tensor([[0.1, 0.5], [0.3, 0.5], [0.5, 0.5], [0.0, 0.5]])  # nothing at 0.9
+    assert match(found, truth).perceived("sum").sum() == 3
+    assert match(found, truth, squared=True).perceived("sum").sum() == 0  # the chain has shifted
 
 
 def test_both_readings_of_perceived():

@@ -8,6 +8,7 @@ from.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -176,19 +177,42 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
         InputError: If a file cannot be understood or the weights do not fit the architecture.
     """
     spec = read_spec(folder)
+    with torch.device("meta"):
+        model = spec.build()
+    load_weights(model, folder)
+    model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Checkpoint(folder.name, spec, cast(Denoiser, model))
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Takes the weights of a checkpoint folder, as float32, into a model of their shapes.
+
+    Raises:
+        MissingError: If the folder has none.
+        InputError: If they are damaged or of other shapes.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
-    with torch.device("meta"):
-        model = spec.build()
     try:
         weights = {name: value.float() for name, value in load_file(path).items()}
-        model.load_state_dict(weights, assign=True)
+        # On the meta device there is nothing to copy into.
+        model.load_state_dict(weights, assign=any(p.is_meta for p in model.parameters()))
     except (SafetensorError, RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"the weights in {folder} cannot be used: {first}") from error
-    model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Checkpoint(folder.name, spec, cast(Denoiser, model))
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights, by which a run remembers what it started from.
+
+    Raises:
+        MissingError: If the folder has none.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

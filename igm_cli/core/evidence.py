@@ -47,10 +47,14 @@ class Quadratic:
 
     def error(self, subsets: Tensor) -> Tensor:
         """Errors of subsets ``[...,K]`` of candidate indices, ``[...]``."""
-        w = self.w(subsets.shape[-1])
-        linear = self.linear[subsets].sum(-1)
-        square = self.gram[subsets[..., :, None], subsets[..., None, :]].sum((-2, -1))
-        return self.constant - 2 * w * linear + w * w * square
+        return _error(self.constant, self.linear, self.gram, subsets, self.w(subsets.shape[-1]))
+
+
+def _error(constant: Tensor, linear: Tensor, gram: Tensor, subsets: Tensor, w: float) -> Tensor:
+    """c - 2 w b(S) + w² A(S,S) of many subsets under one form, or of one subset under many forms."""
+    pull = linear[..., subsets].sum(-1)
+    square = gram[..., subsets[..., :, None], subsets[..., None, :]].sum((-2, -1))
+    return constant - 2 * w * pull + w * w * square
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,7 @@ class Evidence:
         """Error of one subset under every draw ``[N]``."""
         index = torch.as_tensor(subset, dtype=torch.long, device=self.residual.device)
         w = float(weight(self.composition, torch.tensor(len(index))))
-        linear = self.linear[:, index].sum(1)
-        square = self.gram[:, index][:, :, index].sum((1, 2))
-        return self.residual - 2 * w * linear + w * w * square
+        return _error(self.residual, self.linear, self.gram, index, w)
 
     def select(self, index: Tensor) -> Evidence:
         """The evidence of some of the candidates."""

@@ -254,7 +254,8 @@ class Pursuer:
         path = pursuit(pool.evidence().expected(), k_max)
         chosen = self.choose(pool.evidence(), path, k)
         for turn in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
-            self.sharpen(pool, path[chosen])
+            # One more than chosen at first: what it holds besides may be right, once it is in its place.
+            self.sharpen(pool, path[min(chosen + (turn == 0), len(path) - 1)])
             if turn == 0:
                 self.rescan(pool, pursuit(pool.evidence().expected(), k_max)[chosen])
             path = pursuit(pool.evidence().expected(), k_max)
@@ -345,8 +346,8 @@ class Pursuer:
         assert pool.candidates is not None
         start = pool.candidates[list(found.subset)]
         steps = self.settings.refine_steps
-        result = refine(self.denoiser, pool.seen, start, self.composition, steps=steps)
-        self.calls += len(pool.seen) * result.calls
+        result = refine(self.denoiser, self.few, start, self.composition, steps=steps)
+        self.calls += len(self.few) * result.calls
         self.add(pool, result.concepts)
 
     def settle(self, evidence: Evidence, candidates: Tensor) -> Evidence:

@@ -37,21 +37,27 @@ class Matching:
         return error < PERCEPTION_THRESHOLD
 
 
-def match(predicted: Tensor, truth: Tensor) -> Matching:
-    """Hungarian matching by squared distance.
+def match(predicted: Tensor, truth: Tensor, *, squared: bool = False) -> Matching:
+    """Hungarian matching by distance.
+
+    The paper does not say what its matching adds up.  A sum of squares shifts a whole chain of pairs,
+    all of them rightly found, to shorten one that is far apart; by the triangle inequality a sum of
+    distances never gains by that.
 
     Args:
         predicted: ``[K,D]``.
         truth: ``[L,D]``.
+        squared: Match by squared distance instead.
 
     Returns:
         min(K, L) pairs.
     """
     predicted, truth = predicted.detach().cpu().double(), truth.detach().cpu().double()
-    squared = (predicted[:, None] - truth[None]).square()  # [K,L,D]
-    rows, columns = linear_sum_assignment(squared.sum(dim=2).numpy())
+    errors = (predicted[:, None] - truth[None]).square()  # [K,L,D]
+    cost = errors.sum(dim=2) if squared else errors.sum(dim=2).sqrt()
+    rows, columns = linear_sum_assignment(cost.numpy())
     p, q = torch.as_tensor(rows), torch.as_tensor(columns)
-    return Matching(p, q, squared[p, q])
+    return Matching(p, q, errors[p, q])
 
 
 def bootstrap_interval(

@@ -159,6 +159,7 @@ class LocalHead(nn.Module):
     def __init__(self, config: FactoredConfig, out_channels: int = 3) -> None:
         super().__init__()
         self.radius = config.window
+        self.ranking_radius = max(1, 2 * config.window // 3)
         self.grid = (config.image_size[0] // config.patch, config.image_size[1] // config.patch)
         self.patch = config.patch
         dim = config.head_channels
@@ -186,19 +187,21 @@ class LocalHead(nn.Module):
 
     def forward(self, projected: tuple[Tensor, Tensor], position: Tensor) -> Tensor:
         """projected: of N images; position: ``[N,M,2]`` or ``[1,M,2]`` in 0..1; returns ``[N,M,C,H,W]``."""
-        return self._place(*self._window(projected, position))
+        return self._place(*self._window(projected, position, self.radius))
 
     def products(
         self, projected: tuple[Tensor, Tensor], position: Tensor, image: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """<image,Delta> and <Delta,Delta>, both ``[N,M]``, without leaving the windows.
+        """<image,Delta> and <Delta,Delta>, both ``[N,M]``, over the inner part of the windows.
+
+        Their margin holds little and costs as much a cell: it is left out of what only ranks.
 
         Args:
             projected: Of N images.
             position: ``[N,M,2]``.
             image: ``[N,C,H,W]``.
         """
-        values, index = self._window(projected, position)
+        values, index = self._window(projected, position, self.ranking_radius)
         pad = (self.radius,) * 4
         cells = F.pad(F.pixel_unshuffle(image, self.patch), pad).flatten(2).transpose(1, 2)
         inside = F.pad(image.new_ones(1, 1, *self.grid[::-1]), pad)
@@ -206,15 +209,17 @@ class LocalHead(nn.Module):
         values = values.float()
         return (values * _gather(cells, index).flatten(2)).sum(-1), values.square().sum(-1)
 
-    def _window(self, projected: tuple[Tensor, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
-        """Contribution on the cells of the window ``[N,M,P,c]`` and the cells' index ``[N,M,P]``."""
-        index, offset = self._cells(position)
+    def _window(
+        self, projected: tuple[Tensor, Tensor], position: Tensor, radius: int
+    ) -> tuple[Tensor, Tensor]:
+        """Contribution on cells within a radius ``[N,M,P,c]`` and the cells' index ``[N,M,P]``."""
+        index, offset = self._cells(position, radius)
         values = self.out(self._describe(projected, index, offset))
         return values * _bump(offset / (self.radius - 0.5)).to(values.dtype), index
 
-    def _cells(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells of the window: index ``[N,M,P]`` into the padded grid, offset ``[N,M,P,2]`` in cells."""
-        r = self.radius
+    def _cells(self, position: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+        """Cells of a square: index ``[N,M,P]`` into the padded grid, offset ``[N,M,P,2]`` in cells."""
+        r = radius
         at = position * position.new_tensor(self.grid)  # [N,M,2]
         steps = torch.arange(2 * r, device=position.device)
         square = torch.stack([steps.repeat(2 * r), steps.repeat_interleave(2 * r)], dim=-1)  # [P,2]
@@ -223,13 +228,13 @@ class LocalHead(nn.Module):
         start = torch.minimum(torch.maximum(start, torch.tensor(-r, device=limit.device)), limit - r)
         cell = start[:, :, None, :] + square  # [N,M,P,2]
         offset = cell + 0.5 - at[:, :, None, :]
-        padded = cell + r
-        return padded[..., 1] * (self.grid[0] + 2 * r) + padded[..., 0], offset
+        padded = cell + self.radius
+        return padded[..., 1] * (self.grid[0] + 2 * self.radius) + padded[..., 0], offset
 
     def _describe(self, projected: tuple[Tensor, Tensor], index: Tensor, offset: Tensor) -> Tensor:
         """``[N,M,P,d]``: each cell of each window, knowing what its concept points at."""
         here, there = projected
-        near = self._near().to(index.device)
+        near = _middle(index.shape[2]).to(index.device)
         nearness = torch.softmax(-2.0 * offset[:, :, near].square().sum(-1), dim=-1)  # [N,M,Q]
         pointed = _gather(there, index[:, :, near])
         query = (nearness.to(there.dtype)[..., None] * pointed).sum(2)
@@ -238,12 +243,6 @@ class LocalHead(nn.Module):
         for layer in self.layers:
             z = z + layer(z)
         return z
-
-    def _near(self) -> Tensor:
-        """Which cells of a window lie around its middle: farther ones weigh nothing in the query."""
-        steps = torch.arange(2 * self.radius)
-        middle = (steps >= self.radius - 3) & (steps < self.radius + 3)
-        return (middle[:, None] & middle).flatten().nonzero()[:, 0]
 
     def _encode(self, offset: Tensor) -> Tensor:
         """Fourier features of offsets in window radii, ``[N,M,P,3+4F]``."""
@@ -265,6 +264,14 @@ class LocalHead(nn.Module):
         canvas = canvas.view(n * m, gh + 2 * r, gw + 2 * r, c)[:, r : r + gh, r : r + gw]
         image = F.pixel_shuffle(canvas.permute(0, 3, 1, 2), self.patch)
         return image.view(n, m, *image.shape[1:])
+
+
+def _middle(cells: int) -> Tensor:
+    """Which of the cells of a square lie around its middle: farther ones weigh nothing in the query."""
+    side = math.isqrt(cells)
+    steps = torch.arange(side)
+    middle = (steps >= side // 2 - 3) & (steps < side // 2 + 3)
+    return (middle[:, None] & middle).flatten().nonzero()[:, 0]
 
 
 def _gather(view: Tensor, index: Tensor) -> Tensor:

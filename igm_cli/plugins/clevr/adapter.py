@@ -302,7 +302,7 @@ def _share(value: Any) -> float:
         raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
 
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Raise it whenever the renderer's images change, so that caches are rendered anew."""
 
 
