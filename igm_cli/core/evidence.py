@@ -51,7 +51,7 @@ class Quadratic:
 
 
 def _error(constant: Tensor, linear: Tensor, gram: Tensor, subsets: Tensor, w: float) -> Tensor:
-    """c - 2 w b(S) + w² A(S,S) of many subsets under one form, or of one subset under many forms."""
+    """The quadratic form c - 2 w b(S) + w² A(S,S): many subsets of one, or one subset of many."""
     pull = linear[..., subsets].sum(-1)
     square = gram[..., subsets[..., :, None], subsets[..., None, :]].sum((-2, -1))
     return constant - 2 * w * pull + w * w * square

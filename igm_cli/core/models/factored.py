@@ -209,9 +209,7 @@ class LocalHead(nn.Module):
         values = values.float()
         return (values * _gather(cells, index).flatten(2)).sum(-1), values.square().sum(-1)
 
-    def _window(
-        self, projected: tuple[Tensor, Tensor], position: Tensor, radius: int
-    ) -> tuple[Tensor, Tensor]:
+    def _window(self, projected: tuple[Tensor, Tensor], position: Tensor, radius: int) -> tuple[Tensor, Tensor]:
         """Contribution on cells within a radius ``[N,M,P,c]`` and the cells' index ``[N,M,P]``."""
         index, offset = self._cells(position, radius)
         values = self.out(self._describe(projected, index, offset))
