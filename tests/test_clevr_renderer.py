@@ -1,4 +1,4 @@
-"""The built-in CLEVR renderer: rules of the scenes, annotations that fit the pictures, and the same pictures every time."""
+"""The built-in CLEVR renderer: rules of the scenes, fitting annotations, and the same pictures always."""
 
 import itertools
 import math
@@ -9,22 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from igm_cli.plugins.clevr.renderer import LIGHTS, TEXTURES, render, visible_pixels
-from igm_cli.plugins.clevr.scenes import (
-    CLEVR_COLORS,
-    COLORS,
-    MARGIN,
-    MIN_DISTANCE,
-    MIN_VISIBLE,
-    Layout,
-    SceneObject,
-    SceneOptions,
-    annotations,
-    project,
-    render_examples,
-    sample_scenes,
-    stack,
-)
+from igm_cli.plugins.clevr.annotations import annotations
+from igm_cli.plugins.clevr.camera import focal_length, project
+from igm_cli.plugins.clevr.lamps import LIGHTS
+from igm_cli.plugins.clevr.layout import Layout, SceneObject, stack
+from igm_cli.plugins.clevr.options import CLEVR_COLORS, COLORS, SceneOptions
+from igm_cli.plugins.clevr.placement import MARGIN, MIN_DISTANCE, QUEUE, Region
+from igm_cli.plugins.clevr.renderer import render
+from igm_cli.plugins.clevr.sampling import MIN_VISIBLE, sample_scenes
+from igm_cli.plugins.clevr.scenes import render_examples
+from igm_cli.plugins.clevr.textures import TEXTURES
+from igm_cli.plugins.clevr.visibility import visible_pixels
 
 OPTIONS = SceneOptions()
 CENTER_CAMERA = (7.48, -6.51, 5.34)
@@ -35,17 +30,8 @@ def _objects(options: SceneOptions, count: int = 12, seed: int = 0) -> list[list
 
 
 def _single(**changes: Any) -> Layout:
-    item: dict[str, Any] = {
-        "shape": "sphere",
-        "size": "large",
-        "color": "red",
-        "material": "rubber",
-        "x": 0.0,
-        "y": 0.0,
-        "radius": 0.7,
-        "rotation": 0.0,
-    }
-    return Layout(0, (SceneObject(**(item | changes)),), CENTER_CAMERA, ((0.0, 0.0, 0.0),) * 3, 0.5)
+    item = SceneObject("sphere", "large", "red", "rubber", 0.0, 0.0, 0.7, 0.0)
+    return Layout(0, (replace(item, **changes),), CENTER_CAMERA, ((0.0, 0.0, 0.0),) * 3, 0.5)
 
 
 def _picture(layout: Layout, **options: Any) -> Tensor:
@@ -73,9 +59,7 @@ def test_a_picture_does_not_depend_on_its_batch(options: SceneOptions) -> None:
 
 def test_examples_are_the_same_whatever_the_batch_and_the_start() -> None:
     seen: list[tuple[int, int]] = []
-    one = list(
-        render_examples(OPTIONS, 5, seed=1, batch=2, progress=lambda done, count: seen.append((done, count)))
-    )
+    one = list(render_examples(OPTIONS, 5, seed=1, batch=2, progress=lambda *step: seen.append(step)))
     two = list(render_examples(OPTIONS, 2, seed=1, batch=64, start=3))
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert [example["image_index"] for example in one] == [0, 1, 2, 3, 4]
@@ -92,9 +76,8 @@ def test_counts_cover_the_range_asked_for() -> None:
 
 
 def test_only_the_allowed_values_occur() -> None:
-    options = SceneOptions(
-        colors=("orange", "black"), shapes=("cone", "cube"), sizes=("tiny", "huge"), materials=("metal",)
-    )
+    names = {"colors": ("orange", "black"), "shapes": ("cone", "cube"), "sizes": ("tiny", "huge")}
+    options = SceneOptions(**names, materials=("metal",))
     objects = list(itertools.chain.from_iterable(_objects(options, 16)))
     assert {o["color"] for o in objects} == {"orange", "black"}
     assert {o["shape"] for o in objects} == {"cone", "cube"}
@@ -143,6 +126,25 @@ def test_crowds_are_closer_together() -> None:
     assert spread(1.0) < 0.75 * spread(0.0)
 
 
+def test_crowds_hide_more() -> None:
+    def least_seen(crowd: float) -> float:
+        scenes = sample_scenes(replace(OPTIONS, objects=(4, 4), sizes=("large",), crowd=crowd), range(32), 0)
+        return float(visible_pixels(scenes, (96, 64)).min(dim=1).values.mean())
+
+    assert least_seen(1.0) < 0.9 * least_seen(0.0)
+
+
+def test_a_crowd_stands_along_the_line_of_sight() -> None:
+    region, camera = Region((1.0, 1.0), 1.0, QUEUE), (3.0, -3.0)
+    assert region.holds(1.9, 0.1, camera) and region.holds(0.1, 1.9, camera)
+    assert not region.holds(1.9, 1.9, camera) and not region.holds(0.1, 0.1, camera)
+    assert replace(region, width=1.0).holds(1.9, 1.9, camera)
+
+
+def test_crowds_of_many_fit() -> None:
+    assert len(sample_scenes(replace(OPTIONS, objects=(8, 8), crowd=1.0), range(2), 0)) == 2
+
+
 def test_pixel_coords_are_the_projection_and_inside() -> None:
     scenes = sample_scenes(OPTIONS, range(16), 5)
     pixels = project(scenes.position, scenes.camera, (96, 64))
@@ -177,22 +179,16 @@ def test_an_object_hidden_by_another_is_not_seen() -> None:
     assert both == 0
 
 
-@pytest.mark.parametrize("shape", ["cube", "sphere", "cylinder", "cone"])
-def test_visible_area_is_that_of_the_shape(shape: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "low", "high"),
+    [("cube", 1.4, 2.2), ("sphere", 0.95, 1.08), ("cylinder", 1.2, 1.6), ("cone", 0.6, 1.1)],
+)
+def test_visible_area_is_that_of_the_shape(shape: str, low: float, high: float) -> None:
     layout = _single(shape=shape)
     seen = float(visible_pixels(stack([layout], OPTIONS), (96, 64), samples=4)[0, 0])
-    disc = (
-        math.pi
-        * (
-            0.7
-            * 105
-            / project(torch.tensor([[[0.0, 0.0, 0.7]]]), torch.tensor([CENTER_CAMERA]), (96, 64))[
-                0, 0, 2
-            ].item()
-        )
-        ** 2
-    )
-    low, high = {"cube": (1.4, 2.2), "sphere": (0.95, 1.08), "cylinder": (1.2, 1.6), "cone": (0.6, 1.1)}[shape]
+    center = torch.tensor([[[0.0, 0.0, 0.7]]])
+    depth = float(project(center, torch.tensor([CENTER_CAMERA]), (96, 64))[0, 0, 2])
+    disc = math.pi * (0.7 * focal_length(96) / depth) ** 2
     assert low < seen / disc < high
 
 
@@ -200,8 +196,7 @@ def test_visible_area_is_that_of_the_shape(shape: str) -> None:
 def test_an_object_has_its_color_at_its_center(color: str) -> None:
     layout = _single(color=color)
     x, y, _ = annotations(stack([layout], OPTIONS))[0]["objects"][0]["pixel_coords"]
-    seen = _picture(layout)[:, int(y), int(x)].float()
-    seen = (seen / 255) ** 2.2
+    seen = (_picture(layout)[:, int(y), int(x)].float() / 255) ** 2.2
     names = list(CLEVR_COLORS)
     table = torch.tensor([COLORS[name] for name in names]).float()
     table, seen = table / table.norm(dim=1, keepdim=True), seen / seen.norm()
@@ -210,7 +205,7 @@ def test_an_object_has_its_color_at_its_center(color: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"texture": name} for name in TEXTURES] + [{"light": name} for name in LIGHTS if name != "default"],
+    [*({"texture": name} for name in TEXTURES), *({"light": name} for name in LIGHTS if name != "default")],
 )
 def test_texture_and_light_change_the_picture_and_nothing_else(changes: dict[str, Any]) -> None:
     plain, changed = (sample_scenes(options, range(4), 6) for options in (OPTIONS, SceneOptions(**changes)))
@@ -225,15 +220,15 @@ def test_metal_and_rubber_differ() -> None:
 
 def test_objects_cast_a_shadow() -> None:
     empty, full = _picture(_single(x=50.0, y=50.0)).float().mean(0), _picture(_single()).float().mean(0)
-    _, y, x = visible_mask(_single()).nonzero(as_tuple=True)
-    below = full[int(y.max()) + 1, int(x.float().mean())] - empty[int(y.max()) + 1, int(x.float().mean())]
-    assert below < -5
+    y, x = _changed(_single()).nonzero(as_tuple=True)
+    below = int(y.max()) + 1, int(x.float().mean())
+    assert full[below] - empty[below] < -5
 
 
-def visible_mask(layout: Layout) -> Tensor:
-    """[1,H,W] where an object changes the picture much."""
+def _changed(layout: Layout) -> Tensor:
+    """[H,W] where an object changes the picture much."""
     away = replace(layout, objects=(replace(layout.objects[0], x=50.0, y=50.0),))
-    return ((_picture(layout).float() - _picture(away).float()).abs().amax(0) > 40)[None]
+    return (_picture(layout).float() - _picture(away).float()).abs().amax(0) > 40
 
 
 def test_pictures_look_like_the_blender_set() -> None:

@@ -2,9 +2,9 @@
 
     c* = argmin_c  E_{t,eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025, eq. 6)
 
-``evidence`` (ours): rank a grid of candidates by their evidence, search subsets of the promising
+``evidence`` (ours, :mod:`igm_cli.core.pursuer`): rank a grid of candidates by their evidence, search subsets of the promising
 ones, refine the chosen by Gauss-Newton, and draw noise until the decision is settled.
-``sgd`` (the paper's Algorithm 3): stochastic gradient descent from R random starts.
+``sgd`` (the paper's Algorithm 3, :mod:`igm_cli.core.sgd`): stochastic gradient descent from R random starts.
 """
 
 from __future__ import annotations
@@ -18,22 +18,8 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import Categorical, Continuous
+from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import (
-    Evidence,
-    Gap,
-    Look,
-    Pool,
-    contributions,
-    gather,
-    look,
-    paired,
-    single_products,
-)
-from igm_cli.core.refine import refine
-from igm_cli.core.schedule import draw
-from igm_cli.core.search import Found, exhaustive_configurations, pursuit
 from igm_cli.errors import InputError, UsageError
 
 
@@ -183,262 +169,23 @@ def invert(
     Raises:
         UsageError: If ``k`` is out of range for the space.
     """
+    # The methods return what is defined here.
+    from igm_cli.core.factors import invert_factors
+    from igm_cli.core.pursuer import Pursuer
+    from igm_cli.core.sgd import invert_sgd
+
     settings = settings or InversionSettings()
     started = time.monotonic()
-    if isinstance(denoiser.space, Categorical):
-        found = _invert_factors(denoiser, image, settings, composition)
-    else:
-        if k is not None and not 0 <= k <= MOST_CONCEPTS:
+    with torch.no_grad():
+        if isinstance(denoiser.space, Categorical):
+            found = invert_factors(denoiser, image, settings, composition)
+        elif k is not None and not 0 <= k <= MOST_CONCEPTS:
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
-        with torch.no_grad():
-            if settings.method == "sgd":
-                from igm_cli.core.sgd import invert_sgd
-
-                found = invert_sgd(denoiser, image, settings, k, composition)
-            else:
-                found = Pursuer(denoiser, image, settings, composition).invert(k)
+        elif settings.method == "sgd":
+            found = invert_sgd(denoiser, image, settings, k, composition)
+        else:
+            found = Pursuer(denoiser, image, settings, composition).invert(k)
     return replace(found, seconds=time.monotonic() - started)
 
 
 MOST_CONCEPTS = 100
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The chosen K, and how much worse every other is."""
-
-    k: int
-    gaps: tuple[Gap, ...]
-
-    def settled(self, by: float) -> bool:
-        """True if every other K is worse by so many standard errors."""
-        return all(gap.mean > by * gap.stderr for gap in self.gaps)
-
-
-def decide(evidence: Evidence, path: list[Found], settings: InversionSettings) -> Decision:
-    """The K of least error, each concept at its cost."""
-    errors = [evidence.errors(found.subset) + settings.cost * k for k, found in enumerate(path)]
-    sizes = range(min(settings.k_min, len(path) - 1), len(path))
-    best = min(sizes, key=lambda k: path[k].error + settings.cost * k)
-    gaps = (paired(errors[k], errors[best], evidence.importance) for k in sizes if k != best)
-    return Decision(best, tuple(gaps))
-
-
-class Pursuer:
-    """Evidence inversion of one image over a continuous space.
-
-    Args:
-        denoiser: The model.
-        image: ``[C,H,W]``.
-        settings: How.
-        composition: How contributions add up.
-    """
-
-    def __init__(
-        self, denoiser: Denoiser, image: Tensor, settings: InversionSettings, composition: Composition
-    ) -> None:
-        if not isinstance(denoiser.space, Continuous):
-            raise TypeError("pursuit needs a continuous space")
-        self.denoiser, self.image, self.settings, self.composition = denoiser, image, settings, composition
-        self.space = denoiser.space
-        self.calls = 0
-        self.drawn = 0
-
-    def invert(self, k: int | None) -> Inversion:
-        """Finds K concepts, or as many as explain the image."""
-        # Sets of another size than the one asked for lead to candidates that it needs, too.
-        k_max = max(self.settings.k_max, k or 0)
-        shortlist = self.shortlist(k_max)
-        pool = Pool(self.denoiser, self.look(self.settings.draws), self.composition)
-        self.add(pool, shortlist)
-        path = pursuit(pool.evidence().expected(), k_max)
-        chosen = self.choose(pool.evidence(), path, k)
-        for turn in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
-            # One more than chosen at first: what it holds besides may be right, once it is in its place.
-            self.sharpen(pool, path[min(chosen + (turn == 0), len(path) - 1)])
-            if turn == 0:
-                self.rescan(pool, pursuit(pool.evidence().expected(), k_max)[chosen])
-            path = pursuit(pool.evidence().expected(), k_max)
-            before, chosen = chosen, self.choose(pool.evidence(), path, k)
-            if chosen == before and turn > 0:
-                break
-        candidates, evidence = self.members(pool, path)
-        if k is None:
-            evidence = self.settle(evidence, candidates)
-        path = pursuit(evidence.expected(), k_max)
-        return self.report(candidates, evidence, path, self.choose(evidence, path, k), k)
-
-    def choose(self, evidence: Evidence, path: list[Found], k: int | None) -> int:
-        """The K asked for, or the one that the errors speak for."""
-        return min(k, len(path) - 1) if k is not None else decide(evidence, path, self.settings).k
-
-    def look(self, draws: int) -> Look:
-        """The image under the next draws."""
-        s = self.settings
-        shape = tuple(self.image.shape)
-        taken = draw(
-            self.denoiser.schedule, shape, draws, low=s.low, high=s.high, seed=s.seed, start=self.drawn
-        )
-        self.drawn += draws
-        self.calls += draws
-        return look(self.denoiser, self.image, taken, s.power)
-
-    def add(self, pool: Pool, candidates: Tensor) -> None:
-        """Takes candidates into a pool, counted."""
-        self.calls += len(pool.seen) * len(candidates)
-        pool.add(candidates)
-
-    def shortlist(self, k_max: int) -> Tensor:
-        """Candidates of the grid that a first search under few draws finds use for ``[M,D]``.
-
-        A candidate of free amplitude explains <r,Delta>²/<Delta,Delta> on its own; those pointing the
-        wrong way explain nothing.  The best of these are searched, and the members of every subset
-        on the way go on.
-        """
-        settings = self.settings
-        counts = settings.grid or (round(GRID_SIZE ** (1 / self.space.dim)),) * self.space.dim
-        grid = self.space.grid(counts).to(self.image.device)
-        self.steps = torch.tensor([max(1, n - 1) for n in counts], device=grid.device)
-        if k_max > len(grid):
-            raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
-        seen = self.look(min(settings.scan_draws, settings.draws))
-        self.drawn = 0  # the search goes on with the same draws
-        self.few, self.grid = seen, grid
-        explained = self.explained(seen, grid)
-        keep = min(len(grid), max(settings.keep, 2 * k_max))
-        pool = Pool(self.denoiser, seen, self.composition)
-        self.add(pool, grid[explained.topk(keep).indices.sort().values])
-        candidates, _ = self.members(pool, pursuit(pool.evidence().expected(), k_max + BEYOND))
-        return candidates
-
-    def explained(self, seen: Look, candidates: Tensor) -> Tensor:
-        """What each candidate of free amplitude explains of a residual on its own ``[M]``."""
-        self.calls += len(seen) * len(candidates)
-        linear, square = single_products(self.denoiser, seen, candidates)
-        return linear.clamp(min=0).square() / square.clamp(min=1e-12)
-
-    def rescan(self, pool: Pool, found: Found) -> None:
-        """Adds candidates that explain what a subset leaves over, between the points of the grid.
-
-        What is hidden by something larger shows only once the larger is explained.
-        """
-        assert pool.candidates is not None
-        chosen = pool.candidates[list(found.subset)]
-        w = pool.evidence().expected().w(len(chosen))
-        delta = contributions(self.denoiser, self.few, chosen).sum(1).view_as(self.few.residual)
-        self.calls += len(self.few) * len(chosen)
-        left = Look(self.few.features, self.few.residual - w * delta, self.few.importance)
-        between = self.space.clamp(self.grid + (self.grid[-1] - self.grid[0]) / self.steps / 2)
-        best = self.explained(left, between).topk(min(RESCANNED, len(between))).indices
-        self.add(pool, between[best])
-
-    def members(self, pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
-        """The candidates that occur in any subset of a path, and their evidence."""
-        assert pool.candidates is not None
-        used = torch.tensor(sorted({i for found in path for i in found.subset}), dtype=torch.long)
-        used = used.to(pool.candidates.device)
-        return pool.candidates[used], pool.evidence().select(used)
-
-    def sharpen(self, pool: Pool, found: Found) -> None:
-        """Adds the refined members of a subset to the pool."""
-        if self.settings.refine_steps == 0 or not found.subset:
-            return
-        assert pool.candidates is not None
-        start = pool.candidates[list(found.subset)]
-        steps = self.settings.refine_steps
-        result = refine(self.denoiser, self.few, start, self.composition, steps=steps)
-        self.calls += len(self.few) * result.calls
-        self.add(pool, result.concepts)
-
-    def settle(self, evidence: Evidence, candidates: Tensor) -> Evidence:
-        """Draws more noise until K is decided, or the draws are spent."""
-        s = self.settings
-        while self.drawn < s.max_draws:
-            path = pursuit(evidence.expected(), s.k_max)
-            if decide(evidence, path, s).settled(s.settled):
-                break
-            pool = Pool(self.denoiser, self.look(min(s.draws, s.max_draws - self.drawn)), self.composition)
-            self.add(pool, candidates)
-            evidence = evidence.join(pool.evidence())
-        return evidence
-
-    def report(
-        self, candidates: Tensor, evidence: Evidence, path: list[Found], chosen: int, k: int | None
-    ) -> Inversion:
-        """What was found, with the confidence of every part of it."""
-        subset = list(path[chosen].subset)
-        errors = evidence.errors(subset)
-        curve = [
-            KPoint(j, found.error, paired(evidence.errors(found.subset), errors, evidence.importance).stderr)
-            for j, found in enumerate(path)
-        ]
-        return Inversion(
-            concepts=candidates[subset].float().cpu(),
-            confidence=concept_confidence(evidence, subset, self.settings.cost),
-            k=chosen,
-            k_source="estimated" if k is None else "given",
-            denoising_error=path[chosen].error,
-            k_curve=tuple(curve),
-            network_calls=self.calls,
-            seconds=0.0,
-            draws=self.drawn,
-        )
-
-
-ROUNDS = 2
-GRID_SIZE = 384
-BEYOND = 3
-RESCANNED = 32
-
-
-def concept_confidence(evidence: Evidence, subset: list[int], cost: float = 0.0) -> Tensor:
-    """For each member of a subset, the probability that leaving it out raises the error ``[K]``.
-
-    Of the paired difference over draws.  The members were chosen under the same draws, so that it
-    is rather too high than too low.
-    """
-    whole = evidence.errors(subset)
-    values = []
-    for place in range(len(subset)):
-        without = evidence.errors(subset[:place] + subset[place + 1 :])
-        values.append(paired(without - cost, whole, evidence.importance).probability())
-    return torch.tensor(values)
-
-
-def _invert_factors(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, composition: Composition
-) -> Inversion:
-    """One value of every factor, by exact search over the evidence of all values."""
-    space = denoiser.space
-    assert isinstance(space, Categorical)
-    candidates = space.candidates().to(image.device)
-    with torch.no_grad():
-        taken = draw(
-            denoiser.schedule,
-            tuple(image.shape),
-            settings.draws,
-            low=settings.low,
-            high=settings.high,
-            seed=settings.seed,
-        )
-        seen = look(denoiser, image, taken, settings.power)
-        evidence = gather(denoiser, seen, candidates, composition)
-    found = exhaustive_configurations(evidence.expected(), space.groups())
-    subset = list(found.subset)
-    errors = evidence.errors(subset)
-    confidence = []
-    for place, group in enumerate(space.groups()):
-        rivals = [[*subset[:place], v, *subset[place + 1 :]] for v in group if v != subset[place]]
-        gaps = [paired(evidence.errors(rival), errors, evidence.importance) for rival in rivals]
-        confidence.append(min(gap.probability() for gap in gaps))
-    return Inversion(
-        concepts=candidates[subset].cpu(),
-        confidence=torch.tensor(confidence),
-        k=len(subset),
-        k_source="given",
-        denoising_error=found.error,
-        k_curve=(KPoint(len(subset), found.error, 0.0),),
-        network_calls=len(seen) * (1 + len(candidates)),
-        seconds=0.0,
-        draws=len(seen),
-    )

@@ -104,8 +104,8 @@ def _jacobian(denoiser: Denoiser, seen: Look, concepts: Tensor, step: Tensor) ->
     shift = torch.diag(step).to(concepts)[:, None]  # [D,1,D]
     moved = torch.cat([concepts + shift, concepts - shift]).flatten(0, 1)  # [2*D*K,D]
     there, back = contributions(denoiser, seen, moved).unflatten(1, (2, dim, k)).unbind(1)  # [N,D,K,P]
-    width = 2 * step.to(concepts)[:, None, None]
-    return ((there - back) / width).transpose(1, 2).flatten(1, 2)
+    slopes: Tensor = (there - back) / (2 * step.to(concepts)[:, None, None])
+    return slopes.transpose(1, 2).flatten(1, 2)
 
 
 def _slope(seen: Look, left: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:

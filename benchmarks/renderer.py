@@ -1,0 +1,55 @@
+"""Speed of the built-in CLEVR renderer.
+
+    python benchmarks/renderer.py [--images 256] [--batch 64] [--objects 3-10] [--device cpu] [--threads N]
+
+Samples and renders the same scenes --repeats times, after one batch that warms up, and prints
+milliseconds per image: the mean over the repeats ± their standard deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+
+import torch
+
+from igm_cli.plugins.clevr.adapter import object_range
+from igm_cli.plugins.clevr.scenes import SceneOptions, render_examples
+
+
+def main() -> None:
+    """Parses, renders, prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--objects", default="3-10", help="e.g. 3-5")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    options = SceneOptions(objects=object_range(args.objects))
+    milliseconds(options, args.batch, args.batch, args.device)
+    times = [milliseconds(options, args.images, args.batch, args.device) for _ in range(args.repeats)]
+    spread = statistics.stdev(times) if len(times) > 1 else 0.0
+    print(f"{args.images} images of {args.objects} objects, {args.batch} at a time, {args.repeats} repeats")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {args.device}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    print(f"{statistics.mean(times):.2f} ± {spread:.2f} (std) ms per image, sampling and rendering")
+
+
+def milliseconds(options: SceneOptions, images: int, batch: int, device: str) -> float:
+    """Time that sampling and rendering of an image takes."""
+    started = time.perf_counter()
+    for _ in render_examples(options, images, seed=0, batch=batch, device=device):
+        pass
+    return 1000 * (time.perf_counter() - started) / images
+
+
+if __name__ == "__main__":
+    main()
