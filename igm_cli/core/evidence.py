@@ -79,12 +79,12 @@ class Evidence:
         return int(self.residual.shape[0])
 
     def expected(self) -> Quadratic:
-        """The average over draws."""
-        p = self.importance / self.importance.sum()
+        """The average over draws, in double precision: a search adds up many small changes."""
+        p = self.importance.double() / self.importance.double().sum()
         return Quadratic(
             (p * self.residual).sum(),
-            p @ self.linear,
-            torch.einsum("n,nij->ij", p, self.gram),
+            p @ self.linear.double(),
+            torch.einsum("n,nij->ij", p, self.gram.double()),
             self.composition,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from igm_cli.core.composition import Composition
+from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.counting import concept_confidence, decide
 from igm_cli.core.denoiser import Denoiser
@@ -19,7 +19,7 @@ from igm_cli.errors import UsageError
 ROUNDS = 2
 GRID_SIZE = 384
 BEYOND = 3
-RESCANNED = 32
+RESCANNED = 16
 
 
 class Pursuer:
@@ -122,13 +122,12 @@ class Pursuer:
         """
         assert pool.candidates is not None
         chosen = pool.candidates[list(found.subset)]
-        w = pool.evidence().expected().w(len(chosen))
         delta = contributions(self.denoiser, self.few, chosen).sum(1).view_as(self.few.residual)
         self.calls += len(self.few) * len(chosen)
-        left = Look(self.few.features, self.few.residual - w * delta, self.few.importance)
+        left = Look(self.few.features, self.few.residual - self.w(len(chosen)) * delta, self.few.importance)
         between = self.space.clamp(self.grid + (self.grid[-1] - self.grid[0]) / self.steps / 2)
         best = self.explained(left, between).topk(min(RESCANNED, len(between))).indices
-        self.add(pool, between[best])
+        self.add(pool, self.refined(left, between[best][:, None], self.w(len(chosen) + 1)))
 
     def members(self, pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
         """The candidates that occur in any subset of a path, and their evidence."""
@@ -143,10 +142,17 @@ class Pursuer:
             return
         assert pool.candidates is not None
         start = pool.candidates[list(found.subset)]
-        steps = self.settings.refine_steps
-        result = refine(self.denoiser, self.few, start, self.composition, steps=steps)
-        self.calls += len(self.few) * result.calls
-        self.add(pool, result.concepts)
+        self.add(pool, self.refined(self.few, start[None], self.w(len(start))))
+
+    def w(self, k: int) -> float:
+        """Weight of a contribution among K."""
+        return float(weight(self.composition, torch.tensor(k)))
+
+    def refined(self, seen: Look, hypotheses: Tensor, w: float) -> Tensor:
+        """All concepts of hypotheses ``[B,K,D]``, moved to where they explain best ``[B*K,D]``."""
+        result = refine(self.denoiser, seen, hypotheses, w, steps=self.settings.refine_steps)
+        self.calls += len(seen) * result.calls
+        return result.concepts.flatten(0, 1)
 
     def settle(self, evidence: Evidence, candidates: Tensor) -> Evidence:
         """Draws more noise until K is decided, or the draws are spent."""

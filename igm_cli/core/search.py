@@ -13,6 +13,8 @@ from igm_cli.core.evidence import Quadratic
 from igm_cli.errors import InputError
 
 EXHAUSTIVE_LIMIT = 1_000_000
+PAIRS_AT_ONCE = 2**21
+"""Exchanges of two that are tried in one step: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -149,32 +151,30 @@ def _swap_pair(form: Quadratic, subset: list[int]) -> list[int] | None:
     """The best exchange of two members for two other candidates, or None if none helps."""
     if len(subset) < 2 or len(form.linear) - len(subset) < 2:
         return None
-    w = form.w(len(subset))
-    gram = form.gram
+    w, gram, diagonal = form.w(len(subset)), form.gram, form.gram.diagonal()
+    members = torch.tensor(subset, device=gram.device)
     free = torch.ones(len(form.linear), dtype=torch.bool, device=gram.device)
-    free[subset] = False
+    free[members] = False
     others = free.nonzero()[:, 0]
-    both = 2 * w * w * gram[others][:, others]  # [M',M'] joint part of adding two
+    pull = gram[:, members].sum(1)  # sum_S A_js
+    out = 2 * w * form.linear + w * w * (diagonal - 2 * pull)  # leaving out j
+    into = (-2 * w * form.linear + w * w * (diagonal + 2 * pull))[others]  # taking in j
+    both = 2 * w * w * gram[others][:, others]  # what two taken in share
     both.fill_diagonal_(math.inf)
-    error = float(form.error(torch.tensor(subset, device=gram.device)))
-    best, exchanged = error - _tolerance(form), None
-    for out in itertools.combinations(range(len(subset)), 2):
-        kept = [member for place, member in enumerate(subset) if place not in out]
-        base = _error_at(form, kept, w)
-        pull = gram[others][:, kept].sum(1)
-        into = -2 * w * form.linear[others] + w * w * (gram.diagonal()[others] + 2 * pull)
-        errors = base + into[:, None] + into[None, :] + both
-        least = int(errors.argmin())
-        i, j = divmod(least, len(others))
-        if float(errors[i, j]) < best:
-            best, exchanged = float(errors[i, j]), [*kept, int(others[i]), int(others[j])]
+    best, exchanged = -_tolerance(form), None
+    for pairs in torch.combinations(members).split(max(1, PAIRS_AT_ONCE // len(others) ** 2)):
+        left, right = pairs.unbind(1)
+        leave = out[left] + out[right] + 2 * w * w * gram[left, right]  # [pairs]
+        enter = into - 2 * w * w * (gram[left][:, others] + gram[right][:, others])  # [pairs,M']
+        change = leave[:, None, None] + enter[:, :, None] + enter[:, None, :] + both
+        least = int(change.argmin())
+        pair, rest = divmod(least, len(others) ** 2)
+        i, j = divmod(rest, len(others))
+        if float(change[pair, i, j]) < best:
+            best = float(change[pair, i, j])
+            kept = [member for member in subset if member not in pairs[pair].tolist()]
+            exchanged = [*kept, int(others[i]), int(others[j])]
     return exchanged
-
-
-def _error_at(form: Quadratic, subset: list[int], w: float) -> float:
-    """Error of a subset under a given weight of its contributions."""
-    inner = form.gram[subset][:, subset].sum()
-    return float(form.constant - 2 * w * form.linear[subset].sum() + w * w * inner)
 
 
 def _tolerance(form: Quadratic) -> float:
