@@ -46,7 +46,7 @@ def test_links_and_paths_exist() -> None:
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_parse(line: str) -> None:
-    """Names, types and choices of every option are right; nothing is run."""
+    """Names, types and choices of every option are right, and each word arrives; nothing is run."""
     import typer.main
 
     from igm_cli.app import app
@@ -54,7 +54,13 @@ def test_commands_parse(line: str) -> None:
     group = typer.main.get_command(app)
     name, *arguments = igm_arguments(line)
     command = group.commands[name]  # type: ignore[attr-defined]
-    command.make_context(name, arguments)
+    context = command.make_context(name, arguments)
+    arrived = set()
+    for parameter in command.params:
+        if context.get_parameter_source(parameter.name).name == "COMMANDLINE":
+            value = context.params[parameter.name]
+            arrived |= {*parameter.opts, *map(str, value if isinstance(value, list) else [value])}
+    assert set(arguments) <= arrived
 
 
 def test_without_packaging(igm: Igm, tmp_path: Path) -> None:

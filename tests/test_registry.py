@@ -41,15 +41,6 @@ def test_listing_imports_nothing(site: Path) -> None:
     assert "listed_only" not in sys.modules
 
 
-def test_unknown_names_suggest_near_ones() -> None:
-    with pytest.raises(PluginError, match="did you mean clevr"):
-        registry.load("datasets", "clevrr")
-    with pytest.raises(PluginError, match="known are"):
-        registry.load("datasets", "something-else-entirely")
-    with pytest.raises(PluginError, match="known are none"):
-        registry.load("benchmarks", "anything")
-
-
 def test_a_broken_plugin_names_its_package(site: Path) -> None:
     (site / "falls_over.py").write_text("import sys\nprint('noise')\nsys.exit(3)\n")
     install(site, "falls-over", "igm_cli.concepts", {"fall": "falls_over:P"})
@@ -69,19 +60,34 @@ def test_two_of_one_name(site: Path) -> None:
     assert listing.packages == ("first-pack", "second-pack")
 
 
-def test_targets_by_module(site: Path) -> None:
+@pytest.fixture
+def bench_module(site: Path) -> None:
     (site / "bench_module.py").write_text(
         "class Suite:\n    name = 'suite'\ninstance = Suite()\nclass Holder:\n    Inner = Suite\n"
     )
-    assert registry.load("benchmarks", "bench_module:Suite").name == "suite"
-    assert registry.load("benchmarks", "bench_module:instance").name == "suite"
-    assert registry.load("benchmarks", "bench_module:Holder.Inner").name == "suite"
-    with pytest.raises(PluginError, match="ModuleNotFoundError"):
-        registry.load("benchmarks", "no_such_module:Suite")
-    with pytest.raises(PluginError, match="AttributeError"):
-        registry.load("benchmarks", "bench_module:Nothing")
-    with pytest.raises(PluginError, match="it has no"):
-        registry.load("datasets", "bench_module:Suite")
+
+
+@pytest.mark.usefixtures("bench_module")
+@pytest.mark.parametrize("attribute", ["Suite", "instance", "Holder.Inner"])
+def test_targets_by_module(attribute: str) -> None:
+    assert registry.load("benchmarks", f"bench_module:{attribute}").name == "suite"
+
+
+@pytest.mark.usefixtures("bench_module")
+@pytest.mark.parametrize(
+    ("kind", "target", "says"),
+    [
+        ("datasets", "clevrr", "did you mean clevr"),
+        ("datasets", "something-else-entirely", "known are"),
+        ("benchmarks", "anything", "known are none"),
+        ("benchmarks", "no_such_module:Suite", "ModuleNotFoundError"),
+        ("benchmarks", "bench_module:Nothing", "AttributeError"),
+        ("datasets", "bench_module:Suite", "it has no"),
+    ],
+)
+def test_what_cannot_be_loaded_is_explained(kind: registry.Kind, target: str, says: str) -> None:
+    with pytest.raises(PluginError, match=says):
+        registry.load(kind, target)
 
 
 def test_what_a_plugin_prints_stays_off_stdout(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from igm_cli.core.checkpoint import ModelSpec, load_checkpoint, read_spec, save_checkpoint
+from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.schedule import ScheduleConfig
-from igm_cli.core.training import TrainConfig, TrainObserver, learning_rate_factor, plan_step, train
+from igm_cli.core.train_config import TrainConfig
+from igm_cli.core.train_plan import learning_rate_factor, plan_step
+from igm_cli.core.training import Trainer, TrainObserver, train
 from igm_cli.errors import InputError, MissingError
 
 SPEC = ModelSpec(
@@ -111,6 +113,62 @@ def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path):
     assert (tmp_path / "state.pt").read_bytes() == before
     run(tmp_path, replace(CONFIG, steps=8))  # going on for longer is the same run
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 8
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A checkpoint whose weights are those of no fresh model."""
+    folder = tmp_path / "pretrained"
+    save_checkpoint(folder, SPEC, {name: value + 0.1 for name, value in SPEC.build().state_dict().items()})
+    return folder
+
+
+def test_a_run_starts_from_the_weights_of_another_model(tmp_path, pretrained):
+    trainer = Trainer(SPEC, Spots(), CONFIG, tmp_path / "run", device_is_cpu=True, init=pretrained)
+    given = load_checkpoint(pretrained).denoiser.state_dict()
+    assert trainer.step == 0 and given
+    for start in (trainer.bare_model.state_dict(), trainer.average.module.state_dict()):
+        assert start.keys() == given.keys()
+        assert all(torch.equal(start[name], given[name]) for name in given)
+    assert all(parameter.requires_grad for parameter in trainer.bare_model.parameters())
+
+
+def test_what_a_run_started_from_stays(tmp_path, pretrained):
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, init=pretrained, observer=Stop(3))
+    before = (folder / "state.pt").read_bytes()
+    assert json.loads((folder / "run.json").read_text())["init"] == fingerprint(pretrained)
+    other = tmp_path / "other"
+    save_checkpoint(other, SPEC, SPEC.build().state_dict())
+    for init in (other, None):
+        with pytest.raises(InputError, match=f"init = '{fingerprint(pretrained)}', not "):
+            run(folder, init=init)
+    assert (folder / "state.pt").read_bytes() == before
+    pretrained = pretrained.rename(tmp_path / "moved")
+    run(folder, init=pretrained)  # resumed from its own state, not from the given weights again
+    run(tmp_path / "whole", init=pretrained)
+    whole, resumed = weights(tmp_path / "whole"), weights(folder)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_run_of_before_there_was_init_goes_on(tmp_path):
+    run(tmp_path)
+    description = json.loads((tmp_path / "run.json").read_text())
+    del description["init"]
+    (tmp_path / "run.json").write_text(json.dumps(description))
+    run(tmp_path, replace(CONFIG, steps=8))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 8
+
+
+def test_weights_that_cannot_be_started_from(tmp_path, pretrained):
+    deeper = replace(SPEC, options={**SPEC.options, "blocks": 2})
+    wider = replace(SPEC, options={**SPEC.options, "channels": [32, 32, 32]})
+    for spec in (deeper, wider):
+        with pytest.raises(InputError, match="pretrained cannot be used"):
+            run(tmp_path / "run", spec=spec, init=pretrained)
+    with pytest.raises(MissingError, match=r"no model\.safetensors"):
+        run(tmp_path / "run", init=tmp_path)
 
 
 def test_validation_sees_the_averaged_weights_and_is_logged(tmp_path):

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from igm_cli.commands import options as o
 from igm_cli.output import Output, process_rank
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SCHEMA = "igm.estimate-k/1"
+
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", help="Draw error over K: a file for one image, a folder for several."),
+]
 
 
 def estimate_k(
@@ -26,60 +34,35 @@ def estimate_k(
     fit: o.Fit = "crop",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", help="Draw error over K: a file for one image, a folder for several."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),
-    ] = None,
+    plot: Plot = None,
+    output: o.Results = None,
 ) -> None:
     """Estimate how many concepts an image holds, with the error of every K.
 
     JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items.
     The K chosen is that of the least error + k_penalty * K.
     """
-    from igm_cli.commands.results import ResultFile, picture_targets, run_all
+    from igm_cli.commands.batch import Batch, exit_if_failed, find_images
+    from igm_cli.commands.results import open_results
     from igm_cli.commands.session import check_k_range, open_session
-    from igm_cli.imaging import expand_inputs, read_image
 
     sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
     check_k_range(None, k_min, k_max)
-    images = expand_inputs(paths)
-    if len(images) == 1:
-        read_image(images[0])  # a mistake is told before the model is loaded
-    pictures = picture_targets(images, o.expanded(plot), "--plot")
-    session = open_session(
-        model=model,
-        concepts=concepts,
-        device=device,
-        fit=fit,
-        k=None,
-        overrides={"k_min": k_min, "k_max": k_max, "draws": draws, "seed": seed},
-    )
-    target = o.expanded(output)
-    store = ResultFile(target, SCHEMA, session.run) if target else None
+    images, pictures = find_images(paths, o.expanded(plot), "--plot")
+    given = {"k_min": k_min, "k_max": k_max, "draws": draws, "seed": seed}
+    session = open_session(model=model, concepts=concepts, device=device, fit=fit, k=None, overrides=given)
 
     def work(path: Path) -> dict[str, Any]:
-        record = session.record(SCHEMA, session.invert(path))
-        if str(path) in pictures:
-            draw_curve(record, pictures[str(path)])
-        return record
+        return session.record(SCHEMA, session.invert(path))
 
-    def finished(record: Mapping[str, Any]) -> None:
-        picture = pictures.get(record["image"])
-        if picture and not picture.exists():  # kept from an earlier call that drew nothing
-            draw_curve(record, picture)
-        sink.result(record)
+    def show(record: Mapping[str, Any]) -> None:
         title = f"{record['image']}: K = {record['k']}, {record['seconds']:.2f} s"
         sink.table(title, *curve_table(record))
 
-    on_cpu = session.device.type == "cpu"
-    failed = run_all(images, work, finished=finished, store=store, sink=sink, on_cpu=on_cpu)
-    if failed:
-        sink.note(f"igm: {failed} of {len(images)} images could not be used; the others are done")
-        raise typer.Exit(3)
+    store = open_results(output, SCHEMA, session.run)
+    batch = Batch(images, pictures, store, work, draw_curve, show, sink)
+    failed = batch.run(on_cpu=session.device.type == "cpu")
+    exit_if_failed(failed, len(images), sink)
 
 
 def curve_table(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -102,15 +85,13 @@ def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.6f}"
 
 
-def draw_curve(record: Mapping[str, Any], path: Path) -> None:
+def draw_curve(record: Mapping[str, Any]) -> Image:
     """Error over K with its error bars, as a picture."""
     import io
 
+    import PIL.Image
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
-
-    from igm_cli.commands.results import save_picture
 
     curve = record["k_curve"]
     ks = [p["k"] for p in curve]
@@ -125,7 +106,8 @@ def draw_curve(record: Mapping[str, Any], path: Path) -> None:
             axes.plot([k], [error], "o", markersize=11, fillstyle="none", color="#c0392b")
     if record["k_penalty"]:
         text = f"circled: least error + {record['k_penalty']:.1e} · K"
-        axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color="#666666")
+        style: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": "#666666"}
+        axes.text(0.98, 0.96, text, transform=axes.transAxes, **style)
     axes.set_xticks(ks)
     axes.set_xlabel("number of concepts K")
     axes.set_ylabel("denoising error under the best K concepts")
@@ -133,4 +115,4 @@ def draw_curve(record: Mapping[str, Any], path: Path) -> None:
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    save_picture(Image.open(buffer).convert("RGB"), path)
+    return PIL.Image.open(buffer).convert("RGB")

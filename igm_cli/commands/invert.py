@@ -4,105 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from igm_cli.commands import options as o
 from igm_cli.output import Output, process_rank
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SCHEMA = "igm.invert/1"
 _DETAILED = 4  # up to so many images get a table each
+
+K = Annotated[int | None, typer.Option("--k", min=1, help="Number of concepts.  Default: it is estimated.")]
+Method = Annotated[
+    Literal["evidence", "sgd"] | None,
+    typer.Option("--method", help="evidence, or the paper's sgd.  Default: the model's, or evidence."),
+]
+Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd.")]
+Overlay = Annotated[
+    Path | None,
+    typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
+]
 
 
 def invert(
     paths: o.Inputs,
     concepts: o.Concepts = None,
     model: o.Model = None,
-    k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Number of concepts.  Default: it is estimated.")
-    ] = None,
+    k: K = None,
     k_max: o.KMax = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
-    method: Annotated[
-        Literal["evidence", "sgd"] | None,
-        typer.Option("--method", help="evidence, or the paper's sgd.  Default: the model's, or evidence."),
-    ] = None,
-    restarts: Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd.")] = None,
+    method: Method = None,
+    restarts: Restarts = None,
+    steps: Steps = None,
     fit: o.Fit = "crop",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    overlay: Annotated[
-        Path | None,
-        typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),
-    ] = None,
+    overlay: Overlay = None,
+    output: o.Results = None,
 ) -> None:
     """Find the concepts of images, such as where the objects are.
 
     JSON lines follow the schema igm.invert/1.  On several processes or machines:
     accelerate launch -m igm_cli invert FOLDER ...
     """
-    from igm_cli.commands.results import ResultFile, picture_targets, run_all, save_picture
+    from igm_cli.commands.batch import Batch, exit_if_failed, find_images
+    from igm_cli.commands.results import open_results
     from igm_cli.commands.session import check_k_range, open_session
-    from igm_cli.imaging import expand_inputs, read_image
+    from igm_cli.imaging import read_image
 
     sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
     check_k_range(k, None, k_max)
-    images = expand_inputs(paths)
-    if len(images) == 1:
-        read_image(images[0])  # a mistake is told before the model is loaded
-    pictures = picture_targets(images, o.expanded(overlay), "--overlay")
-    session = open_session(
-        model=model,
-        concepts=concepts,
-        device=device,
-        fit=fit,
-        k=k,
-        overrides={
-            "k_max": k_max,
-            "draws": draws,
-            "seed": seed,
-            "method": method,
-            "restarts": restarts,
-            "steps": steps,
-        },
-    )
-    target = o.expanded(output)
-    store = ResultFile(target, SCHEMA, session.run) if target else None
+    images, pictures = find_images(paths, o.expanded(overlay), "--overlay")
+    sgd = {"restarts": restarts, "steps": steps}
+    given = {"k_max": k_max, "draws": draws, "seed": seed, "method": method, **sgd}
+    session = open_session(model=model, concepts=concepts, device=device, fit=fit, k=k, overrides=given)
+    report = _Report(sink, detailed=len(images) <= _DETAILED)
 
     def work(path: Path) -> dict[str, Any]:
         understood = session.invert(path)
-        items = session.items(understood)
-        if str(path) in pictures:
-            save_picture(session.parser.draw(understood.image, items), pictures[str(path)])
-        return {**session.record(SCHEMA, understood), "items": items}
+        return {**session.record(SCHEMA, understood), "items": session.items(understood)}
 
-    shown: list[Mapping[str, Any]] = []
+    def draw(record: Mapping[str, Any]) -> Image:
+        return session.parser.draw(read_image(Path(record["image"])), record["items"])
 
-    def finished(record: Mapping[str, Any]) -> None:
-        picture = pictures.get(record["image"])
-        if picture and not picture.exists():  # kept from an earlier call that drew nothing
-            save_picture(session.parser.draw(read_image(Path(record["image"])), record["items"]), picture)
-        sink.result(record)
-        if len(images) <= _DETAILED:
-            sink.table(_title(record), _columns(record["items"]), _rows(record["items"]))
+    store = open_results(output, SCHEMA, session.run)
+    batch = Batch(images, pictures, store, work, draw, report.add, sink)
+    failed = batch.run(on_cpu=session.device.type == "cpu")
+    report.end()
+    exit_if_failed(failed, len(images), sink)
+
+
+class _Report:
+    """For people: a table an image, or one table of many images."""
+
+    def __init__(self, sink: Output, *, detailed: bool) -> None:
+        self.sink, self.detailed = sink, detailed
+        self.rows: list[list[str]] = []
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        if self.detailed:
+            self.sink.table(_title(record), _columns(record["items"]), _rows(record["items"]))
         else:
-            shown.append(record)
+            self.rows.append([record["image"], str(record["k"]), _brief(record["items"])])
 
-    on_cpu = session.device.type == "cpu"
-    failed = run_all(images, work, finished=finished, store=store, sink=sink, on_cpu=on_cpu)
-    if shown:
-        rows = [[r["image"], str(r["k"]), _brief(r["items"])] for r in shown]
-        sink.table("", ["image", "K", "found"], rows)
-    if failed:
-        sink.note(f"igm: {failed} of {len(images)} images could not be used; the others are done")
-        raise typer.Exit(3)
+    def end(self) -> None:
+        if self.rows:
+            self.sink.table("", ["image", "K", "found"], self.rows)
 
 
 def _title(record: Mapping[str, Any]) -> str:

@@ -14,7 +14,10 @@ MAX_SEED = 2**32 - 1
 Seed = Annotated[
     int | None,
     typer.Option(
-        "--seed", min=0, max=MAX_SEED, help="Same seed, same device: same result.  Default: the model's, or 0."
+        "--seed",
+        min=0,
+        max=MAX_SEED,
+        help="Same seed, same device: same result.  Default: the model's, or 0.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
@@ -44,6 +47,10 @@ KMin = Annotated[
     int | None, typer.Option("--k-min", min=0, help="Fewest concepts considered when K is estimated.")
 ]
 Draws = Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws to begin with.")]
+Results = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),
+]
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

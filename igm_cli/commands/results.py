@@ -1,18 +1,17 @@
-"""Results of a run over many images: kept line by line, continued, shared between processes."""
+"""What is left of a run over images: results kept line by line, and pictures."""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.imaging import SUFFIXES
-from igm_cli.output import Output, json_line, process_rank
+from igm_cli.output import json_line, process_rank
 
 
 class ResultFile:
@@ -104,96 +103,17 @@ class ResultFile:
         return dict(line)
 
 
+def open_results(path: Path | None, schema: str, run: str) -> ResultFile | None:
+    """The file of ``--output``; None if results are not kept."""
+    return ResultFile(path.expanduser(), schema, run) if path else None
+
+
 def _share(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.name}.rank{rank}")
 
 
 def _shares(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.rank*"))
-
-
-def run_all(
-    paths: Sequence[Path],
-    work: Callable[[Path], dict[str, Any]],
-    *,
-    finished: Callable[[Mapping[str, Any]], None],
-    store: ResultFile | None,
-    sink: Output,
-    on_cpu: bool,
-) -> int:
-    """Works through images; one that cannot be used is reported and the others go on.
-
-    Under torch.distributed every process takes its share and the main one shows all results, in the
-    order of the images.
-
-    Args:
-        paths: Images.
-        work: Image to record.
-        finished: Shows a record; called in the order of the images.
-        store: Where records are kept, and which are there already.
-        sink: For progress and messages.
-        on_cpu: Whether processes talk through the CPU.
-
-    Returns:
-        How many images failed, over all processes.
-    """
-    rank, world = process_rank()
-    if world > 1:
-        _meet(on_cpu)
-    records: dict[str, dict[str, Any]] = {}
-    joined: dict[str, dict[str, Any]] = {}
-    failed = 0
-    todo = paths[rank::world]
-    with sink.progress() as progress:
-        for number, path in enumerate(todo):
-            progress("images", number, len(todo))
-            try:
-                record = store.done.get(str(path)) if store else None
-                if record is None:
-                    record = work(path)
-                    if store:
-                        store.add(record)
-            except InputError as error:
-                if len(paths) == 1:
-                    raise
-                failed += 1
-                sink.error(str(error))
-                continue
-            records[str(path)] = record
-            if world == 1:
-                finished(record)
-        progress("images", len(todo), len(todo))
-    if world > 1:
-        gathered = _gather((records, failed))
-        failed = sum(count for _, count in gathered)
-        joined = {image: record for part, _ in gathered for image, record in part.items()}
-    if rank == 0 and store:  # one process too: several may have begun what it has ended
-        store.merge([str(path) for path in paths])
-    if world > 1 and rank == 0:
-        for path in paths:
-            if str(path) in joined:
-                finished(joined[str(path)])
-    return failed
-
-
-def _meet(on_cpu: bool) -> None:
-    """Joins the processes before the work, with time enough for a slow one to end."""
-    from accelerate import PartialState
-
-    PartialState(cpu=on_cpu, timeout=timedelta(days=7))
-
-
-def _gather(value: Any) -> list[Any]:
-    """The value of every process, on every process."""
-    import torch.distributed as dist
-    from accelerate import PartialState
-
-    state = PartialState()
-    values: list[Any] = [None] * state.num_processes
-    dist.all_gather_object(values, value)
-    state.wait_for_everyone()
-    state.destroy_process_group()
-    return values
 
 
 def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:

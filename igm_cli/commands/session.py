@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from igm_cli.core.checkpoint import Checkpoint
+    from igm_cli.core.checkpoint import Checkpoint, ModelSpec
     from igm_cli.core.inversion import Inversion, InversionSettings
     from igm_cli.plugins.base import ConceptParser, Frame
 
@@ -98,7 +98,10 @@ class Session:
             "k_source": found.k_source,
             "denoising_error": float(found.denoising_error),
             "k_penalty": self.settings.cost,
-            "k_curve": [{"k": p.k, "error": float(p.error), "stderr": float(p.stderr)} for p in found.k_curve],
+            "k_curve": [
+                {"k": point.k, "error": float(point.error), "stderr": float(point.stderr)}
+                for point in found.k_curve
+            ],
             "network_calls": found.network_calls,
             "seconds": round(found.seconds, 4),
             "device": str(self.device),
@@ -134,26 +137,11 @@ def open_session(
     folder = resolve_model(model, parser.name if parser else None)
 
     from igm_cli.core.checkpoint import load_checkpoint, read_spec
-    from igm_cli.core.concepts import space_to_dict
     from igm_cli.core.device import keep_freed_memory, resolve_device
-    from igm_cli.core.inversion import InversionSettings
 
     spec = read_spec(folder)
-    if parser and parser.name != spec.concepts:
-        raise InputError(
-            f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {parser.name!r}; "
-            f"use --concepts {spec.concepts} or another --model"
-        )
-    parser = parser or registry.concept_parser(spec.concepts)
-    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
-        raise InputError(
-            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
-            "train it again, or install the version of the plugin it was trained with"
-        )
-    settings = InversionSettings.from_dict(spec.inference, **overrides)
-    for name in ("restarts", "steps"):
-        if settings.method != "sgd" and overrides.get(name) is not None:
-            raise UsageError(f"--{name} belongs to --method sgd; add that or leave it out")
+    parser = _parser_of(spec, folder, parser)
+    settings = _settings_of(spec, overrides)
     target = process_device(resolve_device(device))
     if target.type == "cpu":
         keep_freed_memory()
@@ -167,6 +155,36 @@ def open_session(
     }
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return Session(checkpoint, parser, settings, k, fit, target, run)
+
+
+def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
+    """The parser of a model's concepts, which must be the one asked for, and of the space trained on."""
+    from igm_cli.core.concepts import space_to_dict
+    from igm_cli.plugins import registry
+
+    if asked and asked.name != spec.concepts:
+        raise InputError(
+            f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {asked.name!r}; "
+            f"use --concepts {spec.concepts} or another --model"
+        )
+    parser = asked or registry.concept_parser(spec.concepts)
+    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
+        raise InputError(
+            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
+            "train it again, or install the version of the plugin it was trained with"
+        )
+    return parser
+
+
+def _settings_of(spec: ModelSpec, overrides: Mapping[str, Any]) -> InversionSettings:
+    """The model's own settings under those of the command line."""
+    from igm_cli.core.inversion import InversionSettings
+
+    settings = InversionSettings.from_dict(spec.inference, **overrides)
+    for name in ("restarts", "steps"):
+        if settings.method != "sgd" and overrides.get(name) is not None:
+            raise UsageError(f"--{name} belongs to --method sgd; add that or leave it out")
+    return settings
 
 
 def process_device(device: torch.device) -> torch.device:

@@ -2,19 +2,15 @@
 
     argmin_theta  E_{x0, c, t, eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²
 
-Everything random in a step follows from (seed, step) alone: indices, flips, timesteps and noise of
-the whole batch are drawn on every process, and each takes its rows.  So a resumed run, and a run on
-several processes, sees exactly what one uninterrupted process sees.
+Every process plans and draws the whole batch and takes its rows of it; see
+:mod:`igm_cli.core.train_plan`.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,90 +19,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
+from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint
 from igm_cli.core.composition import Composition, compose
-from igm_cli.core.files import write_atomically, write_json
+from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule
+from igm_cli.core.train_config import TrainConfig
+from igm_cli.core.train_plan import StepPlan, learning_rate_factor, plan_step
 from igm_cli.errors import InputError
-
-STATE = "state.pt"
-RUN = "run.json"
-METRICS = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        steps: Optimizer steps in all; a finished run goes on when this is raised.
-        batch_size: Images a step, over all processes and accumulation.
-        learning_rate: Peak, of AdamW.
-        weight_decay: Of AdamW.
-        warmup: Steps of linear warm-up.
-        decay: Fraction of the steps, at the end, over which the rate falls linearly to zero.
-        clip: Largest gradient norm.
-        ema: Decay of the exponential moving average of the weights, which is what is saved.
-        precision: ``no``, ``bf16`` or ``fp16``.
-        accumulation: Micro-batches a step on each process.
-        mirror: Whether images are flipped left to right at random.
-        timestep_power: t = T u^power with u uniform; above 1 favours low noise.
-        seed: Of everything random.
-        log_every: Steps between lines of metrics.jsonl.
-        checkpoint_every: Steps between resumable states.
-        picture_every: Steps between pictures and validation; 0 for never.
-        half: Whether exported weights are float16 (half the size on disk).
-    """
-
-    steps: int = 1000
-    batch_size: int = 48
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.01
-    warmup: int = 200
-    decay: float = 0.45
-    clip: float = 1.0
-    ema: float = 0.9985
-    precision: str = "no"
-    accumulation: int = 1
-    mirror: bool = True
-    timestep_power: float = 1.0
-    seed: int = 0
-    log_every: int = 50
-    checkpoint_every: int = 500
-    picture_every: int = 0
-    half: bool = True
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
-            raise InputError("steps, batch_size and accumulation must be at least 1")
-        if not (self.log_every >= 1 and self.checkpoint_every >= 1 and self.picture_every >= 0):
-            raise InputError("log_every and checkpoint_every must be at least 1, picture_every 0 or more")
-        if not (self.learning_rate > 0 and 0 <= self.ema < 1 and 0 <= self.decay <= 1 and self.clip > 0):
-            raise InputError("learning_rate and clip must be positive, ema and decay between 0 and 1")
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise InputError(f"unknown precision {self.precision!r}; choose no, bf16 or fp16")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            InputError: If a name is unknown.
-        """
-        names = [field.name for field in fields(cls)]
-        unknown = sorted(set(data) - set(names))
-        if unknown:
-            raise InputError(f"unknown training option {unknown[0]!r}; known are {', '.join(names)}")
-        for name, value in data.items():
-            kind = type(getattr(cls, name))
-            fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-            if not fits or (isinstance(value, bool) and kind is not bool):
-                raise InputError(f"training option {name} must be of type {kind.__name__}, not {value!r}")
-        return cls(**data)
 
 
 class Samples(Protocol):
@@ -163,60 +82,13 @@ def composed_loss(
     return (weight * error).mean()
 
 
-@dataclass(frozen=True)
-class StepPlan:
-    """Everything random of one step, for the whole batch."""
-
-    indices: list[int]
-    flips: list[bool]
-    u: Tensor
-    seed: int
-
-    def rows(self, start: int, stop: int) -> StepPlan:
-        """The part of the batch that one process or micro-batch takes."""
-        return StepPlan(self.indices[start:stop], self.flips[start:stop], self.u[start:stop], self.seed)
-
-
-def plan_step(step: int, samples: int, config: TrainConfig) -> StepPlan:
-    """What step number ``step`` draws: shuffled epochs, flips, stratified timesteps."""
-    size = config.batch_size
-    first = step * size
-    indices: list[int] = []
-    for position in range(first, first + size):
-        epoch, place = divmod(position, samples)
-        indices.append(_permuted(place, samples, config.seed, epoch))
-    generator = torch.Generator().manual_seed(_mix(config.seed, step))
-    flips = (torch.rand(size, generator=generator) < 0.5) & config.mirror
-    strata = torch.randperm(size, generator=generator)
-    u = (strata + torch.rand(size, generator=generator)) / size
-    return StepPlan(indices, flips.tolist(), u, _mix(config.seed, step) + 1)
-
-
-_permutations: dict[tuple[int, int, int], Tensor] = {}
-
-
-def _permuted(place: int, samples: int, seed: int, epoch: int) -> int:
-    key = (samples, seed, epoch)
-    if key not in _permutations:
-        if len(_permutations) > 1:  # a step touches two epochs at most
-            _permutations.pop(next(iter(_permutations)))
-        generator = torch.Generator().manual_seed(_mix(seed, -1 - epoch))
-        _permutations[key] = torch.randperm(samples, generator=generator)
-    return int(_permutations[key][place])
-
-
-def _mix(seed: int, number: int) -> int:
-    """A well spread 62-bit seed of (seed, number) (splitmix64 finalizer)."""
-    z = (seed * 0x9E3779B97F4A7C15 + (number % 2**32) * 0xBF58476D1CE4E5B9 + 1) % 2**64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
-    return (z ^ (z >> 31)) >> 2
-
-
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then constant, then linear decay to zero over the last part."""
-    left = (config.steps - step) / max(1.0, config.decay * config.steps)
-    return min(1.0, (step + 1) / max(1, config.warmup), left)
+def _check_shares(config: TrainConfig, processes: int) -> None:
+    """Every process must get as many images as the others, in equal micro-batches."""
+    if config.batch_size % (processes * config.accumulation):
+        raise InputError(
+            f"batch_size {config.batch_size} must be divisible by "
+            f"{processes} processes times {config.accumulation} accumulation steps"
+        )
 
 
 def _averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -240,6 +112,11 @@ class Trainer:
         data: Description of the data, compared when a run is resumed.
         observer: Called back on the main process.
         device_is_cpu: Keeps accelerate off an accelerator that is there.
+        init: Checkpoint folder whose weights the training starts from; None starts afresh.
+
+    Raises:
+        MissingError: If ``init`` is no checkpoint.
+        InputError: If its weights do not fit.
     """
 
     def __init__(
@@ -252,6 +129,7 @@ class Trainer:
         data: Mapping[str, Any] | None = None,
         observer: TrainObserver | None = None,
         device_is_cpu: bool = False,
+        init: Path | None = None,
     ) -> None:
         self.spec, self.samples, self.config, self.folder = spec, samples, config, folder
         self.observer = observer or TrainObserver()
@@ -261,15 +139,12 @@ class Trainer:
             log_with="tensorboard",
             project_dir=str(folder),
         )
-        world = self.accelerator.num_processes
-        if config.batch_size % (world * config.accumulation):
-            raise InputError(
-                f"batch_size {config.batch_size} must be divisible by "
-                f"{world} processes times {config.accumulation} accumulation steps"
-            )
-        self.description = {"model": _spec_identity(spec), "train": config.to_dict(), "data": dict(data or {})}
+        _check_shares(config, self.accelerator.num_processes)
+        self.record = RunRecord(folder, describe_run(spec, config, data or {}, init))
         torch.manual_seed(config.seed)
         model = spec.build()
+        if init:
+            load_weights(model, init)
         self.schedule: Schedule = model.schedule  # type: ignore[assignment]
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -358,9 +233,7 @@ class Trainer:
     def _log(self, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        line = {"step": self.step, **values}
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.record.add_metrics({"step": self.step, **values})
         self.accelerator.log(dict(values), step=self.step)
         self.observer.on_step(self.step, values)
 
@@ -388,24 +261,15 @@ class Trainer:
         dtype = torch.float16 if self.config.half else torch.float32
         save_checkpoint(self.folder, self.spec, self.average.module.state_dict(), dtype)
         # The state last: a run that says it is finished has its weights.
-        write_atomically(self.folder / STATE, lambda path: torch.save(state, path))
+        self.record.save_state(state)
 
     def _open_folder(self) -> None:
         """Starts a run, or loads the one that is there if it is the same."""
-        if (self.folder / RUN).is_file():
-            _refuse_other_run(self.folder, self.description)
-        state_file = self.folder / STATE
-        if state_file.is_file():
-            try:
-                self._load(torch.load(state_file, map_location=self.accelerator.device, weights_only=True))
-            except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-                raise InputError(
-                    f"{state_file} is damaged; delete it to start again, or use another --output"
-                ) from error
+        self.record.refuse_other_run()
+        self.record.load_state(self.accelerator.device, self._load)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            _forget_after(self.folder / METRICS, self.step)
-            write_json(self.folder / RUN, self.description)
+            self.record.begin(self.step)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.step, self.spent = state["step"], state["spent"]
@@ -414,61 +278,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-
-
-def _spec_identity(spec: ModelSpec) -> dict[str, Any]:
-    """The part of a specification that a resumed run must share."""
-    return {
-        "architecture": spec.architecture,
-        "options": dict(spec.options),
-        "space": dict(spec.space),
-        "schedule": dict(spec.schedule),
-        "composition": spec.composition,
-        "image_size": list(spec.image_size),
-        "concepts": spec.concepts,
-    }
-
-
-# What may change between two calls of one run: how long it goes on and how often it reports.
-_FREE = {"train.steps", "train.log_every", "train.checkpoint_every", "train.picture_every", "train.half"}
-
-
-def _refuse_other_run(folder: Path, description: Mapping[str, Any]) -> None:
-    try:
-        old = _flat(json.loads((folder / RUN).read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise InputError(f"{folder / RUN} is damaged; use another --output") from error
-    new = _flat(json.loads(json.dumps(description)))
-    differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in _FREE]
-    if differing:
-        key = differing[0]
-        raise InputError(
-            f"{folder} holds a run with {key} = {old.get(key)!r}, not {new.get(key)!r}; "
-            "use another --output or the same options"
-        )
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(data, dict):
-        flat: dict[str, Any] = {}
-        for key, value in data.items():
-            flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    return {prefix: data}
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drops metric lines later than the state that is resumed, and a half-written last line."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 
 
 def train(
@@ -480,10 +289,14 @@ def train(
     data: Mapping[str, Any] | None = None,
     observer: TrainObserver | None = None,
     device_is_cpu: bool = False,
+    init: Path | None = None,
 ) -> None:
     """Trains a model and leaves its checkpoint in ``folder``; the same call again resumes.
 
     Raises:
-        InputError: If the folder holds a run of another configuration.
+        MissingError: If ``init`` is no checkpoint.
+        InputError: If the folder holds a run of another configuration, or ``init`` does not fit.
     """
-    Trainer(spec, samples, config, folder, data=data, observer=observer, device_is_cpu=device_is_cpu).run()
+    Trainer(
+        spec, samples, config, folder, data=data, observer=observer, device_is_cpu=device_is_cpu, init=init
+    ).run()
