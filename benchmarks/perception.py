@@ -176,6 +176,7 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
     objects, one = column("objects"), torch.ones(len(rows))
     exact = (column("k") == objects).float()
     seconds = column("seconds")
+    spread = float(seconds.std()) if len(rows) > 1 else 0.0
     lines = [
         f"{name}: {len(rows)} images, {int(objects.sum())} objects",
         f"  perception, K given, sum criterion   {rate(column('sum'), objects)}",
@@ -186,7 +187,7 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
         f"  K mean absolute error                {float((column('k') - objects).abs().mean()):.3f}",
         f"  recall at estimated K, sum           {rate(column('free_sum'), objects)}",
         f"  precision at estimated K, sum        {rate(column('free_sum'), column('k'))}",
-        f"  seconds, K estimated                 {seconds.mean():.3f} ± {seconds.std():.3f} (std)",
+        f"  seconds, K estimated                 {seconds.mean():.3f} ± {spread:.3f} (std)",
         f"  seconds, K given                     {column('seconds_given').mean():.3f}",
         f"  network calls, K estimated           {column('calls').mean():.0f}",
         f"  noise draws, K estimated             {column('draws').mean():.1f}",

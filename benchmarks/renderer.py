@@ -15,6 +15,7 @@ import time
 
 import torch
 
+from igm_cli.core.device import keep_freed_memory
 from igm_cli.plugins.clevr.adapter import object_range
 from igm_cli.plugins.clevr.scenes import SceneOptions, render_examples
 
@@ -31,6 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as igm train does
     options = SceneOptions(objects=object_range(args.objects))
     milliseconds(options, args.batch, args.batch, args.device)
     times = [milliseconds(options, args.images, args.batch, args.device) for _ in range(args.repeats)]
