@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from igm_cli.commands.models import resolve_model
-from igm_cli.commands.session import _fingerprint
+from igm_cli.commands.session import model_fingerprint
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inversion import InversionSettings, invert
@@ -62,7 +62,7 @@ def main() -> None:
     )
     source = args.data_root.absolute().name if args.data_root else args.dataset
     identity = json.dumps(
-        [_fingerprint(folder), source, args.split, settings.to_dict(), args.fit], sort_keys=True
+        [model_fingerprint(folder), source, args.split, settings.to_dict(), args.fit], sort_keys=True
     )
     rows = evaluate(checkpoint, data, settings, args.fit, device, args.output, identity)
     print(f"model {checkpoint.name}, {len(rows)} images, seed {args.seed}, settings {settings.to_dict()}")

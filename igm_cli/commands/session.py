@@ -147,7 +147,7 @@ def open_session(
         keep_freed_memory()
     checkpoint = load_checkpoint(folder, target)
     identity = {
-        "model": _fingerprint(folder),
+        "model": model_fingerprint(folder),
         "concepts": parser.name,
         "settings": settings.to_dict(),
         "k": k,
@@ -199,7 +199,7 @@ def process_device(device: torch.device) -> torch.device:
     return device
 
 
-def _fingerprint(folder: Path) -> str:
+def model_fingerprint(folder: Path) -> str:
     """Of every weight and description file of a checkpoint."""
     digest = hashlib.sha256()
     for name in ("config.json", "scheduler_config.json", "igm.json"):
