@@ -54,6 +54,8 @@ class Pursuer:
         for turn in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
             # One more than chosen: what it holds besides may be right, once all are in their places.
             self.sharpen(pool, path[min(chosen + 1, len(path) - 1)])
+            if turn > 0:
+                self.sharpen(pool, path[chosen])
             if turn == 0:
                 self.rescan(pool, pursuit(pool.evidence().expected(), k_max)[chosen])
             path = pursuit(pool.evidence().expected(), k_max)
