@@ -1,0 +1,100 @@
+"""The trunk of the factored denoiser: a small U-Net that looks at (x_t, t) once."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igm_cli.core.models.factored_config import FactoredConfig
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding (Vaswani et al. 2017) of timesteps ``[N]``, ``[N,dim]``."""
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(film(conv(act(norm(x)))))), the time entering as scale and shift."""
+
+    def __init__(self, channels: int, time_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.film = nn.Linear(time_dim, 2 * channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.film.weight)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x: ``[N,C,H,W]``; time: ``[N,E]``."""
+        scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
+        y = self.conv1(F.silu(self.norm(x)))
+        y = self.conv2(F.silu(torch.addcmul(shift, y, 1 + scale)))
+        total: Tensor = x + y
+        return total
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution."""
+
+    def __init__(self, channels: int, blocks: int, time_dim: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(channels, time_dim) for _ in range(blocks))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x: ``[N,C,H,W]``; time: ``[N,E]``."""
+        for block in self.blocks:
+            x = block(x, time)
+        return x
+
+
+class Trunk(nn.Module):
+    """A U-Net of three levels whose skips are added; works on cells of ``patch**2`` pixels."""
+
+    def __init__(self, config: FactoredConfig, in_channels: int = 3) -> None:
+        super().__init__()
+        self.patch = config.patch
+        fine, middle, coarse = config.channels
+        self.time_dim = 2 * fine
+        self.time = nn.Sequential(
+            nn.Linear(fine, self.time_dim), nn.SiLU(), nn.Linear(self.time_dim, self.time_dim), nn.SiLU()
+        )
+        self.fine = fine
+        cell = in_channels * config.patch**2
+        self.stem = nn.Conv2d(cell + 2, fine, 3, padding=1)  # + 2: where in the image a cell lies
+        self.down1 = Level(fine, config.blocks, self.time_dim)
+        self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
+        self.down2 = Level(middle, config.blocks, self.time_dim)
+        self.to_coarse = nn.Conv2d(middle, coarse, 2, stride=2)
+        self.bottom = Level(coarse, config.blocks, self.time_dim)
+        self.from_coarse = nn.Conv2d(coarse, middle, 1)
+        self.up2 = Level(middle, config.blocks, self.time_dim)
+        self.from_middle = nn.Conv2d(middle, fine, 1)
+        self.up1 = Level(fine, config.blocks, self.time_dim)
+        self.norm = nn.GroupNorm(1, fine)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t: ``[N,C,H,W]``; t: ``[N]``; returns ``[N,fine,H/patch,W/patch]``."""
+        time = self.time(timestep_embedding(t, self.fine))
+        x = F.pixel_unshuffle(x_t, self.patch)
+        x = torch.cat([x, _coordinates(x)], dim=1).contiguous(memory_format=torch.channels_last)
+        a = self.down1(self.stem(x), time)
+        b = self.down2(self.to_middle(a), time)
+        c = self.bottom(self.to_coarse(b), time)
+        b = self.up2(b + F.interpolate(self.from_coarse(c), scale_factor=2.0), time)
+        a = self.up1(a + F.interpolate(self.from_middle(b), scale_factor=2.0), time)
+        return F.silu(self.norm(a))
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    """Cell centres in -1..1 as two channels, ``[N,2,H,W]``."""
+    n, _, h, w = x.shape
+    ys = (torch.arange(h, device=x.device, dtype=x.dtype) + 0.5) / h * 2 - 1
+    xs = (torch.arange(w, device=x.device, dtype=x.dtype) + 0.5) / w * 2 - 1
+    grid = torch.stack([xs.expand(h, w), ys[:, None].expand(h, w)])
+    return grid.expand(n, 2, h, w)
