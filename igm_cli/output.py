@@ -90,7 +90,7 @@ class Output:
     def progress(self) -> Iterator[ProgressReport]:
         """Progress with the time left, on stderr, if that is a terminal."""
         if self.quiet or not sys.stderr.isatty():
-            yield _no_progress
+            yield lambda what, done, total: None
             return
         from rich.console import Console
         from rich.progress import (
@@ -121,10 +121,6 @@ class Output:
                 bar.update(tasks[key], description=what, completed=done, total=total)
 
             yield report
-
-
-def _no_progress(what: str, done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 def json_line(data: Mapping[str, Any]) -> str:

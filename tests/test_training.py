@@ -17,7 +17,7 @@ from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.schedule import ScheduleConfig
 from igm_cli.core.train_config import TrainConfig
 from igm_cli.core.train_plan import learning_rate_factor, plan_step
-from igm_cli.core.training import Trainer, TrainObserver, train
+from igm_cli.core.training import Trainer, train
 from igm_cli.errors import InputError, MissingError
 
 SPEC = ModelSpec(
@@ -63,21 +63,20 @@ def run(folder: Path, config: TrainConfig = CONFIG, spec: ModelSpec = SPEC, **mo
     train(spec, Spots(), config, folder, device_is_cpu=True, **more)
 
 
-class Stop(TrainObserver):
+def stop(at: int):
     """Breaks a run off after a step, as a crash would."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def on_step(self, step, metrics):
-        if step == self.at:
+    def report(step, figures):
+        if step == at:
             raise KeyboardInterrupt
+
+    return report
 
 
 def test_a_resumed_run_has_the_same_weights_bit_for_bit(tmp_path):
     run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", observer=Stop(5))  # state of step 4, metrics up to 5
+        run(tmp_path / "broken", report=stop(5))  # state of step 4, metrics up to 5
     run(tmp_path / "broken")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -136,7 +135,7 @@ def test_a_run_starts_from_the_weights_of_another_model(tmp_path, pretrained):
 def test_what_a_run_started_from_stays(tmp_path, pretrained):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run(folder, init=pretrained, observer=Stop(3))
+        run(folder, init=pretrained, report=stop(3))
     before = (folder / "state.pt").read_bytes()
     assert json.loads((folder / "run.json").read_text())["init"] == fingerprint(pretrained)
     other = tmp_path / "other"
@@ -174,14 +173,13 @@ def test_weights_that_cannot_be_started_from(tmp_path, pretrained):
 def test_validation_sees_the_averaged_weights_and_is_logged(tmp_path):
     seen = []
 
-    class Observer(TrainObserver):
-        def on_validation(self, step, denoiser):
-            x = torch.zeros(1, 3, 32, 32)
-            base = denoiser.base(denoiser.features(x, torch.tensor([5])))
-            seen.append((step, base.shape))
-            return {"perception": 0.5}
+    def validate(step, denoiser):
+        x = torch.zeros(1, 3, 32, 32)
+        base = denoiser.base(denoiser.features(x, torch.tensor([5])))
+        seen.append((step, base.shape))
+        return {"perception": 0.5}
 
-    run(tmp_path, replace(CONFIG, picture_every=3), observer=Observer())
+    run(tmp_path, replace(CONFIG, picture_every=3), validate=validate)
     assert seen == [(3, (1, 3, 32, 32)), (6, (1, 3, 32, 32))]
     assert '"perception": 0.5' in (tmp_path / "metrics.jsonl").read_text()
 

@@ -87,18 +87,13 @@ def _figure(value: float | None) -> str:
 
 def draw_curve(record: Mapping[str, Any]) -> Image:
     """Error over K with its error bars, as a picture."""
-    import io
-
-    import PIL.Image
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from igm_cli.commands.figures import new_figure, to_picture
 
     curve = record["k_curve"]
     ks = [p["k"] for p in curve]
     errors = [math.nan if p["error"] is None else p["error"] for p in curve]
     bars = [0.0 if p["stderr"] is None else max(0.0, p["stderr"]) for p in curve]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.errorbar(ks, errors, yerr=bars, marker="o", markersize=4, capsize=3, color="#1f5fa8")
     for k, error in zip(ks, errors, strict=True):
@@ -113,6 +108,4 @@ def draw_curve(record: Mapping[str, Any]) -> Image:
     axes.set_ylabel("denoising error under the best K concepts")
     axes.set_title(f"{Path(record['image']).name}: K = {record['k']}")
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return PIL.Image.open(buffer).convert("RGB")
+    return to_picture(figure)

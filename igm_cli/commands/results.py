@@ -17,28 +17,32 @@ from igm_cli.output import json_line, process_rank
 class ResultFile:
     """A JSON-lines file that a run adds to, one whole line at a time.
 
-    A line cut short by a crash is dropped; the image is done again.  With several processes each
+    A line cut short by a crash is dropped; its item is done again.  With several processes each
     adds to a file of its own beside it, and :meth:`merge` joins them.
 
     Args:
         path: Of the file.
         schema: Of its lines.
         run: Fingerprint that every line must carry.
+        key: Fields that together name what a line is about.
+
+    Attributes:
+        done: Lines by what they are about, the fields joined by spaces.
 
     Raises:
         InputError: If the file holds something else.
     """
 
-    def __init__(self, path: Path, schema: str, run: str) -> None:
+    def __init__(self, path: Path, schema: str, run: str, key: Sequence[str] = ("image",)) -> None:
         if path.is_dir():
             raise InputError(f"--output {path} is a folder; name a file in it, such as {path}/results.jsonl")
-        self.path, self.schema, self.run = path, schema, run
+        self.path, self.schema, self.run, self.key = path, schema, run, tuple(key)
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
         self.done: dict[str, dict[str, Any]] = {}
         for part in [path, *_shares(path)]:
             for line in self._read(part, repair=part == self._own):
-                self.done[line["image"]] = line
+                self.done[self.about(line)] = line
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -55,7 +59,11 @@ class ResultFile:
         if written < len(data):  # a full disk: take the piece back, so that only whole lines stay
             os.ftruncate(self._file, end)
             raise InputError(f"{self.path} cannot grow, the disk is full; free some space and run it again")
-        self.done[record["image"]] = dict(record)
+        self.done[self.about(record)] = dict(record)
+
+    def about(self, line: Mapping[str, Any]) -> str:
+        """What a line is about."""
+        return " ".join(line[name] for name in self.key)
 
     def merge(self, images: Sequence[str]) -> None:
         """Joins the files of all processes into one, in the order of the images.
@@ -70,7 +78,7 @@ class ResultFile:
         lines: dict[str, dict[str, Any]] = {}
         for part in [self.path, *shares]:
             for line in self._read(part, repair=False):
-                lines[line["image"]] = line
+                lines[self.about(line)] = line
         order = [*(i for i in lines if i not in set(images)), *(i for i in images if i in lines)]
         text = "".join(json_line(lines[image]) + "\n" for image in order)
         write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
@@ -93,10 +101,10 @@ class ResultFile:
         way_out = "choose another --output"
         try:
             line = json.loads(text)
-            image, schema, run = line["image"], line["schema"], line["run"]
+            about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; {way_out}") from error
-        if schema != self.schema or run != self.run or not isinstance(image, str):
+        if schema != self.schema or run != self.run or not all(isinstance(name, str) for name in about):
             raise InputError(
                 f"{path} holds results of another model or other options; {way_out} or use those again"
             )

@@ -14,13 +14,11 @@ from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from igm_cli.commands.train_preset import Plan
-    from igm_cli.commands.validation import Validation
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.train_config import TrainConfig
-    from igm_cli.core.training import TrainObserver
+    from igm_cli.core.training import Report
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 
@@ -143,26 +141,22 @@ class Run:
                 self.config,
                 self.folder,
                 data={**self.describe_data(), "images": len(samples)},
-                observer=_observer(progress, steps, validation),
+                report=_shown(progress, steps),
+                validate=validation,
                 device_is_cpu=on_cpu,
                 init=self.init,
             )
 
 
-def _observer(progress: ProgressReport, steps: int, validation: Validation | None) -> TrainObserver:
-    """Shows the steps, and validates if there is something to validate on."""
-    from igm_cli.core.training import TrainObserver
+def _shown(progress: ProgressReport, steps: int) -> Report:
+    """Shows the figures of training steps as progress; those of validation are in the metrics."""
 
-    class Observer(TrainObserver):
-        def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-            shown = " ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k in ("loss", "learning_rate"))
-            if shown:
-                progress(f"training: {shown}", step, steps)
+    def report(step: int, figures: Mapping[str, float]) -> None:
+        shown = " ".join(f"{k} {v:.4g}" for k, v in figures.items() if k in ("loss", "learning_rate"))
+        if shown:
+            progress(f"training: {shown}", step, steps)
 
-        def on_validation(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
-            return validation(step, denoiser) if validation else {}
-
-    return Observer()
+    return report
 
 
 def _current_device(name: str) -> torch.device:

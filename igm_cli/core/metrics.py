@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,3 +86,41 @@ def bootstrap_interval(
     ratios = numerator.double()[index].sum(1) / denominator.double()[index].sum(1).clamp(min=1e-12)
     low, high = torch.quantile(ratios, torch.tensor([(1 - level) / 2, (1 + level) / 2]).double())
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_list(self) -> list[float]:
+        """JSON form: value, low, high."""
+        return [self.value, self.low, self.high]
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Estimate:
+    """A ratio of sums over images ``[I]``, with its bootstrap interval."""
+    value = float(numerator.double().sum() / denominator.double().sum().clamp(min=1e-12))
+    return Estimate(value, *bootstrap_interval(numerator, denominator))
+
+
+def rate(hits: Tensor, trials: Tensor) -> Estimate:
+    """A share of trials, both counted per image ``[I]``.
+
+    Where all or none are hits no resample differs: the interval is Wilson's, every trial on its own.
+    """
+    estimate = ratio(hits, trials)
+    if float(hits.sum()) in (0.0, float(trials.sum())):
+        return Estimate(estimate.value, *wilson_interval(float(hits.sum()), float(trials.sum())))
+    return estimate
+
+
+def wilson_interval(hits: float, trials: float, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a rate."""
+    n = max(1.0, trials)
+    p = hits / n
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))

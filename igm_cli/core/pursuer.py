@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from igm_cli.core.composition import Composition, weight
+from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.counting import concept_confidence, decide
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Evidence, Look, Pool, contributions, look, paired, single_products
+from igm_cli.core.evidence import Evidence, Look, Pool, Quadratic, contributions, look, paired, single_products
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.refine import refine
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import Found, pursuit
 from igm_cli.errors import UsageError
 
-ROUNDS = 2
 GRID_SIZE = 384
 BEYOND = 3
 RESCANNED = 16
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the grid shows under few draws.
+
+    Attributes:
+        seen: The image under these draws.
+        shortlist: Candidates of the grid that a first search finds use for ``[M,D]``.
+        between: Halfway between the points of the grid, as many ``[G,D]``.
+    """
+
+    seen: Look
+    shortlist: Tensor
+    between: Tensor
 
 
 class Pursuer:
@@ -46,23 +62,23 @@ class Pursuer:
         """Finds K concepts, or as many as explain the image."""
         # Sets of another size than the one asked for lead to candidates that it needs, too.
         k_max = max(self.settings.k_max, k or 0)
-        shortlist = self.shortlist(k_max)
+        scan = self.scan(k_max)
         pool = Pool(self.denoiser, self.look(self.settings.draws), self.composition)
-        self.add(pool, shortlist)
-        path = pursuit(pool.evidence().expected(), k_max)
+        self.add(pool, scan.shortlist)
+        # Sharper concepts can change the count, and the count the concepts: both are looked for twice.
+        # One more than chosen is sharpened: what it holds besides may be right, once all are in place.
+        form, path = search(pool, k_max)
         chosen = self.choose(pool.evidence(), path, k)
-        for turn in range(ROUNDS):  # sharper concepts can change the count, and the count the concepts
-            # One more than chosen: what it holds besides may be right, once all are in their places.
-            self.sharpen(pool, path[min(chosen + 1, len(path) - 1)])
-            if turn > 0:
-                self.sharpen(pool, path[chosen])
-            if turn == 0:
-                self.rescan(pool, pursuit(pool.evidence().expected(), k_max)[chosen])
-            path = pursuit(pool.evidence().expected(), k_max)
-            before, chosen = chosen, self.choose(pool.evidence(), path, k)
-            if chosen == before and turn > 0:
-                break
-        candidates, evidence = self.members(pool, path)
+        self.sharpen(pool, scan, one_more(path, chosen), form)
+        form, path = search(pool, k_max)
+        self.rescan(pool, scan, path[chosen], form)
+        # The second time from better candidates, and those chosen are sharpened by themselves, too.
+        form, path = search(pool, k_max)
+        chosen = self.choose(pool.evidence(), path, k)
+        self.sharpen(pool, scan, one_more(path, chosen), form)
+        self.sharpen(pool, scan, path[chosen], form)
+        _, path = search(pool, k_max)
+        candidates, evidence = useful(pool, path)
         if k is None:
             evidence = self.settle(evidence, candidates)
         path = pursuit(evidence.expected(), k_max)
@@ -88,8 +104,8 @@ class Pursuer:
         self.calls += len(pool.seen) * len(candidates)
         pool.add(candidates)
 
-    def shortlist(self, k_max: int) -> Tensor:
-        """Candidates of the grid that a first search under few draws finds use for ``[M,D]``.
+    def scan(self, k_max: int) -> Scan:
+        """Ranks the grid under few draws, and searches the best of it.
 
         A candidate of free amplitude explains <r,Delta>²/<Delta,Delta> on its own; those pointing the
         wrong way explain nothing.  The best of these are searched, and the members of every subset
@@ -98,18 +114,19 @@ class Pursuer:
         settings = self.settings
         counts = settings.grid or (round(GRID_SIZE ** (1 / self.space.dim)),) * self.space.dim
         grid = self.space.grid(counts).to(self.image.device)
-        self.steps = torch.tensor([max(1, n - 1) for n in counts], device=grid.device)
         if k_max > len(grid):
             raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
         seen = self.look(min(settings.scan_draws, settings.draws))
         self.drawn = 0  # the search goes on with the same draws
-        self.few, self.grid = seen, grid
         explained = self.explained(seen, grid)
         keep = min(len(grid), max(settings.keep, 2 * k_max))
         pool = Pool(self.denoiser, seen, self.composition)
         self.add(pool, grid[explained.topk(keep).indices.sort().values])
-        candidates, _ = self.members(pool, pursuit(pool.evidence().expected(), k_max + BEYOND))
-        return candidates
+        _, path = search(pool, k_max + BEYOND)
+        candidates, _ = useful(pool, path)
+        gaps = torch.tensor([max(1, n - 1) for n in counts], device=grid.device)
+        between = self.space.clamp(grid + (grid[-1] - grid[0]) / gaps / 2)
+        return Scan(seen, candidates, between)
 
     def explained(self, seen: Look, candidates: Tensor) -> Tensor:
         """What each candidate of free amplitude explains of a residual on its own ``[M]``."""
@@ -117,44 +134,31 @@ class Pursuer:
         linear, square = single_products(self.denoiser, seen, candidates)
         return linear.clamp(min=0).square() / square.clamp(min=1e-12)
 
-    def rescan(self, pool: Pool, found: Found) -> None:
+    def rescan(self, pool: Pool, scan: Scan, found: Found, form: Quadratic) -> None:
         """Adds candidates that explain what a subset leaves over, between the points of the grid.
 
         What is hidden by something larger shows only once the larger is explained.
         """
-        assert pool.candidates is not None
-        chosen = pool.candidates[list(found.subset)]
-        delta = contributions(self.denoiser, self.few, chosen).sum(1).view_as(self.few.residual)
-        self.calls += len(self.few) * len(chosen)
-        left = Look(self.few.features, self.few.residual - self.w(len(chosen)) * delta, self.few.importance)
-        between = self.space.clamp(self.grid + (self.grid[-1] - self.grid[0]) / self.steps / 2)
-        best = self.explained(left, between).topk(min(RESCANNED, len(between))).indices
-        self.add(pool, self.refined(left, between[best][:, None], self.w(len(chosen) + 1)))
+        seen, concepts = scan.seen, members(pool, found)
+        delta = contributions(self.denoiser, seen, concepts).sum(1).view_as(seen.residual)
+        self.calls += len(seen) * len(concepts)
+        left = Look(seen.features, seen.residual - form.w(len(concepts)) * delta, seen.importance)
+        best = self.explained(left, scan.between).topk(min(RESCANNED, len(scan.between))).indices
+        self.add(pool, self.refined(left, scan.between[best][:, None], form.w(len(concepts) + 1)))
 
-    def members(self, pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
-        """The candidates that occur in any subset of a path, and their evidence."""
-        assert pool.candidates is not None
-        used = torch.tensor(sorted({i for found in path for i in found.subset}), dtype=torch.long)
-        used = used.to(pool.candidates.device)
-        return pool.candidates[used], pool.evidence().select(used)
-
-    def sharpen(self, pool: Pool, found: Found) -> None:
+    def sharpen(self, pool: Pool, scan: Scan, found: Found, form: Quadratic) -> None:
         """Adds the refined members of a subset to the pool."""
-        if self.settings.refine_steps == 0 or not found.subset:
-            return
-        assert pool.candidates is not None
-        start = pool.candidates[list(found.subset)]
-        self.add(pool, self.refined(self.few, start[None], self.w(len(start))))
-
-    def w(self, k: int) -> float:
-        """Weight of a contribution among K."""
-        return float(weight(self.composition, torch.tensor(k)))
+        if found.subset and self.settings.refine_steps:
+            w = form.w(len(found.subset))
+            self.add(pool, self.refined(scan.seen, members(pool, found)[None], w))
 
     def refined(self, seen: Look, hypotheses: Tensor, w: float) -> Tensor:
         """All concepts of hypotheses ``[B,K,D]``, moved to where they explain best ``[B*K,D]``."""
-        result = refine(self.denoiser, seen, hypotheses, w, steps=self.settings.refine_steps)
-        self.calls += len(seen) * result.calls
-        return result.concepts.flatten(0, 1)
+        if self.settings.refine_steps:
+            result = refine(self.denoiser, seen, hypotheses, w, steps=self.settings.refine_steps)
+            self.calls += len(seen) * result.calls
+            hypotheses = result.concepts
+        return hypotheses.flatten(0, 1)
 
     def settle(self, evidence: Evidence, candidates: Tensor) -> Evidence:
         """Draws more noise until K is decided, or the draws are spent."""
@@ -189,3 +193,28 @@ class Pursuer:
             seconds=0.0,
             draws=self.drawn,
         )
+
+
+def search(pool: Pool, k_max: int) -> tuple[Quadratic, list[Found]]:
+    """The expected errors of a pool, and its best subset of every size."""
+    form = pool.evidence().expected()
+    return form, pursuit(form, k_max)
+
+
+def one_more(path: list[Found], chosen: int) -> Found:
+    """The subset after the chosen one, if there is one."""
+    return path[min(chosen + 1, len(path) - 1)]
+
+
+def members(pool: Pool, found: Found) -> Tensor:
+    """The candidates of a subset ``[K,D]``."""
+    assert pool.candidates is not None
+    return pool.candidates[list(found.subset)]
+
+
+def useful(pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
+    """The candidates that occur in any subset of a path, and their evidence."""
+    assert pool.candidates is not None
+    used = torch.tensor(sorted({i for found in path for i in found.subset}), dtype=torch.long)
+    used = used.to(pool.candidates.device)
+    return pool.candidates[used], pool.evidence().select(used)

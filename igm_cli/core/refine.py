@@ -56,73 +56,127 @@ def refine(
     if not isinstance(space, Continuous):
         raise TypeError("only continuous concepts can be refined")
     count, k, dim = concepts.shape
-    residual = seen.residual.flatten(1)[:, None]  # [N,1,P]
-    if k == 0:
-        return Refined(concepts, _expected(seen, residual).expand(count), 0)
-    extent = torch.tensor(space.high).double() - torch.tensor(space.low).double()  # [D]
-    extent = extent.to(concepts.device)
-
-    def left_over(c: Tensor) -> Tensor:
-        """What hypotheses ``[B,K,D]`` do not explain, ``[N,B,P]``."""
-        delta = contributions(denoiser, seen, c.flatten(0, 1))
-        left: Tensor = residual - w * delta.unflatten(1, (count, k)).sum(2)
-        return left
-
-    left = left_over(concepts)
-    errors, calls = _expected(seen, left), count * k
-    damping = torch.full_like(errors, 1e-3)
-    for _ in range(steps):
-        down, curvature = _slope(seen, left, w * _jacobian(denoiser, seen, concepts, STEP * extent))
-        diagonal = curvature.diagonal(dim1=1, dim2=2)
-        damped = curvature + torch.diag_embed(damping[:, None] * (diagonal + 1e-12))
-        move = torch.linalg.solve(damped, down).view(count, k, dim)
-        move = torch.minimum(torch.maximum(move, -reach * extent), reach * extent)
-        trial = space.clamp(concepts + move.to(concepts))
-        trial_left = left_over(trial)
-        trial_errors = _expected(seen, trial_left)
+    problem = _Problem(denoiser, seen, w, space, _extent(space).to(concepts.device))
+    state = _start(problem, concepts)
+    calls = count * k
+    for _ in range(steps if k else 0):
+        state = _step(problem, state, reach)
         calls += (1 + 2 * dim) * count * k
-        better = trial_errors < errors
-        gain = torch.where(better, errors - trial_errors, 0)
-        concepts = torch.where(better[:, None, None], trial, concepts)
-        left = torch.where(better[:, None], trial_left, left)
-        damping = torch.where(better, damping / 4, damping * 8)
-        settled = better & ((gain < 1e-4 * errors) | ((move / extent).abs().amax((1, 2)) < 1e-4))
-        errors = torch.where(better, trial_errors, errors)
-        if bool(settled.all()):
+        if bool(state.settled.all()):
             break
-    return Refined(concepts, errors, calls)
+    return Refined(state.concepts, state.errors, calls)
 
 
-def _jacobian(denoiser: Denoiser, seen: Look, concepts: Tensor, step: Tensor) -> Tensor:
-    """Derivatives of every contribution in its own coordinates, ``[N,B,K*D,P]``.
+def _extent(space: Continuous) -> Tensor:
+    """Range of every coordinate ``[D]``, float64; of bounds in float32, in which concepts are."""
+    low, high = torch.tensor([space.low, space.high]).double()
+    extent: Tensor = high - low
+    return extent
 
-    Args:
+
+@dataclass(frozen=True)
+class _Problem:
+    """The composed errors of hypotheses, and how they change with the concepts.
+
+    Attributes:
         denoiser: The model.
         seen: The image under its draws.
+        w: Weight of every contribution.
+        space: Of the concepts.
+        extent: Range of every coordinate ``[D]``.
+    """
+
+    denoiser: Denoiser
+    seen: Look
+    w: float
+    space: Continuous
+    extent: Tensor
+
+    def left_over(self, concepts: Tensor) -> Tensor:
+        """What hypotheses ``[B,K,D]`` do not explain, ``[N,B,P]``."""
+        delta = contributions(self.denoiser, self.seen, concepts.flatten(0, 1))
+        composed = delta.unflatten(1, concepts.shape[:2]).sum(2)
+        left: Tensor = self.seen.residual.flatten(1)[:, None] - self.w * composed
+        return left
+
+    def errors(self, left: Tensor) -> Tensor:
+        """Mean squares ``[B]`` of what is left over, over pixels and draws."""
+        p = self.seen.importance / self.seen.importance.sum()
+        return (p[:, None] * left.square().mean(2)).sum(0)
+
+    def jacobian(self, concepts: Tensor) -> Tensor:
+        """Derivatives of the contributions of ``[B,K,D]`` in their own coordinates, ``[N,B,K*D,P]``."""
+        step = (STEP * self.extent).to(concepts)  # [D], half the width of the differences
+        shift = torch.diag(step)  # [D,D]
+        moved = torch.stack([concepts[:, :, None] + shift, concepts[:, :, None] - shift])  # [2,B,K,D,D]
+        delta = contributions(self.denoiser, self.seen, moved.flatten(0, 3))
+        there, back = delta.unflatten(1, moved.shape[:4]).unbind(1)  # [N,B,K,D,P]
+        slopes: Tensor = self.w * ((there - back) / (2 * step[:, None]))
+        return slopes.flatten(2, 3)
+
+    def slope(self, concepts: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+        """The way down ``[B,K*D]`` (half the negative gradient) and curvature ``[B,K*D,K*D]``.
+
+        Both float64: LAPACK rounds by where its arrays lie in memory, in double precision that is lost
+        when a step becomes float32 again, and two processes take the same steps.
+        """
+        jacobian = self.jacobian(concepts)
+        p = self.seen.importance / self.seen.importance.sum() / left.shape[-1]
+        down = torch.einsum("n,nbjp,nbp->bj", p, jacobian, left)
+        curvature = torch.einsum("n,nbij->bij", p, jacobian @ jacobian.mT)
+        return down.double(), curvature.double()
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where B hypotheses are.
+
+    Attributes:
         concepts: ``[B,K,D]``.
-        step: Half the width of the differences in each coordinate ``[D]``.
+        left: What they leave over ``[N,B,P]``.
+        errors: ``[B]``.
+        damping: Of the next step ``[B]``.
+        settled: Whether the last step helped, but hardly: another would not be worth it ``[B]``.
     """
-    shift = torch.diag(step).to(concepts)  # [D,D]
-    moved = torch.stack([concepts[:, :, None] + shift, concepts[:, :, None] - shift])  # [2,B,K,D,D]
-    delta = contributions(denoiser, seen, moved.flatten(0, 3))
-    there, back = delta.unflatten(1, moved.shape[:4]).unbind(1)  # [N,B,K,D,P]
-    slopes: Tensor = (there - back) / (2 * step.to(concepts)[:, None])
-    return slopes.flatten(2, 3)
+
+    concepts: Tensor
+    left: Tensor
+    errors: Tensor
+    damping: Tensor
+    settled: Tensor
 
 
-def _slope(seen: Look, left: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-    """The way down ``[B,K*D]`` (half the negative gradient) and curvature ``[B,K*D,K*D]``.
-
-    Both float64: LAPACK rounds by where its arrays lie in memory, in double precision that is lost
-    when a step becomes float32 again, and two processes take the same steps.
-    """
-    p = seen.importance / seen.importance.sum() / left.shape[-1]
-    down = torch.einsum("n,nbjp,nbp->bj", p, jacobian, left)
-    curvature = torch.einsum("n,nbij->bij", p, jacobian @ jacobian.mT)
-    return down.double(), curvature.double()
+def _start(problem: _Problem, concepts: Tensor) -> _State:
+    """Before the first step."""
+    left = problem.left_over(concepts)
+    errors = problem.errors(left)
+    settled = torch.zeros_like(errors, dtype=torch.bool)
+    return _State(concepts, left, errors, torch.full_like(errors, 1e-3), settled)
 
 
-def _expected(seen: Look, left: Tensor) -> Tensor:
-    """Mean squares ``[B]`` of what is left over ``[N,B,P]``, over pixels and draws."""
-    p = seen.importance / seen.importance.sum()
-    return (p[:, None] * left.square().mean(2)).sum(0)
+def _step(problem: _Problem, at: _State, reach: float) -> _State:
+    """One damped Gauss-Newton step of every hypothesis; those whose error would not fall stay."""
+    move = _move(problem, at, reach)
+    concepts = problem.space.clamp(at.concepts + move.to(at.concepts))
+    left = problem.left_over(concepts)
+    errors = problem.errors(left)
+    better = errors < at.errors
+    little = at.errors - errors < 1e-4 * at.errors
+    short = (move / problem.extent).abs().amax((1, 2)) < 1e-4
+    return _State(
+        torch.where(better[:, None, None], concepts, at.concepts),
+        torch.where(better[:, None], left, at.left),
+        torch.where(better, errors, at.errors),
+        torch.where(better, at.damping / 4, at.damping * 8),
+        better & (little | short),
+    )
+
+
+def _move(problem: _Problem, at: _State, reach: float) -> Tensor:
+    """The moves ``[B,K,D]`` of a step, none longer than the reach."""
+    down, curvature = problem.slope(at.concepts, at.left)
+    diagonal = curvature.diagonal(dim1=1, dim2=2)
+    damped = curvature + torch.diag_embed(at.damping[:, None] * (diagonal + 1e-12))
+    move = torch.linalg.solve(damped, down).view(at.concepts.shape)
+    longest = reach * problem.extent
+    return torch.minimum(torch.maximum(move, -longest), longest)

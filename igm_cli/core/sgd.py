@@ -13,6 +13,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition, compose
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import inference_precision
 from igm_cli.core.evidence import paired
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.schedule import Draws, draw
@@ -124,10 +125,11 @@ def _errors(
     """
     n, (r, k, dim) = len(draws), hypotheses.shape
     x_t = denoiser.schedule.add_noise(image[None], draws.noise, draws.t)
-    features = denoiser.features(x_t, draws.t)
-    base = denoiser.base(features)
-    flat = hypotheses.reshape(1, r * k, dim)
-    delta = denoiser.contributions(features, flat).unflatten(1, (r, k))  # [N,R,K,C,H,W]
+    with inference_precision(image.device):
+        features = denoiser.features(x_t, draws.t)
+        base = denoiser.base(features)
+        flat = hypotheses.reshape(1, r * k, dim)
+        delta = denoiser.contributions(features, flat).unflatten(1, (r, k))  # [N,R,K,C,H,W]
     present = torch.ones(n * r, k, dtype=torch.bool, device=image.device)
     shared = base[:, None].expand(n, r, *base.shape[1:]).flatten(0, 1)
     prediction = compose(shared, delta.flatten(0, 1), composition, present).unflatten(0, (n, r))

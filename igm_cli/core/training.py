@@ -9,10 +9,10 @@ Every process plans and draws the whole batch and takes its rows of it; see
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint
-from igm_cli.core.composition import Composition, compose
+from igm_cli.core.objective import composed_loss
 from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule
 from igm_cli.core.train_config import TrainConfig
@@ -38,48 +38,11 @@ class Samples(Protocol):
         ...
 
 
-class TrainObserver:
-    """Called back on the main process; every method may be left as it is."""
+Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
+"""Called with the step and its figures whenever some are logged, on the main process."""
 
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After each logged step."""
-
-    def on_validation(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
-        """Every ``picture_every`` steps, with the averaged weights; returned figures are logged."""
-        return {}
-
-
-def composed_loss(
-    model: nn.Module,
-    schedule: Schedule,
-    composition: Composition,
-    x0: Tensor,
-    concepts: Tensor,
-    present: Tensor,
-    t: Tensor,
-    noise: Tensor,
-) -> Tensor:
-    """‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
-
-    Networks that predict v are weighted by 1/alpha^2, which makes it the error of v
-    (eps_hat - eps = alpha (v_hat - v)).
-
-    Args:
-        model: Called with (x_t, t, concepts) for (eps_u, Delta).
-        schedule: The noise schedule.
-        composition: ``sum`` or ``mean``.
-        x0: Clean images ``[B,C,H,W]``.
-        concepts: ``[B,K,D]``.
-        present: ``[B,K]``.
-        t: ``[B]``.
-        noise: ``[B,C,H,W]``.
-    """
-    x_t = schedule.add_noise(x0, noise, t)
-    base, contributions = model(x_t, t, concepts)
-    prediction = compose(base.float(), contributions.float(), composition, present)
-    error = (noise - prediction).square().mean(dim=(1, 2, 3))
-    weight = schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()
-    return (weight * error).mean()
+Validate: TypeAlias = Callable[[int, nn.Module], Mapping[str, float]]
+"""Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures to log."""
 
 
 def _check_shares(config: TrainConfig, processes: int) -> None:
@@ -110,7 +73,8 @@ class Trainer:
         config: How.
         folder: Where states, metrics and weights go.
         data: Description of the data, compared when a run is resumed.
-        observer: Called back on the main process.
+        report: Told what is logged.
+        validate: Scores the averaged weights; None leaves it out.
         device_is_cpu: Keeps accelerate off an accelerator that is there.
         init: Checkpoint folder whose weights the training starts from; None starts afresh.
 
@@ -127,12 +91,13 @@ class Trainer:
         folder: Path,
         *,
         data: Mapping[str, Any] | None = None,
-        observer: TrainObserver | None = None,
+        report: Report | None = None,
+        validate: Validate | None = None,
         device_is_cpu: bool = False,
         init: Path | None = None,
     ) -> None:
         self.spec, self.samples, self.config, self.folder = spec, samples, config, folder
-        self.observer = observer or TrainObserver()
+        self.report, self.validate = report, validate
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             cpu=device_is_cpu,
@@ -235,12 +200,13 @@ class Trainer:
             return
         self.record.add_metrics({"step": self.step, **values})
         self.accelerator.log(dict(values), step=self.step)
-        self.observer.on_step(self.step, values)
+        if self.report:
+            self.report(self.step, values)
 
     def _validate(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.validate and self.accelerator.is_main_process:
             with torch.random.fork_rng(), torch.no_grad():
-                figures = self.observer.on_validation(self.step, self.average.module)
+                figures = self.validate(self.step, self.average.module)
             if figures:
                 self._log(figures)
         self.accelerator.wait_for_everyone()
@@ -287,7 +253,8 @@ def train(
     folder: Path,
     *,
     data: Mapping[str, Any] | None = None,
-    observer: TrainObserver | None = None,
+    report: Report | None = None,
+    validate: Validate | None = None,
     device_is_cpu: bool = False,
     init: Path | None = None,
 ) -> None:
@@ -298,5 +265,13 @@ def train(
         InputError: If the folder holds a run of another configuration, or ``init`` does not fit.
     """
     Trainer(
-        spec, samples, config, folder, data=data, observer=observer, device_is_cpu=device_is_cpu, init=init
+        spec,
+        samples,
+        config,
+        folder,
+        data=data,
+        report=report,
+        validate=validate,
+        device_is_cpu=device_is_cpu,
+        init=init,
     ).run()

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from igm_cli.errors import IgmError, PluginError
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter
+from igm_cli.plugins.suite import Suite
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
 KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
@@ -23,7 +24,7 @@ _NOUNS = {"datasets": "dataset", "concepts": "concept parser", "benchmarks": "be
 _NEEDS = {
     "datasets": ("name", "licence", "source", "splits", "image_size", "concepts", "load"),
     "concepts": ("name", "space", "parse", "encode", "decode", "mirror", "score", "draw"),
-    "benchmarks": ("name",),
+    "benchmarks": ("name", "methods", "splits", "options", "concepts", "default_splits", "open"),
 }
 
 
@@ -72,6 +73,11 @@ def dataset(name: str) -> DatasetAdapter:
 def concept_parser(name: str) -> ConceptParser:
     """The concept parser of a name or of ``package.module:attribute``."""
     return cast(ConceptParser, load("concepts", name))
+
+
+def suite(name: str) -> Suite:
+    """The benchmark of a name or of ``package.module:attribute``."""
+    return cast(Suite, load("benchmarks", name))
 
 
 def load(kind: Kind, name: str) -> Any:

@@ -11,26 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.base import Progress
+from igm_cli.plugins.clevr.choices import check_request, image_count, object_range, scene_options
+from igm_cli.plugins.clevr.folder import from_folder
 
 if TYPE_CHECKING:
     import datasets
 
-    from igm_cli.plugins.clevr.scenes import SceneOptions
-
 # Scenes of one split never meet those of another: each split renders from its own seed.
-_SPLIT_SEEDS = {"train": 0, "val": 1_000_003}
+_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
-_OPTIONS = {
-    "objects": "least and most objects in an image, e.g. 3-5",
+OBJECTS = {"objects": "least and most objects in an image, e.g. 3-5"}
+RENDERED = {
     "colors": "colours of rendered objects, comma-separated (rendered only)",
     "shapes": "shapes of rendered objects, comma-separated (rendered only)",
     "sizes": "sizes of rendered objects, comma-separated (rendered only)",
     "light": "default or shifted (rendered only)",
-    "texture": "none, or the surface texture of objects and ground (rendered only)",
+    "texture": "none, or surface textures of objects and ground, comma-separated (rendered only)",
     "crowd": "share of scenes placed closely, 0..1 (rendered only)",
     "size": "how many images to render (rendered only)",
 }
-_DEFAULT_RENDERS = {"train": 8000, "val": 200}
+"""Options of scenes that the dataset renders itself, with one line of help each."""
+_OPTIONS = OBJECTS | RENDERED
+_DEFAULT_RENDERS = {"train": 8000, "val": 200, "test": 200}
 
 
 class Clevr:
@@ -44,7 +46,7 @@ class Clevr:
     image_size = (96, 64)
     concepts = "pos"
     options: Mapping[str, str] = _OPTIONS
-    rendered_options: frozenset[str] = frozenset(_OPTIONS) - {"objects"}
+    rendered_options: frozenset[str] = frozenset(RENDERED)
 
     @property
     def presets(self) -> Mapping[str, Path]:
@@ -76,132 +78,35 @@ class Clevr:
             UsageError: If the split or an option is unknown.
             InputError: If the folder does not hold CLEVR, or an annotated image is missing.
         """
-        if split not in self.splits:
-            raise UsageError(f"clevr has no split {split!r}; choose {' or '.join(self.splits)}")
-        unknown = sorted(set(options) - set(_OPTIONS))
-        if unknown:
-            raise UsageError(f"clevr has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}")
+        check_request(self.name, split, self.splits, options, _OPTIONS)
         if data_root is None:
-            return _rendered(split, limit, seed, progress, options)
+            return rendered(split, limit, seed, progress, options)
         rendered_only = sorted(set(options) & self.rendered_options)
         if rendered_only:
             raise UsageError(f"option {rendered_only[0]!r} works on rendered scenes only, not on {data_root}")
-        return _from_folder(data_root, split, limit, object_range(options.get("objects")))
+        return from_folder(data_root, split, limit, object_range(options.get("objects")))
 
 
-def object_range(text: Any) -> tuple[int, int] | None:
-    """``"3-5"``, ``4``, ``[3, 5]`` or None to (least, most).
-
-    Raises:
-        UsageError: If it is none of these.
-    """
-    if text is None:
-        return None
-    try:
-        parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
-        low, high = int(parts[0]), int(parts[-1])
-    except (TypeError, ValueError, IndexError) as error:
-        raise UsageError(f"objects must look like 3-5, not {text!r}") from error
-    if not 1 <= low <= high or len(parts) > 2:
-        raise UsageError(f"objects must look like 3-5, not {text!r}")
-    return low, high
-
-
-def _count(text: Any) -> int:
-    try:
-        count = int(text)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"size must be a number of images, not {text!r}") from error
-    if count < 1:
-        raise UsageError(f"size must be at least 1, not {count}")
-    return count
-
-
-def _from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, int] | None) -> datasets.Dataset:
-    import datasets
-
-    scenes = _read_scenes(_scenes_file(root, split))
-    images = root / "images" / split
-    if not images.is_dir():
-        raise InputError(f"{root} has no folder images/{split}; give a folder in the layout of CLEVR_v1.0")
-    if counts:
-        scenes = [s for s in scenes if counts[0] <= len(s["objects"]) <= counts[1]]
-    scenes = scenes[:limit]
-    if not scenes:
-        raise InputError(f"{root} holds no {split} scene with so many objects; widen objects or the limit")
-    columns: dict[str, list[Any]] = {
-        "image": [str(_existing(images / s["image_filename"])) for s in scenes],
-        "image_index": [int(s["image_index"]) for s in scenes],
-        "file": [s["image_filename"] for s in scenes],
-        "objects": [[_plain(o) for o in s["objects"]] for s in scenes],
-    }
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
-
-
-def _scenes_file(root: Path, split: str) -> Path:
-    """The annotation file: in ``scenes/`` as published, or at the root as the paper's code has it."""
-    name = f"CLEVR_{split}_scenes.json"
-    if not root.is_dir():
-        raise InputError(f"data root {root} is not a folder; give a folder in the layout of CLEVR_v1.0")
-    for path in (root / "scenes" / name, root / name):
-        if path.is_file():
-            return path
-    raise InputError(f"{root} has neither scenes/{name} nor {name}; give a folder in the layout of CLEVR_v1.0")
-
-
-def _read_scenes(path: Path) -> list[dict[str, Any]]:
-    try:
-        scenes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scenes"]
-        for scene in scenes:
-            if not isinstance(scene["image_filename"], str):
-                raise TypeError(f"image_filename {scene['image_filename']!r} is no text")
-            if not isinstance(scene["image_index"], int):
-                raise TypeError(f"image_index {scene['image_index']!r} is no whole number")
-            if not isinstance(scene["objects"], list):
-                raise TypeError("objects is no list")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a CLEVR scene file: {error!r}; fetch it again") from error
-    return scenes
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path} is annotated but missing; fetch the images again")
-    return path
-
-
-def _plain(scene_object: Mapping[str, Any]) -> dict[str, Any]:
-    """An object with the same columns and types whoever wrote the file."""
-    try:
-        return {
-            "shape": str(scene_object.get("shape", "")),
-            "size": str(scene_object.get("size", "")),
-            "color": str(scene_object.get("color", "")),
-            "material": str(scene_object.get("material", "")),
-            "rotation": float(scene_object.get("rotation", 0.0)),
-            "3d_coords": [float(v) for v in scene_object.get("3d_coords", ())],
-            "pixel_coords": _place(scene_object["pixel_coords"]),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"a CLEVR object lacks usable pixel_coords: {error!r}; fetch the scenes again"
-        ) from error
-
-
-def _place(values: Any) -> list[float]:
-    place = [float(v) for v in values]
-    if len(place) < 2:
-        raise ValueError(f"{place} has no x and y")
-    return place
-
-
-def _rendered(
+def rendered(
     split: str, limit: int | None, seed: int, progress: Progress | None, options: Mapping[str, Any]
 ) -> datasets.Dataset:
+    """A split of our own renders, made once and kept by ``datasets``.
+
+    Args:
+        split: ``train``, ``val`` or ``test``; no scene is in two of them.
+        limit: At most so many images.
+        seed: Of the rendering.
+        progress: Called while images are rendered.
+        options: See ``OBJECTS`` and ``RENDERED``.
+
+    Raises:
+        UsageError: If such scenes cannot be rendered.
+        InputError: If the images cannot be kept.
+    """
     import datasets
 
     options = dict(options)
-    size = _count(options.pop("size", _DEFAULT_RENDERS[split]))
+    size = image_count(options.pop("size", _DEFAULT_RENDERS[split]))
     count = min(size, limit) if limit else size
     features = datasets.Features(
         {
@@ -259,47 +164,6 @@ def _quiet_datasets() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
-
-
-def scene_options(options: Mapping[str, Any]) -> SceneOptions:
-    """Options as given on a command line or in a preset to those of the renderer.
-
-    Raises:
-        UsageError: If a value is none that the renderer knows.
-    """
-    from igm_cli.plugins.clevr.scenes import SceneOptions
-
-    values: dict[str, Any] = {}
-    for name, value in options.items():
-        if name == "objects":
-            values[name] = object_range(value)
-        elif name in ("colors", "shapes", "sizes"):
-            values[name] = _names(name, value)
-        elif name == "texture":
-            values[name] = None if value in (None, "none") else str(value)
-        elif name == "crowd":
-            values[name] = _share(value)
-        else:
-            values[name] = value
-    try:
-        return SceneOptions(**values)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"these scenes cannot be rendered: {error}") from error
-
-
-def _names(option: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(value.split(","))
-    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
-        return tuple(value)
-    raise UsageError(f"{option} must be names with commas between them, not {value!r}")
-
-
-def _share(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
 
 
 RENDERER_VERSION = 2

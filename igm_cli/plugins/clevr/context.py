@@ -21,14 +21,14 @@ class Context:
         lamps: Each in all scenes.
         ambient: Light of the world on the ground.
         seed: [B] texture seeds.
-        texture: A name out of `TEXTURES`, or None.
+        textures: Names out of `TEXTURES`; none where surfaces are plain.
     """
 
     objects: Objects
     lamps: list[PlacedLamp]
     ambient: Triple
     seed: Tensor
-    texture: str | None
+    textures: tuple[str, ...]
 
     @classmethod
     def of(cls, scenes: Scenes) -> Context:
@@ -39,5 +39,5 @@ class Context:
             lamps=place_lamps(lighting, scenes.lights),
             ambient=lighting.ambient,
             seed=scenes.texture_seed,
-            texture=scenes.options.texture,
+            textures=scenes.options.textures,
         )

@@ -1,5 +1,7 @@
 """The ground: the light it sends to the eye, under shadows and a partly hidden sky."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from igm_cli.plugins.clevr.camera import View
 from igm_cli.plugins.clevr.context import Context
 from igm_cli.plugins.clevr.reflectance import ggx
 from igm_cli.plugins.clevr.shadows import ground_shade
-from igm_cli.plugins.clevr.textures import TEXTURES, TURN
+from igm_cli.plugins.clevr.textures import TURN, pattern
 from igm_cli.plugins.clevr.vectors import Vector, along, colored, dot, negative, pick, unit, view
 
 _ROUGHNESS = 0.78
@@ -59,14 +61,14 @@ def ground_light(
         if shade is not None:
             strength = strength * shade[number]
         total = along(total, lamp.power, strength)
-    return total if context.texture is None else _textured(total, context.texture, point, context.seed[scene])
+    return _textured(total, context.textures, point, context.seed[scene]) if context.textures else total
 
 
-def _textured(color: Vector, texture: str, point: Vector, seed: Tensor) -> Vector:
+def _textured(color: Vector, textures: Sequence[str], point: Vector, seed: Tensor) -> Vector:
     """Gives the ground a pattern and a tint that depend on the seed [N] of its scene."""
-    pattern = 0.75 + 0.5 * TEXTURES[texture](point, seed, 1.5)
+    bright = 0.75 + 0.5 * pattern(textures, point, seed, 1.5, (31 * seed).frac())
     red, green, blue = (
-        channel * pattern * (1 + 0.2 * (TURN * (seed + number / 3)).cos())
+        channel * bright * (1 + 0.2 * (TURN * (seed + number / 3)).cos())
         for number, channel in enumerate(color)
     )
     return red, green, blue

@@ -45,7 +45,8 @@ class SceneOptions:
         sizes: Name to radius in scene units; a tuple of names looks the radii up in `SIZES`.
         materials: Names out of rubber and metal.
         light: `default` or `shifted` (other lamp places, colours and strengths).
-        texture: None, or a pattern out of `TEXTURES` on objects and ground.
+        texture: None, or patterns out of `TEXTURES` with commas between them; the ground and every object wear
+            one of them each.
         crowd: Share of the scenes whose objects share a small part of the plane, so that they hide one
             another often.
         image_size: (width, height) in pixels; annotations and the visibility rule refer to it.
@@ -70,7 +71,7 @@ class SceneOptions:
         _check_names("materials", self.materials, CLEVR_MATERIALS)
         _check_names("light", (self.light,), LIGHTS)
         if self.texture is not None:
-            _check_names("texture", (self.texture,), TEXTURES)
+            _check_names("texture", self.textures, TEXTURES)
         self._check_sizes()
 
     def _check_numbers(self) -> None:
@@ -89,6 +90,11 @@ class SceneOptions:
             raise ValueError("colors, shapes, sizes and materials need at least one value each.")
         if not all(0.1 <= radius <= 1.2 for radius in self.radii.values()):
             raise ValueError(f"sizes={self.sizes}: give radii between 0.1 and 1.2.")
+
+    @property
+    def textures(self) -> tuple[str, ...]:
+        """Names of the patterns; none where surfaces are plain."""
+        return () if self.texture is None else tuple(self.texture.split(","))
 
     @property
     def radii(self) -> dict[str, float]:

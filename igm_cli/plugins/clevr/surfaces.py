@@ -13,7 +13,7 @@ from torch import Tensor
 from igm_cli.plugins.clevr.context import Context
 from igm_cli.plugins.clevr.reflectance import ggx
 from igm_cli.plugins.clevr.shapes import normals
-from igm_cli.plugins.clevr.textures import TEXTURES
+from igm_cli.plugins.clevr.textures import pattern
 from igm_cli.plugins.clevr.vectors import Vector, along, colored, minus, pick, scaled, times
 
 _OBJECT_GAIN = 1.327  # takes the ground's albedo out of the lamps' powers
@@ -61,11 +61,12 @@ class Surface(NamedTuple):
 
 def _albedo(context: Context, which: Tensor, local: Vector) -> Vector:
     rgb = pick(context.objects.rgb, which)
-    if context.texture is None:
+    if not context.textures:
         return rgb
     number = which.remainder(context.objects.count)
     seed = (context.objects.seed[which] + number * 0.137).frac()
-    return scaled(rgb, 0.35 + 0.85 * TEXTURES[context.texture](local, seed, 3.0))
+    choice = (context.objects.seed[which] * (97 + 61 * number)).frac()  # another one for each object
+    return scaled(rgb, 0.35 + 0.85 * pattern(context.textures, local, seed, 3.0, choice))
 
 
 def diffuse(context: Context, surface: Surface, shade: list[Tensor] | None) -> Vector:

@@ -3,8 +3,9 @@
 Their arguments are the points, a seed [N] in 0..1 that moves the pattern, and its frequency.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from igm_cli.plugins.clevr.vectors import Vector
@@ -39,3 +40,23 @@ TEXTURES: dict[str, Callable[[Vector, Tensor, float], Tensor]] = {
     "stripes": _stripes,
     "noise": _noise,
 }
+
+
+def pattern(names: Sequence[str], point: Vector, seed: Tensor, frequency: float, choice: Tensor) -> Tensor:
+    """The pattern at points [N].
+
+    Args:
+        names: One or more out of `TEXTURES`.
+        point: [N] of any frame.
+        seed: [N] in 0..1, moves the pattern.
+        frequency: Of the pattern.
+        choice: [N] in 0..1, which of several patterns each point wears.
+
+    Returns:
+        [N] in 0..1.
+    """
+    values = TEXTURES[names[0]](point, seed, frequency)
+    chosen = (choice * len(names)).floor()
+    for number, name in enumerate(names[1:], 1):
+        values = torch.where(chosen == number, TEXTURES[name](point, seed, frequency), values)
+    return values

@@ -1,0 +1,170 @@
+"""``igm benchmark``: measures methods side by side on the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from igm_cli.commands import options as o
+from igm_cli.errors import UsageError
+from igm_cli.output import Output
+
+if TYPE_CHECKING:
+    from igm_cli.core.baselines.fit import Budget
+
+DEFAULT_BUDGET = "20m"
+
+Name = Annotated[str | None, typer.Argument(metavar="[SUITE]", help="Leave it out to list the suites.")]
+Methods = Annotated[str | None, typer.Option("--methods", help="Comma-separated.  Default: all of the suite.")]
+Splits = Annotated[
+    str | None,
+    typer.Option("--splits", help="Comma-separated, or all.  Default: the suite's."),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of the real data.  Default: rendered images.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many items of a split.")]
+TrainBudget = Annotated[
+    str,
+    typer.Option(
+        "--train-budget", metavar="TIME", help="Training of each baseline: minutes (20m) or steps (4000steps)."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=o.MAX_SEED, help="Of everything random.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of the results; the same command goes on there."),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the suite.")
+]
+
+
+def benchmark(
+    suite: Name = None,
+    methods: Methods = None,
+    splits: Splits = None,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    train_budget: TrainBudget = DEFAULT_BUDGET,
+    seed: Seed = 0,
+    model: o.Model = None,
+    settings: Settings = None,
+    device: o.Device = "auto",
+    out: Out = None,
+    as_json: o.Json = False,
+) -> None:
+    """Measure methods side by side: records an image, tables, plots and pictures.
+
+    Baselines are trained first, once, within the budget each; trained ones are kept in the cache
+    folder ($IGM_CACHE, or igm in the user's cache).  --json prints the summary as one JSON object.
+    """
+    from igm_cli.plugins import registry
+
+    sink = Output(as_json=as_json)
+    if suite is None:
+        _list_suites(sink)
+        return
+    plugin = registry.suite(suite)
+    chosen = _choose("method", methods, list(plugin.methods), list(plugin.methods))
+    root = o.expanded(data_root)
+    parts = _choose("split", splits, list(plugin.splits), list(plugin.default_splits(root)))
+    budget = parse_budget(train_budget)
+    asked = o.parse_settings(settings or [])
+    for name in asked:
+        _near("option", name, list(plugin.options))
+
+    from igm_cli.commands.benchmark_run import run_benchmark
+
+    run_benchmark(
+        plugin,
+        chosen,
+        splits=parts,
+        data_root=root,
+        limit=limit,
+        budget=budget,
+        seed=seed,
+        model=model,
+        options=asked,
+        device=device,
+        out=o.expanded(out) or Path("runs") / f"benchmark-{plugin.name}",
+        sink=sink,
+    )
+
+
+def parse_budget(text: str) -> Budget:
+    """``20m``, ``20`` (minutes) or ``4000steps``.
+
+    Raises:
+        UsageError: If it is none of these, or nothing at all.
+    """
+    from igm_cli.core.baselines.fit import Budget
+
+    plain = text.strip().lower().replace(" ", "")
+    try:
+        if plain.endswith(("steps", "step")):
+            budget = Budget(steps=int(plain.rstrip("s").removesuffix("step")))
+        else:
+            budget = Budget(minutes=float(plain.removesuffix("utes").removesuffix("in").removesuffix("m")))
+    except ValueError as error:
+        raise UsageError(f"--train-budget takes 20m or 4000steps, not {text!r}") from error
+    if not (budget.minutes or budget.steps or 0) > 0:
+        raise UsageError(f"--train-budget must be more than nothing, not {text!r}")
+    return budget
+
+
+def _list_suites(sink: Output) -> None:
+    """What there is to run, and of what each consists."""
+    from igm_cli.plugins import registry
+
+    rows: list[list[str]] = []
+    for listing in registry.listings("benchmarks"):
+        state = registry.state(listing)
+        if state.problem:
+            rows.append([listing.name, "broken", "", state.problem])
+            continue
+        plugin = registry.suite(listing.name)
+        rows.append([listing.name, plugin.summary, ", ".join(plugin.methods), ", ".join(plugin.splits)])
+        sink.result(
+            {
+                "schema": "igm.benchmarks/1",
+                "name": listing.name,
+                "summary": plugin.summary,
+                "methods": dict(plugin.methods),
+                "splits": dict(plugin.splits),
+                "options": dict(plugin.options),
+            }
+        )
+    sink.table("", ["suite", "what it measures", "methods", "splits"], rows)
+    sink.say("run one with: igm benchmark SUITE")
+
+
+def _choose(noun: str, text: str | None, known: list[str], default: list[str]) -> list[str]:
+    """Names between commas, each known, in the suite's own order."""
+    if text is None:
+        return default
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return known
+    if not names:
+        raise UsageError(f"no {noun} named; known are {', '.join(known)}")
+    for name in names:
+        _near(noun, name, known)
+    return [name for name in known if name in names]
+
+
+def _near(noun: str, name: str, known: list[str]) -> None:
+    """Refuses an unknown name.
+
+    Raises:
+        UsageError: With near names.
+    """
+    import difflib
+
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known) or 'none'}"
+    raise UsageError(f"unknown {noun} {name!r}; {hint}")

@@ -1,0 +1,238 @@
+"""The work behind ``igm benchmark``: every method on every item, kept line by line, then the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from igm_cli.commands.results import ResultFile
+from igm_cli.errors import IgmError, InputError
+from igm_cli.output import Output, ProgressReport
+
+if TYPE_CHECKING:
+    from igm_cli.core.baselines.fit import Budget
+    from igm_cli.plugins.suite import Bench, Method, Suite
+
+SCHEMA = "igm.benchmark/1"
+ROW_SCHEMA = "igm.benchmark-record/1"
+IDENTITY, RECORDS, METHODS = "benchmark.json", "records.jsonl", "methods.json"
+_PACKAGES = ("torch", "diffusers", "transformers", "datasets", "igm-cli")
+
+
+def run_benchmark(
+    suite: Suite,
+    methods: Sequence[str],
+    *,
+    splits: Sequence[str],
+    data_root: Path | None,
+    limit: int | None,
+    budget: Budget,
+    seed: int,
+    model: str | None,
+    options: Mapping[str, Any],
+    device: str,
+    out: Path,
+    sink: Output,
+) -> None:
+    """Runs a suite and writes its report into ``out``.
+
+    Args:
+        suite: What is measured.
+        methods: Of the suite.
+        splits: Of the suite.
+        data_root: Folder of real data.
+        limit: At most so many items of a split.
+        budget: Training of every baseline.
+        seed: Of everything random.
+        model: As ``--model`` has it.
+        options: Of the suite.
+        device: As ``--device`` has it.
+        out: Result folder.
+        sink: For results, progress and messages.
+
+    Raises:
+        IgmError: If nothing can be measured, or ``out`` holds another configuration.
+        Exit: With exit code 3, if every method failed.
+    """
+    from igm_cli.commands.models import resolve_model
+    from igm_cli.commands.report_files import show_report, write_report
+    from igm_cli.core.device import keep_freed_memory, resolve_device
+    from igm_cli.plugins.suite import Request
+
+    target = resolve_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
+    folder = resolve_model(model, suite.concepts)
+    with sink.progress() as progress:
+        bench = suite.open(
+            Request(
+                splits=tuple(splits),
+                data_root=data_root,
+                limit=limit,
+                budget=budget,
+                seed=seed,
+                device=target,
+                model=folder,
+                cache=cache_folder() / "baselines",
+                options=options,
+                progress=progress,
+            )
+        )
+        run = _Run(suite.name, bench, out, sink, progress)
+        run.work(methods, splits)
+    report = bench.report(run.records(methods, splits), run.infos)
+    where = {"suite": suite.name, "seed": seed, "device": str(target), "checkpoint": folder.name}
+    written = write_report(report, out, {**provenance(), **where, "failed": run.failures})
+    show_report(sink, report)
+    sink.result({"schema": SCHEMA, "suite": suite.name, "failed": run.failures, **report.summary})
+    sink.note(f"igm: {len(written)} files in {out}")
+    if set(methods) <= set(run.failures):
+        raise typer.Exit(3)
+
+
+class _Run:
+    """The records of one result folder and what adds to them."""
+
+    def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
+        self.bench, self.out, self.sink, self.progress = bench, out, sink, progress
+        identity = {"suite": suite, **bench.identity}
+        open_folder(out, identity)
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.store = ResultFile(out / RECORDS, ROW_SCHEMA, digest, key=("method", "split", "item"))
+        self.infos: dict[str, Mapping[str, Any]] = _read_infos(out / METHODS)
+        self.failures: dict[str, str] = {}
+
+    def work(self, methods: Sequence[str], splits: Sequence[str]) -> None:
+        """Every method on every item that is not done; one that fails does not take the others down."""
+        for name in methods:
+            pending = [
+                (s, i) for s in splits for i in self.bench.items(s) if _about(name, s, i) not in self.store.done
+            ]
+            if not pending:
+                continue
+            try:
+                self._work_through(name, pending)
+            except IgmError as error:
+                self._fail(name, str(error))
+            except Exception as error:  # a baseline of someone else's may raise whatever it likes
+                if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
+                    raise
+                self._fail(name, f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
+
+    def _work_through(self, name: str, pending: Sequence[tuple[str, str]]) -> None:
+        from igm_cli.core.files import write_json
+
+        method = self.bench.method(name)
+        self.infos[name] = method.info
+        write_json(self.out / METHODS, self.infos)
+        pending = self._within(method, name, pending)
+        for number, (split, item) in enumerate(pending):
+            self.progress(f"{name}: {split}", number, len(pending))
+            line = {"schema": ROW_SCHEMA, "run": self.store.run, "method": name, "split": split, "item": item}
+            self.store.add({**line, "rows": method(split, item)})
+        self.progress(f"{name}: done", len(pending), len(pending))
+
+    def _within(
+        self, method: Method, name: str, pending: Sequence[tuple[str, str]]
+    ) -> Sequence[tuple[str, str]]:
+        """What is left of a method's own limit a split."""
+        if method.limit is None:
+            return pending
+        first = {split: set(self.bench.items(split)[: method.limit]) for split, _ in pending}
+        return [(split, item) for split, item in pending if item in first[split]]
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failures[name] = reason
+        self.sink.error(f"{name} failed, the others go on: {reason}")
+
+    def records(self, methods: Sequence[str], splits: Sequence[str]) -> list[dict[str, Any]]:
+        """What is known of the asked-for methods, splits and items, in their order."""
+        wanted = (_about(m, s, i) for m in methods for s in splits for i in self.bench.items(s))
+        return [self.store.done[about] for about in wanted if about in self.store.done]
+
+
+def _about(method: str, split: str, item: str) -> str:
+    return f"{method} {split} {item}"
+
+
+def _read_infos(path: Path) -> dict[str, Mapping[str, Any]]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Makes a result folder this benchmark's.
+
+    Raises:
+        InputError: If it holds another configuration, naming what differs.
+    """
+    from igm_cli.core.files import write_json
+
+    path = folder / IDENTITY
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; name a folder")
+    if not path.is_file():
+        write_json(path, identity)
+        return
+    way_out = "name another --out or use the same options"
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            k for k in sorted({*old, *identity}) if old.get(k) != json.loads(json.dumps(identity)).get(k)
+        ]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged; {way_out}") from error
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"{folder} holds a benchmark with {name} = {old.get(name)!r}, not {identity.get(name)!r}; {way_out}"
+        )
+
+
+def cache_folder() -> Path:
+    """Where trained baselines are kept: ``$IGM_CACHE``, or igm in the user's cache."""
+    given = os.environ.get("IGM_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(given) if given else base / "igm"
+
+
+def provenance() -> dict[str, Any]:
+    """Command, machine and versions, for the report."""
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(["igm", *map(_portable, sys.argv[1:])]),
+        "machine": f"{_processor()}, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _portable(argument: str) -> str:
+    """An absolute path by its last part, which alone means anything on another machine."""
+    return Path(argument).name if argument.startswith("/") else argument
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

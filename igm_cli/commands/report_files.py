@@ -1,0 +1,158 @@
+"""A benchmark's report as files (JSON, CSV, Markdown, PNG) and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from igm_cli.errors import InputError
+from igm_cli.output import Output, json_line
+
+if TYPE_CHECKING:
+    from igm_cli.plugins.suite import Report, Table
+
+SCHEMA = "igm.benchmark/1"
+PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoints")
+"""What the Markdown says first of where the figures come from; the rest follows."""
+
+SPECIAL = re.compile(r"[\\|*`~]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)")
+"""What Markdown would not show as it is."""
+FIGURE = re.compile(r"[^A-Za-z]*\d[^A-Za-z]*(e[+-]?\d+[^A-Za-z]*)?[A-Za-zµ]{0,3}")
+BREAK = re.compile(r"\r\n|\r|\n")
+
+
+def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
+    """Writes ``summary.json``, ``report.md``, a CSV file a table and a PNG file a figure.
+
+    Each replaces an older one whole; the Markdown comes last, when all that it shows is there.
+
+    Args:
+        report: Of a suite.
+        folder: Is made if need be.
+        provenance: Where the figures come from, as JSON; its ``suite`` is named in the title.
+
+    Raises:
+        InputError: If the folder cannot be written.
+        IgmPictureError: If a picture cannot be written.
+    """
+    from igm_cli.commands.figures import draw, report_styles
+    from igm_cli.commands.results import save_picture
+    from igm_cli.core.files import write_json
+
+    looks = report_styles(report.figures)
+    summary, page = folder / "summary.json", folder / "report.md"
+    written = [summary, page]
+    data = {"schema": SCHEMA, "provenance": provenance, "summary": report.summary}
+    try:
+        write_json(summary, json.loads(json_line(data)))
+        for table in report.tables:
+            written.append(folder / f"{table.name}.csv")
+            _write_text(written[-1], csv_text(table))
+        for figure in report.figures:
+            written.append(folder / f"{figure.name}.png")
+            save_picture(draw(figure, looks), written[-1])
+        _write_text(page, markdown(report, provenance))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write the report to {folder} ({reason}); choose another folder") from error
+    return written
+
+
+def show_report(sink: Output, report: Report) -> None:
+    """The tables for people, each with its note; nothing with ``--json``."""
+    for table in report.tables:
+        sink.table(table.title, table.columns, table.rows)
+        if table.note:
+            sink.say(table.note)
+
+
+def csv_text(table: Table) -> str:
+    """A table as CSV, its heads first."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows([table.columns, *table.rows])
+    return buffer.getvalue()
+
+
+def markdown(report: Report, provenance: Mapping[str, Any]) -> str:
+    """The whole report in GitHub's Markdown; figures are files beside it."""
+    suite = provenance.get("suite")
+    parts = [f"# Benchmark {_text(str(suite))}" if suite else "# Benchmark"]
+    first = [key for key in PROVENANCE if key in provenance]
+    rest = [key for key in provenance if key not in PROVENANCE and key != "suite"]
+    lines = [line for key in first + rest for line in _entry(key, provenance[key], "")]
+    if lines:
+        parts.append("\n".join(lines))
+    for table in report.tables:
+        parts += [f"## {_text(table.title)}", markdown_table(table.columns, table.rows)]
+        parts += [_text(table.note)] if table.note else []
+    if report.figures:
+        parts.append("## Figures")
+    for figure in report.figures:
+        parts.append(f"![{_alternative(figure.title)}]({quote(figure.name)}.png)")
+        parts += [_text(figure.note)] if figure.note else []
+    if report.notes:
+        parts += ["## Notes", "\n".join(f"- {_text(note)}" for note in report.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns stand below each other in the source too; figures are set to the right."""
+    lines = [[_text(cell) for cell in line] for line in (columns, *rows)]
+    widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
+    right = [_is_figures([row[place] for row in rows]) for place in range(len(columns))]
+    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    padded = [
+        [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)] for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
+
+
+def _is_figures(cells: Sequence[str]) -> bool:
+    """Whether cells hold figures rather than words, most of those that are not empty (``-``)."""
+    filled = [cell.strip() for cell in cells if cell.strip() not in ("", "-", "–", "—", "?")]
+    return 2 * sum(FIGURE.fullmatch(cell) is not None for cell in filled) > len(filled)
+
+
+def _entry(key: str, value: Any, indent: str) -> Iterator[str]:
+    """Lines of a list item: a value, or a list below it."""
+    head = f"{indent}- {_text(key)}:"
+    if isinstance(value, Mapping):
+        yield head
+        for name, inner in value.items():
+            yield from _entry(str(name), inner, indent + "  ")
+    elif isinstance(value, list | tuple):
+        yield f"{head} {', '.join(_text(str(item)) for item in value)}"
+    elif key == "command":
+        yield f"{head} {_code(str(value))}"
+    else:
+        yield f"{head} {'–' if value is None else _text(str(value))}"
+
+
+def _text(text: str) -> str:
+    """Text as Markdown that reads the same, on one line."""
+    return BREAK.sub("<br>", SPECIAL.sub(r"\\\g<0>", text.strip()))
+
+
+def _alternative(text: str) -> str:
+    """Text between the brackets of a picture."""
+    return re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _text(" ".join(text.split())))
+
+
+def _code(text: str) -> str:
+    """Text between as many backticks as it takes."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    room = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{room}{BREAK.sub(' ', text)}{room}{fence}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    from igm_cli.core.files import write_atomically
+
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))

@@ -1,0 +1,47 @@
+"""The error of the composed prediction, which training lowers over theta and inversion over c.
+
+    ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025)
+
+Here for one set of concepts per image; :mod:`igm_cli.core.evidence` has the same error as a quadratic
+form, for all sets of many candidates at once.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from igm_cli.core.composition import Composition, compose
+from igm_cli.core.schedule import Schedule
+
+
+def composed_loss(
+    model: nn.Module,
+    schedule: Schedule,
+    composition: Composition,
+    x0: Tensor,
+    concepts: Tensor,
+    present: Tensor,
+    t: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
+
+    Networks that predict v are weighted by 1/alpha^2, which makes it the error of v
+    (eps_hat - eps = alpha (v_hat - v)).
+
+    Args:
+        model: Called with (x_t, t, concepts) for (eps_u, Delta).
+        schedule: The noise schedule.
+        composition: ``sum`` or ``mean``.
+        x0: Clean images ``[B,C,H,W]``.
+        concepts: ``[B,K,D]``.
+        present: ``[B,K]``.
+        t: ``[B]``.
+        noise: ``[B,C,H,W]``.
+    """
+    x_t = schedule.add_noise(x0, noise, t)
+    base, contributions = model(x_t, t, concepts)
+    prediction = compose(base.float(), contributions.float(), composition, present)
+    error = (noise - prediction).square().mean(dim=(1, 2, 3))
+    weight = schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()
+    return (weight * error).mean()

@@ -1,0 +1,182 @@
+"""CLEVRTex as it is published: ``clevrtex_full/0/CLEVRTEX_full_000000.png`` with a ``.json`` beside it.
+
+The rules are those of its authors' loader (``clevrtex_eval.py`` of karazijal/clevrtex-generation): images lie
+at any depth, and the splits are fractions of the images in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.base import Progress
+from igm_cli.plugins.clevr.folder import plain_object
+
+if TYPE_CHECKING:
+    import datasets
+
+FRACTIONS = {"test": (0.0, 0.1), "val": (0.1, 0.2), "train": (0.2, 1.0)}
+TEST_ONLY = "outd"  # the variant that has no splits: all of it is for testing
+_FOLDER = re.compile(r"clevrtex_([a-z0-9]+)", re.IGNORECASE)
+_FILE = re.compile(r"CLEVRTEX_([A-Za-z0-9]+)_(\d{6})\.(png|json)")
+_LAYOUT = "give a folder in the layout of CLEVRTex (clevrtex_full/0/CLEVRTEX_full_000000.png and .json)"
+_REPORT_EVERY = 500
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The files of one variant, by their numbers, which start at 0 and leave none out."""
+
+    name: str
+    folder: Path
+    images: Mapping[int, Path]
+    annotations: Mapping[int, Path]
+
+    def part(self, split: str) -> list[int]:
+        """Numbers of the images of a split.
+
+        Raises:
+            UsageError: If the variant has no such split.
+            InputError: If there are too few images.
+        """
+        if self.name == TEST_ONLY:
+            if split != "test":
+                raise UsageError(f"variant {self.name} of clevrtex is for testing only; choose split test")
+            return sorted(self.images)
+        first, last = (int(share * len(self.images)) for share in FRACTIONS[split])
+        if first == last:
+            raise InputError(
+                f"{self.folder} holds too few images ({len(self.images)}) for a {split} split; "
+                "extract all of its archives"
+            )
+        return sorted(self.images)[first:last]
+
+
+def from_folder(
+    root: Path,
+    split: str,
+    limit: int | None,
+    counts: tuple[int, int] | None,
+    variant: str | None,
+    progress: Progress | None,
+) -> datasets.Dataset:
+    """A split of CLEVRTex as it is published.
+
+    Its generator draws a scene again until every object shows more than 200 of 320×240 pixels, so no annotated
+    object is hidden, and the masks are not read.
+
+    Args:
+        root: The folder of a variant, or one that holds such folders.
+        split: ``train``, ``val`` or ``test``.
+        limit: At most so many images.
+        counts: Least and most objects; None takes all scenes.
+        variant: Which one, where there are several; None takes ``full``.
+        progress: Called while annotations are read.
+
+    Raises:
+        UsageError: If the folder has no such variant, or the variant no such split.
+        InputError: If the folder does not hold CLEVRTex, or holds it in part.
+    """
+    import datasets
+
+    found = find_variant(root, variant)
+    numbers = found.part(split)
+    columns: dict[str, list[Any]] = {"image": [], "image_index": [], "file": [], "objects": []}
+    for done, number in enumerate(numbers, 1):
+        image = found.images[number]
+        objects = _read_objects(found.annotations[number], colored=found.name == "vbg")
+        if counts is None or counts[0] <= len(objects) <= counts[1]:
+            for name, value in zip(columns, (str(image), number, image.name, objects), strict=True):
+                columns[name].append(value)
+        if progress and (done % _REPORT_EVERY == 0 or done == len(numbers)):
+            progress("reading scenes", done, len(numbers))
+        if limit and len(columns["image"]) == limit:
+            break
+    if not columns["image"]:
+        raise InputError(f"{found.folder} holds no {split} scene with so many objects; widen objects")
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+def find_variant(root: Path, name: str | None) -> Variant:
+    """A variant in a folder, its images complete and annotated.
+
+    Args:
+        root: Folder of one variant, or of folders of several.
+        name: Of the variant; None takes the only one, or ``full``.
+
+    Raises:
+        UsageError: If it is not there, or several are and none is named.
+        InputError: If no variant is there, or a file is missing.
+    """
+    if not root.is_dir():
+        raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
+    named = {match[1].lower(): path for path in sorted(root.iterdir()) if (match := _is_variant(path))}
+    if named:
+        name = _choose(root, named, name)
+        root = named[name]
+    files = _files(root)
+    if not files:
+        raise InputError(f"{root} holds no image or annotation of CLEVRTex; {_LAYOUT}")
+    name = _choose(root, files, name)
+    images, annotations = files[name].get("png", {}), files[name].get("json", {})
+    for number in range(max([*images, *annotations]) + 1):
+        for numbered, suffix in ((images, "png"), (annotations, "json")):
+            if number not in numbered:
+                raise InputError(
+                    f"{root} lacks CLEVRTEX_{name}_{number:06d}.{suffix}, and only a complete set tells which "
+                    "images to train on and which to test on; extract all of its archives"
+                )
+    return Variant(name, root, images, annotations)
+
+
+def _is_variant(path: Path) -> re.Match[str] | None:
+    return _FOLDER.fullmatch(path.name) if path.is_dir() else None
+
+
+def _choose(root: Path, names: Iterable[str], wanted: str | None) -> str:
+    known = sorted(names)
+    if wanted is None:
+        if len(known) > 1 and "full" not in known:
+            raise UsageError(f"{root} holds several variants; choose one with variant: {', '.join(known)}")
+        return known[0] if len(known) == 1 else "full"
+    if wanted not in known:
+        raise UsageError(f"{root} has no variant {wanted!r} of clevrtex; it holds {', '.join(known)}")
+    return wanted
+
+
+def _files(root: Path) -> dict[str, dict[str, dict[int, Path]]]:
+    """Variant to suffix to number to file, at any depth.
+
+    Raises:
+        InputError: If two files have the same name.
+    """
+    found: dict[str, dict[str, dict[int, Path]]] = {}
+    for folder, _, names in os.walk(root):
+        for match in filter(None, map(_FILE.fullmatch, names)):
+            variant, number, suffix = match.groups()
+            numbered = found.setdefault(variant.lower(), {}).setdefault(suffix, {})
+            path = Path(folder, match[0])
+            other = numbered.setdefault(int(number), path)
+            if other != path:
+                raise InputError(f"{other} and {path} have the same name; keep one of them")
+    return found
+
+
+def _read_objects(path: Path, colored: bool) -> list[dict[str, Any]]:
+    """The objects of a scene; colours only where they are those of the image."""
+    try:
+        objects = json.loads(path.read_text(encoding="utf-8"))["objects"]
+        if not isinstance(objects, list):
+            raise TypeError("objects is no list")
+        rows = [plain_object(o) for o in objects]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a CLEVRTex annotation: {error!r}; extract it again") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return rows if colored else [{**row, "color": ""} for row in rows]

@@ -1,0 +1,1 @@
+"""The benchmark ``cost``: what an inversion costs."""

@@ -1,0 +1,126 @@
+"""The methods that invert igm's own checkpoint: ours, and the paper's restarted descent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.inversion import Inversion, InversionSettings, invert
+from igm_cli.core.sgd import descend, score
+from igm_cli.plugins.discovery.splits import Scene
+from igm_cli.plugins.suite import Row
+
+RESTARTS = (1, 5, 10, 15, 20)
+"""R of the paper's Table 1."""
+
+
+def found(label: str, given: Tensor, free: Tensor | None, **figures: Any) -> Row:
+    """A row: concepts with K given and with K estimated (None: not estimated), and what they took."""
+    return {
+        "label": label,
+        "given": given.tolist(),
+        "free": None if free is None else free.tolist(),
+        **figures,
+    }
+
+
+class Evidence:
+    """Evidence, pursuit and refinement (ours), with K given and with K estimated."""
+
+    limit = None
+
+    def __init__(self, checkpoint: Checkpoint, settings: InversionSettings, device: torch.device) -> None:
+        self.checkpoint, self.settings, self.device = checkpoint, settings, device
+        self.info: Mapping[str, Any] = checkpoint_info(checkpoint)
+
+    def __call__(self, scene: Scene) -> list[Row]:
+        """One row."""
+        given, free = self._invert(scene, len(scene.truth)), self._invert(scene, None)
+        return [
+            found(
+                "igm",
+                given.concepts,
+                free.concepts,
+                seconds=given.seconds,
+                seconds_free=free.seconds,
+                calls=given.network_calls,
+                calls_free=free.network_calls,
+            )
+        ]
+
+    def _invert(self, scene: Scene, k: int | None) -> Inversion:
+        checkpoint, image = self.checkpoint, scene.x0.to(self.device)
+        return invert(checkpoint.denoiser, image, self.settings, k=k, composition=checkpoint.composition)
+
+
+class Descent:
+    """The paper's algorithm; one run of 20 starts gives the rows of 1, 5, 10, 15 and 20.
+
+    The starts share their draws and are computed together, so that the first R of them end where a
+    run of R starts would; the time of R < 20 is the measured one of 20 times R / 20.
+
+    Args:
+        label: Name in the report.
+        checkpoint: The model.
+        settings: ``steps``, ``learning_rate``, ``score_draws`` and ``seed`` are used.
+        device: Where to compute.
+        limit: Images a split, for it takes minutes an image.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        checkpoint: Checkpoint,
+        settings: InversionSettings,
+        device: torch.device,
+        limit: int | None,
+    ) -> None:
+        self.label, self.checkpoint, self.device, self.limit = label, checkpoint, device, limit
+        self.settings = replace(settings, method="sgd", restarts=max(RESTARTS))
+        self.info: Mapping[str, Any] = {**checkpoint_info(checkpoint), "steps": settings.steps}
+
+    def __call__(self, scene: Scene) -> list[Row]:
+        """A row for every number of starts."""
+        image, k, started = scene.x0.to(self.device), len(scene.truth), time.monotonic()
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        with torch.no_grad():
+            ends, descending = descend(denoiser, image, self.settings, k, composition)
+            errors, scoring = score(denoiser, image, ends, self.settings, composition)
+        seconds, calls = time.monotonic() - started, descending + scoring
+        mean = errors.mean(dim=1)
+        rows = []
+        for restarts in RESTARTS:
+            share = restarts / max(RESTARTS)
+            best = ends[int(mean[:restarts].argmin())].cpu()
+            label = f"{self.label} R={restarts}"
+            rows.append(found(label, best, None, seconds=seconds * share, calls=round(calls * share)))
+        return rows
+
+
+class Descents:
+    """The paper's algorithm on several checkpoints.
+
+    Args:
+        parts: One for each.
+    """
+
+    def __init__(self, parts: Sequence[Descent]) -> None:
+        self.parts, self.limit = parts, parts[0].limit
+        self.info: Mapping[str, Any] = {part.label: part.info for part in parts}
+
+    def __call__(self, scene: Scene) -> list[Row]:
+        """The rows of all checkpoints."""
+        return [row for part in self.parts for row in part(scene)]
+
+
+def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the report says of a checkpoint."""
+    info = checkpoint.info
+    kept = ("data", "steps", "training", "hardware")
+    return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}

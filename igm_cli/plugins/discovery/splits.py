@@ -1,0 +1,143 @@
+"""The image sets of the benchmark: what was trained on, more objects, and shifts never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.errors import InputError
+from igm_cli.imaging import to_model, to_rgb
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import ConceptParser, Frame, Progress
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL.Image import Image
+
+DATASET = "clevr"
+RENDERED = 200  # images of a rendered split, unless more are asked for
+
+
+@dataclass(frozen=True)
+class Split:
+    """One set of images.
+
+    Attributes:
+        about: One line.
+        options: Of the dataset adapter.
+        folder: Whether the images come from the given folder instead of the renderer.
+    """
+
+    about: str
+    options: Mapping[str, Any]
+    folder: bool = False
+
+
+SPLITS: dict[str, Split] = {
+    "folder-3-5": Split("3 to 5 objects, of --data-root", {"objects": "3-5"}, folder=True),
+    "folder-6-8": Split("6 to 8 objects, of --data-root", {"objects": "6-8"}, folder=True),
+    "folder": Split("all validation images of --data-root", {}, folder=True),
+    "3-5": Split("3 to 5 objects, rendered", {"objects": "3-5"}),
+    "6-8": Split("6 to 8 objects, rendered", {"objects": "6-8"}),
+    "9-10": Split("9 to 10 objects, rendered", {"objects": "9-10"}),
+    "color": Split(
+        "3 to 5 objects in colours never trained on",
+        {"objects": "3-5", "colors": "orange,pink,white,black,olive,navy,lime,magenta"},
+    ),
+    "light": Split("3 to 5 objects under lamps never trained on", {"objects": "3-5", "light": "shifted"}),
+    "size": Split("3 to 5 objects of sizes never trained on", {"objects": "3-5", "sizes": "tiny,medium,huge"}),
+    "shape": Split("3 to 5 objects of a shape never trained on", {"objects": "3-5", "shapes": "cone"}),
+    "texture-3-5": Split("3 to 5 objects, all surfaces textured", {"objects": "3-5", "texture": "checker"}),
+    "texture-6-8": Split("6 to 8 objects, all surfaces textured", {"objects": "6-8", "texture": "checker"}),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One annotated image.
+
+    Attributes:
+        image: As given.
+        frame: The part of it that models see.
+        x0: That part ``[3,H,W]`` in -1..1.
+        truth: Its concepts ``[L,2]``.
+    """
+
+    image: Image
+    frame: Frame
+    x0: Tensor
+    truth: Tensor
+
+
+@dataclass
+class Scenes:
+    """The images of one split, decoded when asked for.
+
+    Attributes:
+        data: The dataset.
+        parser: Reads its annotations.
+        image_size: (width, height) that models see.
+    """
+
+    data: datasets.Dataset
+    parser: ConceptParser
+    image_size: tuple[int, int]
+    rows: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = {name: row for row, name in enumerate(self.data["file"])}
+
+    def __getitem__(self, item: str) -> Scene:
+        example = self.data[self.rows[item]]
+        image = to_rgb(example["image"])
+        width, height = self.image_size
+        frame = Frame.fit(image.size, width / height)
+        x0 = to_model(image, frame, self.image_size)
+        return Scene(image, frame, x0, self.parser.parse(example, frame))
+
+
+def load_split(
+    name: str,
+    *,
+    data_root: Path | None,
+    limit: int | None,
+    seed: int,
+    image_size: tuple[int, int],
+    parser: ConceptParser,
+    progress: Progress,
+) -> Scenes:
+    """The images of a split.
+
+    Args:
+        name: One of :data:`SPLITS`.
+        data_root: For the splits of a folder.
+        limit: At most so many.
+        seed: Of the rendering.
+        image_size: (width, height) that models see.
+        parser: Reads annotations.
+        progress: Called while images are rendered.
+
+    Raises:
+        InputError: If the split needs a folder and there is none, or the folder lacks it.
+    """
+    split, adapter = SPLITS[name], registry.dataset(DATASET)
+    if split.folder:
+        if data_root is None:
+            raise InputError(f"the split {name} needs --data-root, a folder in the layout of CLEVR_v1.0")
+        data = adapter.load("val", data_root=data_root, limit=limit, **split.options)
+    else:
+        # Always rendered in one size where that is enough, so that a larger limit finds the same images.
+        size = max(RENDERED, limit or 0)
+        data = adapter.load("val", seed=seed, progress=progress, size=size, **split.options)
+        data = data.select(range(min(len(data), limit or RENDERED)))
+    return Scenes(data, parser, image_size)
+
+
+def stack(images: list[Tensor], device: torch.device) -> Tensor:
+    """Images ``[3,H,W]`` as ``[B,3,H,W]`` on a device."""
+    return torch.stack(images).to(device)

@@ -1,0 +1,177 @@
+"""GC, the baseline that is one conditional model of the whole set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from igm_cli.core.baselines.fit import Budget, fit
+from igm_cli.core.baselines.gc import GenerativeClassifier
+from igm_cli.core.baselines.set_denoiser import SetConfig, SetDenoiser, start_from
+from igm_cli.core.baselines.set_inversion import SetSettings, count_set, invert_set
+from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
+from igm_cli.core.concepts import Continuous, space_to_dict
+from igm_cli.core.metrics import match
+from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.schedule import Schedule, ScheduleConfig
+from igm_cli.errors import InputError, MissingError, UsageError
+
+SIZE = (48, 32)
+TINY = SetConfig(FactoredConfig(image_size=SIZE, channels=(16, 16, 16), blocks=1, window=3), 16, 2, 1, 2)
+
+
+def tiny() -> SetDenoiser:
+    """A small network whose set blocks are not silent, as they are before training."""
+    torch.manual_seed(0)
+    model = SetDenoiser(TINY)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x_t = torch.randn(2, 3, SIZE[1], SIZE[0], generator=generator)
+    return x_t, torch.tensor([100, 700]), torch.rand(2, 4, 2, generator=generator)
+
+
+def test_order_of_the_set_does_not_matter(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x_t, t, concepts = inputs
+    model = tiny().requires_grad_(False)
+    there, back = model(x_t, t, concepts), model(x_t, t, concepts[:, [2, 0, 3, 1]])
+    torch.testing.assert_close(there, back, atol=1e-5, rtol=1e-4)
+    assert float((there - model(x_t, t, concepts + 0.1)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_padding_does_not_matter(inputs: tuple[Tensor, Tensor, Tensor], k: int) -> None:
+    x_t, t, concepts = inputs
+    model, present = tiny(), torch.arange(4).expand(2, 4) < k
+    padded = model(x_t, t, concepts, present)
+    torch.testing.assert_close(padded, model(x_t, t, concepts[:, :k]), atol=1e-5, rtol=1e-4)
+
+
+def test_predictions_are_not_a_sum_over_positions(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x_t, t, concepts = inputs
+    model = tiny().requires_grad_(False)
+    both, first, second, none = (model(x_t, t, concepts[:, ks]) for ks in ([0, 1], [0], [1], []))
+    assert float((both - first - second + none).abs().max()) > 1e-3
+
+
+def test_gradients_reach_weights_and_positions(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x_t, t, concepts = inputs
+    model = tiny()
+    concepts.requires_grad_(True)
+    model(x_t, t, concepts).square().mean().backward()
+    assert concepts.grad is not None and bool((concepts.grad != 0).all())
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_starts_as_the_unconditional_output_of_a_checkpoint(
+    tmp_path: Path, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    x_t, t, concepts = inputs
+    space = space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True))
+    spec = ModelSpec("factored", TINY.trunk.to_dict(), space, ScheduleConfig().to_dict(), "sum", SIZE, "pos")
+    donor = spec.build()
+    torch.nn.init.normal_(donor.base_out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    save_checkpoint(tmp_path / "donor", spec, donor.state_dict())
+    baseline = GenerativeClassifier(TINY, tmp_path / "donor")
+    model = baseline.build()
+    base, _ = donor(x_t, t, concepts)
+    torch.testing.assert_close(model.epsilon(model.features(x_t, t), concepts), base, atol=1e-5, rtol=1e-4)
+    assert all(p.requires_grad for p in model.parameters())
+    described = json.loads(json.dumps(baseline.describe()))
+    assert len(described["init"]) == 64
+    assert described != json.loads(json.dumps(replace(baseline, init=None).describe()))
+    with pytest.raises(InputError, match="another shape"):
+        start_from(
+            SetDenoiser(SetConfig(replace(TINY.trunk, channels=(32, 16, 16)), 16, 2)), tmp_path / "donor"
+        )
+    with pytest.raises(MissingError):
+        start_from(model, tmp_path)
+
+
+def blobs(sets: Tensor, size: tuple[int, int] = SIZE) -> Tensor:
+    """The union of soft discs at positions ``[N,K,2]``, ``[N,3,H,W]``; hidden parts do not add up."""
+    ys, xs = torch.arange(size[1]) + 0.5, torch.arange(size[0]) + 0.5
+    at = sets * sets.new_tensor(size)
+    square = (at[..., 0, None, None] - xs).square() + (at[..., 1, None, None] - ys[:, None]).square()
+    return (2 * torch.sigmoid(4 - square / 4).amax(1, keepdim=True) - 1).expand(-1, 3, -1, -1)
+
+
+@dataclass
+class OracleFeatures:
+    x_t: Tensor
+    t: Tensor
+
+    def take(self, index: Tensor) -> OracleFeatures:
+        return OracleFeatures(self.x_t[index], self.t[index])
+
+
+class Oracle:
+    """Knows that images are :func:`blobs`: eps = (x_t - alpha x0) / sigma."""
+
+    schedule = Schedule()
+
+    def features(self, x_t: Tensor, t: Tensor) -> OracleFeatures:
+        return OracleFeatures(x_t, t)
+
+    def epsilon(self, features: OracleFeatures, concepts: Tensor) -> Tensor:
+        alpha, sigma = self.schedule.alpha(features.t), self.schedule.sigma(features.t)
+        if concepts.shape[1] == 0:
+            return features.x_t
+        return (features.x_t - alpha.view(-1, 1, 1, 1) * blobs(concepts)) / sigma.view(-1, 1, 1, 1)
+
+
+TRUTH = torch.tensor([[0.2, 0.3], [0.36, 0.42], [0.7, 0.75], [0.85, 0.2]])
+
+
+def test_inversion_finds_the_positions() -> None:
+    settings = SetSettings(draws=8, low=0.3, high=0.6)
+    found = invert_set(Oracle(), blobs(TRUTH[None])[0], 4, settings)
+    assert float(match(found.concepts, TRUTH).squared.max()) < 1e-4
+    again = invert_set(Oracle(), blobs(TRUTH[None])[0], 4, settings)
+    assert torch.equal(found.concepts, again.concepts) and found.passes == again.passes > 100
+    assert found.seconds > 0 and found.error < 1e-3
+
+
+def test_counting_takes_the_least_error() -> None:
+    image = blobs(TRUTH[None, :3])[0]
+    settings = SetSettings(draws=8, low=0.3, high=0.6, scan_sets=32, restarts=4)
+    found = count_set(Oracle(), image, k_min=0, k_max=3, settings=settings)
+    assert len(found.concepts) == 3
+    assert len(invert_set(Oracle(), image, 0, settings).concepts) == 0
+    with pytest.raises(UsageError, match="k-max"):
+        count_set(Oracle(), image, k_min=3, k_max=2)
+
+
+class Discs:
+    """Samples of the oracle's world."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        sets = torch.stack([torch.rand(2, 2, generator=torch.Generator().manual_seed(i)) for i in indices])
+        sets = 0.1 + 0.8 * sets
+        return blobs(sets), sets, torch.ones(len(sets), 2, dtype=torch.bool)
+
+
+def test_learns_under_fit(tmp_path: Path) -> None:
+    baseline = GenerativeClassifier(TINY, learning_rates=(3e-3,), batch_size=16, ema=0.9)
+    images, concepts, present = Discs().batch(list(range(64)), [False] * 64)
+    before = baseline.validate(baseline.build().eval(), images, concepts, present)
+    fitted = fit(baseline, Discs(), Discs(), Budget(steps=30), tmp_path, device=torch.device("cpu"), data={})
+    assert fitted.validation < 0.95 * before
+    assert baseline.validate(fitted.model, images, concepts, present) == pytest.approx(fitted.validation)
+    known = fitted.model.requires_grad_(False)
+    found = invert_set(known, images[0], 2, SetSettings(draws=4, scan_sets=8, restarts=2, steps=4))  # type: ignore[arg-type]
+    assert found.concepts.shape == (2, 2)
