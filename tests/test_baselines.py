@@ -23,7 +23,7 @@ from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
 SLOTS = SlotAttentionSet(
-    (32, 32), slots=3, test_slots=4, channels=16, layers=2, size=16, learning_rates=(3e-3,), batch_size=16
+    (32, 32), slots=3, test_slots=4, channels=16, layers=2, size=16, learning_rates=(5e-3,), batch_size=16
 )
 STEPS = Budget(steps=12)
 
@@ -68,7 +68,7 @@ def random_set(seed: int, slots: int, objects: int) -> tuple[Prediction, torch.T
     return Prediction(positions, logits), torch.rand(2, objects, 2, generator=generator), present
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5))
 def test_the_set_loss_knows_no_order(seed, slots, objects):
     prediction, concepts, present = random_set(seed, slots, objects)
@@ -107,10 +107,10 @@ def test_places_are_listed_row_by_row():
 def test_training_finds_dots(tmp_path):
     images, concepts, present = VALIDATION.batch(list(range(30)), [False] * 30)
     before = SLOTS.validate(SLOTS.build().eval(), images, concepts, present)
-    fitted = fit_dots(tmp_path, budget=Budget(steps=300))
-    assert fitted.validation < 0.4 * before
-    assert (fitted.steps, fitted.images, fitted.learning_rate) == (300, 300 * 16, 3e-3)
-    found = SLOTS.predict(fitted.model, images, [1, 2, 3, None])
+    fitted = fit_dots(tmp_path, budget=Budget(steps=200))
+    assert fitted.validation < 0.7 * before
+    assert (fitted.steps, fitted.images, fitted.learning_rate) == (200, 200 * 16, 5e-3)
+    found = SLOTS.predict(fitted.model, images[:4], [1, 2, 3, None])
     assert [len(positions) for positions in found[:3]] == [1, 2, 3]
 
 
@@ -135,7 +135,7 @@ def test_a_fit_cut_short_goes_on_to_the_same_weights(tmp_path, monkeypatch, at):
         fit_dots(tmp_path / "broken", baseline, progress=progress)
     resumed = fit_dots(tmp_path / "broken", baseline, progress=progress)
     assert len(calls) == 2 + 2 + 7 and not (tmp_path / "broken" / "state.pt").exists()
-    assert calls[-1] == ("slot-attention: training at 0.001", 7, 7)
+    assert calls[-1] == (f"slot-attention: training at {whole.learning_rate:g}", 7, 7)
     assert whole.trials == resumed.trials and whole.trials.keys() == {"0.001", "0.0001"}
     for name, value in learned(whole.model).items():
         assert torch.equal(value, learned(resumed.model)[name]), name

@@ -65,6 +65,17 @@ def test_predictions_are_not_a_sum_over_positions(inputs: tuple[Tensor, Tensor, 
     assert float((both - first - second + none).abs().max()) > 1e-3
 
 
+def test_an_empty_set_changes_nothing(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x_t, t, concepts = inputs
+    model = tiny()
+    features = model.features(x_t, t)
+    assert torch.equal(model.output(features, concepts[:, :0]), features.base)
+    twice = model.gate(
+        *model.relations(concepts[:, [0, 0]], model.grid)[:2], torch.ones(2, 2, dtype=torch.bool)
+    )
+    assert float(twice.max()) <= 1.0  # a cell is concerned or not, however many positions say so
+
+
 def test_gradients_reach_weights_and_positions(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x_t, t, concepts = inputs
     model = tiny()

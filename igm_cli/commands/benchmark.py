@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,17 +103,14 @@ def parse_budget(text: str) -> Budget:
     """
     from igm_cli.core.baselines.fit import Budget
 
-    plain = text.strip().lower().replace(" ", "")
-    try:
-        if plain.endswith(("steps", "step")):
-            budget = Budget(steps=int(plain.rstrip("s").removesuffix("step")))
-        else:
-            budget = Budget(minutes=float(plain.removesuffix("utes").removesuffix("in").removesuffix("m")))
-    except ValueError as error:
-        raise UsageError(f"--train-budget takes 20m or 4000steps, not {text!r}") from error
-    if not (budget.minutes or budget.steps or 0) > 0:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|min|minutes?|steps?)?\s*", text.lower())
+    if not found or ((found[2] or "").startswith("step") and "." in found[1]):
+        raise UsageError(f"--train-budget takes 20m or 4000steps, not {text!r}")
+    if not float(found[1]):
         raise UsageError(f"--train-budget must be more than nothing, not {text!r}")
-    return budget
+    return (
+        Budget(steps=int(found[1])) if (found[2] or "").startswith("step") else Budget(minutes=float(found[1]))
+    )
 
 
 def _list_suites(sink: Output) -> None:

@@ -133,7 +133,7 @@ def _draw_plot(plot: Plot, looks: Mapping[str, Style]) -> Image:
 def _draw_curve(axes: Any, curve: Curve, style: Style, size: float) -> Any:
     """Draws a curve with markers of a size; returns what the legend shows of it."""
     single = len(curve.x) == 1
-    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6 if size > 5 else 0}
     (line,) = axes.plot(
         curve.x,
         curve.y,

@@ -30,6 +30,8 @@ BREAK = re.compile(r"\r\n|\r|\n")
 def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
     """Writes ``summary.json``, ``report.md``, a CSV file a table and a PNG file a figure.
 
+    The CSV files are those of ``report.data``, made for scripts; of the readable tables if there are none.
+
     Each replaces an older one whole; the Markdown comes last, when all that it shows is there.
 
     Args:
@@ -51,7 +53,7 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
     data = {"schema": SCHEMA, "provenance": provenance, "summary": report.summary}
     try:
         write_json(summary, json.loads(json_line(data)))
-        for table in report.tables:
+        for table in report.data or report.tables:
             written.append(folder / f"{table.name}.csv")
             _write_text(written[-1], csv_text(table))
         for figure in report.figures:
@@ -65,9 +67,10 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
 
 
 def show_report(sink: Output, report: Report) -> None:
-    """The tables for people, each with its note; nothing with ``--json``."""
+    """The tables for people, each with its note and what a terminal has room for; nothing with ``--json``."""
     for table in report.tables:
-        sink.table(table.title, table.columns, table.rows)
+        shown = table.brief or len(table.columns)
+        sink.table(table.title, table.columns[:shown], [row[:shown] for row in table.rows])
         if table.note:
             sink.say(table.note)
 

@@ -216,13 +216,15 @@ class Report:
     """What a suite has to say.
 
     Attributes:
-        tables: For Markdown and CSV.
+        tables: For Markdown and terminals.
+        data: For CSV: one figure a line; the tables if there is none.
         figures: For plots and pictures.
         summary: Every figure as JSON.
         notes: Sentences on how it was measured.
     """
 
     tables: Sequence[Table]
+    data: Sequence[Table] = ()
     figures: Sequence[Plot | Confusion | PictureGrid] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()

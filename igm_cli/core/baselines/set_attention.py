@@ -61,12 +61,12 @@ class Relations(nn.Module):
             nn.Linear(2 + 4 * self.OCTAVES + len(self.WIDTHS), dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU()
         )
 
-    def forward(self, concepts: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, concepts: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Relations of positions ``[N,K,2]`` to the cells of a grid (columns, rows).
 
         Returns:
-            Features ``[N,G,K,dim]``, and for each position the weights ``[N,K,G]`` with which it
-            reads the cells around it.
+            Features ``[N,G,K,dim]``; squared distances in units of the reach ``[N,G,K]``; and for
+            each position the weights ``[N,K,G]`` with which it reads the cells around it.
         """
         cells = _centres(grid, concepts)  # [G,2]
         offset = cells[None, :, None] - (concepts * concepts.new_tensor(grid))[:, None]  # [N,G,K,2]
@@ -76,7 +76,8 @@ class Relations(nn.Module):
         waves = fourier(offset / self.reach, self.OCTAVES)[..., 2:] * near
         bumps = torch.exp(-square / (2 * square.new_tensor(self.WIDTHS).square()))
         features = self.encode(torch.cat([u, waves, bumps], dim=-1))
-        return features, torch.softmax(-2.0 * square[..., 0].transpose(1, 2), dim=-1)
+        reading = torch.softmax(-2.0 * square[..., 0].transpose(1, 2), dim=-1)
+        return features, square[..., 0] / self.reach**2, reading
 
 
 def _centres(grid: tuple[int, int], like: Tensor) -> Tensor:
@@ -103,12 +104,23 @@ class SetAttention(nn.Module):
         self.norm, self.norm_tokens = nn.GroupNorm(1, dim), nn.LayerNorm(dim)
         self.query, self.key_value = nn.Conv2d(dim, dim, 1), nn.Linear(dim, 2 * dim)
         self.closeness = nn.Linear(related, heads)
-        self.null = nn.Parameter(torch.zeros(heads))
+        self.sharpness = nn.Parameter(2.0 ** torch.arange(1, heads + 1))  # near positions come first
+        self.null = nn.Parameter(-torch.ones(heads))
         self.join = nn.Linear(dim + related, dim)
         nn.init.zeros_(self.join.bias)
 
-    def forward(self, cells: Tensor, tokens: Tensor, relations: Tensor, present: Tensor) -> Tensor:
-        """cells: ``[N,d,gh,gw]``; tokens: ``[N,K,d]``; relations: ``[N,G,K,g]``; present: ``[N,K]``."""
+    def forward(
+        self, cells: Tensor, tokens: Tensor, relations: Tensor, distance: Tensor, present: Tensor
+    ) -> Tensor:
+        """One round of attention.
+
+        Args:
+            cells: ``[N,d,gh,gw]``.
+            tokens: ``[N,K,d]``.
+            relations: ``[N,G,K,g]``.
+            distance: Squared, ``[N,G,K]``.
+            present: ``[N,K]``.
+        """
         n, dim, rows, columns = cells.shape
         k, per = tokens.shape[1], dim // self.heads
         q = self.query(self.norm(cells)).flatten(2).view(n, self.heads, per, rows * columns)
@@ -116,6 +128,7 @@ class SetAttention(nn.Module):
         key, value = (part.view(n, k, self.heads, per).transpose(1, 2) for part in (key, value))
         logits = (q.transpose(2, 3) @ key.transpose(2, 3)).float() / math.sqrt(per)  # [N,h,G,K]
         logits = logits + self.closeness(relations).permute(0, 3, 1, 2)
+        logits = logits - self.sharpness[:, None, None] * distance[:, None]
         logits = logits.masked_fill(~present[:, None, None], -math.inf)
         null = self.null[:, None, None].float().expand(n, -1, rows * columns, 1)
         weights = torch.softmax(torch.cat([null, logits], dim=-1), dim=-1)[..., 1:].to(value.dtype)
@@ -125,3 +138,26 @@ class SetAttention(nn.Module):
         change = self.join(torch.cat([said, where], dim=-1))
         total: Tensor = cells + change.transpose(1, 2).reshape(n, dim, rows, columns)
         return total
+
+
+class Gate(nn.Module):
+    """How far a set as a whole concerns each cell, 0..1: sigmoid(logsumexp over its positions).
+
+    A network that sees a barely noised image can do without the set, and learns to: then no set
+    fits better than another.  What the gate lets through is drawn only where the set says so.  It
+    saturates, so that two positions at one place are no more than one.
+    """
+
+    def __init__(self, related: int) -> None:
+        super().__init__()
+        self.interest = nn.Linear(related, 1)
+        nn.init.zeros_(self.interest.weight)
+        nn.init.constant_(self.interest.bias, 4.0)
+        self.sharpness = nn.Parameter(torch.tensor(8.0))
+
+    def forward(self, relations: Tensor, distance: Tensor, present: Tensor) -> Tensor:
+        """relations: ``[N,G,K,g]``; distance: squared, ``[N,G,K]``; present: ``[N,K]``; returns ``[N,G]``."""
+        logits = self.interest(relations)[..., 0].float() - self.sharpness * distance
+        logits = logits.masked_fill(~present[:, None], -100.0)
+        nothing = logits.new_full((*logits.shape[:2], 1), -100.0)
+        return torch.cat([nothing, logits], dim=-1).logsumexp(-1).sigmoid()

@@ -3,7 +3,9 @@
 What IGM (Wang, Dauwels & Du 2025, section 5.1) compares with under the name GC, "generative
 classifier": the set is *one* condition, and nothing is composed.  The network is the factored
 denoiser's trunk, which looks at (x_t, t) once, and a head in which every cell of the image attends
-to all positions together, so that what one position means depends on all the others.
+to all positions together, so that what one position means depends on all the others.  What the
+head adds is let through where the set as a whole says so; without that the network soon denoises
+from the image alone and every set fits equally well, which would be a baseline of straw.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.baselines.set_attention import Relations, SetAttention, TokenLayer, fourier
+from igm_cli.core.baselines.set_attention import Gate, Relations, SetAttention, TokenLayer, fourier
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.models.factored import FactoredDenoiser
 from igm_cli.core.models.factored_config import FactoredConfig
@@ -99,6 +101,7 @@ class SetDenoiser(nn.Module):
         self.relations = Relations(dim // 2, trunk.window)
         self.attention = nn.ModuleList(SetAttention(dim, config.heads, dim // 2) for _ in range(config.blocks))
         self.convolution = nn.ModuleList(ResidualBlock(dim, dim) for _ in range(config.blocks))
+        self.gate = Gate(dim // 2)
         self.norm = nn.GroupNorm(1, dim)
         self.out = nn.Conv2d(dim, 3 * trunk.patch**2, 3, padding=1)
         for last in (self.base_out, self.out):
@@ -127,16 +130,17 @@ class SetDenoiser(nn.Module):
         """
         if present is None:
             present = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
-        relations, nearness = self.relations(concepts, self.grid)  # [N,G,K,g], [N,K,G]
-        read = nearness.to(features.readable.dtype) @ features.readable
+        relations, distance, reading = self.relations(concepts, self.grid)
+        read = reading.to(features.readable.dtype) @ features.readable
         tokens = self.from_position(fourier(2 * concepts - 1, self.OCTAVES)) + read
         for layer in self.tokens:
             tokens = layer(tokens, present)
         z = features.cells
         for attend, convolve in zip(self.attention, self.convolution, strict=True):
-            z = convolve(attend(z, tokens, relations, present), features.time)
-        change = F.pixel_shuffle(self.out(F.silu(self.norm(z))), self.patch)
-        return features.base + change.float()
+            z = convolve(attend(z, tokens, relations, distance, present), features.time)
+        gate = self.gate(relations, distance, present).view(-1, 1, *z.shape[2:])
+        change = gate * self.out(F.silu(self.norm(z))).float()
+        return features.base + F.pixel_shuffle(change, self.patch)
 
     def epsilon(self, features: SetFeatures, concepts: Tensor, present: Tensor | None = None) -> Tensor:
         """eps_theta(x_t, t | the whole set) ``[N,C,H,W]``; arguments as :meth:`output`."""
@@ -165,5 +169,8 @@ def start_from(model: SetDenoiser, init: Path) -> None:
     try:
         model.trunk.load_state_dict(donor.trunk.state_dict())
         model.base_out.load_state_dict(donor.base_out.state_dict())
+        if donor.head.here.weight.shape == model.to_cells.weight.shape:
+            model.to_cells.load_state_dict(donor.head.here.state_dict())
+            model.to_readable.load_state_dict(donor.head.there.state_dict())
     except RuntimeError as error:
         raise InputError(f"the trunk of {init} has another shape than the set denoiser's") from error

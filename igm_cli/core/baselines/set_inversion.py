@@ -45,13 +45,13 @@ class SetSettings:
     scan_sets: int = 64
     scan_draws: int = 2
     proposals: int = 16
-    restarts: int = 6
+    restarts: int = 8
     steps: int = 24
     batch: int = 1
     learning_rate: float = 0.03
     exchanges: int = 4
-    polish: int = 3
-    polish_draws: int = 6
+    polish: int = 2
+    polish_draws: int = 4
     seed: int = 0
 
 

@@ -72,7 +72,8 @@ def assign(
     Returns:
         Image, slot and object of each pair, ``[P]`` each.
     """
-    distance = (positions[:, :, None] - concepts[:, None]).abs().sum(-1)  # [B,S,K]
+    # Euclidean: sums of coordinate-wise distances often tie, and what then is matched hangs on the order.
+    distance = (positions[:, :, None] - concepts[:, None]).square().sum(-1).sqrt()  # [B,S,K]
     cost = (POSITION_WEIGHT * distance - logits.sigmoid()[:, :, None]).nan_to_num(1e6).cpu().numpy()
     pairs = []
     for row, count in enumerate(present.cpu()):

@@ -30,7 +30,8 @@ def build_denoiser(
     """
     try:
         if architecture == "factored":
-            from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
+            from igm_cli.core.models.factored import FactoredDenoiser
+            from igm_cli.core.models.factored_config import FactoredConfig
 
             return FactoredDenoiser(FactoredConfig.from_dict(dict(options)), space, schedule)
         if architecture == "unet":

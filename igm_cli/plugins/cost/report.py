@@ -49,7 +49,8 @@ def build(records: Sequence[Record], options: Options, machine: Mapping[str, Any
     growth = _growth(axes.get("k", []))
     tables = [_headline(ratios, growth, options)] + [_table(axis, rows) for axis, rows in axes.items()]
     summary = {"machine": dict(machine), "ratios": ratios, "growth": growth, "axes": axes}
-    return Report(tables, _plots(axes), summary, _notes(options, machine, axes))
+    notes = _notes(options, machine, axes)
+    return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
 
 
 def _rows(records: Sequence[Record], axis: str) -> list[Row]:

@@ -78,7 +78,20 @@ def summarise(
         name: {s.label: {"images": len(s.objects), **_plain(s.estimates)} for s in parts}
         for name, parts in scores.items()
     }
-    return Report(tables, figures, {"splits": summary, "methods": dict(infos)}, _NOTES)
+    return Report(tables, [_tidy(summary)], figures, {"splits": summary, "methods": dict(infos)}, _NOTES)
+
+
+def _tidy(summary: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Every figure on a line of its own."""
+    rows = [
+        [split, label, str(figures["images"]), name, *(repr(value) for value in figure)]
+        for split, labels in summary.items()
+        for label, figures in labels.items()
+        for name, figure in figures.items()
+        if name != "images"
+    ]
+    columns = ("split", "method", "images", "figure", "value", "low", "high")
+    return Table("results", "Every figure", columns, rows)
 
 
 def _scores(records: Sequence[Record]) -> list[Scores]:

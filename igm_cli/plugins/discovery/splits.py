@@ -52,8 +52,12 @@ SPLITS: dict[str, Split] = {
     "light": Split("3 to 5 objects under lamps never trained on", {"objects": "3-5", "light": "shifted"}),
     "size": Split("3 to 5 objects of sizes never trained on", {"objects": "3-5", "sizes": "tiny,medium,huge"}),
     "shape": Split("3 to 5 objects of a shape never trained on", {"objects": "3-5", "shapes": "cone"}),
-    "texture-3-5": Split("3 to 5 objects, all surfaces textured", {"objects": "3-5", "texture": "checker"}),
-    "texture-6-8": Split("6 to 8 objects, all surfaces textured", {"objects": "6-8", "texture": "checker"}),
+    "texture-3-5": Split(
+        "3 to 5 objects, all surfaces textured", {"objects": "3-5", "texture": "checker,stripes,noise"}
+    ),
+    "texture-6-8": Split(
+        "6 to 8 objects, all surfaces textured", {"objects": "6-8", "texture": "checker,stripes,noise"}
+    ),
 }
 
 

@@ -93,7 +93,7 @@ class Discovery:
         if self.parser.name != ObjectDiscovery.concepts:
             raise InputError(f"object-discovery measures models of positions, not of {self.parser.name!r}")
         self.sgd_images, self.sgd_steps = self._number("sgd_images", 2), self._number("sgd_steps", 2000)
-        self.renders = self._number("renders", int(str(RENDERS["size"])))
+        self.renders = self._number("renders", RENDERS["size"])
         self.scenes = {name: self._split(name) for name in request.splits}
 
     @property
@@ -116,14 +116,14 @@ class Discovery:
     def method(self, name: str) -> SceneMethod:
         """A method made ready: loaded, or trained first."""
         options, size = self.request.options, self.checkpoint.image_size
-        dino = {"dino": str(options["dino"])} if "dino" in options else {}
+        dino = str(options.get("dino", "facebook/dino-vitb16"))
         makers: dict[str, Callable[[], Any]] = {
             "igm": self._evidence,
             "igm-sgd": self._descent,
             "gc": self._whole_set,
-            "slot-attention": lambda: self._predictor(SlotAttentionSet(size)),
-            "resnet-50": lambda: self._predictor(ResNetSet(size, weights=options.get("resnet"), name=name)),
-            "dinosaur": lambda: self._predictor(DinosaurSet(size, **dino)),
+            "slot-attention": lambda: self._predictor(name, SlotAttentionSet(size)),
+            "resnet-50": lambda: self._predictor(name, ResNetSet(size, weights=options.get("resnet"))),
+            "dinosaur": lambda: self._predictor(name, DinosaurSet(size, dino=dino)),
         }
         made = makers[name]()
         return SceneMethod(self.scenes, made, made.limit, made.info)
@@ -179,9 +179,9 @@ class Discovery:
             )
         return checkpoint
 
-    def _predictor(self, predictor: SetPredictor) -> Predicted:
+    def _predictor(self, name: str, predictor: SetPredictor) -> Predicted:
         trained = self._fitted(predictor)
-        return Predicted(predictor.name, predictor, trained, self.request.budget, self.request.device)
+        return Predicted(name, predictor, trained, self.request.budget, self.request.device)
 
     def _whole_set(self) -> WholeSet:
         """Its trunk starts from the weights of the model that is measured."""

@@ -16,7 +16,7 @@ from igm_cli.plugins.base import ConceptParser, Progress
 from igm_cli.plugins.discovery.splits import DATASET
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
-RENDERS = {"objects": "3-5", "size": 16000, "crowd": 0.7}
+RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
 """The rendered scenes of the checkpoint's last stage (the dataset's preset ``finetune``)."""
 
 RENDER_SEED = 1
