@@ -200,7 +200,7 @@ def test_resnet_has_a_fixed_number_of_slots_and_learns(tmp_path):
     baseline = ResNetSet(
         (48, 32), config=TINY_RESNET, narrow=8, hidden=16, learning_rates=(1e-3,), batch_size=4
     )
-    positions, logits, _ = baseline.build().eval()(torch.zeros(2, 3, 32, 48))
+    positions, logits, *_ = baseline.build().eval()(torch.zeros(2, 3, 32, 48))
     assert positions.shape == (2, 10, 2) and logits.shape == (2, 10)
     assert ((positions > -0.1) & (positions < 1.1)).all()
     fitted = fit_dots(tmp_path, replace(baseline, image_size=(32, 32)), Budget(steps=3))

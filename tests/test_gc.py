@@ -70,7 +70,7 @@ def test_an_empty_set_changes_nothing(inputs: tuple[Tensor, Tensor, Tensor]) -> 
     model = tiny()
     features = model.features(x_t, t)
     assert torch.equal(model.output(features, concepts[:, :0]), features.base)
-    twice = model.gate(
+    twice = model.requires_grad_(False).gate(
         *model.relations(concepts[:, [0, 0]], model.grid)[:2], torch.ones(2, 2, dtype=torch.bool)
     )
     assert float(twice.max()) <= 1.0  # a cell is concerned or not, however many positions say so

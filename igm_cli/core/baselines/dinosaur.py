@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.core.baselines.pretrained import imagenet_normalised, weights_folder
+from igm_cli.core.baselines.pretrained import imagenet_normalised, load_pretrained
 from igm_cli.core.baselines.set_prediction import Prediction, SetPredictor, mlp
 from igm_cli.core.baselines.slot_attention import SlotAttention, SlotReadOut, place_grid
-from igm_cli.errors import MissingError
 
 
 class FeatureDecoder(nn.Module):
@@ -74,17 +73,16 @@ class DinosaurNet(nn.Module):
         return seen.last_hidden_state[:, 1:].float()  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images ``[B,3,H,W]``; more slots in evaluation than in training."""
+        """Images ``[B,3,H,W]``; the number of slots in evaluation may be another than in training."""
         seen = self.see(images)
         count = self.slots if self.training else self.test_slots
-        slots, weights = self.attention(
-            self.features(seen), self.attention.start(len(images), count, generator)
-        )
-        positions, logits = self.read_out(slots, weights, self.grid)
+        steps = self.attention(self.features(seen), self.attention.start(len(images), count, generator))
+        prediction = self.read_out.read(steps, self.grid)
         if not self.training:
-            return Prediction(positions, logits)
-        rebuilt, _ = self.decoder(slots)
-        return Prediction(positions, logits, self.reconstruction * functional.mse_loss(rebuilt.float(), seen))
+            return prediction
+        rebuilt, _ = self.decoder(steps[-1][0])
+        error = functional.mse_loss(rebuilt.float(), seen)
+        return prediction._replace(auxiliary=self.reconstruction * error)
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,8 @@ class DinosaurSet(SetPredictor):
         dino: Folder or hub id of the ViT.
         local_files_only: Do not ask the network for it.
         vit_size: (width, height) that images are scaled to, cut down to whole patches.
-        slots: In training; at least the objects of an image.
-        test_slots: In evaluation.
+        slots: In training; as many as in evaluation teach the spare ones to stay silent.
+        test_slots: In evaluation; at least the objects of an image.
         size: Of a slot.
         iterations: Of the attention.
         hidden: Of the decoder.
@@ -106,7 +104,7 @@ class DinosaurSet(SetPredictor):
     dino: str = "facebook/dino-vitb16"
     local_files_only: bool = False
     vit_size: tuple[int, int] = (336, 224)
-    slots: int = 7
+    slots: int = 11
     test_slots: int = 11
     size: int = 256
     iterations: int = 3
@@ -124,12 +122,9 @@ class DinosaurSet(SetPredictor):
         Raises:
             MissingError: If the ViT cannot be had.
         """
-        folder = weights_folder(self.dino, local_files_only=self.local_files_only)
-        if folder is None:
-            raise MissingError(
-                f"the DINO weights {self.dino} are not here and cannot be fetched; "
-                "name a folder that holds them with --set dino=FOLDER"
-            )
         from transformers import ViTModel
 
-        return DinosaurNet(self, ViTModel.from_pretrained(folder, add_pooling_layer=False))
+        vit = load_pretrained(
+            ViTModel, self.dino, "dino", local_files_only=self.local_files_only, add_pooling_layer=False
+        )
+        return DinosaurNet(self, vit)

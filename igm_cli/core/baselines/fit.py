@@ -186,6 +186,7 @@ def _load(baseline: Baseline, folder: Path, device: torch.device) -> Fitted:
         model.load_state_dict(weights, strict=False)
         if missing:
             raise KeyError(sorted(missing)[0])
-        return Fitted(model.to(device).eval(), **result)
+        model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return Fitted(model, **result)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} is damaged ({error}); delete it to train again") from error

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from igm_cli.errors import MissingError
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def weights_folder(name: str, *, local_files_only: bool = False) -> Path | None:
-    """The folder of a model: itself, or its snapshot of the hub; None if it cannot be had.
+def load_pretrained(kind: Any, name: str, option: str, *, local_files_only: bool, **options: Any) -> Any:
+    """A pretrained network of transformers.
 
     Args:
+        kind: Its class.
         name: Folder or hub id.
+        option: What a user names the folder with.
         local_files_only: Do not ask the network; so does the variable ``HF_HUB_OFFLINE``.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder if (folder / "config.json").is_file() else None
-    if name.count("/") != 1:
-        return None
-    from huggingface_hub import snapshot_download
+        options: For ``from_pretrained``.
 
-    patterns = ["config.json", "model.safetensors", "pytorch_model.bin"]
+    Raises:
+        MissingError: If the weights cannot be had.
+    """
     try:
-        found = snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only)
-    except Exception:  # offline, unknown, no leave, no space: whatever it is, the weights are not here
-        return None
-    return Path(found)
+        return kind.from_pretrained(name, local_files_only=local_files_only, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise MissingError(
+            f"the weights {name!r} are not here and cannot be fetched; "
+            f"name a folder that holds them with --set {option}=FOLDER"
+        ) from error
 
 
 def imagenet_normalised(images: Tensor) -> Tensor:

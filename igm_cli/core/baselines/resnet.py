@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.core.baselines.pretrained import imagenet_normalised, weights_folder
+from igm_cli.core.baselines.pretrained import imagenet_normalised, load_pretrained
 from igm_cli.core.baselines.set_prediction import Prediction, SetPredictor, mlp
-from igm_cli.errors import MissingError
 
 
 class ResNetNet(nn.Module):
@@ -74,7 +73,7 @@ class ResNetSet(SetPredictor):
     weights: str | None = None
     local_files_only: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
-    upscale: int = 2
+    upscale: int = 1
     slots: int = 10
     narrow: int = 256
     hidden: int = 512
@@ -94,10 +93,5 @@ class ResNetSet(SetPredictor):
 
         if self.weights is None:
             return ResNetNet(self, ResNetModel(ResNetConfig(**self.config)))
-        folder = weights_folder(self.weights, local_files_only=self.local_files_only)
-        if folder is None:
-            raise MissingError(
-                f"the ResNet weights {self.weights} are not here and cannot be fetched; "
-                "name a folder that holds them with --set resnet=FOLDER, or leave it out to train from scratch"
-            )
-        return ResNetNet(self, ResNetModel.from_pretrained(folder))
+        backbone = load_pretrained(ResNetModel, self.weights, "resnet", local_files_only=self.local_files_only)
+        return ResNetNet(self, backbone)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from igm_cli.core.baselines.set_search import Proposals, descend, exchange, propose, starting_sets
+from igm_cli.core.baselines.set_search import Proposals, Scan, descend, exchange, scan, starting_sets
 from igm_cli.core.baselines.set_view import SetModel, SetView
 from igm_cli.errors import UsageError
 
@@ -34,6 +34,7 @@ class SetSettings:
         batch: Draws of a step.
         learning_rate: Of descent, in shares of the image.
         exchanges: Rounds of moving one position elsewhere, at most.
+        exchange_places: Places that positions are moved to in a round.
         polish: Gauss-Newton steps.
         polish_draws: Draws they see.
         seed: Of everything random.
@@ -50,6 +51,7 @@ class SetSettings:
     batch: int = 1
     learning_rate: float = 0.03
     exchanges: int = 4
+    exchange_places: int = 10
     polish: int = 2
     polish_draws: int = 4
     seed: int = 0
@@ -115,28 +117,29 @@ class _Search:
         s, view = self.settings, self.view
         if self.k == 0:
             return self._best(view.image.new_zeros(1, 0, 2))
-        proposals = propose(
-            view, self.k, self.generator, sets=s.scan_sets, draws=s.scan_draws, keep=s.proposals
-        )
+        scanned = scan(view, self.k, self.generator, sets=s.scan_sets, draws=s.scan_draws)
+        proposals = scanned.against(scanned.maps.median(dim=0).values, view.image, s.proposals)
         starts = starting_sets(proposals, view.image, self.k, s.restarts, self.generator)
         ends = descend(view, starts, self.generator, steps=s.steps, batch=s.batch, rate=s.learning_rate)
         best, error = self._best(torch.cat([ends, starts[:1]]))
-        best, error = self._exchange(best, error, proposals)
+        best, error = self._exchange(best, error, scanned, proposals)
         return self._keep(best, error, polish(view, best, steps=s.polish, draws=s.polish_draws)[None])
 
-    def _exchange(self, best: Tensor, error: float, proposals: Proposals) -> tuple[Tensor, float]:
+    def _exchange(
+        self, best: Tensor, error: float, scanned: Scan, proposals: Proposals
+    ) -> tuple[Tensor, float]:
         """Moves positions elsewhere as long as that lowers the error."""
         s = self.settings
         for _ in range(s.exchanges):
-            moved = exchange(self.view, best, proposals, draws=s.scan_draws)
+            moved = exchange(self.view, best, scanned, proposals, draws=s.scan_draws, keep=s.exchange_places)
+            # A moved position only pays once it and its neighbours have settled.
+            moved = descend(
+                self.view, moved, self.generator, steps=s.steps // 2, batch=1, rate=s.learning_rate / 2
+            )
             before = error
             best, error = self._keep(best, error, moved)
             if error == before:
                 break
-            settled = descend(
-                self.view, best[None], self.generator, steps=s.steps // 2, batch=2, rate=s.learning_rate / 3
-            )
-            best, error = self._keep(best, error, settled)
         return best, error
 
     def _keep(self, best: Tensor, error: float, others: Tensor) -> tuple[Tensor, float]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from igm_cli.core.metrics import PERCEPTION_THRESHOLD, match
 
-POSITION_WEIGHT = 5.0
+POSITION_WEIGHT, EARLIER_WEIGHT = 5.0, 0.5
 HUBER = 0.02  # where the position loss turns from squared to absolute, well below what counts as perceived
 FAR = 4 * PERCEPTION_THRESHOLD**0.5  # distance at which a position is wholly wrong, for validation
 CHUNK = 50
@@ -31,15 +31,17 @@ class Prediction(NamedTuple):
         positions: ``[B,S,2]``.
         logits: Of presence ``[B,S]``.
         auxiliary: A further loss of the network's own, a scalar.
+        earlier: What it said on the way there; each counts in the loss (deep supervision).
     """
 
     positions: Tensor
     logits: Tensor
     auxiliary: Tensor | float = 0.0
+    earlier: tuple[Prediction, ...] = ()
 
 
 def set_loss(prediction: Prediction, concepts: Tensor, present: Tensor) -> Tensor:
-    """Huber loss of the matched positions and cross entropy of all presences, plus the auxiliary loss.
+    """Huber loss of the matched positions and cross entropy of all presences, plus what the prediction adds.
 
     Args:
         prediction: Of S slots.
@@ -54,7 +56,10 @@ def set_loss(prediction: Prediction, concepts: Tensor, present: Tensor) -> Tenso
     target = torch.zeros_like(logits)
     target[image, slot] = 1.0
     presence = functional.binary_cross_entropy_with_logits(logits, target)
-    return POSITION_WEIGHT * error / max(1, len(image)) + presence + prediction.auxiliary
+    total = POSITION_WEIGHT * error / max(1, len(image)) + presence + prediction.auxiliary
+    for earlier in prediction.earlier:
+        total = total + EARLIER_WEIGHT * set_loss(earlier, concepts, present)
+    return total
 
 
 @torch.no_grad()
@@ -120,8 +125,8 @@ class SetPredictor:
     image_size: tuple[int, int]
 
     def describe(self) -> dict[str, Any]:
-        """All options, as JSON."""
-        return asdict(self)
+        """All options but where their files may be looked for, as JSON."""
+        return {key: value for key, value in asdict(self).items() if key != "local_files_only"}
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
@@ -152,6 +157,6 @@ class SetPredictor:
         """
         rows: list[tuple[Tensor, Tensor]] = []
         for chunk in images.split(CHUNK):
-            positions, logits, _ = model(chunk, None)
-            rows += zip(positions.float().cpu(), logits.float().cpu(), strict=True)
+            found: Prediction = model(chunk, None)
+            rows += zip(found.positions.float().cpu(), found.logits.float().cpu(), strict=True)
         return [choose(*row, count) for row, count in zip(rows, k, strict=True)]

@@ -33,29 +33,29 @@ def distances(a: Tensor, b: Tensor, image: Tensor) -> Tensor:
     return ((a - b) * size).norm(dim=-1)
 
 
-def propose(
-    view: SetView, k: int, generator: torch.Generator, *, sets: int, draws: int, keep: int
-) -> Proposals:
-    """Places where a position lowers the error of its surroundings.
+@dataclass(frozen=True)
+class Scan:
+    """What random sets ``[S,K,2]`` leave unexplained, as maps ``[S,h,w]`` of squared residuals."""
 
-    Args:
-        view: The image.
-        k: Size of the sets that are tried.
-        generator: Of the sets.
-        sets: How many are tried.
-        draws: Under how many draws.
-        keep: M, at most.
-    """
+    sets: Tensor
+    maps: Tensor
+
+    def against(self, reference: Tensor, image: Tensor, keep: int) -> Proposals:
+        """Places around which a set that has a position there errs less than a reference ``[h,w]``."""
+        height, width = reference.shape
+        ys, xs = (torch.arange(n, device=reference.device) + 0.5 for n in (height, width))
+        at = self.sets * self.sets.new_tensor([width, height])
+        square = (at[..., 0, None, None] - xs).square() + (at[..., 1, None, None] - ys[:, None]).square()
+        spared = (reference - self.maps)[:, None]
+        gains = (torch.exp(-square / 8) * spared).sum((2, 3)).flatten()  # [S*K]
+        return _apart(self.sets.flatten(0, 1), gains, image, keep)
+
+
+def scan(view: SetView, k: int, generator: torch.Generator, *, sets: int, draws: int) -> Scan:
+    """Tries random sets of k positions under a few draws."""
     tried = scattered(view.image, sets, k, generator)  # [S,K,2]
     with torch.no_grad():
-        maps = view.maps(tried, view.all_draws(draws), CELL)  # [S,h,w]
-    spared = maps.median(dim=0).values - maps
-    height, width = maps.shape[1:]
-    ys, xs = (torch.arange(n, device=maps.device) + 0.5 for n in (height, width))
-    at = tried * tried.new_tensor([width, height])
-    square = (at[..., 0, None, None] - xs).square() + (at[..., 1, None, None] - ys[:, None]).square()
-    gains = (torch.exp(-square / 8) * spared[:, None]).sum((2, 3)).flatten()  # [S*K]
-    return _apart(tried.flatten(0, 1), gains, view.image, keep)
+        return Scan(tried, view.maps(tried, view.all_draws(draws), CELL))
 
 
 def scattered(image: Tensor, count: int, k: int, generator: torch.Generator, trials: int = 8) -> Tensor:
@@ -125,20 +125,32 @@ def descend(
     return sets.detach()
 
 
-def exchange(view: SetView, best: Tensor, proposals: Proposals, *, draws: int, finalists: int = 4) -> Tensor:
+def exchange(
+    view: SetView,
+    best: Tensor,
+    scanned: Scan,
+    proposals: Proposals,
+    *,
+    draws: int,
+    keep: int,
+    finalists: int = 6,
+) -> Tensor:
     """Sets that differ from ``best [K,2]`` in one position and promise less error, ``[F,K,2]``.
 
-    Every position is moved to every proposal that is not taken.
+    Every position is moved to every free place that was proposed first, or that the scan explains
+    better than ``best`` does.
     """
-    free = distances(proposals.places[:, None], best, view.image).amin(1) > 5.0
-    places = proposals.places[free]  # [M,2]
-    k, m = len(best), len(places)
-    if m == 0:
-        return best[None][:0]
-    moved = best.expand(k, m, k, 2).clone()
-    each = torch.arange(k, device=best.device)
-    moved[each, :, each] = places
-    moved = moved.flatten(0, 1)
     with torch.no_grad():
+        reference = view.maps(best[None], view.all_draws(draws), CELL)[0]
+        missed = scanned.against(reference, view.image, keep).places
+        places = torch.cat([proposals.places[:keep], missed])
+        places = places[distances(places[:, None], best, view.image).amin(1) > 5.0]  # [M,2]
+        k, m = len(best), len(places)
+        if m == 0:
+            return best[None][:0]
+        moved = best.expand(k, m, k, 2).clone()
+        each = torch.arange(k, device=best.device)
+        moved[each, :, each] = places
+        moved = moved.flatten(0, 1)
         errors = view.errors(moved, view.all_draws(draws)).mean(1)
     return moved[errors.argsort()[:finalists]]

@@ -30,7 +30,6 @@ QUANTITIES = {
     "network_calls": "whole-network calls, as the inversion charges them",
     "gflop": "GFLOP",
 }
-ASKED = {"seconds": "≥ 100", "network_calls": "≥ 500"}
 HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
 
@@ -92,14 +91,11 @@ def _headline(
     for quantity, name in QUANTITIES.items():
         values = [ratios[k][label].get(quantity) for k, label in columns]
         grown = _times(growth.get(quantity))
-        asked = f"{ASKED[quantity]}" if quantity in ASKED else ""
-        if quantity == "seconds":
-            asked += "; K ≤ 3"
-        rows.append([name, *map(_times, values), grown, asked])
+        rows.append([name, *map(_times, values), grown])
     return Table(
         "headline",
         f"igm-sgd (R={options.restarts}, {options.steps} steps) over igm (K given), and igm at {MANY} objects over {FEW}",
-        ["cost", *heads, f"igm, K={MANY} over K={FEW}", "asked for"],
+        ["cost", *heads, f"igm, K={MANY} over K={FEW}"],
         rows,
         _SCALED.format(options=options, steps=_measured(options)),
     )
