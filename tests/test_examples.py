@@ -70,6 +70,9 @@ def test_the_example_trains_and_inverts(igm: Igm, site: dict[str, str], tmp_path
     assert line["concepts"] == "stars"
     assert {*line["items"][0]} == {"x", "y", "confidence"}
     assert (tmp_path / "out.png").exists()
+    measured = igm("benchmark", "star-count", "--model", "run", "--limit", 2, env=site, cwd=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+    assert "specks" in (tmp_path / "runs/benchmark-star-count/report.md").read_text()
     wrong = igm(*call, "--concepts", "pos", env=site, cwd=tmp_path)
     assert wrong.returncode == 3
     assert "--concepts stars" in wrong.stderr
