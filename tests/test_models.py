@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from igm_cli.core.concepts import Categorical, Continuous
-from igm_cli.core.evidence import Ranking, look, single_products
+from igm_cli.core.evidence import Local, look, single_products
 from igm_cli.core.inversion import InversionSettings, invert
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.schedule import Schedule, ScheduleConfig, draw
@@ -76,13 +76,13 @@ def test_local_contributions_end_at_their_window():
 
 def test_products_are_those_of_whole_contributions():
     model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
-    assert isinstance(model, Ranking)
+    assert isinstance(model, Local)
     seen = look(model, torch.randn(3, 32, 48), draw(model.schedule, (3, 32, 48), 3, low=0.1, high=0.5, seed=0))
     points = torch.tensor([[0.02, 0.1], [0.5, 0.5], [0.97, 0.99]])
     linear, square = single_products(model, seen, points)
-    delta = model.contributions(seen.features, points[None]).float().flatten(2)
+    delta = model.lay(model.contributions(seen.features, points[None]).flatten(0, 1)).unflatten(0, (3, 3))
     pixels = delta.shape[2]
-    expected = torch.einsum("nmp,np->nm", delta, seen.residual.flatten(1)).mean(0) / pixels
+    expected = torch.einsum("nmp,np->nm", delta, seen.residual).mean(0) / pixels
     torch.testing.assert_close(linear, expected, atol=2e-3, rtol=5e-2)
     torch.testing.assert_close(square, delta.square().sum(2).mean(0) / pixels, atol=2e-3, rtol=5e-2)
 

@@ -10,6 +10,7 @@ Everything is divided by the number of pixels C*H*W: errors are means over pixel
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,13 +149,47 @@ def paired(first: Tensor, second: Tensor, importance: Tensor) -> Gap:
     return Gap(float(mean), float((p * (d - mean)).square().sum().mul(n / (n - 1)).sqrt()), n)
 
 
+@runtime_checkable
+class Local(Protocol):
+    """A denoiser whose contributions are zero but around their concepts: it lays pixels out its own way.
+
+    Inner products do not depend on the order of pixels, and in this one contributions cost less.
+    """
+
+    def lay(self, image: Tensor) -> Tensor:
+        """Pixels of images ``[N,C,H,W]`` in the denoiser's order ``[N,P]``."""
+        ...
+
+    def laid_contributions(self, features: Any, concepts: Tensor) -> Tensor:
+        """Delta in this order.
+
+        Args:
+            features: Of N noised images.
+            concepts: ``[1,M,D]``, shared by all images.
+
+        Returns:
+            ``[N,M,P]`` float32.
+        """
+        ...
+
+    def products(self, features: Any, concepts: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
+        """<image,Delta_j> and <Delta_j,Delta_j>, both ``[N,M]``, precise enough to rank candidates.
+
+        Args:
+            features: Of N noised images.
+            concepts: ``[1,M,D]``, shared by all images.
+            laid: Images in this order ``[N,P]``.
+        """
+        ...
+
+
 @dataclass
 class Look:
     """One image under N draws, as the denoiser sees it: what every candidate's evidence shares.
 
     Attributes:
         features: Of the N noised images.
-        residual: r = eps - eps_u ``[N,C,H,W]``.
+        residual: r = eps - eps_u ``[N,P]``, its pixels in the order of :func:`contributions`.
         importance: Weight of each draw ``[N]``.
     """
 
@@ -184,22 +219,9 @@ def look(denoiser: Denoiser, image: Tensor, draws: Draws, power: float = 0.0) ->
     with inference_precision(device):
         features = denoiser.features(x_t, draws.t)
         base = denoiser.base(features)
-    return Look(features, draws.noise - base.float(), importance_of(denoiser, draws.t, power))
-
-
-@runtime_checkable
-class Ranking(Protocol):
-    """A denoiser that offers inner products of single candidates for less than whole contributions."""
-
-    def products(self, features: Any, concepts: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """<image,Delta_j> and <Delta_j,Delta_j>, both ``[N,M]``.
-
-        Args:
-            features: Of N noised images.
-            concepts: ``[1,M,D]``, shared by all images.
-            image: ``[N,C,H,W]``.
-        """
-        ...
+    residual = draws.noise - base.float()
+    laid = denoiser.lay(residual) if isinstance(denoiser, Local) else residual.flatten(1)
+    return Look(features, laid, importance_of(denoiser, draws.t, power))
 
 
 def single_products(
@@ -209,68 +231,113 @@ def single_products(
     share = seen.importance / seen.importance.sum()
     linear, square = [], []
     for part in candidates.split(chunk):
-        if isinstance(denoiser, Ranking):
+        if isinstance(denoiser, Local):
             with inference_precision(part.device):
                 b, a = denoiser.products(seen.features, part[None], seen.residual)
         else:
             delta = contributions(denoiser, seen, part)
-            b, a = torch.einsum("nmp,np->nm", delta, seen.residual.flatten(1)), delta.square().sum(2)
+            b, a = torch.einsum("nmp,np->nm", delta, seen.residual), delta.square().sum(2)
         linear.append(share @ b.float())
         square.append(share @ a.float())
-    pixels = seen.residual[0].numel()
+    pixels = seen.residual.shape[1]
     return torch.cat(linear) / pixels, torch.cat(square) / pixels
 
 
 def contributions(denoiser: Denoiser, seen: Look, concepts: Tensor) -> Tensor:
-    """Delta ``[N,M,C*H*W]`` float32 of concepts ``[M,D]`` shared by all N draws."""
+    """Delta ``[N,M,P]`` float32 of concepts ``[M,D]`` shared by all N draws; P = C*H*W."""
     if len(concepts) == 0:
-        return seen.residual.new_zeros(len(seen), 0, seen.residual[0].numel())
+        return seen.residual.new_zeros(len(seen), 0, seen.residual.shape[1])
     with inference_precision(concepts.device):
-        delta = denoiser.contributions(seen.features, concepts[None])
-    return delta.float().flatten(2)
+        if isinstance(denoiser, Local):
+            return denoiser.laid_contributions(seen.features, concepts[None])
+        return denoiser.contributions(seen.features, concepts[None]).float().flatten(2)
+
+
+class Seen:
+    """Inner products of candidates under the draws of one look."""
+
+    def __init__(self, seen: Look) -> None:
+        self.look = seen
+        self.delta: list[Tensor] = []  # [N,m,P] each
+        n = len(seen)
+        self.linear = seen.residual.new_zeros(n, 0)
+        self.gram = seen.residual.new_zeros(n, 0, 0)
+
+    def add(self, new: Tensor) -> None:
+        """Takes the contributions of further candidates ``[N,m,P]``."""
+        self.delta.append(new)
+        pixels = new.shape[2]
+        linear = torch.bmm(new, self.look.residual[:, :, None])[:, :, 0] / pixels
+        rows = torch.cat([torch.bmm(new, old.mT) for old in self.delta], dim=2) / pixels  # [N,m,M+m]
+        held = self.gram.shape[1]
+        self.gram = torch.cat([torch.cat([self.gram, rows[:, :, :held].mT], dim=2), rows], dim=1)
+        self.linear = torch.cat([self.linear, linear], dim=1)
+
+    def select(self, index: Tensor) -> Seen:
+        """Of some of the candidates, in their order."""
+        some, first = Seen(self.look), 0
+        for part in self.delta:
+            after = first + part.shape[1]
+            some.delta.append(part[:, index[(index >= first) & (index < after)] - first])
+            first = after
+        some.linear, some.gram = self.linear[:, index], self.gram[:, index][:, :, index]
+        return some
 
 
 class Pool:
-    """Candidates of one image under the draws of one look; grows without looking twice.
+    """Candidates of one image under the draws of some looks; grows without looking twice.
 
     Args:
         denoiser: The model.
-        seen: The image under its draws.
+        seen: The image under its first draws.
         composition: How contributions add up.
         chunk: Candidates evaluated at once.
     """
 
     def __init__(self, denoiser: Denoiser, seen: Look, composition: Composition, chunk: int = 64) -> None:
-        self.denoiser, self.seen, self.composition, self.chunk = denoiser, seen, composition, chunk
-        n, pixels = len(seen), seen.residual[0].numel()
-        self.pixels = pixels
-        self.delta = seen.residual.new_zeros(n, 0, pixels)
-        self.candidates: Tensor | None = None
-        self.gram = seen.residual.new_zeros(n, 0, 0)
+        self.denoiser, self.composition, self.chunk = denoiser, composition, chunk
+        self.parts = [Seen(seen)]
+        self.candidates = seen.residual.new_zeros(0, denoiser.space.dim)
 
     def add(self, candidates: Tensor) -> None:
         """Takes further candidates ``[M,D]``; only their own inner products are computed."""
-        new = torch.cat(
-            [contributions(self.denoiser, self.seen, part) for part in candidates.split(self.chunk)], 1
-        )
-        across = torch.bmm(self.delta, new.transpose(1, 2)) / self.pixels  # [N,M_old,M_new]
-        within = torch.bmm(new, new.transpose(1, 2)) / self.pixels
-        below = torch.cat([across.transpose(1, 2), within], dim=2)
-        self.gram = torch.cat([torch.cat([self.gram, across], dim=2), below], dim=1)
-        self.delta = torch.cat([self.delta, new], dim=1)
-        old = self.candidates
-        self.candidates = candidates if old is None else torch.cat([old, candidates])
+        for seen in self.parts:
+            self._evaluate(seen, candidates)
+        self.candidates = torch.cat([self.candidates, candidates])
+
+    def see(self, look: Look) -> None:
+        """Takes further draws for all candidates."""
+        self.parts.append(Seen(look))
+        self._evaluate(self.parts[-1], self.candidates)
+
+    def _evaluate(self, seen: Seen, candidates: Tensor) -> None:
+        for part in candidates.split(self.chunk):
+            seen.add(contributions(self.denoiser, seen.look, part))
+
+    def select(self, index: Tensor) -> Pool:
+        """Some of the candidates under the same draws."""
+        pool = Pool(self.denoiser, self.parts[0].look, self.composition, self.chunk)
+        pool.parts = [part.select(index) for part in self.parts]
+        pool.candidates = self.candidates[index]
+        return pool
+
+    def __len__(self) -> int:
+        """Number of draws."""
+        return sum(len(part.look) for part in self.parts)
 
     def evidence(self) -> Evidence:
         """The evidence of all candidates taken so far, on the CPU, where it is searched."""
-        residual = self.seen.residual.flatten(1)  # [N,P]
-        return Evidence(
-            (residual.square().sum(1) / self.pixels).cpu(),
-            (torch.bmm(self.delta, residual[:, :, None])[:, :, 0] / self.pixels).cpu(),
-            self.gram.cpu(),
-            self.composition,
-            self.seen.importance.cpu(),
+        each = (
+            Evidence(
+                part.look.residual.square().mean(1).cpu(),
+                part.linear.cpu(),
+                part.gram.cpu(),
+                self.composition,
+                part.look.importance.cpu(),
+            )
+            for part in self.parts
         )
+        return functools.reduce(Evidence.join, each)
 
 
 def gather(denoiser: Denoiser, seen: Look, candidates: Tensor, composition: Composition) -> Evidence:

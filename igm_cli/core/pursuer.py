@@ -29,12 +29,12 @@ class Scan:
 
     Attributes:
         seen: The image under these draws.
-        shortlist: Candidates of the grid that a first search finds use for ``[M,D]``.
+        shortlist: Candidates of the grid that a first search finds use for.
         between: Halfway between the points of the grid, as many ``[G,D]``.
     """
 
     seen: Look
-    shortlist: Tensor
+    shortlist: Pool
     between: Tensor
 
 
@@ -63,8 +63,8 @@ class Pursuer:
         # Sets of another size than the one asked for lead to candidates that it needs, too.
         k_max = max(self.settings.k_max, k or 0)
         scan = self.scan(k_max)
-        pool = Pool(self.denoiser, self.look(self.settings.draws), self.composition)
-        self.add(pool, scan.shortlist)
+        pool = scan.shortlist
+        self.see(pool, self.settings.draws)
         # Sharper concepts can change the count, and the count the concepts: both are looked for twice.
         # One more than chosen is sharpened: what it holds besides may be right, once all are in place.
         form, path = search(pool, k_max)
@@ -78,11 +78,12 @@ class Pursuer:
         self.sharpen(pool, scan, one_more(path, chosen), form)
         self.sharpen(pool, scan, path[chosen], form)
         _, path = search(pool, k_max)
-        candidates, evidence = useful(pool, path)
+        pool = useful(pool, path)
         if k is None:
-            evidence = self.settle(evidence, candidates)
+            self.settle(pool)
+        evidence = pool.evidence()
         path = pursuit(evidence.expected(), k_max)
-        return self.report(candidates, evidence, path, self.choose(evidence, path, k), k)
+        return self.report(pool, evidence, path, self.choose(evidence, path, k), k)
 
     def choose(self, evidence: Evidence, path: list[Found], k: int | None) -> int:
         """The K asked for, or the one that the errors speak for."""
@@ -99,9 +100,16 @@ class Pursuer:
         self.calls += draws
         return look(self.denoiser, self.image, taken, s.power)
 
+    def see(self, pool: Pool, draws: int) -> None:
+        """Shows a pool as many further draws as it has not seen, up to a number, counted."""
+        if draws > len(pool):
+            more = self.look(draws - len(pool))
+            self.calls += len(more) * len(pool.candidates)
+            pool.see(more)
+
     def add(self, pool: Pool, candidates: Tensor) -> None:
         """Takes candidates into a pool, counted."""
-        self.calls += len(pool.seen) * len(candidates)
+        self.calls += len(pool) * len(candidates)
         pool.add(candidates)
 
     def scan(self, k_max: int) -> Scan:
@@ -117,16 +125,14 @@ class Pursuer:
         if k_max > len(grid):
             raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
         seen = self.look(min(settings.scan_draws, settings.draws))
-        self.drawn = 0  # the search goes on with the same draws
         explained = self.explained(seen, grid)
         keep = min(len(grid), max(settings.keep, 2 * k_max))
         pool = Pool(self.denoiser, seen, self.composition)
         self.add(pool, grid[explained.topk(keep).indices.sort().values])
         _, path = search(pool, k_max + BEYOND)
-        candidates, _ = useful(pool, path)
         gaps = torch.tensor([max(1, n - 1) for n in counts], device=grid.device)
         between = self.space.clamp(grid + (grid[-1] - grid[0]) / gaps / 2)
-        return Scan(seen, candidates, between)
+        return Scan(seen, useful(pool, path), between)
 
     def explained(self, seen: Look, candidates: Tensor) -> Tensor:
         """What each candidate of free amplitude explains of a residual on its own ``[M]``."""
@@ -140,7 +146,7 @@ class Pursuer:
         What is hidden by something larger shows only once the larger is explained.
         """
         seen, concepts = scan.seen, members(pool, found)
-        delta = contributions(self.denoiser, seen, concepts).sum(1).view_as(seen.residual)
+        delta = contributions(self.denoiser, seen, concepts).sum(1)
         self.calls += len(seen) * len(concepts)
         left = Look(seen.features, seen.residual - form.w(len(concepts)) * delta, seen.importance)
         best = self.explained(left, scan.between).topk(min(RESCANNED, len(scan.between))).indices
@@ -160,20 +166,18 @@ class Pursuer:
             hypotheses = result.concepts
         return hypotheses.flatten(0, 1)
 
-    def settle(self, evidence: Evidence, candidates: Tensor) -> Evidence:
+    def settle(self, pool: Pool) -> None:
         """Draws more noise until K is decided, or the draws are spent."""
         s = self.settings
         while self.drawn < s.max_draws:
+            evidence = pool.evidence()
             path = pursuit(evidence.expected(), s.k_max)
             if decide(evidence, path, s).settled(s.settled):
                 break
-            pool = Pool(self.denoiser, self.look(min(s.draws, s.max_draws - self.drawn)), self.composition)
-            self.add(pool, candidates)
-            evidence = evidence.join(pool.evidence())
-        return evidence
+            self.see(pool, min(self.drawn + s.draws, s.max_draws))
 
     def report(
-        self, candidates: Tensor, evidence: Evidence, path: list[Found], chosen: int, k: int | None
+        self, pool: Pool, evidence: Evidence, path: list[Found], chosen: int, k: int | None
     ) -> Inversion:
         """What was found, with the confidence of every part of it."""
         subset = list(path[chosen].subset)
@@ -183,7 +187,7 @@ class Pursuer:
             for j, found in enumerate(path)
         ]
         return Inversion(
-            concepts=candidates[subset].float().cpu(),
+            concepts=members(pool, path[chosen]).float().cpu(),
             confidence=concept_confidence(evidence, subset, self.settings.cost),
             k=chosen,
             k_source="estimated" if k is None else "given",
@@ -208,13 +212,9 @@ def one_more(path: list[Found], chosen: int) -> Found:
 
 def members(pool: Pool, found: Found) -> Tensor:
     """The candidates of a subset ``[K,D]``."""
-    assert pool.candidates is not None
     return pool.candidates[list(found.subset)]
 
 
-def useful(pool: Pool, path: list[Found]) -> tuple[Tensor, Evidence]:
-    """The candidates that occur in any subset of a path, and their evidence."""
-    assert pool.candidates is not None
-    used = torch.tensor(sorted({i for found in path for i in found.subset}), dtype=torch.long)
-    used = used.to(pool.candidates.device)
-    return pool.candidates[used], pool.evidence().select(used)
+def useful(pool: Pool, path: list[Found]) -> Pool:
+    """The candidates that occur in any subset of a path."""
+    return pool.select(torch.tensor(sorted({i for found in path for i in found.subset}), dtype=torch.long))

@@ -96,7 +96,7 @@ class _Problem:
         """What hypotheses ``[B,K,D]`` do not explain, ``[N,B,P]``."""
         delta = contributions(self.denoiser, self.seen, concepts.flatten(0, 1))
         composed = delta.unflatten(1, concepts.shape[:2]).sum(2)
-        left: Tensor = self.seen.residual.flatten(1)[:, None] - self.w * composed
+        left: Tensor = self.seen.residual[:, None] - self.w * composed
         return left
 
     def errors(self, left: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class _Problem:
         moved = torch.stack([concepts[:, :, None] + shift, concepts[:, :, None] - shift])  # [2,B,K,D,D]
         delta = contributions(self.denoiser, self.seen, moved.flatten(0, 3))
         there, back = delta.unflatten(1, moved.shape[:4]).unbind(1)  # [N,B,K,D,P]
-        slopes: Tensor = self.w * ((there - back) / (2 * step[:, None]))
+        slopes: Tensor = (there - back).mul_(self.w / (2 * step[:, None]))
         return slopes.flatten(2, 3)
 
     def slope(self, concepts: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,10 +121,10 @@ class _Problem:
         when a step becomes float32 again, and two processes take the same steps.
         """
         jacobian = self.jacobian(concepts)
-        p = self.seen.importance / self.seen.importance.sum() / left.shape[-1]
-        down = torch.einsum("n,nbjp,nbp->bj", p, jacobian, left)
-        curvature = torch.einsum("n,nbij->bij", p, jacobian @ jacobian.mT)
-        return down.double(), curvature.double()
+        p = self.seen.importance.double() / self.seen.importance.double().sum() / left.shape[-1]
+        down = torch.einsum("n,nbj->bj", p, (jacobian @ left[..., None])[..., 0].double())
+        curvature = torch.einsum("n,nbij->bij", p, (jacobian @ jacobian.mT).double())
+        return down, curvature
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Ranking
+from igm_cli.core.evidence import Local
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Use:
 
 
 class Tally:
-    """A denoiser that counts how much it is used; it offers ``products`` only if the one inside does.
+    """A denoiser that counts how much it is used; it offers what :class:`Local` adds only if the one inside does.
 
     Args:
         denoiser: The one that works.
@@ -45,7 +45,9 @@ class Tally:
         self.denoiser = denoiser
         self.space, self.schedule = denoiser.space, denoiser.schedule
         self.used = Use()
-        if isinstance(denoiser, Ranking):
+        if isinstance(denoiser, Local):
+            self.lay = denoiser.lay
+            self.laid_contributions = self._counted(denoiser.laid_contributions)
             self.products = self._counted(denoiser.products)
 
     def features(self, x_t: Tensor, t: Tensor) -> Any:
@@ -63,15 +65,14 @@ class Tally:
         self.used.contributions += delta.shape[0] * delta.shape[1]
         return delta
 
-    def _counted(
-        self, products: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
-    ) -> Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Inner products ``[N,M]`` that count as N*M contributions."""
+    def _counted(self, evaluate: Callable[..., T]) -> Callable[..., T]:
+        """The same, but counts N*M contributions of its result ``[N,M,...]``."""
 
-        def count(features: Any, concepts: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-            linear, square = products(features, concepts, image)
-            self.used.contributions += linear.shape[0] * linear.shape[1]
-            return linear, square
+        def count(features: Any, concepts: Tensor, *others: Tensor) -> T:
+            result = evaluate(features, concepts, *others)
+            rows: Tensor = result[0] if isinstance(result, tuple) else result  # type: ignore[assignment]
+            self.used.contributions += rows.shape[0] * rows.shape[1]
+            return result
 
         return count
 

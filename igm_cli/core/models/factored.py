@@ -67,18 +67,29 @@ class FactoredDenoiser(nn.Module):
 
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
         """Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
-        gain = self.schedule.epsilon_gain(features.t)[:, None, None, None, None]
-        projected = features.projected
-        if not torch.is_autocast_enabled(concepts.device.type):  # features may come from autocast
-            projected = (projected[0].float(), projected[1].float())
-        delta: Tensor = self.head(projected, concepts)
-        return gain * delta.float()
+        return self.head.image(self.laid_contributions(features, concepts))
 
-    def products(self, features: FactoredFeatures, concepts: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.evidence.Ranking`."""
-        linear, square = self.head.products(features.projected, concepts, image)
-        gain = self.schedule.epsilon_gain(features.t)[:, None]
-        return gain * linear, gain.square() * square
+    def laid_contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
+        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.evidence.Local`."""
+        gain = self.schedule.epsilon_gain(features.t)
+        delta: Tensor = self.head(self._projected(features), concepts, gain)
+        return delta
+
+    def products(self, features: FactoredFeatures, concepts: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
+        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.evidence.Local`."""
+        gain = self.schedule.epsilon_gain(features.t)
+        return self.head.products(self._projected(features), concepts, gain, laid)
+
+    def lay(self, image: Tensor) -> Tensor:
+        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.evidence.Local`."""
+        return self.head.cells(image)
+
+    def _projected(self, features: FactoredFeatures) -> tuple[Tensor, Tensor]:
+        """The head's views of what the trunk saw, perhaps under autocast, as precise as is asked for now."""
+        here, there = features.projected
+        if torch.is_autocast_enabled(here.device.type):
+            return here, there
+        return here.float(), there.float()
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
         """(eps_u, Delta) in one call, as distributed training needs it."""
