@@ -163,7 +163,7 @@ def start_from(model: SetDenoiser, init: Path) -> None:
         MissingError: If ``init`` is no checkpoint.
         InputError: If it holds another architecture or another trunk.
     """
-    donor = load_checkpoint(init).denoiser
+    donor: object = load_checkpoint(init).denoiser
     if not isinstance(donor, FactoredDenoiser):
         raise InputError(f"{init} holds no factored denoiser, whose trunk the set denoiser starts from")
     try:

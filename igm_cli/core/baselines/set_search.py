@@ -30,7 +30,8 @@ class Proposals:
 def distances(a: Tensor, b: Tensor, image: Tensor) -> Tensor:
     """Pixels between positions ``[...,2]`` of an image ``[C,H,W]``; a and b broadcast."""
     size = a.new_tensor([image.shape[2], image.shape[1]])
-    return ((a - b) * size).norm(dim=-1)
+    pixels: Tensor = ((a - b) * size).norm(dim=-1)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ class SetView:
             with inference_precision(sets.device):
                 epsilon = self.model.epsilon(self.features.take(index[rows]), each[rows])
             parts.append(self.noise[index[rows]] - epsilon)
-        return torch.cat(parts).unflatten(0, (p, m))
+        residuals: Tensor = torch.cat(parts).unflatten(0, (p, m))
+        return residuals
 
     def errors(self, sets: Tensor, draws: Tensor) -> Tensor:
         """Mean squared residuals ``[P,m]`` of sets ``[P,K,2]`` under draws ``[m]``."""
@@ -94,4 +95,5 @@ class SetView:
 
     def _parts(self, sets: Tensor, draws: Tensor) -> tuple[Tensor, ...]:
         """So many sets at a time that residuals stay in the cache."""
-        return sets.split(max(1, self.CHUNK // len(draws)))
+        parts: tuple[Tensor, ...] = sets.split(max(1, self.CHUNK // len(draws)))
+        return parts

@@ -142,7 +142,7 @@ def measure_descent(
     """What ``settings.steps`` steps of descent cost, scaled from few, as fields of a row.
 
     One step with the whole scoring is measured, and what a further step costs between half and twice
-    ``short`` steps; the arithmetic and the counts of a step are exactly the same each time.
+    ``short`` steps; the counts of a step are the same each time, its arithmetic up to windows that hang over the border.
 
     Args:
         subject: The model.
