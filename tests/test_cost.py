@@ -11,7 +11,7 @@ import pytest
 import torch
 from oracle import Oracle, positions
 
-from igm_cli.core import evidence
+from igm_cli.core import look
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.inversion import InversionSettings, invert
 from igm_cli.core.tally import Tally, with_gflop
@@ -93,7 +93,7 @@ def test_tally_changes_nothing_and_offers_what_is_inside(oracle: Oracle, tiny: S
     image = oracle.image(PLACES)
     plain, tallied = (invert(d, image, EVIDENCE, k=2) for d in (oracle, Tally(oracle)))
     assert torch.equal(plain.concepts, tallied.concepts)
-    offers = [p for p in vars(evidence).values() if getattr(p, "_is_runtime_protocol", False)]
+    offers = [p for p in vars(look).values() if getattr(p, "_is_runtime_protocol", False)]
     assert offers
     for denoiser in (oracle, tiny.denoiser):
         for offer in offers:

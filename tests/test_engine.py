@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from oracle import factors, positions
 
 from igm_cli.core.composition import compose
-from igm_cli.core.evidence import Pool, gather, look, paired, single_products
+from igm_cli.core.evidence import paired
 from igm_cli.core.inversion import InversionSettings, invert
+from igm_cli.core.look import look, single_products
 from igm_cli.core.metrics import match
+from igm_cli.core.pool import Pool, gather
 from igm_cli.core.refine import refine
 from igm_cli.core.sampling import sample
 from igm_cli.core.schedule import draw

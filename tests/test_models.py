@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from igm_cli.core.concepts import Categorical, Continuous
-from igm_cli.core.evidence import Local, look, single_products
 from igm_cli.core.inversion import InversionSettings, invert
+from igm_cli.core.look import Local, look, single_products
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.schedule import Schedule, ScheduleConfig, draw
 from igm_cli.errors import InputError

@@ -8,8 +8,10 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import gather, look, paired
+from igm_cli.core.evidence import paired
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
+from igm_cli.core.look import look
+from igm_cli.core.pool import gather
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import exhaustive_configurations
 

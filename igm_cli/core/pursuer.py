@@ -11,8 +11,10 @@ from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.counting import concept_confidence, decide
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Evidence, Look, Pool, Quadratic, contributions, look, paired, single_products
+from igm_cli.core.evidence import Evidence, Quadratic, paired
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
+from igm_cli.core.look import Look, contributions, look, single_products
+from igm_cli.core.pool import Pool
 from igm_cli.core.refine import refine
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import Found, pursuit

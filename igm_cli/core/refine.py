@@ -15,7 +15,7 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Look, contributions
+from igm_cli.core.look import Look, contributions
 
 STEP = 0.005
 """Of the differences, as a share of a coordinate's range: smaller drowns in bf16, larger blurs."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Local
+from igm_cli.core.look import Local
 
 T = TypeVar("T")
 

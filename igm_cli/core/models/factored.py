@@ -70,18 +70,18 @@ class FactoredDenoiser(nn.Module):
         return self.head.image(self.laid_contributions(features, concepts))
 
     def laid_contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.evidence.Local`."""
+        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.look.Local`."""
         gain = self.schedule.epsilon_gain(features.t)
         delta: Tensor = self.head(self._projected(features), concepts, gain)
         return delta
 
     def products(self, features: FactoredFeatures, concepts: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
-        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.evidence.Local`."""
+        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.look.Local`."""
         gain = self.schedule.epsilon_gain(features.t)
         return self.head.products(self._projected(features), concepts, gain, laid)
 
     def lay(self, image: Tensor) -> Tensor:
-        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.evidence.Local`."""
+        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.look.Local`."""
         return self.head.cells(image)
 
     def _projected(self, features: FactoredFeatures) -> tuple[Tensor, Tensor]:
