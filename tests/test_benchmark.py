@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.commands.benchmark import parse_budget
+from igm_cli.commands.models import bundled
+from igm_cli.core.baselines.fit import Budget
+from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
+from igm_cli.core.concepts import space_to_dict
 from igm_cli.core.metrics import rate, ratio
-from igm_cli.errors import UsageError
+from igm_cli.core.schedule import ScheduleConfig
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins import registry
 from igm_cli.plugins.discovery.figures import score
 from igm_cli.plugins.discovery.published import PUBLISHED
 from igm_cli.plugins.discovery.splits import SPLITS
+from igm_cli.plugins.suite import Request
 
 SMALL = ("--limit", "1", "--splits", "3-5", "--train-budget", "2steps", "--set", "renders=8")
 
@@ -113,6 +120,56 @@ def test_bad_input(igm: Igm, tmp_path: Path, arguments: tuple[str, ...], code: i
     assert says in one_sentence(done.stderr)
     assert done.stdout == ""
     assert not (tmp_path / "run" / "records.jsonl").exists()
+
+
+@pytest.fixture
+def unet(tmp_path: Path) -> Path:
+    """An untrained U-Net of the paper's kind, on disk."""
+    options = {"channels": [16, 16], "layers": 1, "attention_dim": 32, "head_dim": 8, "groups": 8}
+    spec = ModelSpec(
+        architecture="unet",
+        options={**options, "image_size": [96, 64]},
+        space=space_to_dict(registry.concept_parser("pos").space),
+        schedule=ScheduleConfig(prediction_type="epsilon").to_dict(),
+        composition="mean",
+        image_size=(96, 64),
+        concepts="pos",
+    )
+    save_checkpoint(tmp_path / "unet", spec, spec.build().state_dict())
+    return tmp_path / "unet"
+
+
+def open_discovery(tmp_path: Path, **options: Any) -> Any:
+    request = Request(
+        splits=("3-5",),
+        data_root=None,
+        limit=1,
+        budget=Budget(steps=1),
+        seed=0,
+        device=torch.device("cpu"),
+        model=bundled()["clevr-pos"],
+        cache=tmp_path / "cache",
+        options={"sgd_steps": 1, **options},
+        progress=lambda what, done, total: None,
+    )
+    return registry.suite("object-discovery").open(request)
+
+
+def test_one_descent_gives_a_row_for_every_number_of_starts(tmp_path: Path) -> None:
+    bench = open_discovery(tmp_path)
+    rows = bench.method("igm-sgd")("3-5", bench.items("3-5")[0])
+    assert [row["label"] for row in rows] == [f"igm-sgd R={r}" for r in (1, 5, 10, 15, 20)]
+    assert all(len(row["given"]) == len(row["truth"]) for row in rows)
+    assert rows[4]["calls"] == 20 * rows[0]["calls"]
+
+
+def test_the_papers_unet_is_measured_beside(unet: Path, tmp_path: Path) -> None:
+    method = open_discovery(tmp_path, unet=str(unet)).method("igm-sgd")
+    assert set(method.info) == {"igm-sgd", "igm-sgd-unet"}
+    igm_json = json.loads((unet / "igm.json").read_text())
+    (unet / "igm.json").write_text(json.dumps({**igm_json, "image_size": [64, 64]}))
+    with pytest.raises(InputError, match=r"model.image_size=\[96,64\]"):
+        open_discovery(tmp_path, unet=str(unet)).method("igm-sgd")
 
 
 def test_suites_are_listed(igm: Igm) -> None:

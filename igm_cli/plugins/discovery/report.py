@@ -117,10 +117,10 @@ def _cells(scores: Scores, published: str) -> list[str]:
         _interval(e["error"], ".1e"),
         _percent(e["k_exact"]) if counts else "",
         _interval(e["seconds"], ".3g"),
-        f"{e['calls'].value:.0f}",
+        _interval(e["calls"], ".0f"),
         str(len(scores.objects)),
         _percent(e["perception_mean"]),
-        f"{e['k_off'].value:.2f}" if counts else "",
+        _interval(e["k_off"], ".2f") if counts else "",
         _percent(e["recall"]) if counts else "",
         _percent(e["precision"]) if counts else "",
     ]
