@@ -92,7 +92,8 @@ def run_benchmark(
         run.work(methods, splits)
     report = bench.report(run.records(methods, splits), run.infos)
     where = {"suite": suite.name, "seed": seed, "device": str(target), "checkpoint": folder.name}
-    written = write_report(report, out, {**provenance(), **where, "failed": run.failures})
+    failed = {"failed": run.failures} if run.failures else {}
+    written = write_report(report, out, {**provenance(), **where, **failed})
     show_report(sink, report)
     sink.result({"schema": SCHEMA, "suite": suite.name, "failed": run.failures, **report.summary})
     sink.note(f"igm: {len(written)} files in {out}")

@@ -12,6 +12,8 @@ from torch import Tensor
 from igm_cli.core.metrics import Estimate, match, rate, ratio
 from igm_cli.plugins.suite import Record
 
+_CRITERIA = ("sum", "mean", "squares")
+
 
 @dataclass
 class Scores:
@@ -20,7 +22,8 @@ class Scores:
     Attributes:
         label: Method and setting.
         objects: True number of objects.
-        perceived: By both readings of the criterion, K given.
+        perceived: K given, by both readings of the criterion, and by the stricter one where pairs are
+            matched by squared distance.
         squared: Sum over matched objects of their mean squared error.
         seconds: With K given.
         calls: Network calls with K given.
@@ -43,6 +46,7 @@ class Scores:
         self.estimates = {
             "perception": rate(self.perceived["sum"], self.objects),
             "perception_mean": rate(self.perceived["mean"], self.objects),
+            "perception_squares": rate(self.perceived["squares"], self.objects),
             "error": ratio(self.squared, self.objects),
             "seconds": ratio(self.seconds, one),
             "calls": ratio(self.calls, one),
@@ -59,12 +63,14 @@ class Scores:
 
 def score(label: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
     """The scores of one label's rows, one an image."""
-    columns: dict[str, list[float]] = {name: [] for name in ("sum", "mean", "squared", "k", "recalled")}
+    columns: dict[str, list[float]] = {name: [] for name in (*_CRITERIA, "squared", "k", "recalled")}
     for row in rows:
         truth = torch.tensor(row["truth"]).reshape(-1, 2)
-        pairs = match(torch.tensor(row["given"]).reshape(-1, 2), truth)
+        given = torch.tensor(row["given"]).reshape(-1, 2)
+        pairs = match(given, truth)
         columns["sum"].append(float(pairs.perceived("sum").sum()))
         columns["mean"].append(float(pairs.perceived("mean").sum()))
+        columns["squares"].append(float(match(given, truth, squared=True).perceived("sum").sum()))
         # An object without any prediction is as wrong as one at the far corner.
         missing = len(truth) - len(pairs.squared)
         columns["squared"].append(float(pairs.squared.mean(dim=1).sum()) + missing)
@@ -75,7 +81,7 @@ def score(label: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
     return Scores(
         label=label,
         objects=torch.tensor([float(len(row["truth"])) for row in rows]),
-        perceived={name: torch.tensor(columns[name]) for name in ("sum", "mean")},
+        perceived={name: torch.tensor(columns[name]) for name in _CRITERIA},
         squared=torch.tensor(columns["squared"]),
         seconds=torch.tensor([row["seconds"] for row in rows]),
         calls=torch.tensor([float(row["calls"]) for row in rows]),

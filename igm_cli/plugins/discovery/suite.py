@@ -27,7 +27,7 @@ from igm_cli.plugins.discovery.training import RENDERS, TrainingData
 from igm_cli.plugins.suite import Record, Report, Request, Row
 
 OPTIONS = {
-    "sgd_images": "images of a split that igm-sgd runs on, for it takes minutes an image (default 2)",
+    "sgd_images": "images of a split that igm-sgd runs on, for it takes minutes an image (default 1)",
     "sgd_steps": "steps of igm-sgd (default 2000, the paper's)",
     "unet": "checkpoint folder of the paper's U-Net: igm-sgd runs on it, too",
     "renders": f"rendered images that baselines are trained on (default {RENDERS['size']})",
@@ -92,7 +92,7 @@ class Discovery:
         self.parser = registry.concept_parser(self.checkpoint.concepts)
         if self.parser.name != ObjectDiscovery.concepts:
             raise InputError(f"object-discovery measures models of positions, not of {self.parser.name!r}")
-        self.sgd_images, self.sgd_steps = self._number("sgd_images", 2), self._number("sgd_steps", 2000)
+        self.sgd_images, self.sgd_steps = self._number("sgd_images", 1), self._number("sgd_steps", 2000)
         self.renders = self._number("renders", RENDERS["size"])
         self.scenes = {name: self._split(name) for name in request.splits}
 
