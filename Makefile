@@ -7,6 +7,9 @@ BIN := .venv/bin
 TORCH_INDEX ?= $(shell command -v curl >/dev/null 2>&1 && curl -sfIm 5 -o /dev/null \
   https://download.pytorch.org/whl/cpu/torch/ && echo https://download.pytorch.org/whl/cpu)
 
+# Tests run on as many processes as there are cores, with one torch thread each.
+WORKERS ?= -n auto --maxprocesses 8
+
 # Threads that wait must not spin: it halves the speed of small machines.
 export GOMP_SPINCOUNT = 0
 export OMP_WAIT_POLICY = passive
@@ -24,14 +27,14 @@ demo: .venv/installed
 	@echo "pictures with the objects drawn in: demo/"
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy igm_cli/core igm_cli/plugins
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -44,7 +44,7 @@ _PLAIN = {
     "the images of the folder": ("folder-3-5", "folder-6-8", "folder"),
     "rendered images": ("3-5", "6-8", "9-10"),
 }
-_PICTURES = 3  # images of a split in the grid
+_PICTURES = 9  # rows of the grid, shared by the splits
 
 
 def summarise(
@@ -225,7 +225,8 @@ def _pictures(
     }
     rows = []
     for split in splits:
-        items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))[:_PICTURES]
+        items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))
+        items = items[: max(1, _PICTURES // len(splits))]
         for item in items:
             scene, key = scenes[split][item], f"{split} {item}"
 
