@@ -102,18 +102,21 @@ class Estimate:
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Estimate:
-    """A ratio of sums over images ``[I]``, with its bootstrap interval."""
+    """A ratio of sums over images ``[I]``, with its bootstrap interval; that of a single image is unknown (nan)."""
     value = float(numerator.double().sum() / denominator.double().sum().clamp(min=1e-12))
+    if len(numerator) < 2:
+        return Estimate(value, math.nan, math.nan)
     return Estimate(value, *bootstrap_interval(numerator, denominator))
 
 
 def rate(hits: Tensor, trials: Tensor) -> Estimate:
     """A share of trials, both counted per image ``[I]``.
 
-    Where all or none are hits no resample differs: the interval is Wilson's, every trial on its own.
+    Where all or none are hits, or there is one image, no resample differs: the interval is Wilson's,
+    every trial on its own.
     """
     estimate = ratio(hits, trials)
-    if float(hits.sum()) in (0.0, float(trials.sum())):
+    if len(hits) < 2 or float(hits.sum()) in (0.0, float(trials.sum())):
         return Estimate(estimate.value, *wilson_interval(float(hits.sum()), float(trials.sum())))
     return estimate
 

@@ -34,7 +34,7 @@ _BRIEF = 8  # columns a terminal has room for
 _NOTES = (
     "Perceived: objects matched to a prediction whose squared error, summed over x and y, is below 0.002, with K "
     "given; (mean): averaged over x and y. Error: mean squared error of matched objects. K exact, K off by (mean "
-    "absolute), recall and precision: with K estimated. 95 % intervals: bootstrap over images, Wilson's at 0 and 100 %.",
+    "absolute), recall and precision: with K estimated. 95 % intervals: bootstrap over images, Wilson's at 0 and 100 % and for a single image.",
     "Published: perception rate and estimation error of the paper, on its own images and with its own models.",
     "Network calls: one for every noised image a network looks at and one for every concept evaluated on it. "
     "A concept costs igm's factored model about a hundredth of such a look: igm benchmark cost weighs them.",
@@ -131,7 +131,8 @@ def _percent(e: Estimate) -> str:
 
 
 def _interval(e: Estimate, form: str) -> str:
-    return f"{e.value:{form}} [{e.low:{form}}, {e.high:{form}}]"
+    interval = "" if math.isnan(e.low) else f" [{e.low:{form}}, {e.high:{form}}]"
+    return f"{e.value:{form}}{interval}"
 
 
 def _common(name: str, records: Sequence[Record]) -> Table | None:
@@ -143,7 +144,8 @@ def _common(name: str, records: Sequence[Record]) -> Table | None:
     scores = [
         score(label, [row for key, row in rows.items() if key in common]) for label, rows in labels.items()
     ]
-    about = f"{SPLITS[name].about}: the {len(common)} images that every method was run on"
+    images = f"{len(common)} images" if len(common) > 1 else "one image"
+    about = f"{SPLITS[name].about}: the {images} that every method was run on"
     table = _table(name, about, scores)
     return replace(table, name=f"{table.name}-common")
 
