@@ -67,10 +67,10 @@ GRID = PictureGrid(
     ],
 )
 REPORT = Report(
-    [TABLE, Table("empty", "No rows", ["a"], [])],
-    [PLOT, POINTS, COUNTS, GRID],
-    {"igm": {"rate": 0.931, "spread": NAN}, "bound": [float("inf"), 1]},
-    ["Measured *once*."],
+    tables=[TABLE, Table("empty", "No rows", ["a"], [])],
+    figures=[PLOT, POINTS, COUNTS, GRID],
+    summary={"igm": {"rate": 0.931, "spread": NAN}, "bound": [float("inf"), 1]},
+    notes=["Measured *once*."],
 )
 PROVENANCE: dict[str, Any] = {
     "suite": "clevr",

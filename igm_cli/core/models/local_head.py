@@ -139,9 +139,11 @@ class LocalHead(nn.Module):
 
     def image(self, cells: Tensor) -> Tensor:
         """Inverse of :meth:`cells`: ``[...,gh*gw*c]`` to ``[...,C,H,W]``."""
-        gw, gh = self.grid
-        patches = cells.unflatten(-1, (gh, gw, -1)).movedim(-1, -3)
-        return F.pixel_shuffle(patches, self.patch)
+        # As pixel_shuffle does, whose backward pass knows fewer memory layouts.
+        (gw, gh), p = self.grid, self.patch
+        patches = cells.unflatten(-1, (gh, gw, -1, p, p))  # [...,gh,gw,C,p,p]
+        rows = patches.movedim(-3, -5).movedim(-2, -3)  # [...,C,gh,p,gw,p]
+        return rows.flatten(-4, -3).flatten(-2, -1)
 
     def _touched(self, position: Tensor, radius: int) -> Touched:
         """The cells of squares around positions ``[B,M,2]`` that lie in the image and in the window."""

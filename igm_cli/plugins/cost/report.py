@@ -121,9 +121,12 @@ def _table(axis: str, rows: Sequence[Row]) -> Table:
         [_FORMATS[name].format(row[name]) if row.get(name) is not None else "" for name in columns]
         for row in rows
     ]
-    return Table(
-        f"cost-{axis}", f"Cost over {AXES[axis]}", heads, cells, _fastest(rows) if axis == "batch" else ""
-    )
+    return Table(f"cost-{axis}", _title(axis), heads, cells, _fastest(rows) if axis == "batch" else "")
+
+
+def _title(axis: str) -> str:
+    about = AXES[axis]
+    return about[0].upper() + about[1:] if axis in ("batch", "memory") else f"Cost over {about}"
 
 
 _FORMATS = {

@@ -38,7 +38,8 @@ _NOTES = (
     "Published: perception rate and estimation error of the paper, on its own images and with its own models.",
     "Network calls: one for every noised image a network looks at and one for every concept evaluated on it. "
     "A concept costs igm's factored model about a hundredth of such a look: igm benchmark cost weighs them.",
-    "igm-sgd: all 20 starts are computed together; the seconds of R < 20 are those of 20 times R / 20.",
+    "igm-sgd: all 20 starts are computed together, under the same draws; the seconds of R < 20 are those of 20 in "
+    "proportion to twenty steps of both.",
 )
 _PLAIN = {
     "the images of the folder": ("folder-3-5", "folder-6-8", "folder"),
