@@ -143,7 +143,8 @@ class LocalHead(nn.Module):
         (gw, gh), p = self.grid, self.patch
         patches = cells.unflatten(-1, (gh, gw, -1, p, p))  # [...,gh,gw,C,p,p]
         rows = patches.movedim(-3, -5).movedim(-2, -3)  # [...,C,gh,p,gw,p]
-        return rows.flatten(-4, -3).flatten(-2, -1)
+        image: Tensor = rows.flatten(-4, -3).flatten(-2, -1)
+        return image
 
     def _touched(self, position: Tensor, radius: int) -> Touched:
         """The cells of squares around positions ``[B,M,2]`` that lie in the image and in the window."""
