@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = "20m"
 
-Name = Annotated[str | None, typer.Argument(metavar="[SUITE]", help="Leave it out to list the suites.")]
+Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out to list the suites.")]
 Methods = Annotated[str | None, typer.Option("--methods", help="Comma-separated.  Default: all of the suite.")]
 Splits = Annotated[
     str | None,
@@ -118,6 +118,7 @@ def _list_suites(sink: Output) -> None:
     from igm_cli.plugins import registry
 
     rows: list[list[str]] = []
+    settings: list[str] = []
     for listing in registry.listings("benchmarks"):
         state = registry.state(listing)
         if state.problem:
@@ -125,6 +126,7 @@ def _list_suites(sink: Output) -> None:
             continue
         plugin = registry.suite(listing.name)
         rows.append([listing.name, plugin.summary, ", ".join(plugin.methods), ", ".join(plugin.splits)])
+        settings += [f"{listing.name} --set {name}=…: {about}" for name, about in plugin.options.items()]
         sink.result(
             {
                 "schema": "igm.benchmarks/1",
@@ -136,6 +138,8 @@ def _list_suites(sink: Output) -> None:
             }
         )
     sink.table("", ["suite", "what it measures", "methods", "splits"], rows)
+    for line in settings:
+        sink.say(line)
     sink.say("run one with: igm benchmark SUITE")
 
 
