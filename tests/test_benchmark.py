@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def test_a_run_leaves_its_report(run: tuple[Path, Any]) -> None:
     assert {"error", "seconds", "calls", "k_exact", "recall", "precision"} <= set(figures)
     page = (out / "report.md").read_text(encoding="utf-8")
     assert "| igm " in page
-    assert "dinosaur" in page
+    assert re.search(r"\| dinosaur +\| +failed \|", page)
+    assert re.search(r"\| dinosaur +\| failed the weights", page)
     with (out / "results.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     (line,) = [x for x in lines if (x["method"], x["figure"]) == ("igm", "perception")]

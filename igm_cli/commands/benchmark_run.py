@@ -90,7 +90,8 @@ def run_benchmark(
         )
         run = _Run(suite.name, bench, out, sink, progress)
         run.work(methods, splits)
-    report = bench.report(run.records(methods, splits), run.infos)
+    failed_infos = {name: {"failed": reason} for name, reason in run.failures.items()}
+    report = bench.report(run.records(methods, splits), {**run.infos, **failed_infos})
     where = {"suite": suite.name, "seed": seed, "device": str(target), "checkpoint": folder.name}
     failed = {"failed": run.failures} if run.failures else {}
     written = write_report(report, out, {**provenance(), **where, **failed})

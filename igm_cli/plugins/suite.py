@@ -97,7 +97,7 @@ class Bench(Protocol):
 
         Args:
             records: In the order of methods, splits and items.
-            infos: ``info`` of every method that ran.
+            infos: ``info`` of every method that ran; ``{"failed": reason}`` of one that could not.
         """
         ...
 

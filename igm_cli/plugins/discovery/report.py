@@ -64,7 +64,8 @@ def summarise(
     """
     splits = [name for name in scenes if of_splits(records, [name])]
     scores = {name: _scores(of_splits(records, [name])) for name in splits}
-    tables = [_table(name, SPLITS[name].about, scores[name]) for name in splits]
+    failed = [name for name, info in infos.items() if "failed" in info]
+    tables = [_table(name, SPLITS[name].about, scores[name], failed) for name in splits]
     tables += [table for name in splits if (table := _common(name, of_splits(records, [name])))]
     tables.append(_trained(infos))
     figures: list[Plot | Confusion | PictureGrid] = []
@@ -103,10 +104,12 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, list[float]]:
     return {name: estimate.to_list() for name, estimate in estimates.items()}
 
 
-def _table(name: str, about: str, scores: Sequence[Scores], note: str = "") -> Table:
+def _table(name: str, about: str, scores: Sequence[Scores], failed: Sequence[str] = ()) -> Table:
     published = PUBLISHED.get(name, {})
     rows = [[s.label, *_cells(s, published.get(s.label, ""))] for s in scores]
-    return Table(f"table-{name}", about[0].upper() + about[1:], _COLUMNS, rows, note, _BRIEF)
+    blank = [""] * (len(_COLUMNS) - 3)
+    rows += [[method, "failed", published.get(method, ""), *blank] for method in failed]
+    return Table(f"table-{name}", about[0].upper() + about[1:], _COLUMNS, rows, brief=_BRIEF)
 
 
 def _cells(scores: Scores, published: str) -> list[str]:
