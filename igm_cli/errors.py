@@ -5,6 +5,9 @@ A leaf module: every layer may import it, it imports none.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 class IgmError(Exception):
     """Base of the errors that are shown as one sentence without a traceback."""
@@ -34,3 +37,9 @@ class PluginError(IgmError):
     """A plugin is unknown, ambiguous or broken (exit code 5)."""
 
     exit_code = 5
+
+
+def near_names(name: str, known: Sequence[str], otherwise: str = "known are") -> str:
+    """Which known names a mistyped one may mean, for the sentence that refuses it; all of them if none is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.45)
+    return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"

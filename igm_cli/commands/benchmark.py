@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, near_names
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
@@ -74,25 +75,25 @@ def benchmark(
     parts = _choose("split", splits, list(plugin.splits), list(plugin.default_splits(root)))
     budget = parse_budget(train_budget)
     asked = o.parse_settings(settings or [])
-    for name in asked:
-        _near("option", name, list(plugin.options))
+    _check_known("option", asked, list(plugin.options))
 
-    from igm_cli.commands.benchmark_run import run_benchmark
+    from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
+    from igm_cli.commands.models import resolve_model
+    from igm_cli.core.device import resolve_device
+    from igm_cli.plugins.suite import Request
 
-    run_benchmark(
-        plugin,
-        chosen,
-        splits=parts,
+    request = Request(
+        splits=tuple(parts),
         data_root=root,
         limit=limit,
         budget=budget,
         seed=seed,
-        model=model,
+        device=resolve_device(device),
+        model=resolve_model(model, plugin.concepts),
+        cache=cache_folder() / "baselines",
         options=asked,
-        device=device,
-        out=o.expanded(out) or Path("runs") / f"benchmark-{plugin.name}",
-        sink=sink,
     )
+    run_benchmark(plugin, chosen, request, o.expanded(out) or Path("runs") / f"benchmark-{plugin.name}", sink)
 
 
 def parse_budget(text: str) -> Budget:
@@ -103,14 +104,13 @@ def parse_budget(text: str) -> Budget:
     """
     from igm_cli.core.baselines.fit import Budget
 
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|min|minutes?|steps?)?\s*", text.lower())
-    if not found or ((found[2] or "").startswith("step") and "." in found[1]):
+    minutes = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|min|minutes?)?\s*", text.lower())
+    steps = re.fullmatch(r"\s*(\d+)\s*steps?\s*", text.lower())
+    if not (found := minutes or steps):
         raise UsageError(f"--train-budget takes 20m or 4000steps, not {text!r}")
     if not float(found[1]):
         raise UsageError(f"--train-budget must be more than nothing, not {text!r}")
-    return (
-        Budget(steps=int(found[1])) if (found[2] or "").startswith("step") else Budget(minutes=float(found[1]))
-    )
+    return Budget(minutes=float(found[1])) if minutes else Budget(steps=int(found[1]))
 
 
 def _list_suites(sink: Output) -> None:
@@ -152,21 +152,16 @@ def _choose(noun: str, text: str | None, known: list[str], default: list[str]) -
         return known
     if not names:
         raise UsageError(f"no {noun} named; known are {', '.join(known)}")
-    for name in names:
-        _near(noun, name, known)
+    _check_known(noun, names, known)
     return [name for name in known if name in names]
 
 
-def _near(noun: str, name: str, known: list[str]) -> None:
-    """Refuses an unknown name.
+def _check_known(noun: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses unknown names.
 
     Raises:
-        UsageError: With near names.
+        UsageError: With near ones.
     """
-    import difflib
-
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known) or 'none'}"
-    raise UsageError(f"unknown {noun} {name!r}; {hint}")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown {noun} {name!r}; {near_names(name, known)}")

@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,7 @@ from igm_cli.errors import IgmError, InputError
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
-    from igm_cli.core.baselines.fit import Budget
-    from igm_cli.plugins.suite import Bench, Method, Suite
+    from igm_cli.plugins.suite import Bench, Method, Request, Suite
 
 SCHEMA = "igm.benchmark/1"
 ROW_SCHEMA = "igm.benchmark-record/1"
@@ -29,34 +29,13 @@ IDENTITY, RECORDS, METHODS = "benchmark.json", "records.jsonl", "methods.json"
 _PACKAGES = ("torch", "diffusers", "transformers", "datasets", "igm-cli")
 
 
-def run_benchmark(
-    suite: Suite,
-    methods: Sequence[str],
-    *,
-    splits: Sequence[str],
-    data_root: Path | None,
-    limit: int | None,
-    budget: Budget,
-    seed: int,
-    model: str | None,
-    options: Mapping[str, Any],
-    device: str,
-    out: Path,
-    sink: Output,
-) -> None:
+def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink: Output) -> None:
     """Runs a suite and writes its report into ``out``.
 
     Args:
         suite: What is measured.
         methods: Of the suite.
-        splits: Of the suite.
-        data_root: Folder of real data.
-        limit: At most so many items of a split.
-        budget: Training of every baseline.
-        seed: Of everything random.
-        model: As ``--model`` has it.
-        options: Of the suite.
-        device: As ``--device`` has it.
+        request: With which splits, data and options.
         out: Result folder.
         sink: For results, progress and messages.
 
@@ -64,37 +43,17 @@ def run_benchmark(
         IgmError: If nothing can be measured, or ``out`` holds another configuration.
         Exit: With exit code 3, if every method failed.
     """
-    from igm_cli.commands.models import resolve_model
     from igm_cli.commands.report_files import show_report, write_report
-    from igm_cli.core.device import keep_freed_memory, resolve_device
-    from igm_cli.plugins.suite import Request
+    from igm_cli.core.device import keep_freed_memory
 
-    target = resolve_device(device)
-    if target.type == "cpu":
+    if request.device.type == "cpu":
         keep_freed_memory()
-    folder = resolve_model(model, suite.concepts)
     with sink.progress() as progress:
-        bench = suite.open(
-            Request(
-                splits=tuple(splits),
-                data_root=data_root,
-                limit=limit,
-                budget=budget,
-                seed=seed,
-                device=target,
-                model=folder,
-                cache=cache_folder() / "baselines",
-                options=options,
-                progress=progress,
-            )
-        )
+        bench = suite.open(replace(request, progress=progress))
         run = _Run(suite.name, bench, out, sink, progress)
-        run.work(methods, splits)
-    failed_infos = {name: {"failed": reason} for name, reason in run.failures.items()}
-    report = bench.report(run.records(methods, splits), {**run.infos, **failed_infos})
-    where = {"suite": suite.name, "seed": seed, "device": str(target), "checkpoint": folder.name}
-    failed = {"failed": run.failures} if run.failures else {}
-    written = write_report(report, out, {**provenance(), **where, **failed})
+        run.work(methods, request.splits)
+    report = bench.report(run.records(methods, request.splits), run.infos(methods))
+    written = write_report(report, out, {**provenance(), **run.describe(request)})
     show_report(sink, report)
     sink.result({"schema": SCHEMA, "suite": suite.name, "failed": run.failures, **report.summary})
     sink.note(f"igm: {len(written)} files in {out}")
@@ -106,12 +65,12 @@ class _Run:
     """The records of one result folder and what adds to them."""
 
     def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
-        self.bench, self.out, self.sink, self.progress = bench, out, sink, progress
+        self.suite, self.bench, self.out, self.sink, self.progress = suite, bench, out, sink, progress
         identity = {"suite": suite, **bench.identity}
         open_folder(out, identity)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.store = ResultFile(out / RECORDS, ROW_SCHEMA, digest, key=("method", "split", "item"))
-        self.infos: dict[str, Mapping[str, Any]] = _read_infos(out / METHODS)
+        self.known: dict[str, Mapping[str, Any]] = _read_infos(out / METHODS)
         self.failures: dict[str, str] = {}
 
     def work(self, methods: Sequence[str], splits: Sequence[str]) -> None:
@@ -135,8 +94,8 @@ class _Run:
         from igm_cli.core.files import write_json
 
         method = self.bench.method(name)
-        self.infos[name] = method.info
-        write_json(self.out / METHODS, self.infos)
+        self.known[name] = method.info
+        write_json(self.out / METHODS, self.known)
         pending = self._within(method, name, pending)
         for number, (split, item) in enumerate(pending):
             self.progress(f"{name}: {split}", number, len(pending))
@@ -156,6 +115,18 @@ class _Run:
     def _fail(self, name: str, reason: str) -> None:
         self.failures[name] = reason
         self.sink.error(f"{name} failed, the others go on: {reason}")
+
+    def infos(self, methods: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """What the asked-for methods say of themselves, or why they failed."""
+        failed = {name: {"failed": reason} for name, reason in self.failures.items()}
+        known = {**self.known, **failed}
+        return {name: known[name] for name in methods if name in known}
+
+    def describe(self, request: Request) -> dict[str, Any]:
+        """The part of the provenance that is this run's."""
+        where = {"suite": self.suite, "seed": request.seed, "device": str(request.device)}
+        failed = {"failed": self.failures} if self.failures else {}
+        return {**where, "checkpoint": request.model.name, **failed}
 
     def records(self, methods: Sequence[str], splits: Sequence[str]) -> list[dict[str, Any]]:
         """What is known of the asked-for methods, splits and items, in their order."""
@@ -178,26 +149,12 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         InputError: If it holds another configuration, naming what differs.
     """
     from igm_cli.core.files import write_json
+    from igm_cli.core.run_record import refuse_other
 
-    path = folder / IDENTITY
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; name a folder")
-    if not path.is_file():
-        write_json(path, identity)
-        return
-    way_out = "name another --out or use the same options"
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        differing = [
-            k for k in sorted({*old, *identity}) if old.get(k) != json.loads(json.dumps(identity)).get(k)
-        ]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged; {way_out}") from error
-    if differing:
-        name = differing[0]
-        raise InputError(
-            f"{folder} holds a benchmark with {name} = {old.get(name)!r}, not {identity.get(name)!r}; {way_out}"
-        )
+    refuse_other(folder / IDENTITY, identity, what="benchmark", option="--out")
+    write_json(folder / IDENTITY, identity)
 
 
 def cache_folder() -> Path:

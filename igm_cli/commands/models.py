@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from pathlib import Path
 
-from igm_cli.errors import InputError, MissingError
+from igm_cli.errors import InputError, MissingError, near_names
 
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 """Checkpoints that come with the package, one folder each."""
@@ -46,9 +45,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
     if _HUB_ID.fullmatch(model):
         return _from_hub(model)
-    known = list(bundled())
-    near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"bundled are {', '.join(known) or 'none'}"
+    hint = near_names(model, list(bundled()), "bundled are")
     raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or a hub id works too")
 
 

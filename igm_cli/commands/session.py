@@ -136,7 +136,7 @@ def open_session(
     parser = registry.concept_parser(concepts) if concepts else None
     folder = resolve_model(model, parser.name if parser else None)
 
-    from igm_cli.core.checkpoint import load_checkpoint, read_spec
+    from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
     from igm_cli.core.device import keep_freed_memory, resolve_device
 
     spec = read_spec(folder)
@@ -197,18 +197,6 @@ def process_device(device: torch.device) -> torch.device:
     if str(device) == "cuda" and local.isdigit():
         return torch.device("cuda", int(local) % torch.cuda.device_count())
     return device
-
-
-def model_fingerprint(folder: Path) -> str:
-    """Of every weight and description file of a checkpoint."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "scheduler_config.json", "igm.json"):
-        digest.update((folder / name).read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _rounded(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -215,6 +215,18 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def model_fingerprint(folder: Path) -> str:
+    """Of every weight and description file of a checkpoint."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "scheduler_config.json", "igm.json"):
+        digest.update((folder / name).read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingError(f"{path.parent} is no igm checkpoint: it has no {path.name}")

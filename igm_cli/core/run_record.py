@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +89,14 @@ class RunRecord:
         Raises:
             InputError: If it holds another one.
         """
-        path = self.folder / RUN
-        if not path.is_file():
-            return
-        try:
-            old = _flat({"init": None, **json.loads(path.read_text(encoding="utf-8"))})
-        except ValueError as error:
-            raise InputError(f"{path} is damaged; use another --output") from error
-        new = _flat(json.loads(json.dumps(self.description)))
-        differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in _FREE]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"{self.folder} holds a run with {key} = {old.get(key)!r}, not {new.get(key)!r}; "
-                "use another --output or the same options"
-            )
+        refuse_other(
+            self.folder / RUN,
+            self.description,
+            what="run",
+            option="--output",
+            free=_FREE,
+            defaults={"init": None},
+        )
 
     def load_state(self, device: torch.device, take: Callable[[dict[str, Any]], None]) -> None:
         """Hands the state to ``take``, if there is one.
@@ -133,6 +126,44 @@ class RunRecord:
         """Adds a line to ``metrics.jsonl``."""
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def refuse_other(
+    path: Path,
+    description: Mapping[str, Any],
+    *,
+    what: str,
+    option: str,
+    free: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Makes sure that a folder holds what is described, or nothing yet.
+
+    Args:
+        path: JSON file in it that says what it holds.
+        description: What it should hold, as JSON.
+        what: It is, for the message.
+        option: Of the command line that names the folder.
+        free: Keys that may differ, nested ones joined by dots.
+        defaults: Of keys that older files lack.
+
+    Raises:
+        InputError: If it holds something else, naming the first key that differs.
+    """
+    if not path.is_file():
+        return
+    try:
+        old = _flat({**(defaults or {}), **json.loads(path.read_text(encoding="utf-8"))})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged; use another {option}") from error
+    new = _flat(json.loads(json.dumps(description)))
+    differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in free]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{path.parent} holds a {what} with {key} = {old.get(key)!r}, not {new.get(key)!r}; "
+            f"use another {option} or the same options"
+        )
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias, cast
 
-from igm_cli.errors import IgmError, PluginError
+from igm_cli.errors import IgmError, PluginError, near_names
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 from igm_cli.plugins.suite import Suite
 
@@ -190,8 +189,7 @@ class _Guarded:
 
 
 def _unknown(kind: Kind, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known) or 'none'}"
     return (
-        f"unknown {_NOUNS[kind]} {name!r}; {hint} (igm plugins lists all; package.module:attribute works too)"
+        f"unknown {_NOUNS[kind]} {name!r}; {near_names(name, known)} "
+        "(igm plugins lists all; package.module:attribute works too)"
     )

@@ -52,7 +52,7 @@ class Request:
     model: Path
     cache: Path
     options: Mapping[str, Any]
-    progress: Progress
+    progress: Progress = lambda what, done, total: None
 
 
 class Method(Protocol):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.clevr.choices import check_request, image_count, object_range, scene_options
+from igm_cli.plugins.clevr.choices import check_request, image_count, object_range, preset_files, scene_options
 from igm_cli.plugins.clevr.folder import from_folder
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ class Clevr:
     @property
     def presets(self) -> Mapping[str, Path]:
         """The TOML files beside this module."""
-        folder = Path(str(resources.files(__package__))) / "presets"
-        return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        return preset_files(Path(__file__).parent)
 
     def load(
         self,
@@ -103,41 +101,27 @@ def rendered(
         UsageError: If such scenes cannot be rendered.
         InputError: If the images cannot be kept.
     """
-    import datasets
-
     options = dict(options)
     size = image_count(options.pop("size", _DEFAULT_RENDERS[split]))
-    count = min(size, limit) if limit else size
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "image_index": datasets.Value("int64"),
-            "file": datasets.Value("string"),
-            "objects": datasets.List(
-                {
-                    "shape": datasets.Value("string"),
-                    "size": datasets.Value("string"),
-                    "color": datasets.Value("string"),
-                    "material": datasets.Value("string"),
-                    "rotation": datasets.Value("float64"),
-                    "3d_coords": datasets.List(datasets.Value("float64")),
-                    "pixel_coords": datasets.List(datasets.Value("float64")),
-                }
-            ),
-        }
-    )
-    # Everything that shapes the images is in gen_kwargs, whose hash names the cache.
-    kwargs = {
-        "options": json.dumps(options, sort_keys=True),
-        "count": count,
-        "seed": seed + _SPLIT_SEEDS[split],
-        "version": RENDERER_VERSION,
-    }
     scene_options(options)  # a mistake is reported before anything is rendered
+    # Everything that shapes the images is in here: its hash names the cache.
+    return _generated(
+        progress,
+        options=json.dumps(options, sort_keys=True),
+        count=min(size, limit) if limit else size,
+        seed=seed + _SPLIT_SEEDS[split],
+        version=RENDERER_VERSION,
+    )
+
+
+def _generated(progress: Progress | None, **kwargs: Any) -> datasets.Dataset:
+    """Images of :class:`_Renders`, or why there are none."""
+    import datasets
+
     try:
         with _quiet_datasets():
             dataset: datasets.Dataset = datasets.Dataset.from_generator(
-                _Renders(progress), features=features, gen_kwargs=kwargs
+                _Renders(progress), features=_features(), gen_kwargs=kwargs
             )
     except datasets.exceptions.DatasetGenerationError as error:
         cause = error.__cause__
@@ -150,6 +134,22 @@ def rendered(
             raise cause from None
         raise
     return dataset
+
+
+def _features() -> datasets.Features:
+    """Columns and types of a rendered split."""
+    import datasets
+
+    names = {name: datasets.Value("string") for name in ("shape", "size", "color", "material")}
+    places = {name: datasets.List(datasets.Value("float64")) for name in ("3d_coords", "pixel_coords")}
+    return datasets.Features(
+        {
+            "image": datasets.Image(),
+            "image_index": datasets.Value("int64"),
+            "file": datasets.Value("string"),
+            "objects": datasets.List({**names, "rotation": datasets.Value("float64"), **places}),
+        }
+    )
 
 
 @contextmanager

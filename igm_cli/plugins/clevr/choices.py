@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
@@ -98,3 +99,8 @@ def _share(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
+
+
+def preset_files(folder: Path) -> dict[str, Path]:
+    """Training presets in a dataset's folder, by name."""
+    return {path.stem: path for path in sorted((folder / "presets").glob("*.toml"))}

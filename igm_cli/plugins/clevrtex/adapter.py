@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.clevr.adapter import OBJECTS, RENDERED, rendered
-from igm_cli.plugins.clevr.choices import check_request, object_range
+from igm_cli.plugins.clevr.choices import check_request, object_range, preset_files
 from igm_cli.plugins.clevrtex.folder import from_folder
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ class ClevrTex:
     @property
     def presets(self) -> Mapping[str, Path]:
         """The TOML files beside this module."""
-        folder = Path(str(resources.files(__package__))) / "presets"
-        return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        return preset_files(Path(__file__).parent)
 
     def load(
         self,

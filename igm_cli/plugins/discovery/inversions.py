@@ -65,8 +65,8 @@ class Evidence:
 class Descent:
     """The paper's algorithm; one run of 20 starts gives the rows of 1, 5, 10, 15 and 20.
 
-    The starts share their draws and are computed together, so that the first R of them end where a
-    run of R starts would.  The time of R < 20 is that of 20 in proportion to a few steps of both.
+    The starts share their draws and are computed together, so that the first R of them are
+    a run of R starts.  The time of R < 20 is that of 20 in proportion to a few steps of both.
 
     Args:
         label: Name in the report.
@@ -95,8 +95,8 @@ class Descent:
         with torch.no_grad():
             ends, descending = descend(denoiser, image, self.settings, k, composition)
             errors, scoring = score(denoiser, image, ends, self.settings, composition)
+            mean = errors.mean(dim=1).cpu()  # also waits for the device
         seconds, calls = time.monotonic() - started, descending + scoring
-        mean = errors.mean(dim=1)
         few = {restarts: self._few_steps(image, k, restarts) for restarts in RESTARTS}
         rows = []
         for restarts in RESTARTS:
@@ -116,7 +116,7 @@ class Descent:
         """Seconds that a short descent takes."""
         settings = replace(self.settings, restarts=restarts, steps=min(FEW_STEPS, self.settings.steps))
         started = time.monotonic()
-        descend(self.checkpoint.denoiser, image, settings, k, self.checkpoint.composition)
+        descend(self.checkpoint.denoiser, image, settings, k, self.checkpoint.composition)[0].cpu()
         return time.monotonic() - started
 
 

@@ -15,7 +15,7 @@ from igm_cli.core.baselines.resnet import ResNetSet
 from igm_cli.core.baselines.set_inversion import SetSettings
 from igm_cli.core.baselines.set_prediction import SetPredictor
 from igm_cli.core.baselines.slot_attention import SlotAttentionSet
-from igm_cli.core.checkpoint import Checkpoint, fingerprint, load_checkpoint
+from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.inversion import InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
@@ -102,7 +102,7 @@ class Discovery:
         request = self.request
         options = {key: value for key, value in request.options.items() if key != "sgd_images"}
         return {
-            "model": fingerprint(request.model),
+            "model": model_fingerprint(request.model),
             "data_root": request.data_root.absolute().name if request.data_root else None,
             "train_budget": vars(request.budget),
             "seed": request.seed,
