@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oracle import factors, positions
 
 from igm_cli.core.composition import compose
+from igm_cli.core.configurations import exhaustive_configurations
 from igm_cli.core.evidence import paired
 from igm_cli.core.inversion import InversionSettings, invert
 from igm_cli.core.look import look, single_products
@@ -19,7 +20,7 @@ from igm_cli.core.pool import Pool, gather
 from igm_cli.core.refine import refine
 from igm_cli.core.sampling import sample
 from igm_cli.core.schedule import draw
-from igm_cli.core.search import exhaustive_configurations, exhaustive_subsets, pursuit
+from igm_cli.core.search import exhaustive_subsets, pursuit
 from igm_cli.errors import InputError, UsageError
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])

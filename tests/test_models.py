@@ -10,7 +10,7 @@ from igm_cli.core.inversion import InversionSettings, invert
 from igm_cli.core.look import Local, look, single_products
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.schedule import Schedule, ScheduleConfig, draw
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, UsageError
 
 PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 FACTORS = Categorical({"a": ("no", "yes"), "b": ("no", "yes", "very")})
@@ -28,11 +28,11 @@ def randomised(model):
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(params=["factored", "unet", "unet-factors"])
+@pytest.fixture(params=["factored", "factored-factors", "unet", "unet-factors"])
 def denoiser(request):
-    if request.param == "factored":
-        return randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
-    space = PLANE if request.param == "unet" else FACTORS
+    space = FACTORS if request.param.endswith("factors") else PLANE
+    if request.param.startswith("factored"):
+        return randomised(build_denoiser("factored", TINY, space, Schedule()))
     schedule = Schedule(ScheduleConfig("scaled_linear", 0.00085, 0.012, prediction_type="epsilon"))
     return randomised(build_denoiser("unet", TINY_UNET, space, schedule))
 
@@ -118,15 +118,18 @@ def test_untrained_models_can_be_inverted(denoiser):
 def test_no_concepts_at_all_can_be_asked_for(denoiser):
     w, h = denoiser.config.image_size
     quick = InversionSettings(grid=(4, 3), keep=8, draws=2, max_draws=2, scan_draws=1)
-    result = invert(denoiser, torch.zeros(3, h, w), quick, k=0)
-    assert result.concepts.shape[0] == (0 if denoiser.space == PLANE else 2)
+    if denoiser.space == PLANE:
+        assert invert(denoiser, torch.zeros(3, h, w), quick, k=0).concepts.shape[0] == 0
+    else:
+        with pytest.raises(UsageError, match="2 factors"):
+            invert(denoiser, torch.zeros(3, h, w), quick, k=0)
 
 
 def test_misfitting_options_are_refused():
     with pytest.raises(InputError, match="divisible"):
         build_denoiser("factored", {"image_size": (50, 32)}, PLANE, Schedule())
     with pytest.raises(InputError, match="use the unet"):
-        build_denoiser("factored", TINY, FACTORS, Schedule())
+        build_denoiser("factored", TINY, Continuous(("x",), (0.0,), (1.0,), local=True), Schedule())
     with pytest.raises(InputError, match="factored or unet"):
         build_denoiser("transformer", {}, PLANE, Schedule())
     with pytest.raises(InputError, match="options do not fit"):

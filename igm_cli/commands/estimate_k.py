@@ -52,6 +52,8 @@ def estimate_k(
     given = {"k_min": k_min, "k_max": k_max, "draws": draws, "seed": seed}
     session = open_session(model=model, concepts=concepts, device=device, fit=fit, k=None, overrides=given)
 
+    session.require_counting()
+
     def work(path: Path) -> dict[str, Any]:
         return session.record(SCHEMA, session.invert(path))
 

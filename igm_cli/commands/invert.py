@@ -15,15 +15,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SCHEMA = "igm.invert/1"
+UNFAMILIAR = 0.5
+"""Below it, people are warned; JSON has the figure."""
+
 _DETAILED = 4  # up to so many images get a table each
 
 K = Annotated[int | None, typer.Option("--k", min=1, help="Number of concepts.  Default: it is estimated.")]
 Method = Annotated[
-    Literal["evidence", "sgd"] | None,
-    typer.Option("--method", help="evidence, or the paper's sgd.  Default: the model's, or evidence."),
+    Literal["evidence", "sgd", "relax", "enumerate", "eliminate"] | None,
+    typer.Option(
+        "--method",
+        help="evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
+        "configurations in stages.  Default: the model's, or evidence.",
+    ),
 ]
 Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd or relax.")]
 Overlay = Annotated[
     Path | None,
     typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
@@ -67,7 +74,11 @@ def invert(
 
     def work(path: Path) -> dict[str, Any]:
         understood = session.invert(path)
-        return {**session.record(SCHEMA, understood), "items": session.items(understood)}
+        return {
+            **session.record(SCHEMA, understood),
+            **session.familiarity(understood),
+            "items": session.items(understood),
+        }
 
     def draw(record: Mapping[str, Any]) -> Image:
         return session.parser.draw(read_image(Path(record["image"])), record["items"])
@@ -87,6 +98,11 @@ class _Report:
         self.rows: list[list[str]] = []
 
     def add(self, record: Mapping[str, Any]) -> None:
+        if record.get("familiarity", 1.0) < UNFAMILIAR:
+            self.sink.note(
+                f"igm: {record['image']} is unlike what {record['model']} was trained on "
+                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
+            )
         if self.detailed:
             self.sink.table(_title(record), _columns(record["items"]), _rows(record["items"]))
         else:
@@ -121,5 +137,6 @@ def _brief(items: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for item in items:
         kept = [_cell(k, v) for k, v in item.items() if k != "confidence" and not k.endswith("_px")]
-        parts.append(f"({', '.join(kept)})" if len(kept) > 1 else "".join(kept))
-    return " ".join(parts)
+        named = "factor" in item and "value" in item
+        parts.append(": ".join(kept) if named else f"({', '.join(kept)})" if len(kept) > 1 else "".join(kept))
+    return ", ".join(parts) if items and "factor" in items[0] else " ".join(parts)

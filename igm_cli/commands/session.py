@@ -76,6 +76,14 @@ class Session:
         )
         return Understood(path, image, frame, found)
 
+    def require_counting(self) -> None:
+        """Raises a :class:`UsageError` if the model has as many concepts as factors, whatever the image."""
+        if self.checkpoint.spec.space.get("kind") == "categorical":
+            raise UsageError(
+                f"the model {self.checkpoint.name!r} finds one value of every factor, so there is nothing to count; "
+                "use igm invert, or a model of positions"
+            )
+
     def items(self, understood: Understood) -> list[dict[str, Any]]:
         """What was found, on the image as given, each with its confidence (None if the method has none)."""
         decoded = self.parser.decode(understood.inversion.concepts, understood.frame)
@@ -84,6 +92,11 @@ class Session:
             {**_rounded(item), "confidence": None if math.isnan(sure) else round(sure, 4)}
             for item, sure in zip(decoded, confidence, strict=True)
         ]
+
+    def familiarity(self, understood: Understood) -> dict[str, float]:
+        """How much the image is like those trained on, as a field of the record; none if not calibrated."""
+        known = understood.inversion.familiarity
+        return {} if math.isnan(known) else {"familiarity": round(known, 4)}
 
     def record(self, schema: str, understood: Understood) -> dict[str, Any]:
         """The part of a JSON line that both commands write."""
@@ -141,6 +154,7 @@ def open_session(
 
     spec = read_spec(folder)
     parser = _parser_of(spec, folder, parser)
+    _check_count(spec, folder, k, overrides)
     settings = _settings_of(spec, overrides)
     target = process_device(resolve_device(device))
     if target.type == "cpu":
@@ -167,7 +181,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
             f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {asked.name!r}; "
             f"use --concepts {spec.concepts} or another --model"
         )
-    parser = asked or registry.concept_parser(spec.concepts)
+    parser = registry.configured(asked or registry.concept_parser(spec.concepts), spec.concept_options)
     if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
         raise InputError(
             f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
@@ -180,11 +194,31 @@ def _settings_of(spec: ModelSpec, overrides: Mapping[str, Any]) -> InversionSett
     """The model's own settings under those of the command line."""
     from igm_cli.core.inversion import InversionSettings
 
-    settings = InversionSettings.from_dict(spec.inference, **overrides)
+    given = dict(overrides)
+    if given.get("method") == "relax":
+        given["relax_steps"] = given.pop("steps", None)
+    settings = InversionSettings.from_dict(spec.inference, **given)
     for name in ("restarts", "steps"):
-        if settings.method != "sgd" and overrides.get(name) is not None:
-            raise UsageError(f"--{name} belongs to --method sgd; add that or leave it out")
+        if settings.method != "sgd" and given.get(name) is not None:
+            raise UsageError(f"--{name} does not belong to --method {settings.method}; leave it out")
     return settings
+
+
+def _check_count(spec: ModelSpec, folder: Path, k: int | None, overrides: Mapping[str, Any]) -> None:
+    """Refuses a count where there is nothing to count: a model of factors finds one value of each.
+
+    Raises:
+        UsageError: If one is asked for.
+    """
+    if spec.space.get("kind") != "categorical":
+        return
+    factors = len(spec.space.get("factors", {}))
+    asked = [f"--{name.replace('_', '-')}" for name in ("k_min", "k_max") if overrides.get(name) is not None]
+    if k not in (None, factors) or asked:
+        option = asked[0] if asked else f"--k {k}"
+        raise UsageError(
+            f"the model {folder.name!r} has {factors} factors and finds a value of each; leave out {option}"
+        )
 
 
 def process_device(device: torch.device) -> torch.device:

@@ -77,11 +77,17 @@ def train(
     direct = {"steps": steps, "batch_size": batch_size, "precision": precision, "seed": seed}
     overrides |= {f"train.{key}": value for key, value in direct.items() if value is not None}
     adapter = registry.dataset(dataset)
+    plan = Plan.from_preset(read_preset(adapter, preset)).override(overrides)
     parser = registry.concept_parser(concepts or adapter.concepts)
+    if parser.name != adapter.concepts:
+        plan.concepts = {
+            k: v for k, v in plan.concepts.items() if f"concepts.{k}" in overrides
+        }  # not the preset's
+    parser = registry.configured(parser, plan.concepts)
     run_training(
         adapter,
         parser,
-        Plan.from_preset(read_preset(adapter, preset)).override(overrides),
+        plan,
         output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=o.expanded(data_root),
         limit=limit,

@@ -13,7 +13,7 @@ from igm_cli.errors import InputError, MissingError, UsageError
 if TYPE_CHECKING:
     from igm_cli.plugins.base import DatasetAdapter
 
-_TABLES = ("model", "schedule", "train", "data", "inference", "info")
+_TABLES = ("model", "concepts", "schedule", "train", "data", "inference", "info")
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Plan:
 
     Attributes:
         model: Architecture, composition and the architecture's options.
+        concepts: Options of the concept parser.
         schedule: Of the noise, in diffusers' words.
         train: Fields of the trainer's configuration.
         data: Parts of the training data, each a table (split, data_root, limit, options).
@@ -31,6 +32,7 @@ class Plan:
     """
 
     model: dict[str, Any] = field(default_factory=dict)
+    concepts: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)

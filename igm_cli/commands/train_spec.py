@@ -56,6 +56,7 @@ def model_spec(
         composition=composition,
         image_size=(width, height),
         concepts=parser.name,
+        concept_options=plan.concepts,
         inference=plan.inference,
         info={
             "dataset": adapter.name,

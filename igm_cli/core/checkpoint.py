@@ -44,6 +44,7 @@ class ModelSpec:
         composition: ``sum`` or ``mean``.
         image_size: (width, height) in pixels.
         concepts: Name of the concept parser.
+        concept_options: Options of the concept parser.
         inference: Settings of :class:`igm_cli.core.inversion.InversionSettings` tuned to the weights.
         info: Provenance: data, command, steps, metrics, licence.
     """
@@ -55,6 +56,7 @@ class ModelSpec:
     composition: Composition
     image_size: tuple[int, int]
     concepts: str
+    concept_options: Mapping[str, Any] = field(default_factory=dict)
     inference: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
@@ -127,6 +129,7 @@ def save_checkpoint(
         {
             "format": FORMAT,
             "concepts": spec.concepts,
+            "concept_options": dict(spec.concept_options),
             "space": dict(spec.space),
             "composition": spec.composition,
             "image_size": list(spec.image_size),
@@ -162,6 +165,7 @@ def read_spec(folder: Path) -> ModelSpec:
             composition=cast(Composition, igm["composition"]),
             image_size=(int(width), int(height)),
             concepts=igm["concepts"],
+            concept_options=igm.get("concept_options", {}),
             inference=igm.get("inference", {}),
             info=igm.get("info", {}),
         )

@@ -22,13 +22,16 @@ from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.errors import InputError, UsageError
 
+METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
+
 
 @dataclass(frozen=True)
 class InversionSettings:
     """How to invert.
 
     Attributes:
-        method: ``evidence`` or ``sgd``.
+        method: ``evidence``; for continuous concepts also ``sgd``, for factors ``relax``, ``enumerate`` and
+            ``eliminate``.
         k_min: Smallest number of concepts when K is estimated.
         k_max: Largest number of concepts when K is estimated.
         draws: Noise draws of the first decision.
@@ -48,6 +51,10 @@ class InversionSettings:
         learning_rate: Of ``sgd`` (AdamW on the coordinates).
         score_draws: Draws by which the starts of ``sgd`` are compared.
         sgd_high: Greatest timestep of ``sgd`` as a fraction of T (the paper's code: 0.5).
+        relax_steps: Steps of ``relax``.
+        temperature: tau of the posterior of a factor's values, in units of the error; 0 if not calibrated.
+        unfamiliar: Denoising error at which an image is half as familiar as those trained on, and the width
+            of the step in log error; empty if not calibrated.
     """
 
     method: str = "evidence"
@@ -70,18 +77,25 @@ class InversionSettings:
     learning_rate: float = 4e-3
     score_draws: int = 100
     sgd_high: float = 0.5
+    relax_steps: int = 200
+    temperature: float = 0.0
+    unfamiliar: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in ("evidence", "sgd"):
-            raise UsageError(f"unknown method {self.method!r}; choose evidence or sgd")
+        if self.method not in METHODS:
+            raise UsageError(f"unknown method {self.method!r}; choose {', '.join(METHODS)}")
         if not 0 <= self.k_min <= self.k_max:
             raise UsageError(f"k-min {self.k_min} must lie between 0 and k-max {self.k_max}")
         if not 0 <= self.low < self.high <= 1:
             raise UsageError(f"timesteps {self.low}..{self.high} must lie within 0..1")
-        positive = ("k_max", "draws", "scan_draws", "keep", "restarts", "steps", "score_draws")
+        positive = ("k_max", "draws", "scan_draws", "keep", "restarts", "steps", "score_draws", "relax_steps")
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1")
+        if self.temperature < 0 or (
+            self.unfamiliar and (len(self.unfamiliar) != 2 or min(self.unfamiliar) <= 0)
+        ):
+            raise UsageError("temperature must be 0 or more, and unfamiliar two positive numbers")
 
     @property
     def cost(self) -> float:
@@ -136,6 +150,7 @@ class Inversion:
             every draw.
         seconds: Wall-clock time.
         draws: Noise draws of the final decision.
+        familiarity: How much the image is like those trained on, 0..1; nan where that is not calibrated.
     """
 
     concepts: Tensor
@@ -147,6 +162,7 @@ class Inversion:
     network_calls: int
     seconds: float
     draws: int
+    familiarity: float = float("nan")
 
 
 def invert(
@@ -178,13 +194,17 @@ def invert(
     started = time.monotonic()
     with torch.no_grad():
         if isinstance(denoiser.space, Categorical):
-            found = invert_factors(denoiser, image, settings, composition)
+            found = invert_factors(denoiser, image, settings, k, composition)
         elif k is not None and not 0 <= k <= MOST_CONCEPTS:
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
         elif settings.method == "sgd":
             found = invert_sgd(denoiser, image, settings, k, composition)
-        else:
+        elif settings.method == "evidence":
             found = Pursuer(denoiser, image, settings, composition).invert(k)
+        else:
+            raise UsageError(
+                f"the method {settings.method!r} is one of factors; choose evidence or sgd for continuous concepts"
+            )
     return replace(found, seconds=time.monotonic() - started)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,29 +31,12 @@ def exhaustive_subsets(form: Quadratic, k: int) -> Found:
         InputError: If there are more than a million.
     """
     candidates = len(form.linear)
-    _check(math.comb(candidates, k), f"subsets of {k} of {candidates} candidates")
-    return _best(form, itertools.combinations(range(candidates), k))
-
-
-def exhaustive_configurations(form: Quadratic, groups: Sequence[Sequence[int]]) -> Found:
-    """The best of all choices of one candidate from every group (one value per factor).
-
-    Raises:
-        InputError: If there are more than a million.
-    """
-    _check(math.prod(len(group) for group in groups), "configurations")
-    return _best(form, itertools.product(*groups))
-
-
-def _check(number: int, what: str) -> None:
+    number = math.comb(candidates, k)
     if number > EXHAUSTIVE_LIMIT:
-        raise InputError(f"{number} {what} are too many to try; narrow the candidates")
-
-
-def _best(
-    form: Quadratic, subsets: itertools.combinations[tuple[int, ...]] | itertools.product[tuple[int, ...]]
-) -> Found:
-    best = Found((), math.inf)
+        raise InputError(
+            f"{number} subsets of {k} of {candidates} candidates are too many to try; narrow the candidates"
+        )
+    subsets, best = itertools.combinations(range(candidates), k), Found((), math.inf)
     while chunk := list(itertools.islice(subsets, 65536)):
         errors = form.error(torch.tensor(chunk, dtype=torch.long, device=form.linear.device))
         least = int(errors.argmin())

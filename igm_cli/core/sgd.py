@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from igm_cli.core.composition import Composition, compose
+from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.device import inference_precision
 from igm_cli.core.evidence import paired
+from igm_cli.core.hypotheses import hypothesis_errors
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.schedule import Draws, draw
 from igm_cli.errors import UsageError
@@ -79,7 +79,7 @@ def descend(
         t = torch.randint(0, top, (1,), generator=generator).to(image.device)
         noise = torch.randn(1, *image.shape, generator=generator).to(image.device)
         with torch.enable_grad():
-            error = _errors(denoiser, image, Draws(t, noise), concepts, composition).sum()
+            error = hypothesis_errors(denoiser, image, Draws(t, noise), concepts, composition).sum()
             (concepts.grad,) = torch.autograd.grad(error, concepts)
         norm = concepts.grad.flatten(1).norm(dim=1).clamp(min=CLIP)
         concepts.grad /= norm[:, None, None] / CLIP  # each start is a run of its own
@@ -110,28 +110,6 @@ def score(
     with torch.no_grad():
         for first in range(0, len(draws), chunk):
             part = Draws(draws.t[first : first + chunk], draws.noise[first : first + chunk])
-            columns.append(_errors(denoiser, image, part, starts, composition))
+            columns.append(hypothesis_errors(denoiser, image, part, starts, composition))
     calls = len(draws) * len(starts) * (starts.shape[1] + 1)
     return torch.cat(columns, dim=1), calls
-
-
-def _errors(
-    denoiser: Denoiser, image: Tensor, draws: Draws, hypotheses: Tensor, composition: Composition
-) -> Tensor:
-    """‖eps - compose_k eps_theta(x_t, t | c_k)‖² of R hypotheses under N draws, ``[R,N]``.
-
-    Each hypothesis is charged its own network calls, as the paper's code makes them, although what
-    they share is computed once here.
-    """
-    n, (r, k, dim) = len(draws), hypotheses.shape
-    x_t = denoiser.schedule.add_noise(image[None], draws.noise, draws.t)
-    with inference_precision(image.device):
-        features = denoiser.features(x_t, draws.t)
-        base = denoiser.base(features)
-        flat = hypotheses.reshape(1, r * k, dim)
-        delta = denoiser.contributions(features, flat).unflatten(1, (r, k))  # [N,R,K,C,H,W]
-    present = torch.ones(n * r, k, dtype=torch.bool, device=image.device)
-    shared = base[:, None].expand(n, r, *base.shape[1:]).flatten(0, 1)
-    prediction = compose(shared, delta.flatten(0, 1), composition, present).unflatten(0, (n, r))
-    errors: Tensor = (draws.noise[:, None] - prediction).square().mean((2, 3, 4))
-    return errors.T

@@ -56,6 +56,10 @@ class ConceptParser(Protocol):
 
     Concept tensors are relative to the frame the model sees; items (dicts) are what users read and
     are relative to the image as given.
+
+    A parser may also have ``options`` (name to one line of help) and ``configured(options)``, which returns
+    a parser with them: training takes them from ``--set concepts.NAME=VALUE`` or the preset's table
+    ``[concepts]``, and keeps them with the model.
     """
 
     name: str

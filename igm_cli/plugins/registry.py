@@ -7,12 +7,12 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias, cast
 
-from igm_cli.errors import IgmError, PluginError, near_names
+from igm_cli.errors import IgmError, PluginError, UsageError, near_names
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 from igm_cli.plugins.suite import Suite
 
@@ -72,6 +72,25 @@ def dataset(name: str) -> DatasetAdapter:
 def concept_parser(name: str) -> ConceptParser:
     """The concept parser of a name or of ``package.module:attribute``."""
     return cast(ConceptParser, load("concepts", name))
+
+
+def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptParser:
+    """A concept parser with options, as presets and checkpoints hold them; without any, the parser itself.
+
+    Raises:
+        UsageError: If it has no such option.
+    """
+    known = list(getattr(parser, "options", {}))
+    for name in options:
+        if name not in known:
+            raise UsageError(f"the concepts {parser.name!r} have no option {name!r}; {near_names(name, known)}")
+    if not options:
+        return parser
+    plugin = parser.configured(options)  # type: ignore[attr-defined]
+    return cast(
+        ConceptParser,
+        _Guarded(plugin, parser._label, parser._way_out) if isinstance(parser, _Guarded) else plugin,
+    )
 
 
 def suite(name: str) -> Suite:

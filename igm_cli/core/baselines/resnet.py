@@ -17,6 +17,33 @@ from igm_cli.core.baselines.pretrained import imagenet_normalised, load_pretrain
 from igm_cli.core.baselines.set_prediction import Prediction, SetPredictor, mlp
 
 
+def resnet_backbone(weights: str | None, config: Mapping[str, Any], *, local_files_only: bool) -> nn.Module:
+    """A ``transformers.ResNetModel``.
+
+    Args:
+        weights: Folder or hub id; None for fresh weights.
+        config: Options of ``transformers.ResNetConfig`` for fresh weights.
+        local_files_only: Do not ask the network.
+
+    Raises:
+        MissingError: If the pretrained weights cannot be had.
+    """
+    from transformers import ResNetConfig, ResNetModel
+
+    if weights is None:
+        fresh: nn.Module = ResNetModel(ResNetConfig(**config))
+        return fresh
+    loaded: nn.Module = load_pretrained(ResNetModel, weights, "resnet", local_files_only=local_files_only)
+    return loaded
+
+
+def enlarged(images: Tensor, times: int) -> Tensor:
+    """Images ``[B,3,H,W]`` as many times larger."""
+    if times == 1:
+        return images
+    return functional.interpolate(images, scale_factor=float(times), mode="bilinear")
+
+
 class ResNetNet(nn.Module):
     """Backbone, flattened feature map, read-out.
 
@@ -39,10 +66,8 @@ class ResNetNet(nn.Module):
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images ``[B,3,H,W]``."""
-        images = imagenet_normalised(images)
-        if self.upscale != 1:
-            images = functional.interpolate(images, scale_factor=float(self.upscale), mode="bilinear")
-        maps = self.narrow(self.backbone(images).last_hidden_state)  # [B,F,H/32,W/32]
+        seen = enlarged(imagenet_normalised(images), self.upscale)
+        maps = self.narrow(self.backbone(seen).last_hidden_state)  # [B,F,H/32,W/32]
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 resolves no more than 1/256
             out = self.head(functional.gelu(maps.float()).flatten(1)).view(len(images), self.slots, 3)
         return Prediction(out[..., :2], out[..., 2])
@@ -89,9 +114,5 @@ class ResNetSet(SetPredictor):
         Raises:
             MissingError: If the pretrained weights cannot be had.
         """
-        from transformers import ResNetConfig, ResNetModel
-
-        if self.weights is None:
-            return ResNetNet(self, ResNetModel(ResNetConfig(**self.config)))
-        backbone = load_pretrained(ResNetModel, self.weights, "resnet", local_files_only=self.local_files_only)
+        backbone = resnet_backbone(self.weights, self.config, local_files_only=self.local_files_only)
         return ResNetNet(self, backbone)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.schedule import Schedule
 from igm_cli.errors import InputError
 
@@ -32,8 +32,10 @@ def build_denoiser(
         if architecture == "factored":
             from igm_cli.core.models.factored import FactoredDenoiser
             from igm_cli.core.models.factored_config import FactoredConfig
+            from igm_cli.core.models.factored_global import GlobalDenoiser
 
-            return FactoredDenoiser(FactoredConfig.from_dict(dict(options)), space, schedule)
+            kind = FactoredDenoiser if isinstance(space, Continuous) else GlobalDenoiser
+            return kind(FactoredConfig.from_dict(dict(options)), space, schedule)
         if architecture == "unet":
             from igm_cli.core.models.unet import UNetConfig, UNetDenoiser
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.models.factored_config import FactoredConfig
 from igm_cli.core.models.local_head import LocalHead
-from igm_cli.core.models.trunk import Trunk
+from igm_cli.core.models.trunk import TrunkDenoiser
 from igm_cli.core.schedule import Schedule
 
 
@@ -30,7 +29,7 @@ class FactoredFeatures:
     t: Tensor
 
 
-class FactoredDenoiser(nn.Module):
+class FactoredDenoiser(TrunkDenoiser):
     """Trunk and local head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol.
 
     Args:
@@ -43,27 +42,18 @@ class FactoredDenoiser(nn.Module):
     """
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
-        super().__init__()
         if not (isinstance(space, Continuous) and space.local and space.dim == 2):
             raise ValueError("the factored denoiser needs local two-dimensional concepts; use the unet")
         if (space.low, space.high) != ((0.0, 0.0), (1.0, 1.0)):
             raise ValueError("the factored denoiser needs concepts within 0..1 of the image")
-        self.config, self.space, self.schedule = config, space, schedule
-        self.trunk = Trunk(config)
-        self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
+        super().__init__(config, space, schedule)
         self.head = LocalHead(config)
-        nn.init.zeros_(self.base_out.weight)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x_t: Tensor, t: Tensor) -> FactoredFeatures:
         """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""
         h = self.trunk(x_t, t)
         return FactoredFeatures(h, self.head.project(h), x_t, t)
-
-    def base(self, features: FactoredFeatures) -> Tensor:
-        """eps_u ``[N,C,H,W]``."""
-        output = F.pixel_shuffle(self.base_out(features.h), self.config.patch).float()
-        return self.schedule.output_to_epsilon(output, features.x_t, features.t)
 
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
         """Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
@@ -90,8 +80,3 @@ class FactoredDenoiser(nn.Module):
         if torch.is_autocast_enabled(here.device.type):
             return here, there
         return here.float(), there.float()
-
-    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
-        """(eps_u, Delta) in one call, as distributed training needs it."""
-        features = self.features(x_t, t)
-        return self.base(features), self.contributions(features, concepts)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.schedule import Schedule
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -89,6 +92,43 @@ class Trunk(nn.Module):
         b = self.up2(b + F.interpolate(self.from_coarse(c), scale_factor=2.0), time)
         a = self.up1(a + F.interpolate(self.from_middle(b), scale_factor=2.0), time)
         return F.silu(self.norm(a))
+
+
+class TrunkDenoiser(nn.Module):
+    """What factored denoisers share: the trunk, and the prediction under no concept that it makes alone.
+
+    Subclasses add ``features`` and ``contributions``.
+
+    Args:
+        config: Shape of the trunk.
+        space: Concept space.
+        schedule: The noise schedule; the network puts out its prediction type.
+    """
+
+    def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
+        super().__init__()
+        self.config, self.space, self.schedule = config, space, schedule
+        self.trunk = Trunk(config)
+        self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
+        nn.init.zeros_(self.base_out.weight)
+
+    def features(self, x_t: Tensor, t: Tensor) -> Any:
+        """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""
+        raise NotImplementedError
+
+    def contributions(self, features: Any, concepts: Tensor) -> Tensor:
+        """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
+        raise NotImplementedError
+
+    def base(self, features: Any) -> Tensor:
+        """eps_u ``[N,C,H,W]``."""
+        output = F.pixel_shuffle(self.base_out(features.h), self.config.patch).float()
+        return self.schedule.output_to_epsilon(output, features.x_t, features.t)
+
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
+        """(eps_u, Delta) in one call, as distributed training needs it."""
+        features = self.features(x_t, t)
+        return self.base(features), self.contributions(features, concepts)
 
 
 def _coordinates(x: Tensor) -> Tensor:

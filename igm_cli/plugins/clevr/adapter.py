@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import UsageError
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.clevr.choices import check_request, image_count, object_range, preset_files, scene_options
+from igm_cli.plugins.choices import check_request, image_count, preset_files
+from igm_cli.plugins.clevr.choices import object_range, scene_options
 from igm_cli.plugins.clevr.folder import from_folder
+from igm_cli.plugins.generated import generated
 
 if TYPE_CHECKING:
     import datasets
@@ -105,35 +106,18 @@ def rendered(
     size = image_count(options.pop("size", _DEFAULT_RENDERS[split]))
     scene_options(options)  # a mistake is reported before anything is rendered
     # Everything that shapes the images is in here: its hash names the cache.
-    return _generated(
-        progress,
-        options=json.dumps(options, sort_keys=True),
-        count=min(size, limit) if limit else size,
-        seed=seed + _SPLIT_SEEDS[split],
-        version=RENDERER_VERSION,
-    )
-
-
-def _generated(progress: Progress | None, **kwargs: Any) -> datasets.Dataset:
-    """Images of :class:`_Renders`, or why there are none."""
-    import datasets
-
+    kwargs = {
+        "options": json.dumps(options, sort_keys=True),
+        "count": min(size, limit) if limit else size,
+        "seed": seed + _SPLIT_SEEDS[split],
+        "version": RENDERER_VERSION,
+    }
     try:
-        with _quiet_datasets():
-            dataset: datasets.Dataset = datasets.Dataset.from_generator(
-                _Renders(progress), features=_features(), gen_kwargs=kwargs
-            )
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause = error.__cause__
-        if isinstance(cause, RuntimeError) and "allow fewer" in str(cause):
-            raise UsageError(f"these scenes cannot be rendered: {str(cause).rstrip('.')}") from error
-        if isinstance(cause, OSError):
-            reason = (cause.strerror or str(cause)).lower()
-            raise InputError(f"rendered images cannot be kept ({reason}); free space or set HF_HOME") from error
-        if cause is not None:
-            raise cause from None
+        return generated(_Renders(progress), _features(), kwargs)
+    except RuntimeError as error:
+        if "allow fewer" in str(error):
+            raise UsageError(f"these scenes cannot be rendered: {str(error).rstrip('.')}") from error
         raise
-    return dataset
 
 
 def _features() -> datasets.Features:
@@ -150,20 +134,6 @@ def _features() -> datasets.Features:
             "objects": datasets.List({**names, "rotation": datasets.Value("float64"), **places}),
         }
     )
-
-
-@contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Keeps the bars of ``datasets`` off the terminal: progress is reported by callback."""
-    import datasets
-
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 RENDERER_VERSION = 2

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from igm_cli.plugins.clevr.scenes import SceneOptions
-
-
-def check_request(
-    dataset: str, split: str, splits: Iterable[str], options: Iterable[str], known: Iterable[str]
-) -> None:
-    """That a dataset has a split and the options asked for.
-
-    Raises:
-        UsageError: If it has not.
-    """
-    if split not in splits:
-        raise UsageError(f"{dataset} has no split {split!r}; choose {' or '.join(splits)}")
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UsageError(f"{dataset} has no option {unknown[0]!r}; it has {', '.join(known)}")
 
 
 def object_range(text: Any) -> tuple[int, int] | None:
@@ -43,21 +27,6 @@ def object_range(text: Any) -> tuple[int, int] | None:
     if not 1 <= low <= high or len(parts) > 2:
         raise UsageError(f"objects must look like 3-5, not {text!r}")
     return low, high
-
-
-def image_count(text: Any) -> int:
-    """How many images to render.
-
-    Raises:
-        UsageError: If it is no whole number of at least 1.
-    """
-    try:
-        count = int(text)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"size must be a number of images, not {text!r}") from error
-    if count < 1:
-        raise UsageError(f"size must be at least 1, not {count}")
-    return count
 
 
 def scene_options(options: Mapping[str, Any]) -> SceneOptions:
@@ -99,8 +68,3 @@ def _share(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
-
-
-def preset_files(folder: Path) -> dict[str, Path]:
-    """Training presets in a dataset's folder, by name."""
-    return {path.stem: path for path in sorted((folder / "presets").glob("*.toml"))}

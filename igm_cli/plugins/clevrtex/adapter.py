@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
 from igm_cli.plugins.base import Progress
+from igm_cli.plugins.choices import check_request, preset_files
 from igm_cli.plugins.clevr.adapter import OBJECTS, RENDERED, rendered
-from igm_cli.plugins.clevr.choices import check_request, object_range, preset_files
+from igm_cli.plugins.clevr.choices import object_range
 from igm_cli.plugins.clevrtex.folder import from_folder
 
 if TYPE_CHECKING:

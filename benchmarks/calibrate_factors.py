@@ -1,0 +1,123 @@
+"""Where a model of factors should look: noise levels, temperature and familiarity, from validation images.
+
+    python benchmarks/calibrate_factors.py --model runs/celeba-attributes
+
+Every image is looked at under the same draws over all noise levels once; ranges and weights of levels are
+then compared on what was kept.  Only images of the training domain are used: what a model says of shifted
+ones must not be tuned on them.  Prints what the table [inference] of a preset takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
+from igm_cli.core.enumeration import configurations
+from igm_cli.core.look import look
+from igm_cli.core.pool import gather
+from igm_cli.core.schedule import draw
+from igm_cli.plugins import registry
+from igm_cli.plugins.samples import DatasetSamples
+
+LOWS, HIGHS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5), (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+POWERS = (0.0, 1.0, 2.0)
+TEMPERATURES = [10 ** (-6 + 0.1 * step) for step in range(50)]
+
+
+@dataclass
+class Kept:
+    """Errors of all configurations of I images under N draws, and what is true.
+
+    Attributes:
+        errors: ``[I,N,R]``.
+        level: Timestep of each draw as a fraction of T ``[N]``.
+        ratio: sigma/alpha of each draw ``[N]``.
+        truth: Index of the true configuration ``[I]``.
+    """
+
+    errors: Tensor
+    level: Tensor
+    ratio: Tensor
+    truth: Tensor
+
+    def expected(self, low: float, high: float, power: float) -> Tensor:
+        """Errors over the draws of a range of levels ``[I,R]``."""
+        inside = (self.level >= low) & (self.level <= high)
+        weight = self.ratio[inside].pow(power)
+        return torch.einsum("n,inr->ir", weight / weight.sum(), self.errors[:, inside])
+
+    def score(self, low: float, high: float, power: float) -> tuple[float, float, float]:
+        """Accuracy, negative log likelihood of the truth at the best temperature, and that temperature."""
+        errors = self.expected(low, high, power)
+        accuracy = float((errors.argmin(1) == self.truth).float().mean())
+        nll, tau = min((self._nll(errors, tau), tau) for tau in TEMPERATURES)
+        return accuracy, nll, tau
+
+    def _nll(self, errors: Tensor, temperature: float) -> float:
+        logits = torch.log_softmax(-errors / temperature, dim=1)
+        return float(-logits.gather(1, self.truth[:, None]).mean())
+
+
+def look_at(checkpoint: Checkpoint, samples: DatasetSamples, draws: int) -> Kept:
+    """All images under the same draws over all levels."""
+    denoiser, space = checkpoint.denoiser, checkpoint.denoiser.space
+    hypotheses = configurations(space)
+    subsets = hypotheses.argmax(2)  # [R,F]
+    width, height = checkpoint.image_size
+    taken = draw(denoiser.schedule, (3, height, width), draws, low=0.02, high=0.98, seed=1)
+    rows, truths = [], []
+    for index in range(len(samples)):
+        images, concepts, _ = samples.batch([index], [False])
+        with torch.no_grad():
+            evidence = gather(
+                denoiser, look(denoiser, images[0], taken), space.candidates(), checkpoint.composition
+            )
+        rows.append(torch.stack([evidence.errors(s) for s in subsets], dim=1))
+        truths.append(int((hypotheses == concepts[0]).all(2).all(1).nonzero()))
+    ratio = denoiser.schedule.sigma(taken.t) / denoiser.schedule.alpha(taken.t)
+    return Kept(torch.stack(rows), taken.t / denoiser.schedule.steps, ratio, torch.tensor(truths))
+
+
+def unfamiliar(errors: Tensor) -> tuple[float, float]:
+    """Error at which an image is half familiar, and the width in log error: well beyond all validation images."""
+    log = errors.log()
+    middle, spread = float(log.mean()), float(log.std())
+    return math.exp(middle + 6 * spread), spread / 2
+
+
+def main() -> None:
+    """Prints scores of ranges of levels, and the settings of the best."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--dataset", default="celeba")
+    parser.add_argument("--domain", default="female")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=128)
+    args = parser.parse_args()
+    checkpoint = load_checkpoint(args.model)
+    spec = checkpoint.spec
+    concepts = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
+    data = registry.dataset(args.dataset).load("val", limit=args.images, domain=args.domain)
+    kept = look_at(checkpoint, DatasetSamples(data, concepts, checkpoint.image_size), args.draws)
+    print("low   high  power  accuracy  -log p   tau")
+    best = (math.inf, 0.0, 0.0, 0.0, 0.0)
+    for power in POWERS:
+        for low in LOWS:
+            for high in (high for high in HIGHS if high >= low + 0.2):
+                accuracy, nll, tau = kept.score(low, high, power)
+                print(f"{low:.2f}  {high:.2f}  {power:.0f}      {accuracy:.3f}     {nll:.4f}   {tau:.2e}")
+                best = min(best, (nll, low, high, power, tau))
+    nll, low, high, power, tau = best
+    half, width = unfamiliar(kept.expected(low, high, power).amin(1))
+    print(f"\nlow = {low}\nhigh = {high}\npower = {power}\ntemperature = {tau:.3g}")
+    print(f"unfamiliar = [{half:.4g}, {width:.3g}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The factored denoiser of concepts that speak of the whole image: one look, then a light head a concept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.models.global_head import GlobalHead
+from igm_cli.core.models.trunk import TrunkDenoiser
+from igm_cli.core.schedule import Schedule
+
+
+@dataclass
+class GlobalFeatures:
+    """What the trunk saw: ``h`` [N,c,gh,gw], the head's view of it, and its inputs."""
+
+    h: Tensor
+    projected: Tensor
+    x_t: Tensor
+    t: Tensor
+
+
+class GlobalDenoiser(TrunkDenoiser):
+    """Trunk and global head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol.
+
+    Args:
+        config: Its shape.
+        space: Any concept space.
+        schedule: The noise schedule; the network puts out its prediction type.
+    """
+
+    def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
+        super().__init__(config, space, schedule)
+        self.head = GlobalHead(config, space.dim)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, x_t: Tensor, t: Tensor) -> GlobalFeatures:
+        """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""
+        h = self.trunk(x_t, t)
+        return GlobalFeatures(h, self.head.project(h), x_t, t)
+
+    def contributions(self, features: GlobalFeatures, concepts: Tensor) -> Tensor:
+        """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
+        delta: Tensor = self.head(features.projected, concepts, self.schedule.epsilon_gain(features.t))
+        return delta

@@ -1,0 +1,131 @@
+"""CelebA's files of one line an image, as published (``.txt``) or as on Kaggle (``.csv``)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from igm_cli.errors import InputError
+
+_TRUTH = {"-1": 0, "0": 0, "1": 1}
+_PARTS = {"0": "train", "1": "val", "2": "test"}
+
+Row = tuple[int, list[str]]
+"""The number of a line, and what stands in it."""
+
+
+@dataclass(frozen=True)
+class AttributeTable:
+    """Which attributes images have.
+
+    Attributes:
+        path: The file they were read from.
+        files: Names of the images, in its order.
+        names: Of the attributes.
+        holds: Whether an image has an attribute, ``[N,A]``.
+    """
+
+    path: Path
+    files: Sequence[str]
+    names: Sequence[str]
+    holds: np.ndarray
+
+
+def read_attributes(path: Path) -> AttributeTable:
+    """``list_attr_celeba``: a value of every attribute for every image, 1 for yes and -1 or 0 for no.
+
+    Raises:
+        InputError: If the file is damaged, naming the line.
+    """
+    rows = _rows(path)
+    published = path.suffix == ".txt"
+    declared = _declared(path, next(rows, (1, [""]))) if published else None
+    line, header = next(rows, (1, []))
+    names = header if published else header[1:]
+    _check_names(path, line, names)
+    seen: dict[str, int] = {}
+    holds = []
+    for line, (file, *values) in rows:
+        if len(values) != len(names):
+            raise InputError(
+                f"{path} line {line} has {len(values)} values for {len(names)} attributes; fetch it again"
+            )
+        try:
+            holds.append(bytes(map(_TRUTH.__getitem__, values)))
+        except KeyError as error:
+            wrong = names[values.index(error.args[0])]
+            raise InputError(
+                f"{path} line {line}: {wrong} is {error.args[0]!r}, neither 1 nor -1; fetch it again"
+            ) from None
+        _note(path, seen, file, line)
+    if declared not in (None, len(seen)):
+        raise InputError(
+            f"{path} line 1 says {declared} images and {len(seen)} follow; fetch it again or correct line 1"
+        )
+    table = np.frombuffer(b"".join(holds), dtype=np.bool_).reshape(len(seen), len(names))
+    return AttributeTable(path, list(seen), names, table)
+
+
+def read_partition(path: Path) -> dict[str, str]:
+    """``list_eval_partition``: the official split of every image, by its name.
+
+    Raises:
+        InputError: If the file is damaged, naming the line.
+    """
+    rows = _rows(path)
+    if path.suffix == ".csv":
+        next(rows, None)  # names of columns
+    seen: dict[str, int] = {}
+    parts = []
+    for line, (file, *values) in rows:
+        if len(values) != 1 or values[0] not in _PARTS:
+            raise InputError(
+                f"{path} line {line}: the split is {' '.join(values)!r}, neither 0 nor 1 nor 2; fetch it again"
+            )
+        _note(path, seen, file, line)
+        parts.append(_PARTS[values[0]])
+    return dict(zip(seen, parts, strict=True))
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The lines that are not blank, cut at commas or at runs of spaces."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                reader = csv.reader(file, skipinitialspace=True)
+                yield from ((reader.line_num, row) for row in reader if any(row))
+            else:
+                split = (line.split() for line in file)
+                yield from ((number, row) for number, row in enumerate(split, 1) if row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}; fetch it again") from error
+
+
+def _declared(path: Path, first: Row) -> int:
+    """How many images follow, as the first line says."""
+    line, values = first
+    try:
+        (count,) = map(int, values)
+    except ValueError:
+        raise InputError(
+            f"{path} line {line} must be the number of images, not {' '.join(values)[:40]!r}; fetch it again"
+        ) from None
+    return count
+
+
+def _check_names(path: Path, line: int, names: Sequence[str]) -> None:
+    if not names:
+        raise InputError(f"{path} line {line} names no attribute; fetch it again")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path} line {line} names the attribute {twice[0]} twice; fetch it again")
+
+
+def _note(path: Path, seen: dict[str, int], file: str, line: int) -> None:
+    """Remembers in which line an image is."""
+    if seen.setdefault(file, line) != line:
+        raise InputError(f"{path} line {line}: {file} is in line {seen[file]} already; keep one of them")

@@ -1,0 +1,146 @@
+"""Concept parser ``attributes``: one value of every factor, such as black hair: yes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Categorical
+from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.plugins.base import Frame
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.plugins.base import ConceptParser
+
+NO_YES = ("no", "yes")
+"""Values of a factor that none are given for."""
+
+DEFAULT_FACTORS = "Black_Hair,Eyeglasses,Smiling"
+"""The three of IGM (Wang et al. 2025), section 5.2."""
+
+
+class Attributes:
+    """Factors with named values; the annotation is a column ``attributes`` of factor to value.
+
+    Args:
+        factors: Name of every factor to its values; None takes the paper's three, each no or yes.
+    """
+
+    name = "attributes"
+    summary = "attributes of the whole image, one value of each"
+    options: Mapping[str, str] = {
+        "factors": "attributes between commas, e.g. Black_Hair,Smiling; values other than no and yes after "
+        "an equals sign, e.g. hair=black|blond|grey"
+    }
+
+    def __init__(self, factors: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        self.space = Categorical(dict(factors or parse_factors(DEFAULT_FACTORS)))
+
+    def configured(self, options: Mapping[str, Any]) -> ConceptParser:
+        """This parser for other factors.
+
+        Args:
+            options: See ``options``.
+
+        Raises:
+            UsageError: If a factor is named twice or has fewer than two values.
+        """
+        return Attributes(parse_factors(options["factors"])) if "factors" in options else Attributes()
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """The example's ``attributes`` as one-hot rows ``[F,D]``, one a factor in the space's order.
+
+        Raises:
+            InputError: If it has none, or no such factor or value.
+        """
+        attributes = example.get("attributes")
+        if not isinstance(attributes, Mapping):
+            raise InputError(
+                "concepts attributes need a column 'attributes' of names and values; this dataset has none"
+            )
+        return torch.stack([self._row(factor, attributes) for factor in self.space.factors])
+
+    def _row(self, factor: str, attributes: Mapping[str, Any]) -> Tensor:
+        """The one-hot row ``[D]`` of what an example says of one factor."""
+        if attributes.get(factor) is None:
+            known = [name for name, value in attributes.items() if value is not None]
+            raise InputError(f"the dataset has no attribute {factor!r}; {near_names(factor, known)}")
+        return self._one_hot(factor, _value_name(attributes[factor], self.space.factors[factor]))
+
+    def _one_hot(self, factor: str, value: str) -> Tensor:
+        start = 0
+        for name, values in self.space.factors.items():
+            if name == factor:
+                if value not in values:
+                    raise InputError(f"{factor} cannot be {value!r}; {near_names(value, values)}")
+                row = torch.zeros(self.space.dim)
+                row[start + values.index(value)] = 1.0
+                return row
+            start += len(values)
+        raise InputError(
+            f"the model knows no attribute {factor!r}; {near_names(factor, list(self.space.factors))}"
+        )
+
+    def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
+        """Items with ``factor`` and ``value`` to one-hot rows ``[F,D]``.
+
+        Raises:
+            InputError: If the space has no such factor or value.
+        """
+        rows = [self._one_hot(str(item["factor"]), str(item["value"])) for item in items]
+        return torch.stack(rows) if rows else torch.zeros(0, self.space.dim)
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """One-hot rows ``[F,D]`` to items ``{"factor": .., "value": ..}``."""
+        names = [(factor, value) for factor, values in self.space.factors.items() for value in values]
+        chosen = concepts.argmax(dim=1).tolist() if len(concepts) else []
+        return [{"factor": names[index][0], "value": names[index][1]} for index in chosen]
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """What an image shows does not change when it is flipped."""
+        return concepts
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Whether all attributes are right at once (the paper's accuracy), and each of them."""
+        right = (predicted.argmax(dim=1) == truth.argmax(dim=1)).tolist()
+        each = {factor: float(hit) for factor, hit in zip(self.space.factors, right, strict=True)}
+        return {"all_right": float(all(right)), **each}
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """The image with its attributes beside it; in another colour where the confidence is low."""
+        from igm_cli.plugins.celeba.overlay import draw_attributes
+
+        return draw_attributes(image, items)
+
+
+def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
+    """``Black_Hair,hair=black|blond|grey`` to factors and their values.
+
+    Raises:
+        UsageError: If a factor is named twice, has no name, or has fewer than two different values.
+    """
+    parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
+    factors: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        name, given, listed = (piece.strip() for piece in part.partition("="))
+        values = tuple(value.strip() for value in listed.split("|") if value.strip()) if given else NO_YES
+        if not name or name in factors:
+            raise UsageError(f"factors must have a name each, and each its own, not {text!r}")
+        if len(set(values)) < 2 or len(set(values)) < len(values):
+            raise UsageError(f"factor {name!r} needs at least two different values, such as {name}=no|yes")
+        factors[name] = values
+    return factors
+
+
+def _value_name(value: Any, values: Sequence[str]) -> str:
+    """An annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
+    if str(value) in values:
+        return str(value)
+    if tuple(values) == NO_YES and str(value) in ("True", "1", "1.0", "False", "0", "0.0", "-1", "-1.0"):
+        return NO_YES[str(value) in ("True", "1", "1.0")]
+    return str(value)

@@ -1,0 +1,126 @@
+"""Avatars as pictures: parts of the library ``python-avatars``, set in a scene, rendered by ``resvg``."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image
+
+from igm_cli.errors import MissingError
+from igm_cli.plugins.celeba.recipe import Backdrop, Color, Face, Pose
+
+STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; }"}
+"""Ways to render, as style sheets: without lines, and as a cartoon whose every shape has an outline."""
+
+SIDE = 200
+"""Of the scene, in its own units; a pose is relative to it."""
+
+_CENTRE = (132, 122)
+"""Of a face in the library's drawings."""
+
+
+PIXELS = 96
+"""Side of a drawn picture."""
+
+
+def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Image:
+    """A face as an RGB picture of ``size`` x ``size`` pixels.
+
+    Raises:
+        MissingError: If the libraries are not installed.
+    """
+    _, resvg = _libraries()
+    png = resvg.svg_to_bytes(
+        svg_string=scene_svg(face),
+        width=size,
+        height=size,
+        style_sheet=STYLES[style] or None,
+        skip_system_fonts=True,
+    )
+    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+
+
+def scene_svg(face: Face) -> str:
+    """The SVG of a face before its backdrop."""
+    avatar = _avatar_svg(face)
+    pose = _transform(face.pose)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {SIDE} {SIDE}">{_backdrop_svg(face.backdrop)}<g transform="{pose}">{avatar}</g></svg>'
+    )
+
+
+def _avatar_svg(face: Face) -> str:
+    """The library's drawing, from its root element on."""
+    library, _ = _libraries()
+    drawn: str = library.Avatar(
+        style=library.AvatarStyle.TRANSPARENT,
+        top=library.HairType[face.hair],
+        hair_color=_hex(face.hair_color),
+        facial_hair=library.FacialHairType[face.facial_hair],
+        facial_hair_color=_hex(face.beard_color),
+        accessory=library.AccessoryType[face.glasses],
+        mouth=library.MouthType[face.mouth],
+        eyes=library.EyeType[face.eyes],
+        eyebrows=library.EyebrowType[face.brows],
+        nose=library.NoseType[face.nose],
+        skin_color=_hex(face.skin),
+        clothing=library.ClothingType[face.clothes],
+        clothing_color=_hex(face.clothes_color),
+    ).render()
+    return drawn[drawn.index("<svg") :]
+
+
+def _transform(pose: Pose) -> str:
+    """Puts the middle of the face near the middle of the scene, turned and scaled."""
+    x, y = SIDE / 2 + pose.dx, SIDE / 2 + pose.dy
+    return (
+        f"translate({x:.2f} {y:.2f}) rotate({pose.angle:.2f}) scale({pose.scale:.3f}) "
+        f"translate({-_CENTRE[0]} {-_CENTRE[1]})"
+    )
+
+
+def _backdrop_svg(backdrop: Backdrop) -> str:
+    first, second = (_hex(color) for color in backdrop.colors)
+    whole, turned = f'width="{SIDE}" height="{SIDE}"', f"rotate({backdrop.angle:.1f} {SIDE / 2} {SIDE / 2})"
+    if backdrop.kind == "plain":
+        return f'<rect {whole} fill="{first}"/>'
+    if backdrop.kind == "gradient":
+        paint = (
+            f'<linearGradient id="backdrop" gradientUnits="userSpaceOnUse" x1="0" y1="0" x2="{SIDE}" y2="0" '
+            f'gradientTransform="{turned}"><stop offset="0" stop-color="{first}"/>'
+            f'<stop offset="1" stop-color="{second}"/></linearGradient>'
+        )
+    else:
+        w = backdrop.width
+        mark = f'<rect width="{w / 2:.1f}" height="{w:.1f}" fill="{second}"/>'
+        if backdrop.kind == "dots":
+            mark = f'<circle cx="{w / 2:.1f}" cy="{w / 2:.1f}" r="{w / 3:.1f}" fill="{second}"/>'
+        paint = (
+            f'<pattern id="backdrop" patternUnits="userSpaceOnUse" width="{w:.1f}" height="{w:.1f}" '
+            f'patternTransform="{turned}"><rect width="{w:.1f}" height="{w:.1f}" fill="{first}"/>{mark}</pattern>'
+        )
+    return f'<defs>{paint}</defs><rect {whole} fill="url(#backdrop)"/>'
+
+
+def _hex(color: Color) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def check_libraries() -> None:
+    """Raises a :class:`MissingError` if faces cannot be drawn here."""
+    _libraries()
+
+
+def _libraries() -> tuple[Any, Any]:
+    """The two libraries of the extra ``faces``."""
+    try:
+        import python_avatars
+        import resvg_py
+    except ImportError as error:
+        raise MissingError(
+            f"drawing faces needs {error.name}; install it with: pip install 'igm-cli[faces]', "
+            "or give --data-root FOLDER of the real CelebA"
+        ) from error
+    return python_avatars, resvg_py

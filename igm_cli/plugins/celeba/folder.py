@@ -1,0 +1,155 @@
+"""CelebA as it is published: ``img_align_celeba/000001.jpg`` and ``list_attr_celeba.txt``, or Kaggle's copy."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from igm_cli.errors import InputError
+from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
+
+if TYPE_CHECKING:
+    import datasets
+
+DOMAIN = "Male"
+"""The attribute that tells the domains apart."""
+
+SPLITS = ("train", "val", "test")
+_OFFICIAL_FIRSTS = (162_771, 182_638)  # numbers of the first images of val and of test
+_NESTS = ("img_align_celeba", "img_align_celeba_png")
+_IMAGE_FOLDERS = (
+    *(f"{outer}{nest}" for nest in _NESTS for outer in ("", f"{nest}/", "Img/")),
+    "",  # the folder of images itself was given
+)
+_LAYOUT = "give a folder in the layout of CelebA (img_align_celeba/000001.jpg and list_attr_celeba.txt)"
+
+
+def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> datasets.Dataset:
+    """A split of CelebA as it is published.
+
+    The splits are those of ``list_eval_partition``, or without it those of the images' numbers.  Where these
+    leave a split empty, or names are no numbers, they are 80, 10 and 10 per cent in the order of the file.
+
+    Args:
+        root: The folder.
+        split: ``train``, ``val`` or ``test``.
+        male: The domain; None takes both.
+        limit: At most so many images.
+
+    Raises:
+        InputError: If the folder does not hold CelebA, or a file is damaged or missing.
+    """
+    import datasets
+
+    if not root.is_dir():
+        raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
+    folder, present = _images(root)
+    table = read_attributes(_attribute_file(root))
+    rows = _rows(root, table, split, male)[:limit]
+    if not len(rows):
+        domain = "" if male is None else f" with {DOMAIN} {'1' if male else '-1'}"
+        raise InputError(
+            f"{table.path} has no {split} image{domain}; choose another split or domain, or a larger limit"
+        )
+    files = _existing(folder, present, [table.files[row] for row in rows])
+    columns: dict[str, Any] = {
+        "image": [str(folder / file) for file in files],
+        "file": files,
+        "attributes": _struct(table.names, table.holds[rows]),
+    }
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+def _images(root: Path) -> tuple[Path, frozenset[str]]:
+    """The first folder that holds images, and their names."""
+    for folder in filter(Path.is_dir, (root / name for name in _IMAGE_FOLDERS)):
+        with os.scandir(folder) as entries:
+            names = frozenset(e.name for e in entries if e.name.lower().endswith((".jpg", ".jpeg", ".png")))
+        if names:
+            return folder, names
+    raise InputError(f"{root} has no folder img_align_celeba with images in it; {_LAYOUT}")
+
+
+def _attribute_file(root: Path) -> Path:
+    path = _find(root, "list_attr_celeba")
+    if path is None:
+        raise InputError(
+            f"{root} has no list_attr_celeba.txt or .csv, neither there nor in its folder Anno; {_LAYOUT}"
+        )
+    return path
+
+
+def _find(root: Path, stem: str) -> Path | None:
+    """A file of the dataset, which lies above the images if their folder was given."""
+    homes = [root, root.parent, root.parent.parent] if root.name in _NESTS else [root]
+    paths = (
+        home / folder / f"{stem}{suffix}"
+        for home in homes
+        for folder in ("", "Anno", "Eval")
+        for suffix in (".txt", ".csv")
+    )
+    return next(filter(Path.is_file, paths), None)
+
+
+def _rows(root: Path, table: AttributeTable, split: str, male: bool | None) -> np.ndarray:
+    """Which rows of the table are of a split and a domain."""
+    chosen: np.ndarray = np.array(_splits(root, table)) == SPLITS.index(split)
+    if male is not None:
+        if DOMAIN not in table.names:
+            raise InputError(
+                f"{table.path} has no attribute {DOMAIN} to tell the domain by; choose the domain all"
+            )
+        chosen &= table.holds[:, table.names.index(DOMAIN)] == male
+    rows: np.ndarray = np.flatnonzero(chosen)
+    return rows
+
+
+def _splits(root: Path, table: AttributeTable) -> list[int]:
+    """The index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
+    path = _find(root, "list_eval_partition")
+    if path is not None:
+        return _official(path, table)
+    numbers = [file.rpartition(".")[0] for file in table.files]
+    if all(number.isascii() and number.isdecimal() for number in numbers):
+        splits = [bisect(_OFFICIAL_FIRSTS, int(number)) for number in numbers]
+        if len(set(splits)) == len(SPLITS):
+            return splits
+    count = len(table.files)
+    firsts = (count * 8 // 10, count * 9 // 10)
+    return [bisect(firsts, row) for row in range(count)]
+
+
+def _official(path: Path, table: AttributeTable) -> list[int]:
+    """The splits of a partition file."""
+    partition = read_partition(path)
+    absent = [file for file in table.files if file not in partition]
+    if absent:
+        raise InputError(
+            f"{path} lacks {len(absent)} images of {table.path.name}, the first {absent[0]}; fetch both again"
+        )
+    return [SPLITS.index(partition[file]) for file in table.files]
+
+
+def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -> list[str]:
+    """Names of images as they are on disk: annotations say .jpg even where the images are .png."""
+    files = [name if name in present else f"{name.rpartition('.')[0]}.png" for name in annotated]
+    absent = [name for name, file in zip(annotated, files, strict=True) if file not in present]
+    if absent:
+        raise InputError(
+            f"{folder} lacks {len(absent)} of {len(files)} annotated images, the first {absent[0]}; "
+            "extract all of its archive"
+        )
+    return files
+
+
+def _struct(names: Sequence[str], holds: np.ndarray) -> Any:
+    """A column of name to whether it holds, without a Python object a value."""
+    import pyarrow  # type: ignore[import-untyped]
+
+    columns = [pyarrow.array(np.ascontiguousarray(column)) for column in holds.T]
+    return pyarrow.StructArray.from_arrays(columns, names=list(names))

@@ -1,0 +1,44 @@
+"""Splits, options and presets that dataset adapters are asked for, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from igm_cli.errors import UsageError
+
+
+def check_request(
+    dataset: str, split: str, splits: Iterable[str], options: Iterable[str], known: Iterable[str]
+) -> None:
+    """That a dataset has a split and the options asked for.
+
+    Raises:
+        UsageError: If it has not.
+    """
+    if split not in splits:
+        raise UsageError(f"{dataset} has no split {split!r}; choose {' or '.join(splits)}")
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UsageError(f"{dataset} has no option {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def image_count(text: Any) -> int:
+    """How many images to render.
+
+    Raises:
+        UsageError: If it is no whole number of at least 1.
+    """
+    try:
+        count = int(text)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"size must be a number of images, not {text!r}") from error
+    if count < 1:
+        raise UsageError(f"size must be at least 1, not {count}")
+    return count
+
+
+def preset_files(folder: Path) -> dict[str, Path]:
+    """Training presets in a dataset's folder, by name."""
+    return {path.stem: path for path in sorted((folder / "presets").glob("*.toml"))}

@@ -1,0 +1,63 @@
+"""Datasets that are drawn or rendered by ourselves: made once, kept by ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def generated(
+    generator: Callable[..., Iterator[dict[str, Any]]],
+    features: datasets.Features,
+    kwargs: Mapping[str, Any],
+) -> datasets.Dataset:
+    """The examples of a generator, from the cache if it ran before with the same arguments.
+
+    Args:
+        generator: Called with ``kwargs``; its pickled form and theirs name the cache, so everything that
+            shapes the examples must be among them, and a progress bar must not be.
+        features: Columns and types.
+        kwargs: Of the generator.
+
+    Raises:
+        InputError: If the images cannot be kept.
+        Exception: What the generator raises.
+    """
+    import datasets
+
+    try:
+        with _quiet_datasets():
+            dataset: datasets.Dataset = datasets.Dataset.from_generator(
+                generator, features=features, gen_kwargs=dict(kwargs)
+            )
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError):
+            reason = (cause.strerror or str(cause)).lower()
+            raise InputError(
+                f"generated images cannot be kept ({reason}); free space or set HF_HOME"
+            ) from error
+        if cause is not None:
+            raise cause from None
+        raise
+    return dataset
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Keeps the bars of ``datasets`` off the terminal: progress is reported by callback."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
