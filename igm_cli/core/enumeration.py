@@ -66,11 +66,12 @@ def eliminate(
     stages = max(1, math.ceil(math.log2(len(hypotheses))))
     for stage in range(1, stages + 1):
         goal = max(settings.max_draws >> (stages - stage), min(FIRST_STAGE * stage, settings.max_draws))
-        draws = _draws(denoiser, image, settings, taken, max(1, goal - taken))
-        importance = importance_of(denoiser, draws.t, settings.power)
-        totals = totals + score(denoiser, image, draws, hypotheses, composition) @ importance
-        weight, taken = weight + float(importance.sum()), taken + len(draws)
-        calls += _calls(len(draws), hypotheses)
+        if goal > taken:
+            draws = _draws(denoiser, image, settings, taken, goal - taken)
+            importance = importance_of(denoiser, draws.t, settings.power)
+            totals = totals + score(denoiser, image, draws, hypotheses, composition) @ importance
+            weight, taken = weight + float(importance.sum()), goal
+            calls += _calls(len(draws), hypotheses)
         kept = totals.argsort()[: 1 if stage == stages else math.ceil(len(totals) / 2)]
         totals, hypotheses = totals[kept], hypotheses[kept]
     return of_configuration(hypotheses[0], None, float(totals[0]) / weight, calls=calls, draws=taken)

@@ -83,7 +83,7 @@ class Celeba:
 
 
 def _choice(option: str, name: Any, known: Mapping[str, Any]) -> Any:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UsageError(f"unknown {option} {name!r}; {near_names(str(name), list(known))}")
     return known[name]
 

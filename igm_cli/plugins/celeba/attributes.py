@@ -92,7 +92,11 @@ class Attributes:
         Raises:
             InputError: If the space has no such factor or value.
         """
-        rows = [self._one_hot(str(item["factor"]), str(item["value"])) for item in items]
+        try:
+            named = [(str(item["factor"]), str(item["value"])) for item in items]
+        except KeyError as error:
+            raise InputError(f"an attribute item needs a factor and a value; one has no {error}") from error
+        rows = [self._one_hot(factor, value) for factor, value in named]
         return torch.stack(rows) if rows else torch.zeros(0, self.space.dim)
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
@@ -141,6 +145,6 @@ def _value_name(value: Any, values: Sequence[str]) -> str:
     """An annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
     if str(value) in values:
         return str(value)
-    if tuple(values) == NO_YES and str(value) in ("True", "1", "1.0", "False", "0", "0.0", "-1", "-1.0"):
+    if set(values) == set(NO_YES) and str(value) in ("True", "1", "1.0", "False", "0", "0.0", "-1", "-1.0"):
         return NO_YES[str(value) in ("True", "1", "1.0")]
     return str(value)

@@ -16,8 +16,7 @@ STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; 
 SIDE = 200
 """Of the scene, in its own units; a pose is relative to it."""
 
-_CENTRE = (132, 122)
-"""Of a face in the library's drawings."""
+_CENTRE = (132, 122)  # of a face in the library's drawings
 
 
 PIXELS = 96
@@ -120,7 +119,7 @@ def _libraries() -> tuple[Any, Any]:
         import resvg_py
     except ImportError as error:
         raise MissingError(
-            f"drawing faces needs {error.name}; install it with: pip install 'igm-cli[faces]', "
+            f"drawing faces needs python-avatars and resvg-py ({error}); install them with: pip install 'igm-cli[faces]', "
             "or give --data-root FOLDER of the real CelebA"
         ) from error
     return python_avatars, resvg_py

@@ -7,8 +7,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-HEIGHT = 384
-"""Of the picture at least: small images are enlarged to it, so that names can be read."""
+HEIGHT, LONG_SIDE = 384, 4096
+"""Small images are enlarged to this height, so that names can be read, but no side beyond the other."""
+
+LINE = 44
+"""Least height of an attribute's line; where the image is lower than all of them, there is paper below it."""
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (150, 150, 150)
 SURE, DOUBTFUL = (40, 120, 200), (225, 110, 40)
@@ -23,22 +26,23 @@ def draw_attributes(image: Image.Image, items: Sequence[Mapping[str, Any]]) -> I
         items: With ``factor`` and ``value``, perhaps ``confidence``.
 
     Returns:
-        A picture as high as the image, enlarged if the image is small.
+        A picture as high as the image, enlarged if the image is small, or higher where lines need it.
     """
-    scale = max(1.0, HEIGHT / image.height)
+    scale = max(1.0, min(HEIGHT / image.height, LONG_SIDE / image.width))
     shown = image.convert("RGB").resize(
         (round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS
     )
-    line = min(shown.height / max(1, len(items)), shown.height / 6)
-    name = ImageFont.load_default(size=max(8, line * 0.34))
-    value = ImageFont.load_default(size=max(8, line * 0.40))
+    line = max(LINE, shown.height / max(6, len(items)))
+    height = max(shown.height, round(line * len(items)))
+    name = ImageFont.load_default(size=line * 0.34)
+    value = ImageFont.load_default(size=line * 0.40)
     widest = max((max(name.getlength(_title(i)), value.getlength(_value(i))) for i in items), default=0)
     margin = line * 0.4
     panel = round(max(widest, 4 * line) + 2 * margin)
-    canvas = Image.new("RGB", (shown.width + panel, shown.height), PAPER)
+    canvas = Image.new("RGB", (shown.width + panel, height), PAPER)
     canvas.paste(shown, (0, 0))
     pen, left = ImageDraw.Draw(canvas), shown.width + margin
-    top = (shown.height - line * len(items)) / 2
+    top = (height - line * len(items)) / 2
     for number, item in enumerate(items):
         y = top + number * line
         confidence = _confidence(item)

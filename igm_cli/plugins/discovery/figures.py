@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.metrics import Estimate, match, rate, ratio
-from igm_cli.plugins.suite import Record
 
 _CRITERIA = ("sum", "mean", "squares")
 
@@ -88,17 +87,3 @@ def score(label: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
         counted=torch.tensor(columns["k"]) if len(columns["k"]) == len(rows) else torch.tensor([]),
         recalled=torch.tensor(columns["recalled"]),
     )
-
-
-def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Label to (split and item) to row, labels in the order they come."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for record in records:
-        for row in record["rows"]:
-            found.setdefault(row["label"], {})[f"{record['split']} {record['item']}"] = row
-    return found
-
-
-def of_splits(records: Iterable[Record], splits: Sequence[str]) -> list[Record]:
-    """The records of some splits."""
-    return [record for record in records if record["split"] in splits]

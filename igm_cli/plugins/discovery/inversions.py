@@ -13,7 +13,8 @@ from torch import Tensor
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.inversion import Inversion, InversionSettings, invert
 from igm_cli.core.sgd import descend, score
-from igm_cli.plugins.discovery.splits import Scene
+from igm_cli.plugins.benchmarking.images import Scene
+from igm_cli.plugins.benchmarking.training import checkpoint_info
 from igm_cli.plugins.suite import Row
 
 RESTARTS = (1, 5, 10, 15, 20)
@@ -134,10 +135,3 @@ class Descents:
     def __call__(self, scene: Scene) -> list[Row]:
         """The rows of all checkpoints."""
         return [row for part in self.parts for row in part(scene)]
-
-
-def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the report says of a checkpoint."""
-    info = checkpoint.info
-    kept = ("data", "steps", "training", "hardware")
-    return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}

@@ -11,9 +11,20 @@ import torch
 
 from igm_cli.core.metrics import Estimate, rate
 from igm_cli.plugins.base import ConceptParser
-from igm_cli.plugins.discovery.figures import Scores, by_label, of_splits, score
+from igm_cli.plugins.benchmarking.images import Scenes
+from igm_cli.plugins.benchmarking.tables import (
+    by_label,
+    common_rows,
+    every_figure,
+    failed_methods,
+    interval,
+    of_splits,
+    percent,
+    what_was_compared,
+)
+from igm_cli.plugins.discovery.figures import Scores, score
 from igm_cli.plugins.discovery.published import PUBLISHED
-from igm_cli.plugins.discovery.splits import SPLITS, Scenes
+from igm_cli.plugins.discovery.splits import SPLITS
 from igm_cli.plugins.suite import Confusion, Curve, PictureGrid, Plot, Record, Report, Table
 
 _COLUMNS = (
@@ -64,10 +75,10 @@ def summarise(
     """
     splits = [name for name in scenes if of_splits(records, [name])]
     scores = {name: _scores(of_splits(records, [name])) for name in splits}
-    failed = [name for name, info in infos.items() if "failed" in info]
+    failed = failed_methods(infos)
     tables = [_table(name, SPLITS[name].about, scores[name], failed) for name in splits]
     tables += [table for name in splits if (table := _common(name, of_splits(records, [name])))]
-    tables.append(_trained(infos))
+    tables.append(what_was_compared(infos))
     figures: list[Plot | Confusion | PictureGrid] = []
     for title, group in _PLAIN.items():
         part = of_splits(records, group)
@@ -80,20 +91,7 @@ def summarise(
         name: {s.label: {"images": len(s.objects), **_plain(s.estimates)} for s in parts}
         for name, parts in scores.items()
     }
-    return Report(tables, [_tidy(summary)], figures, {"splits": summary, "methods": dict(infos)}, _NOTES)
-
-
-def _tidy(summary: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Every figure on a line of its own."""
-    rows = [
-        [split, label, str(figures["images"]), name, *(repr(value) for value in figure)]
-        for split, labels in summary.items()
-        for label, figures in labels.items()
-        for name, figure in figures.items()
-        if name != "images"
-    ]
-    columns = ("split", "method", "images", "figure", "value", "low", "high")
-    return Table("results", "Every figure", columns, rows)
+    return Report(tables, [every_figure(summary)], figures, {"splits": summary, "methods": dict(infos)}, _NOTES)
 
 
 def _scores(records: Sequence[Record]) -> list[Scores]:
@@ -116,56 +114,31 @@ def _cells(scores: Scores, published: str) -> list[str]:
     e = scores.estimates
     counts = "k_exact" in e
     return [
-        _percent(e["perception"]),
+        percent(e["perception"]),
         published,
-        _interval(e["error"], ".1e"),
-        _percent(e["k_exact"]) if counts else "",
-        _interval(e["seconds"], ".3g"),
-        _interval(e["calls"], ".0f"),
+        interval(e["error"], ".1e"),
+        percent(e["k_exact"]) if counts else "",
+        interval(e["seconds"], ".3g"),
+        interval(e["calls"], ".0f"),
         str(len(scores.objects)),
-        _percent(e["perception_mean"]),
-        _interval(e["k_off"], ".2f") if counts else "",
-        _percent(e["recall"]) if counts else "",
-        _percent(e["precision"]) if counts else "",
+        percent(e["perception_mean"]),
+        interval(e["k_off"], ".2f") if counts else "",
+        percent(e["recall"]) if counts else "",
+        percent(e["precision"]) if counts else "",
     ]
-
-
-def _percent(e: Estimate) -> str:
-    return f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-
-
-def _interval(e: Estimate, form: str) -> str:
-    interval = "" if math.isnan(e.low) else f" [{e.low:{form}}, {e.high:{form}}]"
-    return f"{e.value:{form}}{interval}"
 
 
 def _common(name: str, records: Sequence[Record]) -> Table | None:
     """The same figures on the images that every method was run on, if some were run on fewer."""
-    labels = by_label(records)
-    common = set.intersection(*(set(rows) for rows in labels.values()))
-    if not common or all(len(rows) == len(common) for rows in labels.values()):
+    common = common_rows(records)
+    if not common:
         return None
-    scores = [
-        score(label, [row for key, row in rows.items() if key in common]) for label, rows in labels.items()
-    ]
-    images = f"{len(common)} images" if len(common) > 1 else "one image"
+    scores = [score(label, rows) for label, rows in common.items()]
+    count = len(scores[0].objects)
+    images = f"{count} images" if count > 1 else "one image"
     about = f"{SPLITS[name].about}: the {images} that every method was run on"
     table = _table(name, about, scores)
     return replace(table, name=f"{table.name}-common")
-
-
-def _trained(infos: Mapping[str, Mapping[str, Any]]) -> Table:
-    rows = [
-        [name, "; ".join(f"{key} {_brief(value)}" for key, value in info.items())]
-        for name, info in infos.items()
-    ]
-    return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_brief(part)}" for key, part in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _over_objects(title: str, records: Sequence[Record]) -> Plot:

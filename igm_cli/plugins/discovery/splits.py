@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from igm_cli.errors import InputError
-from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import ConceptParser, Frame, Progress
-
-if TYPE_CHECKING:
-    import datasets
-    from PIL.Image import Image
+from igm_cli.plugins.base import ConceptParser, Progress
+from igm_cli.plugins.benchmarking.images import Scenes
 
 DATASET = "clevr"
 RENDERED = 200  # images of a rendered split, unless more are asked for
@@ -61,50 +54,6 @@ SPLITS: dict[str, Split] = {
 }
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One annotated image.
-
-    Attributes:
-        image: As given.
-        frame: The part of it that models see.
-        x0: That part ``[3,H,W]`` in -1..1.
-        truth: Its concepts ``[L,2]``.
-    """
-
-    image: Image
-    frame: Frame
-    x0: Tensor
-    truth: Tensor
-
-
-@dataclass
-class Scenes:
-    """The images of one split, decoded when asked for.
-
-    Attributes:
-        data: The dataset.
-        parser: Reads its annotations.
-        image_size: (width, height) that models see.
-    """
-
-    data: datasets.Dataset
-    parser: ConceptParser
-    image_size: tuple[int, int]
-    rows: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows = {name: row for row, name in enumerate(self.data["file"])}
-
-    def __getitem__(self, item: str) -> Scene:
-        example = self.data[self.rows[item]]
-        image = to_rgb(example["image"])
-        width, height = self.image_size
-        frame = Frame.fit(image.size, width / height)
-        x0 = to_model(image, frame, self.image_size)
-        return Scene(image, frame, x0, self.parser.parse(example, frame))
-
-
 def load_split(
     name: str,
     *,
@@ -140,8 +89,3 @@ def load_split(
         data = adapter.load("val", seed=seed, progress=progress, size=size, **split.options)
         data = data.select(range(min(len(data), limit or RENDERED)))
     return Scenes(data, parser, image_size)
-
-
-def stack(images: list[Tensor], device: torch.device) -> Tensor:
-    """Images ``[3,H,W]`` as ``[B,3,H,W]`` on a device."""
-    return torch.stack(images).to(device)

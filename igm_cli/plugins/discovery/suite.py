@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from igm_cli.core.baselines.set_prediction import SetPredictor
 from igm_cli.core.baselines.slot_attention import SlotAttentionSet
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.inversion import InversionSettings
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError
 from igm_cli.plugins import registry
+from igm_cli.plugins.benchmarking.images import SceneMethod, Scenes
+from igm_cli.plugins.benchmarking.tables import whole_number
+from igm_cli.plugins.benchmarking.training import fitted
 from igm_cli.plugins.discovery.inversions import Descent, Descents, Evidence
 from igm_cli.plugins.discovery.report import summarise
-from igm_cli.plugins.discovery.splits import SPLITS, Scene, Scenes, load_split
-from igm_cli.plugins.discovery.trained import Predicted, WholeSet, fitted
+from igm_cli.plugins.discovery.splits import SPLITS, load_split
+from igm_cli.plugins.discovery.trained import Predicted, WholeSet
 from igm_cli.plugins.discovery.training import RENDERS, TrainingData
-from igm_cli.plugins.suite import Record, Report, Request, Row
+from igm_cli.plugins.suite import Record, Report, Request
 
 OPTIONS = {
     "sgd_images": "images of a split that igm-sgd runs on, for it takes minutes an image (default 1)",
@@ -66,21 +69,6 @@ class ObjectDiscovery:
             UsageError: If an option cannot be used.
         """
         return Discovery(request)
-
-
-@dataclass
-class SceneMethod:
-    """A method of scenes behind the protocol of a suite's: it looks up images and adds their truth."""
-
-    scenes: Mapping[str, Scenes]
-    method: Callable[[Scene], list[Row]]
-    limit: int | None
-    info: Mapping[str, Any]
-
-    def __call__(self, split: str, item: str) -> list[Row]:
-        """The rows of one image."""
-        scene = self.scenes[split][item]
-        return [{**row, "truth": scene.truth.tolist()} for row in self.method(scene)]
 
 
 class Discovery:
@@ -197,7 +185,4 @@ class Discovery:
         )
 
     def _number(self, name: str, default: int, least: int = 1) -> int:
-        value = self.request.options.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UsageError(f"--set {name} takes a whole number of at least {least}, not {value!r}")
-        return value
+        return whole_number(self.request.options, name, default, least)

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from igm_cli.core.baselines.fit import Baseline, Budget, Fitted, fit
+from igm_cli.core.baselines.fit import Budget, Fitted
 from igm_cli.core.baselines.set_inversion import SetSettings, count_set, invert_set
 from igm_cli.core.baselines.set_prediction import SetPredictor
 from igm_cli.core.device import inference_precision
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.benchmarking.images import Scene
+from igm_cli.plugins.benchmarking.training import training_info
 from igm_cli.plugins.discovery.inversions import found
-from igm_cli.plugins.discovery.splits import Scene
-from igm_cli.plugins.discovery.training import TrainingData
 from igm_cli.plugins.suite import Row
-
-
-def fitted(
-    baseline: Baseline,
-    data: TrainingData,
-    budget: Budget,
-    cache: Path,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> Fitted:
-    """A trained baseline: from the cache folder, where one of the same configuration is."""
-    identity = [baseline.describe(), data.describe(), vars(budget), seed]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return fit(
-        baseline,
-        data.training,
-        data.validation,
-        budget,
-        cache / f"{baseline.name}-{digest}",
-        seed=seed,
-        device=device,
-        data=data.describe(),
-        progress=progress,
-    )
-
-
-def training_info(trained: Fitted, budget: Budget) -> dict[str, Any]:
-    """What the report says of a training."""
-    return {
-        "budget": f"{budget.minutes:g} minutes" if budget.minutes is not None else f"{budget.steps} steps",
-        "parameters": sum(p.numel() for p in trained.model.parameters()),
-        "learning rate": trained.learning_rate,
-        "validation error by learning rate": trained.trials,
-        "steps": trained.steps,
-        "images seen": trained.images,
-        "seconds": trained.seconds,
-    }
 
 
 class Predicted:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from igm_cli.core.training import Samples
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Progress
+from igm_cli.plugins.benchmarking.training import Deferred, Subset
 from igm_cli.plugins.discovery.splits import DATASET
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
@@ -21,43 +19,6 @@ RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
 
 RENDER_SEED = 1
 HELD_OUT = 100  # images at the end of each part that only choose learning rates
-
-
-class Subset:
-    """Some of the samples of a set.
-
-    Args:
-        samples: Of which.
-        indices: Which.
-    """
-
-    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
-        self.samples, self.indices = samples, list(indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """As the whole set's."""
-        return self.samples.batch([self.indices[i] for i in indices], flips)
-
-
-class Deferred:
-    """Samples that are loaded when first used: a trained baseline needs none."""
-
-    def __init__(self, load: Callable[[], Samples]) -> None:
-        self._load = load
-
-    @cached_property
-    def _samples(self) -> Samples:
-        return self._load()
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """As those of the samples."""
-        return self._samples.batch(indices, flips)
 
 
 class TrainingData:
@@ -82,8 +43,8 @@ class TrainingData:
         self.data_root, self.parser, self.image_size = data_root, parser, image_size
         self.options = {**RENDERS, "size": renders}
         self.progress = progress
-        self.training = Deferred(lambda: self._parts[0])
-        self.validation = Deferred(lambda: self._parts[1])
+        self.training: Samples = Deferred(lambda: self._parts[0])
+        self.validation: Samples = Deferred(lambda: self._parts[1])
 
     def describe(self) -> dict[str, Any]:
         """JSON, without reading a single image."""

@@ -1,0 +1,85 @@
+"""Annotated images of a benchmark's split, and methods that look at one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from igm_cli.imaging import to_model, to_rgb
+from igm_cli.plugins.base import ConceptParser, Frame
+from igm_cli.plugins.suite import Row
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One annotated image.
+
+    Attributes:
+        image: As given.
+        frame: The part of it that models see.
+        x0: That part ``[3,H,W]`` in -1..1.
+        truth: Its concepts ``[L,D]``.
+    """
+
+    image: Image
+    frame: Frame
+    x0: Tensor
+    truth: Tensor
+
+
+@dataclass
+class Scenes:
+    """The images of one split, decoded when asked for.
+
+    Attributes:
+        data: The dataset.
+        parser: Reads its annotations.
+        image_size: (width, height) that models see.
+    """
+
+    data: datasets.Dataset
+    parser: ConceptParser
+    image_size: tuple[int, int]
+    rows: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = {name: row for row, name in enumerate(self.data["file"])}
+
+    def __getitem__(self, item: str) -> Scene:
+        example = self.data[self.rows[item]]
+        image = to_rgb(example["image"])
+        width, height = self.image_size
+        frame = Frame.fit(image.size, width / height)
+        x0 = to_model(image, frame, self.image_size)
+        return Scene(image, frame, x0, self.parser.parse(example, frame))
+
+
+@dataclass
+class SceneMethod:
+    """A method of scenes behind the protocol of a suite's: it looks up images and adds their truth.
+
+    Attributes:
+        scenes: Images of every split.
+        method: From an image to rows.
+        limit: Most images of a split.
+        info: What the report says of it.
+        told: From true concepts ``[L,D]`` to JSON as rows hold it.
+    """
+
+    scenes: Mapping[str, Scenes]
+    method: Callable[[Scene], list[Row]]
+    limit: int | None
+    info: Mapping[str, Any]
+    told: Callable[[Tensor], Any] = Tensor.tolist
+
+    def __call__(self, split: str, item: str) -> list[Row]:
+        """The rows of one image."""
+        scene = self.scenes[split][item]
+        return [{**row, "truth": self.told(scene.truth)} for row in self.method(scene)]
