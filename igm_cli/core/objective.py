@@ -43,5 +43,9 @@ def composed_loss(
     base, contributions = model(x_t, t, concepts)
     prediction = compose(base.float(), contributions.float(), composition, present)
     error = (noise - prediction).square().mean(dim=(1, 2, 3))
-    weight = schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()
-    return (weight * error).mean()
+    return (denoising_weight(schedule, t) * error).mean()
+
+
+def denoising_weight(schedule: Schedule, t: Tensor) -> Tensor:
+    """1/alpha^2 for networks that predict v, 1 for those that predict eps, ``[B]``."""
+    return schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()

@@ -26,6 +26,8 @@ class TrainConfig:
         accumulation: Micro-batches a step on each process.
         mirror: Whether images are flipped left to right at random.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
+        contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.contrast`); 0 is the
+            paper's objective.
         seed: Of everything random.
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
@@ -45,6 +47,7 @@ class TrainConfig:
     accumulation: int = 1
     mirror: bool = True
     timestep_power: float = 1.0
+    contrast: float = 0.0
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
@@ -58,6 +61,8 @@ class TrainConfig:
             raise InputError("log_every and checkpoint_every must be at least 1, picture_every 0 or more")
         if not (self.learning_rate > 0 and 0 <= self.ema < 1 and 0 <= self.decay <= 1 and self.clip > 0):
             raise InputError("learning_rate and clip must be positive, ema and decay between 0 and 1")
+        if self.contrast < 0:
+            raise InputError("contrast must be 0 or more")
         if self.precision not in ("no", "bf16", "fp16"):
             raise InputError(f"unknown precision {self.precision!r}; choose no, bf16 or fp16")
 

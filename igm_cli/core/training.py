@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint
+from igm_cli.core.concepts import Categorical
+from igm_cli.core.contrast import contrastive_loss
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule
@@ -105,6 +107,8 @@ class Trainer:
             project_dir=str(folder),
         )
         _check_shares(config, self.accelerator.num_processes)
+        if config.contrast and spec.space.get("kind") != "categorical":
+            raise InputError("contrast is between values of factors; set it to 0 for other concepts")
         self.record = RunRecord(folder, describe_run(spec, config, data or {}, init))
         torch.manual_seed(config.seed)
         model = spec.build()
@@ -173,16 +177,13 @@ class Trainer:
         device = self.accelerator.device
         images, concepts, present = self.samples.batch(plan.indices, plan.flips)
         t = (plan.u**self.config.timestep_power * self.schedule.steps).long()
-        return composed_loss(
-            self.model,
-            self.schedule,
-            self.spec.composition,
-            images.to(device),
-            concepts.to(device),
-            present.to(device),
-            t.clamp(max=self.schedule.steps - 1).to(device),
-            noise.to(device),
-        )
+        t = t.clamp(max=self.schedule.steps - 1).to(device)
+        images, concepts, noise = images.to(device), concepts.to(device), noise.to(device)
+        model, schedule, composition = self.model, self.schedule, self.spec.composition
+        if self.config.contrast:
+            space, contrast = cast(Categorical, self.bare_model.space), self.config.contrast
+            return contrastive_loss(model, schedule, composition, space, images, concepts, t, noise, contrast)
+        return composed_loss(model, schedule, composition, images, concepts, present.to(device), t, noise)
 
     def _noise(self, seed: int) -> Tensor:
         width, height = self.spec.image_size

@@ -52,5 +52,5 @@ class GlobalHead(nn.Module):
             scale, shift = film(concepts)[..., None, None].chunk(2, dim=2)  # [N or 1,M,d,1,1]
             y = F.silu(torch.addcmul(shift, z, 1 + scale)).flatten(0, 1)
             z = z + layer(y.contiguous(memory_format=torch.channels_last)).unflatten(0, (n, m))
-        delta = F.pixel_shuffle(self.out(F.silu(z).flatten(0, 1)), self.patch).unflatten(0, (n, m))
-        return torch.as_tensor(delta.float() * gain[:, None, None, None, None])
+        cells = self.out(F.silu(z).flatten(0, 1)).float() * gain.repeat_interleave(m)[:, None, None, None]
+        return torch.as_tensor(F.pixel_shuffle(cells, self.patch).unflatten(0, (n, m)))

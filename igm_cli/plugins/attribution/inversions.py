@@ -68,9 +68,10 @@ class Inversions:
         limit: int | None = None,
     ) -> None:
         self.checkpoint, self.settings, self.device, self.limit = checkpoint, settings, device, limit
+        told = {label: _told(one) for label, one in settings.items()}
         self.info: Mapping[str, Any] = {
             **checkpoint_info(checkpoint),
-            **{label: _told(one) for label, one in settings.items()},
+            "settings": told if len(told) > 1 else told[next(iter(told))],
         }
 
     def __call__(self, scene: Scene) -> list[Row]:
@@ -100,10 +101,12 @@ def exact_pair(settings: InversionSettings) -> dict[str, InversionSettings]:
 
 
 def _told(settings: InversionSettings) -> str:
+    """Method and draws, as the report shows them."""
+    s = settings
     draws = {
-        "relax": f"{settings.relax_steps} steps",
-        "enumerate": f"{settings.draws} draws",
-        "eliminate": f"up to {settings.max_draws} draws",
+        "relax": f"{s.relax_steps} steps",
+        "enumerate": f"{s.draws} draws",
+        "eliminate": f"up to {s.max_draws} draws",
+        "evidence": f"{s.draws} to {s.max_draws} draws" if s.draws < s.max_draws else f"{s.draws} draws",
     }
-    few = "" if settings.draws == settings.max_draws else f"{settings.draws} to "
-    return f"{settings.method}, {draws.get(settings.method, f'{few}{settings.max_draws} draws')}"
+    return f"{s.method}, {draws[s.method]}"

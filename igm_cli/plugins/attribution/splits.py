@@ -41,7 +41,7 @@ IMAGES: dict[str, Split] = {
     "folder-female": Split("female faces of --data-root", {"domain": "female"}, folder=True),
     "folder-male": Split("male faces of --data-root, never trained on", {"domain": "male"}, folder=True),
     "female": Split("drawn female faces", {"domain": "female"}),
-    "male": Split("drawn male faces, never trained on: short hair, beards", {"domain": "male"}),
+    "male": Split("drawn male faces (short hair, beards), never trained on", {"domain": "male"}),
     "outlined": Split(
         "female faces drawn with outlines, never trained on", {"domain": "female", "style": "outlined"}
     ),
