@@ -14,7 +14,8 @@ from torch import Tensor
 from igm_cli.core.baselines.configuration import (
     ConfigurationClassifier,
     FactorClassifier,
-    multi_hot,
+    conditions,
+    exchanged,
     start_from,
 )
 from igm_cli.core.baselines.configuration_inversion import (
@@ -105,7 +106,11 @@ IMAGE = paint(torch.tensor([[1, 0]]))[0]
 DRAWS = draw(Schedule(), (3, 16, 16), 5, low=0.1, high=0.9, seed=3)
 
 
-@pytest.mark.parametrize(("baseline", "steps"), [(GC, 120), (VARIANT, 600)], ids=["gc", "gc-variant"])
+@pytest.mark.parametrize(
+    ("baseline", "steps"),
+    [(GC, 120), (replace(GC, contrast=0.05), 80), (replace(VARIANT, contrast=0.05), 150)],
+    ids=["gc", "gc-contrast", "gc-variant-contrast"],
+)
 def test_gc_learns_and_names_configurations(
     tmp_path: Path, baseline: ConfigurationClassifier, steps: int
 ) -> None:
@@ -123,32 +128,31 @@ def test_gc_learns_and_names_configurations(
         torch.testing.assert_close(baseline.invert(again.model, image, draws).errors, found.errors)
 
 
-def test_the_condition_of_gc_is_one_row() -> None:
-    _, concepts, present = HELD
-    generator = torch.Generator().manual_seed(0)
-    whole = GC.condition(concepts, present, generator)
-    assert whole.shape == (30, 1, 5) and torch.equal(whole[:, 0], concepts.sum(1))
-    assert torch.equal(GC.validation_condition(concepts, present, 3), whole)
-    some = present.clone()
-    some[0, 1] = some[1, 0] = False
-    assert torch.equal(multi_hot(concepts, some)[:2], torch.stack([concepts[0, 0], concepts[1, 1]]))
+def test_gc_is_told_the_whole_configuration() -> None:
+    _, concepts, _ = HELD
+    told = GC.told(concepts, torch.Generator())
+    assert bool(told.all()) and torch.equal(GC.told_in_validation(concepts, 3), told)
+    assert torch.equal(conditions(concepts, told), concepts.sum(1))
 
 
-def test_the_condition_of_the_variant_is_one_value_at_random() -> None:
-    _, concepts, present = HELD
+def test_the_variant_is_told_one_value_at_random() -> None:
+    _, concepts, _ = HELD
     generator = torch.Generator().manual_seed(0)
-    drawn = [VARIANT.condition(concepts, present, generator)[:, 0] for _ in range(20)]
-    first = torch.stack([(rows == concepts[:, 0]).all(1) for rows in drawn]).float()
-    second = torch.stack([(rows == concepts[:, 1]).all(1) for rows in drawn]).float()
-    assert bool((first + second == 1).all()) and 0.4 < float(first.mean()) < 0.6
-    assert bool((first.mean(0) < 1).all()) and bool((first.mean(0) > 0).all())
-    again = VARIANT.condition(concepts, present, torch.Generator().manual_seed(0))[:, 0]
-    assert torch.equal(again, drawn[0])
-    turns = [VARIANT.validation_condition(concepts, present, number)[:, 0] for number in range(2)]
-    assert torch.equal(turns[0] + turns[1], concepts.sum(1))
-    some = present.clone()
-    some[:, 0] = False
-    assert torch.equal(VARIANT.condition(concepts, some, generator)[:, 0], concepts[:, 1])
+    drawn = torch.stack([VARIANT.told(concepts, generator) for _ in range(20)])  # [20,30,2]
+    assert bool((drawn.sum(2) == 1).all()) and 0.4 < float(drawn[..., 0].float().mean()) < 0.6
+    assert torch.equal(VARIANT.told(concepts, torch.Generator().manual_seed(0)), drawn[0])
+    turns = [VARIANT.told_in_validation(concepts, number) for number in range(2)]
+    assert bool((turns[0] ^ turns[1]).all())
+    assert torch.equal(conditions(concepts, drawn[0]), (concepts * drawn[0][..., None]).sum(1))
+
+
+def test_conditions_with_a_value_exchanged() -> None:
+    concepts = one_hot(torch.tensor([[1, 0]]))  # green above, dark below
+    both = exchanged(concepts, torch.tensor([[True, True]]), SPACE)[0]
+    expected = [[1, 0, 0, 1, 0], [0, 1, 0, 1, 0], [0, 0, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 0, 0, 1]]
+    assert both.tolist() == expected
+    upper = exchanged(concepts, torch.tensor([[True, False]]), SPACE)[0]
+    assert upper.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], *[[0, 1, 0, 0, 0]] * 2]
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0])

@@ -19,9 +19,11 @@ from igm_cli.core.configurations import (
     branch_and_bound,
     exhaustive_configurations,
 )
+from igm_cli.core.contrast import contrastive_loss, errors_of_values
 from igm_cli.core.enumeration import configurations
 from igm_cli.core.evidence import Gap, Quadratic
 from igm_cli.core.inversion import InversionSettings, invert
+from igm_cli.core.objective import composed_loss
 from igm_cli.core.tally import Tally
 from igm_cli.errors import UsageError
 from tests.oracle import Oracle, factors
@@ -168,3 +170,40 @@ def test_an_unfamiliar_image_leaves_every_value_at_chance():
     noise = invert(oracle, 30 * torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0)), familiar)
     assert face.familiarity > 0.99 and float(face.confidence.min()) > 0.9
     assert noise.familiarity < 0.01 and float(noise.confidence.max()) < 0.51
+
+
+def test_errors_with_one_value_exchanged_are_those_of_whole_configurations():
+    space = factors().space
+    generator = torch.Generator().manual_seed(0)
+    residual = torch.randn(2, 50, generator=generator)
+    delta = torch.randn(2, 9, 50, generator=generator)
+    true = torch.tensor([[0, 3, 8], [1, 4, 5]])
+    for composition, w in (("sum", 1.0), ("mean", 1 / 3)):
+        errors = errors_of_values(residual, delta, true, space.groups(), composition)
+        for b, (f, group) in itertools.product(range(2), enumerate(space.groups())):
+            for value in group:
+                chosen = true[b].tolist()
+                chosen[f] = value
+                expected = (residual[b] - w * delta[b, chosen].sum(0)).square().mean()
+                torch.testing.assert_close(errors[b, value], expected)
+
+
+def test_the_contrast_is_the_likelihood_of_the_noise():
+    oracle = factors()
+    x0 = torch.stack([oracle.image(configurations(oracle.space)[i]) for i in (3, 20)])
+    concepts = configurations(oracle.space)[[3, 20]]
+    t, noise = torch.tensor([300, 800]), torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+
+    def model(x_t, t, concepts):
+        features = oracle.features(x_t, t)
+        return oracle.base(features), oracle.contributions(features, concepts).expand(2, -1, -1, -1, -1)
+
+    def loss(contrast, truth=concepts):
+        return contrastive_loss(model, oracle.schedule, "sum", oracle.space, x0, truth, t, noise, contrast)
+
+    present = torch.ones(2, 3, dtype=torch.bool)
+    plain = composed_loss(model, oracle.schedule, "sum", x0, concepts, present, t, noise)
+    torch.testing.assert_close(loss(0.0), plain)
+    assert float(loss(1.0) - plain) == pytest.approx(0.0, abs=1e-3)  # the oracle's true values are beyond doubt
+    wrong = configurations(oracle.space)[[4, 20]]
+    assert float(loss(1.0, wrong) - loss(0.0, wrong)) > 1.0

@@ -48,17 +48,28 @@ def contrastive_loss(
     x_t = schedule.add_noise(x0, noise, t)
     base, contributions = model(x_t, t, space.candidates().to(x0)[None])
     residual, delta = (noise - base.float()).flatten(1), contributions.float().flatten(2)  # [B,P], [B,D,P]
-    errors = errors_of_values(residual, delta, concepts.argmax(2), space.groups(), composition)
     true = concepts.argmax(2)
-    denoising = errors.gather(1, true[:, :1])[:, 0]  # the same for every factor's true value
-    logits = -errors * residual.shape[1] / 2
-    crossed = torch.stack(
-        [
-            F.cross_entropy(logits[:, group], true[:, f] - group[0], reduction="none")
-            for f, group in enumerate(space.groups())
-        ]
-    ).sum(0)
+    errors = errors_of_values(residual, delta, true, space.groups(), composition)
+    denoising = errors.gather(1, true[:, :1])[:, 0]  # the same at every factor's true value
+    crossed = cross_entropies(errors, true, space.groups(), residual.shape[1]).sum(1)
     return (denoising_weight(schedule, t) * denoising + contrast * crossed).mean()
+
+
+def cross_entropies(errors: Tensor, true: Tensor, groups: list[list[int]], pixels: int) -> Tensor:
+    """-log p of the true value of every factor ``[B,F]`` under the likelihood of the noise.
+
+    Args:
+        errors: With one value exchanged ``[B,D]``.
+        true: Candidate of every factor ``[B,F]``.
+        groups: Candidates of every factor.
+        pixels: P, of which an error is the mean.
+    """
+    logits = -errors * pixels / 2
+    each = [
+        F.cross_entropy(logits[:, group], true[:, f] - group[0], reduction="none")
+        for f, group in enumerate(groups)
+    ]
+    return torch.stack(each, dim=1)
 
 
 def errors_of_values(

@@ -6,8 +6,8 @@ classifier", and GC with each factor alone:
     gc           argmin_theta  E_{x0, t, eps}     ‖eps - eps_theta(x_t, t | C)‖²,    C = {c_1 .. c_F} as one condition
     gc-variant   argmin_theta  E_{x0, f, t, eps}  ‖eps - eps_theta(x_t, t | c_f)‖²,  one factor f at random
 
-Data, network, schedule and objective are those of the factored denoiser, and its trained trunk may
-be the start: what differs is the condition.  The whole configuration is one row with a 1 for each
+Data, network, schedule and objective, its contrast included, are those of the factored denoiser, and its
+trained trunk may be the start: what differs is the condition.  The whole configuration is one row with a 1 for each
 value; the head is not linear in it, so that what a value means may depend on the others.
 Inference is in :mod:`.configuration_inversion`.
 """
@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from igm_cli.core.baselines.configuration_inversion import (
     ConfigurationInversion,
@@ -28,17 +29,30 @@ from igm_cli.core.baselines.configuration_inversion import (
 )
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.contrast import cross_entropies
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
 from igm_cli.core.models.factored_global import GlobalDenoiser
-from igm_cli.core.objective import composed_loss
+from igm_cli.core.objective import denoising_weight
 from igm_cli.core.schedule import Draws, Schedule, draw
 from igm_cli.errors import InputError
 
 
-def multi_hot(concepts: Tensor, present: Tensor) -> Tensor:
-    """A configuration as one row ``[B,D]``, from one-hot rows ``[B,K,D]`` that are there ``[B,K]``."""
-    return (concepts * present[..., None]).sum(1)
+def conditions(concepts: Tensor, told: Tensor) -> Tensor:
+    """What the model is told, as one row ``[B,D]``: a 1 for the value of every factor it is told of.
+
+    Args:
+        concepts: One-hot rows ``[B,F,D]``.
+        told: Which factors ``[B,F]``.
+    """
+    return (concepts * told[..., None]).sum(1)
+
+
+def exchanged(concepts: Tensor, told: Tensor, space: Categorical) -> Tensor:
+    """Conditions with every value in place of its factor's ``[B,D,D]``; unchanged where that is not told."""
+    factor = [f for f, group in enumerate(space.groups()) for _ in group]
+    change = space.candidates().to(concepts) - concepts[:, factor]  # [B,D,D]
+    return conditions(concepts, told)[:, None] + told[:, factor, None] * change
 
 
 def start_from(model: GlobalDenoiser, init: Path) -> None:
@@ -73,6 +87,7 @@ class ConfigurationClassifier:
     Attributes:
         spec: The model that it is compared with: network, space and schedule are taken from it.
         init: Checkpoint folder of a factored denoiser whose trunk the training starts from.
+        contrast: Weight of the contrast between values (:mod:`igm_cli.core.contrast`).
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
         low: Least timestep of validation as a fraction of T.
         high: Greatest timestep of validation.
@@ -85,6 +100,7 @@ class ConfigurationClassifier:
 
     spec: ModelSpec
     init: Path | None = None
+    contrast: float = 0.0
     timestep_power: float = 1.0
     low: float = 0.02
     high: float = 0.98
@@ -104,6 +120,7 @@ class ConfigurationClassifier:
             "space": dict(self.spec.space),
             "schedule": dict(self.spec.schedule),
             "init": None if self.init is None else fingerprint(self.init),
+            "contrast": self.contrast,
             "timestep_power": self.timestep_power,
             "validation": [self.low, self.high, self.validation_draws],
             "learning_rates": list(self.learning_rates),
@@ -126,19 +143,18 @@ class ConfigurationClassifier:
             start_from(model, self.init)
         return model
 
-    def condition(self, concepts: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
-        """What the model is told in a training step ``[B,1,D]``.
+    def told(self, concepts: Tensor, generator: torch.Generator) -> Tensor:
+        """Which factors the model is told of in a training step ``[B,F]``: all of them.
 
         Args:
-            concepts: One-hot rows ``[B,K,D]``.
-            present: ``[B,K]``, False for padding.
+            concepts: One-hot rows ``[B,F,D]``.
             generator: Of what is drawn.
         """
-        return multi_hot(concepts, present)[:, None]
+        return torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
 
-    def validation_condition(self, concepts: Tensor, present: Tensor, number: int) -> Tensor:
+    def told_in_validation(self, concepts: Tensor, number: int) -> Tensor:
         """The same in validation draw number ``number``, without chance."""
-        return multi_hot(concepts, present)[:, None]
+        return torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
@@ -159,15 +175,24 @@ class ConfigurationClassifier:
         u = (strata + torch.rand(count, generator=generator)) / count
         t = (u**self.timestep_power * schedule.steps).long().clamp(max=schedule.steps - 1)
         draws = Draws(t, torch.randn(images.shape, generator=generator)).to(images.device)
-        return self._error(model, images, self.condition(concepts, present, generator), draws)
+        return self._error(model, images, concepts, self.told(concepts, generator), draws)
 
-    def _error(self, model: nn.Module, images: Tensor, condition: Tensor, draws: Draws) -> Tensor:
-        """The composed objective with K = 1, a scalar: nothing is left to compose."""
-        there = torch.ones(condition.shape[:2], dtype=torch.bool, device=condition.device)
-        schedule = cast(Schedule, model.schedule)
-        return composed_loss(
-            model, schedule, self.spec.composition, images, condition, there, draws.t, draws.noise
-        )
+    def _error(self, model: nn.Module, images: Tensor, concepts: Tensor, told: Tensor, draws: Draws) -> Tensor:
+        """The objective of the composed model for one condition, a scalar: nothing is left to compose."""
+        schedule, space = cast(Schedule, model.schedule), cast(Categorical, model.space)
+        x_t = schedule.add_noise(images, draws.noise, draws.t)
+        rows = exchanged(concepts, told, space) if self.contrast else conditions(concepts, told)[:, None]
+        base, delta = model(x_t, draws.t, rows)
+        errors = ((draws.noise - base.float())[:, None] - delta.float()).square().mean((2, 3, 4))  # [B,D or 1]
+        true, first = concepts.argmax(2), told.float().argmax(1)[:, None]  # first: a factor that is told
+        at_truth = true.gather(1, first) if self.contrast else torch.zeros_like(first)
+        total = denoising_weight(schedule, draws.t) * errors.gather(1, at_truth)[:, 0]
+        if self.contrast:
+            pixels = images[0].numel()
+            total = total + self.contrast * (cross_entropies(errors, true, space.groups(), pixels) * told).sum(
+                1
+            )
+        return torch.as_tensor(total.mean())
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Mean error over the noise that inference looks at; the same draws at every call."""
@@ -175,13 +200,14 @@ class ConfigurationClassifier:
         shape = tuple(images.shape[1:])
         with torch.no_grad(), inference_precision(images.device):
             for number in range(self.validation_draws):
-                condition = self.validation_condition(concepts, present, number)
+                told = self.told_in_validation(concepts, number)
                 for first in range(0, len(images), self.batch_size):
                     x0 = images[first : first + self.batch_size]
                     start = number * len(images) + first
                     draws = draw(schedule, shape, len(x0), low=self.low, high=self.high, seed=0, start=start)
-                    rows = condition[first : first + len(x0)]
-                    total += float(self._error(model, x0, rows, draws.to(x0.device))) * len(x0)
+                    part = slice(first, first + len(x0))
+                    error = self._error(model, x0, concepts[part], told[part], draws.to(x0.device))
+                    total += float(error) * len(x0)
         return total / (len(images) * self.validation_draws)
 
     def invert(
@@ -197,24 +223,18 @@ class FactorClassifier(ConfigurationClassifier):
 
     name: str = "gc-variant"
 
-    def condition(self, concepts: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
-        """One row of each image at random, ``[B,1,D]``."""
-        lots = torch.rand(present.shape, generator=generator).to(present.device)
-        return _row(concepts, present, lots.masked_fill(~present, -1.0).argmax(1))
+    def told(self, concepts: Tensor, generator: torch.Generator) -> Tensor:
+        """One factor of each image at random ``[B,F]``."""
+        lots = torch.rand(concepts.shape[:2], generator=generator).argmax(1)
+        return functional.one_hot(lots, concepts.shape[1]).bool().to(concepts.device)
 
-    def validation_condition(self, concepts: Tensor, present: Tensor, number: int) -> Tensor:
-        """The rows of an image in turn, draw by draw."""
-        place = torch.arange(len(concepts), device=concepts.device) + number
-        return _row(concepts, present, place % present.sum(1).clamp(min=1))
+    def told_in_validation(self, concepts: Tensor, number: int) -> Tensor:
+        """The factors of an image in turn, draw by draw."""
+        place = (torch.arange(len(concepts), device=concepts.device) + number) % concepts.shape[1]
+        return functional.one_hot(place, concepts.shape[1]).bool()
 
     def invert(
         self, model: nn.Module, image: Tensor, draws: Draws, power: float = 0.0
     ) -> ConfigurationInversion:
         """The configuration of an image ``[C,H,W]``: see :func:`.invert_each_factor`."""
         return invert_each_factor(cast(Denoiser, model), image, draws, power)
-
-
-def _row(concepts: Tensor, present: Tensor, index: Tensor) -> Tensor:
-    """Row ``index[b]`` of every image ``[B,1,D]``; zeros where it is not there."""
-    rows = concepts * present[..., None]
-    return rows[torch.arange(len(rows), device=rows.device), index][:, None]

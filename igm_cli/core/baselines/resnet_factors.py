@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from igm_cli.core.baselines.configuration import multi_hot
+from igm_cli.core.baselines.configuration import conditions
 from igm_cli.core.baselines.pretrained import imagenet_normalised
 from igm_cli.core.baselines.resnet import enlarged, resnet_backbone
 from igm_cli.core.baselines.set_prediction import CHUNK
@@ -113,7 +113,7 @@ class ResNetFactors:
 
     def _cross_entropy(self, logits: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """-log p(configuration) of every image ``[B]``, of logits ``[B,D]``."""
-        return -(multi_hot(concepts, present) * log_probabilities(self.space, logits)).sum(1)
+        return -(conditions(concepts, present) * log_probabilities(self.space, logits)).sum(1)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Mean negative log likelihood of the configuration."""
