@@ -19,12 +19,13 @@ export OMP_WAIT_POLICY = passive
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,faces]'
 	touch $@
 
 demo: .venv/installed
 	$(BIN)/igm invert examples/images --overlay demo
-	@echo "pictures with the objects drawn in: demo/"
+	$(BIN)/igm invert examples/faces --concepts attributes --overlay demo
+	@echo "pictures with what was found drawn in: demo/"
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(WORKERS)

@@ -114,6 +114,8 @@ class _Report:
 
 
 def _title(record: Mapping[str, Any]) -> str:
+    if any("factor" in item for item in record["items"]):
+        return f"{record['image']}: {record['seconds']:.2f} s"
     how = "given" if record["k_source"] == "given" else "estimated"
     return f"{record['image']}: K = {record['k']} ({how}), {record['seconds']:.2f} s"
 

@@ -151,11 +151,13 @@ def open_session(
 
     from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
     from igm_cli.core.device import keep_freed_memory, resolve_device
+    from igm_cli.core.inversion import check_method
 
     spec = read_spec(folder)
     parser = _parser_of(spec, folder, parser)
     _check_count(spec, folder, k, overrides)
     settings = _settings_of(spec, overrides)
+    check_method(parser.space, settings.method)
     target = process_device(resolve_device(device))
     if target.type == "cpu":
         keep_freed_memory()

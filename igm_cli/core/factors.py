@@ -40,7 +40,7 @@ def invert_factors(
         composition: How contributions add up.
 
     Raises:
-        UsageError: If ``k`` is not the number of factors, or the method is none of factors.
+        UsageError: If ``k`` is not the number of factors.
     """
     from igm_cli.core.enumeration import eliminate, enumerate_all
     from igm_cli.core.relaxation import relax
@@ -54,8 +54,6 @@ def invert_factors(
         "enumerate": enumerate_all,
         "eliminate": eliminate,
     }
-    if settings.method not in methods:
-        raise UsageError(f"the method {settings.method!r} is none of factors; choose {', '.join(methods)}")
     return methods[settings.method](denoiser, image, settings, composition)
 
 

@@ -18,11 +18,23 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import Categorical
+from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.errors import InputError, UsageError
 
-METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
+METHODS: dict[type[ConceptSpace], tuple[str, ...]] = {
+    Continuous: ("evidence", "sgd"),
+    Categorical: ("evidence", "relax", "enumerate", "eliminate"),
+}
+"""Ways to invert, by the kind of concepts."""
+
+
+def check_method(space: ConceptSpace, method: str) -> None:
+    """Raises a :class:`UsageError` if concepts of this kind cannot be found by the method."""
+    known = METHODS[type(space)]
+    if method not in known:
+        kind = "factors" if isinstance(space, Categorical) else "continuous concepts"
+        raise UsageError(f"the method {method!r} is none of {kind}; choose {' or '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,9 @@ class InversionSettings:
     unfamiliar: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"unknown method {self.method!r}; choose {', '.join(METHODS)}")
+        known = sorted({name for names in METHODS.values() for name in names})
+        if self.method not in known:
+            raise UsageError(f"unknown method {self.method!r}; choose {', '.join(known)}")
         if not 0 <= self.k_min <= self.k_max:
             raise UsageError(f"k-min {self.k_min} must lie between 0 and k-max {self.k_max}")
         if not 0 <= self.low < self.high <= 1:
@@ -183,7 +196,7 @@ def invert(
         composition: How the denoiser was trained to compose.
 
     Raises:
-        UsageError: If ``k`` is out of range for the space.
+        UsageError: If ``k`` is out of range for the space, or the method is none of its kind.
     """
     # The methods return what is defined here.
     from igm_cli.core.factors import invert_factors
@@ -191,6 +204,7 @@ def invert(
     from igm_cli.core.sgd import invert_sgd
 
     settings = settings or InversionSettings()
+    check_method(denoiser.space, settings.method)
     started = time.monotonic()
     with torch.no_grad():
         if isinstance(denoiser.space, Categorical):
@@ -199,12 +213,8 @@ def invert(
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
         elif settings.method == "sgd":
             found = invert_sgd(denoiser, image, settings, k, composition)
-        elif settings.method == "evidence":
-            found = Pursuer(denoiser, image, settings, composition).invert(k)
         else:
-            raise UsageError(
-                f"the method {settings.method!r} is one of factors; choose evidence or sgd for continuous concepts"
-            )
+            found = Pursuer(denoiser, image, settings, composition).invert(k)
     return replace(found, seconds=time.monotonic() - started)
 
 
