@@ -271,6 +271,7 @@ def test_faces_are_drawn_where_no_folder_is_given(model: Path, tmp_path: Path) -
         ({"exact_images": 0}, "exact_images takes a whole number of at least 1"),
         ({"relax_images": "few"}, "relax_images takes a whole number"),
         ({"relax_steps": 1.5}, "relax_steps takes a whole number"),
+        ({"contrast": -1}, "contrast takes a number of at least 0"),
         ({"faces": 1}, "faces takes a whole number of at least 2"),
     ],
 )

@@ -51,7 +51,8 @@ def contrastive_loss(
     true = concepts.argmax(2)
     errors = errors_of_values(residual, delta, true, space.groups(), composition)
     denoising = errors.gather(1, true[:, :1])[:, 0]  # the same at every factor's true value
-    crossed = cross_entropies(errors, true, space.groups(), residual.shape[1]).sum(1)
+    apart = distances_of_values(delta, true, space.groups(), composition)
+    crossed = sum(cross_entropies(e, true, space.groups(), residual.shape[1]).sum(1) for e in (errors, apart))
     return (denoising_weight(schedule, t) * denoising + contrast * crossed).mean()
 
 
@@ -89,3 +90,20 @@ def errors_of_values(
     chosen = delta.gather(1, true[..., None].expand(-1, -1, delta.shape[2]))  # [B,F,P]
     left = residual - w * chosen.sum(1)
     return (left[:, None] - w * (delta - chosen[:, factor])).square().mean(2)
+
+
+def distances_of_values(
+    delta: Tensor, true: Tensor, groups: list[list[int]], composition: Composition
+) -> Tensor:
+    """How far every value's prediction is from the true one's, which is held fast, ``[B,D]``; 0 for true values.
+
+    Args:
+        delta: Contributions of all values ``[B,D,P]``.
+        true: Candidate of every factor ``[B,F]``.
+        groups: Candidates of every factor.
+        composition: How contributions add up.
+    """
+    w = float(weight(composition, torch.tensor(len(groups))))
+    factor = torch.tensor([f for f, group in enumerate(groups) for _ in group], device=delta.device)
+    chosen = delta.gather(1, true[..., None].expand(-1, -1, delta.shape[2])).detach()
+    return (w * (delta - chosen[:, factor])).square().mean(2)

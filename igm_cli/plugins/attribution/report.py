@@ -34,8 +34,8 @@ _NOTES = (
     "Network calls: one for every noised image a network looks at and one for every concept evaluated on it.",
     f"{ENUMERATE} asks the network for every attribute of every configuration; {SAME_DRAWS} is igm under the same draws, "
     "as many as its settings allow. igm alone stops as soon as every value is settled.",
-    "gc and gc-variant start from the trunk of the measured checkpoint and are inverted over the same range of noise, "
-    "with as many draws as igm takes at most.",
+    "gc and gc-variant start from the trunk of the measured checkpoint, are trained with a contrast between values as "
+    "igm is (--set contrast), and inverted over the same range of noise, with as many draws as igm takes at most.",
 )
 
 

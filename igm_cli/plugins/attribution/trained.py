@@ -44,7 +44,7 @@ class Classified:
     ) -> None:
         self.baseline, self.settings, self.device = baseline, settings, device
         self.model = trained.model.requires_grad_(False)
-        self.info: Mapping[str, Any] = training_info(trained, budget)
+        self.info: Mapping[str, Any] = {**training_info(trained, budget), "contrast": baseline.contrast}
 
     def __call__(self, scene: Scene) -> list[Row]:
         """One row."""
