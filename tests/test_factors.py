@@ -194,9 +194,11 @@ def test_the_contrast_is_the_likelihood_of_the_noise():
     concepts = configurations(oracle.space)[[3, 20]]
     t, noise = torch.tensor([300, 800]), torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
 
-    def model(x_t, t, concepts):
+    def model(x_t, t, concepts, read=False):
         features = oracle.features(x_t, t)
-        return oracle.base(features), oracle.contributions(features, concepts).expand(2, -1, -1, -1, -1)
+        delta = oracle.contributions(features, concepts).expand(2, -1, -1, -1, -1)
+        seen = (50 * configurations(oracle.space)[[3, 20]].sum(1),) if read else ()  # the read-out is right
+        return oracle.base(features), delta, *seen
 
     def loss(contrast, truth=concepts):
         return contrastive_loss(model, oracle.schedule, "sum", oracle.space, x0, truth, t, noise, contrast)
@@ -204,6 +206,7 @@ def test_the_contrast_is_the_likelihood_of_the_noise():
     present = torch.ones(2, 3, dtype=torch.bool)
     plain = composed_loss(model, oracle.schedule, "sum", x0, concepts, present, t, noise)
     torch.testing.assert_close(loss(0.0), plain)
-    assert float(loss(1.0) - plain) == pytest.approx(0.0, abs=1e-3)  # the oracle's true values are beyond doubt
+    # The oracle's true values are beyond doubt, and its predictions of others far from them.
+    assert float(loss(1.0) - plain) == pytest.approx(0.0, abs=1e-3)
     wrong = configurations(oracle.space)[[4, 20]]
     assert float(loss(1.0, wrong) - loss(0.0, wrong)) > 1.0

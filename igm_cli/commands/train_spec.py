@@ -62,6 +62,7 @@ def model_spec(
             "dataset": adapter.name,
             "data": " and ".join(sources),
             "steps": steps,
+            **({"contrast": plan.train["contrast"]} if plan.train.get("contrast") else {}),
             "licence": adapter.licence,
             **plan.info,
         },

@@ -46,26 +46,37 @@ def contrastive_loss(
         contrast: Weight of the cross-entropy.
     """
     x_t = schedule.add_noise(x0, noise, t)
-    base, contributions = model(x_t, t, space.candidates().to(x0)[None])
+    base, contributions, logits = model(x_t, t, space.candidates().to(x0)[None], read=True)
     residual, delta = (noise - base.float()).flatten(1), contributions.float().flatten(2)  # [B,P], [B,D,P]
     true = concepts.argmax(2)
     errors = errors_of_values(residual, delta, true, space.groups(), composition)
     denoising = errors.gather(1, true[:, :1])[:, 0]  # the same at every factor's true value
-    apart = distances_of_values(delta, true, space.groups(), composition)
-    crossed = sum(cross_entropies(e, true, space.groups(), residual.shape[1]).sum(1) for e in (errors, apart))
+    crossed = contrasts(errors, logits, true, space.groups(), residual.shape[1]).sum(1)
     return (denoising_weight(schedule, t) * denoising + contrast * crossed).mean()
 
 
-def cross_entropies(errors: Tensor, true: Tensor, groups: list[list[int]], pixels: int) -> Tensor:
-    """-log p of the true value of every factor ``[B,F]`` under the likelihood of the noise.
+def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[int]], pixels: int) -> Tensor:
+    """The contrast of every factor, and the cross-entropy of its read-out, ``[B,F]``.
 
     Args:
         errors: With one value exchanged ``[B,D]``.
+        logits: Read off the image ``[B,D]``; what is noticed for it, contributions can use.
         true: Candidate of every factor ``[B,F]``.
         groups: Candidates of every factor.
         pixels: P, of which an error is the mean.
     """
-    logits = -errors * pixels / 2
+    likelihood = -pixels / 2 * errors
+    return cross_entropies(likelihood, true, groups) + cross_entropies(logits.float(), true, groups)
+
+
+def cross_entropies(logits: Tensor, true: Tensor, groups: list[list[int]]) -> Tensor:
+    """-log p of the true value of every factor ``[B,F]``.
+
+    Args:
+        logits: Of all values ``[B,D]``.
+        true: Candidate of every factor ``[B,F]``.
+        groups: Candidates of every factor.
+    """
     each = [
         F.cross_entropy(logits[:, group], true[:, f] - group[0], reduction="none")
         for f, group in enumerate(groups)
@@ -90,20 +101,3 @@ def errors_of_values(
     chosen = delta.gather(1, true[..., None].expand(-1, -1, delta.shape[2]))  # [B,F,P]
     left = residual - w * chosen.sum(1)
     return (left[:, None] - w * (delta - chosen[:, factor])).square().mean(2)
-
-
-def distances_of_values(
-    delta: Tensor, true: Tensor, groups: list[list[int]], composition: Composition
-) -> Tensor:
-    """How far every value's prediction is from the true one's, which is held fast, ``[B,D]``; 0 for true values.
-
-    Args:
-        delta: Contributions of all values ``[B,D,P]``.
-        true: Candidate of every factor ``[B,F]``.
-        groups: Candidates of every factor.
-        composition: How contributions add up.
-    """
-    w = float(weight(composition, torch.tensor(len(groups))))
-    factor = torch.tensor([f for f, group in enumerate(groups) for _ in group], device=delta.device)
-    chosen = delta.gather(1, true[..., None].expand(-1, -1, delta.shape[2])).detach()
-    return (w * (delta - chosen[:, factor])).square().mean(2)

@@ -28,6 +28,7 @@ class TrainConfig:
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
         contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.contrast`); 0 is the
             paper's objective.
+        contrast_from: Step at which the contrast begins: a model that cannot denoise yet has nothing to tell apart.
         seed: Of everything random.
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
@@ -48,6 +49,7 @@ class TrainConfig:
     mirror: bool = True
     timestep_power: float = 1.0
     contrast: float = 0.0
+    contrast_from: int = 0
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500

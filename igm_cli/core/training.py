@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.contrast import contrastive_loss
+from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule
@@ -107,13 +108,18 @@ class Trainer:
             project_dir=str(folder),
         )
         _check_shares(config, self.accelerator.num_processes)
-        if config.contrast and spec.space.get("kind") != "categorical":
-            raise InputError("contrast is between values of factors; set it to 0 for other concepts")
+        if config.contrast and (spec.space.get("kind") != "categorical" or spec.architecture != "factored"):
+            raise InputError(
+                "contrast is between values of factors of a factored denoiser; set it to 0 for others"
+            )
         self.record = RunRecord(folder, describe_run(spec, config, data or {}, init))
         torch.manual_seed(config.seed)
         model = spec.build()
         if init:
             load_weights(model, init)
+        if isinstance(model, GlobalDenoiser):  # distributed training refuses parameters that no loss reaches
+            for layer in (model.head.notice, model.head.readout):
+                layer.requires_grad_(config.contrast > 0)
         self.schedule: Schedule = model.schedule  # type: ignore[assignment]
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -181,9 +187,13 @@ class Trainer:
         images, concepts, noise = images.to(device), concepts.to(device), noise.to(device)
         model, schedule, composition = self.model, self.schedule, self.spec.composition
         if self.config.contrast:
-            space, contrast = cast(Categorical, self.bare_model.space), self.config.contrast
+            space, contrast = cast(Categorical, self.bare_model.space), self._contrast()
             return contrastive_loss(model, schedule, composition, space, images, concepts, t, noise, contrast)
         return composed_loss(model, schedule, composition, images, concepts, present.to(device), t, noise)
+
+    def _contrast(self) -> float:
+        """Its weight in this step; with 0 it is computed all the same, so that every parameter has a gradient."""
+        return self.config.contrast if self.step >= self.config.contrast_from else 0.0
 
     def _noise(self, seed: int) -> Tensor:
         width, height = self.spec.image_size

@@ -29,7 +29,7 @@ from igm_cli.core.baselines.configuration_inversion import (
 )
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.contrast import cross_entropies
+from igm_cli.core.contrast import contrasts
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
 from igm_cli.core.models.factored_global import GlobalDenoiser
@@ -56,7 +56,7 @@ def exchanged(concepts: Tensor, told: Tensor, space: Categorical) -> Tensor:
 
 
 def start_from(model: GlobalDenoiser, init: Path) -> None:
-    """Takes the trunk, the unconditional output and the head's view of the trunk from a checkpoint.
+    """Takes the trunk, the unconditional output, the head's view of the trunk and its read-out from a checkpoint.
 
     Args:
         model: Of the same trunk.
@@ -75,7 +75,8 @@ def start_from(model: GlobalDenoiser, init: Path) -> None:
         model.trunk.load_state_dict(donor.trunk.state_dict())
         model.base_out.load_state_dict(donor.base_out.state_dict())
         if donor.head.view.weight.shape == model.head.view.weight.shape:
-            model.head.view.load_state_dict(donor.head.view.state_dict())
+            for name in ("view", "notice", "noticed", "readout"):
+                getattr(model.head, name).load_state_dict(getattr(donor.head, name).state_dict())
     except RuntimeError as error:
         raise InputError(f"the trunk of {init} has another shape than the one to be trained") from error
 
@@ -182,16 +183,15 @@ class ConfigurationClassifier:
         schedule, space = cast(Schedule, model.schedule), cast(Categorical, model.space)
         x_t = schedule.add_noise(images, draws.noise, draws.t)
         rows = exchanged(concepts, told, space) if self.contrast else conditions(concepts, told)[:, None]
-        base, delta = model(x_t, draws.t, rows)
-        errors = ((draws.noise - base.float())[:, None] - delta.float()).square().mean((2, 3, 4))  # [B,D or 1]
+        base, delta, *read = model(x_t, draws.t, rows, read=bool(self.contrast))
+        delta = delta.float().flatten(2)
+        errors = ((draws.noise - base.float()).flatten(1)[:, None] - delta).square().mean(2)  # [B,D or 1]
         true, first = concepts.argmax(2), told.float().argmax(1)[:, None]  # first: a factor that is told
         at_truth = true.gather(1, first) if self.contrast else torch.zeros_like(first)
         total = denoising_weight(schedule, draws.t) * errors.gather(1, at_truth)[:, 0]
         if self.contrast:
-            pixels = images[0].numel()
-            total = total + self.contrast * (cross_entropies(errors, true, space.groups(), pixels) * told).sum(
-                1
-            )
+            each = contrasts(errors, read[0], true, space.groups(), delta.shape[2])
+            total = total + self.contrast * (each * told).sum(1)
         return torch.as_tensor(total.mean())
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.models.factored_config import FactoredConfig
-from igm_cli.core.models.global_head import GlobalHead
+from igm_cli.core.models.global_head import GlobalHead, HeadView
 from igm_cli.core.models.trunk import TrunkDenoiser
 from igm_cli.core.schedule import Schedule
 
@@ -19,7 +19,7 @@ class GlobalFeatures:
     """What the trunk saw: ``h`` [N,c,gh,gw], the head's view of it, and its inputs."""
 
     h: Tensor
-    projected: Tensor
+    view: HeadView
     x_t: Tensor
     t: Tensor
 
@@ -43,7 +43,13 @@ class GlobalDenoiser(TrunkDenoiser):
         h = self.trunk(x_t, t)
         return GlobalFeatures(h, self.head.project(h), x_t, t)
 
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor, *, read: bool = False) -> tuple[Tensor, ...]:
+        """(eps_u, Delta) in one call, and the read-out ``[N,D]`` where it is asked for."""
+        features = self.features(x_t, t)
+        both = self.base(features), self.contributions(features, concepts)
+        return (*both, features.view.read) if read else both
+
     def contributions(self, features: GlobalFeatures, concepts: Tensor) -> Tensor:
         """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
-        delta: Tensor = self.head(features.projected, concepts, self.schedule.epsilon_gain(features.t))
+        delta: Tensor = self.head(features.view.cells, concepts, self.schedule.epsilon_gain(features.t))
         return delta

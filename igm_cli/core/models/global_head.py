@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,10 +11,24 @@ from torch import Tensor, nn
 from igm_cli.core.models.factored_config import FactoredConfig
 
 
+@dataclass(frozen=True)
+class HeadView:
+    """What the head sees of N images before it is told a concept.
+
+    Attributes:
+        cells: ``[N,d,gh,gw]``.
+        read: Logits of all concepts, read off the image ``[N,D]``; used in training only.
+    """
+
+    cells: Tensor
+    read: Tensor
+
+
 class GlobalHead(nn.Module):
     """A contribution from trunk features and a concept, over all cells of the image.
 
-    The concept enters as scale and shift of every channel (FiLM, Perez et al. 2018).
+    The concept enters as scale and shift of every channel (FiLM, Perez et al. 2018).  Small things that
+    concepts speak of are noticed by layers of their own, which learn from a read-out of the concepts.
 
     Args:
         config: ``head_channels`` and ``head_layers`` are used, ``window`` is not.
@@ -25,29 +41,36 @@ class GlobalHead(nn.Module):
         width = config.head_channels
         self.patch = config.patch
         self.view = nn.Conv2d(config.channels[0], width, 1)
+        self.notice = nn.Sequential(
+            nn.Conv2d(config.channels[0], width, 1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU()
+        )
+        self.readout = nn.Linear(width, dim)
+        self.noticed = nn.Conv2d(width, width, 1)
         self.film = nn.ModuleList(nn.Linear(dim, 2 * width) for _ in range(config.head_layers))
         self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(config.head_layers))
         self.out = nn.Conv2d(width, out_channels * config.patch**2, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
-    def project(self, h: Tensor) -> Tensor:
-        """What does not depend on a concept: ``[N,C,gh,gw]`` to ``[N,d,gh,gw]``."""
-        return torch.as_tensor(self.view(h))
+    def project(self, h: Tensor) -> HeadView:
+        """What does not depend on a concept, of features ``[N,C,gh,gw]``."""
+        marks = self.notice(h)
+        # What is noticed is learned from the read-out alone: contributions use it, but do not blur it.
+        return HeadView(self.view(h) + self.noticed(marks.detach()), self.readout(marks.amax((2, 3))))
 
-    def forward(self, projected: Tensor, concepts: Tensor, gain: Tensor) -> Tensor:
+    def forward(self, view: Tensor, concepts: Tensor, gain: Tensor) -> Tensor:
         """What concepts add.
 
         Args:
-            projected: Of N images.
+            view: Of N images ``[N,d,gh,gw]``.
             concepts: ``[N,M,D]`` or ``[1,M,D]``.
             gain: Factor of each image's contributions ``[N]``.
 
         Returns:
             ``[N,M,C,H,W]`` float32.
         """
-        n, m = len(projected), concepts.shape[1]
-        z = projected[:, None].expand(-1, m, -1, -1, -1)
+        n, m = len(view), concepts.shape[1]
+        z = view[:, None].expand(-1, m, -1, -1, -1)
         for film, layer in zip(self.film, self.layers, strict=True):
             scale, shift = film(concepts)[..., None, None].chunk(2, dim=2)  # [N or 1,M,d,1,1]
             y = F.silu(torch.addcmul(shift, z, 1 + scale)).flatten(0, 1)

@@ -125,7 +125,7 @@ class TrunkDenoiser(nn.Module):
         output = F.pixel_shuffle(self.base_out(features.h), self.config.patch).float()
         return self.schedule.output_to_epsilon(output, features.x_t, features.t)
 
-    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, ...]:
         """(eps_u, Delta) in one call, as distributed training needs it."""
         features = self.features(x_t, t)
         return self.base(features), self.contributions(features, concepts)

@@ -30,16 +30,13 @@ from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.benchmarking.training import fitted
 from igm_cli.plugins.suite import Record, Report, Request, Row
 
-CONTRAST = 0.05
-"""Of the preset that the bundled checkpoint was trained with."""
-
 OPTIONS = {
     "exact_images": "images (and points of factors) of a split that enumerate runs on (default 200)",
     "relax_images": "images of a split that relax runs on (default 50)",
     "relax_steps": "steps of relax (default: the checkpoint's)",
     "faces": "drawn faces that baselines are trained on (default: as many as igm train celeba draws)",
     "contrast": "weight of the contrast in the training of gc and gc-variant; 0 is the paper's objective "
-    f"(default {CONTRAST}, as in igm train celeba)",
+    "(default: as the checkpoint was trained)",
     "resnet": "folder or hub id of pretrained ResNet-50 weights (default: trained from scratch)",
 }
 _FREE = ("exact_images", "relax_images")  # may differ between two calls
@@ -218,7 +215,7 @@ class Attribution:
         return replace(settings, relax_steps=self._number("relax_steps", settings.relax_steps))
 
     def _contrast(self) -> float:
-        value = self.request.options.get("contrast", CONTRAST)
+        value = self.request.options.get("contrast", self.checkpoint.info.get("contrast", 0.0))
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
             raise UsageError(f"--set contrast takes a number of at least 0, not {value!r}")
         return float(value)
