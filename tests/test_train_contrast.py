@@ -1,0 +1,123 @@
+"""Training on factors: the contrast between their values."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from igm_cli.core.checkpoint import ModelSpec, load_checkpoint
+from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
+from igm_cli.core.inversion import InversionSettings, invert
+from igm_cli.core.schedule import ScheduleConfig
+from igm_cli.core.train_config import TrainConfig
+from igm_cli.core.training import train
+from igm_cli.errors import InputError
+
+SPACE = Categorical({"upper": ("red", "green", "blue"), "lower": ("dark", "light")})
+UPPER = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+LOWER = torch.tensor([[-0.8] * 3, [0.8] * 3])
+SPEC = ModelSpec(
+    architecture="factored",
+    options={
+        "image_size": [16, 16], "patch": 4, "channels": [16, 16, 16], "blocks": 1,
+        "head_channels": 16, "head_layers": 1,
+    },
+    space=space_to_dict(SPACE),
+    schedule=ScheduleConfig().to_dict(),
+    composition="sum",
+    image_size=(16, 16),
+    concepts="any",
+)  # fmt: skip
+CONFIG = TrainConfig(
+    steps=6, batch_size=4, warmup=2, log_every=1, checkpoint_every=2, half=False, contrast=0.03, contrast_from=3
+)
+
+
+def paint(upper: int, lower: int) -> torch.Tensor:
+    """An image ``[3,16,16]``: a colour above, a brightness below."""
+    image = torch.empty(3, 16, 16)
+    image[:, :8], image[:, 8:] = UPPER[upper][:, None, None], LOWER[lower][:, None, None]
+    return image
+
+
+class Flags:
+    """Painted images with a little noise, the values drawn from the index."""
+
+    def __len__(self):
+        return 60
+
+    def batch(self, indices, flips):
+        values = torch.tensor([divmod(7 * index % 6, 2) for index in indices])
+        generator = torch.Generator().manual_seed(sum(indices))
+        images = torch.stack([paint(*pair) for pair in values.tolist()])
+        images = images + 0.1 * torch.randn(images.shape, generator=generator)
+        concepts = SPACE.candidates()[values + torch.tensor([0, 3])]
+        return images, concepts, torch.ones(len(values), 2, dtype=torch.bool)
+
+
+def run(folder: Path, config: TrainConfig = CONFIG, spec: ModelSpec = SPEC) -> None:
+    train(spec, Flags(), config, folder, device_is_cpu=True)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "state.pt", weights_only=True)["model"]
+
+
+def test_with_the_contrast_every_configuration_is_soon_read(tmp_path):
+    config = replace(
+        CONFIG, steps=200, batch_size=16, learning_rate=5e-3, ema=0.9, contrast_from=60, checkpoint_every=200
+    )
+    run(tmp_path, config)
+    model = load_checkpoint(tmp_path).denoiser
+    settings = InversionSettings(draws=16, max_draws=16, low=0.05, high=0.6)
+    for upper, lower in itertools.product(range(3), range(2)):
+        found = invert(model, paint(upper, lower), settings)
+        assert found.concepts.argmax(1).tolist() == [upper, 3 + lower]
+
+
+def test_before_it_begins_training_is_that_of_the_paper(tmp_path):
+    run(tmp_path / "later", replace(CONFIG, steps=3))
+    run(tmp_path / "never", replace(CONFIG, steps=3, contrast=0.0, contrast_from=0))
+    later, never = weights(tmp_path / "later"), weights(tmp_path / "never")
+    for name in (name for name in never if "readout" not in name and "notice." not in name):
+        torch.testing.assert_close(later[name], never[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("contrast", [0.0, 0.03])
+def test_two_processes_train_what_one_trains(tmp_path, contrast):
+    config = replace(CONFIG, contrast=contrast)
+    run(tmp_path / "one", config)
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]); import torch\n"
+        "torch.set_num_threads(1)\n"
+        "from dataclasses import replace; from test_train_contrast import CONFIG, run\n"
+        f"run(Path(sys.argv[1]), replace(CONFIG, contrast={contrast}))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0", str(tmp_path / "script.py"),
+        str(tmp_path / "two"), str(Path(__file__).parent),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
+
+
+def test_a_contrast_of_what_has_no_values_is_refused(tmp_path):
+    plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
+    with pytest.raises(InputError, match="between values of factors"):
+        run(tmp_path, spec=replace(SPEC, space=space_to_dict(plane)))
+    with pytest.raises(InputError, match="0 or more"):
+        replace(CONFIG, contrast=-1.0)
