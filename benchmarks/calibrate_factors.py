@@ -25,7 +25,7 @@ from igm_cli.core.schedule import draw
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples
 
-LOWS, HIGHS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5), (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+LOWS, HIGHS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4), (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 0.98)
 POWERS = (0.0, 1.0, 2.0)
 TEMPERATURES = [10 ** (-6 + 0.1 * step) for step in range(50)]
 
@@ -84,11 +84,10 @@ def look_at(checkpoint: Checkpoint, samples: DatasetSamples, draws: int) -> Kept
     return Kept(torch.stack(rows), taken.t / denoiser.schedule.steps, ratio, torch.tensor(truths))
 
 
-def unfamiliar(errors: Tensor) -> tuple[float, float]:
-    """Error at which an image is half familiar, and the width in log error: well beyond all validation images."""
+def typical(errors: Tensor) -> tuple[float, float]:
+    """Geometric mean of the errors of images, and their spread in log error."""
     log = errors.log()
-    middle, spread = float(log.mean()), float(log.std())
-    return math.exp(middle + 6 * spread), spread / 2
+    return math.exp(float(log.mean())), float(log.std())
 
 
 def main() -> None:
@@ -109,14 +108,14 @@ def main() -> None:
     best = (math.inf, 0.0, 0.0, 0.0, 0.0)
     for power in POWERS:
         for low in LOWS:
-            for high in (high for high in HIGHS if high >= low + 0.2):
+            for high in (high for high in HIGHS if high >= low + 0.15):
                 accuracy, nll, tau = kept.score(low, high, power)
                 print(f"{low:.2f}  {high:.2f}  {power:.0f}      {accuracy:.3f}     {nll:.4f}   {tau:.2e}")
                 best = min(best, (nll, low, high, power, tau))
     nll, low, high, power, tau = best
-    half, width = unfamiliar(kept.expected(low, high, power).amin(1))
+    middle, spread = typical(kept.expected(low, high, power).amin(1))
     print(f"\nlow = {low}\nhigh = {high}\npower = {power}\ntemperature = {tau:.3g}")
-    print(f"unfamiliar = [{half:.4g}, {width:.3g}]")
+    print(f"typical = [{middle:.4g}, {spread:.3g}]")
 
 
 if __name__ == "__main__":

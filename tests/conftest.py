@@ -66,7 +66,7 @@ def tiny_attributes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     space = Categorical({"Smiling": ("no", "yes"), "hair": ("black", "blond", "grey")})
     options = {"factors": "Smiling,hair=black|blond|grey"}
-    inference = {"draws": 4, "max_draws": 8, "temperature": 1e-4, "unfamiliar": [1e-6, 0.1]}
+    inference = {"draws": 4, "max_draws": 8, "temperature": 1e-4, "typical": [1e-6, 0.1]}
     folder = tmp_path_factory.mktemp("models") / "tiny-attributes"
     return _tiny(folder, space, "attributes", options, inference)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.confidence import Rivals, familiarity, tempered
+from igm_cli.core.confidence import UNTYPICAL, Rivals, familiarity, tempered
 from igm_cli.core.configurations import (
     EXHAUSTIVE_LIMIT,
     best_configuration,
@@ -159,13 +159,16 @@ def test_probability_follows_the_gap_and_what_the_draws_leave_open():
 
 def test_an_unfamiliar_image_leaves_every_value_at_chance():
     assert math.isnan(familiarity(0.1, ()))
-    assert familiarity(0.05, (0.05, 0.1)) == pytest.approx(0.5)
-    assert familiarity(0.01, (0.05, 0.1)) > 0.999 and familiarity(1.0, (0.05, 0.1)) < 1e-6
+    assert familiarity(0.05, (0.05, 0.1)) > 0.999 > 0.5 > familiarity(0.1, (0.05, 0.1))
+    half = math.exp(UNTYPICAL * 0.1)
+    for edge in (0.05 * half, 0.05 / half):  # what is denoised too well is no more familiar
+        assert familiarity(edge, (0.05, 0.1)) == pytest.approx(0.5)
+    assert familiarity(1.0, (0.05, 0.1)) < 1e-6 and familiarity(0.0, (0.05, 0.1)) < 1e-6
     groups, certain = [[0, 1], [2, 3, 4]], torch.tensor([1.0, 1.0])
     assert torch.allclose(tempered(certain, groups, 0.0), torch.tensor([1 / 2, 1 / 3]))
     assert torch.equal(tempered(certain, groups, math.nan), certain)
     oracle = factors()
-    familiar = replace(QUICK, temperature=1e-4, unfamiliar=(2.0, 0.1))
+    familiar = replace(QUICK, temperature=1e-4, typical=(0.05, 0.5))
     face = invert(oracle, oracle.image(configurations(oracle.space)[7]), familiar)
     noise = invert(oracle, 30 * torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0)), familiar)
     assert face.familiarity > 0.99 and float(face.confidence.min()) > 0.9

@@ -65,20 +65,29 @@ def _softmax(rivals: Sequence[Gap], temperature: float) -> float:
     return 1 / total
 
 
-def familiarity(error: float, unfamiliar: Sequence[float]) -> float:
-    """How much an image is like what the model was trained on, 0..1, by its denoising error.
+UNTYPICAL = 6.0
+"""Standard deviations off the typical log error at which an image is half familiar."""
+
+
+def familiarity(error: float, typical: Sequence[float]) -> float:
+    """How much an image is like those the model was trained on, 0..1, by its denoising error.
+
+    An image of something else is denoised worse, or, if there is little on it, much better: both are
+    untypical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs ... using typicality").
 
     Args:
         error: Under the best concepts.
-        unfamiliar: (error at which it is one half, width of the step in log error); empty if not calibrated.
+        typical: Geometric mean of the errors of images like those trained on, and their spread in log
+            error; empty if not calibrated.
 
     Returns:
         nan if it is not calibrated.
     """
-    if not unfamiliar:
+    if not typical:
         return math.nan
-    half, width = unfamiliar
-    return 1 / (1 + math.exp(min(50.0, (math.log(max(error, 1e-12)) - math.log(half)) / width)))
+    middle, spread = typical
+    off = abs(math.log(max(error, 1e-12) / middle)) / spread
+    return 1 / (1 + math.exp(min(50.0, 2 * (off - UNTYPICAL))))
 
 
 def tempered(probability: Tensor, groups: Sequence[Sequence[int]], familiar: float) -> Tensor:

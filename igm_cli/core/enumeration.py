@@ -24,7 +24,7 @@ from igm_cli.core.look import importance_of
 from igm_cli.core.schedule import Draws, draw
 from igm_cli.errors import UsageError
 
-FLOATS_AT_ONCE = 2**26
+FLOATS_AT_ONCE = 2**24
 """Of contributions: bounds the memory."""
 
 MOST_CONFIGURATIONS = 2**16
@@ -96,14 +96,14 @@ def score(
     denoiser: Denoiser, image: Tensor, draws: Draws, hypotheses: Tensor, composition: Composition
 ) -> Tensor:
     """Errors of hypotheses ``[R,K,D]`` under all draws ``[R,N]``, a bounded part at a time."""
+    one = hypotheses.shape[1] * image.numel()
+    together = max(1, min(len(hypotheses), FLOATS_AT_ONCE // one))
+    at_once = max(1, FLOATS_AT_ONCE // (one * together))
     parts = []
-    for n in range(len(draws)):
-        one = Draws(draws.t[n : n + 1], draws.noise[n : n + 1])
-        size = max(1, FLOATS_AT_ONCE // (hypotheses.shape[1] * image.numel()))
-        columns = [
-            hypothesis_errors(denoiser, image, one, h, composition) for h in hypotheses.split(min(size, 64))
-        ]
-        parts.append(torch.cat(columns))
+    for t, noise in zip(draws.t.split(at_once), draws.noise.split(at_once), strict=True):
+        part = Draws(t, noise)
+        rows = [hypothesis_errors(denoiser, image, part, h, composition) for h in hypotheses.split(together)]
+        parts.append(torch.cat(rows))
     return torch.cat(parts, dim=1)
 
 

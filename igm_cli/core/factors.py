@@ -79,7 +79,7 @@ def by_evidence(
         rivals = Rivals.of(evidence, found.subset, groups)
         if len(evidence) >= s.max_draws or rivals.settled(s.settled):
             break
-    familiar = familiarity(found.error, s.unfamiliar)
+    familiar = familiarity(found.error, s.typical)
     return of_configuration(
         candidates[list(found.subset)],
         tempered(rivals.probability(s.temperature), groups, familiar),

@@ -65,8 +65,8 @@ class InversionSettings:
         sgd_high: Greatest timestep of ``sgd`` as a fraction of T (the paper's code: 0.5).
         relax_steps: Steps of ``relax``.
         temperature: tau of the posterior of a factor's values, in units of the error; 0 if not calibrated.
-        unfamiliar: Denoising error at which an image is half as familiar as those trained on, and the width
-            of the step in log error; empty if not calibrated.
+        typical: Denoising error of images like those trained on (geometric mean), and its spread in log error;
+            empty if not calibrated.
     """
 
     method: str = "evidence"
@@ -91,7 +91,7 @@ class InversionSettings:
     sgd_high: float = 0.5
     relax_steps: int = 200
     temperature: float = 0.0
-    unfamiliar: tuple[float, ...] = ()
+    typical: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         known = sorted({name for names in METHODS.values() for name in names})
@@ -105,10 +105,8 @@ class InversionSettings:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1")
-        if self.temperature < 0 or (
-            self.unfamiliar and (len(self.unfamiliar) != 2 or min(self.unfamiliar) <= 0)
-        ):
-            raise UsageError("temperature must be 0 or more, and unfamiliar two positive numbers")
+        if self.temperature < 0 or (self.typical and (len(self.typical) != 2 or min(self.typical) <= 0)):
+            raise UsageError("temperature must be 0 or more, and typical two positive numbers")
 
     @property
     def cost(self) -> float:
