@@ -7,10 +7,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import Igm
+from conftest import ROOT, Igm
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
+from igm_cli.plugins.celeba.recipe import balanced_face
+
+FACTORS = ("Black_Hair", "Eyeglasses", "Smiling")
 CPU = ("--device", "cpu")
 TINY = (
     "--set", "model.channels=[8,8,8]", "--set", "model.head_channels=8", "--set", "model.blocks=1",
@@ -121,3 +124,24 @@ def test_a_folder_that_is_no_celeba(igm: Igm, tmp_path: Path) -> None:
     done = igm("train", "celeba", "--data-root", tmp_path, "--steps", "1", "--output", tmp_path / "run", *CPU)
     assert done.returncode == 3
     assert "list_attr_celeba" in one_sentence(done.stderr) or "no image" in done.stderr
+
+
+def test_the_bundled_model_reads_the_example_faces(igm: Igm) -> None:
+    """As the demo does; the names of the faces are those of ``examples/faces/make.py``."""
+    numbers = {"long-0": 5, "long-1": 2, "long-2": 4, "long-3": 3, "beard-0": 7, "beard-1": 12, "outlined-0": 6}
+    files = [ROOT / "examples" / "faces" / f"{name}.png" for name in numbers]
+    done = igm("invert", *files, "--concepts", "attributes", "--json", *CPU)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for line, number in zip(lines(done.stdout), numbers.values(), strict=True):
+        truth = balanced_face(number, seed=77, male=False).attributes
+        assert {i["factor"]: i["value"] == "yes" for i in line["items"]} == {k: truth[k] for k in FACTORS}
+        assert line["model"] == "celeba-attributes" and line["familiarity"] > 0.9
+
+
+def test_what_is_no_face_is_told_so(igm: Igm) -> None:
+    scene = ROOT / "examples" / "images" / "CLEVR_val_000003.png"
+    done = igm("invert", scene, "--concepts", "attributes", "--json", *CPU)
+    assert "is unlike what celeba-attributes was trained on" in one_sentence(done.stderr)
+    (line,) = lines(done.stdout)
+    assert line["familiarity"] < 0.5 and max(item["confidence"] for item in line["items"]) < 0.75

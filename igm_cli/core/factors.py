@@ -14,7 +14,7 @@ from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.confidence import Rivals, familiarity, tempered
+from igm_cli.core.confidence import Rivals, familiarity, legibility, tempered
 from igm_cli.core.configurations import best_configuration
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
@@ -79,10 +79,11 @@ def by_evidence(
         rivals = Rivals.of(evidence, found.subset, groups)
         if len(evidence) >= s.max_draws or rivals.settled(s.settled):
             break
-    familiar = familiarity(found.error, s.typical)
+    probability = rivals.probability(s.temperature)
+    familiar = familiarity(found.error, s.typical) * legibility(probability, groups)  # nan if not calibrated
     return of_configuration(
         candidates[list(found.subset)],
-        tempered(rivals.probability(s.temperature), groups, familiar),
+        tempered(probability, groups, familiar),
         found.error,
         calls=len(evidence) * (1 + len(candidates)),
         draws=len(evidence),
