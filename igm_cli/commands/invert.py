@@ -106,15 +106,18 @@ class _Report:
         if self.detailed:
             self.sink.table(_title(record), _columns(record["items"]), _rows(record["items"]))
         else:
-            self.rows.append([record["image"], str(record["k"]), _brief(record["items"])])
+            counted = [] if _has_factors(record["items"]) else [str(record["k"])]
+            self.rows.append([record["image"], *counted, _brief(record["items"])])
 
     def end(self) -> None:
         if self.rows:
-            self.sink.table("", ["image", "K", "found"], self.rows)
+            self.sink.table(
+                "", ["image", "K", "found"] if len(self.rows[0]) == 3 else ["image", "found"], self.rows
+            )
 
 
 def _title(record: Mapping[str, Any]) -> str:
-    if any("factor" in item for item in record["items"]):
+    if _has_factors(record["items"]):
         return f"{record['image']}: {record['seconds']:.2f} s"
     how = "given" if record["k_source"] == "given" else "estimated"
     return f"{record['image']}: K = {record['k']} ({how}), {record['seconds']:.2f} s"
@@ -141,4 +144,9 @@ def _brief(items: Sequence[Mapping[str, Any]]) -> str:
         kept = [_cell(k, v) for k, v in item.items() if k != "confidence" and not k.endswith("_px")]
         named = "factor" in item and "value" in item
         parts.append(": ".join(kept) if named else f"({', '.join(kept)})" if len(kept) > 1 else "".join(kept))
-    return ", ".join(parts) if items and "factor" in items[0] else " ".join(parts)
+    return (", " if _has_factors(items) else " ").join(parts)
+
+
+def _has_factors(items: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether items are values of factors, of which there is always the same number."""
+    return any("factor" in item for item in items)
