@@ -62,7 +62,7 @@ def test_the_papers_methods(igm: Igm, tiny_attributes: Path, pictures: Path, met
         (("invert", "--k", "3"), "has 2 factors"),
         (("invert", "--k-max", "3"), "leave out --k-max"),
         (("invert", "--method", "sgd"), "none of factors"),
-        (("invert", "--steps", "5"), "--steps does not belong"),
+        (("invert", "--steps", "5"), "--steps belongs to --method sgd or relax"),
         (("estimate-k",), "nothing to count"),
     ],
 )

@@ -200,9 +200,9 @@ def _settings_of(spec: ModelSpec, overrides: Mapping[str, Any]) -> InversionSett
     if given.get("method") == "relax":
         given["relax_steps"] = given.pop("steps", None)
     settings = InversionSettings.from_dict(spec.inference, **given)
-    for name in ("restarts", "steps"):
+    for name, owners in (("restarts", "sgd"), ("steps", "sgd or relax")):
         if settings.method != "sgd" and given.get(name) is not None:
-            raise UsageError(f"--{name} does not belong to --method {settings.method}; leave it out")
+            raise UsageError(f"--{name} belongs to --method {owners}; add that or leave it out")
     return settings
 
 
