@@ -26,6 +26,7 @@ from igm_cli.plugins.attribution.cost import LARGEST
 from igm_cli.plugins.attribution.figures import Calibration, exactness, score, share
 from igm_cli.plugins.attribution.inversions import ENUMERATE, SAME_DRAWS, values_of
 from igm_cli.plugins.attribution.published import PUBLISHED
+from igm_cli.plugins.attribution.report import accuracy_table
 from igm_cli.plugins.attribution.splits import COUNTS, FACTORS, IMAGES
 from igm_cli.plugins.suite import PictureGrid, Plot, Report, Request
 
@@ -331,6 +332,15 @@ def test_scores_of_known_rows() -> None:
     assert found.calibration.accuracy == 0.75
     assert found.calibration.error == pytest.approx((0.15 + 0.05) / 2)
     assert score("any", [row("any", [0], [0])], ["hair"]).calibration is None
+
+
+def test_published_figures_stand_beside_the_papers_factors_only() -> None:
+    def published(*factors: str) -> str:
+        given = score("igm", [row("igm", [0] * len(factors), [0] * len(factors))], list(factors))
+        return accuracy_table("male", "male faces", [given], factors).rows[0][2]
+
+    assert published("Black_Hair", "Eyeglasses", "Smiling") == "65.6 %"
+    assert published("Bangs", "Smiling") == ""
 
 
 def test_perfect_confidence_has_no_calibration_error() -> None:

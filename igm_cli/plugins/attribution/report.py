@@ -11,7 +11,7 @@ from igm_cli.plugins.attribution.factors import factor_plots, factor_rows, facto
 from igm_cli.plugins.attribution.figures import BINS, Exactness, Scores, exactness, score
 from igm_cli.plugins.attribution.inversions import ENUMERATE, SAME_DRAWS
 from igm_cli.plugins.attribution.pictures import picture_grids
-from igm_cli.plugins.attribution.published import PUBLISHED
+from igm_cli.plugins.attribution.published import FACTORS, PUBLISHED
 from igm_cli.plugins.attribution.splits import SPLITS
 from igm_cli.plugins.base import ConceptParser
 from igm_cli.plugins.benchmarking.images import Scenes
@@ -59,7 +59,7 @@ def summarise(
     scores = {name: _scores(part, factors) for name, part in parts.items()}
     exact = {name: found for name, part in parts.items() if (found := exactness(part))}
     points, failed = factor_rows(records), failed_methods(infos)
-    tables = [_accuracy(name, SPLITS[name], scores[name], factors, failed) for name in parts]
+    tables = [accuracy_table(name, SPLITS[name], scores[name], factors, failed) for name in parts]
     tables += [table for name in parts if (table := _common(name, parts[name], factors))]
     tables += [_exactness(exact)] if exact else []
     tables += [table] if (table := _calibration(scores)).rows else []
@@ -85,10 +85,19 @@ def _scores(records: Sequence[Record], factors: Sequence[str]) -> list[Scores]:
     return [score(label, list(rows.values()), factors) for label, rows in by_label(records).items()]
 
 
-def _accuracy(
+def accuracy_table(
     name: str, about: str, scores: Sequence[Scores], factors: Sequence[str], failed: Sequence[str] = ()
 ) -> Table:
-    published = PUBLISHED.get(name, {})
+    """Accuracy and cost of every label on one split, a failed method's row saying so.
+
+    Args:
+        name: Of the split.
+        about: What the split is, for the heading.
+        scores: Of every label.
+        factors: Their names; the paper's figures stand beside its own only.
+        failed: Methods that could not be run.
+    """
+    published = PUBLISHED.get(name, {}) if set(factors) == FACTORS else {}
     heads = [factor.replace("_", " ") for factor in factors]
     columns = ("method", "all right", "published", "seconds", "network calls", "images", "draws", *heads)
     rows = [[s.label, *_cells(s, published.get(s.label, ""), factors)] for s in scores]
@@ -117,7 +126,7 @@ def _common(name: str, records: Sequence[Record], factors: Sequence[str]) -> Tab
         return None
     scores = [score(label, rows, factors) for label, rows in common.items()]
     images = f"{scores[0].images} images" if scores[0].images > 1 else "one image"
-    table = _accuracy(name, f"{SPLITS[name]}: the {images} that every method was run on", scores, factors)
+    table = accuracy_table(name, f"{SPLITS[name]}: the {images} that every method was run on", scores, factors)
     return replace(table, name=f"{table.name}-common")
 
 
