@@ -19,7 +19,7 @@ from igm_cli.core.baselines.configuration import (
     start_from,
 )
 from igm_cli.core.baselines.configuration_inversion import (
-    hypothesis_errors,
+    condition_errors,
     invert_configuration,
     invert_each_factor,
 )
@@ -172,7 +172,7 @@ def test_errors_are_those_of_the_definition() -> None:
     change = contributions(model, seen, rows)
     weight = (seen.importance / seen.importance.sum())[:, None]
     expected = (weight * (seen.residual[:, None] - change).square().mean(2)).sum(0)
-    found = hypothesis_errors(model, IMAGE, rows, DRAWS, 1.0)
+    found = condition_errors(model, IMAGE, rows, DRAWS, 1.0)
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
 
 
@@ -194,7 +194,7 @@ def test_configurations_are_listed_as_the_exhaustive_search_lists_them() -> None
     found = invert_configuration(model, IMAGE, DRAWS)
     for place, subset in enumerate(itertools.product(*SPACE.groups())):
         row = SPACE.candidates()[list(subset)].sum(0, keepdim=True)
-        alone = hypothesis_errors(model, IMAGE, row, DRAWS, 0.0)
+        alone = condition_errors(model, IMAGE, row, DRAWS, 0.0)
         torch.testing.assert_close(found.errors[place : place + 1], alone, rtol=2e-2, atol=1e-3)
     best = list(itertools.product(range(3), range(2)))[int(found.errors.argmin())]
     assert found.values == best and torch.equal(found.concepts, one_hot(torch.tensor([best]))[0])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, load_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
@@ -101,15 +99,7 @@ def test_two_processes_train_what_one_trains(tmp_path, contrast):
         f"run(Path(sys.argv[1]), replace(CONFIG, contrast={contrast}))\n"
     )
     (tmp_path / "script.py").write_text(script)
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--main_process_port", "0", str(tmp_path / "script.py"),
-        str(tmp_path / "two"), str(Path(__file__).parent),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
+    launch_two(tmp_path / "script.py", tmp_path / "two", Path(__file__).parent)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)

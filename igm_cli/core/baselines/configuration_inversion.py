@@ -69,7 +69,7 @@ def invert_configuration(
         raise InputError(f"more than {EXHAUSTIVE_LIMIT} configurations are too many to try; name fewer factors")
     configurations = torch.tensor(list(itertools.product(*groups)))  # [M,F]
     rows = torch.zeros(len(configurations), space.dim).scatter_(1, configurations, 1.0)
-    errors = hypothesis_errors(model, image, rows, draws, power, floats)
+    errors = condition_errors(model, image, rows, draws, power, floats)
     return _found(space, configurations[int(errors.argmin())].tolist(), errors, len(draws))
 
 
@@ -87,12 +87,12 @@ def invert_each_factor(
         floats: Bounds the contributions ``[N,M,P]`` that are held at once.
     """
     space = _factors(model)
-    errors = hypothesis_errors(model, image, space.candidates(), draws, power, floats)
+    errors = condition_errors(model, image, space.candidates(), draws, power, floats)
     chosen = [min(group, key=lambda index: float(errors[index])) for group in space.groups()]
     return _found(space, chosen, errors, len(draws))
 
 
-def hypothesis_errors(
+def condition_errors(
     model: Denoiser, image: Tensor, rows: Tensor, draws: Draws, power: float, floats: int = FLOATS
 ) -> Tensor:
     """E ‖eps - eps_theta(x_t, t | row)‖² of every row, averaged over pixels and weighted draws.

@@ -80,3 +80,8 @@ class FactoredDenoiser(TrunkDenoiser):
         if torch.is_autocast_enabled(here.device.type):
             return here, there
         return here.float(), there.float()
+
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
+        """(eps_u, Delta) in one call, as distributed training needs it."""
+        features = self.features(x_t, t)
+        return self.base(features), self.contributions(features, concepts)

@@ -97,7 +97,7 @@ class Trunk(nn.Module):
 class TrunkDenoiser(nn.Module):
     """What factored denoisers share: the trunk, and the prediction under no concept that it makes alone.
 
-    Subclasses add ``features`` and ``contributions``.
+    A head makes a denoiser of it: subclasses add what the protocol asks for besides.
 
     Args:
         config: Shape of the trunk.
@@ -112,23 +112,10 @@ class TrunkDenoiser(nn.Module):
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)
 
-    def features(self, x_t: Tensor, t: Tensor) -> Any:
-        """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""
-        raise NotImplementedError
-
-    def contributions(self, features: Any, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
-        raise NotImplementedError
-
     def base(self, features: Any) -> Tensor:
         """eps_u ``[N,C,H,W]``."""
         output = F.pixel_shuffle(self.base_out(features.h), self.config.patch).float()
         return self.schedule.output_to_epsilon(output, features.x_t, features.t)
-
-    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, ...]:
-        """(eps_u, Delta) in one call, as distributed training needs it."""
-        features = self.features(x_t, t)
-        return self.base(features), self.contributions(features, concepts)
 
 
 def _coordinates(x: Tensor) -> Tensor:
