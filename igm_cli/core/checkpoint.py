@@ -124,6 +124,11 @@ def save_checkpoint(
     write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
     write_json(folder / "config.json", {"architecture": spec.architecture, **spec.options})
     write_json(folder / "scheduler_config.json", dict(spec.schedule))
+    write_description(folder, spec)
+
+
+def write_description(folder: Path, spec: ModelSpec) -> None:
+    """igm.json: what is known of a model besides its networks and its schedule."""
     write_json(
         folder / "igm.json",
         {

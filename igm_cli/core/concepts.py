@@ -100,7 +100,41 @@ class Categorical:
         return groups
 
 
-ConceptSpace: TypeAlias = Continuous | Categorical
+@dataclass(frozen=True)
+class Text:
+    """Concepts that are texts; a concept is a one-hot row over the labels, an image holds a set of them.
+
+    Attributes:
+        labels: What can be looked for, in order.
+        templates: Prompts to put a label in; with several, its prediction is their mean.
+    """
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...] = ("a photo of a {label}",)
+
+    def __post_init__(self) -> None:
+        if not self.labels or not all(label.strip() for label in self.labels):
+            raise ValueError("labels must not be empty")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
+        if not self.templates or any("{label}" not in template for template in self.templates):
+            raise ValueError("a template must hold {label}, where the label goes")
+
+    @property
+    def dim(self) -> int:
+        """Length D of a concept vector: the number of labels."""
+        return len(self.labels)
+
+    def candidates(self) -> Tensor:
+        """Every label, ``[D, D]``."""
+        return torch.eye(self.dim)
+
+    def prompts(self, label: int) -> tuple[str, ...]:
+        """A label in every template."""
+        return tuple(template.replace("{label}", self.labels[label]) for template in self.templates)
+
+
+ConceptSpace: TypeAlias = Continuous | Categorical | Text
 
 
 def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
@@ -113,6 +147,8 @@ def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
             "high": list(space.high),
             "local": space.local,
         }
+    if isinstance(space, Text):
+        return {"kind": "text", "labels": list(space.labels), "templates": list(space.templates)}
     return {"kind": "categorical", "factors": {k: list(v) for k, v in space.factors.items()}}
 
 
@@ -127,4 +163,6 @@ def space_from_dict(data: Mapping[str, Any]) -> ConceptSpace:
         return Continuous(tuple(data["names"]), tuple(data["low"]), tuple(data["high"]), bool(data["local"]))
     if kind == "categorical":
         return Categorical({k: tuple(v) for k, v in data["factors"].items()})
+    if kind == "text":
+        return Text(tuple(data["labels"]), tuple(data["templates"]))
     raise ValueError(f"unknown concept space {kind!r}")

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous
+from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous, Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.errors import InputError, UsageError
 
 METHODS: dict[type[ConceptSpace], tuple[str, ...]] = {
     Continuous: ("evidence", "sgd"),
     Categorical: ("evidence", "relax", "enumerate", "eliminate"),
+    Text: ("evidence",),
 }
 """Ways to invert, by the kind of concepts."""
 
@@ -33,7 +34,7 @@ def check_method(space: ConceptSpace, method: str) -> None:
     """Raises a :class:`UsageError` if concepts of this kind cannot be found by the method."""
     known = METHODS[type(space)]
     if method not in known:
-        kind = "factors" if isinstance(space, Categorical) else "continuous concepts"
+        kind = {Categorical: "factors", Text: "labels"}.get(type(space), "continuous concepts")
         raise UsageError(f"the method {method!r} is none of {kind}; choose {' or '.join(known)}")
 
 
@@ -162,6 +163,7 @@ class Inversion:
         seconds: Wall-clock time.
         draws: Noise draws of the final decision.
         familiarity: How much the image is like those trained on, 0..1; nan where that is not calibrated.
+        marginals: Probability of every label ``[M]``; None where concepts are none.
     """
 
     concepts: Tensor
@@ -174,6 +176,7 @@ class Inversion:
     seconds: float
     draws: int
     familiarity: float = float("nan")
+    marginals: Tensor | None = None
 
 
 def invert(
@@ -198,6 +201,7 @@ def invert(
     """
     # The methods return what is defined here.
     from igm_cli.core.factors import invert_factors
+    from igm_cli.core.labels import invert_labels
     from igm_cli.core.pursuer import Pursuer
     from igm_cli.core.sgd import invert_sgd
 
@@ -207,6 +211,8 @@ def invert(
     with torch.no_grad():
         if isinstance(denoiser.space, Categorical):
             found = invert_factors(denoiser, image, settings, k, composition)
+        elif isinstance(denoiser.space, Text):
+            found = invert_labels(denoiser, image, settings, k, composition)
         elif k is not None and not 0 <= k <= MOST_CONCEPTS:
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
         elif settings.method == "sgd":

@@ -29,6 +29,8 @@ class TrainConfig:
         contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.contrast`); 0 is the
             paper's objective.
         contrast_from: Step at which the contrast begins: a model that cannot denoise yet has nothing to tell apart.
+        autoencoder_steps: Of ``steps``, those at the beginning that train the autoencoder of a latent model; it is
+            frozen then, and the learning rate begins anew.
         seed: Of everything random.
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
@@ -50,6 +52,7 @@ class TrainConfig:
     timestep_power: float = 1.0
     contrast: float = 0.0
     contrast_from: int = 0
+    autoencoder_steps: int = 0
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
@@ -63,6 +66,8 @@ class TrainConfig:
             raise InputError("log_every and checkpoint_every must be at least 1, picture_every 0 or more")
         if not (self.learning_rate > 0 and 0 <= self.ema < 1 and 0 <= self.decay <= 1 and self.clip > 0):
             raise InputError("learning_rate and clip must be positive, ema and decay between 0 and 1")
+        if not 0 <= self.autoencoder_steps <= self.steps:
+            raise InputError("autoencoder_steps must lie between 0 and steps")
         if self.contrast < 0:
             raise InputError("contrast must be 0 or more")
         if self.precision not in ("no", "bf16", "fp16"):

@@ -22,7 +22,10 @@ from torch.optim.swa_utils import AveragedModel
 from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.contrast import contrastive_loss
+from igm_cli.core.latent_training import LatentTraining
 from igm_cli.core.models.factored_global import GlobalDenoiser
+from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.models.latent_export import save_pipeline
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule
@@ -67,6 +70,17 @@ def _averaged(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
 
 
+def _check_objective(spec: ModelSpec, config: TrainConfig, processes: int) -> None:
+    """What is trained must be something that the model can learn by."""
+    if spec.architecture == "text-to-image":
+        if processes > 1:
+            raise InputError("text-to-image models are trained by one process; run igm train without launch")
+    elif config.autoencoder_steps:
+        raise InputError("only text-to-image models have an autoencoder; set autoencoder_steps to 0 for others")
+    elif config.contrast and (spec.space.get("kind") != "categorical" or spec.architecture != "factored"):
+        raise InputError("contrast is between values of factors of a factored denoiser; set it to 0 for others")
+
+
 class Trainer:
     """One training run in one folder.
 
@@ -108,10 +122,7 @@ class Trainer:
             project_dir=str(folder),
         )
         _check_shares(config, self.accelerator.num_processes)
-        if config.contrast and (spec.space.get("kind") != "categorical" or spec.architecture != "factored"):
-            raise InputError(
-                "contrast is between values of factors of a factored denoiser; set it to 0 for others"
-            )
+        _check_objective(spec, config, self.accelerator.num_processes)
         self.record = RunRecord(folder, describe_run(spec, config, data or {}, init))
         torch.manual_seed(config.seed)
         model = spec.build()
@@ -129,6 +140,11 @@ class Trainer:
         self.average = _averaged(model, config.ema).to(self.accelerator.device)
         self.bare_model = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.latent = (
+            LatentTraining(self.bare_model, samples, config, self.accelerator)
+            if isinstance(self.bare_model, LatentTextToImage)
+            else None
+        )
         self.step = 0
         self.spent = 0.0
 
@@ -185,6 +201,10 @@ class Trainer:
         t = (plan.u**self.config.timestep_power * self.schedule.steps).long()
         t = t.clamp(max=self.schedule.steps - 1).to(device)
         images, concepts, noise = images.to(device), concepts.to(device), noise.to(device)
+        if self.latent:
+            return self.latent.loss(
+                self.step, plan.seed, images, concepts, present.to(device), t, self._contrast()
+            )
         model, schedule, composition = self.model, self.schedule, self.spec.composition
         if self.config.contrast:
             space, contrast = cast(Categorical, self.bare_model.space), self._contrast()
@@ -236,7 +256,10 @@ class Trainer:
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         dtype = torch.float16 if self.config.half else torch.float32
-        save_checkpoint(self.folder, self.spec, self.average.module.state_dict(), dtype)
+        if isinstance(self.average.module, LatentTextToImage):
+            save_pipeline(self.folder, self.spec, self.average.module, dtype)
+        else:
+            save_checkpoint(self.folder, self.spec, self.average.module.state_dict(), dtype)
         # The state last: a run that says it is finished has its weights.
         self.record.save_state(state)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from igm_cli.core.concepts import ConceptSpace, Continuous
+from igm_cli.core.concepts import ConceptSpace, Continuous, Text
 from igm_cli.core.schedule import Schedule
 from igm_cli.errors import InputError
 
-ARCHITECTURES = ("factored", "unet")
+ARCHITECTURES = ("factored", "unet", "text-to-image")
 
 
 def build_denoiser(
@@ -20,7 +20,7 @@ def build_denoiser(
     """A freshly initialised denoiser.
 
     Args:
-        architecture: ``factored`` (default of this project) or ``unet`` (the paper's).
+        architecture: ``factored`` (default of this project), ``unet`` (the paper's), or ``text-to-image`` (latent).
         options: Fields of its configuration.
         space: Concept space it is conditioned on.
         schedule: Noise schedule.
@@ -40,6 +40,12 @@ def build_denoiser(
             from igm_cli.core.models.unet import UNetConfig, UNetDenoiser
 
             return UNetDenoiser(UNetConfig.from_dict(dict(options)), space, schedule)
+        if architecture == "text-to-image":
+            from igm_cli.core.models.latent import LatentConfig, LatentTextToImage
+
+            if not isinstance(space, Text):
+                raise ValueError("its concepts are labels; choose a concept parser of labels")
+            return LatentTextToImage(LatentConfig.from_dict(options), space, schedule)
     except (TypeError, ValueError) as error:
         raise InputError(f"model options do not fit the {architecture} denoiser: {error}") from error
     raise InputError(f"unknown architecture {architecture!r}; choose {' or '.join(ARCHITECTURES)}")

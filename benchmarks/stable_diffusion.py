@@ -1,0 +1,151 @@
+"""What zero-shot perception costs with the architecture of Stable Diffusion 2.1 at full size.
+
+    python benchmarks/stable_diffusion.py --size 256 --draws 4
+
+The weights are random: they say nothing of accuracy, but cost what pretrained ones cost.  The pipeline is written
+to a folder and loaded as every other.  Ours asks the U-Net once a label and draw; plain enumeration (IGM, Wang et
+al. 2025) K times for every set of K labels and draw.  Where enumeration would take too long, its first sets are
+timed and the rest is reckoned from them, which the table says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from igm_cli.core.concepts import Text
+from igm_cli.core.device import keep_freed_memory, resolve_device
+from igm_cli.core.inversion import InversionSettings
+from igm_cli.core.labels import invert_labels
+from igm_cli.core.models.pipelines import Loading, load_pipeline
+from igm_cli.core.models.text_to_image import TextToImageDenoiser
+from igm_cli.core.models.tokens import word_tokenizer
+from igm_cli.core.schedule import draw
+
+LABELS = (
+    "dog", "cat", "rabbit", "horse", "cow", "pig", "sheep", "duck", "bird", "fish",
+    "car", "bus", "train", "boat", "plane", "bike", "chair", "table", "cup", "book",
+)  # fmt: skip
+CASES = ((3, 2), (20, 3))
+MOST_ENUMERATED = 60
+"""Calls of plain enumeration that are really made a draw."""
+
+
+def write_pipeline(folder: Path, dtype: torch.dtype) -> dict[str, int]:
+    """A StableDiffusionPipeline folder of Stable Diffusion 2.1's structure; returns the parameters of its parts."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.set_default_dtype(dtype)
+    unet = UNet2DConditionModel(
+        sample_size=96,
+        block_out_channels=(320, 640, 1280, 1280),
+        attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        sample_size=768,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_hidden_layers=23,
+            num_attention_heads=16,
+            hidden_act="gelu",
+            projection_dim=512,
+        )
+    )
+    torch.set_default_dtype(torch.float32)
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction"
+    )
+    parts: dict[str, nn.Module] = {"unet": unet, "vae": vae, "text_encoder": text}
+    tokenizer = word_tokenizer((*LABELS, "a", "photo", "of"), 77)
+    StableDiffusionPipeline(
+        **parts,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+
+def enumerated(
+    denoiser: TextToImageDenoiser, latent: torch.Tensor, k: int, draws: int
+) -> tuple[float, int, int]:
+    """Plain enumeration of sets of K: seconds, U-Net calls made, and calls that all sets need."""
+    m = denoiser.space.dim
+    needed = k * math.comb(m, k)
+    made = min(needed, MOST_ENUMERATED)
+    taken = draw(denoiser.schedule, tuple(latent.shape), draws, low=0.05, high=0.95, seed=0).to(latent.device)
+    x_t = denoiser.schedule.add_noise(latent[None], taken.noise, taken.t)
+    rows = torch.eye(m)[[i % m for i in range(made)]]
+    began = time.monotonic()
+    denoiser.predictions(denoiser.features(x_t, taken.t), rows[None])
+    return time.monotonic() - began, made * draws, needed * draws
+
+
+def peak_memory(device: torch.device) -> str:
+    """In GB."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB"
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=768, help="side of the image in pixels")
+    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    device = resolve_device(args.device)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as name:
+        counts = write_pipeline(Path(name), torch.bfloat16)
+        began = time.monotonic()
+        parts = load_pipeline(name, device, Loading(size=args.size))
+        loaded = time.monotonic() - began
+        millions = ", ".join(f"{part} {count / 1e6:.0f} M" for part, count in counts.items())
+        print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
+        print(
+            f"parameters: {millions}; {parts.dtype}; loaded in {loaded:.1f} s; image {args.size} x {args.size}"
+        )
+        image = torch.rand(3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        for labels, k in CASES:
+            denoiser = TextToImageDenoiser(parts, Text(LABELS[:labels]))
+            latent = denoiser.encode(image)
+            denoiser.embed(["a photo of a dog"])
+            settings = InversionSettings(draws=args.draws, max_draws=args.draws, low=0.05, high=0.95)
+            began = time.monotonic()
+            found = invert_labels(denoiser, latent, settings, k, "mean", eliminate=False)
+            ours = time.monotonic() - began
+            seconds, made, needed = enumerated(denoiser, latent, k, args.draws)
+            whole = seconds * needed / made
+            how = "measured" if made == needed else f"reckoned from {made} calls"
+            print(
+                f"{labels} labels, K = {k}, {args.draws} draws: ours {found.network_calls} calls, {ours:.1f} s; "
+                f"enumeration {needed} calls, {whole:.1f} s ({how}); {whole / ours:.1f} times as long"
+            )
+    print(f"peak memory: {peak_memory(device)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""A trained latent model as a folder that ``StableDiffusionPipeline.from_pretrained`` reads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from igm_cli.core.models.latent import LatentTextToImage
+
+if TYPE_CHECKING:
+    from igm_cli.core.checkpoint import ModelSpec
+
+
+def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype: torch.dtype) -> None:
+    """Writes the pipeline, every part at once, and what igm knows of it, igm.json, last.
+
+    Args:
+        folder: Created if need be; what else is in it stays.
+        spec: Of the model.
+        model: The networks; what only training needs is left out.
+        dtype: Of the weights on disk.
+    """
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from igm_cli.core.checkpoint import write_description
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.vae.register_to_config(scaling_factor=round(float(model.scale), 6))
+    scheduler = DDIMScheduler.from_config(
+        {**spec.schedule, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+        fresh = Path(name)
+        pipeline.save_pretrained(fresh, safe_serialization=True)
+        model.tokenizer.backend_tokenizer.model.save(str(fresh / "tokenizer"))  # vocab.json and merges.txt
+        for path in fresh.glob("*/*.safetensors"):
+            _convert(path, dtype)
+        for part in sorted(fresh.iterdir()):
+            _replace(part, folder / part.name)
+    write_description(folder, spec)
+
+
+def _convert(path: Path, dtype: torch.dtype) -> None:
+    tensors = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
+        for name, value in load_file(path).items()
+    }
+    save_file(tensors, path, {"format": "pt"})
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Moves a file or folder into place; a folder that is there is swapped out first."""
+    if part.is_dir() and target.exists():
+        old = part.with_name(f"old-{part.name}")
+        target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old)
+    else:
+        part.replace(target)

@@ -1,0 +1,215 @@
+"""A pretrained text-to-image model behind the denoiser protocol; concepts are labels in a prompt.
+
+The U-Net is called once for every noised latent and prompt, the empty prompt included, which gives
+eps_u.  Works in the latent space of the model's own autoencoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Text
+from igm_cli.core.models.pipelines import TextToImageParts
+from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
+from igm_cli.errors import InputError
+
+PLACES = {"cpu": 1 << 14, "cuda": 1 << 16, "mps": 1 << 14}
+MOST = {"cpu": 32, "cuda": 64, "mps": 32}
+
+
+def default_batch(parts: TextToImageParts) -> int:
+    """Latents a U-Net call takes at once: many small ones, where overheads count, few large ones."""
+    kind = parts.device.type
+    _, height, width = parts.latent_shape
+    return max(1, min(MOST.get(kind, 32), PLACES.get(kind, 1 << 14) // (height * width)))
+
+
+@dataclass
+class TextToImageFeatures:
+    """Nothing is shared between prompts but the input and, once asked for, eps_u.
+
+    Attributes:
+        x_t: Noised latents ``[N,C,h,w]``.
+        t: Timesteps ``[N]``.
+        base: eps_u ``[N,C,h,w]``.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    base: Tensor | None = None
+
+
+class TextToImageDenoiser:
+    """eps_theta(x_t, t | prompt of a label).
+
+    Args:
+        parts: A loaded pipeline.
+        space: The labels and the templates they are put in.
+        batch: Latents a U-Net call takes at once; by default what suits the device and their size.
+        encoder: To share its memory of prompts with another denoiser of the same parts.
+
+    Attributes:
+        calls: U-Net evaluations so far, one a latent and prompt.
+    """
+
+    def __init__(
+        self,
+        parts: TextToImageParts,
+        space: Text,
+        batch: int | None = None,
+        encoder: PromptEncoder | None = None,
+    ) -> None:
+        self.parts, self.space, self.schedule = parts, space, parts.schedule
+        self.batch = batch or default_batch(parts)
+        self.encoder = encoder or PromptEncoder(
+            parts.tokenizers,
+            parts.text_encoders,
+            parts.device,
+            penultimate=parts.has_pooled,
+            zero_empty=parts.zero_empty,
+        )
+        self.calls = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.parts.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the images it encodes."""
+        return self.parts.image_size
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a latent."""
+        return self.parts.latent_shape
+
+    def with_labels(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> TextToImageDenoiser:
+        """The same networks and memory of prompts for other labels; its calls are counted anew."""
+        space = Text(tuple(labels), tuple(templates or self.space.templates))
+        return TextToImageDenoiser(self.parts, space, self.batch, self.encoder)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The latent of an image: the mean of the autoencoder's posterior, as the U-Net was trained on.
+
+        Args:
+            image: ``[3,H,W]`` in -1..1, of :attr:`image_size`.
+
+        Returns:
+            ``[C,h,w]`` float32 on the device.
+        """
+        width, height = self.image_size
+        if tuple(image.shape) != (3, height, width):
+            raise ValueError(f"an image of shape {(3, height, width)} is needed, not {tuple(image.shape)}")
+        vae = self.parts.vae
+        self.parts.make_room("vae")
+        with torch.no_grad():
+            mean: Tensor = vae.encode(image[None].to(self.device, torch.float32)).latent_dist.mode()[0]
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        return (mean - shift) * float(vae.config.scaling_factor)
+
+    def features(self, x_t: Tensor, t: Tensor) -> TextToImageFeatures:
+        """Keeps the input: nothing before the U-Net is shared."""
+        return TextToImageFeatures(x_t, t)
+
+    def base(self, features: TextToImageFeatures) -> Tensor:
+        """eps_u ``[N,C,h,w]`` float32, under the empty prompt; computed once for the same features."""
+        if features.base is None:
+            features.base = self.predictions_of_prompts(features, [""])[:, 0]
+        return features.base
+
+    def predictions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
+        """Predicts eps of every label, the mean over the templates.
+
+        Args:
+            features: Of N noised latents.
+            concepts: One-hot rows ``[N,M,D]``, or ``[1,M,D]`` if all latents share them.
+
+        Returns:
+            ``[N,M,C,h,w]`` float32.
+        """
+        n = len(features.t)
+        labels, which = self._labels(concepts).expand(n, -1).unique(return_inverse=True)
+        prompts = [self.space.prompts(int(label)) for label in labels]
+        total = torch.zeros(())
+        for template in range(len(self.space.templates)):
+            embeddings = self.embed([of_label[template] for of_label in prompts])
+            eps = self._epsilon(features, embeddings, which)
+            total = eps if template == 0 else total + eps
+        return total / len(self.space.templates)
+
+    def contributions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
+        """Delta ``[N,M,C,h,w]`` of one-hot concepts ``[N,M,D]`` or ``[1,M,D]``."""
+        return self.predictions(features, concepts) - self.base(features)[:, None]
+
+    def predictions_of_prompts(self, features: TextToImageFeatures, texts: Sequence[str]) -> Tensor:
+        """Predicts eps of P whole prompts, ``[N,P,C,h,w]`` float32."""
+        return self.predictions_of_embeddings(features, self.embed(texts))
+
+    def predictions_of_embeddings(self, features: TextToImageFeatures, embeddings: PromptEmbeddings) -> Tensor:
+        """Predicts eps of P encoded prompts, ``[N,P,C,h,w]`` float32."""
+        every = torch.arange(len(embeddings), device=self.device)
+        return self._epsilon(features, embeddings, every.expand(len(features.t), -1))
+
+    def embed(self, texts: Sequence[str]) -> PromptEmbeddings:
+        """P encoded prompts, each encoded once in the life of the model."""
+        if not self.encoder.knows(texts):
+            self.parts.make_room("text_encoder")
+        return self.encoder(texts)
+
+    def _labels(self, concepts: Tensor) -> Tensor:
+        """The labels ``[N,M]`` that one-hot rows ``[N,M,D]`` stand for."""
+        labels = concepts.argmax(-1)
+        if not torch.equal(torch.nn.functional.one_hot(labels, self.space.dim).to(concepts), concepts):
+            raise ValueError("concepts of a text-to-image model are one-hot rows over its labels")
+        return labels.to(self.device)
+
+    def _epsilon(self, features: TextToImageFeatures, embeddings: PromptEmbeddings, which: Tensor) -> Tensor:
+        """Predicts eps ``[N,M,C,h,w]`` of latent n under the prompts ``which[n]`` of ``[N,M]``."""
+        n, m = which.shape
+        self.parts.make_room("unet")
+        prompts = which.flatten()
+        latents = torch.arange(n, device=self.device).repeat_interleave(m)
+        x_t, t = features.x_t.to(self.device, torch.float32), features.t.to(self.device)
+        eps = [
+            self._call(x_t[row], t[row], embeddings.select(prompt))
+            for row, prompt in zip(latents.split(self.batch), prompts.split(self.batch), strict=True)
+        ]
+        stacked: Tensor = torch.cat(eps).unflatten(0, (n, m))
+        return stacked
+
+    def _call(self, x_t: Tensor, t: Tensor, embeddings: PromptEmbeddings) -> Tensor:
+        """One U-Net call: eps ``[R,C,h,w]`` of R latents, each under its own prompt."""
+        self.calls += len(t)
+        dtype = self.parts.dtype
+        with torch.no_grad():
+            output: Tensor = self.parts.unet(
+                x_t.to(dtype),
+                t,
+                encoder_hidden_states=embeddings.sequence.to(dtype),
+                added_cond_kwargs=self._conditions(embeddings),
+                return_dict=False,
+            )[0]
+        output = output.float()
+        if not bool(torch.isfinite(output).all()):
+            raise InputError(
+                f"the model's predictions are not finite in {str(dtype).removeprefix('torch.')}; "
+                "use --dtype float32"
+            )
+        return self.schedule.output_to_epsilon(output, x_t, t)
+
+    def _conditions(self, embeddings: PromptEmbeddings) -> dict[str, Tensor] | None:
+        """SDXL's pooled prompts, and its sizes: an image shown whole, nothing cropped."""
+        if embeddings.pooled is None:
+            return None
+        width, height = self.image_size
+        size = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=self.parts.dtype)
+        return {
+            "text_embeds": embeddings.pooled.to(self.parts.dtype),
+            "time_ids": size.expand(len(embeddings), -1),
+        }

@@ -1,0 +1,197 @@
+"""Dataset ``animals``: scenes of one to three animals, composed of pictograms."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.plugins.animals.scenes import MAX_ANIMALS, Draw, compose_scene
+from igm_cli.plugins.base import Progress
+from igm_cli.plugins.choices import check_request, image_count, preset_files
+from igm_cli.plugins.generated import generated
+
+if TYPE_CHECKING:
+    import datasets
+
+_SIZES = {"train": 30000, "val": 400, "test": 400}
+# No scene of one split is one of another: each split draws from its own seed.
+_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
+
+SIDE = 64
+
+_OPTIONS = {
+    "styles": "comma list of drawing styles, or of folders of pictograms in the data root (default: all)",
+    "without": "comma list of styles left out where they are, to be kept unseen",
+    "animals": "comma list of the animals that occur (default: all there are)",
+    "count": "how many a scene: a number or a range such as 1-3 (default)",
+    "jitter": "whether colours are changed at random: on or off (default: on for train)",
+    "size": "how many scenes to compose",
+}
+
+
+class Animals:
+    """Scenes of animals at random places, scales and angles before random backdrops, partly hidden."""
+
+    name = "animals"
+    summary = "scenes of one to three animals, of our own drawings or of pictograms given"
+    licence = "our own drawings: as this project (MIT); pictograms: as they are"
+    source = (
+        "pictograms as STYLE/ANIMAL/*.png with transparent surroundings, such as emoji of npm's @iconify-json"
+    )
+    splits = ("train", "val", "test")
+    image_size = (SIDE, SIDE)
+    concepts = "labels"
+    options: Mapping[str, str] = _OPTIONS
+
+    @property
+    def presets(self) -> Mapping[str, Path]:
+        """The TOML files beside this module."""
+        return preset_files(Path(__file__).parent)
+
+    def load(
+        self,
+        split: str,
+        *,
+        data_root: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> datasets.Dataset:
+        """A split with columns ``image``, ``file`` and ``labels`` (what is in it, from the back to the front).
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            data_root: A folder of pictograms; None takes our own drawings.
+            limit: At most so many scenes.
+            seed: Of the scenes.
+            progress: Called while scenes are composed.
+            **options: See ``options``.
+
+        Raises:
+            UsageError: If the split or an option is unknown.
+            InputError: If the folder holds no pictograms.
+        """
+        import datasets
+
+        check_request(self.name, split, self.splits, options, _OPTIONS)
+        size = image_count(options.get("size", _SIZES[split]))
+        styles = _names(options.get("styles", ""))
+        without = _names(options.get("without", ""))
+        source = _Source(data_root, styles, without)
+        animals = _names(options.get("animals", "")) or source.animals
+        for animal in animals:
+            if animal not in source.animals:
+                raise UsageError(f"unknown animal {animal!r}; {near_names(animal, source.animals)}")
+        least, most = _count(options.get("count", f"1-{MAX_ANIMALS}"), len(animals))
+        features = datasets.Features(
+            {
+                "image": datasets.Image(),
+                "file": datasets.Value("string"),
+                "labels": datasets.Sequence(datasets.Value("string")),
+            }
+        )
+        kwargs = {
+            "root": None if data_root is None else str(data_root.resolve()),
+            "styles": styles,  # tuples: of lists `datasets` would make shards
+            "without": without,
+            "animals": animals,
+            "least": least,
+            "most": most,
+            "jitter": _switch("jitter", options.get("jitter", "on" if split == "train" else "off")),
+            "count": min(size, limit) if limit else size,
+            "seed": seed + _SPLIT_SEEDS[split],
+            "version": VERSION,
+        }
+        return generated(_Scenes(progress), features, kwargs)
+
+
+VERSION = 1
+"""Raise it whenever scenes change, so that caches are composed anew."""
+
+
+class _Source:
+    """Where pictograms come from: a folder, or our own drawings."""
+
+    def __init__(self, root: Path | None, styles: Sequence[str], without: Sequence[str]) -> None:
+        self.animals: tuple[str, ...]
+        self.draw: Draw
+        if root is not None:
+            from igm_cli.plugins.animals.pictograms import Pictograms
+
+            pictograms = Pictograms(root, styles, without)
+            self.animals, self.draw = pictograms.animals, pictograms.draw
+            return
+        from igm_cli.plugins.animals.drawings import ANIMALS, STYLES, draw_animal
+
+        for style in styles:
+            if style not in STYLES:
+                raise UsageError(f"unknown style {style!r}; {near_names(style, STYLES)}")
+        chosen = [style for style in styles or STYLES if style not in without]
+        self.animals = ANIMALS
+        self.draw = lambda animal, rng: draw_animal(animal, rng, style=rng.choice(chosen))
+
+
+class _Scenes:
+    """A generator function of a stable hash: ``datasets`` caches by it."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+
+    def __call__(
+        self,
+        root: str | None,
+        styles: tuple[str, ...],
+        without: tuple[str, ...],
+        animals: tuple[str, ...],
+        least: int,
+        most: int,
+        jitter: bool,
+        count: int,
+        seed: int,
+        version: int,
+    ) -> Iterator[dict[str, Any]]:
+        source = _Source(None if root is None else Path(root), styles, without)
+        for index in range(count):
+            rng = random.Random(f"{seed} {index}")
+            labels = rng.sample(animals, rng.randint(least, most))
+            scene = compose_scene(labels, source.draw, rng, size=SIDE, jitter=jitter)
+            if self.progress and (index % 64 == 0 or index + 1 == count):
+                self.progress("composing scenes", index + 1, count)
+            yield {"image": scene.image, "file": f"scene_{index:06d}.png", "labels": list(scene.labels)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # a progress bar is not part of the data
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.progress = None
+
+
+def _names(text: Any) -> tuple[str, ...]:
+    """A comma list, or a list already."""
+    parts = text.split(",") if isinstance(text, str) else text
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def _count(text: Any, animals: int) -> tuple[int, int]:
+    least, dash, most = str(text).partition("-")
+    try:
+        low, high = int(least), int(most if dash else least)
+    except ValueError as error:
+        raise UsageError(f"count must be a number such as 2 or a range such as 1-3, not {text!r}") from error
+    if not 1 <= low <= high <= MAX_ANIMALS:
+        raise UsageError(f"count must lie between 1 and {MAX_ANIMALS}, not {text}")
+    if high > animals:
+        raise InputError(f"scenes of {high} different animals need as many to choose from, not {animals}")
+    return low, high
+
+
+def _switch(option: str, value: Any) -> bool:
+    if value in (True, False):
+        return bool(value)
+    if value not in ("on", "off"):
+        raise UsageError(f"{option} must be on or off, not {value!r}")
+    return bool(value == "on")

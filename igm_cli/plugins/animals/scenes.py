@@ -1,0 +1,128 @@
+"""Scenes of one to three animals: who is in it, where, how large, how turned, before what, behind whom."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from igm_cli.plugins.animals.backdrops import paint_backdrop
+
+MAX_ANIMALS = 3
+VISIBLE = 0.55
+"""Share of every animal that others leave to be seen at least."""
+
+SCALES = {1: (0.42, 0.72), 2: (0.38, 0.58), 3: (0.34, 0.48)}
+"""Side of an animal over the side of the image, by how many there are."""
+
+Pictogram = Image.Image
+Draw = Callable[[str, random.Random], Pictogram]
+"""A picture of an animal with transparent surroundings, RGBA."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it, from the back to the front."""
+
+    image: Image.Image
+    labels: tuple[str, ...]
+
+
+def compose_scene(
+    labels: Sequence[str], draw: Draw, rng: random.Random, *, size: int, jitter: bool = False
+) -> Scene:
+    """A random scene of given animals.
+
+    Args:
+        labels: From the back to the front.
+        draw: Makes the pictograms.
+        rng: Source of every choice; the same state gives the same scene.
+        size: Side of the image in pixels.
+        jitter: Whether colours are changed at random, for training.
+
+    Returns:
+        The scene.
+    """
+    sprites = [_sprite(draw(label, rng), rng, size, len(labels), jitter) for label in labels]
+    places = _places(sprites, rng, size)
+    canvas = paint_backdrop(rng, size)
+    for sprite, place in zip(sprites, places, strict=True):
+        canvas.paste(sprite, place, sprite)
+    return Scene(_recolored(canvas, rng) if jitter else canvas, tuple(labels))
+
+
+def _sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitter: bool) -> Pictogram:
+    """A pictogram at its size and angle, mirrored or not."""
+    if rng.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if jitter:
+        picture = _shifted_colors(picture, rng)
+    side = rng.uniform(*SCALES[count]) * size
+    stretch = math.exp(rng.uniform(-0.12, 0.12))
+    angle = rng.gauss(0, 12)
+    turned = picture.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    scale = side / max(picture.size)
+    shape = (
+        max(4, round(turned.width * scale * stretch)),
+        max(4, round(turned.height * scale / stretch)),
+    )
+    return turned.resize(shape, Image.Resampling.LANCZOS)
+
+
+def _places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> list[tuple[int, int]]:
+    """Upper left corners at which every animal can be seen; the best of many throws if none will do."""
+    best: tuple[float, list[tuple[int, int]]] = (-1.0, [])
+    for _ in range(40):
+        places = [(_along(s.width, rng, size), _along(s.height, rng, size)) for s in sprites]
+        seen = least_visible(sprites, places, size)
+        if seen >= VISIBLE:
+            return places
+        best = max(best, (seen, places), key=lambda pair: pair[0])
+    return best[1]
+
+
+def _along(length: int, rng: random.Random, size: int) -> int:
+    """Where a sprite of that length begins; up to a tenth of it may stick out."""
+    out = round(0.1 * length)
+    return rng.randint(-out, max(-out, size - length + out))
+
+
+def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]], size: int) -> float:
+    """Share that is seen of the animal of which least is seen, 0..1."""
+    covered: np.ndarray = np.zeros((size, size), dtype=bool)
+    least = 1.0
+    for sprite, place in reversed(list(zip(sprites, places, strict=True))):
+        solid = sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 127))
+        whole = np.count_nonzero(np.asarray(solid))
+        mask = Image.new("L", (size, size))
+        mask.paste(solid, place)
+        body = np.asarray(mask) > 0
+        least = min(least, float(np.count_nonzero(body & ~covered)) / max(1.0, float(whole)))
+        covered |= body
+    return least
+
+
+def _shifted_colors(picture: Pictogram, rng: random.Random) -> Pictogram:
+    """Another colouring of the same drawing: mostly a near one, sometimes any, sometimes grey."""
+    kind = rng.random()
+    alpha = picture.getchannel("A")
+    hue, saturation, value = picture.convert("RGB").convert("HSV").split()
+    turn = rng.randint(0, 255) if kind < 0.15 else round(rng.gauss(0, 8))
+    vivid = 0.1 if kind > 0.85 else rng.uniform(0.5, 1.3)
+    bright, contrast = rng.uniform(-25, 25), rng.uniform(0.7, 1.2)
+    hue = hue.point(lambda h: (h + turn) % 256)
+    saturation = saturation.point(lambda s: round(min(255, s * vivid)))
+    value = value.point(lambda v: round(min(255, max(0, 128 + contrast * (v - 128) + bright))))
+    colored = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    colored.putalpha(alpha)
+    return colored
+
+
+def _recolored(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Light and contrast of the whole scene."""
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.8, 1.15))
+    return ImageEnhance.Contrast(image).enhance(rng.uniform(0.8, 1.15))

@@ -1,0 +1,94 @@
+"""Concepts ``labels``: which of some labels are true of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Text
+from igm_cli.errors import InputError, near_names
+from igm_cli.plugins.base import Frame
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEMPLATES = ("a photo of a {label}",)
+
+
+class Labels:
+    """A set of labels; a concept is a one-hot row.
+
+    Args:
+        labels: In order; none until a model or the command line says which.
+        templates: Prompts that a label is put into.
+    """
+
+    name = "labels"
+    summary = "which of some labels are true of an image, each by its prompt"
+    options: Mapping[str, str] = {
+        "labels": "comma list, or list, of the labels",
+        "templates": "list of prompts with {label} in them",
+    }
+
+    def __init__(self, labels: Sequence[str] = ("thing",), templates: Sequence[str] = TEMPLATES) -> None:
+        self.labels, self.templates = tuple(labels), tuple(templates)
+
+    def configured(self, options: Mapping[str, Any]) -> Labels:
+        """A parser of other labels and templates.
+
+        Raises:
+            InputError: If they cannot be used.
+        """
+        labels = options.get("labels", self.labels)
+        labels = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
+        templates = options.get("templates", self.templates)
+        try:
+            parser = Labels(labels, [templates] if isinstance(templates, str) else templates)
+            _ = parser.space
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the labels cannot be used: {error}") from error
+        return parser
+
+    @property
+    def space(self) -> Text:
+        """The labels as a concept space."""
+        return Text(self.labels, self.templates)
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """``[K,M]``, a row for every different label of an example."""
+        return self.encode([{"label": label} for label in dict.fromkeys(example["labels"])], frame)
+
+    def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
+        """Items ``{"label": ..}`` to one-hot rows ``[K,M]``.
+
+        Raises:
+            InputError: If a label is none of those known.
+        """
+        for item in items:
+            if item["label"] not in self.labels:
+                raise InputError(f"unknown label {item['label']!r}; {near_names(item['label'], self.labels)}")
+        rows = [self.labels.index(item["label"]) for item in items]
+        return torch.eye(len(self.labels))[rows]
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """One-hot rows ``[K,M]`` to items ``{"label": ..}``."""
+        return [{"label": self.labels[int(row.argmax())]} for row in concepts]
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """The same: what is in an image does not change when it is flipped."""
+        return concepts
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Whether the sets are the same, and what share of the true labels was found."""
+        found = {int(row.argmax()) for row in predicted}
+        true = {int(row.argmax()) for row in truth}
+        return {"exact": float(found == true), "recall": len(found & true) / max(1, len(true))}
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """The image with the labels written below it."""
+        from igm_cli.plugins.labels.overlay import draw_labels
+
+        return draw_labels(image, items)

@@ -1,0 +1,109 @@
+"""The images in a folder, and which of them a table means."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+from igm_cli.errors import InputError
+from igm_cli.imaging import SUFFIXES
+
+
+class ImageFiles:
+    """Images at any depth of a folder; none is opened.
+
+    Args:
+        folder: Where they are searched for; hidden files and folders are passed over.
+
+    Attributes:
+        folder: The same.
+        names: Paths in it with ``/`` between folders, in an order that is the same on every machine.
+
+    Raises:
+        InputError: If there is none, or the folder may not be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # Some machines take names apart into letters and accents: this must not change their order.
+        self.names = sorted(_walk(folder), key=lambda name: (unicodedata.normalize("NFC", name), name))
+        if not self.names:
+            raise InputError(f"{folder} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
+
+    def find(self, written: str) -> str:
+        """The image that a table means.
+
+        A path may be written with backslashes, in another case, or without its folders if no other image has the name.
+
+        Raises:
+            InputError: If there is no such image, or several may be meant.
+        """
+        path = PurePosixPath(written.strip().replace("\\", "/")).as_posix()
+        for name in (written, path):
+            if name in self._present:
+                return name
+        alike = self._alike.get(_key(path), [])
+        if len(alike) > 1:
+            raise InputError(f"{written} may be {alike[0]} or {alike[1]}; write it with its folder")
+        if not alike:
+            raise InputError(
+                f"there is no image {written} in {self.folder}; write its path in that folder, add it or remove the line"
+            )
+        return alike[0]
+
+    @cached_property
+    def _present(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    @cached_property
+    def _alike(self) -> dict[str, list[str]]:
+        """Ways to write the path of an image to all it may be."""
+        alike: dict[str, list[str]] = {}
+        for name in self.names:
+            for key in {_key(name), _key(name.rpartition("/")[2])}:
+                alike.setdefault(key, []).append(name)
+        return alike
+
+
+def _key(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold())
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths of images in a folder; links to folders are followed, but to no folder twice."""
+    seen = {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _visible(name) and _first(Path(parent, name), seen)]
+        inner = Path(parent).relative_to(folder)
+        for name in filter(_visible, names):
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield _readable((inner / name).as_posix(), folder)
+
+
+def _visible(name: str) -> bool:
+    """Whether a file is none of those that file managers and archives leave behind."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _first(folder: Path, seen: set[str]) -> bool:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return False
+    seen.add(real)
+    return True
+
+
+def _readable(name: str, folder: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{folder} has a file {name!r} whose name is not in UTF-8; rename it") from error
+    return name
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(f"{error.filename} may not be read ({error.strerror}); change its permissions") from error

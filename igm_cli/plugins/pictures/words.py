@@ -1,0 +1,118 @@
+"""Labels in what people write: names of files, cells of tables, lists."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from igm_cli.errors import UsageError
+
+_FILLERS = frozenset(
+    (
+        *(
+            "a",
+            "an",
+            "and",
+            "the",
+            "of",
+            "with",
+            "copy",
+            "img",
+            "imgs",
+            "image",
+            "images",
+            "mvimg",
+            "pic",
+            "pics",
+        ),
+        *("picture", "pictures", "photo", "photos", "dsc", "dscn", "dscf", "dcim", "pxl", "wa"),
+    )
+)
+"""Words of names that name nothing: between labels, or given by a camera or a file manager."""
+
+_JOINTS = frozenset(("and", "&", "+"))
+_AROUND = "'\"[]"  # what is left around a word of a list that was written as text
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which labels count.
+
+    Attributes:
+        known: They, in lower case; none for all that are found.
+    """
+
+    known: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, value: Any) -> Vocabulary:
+        """The option ``labels``: names between commas, a list of names, or None for all.
+
+        Raises:
+            UsageError: If it is none of these, or holds no name.
+        """
+        names = value.split(",") if isinstance(value, str) else value
+        if names is None:
+            return cls()
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise UsageError(f"labels must be names with commas between them, not {value!r}")
+        known = tuple(dict.fromkeys(filter(None, map(plain, names))))
+        if not known or not all(map(_words, known)):
+            raise UsageError(f"labels must be names with commas between them, e.g. cat,dog, not {value!r}")
+        return cls(known)
+
+    def among(self, labels: Iterable[str]) -> list[str]:
+        """Those of some labels that count, each once."""
+        found = filter(None, map(plain, labels))
+        return list(dict.fromkeys(label for label in found if not self.known or label in self.known))
+
+    def in_cell(self, text: str) -> list[str]:
+        """Labels with commas, semicolons, bars or spaces between them; spaces only inside labels that are known."""
+        found: list[str] = []
+        for part in re.split(r"[,;|]", text):
+            label = plain(part).strip(_AROUND)
+            words = [word.strip(_AROUND) for word in label.split()]
+            found += [label] if label in self.known else [w for w in words if w not in _JOINTS] or words
+        return self.among(found)
+
+    def in_name(self, text: str) -> list[str]:
+        """Labels in the name of a file or folder (without its suffix), or in a sentence."""
+        words = _words(text)
+        if not self.known:
+            return self.among(word for word in words if word not in _FILLERS and _kind(word[0]) == "L")
+        longest = max(map(len, self._by_words))
+        found: list[str] = []
+        place = 0
+        while place < len(words):
+            runs = (tuple(words[place : place + size]) for size in range(longest, 0, -1))
+            run = next((run for run in runs if run in self._by_words), None)
+            found += [self._by_words[run]] if run else []
+            place += len(run) if run else 1
+        return self.among(found)
+
+    @cached_property
+    def _by_words(self) -> Mapping[tuple[str, ...], str]:
+        """In the name of a file a label of several words may be joined by anything: traffic_light, traffic-light."""
+        return {tuple(_words(label)): label for label in self.known}
+
+
+def plain(text: str) -> str:
+    """A label as it is compared: composed, in lower case, with single spaces."""
+    return unicodedata.normalize("NFC", " ".join(text.lower().split()))
+
+
+def _words(text: str) -> list[str]:
+    """Runs of letters and runs of digits, in lower case."""
+    runs = groupby(plain(text), _kind)
+    return ["".join(run) for kind, run in runs if kind]
+
+
+def _kind(character: str) -> str:
+    """L for letters with their marks (vowels, in some scripts), N for digits, nothing for what lies between."""
+    major = unicodedata.category(character)[0]
+    return "L" if major in "LM" else "N" if major == "N" else ""
