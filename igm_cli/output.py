@@ -35,6 +35,7 @@ class Output:
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self._report: ProgressReport | None = None  # of the progress being shown
 
     def result(self, data: Mapping[str, Any]) -> None:
         """One JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
@@ -88,7 +89,10 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Progress with the time left, on stderr, if that is a terminal."""
+        """Progress with the time left, on stderr, if that is a terminal; within it, the same one again."""
+        if self._report is not None:
+            yield self._report
+            return
         if self.quiet or not sys.stderr.isatty():
             yield lambda what, done, total: None
             return
@@ -118,9 +122,15 @@ class Output:
                 key = what.partition(":")[0]
                 if key not in tasks:
                     tasks[key] = bar.add_task(what, total=total)
+                if done == 0:  # begun, perhaps anew: the pace of what went before says nothing
+                    bar.reset(tasks[key])
                 bar.update(tasks[key], description=what, completed=done, total=total)
 
-            yield report
+            self._report = report
+            try:
+                yield report
+            finally:
+                self._report = None
 
 
 def json_line(data: Mapping[str, Any]) -> str:

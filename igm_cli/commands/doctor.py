@@ -104,18 +104,32 @@ def _compute() -> dict[str, Any]:
 
 
 def _checkpoints() -> list[dict[str, Any]]:
-    from igm_cli.commands.models import bundled
+    from igm_cli.commands.models import bundled, is_pipeline
     from igm_cli.core.checkpoint import load_checkpoint
 
     found = []
     for name, folder in bundled().items():
         entry = {"name": name, "concepts": "", "problem": ""}
         try:
-            entry["concepts"] = load_checkpoint(folder, "cpu").concepts
+            if is_pipeline(folder):
+                _load_pipeline(folder)
+                entry["concepts"] = "labels"
+            else:
+                entry["concepts"] = load_checkpoint(folder, "cpu").concepts
         except Exception as error:
             entry["problem"] = " ".join(str(error).split()) or type(error).__name__
         found.append(entry)
     return found
+
+
+def _load_pipeline(folder: Path) -> None:
+    import torch
+
+    from igm_cli.core.models.pipeline_description import read_description
+    from igm_cli.core.models.pipelines import load_pipeline
+
+    read_description(folder)
+    load_pipeline(str(folder), torch.device("cpu"))
 
 
 def _version(package: str) -> str | None:

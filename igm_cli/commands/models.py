@@ -1,4 +1,4 @@
-"""From what a user calls a model to a checkpoint folder: a bundled name, a folder or a hub id."""
+"""From what a user calls a model to where it is: a bundled name, a folder, a file or a hub id."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from igm_cli.errors import InputError, MissingError, near_names
+from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 """Checkpoints that come with the package, one folder each."""
@@ -22,6 +22,53 @@ def bundled() -> dict[str, Path]:
     if not BUNDLED.is_dir():
         return {}
     return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder holds a text-to-image pipeline, in the layout of diffusers."""
+    return (folder / "model_index.json").is_file()
+
+
+def bundled_pipelines() -> dict[str, Path]:
+    """Those of the bundled checkpoints that are text-to-image pipelines, for ``igm zero-shot``."""
+    return {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
+
+
+def resolve_pipeline(model: str | None) -> tuple[str, str]:
+    """The name of a text-to-image pipeline, and its folder, file or hub id.
+
+    Args:
+        model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
+
+    Raises:
+        MissingError: If none is bundled, or there is no such model.
+        UsageError: If it is a model of another kind.
+    """
+    ours = bundled_pipelines()
+    if model is None:
+        if not ours:
+            raise MissingError("no text-to-image model is bundled; give --model with a pipeline folder or a hub id")
+        name, folder = next(iter(ours.items()))
+        return name, str(folder)
+    path = bundled().get(model) or Path(model).expanduser()
+    if path.is_dir():
+        if (path / "igm.json").is_file() and not is_pipeline(path):
+            raise UsageError(f"the model {path.name!r} is no text-to-image pipeline; use igm invert")
+        return path.resolve().name, str(path)
+    if path.is_file():
+        return path.stem, str(path)
+    if "/" in model or path.suffix:
+        return model, model
+    hint = near_names(model, list(ours), "bundled are")
+    raise MissingError(
+        f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or a hub id works too"
+    )
+
+
+def refuse_pipeline(folder: Path) -> None:
+    """Raises a :class:`UsageError` if a folder holds a text-to-image pipeline, which other commands are for."""
+    if is_pipeline(folder):
+        raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
 
 
 def resolve_model(model: str | None, concepts: str | None) -> Path:
@@ -45,7 +92,8 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
     if _HUB_ID.fullmatch(model):
         return _from_hub(model)
-    hint = near_names(model, list(bundled()), "bundled are")
+    ours = [name for name, path in bundled().items() if not is_pipeline(path)]
+    hint = near_names(model, ours, "bundled are")
     raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or a hub id works too")
 
 

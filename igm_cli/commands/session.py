@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.models import resolve_model
+from igm_cli.commands.models import refuse_pipeline, resolve_model
 from igm_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -100,26 +100,50 @@ class Session:
 
     def record(self, schema: str, understood: Understood) -> dict[str, Any]:
         """The part of a JSON line that both commands write."""
-        found = understood.inversion
-        return {
-            "schema": schema,
-            "image": str(understood.path),
-            "size": list(understood.image.size),
-            "model": self.checkpoint.name,
-            "concepts": self.parser.name,
-            "k": found.k,
-            "k_source": found.k_source,
-            "denoising_error": float(found.denoising_error),
-            "k_penalty": self.settings.cost,
-            "k_curve": [
-                {"k": point.k, "error": float(point.error), "stderr": float(point.stderr)}
-                for point in found.k_curve
-            ],
-            "network_calls": found.network_calls,
-            "seconds": round(found.seconds, 4),
-            "device": str(self.device),
-            "run": self.run,
-        }
+        return result_line(
+            schema,
+            understood,
+            model=self.checkpoint.name,
+            concepts=self.parser.name,
+            cost=self.settings.cost,
+            device=str(self.device),
+            run=self.run,
+        )
+
+
+def result_line(
+    schema: str, understood: Understood, *, model: str, concepts: str, cost: float, device: str, run: str
+) -> dict[str, Any]:
+    """What the lines of all commands about images have in common.
+
+    Args:
+        schema: Of the line.
+        understood: The image and what was found in it.
+        model: Name of the model.
+        concepts: Name of the concept parser.
+        cost: Fall of the error that justifies one more concept.
+        device: Where it was computed.
+        run: Fingerprint of the configuration.
+    """
+    found = understood.inversion
+    return {
+        "schema": schema,
+        "image": str(understood.path),
+        "size": list(understood.image.size),
+        "model": model,
+        "concepts": concepts,
+        "k": found.k,
+        "k_source": found.k_source,
+        "denoising_error": float(found.denoising_error),
+        "k_penalty": cost,
+        "k_curve": [
+            {"k": point.k, "error": float(point.error), "stderr": float(point.stderr)} for point in found.k_curve
+        ],
+        "network_calls": found.network_calls,
+        "seconds": round(found.seconds, 4),
+        "device": device,
+        "run": run,
+    }
 
 
 def open_session(
@@ -148,6 +172,7 @@ def open_session(
 
     parser = registry.concept_parser(concepts) if concepts else None
     folder = resolve_model(model, parser.name if parser else None)
+    refuse_pipeline(folder)
 
     from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
     from igm_cli.core.device import keep_freed_memory, resolve_device
@@ -169,8 +194,12 @@ def open_session(
         "k": k,
         "fit": fit,
     }
-    run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return Session(checkpoint, parser, settings, k, fit, target, run)
+    return Session(checkpoint, parser, settings, k, fit, target, run_fingerprint(identity))
+
+
+def run_fingerprint(identity: Mapping[str, Any]) -> str:
+    """Of everything that decides about a result but the image."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:

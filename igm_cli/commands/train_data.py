@@ -131,6 +131,9 @@ def load_validation(
 
     if len(adapter.splits) < 2:
         return None
+    if spec.architecture == "text-to-image":
+        sink.note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
+        return None
     try:
         data = adapter.load(
             adapter.splits[1], data_root=part.root, limit=COUNT, seed=part.seed, progress=None, **part.options

@@ -64,13 +64,19 @@ def run_training(
     if run.is_finished():
         sink.note(
             f"{output} already holds all {config.steps} steps of this run; "
-            f"use it with igm invert IMAGE --model {output}, or go on with more --steps"
+            f"use it with {_use(spec, output)}, or go on with more --steps"
         )
         return
     run.check_model()
     keep_freed_memory()
     run.train(sink, on_cpu=target.type == "cpu")
-    sink.note(f"done; use it with: igm invert IMAGE --model {output}")
+    sink.note(f"done; use it with: {_use(spec, output)}")
+
+
+def _use(spec: ModelSpec, output: Path) -> str:
+    """The command that a model is for."""
+    command = "zero-shot" if spec.architecture == "text-to-image" else "invert"
+    return f"igm {command} IMAGE --model {output}"
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ class StepPlan:
     seed: int
 
     def rows(self, start: int, stop: int) -> StepPlan:
-        """The part of the batch that one process or micro-batch takes."""
-        return StepPlan(self.indices[start:stop], self.flips[start:stop], self.u[start:stop], self.seed)
+        """The part of the batch that one process or micro-batch takes, with a seed of its own."""
+        return StepPlan(self.indices[start:stop], self.flips[start:stop], self.u[start:stop], self.seed + start)
 
 
 def plan_step(step: int, samples: int, config: TrainConfig) -> StepPlan:

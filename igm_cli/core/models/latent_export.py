@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.models.pipelines import quiet
 
 if TYPE_CHECKING:
     from igm_cli.core.checkpoint import ModelSpec
@@ -25,7 +26,8 @@ def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype
         model: The networks; what only training needs is left out.
         dtype: Of the weights on disk.
     """
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    with quiet():
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     from igm_cli.core.checkpoint import write_description
 
@@ -44,7 +46,7 @@ def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+    with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
         fresh = Path(name)
         pipeline.save_pretrained(fresh, safe_serialization=True)
         model.tokenizer.backend_tokenizer.model.save(str(fresh / "tokenizer"))  # vocab.json and merges.txt

@@ -1,0 +1,75 @@
+"""A denoiser over labels in closed form: which labels explain an image can be known exactly.
+
+x0 | S ~ N(mean of m_j over S, s² I) with a random pattern m_j for every label.  Then x_t is Gaussian too and
+
+    eps(x_t, t | S) = sigma (x_t - alpha mean_S m_j) / (alpha² s² + sigma²)
+
+is the mean of eps(x_t, t | {j}) over S: the mean composition is exact, and so is a caption that names all of S.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Text
+from igm_cli.core.schedule import Schedule
+
+Features = tuple[Tensor, Tensor]
+
+
+class LabelOracle:
+    """Counts its calls, one for every latent and prompt."""
+
+    def __init__(self, labels: Sequence[str], size: int = 8, spread: float = 0.3, seed: int = 1) -> None:
+        self.space, self.schedule, self.spread = Text(tuple(labels)), Schedule(), spread
+        self.patterns = {
+            label: torch.randn(4, size, size, generator=torch.Generator().manual_seed(seed + ord(label[-1])))
+            for label in labels
+        }
+        self.calls = 0
+
+    def image(self, labels: Sequence[str], seed: int = 0) -> Tensor:
+        """A draw of x0 ``[4,S,S]`` under a set."""
+        mean = torch.stack([self.patterns[label] for label in labels]).mean(0)
+        return mean + self.spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+
+    def features(self, x_t: Tensor, t: Tensor) -> Features:
+        return x_t, t
+
+    def base(self, features: Features) -> Tensor:
+        return self._epsilon(features, torch.zeros(1, *features[0].shape[1:]))[:, 0]
+
+    def predictions(self, features: Features, concepts: Tensor) -> Tensor:
+        every = torch.stack([self.patterns[label] for label in self.space.labels])
+        return self._epsilon(features, every[concepts[0].argmax(-1)])
+
+    def contributions(self, features: Features, concepts: Tensor) -> Tensor:
+        return self.predictions(features, concepts) - self.base(features)[:, None]
+
+    def predictions_of_prompts(self, features: Features, texts: Sequence[str]) -> Tensor:
+        """Of captions such as "a photo of a x, a y and a z"."""
+        sets = [re.findall(r"a (\w+)(?=,| and|$)", text.removeprefix("a photo of ")) for text in texts]
+        return self._epsilon(
+            features, torch.stack([torch.stack([self.patterns[s] for s in named]).mean(0) for named in sets])
+        )
+
+    def _epsilon(self, features: Features, means: Tensor) -> Tensor:
+        """``[N,R,4,S,S]`` under means ``[R,4,S,S]``."""
+        x_t, t = features
+        self.calls += len(t) * len(means)
+        alpha, sigma = (f(t).view(-1, 1, 1, 1, 1) for f in (self.schedule.alpha, self.schedule.sigma))
+        return sigma * (x_t[:, None] - alpha * means) / (alpha**2 * self.spread**2 + sigma**2)
+
+
+def letters(count: int) -> list[str]:
+    """Labels of one letter."""
+    return [chr(ord("a") + i) for i in range(count)]
+
+
+def names(oracle: LabelOracle, concepts: Tensor) -> set[str]:
+    """Labels of one-hot rows ``[K,M]``."""
+    return {oracle.space.labels[int(row.argmax())] for row in concepts}

@@ -1,0 +1,141 @@
+"""Scenes of animals: composed of our own drawings or of pictograms in folders."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.animals.adapter import Animals
+from igm_cli.plugins.animals.backdrops import paint_backdrop
+from igm_cli.plugins.animals.pictograms import Pictograms
+from igm_cli.plugins.animals.scenes import VISIBLE, _places, _sprite, compose_scene, least_visible
+
+
+@pytest.fixture(scope="module")
+def pictograms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three animals in two styles, a coloured disc each."""
+    root = tmp_path_factory.mktemp("pictograms")
+    for style, shade in (("bold", 255), ("faint", 120)):
+        for channel, animal in enumerate(("ant", "bee", "crab")):
+            picture = Image.new("RGBA", (48, 48))
+            color = tuple(shade if c == channel else 0 for c in range(3))
+            ImageDraw.Draw(picture).ellipse((2, 2, 45, 45), fill=(*color, 255))
+            folder = root / style / animal
+            folder.mkdir(parents=True)
+            picture.save(folder / f"{animal}.png")
+    return root
+
+
+def disc(animal: str, rng: random.Random) -> Image.Image:
+    picture = Image.new("RGBA", (48, 48))
+    ImageDraw.Draw(picture).ellipse((2, 2, 45, 45), fill=(255, 0, 0, 255))
+    return picture
+
+
+def test_the_same_seed_gives_the_same_scenes():
+    first, second = (Animals().load("test", limit=3, seed=5) for _ in range(2))
+    other = Animals().load("test", limit=3, seed=6)
+    pixels = [[np.asarray(image) for image in data["image"]] for data in (first, second, other)]
+    assert all(np.array_equal(a, b) for a, b in zip(pixels[0], pixels[1], strict=True))
+    assert not np.array_equal(pixels[0][0], pixels[2][0])
+    assert first["labels"] == second["labels"]
+
+
+def test_scenes_hold_one_to_three_different_animals():
+    data = Animals().load("val", limit=40)
+    assert {len(labels) for labels in data["labels"]} == {1, 2, 3}
+    assert all(len(set(labels)) == len(labels) for labels in data["labels"])
+    assert {image.size for image in data["image"]} == {(64, 64)}
+
+
+def test_splits_do_not_meet():
+    data = [Animals().load(split, limit=8) for split in ("train", "val", "test")]
+    scenes = [np.asarray(image).tobytes() for part in data for image in part["image"]]
+    assert len(set(scenes)) == 24
+
+
+def test_options_choose_animals_and_their_number():
+    data = Animals().load("test", limit=12, animals="cat,dog,rabbit", count=2)
+    assert all(len(labels) == 2 and set(labels) <= {"cat", "dog", "rabbit"} for labels in data["labels"])
+    assert len({frozenset(labels) for labels in data["labels"]}) == 3
+
+
+def test_pictograms_take_the_place_of_drawings(pictograms):
+    bold = Animals().load("test", data_root=pictograms, limit=6, styles="bold", count=1)
+    faint = Animals().load("test", data_root=pictograms, limit=6, without="bold", count=1)
+    assert {label for row in bold["labels"] for label in row} <= {"ant", "bee", "crab"}
+    assert max(np.asarray(image).max() for image in bold["image"]) == 255
+    assert bold["labels"] == faint["labels"]
+    assert not np.array_equal(np.asarray(bold[0]["image"]), np.asarray(faint[0]["image"]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_animal_can_be_seen(seed):
+    rng = random.Random(seed)
+    sprites = [_sprite(disc("x", rng), rng, 64, 3, jitter=False) for _ in range(3)]
+    assert least_visible(sprites, _places(sprites, rng, 64), 64) >= VISIBLE
+
+
+def test_what_is_hidden_counts_as_hidden():
+    behind = Image.new("RGBA", (10, 10), (255, 0, 0, 255))
+    assert least_visible([behind, behind], [(5, 5), (5, 5)], 64) == 0
+    assert least_visible([behind, behind], [(0, 0), (5, 0)], 64) == 0.5
+    assert least_visible([behind], [(-5, 0)], 64) == 0.5
+
+
+def test_jitter_changes_colours_and_nothing_else_is_needed_for_chance():
+    plain = compose_scene(["x"], disc, random.Random(1), size=64)
+    jittered = compose_scene(["x"], disc, random.Random(1), size=64, jitter=True)
+    again = compose_scene(["x"], disc, random.Random(1), size=64, jitter=True)
+    assert plain.labels == jittered.labels == ("x",)
+    assert not np.array_equal(np.asarray(plain.image), np.asarray(jittered.image))
+    assert np.array_equal(np.asarray(again.image), np.asarray(jittered.image))
+
+
+def test_backdrops_differ():
+    rng = random.Random(0)
+    pictures = [np.asarray(paint_backdrop(rng, 32)) for _ in range(30)]
+    assert {p.shape for p in pictures} == {(32, 32, 3)}
+    assert len({p.tobytes() for p in pictures}) == 30
+    assert sum(p.std(axis=(0, 1)).max() > 1 for p in pictures) > 15  # not plain all of them
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": "0"}, "between 1 and 3"),
+        ({"count": "2-4"}, "between 1 and 3"),
+        ({"count": "some"}, "a number such as 2"),
+        ({"animals": "cat,dgo"}, "did you mean dog"),
+        ({"styles": "flta"}, "flat"),
+        ({"jitter": "maybe"}, "on or off"),
+        ({"size": "none"}, "number of images"),
+        ({"sizes": "3"}, "no option"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        Animals().load("test", **options)
+
+
+def test_too_few_animals_for_a_scene():
+    with pytest.raises(InputError, match="as many to choose from"):
+        Animals().load("test", animals="cat", count=2)
+
+
+def test_a_folder_without_pictograms(tmp_path):
+    with pytest.raises(InputError, match="no pictograms"):
+        Pictograms(tmp_path)
+    with pytest.raises(InputError, match="no pictograms"):
+        Pictograms(tmp_path / "nowhere")
+    (tmp_path / "style" / "cat").mkdir(parents=True)
+    (tmp_path / "style" / "cat" / "cat.png").write_text("no image")
+    with pytest.raises(InputError, match=r"cat\.png cannot be read"):
+        Pictograms(tmp_path)
+    with pytest.raises(UsageError, match="no style"):
+        Pictograms(tmp_path, ["other"])

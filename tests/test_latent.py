@@ -1,0 +1,261 @@
+"""Text-to-image models of our own: tokens, losses, training in two phases, the folder they become."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igm_cli.core.checkpoint import ModelSpec
+from igm_cli.core.concepts import Continuous, Text, space_from_dict, space_to_dict
+from igm_cli.core.evidence import Evidence
+from igm_cli.core.latent_training import compound, sample_labels, set_errors, subsets
+from igm_cli.core.models import build_denoiser
+from igm_cli.core.models.latent import LatentConfig
+from igm_cli.core.models.pipelines import load_pipeline
+from igm_cli.core.models.text_to_image import TextToImageDenoiser
+from igm_cli.core.models.tokens import word_tokenizer, words_of
+from igm_cli.core.schedule import Schedule, ScheduleConfig
+from igm_cli.core.train_config import TrainConfig
+from igm_cli.core.train_plan import learning_rate_factor
+from igm_cli.core.training import train
+from igm_cli.errors import InputError
+
+LABELS = ("red", "green", "blue", "polar bear")
+SPACE = Text(LABELS, ("a photo of a {label}", "{label}"))
+SCHEDULE = ScheduleConfig(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+SHAPE = {
+    "image_size": [16, 16], "autoencoder_channels": [8, 8], "latent_channels": 2, "channels": [8, 16],
+    "head_dim": 8, "groups": 4, "text_dim": 16, "text_layers": 1, "tokens": 16,
+}  # fmt: skip
+SPEC = ModelSpec(
+    architecture="text-to-image",
+    options=SHAPE,
+    space=space_to_dict(SPACE),
+    schedule=SCHEDULE.to_dict(),
+    composition="mean",
+    image_size=(16, 16),
+    concepts="labels",
+)
+CONFIG = TrainConfig(
+    steps=9, autoencoder_steps=3, batch_size=4, warmup=2, log_every=1, checkpoint_every=3, half=False,
+    contrast=0.1, contrast_from=5,
+)  # fmt: skip
+
+
+class Patches:
+    """One or two coloured squares an image."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, indices, flips):
+        images = torch.full((len(indices), 3, 16, 16), -1.0)
+        concepts = torch.zeros(len(indices), 2, len(LABELS))
+        present = torch.zeros(len(indices), 2, dtype=torch.bool)
+        for row, index in enumerate(indices):
+            for place in range(1 + index % 2):
+                color = (index + place) % 3
+                images[row, color, 8 * place : 8 * place + 6, 4:12] = 1.0
+                concepts[row, place, color] = 1.0
+                present[row, place] = True
+        return images, concepts, present
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("latent")
+    train(SPEC, Patches(), CONFIG, folder, device_is_cpu=True)
+    return folder
+
+
+def test_known_words_are_one_token_and_others_fall_into_letters():
+    tokenizer = word_tokenizer(words_of(["a photo of a dog, a cat and a elephant", "polar bear"]), 16)
+    assert tokenizer.tokenize("A photo of a elephant") == [
+        "a</w>",
+        "photo</w>",
+        "of</w>",
+        "a</w>",
+        "elephant</w>",
+    ]
+    assert tokenizer.tokenize("polar bear") == ["polar</w>", "bear</w>"]
+    assert tokenizer.tokenize("zoo")[0] == "z"
+    assert tokenizer.model_max_length == 16
+
+
+@given(
+    st.lists(st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=8), min_size=1)
+)
+@settings(max_examples=20, deadline=None)
+def test_every_word_given_is_one_token(words):
+    tokenizer = word_tokenizer(tuple(sorted(set(words))), 16)
+    for word in words:
+        assert tokenizer.tokenize(word) == [word + "</w>"]
+    assert len(tokenizer) == len(set(tokenizer.get_vocab().values()))
+
+
+def test_captions_of_several_labels():
+    assert compound("a photo of a {label}", ["dog"]) == "a photo of a dog"
+    assert compound("a photo of a {label}", ["dog", "cat"]) == "a photo of a dog and a cat"
+    assert compound("a {label}", ["dog", "cat", "cow"]) == "a dog, a cat and a cow"
+    assert compound("{label} outdoors", ["dog", "cat"]) == "dog and cat outdoors"
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_sampled_labels_hold_the_true_ones(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.zeros(5, 7, dtype=torch.bool)
+    for row in present:
+        row[torch.randperm(7, generator=generator)[:count]] = True
+    asked, true = sample_labels(present, 4, generator)
+    assert (true.sum(1) == count).all()
+    assert all(len(set(row.tolist())) == 4 for row in asked)
+    assert torch.equal(present.gather(1, asked), true)
+
+
+def test_set_errors_are_those_of_the_evidence():
+    generator = torch.Generator().manual_seed(0)
+    epsilon, noise = (torch.randn(*shape, generator=generator) for shape in ((2, 4, 2, 4, 4), (2, 2, 4, 4)))
+    sets = subsets(4, 3)
+    assert len(sets) == 4 + 6 + 4
+    assert len({tuple(row.tolist()) for row in sets}) == len(sets)
+    errors = set_errors(epsilon, noise, sets.float())
+    delta, residual = epsilon.flatten(2), noise.flatten(1)
+    evidence = Evidence(
+        residual.square().mean(1),
+        torch.einsum("nmp,np->nm", delta, residual) / 32,
+        torch.bmm(delta, delta.mT) / 32,
+        "mean",
+        torch.ones(2),
+    )
+    for column, members in enumerate(sets):
+        assert torch.allclose(errors[:, column], evidence.errors(members.nonzero()[:, 0]), atol=1e-5)
+
+
+def test_the_learning_rate_begins_anew_with_every_phase():
+    config = TrainConfig(steps=100, autoencoder_steps=40, warmup=10, decay=0.5)
+    factors = [learning_rate_factor(step, config) for step in range(100)]
+    assert factors[0] < factors[9] == 1.0
+    assert factors[39] < 0.06
+    assert factors[40] == factors[0]
+    assert factors[99] < 0.04
+
+
+def test_the_autoencoder_is_frozen_after_its_phase(trained):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
+    state = torch.load(trained / "state.pt", weights_only=True)
+    names = [name for name in state["model"] if name.startswith("vae.")]
+    with_moments = state["optimizer"]["state"]
+    steps = {int(moments["step"]) for moments in with_moments.values()}
+    assert names
+    assert steps == {3, 6, 5}  # the autoencoder's, the U-Net's, and the matcher's, which captions do not ask
+    assert float(state["model"]["scale"]) != 1.0
+
+
+def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):
+    class Cut(Exception):
+        pass
+
+    def cut(step, figures):
+        if step == 7:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(SPEC, Patches(), CONFIG, tmp_path, device_is_cpu=True, report=cut)
+    train(SPEC, Patches(), CONFIG, tmp_path, device_is_cpu=True)
+    whole, resumed = (torch.load(f / "state.pt", weights_only=True)["model"] for f in (trained, tmp_path))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_folder_is_a_pipeline(trained):
+    """What was trained comes back through the path that loads Stable Diffusion."""
+    parts = load_pipeline(str(trained), torch.device("cpu"))
+    denoiser = TextToImageDenoiser(parts, SPACE)
+    assert denoiser.image_size == (16, 16)
+    assert denoiser.latent_shape == (2, 8, 8)
+    assert denoiser.schedule.config.prediction_type == "v_prediction"
+    image = Patches().batch([1], [False])[0][0]
+    x_t, t = torch.randn(2, 2, 8, 8), torch.tensor([100, 700])
+    own = build_denoiser("text-to-image", SHAPE, SPACE, Schedule(SCHEDULE))
+    state = torch.load(trained / "state.pt", weights_only=True)["average"]
+    own.load_state_dict({name.removeprefix("module."): v for name, v in state.items() if name != "n_averaged"})
+    own.eval()
+    with torch.no_grad():
+        embedded = own.embed([f"a photo of a {label}" for label in LABELS])
+        wanted, _ = own.predict(x_t, t, embedded[None].expand(2, -1, -1, -1))
+        latent = own.encode(image[None])[0]
+    given = TextToImageDenoiser(parts, Text(LABELS))
+    found = given.predictions(given.features(x_t, t), torch.eye(len(LABELS))[None])
+    tolerance = 1e-4 if parts.dtype == torch.float32 else 0.05
+    assert torch.allclose(found, wanted, atol=tolerance)
+    assert torch.allclose(denoiser.encode(image), latent, atol=1e-4)
+
+
+def test_the_folder_says_what_igm_knows_of_it(trained):
+    igm = json.loads((trained / "igm.json").read_text())
+    assert igm["concepts"] == "labels"
+    assert space_from_dict(igm["space"]) == SPACE
+    assert not list(trained.glob(".writing-*"))
+    assert {"vocab.json", "merges.txt"} <= {path.name for path in (trained / "tokenizer").iterdir()}
+
+
+def test_diffusers_draws_with_it(trained):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(str(trained), safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a photo of a red", num_inference_steps=2, height=16, width=16).images[0]
+    assert image.size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": [16, 24]}, "square"),
+        ({"image_size": [18, 18]}, "divisible by 4"),
+        ({"channels": [16]}, "two levels"),
+        ({"channels": [8, 18]}, "divisible by groups"),
+        ({"head_dim": 5}, "divisible by head_dim"),
+        ({"colour": 3}, "colour"),
+    ],
+)
+def test_wrong_shapes_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        build_denoiser("text-to-image", {**SHAPE, **change}, SPACE, Schedule(SCHEDULE))
+
+
+def test_positions_cannot_be_prompts():
+    with pytest.raises(InputError, match="labels"):
+        build_denoiser("text-to-image", SHAPE, Continuous(("x",), (0.0,), (1.0,)), Schedule(SCHEDULE))
+
+
+@pytest.mark.parametrize("labels", [(), ("a", "a"), ("a", " ")])
+def test_labels_must_be_told_apart(labels):
+    with pytest.raises(ValueError, match="labels"):
+        Text(labels)
+
+
+def test_templates_must_have_a_place_for_the_label():
+    with pytest.raises(ValueError, match="label"):
+        Text(("a", "b"), ("a photo",))
+
+
+def test_only_latent_models_have_an_autoencoder(tmp_path):
+    spec = ModelSpec(
+        architecture="factored", options={"image_size": [32, 32]}, schedule=SCHEDULE.to_dict(), composition="sum",
+        space=space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)), image_size=(32, 32),
+        concepts="pos",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="autoencoder"):
+        train(spec, Patches(), CONFIG, tmp_path, device_is_cpu=True)
+
+
+def test_shape_survives_json():
+    config = LatentConfig.from_dict(SHAPE)
+    assert LatentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
