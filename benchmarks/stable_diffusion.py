@@ -11,7 +11,9 @@ timed and the rest is reckoned from them, which the table says.
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import multiprocessing
 import platform
 import resource
 import tempfile
@@ -25,7 +27,7 @@ from igm_cli.core.concepts import Text
 from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inversion import InversionSettings
 from igm_cli.core.labels import invert_labels
-from igm_cli.core.models.pipelines import Loading, load_pipeline
+from igm_cli.core.models.pipelines import Loading, load_pipeline, quiet
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.models.tokens import word_tokenizer
 from igm_cli.core.schedule import draw
@@ -35,12 +37,21 @@ LABELS = (
     "car", "bus", "train", "boat", "plane", "bike", "chair", "table", "cup", "book",
 )  # fmt: skip
 CASES = ((3, 2), (20, 3))
+COUNTS = "parameters.json"
 MOST_ENUMERATED = 60
 """Calls of plain enumeration that are really made a draw."""
 
 
-def write_pipeline(folder: Path, dtype: torch.dtype) -> dict[str, int]:
-    """A StableDiffusionPipeline folder of Stable Diffusion 2.1's structure; returns the parameters of its parts."""
+def write_pipeline(folder: Path, dtype: torch.dtype) -> None:
+    """A StableDiffusionPipeline folder of Stable Diffusion 2.1's structure, and how many parameters its parts have.
+
+    Run in a process of its own: its memory is not that of perception.
+    """
+    with quiet():
+        _write(folder, dtype)
+
+
+def _write(folder: Path, dtype: torch.dtype) -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -72,8 +83,9 @@ def write_pipeline(folder: Path, dtype: torch.dtype) -> dict[str, int]:
     )
     torch.set_default_dtype(torch.float32)
     scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction"
-    )
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
     parts: dict[str, nn.Module] = {"unet": unet, "vae": vae, "text_encoder": text}
     tokenizer = word_tokenizer((*LABELS, "a", "photo", "of"), 77)
     StableDiffusionPipeline(
@@ -84,7 +96,8 @@ def write_pipeline(folder: Path, dtype: torch.dtype) -> dict[str, int]:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    (folder / COUNTS).write_text(json.dumps(counts))
 
 
 def enumerated(
@@ -119,12 +132,18 @@ def main() -> None:
     device = resolve_device(args.device)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
-        counts = write_pipeline(Path(name), torch.bfloat16)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_pipeline, args=(Path(name), torch.bfloat16)
+        )
+        writer.start()
+        writer.join()
+        counts = json.loads((Path(name) / COUNTS).read_text())
         began = time.monotonic()
         parts = load_pipeline(name, device, Loading(size=args.size))
         loaded = time.monotonic() - began
         millions = ", ".join(f"{part} {count / 1e6:.0f} M" for part, count in counts.items())
-        print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
+        processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+        print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
         print(
             f"parameters: {millions}; {parts.dtype}; loaded in {loaded:.1f} s; image {args.size} x {args.size}"
         )
@@ -132,7 +151,7 @@ def main() -> None:
         for labels, k in CASES:
             denoiser = TextToImageDenoiser(parts, Text(LABELS[:labels]))
             latent = denoiser.encode(image)
-            denoiser.embed(["a photo of a dog"])
+            enumerated(denoiser, latent, 1, 1)  # prompts encoded, weights read, kernels chosen
             settings = InversionSettings(draws=args.draws, max_draws=args.draws, low=0.05, high=0.95)
             began = time.monotonic()
             found = invert_labels(denoiser, latent, settings, k, "mean", eliminate=False)

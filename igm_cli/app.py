@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.commands import benchmark, doctor, estimate_k, invert, plugins, train
+from igm_cli.commands import benchmark, doctor, estimate_k, invert, plugins, train, zero_shot
 from igm_cli.errors import IgmError
 
 EPILOG = (
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("invert")(invert.invert)
 app.command("estimate-k")(estimate_k.estimate_k)
+app.command("zero-shot")(zero_shot.zero_shot)
 app.command("benchmark")(benchmark.benchmark)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)

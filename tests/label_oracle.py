@@ -19,15 +19,18 @@ from igm_cli.core.concepts import Text
 from igm_cli.core.schedule import Schedule
 
 Features = tuple[Tensor, Tensor]
+SIDE = 8
 
 
 class LabelOracle:
     """Counts its calls, one for every latent and prompt."""
 
-    def __init__(self, labels: Sequence[str], size: int = 8, spread: float = 0.3, seed: int = 1) -> None:
-        self.space, self.schedule, self.spread = Text(tuple(labels)), Schedule(), spread
+    def __init__(
+        self, labels: Sequence[str], spread: float = 0.3, templates: Sequence[str] = ("a photo of a {label}",)
+    ) -> None:
+        self.space, self.schedule, self.spread = Text(tuple(labels), tuple(templates)), Schedule(), spread
         self.patterns = {
-            label: torch.randn(4, size, size, generator=torch.Generator().manual_seed(seed + ord(label[-1])))
+            label: torch.randn(4, SIDE, SIDE, generator=torch.Generator().manual_seed(ord(label)))
             for label in labels
         }
         self.calls = 0
@@ -45,22 +48,22 @@ class LabelOracle:
 
     def predictions(self, features: Features, concepts: Tensor) -> Tensor:
         every = torch.stack([self.patterns[label] for label in self.space.labels])
-        return self._epsilon(features, every[concepts[0].argmax(-1)])
+        return self._epsilon(features, every[concepts[0].argmax(-1)], len(self.space.templates))
 
     def contributions(self, features: Features, concepts: Tensor) -> Tensor:
         return self.predictions(features, concepts) - self.base(features)[:, None]
 
     def predictions_of_prompts(self, features: Features, texts: Sequence[str]) -> Tensor:
         """Of captions such as "a photo of a x, a y and a z"."""
-        sets = [re.findall(r"a (\w+)(?=,| and|$)", text.removeprefix("a photo of ")) for text in texts]
+        sets = [re.findall(r"a (\w+)(?=,| and|$)", text) for text in texts]
         return self._epsilon(
             features, torch.stack([torch.stack([self.patterns[s] for s in named]).mean(0) for named in sets])
         )
 
-    def _epsilon(self, features: Features, means: Tensor) -> Tensor:
+    def _epsilon(self, features: Features, means: Tensor, times: int = 1) -> Tensor:
         """``[N,R,4,S,S]`` under means ``[R,4,S,S]``."""
         x_t, t = features
-        self.calls += len(t) * len(means)
+        self.calls += len(t) * len(means) * times
         alpha, sigma = (f(t).view(-1, 1, 1, 1, 1) for f in (self.schedule.alpha, self.schedule.sigma))
         return sigma * (x_t[:, None] - alpha * means) / (alpha**2 * self.spread**2 + sigma**2)
 

@@ -131,8 +131,9 @@ def test_sets_are_found_and_counted(truth: str, given_k: bool) -> None:
 
 
 @COMPOSITIONS
-def test_calls_are_those_that_are_made(composition: Composition) -> None:
-    oracle = LabelOracle(letters(10), spread=1.5)
+@pytest.mark.parametrize("templates", [("a {label}",), ("a {label}", "one {label}")])
+def test_calls_are_those_that_are_made(composition: Composition, templates: tuple[str, ...]) -> None:
+    oracle = LabelOracle(letters(10), spread=1.5, templates=templates)
     found = invert_labels(oracle, oracle.image("ae"), replace(PLAIN, settled=1e9), 2, composition)
     assert found.network_calls == oracle.calls
     assert found.draws == 32

@@ -47,7 +47,9 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
     ours = bundled_pipelines()
     if model is None:
         if not ours:
-            raise MissingError("no text-to-image model is bundled; give --model with a pipeline folder or a hub id")
+            raise MissingError(
+                "no text-to-image model is bundled; give --model with a pipeline folder or a hub id"
+            )
         name, folder = next(iter(ours.items()))
         return name, str(folder)
     path = bundled().get(model) or Path(model).expanduser()

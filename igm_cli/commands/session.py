@@ -137,7 +137,8 @@ def result_line(
         "denoising_error": float(found.denoising_error),
         "k_penalty": cost,
         "k_curve": [
-            {"k": point.k, "error": float(point.error), "stderr": float(point.stderr)} for point in found.k_curve
+            {"k": point.k, "error": float(point.error), "stderr": float(point.stderr)}
+            for point in found.k_curve
         ],
         "network_calls": found.network_calls,
         "seconds": round(found.seconds, 4),

@@ -122,7 +122,8 @@ class _Search:
         progress: Progress | None,
     ) -> None:
         self.denoiser, self.image, self.s, self.composition = denoiser, image, settings, composition
-        self.labels = cast(Text, denoiser.space).dim
+        space = cast(Text, denoiser.space)
+        self.labels, self.templates = space.dim, len(space.templates)
         self.given, self.sizes = k is not None, sizes_of(self.labels, k, settings)
         self.eliminate, self.progress = eliminate, progress
         self.alive = torch.arange(self.labels)
@@ -153,9 +154,10 @@ class _Search:
             taken = draw(self.denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
             part = label_evidence(self.denoiser, self.image, taken, rows, self.composition, s.power)
             self.evidence = part if self.evidence is None else self.evidence.join(part)
-            self.calls += count * (len(rows) + (self.composition == "sum"))
+            each = len(rows) * self.templates + (self.composition == "sum")
+            self.calls += count * each
             if self.progress:
-                left = (s.max_draws - first - count) * len(rows)
+                left = (s.max_draws - first - count) * each
                 self.progress(self.calls, self.calls + left)
         assert self.evidence is not None  # at least one draw was taken
         return self.evidence

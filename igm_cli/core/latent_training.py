@@ -16,7 +16,6 @@ the model knows them as text-to-image models do.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from igm_cli.core.captions import compound
 from igm_cli.core.concepts import Text
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.objective import denoising_weight
@@ -47,6 +47,9 @@ SMOOTHNESS = 1e-3
 
 MATCHING = 0.03
 """Weight of the matching of prompts before the contrast begins."""
+
+AUTOENCODER_SHARE = 4
+"""One image of so many of a batch trains the autoencoder: pixels are plenty, steps are dear."""
 
 SCALED_BY = 256
 """Images whose latents say by what all latents are scaled."""
@@ -82,7 +85,8 @@ class LatentTraining:
         images = images.contiguous(memory_format=torch.channels_last)
         with self.accelerator.autocast():
             if step < self.config.autoencoder_steps:
-                return autoencoder_loss(self.model, images, generator)
+                few = images[: max(1, len(images) // AUTOENCODER_SHARE)]
+                return autoencoder_loss(self.model, few, generator)
             if step == self.config.autoencoder_steps:
                 self._set_scale(images.device)
             with torch.no_grad():
@@ -224,15 +228,3 @@ def _captions(space: Text, present: Tensor, generator: torch.Generator) -> list[
     wrong = [[*true[:-1], other] for other in others]
     named = [[space.labels[i] for i in chosen] for chosen in (true, *wrong)]
     return [*(compound(template, names) for names in named), ""]
-
-
-def compound(template: str, labels: Sequence[str]) -> str:
-    """One caption of several labels: "a photo of a dog, a cat and a rabbit".
-
-    What stands before ``{label}`` in its own word group, the article, is repeated with every label.
-    """
-    before, _, after = template.partition("{label}")
-    start, article = (before[:-2], "a ") if before.endswith("a ") else (before, "")
-    listed = [article + label for label in labels]
-    joined = " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
-    return start + joined + after

@@ -14,7 +14,16 @@ from igm_cli.core.models.pipeline_files import read_json
 from igm_cli.errors import InputError
 
 PUBLISHED: Mapping[str, Any] = MappingProxyType(
-    {"draws": 32, "max_draws": 128, "low": 0.0, "high": 1.0, "power": 0.0, "penalty": 0.0, "k_min": 1, "k_max": 3}
+    {
+        "draws": 32,
+        "max_draws": 128,
+        "low": 0.0,
+        "high": 1.0,
+        "power": 0.0,
+        "penalty": 0.0,
+        "k_min": 1,
+        "k_max": 3,
+    }
 )
 """Inference where nothing is tuned: all timesteps alike, as Diffusion Classifier has it (Li et al. 2023)."""
 
