@@ -25,6 +25,7 @@ export OMP_WAIT_POLICY = passive
 demo: .venv/installed
 	$(BIN)/igm invert examples/images --overlay demo
 	$(BIN)/igm invert examples/faces --concepts attributes --overlay demo
+	$(BIN)/igm zero-shot examples/animals --overlay demo
 	@echo "pictures with what was found drawn in: demo/"
 
 test: .venv/installed

@@ -98,6 +98,8 @@ class LabelSession:
         width, height = self.denoiser.image_size
         frame = Frame.fit(image.size, width / height, self.fit)
         started, before = time.monotonic(), self.denoiser.calls
+        if progress:
+            progress(0, self.denoiser.space.dim * self.settings.max_draws)
         with torch.no_grad():
             latent = self.denoiser.encode(to_model(image, frame, (width, height)))
             denoiser = cast("Denoiser", self.denoiser)  # the protocol lets a space be replaced

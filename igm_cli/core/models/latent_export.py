@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from igm_cli.core.concepts import Text, space_to_dict
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.models.pipelines import quiet
 
@@ -54,7 +56,8 @@ def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype
             _convert(path, dtype)
         for part in sorted(fresh.iterdir()):
             _replace(part, folder / part.name)
-    write_description(folder, spec)
+    asked = Text(model.space.labels, model.space.templates[:1])  # several would cost as many calls a label
+    write_description(folder, replace(spec, space=space_to_dict(asked)))
 
 
 def _convert(path: Path, dtype: torch.dtype) -> None:

@@ -58,5 +58,5 @@ def read_description(folder: Path) -> PipelineDescription:
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are no labels")
         return PipelineDescription(space, composition, {**PUBLISHED, **data.get("inference", {})})
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not describe a text-to-image pipeline: {error}") from error

@@ -96,7 +96,7 @@ def score(label: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
 
 
 def paired(records: Sequence[Record]) -> list[Paired]:
-    """igm against every other method of one split."""
+    """Igm against every other method of one split."""
     labels = by_label(records)
     ours = labels.pop(IGM, {})
     found = []

@@ -28,12 +28,16 @@ def picture_grids(records: Sequence[Record], cells: Mapping[str, Cell]) -> Itera
     names = list(labels)
     for number, first in enumerate(range(0, len(names), ACROSS), start=1):
         part = names[first : first + ACROSS]
-        rows = [(split, _row(cells[split], split, item, [labels[name] for name in part])) for split, item in shown]
+        rows = [
+            (split, _row(cells[split], split, item, [labels[name] for name in part])) for split, item in shown
+        ]
         title = "Truth and what each method says; framed red where it is wrong"
         yield PictureGrid(f"pictures-{number}", title, ["truth", *part], rows)
 
 
-def _chosen(labels: Mapping[str, Mapping[str, Mapping[str, Any]]], split: str, cell: Cell, count: int) -> list[str]:
+def _chosen(
+    labels: Mapping[str, Mapping[str, Mapping[str, Any]]], split: str, cell: Cell, count: int
+) -> list[str]:
     """Items of a split, those that igm or any other method gets wrong first."""
 
     def order(item: str) -> tuple[bool, int]:

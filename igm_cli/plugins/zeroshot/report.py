@@ -50,7 +50,9 @@ def summarise(
     """
     parts = {name: of_splits(records, [name]) for name in cells}
     parts = {name: part for name, part in parts.items() if by_label(part)}
-    scores = {name: [score(label, list(r.values())) for label, r in by_label(p).items()] for name, p in parts.items()}
+    scores = {
+        name: [score(label, list(r.values())) for label, r in by_label(p).items()] for name, p in parts.items()
+    }
     pairs = {name: found for name, part in parts.items() if (found := paired(part))}
     agreed = {name: found for name, part in parts.items() if (found := agreement(part))}
     failed = failed_methods(infos)
@@ -117,9 +119,7 @@ def _paired(pairs: Mapping[str, Sequence[Paired]]) -> Table:
         for p in part
     ]
     columns = ("split", "igm against", "images", "both right", "only igm", "only the other", "p")
-    note = (
-        "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
-    )
+    note = "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
     return Table("paired", "igm against each other method, picture by picture", columns, rows, note)
 
 

@@ -66,7 +66,11 @@ LOOKS = {
     "drawn": Look("our own drawings", False, "flat,shaded,outlined,crayon"),
 }
 SPLITS: dict[str, str] = {
-    **{f"{t}-{name}": f"{task.about}: {look.about}" for name, look in LOOKS.items() for t, task in TASKS.items()},
+    **{
+        f"{t}-{name}": f"{task.about}: {look.about}"
+        for name, look in LOOKS.items()
+        for t, task in TASKS.items()
+    },
     PICTURES: "your own pictures (--set pictures=FOLDER): as many labels as each has, of all that occur",
 }
 

@@ -106,7 +106,7 @@ class ZeroShotBench:
             ADAPTIVE: f"{settings.draws} to {settings.max_draws}",
             WEIGHTS: f"{settings.relax_steps} steps of four",
         }
-        info: dict[str, Any] = {"what": METHODS[name], "draws": draws.get(name, str(self.plan.draws))}
+        info: dict[str, Any] = {"how": METHODS[name], "draws": draws.get(name, str(self.plan.draws))}
         if name == "dc-compound" and self.plan.stages:
             info["stages"] = "on"
         return LabelMethod(name, self.plan, self.denoiser, self.cells, info)

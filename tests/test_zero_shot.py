@@ -1,0 +1,487 @@
+"""``igm zero-shot`` as a user meets it.
+
+What needs no process of its own runs in this one: diffusers takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+import tiny_pipelines
+from conftest import ROOT, Igm
+from PIL import Image
+from test_cli import lines, one_sentence, schema, untimed
+
+from igm_cli import app
+from igm_cli.commands import models, zero_shot_time
+from igm_cli.commands.zero_shot_options import (
+    check_labels,
+    parse_draws,
+    parse_k,
+    parse_timesteps,
+    read_labels,
+    read_templates,
+)
+from igm_cli.core.models.pipeline_description import PUBLISHED, read_description
+from igm_cli.core.models.pipeline_identity import ENDS, pipeline_fingerprint
+from igm_cli.core.models.pipelines import quiet
+from igm_cli.errors import InputError, UsageError
+
+OWN = {
+    "concepts": "labels",
+    "space": {"kind": "text", "labels": ["dog", "cat", "rabbit"], "templates": ["{label}"]},
+    "composition": "mean",
+    "inference": {"draws": 4, "max_draws": 8, "low": 0.1, "high": 0.6, "k_min": 1, "k_max": 2, "penalty": 1.0},
+}
+PETS = ("--labels", "dog,cat,rabbit")
+QUICK = ("--draws", "4", "--max-draws", "8", "--dtype", "float32", "--device", "cpu")
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Runs ``igm zero-shot`` here."""
+
+    def run(*arguments: object, command: str = "zero-shot") -> Done:
+        capfd.readouterr()
+        code = app.main([command, *map(str, arguments)])
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion 1.x pipeline of 16 x 16 pixels, which says nothing of labels."""
+    with quiet():
+        return tiny_pipelines.build(tmp_path_factory.mktemp("zero-shot") / "tiny", "sd1")
+
+
+@pytest.fixture(scope="module")
+def own(tiny: Path) -> Path:
+    """The same with an igm.json."""
+    folder = tiny.with_name("own")
+    shutil.copytree(tiny, folder)
+    (folder / "igm.json").write_text(json.dumps(OWN))
+    return folder
+
+
+def only(done: Done) -> dict[str, Any]:
+    """The one result of a call that went well."""
+    assert done.code == 0, done.err
+    (line,) = lines(done.out)
+    jsonschema.validate(line, schema("igm.zero-shot-1"), jsonschema.Draft202012Validator)
+    return line
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys; from igm_cli.app import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'diffusers', 'datasets', 'transformers', 'PIL', 'numpy'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "zero-shot", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stderr.strip() == "[]"
+    assert "--labels-file" in done.stdout
+
+
+def test_a_folder_of_images(igm: Igm, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    given = (
+        *PETS,
+        "--model",
+        tiny,
+        "--json",
+        "--overlay",
+        tmp_path / "drawn",
+        "--output",
+        tmp_path / "r.jsonl",
+    )
+    done = igm("zero-shot", pictures, *given, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = lines(done.stdout)
+    assert [Path(line["image"]).name for line in found] == ["0.png", "1.png", "2.png"]
+    for line in found:
+        jsonschema.validate(line, schema("igm.zero-shot-1"), jsonschema.Draft202012Validator)
+        assert (line["model"], line["k_source"]) == ("tiny", "estimated")
+        assert line["k"] == len(line["items"]) and [p["k"] for p in line["k_curve"]] == [1, 2, 3]
+        probable = {x["label"]: x["probability"] for x in line["labels"]}
+        assert list(probable.values()) == sorted(probable.values(), reverse=True)
+        assert set(probable) == {"dog", "cat", "rabbit"}
+        assert all(item["confidence"] == probable[item["label"]] for item in line["items"])
+        assert line["draws"] <= 8 and line["network_calls"] <= 3 * 8
+        with Image.open(tmp_path / "drawn" / f"{Path(line['image']).stem}.png") as drawn:
+            assert drawn.width > drawn.height * line["size"][0] / line["size"][1]
+    assert (tmp_path / "r.jsonl").read_text() == done.stdout
+
+
+def test_a_folder_run_goes_on(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    given = (pictures, "--model", tiny, "--json", "--output", results, *QUICK)
+    whole = call(*given, *PETS)
+    text = results.read_text()
+    assert whole.code == 0 and text == whole.out
+    first, second = text.splitlines(keepends=True)[:2]
+    results.write_text(first + second[: len(second) // 2])
+    again = call(*given, *PETS)
+    assert again.code == 0, again.err
+    assert results.read_text().splitlines(keepends=True)[0] == first
+    assert untimed(again.out) == untimed(whole.out)
+    for other in (
+        ("--labels", "dog,cat"),
+        (*PETS, "--template", "{label}"),
+        (*PETS, "--k", "2"),
+        (*PETS, "--size", "32"),
+        (*PETS, "--fit", "squash"),
+        (*PETS, "--weighting", "1"),
+        (*PETS, "--seed", "3"),
+    ):
+        refused = call(*given, *other)
+        assert refused.code == 3 and "other options" in one_sentence(refused.err), other
+    same = call(*given, *PETS, "--attention", "sliced")  # changes no result
+    assert same.code == 0 and same.out == results.read_text()
+
+
+def test_the_models_own_labels_and_settings(call: Call, own: Path, pictures: Path) -> None:
+    image = pictures / "1.png"
+    line = only(call(image, "--model", own, "--json"))
+    assert {x["label"] for x in line["labels"]} == {"dog", "cat", "rabbit"}
+    assert line["k_penalty"] == pytest.approx(1e-4)
+    assert line["draws"] <= 8 and [p["k"] for p in line["k_curve"]] == [1, 2]
+    shown = call(image, "--model", own, "--labels", "Dog, zebra,yak", "--k", "1")
+    assert shown.code == 0
+    assert "own was not trained on 'zebra', 'yak'" in one_sentence(shown.err)
+    assert "K = 1 (given)" in shown.out and "zebra" in shown.out and "Dog" in shown.out
+
+
+def test_templates_are_averaged_and_counted(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("# pets\ndog\n\n cat \nRabbit\n", encoding="utf-8-sig")
+    (tmp_path / "templates.txt").write_text("a photo of a {label}\n{label}\n")
+    files = ("--labels-file", tmp_path / "labels.txt", "--templates-file", tmp_path / "templates.txt")
+    draws = ("--draws", "2", "--max-draws", "2", "--device", "cpu")
+    line = only(call(pictures / "0.png", "--model", tiny, *files, *draws, "--k", "2", "--json"))
+    assert {x["label"] for x in line["labels"]} == {"dog", "cat", "Rabbit"}
+    assert line["network_calls"] == 3 * 2 * 2 and line["draws"] == 2 and line["k_source"] == "given"
+
+
+def test_many_images_and_many_labels_for_people(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    many = ",".join(f"{a}{b}" for a in "abc" for b in "abcd")
+    one = call(pictures / "0.png", "--model", tiny, "--labels", many, "--k", "1", *QUICK)
+    assert one.code == 0 and one.out.count("│ ") == 3  # one row: the other eleven labels are in JSON
+    for number in range(5):
+        shutil.copy(pictures / "0.png", tmp_path / f"{number}.png")
+    (tmp_path / "5.png").write_bytes(b"no image")
+    table = call(tmp_path, "--model", tiny, *PETS, *QUICK)
+    assert table.code == 3 and "1 of 6 images" in table.err and "5.png" in table.err
+    assert table.out.count(".png") == 5 and "found" in table.out
+
+
+@pytest.mark.parametrize("prediction", ["auto", "v_prediction"])
+def test_a_single_file(call: Call, tiny: Path, pictures: Path, tmp_path: Path, prediction: str) -> None:
+    with quiet():
+        file = tiny_pipelines.single_file(tiny, tmp_path / "one.safetensors")
+    given = (pictures / "0.png", *PETS, *QUICK, "--json", "--prediction", prediction)
+    line = only(call(*given, "--model", file, "--config", tiny))
+    assert line["model"] == "one"
+    assert line["labels"] == only(call(*given, "--model", tiny))["labels"]
+
+
+def test_a_hub_id_in_the_cache(
+    call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    tiny_pipelines.into_hub_cache(tiny, tmp_path / "hub", "tiny/model")
+    given = (pictures / "0.png", *PETS, *QUICK, "--json")
+    here, there = (only(call(*given, "--model", model)) for model in (tiny, "tiny/model"))
+    assert there["model"] == "tiny/model"
+    assert (here["run"], here["labels"]) == (there["run"], there["labels"])
+
+
+def test_a_model_composed_as_a_sum(call: Call, own: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(own, tmp_path / "sum")
+    description = OWN | {"composition": "sum", "inference": {"draws": 4, "max_draws": 4}}
+    (tmp_path / "sum" / "igm.json").write_text(json.dumps(description))
+    line = only(call(pictures / "0.png", "--model", tmp_path / "sum", "--json"))
+    assert line["network_calls"] == 4 * (3 + 1)  # the prediction without a label, too
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "names no labels of its own"),
+        (["--labels", "dog"], 2, "give two labels or more"),
+        (["--labels", "dog,,cat"], 2, "empty label"),
+        (["--labels", ""], 2, "empty label"),
+        (["--labels", "polar bear,cat,Polar  Bear"], 2, "which are the same"),
+        (["--labels", "a,b,c", "--k", "4"], 2, "4 of 3 labels"),
+        (["--labels", ",".join(f"{i}" for i in range(700))], 2, "give fewer labels"),
+        (["--labels", "a,b", "--labels-file", "x"], 2, "exclude each other"),
+        (["--labels-file", "{tmp}/no.txt"], 3, "does not exist"),
+        (["--labels-file", "{tmp}"], 3, "cannot be read"),
+        (["--labels", "a,b", "--template", "{{}}"], 2, "has no {label}"),
+        (["--labels", "a,b", "--k", "0"], 2, "--k"),
+        (["--labels", "a,b", "--k", "abc"], 2, "'abc'"),
+        (["--labels", "a,b", "--k", "2", "--k-max", "2"], 2, "leave out"),
+        (["--labels", "a,b", "--k-max", "0"], 2, "--k-max"),
+        (["--labels", "a,b", "--draws", "0"], 2, "--draws"),
+        (["--labels", "a,b", "--draws", "9", "--max-draws", "3"], 2, "--max-draws 3"),
+        (["--labels", "a,b", "--timesteps", "0.7-0.2"], 2, "LOW-HIGH"),
+        (["--labels", "a,b", "--weighting", "nan"], 2, "--weighting"),
+        (["--labels", "a,b", "--dtype", "int8"], 2, "int8"),
+        (["--labels", "a,b", "--size", "9"], 2, "multiple of 2"),
+        (["--labels", "a,b", "--device", "tpu"], 2, "tpu"),
+        (["--labels", "a,b", "--device", "cpu", "--offload"], 2, "leave out --offload"),
+        (["--labels", "a,b", "--variant", "fp16"], 3, "no fp16 weights"),
+        (["--labels", "a," + "very " * 30 + "long"], 3, "shorter label"),
+        (["--labels", "a,b", "--model", "owner/name"], 4, "not found here; give a folder or connect"),
+        (["--labels", "a,b", "--model", "no-such"], 4, "no-such"),
+        (["--labels", "a,b", "--model", "no-such.safetensors"], 4, "does not exist"),
+        (["--labels", "a,b", "--model", "{tmp}"], 3, "no diffusers pipeline"),
+        (["--labels", "a,b", "--model", "{pictures}/0.png"], 3, "is no model"),
+        (["--labels", "a,b", "--model", "clevr-pos"], 2, "use igm invert"),
+        (["--labels", "a,b", "--model", "{position}"], 2, "use igm invert"),
+        (["--labels", "a,b", "{tmp}/no.png"], 3, "could not be used"),
+    ],
+)
+def test_mistakes(
+    call: Call,
+    tiny: Path,
+    tiny_model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    given = [a.format(tmp=tmp_path, pictures=pictures, position=tiny_model) for a in arguments]
+    model = () if "--model" in given else ("--model", tiny)
+    done = call(pictures / "0.png", *model, "--json", *given, *(() if "--draws" in given else ("--draws", "2")))
+    assert done.code == code, done.err
+    if code == 3 and "could not" in says:  # one of two images: the other is done
+        assert says in done.err and len(lines(done.out)) == 1
+    else:
+        assert says in one_sentence(done.err)
+        assert done.out == ""
+
+
+def test_a_pipeline_without_an_autoencoder(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "vae")
+    done = call(pictures / "0.png", "--model", tmp_path / "half", *PETS)
+    assert done.code == 3 and "has no vae" in one_sentence(done.err)
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    one = call(bad, "--model", tiny, *PETS)
+    assert one.code == 3 and "not an image" in one_sentence(one.err)
+
+
+def test_xformers_must_be_there(
+    call: Call, tiny: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    done = call(pictures / "0.png", "--model", tiny, *PETS, "--attention", "xformers")
+    assert done.code == 4 and "pip install xformers" in one_sentence(done.err)
+
+
+def test_other_commands_point_here(call: Call, tiny: Path, pictures: Path) -> None:
+    for command in ("invert", "estimate-k"):
+        done = call(pictures / "0.png", "--model", tiny, command=command)
+        assert done.code == 2 and "use igm zero-shot" in one_sentence(done.err)
+
+
+def test_a_bundled_pipeline_is_found(
+    call: Call, own: Path, tiny_model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from igm_cli.commands.doctor import _checkpoints
+
+    shutil.copytree(own, tmp_path / "animals")
+    shutil.copytree(tiny_model, tmp_path / "boxes")
+    monkeypatch.setattr(models, "BUNDLED", tmp_path)
+    assert only(call(pictures / "0.png", "--json"))["model"] == "animals"
+    assert only(call(pictures / "0.png", "--json", "--model", "animals"))["model"] == "animals"
+    assert "did you mean animals" in call(pictures / "0.png", "--model", "animal").err
+    elsewhere = call(pictures / "0.png", "--model", "nope", command="invert").err
+    assert "boxes" in elsewhere and "animals" not in elsewhere
+    assert "use igm zero-shot" in call(pictures / "0.png", "--concepts", "labels", command="invert").err
+    assert [(c["name"], c["concepts"], c["problem"]) for c in _checkpoints()] == [
+        ("animals", "labels", ""),
+        ("boxes", "pos", ""),
+    ]
+    (tmp_path / "animals" / "unet" / "config.json").write_text("{")
+    assert [bool(c["problem"]) for c in _checkpoints()] == [True, False]
+
+
+def test_long_runs_are_announced(
+    call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zero_shot_time, "seconds_per_call", lambda denoiser, most: 2.0)
+    given = (pictures, "--model", tiny, "--json", *PETS, *QUICK, "--output", tmp_path / "r.jsonl")
+    first = call(*given)
+    said = one_sentence(first.err)
+    assert "about 1.2 to 2.4 minutes for 3 images, 3 labels and 4 to 8 draws on cpu; fewer --labels" in said
+    assert "GPU" in said
+    (tmp_path / "r.jsonl").write_text("".join(first.out.splitlines(keepends=True)[:2]))
+    assert "about 24 to 48 seconds for 1 image, 3 labels" in one_sentence(call(*given).err)
+    assert call(*given).err == ""  # nothing is left to do
+
+
+def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
+    import torch
+
+    from igm_cli.core.concepts import Text
+    from igm_cli.core.models.pipelines import load_pipeline
+    from igm_cli.core.models.text_to_image import TextToImageDenoiser
+
+    denoiser = TextToImageDenoiser(load_pipeline(str(tiny), torch.device("cpu")), Text(("dog", "cat")))
+    assert 0 < zero_shot_time.seconds_per_call(denoiser, 4) < 1
+    assert denoiser.calls == 8  # twice a batch of no more than there is to do
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "text"),
+    [
+        (7.1, 57, "7.1 to 57 seconds"),
+        (40, 80, "40 to 80 seconds"),
+        (720, 2700, "12 to 45 minutes"),
+        (2700, 2700, "45 minutes"),
+        (60, 40000, "11 hours at most"),
+        (86400, 172800, "1 to 2 days"),
+        (0.2, 0.9, "0.2 to 0.9 seconds"),
+    ],
+)
+def test_spans(least: float, most: float, text: str) -> None:
+    assert zero_shot_time.span(least, most) == text
+
+
+def test_options_are_read() -> None:
+    assert parse_k("auto") is None and parse_k(" 3 ") == 3
+    assert parse_timesteps(None) == (None, None)
+    assert parse_timesteps("0-1") == (0.0, 1.0) and parse_timesteps(".05 - 0.95") == (0.05, 0.95)
+    assert parse_timesteps("50-950") == (0.05, 0.95)
+    for text in ("", "0.5", "0.5-0.5", "-1-1", "0-1001", "a-b", "1-0"):
+        with pytest.raises(UsageError, match="LOW-HIGH"):
+            parse_timesteps(text)
+    for text in ("", "-1", "1.5", "²"):
+        with pytest.raises(UsageError, match="--k takes"):
+            parse_k(text)
+    assert [parse_draws(*x) for x in ((None, None, 32), (None, 8, 32), (None, 64, 32), (5, 64, 32))] == [
+        None,
+        8,
+        32,
+        5,
+    ]
+
+
+def test_label_files(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_bytes("\ufeff# of the zoo\r\n Polar bear \r\n\r\nÉléphant\r\nc#\r\n".encode())
+    assert read_labels(None, file) == ("Polar bear", "Éléphant", "c#")
+    assert read_labels(None, None) == () and read_templates([], None) == ()
+    for content, says in (
+        (b"# nothing\n", "holds no labels"),
+        (b"caf\xe9\nx", "not UTF-8"),
+        (b"dog\n", "two labels"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=says):
+            read_labels(None, file)
+    file.write_text("a dog\n")
+    with pytest.raises(InputError, match=r"has no \{label\}"):
+        read_templates([], file)
+    with pytest.raises(UsageError, match="exclude each other"):
+        read_templates(["{label}"], file)
+    with pytest.raises(UsageError, match="'dog' twice"):
+        check_labels(["dog", "dog"], "--labels", UsageError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": {"kind": "categorical", "factors": {"a": ["no", "yes"]}}},
+        {"space": {"kind": "text"}},
+        {"space": None},
+        {"composition": "product"},
+        {"inference": 3},
+    ],
+)
+def test_bad_descriptions(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "igm.json").write_text(json.dumps(OWN | change))
+    with pytest.raises(InputError, match="does not describe"):
+        read_description(tmp_path)
+
+
+def test_descriptions(own: Path, tiny: Path) -> None:
+    assert read_description(tiny).inference == PUBLISHED and read_description(tiny).space is None
+    described = read_description(own)
+    assert described.inference == {**PUBLISHED, **OWN["inference"]}  # type: ignore[dict-item]
+    assert described.space is not None and described.space.templates == ("{label}",)
+
+
+def test_fingerprints(tiny: Path, own: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    before = pipeline_fingerprint(tiny, None)
+    (copy / "README.md").write_text("something else")
+    (copy / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not loaded")
+    assert pipeline_fingerprint(copy, None) == pipeline_fingerprint(own, None) == before
+    with pytest.raises(InputError, match="fp32"):
+        pipeline_fingerprint(copy, "fp32")
+    scheduler = copy / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text() + " ")
+    assert pipeline_fingerprint(copy, None) != before
+    shutil.copy(tiny / "scheduler" / "scheduler_config.json", scheduler)
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert pipeline_fingerprint(copy, None) != before
+    assert pipeline_fingerprint(weights, None) != before
+    large = tmp_path / "large.safetensors"
+    large.write_bytes(bytes(3 * ENDS))
+    one = pipeline_fingerprint(large, None)
+    large.write_bytes(bytes(3 * ENDS + 1))
+    assert pipeline_fingerprint(large, None) != one
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_does(igm: Igm, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    call = ["zero-shot", str(pictures), "--model", str(tiny), "--json", *PETS, *QUICK]
+    one = igm(*call)
+    assert one.returncode == 0, one.stderr
+    results = tmp_path / "results.jsonl"
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    two = subprocess.run(
+        [sys.executable, "-m", *launch, "-m", "igm_cli", *call, "--output", str(results)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert two.returncode == 0, two.stderr
+    assert untimed(two.stdout) == untimed(one.stdout)
+    assert results.read_text() == two.stdout
