@@ -485,3 +485,23 @@ def test_two_processes_give_what_one_does(igm: Igm, tiny: Path, pictures: Path, 
     assert two.returncode == 0, two.stderr
     assert untimed(two.stdout) == untimed(one.stdout)
     assert results.read_text() == two.stdout
+
+
+def test_progress_within_progress_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from igm_cli.output import Output
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    sink = Output()
+    with sink.progress() as outer:
+        outer("images", 0, 2)
+        for image in ("a", "b"):
+            with sink.progress() as inner:
+                assert inner is outer
+                for done in range(4):
+                    inner(f"U-Net calls: {image}", done, 3)
+    with sink.progress() as later:
+        assert later is not outer
+    shown = capsys.readouterr().err
+    assert "U-Net calls: b" in shown and "3/3" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_slow_methods_run_on_fewer_pictures(
 
 def test_what_is_slow() -> None:
     settings = InversionSettings(relax_steps=100)
-    plan = Plan(settings, draws=32, composition="mean", stages=False, slow_limit=50, templates=("a {label}",))
+    plan = Plan(settings, draws=32, stages=False, slow_limit=50, templates=("a {label}",))
     assert plan.calls(IGM, 25, 2) == 25 * 32
     assert plan.calls(ENUMERATE, 20, 3) == 3420 * 32
     assert plan.calls("dc-compound", 25, 2) == 300 * 32
@@ -243,6 +244,12 @@ def test_what_cannot_be_measured(model: Path, tmp_path: Path) -> None:
             registry.suite(SUITE).open(request_of(model, split))
     with pytest.raises((InputError, MissingError)):
         registry.suite(SUITE).open(request_of(tmp_path, "pairs-3-drawn"))
+    other = tmp_path / "sum"
+    shutil.copytree(model, other)
+    description = json.loads((model / "igm.json").read_text())
+    (other / "igm.json").write_text(json.dumps({**description, "composition": "sum"}))
+    with pytest.raises(InputError, match="composes by sum"):
+        registry.suite(SUITE).open(request_of(other, "pairs-3-drawn"))
 
 
 def test_defaults() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def compound(template: str, labels: Sequence[str]) -> str:
-    """One caption of several labels: "a photo of a dog, a cat and a rabbit".
+    """One caption of several labels: "a photo of a cup, a spoon and a plate".
 
     What stands before ``{label}`` in its own word group, the article, is repeated with every label.
     """

@@ -70,7 +70,7 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 def compound_prompts(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int, *, stages: bool = False
 ) -> Inversion:
-    """Diffusion Classifier, its classes being captions of K labels: "a photo of a dog and a cat".
+    """Diffusion Classifier, its classes being captions of K labels: "a photo of a cup and a spoon".
 
     Args:
         denoiser: A :class:`Prompted` one over a :class:`Text` space.

@@ -113,7 +113,7 @@ def mcnemar(first: int, second: int) -> float:
     """Exact two-sided p that pictures on which only one of two is right fall to either with equal chance."""
     n = first + second
     tail = sum(math.comb(n, i) for i in range(min(first, second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def agreement(records: Sequence[Record]) -> Agreement | None:

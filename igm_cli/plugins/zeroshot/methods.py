@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
 from igm_cli.core.baselines.prompt_weights import BATCH, prompt_weights
-from igm_cli.core.composition import Composition
+from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inversion import Inversion, InversionSettings
 from igm_cli.core.labels import invert_labels
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
@@ -45,7 +45,6 @@ class Plan:
     Attributes:
         settings: Of the model; ``draws`` are those of ``igm-adaptive``'s first decision.
         draws: That all others see.
-        composition: Of the model.
         stages: Whether ``dc-compound`` leaves captions out in stages.
         slow_limit: Images of a split that slow methods are run on.
         templates: Prompts.
@@ -53,7 +52,6 @@ class Plan:
 
     settings: InversionSettings
     draws: int
-    composition: Composition
     stages: bool
     slow_limit: int
     templates: tuple[str, ...]
@@ -80,8 +78,9 @@ class Plan:
         """The method, from a latent to what is found."""
         if method in COUNTING:
             settings, adaptive = (self.settings, True) if method == ADAPTIVE else (self.equal, False)
-            how = self.composition
-            return lambda model, x, k: invert_labels(model, x, settings, k, how, eliminate=adaptive)
+            return lambda model, x, k: invert_labels(
+                cast(Denoiser, model), x, settings, k, "mean", eliminate=adaptive
+            )
         methods: Mapping[str, Any] = {
             ENUMERATE: enumerate_sets,
             "dc-compound": partial(compound_prompts, stages=self.stages),

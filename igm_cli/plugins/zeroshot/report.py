@@ -23,11 +23,13 @@ from igm_cli.plugins.zeroshot.pictures import picture_grids
 from igm_cli.plugins.zeroshot.published import PUBLISHED, TASK
 from igm_cli.plugins.zeroshot.splits import SPLITS, Cell, counts
 
+_PUBLISHED = (
+    "Published: the paper's accuracy with Stable Diffusion 2.1 on 71 photographs from the web: another model, other "
+    "data. Its own method is the enumeration, which igm gives the answers of."
+)
 _NOTES = (
     "Exact set: pictures whose labels are all found and no other. Recall: share of the true labels that were found. "
     "95 % intervals: Wilson's of exact sets and numbers, bootstrap over pictures of recall, seconds and U-Net calls.",
-    "Published: the paper's accuracy with Stable Diffusion 2.1 on 71 photographs from the web: another model, other "
-    "data. Its own method is the enumeration, which igm gives the answers of.",
     "U-Net calls: one for every noised latent under one prompt.",
     "All methods but igm-adaptive and prompt-weights see the same draws, as many of them; prompt-weights takes new "
     "ones of the same range every step, igm-adaptive stops when its choice is settled.",
@@ -54,7 +56,7 @@ def summarise(
         name: [score(label, list(r.values())) for label, r in by_label(p).items()] for name, p in parts.items()
     }
     pairs = {name: found for name, part in parts.items() if (found := paired(part))}
-    agreed = {name: found for name, part in parts.items() if (found := agreement(part))}
+    agreed = {name: one for name, part in parts.items() if (one := agreement(part))}
     failed = failed_methods(infos)
     tables = [score_table(name, SPLITS[name], scores[name], failed) for name in parts]
     tables += [table for name, part in parts.items() if (table := _common(name, part))]
@@ -70,7 +72,7 @@ def summarise(
         "model": dict(model),
         "splits": splits,
         "paired": {name: {p.other: vars(p) for p in part} for name, part in pairs.items()},
-        "agreement": {name: vars(found) for name, found in agreed.items()},
+        "agreement": {name: vars(one) for name, one in agreed.items()},
         "methods": dict(infos),
     }
     return Report(tables, [every_figure(splits)], figures, summary, _NOTES)
@@ -98,7 +100,8 @@ def score_table(name: str, about: str, scores: Sequence[Scores], failed: Sequenc
         first = [s.label, percent(e["exact"]), *beside, percent(e["recall"])]
         rows.append([*first, f"{e['calls_a_draw'].value:.4g}", *cost, f"{e['draws'].value:.3g}"])
     rows += [[method, "failed", *[""] * (len(columns) - 2)] for method in failed]
-    return Table(f"table-{name}", about[0].upper() + about[1:], columns, rows)
+    note = _PUBLISHED if published else ""
+    return Table(f"table-{name}", about[0].upper() + about[1:], columns, rows, note)
 
 
 def _common(name: str, records: Sequence[Record]) -> Table | None:

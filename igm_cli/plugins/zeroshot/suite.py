@@ -14,7 +14,7 @@ from igm_cli.core.models.pipeline_files import check_path, from_hub
 from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.errors import UsageError
+from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.labels.parser import TEMPLATES
 from igm_cli.plugins.suite import Record, Report, Request
@@ -26,7 +26,8 @@ RELAX_STEPS = 100
 
 OPTIONS = {
     "draws": "noise draws that all methods but igm-adaptive see (default: the model's first)",
-    "slow_limit": "images of a split that methods of more than 100 U-Net calls a draw run on (default 50)",
+    "slow_limit": "images of a split that slow methods run on: those of more than 100 U-Net calls for each of the "
+    "draws (default 50)",
     "relax_steps": f"steps of prompt-weights, of four draws each (default {RELAX_STEPS})",
     "stages": "whether dc-compound leaves captions out in stages: on or off (default)",
     "template": "prompt with {label} in it (default: the model's first)",
@@ -131,6 +132,8 @@ class ZeroShotBench:
 
     def _plan(self) -> Plan:
         options, own = self.request.options, self.description
+        if own.composition != "mean":  # as all of the paper's methods compose
+            raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
         settings = InversionSettings.from_dict(own.inference, seed=self.request.seed)
         steps = whole_number(options, "relax_steps", RELAX_STEPS)
         settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)
@@ -143,7 +146,6 @@ class ZeroShotBench:
         return Plan(
             settings=settings,
             draws=whole_number(options, "draws", settings.draws),
-            composition=own.composition,
             stages=stages in ("on", True),
             slow_limit=whole_number(options, "slow_limit", 50),
             templates=(str(template),),
