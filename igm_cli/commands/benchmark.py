@@ -78,7 +78,7 @@ def benchmark(
     _check_known("option", asked, list(plugin.options))
 
     from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
-    from igm_cli.commands.models import resolve_model
+    from igm_cli.commands.models import find_model
     from igm_cli.core.device import resolve_device
     from igm_cli.plugins.suite import Request
 
@@ -89,7 +89,7 @@ def benchmark(
         budget=budget,
         seed=seed,
         device=resolve_device(device),
-        model=resolve_model(model, plugin.concepts),
+        model=find_model(model, plugin.concepts),
         cache=cache_folder() / "baselines",
         options=asked,
     )

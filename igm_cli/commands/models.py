@@ -14,6 +14,9 @@ BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 DEFAULT_CONCEPTS = "pos"
 """What is looked for when neither a model nor concepts are named."""
 
+LABELS = "labels"
+"""Concepts of text-to-image pipelines."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -97,6 +100,16 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
     ours = [name for name, path in bundled().items() if not is_pipeline(path)]
     hint = near_names(model, ours, "bundled are")
     raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or a hub id works too")
+
+
+def find_model(model: str | None, concepts: str) -> Path:
+    """The model of a benchmark's concepts: a pipeline's folder, file or hub id if they are labels, else a folder.
+
+    Raises:
+        MissingError: If there is no such model.
+        UsageError: If it is a model of another kind.
+    """
+    return Path(resolve_pipeline(model)[1]) if concepts == LABELS else resolve_model(model, concepts)
 
 
 def _default_model(concepts: str) -> Path:

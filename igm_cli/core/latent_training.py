@@ -112,8 +112,8 @@ def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.
     posterior = model.vae.encode(images).latent_dist
     mean, spread = posterior.mean.float(), posterior.std.float()
     noise = torch.randn(mean.shape, generator=generator).to(mean)
-    decoded = model.vae.decode(mean + spread * noise).sample.float()
-    divergence = 0.5 * (mean.square() + spread.square() - 1 - 2 * spread.log()).mean()
+    decoded: Tensor = model.vae.decode(mean + spread * noise).sample.float()
+    divergence: Tensor = 0.5 * (mean.square() + spread.square() - 1 - 2 * spread.log()).mean()
     return F.mse_loss(decoded, images) + F.l1_loss(decoded, images) + SMOOTHNESS * divergence
 
 
