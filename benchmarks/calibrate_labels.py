@@ -10,6 +10,7 @@ be left out.  Prints what the table [inference] of a preset takes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.evidence import Evidence
+from igm_cli.core.evidence import Evidence, paired
 from igm_cli.core.label_evidence import label_evidence
-from igm_cli.core.models.pipelines import load_pipeline
+from igm_cli.core.labels import probability
+from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.schedule import draw
 from igm_cli.core.subsets import best_without, minima
@@ -31,6 +33,7 @@ from igm_cli.plugins.base import Frame
 LOWS, HIGHS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.98)
 POWERS = (0.0, 1.0, -1.0)
 SIZES = (1, 2, 3)
+NARROWEST = 0.19
 FEW = 8
 """Draws that a range is judged by: with many, everything is soon told."""
 
@@ -82,21 +85,66 @@ def counted(sizes: list[tuple[frozenset[int], float]], cost: float) -> frozenset
     return min(sizes, key=lambda pair: pair[1] + cost * len(pair[0]))[0]
 
 
-def log_likelihood(scenes: list[Scene], evidences: list[Evidence], temperature: float) -> float:
-    """Mean -log p of the true set against the best set without one of its labels, K given."""
+def surprise(scenes: list[Scene], evidences: list[Evidence], temperature: float) -> float:
+    """Mean -log p of every true label, against the best set of as many without it, as users are told p."""
     total = 0.0
     for scene, evidence in zip(scenes, evidences, strict=True):
         form, truth = evidence.expected(), sorted(scene.truth)
-        error = float(form.error(torch.tensor(truth)))
+        errors = evidence.errors(truth)
         for label in truth:
             rival = best_without(form, len(truth), label)
             assert rival is not None
-            total += math.log1p(math.exp(min(50.0, (error - rival.error) / temperature))) / len(truth)
+            gap = paired(evidence.errors(rival.subset), errors, evidence.importance)
+            total -= math.log(probability(gap, temperature)) / len(truth)
     return total / len(scenes)
 
 
-def main() -> None:
-    """Prints scores of ranges of levels, and the settings of the best."""
+@dataclass(frozen=True, order=True)
+class Choice:
+    """A range of levels with its weight and cost, the better the greater.
+
+    Attributes:
+        score: Shares of scenes whose set is found if K is given, and if it is not, added up.
+        given: The first of these shares.
+        low: Least level.
+        high: Greatest level.
+        power: Weight (sigma/alpha)^power of a draw.
+        cost: Of one more label.
+    """
+
+    score: float
+    given: float
+    low: float
+    high: float
+    power: float
+    cost: float
+
+
+def inside(level: Tensor, low: float, high: float) -> Tensor:
+    """The first few draws in a range of levels."""
+    return ((level >= low) & (level <= high)).nonzero()[:, 0][:FEW]
+
+
+def judge(scenes: list[Scene], evidences: list[Evidence], low: float, high: float, power: float) -> Choice:
+    """The cost by which most labels are counted right in a range, and how well sets are found with it."""
+    found = [by_size(evidence) for evidence in evidences]
+
+    def counted_right(cost: float) -> int:
+        return sum(len(counted(f, cost)) == len(s.truth) for s, f in zip(scenes, found, strict=True))
+
+    costs = [step * 1e-4 for step in range(-20, 41, 2)]
+    cost = max(costs, key=lambda c: (counted_right(c), -abs(c), c))
+    number = counted_right(cost) / len(scenes)
+    right = sum(given(s, e) for s, e in zip(scenes, evidences, strict=True)) / len(scenes)
+    sets = sum(counted(f, cost) == s.truth for s, f in zip(scenes, found, strict=True)) / len(scenes)
+    print(
+        f"{low:.2f}  {high:.2f}  {power:4.0f}   {right:.3f}         {number:.3f}    {sets:.3f}      {cost:.4f}"
+    )
+    return Choice(right + sets, right, low, high, power, cost)
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", default="animals")
@@ -105,9 +153,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--draws", type=int, default=48)
     parser.add_argument("--dtype", default="auto")
-    args = parser.parse_args()
-    from igm_cli.core.models.pipelines import Loading
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Prints scores of ranges of levels, and the settings of the best."""
+    args = arguments()
     data = registry.dataset(args.dataset).load(
         "val", data_root=args.data_root, limit=args.images, without=args.without
     )
@@ -115,45 +166,21 @@ def main() -> None:
     parts = load_pipeline(args.model, torch.device("cpu"), Loading(dtype=args.dtype))
     denoiser = TextToImageDenoiser(parts, Text(labels))
     scenes = look_at(denoiser, data, args.draws)
-    taken = draw(denoiser.schedule, (1, 1, 1), args.draws, low=0.02, high=0.98, seed=1)
-    level = taken.t / denoiser.schedule.steps
-    ratio = denoiser.schedule.sigma(taken.t) / denoiser.schedule.alpha(taken.t)
+    schedule = denoiser.schedule
+    t = draw(schedule, (1, 1, 1), args.draws, low=0.02, high=0.98, seed=1).t
+    level, ratio = t / schedule.steps, schedule.sigma(t) / schedule.alpha(t)
     print("low   high  power  sets given K  K exact  set exact  cost")
-    best = (-1.0, -1.0, 0.0, 0.0, 0.0, 0.0)
-    for power in POWERS:
-        for low in LOWS:
-            for high in (high for high in HIGHS if high >= low + 0.19):
-                inside = ((level >= low) & (level <= high)).nonzero()[:, 0][:FEW]
-                if len(inside) < FEW:
-                    continue
-                evidences = [scene.part(inside, power, ratio) for scene in scenes]
-                right = sum(given(s, e) for s, e in zip(scenes, evidences, strict=True)) / len(scenes)
-                sizes = [by_size(e) for e in evidences]
-                costs = [c * 1e-4 for c in range(-20, 41, 2)]
-                exact, cost = max(
-                    (
-                        sum(len(counted(z, c)) == len(s.truth) for s, z in zip(scenes, sizes, strict=True)),
-                        -abs(c),
-                        c,
-                    )
-                    for c in costs
-                )[::2]
-                sets = sum(counted(z, cost) == s.truth for s, z in zip(scenes, sizes, strict=True)) / len(
-                    scenes
-                )
-                k_exact = exact / len(scenes)
-                print(
-                    f"{low:.2f}  {high:.2f}  {power:4.0f}   {right:.3f}         {k_exact:.3f}    {sets:.3f}      {cost:.4f}"
-                )
-                best = max(best, (right + sets, right, low, high, power, cost))
-    _, _, low, high, power, cost = best
-    inside = ((level >= low) & (level <= high)).nonzero()[:, 0][:FEW]
-    evidences = [scene.part(inside, power, ratio) for scene in scenes]
-    temperatures = [10 ** (-5 + 0.1 * step) for step in range(35)]
-    temperature = min(temperatures, key=lambda tau: log_likelihood(scenes, evidences, tau))
-    print(
-        f"\nlow = {low}\nhigh = {high}\npower = {power}\npenalty = {cost * 1e4:.1f}\ntemperature = {temperature:.3g}"
+    best = max(
+        judge(scenes, [scene.part(index, power, ratio) for scene in scenes], low, high, power)
+        for power, low, high in itertools.product(POWERS, LOWS, HIGHS)
+        if high >= low + NARROWEST and len(index := inside(level, low, high)) == FEW
     )
+    index = inside(level, best.low, best.high)
+    evidences = [scene.part(index, best.power, ratio) for scene in scenes]
+    temperatures = [10 ** (-5 + 0.1 * step) for step in range(35)]
+    temperature = min(temperatures, key=lambda tau: surprise(scenes, evidences, tau))
+    print(f"\nlow = {best.low}\nhigh = {best.high}\npower = {best.power}")
+    print(f"penalty = {best.cost * 1e4:.1f}\ntemperature = {temperature:.3g}")
 
 
 if __name__ == "__main__":

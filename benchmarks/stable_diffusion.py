@@ -115,6 +115,23 @@ def enumerated(
     return time.monotonic() - began, made * draws, needed * draws
 
 
+def compared(denoiser: TextToImageDenoiser, image: torch.Tensor, k: int, draws: int) -> str:
+    """Calls and seconds of ours and of plain enumeration."""
+    latent = denoiser.encode(image)
+    enumerated(denoiser, latent, 1, 1)  # prompts encoded, weights read, kernels chosen
+    settings = InversionSettings(draws=draws, max_draws=draws, low=0.05, high=0.95)
+    began = time.monotonic()
+    found = invert_labels(denoiser, latent, settings, k, "mean", eliminate=False)
+    ours = time.monotonic() - began
+    seconds, made, needed = enumerated(denoiser, latent, k, draws)
+    whole = seconds * needed / made
+    how = "measured" if made == needed else f"reckoned from {made} calls"
+    return (
+        f"{denoiser.space.dim} labels, K = {k}, {draws} draws: ours {found.network_calls} calls, {ours:.1f} s; "
+        f"enumeration {needed} calls, {whole:.1f} s ({how}); {whole / ours:.1f} times as long"
+    )
+
+
 def peak_memory(device: torch.device) -> str:
     """In GB."""
     if device.type == "cuda":
@@ -149,20 +166,7 @@ def main() -> None:
         )
         image = torch.rand(3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
         for labels, k in CASES:
-            denoiser = TextToImageDenoiser(parts, Text(LABELS[:labels]))
-            latent = denoiser.encode(image)
-            enumerated(denoiser, latent, 1, 1)  # prompts encoded, weights read, kernels chosen
-            settings = InversionSettings(draws=args.draws, max_draws=args.draws, low=0.05, high=0.95)
-            began = time.monotonic()
-            found = invert_labels(denoiser, latent, settings, k, "mean", eliminate=False)
-            ours = time.monotonic() - began
-            seconds, made, needed = enumerated(denoiser, latent, k, args.draws)
-            whole = seconds * needed / made
-            how = "measured" if made == needed else f"reckoned from {made} calls"
-            print(
-                f"{labels} labels, K = {k}, {args.draws} draws: ours {found.network_calls} calls, {ours:.1f} s; "
-                f"enumeration {needed} calls, {whole:.1f} s ({how}); {whole / ours:.1f} times as long"
-            )
+            print(compared(TextToImageDenoiser(parts, Text(LABELS[:labels])), image, k, args.draws))
     print(f"peak memory: {peak_memory(device)}")
 
 

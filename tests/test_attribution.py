@@ -19,11 +19,12 @@ from test_cli import one_sentence
 from igm_cli.core.baselines.fit import Budget
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.core.metrics import share
 from igm_cli.core.schedule import ScheduleConfig
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.attribution.cost import LARGEST
-from igm_cli.plugins.attribution.figures import Calibration, exactness, score, share
+from igm_cli.plugins.attribution.figures import Calibration, exactness, score
 from igm_cli.plugins.attribution.inversions import ENUMERATE, SAME_DRAWS, values_of
 from igm_cli.plugins.attribution.published import PUBLISHED
 from igm_cli.plugins.attribution.report import accuracy_table

@@ -148,6 +148,8 @@ def test_more_labels_than_there_are(name: str) -> None:
         ("a photo of a {label}", ["dog", "cat"], "a photo of a dog and a cat"),
         ("a photo of a {label} outside", ["dog", "cat", "owl"], "a photo of a dog, a cat and a owl outside"),
         ("{label}", ["dog", "cat"], "dog and cat"),
+        ("a {label}", ["dog", "cat"], "a dog and a cat"),
+        ("on camera {label}", ["dog", "cat"], "on camera dog and cat"),
     ],
 )
 def test_captions_of_several_labels(template: str, labels: list[str], caption: str) -> None:

@@ -19,6 +19,7 @@ from igm_cli.core.models.latent import LatentConfig
 from igm_cli.core.models.pipelines import load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.models.tokens import word_tokenizer, words_of
+from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule, ScheduleConfig
 from igm_cli.core.train_config import TrainConfig
 from igm_cli.core.train_plan import learning_rate_factor
@@ -156,6 +157,12 @@ def test_the_autoencoder_is_frozen_after_its_phase(trained):
     assert names
     assert steps == {3, 6, 5}  # the autoencoder's, the U-Net's, and the matcher's, which captions do not ask
     assert float(state["model"]["scale"]) != 1.0
+
+
+def test_a_finished_run_is_known_as_such(trained):
+    record = RunRecord(trained, describe_run(SPEC, CONFIG, {}, None))
+    assert record.is_finished(CONFIG.steps)
+    assert not record.is_finished(CONFIG.steps + 1)
 
 
 def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):

@@ -161,7 +161,7 @@ def test_slow_methods_run_on_fewer_pictures(
         "dc-compound": 1,
     }
     page = (tmp_path / "report.md").read_text()
-    assert "the one picture that every method was run on" in page
+    assert "the one image that every method was run on" in page
     assert summary_of(tmp_path)["paired"]["pairs-25-drawn"][ENUMERATE]["images"] == 1
 
 
@@ -189,8 +189,8 @@ def test_your_own_pictures(model: Path, tmp_path: Path) -> None:
         assert [row["truth"] for row in rows] == [["cat"], ["cat", "dog"], ["dog", "rabbit"]]
         assert [len(row["predicted"]) for row in rows] == [1, 2, 2]
     assert str(tmp_path) not in json.dumps(bench.identity)
-    wider = replace(request, options={**options, "labels": "cat,dog,rabbit,owl"})
-    assert registry.suite(SUITE).open(wider).cells["pictures"].labels == ("cat", "dog", "owl", "rabbit")
+    wider = replace(request, options={**options, "labels": "Cat,dog,rabbit,snowy  owl"})
+    assert registry.suite(SUITE).open(wider).cells["pictures"].labels == ("cat", "dog", "rabbit", "snowy owl")
     with pytest.raises(InputError, match="same label"):
         (folder / "cat_dog_2.png").unlink()
         (folder / "dog_rabbit_3.png").unlink()

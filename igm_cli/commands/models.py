@@ -57,9 +57,10 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
         return name, str(folder)
     path = bundled().get(model) or Path(model).expanduser()
     if path.is_dir():
+        name = path.resolve().name
         if (path / "igm.json").is_file() and not is_pipeline(path):
-            raise UsageError(f"the model {path.name!r} is no text-to-image pipeline; use igm invert")
-        return path.resolve().name, str(path)
+            raise UsageError(f"the model {name!r} is no text-to-image pipeline; use igm invert")
+        return name, str(path)
     if path.is_file():
         return path.stem, str(path)
     if "/" in model or path.suffix:
@@ -74,6 +75,21 @@ def refuse_pipeline(folder: Path) -> None:
     """Raises a :class:`UsageError` if a folder holds a text-to-image pipeline, which other commands are for."""
     if is_pipeline(folder):
         raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
+
+
+def resolve_start(model: str) -> Path:
+    """The folder of a model that a training starts from.
+
+    Raises:
+        MissingError: If there is no such model.
+        UsageError: If it is a text-to-image pipeline, which lacks what only training needs.
+    """
+    folder = resolve_model(model, None)
+    if is_pipeline(folder):
+        raise UsageError(
+            f"no training starts from a text-to-image pipeline such as {folder.name!r}; leave out --init"
+        )
+    return folder
 
 
 def resolve_model(model: str | None, concepts: str | None) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from igm_cli.commands.models import resolve_pipeline
+from igm_cli.commands.models import LABELS, resolve_pipeline
 from igm_cli.commands.session import Understood, process_device, result_line, run_fingerprint
 from igm_cli.commands.zero_shot_options import check_labels, parse_draws, plain
 from igm_cli.errors import InputError, UsageError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser
 
 SCHEMA = "igm.zero-shot/1"
-CONCEPTS = "labels"
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Asked:
 
     Attributes:
         model: As ``--model`` has it.
-        labels: None for the model's own.
-        templates: None for the model's own, or the default.
+        labels: None of them for the model's own.
+        templates: None of them for the model's own, or the default.
         k: Number of labels; None estimates it.
         settings: Inversion settings; None for those not given.
         fit: ``crop`` or ``squash``.
@@ -90,22 +89,21 @@ class LabelSession:
         """
         import torch
 
-        from igm_cli.core.labels import invert_labels
+        from igm_cli.core.labels import calls_a_draw, invert_labels
         from igm_cli.imaging import read_image, to_model
         from igm_cli.plugins.base import Frame
 
         image = read_image(path)
         width, height = self.denoiser.image_size
         frame = Frame.fit(image.size, width / height, self.fit)
-        started, before = time.monotonic(), self.denoiser.calls
+        started = time.monotonic()
         if progress:
-            progress(0, self.denoiser.space.dim * self.settings.max_draws)
+            progress(0, calls_a_draw(self.denoiser.space, self.composition) * self.settings.max_draws)
         with torch.no_grad():
             latent = self.denoiser.encode(to_model(image, frame, (width, height)))
             denoiser = cast("Denoiser", self.denoiser)  # the protocol lets a space be replaced
             found = invert_labels(denoiser, latent, self.settings, self.k, self.composition, progress=progress)
-        calls = self.denoiser.calls - before  # with several templates, more than one a label and draw
-        found = replace(found, network_calls=calls, seconds=time.monotonic() - started)
+        found = replace(found, seconds=time.monotonic() - started)
         return self._record(Understood(path, image, frame, found))
 
     def _record(self, understood: Understood) -> dict[str, Any]:
@@ -153,11 +151,11 @@ def open_label_session(asked: Asked) -> LabelSession:
     loading = Loading(**asked.loading)
     device = process_device(resolve_device(asked.device))
     with quiet():
-        path = check_path(source) or from_hub(source, loading.revision, loading.variant)
+        path = check_path(source) or from_hub(source, loading.variant)
     description = read_description(path)
     labels = asked.labels or _own_labels(name, description)
     parser = registry.configured(
-        registry.concept_parser(CONCEPTS), {"labels": labels, **_templates_of(asked, description)}
+        registry.concept_parser(LABELS), {"labels": labels, **_templates_of(asked, description)}
     )
     settings = _settings_of(asked, description)
     sizes_of(len(labels), asked.k, settings)

@@ -38,11 +38,12 @@ def estimate(session: LabelSession, images: int) -> Estimate:
         session: Model, labels and draws.
         images: That this process has to do.
     """
-    space = session.denoiser.space
-    rows = space.dim * len(space.templates) + (session.composition == "sum")
+    from igm_cli.core.labels import calls_a_draw
+
+    calls = calls_a_draw(session.denoiser.space, session.composition)
     draws = session.settings.draws, session.settings.max_draws
-    each = seconds_per_call(session.denoiser, rows * draws[0])
-    return Estimate(*(images * rows * count * each for count in draws))
+    each = seconds_per_call(session.denoiser, calls * draws[0])
+    return Estimate(*(images * calls * count * each for count in draws))
 
 
 def seconds_per_call(denoiser: TextToImageDenoiser, most: int) -> float:

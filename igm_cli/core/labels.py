@@ -20,7 +20,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.evidence import Evidence, Gap, paired
+from igm_cli.core.evidence import Evidence, Gap, Quadratic, paired
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.label_evidence import label_evidence
 from igm_cli.core.schedule import draw
@@ -108,6 +108,17 @@ class Standing:
         return all(gap is None or gap.mean >= standard_errors * gap.stderr for gap in self.gaps)
 
 
+def calls_a_draw(space: Text, composition: Composition, labels: int | None = None) -> int:
+    """Network calls: one a label and template, and under the sum one for eps_u.
+
+    Args:
+        space: Labels and templates.
+        composition: How predictions compose.
+        labels: How many are asked for; None for all.
+    """
+    return (space.dim if labels is None else labels) * len(space.templates) + (composition == "sum")
+
+
 class _Search:
     """One image's search."""
 
@@ -122,8 +133,8 @@ class _Search:
         progress: Progress | None,
     ) -> None:
         self.denoiser, self.image, self.s, self.composition = denoiser, image, settings, composition
-        space = cast(Text, denoiser.space)
-        self.labels, self.templates = space.dim, len(space.templates)
+        self.space = cast(Text, denoiser.space)
+        self.labels = self.space.dim
         self.given, self.sizes = k is not None, sizes_of(self.labels, k, settings)
         self.eliminate, self.progress = eliminate, progress
         self.alive = torch.arange(self.labels)
@@ -154,7 +165,7 @@ class _Search:
             taken = draw(self.denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
             part = label_evidence(self.denoiser, self.image, taken, rows, self.composition, s.power)
             self.evidence = part if self.evidence is None else self.evidence.join(part)
-            each = len(rows) * self.templates + (self.composition == "sum")
+            each = calls_a_draw(self.space, self.composition, len(rows))
             self.calls += count * each
             if self.progress:
                 left = (s.max_draws - first - count) * each
@@ -171,7 +182,7 @@ class _Search:
         errors = evidence.errors(subset) + cost * len(subset)
         gaps: list[Gap | None] = []
         for label in range(len(self.alive)):
-            rival = self._without(evidence, label) if label in subset else self._with(each, label)
+            rival = self._without(form, label) if label in subset else self._with(each, label)
             if rival is None:
                 gaps.append(None)
                 continue
@@ -184,9 +195,8 @@ class _Search:
         found = [Found(tuple(m.subsets[label].tolist()), float(m.errors[label])) for m in each]
         return min(found, key=lambda f: f.error + self.s.cost * len(f.subset))
 
-    def _without(self, evidence: Evidence, label: int) -> Found | None:
+    def _without(self, form: Quadratic, label: int) -> Found | None:
         """The best set without a label; None if every set holds it."""
-        form = evidence.expected()
         found = [best_without(form, size, label) for size in self.sizes]
         there = [f for f in found if f is not None]
         return min(there, key=lambda f: f.error + self.s.cost * len(f.subset), default=None)

@@ -121,6 +121,12 @@ def rate(hits: Tensor, trials: Tensor) -> Estimate:
     return estimate
 
 
+def share(hits: Tensor) -> Estimate:
+    """The share of images that are hits ``[I]``, each a trial of its own, with Wilson's interval."""
+    number = float(hits.sum())
+    return Estimate(number / max(1, len(hits)), *wilson_interval(number, len(hits)))
+
+
 def wilson_interval(hits: float, trials: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a rate."""
     n = max(1.0, trials)

@@ -75,7 +75,8 @@ class RunRecord:
             run = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
             asked = json.loads(json.dumps(self.description))
             run["data"] = {key: run["data"][key] for key in asked["data"]}
-            whole = (self.folder / WEIGHTS).is_file() and (self.folder / "igm.json").is_file()
+            weights = any((self.folder / name).is_file() for name in (WEIGHTS, "model_index.json"))
+            whole = weights and (self.folder / "igm.json").is_file()
             if not whole or asked != {"init": None, **run}:
                 return False
             state = torch.load(self.folder / STATE, map_location="meta", weights_only=True)

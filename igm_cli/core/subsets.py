@@ -43,7 +43,10 @@ def check_number(candidates: int, k: int) -> None:
     """
     number = math.comb(candidates, k)
     if number > MOST_SUBSETS:
-        raise UsageError(f"{number} sets of {k} of {candidates} labels are too many to try; give fewer labels or a smaller --k-max")
+        raise UsageError(
+            f"{number} sets of {k} of {candidates} labels are too many to try; "
+            "give fewer labels or a smaller --k-max"
+        )
 
 
 def minima(form: Quadratic, k: int) -> Minima:

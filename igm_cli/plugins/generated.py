@@ -7,9 +7,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError
+from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
     import datasets
+
+
+class Generator:
+    """Base of generator functions of a stable hash, by which ``datasets`` caches: progress is no part of it.
+
+    Args:
+        progress: Called while examples are made.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.progress = None
 
 
 def generated(

@@ -104,11 +104,11 @@ def _summed(
     group = min(most, len(which))  # hypotheses at once; then as many draws as there is room for
     for t, noise in zip(*(part.split(max(1, most // group)) for part in (draws.t, draws.noise)), strict=True):
         features = denoiser.features(denoiser.schedule.add_noise(image[None], noise, t), t)
-        importance = importance_of(denoiser, t, s.power).double().cpu()
+        importance = importance_of(denoiser, t, s.power).cpu().double()  # not every device has float64
         errors = [
             (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
             for part in which.split(group)
         ]
-        total += importance @ torch.cat(errors, dim=1).double().cpu()
+        total += importance @ torch.cat(errors, dim=1).cpu().double()
         weight += float(importance.sum())
     return total, weight

@@ -142,34 +142,33 @@ def check_path(source: str) -> Path | None:
     raise MissingError(f"{source} does not exist; give a pipeline folder, a .safetensors file or a hub id")
 
 
-def from_hub(name: str, revision: str | None, variant: str | None, *, weights: bool = True) -> Path:
+def from_hub(name: str, variant: str | None, *, weights: bool = True) -> Path:
     """The folder of a hub id: as the cache holds it if that is complete, else fetched.
 
     Args:
         name: ``owner/name``.
-        revision: Branch, tag or commit.
         variant: Weights to fetch.
         weights: False if the descriptions suffice.
 
     Raises:
         MissingError: If it is not here and cannot be fetched.
     """
-    cached = _cached(name, revision)
+    cached = _cached(name)
     if cached is not None and _complete(cached, variant, weights=weights):
         return cached
     try:
-        return _fetch(name, revision, variant, weights=weights)
+        return _fetch(name, variant, weights=weights)
     except Exception as error:  # of whichever network library the hub's client uses
         if cached is not None:  # what it lacks is said when it is opened
             return cached
         raise MissingError(f"the model {name!r} is not found here; give a folder or connect") from error
 
 
-def _cached(name: str, revision: str | None) -> Path | None:
+def _cached(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True))
     except (OSError, ValueError):
         return None
 
@@ -184,17 +183,15 @@ def _complete(path: Path, variant: str | None, *, weights: bool) -> bool:
     return True
 
 
-def _fetch(name: str, revision: str | None, variant: str | None, *, weights: bool) -> Path:
+def _fetch(name: str, variant: str | None, *, weights: bool) -> Path:
     if not weights:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt"]))
     from diffusers import DiffusionPipeline
 
     unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    return Path(
-        DiffusionPipeline.download(name, revision=revision, variant=variant, use_safetensors=True, **unused)
-    )
+    return Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **unused))
 
 
 def single_file_kind(path: Path) -> str:

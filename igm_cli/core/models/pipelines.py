@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from igm_cli.core.device import has_bf16
 from igm_cli.core.models.pipeline_files import (
@@ -22,25 +21,23 @@ from igm_cli.core.models.pipeline_files import (
     PipelineFolder,
     check_path,
     choose_variants,
-    first_line,
     from_hub,
     open_folder,
-    read_json,
     single_file_kind,
+)
+from igm_cli.core.models.pipeline_networks import (
+    FAILURES,
+    load_scheduler,
+    load_tokenizer,
+    networks_of_file,
+    networks_of_folder,
 )
 from igm_cli.core.schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError, UsageError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-NETWORKS = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-}
 ATTENTION = ("auto", "sliced", "xformers")
 PREDICTIONS = ("auto", "epsilon", "v_prediction")
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class Loading:
         attention: ``auto``, ``sliced`` (less memory, slower) or ``xformers``.
         offload: Keep on a CUDA device only the part that computes.
         size: Side of the images in pixels; by default what the model was trained on.
-        revision: Branch, tag or commit of a hub id.
         config: Folder or hub id with the description of a single file, instead of the official one.
         prediction: What the U-Net puts out, if the scheduler's configuration says it wrongly, as for
             single files of Stable Diffusion 2 base: ``auto``, ``epsilon`` or ``v_prediction``.
@@ -65,7 +61,6 @@ class Loading:
     attention: str = "auto"
     offload: bool = False
     size: int | None = None
-    revision: str | None = None
     config: str | None = None
     prediction: str = "auto"
 
@@ -151,12 +146,12 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     with quiet():
         if path is not None and path.is_file():
             folder = _description(path, loading)
-            networks = _from_single_file(path, folder, dtype)
+            networks = networks_of_file(path, folder, dtype)
         else:
-            folder = open_folder(path or from_hub(source, loading.revision, loading.variant))
-            networks = _from_folder(folder, choose_variants(folder, loading.variant), dtype)
-        tokenizers = tuple(_tokenizer(folder, suffix) for suffix in folder.encoders)
-        scheduler = _scheduler(folder)
+            folder = open_folder(path or from_hub(source, loading.variant))
+            networks = networks_of_folder(folder, choose_variants(folder, loading.variant), dtype)
+        tokenizers = tuple(load_tokenizer(folder, suffix) for suffix in folder.encoders)
+        scheduler = load_scheduler(folder)
     encoders = tuple(networks[f"text_encoder{suffix}"] for suffix in folder.encoders)
     _check_fit(source, networks["unet"], networks["vae"], tokenizers, encoders)
     side = _image_size(source, networks, loading.size)
@@ -213,46 +208,13 @@ def quiet() -> Iterator[None]:
                     log.enable_progress_bar()
 
 
-def _from_folder(
-    folder: PipelineFolder, variants: Mapping[str, str | None], dtype: torch.dtype
-) -> dict[str, Any]:
-    """Every network of a folder by part, on the CPU."""
-    import diffusers
-    import transformers
-
-    networks: dict[str, Any] = {}
-    for part, variant in variants.items():
-        library = diffusers if part in ("unet", "vae") else transformers
-        kind = getattr(library, folder.part_class(part, NETWORKS[part]))
-        networks[part] = _network(kind, folder, part, variant, torch.float32 if part == "vae" else dtype)
-    return networks
-
-
-def _network(kind: Any, folder: PipelineFolder, part: str, variant: str | None, dtype: torch.dtype) -> Any:
-    """One network; weights that do not fill it are refused, where the libraries would draw them at random."""
-    try:
-        network, report = kind.from_pretrained(
-            folder.path / part,
-            torch_dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except _FAILURES as error:
-        raise InputError(f"the {part} of {folder.path} cannot be loaded: {first_line(error)}") from error
-    if report["missing_keys"]:
-        raise InputError(f"the {part} of {folder.path} lacks weights: {min(report['missing_keys'])}")
-    return network
-
-
 def _description(path: Path, loading: Loading) -> PipelineFolder:
     """The folder that describes a single file: of its own kind unless one is given."""
     kind = single_file_kind(path)
     name = loading.config or CONFIGURATIONS[kind]
     given = check_path(name)
     try:
-        folder = open_folder(given or from_hub(name, None, None, weights=False))
+        folder = open_folder(given or from_hub(name, None, weights=False))
     except MissingError as error:
         raise MissingError(
             f"{path} holds weights alone and its description {name!r} is not found here; "
@@ -261,55 +223,6 @@ def _description(path: Path, loading: Loading) -> PipelineFolder:
     if (kind == "xl") != (folder.kind == "StableDiffusionXLPipeline"):
         raise InputError(f"{path} is no {folder.kind}, which {folder.path} describes; give its own description")
     return folder
-
-
-def _from_single_file(path: Path, folder: PipelineFolder, dtype: torch.dtype) -> dict[str, Any]:
-    """Every network of a file in the original layout by part, on the CPU."""
-    import diffusers
-
-    try:
-        config = str(folder.path)
-        vae = diffusers.AutoencoderKL.from_single_file(
-            str(path), config=config, subfolder="vae", torch_dtype=torch.float32, local_files_only=True
-        )
-        unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-        pipeline = getattr(diffusers, folder.kind).from_single_file(
-            str(path), config=config, vae=vae, torch_dtype=dtype, local_files_only=True, **unused
-        )
-    except Exception as error:  # diffusers' own error for a missing part is derived from nothing else
-        raise InputError(f"{path} cannot be loaded: {first_line(error)}") from error
-    networks = {part: getattr(pipeline, part) for part in folder.networks}
-    for part, network in networks.items():
-        absent = [name for name, weight in network.named_parameters() if weight.is_meta]
-        if absent:
-            raise InputError(f"the {part} of {path} lacks weights: {min(absent)}")
-    return networks
-
-
-def _tokenizer(folder: PipelineFolder, suffix: str) -> Any:
-    import transformers
-
-    part = f"tokenizer{suffix}"
-    kind = getattr(transformers, folder.part_class(part, "CLIPTokenizer", "CLIPTokenizerFast"))
-    try:
-        return kind.from_pretrained(folder.path / part, local_files_only=True)
-    except Exception as error:  # the Rust library under it raises bare Exceptions
-        raise InputError(f"the {part} of {folder.path} cannot be loaded: {first_line(error)}") from error
-
-
-def _scheduler(folder: PipelineFolder) -> Any:
-    """The scheduler as diffusers makes it: defaults that a configuration leaves out differ from class to class."""
-    import diffusers
-
-    name = str(folder.index["scheduler"][-1])
-    if not name.endswith("Scheduler") or not hasattr(diffusers, name):
-        raise InputError(f"the scheduler of {folder.path} is an unknown {name}")
-    try:
-        return getattr(diffusers, name).from_config(
-            read_json(folder.path / "scheduler" / "scheduler_config.json")
-        )
-    except _FAILURES as error:
-        raise InputError(f"the scheduler of {folder.path} cannot be used: {first_line(error)}") from error
 
 
 def _schedule(source: str, scheduler: Any, prediction: str) -> Schedule:
@@ -322,7 +235,7 @@ def _schedule(source: str, scheduler: Any, prediction: str) -> Schedule:
         schedule = Schedule(config)
         alphas = torch.as_tensor(scheduler.alphas_cumprod).float().sqrt()
         same = torch.allclose(schedule.alpha(torch.arange(schedule.steps)), alphas, atol=1e-4)
-    except _FAILURES:
+    except FAILURES:
         same = False
     if not same:  # e.g. flow matching, or betas rescaled to a final signal of zero
         raise InputError(f"the noise schedule of {source} ({type(scheduler).__name__}) is not supported")

@@ -139,8 +139,7 @@ class TextToImageDenoiser:
         total = torch.zeros(())
         for template in range(len(self.space.templates)):
             embeddings = self.embed([of_label[template] for of_label in prompts])
-            eps = self._epsilon(features, embeddings, which)
-            total = eps if template == 0 else total + eps
+            total = total + self._epsilon(features, embeddings, which)
         return total / len(self.space.templates)
 
     def contributions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
@@ -149,12 +148,8 @@ class TextToImageDenoiser:
 
     def predictions_of_prompts(self, features: TextToImageFeatures, texts: Sequence[str]) -> Tensor:
         """Predicts eps of P whole prompts, ``[N,P,C,h,w]`` float32."""
-        return self.predictions_of_embeddings(features, self.embed(texts))
-
-    def predictions_of_embeddings(self, features: TextToImageFeatures, embeddings: PromptEmbeddings) -> Tensor:
-        """Predicts eps of P encoded prompts, ``[N,P,C,h,w]`` float32."""
-        every = torch.arange(len(embeddings), device=self.device)
-        return self._epsilon(features, embeddings, every.expand(len(features.t), -1))
+        every = torch.arange(len(texts), device=self.device)
+        return self._epsilon(features, self.embed(texts), every.expand(len(features.t), -1))
 
     def embed(self, texts: Sequence[str]) -> PromptEmbeddings:
         """P encoded prompts, each encoded once in the life of the model."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.core.metrics import Estimate, ratio, wilson_interval
+from igm_cli.core.metrics import Estimate, ratio, share
 from igm_cli.plugins.attribution.inversions import ENUMERATE, SAME_DRAWS
 from igm_cli.plugins.benchmarking.tables import by_label
 from igm_cli.plugins.suite import Record
@@ -88,12 +88,6 @@ class Exactness:
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {**vars(self), "agree": self.agree.to_list()}
-
-
-def share(hits: Tensor) -> Estimate:
-    """The share of images that are hits ``[I]``, each a trial of its own, with Wilson's interval."""
-    number = float(hits.sum())
-    return Estimate(number / max(1, len(hits)), *wilson_interval(number, len(hits)))
 
 
 def score(label: str, rows: Sequence[Mapping[str, Any]], factors: Sequence[str]) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from igm_cli.core.concepts import Categorical
@@ -17,7 +17,7 @@ from igm_cli.plugins.base import ConceptParser
 from igm_cli.plugins.benchmarking.images import Scenes
 from igm_cli.plugins.benchmarking.tables import (
     by_label,
-    common_rows,
+    common_tables,
     every_figure,
     failed_methods,
     interval,
@@ -60,7 +60,8 @@ def summarise(
     exact = {name: found for name, part in parts.items() if (found := exactness(part))}
     points, failed = factor_rows(records), failed_methods(infos)
     tables = [accuracy_table(name, SPLITS[name], scores[name], factors, failed) for name in parts]
-    tables += [table for name in parts if (table := _common(name, parts[name], factors))]
+    scored, tabled = partial(score, factors=factors), partial(accuracy_table, factors=factors)
+    tables += common_tables(parts, SPLITS, scored, tabled)
     tables += [_exactness(exact)] if exact else []
     tables += [table] if (table := _calibration(scores)).rows else []
     tables += [factor_table(points)] if points else []
@@ -117,17 +118,6 @@ def _cells(scores: Scores, published: str, factors: Sequence[str]) -> list[str]:
         f"{e['draws'].value:.3g}",
         *(percent(e[factor]) for factor in factors),
     ]
-
-
-def _common(name: str, records: Sequence[Record], factors: Sequence[str]) -> Table | None:
-    """The same figures on the images that every method was run on, if some were run on fewer."""
-    common = common_rows(records)
-    if not common:
-        return None
-    scores = [score(label, rows, factors) for label, rows in common.items()]
-    images = f"{scores[0].images} images" if scores[0].images > 1 else "one image"
-    table = accuracy_table(name, f"{SPLITS[name]}: the {images} that every method was run on", scores, factors)
-    return replace(table, name=f"{table.name}-common")
 
 
 def _exactness(exact: Mapping[str, Exactness]) -> Table:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import InputError
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import ConceptParser, Progress
-from igm_cli.plugins.benchmarking.images import Scenes
+from igm_cli.plugins.base import ConceptParser
+from igm_cli.plugins.benchmarking.images import Scenes, folder_of
+from igm_cli.plugins.suite import Request
 
 DATASET = "celeba"
 DOMAIN = "female"
@@ -56,37 +55,26 @@ SPLITS: dict[str, str] = {
 }
 
 
-def load_split(
-    name: str,
-    *,
-    data_root: Path | None,
-    limit: int | None,
-    seed: int,
-    image_size: tuple[int, int],
-    parser: ConceptParser,
-    progress: Progress,
-) -> Scenes:
+def load_split(name: str, request: Request, image_size: tuple[int, int], parser: ConceptParser) -> Scenes:
     """The images of a split.
 
     Args:
         name: One of :data:`IMAGES`.
-        data_root: For the splits of a folder.
-        limit: At most so many.
-        seed: Of the drawing.
+        request: Says the folder, how many, and the seed.
         image_size: (width, height) that models see.
         parser: Reads annotations.
-        progress: Called while faces are drawn.
 
     Raises:
         InputError: If the split needs a folder and there is none, or the images lack an attribute.
     """
     split, adapter = IMAGES[name], registry.dataset(DATASET)
     if split.folder:
-        if data_root is None:
-            raise InputError(f"the split {name} needs --data-root, a folder in the layout of CelebA")
-        data = adapter.load("test", data_root=data_root, limit=limit, **split.options)
+        root = folder_of(request, name, "in the layout of CelebA")
+        data = adapter.load("test", data_root=root, limit=request.limit, **split.options)
     else:
-        data = adapter.load("test", seed=seed, progress=progress, size=limit or DRAWN, **split.options)
+        data = adapter.load(
+            "test", seed=request.seed, progress=request.progress, size=request.limit or DRAWN, **split.options
+        )
     scenes = Scenes(data, parser, image_size)
     scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
     return scenes

@@ -25,7 +25,7 @@ from igm_cli.plugins.attribution.report import summarise
 from igm_cli.plugins.attribution.splits import COUNTS, FACTORS, IMAGES, SPLITS, load_split
 from igm_cli.plugins.attribution.trained import Classified, Predicted
 from igm_cli.plugins.attribution.training import TrainingData
-from igm_cli.plugins.benchmarking.images import SceneMethod, Scenes
+from igm_cli.plugins.benchmarking.images import SceneMethod
 from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.benchmarking.training import fitted
 from igm_cli.plugins.suite import Record, Report, Request, Row
@@ -116,7 +116,11 @@ class Attribution:
         self.relax_images = self._number("relax_images", 50)
         self.settings, self.contrast = self._settings(), self._contrast()
         self.faces = self._number("faces", 0, least=2) if "faces" in request.options else None
-        self.scenes = {name: self._split(name) for name in request.splits if name in IMAGES}
+        self.scenes = {
+            name: load_split(name, request, self.checkpoint.image_size, self.parser)
+            for name in request.splits
+            if name in IMAGES
+        }
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -193,18 +197,6 @@ class Attribution:
         request = self.request
         return fitted(
             baseline, self.data, request.budget, request.cache, request.seed, request.device, request.progress
-        )
-
-    def _split(self, name: str) -> Scenes:
-        request = self.request
-        return load_split(
-            name,
-            data_root=request.data_root,
-            limit=request.limit,
-            seed=request.seed,
-            image_size=self.checkpoint.image_size,
-            parser=self.parser,
-            progress=request.progress,
         )
 
     def _settings(self) -> InversionSettings:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from igm_cli.errors import InputError
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins.base import ConceptParser, Frame
-from igm_cli.plugins.suite import Row
+from igm_cli.plugins.suite import Request, Row
 
 if TYPE_CHECKING:
     import datasets
@@ -59,6 +61,22 @@ class Scenes:
         frame = Frame.fit(image.size, width / height)
         x0 = to_model(image, frame, self.image_size)
         return Scene(image, frame, x0, self.parser.parse(example, frame))
+
+
+def folder_of(request: Request, split: str, what: str) -> Path:
+    """The folder that a split is read from.
+
+    Args:
+        request: Says which.
+        split: Name of the split.
+        what: The folder holds, for the message.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if request.data_root is None:
+        raise InputError(f"the split {split} needs --data-root, a folder {what}")
+    return request.data_root
 
 
 @dataclass

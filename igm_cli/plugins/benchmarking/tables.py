@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from igm_cli.core.metrics import Estimate
 from igm_cli.errors import UsageError
 from igm_cli.plugins.suite import Record, Table
+
+S = TypeVar("S")
 
 
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -32,6 +35,32 @@ def common_rows(records: Iterable[Record]) -> dict[str, list[Mapping[str, Any]]]
     if not common or all(len(rows) == len(common) for rows in labels.values()):
         return {}
     return {label: [row for key, row in rows.items() if key in common] for label, rows in labels.items()}
+
+
+def common_tables(
+    parts: Mapping[str, Iterable[Record]],
+    about: Mapping[str, str],
+    score: Callable[[str, Sequence[Mapping[str, Any]]], S],
+    table: Callable[[str, str, Sequence[S]], Table],
+) -> list[Table]:
+    """Tables of splits over the images that every method was run on, where some were run on fewer.
+
+    Args:
+        parts: Records by split.
+        about: What the splits are, for the headings.
+        score: From a label and its rows to its scores.
+        table: From a split, its heading and all scores to a table.
+    """
+    tables = []
+    for name, records in parts.items():
+        common = common_rows(records)
+        if common:
+            number = len(next(iter(common.values())))
+            images = f"{number} images" if number > 1 else "one image"
+            scores = [score(label, rows) for label, rows in common.items()]
+            shown = table(name, f"{about[name]}: the {images} that every method was run on", scores)
+            tables.append(replace(shown, name=f"{shown.name}-common"))
+    return tables
 
 
 def every_figure(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:

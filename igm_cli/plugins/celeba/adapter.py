@@ -10,7 +10,7 @@ from igm_cli.errors import UsageError, near_names
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.celeba.folder import from_folder
 from igm_cli.plugins.choices import check_request, image_count, preset_files
-from igm_cli.plugins.generated import generated
+from igm_cli.plugins.generated import Generator, generated
 
 if TYPE_CHECKING:
     import datasets
@@ -127,11 +127,8 @@ RECIPE_VERSION = 1
 """Raise it whenever drawn faces change, so that caches are drawn anew."""
 
 
-class _Drawings:
-    """A generator function of a stable hash: ``datasets`` caches by it."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
+class _Drawings(Generator):
+    """Draws faces."""
 
     def __call__(
         self, domain: str, style: str, count: int, seed: int, version: int
@@ -148,9 +145,3 @@ class _Drawings:
                 "file": f"face_{index:06d}.png",
                 "attributes": face.attributes,
             }
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # a progress bar is not part of the data
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.progress = None

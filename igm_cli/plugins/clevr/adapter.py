@@ -12,7 +12,7 @@ from igm_cli.plugins.base import Progress
 from igm_cli.plugins.choices import check_request, image_count, preset_files
 from igm_cli.plugins.clevr.choices import object_range, scene_options
 from igm_cli.plugins.clevr.folder import from_folder
-from igm_cli.plugins.generated import generated
+from igm_cli.plugins.generated import Generator, generated
 
 if TYPE_CHECKING:
     import datasets
@@ -140,11 +140,8 @@ RENDERER_VERSION = 2
 """Raise it whenever the renderer's images change, so that caches are rendered anew."""
 
 
-class _Renders:
-    """A generator function of a stable hash: ``datasets`` caches by it."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
+class _Renders(Generator):
+    """Renders scenes."""
 
     def __call__(self, options: str, count: int, seed: int, version: int) -> Iterator[dict[str, Any]]:
         from igm_cli.plugins.clevr.scenes import render_examples
@@ -155,9 +152,3 @@ class _Renders:
 
         for example in render_examples(scene_options(json.loads(options)), count, seed, progress=report):
             yield {**example, "file": f"render_{example['image_index']:06d}.png"}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # a progress bar is not part of the data
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.progress = None

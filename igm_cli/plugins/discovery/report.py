@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from igm_cli.plugins.base import ConceptParser
 from igm_cli.plugins.benchmarking.images import Scenes
 from igm_cli.plugins.benchmarking.tables import (
     by_label,
-    common_rows,
+    common_tables,
     every_figure,
     failed_methods,
     interval,
@@ -73,11 +72,12 @@ def summarise(
         scenes: Images of every split, for the pictures.
         parser: Draws results.
     """
-    splits = [name for name in scenes if of_splits(records, [name])]
-    scores = {name: _scores(of_splits(records, [name])) for name in splits}
+    parts = {name: part for name in scenes if (part := of_splits(records, [name]))}
+    splits, about = list(parts), {name: SPLITS[name].about for name in parts}
+    scores = {name: _scores(part) for name, part in parts.items()}
     failed = failed_methods(infos)
-    tables = [_table(name, SPLITS[name].about, scores[name], failed) for name in splits]
-    tables += [table for name in splits if (table := _common(name, of_splits(records, [name])))]
+    tables = [_table(name, about[name], scores[name], failed) for name in splits]
+    tables += common_tables(parts, about, score, _table)
     tables.append(what_was_compared(infos))
     figures: list[Plot | Confusion | PictureGrid] = []
     for title, group in _PLAIN.items():
@@ -126,19 +126,6 @@ def _cells(scores: Scores, published: str) -> list[str]:
         percent(e["recall"]) if counts else "",
         percent(e["precision"]) if counts else "",
     ]
-
-
-def _common(name: str, records: Sequence[Record]) -> Table | None:
-    """The same figures on the images that every method was run on, if some were run on fewer."""
-    common = common_rows(records)
-    if not common:
-        return None
-    scores = [score(label, rows) for label, rows in common.items()]
-    count = len(scores[0].objects)
-    images = f"{count} images" if count > 1 else "one image"
-    about = f"{SPLITS[name].about}: the {images} that every method was run on"
-    table = _table(name, about, scores)
-    return replace(table, name=f"{table.name}-common")
 
 
 def _over_objects(title: str, records: Sequence[Record]) -> Plot:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import InputError
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import ConceptParser, Progress
-from igm_cli.plugins.benchmarking.images import Scenes
+from igm_cli.plugins.base import ConceptParser
+from igm_cli.plugins.benchmarking.images import Scenes, folder_of
+from igm_cli.plugins.suite import Request
 
 DATASET = "clevr"
 RENDERED = 200  # images of a rendered split, unless more are asked for
@@ -54,38 +53,25 @@ SPLITS: dict[str, Split] = {
 }
 
 
-def load_split(
-    name: str,
-    *,
-    data_root: Path | None,
-    limit: int | None,
-    seed: int,
-    image_size: tuple[int, int],
-    parser: ConceptParser,
-    progress: Progress,
-) -> Scenes:
+def load_split(name: str, request: Request, image_size: tuple[int, int], parser: ConceptParser) -> Scenes:
     """The images of a split.
 
     Args:
         name: One of :data:`SPLITS`.
-        data_root: For the splits of a folder.
-        limit: At most so many.
-        seed: Of the rendering.
+        request: Says the folder, how many, and the seed.
         image_size: (width, height) that models see.
         parser: Reads annotations.
-        progress: Called while images are rendered.
 
     Raises:
         InputError: If the split needs a folder and there is none, or the folder lacks it.
     """
     split, adapter = SPLITS[name], registry.dataset(DATASET)
     if split.folder:
-        if data_root is None:
-            raise InputError(f"the split {name} needs --data-root, a folder in the layout of CLEVR_v1.0")
-        data = adapter.load("val", data_root=data_root, limit=limit, **split.options)
+        root = folder_of(request, name, "in the layout of CLEVR_v1.0")
+        data = adapter.load("val", data_root=root, limit=request.limit, **split.options)
     else:
         # Always rendered in one size where that is enough, so that a larger limit finds the same images.
-        size = max(RENDERED, limit or 0)
-        data = adapter.load("val", seed=seed, progress=progress, size=size, **split.options)
-        data = data.select(range(min(len(data), limit or RENDERED)))
+        size = max(RENDERED, request.limit or 0)
+        data = adapter.load("val", seed=request.seed, progress=request.progress, size=size, **split.options)
+        data = data.select(range(min(len(data), request.limit or RENDERED)))
     return Scenes(data, parser, image_size)

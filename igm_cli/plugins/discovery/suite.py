@@ -19,7 +19,7 @@ from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerpri
 from igm_cli.core.inversion import InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
-from igm_cli.plugins.benchmarking.images import SceneMethod, Scenes
+from igm_cli.plugins.benchmarking.images import SceneMethod
 from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.benchmarking.training import fitted
 from igm_cli.plugins.discovery.inversions import Descent, Descents, Evidence
@@ -82,7 +82,9 @@ class Discovery:
             raise InputError(f"object-discovery measures models of positions, not of {self.parser.name!r}")
         self.sgd_images, self.sgd_steps = self._number("sgd_images", 1), self._number("sgd_steps", 2000)
         self.renders = self._number("renders", RENDERS["size"])
-        self.scenes = {name: self._split(name) for name in request.splits}
+        self.scenes = {
+            name: load_split(name, request, self.checkpoint.image_size, self.parser) for name in request.splits
+        }
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -126,18 +128,6 @@ class Discovery:
         request = self.request
         return TrainingData(
             request.data_root, self.parser, self.checkpoint.image_size, self.renders, request.progress
-        )
-
-    def _split(self, name: str) -> Scenes:
-        request = self.request
-        return load_split(
-            name,
-            data_root=request.data_root,
-            limit=request.limit,
-            seed=request.seed,
-            image_size=self.checkpoint.image_size,
-            parser=self.parser,
-            progress=request.progress,
         )
 
     def _settings(self, checkpoint: Checkpoint) -> InversionSettings:

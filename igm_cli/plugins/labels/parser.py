@@ -88,7 +88,7 @@ class Labels:
         return {"exact": float(found == true), "recall": len(found & true) / max(1, len(true))}
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """The image with the labels written below it."""
+        """The image with the labels written beside it."""
         from igm_cli.plugins.labels.overlay import draw_labels
 
         return draw_labels(image, items)

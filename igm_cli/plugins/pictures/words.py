@@ -12,27 +12,10 @@ from typing import Any
 
 from igm_cli.errors import UsageError
 
-_FILLERS = frozenset(
-    (
-        *(
-            "a",
-            "an",
-            "and",
-            "the",
-            "of",
-            "with",
-            "copy",
-            "img",
-            "imgs",
-            "image",
-            "images",
-            "mvimg",
-            "pic",
-            "pics",
-        ),
-        *("picture", "pictures", "photo", "photos", "dsc", "dscn", "dscf", "dcim", "pxl", "wa"),
-    )
-)
+_FILLERS = frozenset((
+    "a", "an", "and", "the", "of", "with", "copy", "img", "imgs", "image", "images", "mvimg", "pic", "pics",
+    "picture", "pictures", "photo", "photos", "dsc", "dscn", "dscf", "dcim", "pxl", "wa",
+))  # fmt: skip
 """Words of names that name nothing: between labels, or given by a camera or a file manager."""
 
 _JOINTS = frozenset(("and", "&", "+"))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.core.metrics import Estimate, rate, ratio, wilson_interval
+from igm_cli.core.metrics import Estimate, rate, ratio, share
 from igm_cli.plugins.benchmarking.tables import by_label
 from igm_cli.plugins.suite import Record
 from igm_cli.plugins.zeroshot.methods import ENUMERATE, IGM
@@ -86,8 +86,8 @@ def score(label: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
     one = torch.ones(len(rows))
     found = _values(len(set(r["predicted"]) & set(r["truth"])) for r in rows)
     estimates = {
-        "exact": _share(_values(right(r) for r in rows)),
-        "number": _share(_values(len(r["predicted"]) == len(r["truth"]) for r in rows)),
+        "exact": share(_values(right(r) for r in rows)),
+        "number": share(_values(len(r["predicted"]) == len(r["truth"]) for r in rows)),
         "recall": rate(found, _values(len(r["truth"]) for r in rows)),
         "calls_a_draw": ratio(_values(r["calls"] / r["draws"] for r in rows), one),
         **{name: ratio(_values(r[name] for r in rows), one) for name in ("calls", "seconds", "draws")},
@@ -131,12 +131,6 @@ def agreement(records: Sequence[Record]) -> Agreement | None:
         calls={label: _mean([r["calls"] / r["draws"] for r in rows]) for label, rows in columns.items()},
         seconds={label: _mean([r["seconds"] for r in rows]) for label, rows in columns.items()},
     )
-
-
-def _share(hits: Tensor) -> Estimate:
-    """The share of pictures that are hits ``[I]``, with Wilson's interval."""
-    number = float(hits.sum())
-    return Estimate(number / max(1, len(hits)), *wilson_interval(number, len(hits)))
 
 
 def _values(numbers: Any) -> Tensor:

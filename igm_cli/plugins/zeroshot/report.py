@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from igm_cli.plugins.benchmarking.tables import (
     by_label,
-    common_rows,
+    common_tables,
     every_figure,
     failed_methods,
     interval,
@@ -59,7 +58,7 @@ def summarise(
     agreed = {name: one for name, part in parts.items() if (one := agreement(part))}
     failed = failed_methods(infos)
     tables = [score_table(name, SPLITS[name], scores[name], failed) for name in parts]
-    tables += [table for name, part in parts.items() if (table := _common(name, part))]
+    tables += common_tables(parts, SPLITS, score, score_table)
     tables += [_paired(pairs)] if pairs else []
     tables += [_agreement(agreed)] if agreed else []
     tables.append(what_was_compared({"model": model, **infos}))
@@ -102,17 +101,6 @@ def score_table(name: str, about: str, scores: Sequence[Scores], failed: Sequenc
     rows += [[method, "failed", *[""] * (len(columns) - 2)] for method in failed]
     note = _PUBLISHED if published else ""
     return Table(f"table-{name}", about[0].upper() + about[1:], columns, rows, note)
-
-
-def _common(name: str, records: Sequence[Record]) -> Table | None:
-    """The same figures on the pictures that every method was run on, if some were run on fewer."""
-    common = common_rows(records)
-    if not common:
-        return None
-    scores = [score(label, rows) for label, rows in common.items()]
-    images = f"{scores[0].images} pictures" if scores[0].images > 1 else "one picture"
-    table = score_table(name, f"{SPLITS[name]}: the {images} that every method was run on", scores)
-    return replace(table, name=f"{table.name}-common")
 
 
 def _paired(pairs: Mapping[str, Sequence[Paired]]) -> Table:

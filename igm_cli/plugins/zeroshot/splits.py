@@ -12,7 +12,7 @@ from torch import Tensor
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser
-from igm_cli.plugins.benchmarking.images import Scene, Scenes
+from igm_cli.plugins.benchmarking.images import Scene, Scenes, folder_of
 from igm_cli.plugins.suite import Request
 
 TRIO = ("cat", "dog", "rabbit")
@@ -110,8 +110,7 @@ class Cell:
     @property
     def most(self) -> int:
         """The most labels that are chosen of a picture."""
-        held = max(len(set(labels)) for labels in self.scenes.data["labels"])
-        return self.k or held
+        return self.k or max(len(set(labels)) for labels in self.scenes.data["labels"])
 
     def names(self, scene: Scene, concepts: Tensor) -> list[str]:
         """The labels of one-hot rows ``[K,M]``."""
@@ -137,12 +136,11 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
     from igm_cli.plugins.animals.drawings import ANIMALS
 
     task, look = _parts(name)
-    if look.folder and request.data_root is None:
-        raise InputError(f"the split {name} needs --data-root, a folder of pictograms STYLE/ANIMAL/*.png")
+    root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look.folder else None
     animals = TRIO if task.trio else names_of(request.options, "animals", ANIMALS)
     data = registry.dataset("animals").load(
         "test",
-        data_root=request.data_root if look.folder else None,
+        data_root=root,
         seed=request.seed,
         progress=request.progress,
         size=request.limit or IMAGES,
@@ -155,6 +153,8 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
 
 def _own(request: Request, image_size: tuple[int, int]) -> Cell:
     """The user's own pictures."""
+    from igm_cli.plugins.pictures.words import Vocabulary
+
     folder = request.options.get("pictures", request.data_root)
     if folder is None:
         raise InputError(f"the split {PICTURES} needs --set pictures=FOLDER, a folder of pictures with labels")
@@ -162,7 +162,7 @@ def _own(request: Request, image_size: tuple[int, int]) -> Cell:
     root = Path(str(folder)).expanduser()
     data = registry.dataset("pictures").load("test", data_root=root, limit=request.limit, **options)
     found = {label for labels in data["labels"] for label in labels}
-    labels = tuple(sorted(found | {name.lower() for name in names_of(request.options, "labels", ())}))
+    labels = tuple(sorted(found | set(Vocabulary.of(request.options.get("labels")).known)))
     if len(labels) < 2:
         raise InputError(f"all pictures of {root.name} have the same label; add others, or --set labels=A,B,C")
     return Cell(labels, Scenes(data, _parser(labels), image_size), None, given=True)

@@ -70,7 +70,7 @@ class ZeroShotBench:
         self.request = request
         options, source = request.options, str(request.model)
         self.loading = Loading(variant=options.get("variant"), dtype=str(options.get("dtype", "auto")))
-        self.path = check_path(source) or from_hub(source, None, self.loading.variant)
+        self.path = check_path(source) or from_hub(source, self.loading.variant)
         self.description = read_description(self.path)
         self.plan = self._plan()
         parts = load_pipeline(str(self.path), request.device, self.loading)
