@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from igm_cli.core import latent_losses, latent_training
+from igm_cli.core.captions import compound
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Continuous, Text, space_from_dict, space_to_dict
 from igm_cli.core.evidence import Evidence
-from igm_cli.core.latent_training import compound, sample_labels, set_errors, subsets
+from igm_cli.core.latent_losses import sample_labels, set_errors, subsets
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.models.latent import LatentConfig
 from igm_cli.core.models.pipelines import load_pipeline
@@ -24,7 +28,7 @@ from igm_cli.core.schedule import Schedule, ScheduleConfig
 from igm_cli.core.train_config import TrainConfig
 from igm_cli.core.train_plan import learning_rate_factor
 from igm_cli.core.training import train
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, MissingError
 
 LABELS = ("red", "green", "blue", "polar bear")
 SPACE = Text(LABELS, ("a photo of a {label}", "{label}"))
@@ -43,8 +47,8 @@ SPEC = ModelSpec(
     concepts="labels",
 )
 CONFIG = TrainConfig(
-    steps=9, autoencoder_steps=3, batch_size=4, warmup=2, log_every=1, checkpoint_every=3, half=False,
-    contrast=0.1, contrast_from=5,
+    steps=9, autoencoder_steps=3, reading_steps=2, batch_size=8, warmup=2, log_every=1, checkpoint_every=3, half=False,
+    contrast=0.1, contrast_from=7,
 )  # fmt: skip
 
 
@@ -139,12 +143,13 @@ def test_set_errors_are_those_of_the_evidence():
 
 
 def test_the_learning_rate_begins_anew_with_every_phase():
-    config = TrainConfig(steps=100, autoencoder_steps=40, warmup=10, decay=0.5)
+    config = TrainConfig(steps=100, autoencoder_steps=40, reading_steps=20, warmup=10, decay=0.5)
     factors = [learning_rate_factor(step, config) for step in range(100)]
     assert factors[0] < factors[9] == 1.0
     assert factors[39] < 0.06
-    assert factors[40] == factors[0]
-    assert factors[99] < 0.04
+    assert factors[40] == factors[60] == factors[0]
+    assert factors[59] < 0.11
+    assert factors[99] < 0.06
 
 
 def test_the_autoencoder_is_frozen_after_its_phase(trained):
@@ -155,7 +160,8 @@ def test_the_autoencoder_is_frozen_after_its_phase(trained):
     with_moments = state["optimizer"]["state"]
     steps = {int(moments["step"]) for moments in with_moments.values()}
     assert names
-    assert steps == {3, 6, 5}  # the autoencoder's, the U-Net's, and the matcher's, which captions do not ask
+    # The autoencoder's; the first half's, in reading and composing; the second half's; the matching's, but for a caption.
+    assert steps == {3, 6, 4, 5}
     assert float(state["model"]["scale"]) != 1.0
 
 
@@ -178,6 +184,36 @@ def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):
     train(SPEC, Patches(), CONFIG, tmp_path, device_is_cpu=True)
     whole, resumed = (torch.load(f / "state.pt", weights_only=True)["model"] for f in (trained, tmp_path))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_training_starts_from_another(trained, tmp_path):
+    further = replace(CONFIG, steps=2, autoencoder_steps=0, reading_steps=1, contrast=0.0)
+    train(SPEC, Patches(), further, tmp_path, device_is_cpu=True, init=trained)
+    before, after = (load_file(f / "vae" / "diffusion_pytorch_model.safetensors") for f in (trained, tmp_path))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    other = replace(SPEC, options={**SHAPE, "autoencoder_channels": [8, 16]})
+    with pytest.raises(InputError, match="does not fit"):
+        train(other, Patches(), further, tmp_path / "other", device_is_cpu=True, init=trained)
+    with pytest.raises(MissingError, match=r"no model\.safetensors"):
+        train(SPEC, Patches(), further, tmp_path / "none", device_is_cpu=True, init=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_captions_need_few_labels(labels):
+    space = Text(LABELS[:labels], SPACE.templates[:1])
+    generator = torch.Generator().manual_seed(0)
+    for present in ([True, True, False], [True, False, False], [False, True, True]):
+        texts = latent_losses._captions(space, torch.tensor(present[:labels]), generator)
+        assert len(texts) == 4
+        assert len(set(texts)) == 4
+        assert texts[-1] == ""
+
+
+@pytest.mark.parametrize("held", [[0, 0, 0, 0], [1, 1, 1, 1]])
+def test_images_hold_one_to_three_labels(held):
+    concepts, present = torch.eye(4)[None], torch.tensor(held, dtype=torch.bool)[None]
+    with pytest.raises(InputError, match=f"holds {sum(held)} labels"):
+        latent_training._held(concepts, present)
 
 
 def test_the_folder_is_a_pipeline(trained):

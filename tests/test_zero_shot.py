@@ -103,11 +103,6 @@ def test_help_is_light() -> None:
     assert "--labels-file" in done.stdout
 
 
-def test_no_training_starts_from_a_pipeline(tiny: Path) -> None:
-    with pytest.raises(UsageError, match="'tiny'; leave out --init"):
-        models.resolve_start(str(tiny))
-
-
 def test_a_folder_of_images(igm: Igm, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     given = (
         *PETS,

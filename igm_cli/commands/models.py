@@ -77,21 +77,6 @@ def refuse_pipeline(folder: Path) -> None:
         raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
 
 
-def resolve_start(model: str) -> Path:
-    """The folder of a model that a training starts from.
-
-    Raises:
-        MissingError: If there is no such model.
-        UsageError: If it is a text-to-image pipeline, which lacks what only training needs.
-    """
-    folder = resolve_model(model, None)
-    if is_pipeline(folder):
-        raise UsageError(
-            f"no training starts from a text-to-image pipeline such as {folder.name!r}; leave out --init"
-        )
-    return folder
-
-
 def resolve_model(model: str | None, concepts: str | None) -> Path:
     """The folder of a model.
 

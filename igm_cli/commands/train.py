@@ -66,7 +66,7 @@ def train(
     The run folder is a checkpoint that igm invert --model reads, and holds metrics.jsonl and
     tensorboard logs.  On several processes or machines: accelerate launch -m igm_cli train ...
     """
-    from igm_cli.commands.models import resolve_start
+    from igm_cli.commands.models import resolve_model
     from igm_cli.commands.train_preset import Plan, read_preset
     from igm_cli.commands.train_run import run_training
     from igm_cli.plugins import registry
@@ -92,6 +92,6 @@ def train(
         data_root=o.expanded(data_root),
         limit=limit,
         device=device,
-        init=resolve_start(init) if init else None,
+        init=resolve_model(init, None) if init else None,
         sink=Output(quiet=process_rank()[0] != 0),
     )

@@ -25,6 +25,8 @@ from igm_cli.core.concepts import space_from_dict
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.files import write_atomically, write_json
 from igm_cli.core.models import build_denoiser
+from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.models.latent_folder import load_parts
 from igm_cli.core.schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError
 
@@ -200,9 +202,10 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         MissingError: If the folder has none.
         InputError: If they are damaged or of other shapes.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
+    if isinstance(model, LatentTextToImage):
+        load_parts(model, folder)
+        return
+    path = _weights_of(folder)[0]
     try:
         weights = {name: value.float() for name, value in load_file(path).items()}
         # On the meta device there is nothing to copy into.
@@ -218,10 +221,19 @@ def fingerprint(folder: Path) -> str:
     Raises:
         MissingError: If the folder has none.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
+    digest = hashlib.sha256()
+    for path in _weights_of(folder):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _weights_of(folder: Path) -> list[Path]:
+    """The weights of a checkpoint: one file, or, of a pipeline, one of every part."""
+    single = folder / WEIGHTS
+    paths = [single] if single.is_file() else sorted(folder.glob("*/*.safetensors"))
+    if not paths:
         raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return paths
 
 
 def model_fingerprint(folder: Path) -> str:

@@ -31,6 +31,7 @@ class TrainConfig:
         contrast_from: Step at which the contrast begins: a model that cannot denoise yet has nothing to tell apart.
         autoencoder_steps: Of ``steps``, those at the beginning that train the autoencoder of a latent model; it is
             frozen then, and the learning rate begins anew.
+        reading_steps: Steps after those that train a latent model to read labels; the rate begins anew again.
         seed: Of everything random.
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
@@ -53,6 +54,7 @@ class TrainConfig:
     contrast: float = 0.0
     contrast_from: int = 0
     autoencoder_steps: int = 0
+    reading_steps: int = 0
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
@@ -66,12 +68,20 @@ class TrainConfig:
             raise InputError("log_every and checkpoint_every must be at least 1, picture_every 0 or more")
         if not (self.learning_rate > 0 and 0 <= self.ema < 1 and 0 <= self.decay <= 1 and self.clip > 0):
             raise InputError("learning_rate and clip must be positive, ema and decay between 0 and 1")
-        if not 0 <= self.autoencoder_steps <= self.steps:
-            raise InputError("autoencoder_steps must lie between 0 and steps")
+        if min(self.autoencoder_steps, self.reading_steps) < 0 or sum(self.phases) > self.steps:
+            raise InputError(
+                "autoencoder_steps and reading_steps must be 0 or more, and no more than steps together"
+            )
         if self.contrast < 0:
             raise InputError("contrast must be 0 or more")
         if self.precision not in ("no", "bf16", "fp16"):
             raise InputError(f"unknown precision {self.precision!r}; choose no, bf16 or fp16")
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Steps of every phase of the training."""
+        first = self.autoencoder_steps, self.reading_steps
+        return *first, max(0, self.steps - sum(first))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -67,7 +67,10 @@ def _mix(seed: int, number: int) -> int:
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase."""
-    first = config.autoencoder_steps
-    begin, end = (0, first) if step < first else (first, config.steps)
-    left = (end - step) / max(1.0, config.decay * (end - begin))
+    begin, length = 0, config.steps
+    for length in config.phases:
+        if step < begin + length:
+            break
+        begin += length
+    left = (begin + length - step) / max(1.0, config.decay * length)
     return min(1.0, (step - begin + 1) / max(1, config.warmup), left)

@@ -25,7 +25,7 @@ from igm_cli.core.contrast import contrastive_loss
 from igm_cli.core.latent_training import LatentTraining
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.models.latent import LatentTextToImage
-from igm_cli.core.models.latent_export import save_pipeline
+from igm_cli.core.models.latent_folder import save_pipeline
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.run_record import RunRecord, describe_run
 from igm_cli.core.schedule import Schedule
@@ -75,8 +75,10 @@ def _check_objective(spec: ModelSpec, config: TrainConfig, processes: int) -> No
     if spec.architecture == "text-to-image":
         if processes > 1:
             raise InputError("text-to-image models are trained by one process; run igm train without launch")
-    elif config.autoencoder_steps:
-        raise InputError("only text-to-image models have an autoencoder; set autoencoder_steps to 0 for others")
+    elif config.autoencoder_steps or config.reading_steps:
+        raise InputError(
+            "autoencoder_steps and reading_steps are of text-to-image models; set them to 0 for others"
+        )
     elif config.contrast and (spec.space.get("kind") != "categorical" or spec.architecture != "factored"):
         raise InputError("contrast is between values of factors of a factored denoiser; set it to 0 for others")
 

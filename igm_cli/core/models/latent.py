@@ -1,6 +1,6 @@
 """A latent text-to-image model of our own, of the parts that a Stable Diffusion pipeline has, to be trained.
 
-Once trained it is a ``StableDiffusionPipeline`` folder (:mod:`igm_cli.core.models.latent_export`) and is
+Once trained it is a ``StableDiffusionPipeline`` folder (:mod:`igm_cli.core.models.latent_folder`) and is
 loaded as every other one.  Latent diffusion: Rombach et al. 2022.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
@@ -85,14 +86,7 @@ class LatentTextToImage(nn.Module):
         self.vae: Any = _autoencoder(config)
         self.text_encoder: Any = _text_encoder(config, len(self.tokenizer))
         self.unet: Any = _unet(config)
-        # Asks whether a prompt is true of an image, in training only: what is noticed for it, contributions can use.
-        self.matcher = nn.Sequential(
-            nn.Conv2d(config.channels[-1], 128, 1),
-            nn.SiLU(),
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
-            nn.Linear(128, 1),
-        )
+        self.reader = Reader(config, len(space.labels))
         self.register_buffer("scale", torch.ones(()))
         """What latents are multiplied by to be of unit variance (``scaling_factor``)."""
 
@@ -116,8 +110,26 @@ class LatentTextToImage(nn.Module):
         embedded: Tensor = self.text_encoder(tokens).last_hidden_state
         return embedded
 
+    def notice(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
+        """What the U-Net's first half sees in noised latents, ``[B,channels,h,w]``.
+
+        Args:
+            x_t: ``[B,C,h,w]``.
+            t: ``[B]``.
+            embeddings: A prompt each ``[B,tokens,text_dim]``.
+        """
+        unet = self.unet
+        time = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+        hidden = unet.conv_in(x_t)
+        for block in unet.down_blocks:
+            attends = getattr(block, "has_cross_attention", False)
+            more = {"encoder_hidden_states": embeddings} if attends else {}
+            hidden = block(hidden, time, **more)[0]
+        noticed: Tensor = unet.mid_block(hidden, time, encoder_hidden_states=embeddings)
+        return noticed
+
     def predict(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Eps under every prompt, and whether it is true of the image.
+        """Eps under every prompt, and what was noticed on the way.
 
         Args:
             x_t: Noised latents ``[B,C,h,w]``.
@@ -125,7 +137,7 @@ class LatentTextToImage(nn.Module):
             embeddings: ``[B,R,tokens,text_dim]``.
 
         Returns:
-            eps ``[B,R,C,h,w]`` float32 and logits ``[B,R]``.
+            eps ``[B,R,C,h,w]`` float32, and what :meth:`notice` gives, ``[B*R,channels,h,w]``.
         """
         b, r = embeddings.shape[:2]
         noticed: list[Tensor] = []
@@ -136,7 +148,51 @@ class LatentTextToImage(nn.Module):
         finally:
             hook.remove()
         epsilon = self.schedule.output_to_epsilon(output, *rows)
-        return epsilon.unflatten(0, (b, r)), self.matcher(noticed[0]).float().view(b, r)
+        return epsilon.unflatten(0, (b, r)), noticed[0]
+
+
+class Reader(nn.Module):
+    """Reads labels off what the U-Net notices; in training only.
+
+    What is noticed for it, predictions under labels can use.  By the denoising error alone small things are noticed
+    very late: at low noise they are seen and need not be named, at high noise they cannot be placed.
+
+    Args:
+        config: Of the model.
+        labels: M.
+    """
+
+    def __init__(self, config: LatentConfig, labels: int) -> None:
+        super().__init__()
+        width = 2 * config.channels[-1]
+        self.labels = nn.Linear(width, labels)
+        self.image = nn.Linear(width, config.text_dim)
+        self.text = nn.Linear(config.text_dim, config.text_dim)
+        self.matches = nn.Sequential(nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, 1))
+
+    def pool(self, noticed: Tensor) -> Tensor:
+        """Means and maxima over places, ``[B,2*channels]``."""
+        return torch.cat([noticed.mean((2, 3)), noticed.amax((2, 3))], dim=1)
+
+    def read(self, pooled: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of all labels, each ``[B,M]``: of a linear layer, and of likeness to prompts (CLIP, Radford et al. 2021).
+
+        Args:
+            pooled: ``[B,2*channels]``.
+            prompts: Of every label ``[M,tokens,text_dim]``.
+        """
+        image = F.normalize(self.image(pooled).float(), dim=-1)
+        text = F.normalize(self.text(prompts.mean(1)).float(), dim=-1)
+        return self.labels(pooled).float(), LIKENESS * image @ text.T
+
+    def match(self, pooled: Tensor) -> Tensor:
+        """Logits ``[B]`` of whether the prompt that was attended to is true."""
+        logits: Tensor = self.matches(pooled).float()[:, 0]
+        return logits
+
+
+LIKENESS = 8.0
+"""Logit of equal directions."""
 
 
 def _autoencoder(config: LatentConfig) -> Any:

@@ -11,7 +11,7 @@ from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, Draw, compose_scene
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.choices import check_request, image_count, preset_files
-from igm_cli.plugins.generated import generated
+from igm_cli.plugins.generated import Generator, generated
 
 if TYPE_CHECKING:
     import datasets
@@ -135,11 +135,8 @@ class _Source:
         self.draw = lambda animal, rng: draw_animal(animal, rng, style=rng.choice(chosen))
 
 
-class _Scenes:
-    """A generator function of a stable hash: ``datasets`` caches by it."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
+class _Scenes(Generator):
+    """Composes scenes."""
 
     def __call__(
         self,
@@ -162,12 +159,6 @@ class _Scenes:
             if self.progress and (index % 64 == 0 or index + 1 == count):
                 self.progress("composing scenes", index + 1, count)
             yield {"image": scene.image, "file": f"scene_{index:06d}.png", "labels": list(scene.labels)}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # a progress bar is not part of the data
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.progress = None
 
 
 def _names(text: Any) -> tuple[str, ...]:

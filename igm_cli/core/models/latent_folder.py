@@ -1,7 +1,8 @@
-"""A trained latent model as a folder that ``StableDiffusionPipeline.from_pretrained`` reads."""
+"""A latent model as a folder that ``StableDiffusionPipeline.from_pretrained`` reads: written, and read back."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import replace
@@ -9,14 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from igm_cli.core.concepts import Text, space_to_dict
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.models.pipelines import quiet
+from igm_cli.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     from igm_cli.core.checkpoint import ModelSpec
+
+
+PARTS = ("vae", "text_encoder", "unet")
 
 
 def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype: torch.dtype) -> None:
@@ -58,6 +64,29 @@ def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype
             _replace(part, folder / part.name)
     asked = Text(model.space.labels, model.space.templates[:1])  # several would cost as many calls a label
     write_description(folder, replace(spec, space=space_to_dict(asked)))
+
+
+def load_parts(model: LatentTextToImage, folder: Path) -> None:
+    """Takes the networks of a pipeline folder, to train them further; what only training needs begins afresh.
+
+    Raises:
+        MissingError: If a part is not there.
+        InputError: If one does not fit.
+    """
+    for name in PARTS:
+        paths = sorted((folder / name).glob("*.safetensors"))
+        if not paths:
+            raise MissingError(
+                f"{folder} has no weights of the {name}; give the folder of a text-to-image model"
+            )
+        weights = {key: value.float() for path in paths for key, value in load_file(path).items()}
+        try:
+            getattr(model, name).load_state_dict(weights)
+        except (RuntimeError, SafetensorError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"the {name} of {folder} does not fit the model: {first}") from error
+    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    model.scale.fill_(config["scaling_factor"])
 
 
 def _convert(path: Path, dtype: torch.dtype) -> None:
