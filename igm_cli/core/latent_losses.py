@@ -35,8 +35,8 @@ LARGEST_SET = 3
 SMOOTHNESS = 1e-3
 """Weight of the divergence of latents from a normal distribution."""
 
-READING = 0.1
-"""Weight of what is read off an image and of the matching of prompts, beside the composed error."""
+READING, MATCHING = 0.1, 0.5
+"""Weights of what is read off an image, and of the matching of prompts, beside the composed error."""
 
 
 def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -102,7 +102,7 @@ def label_loss(
     pooled = model.reader.pool(noticed)
     matching = F.binary_cross_entropy_with_logits(model.reader.match(pooled), true.flatten().float())
     read = _reading(model, pooled, prompts, present.repeat_interleave(asked.shape[1], dim=0))
-    return denoising.mean() + contrast * crossed + READING * (read + matching)
+    return denoising.mean() + contrast * crossed + READING * read + MATCHING * matching
 
 
 def caption_loss(

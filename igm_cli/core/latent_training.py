@@ -7,6 +7,7 @@ noised latents, which makes them notice what there is; then the whole by the com
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,7 @@ from igm_cli.core.latent_losses import (
 )
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.train_config import TrainConfig
+from igm_cli.core.train_plan import StepPlan
 from igm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ CAPTION_EVERY = 5
 AUTOENCODER_SHARE = 16
 """One image of so many of a batch trains the autoencoder: pixels are plenty, steps are dear."""
 
-SCALED_BY = 256
-"""Images whose latents say by what all latents are scaled."""
+ENCODED_AT_ONCE = 256
+"""Images; the first of so many also say by what all latents are scaled."""
 
 
 class LatentTraining:
@@ -47,72 +49,91 @@ class LatentTraining:
         model: Under training.
         samples: What it is trained on.
         config: How.
-        accelerator: Gives the precision.
+        accelerator: Gives the precision and the device.
     """
 
     def __init__(
         self, model: LatentTextToImage, samples: Samples, config: TrainConfig, accelerator: Accelerator
     ) -> None:
         self.model, self.samples, self.config, self.accelerator = model, samples, config, accelerator
+        self.encoded: Encoded | None = None
 
-    def loss(
-        self,
-        step: int,
-        seed: int,
-        images: Tensor,
-        concepts: Tensor,
-        present: Tensor,
-        t: Tensor,
-        contrast: float,
-    ) -> Tensor:
+    def loss(self, step: int, plan: StepPlan, t: Tensor, contrast: float) -> Tensor:
         """Of one step.
 
         Args:
             step: Its number, which tells the phase.
-            seed: Of everything random.
-            images: ``[B,3,H,W]``, of which a phase takes as many as cost what B cost in the reading.
-            concepts: One-hot rows ``[B,K,M]``.
-            present: ``[B,K]``.
+            plan: What it draws for B images, of which a phase takes as many as cost what B cost in the reading.
             t: ``[B]``.
             contrast: Weight of the contrast.
 
         Raises:
             InputError: If an image holds no label, or too many.
         """
-        generator, config = torch.Generator().manual_seed(seed), self.config
-        images = images.contiguous(memory_format=torch.channels_last)
+        generator, config = torch.Generator().manual_seed(plan.seed), self.config
         with self.accelerator.autocast():
             if step < config.autoencoder_steps:
-                return autoencoder_loss(self.model, _first(images, AUTOENCODER_SHARE), generator)
-            if step == config.autoencoder_steps:
-                self._set_scale(images.device)
-            held = _held(concepts, present)
+                return autoencoder_loss(self.model, self._images(plan), generator)
+            if self.encoded is None:
+                self.encoded = self._encode(step)
             if step < config.autoencoder_steps + config.reading_steps:
-                return reading_loss(self.model, self._noised(images, t, generator), held, generator)
-            images, t, held = (_first(each, LABELS) for each in (images, t, held))
-            seen = self._noised(images, t, generator)
+                return reading_loss(self.model, *self._seen(plan, t, generator), generator)
+            seen, held = self._seen(plan.rows(0, _share(plan, LABELS)), t, generator)
             if step % CAPTION_EVERY == 0:
                 return caption_loss(self.model, seen, held, contrast, generator)
             return label_loss(self.model, seen, held, contrast, generator)
 
-    @torch.no_grad()
-    def _noised(self, images: Tensor, t: Tensor, generator: torch.Generator) -> Noised:
-        latents = self.model.encode(images)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        return Noised(self.model.schedule.add_noise(latents, noise, t), t, noise)
+    def _images(self, plan: StepPlan) -> Tensor:
+        """The images of an autoencoder's step ``[b,3,H,W]``."""
+        few = plan.rows(0, _share(plan, AUTOENCODER_SHARE))
+        images = self.samples.batch(few.indices, few.flips)[0].to(self.accelerator.device)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _seen(self, plan: StepPlan, t: Tensor, generator: torch.Generator) -> tuple[Noised, Tensor]:
+        """Latents under noise, and which labels their images hold ``[b,M]``."""
+        assert self.encoded is not None  # once the autoencoder is trained
+        index, side = torch.tensor(plan.indices), torch.tensor(plan.flips).long()
+        device, t = self.accelerator.device, t[: len(index)]
+        latents = self.encoded.latents[index, side].to(device, torch.float32)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        seen = Noised(self.model.schedule.add_noise(latents, noise, t), t, noise)
+        return seen, self.encoded.held[index].to(device)
 
     @torch.no_grad()
-    def _set_scale(self, device: torch.device) -> None:
-        """Latents to unit variance, and the autoencoder frozen from now on: no loss reaches it."""
-        count = min(SCALED_BY, len(self.samples))
-        images = self.samples.batch(list(range(count)), [False] * count)[0].to(device)
-        self.model.scale.fill_(1.0)
-        self.model.scale.copy_(1 / self.model.encode(images).std())
+    def _encode(self, step: int) -> Encoded:
+        """All images as latents of unit variance: the autoencoder is frozen from now on, no loss reaches it."""
+        device, latents, held = self.accelerator.device, [], []
+        for first in range(0, len(self.samples), ENCODED_AT_ONCE):
+            rows = list(range(first, min(first + ENCODED_AT_ONCE, len(self.samples))))
+            sides = []
+            for flip in (False, True) if self.config.mirror else (False,):
+                images, concepts, present = self.samples.batch(rows, [flip] * len(rows))
+                images = images.to(device).contiguous(memory_format=torch.channels_last)
+                if first == 0 and not flip and step == self.config.autoencoder_steps:
+                    self.model.scale.fill_(1.0)
+                    self.model.scale.copy_(1 / self.model.encode(images).std())
+                sides.append(self.model.encode(images).half().cpu())
+            latents.append(torch.stack(sides, dim=1))
+            held.append(_held(concepts, present))
+        return Encoded(torch.cat(latents), torch.cat(held))
 
 
-def _first(rows: Tensor, share: int) -> Tensor:
+@dataclass(frozen=True)
+class Encoded:
+    """Samples as a U-Net is trained on them.
+
+    Attributes:
+        latents: As they are and, if mirrored ones are trained on, mirrored, float16 ``[N,1 or 2,C,h,w]``.
+        held: Which labels they hold ``[N,M]``.
+    """
+
+    latents: Tensor
+    held: Tensor
+
+
+def _share(plan: StepPlan, of: int) -> int:
     """One row of so many, at least one."""
-    return rows[: max(1, len(rows) // share)]
+    return max(1, len(plan.indices) // of)
 
 
 def _held(concepts: Tensor, present: Tensor) -> Tensor:

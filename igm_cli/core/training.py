@@ -199,14 +199,12 @@ class Trainer:
 
     def _loss(self, plan: StepPlan, noise: Tensor) -> Tensor:
         device = self.accelerator.device
-        images, concepts, present = self.samples.batch(plan.indices, plan.flips)
         t = (plan.u**self.config.timestep_power * self.schedule.steps).long()
         t = t.clamp(max=self.schedule.steps - 1).to(device)
-        images, concepts, noise = images.to(device), concepts.to(device), noise.to(device)
         if self.latent:
-            return self.latent.loss(
-                self.step, plan.seed, images, concepts, present.to(device), t, self._contrast()
-            )
+            return self.latent.loss(self.step, plan, t, self._contrast())
+        images, concepts, present = self.samples.batch(plan.indices, plan.flips)
+        images, concepts, noise = images.to(device), concepts.to(device), noise.to(device)
         model, schedule, composition = self.model, self.schedule, self.spec.composition
         if self.config.contrast:
             space, contrast = cast(Categorical, self.bare_model.space), self._contrast()
