@@ -186,6 +186,11 @@ def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_training_in_bfloat16(tmp_path):
+    train(SPEC, Patches(), replace(CONFIG, precision="bf16", mirror=False), tmp_path, device_is_cpu=True)
+    assert (tmp_path / "model_index.json").is_file()
+
+
 def test_a_training_starts_from_another(trained, tmp_path):
     further = replace(CONFIG, steps=2, autoencoder_steps=0, reading_steps=1, contrast=0.0)
     train(SPEC, Patches(), further, tmp_path, device_is_cpu=True, init=trained)

@@ -71,11 +71,11 @@ class LatentTraining:
             InputError: If an image holds no label, or too many.
         """
         generator, config = torch.Generator().manual_seed(plan.seed), self.config
+        if self.encoded is None and step >= config.autoencoder_steps:
+            self.encoded = self._encode(step)
         with self.accelerator.autocast():
             if step < config.autoencoder_steps:
                 return autoencoder_loss(self.model, self._images(plan), generator)
-            if self.encoded is None:
-                self.encoded = self._encode(step)
             if step < config.autoencoder_steps + config.reading_steps:
                 return reading_loss(self.model, *self._seen(plan, t, generator), generator)
             seen, held = self._seen(plan.rows(0, _share(plan, LABELS)), t, generator)
@@ -111,11 +111,15 @@ class LatentTraining:
                 images = images.to(device).contiguous(memory_format=torch.channels_last)
                 if first == 0 and not flip and step == self.config.autoencoder_steps:
                     self.model.scale.fill_(1.0)
-                    self.model.scale.copy_(1 / self.model.encode(images).std())
-                sides.append(self.model.encode(images).half().cpu())
+                    self.model.scale.copy_(1 / self._latents(images).std())
+                sides.append(self._latents(images).half().cpu())
             latents.append(torch.stack(sides, dim=1))
             held.append(_held(concepts, present))
         return Encoded(torch.cat(latents), torch.cat(held))
+
+    def _latents(self, images: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            return self.model.encode(images)
 
 
 @dataclass(frozen=True)
