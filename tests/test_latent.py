@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -187,7 +188,11 @@ def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):
 
 
 def test_training_in_bfloat16(tmp_path):
-    train(SPEC, Patches(), replace(CONFIG, precision="bf16", mirror=False), tmp_path, device_is_cpu=True)
+    AcceleratorState._reset_state(True)  # one precision a process, says accelerate
+    try:
+        train(SPEC, Patches(), replace(CONFIG, precision="bf16", mirror=False), tmp_path, device_is_cpu=True)
+    finally:
+        AcceleratorState._reset_state(True)
     assert (tmp_path / "model_index.json").is_file()
 
 
