@@ -230,7 +230,8 @@ def fingerprint(folder: Path) -> str:
 def _weights_of(folder: Path) -> list[Path]:
     """The weights of a checkpoint: one file, or, of a pipeline, one of every part."""
     single = folder / WEIGHTS
-    paths = [single] if single.is_file() else sorted(folder.glob("*/*.safetensors"))
+    pipeline = (folder / "model_index.json").is_file()
+    paths = sorted(folder.glob("*/*.safetensors")) if pipeline else [single] * single.is_file()
     if not paths:
         raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
     return paths
