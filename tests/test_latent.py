@@ -151,6 +151,9 @@ def test_the_learning_rate_begins_anew_with_every_phase():
     assert factors[40] == factors[60] == factors[0]
     assert factors[59] < 0.11
     assert factors[99] < 0.06
+    faster = replace(config, early_rate=2.0)
+    doubled = [learning_rate_factor(step, faster) / factor for step, factor in enumerate(factors)]
+    assert doubled == [2.0] * 60 + [1.0] * 40
 
 
 def test_the_autoencoder_is_frozen_after_its_phase(trained):

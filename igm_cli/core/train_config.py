@@ -32,6 +32,7 @@ class TrainConfig:
         autoencoder_steps: Of ``steps``, those at the beginning that train the autoencoder of a latent model; it is
             frozen then, and the learning rate begins anew.
         reading_steps: Steps after those that train a latent model to read labels; the rate begins anew again.
+        early_rate: Peak learning rate of these two phases, times ``learning_rate``.
         seed: Of everything random.
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
@@ -55,6 +56,7 @@ class TrainConfig:
     contrast_from: int = 0
     autoencoder_steps: int = 0
     reading_steps: int = 0
+    early_rate: float = 1.0
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 500
@@ -72,6 +74,8 @@ class TrainConfig:
             raise InputError(
                 "autoencoder_steps and reading_steps must be 0 or more, and no more than steps together"
             )
+        if self.early_rate <= 0:
+            raise InputError("early_rate must be positive")
         if self.contrast < 0:
             raise InputError("contrast must be 0 or more")
         if self.precision not in ("no", "bf16", "fp16"):

@@ -67,10 +67,10 @@ def _mix(seed: int, number: int) -> int:
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase."""
-    begin, length = 0, config.steps
-    for length in config.phases:
+    begin, length, peak = 0, config.steps, 1.0
+    for length, peak in zip(config.phases, (config.early_rate, config.early_rate, 1.0), strict=True):
         if step < begin + length:
             break
         begin += length
     left = (begin + length - step) / max(1.0, config.decay * length)
-    return min(1.0, (step - begin + 1) / max(1, config.warmup), left)
+    return peak * min(1.0, (step - begin + 1) / max(1, config.warmup), left)
