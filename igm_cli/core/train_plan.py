@@ -67,10 +67,11 @@ def _mix(seed: int, number: int) -> int:
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase."""
-    begin, length, peak = 0, config.steps, 1.0
-    for length, peak in zip(config.phases, (config.early_rate, config.early_rate, 1.0), strict=True):
-        if step < begin + length:
-            break
-        begin += length
+    phase, begin = 0, 0
+    while phase < len(config.phases) - 1 and step >= begin + config.phases[phase]:
+        begin += config.phases[phase]
+        phase += 1
+    length = config.phases[phase]
     left = (begin + length - step) / max(1.0, config.decay * length)
+    peak = 1.0 if phase == len(config.phases) - 1 else config.early_rate
     return peak * min(1.0, (step - begin + 1) / max(1, config.warmup), left)
