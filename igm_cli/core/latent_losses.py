@@ -88,7 +88,7 @@ def label_loss(
         model: Under training.
         seen: Latents under noise.
         present: Which labels an image holds ``[B,M]``, one to ``LARGEST_SET``.
-        contrast: Weight of the contrast; 0 leaves the paper's objective (and the reading).
+        contrast: Weight of the contrast; 0 leaves the composed error, what is read and the matching.
         generator: Of the other labels and the template.
     """
     asked, true = sample_labels(present, min(LABELS, present.shape[1]), generator)  # [B,L]
