@@ -1,0 +1,157 @@
+"""The codebooks of K factors, in the basis where binding is an elementwise product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.decomposition.binding import BINDINGS, Binding
+from igm_cli.errors import InputError
+
+
+class Codebooks:
+    """One codebook a factor.
+
+    Args:
+        books: Codewords ``[n_k,D]`` of every factor.
+        binding: ``map``, ``hrr`` or ``fhrr``.
+
+    Attributes:
+        spectra: Codewords in the basis of products ``[n_k,F]``.
+        dim: D.
+
+    Raises:
+        InputError: If the codebooks cannot be used together.
+    """
+
+    def __init__(self, books: Sequence[Tensor], binding: str = "map") -> None:
+        if binding not in BINDINGS:
+            raise InputError(f"unknown binding {binding!r}; known are {', '.join(BINDINGS)}")
+        check_books(books)
+        self.binding: Binding = BINDINGS[binding]
+        if torch.is_complex(books[0]) != (binding == "fhrr"):
+            kind = "complex" if torch.is_complex(books[0]) else "real"
+            raise InputError(f"codewords of the binding {binding!r} cannot be {kind}; choose the binding they fit")
+        self.dim = books[0].shape[-1]
+        dtype = torch.complex64 if torch.is_complex(books[0]) else torch.float32
+        self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
+        self._weigh()
+
+    def _weigh(self) -> None:
+        weights = self.binding.weights(self.dim).to(self.spectra[0].device)
+        self.weights = weights
+        self._inverses: dict[int, Tensor] = {}
+        self._rows = [_real(book) for book in self.spectra]
+        self._weighted = [_real(book * weights) for book in self.spectra]
+        self.norms = [(weights * book.abs().square()).sum(-1) for book in self.spectra]  # ‖x‖² [n_k]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codewords of every factor."""
+        return tuple(len(book) for book in self.spectra)
+
+    @property
+    def search_space(self) -> int:
+        """Number of products that can be made."""
+        return math.prod(self.sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.spectra[0].device
+
+    @property
+    def values(self) -> int:
+        """Real numbers of a spectrum, for counts of arithmetic."""
+        return self._rows[0].shape[1]
+
+    def to(self, device: torch.device) -> Codebooks:
+        """The same on another device."""
+        moved = object.__new__(Codebooks)
+        moved.binding, moved.dim = self.binding, self.dim
+        moved.spectra = [book.to(device) for book in self.spectra]
+        moved._weigh()
+        return moved
+
+    def spectrum(self, vectors: Tensor) -> Tensor:
+        """Bound vectors ``[B,D]`` in the basis of products ``[B,F]``."""
+        dtype = torch.complex64 if self.binding.name == "fhrr" else torch.float32
+        return self.binding.spectrum(vectors.to(self.device, dtype))
+
+    def scores(self, factor: int, spectra: Tensor) -> Tensor:
+        """Inner products of spectra ``[B,F]`` with all codewords of a factor, real ``[B,n_k]``."""
+        return _real(spectra) @ self._weighted[factor].T
+
+    def inverse_gram(self, factor: int) -> Tensor:
+        """(Re XᴴX)⁻¹ of a factor's codewords, real ``[n_k,n_k]``; the pseudo-inverse where they depend on each other."""
+        if factor not in self._inverses:
+            gram = self._weighted[factor] @ self._rows[factor].T
+            self._inverses[factor] = torch.linalg.pinv(gram.double(), hermitian=True).float()
+        return self._inverses[factor]
+
+    def combine(self, factor: int, weights: Tensor) -> Tensor:
+        """Weighted sums of codewords: ``[B,n_k]`` to spectra ``[B,F]``."""
+        return _complex(weights @ self._rows[factor], self.binding.complex)
+
+    def noise(self, rows: int, generator: torch.Generator) -> Tensor:
+        """White noise as spectra ``[rows,F]``."""
+        return self.binding.noise(rows, self.dim, generator).to(self.device)
+
+    def product(self, indices: Tensor) -> Tensor:
+        """Spectra of the bound vectors of codewords: ``[...,K]`` to ``[...,F]``."""
+        result = self.spectra[0][indices[..., 0]]
+        for factor in range(1, len(self.spectra)):
+            result = result * self.spectra[factor][indices[..., factor]]
+        return result
+
+    def similarity(self, one: Tensor, other: Tensor) -> Tensor:
+        """Cosine of spectra ``[...,F]``; 0 if one is zero."""
+        inner = (self.weights * (one.conj() * other).real).sum(-1)
+        norms = [(self.weights * each.abs().square()).sum(-1) for each in (one, other)]
+        return inner / (norms[0] * norms[1]).sqrt().clamp_min(1e-20)
+
+
+def check_books(books: Sequence[Tensor]) -> None:
+    """Refuses codebooks that cannot be used.
+
+    Raises:
+        InputError: Saying which and why.
+    """
+    if len(books) < 2:
+        raise InputError(f"{len(books)} codebooks are too few to take a product apart; give two or more")
+    for number, book in enumerate(books):
+        if book.ndim != 2:
+            raise InputError(f"codebook {number} has the shape {list(book.shape)}; it must be [codewords, D]")
+        if len(book) < 2:
+            raise InputError(f"codebook {number} has {len(book)} codewords, so there is nothing to choose; give two or more")
+        if book.shape[1] != books[0].shape[1]:
+            raise InputError(
+                f"codebook {number} has dimension {book.shape[1]}, codebook 0 has {books[0].shape[1]}; "
+                "all must have the same"
+            )
+        if torch.is_complex(book) != torch.is_complex(books[0]):
+            raise InputError(f"codebook {number} and codebook 0 are not both real or both complex")
+        if not torch.isfinite(torch.view_as_real(book) if torch.is_complex(book) else book).all():
+            raise InputError(f"codebook {number} has entries that are not finite; repair it")
+        if (book.abs().sum(-1) == 0).any():
+            raise InputError(f"codebook {number} has a codeword that is zero; leave it out")
+
+
+def duplicates(book: Tensor) -> Tensor:
+    """Which codewords ``[n,D]`` occur more than once ``[n]``."""
+    values = torch.view_as_real(book).flatten(-2) if torch.is_complex(book) else book
+    _, inverse, counts = torch.unique(values, dim=0, return_inverse=True, return_counts=True)
+    return counts[inverse] > 1
+
+
+def _real(values: Tensor) -> Tensor:
+    """Complex rows as real ones of twice the length."""
+    return torch.view_as_real(values).flatten(-2) if torch.is_complex(values) else values
+
+
+def _complex(values: Tensor, wanted: bool) -> Tensor:
+    """Inverse of :func:`_real`."""
+    return torch.view_as_complex(values.unflatten(-1, (-1, 2)).contiguous()) if wanted else values

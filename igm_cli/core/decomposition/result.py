@@ -1,0 +1,119 @@
+"""What was found, how sure it is, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.decomposition.codebooks import Codebooks
+
+BEYOND_CHANCE = 1 - 1e-6
+"""Confidence from which on an iteration stops, if no exchange of one factor is better."""
+
+TIE = 1e-5
+"""Codewords whose products are as similar as that cannot be told apart."""
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One codeword of every codebook for B bound vectors.
+
+    Attributes:
+        indices: ``[B,K]``.
+        similarity: Cosine of the bound vector and the product of the codewords ``[B]``.
+        confidence: Of every index ``[B,K]``: probability that no product of random codewords is as similar, times the
+            codeword's posterior given the others.
+        ambiguous: Whether another codeword of the factor would do as well ``[B,K]``.
+        iterations: Of the method, 0 where it has none ``[B]``.
+        operations: Multiplications and additions ``[B]``, float64.
+    """
+
+    indices: Tensor
+    similarity: Tensor
+    confidence: Tensor
+    ambiguous: Tensor
+    iterations: Tensor
+    operations: Tensor
+
+
+def beyond_chance(codebooks: Codebooks, similarity: Tensor) -> Tensor:
+    """Probability that none of N random products is as similar to a vector, ``exp(-N Q(s √P))``, ``[B]``.
+
+    The cosine of vectors of P real coordinates that have nothing to do with each other is nearly normal, with the
+    variance 1/P; Q is the upper tail of the normal distribution.
+    """
+    z = similarity.double() * math.sqrt(codebooks.dim * (2 if codebooks.binding.name == "fhrr" else 1))
+    return torch.exp(-torch.exp(math.log(codebooks.search_space) + torch.special.log_ndtr(-z))).float()
+
+
+def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Tensor]:
+    """Similarity of the products in which one factor's codeword is exchanged, ``[B,n_k]`` for every factor k.
+
+    Args:
+        codebooks: K of them.
+        spectra: Bound vectors ``[B,F]``.
+        indices: ``[B,K]``.
+    """
+    size = (codebooks.weights * spectra.abs().square()).sum(-1, keepdim=True)
+    result = []
+    for factor in range(len(codebooks.sizes)):
+        others = _others(codebooks, indices, factor)
+        inner = codebooks.scores(factor, spectra * others.conj())
+        # the product's own size; codewords of modulus one leave it to the others
+        power = others.abs().square() * codebooks.weights
+        squares = power @ codebooks.spectra[factor].abs().square().T
+        result.append(inner / (size * squares).sqrt().clamp_min(1e-20))
+    return result
+
+
+def conclude(codebooks: Codebooks, spectra: Tensor, indices: Tensor, iterations: Tensor, operations: Tensor) -> Decomposition:
+    """Similarity and confidence of what was found.
+
+    Args:
+        codebooks: K of them.
+        spectra: Bound vectors ``[B,F]``.
+        indices: ``[B,K]``.
+        iterations: ``[B]``.
+        operations: ``[B]``.
+    """
+    similarity = codebooks.similarity(codebooks.product(indices), spectra)
+    chance = beyond_chance(codebooks, similarity)
+    precision = codebooks.dim * similarity / (1 - similarity.square()).clamp_min(1e-6)  # of the posterior, [B]
+    confidence, ambiguous = [], []
+    for factor, alike in enumerate(exchanges(codebooks, spectra, indices)):
+        chosen = indices[:, factor : factor + 1]
+        posterior = torch.softmax(precision.clamp_min(0)[:, None] * alike, 1).gather(1, chosen)[:, 0]
+        confidence.append(chance * posterior)
+        ties = (alike >= alike.gather(1, chosen) - TIE).sum(1) > 1
+        ambiguous.append(ties & (similarity > TIE))
+    return Decomposition(
+        indices, similarity, torch.stack(confidence, 1), torch.stack(ambiguous, 1), iterations, operations
+    )
+
+
+def settled(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> Tensor:
+    """Whether products are similar beyond chance, and no exchange of one factor is better ``[B]``."""
+    similarity = codebooks.similarity(codebooks.product(indices), spectra)
+    result = beyond_chance(codebooks, similarity) >= BEYOND_CHANCE
+    rows = result.nonzero()[:, 0]
+    if len(rows):
+        best = torch.stack([each.amax(1) for each in exchanges(codebooks, spectra[rows], indices[rows])], 1)
+        result[rows] = best.amax(1) <= similarity[rows] + TIE
+    return result
+
+
+def _others(codebooks: Codebooks, indices: Tensor, factor: int) -> Tensor:
+    """Products of all codewords but a factor's ``[B,F]``."""
+    rest = [k for k in range(len(codebooks.sizes)) if k != factor]
+    product = codebooks.spectra[rest[0]][indices[:, rest[0]]]
+    for k in rest[1:]:
+        product = product * codebooks.spectra[k][indices[:, k]]
+    return product
+
+
+def join(parts: list[Decomposition]) -> Decomposition:
+    """Results of several batches as one."""
+    return Decomposition(*(torch.cat([getattr(part, name) for part in parts]) for name in Decomposition.__annotations__))
