@@ -49,7 +49,7 @@ def levels(settings: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 
 def _share(logarithm: float) -> float:
-    """a of a signal-to-noise ratio a/(1-a)."""
+    """Signal share a of a signal-to-noise ratio a/(1-a)."""
     ratio = 10**logarithm
     return ratio / (1 + ratio)
 
@@ -62,7 +62,9 @@ DRAWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
-def accuracy(method: str, settings: dict[str, Any], books: Codebooks, truth: Any, bound: Any, iterations: int) -> float:
+def accuracy(
+    method: str, settings: dict[str, Any], books: Codebooks, truth: Any, bound: Any, iterations: int
+) -> float:
     """Share of problems of which all factors are right."""
     found = decompose(bound, books, ITERATIVE[method](**settings), iterations=iterations)
     return float((found.indices == truth).all(1).float().mean())
@@ -92,14 +94,26 @@ def main() -> None:
         settings = {**DRAWS[arguments.method](draw), **fixed}
         if arguments.method == "coupled":
             settings.update(levels(settings, draw))
-        right = accuracy(arguments.method, settings, few.codebooks, few.truth, few.vectors, arguments.iterations)
+        right = accuracy(
+            arguments.method, settings, few.codebooks, few.truth, few.vectors, arguments.iterations
+        )
         tried.append((right, json.dumps(settings)))
         print(f"{right:.3f} {tried[-1][1]}", flush=True)
     many = random_problems(*shape, 4 * arguments.problems, binding=arguments.binding, seed=SEED + 1)
     print(f"best of {len(tried)}, on {len(many.truth)} other problems:")
     best = sorted(dict.fromkeys(tried), reverse=True)[: arguments.best]
     again = [
-        (accuracy(arguments.method, json.loads(text), many.codebooks, many.truth, many.vectors, arguments.iterations), text)
+        (
+            accuracy(
+                arguments.method,
+                json.loads(text),
+                many.codebooks,
+                many.truth,
+                many.vectors,
+                arguments.iterations,
+            ),
+            text,
+        )
         for _, text in best
     ]
     for right, text in sorted(again, reverse=True):

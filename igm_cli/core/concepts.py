@@ -134,7 +134,26 @@ class Text:
         return tuple(template.replace("{label}", self.labels[label]) for template in self.templates)
 
 
-ConceptSpace: TypeAlias = Continuous | Categorical | Text
+@dataclass(frozen=True)
+class Codebook:
+    """Concepts that are products of codewords, one of every codebook; a concept is a row of K indices.
+
+    Attributes:
+        sizes: Number of codewords of each of the K codebooks.
+        dim: Length D of a codeword, and of the bound vector.
+    """
+
+    sizes: tuple[int, ...]
+    dim: int
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2 or min(self.sizes) < 2:
+            raise ValueError("a product needs two or more codebooks of two or more codewords each")
+        if self.dim < 1:
+            raise ValueError("codewords need at least one coordinate")
+
+
+ConceptSpace: TypeAlias = Continuous | Categorical | Text | Codebook
 
 
 def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
@@ -149,6 +168,8 @@ def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
         }
     if isinstance(space, Text):
         return {"kind": "text", "labels": list(space.labels), "templates": list(space.templates)}
+    if isinstance(space, Codebook):
+        return {"kind": "codebook", "sizes": list(space.sizes), "dim": space.dim}
     return {"kind": "categorical", "factors": {k: list(v) for k, v in space.factors.items()}}
 
 
@@ -165,4 +186,6 @@ def space_from_dict(data: Mapping[str, Any]) -> ConceptSpace:
         return Categorical({k: tuple(v) for k, v in data["factors"].items()})
     if kind == "text":
         return Text(tuple(data["labels"]), tuple(data["templates"]))
+    if kind == "codebook":
+        return Codebook(tuple(data["sizes"]), int(data["dim"]))
     raise ValueError(f"unknown concept space {kind!r}")

@@ -18,6 +18,9 @@ from igm_cli.core.decomposition.iteration import iterate
 from igm_cli.core.decomposition.meeting import Halves
 from igm_cli.core.decomposition.result import Decomposition, conclude, settled
 
+FEW_PRODUCTS = 4096
+"""Compared at once, which is faster than anything else."""
+
 SHARED_TABLES = 4
 """Tables at random coordinates, the same for all problems; noise-free vectors need one."""
 
@@ -28,6 +31,9 @@ MOST_ENTRIES = 2**22
 """Of a table."""
 
 QUESTIONS_AT_ONCE = 2**19
+
+CHEAP = 2e9
+"""Operations for one problem up to which exhaustive search comes before tables for every problem."""
 
 AFFORDABLE = 1e11
 """Operations for one problem up to which exhaustive search is the way out."""
@@ -44,12 +50,15 @@ def auto(codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> D
         spectra: Bound vectors ``[B,F]``.
         generator: Of everything random.
     """
+    if codebooks.search_space <= FEW_PRODUCTS:
+        return exhaustive(codebooks, spectra)
     search = _Search(codebooks, spectra)
     halves = Halves(codebooks)
     if halves.entries <= MOST_ENTRIES:
         for _ in range(SHARED_TABLES):
             search.ask(halves, search.open(), _some(halves, spectra.shape[1], generator))
-        _own_tables(search, halves, generator)
+        if exhaustive_operations(codebooks) > CHEAP:
+            _own_tables(search, halves, generator)
     rows = search.open()
     if len(rows):
         search.take(rows, _last_resort(codebooks, spectra[rows], generator))

@@ -18,6 +18,8 @@ class Codebooks:
     Args:
         books: Codewords ``[n_k,D]`` of every factor.
         binding: ``map``, ``hrr`` or ``fhrr``.
+        precision: Of matrix products with codewords: float32 or bfloat16, which is much faster where the processor
+            has it; what is found is always judged in float32.
 
     Attributes:
         spectra: Codewords in the basis of products ``[n_k,F]``.
@@ -27,15 +29,19 @@ class Codebooks:
         InputError: If the codebooks cannot be used together.
     """
 
-    def __init__(self, books: Sequence[Tensor], binding: str = "map") -> None:
+    def __init__(
+        self, books: Sequence[Tensor], binding: str = "map", precision: torch.dtype = torch.float32
+    ) -> None:
         if binding not in BINDINGS:
             raise InputError(f"unknown binding {binding!r}; known are {', '.join(BINDINGS)}")
         check_books(books)
         self.binding: Binding = BINDINGS[binding]
         if torch.is_complex(books[0]) != (binding == "fhrr"):
             kind = "complex" if torch.is_complex(books[0]) else "real"
-            raise InputError(f"codewords of the binding {binding!r} cannot be {kind}; choose the binding they fit")
-        self.dim = books[0].shape[-1]
+            raise InputError(
+                f"codewords of the binding {binding!r} cannot be {kind}; choose the binding they fit"
+            )
+        self.dim, self.precision = books[0].shape[-1], precision
         dtype = torch.complex64 if torch.is_complex(books[0]) else torch.float32
         self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
         self._weigh()
@@ -44,9 +50,9 @@ class Codebooks:
         weights = self.binding.weights(self.dim).to(self.spectra[0].device)
         self.weights = weights
         self._inverses: dict[int, Tensor] = {}
-        self._rows = [_real(book) for book in self.spectra]
-        self._weighted = [_real(book * weights) for book in self.spectra]
-        self.norms = [(weights * book.abs().square()).sum(-1) for book in self.spectra]  # ‖x‖² [n_k]
+        self._rows = [_real(book).to(self.precision) for book in self.spectra]
+        self._weighted = [_real(book * weights).to(self.precision) for book in self.spectra]
+        self.squares = [self.norm(book).square() for book in self.spectra]  # ‖x‖² [n_k]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -68,10 +74,15 @@ class Codebooks:
         """Real numbers of a spectrum, for counts of arithmetic."""
         return self._rows[0].shape[1]
 
-    def to(self, device: torch.device) -> Codebooks:
-        """The same on another device."""
+    @property
+    def coordinates(self) -> int:
+        """Real numbers of a vector: D, or 2D if it is complex."""
+        return self.dim * (2 if self.binding.name == "fhrr" else 1)
+
+    def to(self, device: torch.device, precision: torch.dtype | None = None) -> Codebooks:
+        """The same on another device, or in another precision."""
         moved = object.__new__(Codebooks)
-        moved.binding, moved.dim = self.binding, self.dim
+        moved.binding, moved.dim, moved.precision = self.binding, self.dim, precision or self.precision
         moved.spectra = [book.to(device) for book in self.spectra]
         moved._weigh()
         return moved
@@ -81,20 +92,29 @@ class Codebooks:
         dtype = torch.complex64 if self.binding.name == "fhrr" else torch.float32
         return self.binding.spectrum(vectors.to(self.device, dtype))
 
+    def compare(self, spectra: Tensor, products: Tensor) -> Tensor:
+        """Inner products of spectra ``[B,F]`` with products ``[P,F]`` over the products' norms, ``[B,P]``."""
+        return self._matmul(_real(spectra * self.weights), _real(products).T) / self.norm(products).clamp_min(
+            1e-20
+        )
+
     def scores(self, factor: int, spectra: Tensor) -> Tensor:
         """Inner products of spectra ``[B,F]`` with all codewords of a factor, real ``[B,n_k]``."""
-        return _real(spectra) @ self._weighted[factor].T
+        return self._matmul(_real(spectra), self._weighted[factor].T)
+
+    def _matmul(self, one: Tensor, other: Tensor) -> Tensor:
+        return (one.to(self.precision) @ other.to(self.precision)).float()
 
     def inverse_gram(self, factor: int) -> Tensor:
         """(Re XᴴX)⁻¹ of a factor's codewords, real ``[n_k,n_k]``; the pseudo-inverse where they depend on each other."""
         if factor not in self._inverses:
-            gram = self._weighted[factor] @ self._rows[factor].T
-            self._inverses[factor] = torch.linalg.pinv(gram.double(), hermitian=True).float()
+            gram = self._weighted[factor].double() @ self._rows[factor].double().T
+            self._inverses[factor] = torch.linalg.pinv(gram, hermitian=True).float()
         return self._inverses[factor]
 
     def combine(self, factor: int, weights: Tensor) -> Tensor:
         """Weighted sums of codewords: ``[B,n_k]`` to spectra ``[B,F]``."""
-        return _complex(weights @ self._rows[factor], self.binding.complex)
+        return _complex(self._matmul(weights, self._rows[factor]), self.binding.complex)
 
     def noise(self, rows: int, generator: torch.Generator) -> Tensor:
         """White noise as spectra ``[rows,F]``."""
@@ -110,8 +130,11 @@ class Codebooks:
     def similarity(self, one: Tensor, other: Tensor) -> Tensor:
         """Cosine of spectra ``[...,F]``; 0 if one is zero."""
         inner = (self.weights * (one.conj() * other).real).sum(-1)
-        norms = [(self.weights * each.abs().square()).sum(-1) for each in (one, other)]
-        return inner / (norms[0] * norms[1]).sqrt().clamp_min(1e-20)
+        return inner / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
+
+    def norm(self, spectra: Tensor) -> Tensor:
+        """‖x‖ of spectra ``[...,F]``."""
+        return (self.weights * spectra.abs().square()).sum(-1).sqrt()
 
 
 def check_books(books: Sequence[Tensor]) -> None:
@@ -126,7 +149,9 @@ def check_books(books: Sequence[Tensor]) -> None:
         if book.ndim != 2:
             raise InputError(f"codebook {number} has the shape {list(book.shape)}; it must be [codewords, D]")
         if len(book) < 2:
-            raise InputError(f"codebook {number} has {len(book)} codewords, so there is nothing to choose; give two or more")
+            raise InputError(
+                f"codebook {number} has {len(book)} codewords, so there is nothing to choose; give two or more"
+            )
         if book.shape[1] != books[0].shape[1]:
             raise InputError(
                 f"codebook {number} has dimension {book.shape[1]}, codebook 0 has {books[0].shape[1]}; "

@@ -62,8 +62,12 @@ class CoupledDiffusion:
 
     def start(self, codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> State:
         """Noise ``[B,F]`` or ``[B,n_k]`` for every factor, and what it is denoised to ``[B,n_k]``."""
-        chains = [self._noise(codebooks, factor, len(spectra), generator) for factor in range(len(codebooks.sizes))]
-        beliefs = [posterior(codebooks, k, chain, self.levels(0)[0], self.space) for k, chain in enumerate(chains)]
+        chains = [
+            self._noise(codebooks, factor, len(spectra), generator) for factor in range(len(codebooks.sizes))
+        ]
+        beliefs = [
+            posterior(codebooks, k, chain, self.levels(0)[0], self.space) for k, chain in enumerate(chains)
+        ]
         return [*chains, *beliefs]
 
     def step(
@@ -91,7 +95,7 @@ class CoupledDiffusion:
         return both_ways(codebooks)
 
     def levels(self, number: int) -> tuple[float, float]:
-        """a before and after a step: its logit goes evenly from the first level to the last."""
+        """Signal share a before and after a step: its logit goes evenly from the first level to the last."""
         first, last = (math.log(a / (1 - a)) for a in self.signal)
         begin, steps, offset = self._pass(number)
         reach = [begin + (1 - begin) * (offset + after) / steps for after in (0, 1)]

@@ -91,7 +91,9 @@ def check_vectors(vectors: Tensor, codebooks: Codebooks) -> None:
             f"the bound vectors have dimension {vectors.shape[1]}, the codebooks {codebooks.dim}; they must have the same"
         )
     if torch.is_complex(vectors) and codebooks.binding.name != "fhrr":
-        raise InputError(f"complex vectors cannot be bound by {codebooks.binding.name!r}; use the binding 'fhrr'")
+        raise InputError(
+            f"complex vectors cannot be bound by {codebooks.binding.name!r}; use the binding 'fhrr'"
+        )
     parts = torch.view_as_real(vectors) if torch.is_complex(vectors) else vectors
     bad = (~torch.isfinite(parts)).flatten(1).any(1).nonzero()[:, 0]
     if len(bad):

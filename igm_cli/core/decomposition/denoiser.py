@@ -37,7 +37,7 @@ def posterior(codebooks: Codebooks, factor: int, noised: Tensor, a: float, space
     if space == "codebook":
         return torch.softmax(a**0.5 * noised / (1 - a), 1)
     scores = codebooks.scores(factor, noised)
-    return torch.softmax((a**0.5 * scores - a * codebooks.norms[factor] / 2) / (1 - a), 1)
+    return torch.softmax((a**0.5 * scores - a * codebooks.squares[factor] / 2) / (1 - a), 1)
 
 
 def score(estimate: Tensor, noised: Tensor, a: float) -> Tensor:

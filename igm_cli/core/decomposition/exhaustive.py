@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.result import Decomposition, conclude
 
-BLOCK = 8192
-"""Products of all factors but one that are compared at once."""
+PRODUCTS_AT_ONCE = 8192
 
 
 def exhaustive(codebooks: Codebooks, spectra: Tensor) -> Decomposition:
     """The product of codewords that is most similar, of all there are.
 
-    ``⟨y, ⊙_k x_k⟩ = ⟨y ⊙ conj(⊙_{j<K} x_j), x_K⟩`` is a matrix product over all x_K, for blocks of the others.
-
     Args:
         codebooks: K of them.
         spectra: Bound vectors ``[B,F]``.
     """
-    found = torch.stack([_search(codebooks, each) for each in spectra])
+    *sizes, last = codebooks.sizes
+    best = torch.full((len(spectra),), -torch.inf, device=spectra.device)
+    winner = torch.zeros(len(spectra), dtype=torch.long, device=spectra.device)
+    beginnings = torch.arange(codebooks.search_space // last, device=spectra.device)
+    for block in beginnings.split(max(1, PRODUCTS_AT_ONCE // last)):
+        products = _products(codebooks, unravel(block, sizes))  # [P,F]
+        scores, top = codebooks.compare(spectra, products).max(1)
+        better = scores > best
+        best = torch.where(better, scores, best)
+        winner = torch.where(better, block[0] * last + top, winner)
     operations = torch.full((len(spectra),), exhaustive_operations(codebooks), dtype=torch.float64)
-    return conclude(codebooks, spectra, found, torch.zeros_like(operations, dtype=torch.long), operations)
+    none = torch.zeros(len(spectra), dtype=torch.long, device=spectra.device)
+    return conclude(codebooks, spectra, unravel(winner, codebooks.sizes), none, operations.to(spectra.device))
 
 
 def exhaustive_operations(codebooks: Codebooks) -> float:
@@ -31,26 +40,7 @@ def exhaustive_operations(codebooks: Codebooks) -> float:
     return 2.0 * codebooks.search_space * codebooks.values
 
 
-def _search(codebooks: Codebooks, spectrum: Tensor) -> Tensor:
-    """Of one bound vector ``[F]``: indices ``[K]``."""
-    *sizes, last = codebooks.sizes
-    squares = codebooks.spectra[-1].abs().square() * codebooks.weights  # [n,F]
-    unit = bool((codebooks.norms[-1] - codebooks.norms[-1][0]).abs().max() < 1e-3) and not codebooks.binding.name == "hrr"
-    best, winner = -torch.inf, torch.zeros(len(sizes) + 1, dtype=torch.long, device=spectrum.device)
-    for block in torch.arange(codebooks.search_space // last, device=spectrum.device).split(BLOCK):
-        indices = unravel(block, sizes)
-        product = _product(codebooks, indices)
-        scores = codebooks.scores(len(sizes), spectrum * product.conj())  # [block,n]
-        if not unit:
-            scores = scores / (product.abs().square() @ squares.T).sqrt().clamp_min(1e-20)
-        top = scores.flatten().argmax()
-        if float(scores.flatten()[top]) > best:
-            best = float(scores.flatten()[top])
-            winner = torch.cat([indices[top // last], top[None] % last])
-    return winner
-
-
-def unravel(numbers: Tensor, sizes: list[int] | tuple[int, ...]) -> Tensor:
+def unravel(numbers: Tensor, sizes: Sequence[int]) -> Tensor:
     """Numbers of products ``[N]`` as indices of their factors ``[N,len(sizes)]``."""
     digits = []
     for size in reversed(sizes):
@@ -59,9 +49,9 @@ def unravel(numbers: Tensor, sizes: list[int] | tuple[int, ...]) -> Tensor:
     return torch.stack(digits[::-1], -1)
 
 
-def _product(codebooks: Codebooks, indices: Tensor) -> Tensor:
-    """Spectra of products of the first factors ``[N,k]`` to ``[N,F]``."""
-    result = codebooks.spectra[0][indices[:, 0]]
-    for factor in range(1, indices.shape[1]):
-        result = result * codebooks.spectra[factor][indices[:, factor]]
-    return result
+def _products(codebooks: Codebooks, beginnings: Tensor) -> Tensor:
+    """All products that begin with some codewords ``[N,K-1]``: spectra ``[N·n_K,F]``."""
+    result = codebooks.spectra[0][beginnings[:, 0]]
+    for factor in range(1, beginnings.shape[1]):
+        result = result * codebooks.spectra[factor][beginnings[:, factor]]
+    return (result[:, None] * codebooks.spectra[-1][None]).flatten(0, 1)

@@ -65,7 +65,9 @@ class Halves:
         first, last = torch.searchsorted(keys, wanted), torch.searchsorted(keys, wanted, right=True)
         hits = (last - first).clamp_max(MOST_HITS)
         source = torch.repeat_interleave(torch.arange(len(wanted), device=keys.device), hits)
-        offset = torch.arange(len(source), device=keys.device) - torch.repeat_interleave(hits.cumsum(0) - hits, hits)
+        offset = torch.arange(len(source), device=keys.device) - torch.repeat_interleave(
+            hits.cumsum(0) - hits, hits
+        )
         entry = order[first[source] + offset]
         indices = torch.empty(len(source), len(codebooks.sizes), dtype=torch.long, device=keys.device)
         indices[:, self.asked] = unravel(source % self.questions, [codebooks.sizes[k] for k in self.asked])

@@ -53,9 +53,7 @@ def random_problems(
     kind = BINDINGS[binding]
     books = [kind.random(codewords, dim, generator) for _ in range(factors)]
     truth = torch.randint(0, codewords, (count, superposed, factors), generator=generator)
-    vectors = sum(
-        kind.bind(*(book[truth[:, s, k]] for k, book in enumerate(books))) for s in range(superposed)
-    )
+    vectors = sum(kind.bind(*(book[truth[:, s, k]] for k, book in enumerate(books))) for s in range(superposed))
     assert isinstance(vectors, Tensor)  # at least one product
     if noise:
         spread = vectors.abs().square().mean(1, keepdim=True).sqrt()

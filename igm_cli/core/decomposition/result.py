@@ -45,7 +45,7 @@ def beyond_chance(codebooks: Codebooks, similarity: Tensor) -> Tensor:
     The cosine of vectors of P real coordinates that have nothing to do with each other is nearly normal, with the
     variance 1/P; Q is the upper tail of the normal distribution.
     """
-    z = similarity.double() * math.sqrt(codebooks.dim * (2 if codebooks.binding.name == "fhrr" else 1))
+    z = similarity.double() * math.sqrt(codebooks.coordinates)
     return torch.exp(-torch.exp(math.log(codebooks.search_space) + torch.special.log_ndtr(-z))).float()
 
 
@@ -57,19 +57,19 @@ def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Te
         spectra: Bound vectors ``[B,F]``.
         indices: ``[B,K]``.
     """
-    size = (codebooks.weights * spectra.abs().square()).sum(-1, keepdim=True)
+    exact = codebooks.to(codebooks.device, torch.float32)
     result = []
     for factor in range(len(codebooks.sizes)):
-        others = _others(codebooks, indices, factor)
-        inner = codebooks.scores(factor, spectra * others.conj())
-        # the product's own size; codewords of modulus one leave it to the others
-        power = others.abs().square() * codebooks.weights
-        squares = power @ codebooks.spectra[factor].abs().square().T
-        result.append(inner / (size * squares).sqrt().clamp_min(1e-20))
+        rest = _others(codebooks, indices, factor)
+        inner = exact.scores(factor, spectra * rest.conj())
+        squares = (rest.abs().square() * codebooks.weights) @ codebooks.spectra[factor].abs().square().T
+        result.append(inner / (codebooks.norm(spectra)[:, None] * squares.sqrt()).clamp_min(1e-20))
     return result
 
 
-def conclude(codebooks: Codebooks, spectra: Tensor, indices: Tensor, iterations: Tensor, operations: Tensor) -> Decomposition:
+def conclude(
+    codebooks: Codebooks, spectra: Tensor, indices: Tensor, iterations: Tensor, operations: Tensor
+) -> Decomposition:
     """Similarity and confidence of what was found.
 
     Args:
@@ -81,7 +81,9 @@ def conclude(codebooks: Codebooks, spectra: Tensor, indices: Tensor, iterations:
     """
     similarity = codebooks.similarity(codebooks.product(indices), spectra)
     chance = beyond_chance(codebooks, similarity)
-    precision = codebooks.dim * similarity / (1 - similarity.square()).clamp_min(1e-6)  # of the posterior, [B]
+    precision = (
+        codebooks.coordinates * similarity / (1 - similarity.square()).clamp_min(1e-6)
+    )  # of the posterior, [B]
     confidence, ambiguous = [], []
     for factor, alike in enumerate(exchanges(codebooks, spectra, indices)):
         chosen = indices[:, factor : factor + 1]
@@ -116,4 +118,6 @@ def _others(codebooks: Codebooks, indices: Tensor, factor: int) -> Tensor:
 
 def join(parts: list[Decomposition]) -> Decomposition:
     """Results of several batches as one."""
-    return Decomposition(*(torch.cat([getattr(part, name) for part in parts]) for name in Decomposition.__annotations__))
+    return Decomposition(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in Decomposition.__annotations__)
+    )
