@@ -168,6 +168,16 @@ def test_auto_sees_through_noise(noise: float) -> None:
     assert (found.confidence > 0.99).all() and (found.similarity < 0.95).all()
 
 
+def test_where_nothing_else_is_affordable_auto_ends_with_coupled_diffusion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("igm_cli.core.decomposition.auto.MOST_ENTRIES", 0)
+    monkeypatch.setattr("igm_cli.core.decomposition.auto.AFFORDABLE", 0)
+    problems = random_problems(20, 3, 600, 6, seed=11)
+    found = decompose(problems.vectors, problems.codebooks)
+    assert torch.equal(found.indices, problems.truth) and (found.iterations > 0).all()
+
+
 def test_what_was_never_bound_is_not_believed() -> None:
     problems = random_problems(20, 3, 500, 1)
     strangers = BINDINGS["map"].random(40, 500, torch.Generator().manual_seed(9))

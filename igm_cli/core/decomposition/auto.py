@@ -6,8 +6,6 @@ more tables, then to exhaustive search where its arithmetic is affordable, then 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -104,7 +102,9 @@ class _Search:
             return
         codebooks = self.codebooks
         similarity = codebooks.similarity(codebooks.product(indices), self.spectra[rows])
-        self.operations.index_add_(0, rows, torch.full(rows.shape, 4.0 * codebooks.values, dtype=torch.float64))
+        self.operations.index_add_(
+            0, rows, torch.full_like(similarity, 4.0 * codebooks.values, dtype=torch.float64)
+        )
         order = similarity.argsort()  # of several candidates of a problem the best is written last
         rows, indices, similarity = rows[order], indices[order], similarity[order]
         better = similarity > self.similarity[rows]
@@ -117,7 +117,7 @@ class _Search:
 
 def _some(halves: Halves, coordinates: int, generator: torch.Generator) -> Tensor:
     """A key's coordinates at random."""
-    return torch.randperm(coordinates, generator=generator)[: halves.bits]
+    return torch.randperm(coordinates, generator=generator)[: halves.bits].to(halves.codebooks.device)
 
 
 def _own_tables(search: _Search, halves: Halves, generator: torch.Generator) -> None:
@@ -127,8 +127,8 @@ def _own_tables(search: _Search, halves: Halves, generator: torch.Generator) -> 
         sure = search.spectra[row].abs().argsort(descending=True)
         for table in range(int(min(OWN_TABLES, budget))):
             among = sure[: max(halves.bits, len(sure) >> (4 - table % 4))]
-            chosen = torch.randperm(len(among), generator=generator)[: halves.bits]
-            search.ask(halves, torch.tensor([row]), among[chosen])
+            chosen = torch.randperm(len(among), generator=generator)[: halves.bits].to(sure.device)
+            search.ask(halves, sure.new_tensor([row]), among[chosen])
             if search.solved[row]:
                 break
 
@@ -137,4 +137,4 @@ def _last_resort(codebooks: Codebooks, spectra: Tensor, generator: torch.Generat
     """Exhaustive search where it is affordable, else coupled diffusion with many restarts."""
     if exhaustive_operations(codebooks) <= AFFORDABLE:
         return exhaustive(codebooks, spectra)
-    return iterate(replace(CoupledDiffusion(), restarts=ITERATIONS), codebooks, spectra, ITERATIONS, generator)
+    return iterate(CoupledDiffusion(), codebooks, spectra, ITERATIONS, generator)

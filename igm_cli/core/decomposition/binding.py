@@ -75,10 +75,12 @@ class HolographicBinding(Binding):
     complex = True
 
     def spectrum(self, vectors: Tensor) -> Tensor:  # noqa: D102
-        return torch.fft.rfft(vectors)
+        spectrum: Tensor = torch.fft.rfft(vectors)
+        return spectrum
 
     def vector(self, spectrum: Tensor, dim: int) -> Tensor:  # noqa: D102
-        return torch.fft.irfft(spectrum, n=dim)
+        vector: Tensor = torch.fft.irfft(spectrum, n=dim)
+        return vector
 
     def weights(self, dim: int) -> Tensor:  # noqa: D102
         weights = torch.full((dim // 2 + 1,), 2.0)  # a coordinate stands for its mirror image too

@@ -169,7 +169,8 @@ def duplicates(book: Tensor) -> Tensor:
     """Which codewords ``[n,D]`` occur more than once ``[n]``."""
     values = torch.view_as_real(book).flatten(-2) if torch.is_complex(book) else book
     _, inverse, counts = torch.unique(values, dim=0, return_inverse=True, return_counts=True)
-    return counts[inverse] > 1
+    same: Tensor = counts[inverse] > 1
+    return same
 
 
 def _real(values: Tensor) -> Tensor:

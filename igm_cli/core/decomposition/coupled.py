@@ -137,7 +137,8 @@ class CoupledDiffusion:
         """The step from level a to level a'."""
         variance = self.stochasticity**2 * max(0.0, (1 - a_next) / (1 - a) * (1 - a / a_next))
         kept = max(0.0, 1 - a_next - variance) ** 0.5 / (1 - a) ** 0.5 * self.temperature
-        return a_next**0.5 * clean + kept * (chain - a**0.5 * clean) + variance**0.5 * noise
+        after: Tensor = a_next**0.5 * clean + kept * (chain - a**0.5 * clean) + variance**0.5 * noise
+        return after
 
     def _noise(self, codebooks: Codebooks, factor: int, rows: int, generator: torch.Generator) -> Tensor:
         if self.space == "latent":

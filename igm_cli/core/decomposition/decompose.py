@@ -28,6 +28,9 @@ METHODS = ("auto", *ITERATIVE, "exhaustive")
 ITERATIONS = 100
 """Of the iterative methods, as in the paper."""
 
+OWN_STREAM = 2**32
+"""Added to the seed, so that a method's noise is not the stream that random codebooks of the same seed came from."""
+
 AT_ONCE = 256
 """Problems, which bounds the memory."""
 
@@ -62,7 +65,7 @@ def decompose(
     check_vectors(vectors, codebooks)
     if isinstance(method, str) and method not in METHODS:
         raise UsageError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + OWN_STREAM)
     parts: list[Decomposition] = []
     progress("vectors", 0, len(vectors))
     for first in range(0, len(vectors), AT_ONCE):

@@ -42,7 +42,8 @@ def posterior(codebooks: Codebooks, factor: int, noised: Tensor, a: float, space
 
 def score(estimate: Tensor, noised: Tensor, a: float) -> Tensor:
     """∇ log p(x_t) by Tweedie's formula, from the denoised estimate: both ``[B,F]`` in latent space, ``[B,n_k]`` else."""
-    return (a**0.5 * estimate - noised) / (1 - a)
+    result: Tensor = (a**0.5 * estimate - noised) / (1 - a)
+    return result
 
 
 def pull(spectra: Tensor, estimates: list[Tensor], factor: int, energy: Energy) -> Tensor:

@@ -57,7 +57,7 @@ def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Te
         spectra: Bound vectors ``[B,F]``.
         indices: ``[B,K]``.
     """
-    exact = codebooks.to(codebooks.device, torch.float32)
+    exact = codebooks if codebooks.precision == torch.float32 else codebooks.to(codebooks.device, torch.float32)
     result = []
     for factor in range(len(codebooks.sizes)):
         rest = _others(codebooks, indices, factor)
@@ -117,7 +117,6 @@ def _others(codebooks: Codebooks, indices: Tensor, factor: int) -> Tensor:
 
 
 def join(parts: list[Decomposition]) -> Decomposition:
-    """Results of several batches as one."""
-    return Decomposition(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in Decomposition.__annotations__)
-    )
+    """Results of several batches as one, on the CPU."""
+    names = Decomposition.__annotations__
+    return Decomposition(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in names))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from igm_cli.core.decomposition.auto import auto
 from igm_cli.core.decomposition.codebooks import Codebooks
-from igm_cli.core.decomposition.decompose import check_vectors
+from igm_cli.core.decomposition.decompose import OWN_STREAM, check_vectors
 from igm_cli.core.decomposition.result import BEYOND_CHANCE, beyond_chance
 
 REPRODUCED = 1e-4
@@ -54,7 +54,7 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
         InputError: If the vector cannot be taken apart.
     """
     check_vectors(vector[None], codebooks)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + OWN_STREAM)
     whole = codebooks.spectrum(vector[None])[0]
     found, confidence, left, errors = [], [], whole, [1.0]
     for _ in range(k_max):
@@ -76,7 +76,8 @@ def _left(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
     inner = (products.conj() * codebooks.weights) @ whole[:, None]
     gram = (products.conj() * codebooks.weights) @ products.T
     weights = torch.linalg.lstsq(gram.real.double(), inner.real.double()).solution.float()
-    return whole - (weights * products).sum(0)
+    left: Tensor = whole - (weights * products).sum(0)
+    return left
 
 
 def _square(codebooks: Codebooks, spectrum: Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Suite ``decomposition``: bound vectors taken apart, all methods on the same problems."""
