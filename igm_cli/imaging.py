@@ -94,8 +94,13 @@ def _deep_to_8_bit(image: Image) -> Image:
     return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
 
 
-def expand_inputs(inputs: Sequence[str]) -> list[Path]:
+def expand_inputs(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES, noun: str = "image") -> list[Path]:
     """Files, folders (searched in depth) and patterns to image files, sorted within each, each once.
+
+    Args:
+        inputs: As on the command line.
+        suffixes: What folders are searched for.
+        noun: What such a file is called.
 
     Raises:
         InputError: If a folder holds no image, a pattern matches nothing, or nothing is left.
@@ -104,9 +109,9 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in SUFFIXES and f.is_file()]
+            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in suffixes and f.is_file()]
             if not files:
-                raise InputError(f"{path} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
+                raise InputError(f"{path} holds no {noun}; give a folder with {', '.join(suffixes[:4])} files")
         elif not path.exists() and glob.has_magic(text):
             matches = (Path(m) for m in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
             files = [f for f in matches if f.is_file()]
@@ -117,7 +122,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
         for file in files:
             found.setdefault(file.absolute(), file)
     if not found:
-        raise InputError("no image given; name an image, a folder or a pattern")
+        raise InputError(f"no {noun} given; name a file, a folder or a pattern")
     return list(found.values())
 
 

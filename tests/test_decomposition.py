@@ -47,7 +47,7 @@ def test_inner_products_are_the_same_in_both_bases(name: str, dim: int, seed: in
     books = [BINDINGS[name].random(4, dim, generator) for _ in range(2)]
     codebooks = Codebooks(books, name)
     vector = BINDINGS[name].random(1, dim, generator)
-    scores = codebooks.scores(0, codebooks.spectrum(vector))[0]
+    scores = codebooks.scores(0, codebooks.binding.spectrum(vector))[0]
     plain = (books[0].conj() * vector).sum(1).real
     scale = dim if name == "hrr" else 1  # spectra of HRR codewords have a mean square of one
     assert torch.allclose(scores / scale, plain, atol=1e-3)
@@ -183,8 +183,8 @@ def test_what_was_never_bound_is_not_believed() -> None:
     strangers = BINDINGS["map"].random(40, 500, torch.Generator().manual_seed(9))
     for method in ("auto", "coupled", "exhaustive"):
         found = decompose(strangers, problems.codebooks, method)
-        assert (found.confidence < 0.999).all(), method
-        assert float(found.confidence.mean()) < 0.6, method
+        assert (found.confidence < 0.9).all(), method
+        assert float(found.confidence.mean()) < 0.1, method
 
 
 def test_codewords_that_are_the_same_are_told() -> None:
@@ -197,6 +197,27 @@ def test_codewords_that_are_the_same_are_told() -> None:
     assert float(found.confidence[0, 1]) == pytest.approx(0.5, abs=0.01)
     assert int(found.indices[0, 1]) in (3, 8)
     assert duplicates(books[1]).nonzero()[:, 0].tolist() == [3, 8]
+
+
+@pytest.mark.parametrize("turn", [-1.0, 1j])
+def test_codewords_that_can_be_turned_in_pairs_are_told(turn: complex) -> None:
+    """x ⊙ y = (e^{iφ} x) ⊙ (e^{-iφ} y)."""
+    problems = random_problems(12, 3, 300, 1, seed=6, binding="map" if turn == -1 else "fhrr")
+    books = [book.clone() for book in problems.codebooks.spectra]
+    books[0][7], books[2][9] = turn * books[0][2], books[2][5] / turn
+    vectors = torch.stack([books[0][a] * books[1][4] * books[2][b] for a, b in ((2, 5), (3, 3))])
+    found = decompose(vectors, Codebooks(books, problems.codebooks.binding.name))
+    assert found.ambiguous.tolist() == [[True, False, True], [False, False, False]]
+    assert (found.confidence[0] < 0.51).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-3, 1e18])
+@pytest.mark.parametrize("method", ["auto", "coupled", "factorizer"])
+def test_the_size_of_a_vector_does_not_matter(size: float, method: str) -> None:
+    problems = random_problems(10, 3, 400, 4, seed=12)
+    found = decompose(size * problems.vectors, problems.codebooks, method)
+    assert torch.equal(found.indices, problems.truth)
+    assert torch.allclose(found.similarity, torch.ones(4), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(BINDINGS))

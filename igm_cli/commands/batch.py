@@ -129,14 +129,14 @@ class Batch:
         self.show(record)
 
 
-def exit_if_failed(failed: int, images: int, sink: Output) -> None:
-    """Ends the command if an image failed.
+def exit_if_failed(failed: int, images: int, sink: Output, noun: str = "images") -> None:
+    """Ends the command if an image, or another input, failed.
 
     Raises:
         Exit: With exit code 3, if so.
     """
     if failed:
-        sink.note(f"igm: {failed} of {images} images could not be used; the others are done")
+        sink.note(f"igm: {failed} of {images} {noun} could not be used; the others are done")
         raise typer.Exit(3)
 
 

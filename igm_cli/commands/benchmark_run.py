@@ -126,7 +126,8 @@ class _Run:
         """The part of the provenance that is this run's."""
         where = {"suite": self.suite, "seed": request.seed, "device": str(request.device)}
         failed = {"failed": self.failures} if self.failures else {}
-        return {**where, "checkpoint": request.model.name, **failed}
+        checkpoint = {"checkpoint": request.model.name} if request.model.name else {}
+        return {**where, **checkpoint, **failed}
 
     def records(self, methods: Sequence[str], splits: Sequence[str]) -> list[dict[str, Any]]:
         """What is known of the asked-for methods, splits and items, in their order."""

@@ -31,17 +31,29 @@ def estimate_k(
     k_max: o.KMax = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
+    codebooks: o.Codebooks = None,
+    binding: o.Binding = None,
     fit: o.Fit = "crop",
     device: o.Device = "auto",
     as_json: o.Json = False,
     plot: Plot = None,
     output: o.Results = None,
 ) -> None:
-    """Estimate how many concepts an image holds, with the error of every K.
+    """Estimate how many concepts an image holds, with the error of every K, or how many products a vector.
 
-    JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items.
-    The K chosen is that of the least error + k_penalty * K.
+    JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items; of bound
+    vectors igm.decompose-k/1.  The K chosen is that of the least error + k_penalty * K.
     """
+    from igm_cli.commands.codebook_session import Asked, about_vectors, require_no_codebooks
+
+    if about_vectors(concepts, codebooks):
+        from igm_cli.commands.decompose import count_products
+
+        asked = Asked(paths, concepts, codebooks, binding, seed, device, as_json, output)
+        asked.refuse(model=model, k_min=k_min, draws=draws, plot=plot, fit=None if fit == "crop" else fit)
+        count_products(asked, k_max=k_max)
+        return
+    require_no_codebooks(binding=binding)
     from igm_cli.commands.batch import Batch, exit_if_failed, find_images
     from igm_cli.commands.results import open_results
     from igm_cli.commands.session import check_k_range, open_session

@@ -20,14 +20,30 @@ UNFAMILIAR = 0.5
 
 _DETAILED = 4  # up to so many images get a table each
 
-K = Annotated[int | None, typer.Option("--k", min=1, help="Number of concepts.  Default: it is estimated.")]
+K = Annotated[
+    int | None,
+    typer.Option(
+        "--k",
+        min=1,
+        help="Number of concepts.  Default: it is estimated.  Of codebooks: products added up, or 1.",
+    ),
+]
 Method = Annotated[
-    Literal["evidence", "sgd", "relax", "enumerate", "eliminate"] | None,
+    Literal[
+        "evidence", "sgd", "relax", "enumerate", "eliminate",
+        "auto", "coupled", "attention", "resonator", "factorizer", "exhaustive",
+    ]
+    | None,
     typer.Option(
         "--method",
         help="evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
-        "configurations in stages.  Default: the model's, or evidence.",
+        "configurations in stages.  Default: the model's, or evidence.  Of codebooks: auto (the default), "
+        "coupled, attention, resonator, factorizer or exhaustive.",
     ),
+]  # fmt: skip
+Iterations = Annotated[
+    int | None,
+    typer.Option("--iterations", min=1, help="Of the iterative methods of codebooks.  Default: 100."),
 ]
 Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd or relax.")]
@@ -48,17 +64,31 @@ def invert(
     method: Method = None,
     restarts: Restarts = None,
     steps: Steps = None,
+    codebooks: o.Codebooks = None,
+    binding: o.Binding = None,
+    iterations: Iterations = None,
     fit: o.Fit = "crop",
     device: o.Device = "auto",
     as_json: o.Json = False,
     overlay: Overlay = None,
     output: o.Results = None,
 ) -> None:
-    """Find the concepts of images, such as where the objects are.
+    """Find the concepts of images, such as where the objects are, or the codewords of bound vectors.
 
-    JSON lines follow the schema igm.invert/1.  On several processes or machines:
-    accelerate launch -m igm_cli invert FOLDER ...
+    JSON lines follow the schema igm.invert/1, of bound vectors igm.decompose/1.  On several processes or
+    machines: accelerate launch -m igm_cli invert FOLDER ...
     """
+    from igm_cli.commands.codebook_session import Asked, about_vectors, require_no_codebooks
+
+    if about_vectors(concepts, codebooks):
+        from igm_cli.commands.decompose import decompose_files
+
+        asked = Asked(paths, concepts, codebooks, binding, seed, device, as_json, output)
+        asked.refuse(model=model, k_max=k_max, draws=draws, restarts=restarts, steps=steps, overlay=overlay)
+        asked.refuse(fit=None if fit == "crop" else fit)
+        decompose_files(asked, k=k, method=method, iterations=iterations)
+        return
+    require_no_codebooks(binding=binding, iterations=iterations)
     from igm_cli.commands.batch import Batch, exit_if_failed, find_images
     from igm_cli.commands.results import open_results
     from igm_cli.commands.session import check_k_range, open_session

@@ -106,10 +106,16 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
 def find_model(model: str | None, concepts: str) -> Path:
     """The model of a benchmark's concepts: a pipeline's folder, file or hub id if they are labels, else a folder.
 
+    Where a benchmark has no concepts it measures no model, and the path is empty.
+
     Raises:
         MissingError: If there is no such model.
-        UsageError: If it is a model of another kind.
+        UsageError: If it is a model of another kind, or none is wanted.
     """
+    if not concepts:
+        if model is not None:
+            raise UsageError("this benchmark measures no model; leave out --model")
+        return Path()
     return Path(resolve_pipeline(model)[1]) if concepts == LABELS else resolve_model(model, concepts)
 
 

@@ -47,6 +47,17 @@ KMin = Annotated[
     int | None, typer.Option("--k-min", min=0, help="Fewest concepts considered when K is estimated.")
 ]
 Draws = Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws to begin with.")]
+Codebooks = Annotated[
+    Path | None,
+    typer.Option(
+        "--codebooks",
+        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors).",
+    ),
+]
+Binding = Annotated[
+    Literal["map", "hrr", "fhrr"] | None,
+    typer.Option("--binding", help="How the vectors are bound.  Default: as the file of codebooks says."),
+]
 Results = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),

@@ -63,7 +63,7 @@ class ResultFile:
 
     def about(self, line: Mapping[str, Any]) -> str:
         """What a line is about."""
-        return " ".join(line[name] for name in self.key)
+        return " ".join(str(line[name]) for name in self.key)
 
     def merge(self, images: Sequence[str]) -> None:
         """Joins the files of all processes into one, in the order of the images.
@@ -104,16 +104,18 @@ class ResultFile:
             about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; {way_out}") from error
-        if schema != self.schema or run != self.run or not all(isinstance(name, str) for name in about):
+        if schema != self.schema or run != self.run or not all(isinstance(name, str | int) for name in about):
             raise InputError(
                 f"{path} holds results of another model or other options; {way_out} or use those again"
             )
         return dict(line)
 
 
-def open_results(path: Path | None, schema: str, run: str) -> ResultFile | None:
+def open_results(
+    path: Path | None, schema: str, run: str, key: Sequence[str] = ("image",)
+) -> ResultFile | None:
     """The file of ``--output``; None if results are not kept."""
-    return ResultFile(path.expanduser(), schema, run) if path else None
+    return ResultFile(path.expanduser(), schema, run, key) if path else None
 
 
 def _share(path: Path, rank: int) -> Path:

@@ -69,6 +69,7 @@ def train(
     from igm_cli.commands.models import resolve_model
     from igm_cli.commands.train_preset import Plan, read_preset
     from igm_cli.commands.train_run import run_training
+    from igm_cli.commands.train_spec import check_trainable
     from igm_cli.plugins import registry
 
     overrides = o.parse_settings(settings or [])
@@ -84,6 +85,7 @@ def train(
             k: v for k, v in plan.concepts.items() if f"concepts.{k}" in overrides
         }  # not the preset's
     parser = registry.configured(parser, plan.concepts)
+    check_trainable(adapter, parser)
     run_training(
         adapter,
         parser,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import IgmError, InputError
+from igm_cli.errors import IgmError, InputError, UsageError
 
 if TYPE_CHECKING:
     from igm_cli.commands.train_data import DataPart
@@ -67,6 +67,24 @@ def model_spec(
             **plan.info,
         },
     )
+
+
+def check_trainable(adapter: DatasetAdapter, parser: ConceptParser) -> None:
+    """Refuses what there is nothing to learn of.
+
+    Raises:
+        UsageError: If the concepts are codewords, or the dataset has no images.
+    """
+    from igm_cli.core.concepts import Codebook
+
+    if isinstance(parser.space, Codebook):
+        raise UsageError(
+            "codebooks need no training, their denoiser is known exactly; use igm invert with --codebooks"
+        )
+    if min(adapter.image_size) < 1:
+        raise UsageError(
+            f"the dataset {adapter.name!r} has no images to train on; choose one of igm plugins that has"
+        )
 
 
 def _image_size(value: Any) -> tuple[int, int]:

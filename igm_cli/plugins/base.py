@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from igm_cli.core.concepts import ConceptSpace
+    from igm_cli.core.decomposition.codebooks import Codebooks
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all)."""
@@ -92,6 +93,26 @@ class ConceptParser(Protocol):
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """The image as given with the items drawn on a copy of it."""
+        ...
+
+
+class VectorParser(ConceptParser, Protocol):
+    """A parser of concepts of bound vectors, which are read from files other than images."""
+
+    def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
+        """The codebooks of a file; a binding of None is told from the file.
+
+        Raises:
+            InputError: If they cannot be used.
+        """
+        ...
+
+    def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
+        """Bound vectors ``[B,D]`` of a file.
+
+        Raises:
+            InputError: If they cannot be read, or are none of these codebooks.
+        """
         ...
 
 

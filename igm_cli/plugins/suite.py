@@ -37,7 +37,7 @@ class Request:
         budget: Training time or steps of every trained baseline.
         seed: Of everything random.
         device: Where to compute.
-        model: Checkpoint folder of the model that is measured.
+        model: Checkpoint folder of the model that is measured; empty for a suite without concepts.
         cache: Folder that keeps trained baselines.
         options: Of the suite, by name.
         progress: Called while something long is done.
@@ -111,7 +111,7 @@ class Suite(Protocol):
         methods: Name to one line each; all run by default.
         splits: Name to one line each.
         options: Options of ``--set`` with one line of help each.
-        concepts: Concepts of the model that is measured.
+        concepts: Concepts of the model that is measured; empty if the suite measures none.
     """
 
     name: str

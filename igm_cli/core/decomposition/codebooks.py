@@ -11,6 +11,9 @@ from torch import Tensor
 from igm_cli.core.decomposition.binding import BINDINGS, Binding
 from igm_cli.errors import InputError
 
+COLLINEAR = 1e-5
+"""How far from 1 the cosine of codewords of one direction may be."""
+
 
 class Codebooks:
     """One codebook a factor.
@@ -50,6 +53,7 @@ class Codebooks:
         weights = self.binding.weights(self.dim).to(self.spectra[0].device)
         self.weights = weights
         self._inverses: dict[int, Tensor] = {}
+        self._turned: dict[int, bool] = {}
         self._rows = [_real(book).to(self.precision) for book in self.spectra]
         self._weighted = [_real(book * weights).to(self.precision) for book in self.spectra]
         self.squares = [self.norm(book).square() for book in self.spectra]  # ‖x‖² [n_k]
@@ -88,9 +92,12 @@ class Codebooks:
         return moved
 
     def spectrum(self, vectors: Tensor) -> Tensor:
-        """Bound vectors ``[B,D]`` in the basis of products ``[B,F]``."""
+        """Bound vectors ``[B,D]`` of any size in the basis of products ``[B,F]``, with a mean square of one."""
         dtype = torch.complex64 if self.binding.name == "fhrr" else torch.float32
-        return self.binding.spectrum(vectors.to(self.device, dtype))
+        largest = vectors.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        spectra = self.binding.spectrum((vectors / largest).to(self.device, dtype))
+        brought: Tensor = spectra * (self.dim**0.5 / self.norm(spectra)[..., None].clamp_min(1e-20))
+        return brought
 
     def compare(self, spectra: Tensor, products: Tensor) -> Tensor:
         """Inner products of spectra ``[B,F]`` with products ``[P,F]`` over the products' norms, ``[B,P]``."""
@@ -111,6 +118,20 @@ class Codebooks:
             gram = self._weighted[factor].double() @ self._rows[factor].double().T
             self._inverses[factor] = torch.linalg.pinv(gram, hermitian=True).float()
         return self._inverses[factor]
+
+    def has_turned(self, factor: int) -> bool:
+        """Whether a codeword of a factor is another one times a number of modulus one, such as -1."""
+        if factor not in self._turned:
+            every = torch.arange(self.sizes[factor], device=self.device)
+            self._turned[factor] = bool((self.turns(factor, every) != 0).any())
+        return self._turned[factor]
+
+    def turns(self, factor: int, indices: Tensor) -> Tensor:
+        """By what number of modulus one, not 1 itself, every codeword is another: ``[B]`` to ``[B,n_k]``, 0 if by none."""
+        book = self.spectra[factor] / self.norm(self.spectra[factor])[:, None]
+        cosine = (book[indices].conj() * self.weights) @ book.T
+        turned = (cosine.abs() > 1 - COLLINEAR) & ((cosine - 1).abs() > COLLINEAR**0.5)
+        return torch.where(turned, cosine, torch.zeros_like(cosine))
 
     def combine(self, factor: int, weights: Tensor) -> Tensor:
         """Weighted sums of codewords: ``[B,n_k]`` to spectra ``[B,F]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from igm_cli.core.decomposition.codebooks import Codebooks
 
-BEYOND_CHANCE = 1 - 1e-6
+CAUTION = 100.0
+"""So many vectors that are no products at all are reckoned with for every one that is as little similar as chance gives."""
+
+BEYOND_CHANCE = 1 - 1e-4
 """Confidence from which on an iteration stops, if no exchange of one factor is better."""
 
 TIE = 1e-5
@@ -24,8 +28,8 @@ class Decomposition:
     Attributes:
         indices: ``[B,K]``.
         similarity: Cosine of the bound vector and the product of the codewords ``[B]``.
-        confidence: Of every index ``[B,K]``: probability that no product of random codewords is as similar, times the
-            codeword's posterior given the others.
+        confidence: Of every index ``[B,K]``: how sure it is that this is not chance, times the codeword's posterior
+            given the others.
         ambiguous: Whether another codeword of the factor would do as well ``[B,K]``.
         iterations: Of the method, 0 where it has none ``[B]``.
         operations: Multiplications and additions ``[B]``, float64.
@@ -40,13 +44,14 @@ class Decomposition:
 
 
 def beyond_chance(codebooks: Codebooks, similarity: Tensor) -> Tensor:
-    """Probability that none of N random products is as similar to a vector, ``exp(-N Q(s √P))``, ``[B]``.
+    """How sure it is that a product was bound at all, ``1 / (1 + c N Q(s √P))``, ``[B]``.
 
     The cosine of vectors of P real coordinates that have nothing to do with each other is nearly normal, with the
-    variance 1/P; Q is the upper tail of the normal distribution.
+    variance 1/P; Q is the upper tail of the normal distribution, so that of all N products N Q are as similar by chance.
     """
     z = similarity.double() * math.sqrt(codebooks.coordinates)
-    return torch.exp(-torch.exp(math.log(codebooks.search_space) + torch.special.log_ndtr(-z))).float()
+    chance = math.log(CAUTION * codebooks.search_space) + torch.special.log_ndtr(-z)
+    return torch.sigmoid(-chance).float()
 
 
 def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Tensor]:
@@ -91,6 +96,10 @@ def conclude(
         confidence.append(chance * posterior)
         ties = (alike >= alike.gather(1, chosen) - TIE).sum(1) > 1
         ambiguous.append(ties & (similarity > TIE))
+    turned = _turned(codebooks, indices)
+    if turned is not None:
+        confidence = [sure * torch.where(turned[:, k], 0.5, 1.0) for k, sure in enumerate(confidence)]
+        ambiguous = [either | turned[:, k] for k, either in enumerate(ambiguous)]
     return Decomposition(
         indices, similarity, torch.stack(confidence, 1), torch.stack(ambiguous, 1), iterations, operations
     )
@@ -104,6 +113,24 @@ def settled(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> Tensor:
     if len(rows):
         best = torch.stack([each.amax(1) for each in exchanges(codebooks, spectra[rows], indices[rows])], 1)
         result[rows] = best.amax(1) <= similarity[rows] + TIE
+    return result
+
+
+def _turned(codebooks: Codebooks, indices: Tensor) -> Tensor | None:
+    """Whether codewords of two factors may be exchanged at once: -x and -y for x and y; ``[B,K]``, None if nowhere.
+
+    In general for e^{iφ} x and e^{-iφ} y, of complex codewords.
+    """
+    factors = len(codebooks.sizes)
+    if sum(codebooks.has_turned(k) for k in range(factors)) < 2:
+        return None
+    phases = [codebooks.turns(k, indices[:, k]) for k in range(factors)]  # [B,n_k], 0 where not collinear
+    result = torch.zeros_like(indices, dtype=torch.bool)
+    for one, other in itertools.combinations(range(factors), 2):
+        product = phases[one][:, :, None] * phases[other][:, None, :]
+        same = ((product - 1).abs() < TIE**0.5).flatten(1).any(1)
+        result[:, one] |= same
+        result[:, other] |= same
     return result
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from igm_cli.core.decomposition.auto import auto
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import OWN_STREAM, check_vectors
-from igm_cli.core.decomposition.result import BEYOND_CHANCE, beyond_chance
+from igm_cli.core.decomposition.result import BEYOND_CHANCE, Decomposition, beyond_chance, join
 
 REPRODUCED = 1e-4
 """Share of a vector's square below which nothing is left to explain."""
@@ -23,6 +23,7 @@ class Superposition:
     Attributes:
         indices: Of their codewords ``[S,K]``, in the order in which they were found.
         confidence: Of every index ``[S,K]``.
+        ambiguous: Whether another codeword of the factor would do as well ``[S,K]``.
         similarity: Cosine of every product and what the others leave of the vector ``[S]``.
         errors: Share of the vector's square that the best 0, 1, 2, ... products leave unexplained ``[k_max+1]`` or
             fewer, where nothing is left or nothing more is found.
@@ -30,6 +31,7 @@ class Superposition:
 
     indices: Tensor
     confidence: Tensor
+    ambiguous: Tensor
     similarity: Tensor
     errors: Tensor
 
@@ -56,18 +58,17 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
     check_vectors(vector[None], codebooks)
     generator = torch.Generator().manual_seed(seed + OWN_STREAM)
     whole = codebooks.spectrum(vector[None])[0]
-    found, confidence, left, errors = [], [], whole, [1.0]
+    found, left, errors = [], whole, [1.0]
     for _ in range(k_max):
         next_one = auto(codebooks, left[None], generator)
         if float(beyond_chance(codebooks, next_one.similarity)[0]) < BEYOND_CHANCE:
             break
-        found.append(next_one.indices[0])
-        confidence.append(next_one.confidence[0])
-        left = _left(codebooks, whole, torch.stack(found))
+        found.append(next_one)
+        left = _left(codebooks, whole, torch.cat([each.indices for each in found]))
         errors.append(_square(codebooks, left) / _square(codebooks, whole))
         if errors[-1] < REPRODUCED:
             break
-    return _sorted_out(codebooks, whole, found, confidence, errors)
+    return _sorted_out(codebooks, whole, found, errors)
 
 
 def _left(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
@@ -85,15 +86,17 @@ def _square(codebooks: Codebooks, spectrum: Tensor) -> float:
 
 
 def _sorted_out(
-    codebooks: Codebooks, whole: Tensor, found: list[Tensor], confidence: list[Tensor], errors: list[float]
+    codebooks: Codebooks, whole: Tensor, found: list[Decomposition], errors: list[float]
 ) -> Superposition:
-    """The result, every product compared with what all others leave."""
-    indices = torch.stack(found) if found else torch.zeros(0, len(codebooks.sizes), dtype=torch.long)
-    similarity = []
+    """The result, every product compared with what all others leave; on the CPU."""
+    if not found:
+        none = torch.zeros(0, len(codebooks.sizes))
+        return Superposition(none.long(), none, none.bool(), torch.zeros(0), torch.tensor(errors))
+    every = join(found)
+    indices, similarity = torch.cat([each.indices for each in found]), []
     for number in range(len(indices)):
         rest = torch.cat([indices[:number], indices[number + 1 :]])
         left = _left(codebooks, whole, rest) if len(rest) else whole
         similarity.append(codebooks.similarity(codebooks.product(indices[number]), left))
-    sure = torch.stack(confidence) if confidence else torch.zeros(indices.shape)
-    alike = torch.stack(similarity) if similarity else torch.zeros(0)
-    return Superposition(indices, sure, alike, torch.tensor(errors))
+    alike = torch.stack(similarity).cpu()
+    return Superposition(every.indices, every.confidence, every.ambiguous, alike, torch.tensor(errors))

@@ -1,0 +1,167 @@
+"""Concepts ``codebook``: the codewords that a bound vector is the product of, one of every codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Codebook
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.base import Frame
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.core.decomposition.codebooks import Codebooks
+
+DEFAULT_SIZES = (50, 50, 50)
+DEFAULT_DIM = 1000
+
+
+class CodebookProducts:
+    """Products of codewords; a concept is a row of K indices, and a superposition of S products has S rows.
+
+    It sees vectors, not images, so frames mean nothing to it; a vector's mirror image would be another vector.
+
+    Args:
+        sizes: Number of codewords of each codebook.
+        dim: Of a codeword.
+    """
+
+    name = "codebook"
+    summary = "the codewords a bound vector is made of, one of every codebook"
+    options: Mapping[str, str] = {
+        "sizes": "how many codewords each codebook has, between commas, e.g. 50,50,50",
+        "dim": "dimension of a codeword",
+    }
+
+    def __init__(self, sizes: Sequence[int] = DEFAULT_SIZES, dim: int = DEFAULT_DIM) -> None:
+        self.space = Codebook(tuple(sizes), dim)
+
+    def configured(self, options: Mapping[str, Any]) -> CodebookProducts:
+        """This parser for other codebooks.
+
+        Raises:
+            UsageError: If an option is no such number, or too small.
+        """
+        sizes, dim = options.get("sizes", self.space.sizes), options.get("dim", self.space.dim)
+        try:
+            return CodebookProducts(
+                [int(n) for n in sizes.split(",")] if isinstance(sizes, str) else sizes, int(dim)
+            )
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"there are no codebooks of the sizes {sizes} and the dimension {dim}: {error}"
+            ) from error
+
+    def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
+        """The codebooks of a file; see :func:`igm_cli.plugins.codebook.files.read_codebooks`."""
+        from igm_cli.plugins.codebook.files import read_codebooks
+
+        return read_codebooks(path, binding)
+
+    def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
+        """Bound vectors ``[B,D]`` of a file.
+
+        Raises:
+            InputError: If they cannot be read, or cannot be taken apart by these codebooks.
+        """
+        from igm_cli.plugins.codebook.files import check_bound, read_vectors
+
+        vectors = read_vectors(path)
+        check_bound(path, vectors, codebooks)
+        return vectors
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """The example's ``truth`` as indices ``[S,K]``.
+
+        Raises:
+            InputError: If it has none.
+        """
+        if "truth" not in example:
+            raise InputError("concepts codebook need a column 'truth' of indices; this dataset has none")
+        rows = torch.as_tensor(example["truth"], dtype=torch.long)
+        return self._checked(rows.reshape(-1, rows.shape[-1]))
+
+    def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
+        """Items ``{"factor": .., "index": ..}``, of several products also ``"product"``, to indices ``[S,K]``.
+
+        Raises:
+            InputError: If a factor of a product is missing or named twice, or a codebook has no such codeword.
+        """
+        products: dict[int, dict[int, int]] = {}
+        for item in items:
+            try:
+                product, factor, index = int(item.get("product", 0)), int(item["factor"]), int(item["index"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"an item needs a factor and an index, both numbers, unlike {dict(item)}"
+                ) from error
+            if factor in products.setdefault(product, {}):
+                raise InputError(f"product {product} has two codewords of factor {factor}; it can have one")
+            products[product][factor] = index
+        if sorted(products) != list(range(len(products))):
+            raise InputError(f"the products {sorted(products)} are not numbered from 0 on; correct them")
+        return self._checked(self._rows(products))
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """Indices ``[S,K]`` to items ``{"factor": .., "index": ..}``, of several products also ``"product"``."""
+        rows = concepts.tolist()
+        return [
+            {**({"product": product} if len(rows) > 1 else {}), "factor": factor, "index": index}
+            for product, row in enumerate(rows)
+            for factor, index in enumerate(row)
+        ]
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """The same: a vector has no left and right."""
+        return concepts
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Share of right factors, and whether all are right; of several products matched as well as can be."""
+        from scipy.optimize import linear_sum_assignment
+
+        alike = (predicted[:, None] == truth[None]).sum(-1)  # [S,T]
+        found, true = linear_sum_assignment(alike.numpy(), maximize=True)
+        right = float(alike[found, true].sum()) / max(1, truth.numel())
+        return {"factors": right, "exact": float(right == 1.0 and len(predicted) == len(truth))}
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """Nothing can be drawn.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("a bound vector is no image that could be drawn on; use --json or --output")
+
+    def _rows(self, products: Mapping[int, Mapping[int, int]]) -> Tensor:
+        """Factors and indices of every product as ``[S,K]``."""
+        count = len(self.space.sizes)
+        rows = torch.zeros(len(products), count, dtype=torch.long)
+        for product, indices in products.items():
+            for factor in (*indices, *range(count)):
+                if factor not in range(count):
+                    raise InputError(
+                        f"there is no factor {factor}; the codebooks are those of 0 to {count - 1}"
+                    )
+                if factor not in indices:
+                    raise InputError(f"product {product} has no codeword of factor {factor}; add it")
+                rows[product, factor] = indices[factor]
+        return rows
+
+    def _checked(self, rows: Tensor) -> Tensor:
+        """Indices ``[S,K]``, if the codebooks have them."""
+        sizes = self.space.sizes
+        if rows.shape[-1] != len(sizes):
+            raise InputError(f"{rows.shape[-1]} indices do not fit {len(sizes)} codebooks; give one of each")
+        wrong = ((rows < 0) | (rows >= torch.tensor(sizes))).nonzero()
+        if len(wrong):
+            row, factor = wrong[0].tolist()
+            raise InputError(
+                f"codebook {factor} has {sizes[factor]} codewords, so none of the index {int(rows[row, factor])}"
+            )
+        return rows
