@@ -98,6 +98,7 @@ def test_the_attention_resonator_is_coupled_inference_without_prior_and_noise(
     problems = random_problems(12, 3, 200, 4, seed=3)
     a = 0.01
     coupled = CoupledDiffusion(
+        energy="similarity",
         steps=20,
         guidance=guidance,
         signal=(a, a),

@@ -48,13 +48,13 @@ class CoupledDiffusion:
         sequential: Whether a factor sees the newest estimates of those before it.
     """
 
-    energy: Energy = "similarity"
+    energy: Energy = "gauss"
     space: Space = "latent"
-    steps: int = 8
-    ratio: float = 0.5
-    guidance: float = 90.0
-    signal: tuple[float, float] = (1e-5, 1e-3)
-    stochasticity: float = 1.0
+    steps: int = 3
+    ratio: float = 0.35
+    guidance: float = 370.0
+    signal: tuple[float, float] = (4.9e-5, 3.6e-3)
+    stochasticity: float = 0.0
     temperature: float = 1.0
     prior: float = 1.0
     relative: bool = True

@@ -56,7 +56,7 @@ class AttentionResonator:
             are sharp or not.
     """
 
-    beta: float = 0.02
+    beta: float = 0.037
     sequential: bool = False
     relative: bool = True
 
