@@ -21,8 +21,8 @@ class Factorizer:
         threshold: Similarities below it are taken for zero, over 1/√D.
     """
 
-    noise: float = 0.4
-    threshold: float = 1.6
+    noise: float = 0.5
+    threshold: float = 1.5
 
     def start(self, codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> State:
         """All codewords at once: f of their sum."""
