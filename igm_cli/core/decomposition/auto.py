@@ -16,7 +16,7 @@ from igm_cli.core.decomposition.iteration import iterate
 from igm_cli.core.decomposition.meeting import Halves
 from igm_cli.core.decomposition.result import Decomposition, conclude, settled
 
-FEW_PRODUCTS = 4096
+FEW_PRODUCTS = 1024
 """Compared at once, which is faster than anything else."""
 
 SHARED_TABLES = 4
@@ -54,7 +54,9 @@ def auto(codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> D
     halves = Halves(codebooks)
     if halves.entries <= MOST_ENTRIES:
         for _ in range(SHARED_TABLES):
-            search.ask(halves, search.open(), _some(halves, spectra.shape[1], generator))
+            rows = search.open()
+            if len(rows):
+                search.ask(halves, rows, _some(halves, spectra.shape[1], generator))
         if exhaustive_operations(codebooks) > CHEAP:
             _own_tables(search, halves, generator)
     rows = search.open()
@@ -94,7 +96,9 @@ class _Search:
 
     def result(self) -> Decomposition:
         """What was found."""
-        return conclude(self.codebooks, self.spectra, self.indices, self.iterations, self.operations)
+        return conclude(
+            self.codebooks, self.spectra, self.indices, self.iterations, self.operations, self.similarity
+        )
 
     def _keep(self, rows: Tensor, indices: Tensor) -> None:
         """Takes candidates ``[H,K]`` of the problems ``[H]`` that are better than what there was."""
@@ -105,14 +109,24 @@ class _Search:
         self.operations.index_add_(
             0, rows, torch.full_like(similarity, 4.0 * codebooks.values, dtype=torch.float64)
         )
-        order = similarity.argsort()  # of several candidates of a problem the best is written last
-        rows, indices, similarity = rows[order], indices[order], similarity[order]
+        last = _best_of_each(rows, similarity)
+        rows, indices, similarity = rows[last], indices[last], similarity[last]
         better = similarity > self.similarity[rows]
-        rows, indices, similarity = rows[better], indices[better], similarity[better]
-        for row, index, value in zip(rows.tolist(), indices, similarity, strict=True):
-            self.indices[row], self.similarity[row] = index, value
-        changed = torch.unique(rows)
-        self.solved[changed] = settled(codebooks, self.spectra[changed], self.indices[changed])
+        changed = rows[better]
+        self.indices[changed], self.similarity[changed] = indices[better], similarity[better]
+        self.solved[changed] = settled(
+            codebooks, self.spectra[changed], self.indices[changed], self.similarity[changed]
+        )
+
+
+def _best_of_each(rows: Tensor, similarity: Tensor) -> Tensor:
+    """Of several candidates of a problem the most similar one: ``[H]`` to the numbers of some."""
+    order = similarity.argsort()
+    order = order[rows[order].argsort(stable=True)]
+    sorted_rows = rows[order]
+    last = torch.ones_like(sorted_rows, dtype=torch.bool)
+    last[:-1] = sorted_rows[1:] != sorted_rows[:-1]
+    return order[last]
 
 
 def _some(halves: Halves, coordinates: int, generator: torch.Generator) -> Tensor:

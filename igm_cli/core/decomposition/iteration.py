@@ -56,13 +56,13 @@ def iterate(
         similarity = codebooks.similarity(codebooks.product(indices), left)
         better = similarity > best[active]
         found[active[better]], best[active[better]] = indices[better], similarity[better]
-        done = settled(codebooks, left, indices)
+        done = settled(codebooks, left, indices, similarity)
         if done.any():
             used[active[done]] = number + 1
             active, left, state = active[~done], left[~done], [part[~done] for part in state]
             if not len(active):
                 break
-    return conclude(codebooks, spectra, found, used, used.double() * dynamics.operations(codebooks))
+    return conclude(codebooks, spectra, found, used, used.double() * dynamics.operations(codebooks), best)
 
 
 def unbound(spectra: Tensor, estimates: list[Tensor], factor: int) -> Tensor:

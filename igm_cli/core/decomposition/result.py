@@ -73,7 +73,12 @@ def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Te
 
 
 def conclude(
-    codebooks: Codebooks, spectra: Tensor, indices: Tensor, iterations: Tensor, operations: Tensor
+    codebooks: Codebooks,
+    spectra: Tensor,
+    indices: Tensor,
+    iterations: Tensor,
+    operations: Tensor,
+    similarity: Tensor | None = None,
 ) -> Decomposition:
     """Similarity and confidence of what was found.
 
@@ -83,8 +88,10 @@ def conclude(
         indices: ``[B,K]``.
         iterations: ``[B]``.
         operations: ``[B]``.
+        similarity: Of products and vectors ``[B]``, if it is known.
     """
-    similarity = codebooks.similarity(codebooks.product(indices), spectra)
+    if similarity is None:
+        similarity = codebooks.similarity(codebooks.product(indices), spectra)
     chance = beyond_chance(codebooks, similarity)
     precision = (
         codebooks.coordinates * similarity / (1 - similarity.square()).clamp_min(1e-6)
@@ -105,11 +112,19 @@ def conclude(
     )
 
 
-def settled(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> Tensor:
-    """Whether products are similar beyond chance, and no exchange of one factor is better ``[B]``."""
-    similarity = codebooks.similarity(codebooks.product(indices), spectra)
+def settled(codebooks: Codebooks, spectra: Tensor, indices: Tensor, similarity: Tensor) -> Tensor:
+    """Whether products are similar beyond chance, and no exchange of one factor is better ``[B]``.
+
+    A product that reproduces its vector is the best there can be.
+
+    Args:
+        codebooks: K of them.
+        spectra: Bound vectors ``[B,F]``.
+        indices: ``[B,K]``.
+        similarity: Of the products and the vectors ``[B]``.
+    """
     result = beyond_chance(codebooks, similarity) >= BEYOND_CHANCE
-    rows = result.nonzero()[:, 0]
+    rows = (result & (similarity < 1 - TIE)).nonzero()[:, 0]
     if len(rows):
         best = torch.stack([each.amax(1) for each in exchanges(codebooks, spectra[rows], indices[rows])], 1)
         result[rows] = best.amax(1) <= similarity[rows] + TIE
