@@ -14,6 +14,9 @@ from igm_cli.errors import InputError
 COLLINEAR = 1e-5
 """How far from 1 the cosine of codewords of one direction may be."""
 
+UNIT = 1e-5
+"""How far from 1 the modulus of a coordinate may be where products are said to have a norm of √D."""
+
 
 class Codebooks:
     """One codebook a factor.
@@ -27,6 +30,7 @@ class Codebooks:
     Attributes:
         spectra: Codewords in the basis of products ``[n_k,F]``.
         dim: D.
+        unit: Whether all coordinates have a modulus of one, and so have those of products.
 
     Raises:
         InputError: If the codebooks cannot be used together.
@@ -52,6 +56,7 @@ class Codebooks:
     def _weigh(self) -> None:
         weights = self.binding.weights(self.dim).to(self.spectra[0].device)
         self.weights = weights
+        self.unit = all(bool(((book.abs() - 1).abs() < UNIT).all()) for book in self.spectra)
         self._inverses: dict[int, Tensor] = {}
         self._turned: dict[int, bool] = {}
         self._rows = [_real(book).to(self.precision) for book in self.spectra]
@@ -101,9 +106,8 @@ class Codebooks:
 
     def compare(self, spectra: Tensor, products: Tensor) -> Tensor:
         """Inner products of spectra ``[B,F]`` with products ``[P,F]`` over the products' norms, ``[B,P]``."""
-        return self._matmul(_real(spectra * self.weights), _real(products).T) / self.norm(products).clamp_min(
-            1e-20
-        )
+        inner = self._matmul(_real(spectra * self.weights), _real(products).T)
+        return inner / (self.dim**0.5 if self.unit else self.norm(products).clamp_min(1e-20))
 
     def scores(self, factor: int, spectra: Tensor) -> Tensor:
         """Inner products of spectra ``[B,F]`` with all codewords of a factor, real ``[B,n_k]``."""
