@@ -188,6 +188,17 @@ def test_what_was_never_bound_is_not_believed() -> None:
         assert float(found.confidence.mean()) < 0.1, method
 
 
+@pytest.mark.parametrize("name", sorted(BINDINGS))
+def test_the_similarity_that_chance_gives_is_known(name: str) -> None:
+    """Also of HRR products that share all codewords but one, whose few large coordinates decide together."""
+    generator, kind = torch.Generator().manual_seed(3), BINDINGS[name]
+    shared = kind.bind(kind.random(400, 300, generator), kind.random(400, 300, generator))
+    books = Codebooks([kind.random(400, 300, generator), kind.random(400, 300, generator)], name)
+    one, other = (books.spectrum(kind.bind(shared, kind.random(400, 300, generator))) for _ in range(2))
+    z = books.similarity(one, other) / books.spread(one, other)
+    assert float(z.square().mean().sqrt()) == pytest.approx(1, abs=0.12)
+
+
 def test_codewords_that_are_the_same_are_told() -> None:
     problems = random_problems(12, 3, 300, 1, seed=6)
     books = [book.clone() for book in problems.codebooks.spectra]

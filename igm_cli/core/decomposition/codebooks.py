@@ -157,6 +157,16 @@ class Codebooks:
         inner = (self.weights * (one.conj() * other).real).sum(-1)
         return inner / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
 
+    def spread(self, one: Tensor, other: Tensor) -> Tensor:
+        """Standard deviation of the cosine of spectra ``[...,F]`` if their signs, or phases, had nothing to do with each other.
+
+        It is 1/√P for P real coordinates of one modulus, and more where few large coordinates decide, as those of HRR
+        products do, the more so if both hold the same codewords.
+        """
+        half = 0.5 if self.binding.complex else 1.0
+        square = (self.weights.square() * half * one.abs().square() * other.abs().square()).sum(-1)
+        return square.sqrt() / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
+
     def norm(self, spectra: Tensor) -> Tensor:
         """‖x‖ of spectra ``[...,F]``."""
         return (self.weights * spectra.abs().square()).sum(-1).sqrt()

@@ -14,7 +14,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 CAUTION = 100.0
 """So many vectors that are no products at all are reckoned with for every one that is as little similar as chance gives."""
 
-BEYOND_CHANCE = 1 - 1e-4
+BEYOND_CHANCE = 1 - 1e-3
 """Confidence from which on an iteration stops, if no exchange of one factor is better."""
 
 TIE = 1e-5
@@ -43,15 +43,28 @@ class Decomposition:
     operations: Tensor
 
 
-def beyond_chance(codebooks: Codebooks, similarity: Tensor) -> Tensor:
-    """How sure it is that a product was bound at all, ``1 / (1 + c N Q(s √P))``, ``[B]``.
+def beyond_chance(codebooks: Codebooks, similarity: Tensor, related: Tensor | None = None) -> Tensor:
+    """How sure it is that a product was bound at all, ``1 / (1 + c · hits)``, ``[B]``.
 
-    The cosine of vectors of P real coordinates that have nothing to do with each other is nearly normal, with the
-    variance 1/P; Q is the upper tail of the normal distribution, so that of all N products N Q are as similar by chance.
+    Of vectors that have nothing to do with each other Fisher's z = artanh(s) · √P of the cosine s is nearly normal, P being
+    the number of real coordinates; with its upper tail Q, chance makes N Q(z) of all N products as similar.  Where moduli differ,
+    products that share all codewords but one with what was bound have a wider spread of their own.
+
+    Args:
+        codebooks: K of them, which make N products.
+        similarity: Of products and vectors ``[B]``.
+        related: Spread of the similarity of such related products ``[B]``, see :func:`spread`.
     """
-    z = similarity.double() * math.sqrt(codebooks.coordinates)
-    chance = math.log(CAUTION * codebooks.search_space) + torch.special.log_ndtr(-z)
-    return torch.sigmoid(-chance).float()
+    z = similarity.double().clamp(-1 + 1e-12, 1 - 1e-12).atanh()
+    hits = math.log(codebooks.search_space) + torch.special.log_ndtr(-z * math.sqrt(codebooks.coordinates))
+    if related is not None:
+        hits = torch.logaddexp(hits, math.log(sum(codebooks.sizes)) + torch.special.log_ndtr(-z / related))
+    return torch.sigmoid(-(hits + math.log(CAUTION))).float()
+
+
+def spread(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> Tensor | None:
+    """Standard deviation of the similarity by chance ``[B]``; None where it is 1/√P, all moduli being one."""
+    return None if codebooks.unit else codebooks.spread(codebooks.product(indices), spectra)
 
 
 def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Tensor]:
@@ -92,7 +105,7 @@ def conclude(
     """
     if similarity is None:
         similarity = codebooks.similarity(codebooks.product(indices), spectra)
-    chance = beyond_chance(codebooks, similarity)
+    chance = beyond_chance(codebooks, similarity, spread(codebooks, spectra, indices))
     precision = (
         codebooks.coordinates * similarity / (1 - similarity.square()).clamp_min(1e-6)
     )  # of the posterior, [B]
@@ -123,7 +136,7 @@ def settled(codebooks: Codebooks, spectra: Tensor, indices: Tensor, similarity: 
         indices: ``[B,K]``.
         similarity: Of the products and the vectors ``[B]``.
     """
-    result = beyond_chance(codebooks, similarity) >= BEYOND_CHANCE
+    result = beyond_chance(codebooks, similarity, spread(codebooks, spectra, indices)) >= BEYOND_CHANCE
     rows = (result & (similarity < 1 - TIE)).nonzero()[:, 0]
     if len(rows):
         best = torch.stack([each.amax(1) for each in exchanges(codebooks, spectra[rows], indices[rows])], 1)

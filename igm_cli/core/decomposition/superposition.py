@@ -10,7 +10,7 @@ from torch import Tensor
 from igm_cli.core.decomposition.auto import auto
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import OWN_STREAM, check_vectors
-from igm_cli.core.decomposition.result import BEYOND_CHANCE, Decomposition, beyond_chance, join
+from igm_cli.core.decomposition.result import BEYOND_CHANCE, Decomposition, beyond_chance, join, spread
 
 REPRODUCED = 1e-4
 """Share of a vector's square below which nothing is left to explain."""
@@ -61,7 +61,8 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
     found, left, errors = [], whole, [1.0]
     for _ in range(k_max):
         next_one = auto(codebooks, left[None], generator)
-        if float(beyond_chance(codebooks, next_one.similarity)[0]) < BEYOND_CHANCE:
+        by_chance = spread(codebooks, left[None], next_one.indices)
+        if float(beyond_chance(codebooks, next_one.similarity, by_chance)[0]) < BEYOND_CHANCE:
             break
         found.append(next_one)
         left = _left(codebooks, whole, torch.cat([each.indices for each in found]))
