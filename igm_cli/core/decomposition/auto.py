@@ -53,10 +53,7 @@ def auto(codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> D
     search = _Search(codebooks, spectra)
     halves = Halves(codebooks)
     if halves.entries <= MOST_ENTRIES:
-        for _ in range(SHARED_TABLES):
-            rows = search.open()
-            if len(rows):
-                search.ask(halves, rows, _some(halves, spectra.shape[1], generator))
+        _shared_tables(search, halves, generator)
         if exhaustive_operations(codebooks) > CHEAP:
             _own_tables(search, halves, generator)
     rows = search.open()
@@ -132,6 +129,16 @@ def _best_of_each(rows: Tensor, similarity: Tensor) -> Tensor:
 def _some(halves: Halves, coordinates: int, generator: torch.Generator) -> Tensor:
     """A key's coordinates at random."""
     return torch.randperm(coordinates, generator=generator)[: halves.bits].to(halves.codebooks.device)
+
+
+def _shared_tables(search: _Search, halves: Halves, generator: torch.Generator) -> None:
+    """Tables of all open problems at random coordinates, as long as there are problems that they solve."""
+    for _ in range(SHARED_TABLES):
+        rows = search.open()
+        if len(rows):
+            search.ask(halves, rows, _some(halves, search.spectra.shape[1], generator))
+        if len(search.open()) == len(rows):
+            break
 
 
 def _own_tables(search: _Search, halves: Halves, generator: torch.Generator) -> None:
