@@ -40,7 +40,28 @@ def note_duplicates(session: CodebookSession, sink: Output) -> None:
             )
 
 
-class ProductReport:
+class _FileReport:
+    """What both reports keep of a file's vectors: rows of its table, and how many vectors there is a doubt about."""
+
+    def __init__(self, sink: Output) -> None:
+        self.sink = sink
+        self.begin(Path(), 0)
+
+    def begin(self, path: Path, vectors: int) -> None:
+        """A file of so many vectors comes."""
+        self.path, self.vectors = path, vectors
+        self.rows: list[list[str]] = []
+        self.doubts: dict[str, int] = {}
+
+    def _keep(self, row: list[str], doubt: str) -> None:
+        """A row of the file's table, as long as there is room, and its doubt, if there is one."""
+        if doubt:
+            self.doubts[doubt] = self.doubts.get(doubt, 0) + 1
+        if len(self.rows) < MOST_ROWS:
+            self.rows.append(row)
+
+
+class ProductReport(_FileReport):
     """A table a vector, or one table of a file's vectors; a note of what cannot be relied on.
 
     Args:
@@ -50,15 +71,8 @@ class ProductReport:
     """
 
     def __init__(self, codebooks: Codebooks, products: int, sink: Output) -> None:
-        self.codebooks, self.products, self.sink = codebooks, products, sink
-        self.path, self.vectors = Path(), 0
-        self.rows: list[list[str]] = []
-        self.doubts: dict[str, int] = {}
-
-    def begin(self, path: Path, vectors: int) -> None:
-        """A file of so many vectors comes."""
-        self.path, self.vectors = path, vectors
-        self.rows, self.doubts = [], {}
+        super().__init__(sink)
+        self.codebooks, self.products = codebooks, products
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Shows a vector, or keeps it for the table."""
@@ -68,10 +82,7 @@ class ProductReport:
             if sentence:
                 self.sink.note(f"igm: {_about(record, self.vectors)}: {sentence}")
             return
-        if doubt:
-            self.doubts[doubt] = self.doubts.get(doubt, 0) + 1
-        if len(self.rows) < MOST_ROWS:
-            self.rows.append([str(record["vector"]), *_brief(record), doubt])
+        self._keep([str(record["vector"]), *_brief(record), doubt], doubt)
 
     def end(self) -> None:
         """Shows the table and how many vectors there is a doubt about."""
@@ -125,19 +136,8 @@ _MEANING = {
 }
 
 
-class CountReport:
+class CountReport(_FileReport):
     """A table a vector, or one table of a file's vectors."""
-
-    def __init__(self, sink: Output) -> None:
-        self.sink = sink
-        self.path, self.vectors = Path(), 0
-        self.rows: list[list[str]] = []
-        self.doubts: dict[str, int] = {}
-
-    def begin(self, path: Path, vectors: int) -> None:
-        """A file of so many vectors comes."""
-        self.path, self.vectors = path, vectors
-        self.rows, self.doubts = [], {}
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Shows a vector, or keeps it for the table."""
@@ -151,10 +151,7 @@ class CountReport:
             if doubt:
                 self.sink.note(f"igm: {_about(record, self.vectors)}: {doubt}")
             return
-        if doubt:
-            self.doubts[doubt] = self.doubts.get(doubt, 0) + 1
-        if len(self.rows) < MOST_ROWS:
-            self.rows.append([str(record["vector"]), str(record["k"]), f"{curve[-1]['unexplained']:.6f}"])
+        self._keep([str(record["vector"]), str(record["k"]), f"{curve[-1]['unexplained']:.6f}"], doubt)
 
     def end(self) -> None:
         """Shows the table."""

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.iteration import State, both_ways, unbound
-from igm_cli.core.decomposition.resonator import phase
+from igm_cli.core.decomposition.resonator import all_codewords, phase
 
 
 @dataclass(frozen=True)
 class Factorizer:
-    """``a = Xᵀ(y ⊙ x_others)/D + noise;  x ← f(X [a]_{≥ threshold})``, all factors at once.
+    """``a = Xᵀ(y ⊙ x_others)/D + noise;  x ← f(X [a]_{≥ threshold})``, one factor after the other.
 
     Attributes:
         noise: Standard deviation of what the analogue read-out adds, over 1/√D.
@@ -25,8 +25,8 @@ class Factorizer:
     threshold: float = 1.5
 
     def start(self, codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> State:
-        """All codewords at once: f of their sum."""
-        return [phase(book.sum(0)).expand(len(spectra), -1) for book in codebooks.spectra]
+        """All codewords at once."""
+        return all_codewords(codebooks, len(spectra))
 
     def step(
         self, codebooks: Codebooks, spectra: Tensor, state: State, number: int, generator: torch.Generator

@@ -23,8 +23,8 @@ class Resonator:
     weights: Literal["ols", "outer"] = "ols"
 
     def start(self, codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> State:
-        """All codewords at once: f of their sum."""
-        return [phase(book.sum(0)).expand(len(spectra), -1) for book in codebooks.spectra]
+        """All codewords at once."""
+        return all_codewords(codebooks, len(spectra))
 
     def step(
         self, codebooks: Codebooks, spectra: Tensor, state: State, number: int, generator: torch.Generator
@@ -87,6 +87,11 @@ def size(codebooks: Codebooks, spectra: Tensor) -> Tensor:
     """Root mean square of the coordinates of spectra ``[B,F]``, ``[B,1]``, not zero."""
     square = (codebooks.weights * spectra.abs().square()).sum(-1, keepdim=True) / codebooks.weights.sum()
     return square.sqrt().clamp_min(1e-12)
+
+
+def all_codewords(codebooks: Codebooks, rows: int) -> State:
+    """Signs, or phases, of the sum of all codewords of every factor ``[B,F]``: as likely one as another."""
+    return [phase(book.sum(0)).expand(rows, -1) for book in codebooks.spectra]
 
 
 def phase(spectra: Tensor) -> Tensor:
