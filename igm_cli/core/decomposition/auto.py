@@ -86,8 +86,10 @@ class _Search:
             self._keep(part[numbers], indices)
 
     def take(self, rows: Tensor, found: Decomposition) -> None:
-        """The answers of another method."""
-        self._keep(rows, found.indices)
+        """The answers of another method, the last one asked."""
+        better = found.similarity > self.similarity[rows]
+        changed = rows[better]
+        self.indices[changed], self.similarity[changed] = found.indices[better], found.similarity[better]
         self.iterations[rows] += found.iterations
         self.operations[rows] += found.operations
 
