@@ -30,9 +30,12 @@ from igm_cli.core.objective import denoising_weight
 LABELS = 4
 """Asked about every image: those it holds, and others."""
 
+EASY = 0.25
+"""Share of images whose other labels are any."""
+
 LARGEST_SET = 3
 
-SMOOTHNESS = 1e-3
+SMOOTHNESS = 1e-4
 """Weight of the divergence of latents from a normal distribution."""
 
 READING, MATCHING = 0.1, 0.5
@@ -91,8 +94,9 @@ def label_loss(
         contrast: Weight of the contrast; 0 leaves the composed error, what is read and the matching.
         generator: Of the other labels and the template.
     """
-    asked, true = sample_labels(present, min(LABELS, present.shape[1]), generator)  # [B,L]
     prompts = model.embed(_prompts(model.space, generator))
+    likely = _likely(model, seen, prompts)
+    asked, true = sample_labels(present, min(LABELS, present.shape[1]), generator, likely)  # [B,L]
     epsilon, noticed = model.predict(seen.x_t, seen.t, prompts[asked])
     sets = subsets(asked.shape[1], LARGEST_SET).to(epsilon)  # [S,L]
     errors = set_errors(epsilon, seen.noise, sets)
@@ -132,10 +136,32 @@ def _pixels(seen: Noised) -> int:
     return seen.noise[0].numel()
 
 
-def sample_labels(present: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The labels of every image and random others: indices and whether they are true, both ``[B,count]``."""
-    chance = torch.rand(present.shape, generator=generator).to(present.device)
-    asked = (chance + 2 * present).topk(count, dim=1).indices
+@torch.no_grad()
+def _likely(model: LatentTextToImage, seen: Noised, prompts: Tensor) -> Tensor:
+    """Logits of all labels ``[B,M]`` as the model reads them off, no prompt being given."""
+    nothing = model.embed([""]).expand(len(seen.x_t), -1, -1)
+    one, other = model.reader.read(model.reader.pool(model.notice(seen.x_t, seen.t, nothing)), prompts)
+    return (one + other) / 2
+
+
+def sample_labels(
+    present: Tensor, count: int, generator: torch.Generator, likely: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The labels of every image and others: indices and whether they are true, both ``[B,count]``.
+
+    Args:
+        present: Which labels an image holds ``[B,M]``.
+        count: How many are wanted of every image.
+        generator: Of what is random.
+        likely: Logits of all labels ``[B,M]``: others are drawn by them (a Gumbel variable for every label), so that
+            what is easily mistaken is told apart; a part of the images, ``EASY``, and all without them, get any others.
+    """
+    uniform = torch.rand(present.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(present.device)
+    chance = -torch.log(-torch.log(uniform))
+    if likely is not None:
+        hard = torch.rand(len(present), 1, generator=generator).to(present.device) >= EASY
+        chance = chance + torch.where(hard, likely.float(), 0.0)
+    asked = chance.masked_fill(present.bool(), torch.inf).topk(count, dim=1).indices
     return asked, present.gather(1, asked)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.result import Decomposition, conclude
 
-PRODUCTS_AT_ONCE = 8192
+PRODUCTS_AT_ONCE = 2048
+"""Few enough to stay in a processor's cache."""
 
 
 def exhaustive(codebooks: Codebooks, spectra: Tensor) -> Decomposition:
@@ -24,8 +25,10 @@ def exhaustive(codebooks: Codebooks, spectra: Tensor) -> Decomposition:
     best = torch.full((len(spectra),), -torch.inf, device=spectra.device)
     winner = torch.zeros(len(spectra), dtype=torch.long, device=spectra.device)
     beginnings = torch.arange(codebooks.search_space // last, device=spectra.device)
-    for block in beginnings.split(max(1, PRODUCTS_AT_ONCE // last)):
-        products = _products(codebooks, unravel(block, sizes))  # [P,F]
+    at_once = min(len(beginnings), max(1, PRODUCTS_AT_ONCE // last))
+    room = codebooks.spectra[-1].new_empty(at_once, *codebooks.spectra[-1].shape)  # for every block the same
+    for block in beginnings.split(at_once):
+        products = _products(codebooks, unravel(block, sizes), room[: len(block)])  # [P,F]
         scores, top = codebooks.compare(spectra, products).max(1)
         better = scores > best
         best = torch.where(better, scores, best)
@@ -49,9 +52,9 @@ def unravel(numbers: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.stack(digits[::-1], -1)
 
 
-def _products(codebooks: Codebooks, beginnings: Tensor) -> Tensor:
-    """All products that begin with some codewords ``[N,K-1]``: spectra ``[N·n_K,F]``."""
+def _products(codebooks: Codebooks, beginnings: Tensor, room: Tensor) -> Tensor:
+    """All products that begin with some codewords ``[N,K-1]``, in ``[N,n_K,F]``: spectra ``[N·n_K,F]``."""
     result = codebooks.spectra[0][beginnings[:, 0]]
     for factor in range(1, beginnings.shape[1]):
         result = result * codebooks.spectra[factor][beginnings[:, factor]]
-    return (result[:, None] * codebooks.spectra[-1][None]).flatten(0, 1)
+    return torch.mul(result[:, None], codebooks.spectra[-1][None], out=room).flatten(0, 1)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from igm_cli.plugins.animals.backdrops import paint_backdrop
+from igm_cli.plugins.animals.variation import vary
 
 MAX_ANIMALS = 3
 VISIBLE = 0.55
@@ -42,7 +43,7 @@ def compose_scene(
         draw: Makes the pictograms.
         rng: Source of every choice; the same state gives the same scene.
         size: Side of the image in pixels.
-        jitter: Whether colours are changed at random, for training.
+        jitter: Whether pictograms and colours are changed at random, for training.
 
     Returns:
         The scene.
@@ -60,7 +61,7 @@ def _sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitte
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if jitter:
-        picture = _shifted_colors(picture, rng)
+        picture = vary(picture, rng)
     side = rng.uniform(*SCALES[count]) * size
     stretch = math.exp(rng.uniform(-0.12, 0.12))
     angle = rng.gauss(0, 12)
@@ -104,22 +105,6 @@ def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]
         least = min(least, float(np.count_nonzero(body & ~covered)) / max(1.0, float(whole)))
         covered |= body
     return least
-
-
-def _shifted_colors(picture: Pictogram, rng: random.Random) -> Pictogram:
-    """Another colouring of the same drawing: mostly a near one, sometimes any, sometimes grey."""
-    kind = rng.random()
-    alpha = picture.getchannel("A")
-    hue, saturation, value = picture.convert("RGB").convert("HSV").split()
-    turn = rng.randint(0, 255) if kind < 0.15 else round(rng.gauss(0, 8))
-    vivid = 0.1 if kind > 0.85 else rng.uniform(0.5, 1.3)
-    bright, contrast = rng.uniform(-25, 25), rng.uniform(0.7, 1.2)
-    hue = hue.point(lambda h: (h + turn) % 256)
-    saturation = saturation.point(lambda s: round(min(255, s * vivid)))
-    value = value.point(lambda v: round(min(255, max(0, 128 + contrast * (v - 128) + bright))))
-    colored = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-    colored.putalpha(alpha)
-    return colored
 
 
 def _recolored(image: Image.Image, rng: random.Random) -> Image.Image:
