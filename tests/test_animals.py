@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.animals.adapter import Animals
 from igm_cli.plugins.animals.backdrops import paint_backdrop
+from igm_cli.plugins.animals.drawings import STYLES, draw_animal
 from igm_cli.plugins.animals.pictograms import Pictograms
 from igm_cli.plugins.animals.scenes import VISIBLE, _places, _sprite, compose_scene, least_visible
+from igm_cli.plugins.animals.variation import vary
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,17 @@ def test_jitter_changes_colours_and_nothing_else_is_needed_for_chance():
     assert plain.labels == jittered.labels == ("x",)
     assert not np.array_equal(np.asarray(plain.image), np.asarray(jittered.image))
     assert np.array_equal(np.asarray(again.image), np.asarray(jittered.image))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_varied_pictogram_is_another_drawing_of_about_the_same(seed):
+    picture = draw_animal("cat", random.Random(1), style=STYLES[0])
+    varied, again = (vary(picture, random.Random(seed)) for _ in range(2))
+    assert varied.mode == "RGBA" and varied.tobytes() == again.tobytes()
+    assert varied.tobytes() != picture.tobytes()
+    seen, before = (np.count_nonzero(np.asarray(p.getchannel("A")) > 127) for p in (varied, picture))
+    assert 0.6 * before < seen < 1.6 * before
 
 
 def test_backdrops_differ():

@@ -124,6 +124,21 @@ def test_sampled_labels_hold_the_true_ones(seed, count):
     assert torch.equal(present.gather(1, asked), true)
 
 
+def test_what_is_likely_is_asked_about_rather_than_the_rest():
+    generator = torch.Generator().manual_seed(0)
+    present = torch.zeros(4000, 6, dtype=torch.bool)
+    present[:, 0] = True
+    likely = torch.zeros(4000, 6)
+    likely[:, 0], likely[:, 5] = 99.0, 2.0
+    asked, true = sample_labels(present, 2, generator, likely)
+    assert (asked[true] == 0).all() and true.sum() == 4000
+    share = torch.bincount(asked[~true], minlength=6)[1:] / 4000
+    # A part of the rows draws evenly; the others by the softmax of the logits.
+    hard = torch.softmax(torch.tensor([0.0, 0, 0, 0, 2]), 0)
+    expected = latent_losses.EASY / 5 + (1 - latent_losses.EASY) * hard
+    assert torch.allclose(share, expected, atol=0.03)
+
+
 def test_set_errors_are_those_of_the_evidence():
     generator = torch.Generator().manual_seed(0)
     epsilon, noise = (torch.randn(*shape, generator=generator) for shape in ((2, 4, 2, 4, 4), (2, 2, 4, 4)))

@@ -27,7 +27,7 @@ _OPTIONS = {
     "without": "comma list of styles left out where they are, to be kept unseen",
     "animals": "comma list of the animals that occur (default: all there are)",
     "count": "how many a scene: a number or a range such as 1-3 (default)",
-    "jitter": "whether colours are changed at random: on or off (default: on for train)",
+    "jitter": "whether pictograms are redrawn and colours changed at random: on or off (default: on for train)",
     "size": "how many scenes to compose",
 }
 
