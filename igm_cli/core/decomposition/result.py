@@ -80,9 +80,17 @@ def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Te
     for factor in range(len(codebooks.sizes)):
         rest = _others(codebooks, indices, factor)
         inner = exact.scores(factor, spectra * rest.conj())
-        squares = (rest.abs().square() * codebooks.weights) @ codebooks.spectra[factor].abs().square().T
-        result.append(inner / (codebooks.norm(spectra)[:, None] * squares.sqrt()).clamp_min(1e-20))
+        lengths = codebooks.norm(spectra)[:, None] * _lengths(codebooks, rest, factor)
+        result.append(inner / lengths.clamp_min(1e-20))
     return result
+
+
+def _lengths(codebooks: Codebooks, rest: Tensor, factor: int) -> Tensor | float:
+    """Norms of products with all codewords of a factor ``[B,n_k]``; the same for all where all moduli are one."""
+    if codebooks.unit:
+        return float(codebooks.dim**0.5)
+    squares = (rest.abs().square() * codebooks.weights) @ codebooks.spectra[factor].abs().square().T
+    return squares.sqrt()
 
 
 def conclude(
@@ -136,11 +144,13 @@ def settled(codebooks: Codebooks, spectra: Tensor, indices: Tensor, similarity: 
         indices: ``[B,K]``.
         similarity: Of the products and the vectors ``[B]``.
     """
-    result = beyond_chance(codebooks, similarity, spread(codebooks, spectra, indices)) >= BEYOND_CHANCE
-    rows = (result & (similarity < 1 - TIE)).nonzero()[:, 0]
+    result = similarity >= 1 - TIE
+    rows = (~result).nonzero()[:, 0]
     if len(rows):
-        best = torch.stack([each.amax(1) for each in exchanges(codebooks, spectra[rows], indices[rows])], 1)
-        result[rows] = best.amax(1) <= similarity[rows] + TIE
+        spectra, indices, similarity = spectra[rows], indices[rows], similarity[rows]
+        sure = beyond_chance(codebooks, similarity, spread(codebooks, spectra, indices)) >= BEYOND_CHANCE
+        best = torch.stack([each.amax(1) for each in exchanges(codebooks, spectra, indices)], 1)
+        result[rows] = sure & (best.amax(1) <= similarity + TIE)
     return result
 
 
