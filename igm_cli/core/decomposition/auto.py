@@ -81,7 +81,7 @@ class _Search:
     def ask(self, halves: Halves, rows: Tensor, coordinates: Tensor) -> None:
         """One table for some problems."""
         for part in rows.split(max(1, QUESTIONS_AT_ONCE // halves.questions)):
-            numbers, indices = halves.meet(self.spectra[part], coordinates)
+            numbers, indices = halves.meet(self.spectra[part[:, None], coordinates], coordinates)
             self.operations[part] += halves.operations
             self._keep(part[numbers], indices)
 

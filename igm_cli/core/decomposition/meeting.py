@@ -51,24 +51,28 @@ class Halves:
         """All pairs of products whose keys agree.
 
         Args:
-            spectra: Bound vectors ``[B,F]``.
-            coordinates: The key's ``[b]``.
+            spectra: Bound vectors at the key's coordinates ``[B,b]``.
+            coordinates: These ``[b]``.
 
         Returns:
             Numbers of the problems ``[H]`` and indices ``[H,K]``.
         """
         codebooks = self.codebooks
         there = _products(codebooks, self.table, coordinates)  # [entries,b]
-        keys, order = _keys(there).sort()
-        here = spectra[:, None, coordinates] * _products(codebooks, self.asked, coordinates).conj()
+        sorted_keys, order = _keys(there).sort()
+        keys, entries = sorted_keys.unique_consecutive(return_counts=True)
+        here = spectra[:, None] * _products(codebooks, self.asked, coordinates).conj()
         wanted = _keys(here).flatten()  # [B·questions]
-        first, last = torch.searchsorted(keys, wanted), torch.searchsorted(keys, wanted, right=True)
-        hits = (last - first).clamp_max(MOST_HITS)
-        source = torch.repeat_interleave(torch.arange(len(wanted), device=keys.device), hits)
+        place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+        number = (keys[place] == wanted).nonzero()[:, 0]  # questions that some entries answer
+        place = place[number]
+        hits = entries[place].clamp_max(MOST_HITS)
+        source = torch.repeat_interleave(number, hits)
         offset = torch.arange(len(source), device=keys.device) - torch.repeat_interleave(
             hits.cumsum(0) - hits, hits
         )
-        entry = order[first[source] + offset]
+        first = entries.cumsum(0) - entries
+        entry = order[torch.repeat_interleave(first[place], hits) + offset]
         indices = torch.empty(len(source), len(codebooks.sizes), dtype=torch.long, device=keys.device)
         indices[:, self.asked] = unravel(source % self.questions, [codebooks.sizes[k] for k in self.asked])
         indices[:, self.table] = unravel(entry, [codebooks.sizes[k] for k in self.table])
