@@ -14,6 +14,8 @@ from igm_cli.output import Output, process_rank
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from igm_cli.commands.session import Session
+
 SCHEMA = "igm.invert/1"
 UNFAMILIAR = 0.5
 """Below it, people are warned; JSON has the figure."""
@@ -89,10 +91,8 @@ def invert(
         decompose_files(asked, k=k, method=method, iterations=iterations)
         return
     require_no_codebooks(binding=binding, iterations=iterations)
-    from igm_cli.commands.batch import Batch, exit_if_failed, find_images
-    from igm_cli.commands.results import open_results
+    from igm_cli.commands.batch import find_images
     from igm_cli.commands.session import check_k_range, open_session
-    from igm_cli.imaging import read_image
 
     sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
     check_k_range(k, None, k_max)
@@ -100,6 +100,17 @@ def invert(
     sgd = {"restarts": restarts, "steps": steps}
     given = {"k_max": k_max, "draws": draws, "seed": seed, "method": method, **sgd}
     session = open_session(model=model, concepts=concepts, device=device, fit=fit, k=k, overrides=given)
+    _understand(session, images, pictures, output, sink)
+
+
+def _understand(
+    session: Session, images: Sequence[Path], pictures: Mapping[str, Path], output: Path | None, sink: Output
+) -> None:
+    """Inverts every image, and shows, draws and keeps what is found."""
+    from igm_cli.commands.batch import Batch, exit_if_failed
+    from igm_cli.commands.results import open_results
+    from igm_cli.imaging import read_image
+
     report = _Report(sink, detailed=len(images) <= _DETAILED)
 
     def work(path: Path) -> dict[str, Any]:

@@ -109,11 +109,9 @@ def zero_shot(
     accelerate launch -m igm_cli zero-shot FOLDER ...
     """
     from igm_cli.commands import zero_shot_options as given
-    from igm_cli.commands.batch import Batch, exit_if_failed, find_images
-    from igm_cli.commands.results import open_results
+    from igm_cli.commands.batch import find_images
     from igm_cli.commands.session import check_k_range
-    from igm_cli.commands.zero_shot_session import SCHEMA, Asked, open_label_session
-    from igm_cli.imaging import read_image
+    from igm_cli.commands.zero_shot_session import Asked, open_label_session
 
     sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
     number = given.parse_k(k)
@@ -141,6 +139,22 @@ def zero_shot(
     images, pictures = find_images(paths, o.expanded(overlay), "--overlay")
     session = open_label_session(asked)
     _warn_of_unknown(session, sink)
+    _understand(session, images, pictures, output, sink)
+
+
+def _understand(
+    session: LabelSession,
+    images: Sequence[Path],
+    pictures: Mapping[str, Path],
+    output: Path | None,
+    sink: Output,
+) -> None:
+    """Asks about every image, and shows, draws and keeps what is found."""
+    from igm_cli.commands.batch import Batch, exit_if_failed
+    from igm_cli.commands.results import open_results
+    from igm_cli.commands.zero_shot_session import SCHEMA
+    from igm_cli.imaging import read_image
+
     report = _Report(sink, detailed=len(images) <= _DETAILED)
 
     def work(path: Path) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Animals:
         return generated(_Scenes(progress), features, kwargs)
 
 
-VERSION = 3
+VERSION = 4
 """Raise it whenever scenes change, so that caches are composed anew."""
 
 

@@ -32,6 +32,10 @@ def _rabbit_sitting(s: Sketch) -> None:
     sitter(s, faces.rabbit, belly=lighter(s.coat.main, 0.55))
 
 
+def _looking(face: View, crouched: bool = False) -> View:
+    return partial(bodies.onlooker, face=face, crouched=crouched)
+
+
 _SHORT = tube([(62, 88), (76, 84), (82, 72)], 9, 6)
 _CURLED = tube([(60, 90), (78, 88), (84, 74), (78, 62), (86, 54)], 7, 7, 6)
 _BUSHY = smooth((60, 92), (62, 80), (74, 68), (80, 54), (90, 62), (92, 78), (82, 92))
@@ -39,10 +43,13 @@ _BUSHY = smooth((60, 92), (62, 80), (74, 68), (80, 54), (90, 62), (92, 78), (82,
 
 _VIEWS: dict[str, tuple[View, ...]] = {
     "bear": (faces.bear, _sitting(faces.bear), bodies.bear),
-    "cat": (faces.cat, _sitting(faces.cat, _CURLED), bodies.cat),
+    "cat": (faces.cat, _sitting(faces.cat, _CURLED), bodies.cat, _looking(faces.cat)),
     "chicken": (birds.chicken_face, birds.chicken),
     "cow": (faces.cow, bodies.cow),
-    "dog": (faces.dog, faces.dog, _sitting(faces.dog, _SHORT), bodies.dog, bodies.dog),
+    "dog": (
+        *(faces.dog, faces.dog, _sitting(faces.dog, _SHORT)),
+        *(bodies.dog, bodies.dog, bodies.poodle, _looking(faces.dog)),
+    ),
     "duck": (birds.duck, birds.duck, birds.duck, birds.duck_face),
     "elephant": (faces.elephant, bodies.elephant),
     "fish": (others.fish, others.angelfish),
@@ -58,7 +65,7 @@ _VIEWS: dict[str, tuple[View, ...]] = {
     "panda": (faces.panda, _panda_sitting),
     "penguin": (birds.penguin, birds.penguin_side),
     "pig": (faces.pig, bodies.pig),
-    "rabbit": (faces.rabbit, _rabbit_sitting, bodies.rabbit),
+    "rabbit": (faces.rabbit, _rabbit_sitting, bodies.rabbit, _looking(faces.rabbit, crouched=True)),
     "snail": (others.snail,),
     "tiger": (faces.tiger, bodies.tiger),
     "turtle": (others.turtle, others.turtle_top),

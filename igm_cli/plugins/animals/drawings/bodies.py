@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from igm_cli.plugins.animals.drawings.features import bars, eye, patches, tongue, walker
+from igm_cli.plugins.animals.drawings.features import View, bars, eye, patches, tongue, walker
 from igm_cli.plugins.animals.drawings.palettes import INK, PINK, darker, lighter, mix
 from igm_cli.plugins.animals.drawings.shapes import Shape, inside, oval, rounded, smooth, tube
 from igm_cli.plugins.animals.drawings.sketch import Sketch
@@ -82,6 +82,75 @@ def dog(s: Sketch) -> None:
     else:
         s.part(ear_colour, rounded((27, 24), (36, 5), (43, 28), radius=3))
     eye(s, 22, 29, 3)
+    if s.rng.random() < 0.25:
+        _harness(s)
+
+
+def _harness(s: Sketch) -> None:
+    """A collar, a strap about the chest, and the handle by which a guide dog is held."""
+    colour = s.pick((208, 72, 60), (70, 110, 190), (70, 60, 62), (240, 190, 60))
+    s.mark(colour, tube([(35, 44), (42, 52), (46, 66)], 4))
+    s.mark(colour, tube([(33, 56), (42, 50), (50, 44)], 4))
+    s.part(darker(colour, 0.25), tube([(50, 44), (60, 28), (70, 24), (66, 40)], 3.4))
+
+
+def poodle(s: Sketch) -> None:
+    """Clipped: curls on the crown, the ear, the chest, the feet and the end of the tail."""
+    c = s.coat
+    curls = s.pick(c.main, darker(c.main, 0.12), lighter(c.main, 0.2))
+    s.part(c.main, tube([(80, 46), (88, 34), (90, 26)], 5))
+    s.part(curls, *_curls(s, 91, 20, 8))
+    legs = (42, 50, 70, 78)
+    for x in legs:
+        s.part(darker(c.main, 0.1 if x in (50, 70) else 0.0), tube([(x, 56), (x, 88)], 7, 5.5))
+    for x in legs:
+        s.part(darker(curls, 0.06), *_curls(s, x, 86, s.vary(6.5, 0.1)))
+    s.part(c.main, tube([(44, 54), (60, 53), (78, 52)], 23, 18, 20), tube([(42, 50), (33, 32)], 15, 12))
+    s.part(c.main, oval(29, 29, 11, 10), tube([(26, 30), (6, 34)], 11, 7))
+    s.part(curls, *_curls(s, 44, 52, s.vary(15, 0.1)))
+    s.part(curls, *_curls(s, 31, 16, s.vary(11, 0.1)))
+    s.part(darker(curls, 0.15), *_curls(s, 38, 36, s.vary(8, 0.1)))
+    s.mark(INK, oval(4.5, 32, 3.4, 3), tube([(6, 38), (16, 37)], 1.6))
+    if s.rng.random() < 0.4:
+        tongue(s, 12, 38, 3)
+    eye(s, 22, 26, 2.8)
+
+
+def _curls(s: Sketch, x: float, y: float, r: float) -> list[Shape]:
+    """A ball with a wavy outline."""
+    turn = s.rng.uniform(0, 60)
+    return [oval(x, y, r), *(oval_at(x, y, r * 0.62, turn + 60 * i, r * 0.56) for i in range(6))]
+
+
+def oval_at(x: float, y: float, reach: float, angle: float, r: float) -> Shape:
+    """A circle at some reach and angle (degrees) from (x, y)."""
+    (px, py), *_ = oval(x, y, reach, turn=angle)
+    return oval(px, py, r)
+
+
+def onlooker(s: Sketch, face: View, *, crouched: bool = False) -> None:
+    """A body from the side, its face turned to us.
+
+    Args:
+        s: The sketch.
+        face: What draws the face.
+        crouched: Whether it sits on its hind legs, as rabbits do, rather than walks, with its tail raised.
+    """
+    c = s.coat
+    if crouched:
+        s.part(lighter(c.main, 0.6), oval(90, 72, 8))
+        s.part(c.main, smooth((28, 64), (44, 50), (66, 46), (88, 60), (88, 82), (66, 90), (34, 90), (26, 78)))
+        s.part(darker(c.main, 0.06), oval(72, 75, 15, 14), oval(63, 89, 14, 5), oval(36, 89, 10, 4.6))
+    else:
+        bend = s.pick(-8, 0, 8)
+        s.part(c.main, tube([(82, 52), (92, 40), (92 + bend, s.vary(20, 0.2))], 8, s.vary(6.5)))
+        body = walker(s, c.main, x=60, y=58, rx=25, ry=14, leg=s.vary(20), thick=s.vary(9))
+        if c.marking == "stripes":
+            bars(s, c.dark, body, 64, 58, 20, 13)
+        elif c.marking == "patches":
+            patches(s, c.dark, body, 64, 56, 18)
+    with s.placed(s.vary(0.56, 0.08), 31, 42):
+        face(s)
 
 
 def elephant(s: Sketch) -> None:

@@ -8,6 +8,7 @@ from igm_cli.plugins.animals.drawings.features import (
     grin,
     nose,
     smile,
+    smile_or_laugh,
     tongue,
     whiskers,
 )  # fmt: skip
@@ -43,7 +44,7 @@ def cat(s: Sketch) -> None:
     s.mark(c.pale, *both(oval(43, 71, 9.5, 8)))
     eyes(s, 18, 54, 5.4)
     nose(s, 65, 4.6, mix(PINK, c.dark, 0.25))
-    smile(s, 68, 8)
+    smile_or_laugh(s, 68, 8)
     whiskers(s, 20, 68, s.vary(26))
 
 
@@ -251,7 +252,7 @@ def rabbit(s: Sketch) -> None:
     s.mark(lighter(c.main, 0.55), *both(oval(44.5, 77, 8, 6.6)))
     eyes(s, 12.5, 61, 4.8)
     nose(s, 70, 4.2, darker(c.pale, 0.15))
-    smile(s, 74, 6.5)
+    smile_or_laugh(s, 74, 6.5)
     s.mark(WHITE, rounded((46, 79), (54, 79), (53.5, 87), (46.5, 87), radius=1))
     if s.rng.random() < 0.6:
         whiskers(s, 12, 75, 22)

@@ -46,6 +46,30 @@ def smile(s: Sketch, y: float, w: float, *, x: float = 50, thick: float = 2.6) -
         s.mark(INK, tube([(x, y), (x + side * w * 0.55, y + w * 0.55), (x + side * w, y + w * 0.2)], thick))
 
 
+def laugh(s: Sketch, y: float, w: float, *, x: float = 50) -> None:
+    """An open mouth with a tongue in it."""
+    s.mark(
+        (120, 40, 50),
+        smooth(
+            (x - w, y),
+            (x, y + 1.5),
+            (x + w, y),
+            (x + w * 0.7, y + w * 0.8),
+            (x, y + w * 1.15),
+            (x - w * 0.7, y + w * 0.8),
+        ),
+    )
+    s.mark(TONGUE, oval(x, y + w * 0.75, w * 0.5, w * 0.32))
+
+
+def smile_or_laugh(s: Sketch, y: float, w: float) -> None:
+    """Mostly a closed mouth, sometimes an open one."""
+    if s.rng.random() < 0.25:
+        laugh(s, y + 1, w)
+    else:
+        smile(s, y, w)
+
+
 def grin(s: Sketch, y: float, w: float, *, thick: float = 2.8) -> None:
     """A mouth of one arc."""
     s.mark(INK, tube([(50 - w, y), (50, y + w * 0.45), (50 + w, y)], thick))

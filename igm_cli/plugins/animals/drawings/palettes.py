@@ -30,6 +30,8 @@ _COATS = {
     "cat": (
         "f2a33c fff0d8 c9731c stripes", "f5b95c ffffff cf7f2a plain", "4a4650 8a8692 2c2a30 plain",
         "9aa0aa e8ebef 6a707c stripes", "f3e3c4 fffaf0 b08a62 plain", "b08a62 f0dfc4 6e5238 stripes",
+        "ffc52e fff0c0 e09a1e plain", "5c5080 a090c4 3a3058 plain", "5e6470 b8bec8 3c4048 plain",
+        "f0b088 fbe4d0 c8824e stripes", "ffffff fff6f0 c9a07a plain",
     ),
     "chicken": ("ffffff f4efe6 d8cfc0", "c9793a eac08c 8e4c1e", "f0d9a8 fff6e0 c49a56"),
     "cow": (
@@ -39,6 +41,8 @@ _COATS = {
     "dog": (
         "c68642 f7e3c4 7a4a22 plain", "e3bd85 fff4e0 a87338 plain", "ffffff fbf3ea 8e5a34 patches",
         "9a9aa2 eeeeF2 5e5e68 plain", "7a4e30 d9b48c 4c2f1c plain", "ffffff f5f0ea 4c464c patches",
+        "ffc04a fff0d0 c8862a plain", "b4b8c4 eceef4 7c8090 plain", "f0c8a8 fff2e6 b8684a patches",
+        "ececec ffffff b0b0b4 plain", "4e4a50 b89870 302c30 plain",
     ),
     "duck": ("ffd84a ffe98e e8b11e", "ffffff f5f1e6 d5cfc0", "a58a6c efe6d4 2f8a5c mallard"),
     "elephant": ("93a3b3 f0b8bc 6f7f90", "a8a8b0 e8b8bc 80808c", "8c9ea0 dcb4b4 687a7c"),
@@ -60,7 +64,7 @@ _COATS = {
     "pig": ("f8a8b4 f07f92 d8697e", "fbbcc0 ee8c98 d47684", "f4a59a e67e74 c86058"),
     "rabbit": (
         "ffffff f8b8c4 d0c8c8", "b4b4bc f6b8c2 84848e", "b58a62 f4c0b4 80583a", "c4b4d4 f6bccc 9080a8",
-        "e8cfa8 f6bcb4 b89468",
+        "e8cfa8 f6bcb4 b89468", "8c94a4 f6b8c2 5c6474", "f4e8e0 f4a8b4 c8b0a4", "7a5c46 e8b4a8 523a2a",
     ),
     "snail": ("f0c890 c8783c 8c4c24", "d8d090 e08a4c 9c5428", "c8b4a0 a86a8c 6e4060", "e8d0a8 7aa860 4c7838"),
     "tiger": ("f79a2e fff6e8 3a2c2a", "f2a848 ffffff 4a3428", "ee8420 fff0dc 2e2424"),
