@@ -28,14 +28,15 @@ demo: .venv/installed
 	$(BIN)/igm zero-shot examples/animals --overlay demo
 	@echo "pictures with what was found drawn in: demo/"
 
+# ARGS="-m slow" runs the long ones.
 test: .venv/installed
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy igm_cli/core igm_cli/plugins
+	$(BIN)/mypy
 	$(BIN)/python -m pytest $(WORKERS)
 
 format: .venv/installed

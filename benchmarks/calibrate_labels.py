@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from igm_cli.commands.models import resolve_pipeline
 from igm_cli.core.concepts import Text
 from igm_cli.core.evidence import Evidence, paired
 from igm_cli.core.label_evidence import label_evidence
@@ -163,7 +164,7 @@ def main() -> None:
         "val", data_root=args.data_root, limit=args.images, without=args.without
     )
     labels = tuple(sorted({name for row in data["labels"] for name in row}))
-    parts = load_pipeline(args.model, torch.device("cpu"), Loading(dtype=args.dtype))
+    parts = load_pipeline(resolve_pipeline(args.model)[1], torch.device("cpu"), Loading(dtype=args.dtype))
     denoiser = TextToImageDenoiser(parts, Text(labels))
     scenes = look_at(denoiser, data, args.draws)
     schedule = denoiser.schedule

@@ -33,6 +33,10 @@ def read_image(path: Path) -> Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path)!r} has a name that is not in UTF-8; rename it") from error
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image; name images inside it")
     if not path.exists():

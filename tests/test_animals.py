@@ -128,6 +128,7 @@ def test_backdrops_differ():
         ({"count": "some"}, "a number such as 2"),
         ({"animals": "cat,dgo"}, "did you mean dog"),
         ({"styles": "flta"}, "flat"),
+        ({"styles": "flat", "without": "flat"}, "no style is left"),
         ({"jitter": "maybe"}, "on or off"),
         ({"size": "none"}, "number of images"),
         ({"sizes": "3"}, "no option"),

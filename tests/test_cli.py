@@ -15,10 +15,11 @@ from typing import Any
 import jsonschema
 import pytest
 from conftest import ROOT, Igm
+from PIL import Image
 
 import igm_cli
 
-COMMANDS = ("train", "invert", "estimate-k", "plugins", "doctor")
+COMMANDS = ("train", "invert", "estimate-k", "zero-shot", "benchmark", "plugins", "doctor")
 QUICK = ("--draws", "2", "--device", "cpu")
 
 
@@ -118,6 +119,31 @@ def test_mistakes(
     assert done.returncode == code, done.stderr
     assert says in one_sentence(done.stderr)
     assert done.stdout == ""
+
+
+def test_no_image_is_drawn_over_another(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copy(pictures / "0.png", tmp_path / "a.png")
+    with Image.open(pictures / "1.png") as picture:
+        picture.save(tmp_path / "a.jpg")
+    before = (tmp_path / "a.png").read_bytes()
+    done = igm("invert", tmp_path, "--model", tiny_model, "--overlay", tmp_path, *QUICK)
+    assert done.returncode == 2
+    assert "a.png" in one_sentence(done.stderr)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_name_that_is_not_utf8_stops_no_other(
+    igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    shutil.copy(pictures / "0.png", tmp_path / "good.png")
+    try:
+        shutil.copy(pictures / "1.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    done = igm("invert", tmp_path, "--model", tiny_model, "--json", *QUICK)
+    assert done.returncode == 3
+    assert len(done.stdout.splitlines()) == 1 and "good.png" in done.stdout
+    assert "not in UTF-8" in done.stderr
 
 
 @pytest.mark.parametrize(

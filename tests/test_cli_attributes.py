@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -54,6 +55,19 @@ def test_the_papers_methods(igm: Igm, tiny_attributes: Path, pictures: Path, met
     assert [item["confidence"] for item in line["items"]] == [None, None]
     calls = {"relax": 3 * 4 * 3, "enumerate": 4 * (1 + 6 * 2)}
     assert line["network_calls"] == calls.get(method, line["network_calls"])
+
+
+def test_steps_of_a_model_whose_own_method_is_relax(
+    igm: Igm, tiny_attributes: Path, pictures: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "relaxed"
+    shutil.copytree(tiny_attributes, model)
+    spec = json.loads((model / "igm.json").read_text())
+    spec["inference"]["method"] = "relax"
+    (model / "igm.json").write_text(json.dumps(spec))
+    done = igm("invert", pictures / "0.png", "--model", model, "--json", "--steps", 3, *CPU)
+    assert done.returncode == 0, done.stderr
+    assert lines(done.stdout)[0]["network_calls"] == 3 * 4 * 3
 
 
 @pytest.mark.parametrize(

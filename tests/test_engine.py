@@ -20,8 +20,9 @@ from igm_cli.core.pool import Pool, gather
 from igm_cli.core.refine import refine
 from igm_cli.core.sampling import sample
 from igm_cli.core.schedule import draw
-from igm_cli.core.search import exhaustive_subsets, pursuit
-from igm_cli.errors import InputError, UsageError
+from igm_cli.core.search import pursuit
+from igm_cli.core.subsets import minima
+from igm_cli.errors import UsageError
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
 SHAPE = (3, 24, 24)
@@ -90,15 +91,7 @@ def test_exact_search_is_brute_force(composition):
     best = min(itertools.product(*groups), key=lambda s: float(form.error(torch.tensor(s))))
     assert exhaustive_configurations(form, groups).subset == best
     pairs = min(itertools.combinations(range(9), 3), key=lambda s: float(form.error(torch.tensor(s))))
-    assert exhaustive_subsets(form, 3).subset == pairs
-
-
-def test_exhaustive_search_refuses_what_it_cannot_finish():
-    oracle = positions()
-    seen, _, _ = seen_by(oracle, TRUTH)
-    form = gather(oracle, seen, torch.rand(60, 2), "sum").expected()
-    with pytest.raises(InputError, match="too many"):
-        exhaustive_subsets(form, 8)
+    assert minima(form, 3).best.subset == pairs
 
 
 def test_pursuit_finds_what_exhaustive_search_finds():
@@ -108,7 +101,7 @@ def test_pursuit_finds_what_exhaustive_search_finds():
     seen, _, _ = seen_by(oracle, truth)
     form = gather(oracle, seen, grid, "sum").expected()
     path = pursuit(form, 4)
-    assert set(path[3].subset) == {9, 16, 38} == set(exhaustive_subsets(form, 3).subset)
+    assert set(path[3].subset) == {9, 16, 38} == set(minima(form, 3).best.subset)
     assert [len(found.subset) for found in path] == [0, 1, 2, 3, 4]
     assert all(a.error > b.error for a, b in itertools.pairwise(path[:4]))
     for found in path:

@@ -13,7 +13,7 @@ import torch
 from label_oracle import LabelOracle, letters, names
 from torch import Tensor
 
-from igm_cli.core.baselines import hypothesis_scores
+from igm_cli.core import hypothesis_scores
 from igm_cli.core.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
 from igm_cli.core.baselines.prompt_weights import BATCH, prompt_weights
 from igm_cli.core.captions import compound

@@ -78,9 +78,10 @@ def test_minima_are_those_of_all_sets(
 
 
 def test_too_many_sets_are_refused() -> None:
-    check_number(300, 3)
-    with pytest.raises(UsageError, match="too many to try"):
-        check_number(1000, 4)
+    check_number(300, [1, 2, 3])
+    for labels, sizes in ((1000, [4]), (25, range(1, 26))):  # one size, and all of them together
+        with pytest.raises(UsageError, match="too many to try"):
+            check_number(labels, sizes)
 
 
 @COMPOSITIONS

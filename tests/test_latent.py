@@ -1,8 +1,9 @@
-"""Text-to-image models of our own: tokens, losses, training in two phases, the folder they become."""
+"""Text-to-image models of our own: tokens, losses, training in three phases, the folder they become."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from igm_cli.core import latent_losses, latent_training
-from igm_cli.core.captions import compound
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Continuous, Text, space_from_dict, space_to_dict
 from igm_cli.core.evidence import Evidence
 from igm_cli.core.latent_losses import sample_labels, set_errors, subsets
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.models.latent import LatentConfig
+from igm_cli.core.models.latent_folder import load_parts
 from igm_cli.core.models.pipelines import load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.models.tokens import word_tokenizer, words_of
@@ -104,13 +105,6 @@ def test_every_word_given_is_one_token(words):
     assert len(tokenizer) == len(set(tokenizer.get_vocab().values()))
 
 
-def test_captions_of_several_labels():
-    assert compound("a photo of a {label}", ["dog"]) == "a photo of a dog"
-    assert compound("a photo of a {label}", ["dog", "cat"]) == "a photo of a dog and a cat"
-    assert compound("a {label}", ["dog", "cat", "cow"]) == "a dog, a cat and a cow"
-    assert compound("{label} outdoors", ["dog", "cat"]) == "dog and cat outdoors"
-
-
 @given(st.integers(0, 10_000), st.integers(1, 3))
 @settings(max_examples=50, deadline=None)
 def test_sampled_labels_hold_the_true_ones(seed, count):
@@ -171,16 +165,23 @@ def test_the_learning_rate_begins_anew_with_every_phase():
     assert doubled == [2.0] * 60 + [1.0] * 40
 
 
-def test_the_autoencoder_is_frozen_after_its_phase(trained):
+PHASES = {
+    "vae.": 3,
+    "unet.down_blocks.": 6,  # reading and composing
+    "unet.up_blocks.": 4,  # composing alone
+    "reader.matches.": 3,  # of single labels, but not of a caption
+}
+"""Steps that parts of the network are trained in, three of the autoencoder, two of reading, four of composing."""
+
+
+def test_every_part_is_trained_in_its_phases(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
     state = torch.load(trained / "state.pt", weights_only=True)
-    names = [name for name in state["model"] if name.startswith("vae.")]
-    with_moments = state["optimizer"]["state"]
-    steps = {int(moments["step"]) for moments in with_moments.values()}
-    assert names
-    # The autoencoder's; the first half's, in reading and composing; the second half's; the matching's, but for a caption.
-    assert steps == {3, 6, 4, 5}
+    names = [name for name, _ in SPEC.build().named_parameters()]
+    steps = {names[index]: int(moments["step"]) for index, moments in state["optimizer"]["state"].items()}
+    counts = {part: {n for name, n in steps.items() if name.startswith(part)} for part in PHASES}
+    assert counts == {part: {count} for part, count in PHASES.items()}
     assert float(state["model"]["scale"]) != 1.0
 
 
@@ -224,6 +225,22 @@ def test_a_training_starts_from_another(trained, tmp_path):
         train(other, Patches(), further, tmp_path / "other", device_is_cpu=True, init=trained)
     with pytest.raises(MissingError, match=r"no model\.safetensors"):
         train(SPEC, Patches(), further, tmp_path / "none", device_is_cpu=True, init=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("vae/diffusion_pytorch_model.safetensors", b"garbage", "is damaged"),
+        ("vae/config.json", b"{", "no valid JSON"),
+        ("vae/config.json", b"{}", "no scaling_factor"),
+    ],
+)
+def test_a_training_does_not_start_from_damaged_files(trained, tmp_path, file, content, says):
+    start = tmp_path / "start"
+    shutil.copytree(trained, start)
+    (start / file).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        load_parts(SPEC.build(), start)
 
 
 @pytest.mark.parametrize("labels", [2, 3])

@@ -77,7 +77,7 @@ PROVENANCE: dict[str, Any] = {
     "when": None,
     "versions": {"igm": "0.1.0"},
     "command": "igm benchmark `clevr`",
-    "checkpoints": ["a", "b"],
+    "checkpoint": ["a", "b"],
 }
 
 
@@ -132,7 +132,7 @@ def test_provenance_is_listed() -> None:
         "- command: `` igm benchmark `clevr` ``",
         "- versions:",
         "  - igm: 0.1.0",
-        "- checkpoints: a, b",
+        "- checkpoint: a, b",
         "- when: –",
     ]
 

@@ -382,7 +382,7 @@ def test_options_are_read() -> None:
     assert parse_timesteps(None) == (None, None)
     assert parse_timesteps("0-1") == (0.0, 1.0) and parse_timesteps(".05 - 0.95") == (0.05, 0.95)
     assert parse_timesteps("50-950") == (0.05, 0.95)
-    for text in ("", "0.5", "0.5-0.5", "-1-1", "0-1001", "a-b", "1-0"):
+    for text in ("", "0.5", "0.5-0.5", "-1-1", "0-1001", "0.5-1.5", "a-b", "1-0"):
         with pytest.raises(UsageError, match="LOW-HIGH"):
             parse_timesteps(text)
     for text in ("", "-1", "1.5", "²"):

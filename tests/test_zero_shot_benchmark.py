@@ -19,12 +19,13 @@ from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.baselines.fit import Budget
 from igm_cli.core.baselines.prompt_weights import BATCH
 from igm_cli.core.inversion import InversionSettings
+from igm_cli.core.metrics import mcnemar
 from igm_cli.core.models.pipelines import quiet
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry
 from igm_cli.plugins.suite import Confusion, Plot, Request
-from igm_cli.plugins.zeroshot.figures import agreement, mcnemar, paired, right, score
+from igm_cli.plugins.zeroshot.figures import agreement, paired, right, score
 from igm_cli.plugins.zeroshot.methods import ADAPTIVE, COUNTING, ENUMERATE, IGM, METHODS, WEIGHTS, Plan
 from igm_cli.plugins.zeroshot.report import score_table
 from igm_cli.plugins.zeroshot.splits import SPLITS, TRIO, counts

@@ -18,7 +18,7 @@ SCENES = (
 )
 
 for number, labels in enumerate(SCENES):
-    rng = random.Random(f"example {number}")
+    rng = random.Random(f"picture {number}")
     style = STYLES[number % len(STYLES)]
     scene = compose_scene(
         labels, lambda animal, rng, style=style: draw_animal(animal, rng, style=style, size=192), rng, size=256

@@ -184,8 +184,9 @@ def provenance() -> dict[str, Any]:
 
 
 def _portable(argument: str) -> str:
-    """An absolute path by its last part, which alone means anything on another machine."""
-    return Path(argument).name if argument.startswith("/") else argument
+    """An absolute path by its last part, which alone means anything on another machine, alone or after ``=``."""
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if value.startswith("/") else argument
 
 
 def _processor() -> str:

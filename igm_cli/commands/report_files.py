@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.suite import Report, Table
 
 SCHEMA = "igm.benchmark/1"
-PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoints")
+PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoint")
 """What the Markdown says first of where the figures come from; the rest follows."""
 
 SPECIAL = re.compile(r"[\\|*`~]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)")

@@ -35,7 +35,7 @@ class ResultFile:
 
     def __init__(self, path: Path, schema: str, run: str, key: Sequence[str] = ("image",)) -> None:
         if path.is_dir():
-            raise InputError(f"--output {path} is a folder; name a file in it, such as {path}/results.jsonl")
+            raise InputError(f"{path} is a folder; name a file in it, such as {path}/results.jsonl")
         self.path, self.schema, self.run, self.key = path, schema, run, tuple(key)
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
@@ -48,7 +48,7 @@ class ResultFile:
             self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(
-                f"cannot write {path} ({(error.strerror or str(error)).lower()}); choose another --output"
+                f"cannot write {path} ({(error.strerror or str(error)).lower()}); choose another file"
             ) from error
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -79,7 +79,8 @@ class ResultFile:
         for part in [self.path, *shares]:
             for line in self._read(part, repair=False):
                 lines[self.about(line)] = line
-        order = [*(i for i in lines if i not in set(images)), *(i for i in images if i in lines)]
+        asked = set(images)
+        order = [*(i for i in lines if i not in asked), *(i for i in images if i in lines)]
         text = "".join(json_line(lines[image]) + "\n" for image in order)
         write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
         for part in shares:
@@ -98,7 +99,7 @@ class ResultFile:
         ]
 
     def _parse(self, text: str, path: Path) -> dict[str, Any]:
-        way_out = "choose another --output"
+        way_out = "choose another file"
         try:
             line = json.loads(text)
             about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
@@ -154,8 +155,9 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
                 name, number = f"{path.stem}-{number}.png", number + 1
             taken.add(name)
             targets[str(path)] = target / name
-    for image, picture in targets.items():
-        if picture.exists() and Path(image).exists() and picture.samefile(image):
+    inputs = {(found.st_dev, found.st_ino): path for path in paths if path.exists() and (found := path.stat())}
+    for picture in targets.values():
+        if picture.exists() and (image := inputs.get((picture.stat().st_dev, picture.stat().st_ino))):
             raise UsageError(f"{option} would overwrite {image}; choose another path")
     return targets
 

@@ -227,7 +227,7 @@ def _settings_of(spec: ModelSpec, overrides: Mapping[str, Any]) -> InversionSett
     from igm_cli.core.inversion import InversionSettings
 
     given = dict(overrides)
-    if given.get("method") == "relax":
+    if (given.get("method") or spec.inference.get("method")) == "relax":
         given["relax_steps"] = given.pop("steps", None)
     settings = InversionSettings.from_dict(spec.inference, **given)
     for name, owners in (("restarts", "sgd"), ("steps", "sgd or relax")):
@@ -278,4 +278,4 @@ def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
     if k_min is not None and k_max is not None and k_min > k_max:
         raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
     if k is not None and (k_min is not None or k_max is not None):
-        raise UsageError("--k gives the number of concepts, so leave out --k-min and --k-max")
+        raise UsageError("--k gives the number of concepts, so leave out --k-max")

@@ -120,7 +120,7 @@ def parse_timesteps(text: str | None) -> tuple[float | None, float | None]:
         return None, None
     match = _RANGE.fullmatch(text)
     low, high = (float(match[1]), float(match[2])) if match else (1.0, 0.0)
-    if high > 1:
+    if high > 1 and low.is_integer() and high.is_integer():
         low, high = low / _T, high / _T
     if not low < high <= 1:
         raise UsageError(f"--timesteps takes LOW-HIGH within 0-1 (or 0-{_T}), such as 0.1-0.7, not {text!r}")

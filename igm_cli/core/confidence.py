@@ -54,10 +54,11 @@ class Rivals:
         """
         if not temperature:
             return torch.tensor([min(gap.probability() for gap in rivals) for rivals in self.gaps])
-        return torch.tensor([_softmax(rivals, temperature) for rivals in self.gaps])
+        return torch.tensor([softmax(rivals, temperature) for rivals in self.gaps])
 
 
-def _softmax(rivals: Sequence[Gap], temperature: float) -> float:
+def softmax(rivals: Sequence[Gap], temperature: float) -> float:
+    """Of what was chosen, over it and its rivals, shrunk as :meth:`Rivals.probability` says."""
     total = 1.0
     for gap in rivals:
         spread = min(gap.stderr, 1e6) / temperature

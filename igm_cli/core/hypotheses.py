@@ -7,6 +7,8 @@ The paper's own algorithms are built on it, and tests hold the evidence against 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,15 +30,30 @@ def hypothesis_errors(
         hypotheses: ``[R,K,D]``.
         composition: How contributions add up.
     """
-    n, (r, k, dim) = len(draws), hypotheses.shape
     x_t = denoiser.schedule.add_noise(image[None], draws.noise, draws.t)
     with inference_precision(image.device):
         features = denoiser.features(x_t, draws.t)
-        base = denoiser.base(features)
-        flat = hypotheses.reshape(1, r * k, dim)
-        delta = denoiser.contributions(features, flat).unflatten(1, (r, k))  # [N,R,K,C,H,W]
-    present = torch.ones(n * r, k, dtype=torch.bool, device=image.device)
-    shared = base[:, None].expand(n, r, *base.shape[1:]).flatten(0, 1)
-    prediction = compose(shared, delta.flatten(0, 1), composition, present).unflatten(0, (n, r))
+    prediction = composed_predictions(denoiser, features, hypotheses, composition)
     errors: Tensor = (draws.noise[:, None] - prediction).square().mean((2, 3, 4))
     return errors.T
+
+
+def composed_predictions(
+    denoiser: Denoiser, features: Any, hypotheses: Tensor, composition: Composition
+) -> Tensor:
+    """What the model predicts under each of R hypotheses ``[N,R,C,H,W]``.
+
+    Args:
+        denoiser: The model.
+        features: Of N noised images.
+        hypotheses: ``[R,K,D]``.
+        composition: How contributions add up.
+    """
+    r, k, dim = hypotheses.shape
+    with inference_precision(hypotheses.device):
+        base = denoiser.base(features)
+        delta = denoiser.contributions(features, hypotheses.reshape(1, r * k, dim)).unflatten(1, (r, k))
+    present = torch.ones(len(base) * r, k, dtype=torch.bool, device=base.device)
+    shared = base[:, None].expand(len(base), r, *base.shape[1:]).flatten(0, 1)
+    composed: Tensor = compose(shared, delta.flatten(0, 1), composition, present)
+    return composed.reshape(len(base), r, *base.shape[1:])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text
+from igm_cli.core.confidence import softmax
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.evidence import Evidence, Gap, Quadratic, paired
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
@@ -78,8 +79,7 @@ def sizes_of(labels: int, k: int | None, settings: InversionSettings) -> list[in
     sizes = list(range(least, most + 1))
     if not sizes:
         raise UsageError(f"{least} or more of {labels} labels cannot be chosen; give more labels")
-    for size in sizes:
-        check_number(labels, size)
+    check_number(labels, sizes)
     return sizes
 
 
@@ -175,7 +175,7 @@ class _Search:
 
     def _stand(self, evidence: Evidence) -> Standing:
         form, cost = evidence.expected(), self.s.cost
-        each = [minima(form, size) for size in self.sizes if size <= len(self.alive)]
+        each = [minima(form, size) for size in self.sizes]  # never more than are alive
         best = [found.best for found in each]
         chosen = min(range(len(best)), key=lambda i: best[i].error + cost * self.sizes[i])
         subset = best[chosen].subset
@@ -257,9 +257,4 @@ def probability(gap: Gap, temperature: float) -> float:
     With temperature tau the logistic of gap/tau, its argument shrunk by what the finite number of draws leaves open
     (MacKay 1992); with 0, where nothing is calibrated, the probability that more draws would not change the order.
     """
-    if not temperature:
-        return gap.probability()
-    spread = min(gap.stderr, 1e6) / temperature
-    return 1 / (
-        1 + math.exp(max(-50.0, min(50.0, -gap.mean / temperature / math.sqrt(1 + math.pi / 8 * spread**2))))
-    )
+    return softmax([gap], temperature) if temperature else gap.probability()

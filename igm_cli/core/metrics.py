@@ -133,3 +133,17 @@ def wilson_interval(hits: float, trials: float, z: float = 1.96) -> tuple[float,
     p = hits / n
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Exact two-sided p that images on which only one of two is right fall to either with equal chance.
+
+    Args:
+        first: Images on which only the first is right.
+        second: Images on which only the second is.
+
+    Source: McNemar 1947; the binomial test of discordant pairs.
+    """
+    n = first + second
+    tail = sum(math.comb(n, i) for i in range(min(first, second) + 1))
+    return min(1.0, 2 * tail / (1 << n))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
 import torch
 
 from igm_cli.core.evidence import Quadratic
-from igm_cli.errors import InputError
 
-EXHAUSTIVE_LIMIT = 1_000_000
 PAIRS_AT_ONCE = 2**21
 """Exchanges of two that are tried in one step: bounds the memory."""
 
@@ -22,27 +19,6 @@ class Found:
 
     subset: tuple[int, ...]
     error: float
-
-
-def exhaustive_subsets(form: Quadratic, k: int) -> Found:
-    """The best of all subsets of K candidates.
-
-    Raises:
-        InputError: If there are more than a million.
-    """
-    candidates = len(form.linear)
-    number = math.comb(candidates, k)
-    if number > EXHAUSTIVE_LIMIT:
-        raise InputError(
-            f"{number} subsets of {k} of {candidates} candidates are too many to try; narrow the candidates"
-        )
-    subsets, best = itertools.combinations(range(candidates), k), Found((), math.inf)
-    while chunk := list(itertools.islice(subsets, 65536)):
-        errors = form.error(torch.tensor(chunk, dtype=torch.long, device=form.linear.device))
-        least = int(errors.argmin())
-        if float(errors[least]) < best.error:
-            best = Found(tuple(chunk[least]), float(errors[least]))
-    return best
 
 
 def pursuit(form: Quadratic, k_max: int, beyond: int = 4) -> list[Found]:

@@ -44,7 +44,7 @@ def invert_sgd(
         errors, scored = score(denoiser, image, starts, settings, composition)  # [R,N]
         best[size] = (starts[int(errors.mean(1).argmin())], errors[int(errors.mean(1).argmin())])
         calls += used + scored
-    chosen = min(sizes, key=lambda size: float(best[size][1].mean()))
+    chosen = min(sizes, key=lambda size: float(best[size][1].mean()) + settings.cost * size)
     concepts, errors = best[chosen]
     even = torch.ones_like(errors)
     curve = [KPoint(n, float(best[n][1].mean()), paired(best[n][1], errors, even).stderr) for n in sizes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,9 @@ from igm_cli.core.search import Found
 from igm_cli.errors import UsageError
 
 MOST_SUBSETS = 30_000_000
+
+ENTRIES = 1_000_000
+"""Of the table of pairs that is searched at a time: it stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,24 @@ class Minima:
         return Found(tuple(self.subsets[index].tolist()), float(self.errors[index]))
 
 
-def check_number(candidates: int, k: int) -> None:
+def check_number(candidates: int, sizes: Sequence[int]) -> None:
     """Refuses a search that would not end.
 
     Raises:
-        UsageError: If there are too many sets.
+        UsageError: If there are too many sets of these sizes in all.
     """
-    number = math.comb(candidates, k)
+    number = sum(math.comb(candidates, size) for size in sizes)
     if number > MOST_SUBSETS:
         raise UsageError(
-            f"{number} sets of {k} of {candidates} labels are too many to try; "
-            "give fewer labels or a smaller --k-max"
+            f"{number} sets of up to {max(sizes)} of {candidates} labels are too many to try; "
+            "give fewer labels or a smaller --k or --k-max"
         )
 
 
 def minima(form: Quadratic, k: int) -> Minima:
-    """Scores every set of K candidates: all pairs at once that complete a set of K - 2.
+    """Scores every set of K candidates: all pairs at once that complete some sets of K - 2, the heads.
+
+    The error of a head and a pair is the head's own, the pair's own, and what each of the pair shares with the head.
 
     Args:
         form: Expected errors.
@@ -60,62 +66,53 @@ def minima(form: Quadratic, k: int) -> Minima:
         UsageError: If there are too many sets.
     """
     m = len(form.linear)
-    check_number(m, k)
+    check_number(m, [k])
     w, diagonal = form.w(k), form.gram.diagonal()
     alone = -2 * w * form.linear + w * w * diagonal  # [M]
     if k == 1:
         return Minima(form.constant + alone, torch.arange(m)[:, None])
-    table = _Table(m, k, form.linear.dtype)
-    pairs = alone[:, None] + alone[None, :] + 2 * w * w * form.gram  # [M,M]
-    for chosen in itertools.combinations(range(m - 2), k - 2):
-        members = list(chosen)
-        first = members[-1] + 1 if members else 0
-        shared = 2 * w * w * form.gram[members].sum(0)  # [M]
-        base = (
-            form.constant
-            + alone[members].sum()
-            + (shared[members].sum() - 2 * w * w * diagonal[members].sum()) / 2
-        )
-        errors = base + pairs + shared[:, None] + shared[None, :]
-        table.add(members, first, errors[first:, first:])
-    return Minima(table.errors, table.subsets)
+    crossed = 2 * w * w * form.gram
+    pairs = (alone[:, None] + alone[None, :] + crossed).fill_diagonal_(math.inf)  # [M,M]
+    table = Minima(torch.full((m,), math.inf, dtype=alone.dtype), torch.zeros(m, k, dtype=torch.long))
+    for heads in _heads(m, k - 2):
+        shared = crossed[heads].sum(1)  # [H,M]
+        within = shared.gather(1, heads).sum(1) - 2 * w * w * diagonal[heads].sum(1)
+        own = form.constant + alone[heads].sum(1) + within / 2
+        # Every set once: its pair comes after its head.
+        after = torch.arange(m) > (heads[:, -1:] if k > 2 else -1)
+        shared = shared.masked_fill(~after, math.inf)
+        rest, partners = (pairs + shared[:, None, :]).min(2)  # [H,M]: the best partner of every first
+        _lower(table, heads, own[:, None] + shared + rest, partners)
+    return table
 
 
-class _Table:
-    """Minima while sets are gone through."""
+def _heads(candidates: int, size: int) -> Iterator[Tensor]:
+    """All sets of so many candidates that leave two after them, ``[H,size]``, few enough for tables of pairs."""
+    sets = itertools.combinations(range(candidates - 2), size)
+    few = max(1, ENTRIES // candidates**2)
+    while chunk := list(itertools.islice(sets, few)):
+        yield torch.tensor(chunk, dtype=torch.long).reshape(len(chunk), size)
 
-    def __init__(self, m: int, k: int, dtype: torch.dtype) -> None:
-        self.errors = torch.full((m,), math.inf, dtype=dtype)
-        self.subsets = torch.zeros(m, k, dtype=torch.long)
-        self.upper = torch.triu(torch.ones(m, m, dtype=torch.bool), diagonal=1)
 
-    def add(self, members: list[int], first: int, errors: Tensor) -> None:
-        """Sets of these members and two candidates from ``first`` on, their errors ``[n,n]`` (a < b counts)."""
-        n = len(errors)
-        upper = self.upper[:n, :n]
-        either = errors.masked_fill(~upper, math.inf)
-        either = torch.minimum(either, either.T)  # symmetric: row a, the best partner in any place
-        least, partner = either.min(dim=1)  # [n]
-        self._take(torch.arange(first, first + n), least, members, partner + first)
-        if members:
-            at = int(least.argmin())
-            pair = torch.tensor([first + at]), least[at][None], members, partner[at][None] + first
-            self._take(*pair, into=torch.tensor(members))
+def _lower(table: Minima, heads: Tensor, errors: Tensor, partners: Tensor) -> None:
+    """Enters the best of some sets, for the members of their heads too.
 
-    def _take(
-        self, one: Tensor, errors: Tensor, members: list[int], other: Tensor, into: Tensor | None = None
-    ) -> None:
-        """Sets {one, other, members} where they are better; ``into`` says for whom, if not for ``one``."""
-        rows = one if into is None else into
-        errors = errors.expand(len(rows))
-        better = errors < self.errors[rows]
-        if not bool(better.any()):
-            return
-        pair = torch.stack([torch.minimum(one, other), torch.maximum(one, other)], dim=1).expand(len(rows), 2)
-        head = torch.tensor(members, dtype=torch.long).expand(len(rows), -1)
-        sets = torch.cat([head, pair], dim=1)
-        self.errors[rows[better]] = errors[better]
-        self.subsets[rows[better]] = sets[better]
+    Args:
+        table: Minima so far, changed in place.
+        heads: ``[H,K-2]``.
+        errors: Of a head, one more candidate, and the best partner of both ``[H,M]``.
+        partners: Which that is ``[H,M]``.
+    """
+    least, first = errors.min(1)  # [H]
+    errors = errors.scatter(1, heads, least[:, None].expand_as(heads))
+    others = torch.arange(errors.shape[1]).expand_as(errors).scatter(1, heads, first[:, None].expand_as(heads))
+    lowest, head = errors.min(0)  # [M]
+    better = (lowest < table.errors).nonzero()[:, 0]
+    head = head[better]
+    one = others[head, better]
+    sets = torch.cat([heads[head], torch.stack([one, partners[head, one]], 1)], 1)
+    table.errors[better] = lowest[better]
+    table.subsets[better] = sets.sort(1).values
 
 
 def best_without(form: Quadratic, k: int, candidate: int) -> Found | None:

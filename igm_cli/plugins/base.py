@@ -1,7 +1,8 @@
 """What a plugin is: a dataset adapter or a concept parser.
 
 Both are plain classes found through the entry-point groups ``igm_cli.datasets`` and
-``igm_cli.concepts``; nothing has to be subclassed.
+``igm_cli.concepts``; nothing has to be subclassed.  Benchmark suites (``suite.py``) have the group
+``igm_cli.benchmarks``.
 """
 
 from __future__ import annotations
@@ -130,6 +131,9 @@ class DatasetAdapter(Protocol):
         options: Options of :meth:`load` with one line of help each, for ``--set name=value``.
         presets: Names of training presets to the paths of their TOML files; ``default`` is taken
             when none is named.
+
+    An adapter that makes its images itself may have a ``version``, a whole number that is raised whenever
+    they change: benchmarks keep records of one version only.
     """
 
     name: str

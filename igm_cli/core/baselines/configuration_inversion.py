@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.configurations import EXHAUSTIVE_LIMIT
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.look import Look, contributions, look
 from igm_cli.core.schedule import Draws
-from igm_cli.core.search import EXHAUSTIVE_LIMIT
 from igm_cli.errors import InputError
 
 FLOATS = 2**24  # at most in the contributions of some hypotheses under some draws

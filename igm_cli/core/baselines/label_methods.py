@@ -18,10 +18,10 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from igm_cli.core.baselines.hypothesis_scores import Hypotheses, mean_errors, staged_errors
 from igm_cli.core.captions import compound
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.hypothesis_scores import Hypotheses, mean_errors, staged_errors
 from igm_cli.core.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.label_evidence import predictions
 from igm_cli.core.labels import sizes_of

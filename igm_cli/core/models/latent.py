@@ -24,7 +24,7 @@ class LatentConfig:
     """Shape of the networks.
 
     Attributes:
-        image_size: (width, height) in pixels, equal and divisible by 4 times 2 to the U-Net's levels less one.
+        image_size: (width, height) in pixels, equal, and halved by every level but the last of both networks.
         autoencoder_channels: Channels of the autoencoder's levels; each but the last halves the sides.
         latent_channels: Channels of a latent.
         channels: Channels of the U-Net's levels; all but the first attend to the prompt.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from dataclasses import replace
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from igm_cli.core.concepts import Text, space_to_dict
 from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.models.pipeline_files import first_line, read_json
 from igm_cli.core.models.pipelines import quiet
 from igm_cli.errors import InputError, MissingError
 
@@ -79,14 +79,18 @@ def load_parts(model: LatentTextToImage, folder: Path) -> None:
             raise MissingError(
                 f"{folder} has no weights of the {name}; give the folder of a text-to-image model"
             )
-        weights = {key: value.float() for path in paths for key, value in load_file(path).items()}
         try:
+            weights = {key: value.float() for path in paths for key, value in load_file(path).items()}
             getattr(model, name).load_state_dict(weights)
-        except (RuntimeError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"the {name} of {folder} does not fit the model: {first}") from error
-    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-    model.scale.fill_(config["scaling_factor"])
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"the {name} of {folder} is damaged: {first_line(error)}") from error
+        except RuntimeError as error:
+            raise InputError(f"the {name} of {folder} does not fit the model: {first_line(error)}") from error
+    path = folder / "vae" / "config.json"
+    scale = read_json(path).get("scaling_factor")
+    if not isinstance(scale, int | float):
+        raise InputError(f"{path} has no scaling_factor; give the folder of a text-to-image model")
+    model.scale.fill_(scale)
 
 
 def _convert(path: Path, dtype: torch.dtype) -> None:

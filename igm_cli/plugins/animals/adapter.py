@@ -45,6 +45,8 @@ class Animals:
     image_size = (SIDE, SIDE)
     concepts = "labels"
     options: Mapping[str, str] = _OPTIONS
+    version = 4
+    """Raise it whenever scenes change, so that caches are composed anew."""
 
     @property
     def presets(self) -> Mapping[str, Path]:
@@ -104,13 +106,9 @@ class Animals:
             "jitter": _switch("jitter", options.get("jitter", "on" if split == "train" else "off")),
             "count": min(size, limit) if limit else size,
             "seed": seed + _SPLIT_SEEDS[split],
-            "version": VERSION,
+            "version": self.version,
         }
         return generated(_Scenes(progress), features, kwargs)
-
-
-VERSION = 4
-"""Raise it whenever scenes change, so that caches are composed anew."""
 
 
 class _Source:
@@ -131,6 +129,8 @@ class _Source:
             if style not in STYLES:
                 raise UsageError(f"unknown style {style!r}; {near_names(style, STYLES)}")
         chosen = [style for style in styles or STYLES if style not in without]
+        if not chosen:
+            raise UsageError("no style is left to draw in; take one out of the option without")
         self.animals = ANIMALS
         self.draw = lambda animal, rng: draw_animal(animal, rng, style=rng.choice(chosen))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igm_cli.core.metrics import Estimate, ratio, share
 from igm_cli.plugins.attribution.inversions import ENUMERATE, SAME_DRAWS
-from igm_cli.plugins.benchmarking.tables import by_label
+from igm_cli.plugins.benchmarking.tables import by_label, mean
 from igm_cli.plugins.suite import Record
 
 BINS = 10
@@ -123,10 +123,6 @@ def exactness(records: Sequence[Record]) -> Exactness | None:
         agreeing=int(agree.sum()),
         images=len(pairs),
         difference=max(abs(a["error"] - b["error"]) / max(abs(a["error"]), 1e-12) for a, b in pairs),
-        calls={label: _mean([r["calls"] / r["draws"] - 1 for r in rows]) for label, rows in columns.items()},
-        seconds={label: _mean([r["seconds"] for r in rows]) for label, rows in columns.items()},
+        calls={label: mean([r["calls"] / r["draws"] - 1 for r in rows]) for label, rows in columns.items()},
+        seconds={label: mean([r["seconds"] for r in rows]) for label, rows in columns.items()},
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -22,10 +22,10 @@ from igm_cli.plugins import registry
 from igm_cli.plugins.attribution.cost import FactorCost
 from igm_cli.plugins.attribution.inversions import ENUMERATE, Inversions, exact_pair, values_of
 from igm_cli.plugins.attribution.report import summarise
-from igm_cli.plugins.attribution.splits import COUNTS, FACTORS, IMAGES, SPLITS, load_split
+from igm_cli.plugins.attribution.splits import COUNTS, DATASET, FACTORS, IMAGES, SPLITS, load_split
 from igm_cli.plugins.attribution.trained import Classified, Predicted
 from igm_cli.plugins.attribution.training import TrainingData
-from igm_cli.plugins.benchmarking.images import SceneMethod
+from igm_cli.plugins.benchmarking.images import SceneMethod, drawn_version, portable
 from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.benchmarking.training import fitted
 from igm_cli.plugins.suite import Record, Report, Request, Row
@@ -131,7 +131,8 @@ class Attribution:
             "data_root": request.data_root.absolute().name if request.data_root else None,
             "train_budget": vars(request.budget),
             "seed": request.seed,
-            "options": {key: str(value) for key, value in request.options.items() if key not in _FREE},
+            "scenes": drawn_version(DATASET),
+            "options": portable(request.options, *_FREE),
         }
 
     def items(self, split: str) -> Sequence[str]:

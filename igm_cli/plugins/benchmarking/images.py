@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,35 @@ from torch import Tensor
 
 from igm_cli.errors import InputError
 from igm_cli.imaging import to_model, to_rgb
+from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
 from igm_cli.plugins.suite import Request, Row
 
 if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
+
+
+def drawn_version(dataset: str) -> int:
+    """The ``version`` of what a dataset adapter draws or renders itself; 0 where it says none.
+
+    Records of other pictures must not be taken for those of these, though they have the same names.
+    """
+    return int(getattr(registry.dataset(dataset), "version", 0))
+
+
+def portable(options: Mapping[str, Any], *free: str) -> dict[str, str]:
+    """Options by which records are told apart: a path by its last part, so that a folder may move.
+
+    Args:
+        options: Of a suite.
+        free: Names of those that may differ between two calls.
+    """
+    return {
+        key: Path(str(value)).name if os.sep in str(value) else str(value)
+        for key, value in options.items()
+        if key not in free
+    }
 
 
 @dataclass(frozen=True)

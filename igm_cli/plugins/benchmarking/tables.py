@@ -7,11 +7,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
 from igm_cli.core.metrics import Estimate
 from igm_cli.errors import UsageError
 from igm_cli.plugins.suite import Record, Table
 
 S = TypeVar("S")
+
+
+def values(numbers: Iterable[float]) -> Tensor:
+    """Numbers as a tensor ``[N]``."""
+    return torch.tensor([float(number) for number in numbers])
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """Of numbers, at least one."""
+    return sum(numbers) / len(numbers)
 
 
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:

@@ -40,6 +40,8 @@ class Celeba:
     image_size = (64, 64)
     concepts = "attributes"
     options: Mapping[str, str] = _OPTIONS
+    version = 1
+    """Raise it whenever drawn faces change, so that caches are drawn anew."""
     rendered_options: frozenset[str] = frozenset(DRAWN)
 
     @property
@@ -118,13 +120,9 @@ def _drawn(
         "style": style,
         "count": min(size, limit) if limit else size,
         "seed": seed + _SPLIT_SEEDS[split],
-        "version": RECIPE_VERSION,
+        "version": Celeba.version,
     }
     return generated(_Drawings(progress), features, kwargs)
-
-
-RECIPE_VERSION = 1
-"""Raise it whenever drawn faces change, so that caches are drawn anew."""
 
 
 class _Drawings(Generator):

@@ -46,6 +46,8 @@ class Clevr:
     image_size = (96, 64)
     concepts = "pos"
     options: Mapping[str, str] = _OPTIONS
+    version = 2
+    """Raise it whenever the renderer's images change, so that caches are rendered anew."""
     rendered_options: frozenset[str] = frozenset(RENDERED)
 
     @property
@@ -110,7 +112,7 @@ def rendered(
         "options": json.dumps(options, sort_keys=True),
         "count": min(size, limit) if limit else size,
         "seed": seed + _SPLIT_SEEDS[split],
-        "version": RENDERER_VERSION,
+        "version": Clevr.version,
     }
     try:
         return generated(_Renders(progress), _features(), kwargs)
@@ -134,10 +136,6 @@ def _features() -> datasets.Features:
             "objects": datasets.List({**names, "rotation": datasets.Value("float64"), **places}),
         }
     )
-
-
-RENDERER_VERSION = 2
-"""Raise it whenever the renderer's images change, so that caches are rendered anew."""
 
 
 class _Renders(Generator):

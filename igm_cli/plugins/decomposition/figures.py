@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from igm_cli.core.metrics import Estimate, rate, ratio, share
+from igm_cli.core.metrics import Estimate, mcnemar, rate, ratio, share
+from igm_cli.plugins.benchmarking.tables import values
 from igm_cli.plugins.decomposition.points import DEMANDED
 from igm_cli.plugins.decomposition.settings import AUTO
 from igm_cli.plugins.suite import Record, Row
-from igm_cli.plugins.zeroshot.figures import mcnemar
 
 SLOWER = 1.1
 """How many times as long counts as slower: repeated calls of the same method differ by as much."""
@@ -111,10 +110,10 @@ def score(row: Row) -> Score:
     one = torch.ones(row["problems"])
     exact = right = astray = None
     if row["right"] is not None:
-        hits, sure = _values(_hits(row)), _values(row["sure"])
+        hits, sure = values(_hits(row)), values(row["sure"])
         exact, astray = share(hits), share(sure * (1 - hits))
-        right = rate(_values(row["right"]), row["factors"] * one)
-    iterations, operations = (ratio(_values(row[name]), one) for name in ("iterations", "operations"))
+        right = rate(values(row["right"]), row["factors"] * one)
+    iterations, operations = (ratio(values(row[name]), one) for name in ("iterations", "operations"))
     return Score(row, exact, right, astray, iterations, operations)
 
 
@@ -175,7 +174,3 @@ def _as_accurate(other: Score, ours: Score) -> bool:
 
 def _hits(row: Row) -> list[bool]:
     return [right == row["factors"] for right in row["right"]]
-
-
-def _values(numbers: Iterable[float]) -> Tensor:
-    return torch.tensor([float(number) for number in numbers])

@@ -19,12 +19,12 @@ from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerpri
 from igm_cli.core.inversion import InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
-from igm_cli.plugins.benchmarking.images import SceneMethod
+from igm_cli.plugins.benchmarking.images import SceneMethod, drawn_version, portable
 from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.benchmarking.training import fitted
 from igm_cli.plugins.discovery.inversions import Descent, Descents, Evidence
 from igm_cli.plugins.discovery.report import summarise
-from igm_cli.plugins.discovery.splits import SPLITS, load_split
+from igm_cli.plugins.discovery.splits import DATASET, SPLITS, load_split
 from igm_cli.plugins.discovery.trained import Predicted, WholeSet
 from igm_cli.plugins.discovery.training import RENDERS, TrainingData
 from igm_cli.plugins.suite import Record, Report, Request
@@ -90,13 +90,13 @@ class Discovery:
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits, limit and how many images igm-sgd runs on may differ between two calls."""
         request = self.request
-        options = {key: value for key, value in request.options.items() if key != "sgd_images"}
         return {
             "model": model_fingerprint(request.model),
             "data_root": request.data_root.absolute().name if request.data_root else None,
             "train_budget": vars(request.budget),
             "seed": request.seed,
-            "options": {key: str(value) for key, value in options.items()},
+            "scenes": drawn_version(DATASET),
+            "options": portable(request.options, "sgd_images"),
         }
 
     def items(self, split: str) -> Sequence[str]:

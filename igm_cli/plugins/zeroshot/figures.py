@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from igm_cli.core.metrics import Estimate, rate, ratio, share
-from igm_cli.plugins.benchmarking.tables import by_label
+from igm_cli.core.metrics import Estimate, mcnemar, rate, ratio, share
+from igm_cli.plugins.benchmarking.tables import by_label, mean, values
 from igm_cli.plugins.suite import Record
 from igm_cli.plugins.zeroshot.methods import ENUMERATE, IGM
 
@@ -84,13 +82,13 @@ def right(row: Mapping[str, Any]) -> bool:
 def score(label: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
     """The scores of one method's rows, one a picture."""
     one = torch.ones(len(rows))
-    found = _values(len(set(r["predicted"]) & set(r["truth"])) for r in rows)
+    found = values(len(set(r["predicted"]) & set(r["truth"])) for r in rows)
     estimates = {
-        "exact": share(_values(right(r) for r in rows)),
-        "number": share(_values(len(r["predicted"]) == len(r["truth"]) for r in rows)),
-        "recall": rate(found, _values(len(r["truth"]) for r in rows)),
-        "calls_a_draw": ratio(_values(r["calls"] / r["draws"] for r in rows), one),
-        **{name: ratio(_values(r[name] for r in rows), one) for name in ("calls", "seconds", "draws")},
+        "exact": share(values(right(r) for r in rows)),
+        "number": share(values(len(r["predicted"]) == len(r["truth"]) for r in rows)),
+        "recall": rate(found, values(len(r["truth"]) for r in rows)),
+        "calls_a_draw": ratio(values(r["calls"] / r["draws"] for r in rows), one),
+        **{name: ratio(values(r[name] for r in rows), one) for name in ("calls", "seconds", "draws")},
     }
     return Scores(label, len(rows), estimates)
 
@@ -109,13 +107,6 @@ def paired(records: Sequence[Record]) -> list[Paired]:
     return found
 
 
-def mcnemar(first: int, second: int) -> float:
-    """Exact two-sided p that pictures on which only one of two is right fall to either with equal chance."""
-    n = first + second
-    tail = sum(math.comb(n, i) for i in range(min(first, second) + 1))
-    return min(1.0, 2 * tail / (1 << n))
-
-
 def agreement(records: Sequence[Record]) -> Agreement | None:
     """Of the records of one split; None if nothing was enumerated."""
     labels = by_label(records)
@@ -128,14 +119,6 @@ def agreement(records: Sequence[Record]) -> Agreement | None:
         agreeing=sum(set(a["predicted"]) == set(b["predicted"]) for a, b in pairs),
         images=len(pairs),
         difference=max(abs(a["error"] - b["error"]) / max(abs(b["error"]), 1e-12) for a, b in pairs),
-        calls={label: _mean([r["calls"] / r["draws"] for r in rows]) for label, rows in columns.items()},
-        seconds={label: _mean([r["seconds"] for r in rows]) for label, rows in columns.items()},
+        calls={label: mean([r["calls"] / r["draws"] for r in rows]) for label, rows in columns.items()},
+        seconds={label: mean([r["seconds"] for r in rows]) for label, rows in columns.items()},
     )
-
-
-def _values(numbers: Any) -> Tensor:
-    return torch.tensor([float(number) for number in numbers])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

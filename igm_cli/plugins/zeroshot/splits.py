@@ -20,6 +20,7 @@ TRIO = ("cat", "dog", "rabbit")
 
 IMAGES = 200  # of a split, unless another limit is given
 PICTURES = "pictures"
+DATASET = "animals"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
     task, look = _parts(name)
     root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look.folder else None
     animals = TRIO if task.trio else names_of(request.options, "animals", ANIMALS)
-    data = registry.dataset("animals").load(
+    data = registry.dataset(DATASET).load(
         "test",
         data_root=root,
         seed=request.seed,

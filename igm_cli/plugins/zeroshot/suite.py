@@ -15,12 +15,13 @@ from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.benchmarking.images import drawn_version, portable
 from igm_cli.plugins.benchmarking.tables import whole_number
 from igm_cli.plugins.labels.parser import TEMPLATES
 from igm_cli.plugins.suite import Record, Report, Request
 from igm_cli.plugins.zeroshot.methods import ADAPTIVE, METHODS, WEIGHTS, LabelMethod, Plan
 from igm_cli.plugins.zeroshot.report import summarise
-from igm_cli.plugins.zeroshot.splits import LOOKS, SPLITS, defaults, load_split
+from igm_cli.plugins.zeroshot.splits import DATASET, LOOKS, SPLITS, defaults, load_split
 
 RELAX_STEPS = 100
 
@@ -88,12 +89,11 @@ class ZeroShotBench:
             "model": pipeline_fingerprint(self.path, self.loading.variant),
             "data_root": request.data_root.absolute().name if request.data_root else None,
             "seed": request.seed,
+            "scenes": drawn_version(DATASET),
             "settings": self.plan.settings.to_dict(),
+            "templates": list(self.plan.templates),
             "draws": self.plan.draws,
-            "options": {
-                key: Path(str(value)).name if key == "pictures" else str(value)
-                for key, value in request.options.items()
-            },
+            "options": portable(request.options),
         }
 
     def items(self, split: str) -> Sequence[str]:

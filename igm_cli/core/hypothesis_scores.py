@@ -1,4 +1,7 @@
-"""Expected errors of hypotheses that each have a prediction of their own, under shared draws."""
+"""Expected errors of hypotheses that each have a prediction of their own, under shared draws.
+
+All see as many draws, or the worse are left out in stages; what predicts, single captions or compositions, is given.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import inference_precision
 from igm_cli.core.inversion import InversionSettings
 from igm_cli.core.look import importance_of
 from igm_cli.core.schedule import draw
@@ -103,8 +107,9 @@ def _summed(
     most = max(1, FLOATS_AT_ONCE // (image.numel() * hypotheses.calls))
     group = min(most, len(which))  # hypotheses at once; then as many draws as there is room for
     for t, noise in zip(*(part.split(max(1, most // group)) for part in (draws.t, draws.noise)), strict=True):
-        features = denoiser.features(denoiser.schedule.add_noise(image[None], noise, t), t)
         importance = importance_of(denoiser, t, s.power).cpu().double()  # not every device has float64
+        with inference_precision(image.device):
+            features = denoiser.features(denoiser.schedule.add_noise(image[None], noise, t), t)
         errors = [
             (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
             for part in which.split(group)
