@@ -1,4 +1,4 @@
-"""The plugin tutorial: its code is the example's, and its commands work."""
+"""The plugin tutorial: its code is the example's, and its commands work; commands of other pages can be given."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ TUTORIAL = ROOT / "docs" / "plugins.md"
 TEXT = TUTORIAL.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if "igm " in line]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = [
+    command.replace("\\\n", " ")
+    for page in PAGES
+    for command in re.findall(
+        r"^    ((?:accelerate .*)?igm (?:\\\n|.)*)", page.read_text("utf-8"), re.MULTILINE
+    )
+]
 
 
 def igm_arguments(line: str) -> list[str]:
     """What follows ``igm`` and any variables before it."""
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
     return words[words.index("igm") + 1 :]
 
 
@@ -44,7 +52,7 @@ def test_links_and_paths_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [*COMMANDS, *dict.fromkeys(SHOWN)])
 def test_commands_parse(line: str) -> None:
     """Names, types and choices of every option are right, and each word arrives; nothing is run."""
     import typer.main
