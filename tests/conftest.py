@@ -49,16 +49,17 @@ def igm(tmp_path_factory: pytest.TempPathFactory) -> Igm:
     return run
 
 
-def launch_two(script: Path, *arguments: object) -> None:
-    """Runs a script in two processes that train together on the CPU."""
+def launch_two(*what: object, cwd: Path | None = None) -> str:
+    """What a script, or ``-m`` and a module, prints in two processes that work together on the CPU."""
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--main_process_port", "0", str(script), *map(str, arguments),
+        "--main_process_port", "0", *map(str, what),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

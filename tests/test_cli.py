@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import ROOT, Igm
+from conftest import ROOT, Igm, launch_two
 from PIL import Image
 
 import igm_cli
@@ -338,19 +338,9 @@ def test_two_processes_give_what_one_does(igm: Igm, tiny_model: Path, pictures: 
     one = igm(*call)
     assert one.returncode == 0, one.stderr
     results = tmp_path / "results.jsonl"
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    two = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "igm_cli", *call, "--output", str(results)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert two.returncode == 0, two.stderr
-    assert untimed(two.stdout) == untimed(one.stdout)
-    assert results.read_text() == two.stdout
+    two = launch_two("-m", "igm_cli", *call, "--output", results, cwd=tmp_path)
+    assert untimed(two) == untimed(one.stdout)
+    assert results.read_text() == two
     assert [p.name for p in tmp_path.iterdir() if "rank" in p.name] == []
 
 

@@ -6,7 +6,6 @@ What needs no process of its own runs in this one: diffusers takes seconds to im
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 import tiny_pipelines
-from conftest import ROOT, Igm
+from conftest import ROOT, Igm, launch_two
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
@@ -472,19 +471,9 @@ def test_two_processes_give_what_one_does(igm: Igm, tiny: Path, pictures: Path, 
     one = igm(*call)
     assert one.returncode == 0, one.stderr
     results = tmp_path / "results.jsonl"
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    two = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "igm_cli", *call, "--output", str(results)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert two.returncode == 0, two.stderr
-    assert untimed(two.stdout) == untimed(one.stdout)
-    assert results.read_text() == two.stdout
+    two = launch_two("-m", "igm_cli", *call, "--output", results, cwd=tmp_path)
+    assert untimed(two) == untimed(one.stdout)
+    assert results.read_text() == two
 
 
 def test_progress_within_progress_is_the_same(
