@@ -27,6 +27,7 @@ from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.schedule import draw
 from igm_cli.core.subsets import best_without, minima
+from igm_cli.core.views import VIEWS, encoded_views, shown
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
@@ -54,16 +55,17 @@ class Scene:
         )
 
 
-def look_at(denoiser: TextToImageDenoiser, data: object, draws: int) -> list[Scene]:
-    """All scenes under the same draws."""
+def look_at(denoiser: TextToImageDenoiser, data: object, draws: int, views: int) -> list[Scene]:
+    """All scenes under the same draws, which look at as many views by turns."""
     space = denoiser.space
     taken = draw(denoiser.schedule, denoiser.latent_shape, draws, low=0.02, high=0.98, seed=1)
     width, height = denoiser.image_size
     scenes = []
     for number, example in enumerate(data, 1):  # type: ignore[arg-type, var-annotated]
         image = to_rgb(example["image"])
-        latent = denoiser.encode(to_model(image, Frame.fit(image.size, width / height), (width, height)))
-        evidence = label_evidence(denoiser, latent, taken, space.candidates(), "mean", 0.0)
+        whole = to_model(image, Frame.fit(image.size, width / height), (width, height))
+        latents = shown(encoded_views(denoiser, whole, views), 0, draws)
+        evidence = label_evidence(denoiser, latents, taken, space.candidates(), "mean", 0.0)
         scenes.append(Scene(evidence, frozenset(space.labels.index(name) for name in example["labels"])))
         if number % 20 == 0:
             print(f"{number} scenes", flush=True)
@@ -153,6 +155,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--without", default="")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--draws", type=int, default=48)
+    parser.add_argument("--views", type=int, default=1, choices=VIEWS)
     parser.add_argument("--dtype", default="auto")
     return parser.parse_args()
 
@@ -166,7 +169,7 @@ def main() -> None:
     labels = tuple(sorted({name for row in data["labels"] for name in row}))
     parts = load_pipeline(resolve_pipeline(args.model)[1], torch.device("cpu"), Loading(dtype=args.dtype))
     denoiser = TextToImageDenoiser(parts, Text(labels))
-    scenes = look_at(denoiser, data, args.draws)
+    scenes = look_at(denoiser, data, args.draws, args.views)
     schedule = denoiser.schedule
     t = draw(schedule, (1, 1, 1), args.draws, low=0.02, high=0.98, seed=1).t
     level, ratio = t / schedule.steps, schedule.sigma(t) / schedule.alpha(t)
@@ -181,6 +184,7 @@ def main() -> None:
     temperatures = [10 ** (-5 + 0.1 * step) for step in range(35)]
     temperature = min(temperatures, key=lambda tau: surprise(scenes, evidences, tau))
     print(f"\nlow = {best.low}\nhigh = {best.high}\npower = {best.power}")
+    print(f"views = {args.views}")
     print(f"penalty = {best.cost * 1e4:.1f}\ntemperature = {temperature:.3g}")
 
 

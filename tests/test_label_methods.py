@@ -51,6 +51,23 @@ def test_enumeration_is_igm_under_equal_draws(k: int, power: float) -> None:
         assert theirs.draws == ours.draws == 6
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_all_methods_look_at_the_same_views_under_the_same_draws(count: int) -> None:
+    """Views of noise differ in everything: errors are equal only if every draw looks at the same one."""
+    oracle = LabelOracle(letters(5), spread=2.0)
+    views = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    theirs, ours = enumerate_sets(oracle, views, SETTINGS, 2), igm(oracle, views, SETTINGS, 2)
+    assert theirs.denoising_error == pytest.approx(ours.denoising_error, abs=1e-5)
+    assert names(oracle, theirs.concepts) == names(oracle, ours.concepts)
+    assert ours.denoising_error != pytest.approx(igm(oracle, views[0], SETTINGS, 2).denoising_error, abs=1e-5)
+    for method in (labels_alone, compound_prompts):
+        equal, single = (
+            method(oracle, views[:1].expand_as(views), SETTINGS, 2),
+            method(oracle, views[0], SETTINGS, 2),
+        )
+        assert equal.denoising_error == pytest.approx(single.denoising_error, abs=1e-5)
+
+
 @pytest.mark.parametrize(("labels", "k", "ours", "theirs"), [(3, 2, 3, 6), (20, 3, 20, 3420)])
 def test_calls_a_draw(labels: int, k: int, ours: int, theirs: int) -> None:
     """M instead of K C(M,K), counted where they are made."""

@@ -246,6 +246,7 @@ def test_a_model_composed_as_a_sum(call: Call, own: Path, pictures: Path, tmp_pa
         (["--labels", "a,b", "--draws", "9", "--max-draws", "3"], 2, "--max-draws 3"),
         (["--labels", "a,b", "--timesteps", "0.7-0.2"], 2, "LOW-HIGH"),
         (["--labels", "a,b", "--weighting", "nan"], 2, "--weighting"),
+        (["--labels", "a,b", "--views", "3"], 2, "views must be 1, 2 or 4, not 3"),
         (["--labels", "a,b", "--dtype", "int8"], 2, "int8"),
         (["--labels", "a,b", "--size", "9"], 2, "multiple of 2"),
         (["--labels", "a,b", "--device", "tpu"], 2, "tpu"),

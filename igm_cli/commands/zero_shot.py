@@ -49,6 +49,14 @@ Weighting = Annotated[
     float | None,
     typer.Option("--weighting", min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER"),
 ]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        "--views",
+        metavar="1|2|4",
+        help="Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  Default: the model's, or 1.",
+    ),
+]
 Variant = Annotated[str | None, typer.Option("--variant", help="Variant of the weights, such as fp16.")]
 Dtype = Annotated[
     Literal["auto", "float32", "float16", "bfloat16"],
@@ -89,6 +97,7 @@ def zero_shot(
     max_draws: MaxDraws = None,
     timesteps: Timesteps = None,
     weighting: Weighting = None,
+    views: Views = None,
     seed: o.Seed = None,
     variant: Variant = None,
     dtype: Dtype = "auto",
@@ -123,7 +132,7 @@ def zero_shot(
         labels=given.read_labels(labels, labels_file),
         templates=given.read_templates(template or [], templates_file),
         k=number,
-        settings={**settings, "power": weighting, "seed": seed},
+        settings={**settings, "power": weighting, "views": views, "seed": seed},
         fit=fit,
         device=device,
         loading={

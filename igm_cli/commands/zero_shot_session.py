@@ -90,6 +90,7 @@ class LabelSession:
         import torch
 
         from igm_cli.core.labels import calls_a_draw, invert_labels
+        from igm_cli.core.views import encoded_views
         from igm_cli.imaging import read_image, to_model
         from igm_cli.plugins.base import Frame
 
@@ -100,9 +101,10 @@ class LabelSession:
         if progress:
             progress(0, calls_a_draw(self.denoiser.space, self.composition) * self.settings.max_draws)
         with torch.no_grad():
-            latent = self.denoiser.encode(to_model(image, frame, (width, height)))
+            seen = to_model(image, frame, (width, height))
+            latents = encoded_views(self.denoiser, seen, self.settings.views)
             denoiser = cast("Denoiser", self.denoiser)  # the protocol lets a space be replaced
-            found = invert_labels(denoiser, latent, self.settings, self.k, self.composition, progress=progress)
+            found = invert_labels(denoiser, latents, self.settings, self.k, self.composition, progress=progress)
         found = replace(found, seconds=time.monotonic() - started)
         return self._record(Understood(path, image, frame, found))
 

@@ -18,6 +18,7 @@ from igm_cli.core.device import inference_precision
 from igm_cli.core.inversion import InversionSettings
 from igm_cli.core.look import importance_of
 from igm_cli.core.schedule import draw
+from igm_cli.core.views import shown
 
 FLOATS_AT_ONCE = 2**24
 """Of predictions: bounds the memory."""
@@ -99,17 +100,18 @@ def _summed(
     count: int,
 ) -> tuple[Tensor, float]:
     """Weighted errors of some hypotheses ``[R']`` added up over draws number ``first`` on, and their weights."""
-    shape, s = tuple(image.shape), settings
+    shape, s = tuple(image.shape[-3:]), settings
     draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first).to(
         image.device
     )
     total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
-    most = max(1, FLOATS_AT_ONCE // (image.numel() * hypotheses.calls))
+    most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
     group = min(most, len(which))  # hypotheses at once; then as many draws as there is room for
-    for t, noise in zip(*(part.split(max(1, most // group)) for part in (draws.t, draws.noise)), strict=True):
+    at_once, images = max(1, most // group), shown(image, first, count)
+    for seen, t, noise in zip(*(p.split(at_once) for p in (images, draws.t, draws.noise)), strict=True):
         importance = importance_of(denoiser, t, s.power).cpu().double()  # not every device has float64
         with inference_precision(image.device):
-            features = denoiser.features(denoiser.schedule.add_noise(image[None], noise, t), t)
+            features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
         errors = [
             (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
             for part in which.split(group)

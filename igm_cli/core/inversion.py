@@ -20,6 +20,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous, Text
 from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.views import VIEWS
 from igm_cli.errors import InputError, UsageError
 
 METHODS: dict[type[ConceptSpace], tuple[str, ...]] = {
@@ -53,6 +54,7 @@ class InversionSettings:
         low: Least timestep used, as a fraction of T.
         high: Greatest timestep used.
         power: Weight (sigma/alpha)^power of a draw.
+        views: Of the image that draws look at by turns, 1, 2 or 4 (:mod:`igm_cli.core.views`); for labels only.
         grid: Candidates along each coordinate of a continuous space; empty for 384 in all.
         scan_draws: Draws by which the whole grid is ranked.
         keep: Candidates of the grid that are searched.
@@ -79,6 +81,7 @@ class InversionSettings:
     low: float = 0.04
     high: float = 0.58
     power: float = 0.0
+    views: int = 1
     grid: tuple[int, ...] = ()
     scan_draws: int = 6
     keep: int = 96
@@ -106,6 +109,8 @@ class InversionSettings:
         for name in positive:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1")
+        if self.views not in VIEWS:
+            raise UsageError(f"views must be 1, 2 or 4, not {self.views}")
         if self.temperature < 0 or (self.typical and (len(self.typical) != 2 or min(self.typical) <= 0)):
             raise UsageError("temperature must be 0 or more, and typical two positive numbers")
 
@@ -191,7 +196,7 @@ def invert(
 
     Args:
         denoiser: The model.
-        image: ``[C,H,W]`` in -1..1, on the denoiser's device.
+        image: ``[C,H,W]`` in -1..1, on the denoiser's device; for labels views of it ``[V,C,H,W]``, too.
         settings: How.
         k: Number of concepts; None estimates it (for factors it follows from the space).
         composition: How the denoiser was trained to compose.

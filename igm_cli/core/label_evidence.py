@@ -48,16 +48,17 @@ def label_evidence(
 
     Args:
         denoiser: The model.
-        image: What it denoises ``[C,H,W]``.
+        image: What it denoises ``[C,H,W]``, or what it does under every draw ``[N,C,H,W]``.
         draws: N of them.
         candidates: ``[M,D]``.
         composition: ``mean``, or ``sum``, which needs a call for eps_u under every draw, too.
         power: Weight (sigma/alpha)^power of a draw.
     """
-    at_once = max(1, FLOATS_AT_ONCE // (len(candidates) * image.numel()))
+    at_once = max(1, FLOATS_AT_ONCE // (len(candidates) * draws.noise[0].numel()))
+    images = image.expand_as(draws.noise).split(at_once)
     parts = [
-        _part(denoiser, image, Draws(t, noise).to(image.device), candidates, composition, power)
-        for t, noise in zip(draws.t.split(at_once), draws.noise.split(at_once), strict=True)
+        _part(denoiser, seen, Draws(t, noise).to(image.device), candidates, composition, power)
+        for seen, t, noise in zip(images, draws.t.split(at_once), draws.noise.split(at_once), strict=True)
     ]
     joined = parts[0]
     for part in parts[1:]:
@@ -66,9 +67,9 @@ def label_evidence(
 
 
 def _part(
-    denoiser: Denoiser, image: Tensor, draws: Draws, candidates: Tensor, composition: Composition, power: float
+    denoiser: Denoiser, images: Tensor, draws: Draws, candidates: Tensor, composition: Composition, power: float
 ) -> Evidence:
-    features = denoiser.features(denoiser.schedule.add_noise(image[None], draws.noise, draws.t), draws.t)
+    features = denoiser.features(denoiser.schedule.add_noise(images, draws.noise, draws.t), draws.t)
     predicted = predictions(denoiser, features, candidates).flatten(2)  # [N,M,P]
     base = predicted.mean(1) if composition == "mean" else denoiser.base(features).flatten(1)
     residual, delta = draws.noise.flatten(1) - base, predicted - base[:, None]

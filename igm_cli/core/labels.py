@@ -27,6 +27,7 @@ from igm_cli.core.label_evidence import label_evidence
 from igm_cli.core.schedule import draw
 from igm_cli.core.search import Found
 from igm_cli.core.subsets import Minima, best_without, check_number, minima
+from igm_cli.core.views import shown
 from igm_cli.errors import UsageError
 
 GIVEN_UP = 4.0
@@ -53,7 +54,7 @@ def invert_labels(
 
     Args:
         denoiser: Over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``, a latent for latent models.
+        image: What it denoises ``[C,H,W]``, a latent for latent models, or views of it ``[V,C,H,W]``.
         settings: ``draws``, ``max_draws``, ``settled``, ``k_min``, ``k_max``, ``penalty``, ``low``, ``high``,
             ``power``, ``temperature`` and ``seed`` are used.
         k: Number of labels; None estimates it.
@@ -161,9 +162,10 @@ class _Search:
         step = max(1, min(more, 64 // len(rows)))  # progress after every few calls
         for first in range(seen, seen + more, step):
             count = min(step, seen + more - first)
-            shape = tuple(self.image.shape)
+            shape = tuple(self.image.shape[-3:])
             taken = draw(self.denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
-            part = label_evidence(self.denoiser, self.image, taken, rows, self.composition, s.power)
+            images = shown(self.image, first, count)
+            part = label_evidence(self.denoiser, images, taken, rows, self.composition, s.power)
             self.evidence = part if self.evidence is None else self.evidence.join(part)
             each = calls_a_draw(self.space, self.composition, len(rows))
             self.calls += count * each

@@ -41,7 +41,7 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 
     Args:
         denoiser: Over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``.
+        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
         settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
         k: Number of labels.
 
@@ -74,7 +74,7 @@ def compound_prompts(
 
     Args:
         denoiser: A :class:`Prompted` one over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``.
+        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
         settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
         k: Number of labels.
         stages: Whether the worse half of the captions is left out after every stage (its Algorithm 2), the last
@@ -105,7 +105,7 @@ def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings,
 
     Args:
         denoiser: Over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``.
+        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
         settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
         k: Number of labels.
 

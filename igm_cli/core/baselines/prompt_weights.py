@@ -21,6 +21,7 @@ from igm_cli.core.label_evidence import predictions
 from igm_cli.core.labels import sizes_of
 from igm_cli.core.look import importance_of
 from igm_cli.core.schedule import draw
+from igm_cli.core.views import shown
 
 RATE = 0.1
 """Of AdamW on the logits of the weights."""
@@ -34,7 +35,7 @@ def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 
     Args:
         denoiser: Over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``.
+        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
         settings: ``relax_steps``, ``low``, ``high``, ``power`` and ``seed`` are used.
         k: Number of labels.
 
@@ -61,12 +62,13 @@ def _step(
     denoiser: Denoiser, image: Tensor, s: InversionSettings, logits: Tensor, first: int
 ) -> tuple[float, Tensor]:
     """The error under weights softmax of ``[M]``, and its gradient ``[M]``, under draws number ``first`` on."""
-    shape = tuple(image.shape)
+    shape = tuple(image.shape[-3:])
     draws = draw(denoiser.schedule, shape, BATCH, low=s.low, high=s.high, seed=s.seed, start=first).to(
         image.device
     )
     with torch.no_grad():
-        features = denoiser.features(denoiser.schedule.add_noise(image[None], draws.noise, draws.t), draws.t)
+        images = shown(image, first, BATCH)
+        features = denoiser.features(denoiser.schedule.add_noise(images, draws.noise, draws.t), draws.t)
         rows = torch.eye(len(logits), device=image.device)
         told = predictions(denoiser, features, rows)  # [N,M,C,H,W]
         importance = importance_of(denoiser, draws.t, s.power)

@@ -18,6 +18,7 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inversion import Inversion, InversionSettings
 from igm_cli.core.labels import invert_labels
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
+from igm_cli.core.views import encoded_views
 from igm_cli.plugins.suite import Row
 from igm_cli.plugins.zeroshot.splits import Cell
 
@@ -130,7 +131,7 @@ class LabelMethod:
         k = len(scene.truth) if cell.given else cell.k
         started = time.monotonic()
         with torch.no_grad():
-            found = self.find(model, model.encode(scene.x0), k)
+            found = self.find(model, encoded_views(model, scene.x0, self.plan.settings.views), k)
         seconds = time.monotonic() - started
         sure = found.confidence.tolist()
         return [

@@ -31,6 +31,7 @@ OPTIONS = {
     "draws (default 50)",
     "relax_steps": f"steps of prompt-weights, of four draws each (default {RELAX_STEPS})",
     "stages": "whether dc-compound leaves captions out in stages: on or off (default)",
+    "views": "views of a picture that draws look at by turns: 1, 2 or 4 (default: the model's)",
     "template": "prompt with {label} in it (default: the model's first)",
     "animals": "comma list of the animals of tasks of 25 (default: all)",
     **{name: f"styles of {name} (default {look.styles})" for name, look in LOOKS.items()},
@@ -127,6 +128,7 @@ class ZeroShotBench:
             "image": "{} x {}".format(*parts.image_size),
             "timesteps": f"{settings.low:g} to {settings.high:g}",
             "power": settings.power,
+            "views": settings.views,
             "templates": list(self.plan.templates),
         }
 
@@ -134,7 +136,8 @@ class ZeroShotBench:
         options, own = self.request.options, self.description
         if own.composition != "mean":  # as all of the paper's methods compose
             raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
-        settings = InversionSettings.from_dict(own.inference, seed=self.request.seed)
+        views = whole_number(options, "views", own.inference.get("views", 1))
+        settings = InversionSettings.from_dict(own.inference, seed=self.request.seed, views=views)
         steps = whole_number(options, "relax_steps", RELAX_STEPS)
         settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)
         template = options.get("template", own.space.templates[0] if own.space else TEMPLATES[0])

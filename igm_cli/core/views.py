@@ -1,0 +1,68 @@
+"""Views of an image: changes of it that leave its concepts as they are.
+
+The evidence is averaged over them, as classifiers are tested (ten-crop, Krizhevsky et al. 2012); every draw looks at
+one of them, so that more views cost no network call more.  At low noise draws differ little, views do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ENLARGED = 1.12
+"""By what the image is enlarged about its middle: a border of 5 % is lost."""
+
+VIEWS = (1, 2, 4)
+"""Numbers of views: the image; its mirror image, too; both enlarged, too."""
+
+
+def views_of(image: Tensor, count: int) -> Tensor:
+    """The image ``[3,H,W]`` and further views of it, ``[V,3,H,W]``.
+
+    Args:
+        image: As it is.
+        count: V, one of :data:`VIEWS`.
+    """
+    views = [image, image.flip(-1), *([near := _enlarged(image), near.flip(-1)] if count > 2 else [])]
+    return torch.stack(views[:count])
+
+
+def encoded_views(denoiser: Any, image: Tensor, count: int) -> Tensor:
+    """Latents ``[V,C,h,w]`` of views of an image ``[3,H,W]``, by a denoiser with an autoencoder."""
+    return torch.stack([denoiser.encode(view) for view in views_of(image, count)])
+
+
+def shown(views: Tensor, start: int, count: int) -> Tensor:
+    """What draws number ``start .. start+count`` look at, ``[count,C,H,W]``.
+
+    The turns follow the digit sum of the draw's number to the base V (Prouhet-Thue-Morse), so that no view has
+    timesteps of its own: those of draws follow the same digits one by one (``timestep_quadrature``).
+
+    Args:
+        views: ``[V,C,H,W]``, or a single one ``[C,H,W]``.
+        start: Number of the first draw.
+        count: N.
+    """
+    if views.dim() == 3:
+        return views.expand(count, *views.shape)
+    return views[[_digit_sum(number, len(views)) % len(views) for number in range(start, start + count)]]
+
+
+def _digit_sum(number: int, base: int) -> int:
+    total = 0
+    while base > 1 and number:
+        number, digit = divmod(number, base)
+        total += digit
+    return total
+
+
+def _enlarged(image: Tensor) -> Tensor:
+    """The middle of an image, of its own size."""
+    height, width = image.shape[-2:]
+    theta = torch.tensor([[[1 / ENLARGED, 0.0, 0.0], [0.0, 1 / ENLARGED, 0.0]]], device=image.device)
+    grid = F.affine_grid(theta, [1, len(image), height, width], align_corners=False)
+    enlarged: Tensor = F.grid_sample(image[None], grid, align_corners=False)[0]
+    return enlarged

@@ -1,0 +1,59 @@
+"""Views of an image, and which of them a draw looks at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from igm_cli.core.inversion import InversionSettings
+from igm_cli.core.schedule import van_der_corput
+from igm_cli.core.views import VIEWS, shown, views_of
+from igm_cli.errors import UsageError
+
+
+@pytest.mark.parametrize("count", VIEWS)
+def test_views_are_the_image_its_mirror_image_and_both_enlarged(count: int) -> None:
+    image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    views = views_of(image, count)
+    assert views.shape == (count, 3, 32, 48)
+    assert torch.equal(views[0], image)
+    for plain, mirrored in views.split(2) if count > 1 else []:
+        assert torch.equal(plain, mirrored.flip(-1))
+    if count == 4:
+        assert not torch.equal(views[2], image)
+        # What lies in the middle stays there, larger: a disc takes 1.12² times the area.
+        y, x = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(48) - 23.5, indexing="ij")
+        disc = (y.square() + x.square() < 81).float().expand(3, -1, -1)
+        assert float(views_of(disc, 4)[2].sum() / disc.sum()) == pytest.approx(1.12**2, rel=0.02)
+
+
+@given(count=st.sampled_from(VIEWS), block=st.integers(0, 50))
+def test_every_view_has_its_turn_in_every_block(count: int, block: int) -> None:
+    views = torch.arange(count).float().view(-1, 1, 1, 1)
+    turns = shown(views, block * count, count).flatten().tolist()
+    assert sorted(turns) == list(range(count))
+    first = shown(views, block, count + 3).flatten().tolist()
+    assert first == [shown(views, block + i, 1).item() for i in range(count + 3)]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_no_view_has_noise_levels_of_its_own(count: int) -> None:
+    """Each sees every stretch of the schedule equally often."""
+    turns = shown(torch.arange(count).view(-1, 1, 1, 1), 0, 64).flatten()
+    levels = van_der_corput(0, 64)
+    for view in range(count):
+        mine = levels[turns == view]
+        assert mine.histc(4, 0, 1).tolist() == pytest.approx([16 / count] * 4, abs=1)
+
+
+def test_a_single_image_is_shown_to_all_draws() -> None:
+    image = torch.rand(4, 2, 2)
+    assert torch.equal(shown(image, 5, 3), image.expand(3, -1, -1, -1))
+    assert torch.equal(shown(image[None], 5, 3), image.expand(3, -1, -1, -1))
+
+
+def test_other_numbers_of_views_are_refused() -> None:
+    with pytest.raises(UsageError, match="views must be 1, 2 or 4, not 3"):
+        InversionSettings(views=3)
