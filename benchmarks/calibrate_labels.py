@@ -33,7 +33,7 @@ from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 
-LOWS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+LOWS = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.005)  # of ranges with the same draws in them the first is taken
 HIGHS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.98)
 POWERS = (0.0, 1.0, -1.0)
 TEMPERATURES = [10 ** (-5 + 0.1 * step) for step in range(35)]
@@ -103,9 +103,9 @@ def surprise(gaps: list[list[Gap]], temperature: float) -> float:
     return sum(each) / len(each)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Choice:
-    """A range of levels with its weight, temperature and cost, the better the smaller.
+    """A range of levels with its weight, temperature and cost.
 
     Attributes:
         surprise: At the true labels, their number being given.
@@ -178,11 +178,12 @@ def main() -> None:
     scenes = look_at(denoiser, data, taken, args.views)
     level, ratio = taken.t / schedule.steps, schedule.sigma(taken.t) / schedule.alpha(taken.t)
     print("low    high  power  surprise  sets given K  K exact  set exact  cost")
-    best = min(
+    choices = [
         judge(scenes, [scene.part(index, power, ratio) for scene in scenes], low, high, power)
         for power, low, high in itertools.product(POWERS, LOWS, HIGHS)
         if args.low <= low < high <= args.high and len(index := inside(level, low, high)) == FEW
-    )
+    ]
+    best = min(choices, key=lambda choice: choice.surprise)
     print(f"\nlow = {best.low}\nhigh = {best.high}\npower = {best.power}\nviews = {args.views}")
     print(f"penalty = {best.cost * 1e4:.1f}\ntemperature = {best.temperature:.3g}")
 

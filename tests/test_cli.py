@@ -533,6 +533,8 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # In a shell's background interrupts are ignored, and what is started there would ignore them, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not (tmp_path / "run/igm.json").exists() and time.monotonic() < deadline:
@@ -541,7 +543,7 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
     try:
         out, err = process.communicate(timeout=60)
     finally:
-        process.kill()  # where interrupts are ignored, as in a shell's background, it would train on for hours
+        process.kill()  # or it would train on for hours
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert out == ""
