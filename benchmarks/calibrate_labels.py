@@ -65,7 +65,7 @@ def look_at(denoiser: TextToImageDenoiser, data: object, taken: Draws, views: in
     for number, example in enumerate(data, 1):  # type: ignore[arg-type, var-annotated]
         image = to_rgb(example["image"])
         whole = to_model(image, Frame.fit(image.size, width / height), (width, height))
-        latents = shown(encoded_views(denoiser, whole, views), 0, len(taken))
+        latents = shown(encoded_views(denoiser.encode, whole, views), 0, len(taken))
         evidence = label_evidence(denoiser, latents, taken, space.candidates(), "mean", 0.0)
         scenes.append(Scene(evidence, frozenset(space.labels.index(name) for name in example["labels"])))
         if number % 20 == 0:

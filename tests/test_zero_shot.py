@@ -151,12 +151,21 @@ def test_a_folder_run_goes_on(call: Call, tiny: Path, pictures: Path, tmp_path: 
         (*PETS, "--size", "32"),
         (*PETS, "--fit", "squash"),
         (*PETS, "--weighting", "1"),
+        (*PETS, "--views", "2"),
         (*PETS, "--seed", "3"),
     ):
         refused = call(*given, *other)
         assert refused.code == 3 and "other options" in one_sentence(refused.err), other
     same = call(*given, *PETS, "--attention", "sliced")  # changes no result
     assert same.code == 0 and same.out == results.read_text()
+
+
+def test_views_cost_no_call(call: Call, tiny: Path, pictures: Path) -> None:
+    """They change what is seen, not how often the network is asked."""
+    given = (pictures / "0.png", "--model", tiny, *PETS, *QUICK, "--k", "1", "--json")
+    lines = [only(call(*given, "--views", views)) for views in ("1", "2", "4")]
+    assert len({line["network_calls"] for line in lines}) == 1
+    assert len({line["denoising_error"] for line in lines}) == 3
 
 
 def test_the_models_own_labels_and_settings(call: Call, own: Path, pictures: Path) -> None:

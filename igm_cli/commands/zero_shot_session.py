@@ -102,7 +102,7 @@ class LabelSession:
             progress(0, calls_a_draw(self.denoiser.space, self.composition) * self.settings.max_draws)
         with torch.no_grad():
             seen = to_model(image, frame, (width, height))
-            latents = encoded_views(self.denoiser, seen, self.settings.views)
+            latents = encoded_views(self.denoiser.encode, seen, self.settings.views)
             denoiser = cast("Denoiser", self.denoiser)  # the protocol lets a space be replaced
             found = invert_labels(denoiser, latents, self.settings, self.k, self.composition, progress=progress)
         found = replace(found, seconds=time.monotonic() - started)

@@ -6,7 +6,7 @@ one of them, so that more views cost no network call more.  At low noise draws d
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +30,9 @@ def views_of(image: Tensor, count: int) -> Tensor:
     return torch.stack(views[:count])
 
 
-def encoded_views(denoiser: Any, image: Tensor, count: int) -> Tensor:
-    """Latents ``[V,C,h,w]`` of views of an image ``[3,H,W]``, by a denoiser with an autoencoder."""
-    return torch.stack([denoiser.encode(view) for view in views_of(image, count)])
+def encoded_views(encode: Callable[[Tensor], Tensor], image: Tensor, count: int) -> Tensor:
+    """Latents ``[V,C,h,w]`` of views of an image ``[3,H,W]``, each encoded by itself: large ones take much memory."""
+    return torch.stack([encode(view) for view in views_of(image, count)])
 
 
 def shown(views: Tensor, start: int, count: int) -> Tensor:

@@ -131,7 +131,7 @@ class LabelMethod:
         k = len(scene.truth) if cell.given else cell.k
         started = time.monotonic()
         with torch.no_grad():
-            found = self.find(model, encoded_views(model, scene.x0, self.plan.settings.views), k)
+            found = self.find(model, encoded_views(model.encode, scene.x0, self.plan.settings.views), k)
         seconds = time.monotonic() - started
         sure = found.confidence.tolist()
         return [
