@@ -229,6 +229,8 @@ def test_stages_spare_calls(model: Path) -> None:
         ({"slow_limit": "few"}, "slow_limit takes a whole number"),
         ({"template": "a photo"}, "must hold {label}"),
         ({"stages": "perhaps"}, "on or off"),
+        ({"views": 3}, "1, 2 or 4"),
+        ({"views": "four"}, "whole number"),
         ({"animals": " , "}, "names with commas"),
         ({"animals": "cat,unicorn"}, "unknown animal 'unicorn'"),
         ({"dtype": "float8"}, "unknown dtype"),

@@ -1,7 +1,7 @@
 """Views of an image: changes of it that leave its concepts as they are.
 
 The evidence is averaged over them, as classifiers are tested (ten-crop, Krizhevsky et al. 2012); every draw looks at
-one of them, so that more views cost no network call more.  At low noise draws differ little, views do.
+one of them, so that more views cost no network call more.  What is misread in one view no draw of that view mends.
 """
 
 from __future__ import annotations

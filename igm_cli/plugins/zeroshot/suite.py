@@ -136,7 +136,7 @@ class ZeroShotBench:
         options, own = self.request.options, self.description
         if own.composition != "mean":  # as all of the paper's methods compose
             raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
-        views = whole_number(options, "views", own.inference.get("views", 1))
+        views = whole_number(options, "views", 1) if "views" in options else None
         settings = InversionSettings.from_dict(own.inference, seed=self.request.seed, views=views)
         steps = whole_number(options, "relax_steps", RELAX_STEPS)
         settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)
