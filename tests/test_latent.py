@@ -94,6 +94,13 @@ def test_known_words_are_one_token_and_others_fall_into_letters():
     assert tokenizer.model_max_length == 16
 
 
+def test_vocabulary_is_the_same_in_every_run():
+    """Weights trained further look the same words up by the same numbers."""
+    words = words_of(["a photo of a bear", "a cat, a rat and a star", "snail owl turtle"])
+    first, *others = [word_tokenizer.__wrapped__(words, 16).get_vocab() for _ in range(6)]
+    assert all(other == first for other in others)
+
+
 @given(
     st.lists(st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=8), min_size=1)
 )
@@ -233,6 +240,8 @@ def test_a_training_starts_from_another(trained, tmp_path):
         ("vae/diffusion_pytorch_model.safetensors", b"garbage", "is damaged"),
         ("vae/config.json", b"{", "no valid JSON"),
         ("vae/config.json", b"{}", "no scaling_factor"),
+        ("tokenizer/vocab.json", b"{", "no valid JSON"),
+        ("tokenizer/vocab.json", b'{"red</w>": 1}', "knows other words"),
     ],
 )
 def test_a_training_does_not_start_from_damaged_files(trained, tmp_path, file, content, says):

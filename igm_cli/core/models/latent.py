@@ -91,11 +91,14 @@ class LatentTextToImage(nn.Module):
         """What latents are multiplied by to be of unit variance (``scaling_factor``)."""
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """Of the labels, of the templates, and of lists."""
+        return words_of([*self.space.labels, *self.space.templates, ", and"])
+
+    @property
     def tokenizer(self) -> Any:
-        """Knows the words of the labels, of the templates, and of lists."""
-        return word_tokenizer(
-            words_of([*self.space.labels, *self.space.templates, ", and"]), self.config.tokens
-        )
+        """Knows the words."""
+        return word_tokenizer(self.words, self.config.tokens)
 
     def encode(self, images: Tensor) -> Tensor:
         """Scaled latents ``[B,C,h,w]`` of images ``[B,3,H,W]`` in -1..1: the posterior's mean."""

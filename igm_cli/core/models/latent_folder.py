@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -71,7 +71,7 @@ def load_parts(model: LatentTextToImage, folder: Path) -> None:
 
     Raises:
         MissingError: If a part is not there.
-        InputError: If one does not fit.
+        InputError: If one does not fit, or its prompts are of other words.
     """
     for name in PARTS:
         paths = sorted((folder / name).glob("*.safetensors"))
@@ -86,11 +86,20 @@ def load_parts(model: LatentTextToImage, folder: Path) -> None:
             raise InputError(f"the {name} of {folder} is damaged: {first_line(error)}") from error
         except RuntimeError as error:
             raise InputError(f"the {name} of {folder} does not fit the model: {first_line(error)}") from error
+    if not _same_words(model, read_json(folder / "tokenizer" / "vocab.json")):
+        raise InputError(f"the tokenizer of {folder} knows other words; give a model of the same labels")
     path = folder / "vae" / "config.json"
     scale = read_json(path).get("scaling_factor")
     if not isinstance(scale, int | float):
         raise InputError(f"{path} has no scaling_factor; give the folder of a text-to-image model")
     model.scale.fill_(scale)
+
+
+def _same_words(model: LatentTextToImage, vocabulary: dict[str, Any]) -> bool:
+    """Whether the words that a model knows have the same numbers, by which it looks their embeddings up."""
+    known = model.tokenizer.get_vocab()
+    words = {f"{word}</w>" for word in model.words} & known.keys()
+    return all(vocabulary.get(word) == known[word] for word in words)
 
 
 def _convert(path: Path, dtype: torch.dtype) -> None:

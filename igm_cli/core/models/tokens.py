@@ -27,6 +27,7 @@ def word_tokenizer(words: tuple[str, ...], length: int) -> Any:
         vocab_size=100_000,
         min_frequency=1,
         initial_alphabet=alphabet,
+        special_tokens=letters,  # numbers them in this order, by which equally frequent pairs are ranked
         end_of_word_suffix="</w>",
         show_progress=False,
     )
