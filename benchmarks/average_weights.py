@@ -1,0 +1,58 @@
+"""Averages the weights of a text-to-image model and of one that was trained further from it.
+
+    python benchmarks/average_weights.py BEFORE AFTER OUTPUT
+
+Such a mean holds better for what neither was trained on than what was trained last (Wortsman et al. 2022, "Robust
+fine-tuning of zero-shot models", which takes the middle where nothing says otherwise).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+PARTS = ("vae", "text_encoder", "unet")
+SCALE = Path("vae") / "config.json"
+RUN = ("state.pt", "run.json", "metrics.jsonl", "tensorboard")
+"""What a training writes beside the model."""
+
+
+def main() -> None:
+    """Writes the mean as a pipeline folder; everything but the weights is as in AFTER."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--share", type=float, default=0.5, help="of AFTER (default: %(default)s)")
+    given = parser.parse_args()
+    if given.output.exists():
+        parser.error(f"{given.output} is already there")
+    shutil.copytree(given.after, given.output, ignore=shutil.ignore_patterns(*RUN))
+    for part in PARTS:
+        for path in (given.output / part).glob("*.safetensors"):
+            average(given.before / part / path.name, path, given.share)
+    average_scale(given.before / SCALE, given.output / SCALE, given.share)
+
+
+def average_scale(before: Path, after: Path, share: float) -> None:
+    """The same of what latents are multiplied by."""
+    old, new = json.loads(before.read_text()), json.loads(after.read_text())
+    new["scaling_factor"] = round(old["scaling_factor"] * (1 - share) + new["scaling_factor"] * share, 6)
+    after.write_text(json.dumps(new, indent=2) + "\n")
+
+
+def average(before: Path, after: Path, share: float) -> None:
+    """Moves the weights of a file towards those of another, in place."""
+    old, new = load_file(before), load_file(after)
+    if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in new):
+        raise SystemExit(f"{before} and {after} are of different models")
+    mean = {name: old[name].float().lerp(new[name].float(), share).to(new[name].dtype) for name in new}
+    save_file(mean, after, {"format": "pt"})
+
+
+if __name__ == "__main__":
+    main()
