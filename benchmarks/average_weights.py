@@ -15,7 +15,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-PARTS = ("vae", "text_encoder", "unet")
+from igm_cli.core.models.latent_folder import PARTS
+
 SCALE = Path("vae") / "config.json"
 RUN = ("state.pt", "run.json", "metrics.jsonl", "tensorboard")
 """What a training writes beside the model."""
