@@ -101,7 +101,10 @@ class LatentTraining:
 
     @torch.no_grad()
     def _encode(self, step: int) -> Encoded:
-        """All images as latents of unit variance: the autoencoder is frozen from now on, no loss reaches it."""
+        """All images as latents of unit variance: the autoencoder is frozen from now on, no loss reaches it.
+
+        One that came trained, by ``--init``, keeps the scale that it came with.
+        """
         device, latents, held = self.accelerator.device, [], []
         for first in range(0, len(self.samples), ENCODED_AT_ONCE):
             rows = list(range(first, min(first + ENCODED_AT_ONCE, len(self.samples))))
@@ -109,7 +112,7 @@ class LatentTraining:
             for flip in (False, True) if self.config.mirror else (False,):
                 images, concepts, present = self.samples.batch(rows, [flip] * len(rows))
                 images = images.to(device).contiguous(memory_format=torch.channels_last)
-                if first == 0 and not flip and step == self.config.autoencoder_steps:
+                if first == 0 and not flip and 0 < step == self.config.autoencoder_steps:
                     self.model.scale.fill_(1.0)
                     self.model.scale.copy_(1 / self._latents(images).std())
                 sides.append(self._latents(images).half().cpu())
