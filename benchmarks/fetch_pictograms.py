@@ -62,7 +62,7 @@ DRAWINGS = {
 }
 """Names of an animal's drawings; no style has all of them, and fxemoji writes them without hyphens."""
 SIDE = 96
-"""Pixels; scenes are 64 x 64."""
+"""Pixels of width; scenes are 64 x 64."""
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def draw(icons: dict, icon: dict) -> bytes:
     """An icon as PNG with transparent surroundings."""
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-    return bytes(svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
+    return bytes(svg_to_bytes(svg_string=svg, width=SIDE))
 
 
 if __name__ == "__main__":
