@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,6 +246,24 @@ def test_a_training_starts_from_another(trained, tmp_path):
         train(other, Patches(), further, tmp_path / "other", device_is_cpu=True, init=trained)
     with pytest.raises(MissingError, match=r"no model\.safetensors"):
         train(SPEC, Patches(), further, tmp_path / "none", device_is_cpu=True, init=tmp_path / "nowhere")
+
+
+def test_the_mean_of_weights_before_and_after(trained, tmp_path):
+    further = replace(CONFIG, steps=2, autoencoder_steps=0, reading_steps=0, contrast=0.0)
+    train(SPEC, Dim(), further, tmp_path / "after", device_is_cpu=True, init=trained)
+    script = Path(__file__).parents[1] / "benchmarks" / "average_weights.py"
+    call = [sys.executable, script, trained, tmp_path / "after", tmp_path / "mean", "--share", "0.25"]
+    subprocess.run(call, check=True)
+    assert not (tmp_path / "mean" / "state.pt").exists()
+    load_parts(SPEC.build(), tmp_path / "mean")
+    folders = trained, tmp_path / "after", tmp_path / "mean"
+    before, after, mean = (load_file(f / "unet" / "diffusion_pytorch_model.safetensors") for f in folders)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    for name in before:
+        torch.testing.assert_close(mean[name], 0.75 * before[name] + 0.25 * after[name])
+    again = subprocess.run(call, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "already there" in again.stderr
 
 
 @pytest.mark.parametrize(
