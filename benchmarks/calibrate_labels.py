@@ -1,6 +1,7 @@
-"""Where a model of labels should look: noise levels, the cost of one more label and the temperature.
+r"""Where a model of labels should look: noise levels, the cost of one more label and the temperature.
 
-    python benchmarks/calibrate_labels.py --model animals-tiny --data-root PICTOGRAMS --without twemoji
+    python benchmarks/calibrate_labels.py --model animals-tiny --data-root PICTOGRAMS \
+        --without twemoji,openmoji,emojione-v1
 
 Every validation scene is looked at under the same draws over the noise levels from --low to --high once; ranges and
 weights of levels are then compared by how well few of these draws tell sets of labels apart: by the surprise at the
