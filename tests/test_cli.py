@@ -98,6 +98,7 @@ def test_version_and_bare_call(igm: Igm) -> None:
         (["train", "clevr", "--set", "stepps=3"], 3, "stepps"),
         (["train", "clevr", "--set", "steps"], 2, "key=value"),
         (["train", "clevr", "--set", "modell.x=3"], 2, "modell"),
+        (["train", "animals", "--set", "autoencoder_steps=0"], 2, "give --init"),
         (["train", "clevr", "--set", "model.blockz=3"], 3, "blockz"),
         (["train", "clevr", "--precision", "fp8"], 2, "fp8"),
         (["train", "clevr", "--seed", str(2**32)], 2, "--seed"),

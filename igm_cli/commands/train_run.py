@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.train_data import DataPart, data_parts, load_samples, load_validation
 from igm_cli.commands.train_spec import check_inference, model_spec
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, UsageError
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -121,12 +121,17 @@ class Run:
 
         Raises:
             InputError: If there are any.
+            UsageError: If no step and no model gives an autoencoder.
         """
         from igm_cli.core.checkpoint import load_weights
 
         model = self.spec.build()
         if self.init:
             load_weights(model, self.init)
+        elif self.spec.architecture == "text-to-image" and not self.config.autoencoder_steps:
+            raise UsageError(
+                "a training without autoencoder_steps starts from a trained model; give --init MODEL"
+            )
 
     def train(self, sink: Output, *, on_cpu: bool) -> None:
         """Loads the data and trains, showing progress."""
