@@ -28,9 +28,9 @@ TRAINED = {
 }
 """Folders and packages of the styles that animals-tiny was trained on."""
 VALIDATED = {"openmoji": "openmoji", "emojione-v1": "emojione-v1"}
-"""What was chosen was chosen by these."""
+"""The share of the last average of weights was chosen by these."""
 TESTED = {"twemoji": "twemoji"}
-"""Nothing was trained on it or chosen by it."""
+"""Nothing was trained on it; what it was looked at for is told in docs/checkpoints.md."""
 STYLES = TRAINED | VALIDATED | TESTED
 
 DRAWINGS = {
