@@ -82,11 +82,45 @@ class Plan:
 def read_preset(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     """A preset of the dataset by name, or a TOML file; no preset at all is an empty one.
 
+    ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
+    ``[[data]]`` is taken whole.
+
     Raises:
         UsageError: If the name is unknown.
         MissingError: If the file does not exist.
-        InputError: If it is no TOML.
+        InputError: If it is no TOML, or extends itself.
     """
+    layers: list[dict[str, Any]] = []
+    names = [preset]
+    while names[-1]:
+        layers.append(_load(adapter, names[-1]))
+        base = layers[-1].pop("extends", "")
+        if not isinstance(base, str):
+            raise InputError(
+                f"the preset {names[-1]} extends {base!r}; give the name of a preset, or a .toml file"
+            )
+        if base in names:
+            raise InputError(
+                f"the preset {names[-1]} extends {base}, which leads back to it; take one of them out"
+            )
+        names.append(base)
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        merged = _merge(merged, layer)
+    return merged
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with the keys of others in place of theirs; what is no table is replaced whole."""
+    merged = dict(base)
+    for name, table in changes.items():
+        known = merged.get(name)
+        merged[name] = {**known, **table} if isinstance(known, dict) and isinstance(table, dict) else table
+    return merged
+
+
+def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
+    """One preset's own tables."""
     presets = getattr(adapter, "presets", {})
     if preset in presets:
         path = Path(presets[preset])
