@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import tarfile
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-
-from resvg_py import svg_to_bytes
 
 TRAINED = {
     "fluent": "fluent-emoji",
@@ -71,6 +71,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES), help="default: all")
     given = parser.parse_args()
+    if shutil.which("npm") is None:
+        parser.error("npm is not here; install Node.js")
+    if find_spec("resvg_py") is None:
+        parser.error("resvg-py is not here; pip install resvg-py")
     for style in given.styles:
         icons, licence = fetch(STYLES[style])
         folders = {given.out / style / animal: names for animal, names in DRAWINGS.items()}
@@ -102,6 +106,8 @@ def write(icons: dict, name: str, folder: Path) -> bool:
 
 def draw(icons: dict, icon: dict) -> bytes:
     """An icon as PNG with transparent surroundings."""
+    from resvg_py import svg_to_bytes
+
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
     return bytes(svg_to_bytes(svg_string=svg, width=SIDE))
