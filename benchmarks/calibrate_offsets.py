@@ -66,6 +66,7 @@ class Scenes:
 def measure(
     denoiser: TextToImageDenoiser,
     labels: tuple[str, ...],
+    images: int,
     settings: InversionSettings,
     args: argparse.Namespace,
 ) -> Scenes:
@@ -74,7 +75,7 @@ def measure(
         "val",
         data_root=args.data_root,
         seed=args.seed,
-        size=args.images,
+        size=images,
         styles=args.styles,
         animals=",".join(labels),
         count=str(SIZE),
@@ -124,7 +125,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", default="animals")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--styles", required=True)
-    parser.add_argument("--focus", default="", help="labels of which there are as many scenes again")
+    parser.add_argument("--focus", default="", help="labels that have scenes of their own")
+    parser.add_argument("--focus-images", type=int, default=1000)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -141,8 +143,11 @@ def main() -> None:
     settings = InversionSettings.from_dict(description.inference)
     parts = load_pipeline(path, torch.device("cpu"), Loading())
     denoiser = TextToImageDenoiser(parts, Text(labels, templates))
-    asked = [labels, *([tuple(args.focus.split(","))] if args.focus else [])]
-    groups = [measure(denoiser, some, settings, args) for some in asked]
+    asked = [
+        (labels, args.images),
+        *([(tuple(args.focus.split(",")), args.focus_images)] if args.focus else []),
+    ]
+    groups = [measure(denoiser, some, images, settings, args) for some, images in asked]
     offsets = fit(groups, labels)
     for scenes in groups:
         own = offsets[_places(scenes.labels, labels)]
