@@ -34,3 +34,6 @@ def test_the_likeliest_offsets_undo_what_was_added(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(offsets, -added, rtol=0, atol=3e-4)
     fresh = scenes(labels, 2)
     assert fresh.right(offsets) > fresh.right(torch.zeros(4).double()) + 0.05
+    known = scenes(("cat", "dog", "rabbit"), 3)  # of which the offsets lose nothing
+    assert module.share(known, offsets, labels) == 1.0
+    assert module.share(known, -20 * offsets, labels) == 0.0
