@@ -103,42 +103,6 @@ def test_the_evidence_is_the_error_of_every_set(
 
 
 @COMPOSITIONS
-def test_costs_of_labels_compose_as_predictions_do(composition: Composition) -> None:
-    oracle = LabelOracle(letters(5))
-    image = oracle.image(["b", "d"])
-    draws = draw(oracle.schedule, tuple(image.shape), 6, low=0.1, high=0.9, seed=3)
-    evidence = label_evidence(oracle, image, draws, oracle.space.candidates(), composition, 0.0)
-    costs = torch.tensor([0.1, -0.2, 0.0, 0.4, 0.3])
-    for chosen in ((0,), (1, 3), (0, 2, 4)):
-        cost = costs[list(chosen)].sum() / (1 if composition == "sum" else len(chosen))
-        torch.testing.assert_close(evidence.charged(costs).errors(chosen), evidence.errors(chosen) + cost)
-
-
-def test_offsets_charge_labels() -> None:
-    """Equally likely labels: the cheaper one is taken, and a cost that all have decides nothing."""
-    oracle = LabelOracle(letters(3), spread=2.0)
-    image = torch.stack([oracle.patterns["a"], oracle.patterns["b"]]).mean(0)  # half of each
-    for offsets, right in (({"a": 2000.0}, "b"), ({"b": 2000.0}, "a"), ({"b": -2000.0, "z": -9e5}, "b")):
-        found = invert_labels(oracle, image, replace(PLAIN, offsets=offsets), 1, "mean")
-        assert names(oracle, found.concepts) == {right}
-    picture = oracle.image(["a", "c"])
-    plain = invert_labels(oracle, picture, PLAIN, 2, "mean", eliminate=False)
-    same = dict.fromkeys(oracle.space.labels, 500.0)
-    charged = invert_labels(oracle, picture, replace(PLAIN, offsets=same), 2, "mean", eliminate=False)
-    assert torch.equal(plain.concepts, charged.concepts)
-    torch.testing.assert_close(plain.marginals, charged.marginals, rtol=0, atol=1e-4)
-    assert charged.denoising_error == pytest.approx(plain.denoising_error + 0.05, abs=1e-5)
-
-
-@pytest.mark.parametrize("offsets", [{"a": float("nan")}, {"a": "much"}, "a", [1.0]])
-def test_offsets_are_finite_numbers(offsets: object) -> None:
-    with pytest.raises(UsageError, match="offsets must be labels with a finite number"):
-        InversionSettings.from_dict({"offsets": offsets})
-    kept = InversionSettings.from_dict({"offsets": {"a": -3.5}})
-    assert InversionSettings.from_dict(kept.to_dict()) == kept
-
-
-@COMPOSITIONS
 def test_draws_may_be_taken_in_parts(composition: Composition, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle = LabelOracle(letters(4))
     image = oracle.image(["a", "c"])

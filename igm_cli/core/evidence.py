@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from scipy.stats import t as student
@@ -89,10 +89,6 @@ class Evidence:
         index = torch.as_tensor(subset, dtype=torch.long, device=self.residual.device)
         w = float(weight(self.composition, torch.tensor(len(index))))
         return _error(self.residual, self.linear, self.gram, index, w)
-
-    def charged(self, costs: Tensor) -> Evidence:
-        """The same with costs ``[M]`` of the candidates, composed as contributions are: error + w(K) sum_S cost_j."""
-        return replace(self, linear=self.linear - costs.to(self.linear) / 2)
 
     def select(self, index: Tensor) -> Evidence:
         """The evidence of some of the candidates."""

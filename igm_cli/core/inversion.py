@@ -9,10 +9,9 @@ ones, refine the chosen by Gauss-Newton, and draw noise until the decision is se
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -69,9 +68,6 @@ class InversionSettings:
         sgd_high: Greatest timestep of ``sgd`` as a fraction of T (the paper's code: 0.5).
         relax_steps: Steps of ``relax``.
         temperature: tau of the posterior of a factor's values, in units of the error; 0 if not calibrated.
-        offsets: Of labels: cost of a label, times 1e-4, composed as predictions are (on average over a set where these
-            are averaged); labels without one cost nothing.  Calibrated where a model takes some labels for granted and
-            overlooks others: vector scaling (Guo et al. 2017).
         typical: Denoising error of images like those trained on (geometric mean), and its spread in log error;
             empty if not calibrated.
     """
@@ -99,7 +95,6 @@ class InversionSettings:
     sgd_high: float = 0.5
     relax_steps: int = 200
     temperature: float = 0.0
-    offsets: Mapping[str, float] = field(default_factory=dict)
     typical: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -118,17 +113,11 @@ class InversionSettings:
             raise UsageError(f"views must be 1, 2 or 4, not {self.views}")
         if self.temperature < 0 or (self.typical and (len(self.typical) != 2 or min(self.typical) <= 0)):
             raise UsageError("temperature must be 0 or more, and typical two positive numbers")
-        if not isinstance(self.offsets, Mapping) or not all(_finite(cost) for cost in self.offsets.values()):
-            raise UsageError("offsets must be labels with a finite number each")
 
     @property
     def cost(self) -> float:
         """Fall of the error that justifies one more concept."""
         return self.penalty * 1e-4
-
-    def offsets_of(self, labels: Sequence[str]) -> Tensor:
-        """Costs of labels in units of the error ``[M]``, float64."""
-        return torch.tensor([1e-4 * self.offsets.get(label, 0.0) for label in labels], dtype=torch.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -141,7 +130,7 @@ class InversionSettings:
         Raises:
             InputError: If a name is unknown.
         """
-        known = {f.name for f in fields(cls)}
+        known = {field.name for field in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
             raise InputError(f"unknown inversion setting {unknown[0]!r} in the checkpoint")
@@ -152,10 +141,6 @@ class InversionSettings:
         except TypeError as error:
             raise InputError(f"an inversion setting of the checkpoint is of the wrong type: {error}") from error
         return replace(settings, max_draws=max(settings.max_draws, settings.draws))
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 @dataclass(frozen=True)

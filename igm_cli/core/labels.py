@@ -56,7 +56,7 @@ def invert_labels(
         denoiser: Over a :class:`Text` space.
         image: What it denoises ``[C,H,W]``, a latent for latent models, or views of it ``[V,C,H,W]``.
         settings: ``draws``, ``max_draws``, ``settled``, ``k_min``, ``k_max``, ``penalty``, ``low``, ``high``,
-            ``power``, ``temperature``, ``offsets`` and ``seed`` are used.
+            ``power``, ``temperature`` and ``seed`` are used.
         k: Number of labels; None estimates it.
         composition: How predictions compose.
         eliminate: Whether labels are given up early; else all see all draws.
@@ -137,7 +137,6 @@ class _Search:
         self.space = cast(Text, denoiser.space)
         self.labels = self.space.dim
         self.given, self.sizes = k is not None, sizes_of(self.labels, k, settings)
-        self.costs = settings.offsets_of(self.space.labels)
         self.eliminate, self.progress = eliminate, progress
         self.alive = torch.arange(self.labels)
         self.evidence: Evidence | None = None
@@ -167,7 +166,6 @@ class _Search:
             taken = draw(self.denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
             images = shown(self.image, first, count)
             part = label_evidence(self.denoiser, images, taken, rows, self.composition, s.power)
-            part = part.charged(self.costs[self.alive])
             self.evidence = part if self.evidence is None else self.evidence.join(part)
             each = calls_a_draw(self.space, self.composition, len(rows))
             self.calls += count * each

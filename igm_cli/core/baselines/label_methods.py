@@ -42,7 +42,7 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
     Args:
         denoiser: Over a :class:`Text` space.
         image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
-        settings: ``draws``, ``low``, ``high``, ``power``, ``offsets`` and ``seed`` are used.
+        settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
         k: Number of labels.
 
     Raises:
@@ -59,10 +59,11 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 
     hypotheses = Hypotheses(len(sets), k * len(space.templates), composed)
     scores = mean_errors(denoiser, image, settings, hypotheses)
-    errors = scores.errors + settings.offsets_of(space.labels)[sets].mean(1)
-    best = int(errors.argmin())
+    best = int(scores.errors.argmin())
     chosen = sets[best].tolist()
-    return chosen_labels(chosen, space.dim, float(errors[best]), calls=scores.calls, draws=settings.draws)
+    return chosen_labels(
+        chosen, space.dim, float(scores.errors[best]), calls=scores.calls, draws=settings.draws
+    )
 
 
 @torch.no_grad()

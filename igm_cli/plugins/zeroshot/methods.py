@@ -23,18 +23,16 @@ from igm_cli.plugins.suite import Row
 from igm_cli.plugins.zeroshot.splits import Cell
 
 ENUMERATE, IGM, ADAPTIVE, WEIGHTS = "enumerate", "igm", "igm-adaptive", "prompt-weights"
-EVEN = "igm-even"
 
 METHODS = {
     IGM: "exact search over the evidence of every label, all draws for all labels",
     ADAPTIVE: "the same as users get it: labels given up early, draws until the choice is settled",
-    EVEN: "igm without the model's offsets of labels, if it has any",
     ENUMERATE: "the paper's: U-Net calls for every label of every set",
     "dc-compound": "Diffusion Classifier, a caption for every set",
     "dc-variant": "Diffusion Classifier, each label alone, the best kept",
     WEIGHTS: "the paper's learned weights of prompts, the largest kept",
 }
-COUNTING = (IGM, ADAPTIVE, EVEN)
+COUNTING = (IGM, ADAPTIVE)
 """Those that find the number of labels, too."""
 
 SLOW = 100
@@ -80,10 +78,7 @@ class Plan:
     def find(self, method: str) -> Callable[[TextToImageDenoiser, Tensor, int | None], Inversion]:
         """The method, from a latent to what is found."""
         if method in COUNTING:
-            adaptive = method == ADAPTIVE
-            settings = self.settings if adaptive else self.equal
-            if method == EVEN:
-                settings = replace(settings, offsets={})
+            settings, adaptive = (self.settings, True) if method == ADAPTIVE else (self.equal, False)
             return lambda model, x, k: invert_labels(
                 cast(Denoiser, model), x, settings, k, "mean", eliminate=adaptive
             )
