@@ -59,12 +59,11 @@ def test_a_style_is_fetched_and_drawn(tmp_path: Path, surroundings: dict[str, st
 )
 def test_what_is_missing_is_named(tmp_path: Path, surroundings: dict[str, str], lost: str, says: str) -> None:
     (Path(surroundings["PATH"]) / lost).unlink()
-    environment = {**surroundings, "PYTHONPATH": surroundings["PATH"]}
     if lost == "resvg_py.py":  # one that pip has installed is not to be seen either
         hide = "import sys\nfrom importlib.machinery import PathFinder\nfind = PathFinder.find_spec\n"
         hide += "PathFinder.find_spec = lambda name, *a: None if name == 'resvg_py' else find(name, *a)\n"
         (Path(surroundings["PATH"]) / "sitecustomize.py").write_text(hide)
-    done = fetch(tmp_path / "out", environment)
+    done = fetch(tmp_path / "out", surroundings)
     assert done.returncode == 2
     assert says in done.stderr
     assert not (tmp_path / "out").exists()

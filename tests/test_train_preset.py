@@ -64,6 +64,7 @@ def test_data_is_taken_whole_and_files_extend_presets(tmp_path: Path) -> None:
         ('"longer"', InputError, "leads back"),
         ("7", InputError, "extends 7"),
         ('"nope"', UsageError, "no preset 'nope'"),
+        ('""', UsageError, "no preset ''"),
         ('"nope.toml"', MissingError, "nope.toml"),
     ],
 )

@@ -79,35 +79,31 @@ class Plan:
         return self
 
 
-def read_preset(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
+def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
     """A preset of the dataset by name, or a TOML file; no preset at all is an empty one.
 
     ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
     ``[[data]]`` is taken whole.
+
+    Args:
+        adapter: Of the dataset.
+        preset: Its name, or the path of a file.
+        extended_by: Presets that take this one.
 
     Raises:
         UsageError: If the name is unknown.
         MissingError: If the file does not exist.
         InputError: If it is no TOML, or extends itself.
     """
-    layers: list[dict[str, Any]] = []
-    names = [preset]
-    while names[-1]:
-        layers.append(_load(adapter, names[-1]))
-        base = layers[-1].pop("extends", "")
-        if not isinstance(base, str):
-            raise InputError(
-                f"the preset {names[-1]} extends {base!r}; give the name of a preset, or a .toml file"
-            )
-        if base in names:
-            raise InputError(
-                f"the preset {names[-1]} extends {base}, which leads back to it; take one of them out"
-            )
-        names.append(base)
-    merged: dict[str, Any] = {}
-    for layer in reversed(layers):
-        merged = _merge(merged, layer)
-    return merged
+    tables = _load(adapter, preset)
+    if "extends" not in tables:
+        return tables
+    base, seen = tables.pop("extends"), (*extended_by, preset)
+    if not isinstance(base, str):
+        raise InputError(f"the preset {preset} extends {base!r}; give the name of a preset, or a .toml file")
+    if base in seen:
+        raise InputError(f"the preset {preset} extends {base}, which leads back to it; take one of them out")
+    return _merge(read_preset(adapter, base, extended_by=seen), tables)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
