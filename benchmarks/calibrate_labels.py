@@ -22,14 +22,14 @@ from torch import Tensor
 
 from igm_cli.commands.models import resolve_pipeline
 from igm_cli.core.concepts import Text
-from igm_cli.core.evidence import Evidence, Gap, paired
-from igm_cli.core.label_evidence import label_evidence
-from igm_cli.core.labels import probability
+from igm_cli.core.inference.evidence import Evidence, Gap, paired
+from igm_cli.core.inference.label_evidence import label_evidence
+from igm_cli.core.inference.labels import probability
+from igm_cli.core.inference.subsets import best_without, minima
+from igm_cli.core.inference.views import VIEWS, encoded_views, shown
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.core.schedule import Draws, draw
-from igm_cli.core.subsets import best_without, minima
-from igm_cli.core.views import VIEWS, encoded_views, shown
+from igm_cli.core.noise_schedule import Draws, draw
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame

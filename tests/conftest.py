@@ -90,7 +90,7 @@ def _tiny(
     """A small random model in a folder."""
     from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
     from igm_cli.core.concepts import space_to_dict
-    from igm_cli.core.schedule import ScheduleConfig
+    from igm_cli.core.noise_schedule import ScheduleConfig
 
     shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
     spec = ModelSpec(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 Features = tuple[Tensor, Tensor]
 SIDE = 8

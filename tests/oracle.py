@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 
 @dataclass

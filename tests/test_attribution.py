@@ -16,20 +16,20 @@ from PIL import Image
 from test_celeba import write_celeba
 from test_cli import one_sentence
 
-from igm_cli.core.baselines.fit import Budget
+from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.suite import PictureGrid, Plot, Report, Request
+from igm_cli.benchmarks.suites.attributes.cost import LARGEST
+from igm_cli.benchmarks.suites.attributes.figures import Calibration, exactness, score
+from igm_cli.benchmarks.suites.attributes.inversions import ENUMERATE, SAME_DRAWS, values_of
+from igm_cli.benchmarks.suites.attributes.published import PUBLISHED
+from igm_cli.benchmarks.suites.attributes.report import accuracy_table
+from igm_cli.benchmarks.suites.attributes.splits import COUNTS, FACTORS, IMAGES
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.core.metrics import share
-from igm_cli.core.schedule import ScheduleConfig
+from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
-from igm_cli.plugins.attribution.cost import LARGEST
-from igm_cli.plugins.attribution.figures import Calibration, exactness, score
-from igm_cli.plugins.attribution.inversions import ENUMERATE, SAME_DRAWS, values_of
-from igm_cli.plugins.attribution.published import PUBLISHED
-from igm_cli.plugins.attribution.report import accuracy_table
-from igm_cli.plugins.attribution.splits import COUNTS, FACTORS, IMAGES
-from igm_cli.plugins.suite import PictureGrid, Plot, Report, Request
 
 PAPERS = ("Black_Hair", "Eyeglasses", "Smiling")
 METHODS = ("igm", "enumerate", "relax", "diffusion-classifier", "gc", "gc-variant", "resnet-50")

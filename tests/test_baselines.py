@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igm_cli.core.baselines import fit as fit_module
-from igm_cli.core.baselines.dinosaur import DinosaurSet
-from igm_cli.core.baselines.fit import Budget, fit
-from igm_cli.core.baselines.fit_run import FitRun, learned, rate_factor
-from igm_cli.core.baselines.resnet import ResNetSet
-from igm_cli.core.baselines.set_prediction import Prediction, assign, choose, set_loss
-from igm_cli.core.baselines.slot_attention import SlotAttentionSet, place_grid
+from igm_cli.benchmarks.baselines import fit as fit_module
+from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
+from igm_cli.benchmarks.baselines.fit import Budget, fit
+from igm_cli.benchmarks.baselines.fit_run import FitRun, learned, rate_factor
+from igm_cli.benchmarks.baselines.resnet import ResNetSet
+from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
+from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet, place_grid
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")

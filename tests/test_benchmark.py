@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import one_sentence
 
+from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.suite import Request
+from igm_cli.benchmarks.suites.object_discovery.figures import score
+from igm_cli.benchmarks.suites.object_discovery.published import PUBLISHED
+from igm_cli.benchmarks.suites.object_discovery.splits import SPLITS
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.commands.models import bundled
-from igm_cli.core.baselines.fit import Budget
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import space_to_dict
 from igm_cli.core.metrics import rate, ratio
-from igm_cli.core.schedule import ScheduleConfig
+from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
-from igm_cli.plugins.discovery.figures import score
-from igm_cli.plugins.discovery.published import PUBLISHED
-from igm_cli.plugins.discovery.splits import SPLITS
-from igm_cli.plugins.suite import Request
 
 SMALL = ("--limit", "1", "--splits", "3-5", "--train-budget", "2steps", "--set", "renders=8")
 

@@ -11,27 +11,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from igm_cli.core.baselines.configuration import (
+from igm_cli.benchmarks.baselines.configuration import (
     ConfigurationClassifier,
     FactorClassifier,
     conditions,
     exchanged,
     start_from,
 )
-from igm_cli.core.baselines.configuration_inversion import (
+from igm_cli.benchmarks.baselines.configuration_inversion import (
     condition_errors,
     invert_configuration,
     invert_each_factor,
 )
-from igm_cli.core.baselines.fit import Budget, fit
-from igm_cli.core.baselines.resnet_factors import ResNetFactors, log_probabilities, most_likely
+from igm_cli.benchmarks.baselines.fit import Budget, fit
+from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, log_probabilities, most_likely
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
-from igm_cli.core.evidence import Evidence
-from igm_cli.core.look import contributions, look
+from igm_cli.core.inference.evidence import Evidence
+from igm_cli.core.inference.look import contributions, look
+from igm_cli.core.inference.pool import gather
 from igm_cli.core.models.factored_global import GlobalDenoiser
-from igm_cli.core.pool import gather
-from igm_cli.core.schedule import Schedule, ScheduleConfig, draw
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")

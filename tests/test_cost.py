@@ -11,16 +11,16 @@ import pytest
 import torch
 from oracle import Oracle, positions
 
-from igm_cli.core import look
+from igm_cli.benchmarks.suite import Request
+from igm_cli.benchmarks.suites.cost import report, suite, workers
+from igm_cli.benchmarks.suites.cost.measure import Count, Line, Subject, counted, measure_descent, repeated
+from igm_cli.benchmarks.suites.cost.points import ITEMS, Options, grid_of
+from igm_cli.benchmarks.suites.cost.suite import Cost, CostBench
 from igm_cli.core.checkpoint import load_checkpoint
-from igm_cli.core.inversion import InversionSettings, invert
-from igm_cli.core.tally import Tally, with_gflop
+from igm_cli.core.inference import look
+from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.tally import Tally, with_gflop
 from igm_cli.errors import UsageError
-from igm_cli.plugins.cost import report, suite, workers
-from igm_cli.plugins.cost.measure import Count, Line, Subject, counted, measure_descent, repeated
-from igm_cli.plugins.cost.points import ITEMS, Options, grid_of
-from igm_cli.plugins.cost.suite import Cost, CostBench
-from igm_cli.plugins.suite import Request
 
 CPU = torch.device("cpu")
 EVIDENCE = InversionSettings(k_max=3, grid=(8, 8), draws=6, max_draws=12, scan_draws=3, keep=16)

@@ -13,23 +13,30 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.suite import Plot, Request
+from igm_cli.benchmarks.suites.decomposition.figures import paired, races, score
+from igm_cli.benchmarks.suites.decomposition.methods import Solver, problems_of, schemes
+from igm_cli.benchmarks.suites.decomposition.points import DEMANDED, OWN, POINTS, SPLITS, Options, Point
+from igm_cli.benchmarks.suites.decomposition.report import build
+from igm_cli.benchmarks.suites.decomposition.settings import (
+    AUTO,
+    COUPLED,
+    DYNAMICS,
+    EXHAUSTIVE,
+    METHODS,
+    RESONATOR,
+)
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.commands.models import find_model
-from igm_cli.core.baselines.fit import Budget
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations
 from igm_cli.errors import IgmError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry
-from igm_cli.plugins.decomposition.figures import paired, races, score
-from igm_cli.plugins.decomposition.methods import Solver, problems_of, schemes
-from igm_cli.plugins.decomposition.points import DEMANDED, OWN, POINTS, SPLITS, Options, Point
-from igm_cli.plugins.decomposition.report import build
-from igm_cli.plugins.decomposition.settings import AUTO, COUPLED, DYNAMICS, EXHAUSTIVE, METHODS, RESONATOR
-from igm_cli.plugins.suite import Plot, Request
 
-SUITE = "igm_cli.plugins.decomposition.suite:DecompositionBenchmark"
+SUITE = "igm_cli.benchmarks.suites.decomposition.suite:DecompositionBenchmark"
 CPU = torch.device("cpu")
 EASY, NOISY = "K3-n6-D200", "hrr-K2-n6-D128-noise0.5"
 SMALL = {"problems": 4, "iterations": 20, "points": f"{EASY},{NOISY}"}

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from oracle import factors, positions
 
 from igm_cli.core.composition import compose
-from igm_cli.core.configurations import exhaustive_configurations
-from igm_cli.core.evidence import paired
-from igm_cli.core.inversion import InversionSettings, invert
-from igm_cli.core.look import look, single_products
+from igm_cli.core.inference.configurations import exhaustive_configurations
+from igm_cli.core.inference.evidence import paired
+from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.look import look, single_products
+from igm_cli.core.inference.pool import Pool, gather
+from igm_cli.core.inference.refine import refine
+from igm_cli.core.inference.search import pursuit
+from igm_cli.core.inference.subsets import minima
 from igm_cli.core.metrics import match
-from igm_cli.core.pool import Pool, gather
-from igm_cli.core.refine import refine
+from igm_cli.core.noise_schedule import draw
 from igm_cli.core.sampling import sample
-from igm_cli.core.schedule import draw
-from igm_cli.core.search import pursuit
-from igm_cli.core.subsets import minima
 from igm_cli.errors import UsageError
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.confidence import UNTYPICAL, Rivals, familiarity, legibility, tempered
-from igm_cli.core.configurations import (
+from igm_cli.core.inference.confidence import UNTYPICAL, Rivals, familiarity, legibility, tempered
+from igm_cli.core.inference.configurations import (
     EXHAUSTIVE_LIMIT,
     best_configuration,
     branch_and_bound,
     exhaustive_configurations,
 )
-from igm_cli.core.contrast import contrastive_loss, errors_of_values
-from igm_cli.core.enumeration import configurations
-from igm_cli.core.evidence import Gap, Quadratic
-from igm_cli.core.inversion import InversionSettings, invert
+from igm_cli.core.inference.enumeration import configurations
+from igm_cli.core.inference.evidence import Gap, Quadratic
+from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.tally import Tally
 from igm_cli.core.objective import composed_loss
-from igm_cli.core.tally import Tally
+from igm_cli.core.training.contrast import contrastive_loss, errors_of_values
 from igm_cli.errors import UsageError
 from tests.oracle import Oracle, factors
 

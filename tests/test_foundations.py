@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from igm_cli.core.concepts import Categorical, Continuous, space_from_dict, space_to_dict
 from igm_cli.core.files import write_atomically, write_json
 from igm_cli.core.metrics import bootstrap_interval, match
-from igm_cli.core.schedule import Schedule, ScheduleConfig, draw, timestep_quadrature
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw, timestep_quadrature
 
 CONFIGS = [
     ScheduleConfig(),

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from igm_cli.core.baselines.fit import Budget, fit
-from igm_cli.core.baselines.gc import GenerativeClassifier
-from igm_cli.core.baselines.set_denoiser import SetConfig, SetDenoiser, start_from
-from igm_cli.core.baselines.set_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.fit import Budget, fit
+from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
+from igm_cli.benchmarks.baselines.set_denoiser import SetConfig, SetDenoiser, start_from
+from igm_cli.benchmarks.baselines.set_inversion import SetSettings, count_set, invert_set
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.metrics import match
 from igm_cli.core.models.factored_config import FactoredConfig
-from igm_cli.core.schedule import Schedule, ScheduleConfig
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError, UsageError
 
 SIZE = (48, 32)

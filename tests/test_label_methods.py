@@ -13,13 +13,13 @@ import torch
 from label_oracle import LabelOracle, letters, names
 from torch import Tensor
 
-from igm_cli.core import hypothesis_scores
-from igm_cli.core.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
-from igm_cli.core.baselines.prompt_weights import BATCH, prompt_weights
-from igm_cli.core.captions import compound
-from igm_cli.core.inversion import Inversion, InversionSettings
-from igm_cli.core.labels import invert_labels
-from igm_cli.core.schedule import draw
+from igm_cli.benchmarks.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
+from igm_cli.benchmarks.baselines.prompt_weights import BATCH, prompt_weights
+from igm_cli.core.inference import hypothesis_scores
+from igm_cli.core.inference.captions import compound
+from igm_cli.core.inference.inversion import Inversion, InversionSettings
+from igm_cli.core.inference.labels import invert_labels
+from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import UsageError
 
 SETTINGS = InversionSettings(draws=6, max_draws=6, relax_steps=30, low=0.1, high=0.9)
@@ -144,7 +144,7 @@ def test_weights_see_new_draws_every_step(monkeypatch: pytest.MonkeyPatch) -> No
         starts.append(start)
         return draw(*arguments, start=start, **options)
 
-    monkeypatch.setattr("igm_cli.core.baselines.prompt_weights.draw", counted)
+    monkeypatch.setattr("igm_cli.benchmarks.baselines.prompt_weights.draw", counted)
     oracle = LabelOracle(letters(3))
     found = prompt_weights(oracle, oracle.image("ab"), SETTINGS, 2)
     assert starts == [BATCH * step for step in range(30)]

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_oracle import LabelOracle, letters, names
 
-from igm_cli.core import hypotheses
 from igm_cli.core.composition import Composition
-from igm_cli.core.evidence import Gap, Quadratic
-from igm_cli.core.hypotheses import hypothesis_errors
-from igm_cli.core.inversion import InversionSettings, invert
-from igm_cli.core.label_evidence import label_evidence
-from igm_cli.core.labels import invert_labels, probability
-from igm_cli.core.schedule import draw
-from igm_cli.core.subsets import best_without, check_number, minima
+from igm_cli.core.inference import hypotheses
+from igm_cli.core.inference.evidence import Gap, Quadratic
+from igm_cli.core.inference.hypotheses import hypothesis_errors
+from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.label_evidence import label_evidence
+from igm_cli.core.inference.labels import invert_labels, probability
+from igm_cli.core.inference.subsets import best_without, check_number, minima
+from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import UsageError
 
 PLAIN = InversionSettings(draws=8, max_draws=32, k_min=1, k_max=3)
@@ -109,7 +109,7 @@ def test_draws_may_be_taken_in_parts(composition: Composition, monkeypatch: pyte
     draws = draw(oracle.schedule, tuple(image.shape), 5, low=0.1, high=0.9, seed=0)
     rows = oracle.space.candidates()
     whole = label_evidence(oracle, image, draws, rows, composition, 1.0)
-    monkeypatch.setattr("igm_cli.core.label_evidence.FLOATS_AT_ONCE", 2 * 4 * image.numel())
+    monkeypatch.setattr("igm_cli.core.inference.label_evidence.FLOATS_AT_ONCE", 2 * 4 * image.numel())
     parts = label_evidence(oracle, image, draws, rows, composition, 1.0)
     for name in ("residual", "linear", "gram", "importance"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))

@@ -16,22 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from igm_cli.core import latent_losses, latent_training
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Continuous, Text, space_from_dict, space_to_dict
-from igm_cli.core.evidence import Evidence
-from igm_cli.core.latent_losses import sample_labels, set_errors, subsets
+from igm_cli.core.inference.evidence import Evidence
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.models.latent import LatentConfig
 from igm_cli.core.models.latent_folder import load_parts
 from igm_cli.core.models.pipelines import load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.models.tokens import word_tokenizer, words_of
-from igm_cli.core.run_record import RunRecord, describe_run
-from igm_cli.core.schedule import Schedule, ScheduleConfig
-from igm_cli.core.train_config import TrainConfig
-from igm_cli.core.train_plan import learning_rate_factor
-from igm_cli.core.training import train
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
+from igm_cli.core.training import latent as latent_training
+from igm_cli.core.training import latent_losses
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.latent_losses import sample_labels, set_errors, subsets
+from igm_cli.core.training.plan import learning_rate_factor
+from igm_cli.core.training.state import RunRecord, describe_run
+from igm_cli.core.training.trainer import train
 from igm_cli.errors import InputError, MissingError
 
 LABELS = ("red", "green", "blue", "polar bear")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from igm_cli.core.concepts import Categorical, Continuous
-from igm_cli.core.inversion import InversionSettings, invert
-from igm_cli.core.look import Local, look, single_products
+from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.look import Local, look, single_products
 from igm_cli.core.models import build_denoiser
-from igm_cli.core.schedule import Schedule, ScheduleConfig, draw
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
 from igm_cli.errors import InputError, UsageError
 
 PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)

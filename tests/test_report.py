@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageColor
 
+from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot, Report, Table
 from igm_cli.commands.figures import MARKERS, PALETTE, Style, draw, report_styles, styles
 from igm_cli.commands.report_files import markdown, markdown_table, show_report, write_report
 from igm_cli.errors import IgmError
 from igm_cli.output import Output
-from igm_cli.plugins.suite import Confusion, Curve, PictureGrid, Plot, Report, Table
 
 NAN = float("nan")
 TABLE = Table(

@@ -12,10 +12,10 @@ from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.concepts import Continuous, space_to_dict
-from igm_cli.core.schedule import ScheduleConfig
-from igm_cli.core.train_config import TrainConfig
-from igm_cli.core.train_plan import learning_rate_factor, plan_step
-from igm_cli.core.training import Trainer, train
+from igm_cli.core.noise_schedule import ScheduleConfig
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.plan import learning_rate_factor, plan_step
+from igm_cli.core.training.trainer import Trainer, train
 from igm_cli.errors import InputError, MissingError
 
 SPEC = ModelSpec(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from igm_cli.commands.validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
-from igm_cli.core.inversion import Inversion
+from igm_cli.core.inference.inversion import Inversion
 from igm_cli.plugins.registry import concept_parser
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]
@@ -19,7 +19,7 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90,
 def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    from igm_cli.core import inversion
+    from igm_cli.core.inference import inversion
 
     asked: list[int | None] = []
     invert = inversion.invert

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from igm_cli.core.inversion import InversionSettings
-from igm_cli.core.schedule import van_der_corput
-from igm_cli.core.views import VIEWS, shown, views_of
+from igm_cli.core.inference.inversion import InversionSettings
+from igm_cli.core.inference.views import VIEWS, shown, views_of
+from igm_cli.core.noise_schedule import van_der_corput
 from igm_cli.errors import UsageError
 
 

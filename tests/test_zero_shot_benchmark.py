@@ -15,22 +15,30 @@ import tiny_pipelines
 import torch
 from PIL import Image
 
+from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.baselines.prompt_weights import BATCH
+from igm_cli.benchmarks.suite import Confusion, Plot, Request
+from igm_cli.benchmarks.suites.zero_shot.figures import agreement, paired, right, score
+from igm_cli.benchmarks.suites.zero_shot.methods import (
+    ADAPTIVE,
+    COUNTING,
+    ENUMERATE,
+    IGM,
+    METHODS,
+    WEIGHTS,
+    Plan,
+)
+from igm_cli.benchmarks.suites.zero_shot.report import score_table
+from igm_cli.benchmarks.suites.zero_shot.splits import SPLITS, TRIO, counts
 from igm_cli.commands.benchmark_run import run_benchmark
-from igm_cli.core.baselines.fit import Budget
-from igm_cli.core.baselines.prompt_weights import BATCH
-from igm_cli.core.inversion import InversionSettings
+from igm_cli.core.inference.inversion import InversionSettings
 from igm_cli.core.metrics import mcnemar
 from igm_cli.core.models.pipelines import quiet
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry
-from igm_cli.plugins.suite import Confusion, Plot, Request
-from igm_cli.plugins.zeroshot.figures import agreement, paired, right, score
-from igm_cli.plugins.zeroshot.methods import ADAPTIVE, COUNTING, ENUMERATE, IGM, METHODS, WEIGHTS, Plan
-from igm_cli.plugins.zeroshot.report import score_table
-from igm_cli.plugins.zeroshot.splits import SPLITS, TRIO, counts
 
-SUITE = "igm_cli.plugins.zeroshot.suite:ZeroShot"
+SUITE = "igm_cli.benchmarks.suites.zero_shot.suite:ZeroShot"
 FOUR = "cat,dog,rabbit,fox"
 SMALL = {"draws": 2, "relax_steps": 2, "slow_limit": 1, "animals": FOUR}
 SHOWN = ("pairs-3-drawn", "pairs-25-drawn", "count-drawn")
@@ -153,7 +161,7 @@ def test_a_run_goes_on_where_it_stopped(out: Path, model: Path) -> None:
 def test_slow_methods_run_on_fewer_pictures(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("igm_cli.plugins.zeroshot.methods.SLOW", 5)
+    monkeypatch.setattr("igm_cli.benchmarks.suites.zero_shot.methods.SLOW", 5)
     work(request_of(model, "pairs-25-drawn"), tmp_path, (IGM, ENUMERATE, "dc-compound"))
     told = summary_of(tmp_path)["splits"]["pairs-25-drawn"]
     assert {label: figures["images"] for label, figures in told.items()} == {

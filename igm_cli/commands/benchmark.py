@@ -14,7 +14,7 @@ from igm_cli.errors import UsageError, near_names
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
-    from igm_cli.core.baselines.fit import Budget
+    from igm_cli.benchmarks.baselines.fit import Budget
 
 DEFAULT_BUDGET = "20m"
 
@@ -77,10 +77,10 @@ def benchmark(
     asked = o.parse_settings(settings or [])
     _check_known("option", asked, list(plugin.options))
 
+    from igm_cli.benchmarks.suite import Request
     from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
     from igm_cli.commands.models import find_model
     from igm_cli.core.device import resolve_device
-    from igm_cli.plugins.suite import Request
 
     request = Request(
         splits=tuple(parts),
@@ -102,7 +102,7 @@ def parse_budget(text: str) -> Budget:
     Raises:
         UsageError: If it is none of these, or nothing at all.
     """
-    from igm_cli.core.baselines.fit import Budget
+    from igm_cli.benchmarks.baselines.fit import Budget
 
     minutes = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|min|minutes?)?\s*", text.lower())
     steps = re.fullmatch(r"\s*(\d+)\s*steps?\s*", text.lower())

@@ -21,7 +21,7 @@ from igm_cli.errors import IgmError, InputError
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
-    from igm_cli.plugins.suite import Bench, Method, Request, Suite
+    from igm_cli.benchmarks.suite import Bench, Method, Request, Suite
 
 SCHEMA = "igm.benchmark/1"
 ROW_SCHEMA = "igm.benchmark-record/1"
@@ -150,7 +150,7 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         InputError: If it holds another configuration, naming what differs.
     """
     from igm_cli.core.files import write_json
-    from igm_cli.core.run_record import refuse_other
+    from igm_cli.core.training.state import refuse_other
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; name a folder")

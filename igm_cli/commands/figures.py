@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from igm_cli.plugins.suite import Confusion, Curve, PictureGrid, Plot
+from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,7 +15,7 @@ from igm_cli.errors import InputError
 from igm_cli.output import Output, json_line
 
 if TYPE_CHECKING:
-    from igm_cli.plugins.suite import Report, Table
+    from igm_cli.benchmarks.suite import Report, Table
 
 SCHEMA = "igm.benchmark/1"
 PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoint")

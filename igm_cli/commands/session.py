@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.core.checkpoint import Checkpoint, ModelSpec
-    from igm_cli.core.inversion import Inversion, InversionSettings
+    from igm_cli.core.inference.inversion import Inversion, InversionSettings
     from igm_cli.plugins.base import ConceptParser, Frame
 
 
@@ -63,7 +63,7 @@ class Session:
 
     def invert(self, path: Path) -> Understood:
         """Reads an image and inverts the model on it."""
-        from igm_cli.core.inversion import invert
+        from igm_cli.core.inference.inversion import invert
         from igm_cli.imaging import read_image, to_model
         from igm_cli.plugins.base import Frame
 
@@ -177,7 +177,7 @@ def open_session(
 
     from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
     from igm_cli.core.device import keep_freed_memory, resolve_device
-    from igm_cli.core.inversion import check_method
+    from igm_cli.core.inference.inversion import check_method
 
     spec = read_spec(folder)
     parser = _parser_of(spec, folder, parser)
@@ -224,7 +224,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
 
 def _settings_of(spec: ModelSpec, overrides: Mapping[str, Any]) -> InversionSettings:
     """The model's own settings under those of the command line."""
-    from igm_cli.core.inversion import InversionSettings
+    from igm_cli.core.inference.inversion import InversionSettings
 
     given = dict(overrides)
     if (given.get("method") or spec.inference.get("method")) == "relax":

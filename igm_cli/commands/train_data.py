@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from igm_cli.commands.train_preset import Plan
     from igm_cli.commands.validation import Validation
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.training import Samples
+    from igm_cli.core.training.trainer import Samples
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 

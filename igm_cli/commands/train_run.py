@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from igm_cli.commands.train_preset import Plan
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.train_config import TrainConfig
-    from igm_cli.core.training import Report
+    from igm_cli.core.training.config import TrainConfig
+    from igm_cli.core.training.trainer import Report
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 
@@ -52,7 +52,7 @@ def run_training(
     """
     _check_writable(output)
     from igm_cli.core.device import keep_freed_memory
-    from igm_cli.core.train_config import TrainConfig
+    from igm_cli.core.training.config import TrainConfig
 
     target = _current_device(device)
     config = TrainConfig.from_dict(plan.train)
@@ -111,7 +111,7 @@ class Run:
         Raises:
             MissingError: If the checkpoint to start from has no weights.
         """
-        from igm_cli.core.run_record import RunRecord, describe_run
+        from igm_cli.core.training.state import RunRecord, describe_run
 
         description = describe_run(self.spec, self.config, self.describe_data(), self.init)
         return RunRecord(self.folder, description).is_finished(self.config.steps)
@@ -135,7 +135,7 @@ class Run:
 
     def train(self, sink: Output, *, on_cpu: bool) -> None:
         """Loads the data and trains, showing progress."""
-        from igm_cli.core.training import train
+        from igm_cli.core.training.trainer import train
 
         steps = self.config.steps
         with sink.progress() as progress:

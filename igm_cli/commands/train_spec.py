@@ -35,7 +35,7 @@ def model_spec(
     """
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.concepts import space_to_dict
-    from igm_cli.core.schedule import ScheduleConfig
+    from igm_cli.core.noise_schedule import ScheduleConfig
 
     model = dict(plan.model)
     architecture = str(model.pop("architecture", "factored"))
@@ -103,7 +103,7 @@ def check_inference(inference: Mapping[str, Any]) -> None:
     Raises:
         InputError: If the preset's table ``[inference]`` is none of an inversion.
     """
-    from igm_cli.core.inversion import InversionSettings
+    from igm_cli.core.inference.inversion import InversionSettings
 
     try:
         InversionSettings.from_dict(inference)

@@ -56,7 +56,7 @@ class Validation:
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
         """Mean scores with K given (``k_exact``: with K estimated), and every image with what was found."""
-        from igm_cli.core.inversion import InversionSettings, invert
+        from igm_cli.core.inference.inversion import InversionSettings, invert
 
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition

@@ -16,8 +16,8 @@ from igm_cli.errors import InputError, UsageError
 if TYPE_CHECKING:
     from igm_cli.core.composition import Composition
     from igm_cli.core.denoiser import Denoiser
-    from igm_cli.core.inversion import InversionSettings
-    from igm_cli.core.labels import Progress
+    from igm_cli.core.inference.inversion import InversionSettings
+    from igm_cli.core.inference.labels import Progress
     from igm_cli.core.models.pipeline_description import PipelineDescription
     from igm_cli.core.models.pipelines import Loading
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
@@ -89,8 +89,8 @@ class LabelSession:
         """
         import torch
 
-        from igm_cli.core.labels import calls_a_draw, invert_labels
-        from igm_cli.core.views import encoded_views
+        from igm_cli.core.inference.labels import calls_a_draw, invert_labels
+        from igm_cli.core.inference.views import encoded_views
         from igm_cli.imaging import read_image, to_model
         from igm_cli.plugins.base import Frame
 
@@ -142,7 +142,7 @@ def open_label_session(asked: Asked) -> LabelSession:
 
     from igm_cli.core.concepts import Text
     from igm_cli.core.device import keep_freed_memory, resolve_device
-    from igm_cli.core.labels import sizes_of
+    from igm_cli.core.inference.labels import sizes_of
     from igm_cli.core.models.pipeline_description import read_description
     from igm_cli.core.models.pipeline_files import check_path, from_hub
     from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
@@ -219,7 +219,7 @@ def _templates_of(asked: Asked, description: PipelineDescription) -> dict[str, S
 
 def _settings_of(asked: Asked, description: PipelineDescription) -> InversionSettings:
     """The model's own settings under those of the command line."""
-    from igm_cli.core.inversion import InversionSettings
+    from igm_cli.core.inference.inversion import InversionSettings
 
     own = InversionSettings.from_dict(description.inference)
     given = dict(asked.settings)

@@ -38,7 +38,7 @@ def estimate(session: LabelSession, images: int) -> Estimate:
         session: Model, labels and draws.
         images: That this process has to do.
     """
-    from igm_cli.core.labels import calls_a_draw
+    from igm_cli.core.inference.labels import calls_a_draw
 
     calls = calls_a_draw(session.denoiser.space, session.composition)
     draws = session.settings.draws, session.settings.max_draws

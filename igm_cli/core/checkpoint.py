@@ -27,7 +27,7 @@ from igm_cli.core.files import write_atomically, write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.models.latent_folder import load_parts
-from igm_cli.core.schedule import Schedule, ScheduleConfig
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError
 
 FORMAT = 1
@@ -47,7 +47,7 @@ class ModelSpec:
         image_size: (width, height) in pixels.
         concepts: Name of the concept parser.
         concept_options: Options of the concept parser.
-        inference: Settings of :class:`igm_cli.core.inversion.InversionSettings` tuned to the weights.
+        inference: Settings of :class:`igm_cli.core.inference.inversion.InversionSettings` tuned to the weights.
         info: Provenance: data, command, steps, metrics, licence.
     """
 

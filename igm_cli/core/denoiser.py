@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 
 class Denoiser(Protocol):

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from igm_cli.errors import IgmError, PluginError, UsageError, near_names
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter
-from igm_cli.plugins.suite import Suite
+
+if TYPE_CHECKING:
+    from igm_cli.benchmarks.suite import Suite
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
 KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
@@ -95,7 +97,7 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
 
 def suite(name: str) -> Suite:
     """The benchmark of a name or of ``package.module:attribute``."""
-    return cast(Suite, load("benchmarks", name))
+    return cast("Suite", load("benchmarks", name))
 
 
 def load(kind: Kind, name: str) -> Any:

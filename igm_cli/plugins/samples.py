@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DatasetSamples:
     """A dataset as the trainer wants it, decoded once into bytes (18 kB for 96x64 pixels).
 
-    Implements :class:`igm_cli.core.training.Samples`.
+    Implements :class:`igm_cli.core.training.trainer.Samples`.
 
     Args:
         dataset: With an ``image`` column.

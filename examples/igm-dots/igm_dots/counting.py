@@ -35,7 +35,7 @@ class StarBench:
         return StarMethod(self, name)
 
     def report(self, records, infos):
-        from igm_cli.plugins.suite import Report, Table
+        from igm_cli.benchmarks.suite import Report, Table
 
         rows = []
         for method in dict.fromkeys(record["method"] for record in records):
@@ -60,7 +60,7 @@ class StarMethod:
 
     def by_igm(self, image):
         from igm_cli.core.checkpoint import load_checkpoint
-        from igm_cli.core.inversion import InversionSettings, invert
+        from igm_cli.core.inference.inversion import InversionSettings, invert
         from igm_cli.imaging import to_model
         from igm_cli.plugins.base import Frame
 

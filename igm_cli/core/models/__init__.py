@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Text
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 from igm_cli.errors import InputError
 
 ARCHITECTURES = ("factored", "unet", "text-to-image")

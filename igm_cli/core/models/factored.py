@@ -16,7 +16,7 @@ from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.models.factored_config import FactoredConfig
 from igm_cli.core.models.local_head import LocalHead
 from igm_cli.core.models.trunk import TrunkDenoiser
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 
 @dataclass
@@ -60,18 +60,18 @@ class FactoredDenoiser(TrunkDenoiser):
         return self.head.image(self.laid_contributions(features, concepts))
 
     def laid_contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.look.Local`."""
+        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.inference.look.Local`."""
         gain = self.schedule.epsilon_gain(features.t)
         delta: Tensor = self.head(self._projected(features), concepts, gain)
         return delta
 
     def products(self, features: FactoredFeatures, concepts: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
-        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.look.Local`."""
+        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.inference.look.Local`."""
         gain = self.schedule.epsilon_gain(features.t)
         return self.head.products(self._projected(features), concepts, gain, laid)
 
     def lay(self, image: Tensor) -> Tensor:
-        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.look.Local`."""
+        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.inference.look.Local`."""
         return self.head.cells(image)
 
     def _projected(self, features: FactoredFeatures) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.models.tokens import word_tokenizer, words_of
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 
 @dataclass(frozen=True)

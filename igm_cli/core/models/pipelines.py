@@ -32,7 +32,7 @@ from igm_cli.core.models.pipeline_networks import (
     networks_of_file,
     networks_of_folder,
 )
-from igm_cli.core.schedule import Schedule, ScheduleConfig
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError, UsageError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.models.factored_config import FactoredConfig
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

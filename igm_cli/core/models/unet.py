@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
-from igm_cli.core.schedule import Schedule
+from igm_cli.core.noise_schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Benchmarks: suites, the methods igm is compared with, and what suites share."""

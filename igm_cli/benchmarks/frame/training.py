@@ -1,0 +1,116 @@
+"""Baselines that a benchmark trains: on what, once, and what its report says of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, fit
+from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.training.trainer import Samples
+from igm_cli.plugins.base import Progress
+
+
+class BaselineData(Protocol):
+    """What baselines are trained on.
+
+    Attributes:
+        training: The images.
+        validation: Others, that only choose learning rates.
+    """
+
+    training: Samples
+    validation: Samples
+
+    def describe(self) -> dict[str, Any]:
+        """JSON, without reading a single image."""
+        ...
+
+
+class Subset:
+    """Some of the samples of a set.
+
+    Args:
+        samples: Of which.
+        indices: Which.
+    """
+
+    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """As the whole set's."""
+        return self.samples.batch([self.indices[i] for i in indices], flips)
+
+
+class Deferred:
+    """Samples that are loaded when first used: a trained baseline needs none."""
+
+    def __init__(self, load: Callable[[], Samples]) -> None:
+        self._load = load
+
+    @cached_property
+    def _samples(self) -> Samples:
+        return self._load()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """As those of the samples."""
+        return self._samples.batch(indices, flips)
+
+
+def fitted(
+    baseline: Baseline,
+    data: BaselineData,
+    budget: Budget,
+    cache: Path,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> Fitted:
+    """A trained baseline: from the cache folder, where one of the same configuration is."""
+    identity = [baseline.describe(), data.describe(), vars(budget), seed]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return fit(
+        baseline,
+        data.training,
+        data.validation,
+        budget,
+        cache / f"{baseline.name}-{digest}",
+        seed=seed,
+        device=device,
+        data=data.describe(),
+        progress=progress,
+    )
+
+
+def training_info(trained: Fitted, budget: Budget) -> dict[str, Any]:
+    """What the report says of a training."""
+    return {
+        "budget": f"{budget.minutes:g} minutes" if budget.minutes is not None else f"{budget.steps} steps",
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "learning rate": trained.learning_rate,
+        "validation error by learning rate": trained.trials,
+        "steps": trained.steps,
+        "images seen": trained.images,
+        "seconds": trained.seconds,
+    }
+
+
+def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the report says of a checkpoint."""
+    info = checkpoint.info
+    kept = ("data", "steps", "training", "hardware")
+    return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}

@@ -1,0 +1,1 @@
+"""Inference: which concepts explain an image."""

@@ -1,0 +1,214 @@
+"""What a latent text-to-image model learns by, so that its predictions under single labels compose.
+
+The composed objective over the labels of an image,
+
+    ‖eps - 1/K sum_k eps_theta(x_t, t | "a photo of a {label_k}")‖²     (IGM, Wang et al. 2025)
+
+with a contrast between sets of labels (ours): given the image and one noise draw, the likelihood of the noise
+
+    p(S | x0, eps, t) = softmax_S( -P/2 · ‖eps - 1/|S| sum_S eps_theta(x_t, t | label)‖² )
+
+over all sets of some of the labels, true ones and others, should speak for the true set, number included.
+Whole captions, "a photo of a {label}, a {label} and a {label}", are learned the same way, so that the model knows them
+as text-to-image models do.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from igm_cli.core.concepts import Text
+from igm_cli.core.inference.captions import compound
+from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.objective import denoising_weight
+
+LABELS = 4
+"""Asked about every image: those it holds, and others."""
+
+EASY = 0.25
+"""Share of images whose other labels are any."""
+
+LARGEST_SET = 3
+
+SMOOTHNESS = 1e-4
+"""Weight of the divergence of latents from a normal distribution."""
+
+READING, MATCHING = 0.1, 0.5
+"""Weights of what is read off an image, and of the matching of prompts, beside the composed error."""
+
+
+def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared and absolute error of the reconstruction, and the KL divergence of the latents' posterior."""
+    posterior = model.vae.encode(images).latent_dist
+    mean, spread = posterior.mean.float(), posterior.std.float()
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    decoded: Tensor = model.vae.decode(mean + spread * noise).sample.float()
+    divergence: Tensor = 0.5 * (mean.square() + spread.square() - 1 - 2 * spread.log()).mean()
+    return F.mse_loss(decoded, images) + F.l1_loss(decoded, images) + SMOOTHNESS * divergence
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents under noise: x_t ``[B,C,h,w]``, t ``[B]``, and the noise."""
+
+    x_t: Tensor
+    t: Tensor
+    noise: Tensor
+
+
+def reading_loss(model: LatentTextToImage, seen: Noised, present: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of the labels read off what the U-Net's first half notices, no prompt being given.
+
+    Args:
+        model: Under training.
+        seen: Latents under noise.
+        present: Which labels an image holds ``[B,M]``.
+        generator: Of the template.
+    """
+    nothing = model.embed([""]).expand(len(present), -1, -1)
+    pooled = model.reader.pool(model.notice(seen.x_t, seen.t, nothing))
+    return _reading(model, pooled, model.embed(_prompts(model.space, generator)), present)
+
+
+def _reading(model: LatentTextToImage, pooled: Tensor, prompts: Tensor, present: Tensor) -> Tensor:
+    """Of both readings of rows ``[B,...]``; a row's labels share its probability."""
+    wanted = present / present.sum(1, keepdim=True)
+    logits = model.reader.read(pooled, prompts)
+    return sum((F.cross_entropy(each, wanted) for each in logits), start=pooled.new_zeros(()))
+
+
+def label_loss(
+    model: LatentTextToImage, seen: Noised, present: Tensor, contrast: float, generator: torch.Generator
+) -> Tensor:
+    """The composed error under the true labels, the contrast of sets, what is read, and the matching of prompts.
+
+    Args:
+        model: Under training.
+        seen: Latents under noise.
+        present: Which labels an image holds ``[B,M]``, one to ``LARGEST_SET``.
+        contrast: Weight of the contrast; 0 leaves the composed error, what is read and the matching.
+        generator: Of the other labels and the template.
+    """
+    prompts = model.embed(_prompts(model.space, generator))
+    likely = _likely(model, seen, prompts)
+    asked, true = sample_labels(present, min(LABELS, present.shape[1]), generator, likely)  # [B,L]
+    epsilon, noticed = model.predict(seen.x_t, seen.t, prompts[asked])
+    sets = subsets(asked.shape[1], LARGEST_SET).to(epsilon)  # [S,L]
+    errors = set_errors(epsilon, seen.noise, sets)
+    target = (sets[None] == true[:, None].to(sets)).all(2).float().argmax(1)
+    denoising = denoising_weight(model.schedule, seen.t) * errors.gather(1, target[:, None])[:, 0]
+    crossed = F.cross_entropy(-_pixels(seen) / 2 * errors, target)
+    pooled = model.reader.pool(noticed)
+    matching = F.binary_cross_entropy_with_logits(model.reader.match(pooled), true.flatten().float())
+    read = _reading(model, pooled, prompts, present.repeat_interleave(asked.shape[1], dim=0))
+    return denoising.mean() + contrast * crossed + READING * read + MATCHING * matching
+
+
+def caption_loss(
+    model: LatentTextToImage, seen: Noised, present: Tensor, contrast: float, generator: torch.Generator
+) -> Tensor:
+    """The error under the whole caption, contrasted with two wrong ones, and under no caption at all.
+
+    Args:
+        model: Under training.
+        seen: Latents under noise.
+        present: Which labels an image holds ``[B,M]``.
+        contrast: Weight of the contrast.
+        generator: Of the order of labels, the template, and what is wrong.
+    """
+    texts = [text for row in present for text in _captions(model.space, row, generator)]
+    embedded = model.embed(texts).unflatten(0, (len(present), 4))
+    epsilon, _ = model.predict(seen.x_t, seen.t, embedded)
+    errors = (seen.noise[:, None] - epsilon).square().mean((2, 3, 4))  # [B,4]
+    weight = denoising_weight(model.schedule, seen.t)
+    denoising = (weight * (errors[:, 0] + errors[:, 3]) / 2).mean()
+    target = torch.zeros(len(present), dtype=torch.long, device=errors.device)
+    return denoising + contrast * F.cross_entropy(-_pixels(seen) / 2 * errors[:, :3], target)
+
+
+def _pixels(seen: Noised) -> int:
+    """P, of which an error is the mean."""
+    return seen.noise[0].numel()
+
+
+@torch.no_grad()
+def _likely(model: LatentTextToImage, seen: Noised, prompts: Tensor) -> Tensor:
+    """Logits of all labels ``[B,M]`` as the model reads them off, no prompt being given."""
+    nothing = model.embed([""]).expand(len(seen.x_t), -1, -1)
+    one, other = model.reader.read(model.reader.pool(model.notice(seen.x_t, seen.t, nothing)), prompts)
+    return (one + other) / 2
+
+
+def sample_labels(
+    present: Tensor, count: int, generator: torch.Generator, likely: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The labels of every image and others: indices and whether they are true, both ``[B,count]``.
+
+    Args:
+        present: Which labels an image holds ``[B,M]``.
+        count: How many are wanted of every image.
+        generator: Of what is random.
+        likely: Logits of all labels ``[B,M]``: others are drawn by them (a Gumbel variable for every label), so that
+            what is easily mistaken is told apart; a part of the images, ``EASY``, and all without them, get any others.
+    """
+    uniform = torch.rand(present.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(present.device)
+    chance = -torch.log(-torch.log(uniform))
+    if likely is not None:
+        hard = torch.rand(len(present), 1, generator=generator).to(present.device) >= EASY
+        chance = chance + torch.where(hard, likely.float(), 0.0)
+    asked = chance.masked_fill(present.bool(), torch.inf).topk(count, dim=1).indices
+    return asked, present.gather(1, asked)
+
+
+def subsets(candidates: int, largest: int) -> Tensor:
+    """All sets of 1 to ``largest`` candidates as booleans ``[S,candidates]``."""
+    rows = [
+        [index in chosen for index in range(candidates)]
+        for size in range(1, min(largest, candidates) + 1)
+        for chosen in itertools.combinations(range(candidates), size)
+    ]
+    return torch.tensor(rows)
+
+
+def set_errors(epsilon: Tensor, noise: Tensor, sets: Tensor) -> Tensor:
+    """‖eps - mean of predictions‖² under sets of labels ``[B,S]``.
+
+    Args:
+        epsilon: Predictions under single labels ``[B,L,C,h,w]``.
+        noise: ``[B,C,h,w]``.
+        sets: Members ``[S,L]``.
+    """
+    weights = sets / sets.sum(1, keepdim=True)
+    with torch.autocast(epsilon.device.type, enabled=False):  # differences of errors are small
+        composed = torch.einsum("sl,blchw->bschw", weights, epsilon)
+    return (noise[:, None] - composed).square().mean((2, 3, 4))
+
+
+def _template(space: Text, generator: torch.Generator) -> str:
+    """The first template half of the time, any of them otherwise."""
+    number = int(torch.randint(2 * len(space.templates), (), generator=generator))
+    return space.templates[number] if number < len(space.templates) else space.templates[0]
+
+
+def _prompts(space: Text, generator: torch.Generator) -> list[str]:
+    """Every label in one template."""
+    template = _template(space, generator)
+    return [template.replace("{label}", label) for label in space.labels]
+
+
+def _captions(space: Text, present: Tensor, generator: torch.Generator) -> list[str]:
+    """The caption of an image, two with a label exchanged for another, and none."""
+    order = torch.randperm(len(present), generator=generator).tolist()
+    true = [i for i in order if present[i]]
+    others = [i for i in order if not present[i]][:2]
+    template = _template(space, generator)
+    # Where too few labels are left to exchange one for, one too many or too few is wrong as well.
+    exchanged, added = ([[*kept, other] for other in others] for kept in (true[:-1], true))
+    wrong = [chosen for chosen in (*exchanged, *added, true[:-1], true[1:]) if chosen][:2]
+    named = [[space.labels[i] for i in chosen] for chosen in (true, *wrong)]
+    return [*(compound(template, names) for names in named), ""]

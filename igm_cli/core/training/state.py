@@ -1,0 +1,190 @@
+"""What a training run keeps in its folder: what it is, how far it got, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from igm_cli.core.checkpoint import WEIGHTS, ModelSpec, fingerprint
+from igm_cli.core.files import write_atomically, write_json
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.errors import InputError
+
+STATE = "state.pt"
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+
+# What may change between two calls of one run: how long it goes on and how often it reports.
+_FREE = {"train.steps", "train.log_every", "train.checkpoint_every", "train.picture_every", "train.half"}
+
+
+def describe_run(
+    spec: ModelSpec, config: TrainConfig, data: Mapping[str, Any], init: Path | None
+) -> dict[str, Any]:
+    """What makes a run this run, as JSON.
+
+    Args:
+        spec: What is trained; its inference settings and provenance may change.
+        config: How.
+        data: Description of the data.
+        init: Checkpoint folder that the training starts from; None starts afresh.
+
+    Raises:
+        MissingError: If ``init`` has no weights.
+    """
+    model = {
+        "architecture": spec.architecture,
+        "options": dict(spec.options),
+        "space": dict(spec.space),
+        "schedule": dict(spec.schedule),
+        "composition": spec.composition,
+        "image_size": list(spec.image_size),
+        "concepts": spec.concepts,
+    }
+    return {
+        "model": model,
+        "train": config.to_dict(),
+        "data": dict(data),
+        "init": fingerprint(init) if init else None,
+    }
+
+
+class RunRecord:
+    """The files of one run beside its checkpoint: ``run.json``, ``state.pt`` and ``metrics.jsonl``.
+
+    Args:
+        folder: Of the run.
+        description: As :func:`describe_run` gives it.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self.folder, self.description = folder, description
+
+    def is_finished(self, steps: int) -> bool:
+        """Whether the folder holds this very run with all its steps.
+
+        The description's data may lack what is only known once they are loaded.  Whatever is missing,
+        different or damaged there is for the training itself to say.
+        """
+        try:
+            run = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
+            asked = json.loads(json.dumps(self.description))
+            run["data"] = {key: run["data"][key] for key in asked["data"]}
+            weights = any((self.folder / name).is_file() for name in (WEIGHTS, "model_index.json"))
+            whole = weights and (self.folder / "igm.json").is_file()
+            if not whole or asked != {"init": None, **run}:
+                return False
+            state = torch.load(self.folder / STATE, map_location="meta", weights_only=True)
+            return bool(state["step"] >= steps)
+        except Exception:
+            return False
+
+    def refuse_other_run(self) -> None:
+        """Makes sure that the folder holds this run or none.
+
+        Raises:
+            InputError: If it holds another one.
+        """
+        refuse_other(
+            self.folder / RUN,
+            self.description,
+            what="run",
+            option="--output",
+            free=_FREE,
+            defaults={"init": None},
+        )
+
+    def load_state(self, device: torch.device, take: Callable[[dict[str, Any]], None]) -> None:
+        """Hands the state to ``take``, if there is one.
+
+        Raises:
+            InputError: If it cannot be read or taken.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            return
+        try:
+            take(torch.load(path, map_location=device, weights_only=True))
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            way_out = "delete it to start again, or use another --output"
+            raise InputError(f"{path} is damaged; {way_out}") from error
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Writes the state that a resumed run starts from."""
+        write_atomically(self.folder / STATE, lambda path: torch.save(state, path))
+
+    def begin(self, step: int) -> None:
+        """Writes what the run is, and drops what was measured after ``step``, where it goes on."""
+        _forget_after(self.folder / METRICS, step)
+        write_json(self.folder / RUN, self.description)
+
+    def add_metrics(self, line: Mapping[str, float]) -> None:
+        """Adds a line to ``metrics.jsonl``."""
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def refuse_other(
+    path: Path,
+    description: Mapping[str, Any],
+    *,
+    what: str,
+    option: str,
+    free: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Makes sure that a folder holds what is described, or nothing yet.
+
+    Args:
+        path: JSON file in it that says what it holds.
+        description: What it should hold, as JSON.
+        what: It is, for the message.
+        option: Of the command line that names the folder.
+        free: Keys that may differ, nested ones joined by dots.
+        defaults: Of keys that older files lack.
+
+    Raises:
+        InputError: If it holds something else, naming the first key that differs.
+    """
+    if not path.is_file():
+        return
+    try:
+        old = _flat({**(defaults or {}), **json.loads(path.read_text(encoding="utf-8"))})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged; use another {option}") from error
+    new = _flat(json.loads(json.dumps(description)))
+    differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in free]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{path.parent} holds a {what} with {key} = {old.get(key)!r}, not {new.get(key)!r}; "
+            f"use another {option} or the same options"
+        )
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(data, dict):
+        flat: dict[str, Any] = {}
+        for key, value in data.items():
+            flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: data}
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drops metric lines later than the state that is resumed, and a half-written last line."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
