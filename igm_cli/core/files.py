@@ -1,20 +1,35 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of it."""
+"""Atomic writes and locks: a reader sees the old file or the new one, never half of it, and one run writes at a time."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from igm_cli.errors import InputError
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with a temporary path beside ``path``, then renames it into place."""
+    """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote to disk, then renames it into place.
+
+    The temporary file has a random name and is created exclusively, so that nothing planted beside ``path`` is
+    ever written to; it is removed if ``write`` fails.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
     try:
+        os.close(handle)
+        temporary.chmod(0o666 & ~_umask())
         write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -24,3 +39,37 @@ def write_json(path: Path, data: Any) -> None:
     """Writes data as indented JSON, atomically."""
     text = json.dumps(data, indent=2) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds an advisory lock on a file or folder, so that two runs do not write to it at once.
+
+    The lock is a hidden file beside ``path`` (``.NAME.lock``); the system releases it when the process ends, however
+    it ends, so there are no stale locks.
+
+    Args:
+        path: File or folder that is written to; it need not exist yet.
+
+    Raises:
+        InputError: If another process holds the lock.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another igm is writing to {path}; wait for it, or choose another path") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # some systems do not remove a file that is open
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
