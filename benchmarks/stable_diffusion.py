@@ -28,8 +28,8 @@ from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inference.inversion import InversionSettings
 from igm_cli.core.inference.labels import invert_labels
 from igm_cli.core.models.pipelines import Loading, load_pipeline, quiet
+from igm_cli.core.models.prompts import word_tokenizer
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.core.models.tokens import word_tokenizer
 from igm_cli.core.noise_schedule import draw
 
 LABELS = (
