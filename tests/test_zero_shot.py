@@ -30,8 +30,7 @@ from igm_cli.commands.zero_shot_options import (
     read_labels,
     read_templates,
 )
-from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, read_description
-from igm_cli.core.models.pipelines import quiet
+from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, quiet, read_description
 from igm_cli.errors import InputError, UsageError
 
 OWN = {

@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.models.pipeline_files import first_line, read_json
-from igm_cli.core.models.pipelines import quiet
+from igm_cli.core.models.pipeline_files import first_line, quiet, read_json
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.errors import InputError, MissingError
@@ -79,7 +78,8 @@ class LatentConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatentConfig:
         """Returns the configuration of a JSON form."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
 
 class LatentTextToImage(nn.Module):
@@ -96,9 +96,8 @@ class LatentTextToImage(nn.Module):
     def __init__(self, config: LatentConfig, space: Text, schedule: Schedule) -> None:
         super().__init__()
         self.config, self.space, self.schedule = config, space, schedule
-        self.vae: Any = _autoencoder(config)
-        self.text_encoder: Any = _text_encoder(config, len(self.tokenizer))
-        self.unet: Any = _unet(config)
+        networks = _networks(config, len(self.tokenizer))
+        self.vae, self.text_encoder, self.unet = (networks[part] for part in PARTS)
         self.reader = Reader(config, len(space.labels))
         self.register_buffer("scale", torch.ones(()))
         """What latents are multiplied by to be of unit variance (``scaling_factor``)."""
@@ -276,11 +275,14 @@ class Reader(nn.Module):
         return logits
 
 
-def _autoencoder(config: LatentConfig) -> Any:
-    from diffusers import AutoencoderKL
+def _networks(config: LatentConfig, words: int) -> dict[str, Any]:
+    """Returns the networks of the pipeline by part, with fresh weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.models.attention_processor import AttnProcessor
+    from transformers import CLIPTextConfig, CLIPTextModel
 
-    levels = len(config.autoencoder_channels)
-    return AutoencoderKL(
+    levels, attending = len(config.autoencoder_channels), len(config.channels) - 1
+    vae = AutoencoderKL(
         block_out_channels=config.autoencoder_channels,
         layers_per_block=config.layers,
         latent_channels=config.latent_channels,
@@ -290,34 +292,21 @@ def _autoencoder(config: LatentConfig) -> Any:
         sample_size=config.image_size[0],
         mid_block_add_attention=False,
     )
-
-
-def _text_encoder(config: LatentConfig, words: int) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=words,
-            hidden_size=config.text_dim,
-            intermediate_size=2 * config.text_dim,
-            projection_dim=config.text_dim,
-            num_hidden_layers=config.text_layers,
-            num_attention_heads=config.text_dim // config.head_dim,
-            max_position_embeddings=config.tokens,
-            bos_token_id=words - 2,
-            eos_token_id=words - 1,
-            pad_token_id=words - 1,
-        )
+    text = CLIPTextConfig(
+        vocab_size=words,
+        hidden_size=config.text_dim,
+        intermediate_size=2 * config.text_dim,
+        projection_dim=config.text_dim,
+        num_hidden_layers=config.text_layers,
+        num_attention_heads=config.text_dim // config.head_dim,
+        max_position_embeddings=config.tokens,
+        bos_token_id=words - 2,
+        eos_token_id=words - 1,
+        pad_token_id=words - 1,
     )
-
-
-def _unet(config: LatentConfig) -> Any:
-    from diffusers import UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-
-    attending = len(config.channels) - 1
-    model = UNet2DConditionModel(
-        sample_size=config.image_size[0] // 2 ** (len(config.autoencoder_channels) - 1),
+    text_encoder = CLIPTextModel(text)
+    unet = UNet2DConditionModel(
+        sample_size=config.image_size[0] // 2 ** (levels - 1),
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
         block_out_channels=config.channels,
@@ -328,5 +317,5 @@ def _unet(config: LatentConfig) -> Any:
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * attending,
         up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",),
     )
-    model.set_attn_processor(AttnProcessor())  # for few tokens a third faster in training than fused attention
-    return model
+    unet.set_attn_processor(AttnProcessor())  # for few tokens a third faster in training than fused attention
+    return {"vae": vae, "text_encoder": text_encoder, "unet": unet}

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,18 +40,9 @@ _WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(\w+))?(?:-\d+-of-
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _UNSAFE = "is a pickle, which can run code; convert it to safetensors"
 
-PUBLISHED: Mapping[str, Any] = MappingProxyType(
-    {
-        "draws": 32,
-        "max_draws": 128,
-        "low": 0.0,
-        "high": 1.0,
-        "power": 0.0,
-        "penalty": 0.0,
-        "k_min": 1,
-        "k_max": 3,
-    }
-)
+PUBLISHED: Mapping[str, Any] = MappingProxyType({
+    "draws": 32, "max_draws": 128, "low": 0.0, "high": 1.0, "power": 0.0, "penalty": 0.0, "k_min": 1, "k_max": 3,
+})  # fmt: skip
 """Inference where nothing is tuned: all timesteps alike, as Diffusion Classifier has it (Li et al. 2023)."""
 
 
@@ -94,9 +86,10 @@ def _from_hub(name: str, variant: str | None, weights: bool) -> Path:
     try:
         if not weights:
             return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt"]))
-        from diffusers import DiffusionPipeline
+        with quiet():
+            from diffusers import DiffusionPipeline
 
-        return Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
+            return Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
     except Exception as error:  # of whichever network library the hub's client uses
         if cached is not None:  # what it lacks is said when it is opened
             return cached
@@ -121,15 +114,13 @@ def read_index(path: Path) -> tuple[str, dict[str, str]]:
             raise InputError(f"{path} has no {part}; give a complete pipeline")
         classes[part] = name = str(entry[1])
         if entry[0] not in ("diffusers", "transformers") or wanted not in ("", name.removesuffix("Fast")):
-            raise InputError(
-                f"the {part} of {path} is a {name}; a pipeline with {wanted or 'another'} is needed"
-            )
-        files = {file.name for file in (path / part).iterdir()}
-        if (
-            wanted == "CLIPTokenizer"
-            and "tokenizer.json" not in files
-            and not {"vocab.json", "merges.txt"} <= files
-        ):
+            known = wanted or "one of diffusers' schedulers"
+            raise InputError(f"the {part} of {path} is a {name}; a pipeline with {known} is needed")
+        files, enough = (
+            {f.name for f in (path / part).iterdir()},
+            ({"tokenizer.json"}, {"vocab.json", "merges.txt"}),
+        )
+        if wanted == "CLIPTokenizer" and not any(names <= files for names in enough):
             raise InputError(f"the {part} of {path} has no vocab.json and merges.txt; give a complete pipeline")
     return kind, classes
 
@@ -140,9 +131,7 @@ def weight_files(path: Path, variant: str | None) -> dict[str, tuple[str | None,
     Raises:
         InputError: If weights are missing.
     """
-    networks = [
-        part for part in read_index(path)[1] if part == "vae" or part.startswith(("unet", "text_encoder"))
-    ]
+    networks = [part for part in read_index(path)[1] if not part.startswith(("scheduler", "tokenizer"))]
     here: dict[str, dict[str | None, list[Path]]] = {part: {} for part in networks}
     for part, found in here.items():
         for file in sorted((path / part).iterdir()):
@@ -261,3 +250,25 @@ def refusing(sentence: str) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """Returns what an error of another library says first."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the chatter of diffusers and transformers while it lasts."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for log in libraries:
+                log.set_verbosity_error()
+                log.disable_progress_bar()
+            yield
+        finally:
+            for log, verbosity, bars in before:
+                log.set_verbosity(verbosity)
+                if bars:
+                    log.enable_progress_bar()

@@ -7,10 +7,7 @@ belong together, a noise schedule other than ours.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from typing import Any
 import torch
 
 from igm_cli.core.device import has_bf16
-from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, read_index, refusing, weight_files
+from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
 from igm_cli.core.models.prompts import text_encoders
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError, UsageError
@@ -29,6 +26,9 @@ CHOICES = {
     "attention": ("auto", "sliced", "xformers"),
     "prediction": ("auto", "epsilon", "v_prediction"),
 }
+
+CROSS_ATTENTION = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+"""A weight of the original layout, as wide as the text encoder of Stable Diffusion 1.x (768) or 2.x (1024)."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,12 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     """
     loading = loading or Loading()
     _check_device(device, loading)
+    path, dtype = find_pipeline(source, loading.variant), resolve_dtype(loading.dtype, device)
     with quiet():
-        path = find_pipeline(source, loading.variant)
-        dtype = resolve_dtype(loading.dtype, device)
         pipe = _from_file(path, loading, dtype) if path.is_file() else _from_folder(path, loading, dtype)
         _check_fit(source, pipe)
-        size, schedule = (
-            _image_size(source, pipe, loading.size),
-            _schedule(source, pipe.scheduler, loading.prediction),
-        )
+        size = _image_size(source, pipe, loading.size)
+        schedule = _schedule(source, pipe.scheduler, loading.prediction)
         _place(pipe, device, loading)
     return TextToImageParts(pipe, schedule, size, device, dtype)
 
@@ -143,7 +140,7 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
     kind, classes = read_index(path)
     weights, parts = weight_files(path, loading.variant), {}
     for part, name in classes.items():
-        library = transformers if hasattr(transformers, name) else diffusers
+        library = transformers if name.startswith("CLIP") else diffusers
         if part == "scheduler" and not (name.endswith("Scheduler") and hasattr(diffusers, name)):
             raise InputError(f"the scheduler of {path} is an unknown {name}")
         with refusing(f"the {part} of {path} cannot be {'used' if part == 'scheduler' else 'loaded'}"):
@@ -164,11 +161,11 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
 
 
 def _from_file(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
-    """Returns the pipeline of one file in the original layout, on the CPU."""
+    """Returns the pipeline of one file in the original layout, on the CPU; it needs a folder that describes its parts."""
     import diffusers
 
-    kind, described = _kind_of_file(path)
-    name = loading.config or described
+    kind, official = _kind_of_file(path)
+    name = loading.config or official
     try:
         folder = find_pipeline(name, weights=False)
     except MissingError as error:
@@ -176,44 +173,27 @@ def _from_file(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
             f"{path} holds weights alone and its description {name!r} is not found here; "
             "give a folder with it or connect"
         ) from error
-    other = read_index(folder)[0]
-    if other != kind:
+    if (other := read_index(folder)[0]) != kind:
         raise InputError(f"{path} is no {other}, which {folder} describes; give its own description")
-    options = {"config": str(folder), "local_files_only": True}
+    options: dict[str, Any] = {"config": str(folder), "local_files_only": True}
     with refusing(f"{path} cannot be loaded"):
-        vae = diffusers.AutoencoderKL.from_single_file(
-            str(path), subfolder="vae", torch_dtype=torch.float32, **options
-        )
-        pipe = getattr(diffusers, kind).from_single_file(
-            str(path), vae=vae, torch_dtype=dtype, **options, **UNUSED
-        )
+        pipe = getattr(diffusers, kind).from_single_file(str(path), torch_dtype=dtype, **options, **UNUSED)
+        if dtype != torch.float32:
+            options |= {"subfolder": "vae", "torch_dtype": torch.float32}
+            pipe.register_modules(vae=diffusers.AutoencoderKL.from_single_file(str(path), **options))
     for part, network in _networks(pipe).items():
-        absent = [name for name, weight in network.named_parameters() if weight.is_meta]
-        if absent:
+        if absent := [name for name, weight in network.named_parameters() if weight.is_meta]:
             raise InputError(f"the {part} of {path} lacks weights: {min(absent)}")
     return pipe
 
 
 def _kind_of_file(path: Path) -> tuple[str, str]:
-    """Returns the pipeline of one file in the original layout, and the hub id of its official description.
-
-    Raises:
-        InputError: If it is damaged, or holds another model or not the whole of it.
-    """
+    """Returns the pipeline of one file in the original layout, and the hub id of its official description."""
     from safetensors import safe_open
 
     with refusing(f"{path} is damaged"), safe_open(path, "pt") as file:
-        keys = tuple(file.keys())
-        cross = [key for key in keys if key.endswith("attn2.to_k.weight")]
-        width = file.get_slice(cross[0]).get_shape()[-1] if cross else 0
-    prefixes = {
-        "unet": ("model.diffusion_model.input_blocks.",),
-        "vae": ("first_stage_model.", "vae."),
-        "text_encoder": ("cond_stage_model.", "conditioner.embedders."),
-    }
-    for part, starts in prefixes.items():
-        if not any(key.startswith(starts) for key in keys):
-            raise InputError(f"{path} has no {part}; give a whole Stable Diffusion checkpoint in one file")
+        keys = list(file.keys())
+        width = file.get_slice(CROSS_ATTENTION).get_shape()[-1] if CROSS_ATTENTION in keys else None
     if any(key.startswith("conditioner.embedders.1.") for key in keys):
         return "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"
     if width == 1024 or any(key.startswith("cond_stage_model.model.") for key in keys):
@@ -286,25 +266,3 @@ def _place(pipe: Any, device: torch.device, loading: Loading) -> None:
         pipe.vae.enable_tiling()
     elif loading.attention == "xformers":
         pipe.enable_xformers_memory_efficient_attention()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the chatter of diffusers and transformers while it lasts."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for log in libraries:
-                log.set_verbosity_error()
-                log.disable_progress_bar()
-            yield
-        finally:
-            for log, verbosity, bars in before:
-                log.set_verbosity(verbosity)
-                if bars:
-                    log.enable_progress_bar()
