@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -387,4 +387,4 @@ def test_only_latent_models_have_an_autoencoder(tmp_path):
 
 def test_shape_survives_json():
     config = LatentConfig.from_dict(SHAPE)
-    assert LatentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert LatentConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config

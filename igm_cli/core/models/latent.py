@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,6 @@ class LatentConfig:
             raise ValueError(f"channels must be divisible by groups, {self.groups}")
         if any(c % self.head_dim for c in (*self.channels[1:], self.text_dim)):
             raise ValueError(f"channels of levels that attend must be divisible by head_dim, {self.head_dim}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatentConfig:
