@@ -200,7 +200,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         MissingError: If the folder has none.
         InputError: If they are damaged or of other shapes.
     """
-    load_folder = getattr(model, "load_folder", None)  # of a model that is several networks in a folder of its own
+    load_folder = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
     if load_folder is not None:
         load_folder(folder)
         return
