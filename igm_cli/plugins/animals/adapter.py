@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.animals.scenes import MAX_ANIMALS, Draw, compose_scene
+from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
+from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.choices import check_request, image_count, preset_files
 from igm_cli.plugins.generated import Generator, generated
@@ -45,7 +46,7 @@ class Animals:
     image_size = (SIDE, SIDE)
     concepts = "labels"
     options: Mapping[str, str] = _OPTIONS
-    version = 4
+    version = 5
     """Raise it whenever scenes change, so that caches are composed anew."""
 
     @property
@@ -83,7 +84,7 @@ class Animals:
         size = image_count(options.get("size", _SIZES[split]))
         styles = _names(options.get("styles", ""))
         without = _names(options.get("without", ""))
-        source = _Source(data_root, styles, without)
+        source = _source(data_root, styles, without)
         animals = _names(options.get("animals", "")) or source.animals
         for animal in animals:
             if animal not in source.animals:
@@ -111,28 +112,9 @@ class Animals:
         return generated(_Scenes(progress), features, kwargs)
 
 
-class _Source:
-    """Where pictograms come from: a folder, or our own drawings."""
-
-    def __init__(self, root: Path | None, styles: Sequence[str], without: Sequence[str]) -> None:
-        self.animals: tuple[str, ...]
-        self.draw: Draw
-        if root is not None:
-            from igm_cli.plugins.animals.pictograms import Pictograms
-
-            pictograms = Pictograms(root, styles, without)
-            self.animals, self.draw = pictograms.animals, pictograms.draw
-            return
-        from igm_cli.plugins.animals.drawings import ANIMALS, STYLES, draw_animal
-
-        for style in styles:
-            if style not in STYLES:
-                raise UsageError(f"unknown style {style!r}; {near_names(style, STYLES)}")
-        chosen = [style for style in styles or STYLES if style not in without]
-        if not chosen:
-            raise UsageError("no style is left to draw in; take one out of the option without")
-        self.animals = ANIMALS
-        self.draw = lambda animal, rng: draw_animal(animal, rng, style=rng.choice(chosen))
+def _source(root: Path | None, styles: Sequence[str], without: Sequence[str]) -> Drawings | Pictograms:
+    """Where pictures of animals come from: a folder, or our own drawings."""
+    return Drawings(styles, without) if root is None else Pictograms(root, styles, without)
 
 
 class _Scenes(Generator):
@@ -151,7 +133,7 @@ class _Scenes(Generator):
         seed: int,
         version: int,
     ) -> Iterator[dict[str, Any]]:
-        source = _Source(None if root is None else Path(root), styles, without)
+        source = _source(None if root is None else Path(root), styles, without)
         for index in range(count):
             rng = random.Random(f"{seed} {index}")
             labels = rng.sample(animals, rng.randint(least, most))
