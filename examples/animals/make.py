@@ -26,4 +26,4 @@ for number, labels in enumerate(SCENES):
     scene = compose_scene(
         labels, lambda animal, rng, style=style: draw_animal(animal, rng, style=style, size=192), rng, size=256
     )
-    scene.image.save(Path(__file__).parent / f"{'-'.join(labels)}.png")
+    scene.save(Path(__file__).parent / f"{'-'.join(labels)}.png")

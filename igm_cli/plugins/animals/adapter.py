@@ -7,19 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request, image_count, preset_files
-from igm_cli.plugins.generated import Generator, generated
+from igm_cli.plugins.choices import check_choice, check_request, image_count, preset_files
+from igm_cli.plugins.generated import SPLIT_SEEDS, Generator, generated
 
 if TYPE_CHECKING:
     import datasets
 
 _SIZES = {"train": 30000, "val": 400, "test": 400}
-# No scene of one split is one of another: each split draws from its own seed.
-_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
 SIDE = 64
 
@@ -66,14 +64,6 @@ class Animals:
     ) -> datasets.Dataset:
         """A split with columns ``image``, ``file`` and ``labels`` (what is in it, from the back to the front).
 
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            data_root: A folder of pictograms; None takes our own drawings.
-            limit: At most so many scenes.
-            seed: Of the scenes.
-            progress: Called while scenes are composed.
-            **options: See ``options``.
-
         Raises:
             UsageError: If the split or an option is unknown.
             InputError: If the folder holds no pictograms.
@@ -87,8 +77,7 @@ class Animals:
         source = _source(data_root, styles, without)
         animals = _names(options.get("animals", "")) or source.animals
         for animal in animals:
-            if animal not in source.animals:
-                raise UsageError(f"unknown animal {animal!r}; {near_names(animal, source.animals)}")
+            check_choice("animal", animal, source.animals)
         least, most = _count(options.get("count", f"1-{MAX_ANIMALS}"), len(animals))
         features = datasets.Features(
             {
@@ -106,7 +95,7 @@ class Animals:
             "most": most,
             "jitter": _switch("jitter", options.get("jitter", "on" if split == "train" else "off")),
             "count": min(size, limit) if limit else size,
-            "seed": seed + _SPLIT_SEEDS[split],
+            "seed": seed + SPLIT_SEEDS[split],
             "version": self.version,
         }
         return generated(_Scenes(progress), features, kwargs)
@@ -138,9 +127,8 @@ class _Scenes(Generator):
             rng = random.Random(f"{seed} {index}")
             labels = rng.sample(animals, rng.randint(least, most))
             scene = compose_scene(labels, source.draw, rng, size=SIDE, jitter=jitter)
-            if self.progress and (index % 64 == 0 or index + 1 == count):
-                self.progress("composing scenes", index + 1, count)
-            yield {"image": scene.image, "file": f"scene_{index:06d}.png", "labels": list(scene.labels)}
+            self.report("composing scenes", index, count)
+            yield {"image": scene, "file": f"scene_{index:06d}.png", "labels": labels}
 
 
 def _names(text: Any) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.plugins.choices import check_choice
 
 ARCHIVE = Path(__file__).parent / "assets" / "drawings.zip"
 
@@ -38,8 +39,7 @@ class Drawings:
 
     def __init__(self, styles: Sequence[str] = (), without: Sequence[str] = ()) -> None:
         for style in styles:
-            if style not in STYLES:
-                raise UsageError(f"unknown style {style!r}; {near_names(style, STYLES)}")
+            check_choice("style", style, STYLES)
         self.styles = [style for style in styles or STYLES if style not in without]
         if not self.styles:
             raise UsageError("no style is left to draw in; take one out of the option without")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, MissingError, UsageError, near_names
+from igm_cli.errors import InputError, MissingError
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request
+from igm_cli.plugins.choices import check_choice, check_request
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table
 from igm_cli.plugins.pictures.words import Vocabulary
@@ -67,14 +67,6 @@ class Pictures:
         Images are in the order of their paths, the same on every machine, and read only when they are asked for.
         Labels are in lower case, each once, in the order they are written in.
 
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            data_root: The folder.
-            limit: At most so many images.
-            seed: Of no effect: nothing is drawn by lot.
-            progress: Never called: no image is read yet.
-            **options: See ``options``.
-
         Raises:
             UsageError: If the split or an option is unknown.
             MissingError: If no data root is given.
@@ -85,8 +77,7 @@ class Pictures:
         check_request(self.name, split, self.splits, options, _OPTIONS)
         vocabulary = Vocabulary.of(options.get("labels"))
         layout = options.get("layout", "auto")
-        if layout not in LAYOUTS:
-            raise UsageError(f"unknown layout {layout!r}; {near_names(str(layout), LAYOUTS)}")
+        check_choice("layout", layout, LAYOUTS)
         if data_root is None:
             raise MissingError(
                 "pictures has no images of its own; give the folder of yours with --data-root FOLDER"
