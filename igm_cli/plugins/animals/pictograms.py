@@ -92,6 +92,7 @@ class Pictograms:
 def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.convert("RGBA")
+            picture: Image.Image = image.convert("RGBA")
+            return picture
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{path} cannot be read as an image; replace or remove it") from error
