@@ -16,7 +16,7 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision, side_by_side
 from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.inference.views import shown
-from igm_cli.core.inference.windows import Local, Windows
+from igm_cli.core.inference.windows import DENSE_CELLS, Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.types import InversionSettings, Progress
 
@@ -162,10 +162,30 @@ class _Part:
     Attributes:
         seen: The images under these noise samples.
         delta: Contributions of the candidates; None if there are none, or none will be added.
+        canvas: The same as whole images ``[n,b,M,P]``, where these are small.
     """
 
     seen: NoisedBatch
     delta: Windows | None = None
+    canvas: Tensor | None = None
+
+    def add(self, new: Windows, keep: bool) -> tuple[Tensor, Tensor]:
+        """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of further contributions, and keeps them."""
+        if new.grid > DENSE_CELLS:
+            every = self.delta.join(new) if self.delta else new
+            self.delta = every if keep else None
+            return new.pull(self.seen.residual), new.gram(every)
+        canvas = new.canvas()
+        whole = canvas if self.canvas is None else torch.cat([self.canvas, canvas], dim=2)
+        self.canvas = whole if keep else None
+        return (canvas @ self.seen.residual.flatten(2)[..., None])[..., 0], canvas @ whole.mT
+
+    def select(self, index: Tensor) -> None:
+        """Keeps some of the candidates of each image ``[b,m]``."""
+        if self.delta:
+            self.delta = self.delta.select(index)
+        if self.canvas is not None:
+            self.canvas = self.canvas[:, torch.arange(len(index), device=index.device)[:, None], index]
 
 
 @dataclass
@@ -298,10 +318,7 @@ class CandidateSet:
         if candidates.shape[1] == 0:
             return torch.zeros(b, n, 0), torch.zeros(b, n, 0, 0)
         new = part.seen.contributions(candidates)
-        every = part.delta.join(new) if part.delta else new
-        linear, rows = new.pull(part.seen.residual) / new.pixels, new.gram(every) / new.pixels
-        if self.growing:
-            part.delta = every
+        linear, rows = (each / new.pixels for each in part.add(new, keep=self.growing))
         return linear.transpose(0, 1).cpu(), rows.transpose(0, 1).cpu()
 
     def select(self, index: Tensor) -> None:
@@ -315,7 +332,7 @@ class CandidateSet:
         index = index.to(self.candidates.device)
         self.candidates = self.candidates.gather(1, index[..., None].expand(-1, -1, self.candidates.shape[2]))
         for part in self.parts:
-            part.delta = part.delta.select(index) if part.delta else None
+            part.select(index)
 
     def keep_images(self, index: Tensor) -> None:
         """Goes on with some of the images only; no candidates can be added after that."""

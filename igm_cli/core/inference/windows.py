@@ -94,8 +94,7 @@ class Windows:
 
     def pull(self, patches: Tensor) -> Tensor:
         """Returns <image,Delta_j> ``[n,b,M]`` of images ``[n,b,G,c]``."""
-        found = self.at(patches)
-        return (self.values.flatten(3)[..., None, :] @ found.flatten(3)[..., None])[..., 0, 0]
+        return (self.values * self.at(patches)).sum((3, 4))
 
     def added_to(self, patches: Tensor, weight: Tensor) -> Tensor:
         """Returns images ``[n,b,G,c]`` with contributions added, each by its weight ``[b,M]``."""
@@ -128,8 +127,6 @@ class Windows:
 
     def gram(self, other: Windows) -> Tensor:
         """Returns <Delta_i,Delta_j> ``[n,b,M,M']`` with contributions to the same images."""
-        if self.grid <= DENSE_CELLS:
-            return self.canvas() @ other.canvas().mT
         n, b, m, w, c = self.values.shape
         result = self.values.new_zeros(n, b, m, other.values.shape[2])
         pairs = self.near(other).to(self.values.device)

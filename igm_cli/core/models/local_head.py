@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,10 @@ from igm_cli.core.models.factored_config import FactoredConfig
 
 ROWS_IN_CACHE = 4096
 """Rows that pass the layers at once on a CPU: what lies between two layers then stays in its cache."""
+
+
+Square: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""What :meth:`LocalHead._square` returns."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ class LocalHead(nn.Module):
         """
         (b, m, _), cells = position.shape, view.grid[0] * view.grid[1]
         canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
-        for touched, values in self._values(view, position, self.radius, gain):
+        square = self._square(position, self.radius, view.grid)
+        for touched, values in self._values(view, position, square, gain):
             canvas.index_copy_(1, touched.owner * cells + touched.cell, values)
         return canvas.view(len(gain), m, -1)
 
@@ -142,10 +148,11 @@ class LocalHead(nn.Module):
         Returns:
             Values ``[n,B,M,W,c]``, and the number of each cell ``[B,M,W]``; the number of cells stands for one outside.
         """
-        cell, _, inside = self._square(position, self.radius, view.grid, around)
+        square = self._square(position, self.radius, view.grid, around)
+        cell, _, inside = square
         b, m, w = inside.shape
         window = gain.new_zeros(len(gain) // b, b * m * w, self.out.out_features)
-        for touched, values in self._values(view, position, self.radius, gain, around):
+        for touched, values in self._values(view, position, square, gain):
             window.index_copy_(1, touched.place, values)
         number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, view.grid[0] * view.grid[1])
         return window.view(-1, b, m, w, self.out.out_features), number
@@ -166,7 +173,8 @@ class LocalHead(nn.Module):
         shape = len(gain), position.shape[1], (2 * self.ranking_radius) ** 2
         linear, square = gain.new_zeros(shape), gain.new_zeros(shape)
         image = patches.unflatten(1, (-1, self.out.out_features))
-        for touched, values in self._values(view, position, self.ranking_radius, gain):
+        inner = self._square(position, self.ranking_radius, view.grid)
+        for touched, values in self._values(view, position, inner, gain):
             pull = (touched.rows(image, touched.cell) * values).sum(-1)
             linear.flatten(1).index_copy_(1, touched.place, pull)
             square.flatten(1).index_copy_(1, touched.place, values.square().sum(-1))
@@ -185,11 +193,9 @@ class LocalHead(nn.Module):
         image: Tensor = rows.flatten(-4, -3).flatten(-2, -1)
         return image
 
-    def _touched(
-        self, position: Tensor, radius: int, grid: tuple[int, int], around: Tensor | None = None
-    ) -> Touched:
-        """Returns the cells of squares around positions ``[B,M,2]`` that lie in the image and in the window."""
-        cell, offset, inside = self._square(position, radius, grid, around)
+    def _touched(self, square: Square, grid: tuple[int, int]) -> Touched:
+        """Returns the cells of squares that lie in the image and in the window."""
+        cell, offset, inside = square
         bump = _bump(offset / (self.radius - 0.5))
         place = (inside & (bump[..., 0] > 0)).flatten().nonzero()[:, 0]
         x, y = cell.flatten(0, 2)[place].unbind(-1)
@@ -199,7 +205,7 @@ class LocalHead(nn.Module):
 
     def _square(
         self, position: Tensor, radius: int, grid: tuple[int, int], around: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Square:
         """Returns the cells of a square around positions ``[B,M,2]``.
 
         Returns:
@@ -216,12 +222,12 @@ class LocalHead(nn.Module):
         return cell, cell + 0.5 - at[:, :, None], ((cell >= 0) & (cell < limit)).all(-1)
 
     def _values(
-        self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
+        self, view: HeadView, position: Tensor, square: Square, gain: Tensor
     ) -> Iterator[tuple[Touched, Tensor]]:
-        """Yields contributions ``[n,R,c]`` to the cells that are touched, some of the pairs at a time."""
+        """Yields contributions ``[n,R,c]`` to the cells of squares that are touched, some of the pairs at a time."""
         here, there = view.here, view.there
         query = self.query(self._pointed(position, view.grid).to(there.dtype) @ there)  # [N,M,d]
-        touched = self._touched(position, radius, view.grid, around)
+        touched = self._touched(square, view.grid)
         size = max(1, len(touched.place))
         if here.device.type == "cpu" and not torch.is_grad_enabled():
             size = max(1, ROWS_IN_CACHE * len(position) // len(here))
