@@ -21,7 +21,7 @@ from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.types import InversionSettings, Progress
 
 CANDIDATES_AT_ONCE = 64
-DRAWS_AT_ONCE = 3
+DRAWS_AT_ONCE = 6
 """Noise samples that pass the network together on a CPU: the parts that its cores share."""
 
 FLOATS_AT_ONCE = 2**27
