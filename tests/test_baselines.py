@@ -137,6 +137,7 @@ def test_a_fit_cut_short_goes_on_to_the_same_weights(tmp_path, monkeypatch, at):
     assert len(calls) == 2 + 2 + 7 and not (tmp_path / "broken" / "state.pt").exists()
     assert calls[-1] == (f"slot-attention: training at {whole.learning_rate:g}", 7, 7)
     assert whole.trials == resumed.trials and whole.trials.keys() == {"0.001", "0.0001"}
+    assert whole.trials[str(whole.learning_rate)] == min(whole.trials.values())
     for name, value in learned(whole.model).items():
         assert torch.equal(value, learned(resumed.model)[name]), name
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Budget, fit
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
-from igm_cli.benchmarks.baselines.set_denoiser import SetConfig, SetDenoiser, start_from
-from igm_cli.benchmarks.baselines.set_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.gc_network import SetConfig, SetDenoiser
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.metrics import match
@@ -70,10 +71,21 @@ def test_an_empty_set_changes_nothing(inputs: tuple[Tensor, Tensor, Tensor]) -> 
     model = tiny()
     features = model.features(x_t, t)
     assert torch.equal(model.output(features, concepts[:, :0]), features.base)
-    twice = model.requires_grad_(False).gate(
-        *model.relations(concepts[:, [0, 0]], model.grid)[:2], torch.ones(2, 2, dtype=torch.bool)
-    )
-    assert float(twice.max()) <= 1.0  # a cell is concerned or not, however many positions say so
+
+
+def test_what_the_head_adds_is_confined_to_cells_that_the_set_concerns(inputs: tuple[Tensor, ...]) -> None:
+    """And a cell is concerned or not, however many positions say so."""
+    x_t, t, _ = inputs
+    model = tiny().requires_grad_(False)
+    features = model.features(x_t, t)
+    corner = torch.full((2, 1, 2), 0.1)
+    change = (model.output(features, corner) - features.base).abs().amax(1)  # [N,H,W]
+    assert float(change[:, :8, :8].max()) > 1e3 * float(change[:, 20:, 30:].max())
+    changes = []
+    for count in (1, 20):
+        relations, distance, _ = model.relations(corner.expand(2, count, 2), model.grid)
+        changes.append(model.gate(relations, distance, torch.ones(2, count, dtype=torch.bool)))
+    assert float(changes[0].max()) > 0.5 and float(changes[1].max()) <= 1.0
 
 
 def test_gradients_reach_weights_and_positions(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -103,11 +115,11 @@ def test_starts_as_the_unconditional_output_of_a_checkpoint(
     assert len(described["init"]) == 64
     assert described != json.loads(json.dumps(replace(baseline, init=None).describe()))
     with pytest.raises(InputError, match="another shape"):
-        start_from(
-            SetDenoiser(SetConfig(replace(TINY.trunk, channels=(32, 16, 16)), 16, 2)), tmp_path / "donor"
-        )
+        replace(baseline, config=SetConfig(replace(TINY.trunk, channels=(32, 16, 16)), 16, 2)).build()
+    with pytest.raises(InputError, match="another shape"):
+        replace(baseline, config=SetConfig(replace(TINY.trunk, blocks=2), 16, 2)).build()
     with pytest.raises(MissingError):
-        start_from(model, tmp_path)
+        replace(baseline, init=tmp_path).build()
 
 
 def blobs(sets: Tensor, size: tuple[int, int] = SIZE) -> Tensor:
@@ -118,13 +130,9 @@ def blobs(sets: Tensor, size: tuple[int, int] = SIZE) -> Tensor:
     return (2 * torch.sigmoid(4 - square / 4).amax(1, keepdim=True) - 1).expand(-1, 3, -1, -1)
 
 
-@dataclass
-class OracleFeatures:
+class OracleFeatures(NamedTuple):
     x_t: Tensor
     t: Tensor
-
-    def take(self, index: Tensor) -> OracleFeatures:
-        return OracleFeatures(self.x_t[index], self.t[index])
 
 
 class Oracle:
@@ -162,6 +170,51 @@ def test_counting_takes_the_least_error() -> None:
     assert len(invert_set(Oracle(), image, 0, settings).concepts) == 0
     with pytest.raises(UsageError, match="k-max"):
         count_set(Oracle(), image, k_min=3, k_max=2)
+
+
+def test_counting_stops_at_the_true_number() -> None:
+    """More positions than objects explain no more."""
+    settings = SetSettings(draws=8, low=0.3, high=0.6, scan_sets=32, restarts=4)
+    found = count_set(Oracle(), blobs(TRUTH[None, :2])[0], k_min=1, k_max=2, settings=settings)  # type: ignore[arg-type]
+    assert float(match(found.concepts, TRUTH[:2]).squared.max()) < 1e-4
+
+
+class PerfectModel(torch.nn.Module):
+    """Knows the clean images, and puts out v = (alpha x_t - x0) / sigma, or v and a constant; keeps its timesteps."""
+
+    def __init__(self, x0: Tensor, off: float) -> None:
+        super().__init__()
+        self.x0, self.off, self.t = x0, off, torch.empty(0)
+
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        self.t = torch.cat([self.t, t])
+        alpha, sigma = (f(t)[:, None, None, None] for f in (Schedule().alpha, Schedule().sigma))
+        return (alpha * x_t - self.x0[: len(t)]) / sigma + self.off
+
+
+@pytest.mark.parametrize("off", [0.0, 0.5])
+def test_the_objective_is_the_error_of_v(off: float) -> None:
+    images, concepts, present = Discs().batch(list(range(64)), [False] * 64)
+    model, baseline = PerfectModel(images, off), GenerativeClassifier(TINY, batch_size=64)
+    loss = baseline.loss(model, images, concepts, present, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(off**2, abs=1e-4)
+    assert baseline.validate(model, images, concepts, present) == pytest.approx(off**2, abs=1e-4)
+
+
+def test_training_and_validation_look_at_low_noise() -> None:
+    """t = T u^power has the mean T/(power + 1); validation keeps to the noise that inference looks at."""
+    images, concepts, present = Discs().batch(list(range(64)), [False] * 64)
+    for power in (1.0, 2.0):
+        baseline, model = (
+            GenerativeClassifier(TINY, timestep_power=power, batch_size=64),
+            PerfectModel(images, 0),
+        )
+        for seed in range(8):
+            baseline.loss(model, images, concepts, present, torch.Generator().manual_seed(seed))
+        assert float(model.t.mean()) == pytest.approx(1000 / (power + 1), abs=40)
+    model = PerfectModel(images, 0)
+    baseline.validate(model, images, concepts, present)
+    assert len(model.t) == 4 * 64 and float(model.t.min()) >= 15 and float(model.t.max()) <= 350
 
 
 class Discs:
