@@ -114,7 +114,7 @@ class _Search:
         self.passes += len(sets) * len(draws)
         for part in sets.split(max(1, CHUNK // len(draws))):
             index = draws.repeat(len(part))
-            features = self.features._make(value[index] for value in self.features)
+            features = type(self.features)._make(value[index] for value in self.features)
             with inference_precision(sets.device):
                 epsilon = self.model.epsilon(features, part.repeat_interleave(len(draws), dim=0))
             yield (self.noise[index] - epsilon).unflatten(0, (len(part), len(draws)))

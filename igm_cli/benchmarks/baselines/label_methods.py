@@ -47,7 +47,8 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 
     def composed(features: Any, which: Tensor) -> Tensor:
         members = torch.tensor(sets)[which].flatten()  # [R*K]
-        return predictions(denoiser, features, rows[members]).unflatten(1, (len(which), k)).mean(2)
+        predicted = predictions(denoiser, features, rows[members])  # [N,R*K,C,H,W]
+        return torch.as_tensor(predicted.unflatten(1, (len(which), k)).mean(2))
 
     hypotheses = Hypotheses(len(sets), k * len(space.templates), composed)
     return _least(space, sets, mean_errors(denoiser, image, settings, hypotheses), settings.draws)
@@ -68,8 +69,8 @@ def compound_prompts(
     def named(features: Any, which: Tensor) -> Tensor:
         labels = [[space.labels[index] for index in sets[number]] for number in which.tolist()]
         texts = [compound(template, chosen) for chosen in labels for template in space.templates]
-        predicted: Tensor = cast(Any, denoiser).predictions_of_prompts(features, texts)
-        return predicted.unflatten(1, (len(which), len(space.templates))).mean(2)
+        predicted = cast(Any, denoiser).predictions_of_prompts(features, texts)
+        return torch.as_tensor(predicted.unflatten(1, (len(which), len(space.templates))).mean(2))
 
     hypotheses = Hypotheses(len(sets), len(space.templates), named)
     scores = (staged_errors if stages else mean_errors)(denoiser, image, settings, hypotheses)
