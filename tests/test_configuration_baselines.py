@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from igm_cli.benchmarks.baselines.configuration import (
     exchanged,
 )
 from igm_cli.benchmarks.baselines.fit import Budget, fit
-from igm_cli.benchmarks.baselines.resnet import ResNetFactors, log_probabilities, most_likely
+from igm_cli.benchmarks.baselines.resnet import (
+    ResNetFactors,
+    imagenet_normalised,
+    log_probabilities,
+    most_likely,
+)
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
 from igm_cli.core.inference.evidence import Evidence
@@ -123,15 +129,35 @@ def test_gc_learns_and_names_configurations(
 
 
 class Listening(torch.nn.Module):
-    """Keeps the conditions that it is called with; puts out nothing."""
+    """Keeps the conditions that it is called with; knows the images, and puts out v or what is off by ``off``."""
 
-    def __init__(self) -> None:
+    def __init__(self, off: float = 0.0) -> None:
         super().__init__()
-        self.schedule, self.space, self.heard = Schedule(), SPACE, list[Tensor]()
+        self.schedule, self.space, self.off, self.heard = Schedule(), SPACE, off, list[Tensor]()
 
-    def forward(self, x_t: Tensor, t: Tensor, rows: Tensor, read: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x_t: Tensor, t: Tensor, rows: Tensor, read: bool) -> tuple[Tensor, Tensor, Tensor]:
         self.heard.append(rows[:, 0])
-        return torch.zeros_like(x_t), torch.zeros(*rows.shape[:2], *x_t.shape[1:])
+        self.t = t
+        alpha, sigma = (level(t)[:, None, None, None] for level in (self.schedule.alpha, self.schedule.sigma))
+        epsilon = (x_t - alpha * HELD[0][: len(t)]) / sigma + alpha * self.off
+        return epsilon, torch.zeros(*rows.shape[:2], *x_t.shape[1:]), torch.zeros(len(t), 5)
+
+
+def test_the_objective_is_the_error_of_v_under_timesteps_spread_over_the_batch() -> None:
+    model = Listening(off=0.5)
+    loss = GC.loss(model, *HELD, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(0.25, rel=0.02)
+    assert torch.equal((model.t.sort().values * 30 / 1000).long(), torch.arange(30))
+
+
+@pytest.mark.parametrize("baseline", [GC, VARIANT], ids=["gc", "gc-variant"])
+def test_the_contrast_counts_the_factors_that_are_given(baseline: ConfigurationClassifier) -> None:
+    """All values fit equally well, and the read-out says nothing: two log(values) of each factor."""
+    model = Listening()
+    loss = replace(baseline, contrast=0.1).loss(model, *HELD, torch.Generator().manual_seed(0))
+    given = heard(baseline, 0)
+    nats = given[:, :3].sum(1) * math.log(3) + given[:, 3:].sum(1) * math.log(2)
+    assert float(loss) == pytest.approx(0.1 * 2 * float(nats.mean()), rel=1e-3)
 
 
 def heard(baseline: ConfigurationClassifier, seed: int) -> Tensor:
@@ -281,4 +307,13 @@ def test_cross_entropy_knows_no_order_of_rows_and_skips_missing_ones() -> None:
 def test_resnet_50_by_default_and_larger_images() -> None:
     assert sum(p.numel() for p in ResNetFactors(SPACE).build().parameters()) > 23_000_000
     enlarging = replace(RESNET, upscale=2).build().eval()
-    assert enlarging(HELD[0]).shape == (30, 5)
+    torch.nn.init.normal_(enlarging.out.weight)  # type: ignore[union-attr, arg-type]
+    images = torch.nn.functional.interpolate(HELD[0], (32, 32), mode="bilinear")
+    expected = enlarging.out(enlarging.backbone(imagenet_normalised(images)).pooler_output.flatten(1))  # type: ignore[operator]
+    torch.testing.assert_close(enlarging(HELD[0]), expected)
+
+
+def test_images_are_normalised_as_imagenet() -> None:
+    found = imagenet_normalised(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))[..., 0, 0]
+    expected = torch.tensor([[-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.6400]])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

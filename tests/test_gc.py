@@ -192,6 +192,24 @@ def test_inversion_finds_the_positions() -> None:
     assert found.seconds > 0 and found.error < 1e-3
 
 
+class Recording(Oracle):
+    """Keeps the timesteps under which sets are differentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.t = set[int]()
+
+    def epsilon(self, features: OracleFeatures, concepts: Tensor) -> Tensor:
+        self.t |= set(features.t.tolist()) if concepts.requires_grad else set()
+        return super().epsilon(features, concepts)
+
+
+def test_descent_looks_at_all_draws() -> None:
+    oracle, settings = Recording(), SetSettings(draws=8, low=0.3, high=0.6, scan_sets=8, restarts=2, steps=8)
+    invert_set(oracle, blobs(TRUTH[None, :1])[0], 1, settings)
+    assert len(oracle.t) == 8
+
+
 def test_counting_takes_the_least_error() -> None:
     image = blobs(TRUTH[None, :3])[0]
     settings = SetSettings(draws=8, low=0.3, high=0.6, scan_sets=32, restarts=4)
