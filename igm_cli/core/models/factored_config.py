@@ -18,6 +18,8 @@ class FactoredConfig:
         head_channels: Channels of the concept head.
         head_layers: Residual layers of the concept head.
         window: Radius in cells beyond which a contribution is zero.
+        coordinates: Whether the trunk is told where in the image a cell lies; without that, a model of local concepts
+            inverts images of any size.
     """
 
     image_size: tuple[int, int] = (96, 64)
@@ -27,6 +29,7 @@ class FactoredConfig:
     head_channels: int = 96
     head_layers: int = 2
     window: int = 6
+    coordinates: bool = True
 
     def __post_init__(self) -> None:
         if self.channels[0] % 2:
