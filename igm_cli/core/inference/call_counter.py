@@ -57,6 +57,7 @@ class CallCounter:
             self.predictions = self._counted(denoiser.predictions)
         if isinstance(denoiser, Local):
             self.to_patches = denoiser.to_patches
+            self.grid = denoiser.grid
             self.windows = self._counted(denoiser.windows, before=1)
             self.products = self._counted(denoiser.products)
 

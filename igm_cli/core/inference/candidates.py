@@ -79,13 +79,14 @@ class NoisedBatch:
 
     def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
         """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
-        n, b, grid, _ = self.residual.shape
+        n, b = self.residual.shape[:2]
         with precision_of(self.denoiser, concepts.device):
             if isinstance(self.denoiser, Local):
+                grid = self.denoiser.grid(self.features)
                 return Windows(*self.denoiser.windows(self.features, concepts, around), grid)
             delta = self._changes(concepts if b == 1 else concepts.repeat(n, 1, 1)).float().flatten(2)
         cells = torch.zeros(b, concepts.shape[1], 1, dtype=torch.long, device=delta.device)
-        return Windows(delta.unflatten(0, (n, b))[..., None, :], cells, grid)
+        return Windows(delta.unflatten(0, (n, b))[..., None, :], cells, (1, 1))
 
     def _changes(self, concepts: Tensor) -> Tensor:
         if self.base is None:
@@ -172,7 +173,7 @@ class _Part:
 
     def add(self, new: Windows, keep: bool) -> tuple[Tensor, Tensor]:
         """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of further contributions, and keeps them."""
-        if new.grid > DENSE_CELLS:
+        if new.g > DENSE_CELLS:
             every = self.delta.join(new) if self.delta else new
             self.delta = every if keep else None
             return new.pull(self.seen.residual), new.gram(every)

@@ -22,7 +22,7 @@ MOST_CONCEPTS = 1000
 PAIRS_AT_ONCE = 2**21
 """Exchanges of two that are tried in one step, which bounds the memory."""
 
-PAIRS_IN_ALL = 2**25
+PAIRS_IN_ALL = 2**22
 """Exchanges of two up to which all are tried; beyond, those of neighbours whose surroundings changed."""
 
 NEIGHBOURS = 48
@@ -263,7 +263,7 @@ class _Search:
             places = places[near & stirred[places].any(1)]
         count = gram.shape[0] if every else min(NEIGHBOURS, gram.shape[0])
         least, best = -float(self.tolerance[row]), None
-        for some in places.split(max(1, PAIRS_AT_ONCE // (count * count))):
+        for some in places.split(max(1, PAIRS_AT_ONCE // (count * count))) if len(places) else ():
             left, right = members[some[:, 0]], members[some[:, 1]]  # [p]
             leave = out[left] + out[right] + 2 * w * w * gram[left, right]
             enter = into - 2 * w * w * (gram[left] + gram[right])  # [p,M]

@@ -7,6 +7,9 @@ the whole image is the case of a grid of one cell.
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,8 +19,8 @@ from torch import Tensor
 DENSE_CELLS = 1024
 """Cells of an image up to which inner products are taken over the whole image, all at once."""
 
-FLOATS_AT_ONCE = 2**25
-"""Numbers of windows that are held at once for inner products of pairs, which bounds the memory."""
+TILE = 12
+"""Side in cells of the tiles that larger images are divided into."""
 
 
 @runtime_checkable
@@ -26,6 +29,10 @@ class Local(Protocol):
 
     def to_patches(self, image: Tensor) -> Tensor:
         """Returns images ``[R,C,H,W]`` cell after cell ``[R,G,c]``."""
+        ...
+
+    def grid(self, features: Any) -> tuple[int, int]:
+        """Returns the number of cells along the width and the height of the images."""
         ...
 
     def windows(self, features: Any, concepts: Tensor, around: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -59,17 +66,22 @@ class Windows:
     Attributes:
         values: ``[n,b,M,W,c]``.
         cells: Which cells of the image they belong to ``[b,M,W]``; G stands for one outside, where values are zero.
-        grid: G, the number of cells of an image.
+        grid: Number of cells of an image along its width and its height; their product is G.
     """
 
     values: Tensor
     cells: Tensor
-    grid: int
+    grid: tuple[int, int]
+
+    @property
+    def g(self) -> int:
+        """G, the number of cells of an image."""
+        return math.prod(self.grid)
 
     @property
     def pixels(self) -> int:
-        """Number of pixels of an image."""
-        return self.grid * self.values.shape[-1]
+        """Number of numbers that make up an image, C*H*W."""
+        return self.g * self.values.shape[-1]
 
     def select(self, index: Tensor) -> Windows:
         """The contributions of some of the concepts of each image ``[b,m]``."""
@@ -87,7 +99,7 @@ class Windows:
     def at(self, patches: Tensor) -> Tensor:
         """Returns what images ``[n,b,G,c]`` have in the windows ``[n,b,M,W,c]``; outside the image that is nothing meant."""
         n, b, _, c = patches.shape
-        index = self.cells.clamp(max=self.grid - 1).flatten(1)  # values outside are zero, whatever they meet
+        index = self.cells.clamp(max=self.g - 1).flatten(1)  # values outside are zero, whatever they meet
         if b == 1:
             return patches[:, 0].index_select(1, index[0]).view(self.values.shape)
         return patches.gather(2, index[None, ..., None].expand(n, -1, -1, c)).view(self.values.shape)
@@ -100,74 +112,58 @@ class Windows:
         """Returns images ``[n,b,G,c]`` with contributions added, each by its weight ``[b,M]``."""
         n, b, _, c = patches.shape
         total = torch.cat([patches, patches.new_zeros(n, b, 1, c)], dim=2)
-        index = (
-            self.cells + torch.arange(b, device=self.cells.device)[:, None, None] * (self.grid + 1)
-        ).flatten()
+        index = (self.cells + torch.arange(b, device=self.cells.device)[:, None, None] * (self.g + 1)).flatten()
         values = (self.values * weight[None, ..., None, None]).view(n, -1, c)
         return total.view(n, -1, c).index_add_(1, index, values).view(total.shape)[:, :, :-1]
 
     def canvas(self) -> Tensor:
         """Returns the contributions as whole images ``[n,b,M,G*c]``."""
         n, b, m, _, c = self.values.shape
-        if self.grid == 1:
+        if self.g == 1:
             return self.values.flatten(3)
-        canvas = self.values.new_zeros(n, b * m * (self.grid + 1), c)
-        owner = torch.arange(b * m, device=self.cells.device).view(b, m, 1) * (self.grid + 1)
+        canvas = self.values.new_zeros(n, b * m * (self.g + 1), c)
+        owner = torch.arange(b * m, device=self.cells.device).view(b, m, 1) * (self.g + 1)
         canvas.index_copy_(1, (owner + self.cells).flatten(), self.values.reshape(n, -1, c))
-        return canvas.view(n, b, m, self.grid + 1, c)[..., :-1, :].flatten(3)
-
-    def near(self, other: Windows) -> Tensor:
-        """Returns the pairs (image, i, j) of which the windows share a cell ``[3,pairs]``."""
-        b, m, k = len(self.cells), self.cells.shape[1], other.cells.shape[1]
-        if self.grid == 1:
-            return torch.ones(b, m, k, dtype=torch.bool).nonzero().T
-        held = torch.zeros(b, m, self.grid + 1).scatter_(2, self.cells.cpu(), 1.0)[..., :-1]
-        others = torch.zeros(b, k, self.grid + 1).scatter_(2, other.cells.cpu(), 1.0)[..., :-1]
-        return (held @ others.mT > 0).nonzero().T
+        return canvas.view(n, b, m, self.g + 1, c)[..., :-1, :].flatten(3)
 
     def gram(self, other: Windows) -> Tensor:
-        """Returns <Delta_i,Delta_j> ``[n,b,M,M']`` with contributions to the same images."""
-        n, b, m, w, c = self.values.shape
+        """Returns <Delta_i,Delta_j> ``[n,b,M,M']`` with contributions to the same images.
+
+        On a small image all at once, on a large one tile by tile, each with the contributions that reach it.
+        """
+        if self.g <= DENSE_CELLS:
+            return self.canvas() @ other.canvas().mT
+        n, b, m = self.values.shape[:3]
         result = self.values.new_zeros(n, b, m, other.values.shape[2])
-        pairs = self.near(other).to(self.values.device)
-        for image, i, j in (
-            part.unbind(0) for part in pairs.split(max(1, FLOATS_AT_ONCE // (2 * n * w * c)), 1)
-        ):
-            place = other.places(image, j).gather(
-                1, self.cells[image, i]
-            )  # of the shared cells in the other window
-            there = torch.cat([other.values, other.values.new_zeros(*other.values.shape[:3], 1, c)], dim=3)
-            met = there[:, image[:, None], j[:, None], place]  # [n,pairs,W,c]
-            result[:, image, i, j] = (self.values[:, image, i] * met).sum((2, 3))
+        for image, tile in itertools.product(range(b), self.tiles()):
+            rows, mine = self.within(image, tile)
+            columns, others = (rows, mine) if other is self else other.within(image, tile)
+            result[:, image, rows[:, None], columns] += mine @ others.mT
         return result
 
     def gram_of_groups(self, size: int) -> Tensor:
-        """Returns <Delta_i,Delta_j> ``[n,b,M,M]`` among contributions of which each group of a size shares its window."""
-        n, b, m, w, c = self.values.shape
-        groups, count = self.values.view(n, b, -1, size, w * c), m // size
-        result = self.values.new_zeros(n, b, count, count, size, size)
-        own = torch.arange(count)
-        result[:, :, own, own] = groups @ groups.mT
-        cells = self.cells[:, ::size]
-        one = Windows(self.values[:, :, ::size], cells, self.grid)
-        pairs = one.near(one).to(cells.device) if count > 1 else torch.zeros(3, 0, dtype=torch.long)
-        pairs = pairs[:, pairs[1] < pairs[2]]
-        at_once = max(1, FLOATS_AT_ONCE // (2 * n * size * w * c))
-        for image, i, j in (part.unbind(0) for part in pairs.split(at_once, 1) if part.shape[1]):
-            place = one.places(image, j).gather(1, cells[image, i])  # [pairs,W]
-            there = self.values.view(n, b, count, size, w, c)[:, image, j]  # [n,pairs,size,W,c]
-            there = torch.cat([there, there.new_zeros(*there.shape[:3], 1, c)], dim=3)
-            index = place[None, :, None, :, None].expand(n, -1, size, -1, c)
-            met = there.gather(3, index).flatten(3)  # [n,pairs,size,W*c]
-            found = groups[:, image, i] @ met.mT  # [n,pairs,size,size]
-            result[:, image, i, j], result[:, image, j, i] = found, found.mT
-        return result.transpose(3, 4).reshape(n, b, m, m)
+        """Returns <Delta_i,Delta_j> ``[n,b,M,M]``; contributions of which each group of a size shares its window."""
+        if self.values.shape[2] == size:
+            values = self.values.flatten(3)
+            return values @ values.mT
+        return self.gram(self)
 
-    def places(self, image: Tensor, index: Tensor) -> Tensor:
-        """Returns where in the windows of some concepts every cell of the image is ``[pairs,G+1]``; W for nowhere."""
-        w = self.cells.shape[2]
-        cells = self.cells[image, index]
-        places = cells.new_full((len(cells), self.grid + 1), w)
-        places.scatter_(1, cells, torch.arange(w, device=cells.device).expand_as(cells))
-        places[:, self.grid] = w
-        return places
+    def tiles(self) -> Iterator[Tensor]:
+        """Yields, for every tile of an image, the place of every cell in it ``[G+1]``; T for cells of other tiles."""
+        width, height = self.grid
+        cell = torch.arange(width * height, device=self.cells.device)
+        x, y = cell % width, cell // width
+        for top, left in itertools.product(range(0, height, TILE), range(0, width, TILE)):
+            inside = (x >= left) & (x < left + TILE) & (y >= top) & (y < top + TILE)
+            place = torch.where(inside, (y - top) * TILE + x - left, TILE * TILE)
+            yield torch.nn.functional.pad(place, (0, 1), value=TILE * TILE)
+
+    def within(self, image: int, tile: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns which contributions to an image reach a tile ``[m]``, and what they are there ``[n,m,T*c]``."""
+        place = tile[self.cells[image]]  # [M,W]
+        reach = (place < TILE * TILE).any(1).nonzero()[:, 0]
+        n, c = self.values.shape[0], self.values.shape[-1]
+        canvas = self.values.new_zeros(n, len(reach) * (TILE * TILE + 1), c)
+        owner = torch.arange(len(reach), device=place.device)[:, None] * (TILE * TILE + 1)
+        canvas.index_copy_(1, (owner + place[reach]).flatten(), self.values[:, image, reach].flatten(1, 2))
+        return reach, canvas.view(n, len(reach), TILE * TILE + 1, c)[:, :, :-1].flatten(2)

@@ -66,6 +66,10 @@ class FactoredDenoiser(TrunkDenoiser):
         """Returns images ``[N,C,H,W]`` cell after cell ``[N,G,c]``."""
         return self.head.cells(image).unflatten(1, (-1, self.head.out.out_features))
 
+    def grid(self, features: FactoredFeatures) -> tuple[int, int]:
+        """Returns the number of cells along the width and the height of the images."""
+        return features.view.grid
+
     def windows(
         self, features: FactoredFeatures, concepts: Tensor, around: Tensor | None
     ) -> tuple[Tensor, Tensor]:
