@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from igm_cli.benchmarks.baselines import fit as fit_module
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import Budget, fit
-from igm_cli.benchmarks.baselines.fit_run import FitRun, learned, rate_factor
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet, place_grid
+from igm_cli.core.training.trainer import learned
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
@@ -161,11 +161,6 @@ def test_a_finished_fit_is_loaded_and_another_one_refused(tmp_path):
 def test_minutes_are_kept_and_count_on(tmp_path, monkeypatch):
     fitted = fit_dots(tmp_path, budget=Budget(minutes=0.01))
     assert 0.6 <= fitted.seconds < 3 and fitted.steps >= 1
-    run = FitRun(SLOTS, 1e-3, Budget(minutes=1), 0, CPU)
-    run.step(TRAINING)
-    other = FitRun(SLOTS, 1e-3, Budget(minutes=1), 0, CPU)
-    other.load(run.state())
-    assert other.used == run.used > 0
 
 
 class Diverging(SlotAttentionSet):
@@ -186,11 +181,6 @@ def test_a_rate_that_diverges_counts_as_infinitely_bad(tmp_path):
 def test_impossible_budgets(wrong):
     with pytest.raises(InputError, match="either minutes or steps"):
         Budget(**wrong)
-
-
-def test_the_learning_rate_rises_stays_and_falls():
-    assert 0 < rate_factor(0) < 0.1 and rate_factor(0.3) == 1 and rate_factor(0.75) == 0.5
-    assert rate_factor(1.2) == 0
 
 
 TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}

@@ -6,8 +6,7 @@ loaded as every other one.  Latent diffusion: Rombach et al. 2022.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from igm_cli.core.concepts import Text
 from igm_cli.core.models.tokens import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
+from igm_cli.core.validation import Channels, Positive, Size, validated
 
 
-@dataclass(frozen=True)
+@validated("model option")
 class LatentConfig:
     """Shape of the networks.
 
@@ -36,16 +36,16 @@ class LatentConfig:
         tokens: Tokens of a prompt.
     """
 
-    image_size: tuple[int, int] = (64, 64)
-    autoencoder_channels: tuple[int, ...] = (32, 64, 96)
-    latent_channels: int = 8
-    channels: tuple[int, ...] = (64, 128, 160)
-    layers: int = 1
-    head_dim: int = 32
-    groups: int = 16
-    text_dim: int = 128
-    text_layers: int = 2
-    tokens: int = 16
+    image_size: Size = (64, 64)
+    autoencoder_channels: Channels = (32, 64, 96)
+    latent_channels: Positive = 8
+    channels: Channels = (64, 128, 160)
+    layers: Positive = 1
+    head_dim: Positive = 32
+    groups: Positive = 16
+    text_dim: Positive = 128
+    text_layers: Positive = 2
+    tokens: Positive = 16
 
     def __post_init__(self) -> None:
         step = 2 ** (len(self.autoencoder_channels) + len(self.channels) - 2)
@@ -57,16 +57,6 @@ class LatentConfig:
             raise ValueError(f"channels must be divisible by groups, {self.groups}")
         if any(c % self.head_dim for c in (*self.channels[1:], self.text_dim)):
             raise ValueError(f"channels of levels that attend must be divisible by head_dim, {self.head_dim}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LatentConfig:
-        """Inverse of :meth:`to_dict`."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
 
 
 class LatentTextToImage(nn.Module):

@@ -4,45 +4,46 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from igm_cli.core.concepts import Text, space_to_dict
+from igm_cli.core.concepts import Text
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.models.pipeline_files import first_line, read_json
 from igm_cli.core.models.pipelines import quiet
+from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError
-
-if TYPE_CHECKING:
-    from igm_cli.core.checkpoint import ModelSpec
-
 
 PARTS = ("vae", "text_encoder", "unet")
 
 
-def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype: torch.dtype) -> None:
-    """Writes the pipeline, every part at once, and what igm knows of it, igm.json, last.
+def save_pipeline(
+    folder: Path, schedule: Mapping[str, Any], model: LatentTextToImage, dtype: torch.dtype
+) -> Text:
+    """Writes the pipeline, every part at once.
 
     Args:
         folder: Created if need be; what else is in it stays.
-        spec: Of the model.
+        schedule: diffusers scheduler configuration.
         model: The networks; what only training needs is left out.
-        dtype: Of the weights on disk.
+        dtype: Type of the weights on disk.
+
+    Returns:
+        The labels with the one template that they are asked about by; several would cost as many calls per label.
+
+    Raises:
+        InputError: If the weights are not finite; nothing is replaced then.
     """
     with quiet():
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    from igm_cli.core.checkpoint import write_description
-
     folder.mkdir(parents=True, exist_ok=True)
     model.vae.register_to_config(scaling_factor=round(float(model.scale), 6))
     scheduler = DDIMScheduler.from_config(
-        {**spec.schedule, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
+        {**schedule, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
     )
     pipeline = StableDiffusionPipeline(
         vae=model.vae,
@@ -59,11 +60,10 @@ def save_pipeline(folder: Path, spec: ModelSpec, model: LatentTextToImage, dtype
         pipeline.save_pretrained(fresh, safe_serialization=True)
         model.tokenizer.backend_tokenizer.model.save(str(fresh / "tokenizer"))  # vocab.json and merges.txt
         for path in fresh.glob("*/*.safetensors"):
-            _convert(path, dtype)
+            write_weights(path, read_weights(path), dtype)
         for part in sorted(fresh.iterdir()):
             _replace(part, folder / part.name)
-    asked = Text(model.space.labels, model.space.templates[:1])  # several would cost as many calls a label
-    write_description(folder, replace(spec, space=space_to_dict(asked)))
+    return Text(model.space.labels, model.space.templates[:1])
 
 
 def load_parts(model: LatentTextToImage, folder: Path) -> None:
@@ -80,10 +80,9 @@ def load_parts(model: LatentTextToImage, folder: Path) -> None:
                 f"{folder} has no weights of the {name}; give the folder of a text-to-image model"
             )
         try:
-            weights = {key: value.float() for path in paths for key, value in load_file(path).items()}
-            getattr(model, name).load_state_dict(weights)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the {name} of {folder} is damaged: {first_line(error)}") from error
+            getattr(model, name).load_state_dict(
+                {key: value for path in paths for key, value in read_weights(path).items()}
+            )
         except RuntimeError as error:
             raise InputError(f"the {name} of {folder} does not fit the model: {first_line(error)}") from error
     if not _same_words(model, read_json(folder / "tokenizer" / "vocab.json")):
@@ -100,14 +99,6 @@ def _same_words(model: LatentTextToImage, vocabulary: dict[str, Any]) -> bool:
     known = model.tokenizer.get_vocab()
     words = {f"{word}</w>" for word in model.words} & known.keys()
     return all(vocabulary.get(word) == known[word] for word in words)
-
-
-def _convert(path: Path, dtype: torch.dtype) -> None:
-    tensors = {
-        name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
-        for name, value in load_file(path).items()
-    }
-    save_file(tensors, path, {"format": "pt"})
 
 
 def _replace(part: Path, target: Path) -> None:
