@@ -18,6 +18,9 @@ from igm_cli.benchmarks.baselines.fit import Budget, fit
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet, place_grid
+from igm_cli.core.device import inference_precision
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.trainer import learned
 from igm_cli.errors import InputError, MissingError
 
@@ -26,6 +29,7 @@ SLOTS = SlotAttentionSet(
     (32, 32), slots=3, test_slots=4, channels=16, layers=2, size=16, learning_rates=(5e-3,), batch_size=16
 )
 STEPS = Budget(steps=12)
+TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
 
 
 class Dots:
@@ -137,6 +141,7 @@ def test_a_fit_cut_short_goes_on_to_the_same_weights(tmp_path, monkeypatch, at):
     assert len(calls) == 2 + 2 + 7 and not (tmp_path / "broken" / "state.pt").exists()
     assert calls[-1] == (f"slot-attention: training at {whole.learning_rate:g}", 7, 7)
     assert whole.trials == resumed.trials and whole.trials.keys() == {"0.001", "0.0001"}
+    assert whole.learning_rate == float(min(whole.trials, key=whole.trials.__getitem__))
     for name, value in learned(whole.model).items():
         assert torch.equal(value, learned(resumed.model)[name]), name
 
@@ -177,13 +182,46 @@ def test_a_rate_that_diverges_counts_as_infinitely_bad(tmp_path):
         fit_dots(tmp_path, Diverging(**options))
 
 
+def test_the_rate_of_the_best_trial_is_taken(tmp_path):
+    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(1e30, 5e-3, 1e-9)), Budget(steps=100))
+    assert fitted.learning_rate == 5e-3
+    assert fitted.trials["1e+30"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
+
+
+def test_weights_are_averaged_with_the_statistics_of_normalisation(tmp_path):
+    """The schedule and the average of a budget, written down once more."""
+    baseline = ResNetSet(
+        (32, 32), config=TINY_RESNET, narrow=8, hidden=16, learning_rates=(1e-2,), batch_size=4, ema=0.9
+    )
+    fitted = fit_dots(tmp_path, baseline, Budget(steps=5))
+    torch.manual_seed(0)
+    model = baseline.build().to(memory_format=torch.channels_last)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=baseline.weight_decay)
+    for step in range(5):
+        plan = plan_step(step, len(TRAINING), TrainConfig(batch_size=4))
+        images, concepts, present = TRAINING.batch(plan.indices, plan.flips)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with inference_precision(CPU):
+            loss = baseline.loss(model.train(), images, concepts, present, plan.generator())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        used = step / 5
+        optimizer.param_groups[0]["lr"] = 1e-2 * min(1, (used + 1e-3) / 0.05, (1 - used) / 0.5)
+        optimizer.step()
+        for name, value in model.state_dict().items():
+            near = max(0.1, 10 / (10 + step))
+            average[name] = average[name].lerp(value, near) if value.is_floating_point() else value.clone()
+    for name, value in fitted.model.state_dict().items():
+        torch.testing.assert_close(value, average[name])
+    assert any("running_mean" in name for name in average)
+
+
 @pytest.mark.parametrize("wrong", [{}, {"minutes": 1, "steps": 1}, {"steps": 0}, {"minutes": -1}])
 def test_impossible_budgets(wrong):
     with pytest.raises(InputError, match="either minutes or steps"):
         Budget(**wrong)
-
-
-TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
 
 
 def test_resnet_has_a_fixed_number_of_slots_and_learns(tmp_path):

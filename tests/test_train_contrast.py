@@ -15,6 +15,7 @@ from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
 from igm_cli.core.inference.inversion import InversionSettings, invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.contrast import contrasts
 from igm_cli.core.training.trainer import train
 from igm_cli.errors import InputError
 
@@ -78,6 +79,15 @@ def test_with_the_contrast_every_configuration_is_soon_read(tmp_path):
     for upper, lower in itertools.product(range(3), range(2)):
         found = invert(model, paint(upper, lower), settings)
         assert found.concepts.argmax(1).tolist() == [upper, 3 + lower]
+
+
+def test_the_contrast_is_of_every_factor_and_its_reading():
+    errors, logits = torch.tensor([[0.2, 0.1, 0.4, 0.3, 0.25]]), torch.tensor([[0.0, 2, 1, -1, 1]])
+    found = contrasts(errors, logits, torch.tensor([[1, 3]]), SPACE.groups(), pixels=30)
+    likelihood = -15 * errors[0]
+    for factor, (first, last, true) in enumerate([(0, 3, 1), (3, 5, 3)]):
+        expected = -sum(each[first:last].log_softmax(0)[true - first] for each in (likelihood, logits[0]))
+        torch.testing.assert_close(found[0, factor], expected)
 
 
 def test_before_it_begins_training_is_that_of_the_paper(tmp_path):
