@@ -12,9 +12,11 @@ from igm_cli.core.validation import Natural, Positive, Table, validated
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError, near_names
 
 if TYPE_CHECKING:
+    import datasets
+
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.training.config import TrainConfig
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter
+    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Progress
 
 
 @validated("option of [[data]]")
@@ -76,11 +78,6 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
     ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
     ``[[data]]`` is taken whole.
 
-    Args:
-        adapter: The dataset.
-        preset: Name of the preset, or the path of a file.
-        extended_by: Presets that take this one.
-
     Raises:
         UsageError: If the name is unknown.
         MissingError: If the file does not exist.
@@ -104,15 +101,12 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
 def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     """One preset's own tables."""
     presets = getattr(adapter, "presets", {})
-    if preset in presets:
-        path = Path(presets[preset])
-    elif preset.endswith(".toml"):
-        path = Path(preset).expanduser()
-    elif preset == "default":
+    if preset == "default" and preset not in presets:
         return {}
-    else:
+    if preset not in presets and not preset.endswith(".toml"):
         names = ", ".join(sorted(presets)) or "none"
         raise UsageError(f"{adapter.name} has no preset {preset!r}; it has {names}; a .toml file works too")
+    path = Path(presets.get(preset, preset)).expanduser()
     if not path.is_file():
         raise MissingError(f"there is no preset file {path}; check the path")
     try:
@@ -163,6 +157,13 @@ class DataPart:
             "source": "given" if root else "builtin",
             "root": root,
         }
+
+    def load(
+        self, adapter: DatasetAdapter, split: str, limit: int | None, progress: Progress | None
+    ) -> datasets.Dataset:
+        """A split of the dataset as this part has it."""
+        more = {"data_root": self.root, "seed": self.seed, **self.options}
+        return adapter.load(split, limit=limit, progress=progress, **more)
 
 
 def data_parts(

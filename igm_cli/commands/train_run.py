@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from igm_cli.output import Output, ProgressReport
 if TYPE_CHECKING:
     from igm_cli.commands.validation import Validation
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.training.trainer import Report, Samples
+    from igm_cli.core.training.trainer import Samples
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 
@@ -29,13 +31,12 @@ def run_training(
     init: Path | None,
     sink: Output,
 ) -> None:
-    """Trains, unless the folder holds the finished run, and says how to use the model.
+    """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's.
 
     Raises:
         IgmError: With the way out, whatever does not fit.
     """
-    _check_trainable(adapter, parser)
-    _check_folder(output, init)
+    _check(adapter, parser, output, init)
     from igm_cli.core.device import keep_freed_memory
     from igm_cli.core.training.state import RunRecord, describe_run
     from igm_cli.core.training.trainer import fresh_model, train
@@ -67,23 +68,22 @@ def run_training(
             _load_validation(adapter, parser, parts[0], spec, output, sink) if config.picture_every else None
         )
         sink.note(f"training on {len(samples)} images of {adapter.name} for {config.steps} steps in {output}")
+
+        def report(step: int, figures: Mapping[str, float]) -> None:
+            if "loss" in figures:  # those of validation are in the metrics
+                shown = f"loss {figures['loss']:.4g} learning_rate {figures['learning_rate']:.4g}"
+                progress(f"training: {shown}", step, config.steps)
+
+        data["images"] = len(samples)
         train(
-            spec,
-            samples,
-            config,
-            output,
-            data={**data, "images": len(samples)},
-            report=_shown(progress, config.steps),
-            validate=validation,
-            device_is_cpu=on_cpu,
-            init=init,
-            model=model,
-        )
+            spec, samples, config, output, data=data, report=report, validate=validation,
+            device_is_cpu=on_cpu, init=init, model=model,
+        )  # fmt: skip
     sink.note(f"done; use it with: {use}")
 
 
-def _check_trainable(adapter: DatasetAdapter, parser: ConceptParser) -> None:
-    """Refuses what there is nothing to learn of: codewords, or a dataset without images."""
+def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:
+    """Refuses what there is nothing to learn of, and folders that cannot be written to, before the long work."""
     from igm_cli.core.concepts import Codebook
 
     if isinstance(parser.space, Codebook):
@@ -94,16 +94,8 @@ def _check_trainable(adapter: DatasetAdapter, parser: ConceptParser) -> None:
         raise UsageError(
             f"the dataset {adapter.name!r} has no images to train on; choose one of igm plugins that has"
         )
-
-
-def _check_folder(folder: Path, init: Path | None) -> None:
-    """Fails before the long work, not after it."""
-    import tempfile
-
     if init and init.resolve() == folder.resolve():
-        raise UsageError(
-            f"--init and --output are both {folder}; give another --output, so that both models stay"
-        )
+        raise UsageError(f"--init and --output are both {folder}; give another --output to keep both models")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -135,32 +127,19 @@ def _load_samples(
     """All parts of the training data, decoded."""
     from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
+    def show(number: int, what: str, done: int, total: int) -> None:
+        progress(f"{what} ({number} of {len(parts)})" if len(parts) > 1 else what, done, total)
+
     loaded = []
     for number, part in enumerate(parts, 1):
-
-        def show(what: str, done: int, total: int, number: int = number) -> None:
-            label = f"{what} ({number} of {len(parts)})" if len(parts) > 1 else what
-            progress(label, done, total)
-
-        data = adapter.load(
-            part.split or adapter.splits[0],
-            data_root=part.root,
-            limit=part.limit,
-            seed=part.seed,
-            progress=show,
-            **part.options,
-        )
-        loaded.append(DatasetSamples(data, parser, image_size, progress=show))
+        shown = partial(show, number)
+        data = part.load(adapter, part.split or adapter.splits[0], part.limit, shown)
+        loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
 
 def _load_validation(
-    adapter: DatasetAdapter,
-    parser: ConceptParser,
-    part: DataPart,
-    spec: ModelSpec,
-    folder: Path,
-    sink: Output,
+    adapter: DatasetAdapter, parser: ConceptParser, part: DataPart, spec: ModelSpec, folder: Path, sink: Output
 ) -> Validation | None:
     """A few images of the second split; None if the dataset or the given folder has only one."""
     from igm_cli.commands.validation import COUNT, Validation
@@ -171,23 +150,10 @@ def _load_validation(
         sink.note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
         return None
     try:
-        data = adapter.load(
-            adapter.splits[1], data_root=part.root, limit=COUNT, seed=part.seed, progress=None, **part.options
-        )
+        data = part.load(adapter, adapter.splits[1], COUNT, None)
     except InputError as error:
         if part.root is None:
             raise
         sink.note(f"training goes on without validation: {error}")
         return None
     return Validation(data, parser, spec, folder)
-
-
-def _shown(progress: ProgressReport, steps: int) -> Report:
-    """Shows the figures of training steps as progress; those of validation are in the metrics."""
-
-    def report(step: int, figures: Mapping[str, float]) -> None:
-        shown = " ".join(f"{k} {v:.4g}" for k, v in figures.items() if k in ("loss", "learning_rate"))
-        if shown:
-            progress(f"training: {shown}", step, steps)
-
-    return report
