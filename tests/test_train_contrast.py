@@ -12,11 +12,12 @@ from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, load_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
-from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrasts
 from igm_cli.core.training.trainer import train
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 
 SPACE = Categorical({"upper": ("red", "green", "blue"), "lower": ("dark", "light")})

@@ -125,7 +125,7 @@ def _checkpoints() -> list[dict[str, Any]]:
 def _load_pipeline(folder: Path) -> None:
     import torch
 
-    from igm_cli.core.models.pipeline_description import read_description
+    from igm_cli.core.models.pipeline_files import read_description
     from igm_cli.core.models.pipelines import load_pipeline
 
     read_description(folder)

@@ -211,8 +211,8 @@ def model_spec(
     """
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.concepts import space_to_dict
-    from igm_cli.core.inference.inversion import InversionSettings
     from igm_cli.core.noise_schedule import ScheduleConfig
+    from igm_cli.core.types import InversionSettings
 
     try:
         InversionSettings.from_dict(preset.inference)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.train_preset import DataPart, Preset, data_parts, model_spec
 from igm_cli.errors import InputError, UsageError
@@ -48,7 +48,7 @@ def run_training(
     spec = model_spec(adapter, parser, preset, parts)
     command = "zero-shot" if spec.architecture == "text-to-image" else "invert"
     use = f"igm {command} IMAGE --model {output}"
-    data = {"dataset": adapter.name, "parts": [part.describe() for part in parts]}
+    data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe() for part in parts]}
     record = RunRecord(output, describe_run(spec, config, data, init))
     if record.is_finished(config.steps):
         sink.note(

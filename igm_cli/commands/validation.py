@@ -56,7 +56,8 @@ class Validation:
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
         """Mean scores with K given (``k_exact``: with K estimated), and every image with what was found."""
-        from igm_cli.core.inference.inversion import InversionSettings, invert
+        from igm_cli.core.inference.engine import invert
+        from igm_cli.core.types import InversionSettings
 
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
     from igm_cli.core.inference.inversion import InversionSettings
     from igm_cli.core.inference.labels import Progress
-    from igm_cli.core.models.pipeline_description import PipelineDescription
+    from igm_cli.core.models.pipeline_files import PipelineDescription
     from igm_cli.core.models.pipelines import Loading
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
     from igm_cli.plugins.base import ConceptParser
@@ -143,17 +143,14 @@ def open_label_session(asked: Asked) -> LabelSession:
     from igm_cli.core.concepts import Text
     from igm_cli.core.device import keep_freed_memory, resolve_device
     from igm_cli.core.inference.labels import sizes_of
-    from igm_cli.core.models.pipeline_description import read_description
-    from igm_cli.core.models.pipeline_files import check_path, from_hub
-    from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
-    from igm_cli.core.models.pipelines import Loading, load_pipeline, quiet
+    from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, quiet, read_description
+    from igm_cli.core.models.pipelines import Loading, load_pipeline
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
     from igm_cli.plugins import registry
 
     loading = Loading(**asked.loading)
     device = process_device(resolve_device(asked.device))
-    with quiet():
-        path = check_path(source) or from_hub(source, loading.variant)
+    path = find_pipeline(source, loading.variant)
     description = read_description(path)
     labels = asked.labels or _own_labels(name, description)
     parser = registry.configured(

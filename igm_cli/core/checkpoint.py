@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import space_from_dict, space_to_dict
+from igm_cli.core.concepts import ConceptSpace, space_from_dict, space_to_dict
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.files import write_json
 from igm_cli.core.models import build_denoiser
@@ -32,7 +32,7 @@ FORMAT = 1
 CONFIG, SCHEDULE, DESCRIPTION, WEIGHTS = "config.json", "scheduler_config.json", "igm.json", "model.safetensors"
 PIPELINE = "model_index.json"
 TEXT_TO_IMAGE = "text-to-image"
-"""The architecture whose folder is a pipeline of diffusers, with weights for every part."""
+"""The architecture whose folder is a pipeline of diffusers."""
 
 
 @validated("field of a model's description")
@@ -48,7 +48,7 @@ class ModelSpec:
         image_size: (width, height) in pixels.
         concepts: Name of the concept parser, an installed plugin.
         concept_options: Options of the concept parser.
-        inference: Settings of :class:`igm_cli.core.inference.inversion.InversionSettings` tuned to the weights.
+        inference: Settings of :class:`igm_cli.core.types.InversionSettings` tuned to the weights.
         info: Provenance: data, command, steps, metrics, licence.
     """
 
@@ -108,18 +108,17 @@ class Checkpoint:
 
 
 def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a model's checkpoint, a pipeline where its architecture is one.
+    """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks is a pipeline's folder.
 
     Raises:
         InputError: If its weights are not finite; nothing is written then.
     """
-    if spec.architecture != TEXT_TO_IMAGE:
+    save_folder: Any = getattr(model, "save_folder", None)
+    if save_folder is None:
         save_checkpoint(folder, spec, model.state_dict(), dtype)
         return
-    from igm_cli.core.models.latent_folder import save_pipeline
-
-    asked = save_pipeline(folder, spec.schedule, model, dtype)  # type: ignore[arg-type]
-    write_description(folder, replace(spec, space=space_to_dict(asked)))
+    save_folder(folder, dtype)
+    write_description(folder, replace(spec, space=space_to_dict(cast(ConceptSpace, model.asked))))
 
 
 def save_checkpoint(
@@ -178,22 +177,21 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     spec = read_spec(folder)
     with torch.device("meta"):
         model = spec.build()
-    load_weights(model, spec, folder)
+    load_weights(model, folder)
     model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Checkpoint(folder.name, spec, cast(Denoiser, model))
 
 
-def load_weights(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path) -> None:
     """Takes the weights of a checkpoint folder, as float32, into a model of their shapes.
 
     Raises:
         MissingError: If the folder has none.
         InputError: If they are damaged, not finite, or of other shapes.
     """
-    if spec.architecture == TEXT_TO_IMAGE:
-        from igm_cli.core.models.latent_folder import load_parts
-
-        load_parts(model, folder)  # type: ignore[arg-type]
+    load_folder: Any = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
+    if load_folder is not None:
+        load_folder(folder)
         return
     weights = read_weights(_weights_of(folder)[0])
     try:

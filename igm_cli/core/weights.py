@@ -52,7 +52,11 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     write_atomically(path, lambda temporary: save_file(stored, temporary, {"format": "pt"}))
 
 
-def require_finite(tensors: Mapping[str, Tensor], what: str, way_out: str) -> None:
+def require_finite(
+    tensors: Mapping[str, Tensor],
+    what: str = "the weights to be saved",
+    way_out: str = "lower the learning rate, or store them with half = false",
+) -> None:
     """Raises an :class:`InputError` if a floating-point tensor holds a value that is not finite."""
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, near_names
 
 
 def check_request(
@@ -22,6 +22,17 @@ def check_request(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UsageError(f"{dataset} has no option {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def check_choice(option: str, value: Any, known: Iterable[str]) -> None:
+    """That the value of an option is a known one.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    names = list(known)
+    if value not in names:
+        raise UsageError(f"unknown {option} {value!r}; {near_names(str(value), names)}")
 
 
 def image_count(text: Any) -> int:

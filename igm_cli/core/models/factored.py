@@ -57,21 +57,21 @@ class FactoredDenoiser(TrunkDenoiser):
 
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
         """Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
-        return self.head.image(self.laid_contributions(features, concepts))
+        return self.head.image(self.patch_contributions(features, concepts))
 
-    def laid_contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.inference.look.Local`."""
+    def patch_contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
+        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.inference.candidates.Local`."""
         gain = self.schedule.epsilon_gain(features.t)
         delta: Tensor = self.head(self._projected(features), concepts, gain)
         return delta
 
-    def products(self, features: FactoredFeatures, concepts: Tensor, laid: Tensor) -> tuple[Tensor, Tensor]:
-        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.inference.look.Local`."""
+    def products(self, features: FactoredFeatures, concepts: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.inference.candidates.Local`."""
         gain = self.schedule.epsilon_gain(features.t)
-        return self.head.products(self._projected(features), concepts, gain, laid)
+        return self.head.products(self._projected(features), concepts, gain, patches)
 
-    def lay(self, image: Tensor) -> Tensor:
-        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.inference.look.Local`."""
+    def to_patches(self, image: Tensor) -> Tensor:
+        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.inference.candidates.Local`."""
         return self.head.cells(image)
 
     def _projected(self, features: FactoredFeatures) -> tuple[Tensor, Tensor]:

@@ -202,7 +202,7 @@ def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Modu
         torch.manual_seed(seed)
         model = spec.build()
     if init:
-        load_weights(model, spec, init)
+        load_weights(model, init)
     return model
 
 

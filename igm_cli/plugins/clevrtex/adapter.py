@@ -50,14 +50,6 @@ class ClevrTex:
     ) -> datasets.Dataset:
         """A split with columns ``image``, ``image_index``, ``file`` and ``objects``.
 
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            data_root: A folder in CLEVRTex' layout; None renders.
-            limit: At most so many images.
-            seed: Of the rendering.
-            progress: Called while images are rendered or annotations read.
-            **options: See ``options``.
-
         Raises:
             UsageError: If the split, the variant or an option is unknown.
             InputError: If the folder does not hold CLEVRTex, or holds it in part.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from igm_cli.plugins.animals.drawings.palettes import INK, TONGUE, WHITE, Colour, darker
-from igm_cli.plugins.animals.drawings.shapes import (
+from animal_drawings.palettes import INK, TONGUE, WHITE, Colour, darker
+from animal_drawings.shapes import (
     Point,
     Shape,
     both,
@@ -16,7 +16,7 @@ from igm_cli.plugins.animals.drawings.shapes import (
     symmetric,
     tube,
 )
-from igm_cli.plugins.animals.drawings.sketch import Sketch
+from animal_drawings.sketch import Sketch
 
 View = Callable[[Sketch], None]
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from igm_cli.plugins.animals.drawings.palettes import Coat, Colour
-from igm_cli.plugins.animals.drawings.shapes import Shape
+from animal_drawings.palettes import Coat, Colour
+from animal_drawings.shapes import Shape
 
 T = TypeVar("T")
 

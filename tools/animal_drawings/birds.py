@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from igm_cli.plugins.animals.drawings.features import eye, eyes
-from igm_cli.plugins.animals.drawings.palettes import INK, ORANGE, WHITE, darker, lighter, mix
-from igm_cli.plugins.animals.drawings.shapes import both, oval, rounded, smooth, symmetric, tube
-from igm_cli.plugins.animals.drawings.sketch import Sketch
+from animal_drawings.features import eye, eyes
+from animal_drawings.palettes import INK, ORANGE, WHITE, darker, lighter, mix
+from animal_drawings.shapes import both, oval, rounded, smooth, symmetric, tube
+from animal_drawings.sketch import Sketch
 
 RED = (222, 56, 54)
 BEAK = (250, 190, 50)

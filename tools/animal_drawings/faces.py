@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from igm_cli.plugins.animals.drawings.features import (
+from animal_drawings.features import (
     ears,
     eyes,
     grin,
@@ -12,9 +12,9 @@ from igm_cli.plugins.animals.drawings.features import (
     tongue,
     whiskers,
 )  # fmt: skip
-from igm_cli.plugins.animals.drawings.palettes import INK, PINK, WHITE, darker, lighter, mix
-from igm_cli.plugins.animals.drawings.shapes import Shape, both, oval, rounded, smooth, symmetric, tube
-from igm_cli.plugins.animals.drawings.sketch import Sketch
+from animal_drawings.palettes import INK, PINK, WHITE, darker, lighter, mix
+from animal_drawings.shapes import Shape, both, oval, rounded, smooth, symmetric, tube
+from animal_drawings.sketch import Sketch
 
 
 def bear(s: Sketch) -> None:

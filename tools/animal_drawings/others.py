@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from igm_cli.plugins.animals.drawings.features import eye, eyes, grin
-from igm_cli.plugins.animals.drawings.palettes import INK, PINK, WHITE, darker, lighter
-from igm_cli.plugins.animals.drawings.shapes import Shape, both, inside, oval, rounded, smooth, symmetric, tube
-from igm_cli.plugins.animals.drawings.sketch import Sketch
+from animal_drawings.features import eye, eyes, grin
+from animal_drawings.palettes import INK, PINK, WHITE, darker, lighter
+from animal_drawings.shapes import Shape, both, inside, oval, rounded, smooth, symmetric, tube
+from animal_drawings.sketch import Sketch
 
 
 def fish(s: Sketch) -> None:

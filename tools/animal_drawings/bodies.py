@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from igm_cli.plugins.animals.drawings.features import View, bars, eye, patches, tongue, walker
-from igm_cli.plugins.animals.drawings.palettes import INK, PINK, darker, lighter, mix
-from igm_cli.plugins.animals.drawings.shapes import Shape, inside, oval, rounded, smooth, tube
-from igm_cli.plugins.animals.drawings.sketch import Sketch
+from animal_drawings.features import View, bars, eye, patches, tongue, walker
+from animal_drawings.palettes import INK, PINK, darker, lighter, mix
+from animal_drawings.shapes import Shape, inside, oval, rounded, smooth, tube
+from animal_drawings.sketch import Sketch
 
 
 def bear(s: Sketch) -> None:

@@ -1,4 +1,4 @@
-"""Cartoon animals drawn by rule: data that every installation has, for scenes of animals."""
+"""Cartoon animals drawn by rule; ``tools/draw_animals.py`` writes them into the archive that igm reads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from functools import partial
 
 from PIL import Image
 
-from igm_cli.errors import UsageError, near_names
-from igm_cli.plugins.animals.drawings import birds, bodies, faces, others
-from igm_cli.plugins.animals.drawings.features import View, sitter
-from igm_cli.plugins.animals.drawings.palettes import coat, lighter
-from igm_cli.plugins.animals.drawings.shapes import Shape, mirror, smooth, tube
-from igm_cli.plugins.animals.drawings.sketch import Layer, Sketch
-from igm_cli.plugins.animals.drawings.styles import STYLES, render
+from animal_drawings import birds, bodies, faces, others
+from animal_drawings.features import View, sitter
+from animal_drawings.palettes import coat, lighter
+from animal_drawings.shapes import Shape, mirror, smooth, tube
+from animal_drawings.sketch import Layer, Sketch
+from animal_drawings.styles import STYLES, render
 
-__all__ = ["ANIMALS", "STYLES", "draw_animal"]
+__all__ = ["ANIMALS", "STYLES", "VIEWS", "draw_animal"]
 
 
 def _sitting(face: View, tail: Shape | None = None) -> View:
@@ -41,7 +40,7 @@ _CURLED = tube([(60, 90), (78, 88), (84, 74), (78, 62), (86, 54)], 7, 7, 6)
 _BUSHY = smooth((60, 92), (62, 80), (74, 68), (80, 54), (90, 62), (92, 78), (82, 92))
 
 
-_VIEWS: dict[str, tuple[View, ...]] = {
+VIEWS: dict[str, tuple[View, ...]] = {
     "bear": (faces.bear, _sitting(faces.bear), bodies.bear),
     "cat": (faces.cat, _sitting(faces.cat, _CURLED), bodies.cat, _looking(faces.cat)),
     "chicken": (birds.chicken_face, birds.chicken),
@@ -72,7 +71,7 @@ _VIEWS: dict[str, tuple[View, ...]] = {
     "whale": (others.whale, others.sperm_whale),
 }
 
-ANIMALS: tuple[str, ...] = tuple(_VIEWS)
+ANIMALS: tuple[str, ...] = tuple(VIEWS)
 
 
 def draw_animal(animal: str, rng: random.Random, *, style: str, size: int = 96) -> Image.Image:
@@ -86,14 +85,9 @@ def draw_animal(animal: str, rng: random.Random, *, style: str, size: int = 96) 
 
     Returns:
         An RGBA image on a transparent ground, which the animal fills up to a small margin.
-
-    Raises:
-        UsageError: There is no such animal or style.
     """
-    _check("animal", animal, ANIMALS)
-    _check("style", style, STYLES)
     sketch = Sketch(rng, coat(animal, rng))
-    rng.choice(_VIEWS[animal])(sketch)
+    rng.choice(VIEWS[animal])(sketch)
     # A little wider or taller as a whole, and a third of them the other way round.
     stretch = sketch.vary(1.0, 0.06)
     turned = rng.random() < 0.35
@@ -107,8 +101,3 @@ def draw_animal(animal: str, rng: random.Random, *, style: str, size: int = 96) 
 def _bent(shapes: Sequence[Shape], stretch: float, turned: bool) -> list[Shape]:
     bent = [[(x * stretch, y) for x, y in shape] for shape in shapes]
     return [mirror(shape) for shape in bent] if turned else bent
-
-
-def _check(option: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise UsageError(f"unknown {option} {name!r}; {near_names(name, known)}")

@@ -9,9 +9,9 @@ from functools import cache
 
 from PIL import Image, ImageChops, ImageDraw
 
-from igm_cli.plugins.animals.drawings.palettes import INK, Colour, darker, lighter, mix
-from igm_cli.plugins.animals.drawings.shapes import Shape, grow, inside
-from igm_cli.plugins.animals.drawings.sketch import Layer
+from animal_drawings.palettes import INK, Colour, darker, lighter, mix
+from animal_drawings.shapes import Shape, grow, inside
+from animal_drawings.sketch import Layer
 
 SUPERSAMPLING = 4
 
