@@ -83,7 +83,7 @@ def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> No
     own = frozenset({"size"})
     parts = data_parts(override({"data": tables}, changes), tmp_path, None, own)
     assert [p.options for p in parts] == [{"objects": "2-3"}, {"size": 500, "objects": "2-3"}]
-    described = [part.describe() for part in parts]
+    described = [part.describe(tmp_path) for part in parts]
     assert [(d["source"], d["root"], d["seed"]) for d in described] == [
         ("given", tmp_path.name, 7),
         ("builtin", None, 7),
@@ -95,10 +95,12 @@ def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> No
 def test_parts_without_given_images_are_made(tmp_path: Path) -> None:
     tables = [{"data_root": "given", "split": "a", "limit": 9}, {"split": "b", "seed": 3, "limit": 5}]
     preset = override({"data": tables}, {})
-    assert [(p.split, p.root, p.limit, p.seed) for p in data_parts(preset, None, None)] == [("b", None, 5, 3)]
-    assert [(p.split, p.root) for p in data_parts(override({"data": tables[:1]}, {}), None, 4)] == [("a", None)]
+    (made,) = data_parts(preset, None, None)
+    assert (made.split, made.data_root, made.limit, made.seed) == ("b", "builtin", 5, 3)
+    (made,) = data_parts(override({"data": tables[:1]}, {}), None, 4)
+    assert (made.split, made.data_root, made.limit) == ("a", "builtin", 4)
     both = data_parts(preset, tmp_path, 7)
-    assert [(p.split, p.root, p.limit) for p in both] == [("a", tmp_path, 7), ("b", tmp_path, 5)]
+    assert [(p.split, p.data_root, p.limit) for p in both] == [("a", "given", 7), ("b", "given", 5)]
 
 
 @pytest.mark.parametrize(

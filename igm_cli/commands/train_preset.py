@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 @validated("option of [[data]]")
-class DataTable:
-    """One part of the training data, as a preset has it.
+class DataPart:
+    """One part of the training data.
 
     Attributes:
-        split: Empty for the dataset's first one.
-        data_root: ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is whichever
-            there is.
+        split: Name of the split; empty for the dataset's first one.
+        data_root: ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given
+            where there is such a folder.
         limit: At most so many images.
-        seed: None takes the training's.
+        seed: Seed of what the dataset makes; None takes the training's.
         options: Options of the dataset.
     """
 
@@ -37,6 +37,24 @@ class DataTable:
     limit: Positive | None = None
     seed: Natural | None = None
     options: Table = field(default_factory=dict)
+
+    def describe(self, root: Path | None) -> dict[str, Any]:
+        """For the run's record; of a folder only the name, so that it may be moved."""
+        told = asdict(self)
+        name = root.absolute().name if root and self.data_root == "given" else None
+        return {"source": told.pop("data_root"), "root": name, **told}
+
+    def load(
+        self,
+        adapter: DatasetAdapter,
+        split: str,
+        limit: int | None,
+        root: Path | None,
+        progress: Progress | None,
+    ) -> datasets.Dataset:
+        """A split of the dataset as this part has it."""
+        more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
+        return adapter.load(split, limit=limit, progress=progress, **more)
 
 
 @validated("table of the preset")
@@ -63,7 +81,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         for part in self.data:
-            DataTable(**part)
+            DataPart(**part)
 
     def config(self) -> TrainConfig:
         """How to train."""
@@ -138,38 +156,10 @@ def override(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> Preset:
     return preset
 
 
-@dataclass(frozen=True)
-class DataPart:
-    """One part of the training data, ready to be loaded; without a root the dataset makes its images itself."""
-
-    split: str
-    root: Path | None
-    limit: int | None
-    seed: int
-    options: Mapping[str, Any]
-
-    def describe(self) -> dict[str, Any]:
-        """For the run's record; of a folder only the name, so that it may be moved."""
-        root = self.root.absolute().name if self.root else None
-        return {
-            **vars(self),
-            "options": dict(self.options),
-            "source": "given" if root else "builtin",
-            "root": root,
-        }
-
-    def load(
-        self, adapter: DatasetAdapter, split: str, limit: int | None, progress: Progress | None
-    ) -> datasets.Dataset:
-        """A split of the dataset as this part has it."""
-        more = {"data_root": self.root, "seed": self.seed, **self.options}
-        return adapter.load(split, limit=limit, progress=progress, **more)
-
-
 def data_parts(
     preset: Preset, data_root: Path | None, limit: int | None, own: frozenset[str] = frozenset()
 ) -> list[DataPart]:
-    """The parts of a preset's data that apply.
+    """The parts of a preset's data that apply, with nothing left open.
 
     A part of ``data_root = "given"`` needs ``--data-root``; without it that part is left out, and
     if none is left, the first one is made by the dataset itself.
@@ -179,25 +169,22 @@ def data_parts(
         data_root: As ``--data-root`` has it.
         limit: As ``--limit`` has it.
         own: Options that only images made by the dataset itself take; given ones beside those do without.
-
-    Raises:
-        InputError: If a part says something unknown.
     """
-    tables, seed = [DataTable(**table) for table in preset.data], preset.config().seed
+    tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
     if data_root is None:
         tables = [table for table in tables if table.data_root != "given"] or tables[:1]
-    roots = [data_root if table.data_root != "builtin" else None for table in tables]
+    built = [data_root is None or table.data_root == "builtin" for table in tables]
     # Without a part that could take them, the dataset itself refuses its own options.
-    skipped = own if None in roots else frozenset[str]()
+    skipped = own if any(built) else frozenset[str]()
     return [
-        DataPart(
-            split=table.split,
-            root=root,
+        replace(
+            table,
+            data_root="builtin" if builtin else "given",
             limit=min((n for n in (limit, table.limit) if n), default=None),
             seed=seed if table.seed is None else table.seed,
-            options={k: v for k, v in table.options.items() if root is None or k not in skipped},
+            options={k: v for k, v in table.options.items() if builtin or k not in skipped},
         )
-        for table, root in zip(tables, roots, strict=True)
+        for table, builtin in zip(tables, built, strict=True)
     ]
 
 
@@ -221,7 +208,7 @@ def model_spec(
     model = {"architecture": "factored", "composition": "sum", "image_size": adapter.image_size, **preset.model}
     named = {name: model.pop(name) for name in ("architecture", "composition")}
     config = preset.config()
-    sources = sorted({"given" if part.root else "built-in" for part in parts}, reverse=True)
+    sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
     return ModelSpec(
         **named,
         options=model,

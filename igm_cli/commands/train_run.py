@@ -48,7 +48,7 @@ def run_training(
     spec = model_spec(adapter, parser, preset, parts)
     command = "zero-shot" if spec.architecture == "text-to-image" else "invert"
     use = f"igm {command} IMAGE --model {output}"
-    data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe() for part in parts]}
+    data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe(data_root) for part in parts]}
     record = RunRecord(output, describe_run(spec, config, data, init))
     if record.is_finished(config.steps):
         sink.note(
@@ -63,9 +63,11 @@ def run_training(
     if on_cpu:
         keep_freed_memory()
     with sink.progress() as progress:
-        samples = _load_samples(adapter, parser, parts, spec.image_size, progress)
+        samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, progress)
         validation = (
-            _load_validation(adapter, parser, parts[0], spec, output, sink) if config.picture_every else None
+            _load_validation(adapter, parser, parts[0], data_root, spec, output, sink)
+            if config.picture_every
+            else None
         )
         sink.note(f"training on {len(samples)} images of {adapter.name} for {config.steps} steps in {output}")
 
@@ -121,6 +123,7 @@ def _load_samples(
     adapter: DatasetAdapter,
     parser: ConceptParser,
     parts: Sequence[DataPart],
+    root: Path | None,
     image_size: tuple[int, int],
     progress: ProgressReport,
 ) -> Samples:
@@ -133,13 +136,19 @@ def _load_samples(
     loaded = []
     for number, part in enumerate(parts, 1):
         shown = partial(show, number)
-        data = part.load(adapter, part.split or adapter.splits[0], part.limit, shown)
+        data = part.load(adapter, part.split or adapter.splits[0], part.limit, root, shown)
         loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
 
 def _load_validation(
-    adapter: DatasetAdapter, parser: ConceptParser, part: DataPart, spec: ModelSpec, folder: Path, sink: Output
+    adapter: DatasetAdapter,
+    parser: ConceptParser,
+    part: DataPart,
+    root: Path | None,
+    spec: ModelSpec,
+    folder: Path,
+    sink: Output,
 ) -> Validation | None:
     """A few images of the second split; None if the dataset or the given folder has only one."""
     from igm_cli.commands.validation import COUNT, Validation
@@ -150,9 +159,9 @@ def _load_validation(
         sink.note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
         return None
     try:
-        data = part.load(adapter, adapter.splits[1], COUNT, None)
+        data = part.load(adapter, adapter.splits[1], COUNT, root, None)
     except InputError as error:
-        if part.root is None:
+        if part.data_root == "builtin":
             raise
         sink.note(f"training goes on without validation: {error}")
         return None

@@ -126,12 +126,6 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint, each file atomically and igm.json last.
 
-    Args:
-        folder: Created if need be.
-        spec: What the weights belong to.
-        weights: State dictionary.
-        dtype: Floating-point type on disk.
-
     Raises:
         InputError: If the weights are not finite; nothing is written then.
     """

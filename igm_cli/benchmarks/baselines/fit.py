@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import WEIGHTS
 from igm_cli.core.device import inference_precision
-from igm_cli.core.files import write_json
+from igm_cli.core.files import exclusive, write_json
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.plan import StepPlan
 from igm_cli.core.training.state import BASELINE, STATE, RunRecord
@@ -133,41 +133,33 @@ def fit(
     record.refuse_other_run()
     if (folder / BASELINE).is_file():
         return _load(baseline, folder, device)
-    with record.lock():
+    with exclusive(folder):
         record.begin(0)
-        fitting = _Fitting(baseline, training, validation, record, device, progress)
-        fitted = fitting.run(budget, seed)
+        show = progress or (lambda what, done, total: None)
+        fitted = _Fitting(baseline, training, validation, record, device, show).run(budget, seed)
         _save(fitted, folder, identity)
     return fitted
 
 
+@dataclass
 class _Fitting:
-    """Trials and final training in their order, the state of which is stored now and then.
+    """Trials and final training in their order, the state of which is stored now and then; their objective, too."""
 
-    It is the training's objective as well.
-    """
-
-    def __init__(
-        self,
-        baseline: Baseline,
-        training: Samples,
-        validation: Samples,
-        record: RunRecord,
-        device: torch.device,
-        progress: Progress | None,
-    ) -> None:
-        self.baseline, self.training, self.validation = baseline, training, validation
-        self.record, self.device = record, device
-        self.progress = progress or (lambda what, done, total: None)
-        self.trials: dict[str, float] = {}
-        self.pending: dict[str, Any] | None = None  # state of the training that was cut short
-        record.load_state(device, self._take)
+    baseline: Baseline
+    training: Samples
+    validation: Samples
+    record: RunRecord
+    device: torch.device
+    progress: Progress
+    trials: dict[str, float] = field(default_factory=dict)
+    pending: dict[str, Any] | None = None  # state of the training that was cut short
 
     def _take(self, state: dict[str, Any]) -> None:
         self.trials, self.pending = state["trials"], state["run"]
 
     def run(self, budget: Budget, seed: int) -> Fitted:
         """The trials that are left, then the final training."""
+        self.record.load_state(self.device, self._take)
         rates = self.baseline.learning_rates
         for rate in rates if len(rates) > 1 else ():
             if str(rate) not in self.trials:
@@ -249,7 +241,7 @@ class _Fitting:
 def _save(fitted: Fitted, folder: Path, identity: Mapping[str, Any]) -> None:
     """Weights first, the result last: a folder with a result is complete."""
     write_weights(folder / WEIGHTS, learned(fitted.model))
-    result = {field: value for field, value in vars(fitted).items() if field != "model"}
+    result = {name: value for name, value in vars(fitted).items() if name != "model"}
     machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
     write_json(folder / BASELINE, {**identity, "result": result, **machine})
     (folder / STATE).unlink(missing_ok=True)

@@ -65,17 +65,15 @@ def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[in
         groups: Candidates of every factor.
         pixels: P, the number of pixels that an error is the mean over.
     """
+
+    def cross_entropies(logits: Tensor) -> Tensor:
+        each = [
+            F.cross_entropy(logits[:, g], true[:, f] - g[0], reduction="none") for f, g in enumerate(groups)
+        ]
+        return torch.stack(each, dim=1)
+
     likelihood = -pixels / 2 * errors
-    return cross_entropies(likelihood, true, groups) + cross_entropies(logits.float(), true, groups)
-
-
-def cross_entropies(logits: Tensor, true: Tensor, groups: list[list[int]]) -> Tensor:
-    """-log p of the true value of every factor ``[B,F]``, of logits of all values ``[B,D]``."""
-    each = [
-        F.cross_entropy(logits[:, group], true[:, f] - group[0], reduction="none")
-        for f, group in enumerate(groups)
-    ]
-    return torch.stack(each, dim=1)
+    return cross_entropies(likelihood) + cross_entropies(logits.float())
 
 
 def errors_of_values(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from igm_cli.core.checkpoint import CONFIG, DESCRIPTION, PIPELINE, SCHEDULE, WEIGHTS, ModelSpec, fingerprint
-from igm_cli.core.files import exclusive, write_atomically, write_json
+from igm_cli.core.files import write_atomically, write_json
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.errors import InputError
 
@@ -74,14 +73,6 @@ class RunRecord:
             return bool(state["step"] >= steps)
         except Exception:
             return False
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps other runs out of the folder while this one writes to it.
-
-        Raises:
-            InputError: If another process is writing there.
-        """
-        return exclusive(self.folder)
 
     def refuse_other_run(self) -> None:
         """Makes sure that the folder holds this run, or nothing that a run would replace.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
+from igm_cli.core.files import exclusive
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.objectives import ComposedObjective, Objective, Samples
 from igm_cli.core.training.plan import learning_rate_factor, plan_step
@@ -192,12 +193,7 @@ def learned(model: nn.Module) -> dict[str, Tensor]:
 
 
 def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Module:
-    """A model as a training begins with it: fresh weights of a seed, or those of another checkpoint.
-
-    Raises:
-        MissingError: If ``init`` is no checkpoint.
-        InputError: If the description cannot be built, or the weights do not fit.
-    """
+    """A model as a training begins with it: fresh weights of a seed, or those of another checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = spec.build()
@@ -256,7 +252,7 @@ def train(
             if report:
                 report(trainer.step, values)
 
-    with record.lock() if main else nullcontext():
+    with exclusive(folder) if main else nullcontext():
         record.refuse_other_run()
         record.load_state(accelerator.device, trainer.load)
         accelerator.wait_for_everyone()
