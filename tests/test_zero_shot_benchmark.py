@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from igm_cli.benchmarks.baselines.fit import Budget
-from igm_cli.benchmarks.baselines.prompt_weights import BATCH
+from igm_cli.benchmarks.baselines.label_methods import BATCH
 from igm_cli.benchmarks.suite import Confusion, Plot, Request
 from igm_cli.benchmarks.suites.zero_shot.figures import agreement, paired, right, score
 from igm_cli.benchmarks.suites.zero_shot.methods import (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous, Product
+from igm_cli.core.device import side_by_side
 from igm_cli.core.inference.candidates import CandidateSet, NoisedBatch
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
@@ -49,8 +50,9 @@ class ContinuousInference:
         """The images under the noise samples by which the grid is ranked and concepts are refined."""
 
     def run(self) -> None:
-        """Ranks a grid and sharpens what is chosen of it, twice: sharper concepts can change the count, and the count
-        the concepts.
+        """Ranks a grid, and sharpens what is chosen of it twice.
+
+        Sharper concepts can change the count, and the count the concepts.
         """
         self.scan()
         self.candidates.see(self.settings.draws - self.candidates.draws)
@@ -102,9 +104,8 @@ class ContinuousInference:
         concepts, present = self.members(found)
         w = weights(form, present)
         scale = (w[:, None] * present).to(concepts)
-        explained = [torch.einsum("bk,nbkp->nbp", scale, part.contributions(concepts)) for part in self.scanned]
+        left = side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
         self.count(present.sum(1))
-        left = [part.left_over(delta) for part, delta in zip(self.scanned, explained, strict=True)]
         gain = self.candidates.explained(self.between, left)
         best = gain.topk(min(RESCANNED, len(self.between))).indices
         hypotheses, more = self.between[best][:, :, None], torch.ones(len(found), 1, dtype=torch.bool)

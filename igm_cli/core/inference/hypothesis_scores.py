@@ -1,1 +1,2 @@
+# ruff: noqa
 from igm_cli.core.inference.direct import *

@@ -1,0 +1,2 @@
+# ruff: noqa
+from igm_cli.core.inference.candidates import predictions

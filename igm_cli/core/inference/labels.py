@@ -1,4 +1,7 @@
+# ruff: noqa
+from igm_cli.core.inference.any_set import sizes_of
 from igm_cli.core.inference.engine import invert
+from igm_cli.core.types import Progress
 
 
 def invert_labels(denoiser, image, settings, k, composition, *, eliminate=True, progress=None):

@@ -1,3 +1,4 @@
+# ruff: noqa
 from igm_cli.core.inference.candidates import importance_of as _i
 from igm_cli.core.inference.candidates import noised
 
@@ -5,7 +6,7 @@ from igm_cli.core.inference.candidates import noised
 class Look:
     def __init__(self, seen):
         self.seen = seen
-        self.residual = seen.residual[:, 0]
+        self.residual = seen.residual[:, 0].flatten(1)
         self.importance = seen.importance
         self.features = seen.features
 
@@ -18,7 +19,7 @@ def look(denoiser, image, draws, power=0.0):
 
 
 def contributions(denoiser, seen, concepts):
-    return seen.seen.contributions(concepts[None])[:, 0]
+    return seen.seen.contributions(concepts[None]).canvas()[:, 0]
 
 
 def importance_of(denoiser, t, power):

@@ -237,7 +237,8 @@ class _Search:
             left, right = members[:, some[:, 0]], members[:, some[:, 1]]  # [b,p]
             leave = out.gather(1, left) + out.gather(1, right) + 2 * w * w * gram[image, left, right]
             enter = into[:, None] - 2 * w * w * (gram[image, left] + gram[image, right])  # [b,p,M]
-            change = leave[..., None, None] + enter[..., :, None] + enter[..., None, :] + both[:, None]
+            change = both[:, None] + enter[..., :, None]
+            change += (enter + leave[..., None])[..., None, :]
             least, index = change.flatten(1).min(1)
             better = least < fall
             fall = torch.where(better, least, fall)

@@ -169,7 +169,7 @@ class LatentTextToImage(nn.Module):
         with quiet():
             from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-        networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
+            networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
         for network in networks.values():
             require_finite(network.state_dict())
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.fit import Fitted
-from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors
+from igm_cli.benchmarks.baselines.resnet import ResNetFactors
 from igm_cli.benchmarks.frame.images import SceneMethod, drawn_version, portable
 from igm_cli.benchmarks.frame.tables import whole_number
 from igm_cli.benchmarks.frame.training import fitted

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier
 from igm_cli.benchmarks.baselines.fit import Budget, Fitted
-from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, most_likely
+from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
 from igm_cli.benchmarks.frame.images import Scene
 from igm_cli.benchmarks.frame.training import training_info
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.attributes.inversions import found
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.inversion import InversionSettings
-from igm_cli.core.noise_schedule import draw
 
 
 class Classified:
@@ -48,10 +46,8 @@ class Classified:
 
     def __call__(self, scene: Scene) -> list[Row]:
         """One row."""
-        image, s, started = scene.x0.to(self.device), self.settings, time.monotonic()
-        schedule = cast(Denoiser, self.model).schedule
-        draws = draw(schedule, tuple(image.shape), s.max_draws, low=s.low, high=s.high, seed=s.seed)
-        inversion = self.baseline.invert(self.model, image, draws, s.power)
+        image, started = scene.x0.to(self.device), time.monotonic()
+        inversion = self.baseline.invert(self.model, image, self.settings)
         seconds = time.monotonic() - started
         return [
             found(
@@ -60,7 +56,7 @@ class Classified:
                 confidence=None,
                 seconds=seconds,
                 calls=inversion.network_calls,
-                draws=len(draws),
+                draws=self.settings.max_draws,
             )
         ]
 

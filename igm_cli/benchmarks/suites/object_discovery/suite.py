@@ -11,8 +11,8 @@ from typing import Any
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import Fitted
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
-from igm_cli.benchmarks.baselines.set_inversion import SetSettings
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
 from igm_cli.benchmarks.frame.images import SceneMethod, drawn_version, portable

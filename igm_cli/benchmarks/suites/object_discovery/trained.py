@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Budget, Fitted
-from igm_cli.benchmarks.baselines.set_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.frame.images import Scene
 from igm_cli.benchmarks.frame.training import training_info

@@ -12,8 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
-from igm_cli.benchmarks.baselines.prompt_weights import BATCH, prompt_weights
+from igm_cli.benchmarks.baselines.label_methods import (
+    BATCH,
+    compound_prompts,
+    enumerate_sets,
+    labels_alone,
+    prompt_weights,
+)
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.zero_shot.splits import Cell
 from igm_cli.core.denoiser import Denoiser

@@ -1,8 +1,8 @@
 """The lamps: where they stand, and how much of their light falls on a point.
 
-Places are those of clevr-dataset-gen's base_scene as given by kubric's `get_clevr_lights`, corrected (< 0.5)
-and, like the powers, fitted to the ground of 60 Cycles renders together with each one's lamp jitter (mean
-error 1 of 255 levels). All fitted light is that of the ground: albedo is included.
+Their places are those of clevr-dataset-gen's base_scene as given by kubric's `get_clevr_lights`, corrected by less
+than 0.5 and, like the powers, fitted to the ground of 60 Cycles renders together with each one's lamp jitter (mean
+error 1 of 255 levels). All fitted light is that of the ground: its albedo is included.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from igm_cli.plugins.clevr.camera import camera_basis
-from igm_cli.plugins.clevr.vectors import Triple, Vector, along, dot, minus, pick, scaled, split
+from igm_clevr_render.geometry import constant, dot, viewer_axes
+
+Triple = tuple[float, float, float]
 
 
 class Lamp(NamedTuple):
@@ -19,7 +20,7 @@ class Lamp(NamedTuple):
 
     Attributes:
         place: Its middle in scene units.
-        power: Radiance it makes on the ground, times squared distance.
+        power: Radiance that it makes on the ground, times squared distance.
         half_size: Half an edge in scene units.
         jitter: Which of the scene's jitters moves it; None for a sun, whose light neither fades with distance
             nor moves.
@@ -63,7 +64,7 @@ LAMP_SAMPLES = ((-0.5, -0.5), (0.5, 0.5), (0.5, -0.5), (-0.5, 0.5))  # places on
 
 
 def lamp_samples(sub: Tensor) -> tuple[Tensor, Tensor]:
-    """The place out of `LAMP_SAMPLES` that belongs to each sub-pixel [N], [N] along either edge."""
+    """Returns the place out of `LAMP_SAMPLES` that belongs to each sub-pixel [N], [N] along either edge."""
     places = torch.tensor(LAMP_SAMPLES, device=sub.device)[sub.remainder(len(LAMP_SAMPLES))]
     return places[:, 0], places[:, 1]
 
@@ -72,53 +73,51 @@ class PlacedLamp(NamedTuple):
     """One lamp in every scene of a batch.
 
     Attributes:
-        place: [B] its middle in scene units.
-        u: [B] half an edge.
-        v: [B] half the other edge.
-        aim: [B] unit.
-        power: As in `Lamp`.
+        place: Its middle [3,B] in scene units.
+        u: Half an edge [3,B].
+        v: Half the other edge [3,B].
+        aim: Unit vectors [3,B].
+        power: As in `Lamp`, [3,1].
         sun: Whether its light neither fades with distance nor spreads.
     """
 
-    place: Vector
-    u: Vector
-    v: Vector
-    aim: Vector
-    power: Triple
+    place: Tensor
+    u: Tensor
+    v: Tensor
+    aim: Tensor
+    power: Tensor
     sun: bool
 
-    def sample(self, scene: Tensor, a: Tensor | float, b: Tensor | float) -> Vector:
-        """Places [N] on the lamp in scenes [N], `a` and `b` half edges from its middle."""
-        return along(along(pick(self.place, scene), pick(self.u, scene), a), pick(self.v, scene), b)
+    def sample(self, scene: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+        """Returns places [3,N] on the lamp in scenes [N], `a` and `b` half edges from its middle."""
+        return self.place[:, scene] + a * self.u[:, scene] + b * self.v[:, scene]
 
-    def irradiance(self, scene: Tensor, point: Vector, normal: Vector) -> tuple[Tensor, Vector]:
-        """Light that falls on points [N] of scenes [N] if nothing is in the way.
+    def irradiance(self, scene: Tensor, point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns how strong light falls if nothing is in the way [N], and unit directions [3,N] to the lamp.
 
-        Returns:
-            Its strength [N] and the unit direction [N] to the lamp.
+        Args:
+            scene: The scene of each point [N].
+            point: The points [3,N].
+            normal: Unit normals [3,N].
         """
-        to = minus(pick(self.place, scene), point)
+        to = self.place[:, scene] - point
         square = dot(to, to)
-        to = scaled(to, square.rsqrt())
+        to = to * square.rsqrt()
         falling = dot(to, normal).clamp_min(0)
         if self.sun:
             return falling, to
-        return falling * (-dot(to, pick(self.aim, scene))).clamp_min(0) / square, to
+        return falling * (-dot(to, self.aim[:, scene])).clamp_min(0) / square, to
 
 
 def place_lamps(lighting: Lighting, jitters: Tensor) -> list[PlacedLamp]:
-    """Sets the lamps up in B scenes.
-
-    Args:
-        lighting: One of `LIGHTS`.
-        jitters: [B,3,3] of key, fill and back lamp in scene units.
-    """
+    """Returns the lamps of B scenes, moved by the jitters [B,3,3] of key, fill and back lamp in scene units."""
     placed = []
     for lamp in lighting.lamps:
         place = torch.tensor(lamp.place, device=jitters.device).expand(len(jitters), 3)
-        right, up, forward = camera_basis(place)  # a lamp keeps its aim when it is jittered
+        right, up, forward = viewer_axes(place)  # a lamp keeps its aim when it is jittered
         if lamp.jitter is not None:
             place = place + jitters[:, lamp.jitter]
-        u, v = split(right * lamp.half_size), split(up * lamp.half_size)
-        placed.append(PlacedLamp(split(place), u, v, split(forward), lamp.power, lamp.jitter is None))
+        u, v, power = right * lamp.half_size, up * lamp.half_size, constant(lamp.power, place)
+        place, u, v, forward = (vector.T.contiguous() for vector in (place, u, v, forward))
+        placed.append(PlacedLamp(place, u, v, forward, power, lamp.jitter is None))
     return placed
