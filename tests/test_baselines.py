@@ -15,20 +15,13 @@ from hypothesis import strategies as st
 from igm_cli.benchmarks.baselines import fit as fit_module
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import Budget, fit
-<<<<<<< HEAD
-from igm_cli.benchmarks.baselines.resnet import ResNetSet
+from igm_cli.benchmarks.baselines.resnet import ResNetSet, imagenet_normalised
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet, place_grid
+from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotAttentionSet, place_grid
 from igm_cli.core.device import inference_precision
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.trainer import learned
-=======
-from igm_cli.benchmarks.baselines.fit_run import FitRun, learned, rate_factor
-from igm_cli.benchmarks.baselines.resnet import ResNetSet, imagenet_normalised
-from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotAttentionSet, place_grid
->>>>>>> main
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
@@ -206,11 +199,7 @@ def test_a_fit_cut_short_goes_on_to_the_same_weights(tmp_path, monkeypatch, at):
     assert len(calls) == 2 + 2 + 7 and not (tmp_path / "broken" / "state.pt").exists()
     assert calls[-1] == (f"slot-attention: training at {whole.learning_rate:g}", 7, 7)
     assert whole.trials == resumed.trials and whole.trials.keys() == {"0.001", "0.0001"}
-<<<<<<< HEAD
-    assert whole.learning_rate == float(min(whole.trials, key=whole.trials.__getitem__))
-=======
     assert whole.trials[str(whole.learning_rate)] == min(whole.trials.values())
->>>>>>> main
     for name, value in learned(whole.model).items():
         assert torch.equal(value, learned(resumed.model)[name]), name
 
@@ -235,6 +224,19 @@ def test_a_finished_fit_is_loaded_and_another_one_refused(tmp_path):
 def test_minutes_are_kept_and_count_on(tmp_path, monkeypatch):
     fitted = fit_dots(tmp_path, budget=Budget(minutes=0.01))
     assert 0.6 <= fitted.seconds < 3 and fitted.steps >= 1
+    monkeypatch.setattr(fit_module, "SAVE_SECONDS", 0.0)
+
+    def cut(what, done, total):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit_dots(tmp_path / "cut", budget=Budget(minutes=0.01), progress=cut)
+    state = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["run"]
+    assert state["step"] == 1 and state["spent"] > 0
+    state["spent"] = 0.599  # of 0.6 seconds
+    torch.save({"trials": {}, "run": state}, tmp_path / "cut" / "state.pt")
+    resumed = fit_dots(tmp_path / "cut", budget=Budget(minutes=0.01))
+    assert resumed.steps == 2 and resumed.seconds > 0.6
 
 
 class Diverging(SlotAttentionSet):
