@@ -48,6 +48,8 @@ class CallCounter:
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
         self.space, self.schedule = denoiser.space, denoiser.schedule
+        self.image_size: tuple[int, int] | None = getattr(denoiser, "image_size", None)
+        self.any_size: bool = getattr(denoiser, "any_size", False)
         self.used = Use()
         self._lock = threading.Lock()
         self.contributions = self._counted(denoiser.contributions)

@@ -19,6 +19,7 @@ from igm_cli.core.inference.views import shown
 from igm_cli.core.inference.windows import DENSE_CELLS, Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.types import InversionSettings, Progress
+from igm_cli.errors import UsageError
 
 CANDIDATES_AT_ONCE = 64
 DRAWS_AT_ONCE = 6
@@ -228,6 +229,24 @@ class CandidateSet:
     def draws(self) -> int:
         """Noise samples seen so far."""
         return len(self.importance)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Width and height of the images over those of the images the denoiser was trained on.
+
+        Raises:
+            UsageError: If they differ and the denoiser cannot be used on images of another size.
+        """
+        trained: tuple[int, int] | None = getattr(self.denoiser, "image_size", None)
+        height, width = self.images.shape[-2:]
+        if trained is None or (width, height) == tuple(trained):
+            return 1.0, 1.0
+        if not getattr(self.denoiser, "any_size", False):
+            raise UsageError(
+                f"the model was trained on images of {trained[0]}x{trained[1]} pixels and told where in them a cell "
+                f"lies, so it cannot invert one of {width}x{height}; resize it, or train with model.coordinates = false"
+            )
+        return width / trained[0], height / trained[1]
 
     @property
     def has_base(self) -> bool:

@@ -22,6 +22,8 @@ class FactoredConfig:
         head_channels: Channels of the concept head.
         head_layers: Residual layers of the concept head.
         window: Radius in cells beyond which a contribution is zero.
+        coordinates: Whether the trunk is told where in the image a cell lies; without that, a model of local concepts
+            inverts images of any size.
     """
 
     image_size: Size = (96, 64)
@@ -31,6 +33,7 @@ class FactoredConfig:
     head_channels: Positive = 96
     head_layers: Natural = 2
     window: Natural = 6
+    coordinates: bool = True
 
     def __post_init__(self) -> None:
         if self.channels[0] % 2:
