@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from igm_cli.benchmarks.baselines import fit as fit_module
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import Budget, fit
-from igm_cli.benchmarks.baselines.fit_run import FitRun, learned, rate_factor
 from igm_cli.benchmarks.baselines.resnet import ResNetSet, imagenet_normalised
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotAttentionSet, place_grid
+from igm_cli.core.device import inference_precision
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.plan import plan_step
+from igm_cli.core.training.trainer import learned
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
@@ -26,6 +29,7 @@ SLOTS = SlotAttentionSet(
     (32, 32), slots=3, test_slots=4, channels=16, layers=2, size=16, learning_rates=(5e-3,), batch_size=16
 )
 STEPS = Budget(steps=12)
+TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
 
 
 class Dots:
@@ -220,11 +224,19 @@ def test_a_finished_fit_is_loaded_and_another_one_refused(tmp_path):
 def test_minutes_are_kept_and_count_on(tmp_path, monkeypatch):
     fitted = fit_dots(tmp_path, budget=Budget(minutes=0.01))
     assert 0.6 <= fitted.seconds < 3 and fitted.steps >= 1
-    run = FitRun(SLOTS, 1e-3, Budget(minutes=1), 0, CPU)
-    run.step(TRAINING)
-    other = FitRun(SLOTS, 1e-3, Budget(minutes=1), 0, CPU)
-    other.load(run.state())
-    assert other.used == run.used > 0
+    monkeypatch.setattr(fit_module, "SAVE_SECONDS", 0.0)
+
+    def cut(what, done, total):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit_dots(tmp_path / "cut", budget=Budget(minutes=0.01), progress=cut)
+    state = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["run"]
+    assert state["step"] == 1 and state["spent"] > 0
+    state["spent"] = 0.599  # of 0.6 seconds
+    torch.save({"trials": {}, "run": state}, tmp_path / "cut" / "state.pt")
+    resumed = fit_dots(tmp_path / "cut", budget=Budget(minutes=0.01))
+    assert resumed.steps == 2 and resumed.seconds > 0.6
 
 
 class Diverging(SlotAttentionSet):
@@ -241,18 +253,46 @@ def test_a_rate_that_diverges_counts_as_infinitely_bad(tmp_path):
         fit_dots(tmp_path, Diverging(**options))
 
 
+def test_the_rate_of_the_best_trial_is_taken(tmp_path):
+    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(1e30, 5e-3, 1e-9)), Budget(steps=100))
+    assert fitted.learning_rate == 5e-3
+    assert fitted.trials["1e+30"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
+
+
+def test_weights_are_averaged_with_the_statistics_of_normalisation(tmp_path):
+    """The schedule and the average of a budget, written down once more."""
+    baseline = ResNetSet(
+        (32, 32), config=TINY_RESNET, narrow=8, hidden=16, learning_rates=(1e-2,), batch_size=4, ema=0.9
+    )
+    fitted = fit_dots(tmp_path, baseline, Budget(steps=5))
+    torch.manual_seed(0)
+    model = baseline.build().to(memory_format=torch.channels_last)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=baseline.weight_decay)
+    for step in range(5):
+        plan = plan_step(step, len(TRAINING), TrainConfig(batch_size=4))
+        images, concepts, present = TRAINING.batch(plan.indices, plan.flips)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with inference_precision(CPU):
+            loss = baseline.loss(model.train(), images, concepts, present, plan.generator())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        used = step / 5
+        optimizer.param_groups[0]["lr"] = 1e-2 * min(1, (used + 1e-3) / 0.05, (1 - used) / 0.5)
+        optimizer.step()
+        for name, value in model.state_dict().items():
+            near = max(0.1, 10 / (10 + step))
+            average[name] = average[name].lerp(value, near) if value.is_floating_point() else value.clone()
+    for name, value in fitted.model.state_dict().items():
+        torch.testing.assert_close(value, average[name])
+    assert any("running_mean" in name for name in average)
+
+
 @pytest.mark.parametrize("wrong", [{}, {"minutes": 1, "steps": 1}, {"steps": 0}, {"minutes": -1}])
 def test_impossible_budgets(wrong):
     with pytest.raises(InputError, match="either minutes or steps"):
         Budget(**wrong)
-
-
-def test_the_learning_rate_rises_stays_and_falls():
-    assert 0 < rate_factor(0) < 0.1 and rate_factor(0.3) == 1 and rate_factor(0.75) == 0.5
-    assert rate_factor(1.2) == 0
-
-
-TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
 
 
 def test_resnet_has_a_fixed_number_of_slots_and_learns(tmp_path):

@@ -429,24 +429,6 @@ def test_plugins_and_doctor(igm: Igm) -> None:
     assert "torch" in igm("doctor").stdout
 
 
-def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> None:
-    from igm_cli.commands.train_data import data_parts
-    from igm_cli.commands.train_preset import Plan
-
-    tables = [{"data_root": "given", "options": {"objects": "3-5"}}, {"data_root": "builtin"}]
-    plan = Plan.from_preset({"data": tables}).override({"data.size": 500, "data.objects": "2-3"})
-    own = frozenset({"size"})
-    parts = data_parts(plan, tmp_path, None, 7, own)
-    assert [p.options for p in parts] == [{"objects": "2-3"}, {"size": 500, "objects": "2-3"}]
-    described = [part.describe() for part in parts]
-    assert [(d["source"], d["root"], d["seed"]) for d in described] == [
-        ("given", tmp_path.name, 7),
-        ("builtin", None, 7),
-    ]
-    given = Plan.from_preset({"data": tables[:1]}).override({"data.size": 500})
-    assert data_parts(given, tmp_path, None, 7, own)[0].options["size"] == 500  # the dataset refuses it
-
-
 TINY_PRESET = """
 [model]
 channels = [8, 8, 8]

@@ -69,7 +69,7 @@ def benchmark(
     if suite is None:
         _list_suites(sink)
         return
-    plugin = registry.suite(suite)
+    plugin = registry.suite(suite, typed=True)
     chosen = _choose("method", methods, list(plugin.methods), list(plugin.methods))
     root = o.expanded(data_root)
     parts = _choose("split", splits, list(plugin.splits), list(plugin.default_splits(root)))

@@ -129,7 +129,7 @@ def open_codebooks(asked: Asked, **settings: Any) -> CodebookSession:
     if process_rank()[1] > 1:
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
     files = expand_inputs(asked.paths, SUFFIXES, "file of vectors")
-    plain = registry.concept_parser(asked.concepts or CONCEPTS)
+    plain = registry.concept_parser(asked.concepts or CONCEPTS, typed=True)
     if not hasattr(plain, "read_codebooks"):
         raise UsageError(f"--codebooks is none of --concepts {plain.name}; use --concepts {CONCEPTS}")
 

@@ -171,7 +171,7 @@ def open_session(
     """
     from igm_cli.plugins import registry
 
-    parser = registry.concept_parser(concepts) if concepts else None
+    parser = registry.concept_parser(concepts, typed=True) if concepts else None
     folder = resolve_model(model, parser.name if parser else None)
     refuse_pipeline(folder)
 
