@@ -329,9 +329,7 @@ class DiscoveryBench(CheckpointBench):
             for item in items[: max(1, GRID_ROWS // len(splits))]:
                 scene, key = self.scenes[split][item], f"{split} {item}"
                 answers = [rows[key]["given"] if key in rows else None for rows in labels.values()]
-                rows.append(
-                    (split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)])
-                )
+                rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
 
     def _drawn(self, scene: Scene, concepts: Any) -> Any:
@@ -410,9 +408,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     if any(row["free"] is None for row in rows):
         return estimates
     counted = [len(row["free"]) for row in rows]
-    recalled = [
-        int(match(_positions(row["free"]), _positions(row["truth"])).perceived().sum()) for row in rows
-    ]
+    recalled = [int(match(_positions(row["free"]), _positions(row["truth"])).perceived().sum()) for row in rows]
     off = [abs(k - n) for k, n in zip(counted, objects, strict=True)]
     return {
         **estimates,

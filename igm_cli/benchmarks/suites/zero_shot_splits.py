@@ -1,4 +1,4 @@
-"""The tasks of the benchmark, and the pictures that each is set on."""
+"""The tasks of the suite ``zero-shot``, and the pictures that each is set on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from igm_cli.benchmarks.frame.images import Scene, Scenes, folder_of
+from igm_cli.benchmarks.frame import Scene, Scenes, folder_of
 from igm_cli.benchmarks.suite import Request
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser
 
 TRIO = ("cat", "dog", "rabbit")
-"""Those of the paper."""
+"""The paper's labels."""
 
 IMAGES = 200  # of a split, unless another limit is given
 PICTURES = "pictures"
@@ -47,7 +47,7 @@ class Look:
     Attributes:
         about: One line.
         folder: Whether pictograms of the data root are shown, else our own drawings.
-        styles: Of them by default; the option of the same name says others.
+        styles: Styles by default; the option of the same name names others.
     """
 
     about: str
@@ -77,14 +77,8 @@ SPLITS: dict[str, str] = {
 
 
 def counts(split: str) -> bool:
-    """Whether the number of labels is to be found, too."""
-    return split != PICTURES and _parts(split)[0].k is None
-
-
-def defaults(data_root: Path | None) -> tuple[str, ...]:
-    """Pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
-    looks = [name for name, look in LOOKS.items() if look.folder == (data_root is not None)]
-    return tuple(f"{task}-{look}" for look in looks for task in TASKS if task != "count-3")
+    """Returns whether the number of labels is to be found, too."""
+    return split != PICTURES and TASKS[split.rpartition("-")[0]].k is None
 
 
 @dataclass(frozen=True)
@@ -92,9 +86,9 @@ class Cell:
     """The pictures of one split.
 
     Attributes:
-        labels: Those that are chosen from.
+        labels: Labels that are chosen from.
         scenes: The pictures.
-        k: How many are chosen; None if their number is to be found.
+        k: How many labels are chosen; None if their number is to be found.
         given: Whether as many are chosen as a picture has, instead.
     """
 
@@ -104,26 +98,21 @@ class Cell:
     given: bool = False
 
     @property
-    def parser(self) -> ConceptParser:
-        """Of the labels."""
-        return self.scenes.parser
-
-    @property
     def most(self) -> int:
-        """The most labels that are chosen of a picture."""
+        """The largest number of labels that are chosen of a picture."""
         return self.k or max(len(set(labels)) for labels in self.scenes.data["labels"])
 
     def names(self, scene: Scene, concepts: Tensor) -> list[str]:
-        """The labels of one-hot rows ``[K,M]``."""
-        return [item["label"] for item in self.parser.decode(concepts, scene.frame)]
+        """Returns the labels of one-hot rows ``[K,M]``."""
+        return [item["label"] for item in self.scenes.parser.decode(concepts, scene.frame)]
 
 
 def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
-    """The pictures of a split.
+    """Returns the pictures of a split.
 
     Args:
         name: One of :data:`SPLITS`.
-        request: Its options say styles, animals and labels.
+        request: Its options name styles, animals and labels.
         image_size: (width, height) that the model sees.
 
     Raises:
@@ -136,16 +125,17 @@ def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Cell
 def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
     from igm_cli.plugins.animals.drawings import ANIMALS
 
-    task, look = _parts(name)
+    kind, _, style = name.rpartition("-")
+    task, look = TASKS[kind], LOOKS[style]
     root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look.folder else None
-    animals = TRIO if task.trio else names_of(request.options, "animals", ANIMALS)
+    animals = TRIO if task.trio else _names(request.options, "animals", ANIMALS)
     data = registry.dataset(DATASET).load(
         "test",
         data_root=root,
         seed=request.seed,
         progress=request.progress,
         size=request.limit or IMAGES,
-        styles=",".join(names_of(request.options, name.rpartition("-")[2], look.styles.split(","))),
+        styles=",".join(_names(request.options, style, look.styles.split(","))),
         animals=",".join(animals),
         count=task.number,
     )
@@ -153,7 +143,7 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
 
 
 def _own(request: Request, image_size: tuple[int, int]) -> Cell:
-    """The user's own pictures."""
+    """Returns the user's own pictures."""
     from igm_cli.plugins.pictures.words import Vocabulary
 
     folder = request.options.get("pictures", request.data_root)
@@ -169,8 +159,8 @@ def _own(request: Request, image_size: tuple[int, int]) -> Cell:
     return Cell(labels, Scenes(data, _parser(labels), image_size), None, given=True)
 
 
-def names_of(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
-    """Names between commas among the options of the suite.
+def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
+    """Returns names between commas among the options.
 
     Raises:
         UsageError: If there are none.
@@ -185,8 +175,3 @@ def names_of(options: Mapping[str, Any], name: str, default: Sequence[str]) -> t
 
 def _parser(labels: Sequence[str]) -> ConceptParser:
     return registry.configured(registry.concept_parser("labels"), {"labels": list(labels)})
-
-
-def _parts(split: str) -> tuple[Task, Look]:
-    task, _, look = split.rpartition("-")
-    return TASKS[task], LOOKS[look]
