@@ -107,11 +107,9 @@ class DeclaredBench:
     """A declared suite opened for one request.
 
     Attributes:
-        makers: The methods.
         free: Options that may differ between two calls with one result folder.
     """
 
-    makers: ClassVar[Mapping[str, MethodSpec]]
     free: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
@@ -129,7 +127,7 @@ class DeclaredBench:
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
-        return self.makers[name].make(self)
+        raise NotImplementedError
 
     def report(self, records: Sequence[Record], infos: Mapping[str, Mapping[str, Any]]) -> Report:
         """Returns tables, plots and pictures of all records."""
@@ -171,12 +169,13 @@ class CheckpointBench(DeclaredBench):
     """A suite that measures one of igm's checkpoints beside trained baselines, on annotated images.
 
     Attributes:
+        makers: The methods.
         dataset: Name of the dataset adapter.
         called: What its concepts are called, for messages.
         scenes: Images of every split.
-        exact_settings: Settings of the checkpoint's inversion; method ``evidence``, whatever its own is.
     """
 
+    makers: ClassVar[Mapping[str, MethodSpec]]
     dataset: ClassVar[str]
     called: ClassVar[str]
 
@@ -200,6 +199,10 @@ class CheckpointBench(DeclaredBench):
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images."""
         return list(self.scenes[split].rows)
+
+    def method(self, name: str) -> Method:
+        """Makes a method ready: loads it, or trains it first."""
+        return self.makers[name].make(self)
 
     def on_images(
         self, find: Callable[[Scene], list[Row]], info: Mapping[str, Any], limit: int | None = None

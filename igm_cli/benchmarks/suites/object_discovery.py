@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -164,10 +165,8 @@ class DiscoveryBench(CheckpointBench):
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        self.sgd_images, self.sgd_steps = (
-            self.whole_number("sgd_images", 1),
-            self.whole_number("sgd_steps", 2000),
-        )
+        self.sgd_images = self.whole_number("sgd_images", 1)
+        self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
         self.dino = str(self.options.get("dino", "facebook/dino-vitb16"))
         self.scenes = {name: self._load(name) for name in request.splits}
@@ -192,10 +191,8 @@ class DiscoveryBench(CheckpointBench):
         @cache
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
-            try:
+            with contextlib.suppress(InputError):  # raised by a folder of test images only
                 given += [adapter.load("train", data_root=root, objects="3-5")] if root else []
-            except InputError:  # a folder of test images only
-                pass
             kept, held = [], []
             for data in given:
                 samples = range(len(data))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from igm_cli.benchmarks.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
 from igm_cli.benchmarks.baselines.prompt_weights import BATCH, prompt_weights
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, MethodSpec, Runner, Scenes, about
+from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, Runner, Scenes
 from igm_cli.benchmarks.report import (
     IMAGES,
     SECONDS,
@@ -69,15 +69,12 @@ SLOW = 100
 """U-Net calls per image, in units of the draws that all methods see, above which a method is slow."""
 
 METHODS = {
-    name: MethodSpec(line, lambda bench, name=name: bench.labelled(name))
-    for name, line in {
-        IGM: "exact search over the evidence of every label, all draws for all labels",
-        ADAPTIVE: "the same as users get it: labels given up early, draws until the choice is settled",
-        ENUMERATE: "the paper's: U-Net calls for every label of every set",
-        "dc-compound": "Diffusion Classifier, a caption for every set",
-        "dc-variant": "Diffusion Classifier, each label alone, the best kept",
-        WEIGHTS: "the paper's learned weights of prompts, the largest kept",
-    }.items()
+    IGM: "exact search over the evidence of every label, all draws for all labels",
+    ADAPTIVE: "the same as users get it: labels given up early, draws until the choice is settled",
+    ENUMERATE: "the paper's: U-Net calls for every label of every set",
+    "dc-compound": "Diffusion Classifier, a caption for every set",
+    "dc-variant": "Diffusion Classifier, each label alone, the best kept",
+    WEIGHTS: "the paper's learned weights of prompts, the largest kept",
 }
 OPTIONS = {
     "draws": "noise draws that all methods but igm-adaptive see (default: the model's first)",
@@ -175,8 +172,6 @@ class Plan:
 class ZeroShotBench(DeclaredBench):
     """The suite opened for one request; ``request.model`` is a folder, a single file or a hub id."""
 
-    makers = METHODS
-
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         source = str(request.model)
@@ -229,8 +224,8 @@ class ZeroShotBench(DeclaredBench):
         """Returns the file names of a split's pictures."""
         return list(self.cells[split].scenes.rows)
 
-    def labelled(self, name: str) -> Runner:
-        """Returns a method over all splits; slow methods have a limit of their own in every split."""
+    def method(self, name: str) -> Runner:
+        """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
         plan, find = self.plan, self.plan.find(name)
         models = {
             split: self.denoiser.with_labels(cell.labels, plan.templates)
@@ -263,7 +258,7 @@ class ZeroShotBench(DeclaredBench):
             return [row]
 
         stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
-        return Runner(rows, {"how": METHODS[name].about, "draws": plan.draws_of(name), **stages})
+        return Runner(rows, {"how": METHODS[name], "draws": plan.draws_of(name), **stages})
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
@@ -315,7 +310,7 @@ class ZeroShot(DeclaredSuite):
     name = "zero-shot"
     summary = "which labels are in a picture, by a text-to-image model: igm, enumeration, Diffusion Classifier"
     concepts = "labels"
-    methods, splits, options = about(METHODS), SPLITS, OPTIONS
+    methods, splits, options = METHODS, SPLITS, OPTIONS
     bench = ZeroShotBench
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:

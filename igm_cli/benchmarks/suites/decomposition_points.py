@@ -1,15 +1,16 @@
-"""The points of the figures: what kind of problem, and with which scheme of restarts."""
+"""The points of the suite ``decomposition``: which kind of problem, and with which scheme of restarts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from igm_cli.benchmarks.frame.tables import whole_number
 from igm_cli.core.decomposition.binding import BINDINGS
 from igm_cli.errors import UsageError
+
+AUTO, COUPLED, EXHAUSTIVE, RESONATOR = "auto", "coupled", "exhaustive", "resonator"
+"""Methods that the report compares with each other."""
 
 OWN = "points"
 """The split whose points are given with ``--set points=``."""
@@ -25,17 +26,6 @@ SPLITS: Mapping[str, str] = {
     OWN: "points of your own, named with --set points=K3-n50-D1000,K3-n50-D1000-noise0.5,...",
 }
 
-OPTIONS: Mapping[str, str] = {
-    "problems": "bound vectors a point (default 128)",
-    "iterations": "of the iterative methods, at most (default 100)",
-    "exhaustive_gflop": "arithmetic of exhaustive search a point, above which its time is reckoned from a part of the "
-    "products, and its accuracy left out (default 2500)",
-    "precision": "of products with codebooks: float32 (default) or bfloat16",
-    OWN: "comma list of points for the split points: [binding-]Kk-nN-Dd[-noiseX][-rhoX-RN][-TN]",
-}
-
-PRECISIONS = ("float32", "bfloat16")
-
 _NAME = re.compile(
     r"(?:(?P<binding>[a-z]+)-)?K(?P<factors>\d+)-n(?P<codewords>\d+)-D(?P<dim>\d+)"
     r"(?:-noise(?P<noise>\d+(?:\.\d+)?))?(?:-rho(?P<ratio>\d+(?:\.\d+)?)-R(?P<restarts>\d+))?(?:-T(?P<steps>\d+))?"
@@ -50,11 +40,11 @@ class Point:
         factors: K.
         codewords: n of every codebook.
         dim: D.
-        noise: Standard deviation of white noise, over that of the bound vector's coordinates.
+        noise: Standard deviation of white noise, relative to that of the bound vector's coordinates.
         binding: ``map``, ``hrr`` or ``fhrr``.
         ratio: ρ of coupled diffusion; its own setting if None.
-        restarts: R of it; as many as the iterations allow if None.
-        steps: Of it; its own setting if None.
+        restarts: R of coupled diffusion; as many as the iterations allow if None.
+        steps: Steps of coupled diffusion; its own setting if None.
     """
 
     factors: int
@@ -68,7 +58,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """From which :meth:`parse` reads the point."""
+        """The name, from which :meth:`parse` reads the point."""
         kind = "" if self.binding == "map" else f"{self.binding}-"
         noise = f"-noise{self.noise:g}" if self.noise else ""
         scheme = f"-rho{self.ratio:g}-R{self.restarts}" if self.ratio is not None else ""
@@ -82,7 +72,7 @@ class Point:
 
     @property
     def search_space(self) -> int:
-        """Number of products n^K."""
+        """The number of products n^K."""
         return int(self.codewords**self.factors)
 
     @property
@@ -92,10 +82,10 @@ class Point:
 
     @classmethod
     def parse(cls, name: str) -> Point:
-        """The point of a name.
+        """Returns the point of a name.
 
         Raises:
-            UsageError: If it is none.
+            UsageError: If it names no point.
         """
         found = _NAME.fullmatch(name.strip())
         if not found:
@@ -123,7 +113,7 @@ DEMANDED: Mapping[str, tuple[float, float]] = {
     "K4-n100-D2000": (0.90, 0.1),
     "K3-n256-D256": (0.99, 1.0),
 }
-"""Exact accuracy demanded of ``auto``, and the most arithmetic it may take, over that of exhaustive search."""
+"""Exact accuracy demanded of ``auto``, and the most arithmetic it may take, relative to that of exhaustive search."""
 
 _SIZES = {
     2: (50, 100, 200, 400, 700, 1000),
@@ -144,55 +134,3 @@ POINTS: Mapping[str, tuple[Point, ...]] = {
     "noise": tuple(Point(3, 50, 1000, noise=noise) for noise in _NOISES),
     "bindings": tuple(Point(3, 50, 1000, binding=binding) for binding in BINDINGS),
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of the suite.
-
-    Attributes:
-        problems: A point.
-        iterations: Of the iterative methods, at most.
-        exhaustive_gflop: Arithmetic of exhaustive search a point, above which only a part of it is run.
-        precision: Of products with codebooks.
-        points: Of the split ``points``.
-    """
-
-    problems: int = 128
-    iterations: int = 100
-    exhaustive_gflop: int = 2500
-    precision: str = "float32"
-    points: tuple[Point, ...] = ()
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Options:
-        """Options as ``--set`` gives them.
-
-        Raises:
-            UsageError: If one cannot be used.
-        """
-        counts = ("problems", "iterations", "exhaustive_gflop")
-        numbers = {name: whole_number(given, name, getattr(cls, name)) for name in counts}
-        precision = given.get("precision", cls.precision)
-        if precision not in PRECISIONS:
-            raise UsageError(f"--set precision takes {' or '.join(PRECISIONS)}, not {precision!r}")
-        names = [name for name in str(given.get(OWN, "")).split(",") if name.strip()]
-        return cls(**numbers, precision=precision, points=tuple(dict.fromkeys(map(Point.parse, names))))
-
-    def of_splits(self, splits: Iterable[str]) -> dict[str, dict[str, Point]]:
-        """Points of some splits, by name.
-
-        Raises:
-            UsageError: If a split is unknown, or points are given for no split or a split has none.
-        """
-        found: dict[str, dict[str, Point]] = {}
-        for split in splits:
-            if split not in SPLITS:
-                raise UsageError(f"decomposition has no split {split!r}; choose among {', '.join(SPLITS)}")
-            points = self.points if split == OWN else POINTS[split]
-            found[split] = {point.name: point for point in points}
-        if (OWN in found) != bool(self.points):
-            raise UsageError(
-                "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
-            )
-        return found
