@@ -1,17 +1,27 @@
-"""Tables, plots and ratios of the records."""
+"""What the records of the suite ``cost`` amount to: tables, plots and ratios."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from igm_cli.benchmarks.report import capitalised
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
-from igm_cli.benchmarks.suites.cost.points import AXES, Options
+from igm_cli.benchmarks.timing import machine_note
 
-GIVEN = "igm, K given"
+GIVEN, ESTIMATED = "igm, K given", "igm, K estimated"
 BATCHED = "igm-sgd, restarts in one batch"
 IN_TURN = "igm-sgd, restarts one after another"
 
+AXES: Mapping[str, str] = {
+    "k": "objects in the image",
+    "candidates": "candidates of the grid (igm)",
+    "draws": "noise draws (igm, K given)",
+    "restarts": "random starts R (igm-sgd, scaled to its full steps)",
+    "steps": "steps of descent, as measured (igm-sgd)",
+    "batch": "images per second, in one process and shared among workers (igm, K estimated)",
+    "memory": "peak memory of one inversion",
+}
 X_LABELS = {
     "k": "objects K",
     "candidates": "candidates",
@@ -34,26 +44,34 @@ HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
 
 
-def build(records: Sequence[Record], options: Options, machine: Mapping[str, Any]) -> Report:
-    """What all records amount to.
+def build(records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any]) -> Report:
+    """Returns what all records amount to.
 
     Args:
-        records: Of all methods.
-        options: Of the suite.
+        records: Records of all methods.
+        numbers: Options of the suite.
         machine: What computed.
     """
-    axes = {axis: _rows(records, axis) for axis in AXES}
+    axes = {
+        axis: [row for record in records if record["split"] == axis for row in record["rows"]] for axis in AXES
+    }
     axes = {axis: rows for axis, rows in axes.items() if rows}
-    ratios = _ratios(axes.get("k", []))
-    growth = _growth(axes.get("k", []))
-    tables = [_headline(ratios, growth, options)] + [_table(axis, rows) for axis, rows in axes.items()]
-    summary = {"machine": dict(machine), "ratios": ratios, "growth": growth, "axes": axes}
-    notes = _notes(options, machine, axes)
+    ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []))
+    scaled = _scaled(numbers)
+    tables = [_headline(ratios, growth, numbers, scaled)]
+    tables += [_table(axis, rows) for axis, rows in axes.items()]
+    summary = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
+    notes = [machine_note(machine), *_notes(numbers, scaled, axes)]
     return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
 
 
-def _rows(records: Sequence[Record], axis: str) -> list[Row]:
-    return [row for record in records if record["split"] == axis for row in record["rows"]]
+def _scaled(numbers: Mapping[str, int]) -> str:
+    n = numbers["sgd_steps"]
+    return (
+        "igm-sgd is scaled, not run in full: one step with the whole scoring, and the cost of a further step "
+        f"from runs of {n // 2}, {n} and {2 * n} steps, times {numbers['steps']}. One after another: "
+        f"{numbers['restarts']} times the cost of one restart, each with draws of its own, as in the paper."
+    )
 
 
 def _find(rows: Sequence[Row], label: str, x: float) -> Row | None:
@@ -61,7 +79,7 @@ def _find(rows: Sequence[Row], label: str, x: float) -> Row | None:
 
 
 def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
-    """igm-sgd over igm: ``[K][way][quantity]``."""
+    """Returns igm-sgd over igm: ``[K][way][quantity]``."""
     ratios: dict[str, dict[str, dict[str, float]]] = {}
     for k in HEADLINE_K:
         ours = _find(rows, GIVEN, k)
@@ -73,7 +91,7 @@ def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _growth(rows: Sequence[Row]) -> dict[str, float]:
-    """What many objects cost igm over few."""
+    """Returns what many objects cost igm over few."""
     few, many = _find(rows, GIVEN, FEW), _find(rows, GIVEN, MANY)
     return _over(many, few) if few and many else {}
 
@@ -83,38 +101,27 @@ def _over(above: Row, below: Row) -> dict[str, float]:
 
 
 def _headline(
-    ratios: Mapping[str, Mapping[str, Mapping[str, float]]], growth: Mapping[str, float], options: Options
+    ratios: Mapping[str, Mapping[str, Mapping[str, float]]],
+    growth: Mapping[str, float],
+    numbers: Mapping[str, int],
+    note: str,
 ) -> Table:
-    columns = [(k, label) for k, ways in ratios.items() for label in ways]
-    heads = [f"K={k}, {label.removeprefix('igm-sgd, ')}" for k, label in columns]
-    rows = []
-    for quantity, name in QUANTITIES.items():
-        values = [ratios[k][label].get(quantity) for k, label in columns]
-        grown = _times(growth.get(quantity))
-        rows.append([name, *map(_times, values), grown])
-    return Table(
-        "headline",
-        f"igm-sgd (R={options.restarts}, {options.steps} steps) over igm (K given), and igm at {MANY} objects over {FEW}",
-        ["cost", *heads, f"igm, K={MANY} over K={FEW}"],
-        rows,
-        _SCALED.format(options=options, steps=_measured(options)),
+    columns = [
+        (f"K={k}, {label.removeprefix('igm-sgd, ')}", r)
+        for k, ways in ratios.items()
+        for label, r in ways.items()
+    ]
+    columns.append((f"igm, K={MANY} over K={FEW}", growth))
+    rows = [[name, *(_times(ratio.get(q)) for _, ratio in columns)] for q, name in QUANTITIES.items()]
+    title = (
+        f"igm-sgd (R={numbers['restarts']}, {numbers['steps']} steps) over igm (K given), "
+        f"and igm at {MANY} objects over {FEW}"
     )
-
-
-_SCALED = (
-    "igm-sgd is scaled, not run in full: one step with the whole scoring, and the cost of a further step "
-    "from runs of {steps} steps, times {options.steps}. One after another: {options.restarts} times the "
-    "cost of one restart, each with draws of its own, as in the paper."
-)
-
-
-def _measured(options: Options) -> str:
-    n = options.sgd_steps
-    return f"{n // 2}, {n} and {2 * n}"
+    return Table("headline", title, ["cost", *(head for head, _ in columns)], rows, note)
 
 
 def _table(axis: str, rows: Sequence[Row]) -> Table:
-    """All rows of an axis; only columns that any of them fills."""
+    """Returns all rows of an axis; only columns that any of them fills."""
     columns = [name for name in _FORMATS if any(row.get(name) is not None for row in rows)]
     heads = [X_LABELS[axis] if name == "x" else _HEADS.get(name, name) for name in columns]
     cells = [
@@ -126,7 +133,7 @@ def _table(axis: str, rows: Sequence[Row]) -> Table:
 
 def _title(axis: str) -> str:
     about = AXES[axis]
-    return about[0].upper() + about[1:] if axis in ("batch", "memory") else f"Cost over {about}"
+    return capitalised(about) if axis in ("batch", "memory") else f"Cost over {about}"
 
 
 _FORMATS = {
@@ -172,7 +179,7 @@ def _fastest(rows: Sequence[Row]) -> str:
 
 
 def _plots(axes: Mapping[str, Sequence[Row]]) -> list[Plot]:
-    """Seconds and passes over every axis that is a number; memory by itself."""
+    """Returns seconds and passes over every axis that is a number; memory by itself."""
     plots = []
     for axis, rows in axes.items():
         wanted = {"memory": ("memory_mb",), "batch": ()}.get(axis, ("seconds", "passes", "network_calls"))
@@ -191,15 +198,15 @@ def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
         curves.append(Curve(label, [float(row["x"]) for row in mine], y, low, high))
     name = "MB above the loaded model" if quantity == "memory_mb" else QUANTITIES[quantity]
     wide = len(curves) > 1 and quantity != "memory_mb"
-    title = f"{name[:1].upper()}{name[1:]} over {X_LABELS[axis]}"
+    title = f"{capitalised(name)} over {X_LABELS[axis]}"
     return Plot(f"cost-{axis}-{quantity}", title, X_LABELS[axis], name, curves, log_y=wide)
 
 
-def _notes(options: Options, machine: Mapping[str, Any], axes: Mapping[str, Sequence[Row]]) -> list[str]:
+def _notes(numbers: Mapping[str, int], scaled: str, axes: Mapping[str, Sequence[Row]]) -> list[str]:
     notes = [
-        f"{machine['device']}, {machine['processor']}, {machine['threads']} threads on {machine['cores']} cores, torch {machine['torch']}.",
-        f"{options.images} rendered images a point (small objects only where there are more than ten), after a warm-up; igm {options.repeats} times each.",
-        _SCALED.format(options=options, steps=_measured(options)),
+        f"{numbers['images']} rendered images a point (small objects only where there are more than ten), after a warm-up; "
+        f"igm {numbers['repeats']} times each.",
+        scaled,
         "Both methods compute in the same precision: bf16 where the processor has it.",
         "Network use is counted in samples by a wrapper in untimed runs. Whole-network calls are what the same questions cost with an unfactored network.",
         "GFLOP are matrix products, convolutions and attention with backward passes; a multiplication and an addition are two.",
