@@ -4,54 +4,42 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from benchmark_cases import CASES, EASY, NOISY, Run, records_of, work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igm_cli.benchmarks.baselines.fit import Budget
-from igm_cli.benchmarks.suite import Plot, Request
-from igm_cli.benchmarks.suites.decomposition.figures import paired, races, score
-from igm_cli.benchmarks.suites.decomposition.methods import Solver, problems_of, schemes
-from igm_cli.benchmarks.suites.decomposition.points import DEMANDED, OWN, POINTS, SPLITS, Options, Point
-from igm_cli.benchmarks.suites.decomposition.report import build
-from igm_cli.benchmarks.suites.decomposition.settings import (
+from igm_cli.benchmarks.suite import Plot, find_suite
+from igm_cli.benchmarks.suites.decomposition import DYNAMICS, METHODS, problems_of, schemes
+from igm_cli.benchmarks.suites.decomposition_points import (
     AUTO,
     COUPLED,
-    DYNAMICS,
+    DEMANDED,
     EXHAUSTIVE,
-    METHODS,
+    OWN,
+    POINTS,
     RESONATOR,
+    SPLITS,
+    Point,
 )
-from igm_cli.commands.benchmark_run import run_benchmark
+from igm_cli.benchmarks.suites.decomposition_report import Score, build, paired, races
 from igm_cli.commands.models import find_model
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations
-from igm_cli.errors import IgmError, UsageError
-from igm_cli.output import Output
-from igm_cli.plugins import registry
+from igm_cli.errors import UsageError
 
-SUITE = "igm_cli.benchmarks.suites.decomposition.suite:DecompositionBenchmark"
-CPU = torch.device("cpu")
-EASY, NOISY = "K3-n6-D200", "hrr-K2-n6-D128-noise0.5"
-SMALL = {"problems": 4, "iterations": 20, "points": f"{EASY},{NOISY}"}
-MACHINE = {"device": "cpu", "processor": "any", "cores": 1, "threads": 1, "torch": "any"}
+CASE = CASES["decomposition"]
 
 
-def request_of(*splits: str, **changes: Any) -> Request:
-    request = Request(splits, None, None, Budget(steps=1), 0, CPU, Path(), Path("cache"), SMALL)
-    return replace(request, **changes)
-
-
-def work(request: Request, out: Path, *methods: str) -> dict[str, Any]:
-    run_benchmark(registry.suite(SUITE), methods, request, out, Output(as_json=True))
-    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())["summary"]
-    return summary
+def opened(*splits: str, **changes: Any) -> Any:
+    return find_suite("decomposition").open(CASE.request(Path(), splits=splits, **changes))
 
 
 # Points
@@ -82,12 +70,13 @@ def test_names_of_points_are_read_back(
 
 
 def test_points_of_all_splits() -> None:
-    suite = registry.suite("decomposition")
+    suite = find_suite("decomposition")
     assert suite.name == "decomposition" and set(suite.splits) == {*POINTS, OWN}
     assert set(suite.default_splits(None)) == set(POINTS)
-    found = Options().of_splits(POINTS)
-    assert all(len(found[split]) == len(points) for split, points in POINTS.items())  # no name twice
-    assert set(found["targets"]) == set(DEMANDED)
+    bench = opened(*POINTS, options={}, limit=None)
+    assert all(len(bench.items(split)) == len(points) for split, points in POINTS.items())  # no name twice
+    assert set(bench.items("targets")) == set(DEMANDED)
+    assert opened("size", limit=3, options={}).items("size") == [point.name for point in POINTS["size"][:3]]
     assert max(point.search_space for point in POINTS["targets"]) == 10**8
     assert {point.factors for point in POINTS["size"]} == {2, 3, 4}
     assert all(
@@ -106,22 +95,19 @@ def test_points_of_all_splits() -> None:
         ({"points": "K3-n5-D9-rho1.5-R2"}, (OWN,), "at most 1"),
         ({}, (OWN,), "go together"),
         ({"points": EASY}, ("size",), "go together"),
-        ({}, ("sizes",), "no split 'sizes'"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], splits: tuple[str, ...], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        registry.suite(SUITE).open(request_of(*splits, options=options))
+        opened(*splits, options=options)
 
 
 def test_no_data_and_no_model_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave out the data root"):
-        registry.suite(SUITE).open(request_of("size", data_root=tmp_path))
-    assert find_model(None, registry.suite(SUITE).concepts) == Path()
+        opened("size", data_root=tmp_path)
+    assert find_model(None, find_suite("decomposition").concepts) == Path()
     with pytest.raises(UsageError, match="leave out --model"):
-        find_model("clevr-pos", registry.suite(SUITE).concepts)
-    with pytest.raises(UsageError, match="no method 'magic'"):
-        registry.suite(SUITE).open(request_of("size", options={})).method("magic")
+        find_model("clevr-pos", find_suite("decomposition").concepts)
 
 
 # Methods
@@ -153,56 +139,49 @@ def test_who_runs_where() -> None:
 
 
 def test_rows_are_of_the_same_problems() -> None:
-    point, options = Point.parse(EASY), Options(problems=5, iterations=3)
-    problems = problems_of(point, 5, seed=3)
+    bench = opened(OWN, seed=3, options={"problems": 5, "iterations": 3, "points": EASY})
+    problems = problems_of(Point.parse(EASY), 5, 3)
     for name in ("factorizer", EXHAUSTIVE, AUTO):
-        (row,) = Solver(name, {OWN: {EASY: point}}, options, 3, CPU)(OWN, EASY)
-        method = DYNAMICS.get(name, name)
-        found = decompose(problems.vectors, problems.codebooks, method, iterations=3, seed=4)
+        (row,) = bench.method(name)(OWN, EASY)
+        found = decompose(problems.vectors, problems.codebooks, DYNAMICS.get(name, name), iterations=3, seed=4)
         assert row["right"] == (found.indices == problems.truth).sum(1).tolist()
         assert row["iterations"] == found.iterations.tolist()
         assert row["operations"] == found.operations.tolist()
         assert (row["problems"], row["share"], row["search_space"]) == (5, 1, 216)
-        assert (
-            row["seconds"] > 0
-            and row["exhaustive"] == exhaustive_operations(problems.codebooks) == 2 * 216 * 200
-        )
+        assert row["seconds"] > 0
+        assert row["exhaustive"] == exhaustive_operations(problems.codebooks) == 2 * 216 * 200
         if name != "factorizer":
             assert row["right"] == [3] * 5
 
 
 @pytest.mark.parametrize("name", [EASY, NOISY])
 def test_a_part_of_exhaustive_search_has_no_accuracy(name: str) -> None:
-    point = Point.parse(name)
-    (row,) = Solver(EXHAUSTIVE, {OWN: {name: point}}, Options(problems=2, exhaustive_gflop=0), 0, CPU)(
-        OWN, name
-    )
+    # Arithmetic is counted in GFLOP: so many problems that no single product is within it.
+    bench = opened(OWN, options={"problems": 2, "points": name})
+    bench.exhaustive_gflop = 0
+    (row,) = bench.method(EXHAUSTIVE)(OWN, name)
     assert row["share"] == pytest.approx(2 / 6) and row["right"] is None
     assert row["operations"] == pytest.approx([row["exhaustive"]] * 2)
-    report = build([record(row)], {}, Options(), MACHINE)
+    report = build([record(row)], {})
     (cells,) = next(table for table in report.tables if table.name == f"table-{OWN}").rows
     assert "(from 33 %)" in cells[8] and cells[3] == ""
 
 
-def test_end_to_end(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    summary = work(request_of(OWN), out, AUTO, COUPLED, RESONATOR, EXHAUSTIVE)
-    easy = summary["splits"][OWN][EASY]
+def test_end_to_end(finished: Callable[[str], Run], tmp_path: Path) -> None:
+    run = finished("decomposition")
+    easy = run.summary["splits"][OWN][EASY]
     assert set(easy) == {AUTO, COUPLED, RESONATOR, EXHAUSTIVE} and easy[AUTO]["exact"][0] == 1
-    assert summary["auto"][OWN][EASY]["exact"] == 1 and summary["auto"][OWN][EASY]["arithmetic"] <= 1
-    assert summary["coupled_and_resonator"][OWN][EASY]["problems"] == 4
-    page = (out / "report.md").read_text()
+    assert run.summary["auto"][OWN][EASY]["exact"] == 1 and run.summary["auto"][OWN][EASY]["arithmetic"] <= 1
+    assert run.summary["coupled_and_resonator"][OWN][EASY]["problems"] == 4
+    page = (run.out / "report.md").read_text()
     assert "guidance" in page and "checkpoint" not in page and EASY in page
-    assert len((out / "results.csv").read_text().splitlines()) > 2 * 4 * 5
-    before = (out / "records.jsonl").read_bytes()
-    more = {**SMALL, "points": f"{EASY},{NOISY},K2-n4-D64"}
-    assert "K2-n4-D64" in work(request_of(OWN, options=more), out, AUTO)["splits"][OWN]
-    assert (out / "records.jsonl").read_bytes().startswith(before)
-    assert registry.suite(SUITE).open(request_of("size", limit=3, options={})).items("size") == [
-        point.name for point in POINTS["size"][:3]
-    ]
-    with pytest.raises(IgmError, match="problems"):
-        work(request_of(OWN, options={**SMALL, "problems": 3}), out, AUTO)
+    before = records_of(run.out)
+    out = tmp_path / "run"
+    shutil.copytree(run.out, out)
+    options = {**CASE.options, "points": f"{EASY},{NOISY},K2-n4-D64"}
+    wider = work("decomposition", replace(run.request, options=options, limit=None), out, (AUTO,))
+    assert "K2-n4-D64" in wider["splits"][OWN]  # more points go into the same folder
+    assert records_of(out)[: len(before)] == before
 
 
 # Figures of known rows
@@ -237,11 +216,12 @@ def record(*rows: dict[str, Any], split: str = OWN) -> dict[str, Any]:
 
 
 def test_scores_of_known_rows() -> None:
-    found = score(row("any", [3, 3, 2, 0], sure=[1, 0, 1, 0]))
-    assert found.exact and found.right and found.astray
-    assert (found.exact.value, found.right.value, found.astray.value) == pytest.approx((0.5, 8 / 12, 0.25))
-    assert found.exact.to_list() == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
-    assert (found.iterations.value, found.operations.value) == (2, 4e8)
+    found = Score(row("any", [3, 3, 2, 0], sure=[1, 0, 1, 0])).estimates
+    values = {name: estimate.value for name, estimate in found.items()}
+    assert values == pytest.approx(
+        {"exact": 0.5, "right": 8 / 12, "astray": 0.25, "iterations": 2, "operations": 4e8}
+    )
+    assert found["exact"].to_list() == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
 
 
 def test_auto_races_the_fastest_that_is_as_accurate() -> None:
@@ -249,20 +229,20 @@ def test_auto_races_the_fastest_that_is_as_accurate() -> None:
     quick, good, slow = row("quick", [3, 3, 3, 2], 0.1), row("good", [3] * 4, 3.0), row("slow", [3] * 4, 9.0)
 
     def race(*others: dict[str, Any], mine: dict[str, Any] = ours) -> Any:
-        (found,) = races([score(each) for each in (mine, *others)])
+        (found,) = races([Score(each) for each in (mine, *others)]).values()
         return found
 
     found = race(quick, slow, good)
-    assert found.best.label == "good" and found.met and found.arithmetic == pytest.approx(0.2)
-    assert race(quick, row(EXHAUSTIVE, None, 1.0)).best.label == EXHAUSTIVE
-    assert not race(row(EXHAUSTIVE, None, 1.0)).met
-    assert race(row("level", [3] * 4, 1.95)).met  # repeats of one call differ by as much
-    assert race(quick).best is None and race(quick).met
-    assert not race(mine=row(AUTO, [3, 3, 3, 2])).met
-    assert not race(
-        mine=row(AUTO, [4] * 4, point="K4-n100-D2000")
-    ).met  # a fifth of the arithmetic, not a tenth
-    assert race(mine=row(AUTO, [3, 0, 0, 0], point="K3-n20-D1000")).met  # of which nothing is demanded
+    assert found["fastest_as_accurate"] == "good" and found["met"] and found["arithmetic"] == pytest.approx(0.2)
+    assert race(quick, row(EXHAUSTIVE, None, 1.0))["fastest_as_accurate"] == EXHAUSTIVE
+    assert not race(row(EXHAUSTIVE, None, 1.0))["met"]
+    assert race(row("level", [3] * 4, 1.95))["met"]  # repeats of one call differ by as much
+    assert race(quick)["fastest_as_accurate"] is None and race(quick)["met"]
+    assert not race(mine=row(AUTO, [3, 3, 3, 2]))["met"]
+    assert not race(mine=row(AUTO, [4] * 4, point="K4-n100-D2000"))[
+        "met"
+    ]  # a fifth of the arithmetic, not a tenth
+    assert race(mine=row(AUTO, [3, 0, 0, 0], point="K3-n20-D1000"))["met"]  # of which nothing is demanded
 
 
 def test_coupled_and_resonator_are_paired() -> None:
@@ -271,13 +251,13 @@ def test_coupled_and_resonator_are_paired() -> None:
         row(RESONATOR, [3, 0, 0, 3, 2]),
         row(COUPLED, [2], point="K2-n4-D64"),
     ]
-    (found,) = paired([score(each) for each in rows], COUPLED, RESONATOR)
-    assert (found.point, found.problems, found.both, found.first, found.second) == ("K3-n100-D1000", 5, 1, 2, 1)
-    assert found.p == 1
+    found = paired([Score(each) for each in rows], COUPLED, RESONATOR)
+    assert found == {"K3-n100-D1000": (5, 1, 2, 1)}
+    assert found["K3-n100-D1000"].p == 1
 
 
 def plots_of(*records: dict[str, Any]) -> dict[str, Plot]:
-    figures = build(records, {}, Options(), MACHINE).figures
+    figures = build(records, {}).figures
     return {figure.name: figure for figure in figures if isinstance(figure, Plot)}
 
 
@@ -304,8 +284,8 @@ def test_plots_over_what_a_split_varies() -> None:
 
 
 def test_report_of_nothing_and_of_failures() -> None:
-    assert [table.name for table in build([], {}, Options(), MACHINE).tables] == ["methods"]
-    report = build([record(row("a", [3, 3], math.pi))], {"b": {"failed": "no room"}}, Options(), MACHINE)
+    assert [table.name for table in build([], {}).tables] == ["methods"]
+    report = build([record(row("a", [3, 3], math.pi))], {"b": {"failed": "no room"}})
     assert all(len(cells) == len(table.columns) for table in report.tables for cells in table.rows)
     details = next(table for table in report.tables if table.name == f"table-{OWN}")
     assert [cells[2:4] for cells in details.rows] == [["a", "100.0 % [34.2, 100.0]"], ["b", "failed"]]
