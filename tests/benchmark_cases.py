@@ -176,6 +176,7 @@ CASES: dict[str, Case] = {
         data=None,
         files=("cost-k-seconds.png", "cost-draws-network_calls.png"),
         other=("repeats", 2),
+        limit=1,
     ),
     "object-discovery": Case(
         methods=("igm", "igm-sgd", "slot-attention"),

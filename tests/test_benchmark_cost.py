@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from benchmark_cases import CASES
 from oracle import Oracle, positions
 
-from igm_cli.benchmarks.suite import Request
-from igm_cli.benchmarks.suites.cost import report, suite, workers
-from igm_cli.benchmarks.suites.cost.measure import Count, Line, Subject, counted, measure_descent, repeated
-from igm_cli.benchmarks.suites.cost.points import ITEMS, Options, grid_of
-from igm_cli.benchmarks.suites.cost.suite import Cost, CostBench
-from igm_cli.core.checkpoint import load_checkpoint
+from igm_cli.benchmarks.suite import find_suite
+from igm_cli.benchmarks.suites import cost_report as report
+from igm_cli.benchmarks.suites import cost_workers as workers
+from igm_cli.benchmarks.suites.cost import ITEMS, METHODS, CostBench
+from igm_cli.benchmarks.suites.cost_measure import Count, counted, line, measure_descent, repeated
+from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference import look
 from igm_cli.core.inference.inversion import InversionSettings, invert
 from igm_cli.core.inference.tally import Tally, with_gflop
@@ -25,6 +26,12 @@ from igm_cli.errors import UsageError
 CPU = torch.device("cpu")
 EVIDENCE = InversionSettings(k_max=3, grid=(8, 8), draws=6, max_draws=12, scan_draws=3, keep=16)
 SGD = replace(EVIDENCE, method="sgd", restarts=3, steps=5, score_draws=10)
+
+
+def inference(checkpoint: Checkpoint) -> InversionSettings:
+    return InversionSettings.from_dict(checkpoint.inference)
+
+
 PLACES = torch.tensor([[0.3, 0.4], [0.7, 0.6]])
 
 
@@ -34,31 +41,20 @@ def oracle() -> Oracle:
 
 
 @pytest.fixture
-def tiny(tiny_model: Path) -> Subject:
-    checkpoint = load_checkpoint(tiny_model, CPU)
-    settings = InversionSettings.from_dict(checkpoint.inference)
-    return Subject(checkpoint.denoiser, checkpoint.composition, settings, CPU)
+def tiny(tiny_model: Path) -> Checkpoint:
+    return load_checkpoint(tiny_model, CPU)
 
 
 @pytest.fixture
 def bench(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostBench:
     """Opened on a tiny model, with noise for images."""
-    options: dict[str, Any] = {
-        "images": "1",
-        "repeats": 1,
-        "sgd_steps": 2,
-        "steps": 50,
-        "restarts": 4,
-        "flops": 0,
-    }
-    splits = Cost().default_splits(None)
-    request = Request(
-        splits, None, None, None, 0, CPU, tiny_model, tmp_path, options | {"batch": 2}, lambda *_: None
-    )  # type: ignore[arg-type]
-    opened = Cost().open(request)
-    assert isinstance(opened, CostBench)
+    options = {"images": "1", "repeats": 1, "sgd_steps": 2, "steps": 50, "restarts": 4, "flops": 0, "batch": 2}
+    splits = find_suite("cost").default_splits(None)
+    request = CASES["cost"].request(tmp_path, splits=splits, limit=None, model=tiny_model, options=options)
+    opened = find_suite("cost").open(request)
     noise = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     monkeypatch.setattr(opened, "images", lambda k, count: list(noise[:count]))
+    assert isinstance(opened, CostBench)
     return opened
 
 
@@ -70,9 +66,9 @@ def test_tally_counts_what_the_inversion_reports(oracle: Oracle, k: int | None) 
     assert tally.used.passes >= EVIDENCE.draws
 
 
-def test_tally_counts_what_a_model_with_products_reports(tiny: Subject) -> None:
+def test_tally_counts_what_a_model_with_products_reports(tiny: Checkpoint) -> None:
     tally = Tally(tiny.denoiser)
-    found = invert(tally, torch.zeros(3, 32, 32), tiny.settings)
+    found = invert(tally, torch.zeros(3, 32, 32), inference(tiny))
     assert tally.used.whole_calls == found.network_calls
 
 
@@ -89,7 +85,7 @@ def test_descent_shares_what_its_restarts_are_charged_for(oracle: Oracle) -> Non
     assert alone.used.whole_calls == found.network_calls
 
 
-def test_tally_changes_nothing_and_offers_what_is_inside(oracle: Oracle, tiny: Subject) -> None:
+def test_tally_changes_nothing_and_offers_what_is_inside(oracle: Oracle, tiny: Checkpoint) -> None:
     image = oracle.image(PLACES)
     plain, tallied = (invert(d, image, EVIDENCE, k=2) for d in (oracle, Tally(oracle)))
     assert torch.equal(plain.concepts, tallied.concepts)
@@ -107,9 +103,9 @@ def test_gflop_counts_matrix_products_and_their_gradients() -> None:
     assert gflop == pytest.approx(2 * 2 * 200 * 100 * 50 / 1e9)
 
 
-def test_scaled_descent_is_exactly_the_long_one(tiny: Subject) -> None:
+def test_scaled_descent_is_exactly_the_long_one(tiny: Checkpoint) -> None:
     image = torch.zeros(3, 32, 32)
-    settings = replace(tiny.settings, method="sgd", restarts=2, steps=30, score_draws=10)
+    settings = replace(inference(tiny), method="sgd", restarts=2, steps=30, score_draws=10)
     row = measure_descent(tiny, [image], settings, 2, short=4, flops=True)
     long = counted(tiny, image, settings, 2, flops=True)
     assert (row["passes"], row["contributions"]) == (long.passes, long.contributions)
@@ -120,21 +116,20 @@ def test_scaled_descent_is_exactly_the_long_one(tiny: Subject) -> None:
 
 
 def test_straight_lines() -> None:
-    line = Line.fit([1, 2, 4], [3.0, 5.0, 9.0])
-    assert (line.slope, line.deviation) == pytest.approx((2.0, 0.0))
-    assert Line.fit([1, 2, 4], [3.0, 6.0, 9.0]).deviation > 0.05
+    assert line([1, 2, 4], [3.0, 5.0, 9.0]) == pytest.approx((2.0, 0.0))
+    assert line([1, 2, 4], [3.0, 6.0, 9.0])[1] > 0.05
     assert Count(1, 2, 3, 4).along(Count(2, 4, 6, 8), 3) == Count(4, 8, 12, 16)
     fields = repeated({"seconds": 2.0, "gflop": None, "label": "x", "nonlinearity": 0.1}, 3)
     assert fields == {"seconds": 6.0, "gflop": None, "label": "x", "nonlinearity": 0.1}
 
 
 def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite.workers, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds
-    monkeypatch.setattr(suite.workers, "peak_memory", lambda *_: {"memory_mb": 2.0, "process_mb": 3.0})
+    monkeypatch.setattr(workers, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds
+    monkeypatch.setattr(workers, "peak_memory", lambda *_: {"memory_mb": 2.0, "process_mb": 3.0})
     some = {axis: items[:1] for axis, items in ITEMS.items()}
     some |= {"k": ("k=2", "k=5"), "draws": ("draws=4",), "batch": ITEMS["batch"]}
     records: list[dict[str, Any]] = []
-    for name in Cost.methods:
+    for name in METHODS:
         method = bench.method(name)
         for axis, items in some.items():
             for item in items:
@@ -151,7 +146,7 @@ def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.Monke
     assert len(headline.rows) == len(report.QUANTITIES)
     assert "scaled, not run in full" in headline.note
     ratios = result.summary["ratios"]["5"]
-    calls = (50 + bench.subject.settings.score_draws) * 4 * 6
+    calls = (50 + bench.base.score_draws) * 4 * 6
     ours = next(r for r in result.summary["axes"]["k"] if r["label"] == report.GIVEN and r["x"] == 5)
     for way in (report.BATCHED, report.IN_TURN):
         assert ratios[way]["network_calls"] == pytest.approx(calls / ours["network_calls"])
@@ -168,17 +163,24 @@ def test_report_of_nothing_and_of_half(bench: CostBench) -> None:
     assert half.summary["ratios"] == {}
 
 
-def test_memory_of_one_inversion(tiny: Subject, tiny_model: Path) -> None:
-    used = workers.resident_peak(tiny_model, tiny.settings.to_dict(), torch.zeros(3, 32, 32).numpy(), 2, 1)
+def test_memory_of_one_inversion(tiny: Checkpoint, tiny_model: Path) -> None:
+    used = workers.resident_peak(tiny_model, inference(tiny).to_dict(), torch.zeros(3, 32, 32).numpy(), 2, 1)
     assert used["process_mb"] > 50 and used["memory_mb"] >= 0
 
 
-def test_options() -> None:
-    assert Options.parse({"images": "2", "flops": 0}).images == 2
-    assert grid_of("grid=24x16") == (24, 16)
-    for wrong in ({"imges": 2}, {"images": "many"}, {"images": 0}, {"sgd_steps": 1}):
-        with pytest.raises(UsageError):
-            Options.parse(wrong)
+def test_options(bench: CostBench) -> None:
+    assert bench.numbers["images"] == 1 and bench.numbers["objects"] == 5
+    for wrong in ({"images": "many"}, {"images": 0}, {"sgd_steps": 1}, {"workers": -1}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            find_suite("cost").open(replace(bench.request, options=wrong))
+    with pytest.raises(UsageError, match="leave out the data root"):
+        find_suite("cost").open(replace(bench.request, data_root=Path()))
+
+
+def test_grids_are_counted_by_their_candidates(bench: CostBench) -> None:
+    (row,) = bench.method("igm")("candidates", "grid=6x4")
+    assert row["x"] == 24 and row["label"] == report.GIVEN
+    assert bench.method("igm-sgd")("candidates", "grid=6x4") == []
 
 
 @pytest.mark.slow

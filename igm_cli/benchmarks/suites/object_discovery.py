@@ -273,9 +273,9 @@ class DiscoveryBench(CheckpointBench):
 
         Its trunk starts from the weights of the model that is measured.
         """
+        settings, most = SetSettings(seed=self.request.seed), self.whole_number("gc_k_max", 0, least=0)
         trained = self.fitted(GenerativeClassifier(init=self.request.model))
         model: Any = trained.model.requires_grad_(False)
-        settings, most = SetSettings(seed=self.request.seed), self.whole_number("gc_k_max", 0, least=0)
 
         def rows(scene: Scene) -> list[Row]:
             image = scene.x0.to(self.device)
