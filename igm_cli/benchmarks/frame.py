@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Baseline, Fitted
-from igm_cli.benchmarks.suite import Method, Record, Report, Request, Row
+from igm_cli.benchmarks.baselines.fit import Fitted
+from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.benchmarks.training import TrainingData, fitted
 from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint
 from igm_cli.core.inference.inversion import InversionSettings
@@ -54,7 +54,7 @@ class Split:
     folder: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runner:
     """A method made ready.
 
@@ -87,14 +87,14 @@ class DeclaredSuite:
     methods: Mapping[str, str]
     splits: Mapping[str, str]
     options: Mapping[str, str]
-    bench: type[DeclaredBench]
+    bench: Callable[[Any, Request], Bench]
     defaults: tuple[tuple[str, ...], tuple[str, ...]]
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""
         return self.defaults[data_root is not None]
 
-    def open(self, request: Request) -> DeclaredBench:
+    def open(self, request: Request) -> Bench:
         """Loads the data.
 
         Raises:
@@ -115,23 +115,6 @@ class DeclaredBench:
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         self.suite, self.request = suite, request
         self.options, self.device = request.options, request.device
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Everything that decides about a row."""
-        raise NotImplementedError
-
-    def items(self, split: str) -> Sequence[str]:
-        """Returns the names of a split's items."""
-        raise NotImplementedError
-
-    def method(self, name: str) -> Method:
-        """Makes a method ready: loads it, or trains it first."""
-        raise NotImplementedError
-
-    def report(self, records: Sequence[Record], infos: Mapping[str, Mapping[str, Any]]) -> Report:
-        """Returns tables, plots and pictures of all records."""
-        raise NotImplementedError
 
     def whole_number(self, name: str, default: int, least: int = 1) -> int:
         """Returns a number among the options.
@@ -189,7 +172,7 @@ class CheckpointBench(DeclaredBench):
         self.image_size = self.checkpoint.image_size
         self.scenes: dict[str, Scenes] = {}
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits, limit and how many images slow methods run on may differ between two calls."""
         request = self.request
@@ -221,6 +204,22 @@ class CheckpointBench(DeclaredBench):
 
         return Runner(rows, info, limit)
 
+    def load(self, part: str, name: str, split: Split, drawn: int, layout: str) -> datasets.Dataset:
+        """Returns the images of a split, as the dataset adapter gives them.
+
+        Args:
+            part: The dataset's own name of the split.
+            name: Name of the split.
+            split: What it is.
+            drawn: How many images are drawn, if they are.
+            layout: What the folder is like that images are read from, for the message.
+        """
+        request, adapter = self.request, registry.dataset(self.dataset)
+        if split.folder:
+            root = folder_of(request, name, f"in the layout of {layout}")
+            return adapter.load(part, data_root=root, limit=request.limit, **split.options)
+        return adapter.load(part, seed=request.seed, progress=request.progress, size=drawn, **split.options)
+
     def truth(self, scene: Scene) -> Any:
         """Returns the true concepts of an image as rows hold them."""
         return scene.truth.tolist()
@@ -234,7 +233,7 @@ class CheckpointBench(DeclaredBench):
         """What baselines are trained on, loaded when first used."""
         return self.training_data()
 
-    def fitted(self, baseline: Baseline) -> Fitted:
+    def fitted(self, baseline: Any) -> Fitted:
         """Returns a trained baseline."""
         r = self.request
         return fitted(baseline, self.data, r.budget, r.cache, r.seed, r.device, r.progress)

@@ -73,13 +73,12 @@ class Method(Protocol):
 
 
 class Bench(Protocol):
-    """A suite opened for one request.
+    """A suite opened for one request."""
 
-    Attributes:
-        identity: Everything that decides about a row, as JSON; a result folder belongs to one identity.
-    """
-
-    identity: Mapping[str, Any]
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides about a row, as JSON; a result folder belongs to one identity."""
+        ...
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the names of a split's items, no more than the request's limit."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, most_likely
 from igm_cli.benchmarks.frame import (
@@ -22,22 +23,6 @@ from igm_cli.benchmarks.frame import (
     Scenes,
     Split,
     about,
-    folder_of,
-)
-from igm_cli.benchmarks.report import (
-    IMAGES,
-    SECONDS,
-    Infos,
-    agreement_table,
-    answer_grids,
-    methods_table,
-    number_column,
-    published_column,
-    rate_column,
-    results_table,
-    score_table,
-    score_tables,
-    with_confidence,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
 from igm_cli.benchmarks.suite import Method, Record, Report, Request, Row, Table
@@ -157,15 +142,7 @@ class AttributeBench(CheckpointBench):
         return float(value)
 
     def _load(self, name: str) -> Scenes:
-        split, request, adapter = FACES[name], self.request, registry.dataset(self.dataset)
-        if split.folder:
-            root = folder_of(request, name, "in the layout of CelebA")
-            data = adapter.load("test", data_root=root, limit=request.limit, **split.options)
-        else:
-            size = request.limit or DRAWN
-            data = adapter.load(
-                "test", seed=request.seed, progress=request.progress, size=size, **split.options
-            )
+        data = self.load("test", name, FACES[name], self.request.limit or DRAWN, "CelebA")
         scenes = Scenes(data, self.parser, self.image_size)
         scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
         return scenes
@@ -287,17 +264,17 @@ class AttributeBench(CheckpointBench):
         """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
         published = PUBLISHED.get(split, {}) if set(self.factors) == PUBLISHED_FACTORS else {}
         columns = [
-            rate_column("all right", "all_right"),
-            published_column(published),
-            SECONDS,
-            number_column("network calls", "calls", ".0f"),
-            IMAGES,
+            report.rate_column("all right", "all_right"),
+            report.published_column(published),
+            report.SECONDS,
+            report.number_column("network calls", "calls", ".0f"),
+            report.IMAGES,
             ("draws", lambda s: f"{s['draws'].value:.3g}"),
-            *(rate_column(factor.replace("_", " "), factor) for factor in self.factors),
+            *(report.rate_column(factor.replace("_", " "), factor) for factor in self.factors),
         ]
-        return replace(score_table(split, heading, scores, columns, failed, published), brief=6)
+        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=6)
 
-    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
         exact = {
@@ -310,13 +287,13 @@ class AttributeBench(CheckpointBench):
             for name, part in scored.scores.items()
         }
         factors = factor_report([record for record in records if record["split"] == FACTORS])
-        tables = score_tables(scored, self.suite.splits, self.table, infos)
+        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
         tables += [_exactness(exact)] if exact else []
         tables += [table] if (table := _calibration_table(calibrated)).rows else []
-        tables += [*factors.tables, methods_table(infos)]
+        tables += [*factors.tables, report.methods_table(infos)]
         shown = {name: self.scenes[name] for name in scored.parts}
         records = [record for part in scored.parts.values() for record in part]
-        grids = answer_grids(records, shown, (ENUMERATE, SAME_DRAWS), _right, self._answered)
+        grids = report.answer_grids(records, shown, (ENUMERATE, SAME_DRAWS), _right, self._answered)
         summary = {
             "splits": scored.to_dict(),
             "exactness": exact,
@@ -324,11 +301,13 @@ class AttributeBench(CheckpointBench):
             "factors": factors.summary,
             "methods": dict(infos),
         }
-        return Report(tables, [results_table(scored.to_dict())], [*factors.figures, *grids], summary, NOTES)
+        return Report(
+            tables, [report.results_table(scored.to_dict())], [*factors.figures, *grids], summary, NOTES
+        )
 
     def _answered(self, scenes: Scenes, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values = zip(self.space.factors.items(), row["predicted"], strict=True)
-        return with_confidence(
+        return report.with_confidence(
             [{"factor": name, "value": names[value]} for (name, names), value in values], row
         )
 
@@ -397,7 +376,7 @@ def _exactness(exact: Mapping[str, Mapping[str, Any]]) -> Table:
         "unconditional one, the sum of the numbers of values against factors times their product."
     )
     heads, labels = ("same answer", "share"), (SAME_DRAWS, ENUMERATE)
-    return agreement_table("exactness", "Evidence against enumeration", exact, labels, heads, note)
+    return report.agreement_table("exactness", "Evidence against enumeration", exact, labels, heads, note)
 
 
 def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:

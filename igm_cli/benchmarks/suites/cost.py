@@ -71,7 +71,7 @@ class CostBench(DeclaredBench):
         self._images: dict[tuple[int, int], list[Tensor]] = {}
 
     @cached_property
-    def identity(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def identity(self) -> Mapping[str, Any]:
         """Methods, splits and limit may differ between two calls."""
         return {
             "suite": self.suite.name,
@@ -108,7 +108,11 @@ class CostBench(DeclaredBench):
     def images(self, k: int, count: int) -> list[Tensor]:
         """Returns rendered images ``[3,H,W]`` of k objects on the device."""
         if (k, count) not in self._images:
-            options = {"objects": f"{k}-{k}", "size": count, **({"sizes": "small"} if k > ROOMY else {})}
+            options: dict[str, Any] = {
+                "objects": f"{k}-{k}",
+                "size": count,
+                **({"sizes": "small"} if k > ROOMY else {}),
+            }
             data = registry.dataset("clevr").load(
                 "val", seed=self.request.seed, progress=self.request.progress, **options
             )

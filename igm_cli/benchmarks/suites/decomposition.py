@@ -107,7 +107,7 @@ class DecompositionBench(DeclaredBench):
         splits = {split: own if split == OWN else POINTS[split] for split in request.splits}
         self.points = {split: {point.name: point for point in points} for split, points in splits.items()}
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits, points and limit may differ between two calls."""
         return {

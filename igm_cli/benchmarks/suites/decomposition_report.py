@@ -90,7 +90,7 @@ def build(records: Sequence[Record], infos: Infos) -> Report:
     }
     splits = {split: part for split, part in splits.items() if part}
     raced = {split: found for split, part in splits.items() if (found := races(part))}
-    pairs = {split: found for split, part in splits.items() if (found := paired(part, COUPLED, RESONATOR))}
+    pairs = {split: both for split, part in splits.items() if (both := paired(part, COUPLED, RESONATOR))}
     failed = [name for name, info in infos.items() if "failed" in info]
     tables = [_races_table(raced, splits)] if raced else []
     for split, part in splits.items():

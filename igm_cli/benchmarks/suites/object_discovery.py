@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
@@ -28,20 +29,6 @@ from igm_cli.benchmarks.frame import (
     Scenes,
     Split,
     about,
-    folder_of,
-)
-from igm_cli.benchmarks.report import (
-    GRID_ROWS,
-    IMAGES,
-    SECONDS,
-    Infos,
-    methods_table,
-    number_column,
-    published_column,
-    rate_column,
-    results_table,
-    score_table,
-    score_tables,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot, Record, Report, Request, Row, Table
@@ -115,28 +102,21 @@ OPTIONS = {
     "gc_k_max": "largest K that gc tries to estimate K, one search each (default 0: it is not estimated)",
 }
 
-_FEWER = {
-    "igm-sgd R=1": "72.8 %",
-    "igm-sgd R=5": "89.6 %",
-    "igm-sgd R=10": "90.5 %",
-    "igm-sgd R=15": "92.8 %",
-    "igm-sgd R=20": "94.7 % / 1.4e-4",
-    "gc": "82.2 % / 6.0e-4",
-    "slot-attention": "80.4 % / 8.7e-4",
-    "resnet-50": "5.3 % / 1.9e-1",
-    "dinosaur": "82.5 % / 8.4e-4",
-}
-_MORE = {
-    "igm-sgd R=1": "68.0 %",
-    "igm-sgd R=5": "79.1 %",
-    "igm-sgd R=10": "81.6 %",
-    "igm-sgd R=15": "84.3 %",
-    "igm-sgd R=20": "85.3 % / 3.5e-4",
-    "gc": "58.7 % / 1.2e-3",
-    "slot-attention": "53.3 % / 1.3e-3",
-    "resnet-50": "2.9 % / 1.9e-1",
-    "dinosaur": "59.0 % / 1.2e-3",
-}
+_LABELS = [*(f"igm-sgd R={r}" for r in RESTARTS), "gc", "slot-attention", "resnet-50", "dinosaur"]
+_FEWER = dict(
+    zip(
+        _LABELS,
+        ["72.8 %", "89.6 %", "90.5 %", "92.8 %", "94.7 % / 1.4e-4", "82.2 % / 6.0e-4", "80.4 % / 8.7e-4", "5.3 % / 1.9e-1", "82.5 % / 8.4e-4"],
+        strict=True,
+    )
+)
+_MORE = dict(
+    zip(
+        _LABELS,
+        ["68.0 %", "79.1 %", "81.6 %", "84.3 %", "85.3 % / 3.5e-4", "58.7 % / 1.2e-3", "53.3 % / 1.3e-3", "2.9 % / 1.9e-1", "59.0 % / 1.2e-3"],
+        strict=True,
+    )
+)
 PUBLISHED = {"folder-3-5": _FEWER, "3-5": _FEWER, "folder-6-8": _MORE, "6-8": _MORE}
 """Perception rate and estimation error that the paper printed, trained on 3 to 5 objects, on images of its own."""
 
@@ -172,15 +152,11 @@ class DiscoveryBench(CheckpointBench):
         self.scenes = {name: self._load(name) for name in request.splits}
 
     def _load(self, name: str) -> Scenes:
-        split, request, adapter = SPLITS[name], self.request, registry.dataset(self.dataset)
-        if split.folder:
-            root = folder_of(request, name, "in the layout of CLEVR_v1.0")
-            data = adapter.load("val", data_root=root, limit=request.limit, **split.options)
-        else:
-            # Always rendered in one size where that is enough, so that a larger limit finds the same images.
-            size = max(RENDERED, request.limit or 0)
-            data = adapter.load("val", seed=request.seed, progress=request.progress, size=size, **split.options)
-            data = data.select(range(min(len(data), request.limit or RENDERED)))
+        # Always rendered in one size where that is enough, so that a larger limit finds the same images.
+        limit = self.request.limit
+        data = self.load("val", name, SPLITS[name], max(RENDERED, limit or 0), "CLEVR_v1.0")
+        if not SPLITS[name].folder:
+            data = data.select(range(min(len(data), limit or RENDERED)))
         return Scenes(data, self.parser, self.image_size)
 
     def training_data(self) -> TrainingData:
@@ -289,24 +265,27 @@ class DiscoveryBench(CheckpointBench):
         """Returns perception and cost on one split."""
         published = PUBLISHED.get(split, {})
         columns = [
-            rate_column("perceived", "perception"),
-            published_column(published),
-            number_column("error", "error", ".1e"),
-            rate_column("K exact", "k_exact"),
-            SECONDS,
-            number_column("network calls", "calls", ".0f"),
-            IMAGES,
-            rate_column("perceived (mean)", "perception_mean"),
-            number_column("K off by", "k_off", ".2f"),
-            rate_column("recall", "recall"),
-            rate_column("precision", "precision"),
+            report.rate_column("perceived", "perception"),
+            report.published_column(published),
+            report.number_column("error", "error", ".1e"),
+            report.rate_column("K exact", "k_exact"),
+            report.SECONDS,
+            report.number_column("network calls", "calls", ".0f"),
+            report.IMAGES,
+            report.rate_column("perceived (mean)", "perception_mean"),
+            report.number_column("K off by", "k_off", ".2f"),
+            report.rate_column("recall", "recall"),
+            report.rate_column("precision", "precision"),
         ]
-        return replace(score_table(split, heading, scores, columns, failed, published), brief=8)
+        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=8)
 
-    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
         scored = ScoredSplits(records, self.scenes, metrics)
-        tables = [*score_tables(scored, self.suite.splits, self.table, infos), methods_table(infos)]
+        tables = [
+            *report.score_tables(scored, self.suite.splits, self.table, infos),
+            report.methods_table(infos),
+        ]
         figures: list[Plot | Confusion | PictureGrid] = []
         for stem, (title, group) in GROUPS.items():
             if labels := by_label(record for record in records if record["split"] in group):
@@ -315,7 +294,7 @@ class DiscoveryBench(CheckpointBench):
         figures += [_over_time(name, part) for name, part in scored.scores.items() if name in PUBLISHED]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
         summary = {"splits": scored.to_dict(), "methods": dict(infos)}
-        return Report(tables, [results_table(scored.to_dict())], figures, summary, NOTES)
+        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, NOTES)
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
         """Returns the first images of every split with their truths and what each method found, K given."""
@@ -323,7 +302,7 @@ class DiscoveryBench(CheckpointBench):
         rows = []
         for split in splits:
             items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))
-            for item in items[: max(1, GRID_ROWS // len(splits))]:
+            for item in items[: max(1, report.GRID_ROWS // len(splits))]:
                 scene, key = self.scenes[split][item], f"{split} {item}"
                 answers = [rows[key]["given"] if key in rows else None for rows in labels.values()]
                 rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))

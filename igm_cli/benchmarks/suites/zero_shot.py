@@ -6,34 +6,17 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
 from igm_cli.benchmarks.baselines.prompt_weights import BATCH, prompt_weights
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, Runner, Scenes
-from igm_cli.benchmarks.report import (
-    IMAGES,
-    SECONDS,
-    Column,
-    Infos,
-    agreement_table,
-    answer_grids,
-    capitalised,
-    methods_table,
-    number_column,
-    paired_cells,
-    published_column,
-    rate_column,
-    results_table,
-    score_table,
-    score_tables,
-    with_confidence,
-)
 from igm_cli.benchmarks.scores import (
     Estimate,
     Paired,
@@ -208,7 +191,7 @@ class ZeroShotBench(DeclaredBench):
             templates=(str(template),),
         )
 
-    @property
+    @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits and limit may differ between two calls."""
         plan = self.plan
@@ -274,24 +257,24 @@ class ZeroShotBench(DeclaredBench):
             "templates": list(self.plan.templates),
         }
 
-    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
         agreed = {
-            name: found
+            name: one
             for name, labels in scored.labels.items()
-            if (found := agreement(labels, (IGM, ENUMERATE), lambda row: set(row["predicted"])))
+            if (one := agreement(labels, (IGM, ENUMERATE), lambda row: set(row["predicted"])))
         }
-        tables = score_tables(scored, SPLITS, score_columns_table, infos)
+        tables = report.score_tables(scored, SPLITS, score_columns_table, infos)
         tables += [_paired_table(pairs)] if pairs else []
         tables += [_agreement_table(agreed)] if agreed else []
-        tables.append(methods_table({"model": model, **infos}))
+        tables.append(report.methods_table({"model": model, **infos}))
         figures: list[Plot | Confusion | PictureGrid] = [_plot(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, scored.scores[name]) for name in scored.parts if counts(name)]
         shown = {name: self.cells[name].scenes for name in scored.parts}
         records = [record for part in scored.parts.values() for record in part]
-        figures += answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
+        figures += report.answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
         summary = {
             "model": model,
             "splits": scored.to_dict(),
@@ -301,7 +284,7 @@ class ZeroShotBench(DeclaredBench):
             },
             "methods": dict(infos),
         }
-        return Report(tables, [results_table(scored.to_dict())], figures, summary, NOTES)
+        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, NOTES)
 
 
 class ZeroShot(DeclaredSuite):
@@ -349,23 +332,23 @@ def paired_with_igm(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> di
 def score_columns_table(split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
     """Returns accuracy and cost on one split."""
     published = split.startswith("pairs-3-")
-    extra: list[Column] = [published_column(PUBLISHED)] if published else []
+    extra: list[report.Column] = [report.published_column(PUBLISHED)] if published else []
     columns = [
-        rate_column("exact set", "exact"),
-        *([rate_column("number right", "number")] if counts(split) else extra),
-        rate_column("recall", "recall"),
+        report.rate_column("exact set", "exact"),
+        *([report.rate_column("number right", "number")] if counts(split) else extra),
+        report.rate_column("recall", "recall"),
         ("calls a draw", lambda s: f"{s['calls_a_draw'].value:.4g}"),
-        number_column("U-Net calls", "calls", ".0f"),
-        SECONDS,
-        IMAGES,
+        report.number_column("U-Net calls", "calls", ".0f"),
+        report.SECONDS,
+        report.IMAGES,
         ("draws", lambda s: f"{s['draws'].value:.3g}"),
     ]
-    table = score_table(split, heading, scores, columns, failed)
+    table = report.score_table(split, heading, scores, columns, failed)
     return replace(table, note=PUBLISHED_NOTE) if published else table
 
 
 def _answered(scenes: Scenes, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return with_confidence([{"label": name} for name in row["predicted"]], row)
+    return report.with_confidence([{"label": name} for name in row["predicted"]], row)
 
 
 def _paired_json(pairs: Mapping[str, Paired]) -> dict[str, Any]:
@@ -383,7 +366,9 @@ def _paired_json(pairs: Mapping[str, Paired]) -> dict[str, Any]:
 
 
 def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
-    rows = [[split, other, *paired_cells(p)] for split, part in pairs.items() for other, p in part.items()]
+    rows = [
+        [split, other, *report.paired_cells(p)] for split, part in pairs.items() for other, p in part.items()
+    ]
     columns = ("split", "igm against", "images", "both right", "only igm", "only the other", "p")
     note = "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
     return Table("paired", "igm against each other method, picture by picture", columns, rows, note)
@@ -395,13 +380,13 @@ def _agreement_table(agreed: Mapping[str, Mapping[str, Any]]) -> Table:
         "the errors' difference is relative."
     )
     title = "igm against plain enumeration"
-    return agreement_table("agreement", title, agreed, (IGM, ENUMERATE), ("equal sets",), note)
+    return report.agreement_table("agreement", title, agreed, (IGM, ENUMERATE), ("equal sets",), note)
 
 
 def _plot(split: str, scores: Sequence[Scores]) -> Plot:
     """Returns accuracy over cost, a point per method."""
     curves = [Curve(s.label, [s["calls"].value], *([value] for value in s["exact"].to_list())) for s in scores]
-    title = capitalised(SPLITS[split])
+    title = report.capitalised(SPLITS[split])
     return Plot(f"cost-{split}", title, "U-Net calls a picture", "exact sets", curves, log_x=True)
 
 

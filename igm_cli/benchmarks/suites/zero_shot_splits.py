@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,36 +23,21 @@ PICTURES = "pictures"
 DATASET = "animals"
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is to be found in scenes of animals.
-
-    Attributes:
-        about: One line.
-        trio: Whether the labels are those of the paper, else all animals.
-        number: How many animals a scene holds, as the dataset adapter's option has it.
-        k: How many are to be chosen; None if that is to be found, too.
-    """
+class Task(NamedTuple):
+    """What is to be found in scenes of animals."""
 
     about: str
-    trio: bool
-    number: str
-    k: int | None
+    trio: bool  # whether the labels are those of the paper, else all animals
+    number: str  # of animals in a scene, as the dataset adapter's option has it
+    k: int | None  # how many are to be chosen; None if that is to be found, too
 
 
-@dataclass(frozen=True)
-class Look:
-    """How the animals look.
-
-    Attributes:
-        about: One line.
-        folder: Whether pictograms of the data root are shown, else our own drawings.
-        styles: Styles by default; the option of the same name names others.
-    """
+class Look(NamedTuple):
+    """How the animals look."""
 
     about: str
-    folder: bool
-    styles: str
+    folder: bool  # whether pictograms of the data root are shown, else our own drawings
+    styles: str  # by default; the option of the same name names others
 
 
 TASKS = {
