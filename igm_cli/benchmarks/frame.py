@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Fitted
-from igm_cli.benchmarks.suite import Bench, Method, Request, Row
+from igm_cli.benchmarks.suite import Bench, Request, Row
 from igm_cli.benchmarks.training import TrainingData, fitted
 from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint
 from igm_cli.core.inference.inversion import InversionSettings
@@ -24,19 +24,6 @@ from igm_cli.plugins.base import ConceptParser, Frame
 if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """A method as a suite declares it.
-
-    Attributes:
-        about: One line.
-        make: From the opened suite to the method, trained and loaded.
-    """
-
-    about: str
-    make: Callable[[Any], Method]
 
 
 @dataclass(frozen=True)
@@ -152,13 +139,11 @@ class CheckpointBench(DeclaredBench):
     """A suite that measures one of igm's checkpoints beside trained baselines, on annotated images.
 
     Attributes:
-        makers: The methods.
         dataset: Name of the dataset adapter.
         called: What its concepts are called, for messages.
         scenes: Images of every split.
     """
 
-    makers: ClassVar[Mapping[str, MethodSpec]]
     dataset: ClassVar[str]
     called: ClassVar[str]
 
@@ -182,10 +167,6 @@ class CheckpointBench(DeclaredBench):
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images."""
         return list(self.scenes[split].rows)
-
-    def method(self, name: str) -> Method:
-        """Makes a method ready: loads it, or trains it first."""
-        return self.makers[name].make(self)
 
     def on_images(
         self, find: Callable[[Scene], list[Row]], info: Mapping[str, Any], limit: int | None = None
@@ -242,11 +223,6 @@ class CheckpointBench(DeclaredBench):
     def settings(self) -> InversionSettings:
         """Settings of the checkpoint's inversion."""
         return InversionSettings.from_dict(self.checkpoint.inference, seed=self.request.seed)
-
-
-def about(specs: Mapping[str, MethodSpec] | Mapping[str, Split]) -> dict[str, str]:
-    """Returns name to one line of declared methods or splits."""
-    return {name: spec.about for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -11,13 +11,14 @@ from PIL import ImageOps
 
 from igm_cli.benchmarks.frame import Scene, Scenes
 from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
-from igm_cli.benchmarks.suite import PictureGrid, Record, Table
+from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Record, Table
 
-Column: TypeAlias = tuple[str, Callable[[Scores], str]]
-"""Head of a column of a score table, and its cell."""
+Column: TypeAlias = tuple[str, Callable[[Any], str]]
+"""Head of a column, and from what a row is about to its cell."""
 
 Infos: TypeAlias = Mapping[str, Mapping[str, Any]]
 
+COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
 GRID_ROWS = 9  # of a grid, shared by the splits
 ACROSS = 3  # methods beside the truth: more would be too small to read
 _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
@@ -37,6 +38,33 @@ def interval(e: Estimate, form: str) -> str:
 def capitalised(text: str) -> str:
     """Returns text with a large first letter; names in it stay as they are."""
     return text[0].upper() + text[1:]
+
+
+def table(
+    name: str, title: str, columns: Sequence[Column], items: Iterable[Any], note: str = "", brief: int = 0
+) -> Table:
+    """Returns a table of declared columns, a row per item."""
+    rows = [[cell(item) for _, cell in columns] for item in items]
+    return Table(name, title, [head for head, _ in columns], rows, note, brief)
+
+
+def curve(label: str, points: Iterable[tuple[float, Estimate]], factor: float = 1) -> Curve:
+    """Returns estimates over x, with their intervals, scaled by a factor."""
+    points = list(points)
+    columns = [[factor * getattr(e, end) for _, e in points] for end in ("value", "low", "high")]
+    return Curve(label, [float(x) for x, _ in points], *columns)
+
+
+def confusion(
+    name: str,
+    title: str,
+    pairs: Mapping[str, Sequence[tuple[int, int]]],
+    estimates: Sequence[int],
+    truths: Sequence[int],
+) -> Confusion:
+    """Returns how often every label has each pair of (truth, estimate)."""
+    counts = {label: [[part.count((t, e)) for e in estimates] for t in truths] for label, part in pairs.items()}
+    return Confusion(name, title, list(map(str, truths)), list(map(str, estimates)), counts)
 
 
 def rate_column(head: str, name: str) -> Column:
@@ -76,12 +104,11 @@ def score_table(
         failed: Methods that could not be run.
         published: Figures of failed methods, in the third column.
     """
-    heads = ["method", *(head for head, _ in columns)]
-    rows = [[s.label, *(cell(s) for _, cell in columns)] for s in scores]
-    for method in failed:
-        start = [method, "failed", (published or {}).get(method, "")]
-        rows.append([*start, *[""] * (len(heads) - len(start))])
-    return Table(f"table-{split}", capitalised(about), heads, rows)
+    labelled: list[Column] = [("method", lambda s: str(s.label)), *columns]
+    shown = table(f"table-{split}", capitalised(about), labelled, scores)
+    blank = [""] * (len(columns) - 2)
+    lost = [[method, "failed", (published or {}).get(method, ""), *blank] for method in failed]
+    return replace(shown, rows=[*shown.rows, *lost])
 
 
 def score_tables(
@@ -157,11 +184,13 @@ def agreement_table(
     rows = []
     for split, a in agreed.items():
         same = [f"{a['agreeing']} of {a['images']}", percent(Estimate(*a["agree"]))][: len(heads)]
-        calls = [f"{a['calls'][label]:g}" for label in labels]
-        seconds = [f"{a['seconds'][label]:.3g}" for label in labels]
-        rows.append([split, *same, f"{a['difference']:.1e}", *calls, *seconds])
-    costs = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
-    return Table(name, title, ["split", *heads, "errors differ by at most", *costs], rows, note)
+        costs = [
+            f"{a[what][label]:{form}}"
+            for what, form in (("calls", "g"), ("seconds", ".3g"))
+            for label in labels
+        ]
+        rows.append([split, *same, f"{a['difference']:.1e}", *costs])
+    return Table(name, title, ["split", *heads, "errors differ by at most", *COSTS], rows, note)
 
 
 def answer_grids(

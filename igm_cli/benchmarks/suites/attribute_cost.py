@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 
+from igm_cli.benchmarks.report import COSTS, capitalised
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint
@@ -118,16 +119,14 @@ def factor_report(records: Sequence[Record]) -> Report:
         growth = many["seconds"] / few["seconds"]
         summary["growth"] = {"from": FEW, "to": MANY, "seconds": growth}
         grown = f" {MANY} factors take igm {growth:.2f} times the seconds of {FEW}."
-    who = ("igm", ENUMERATE)
-    costs = [f"{cost}: {name}" for cost in ("calls a draw", "seconds") for name in who]
-    columns = ("factors", "configurations", *costs, "enumerate over igm", "draws")
+    columns = ("factors", "configurations", *COSTS, "enumerate over igm", "draws")
     rows = [_cells(count, points[count]) for count in points]
     table = Table("factors", "Cost over the number of factors", columns, rows, NOTE + grown)
     axes = {"seconds": "seconds an image", "calls_a_draw": "network calls a draw"}
     plots = [
         Plot(
             f"factors-{name.partition('_')[0]}",
-            f"{axis[0].upper()}{axis[1:]} over the number of binary factors",
+            f"{capitalised(axis)} over the number of binary factors",
             "factors",
             axis,
             _curves(points, name),

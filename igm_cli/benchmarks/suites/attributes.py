@@ -17,15 +17,13 @@ from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, most_like
 from igm_cli.benchmarks.frame import (
     CheckpointBench,
     DeclaredSuite,
-    MethodSpec,
     Runner,
     Scene,
     Scenes,
     Split,
-    about,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
-from igm_cli.benchmarks.suite import Method, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
 from igm_cli.core.concepts import Categorical
@@ -48,29 +46,13 @@ FEMALE = {"domain": "female"}
 """The domain trained on, as in the paper."""
 
 METHODS = {
-    "igm": MethodSpec(
-        "exact search over the evidence of all values", lambda bench: bench.inverted({"igm": bench.settings})
-    ),
-    ENUMERATE: MethodSpec(
-        "every configuration by network calls, and igm with the same draws",
-        lambda bench: bench.inverted(exact_pair(bench.settings), bench.exact_images),
-    ),
-    "relax": MethodSpec(
-        "the paper's gradient relaxation on the same checkpoint",
-        lambda bench: bench.inverted({"relax": replace(bench.settings, method="relax")}, bench.relax_images),
-    ),
-    "diffusion-classifier": MethodSpec(
-        "configurations by network calls with elimination in stages, same checkpoint",
-        lambda bench: bench.inverted({"diffusion-classifier": replace(bench.settings, method="eliminate")}),
-    ),
-    "gc": MethodSpec(
-        "one conditional diffusion model of the whole configuration, not composed",
-        lambda bench: bench.classified(ConfigurationClassifier),
-    ),
-    "gc-variant": MethodSpec(
-        "the same, each attribute alone", lambda bench: bench.classified(FactorClassifier)
-    ),
-    "resnet-50": MethodSpec("ResNet-50, supervised", lambda bench: bench.predicted()),
+    "igm": "exact search over the evidence of all values",
+    ENUMERATE: "every configuration by network calls, and igm with the same draws",
+    "relax": "the paper's gradient relaxation on the same checkpoint",
+    "diffusion-classifier": "configurations by network calls with elimination in stages, same checkpoint",
+    "gc": "one conditional diffusion model of the whole configuration, not composed",
+    "gc-variant": "the same, each attribute alone",
+    "resnet-50": "ResNet-50, supervised",
 }
 FACES = {
     "folder-female": Split("female faces of --data-root", FEMALE, folder=True),
@@ -117,7 +99,7 @@ NOTES = (
 class AttributeBench(CheckpointBench):
     """The suite opened for one request."""
 
-    makers, dataset, called = METHODS, "celeba", "attributes"
+    dataset, called = "celeba", "attributes"
     free = ("exact_images", "relax_images")
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
@@ -169,11 +151,11 @@ class AttributeBench(CheckpointBench):
             return [str(count) for count in COUNTS][: self.request.limit]
         return super().items(split)
 
-    def method(self, name: str) -> Method:
+    def method(self, name: str) -> Runner:
         """Makes a method ready: loads it or trains it first, unless it is not asked about images."""
         cost = {"igm": self.cost.igm, ENUMERATE: self.cost.enumerate}.get(name)
         if self.scenes:
-            made = cast(Runner, super().method(name))
+            made = self._made(name)
         else:
             info = {"cost": "over factors only" if cost else "not measured"}
             made = Runner(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
@@ -183,7 +165,21 @@ class AttributeBench(CheckpointBench):
                 return made(split, item)
             return [cost(int(item))] if cost else []
 
-        return replace(made, rows=rows)
+        return Runner(rows, made.info, made.limit)
+
+    def _made(self, name: str) -> Runner:
+        settings = self.settings
+        if name in ("gc", "gc-variant"):
+            return self.classified(ConfigurationClassifier if name == "gc" else FactorClassifier)
+        if name == "resnet-50":
+            return self.predicted()
+        if name == ENUMERATE:  # under the same draws as igm beside it: as many as igm takes at most
+            same = replace(settings, draws=settings.max_draws)
+            both = {ENUMERATE: replace(same, method="enumerate"), SAME_DRAWS: same}
+            return self.inverted(both, self.exact_images)
+        own = {"igm": "evidence", "relax": "relax", "diffusion-classifier": "eliminate"}[name]
+        limit = self.relax_images if name == "relax" else None
+        return self.inverted({name: replace(settings, method=own)}, limit)
 
     def truth(self, scene: Scene) -> list[int]:
         """Returns the true value of every factor."""
@@ -318,7 +314,7 @@ class Attributes(DeclaredSuite):
     name = "attributes"
     summary = "which attributes a face has, in and out of the domain trained on: igm, enumeration, baselines"
     concepts = "attributes"
-    methods, splits, options = about(METHODS), about(SPLITS), OPTIONS
+    methods, splits, options = METHODS, {name: split.about for name, split in SPLITS.items()}, OPTIONS
     bench = AttributeBench
     defaults = ("female", "male", "outlined"), ("folder-female", "folder-male")
 
@@ -327,12 +323,6 @@ def values_of(space: Categorical, concepts: Tensor) -> list[int]:
     """Returns the index of the value of every factor, within the factor, of one-hot rows ``[F,D]``."""
     chosen = concepts.argmax(dim=1).tolist()
     return [group.index(index) for group, index in zip(space.groups(), chosen, strict=True)]
-
-
-def exact_pair(settings: InversionSettings) -> dict[str, InversionSettings]:
-    """Returns enumeration by network calls, and igm, under the same draws: as many as igm takes at most."""
-    same = replace(settings, draws=settings.max_draws)
-    return {ENUMERATE: replace(same, method="enumerate"), SAME_DRAWS: same}
 
 
 def calibration(rows: Rows) -> dict[str, float] | None:

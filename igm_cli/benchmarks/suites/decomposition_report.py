@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from igm_cli.benchmarks.report import Infos, capitalised, paired_cells, percent
+from igm_cli.benchmarks.report import Column, Infos, capitalised, curve, paired_cells, percent, table
 from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
-from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
+from igm_cli.benchmarks.suite import Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR, SPLITS
 
 SLOWER = 1.1
@@ -74,12 +74,14 @@ class Score:
                 _RIGHT: rate(self["right"], trials),
                 "astray": proportion(astray),
             }
-        return {**found, **{name: mean(self[name]) for name in ("iterations", _OPERATIONS)}}
+        seconds = Estimate(self[_SECONDS], math.nan, math.nan)
+        return {**found, **{n: mean(self[n]) for n in ("iterations", _OPERATIONS)}, _SECONDS: seconds}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
         costs = {name: self[name] for name in (_SECONDS, "cpu_seconds", "limit", "share")}
-        return {"problems": self["problems"], **{k: e.to_list() for k, e in self.estimates.items()}, **costs}
+        estimates = {name: e.to_list() for name, e in self.estimates.items()}
+        return {"problems": self["problems"], **estimates, **costs}
 
 
 def build(records: Sequence[Record], infos: Infos) -> Report:
@@ -163,74 +165,68 @@ def _paired_json(point: str, p: Paired) -> dict[str, Any]:
     return {"point": point, **counts, "p": p.p}
 
 
+RACES: Sequence[Column] = (
+    ("split", lambda r: str(r["split"])),
+    ("point", lambda r: str(r["point"])),
+    ("auto, exact", lambda r: percent(r["estimate"])),
+    ("demanded", lambda r: f"≥ {100 * r['demanded'][0]:g} %" if r["demanded"] else ""),
+    ("seconds", lambda r: _seconds(r["seconds"])),
+    ("fastest of the others as accurate", lambda r: r["fastest_as_accurate"] or "none"),
+    ("its seconds", lambda r: _seconds(r["its_seconds"]) if r["its_seconds"] else ""),
+    ("auto is faster", lambda r: f"{r['its_seconds'] / r['seconds']:.3g}×" if r["its_seconds"] else ""),
+    ("arithmetic over exhaustive", lambda r: f"{r['arithmetic']:.2g}"),
+    ("as demanded, and no slower", lambda r: "yes" if r["met"] else "no"),
+)
+DETAILS: Sequence[Column] = (
+    ("point", lambda s: str(s["point"])),
+    ("search space", lambda s: f"{float(s['search_space']):.3g}"),
+    ("method", lambda s: str(s["label"])),
+    ("all right", lambda s: percent(s.estimates[_EXACT]) if _EXACT in s.estimates else ""),
+    ("factors right", lambda s: percent(s.estimates[_RIGHT]) if _RIGHT in s.estimates else ""),
+    ("sure and wrong", lambda s: f"{100 * s.estimates['astray'].value:.1f} %" if _EXACT in s.estimates else ""),
+    ("iterations", lambda s: f"{s.estimates['iterations'].value:.1f}"),
+    ("operations", lambda s: f"{s.estimates[_OPERATIONS].value:.3g}"),
+    (
+        "seconds",
+        lambda s: _seconds(s[_SECONDS]) + ("" if s["share"] == 1 else f" (from {100 * s['share']:.2g} %)"),
+    ),
+    ("processor", lambda s: _seconds(s["cpu_seconds"])),
+    ("problems", lambda s: str(s["problems"])),
+)
+
+
 def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[Score]]) -> Table:
-    rows = []
-    for split, found in raced.items():
-        exact = {score["point"]: _exact(score) for score in splits[split] if score["label"] == AUTO}
-        for point, race in found.items():
-            demanded, best = race["demanded"], race["fastest_as_accurate"]
-            rows.append(
-                [
-                    split,
-                    point,
-                    percent(exact[point]),
-                    "" if demanded is None else f"≥ {100 * demanded[0]:g} %",
-                    _seconds(race["seconds"]),
-                    best or "none",
-                    _seconds(race["its_seconds"]) if best else "",
-                    f"{race['its_seconds'] / race['seconds']:.3g}×" if best else "",
-                    f"{race['arithmetic']:.2g}",
-                    "yes" if race["met"] else "no",
-                ]
-            )
-    columns = (
-        "split", "point", "auto, exact", "demanded", "seconds", "fastest of the others as accurate", "its seconds",
-        "auto is faster", "arithmetic over exhaustive", "as demanded, and no slower",
-    )  # fmt: skip
+    items = [
+        {"split": split, "point": s["point"], "estimate": _exact(s), **found[s["point"]]}
+        for split, found in raced.items()
+        for s in splits[split]
+        if s["label"] == AUTO
+    ]
     note = (
         "As accurate: as many problems right; exhaustive search is taken for as accurate where only its time was "
         "reckoned. Slower: by more than a tenth. Of exhaustive search's arithmetic auto may take a tenth at K4-n100-D2000, "
         "elsewhere all."
     )
-    return Table("auto", "auto beside the fastest of the others that are as accurate", columns, rows, note)
+    return table("auto", "auto beside the fastest of the others that are as accurate", RACES, items, note)
 
 
 def _side_by_side(split: str, scored: Sequence[Score]) -> Table:
     """Returns exact accuracy, a row per point, a column per method."""
-    labels = list(dict.fromkeys(score["label"] for score in scored))
-    cells = {(s["point"], s["label"]): f"{100 * _exact(s).value:.1f}" for s in scored if _EXACT in s.estimates}
-    points = dict.fromkeys(score["point"] for score in scored)
-    rows = [[point, *(cells.get((point, label), "") for label in labels)] for point in points]
+    labels = list(_grouped(scored, "label"))
+    cells = {(s["point"], s["label"]): s.estimates.get(_EXACT) for s in scored}
+    found = {key: f"{100 * exact.value:.1f}" for key, exact in cells.items() if exact}
+    rows = [
+        [point, *(found.get((point, label), "") for label in labels)] for point in _grouped(scored, "point")
+    ]
     return Table(f"exact-{split}", f"All factors right, in percent: {SPLITS[split]}", ["point", *labels], rows)
 
 
 def _details(split: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
     """Returns everything of a split, point by point; a failed method's row says so."""
-    columns = (
-        "point", "search space", "method", "all right", "factors right", "sure and wrong", "iterations", "operations",
-        "seconds", "processor", "problems",
-    )  # fmt: skip
-    order = list(dict.fromkeys(score["point"] for score in scored))
-    rows = []
-    for s in sorted(scored, key=lambda score: order.index(score["point"])):
-        e = s.estimates
-        reckoned = "" if s["share"] == 1 else f" (from {100 * s['share']:.2g} %)"
-        rows.append(
-            [
-                s["point"],
-                f"{float(s['search_space']):.3g}",
-                s["label"],
-                *(percent(e[name]) if name in e else "" for name in (_EXACT, _RIGHT)),
-                f"{100 * e['astray'].value:.1f} %" if "astray" in e else "",
-                f"{e['iterations'].value:.1f}",
-                f"{e[_OPERATIONS].value:.3g}",
-                f"{_seconds(s[_SECONDS])}{reckoned}",
-                _seconds(s["cpu_seconds"]),
-                str(s["problems"]),
-            ]
-        )
-    rows += [["", "", method, "failed", *[""] * (len(columns) - 4)] for method in failed]
-    return Table(f"table-{split}", capitalised(SPLITS[split]), columns, rows)
+    by_point = [score for part in _grouped(scored, "point").values() for score in part]
+    shown = table(f"table-{split}", capitalised(SPLITS[split]), DETAILS, by_point)
+    lost = [["", "", method, "failed", *[""] * (len(DETAILS) - 4)] for method in failed]
+    return replace(shown, rows=[*shown.rows, *lost])
 
 
 def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
@@ -307,12 +303,9 @@ def _plot(split: str, part: str, title: str, quantity: str, curves: Mapping[str,
     drawn = []
     for label, scores in curves.items():
         # Of exhaustive search of which only the time was reckoned there is no accuracy.
-        mine = [s for s in scores if quantity == _SECONDS or quantity in s.estimates]
-        mine.sort(key=lambda score: float(score[field]))
-        estimates = [s.estimates[quantity] for s in mine if quantity != _SECONDS]
-        y = [s[_SECONDS] for s in mine] if quantity == _SECONDS else [e.value for e in estimates]
-        low, high = ([], []) if cost else ([e.low for e in estimates], [e.high for e in estimates])
-        drawn += [Curve(label, [float(s[field]) for s in mine], y, low, high)] if mine else []
+        mine = [(float(s[field]), s.estimates[quantity]) for s in scores if quantity in s.estimates]
+        line = curve(label, sorted(mine, key=lambda point: point[0]))
+        drawn += [replace(line, low=[], high=[]) if cost else line] if mine else []
     heading = f"{capitalised(name)} over {axis.partition(',')[0]}{title}"
     log_x = split in _LOGARITHMIC
     return Plot(f"{split}{part}-{stem}", heading, axis, name, drawn, log_x=log_x, log_y=cost)

@@ -23,15 +23,13 @@ from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
 from igm_cli.benchmarks.frame import (
     CheckpointBench,
     DeclaredSuite,
-    MethodSpec,
     Runner,
     Scene,
     Scenes,
     Split,
-    about,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
-from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import inference_precision
@@ -52,30 +50,13 @@ RENDER_SEED = 1
 HELD_OUT = 100  # images at the end of each part that only choose learning rates
 
 METHODS = {
-    "igm": MethodSpec("evidence, pursuit and refinement", lambda bench: bench.inverted()),
-    "igm-sgd": MethodSpec(
-        "the paper's restarted descent on the same checkpoint, R = 1 to 20", lambda bench: bench.descended()
-    ),
-    "gc": MethodSpec(
-        "one conditional diffusion model of the whole set of positions, not composed",
-        lambda bench: bench.whole_set(),
-    ),
-    "slot-attention": MethodSpec(
-        "Slot Attention with a position read-out",
-        lambda bench: bench.predicted("slot-attention", SlotAttentionSet(bench.image_size)),
-    ),
-    "resnet-50": MethodSpec(
-        "ResNet-50 with a position read-out",
-        lambda bench: bench.predicted(
-            "resnet-50", ResNetSet(bench.image_size, weights=bench.options.get("resnet"))
-        ),
-    ),
-    "dinosaur": MethodSpec(
-        "DINO features, Slot Attention and a position read-out",
-        lambda bench: bench.predicted("dinosaur", DinosaurSet(bench.image_size, dino=bench.dino)),
-    ),
+    "igm": "evidence, pursuit and refinement",
+    "igm-sgd": "the paper's restarted descent on the same checkpoint, R = 1 to 20",
+    "gc": "one conditional diffusion model of the whole set of positions, not composed",
+    "slot-attention": "Slot Attention with a position read-out",
+    "resnet-50": "ResNet-50 with a position read-out",
+    "dinosaur": "DINO features, Slot Attention and a position read-out",
 }
-
 _COLORS = "orange,pink,white,black,olive,navy,lime,magenta"
 _TEXTURE = "checker,stripes,noise"
 SPLITS = {
@@ -106,14 +87,34 @@ _LABELS = [*(f"igm-sgd R={r}" for r in RESTARTS), "gc", "slot-attention", "resne
 _FEWER = dict(
     zip(
         _LABELS,
-        ["72.8 %", "89.6 %", "90.5 %", "92.8 %", "94.7 % / 1.4e-4", "82.2 % / 6.0e-4", "80.4 % / 8.7e-4", "5.3 % / 1.9e-1", "82.5 % / 8.4e-4"],
+        [
+            "72.8 %",
+            "89.6 %",
+            "90.5 %",
+            "92.8 %",
+            "94.7 % / 1.4e-4",
+            "82.2 % / 6.0e-4",
+            "80.4 % / 8.7e-4",
+            "5.3 % / 1.9e-1",
+            "82.5 % / 8.4e-4",
+        ],
         strict=True,
     )
 )
 _MORE = dict(
     zip(
         _LABELS,
-        ["68.0 %", "79.1 %", "81.6 %", "84.3 %", "85.3 % / 3.5e-4", "58.7 % / 1.2e-3", "53.3 % / 1.3e-3", "2.9 % / 1.9e-1", "59.0 % / 1.2e-3"],
+        [
+            "68.0 %",
+            "79.1 %",
+            "81.6 %",
+            "84.3 %",
+            "85.3 % / 3.5e-4",
+            "58.7 % / 1.2e-3",
+            "53.3 % / 1.3e-3",
+            "2.9 % / 1.9e-1",
+            "59.0 % / 1.2e-3",
+        ],
         strict=True,
     )
 )
@@ -140,7 +141,7 @@ GROUPS = {
 class DiscoveryBench(CheckpointBench):
     """The suite opened for one request."""
 
-    makers, dataset, called = METHODS, "clevr", "positions"
+    dataset, called = "clevr", "positions"
     free = ("sgd_images",)
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
@@ -148,7 +149,6 @@ class DiscoveryBench(CheckpointBench):
         self.sgd_images = self.whole_number("sgd_images", 1)
         self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
-        self.dino = str(self.options.get("dino", "facebook/dino-vitb16"))
         self.scenes = {name: self._load(name) for name in request.splits}
 
     def _load(self, name: str) -> Scenes:
@@ -183,6 +183,18 @@ class DiscoveryBench(CheckpointBench):
         folder = root.absolute().name if root else None
         described = {"folder": folder, "rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData(described, lambda: parts()[0], lambda: parts()[1])
+
+    def method(self, name: str) -> Runner:
+        """Makes a method ready: loads it, or trains it first."""
+        own = {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}
+        if name in own:
+            return own[name]()
+        size, options = self.image_size, self.options
+        if name == "slot-attention":
+            return self.predicted(name, SlotAttentionSet(size))
+        if name == "resnet-50":
+            return self.predicted(name, ResNetSet(size, weights=options.get("resnet")))
+        return self.predicted(name, DinosaurSet(size, dino=str(options.get("dino", "facebook/dino-vitb16"))))
 
     def inverted(self) -> Runner:
         """Returns igm, with K given and with K estimated."""
@@ -320,7 +332,7 @@ class ObjectDiscovery(DeclaredSuite):
     name = "object-discovery"
     summary = "where the objects of an image are: igm, the paper's descent, and trained baselines"
     concepts = "pos"
-    methods, splits, options = about(METHODS), about(SPLITS), OPTIONS
+    methods, splits, options = METHODS, {name: split.about for name, split in SPLITS.items()}, OPTIONS
     bench = DiscoveryBench
     defaults = ("3-5", "6-8"), ("folder-3-5", "folder-6-8")
 
@@ -411,8 +423,7 @@ def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
         if _is_plotted(label):
             counts = sorted({len(row["truth"]) for row in rows})
             rates = [metrics([r for r in rows if len(r["truth"]) == n])["perception"] for n in counts]
-            values = [[100 * v for v in column] for column in zip(*(r.to_list() for r in rates), strict=True)]
-            curves.append(Curve(label, list(map(float, counts)), *values))
+            curves.append(report.curve(label, zip(counts, rates, strict=True), 100))
     axes = ("objects in the image", "objects perceived, %")
     return Plot(f"perception-{stem}", f"Perception, {title}", *axes, curves)
 
@@ -422,10 +433,9 @@ def _over_time(split: str, scores: Sequence[Scores]) -> Plot:
     labels: dict[str, list[Scores]] = {}
     for s in scores:
         labels.setdefault(s.label.partition(" R=")[0], []).append(s)
-    curves = []
-    for label, part in labels.items():
-        columns = zip(*(s["error"].to_list() for s in part), strict=True)
-        curves.append(Curve(label, [s["seconds"].value for s in part], *map(list, columns)))
+    curves = [
+        report.curve(label, [(s["seconds"].value, s["error"]) for s in part]) for label, part in labels.items()
+    ]
     axes = ("seconds an image, K given", "estimation error (mean MSE)")
     return Plot(
         f"time-{split}", f"Error over time spent: {SPLITS[split].about}", *axes, curves, log_x=True, log_y=True
@@ -434,18 +444,14 @@ def _over_time(split: str, scores: Sequence[Scores]) -> Plot:
 
 def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confusion]:
     """Returns true against estimated K, of the methods that count."""
-    counts = {
+    pairs = {
         label: [(len(row["truth"]), len(row["free"])) for row in rows]
         for label, rows in labels.items()
         if all(row["free"] is not None for row in rows)
     }
-    if not counts:
+    if not pairs:
         return []
-    pairs = [pair for part in counts.values() for pair in part]
-    truths = sorted({truth for truth, _ in pairs})
-    estimates = range(max(estimate for _, estimate in pairs) + 1)
-    tables = {
-        label: [[part.count((t, e)) for e in estimates] for t in truths] for label, part in counts.items()
-    }
+    every = [pair for part in pairs.values() for pair in part]
+    truths, estimates = sorted({truth for truth, _ in every}), range(max(found for _, found in every) + 1)
     heading = f"Estimated number of objects, {title}"
-    return [Confusion(f"counts-{stem}", heading, list(map(str, truths)), list(map(str, estimates)), tables)]
+    return [report.confusion(f"counts-{stem}", heading, pairs, estimates, truths)]

@@ -28,7 +28,7 @@ from igm_cli.benchmarks.scores import (
     proportion,
     rate,
 )
-from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.zero_shot_splits import DATASET, LOOKS, SPLITS, TASKS, Cell, counts, load_split
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
@@ -385,7 +385,7 @@ def _agreement_table(agreed: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _plot(split: str, scores: Sequence[Scores]) -> Plot:
     """Returns accuracy over cost, a point per method."""
-    curves = [Curve(s.label, [s["calls"].value], *([value] for value in s["exact"].to_list())) for s in scores]
+    curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
     title = report.capitalised(SPLITS[split])
     return Plot(f"cost-{split}", title, "U-Net calls a picture", "exact sets", curves, log_x=True)
 
@@ -394,6 +394,4 @@ def _confusion(split: str, scores: Sequence[Scores]) -> Confusion:
     """Returns true against estimated numbers of labels."""
     pairs = {s.label: [(len(r["truth"]), len(r["predicted"])) for r in s.rows] for s in scores}
     sizes = sorted({size for part in pairs.values() for pair in part for size in pair})
-    counted = {label: [[part.count((a, b)) for b in sizes] for a in sizes] for label, part in pairs.items()}
-    names = [str(size) for size in sizes]
-    return Confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", names, names, counted)
+    return report.confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", pairs, sizes, sizes)
