@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,11 @@ from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     import datasets
@@ -61,25 +67,46 @@ class Runner:
 
 
 class DeclaredSuite:
-    """A suite that consists of declarations; those of :class:`~igm_cli.benchmarks.suite.Suite`, and two more.
+    """A suite whose words and splits are declared in a TOML file of its name, beside its module.
+
+    Args:
+        name: Name on the command line, and of the file.
+        bench: Opens the suite for a request.
+        splits: Splits that are not listed in the file.
 
     Attributes:
-        bench: The suite opened, made from the suite and a request.
-        defaults: What is run where no split is named: without a data folder, and with one.
+        images: Splits of images, as they are declared.
+        published: Figures that papers printed: name of a table to labels.
+        notes: Sentences on how it was measured, for the report.
     """
 
-    name: str
-    summary: str
-    concepts: str = ""
-    methods: Mapping[str, str]
-    splits: Mapping[str, str]
-    options: Mapping[str, str]
-    bench: Callable[[Any, Request], Bench]
-    defaults: tuple[tuple[str, ...], tuple[str, ...]]
+    def __init__(
+        self,
+        name: str,
+        bench: Callable[[DeclaredSuite, Request], Bench],
+        splits: Mapping[str, str] | None = None,
+        defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
+    ) -> None:
+        text = (Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8")
+        declared: dict[str, Any] = tomllib.loads(text)
+        self.name, self.bench, self._defaults = name, bench, defaults
+        self.summary: str = declared["summary"]
+        self.concepts: str = declared["concepts"]
+        self.methods: Mapping[str, str] = declared["methods"]
+        self.options: Mapping[str, str] = declared["options"]
+        listed = declared.get("splits", {})
+        self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
+        lines = {name: split["about"] if name in self.images else split for name, split in listed.items()}
+        self.splits: Mapping[str, str] = splits or lines
+        self.published: Mapping[str, Mapping[str, str]] = declared.get("published", {})
+        self.notes: Sequence[str] = declared["notes"]
+        self._declared = declared.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""
-        return self.defaults[data_root is not None]
+        if self._defaults:
+            return self._defaults(data_root)
+        return tuple(self._declared["folder" if data_root else "drawn"])
 
     def open(self, request: Request) -> Bench:
         """Loads the data.
@@ -185,17 +212,17 @@ class CheckpointBench(DeclaredBench):
 
         return Runner(rows, info, limit)
 
-    def load(self, part: str, name: str, split: Split, drawn: int, layout: str) -> datasets.Dataset:
+    def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
         """Returns the images of a split, as the dataset adapter gives them.
 
         Args:
             part: The dataset's own name of the split.
             name: Name of the split.
-            split: What it is.
             drawn: How many images are drawn, if they are.
             layout: What the folder is like that images are read from, for the message.
         """
-        request, adapter = self.request, registry.dataset(self.dataset)
+        split, request = self.suite.images[name], self.request
+        adapter = registry.dataset(self.dataset)
         if split.folder:
             root = folder_of(request, name, f"in the layout of {layout}")
             return adapter.load(part, data_root=root, limit=request.limit, **split.options)

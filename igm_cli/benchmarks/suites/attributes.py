@@ -20,7 +20,6 @@ from igm_cli.benchmarks.frame import (
     Runner,
     Scene,
     Scenes,
-    Split,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
 from igm_cli.benchmarks.suite import Record, Report, Request, Row, Table
@@ -45,55 +44,8 @@ BINS = 10  # of confidence, equally wide
 FEMALE = {"domain": "female"}
 """The domain trained on, as in the paper."""
 
-METHODS = {
-    "igm": "exact search over the evidence of all values",
-    ENUMERATE: "every configuration by network calls, and igm with the same draws",
-    "relax": "the paper's gradient relaxation on the same checkpoint",
-    "diffusion-classifier": "configurations by network calls with elimination in stages, same checkpoint",
-    "gc": "one conditional diffusion model of the whole configuration, not composed",
-    "gc-variant": "the same, each attribute alone",
-    "resnet-50": "ResNet-50, supervised",
-}
-FACES = {
-    "folder-female": Split("female faces of --data-root", FEMALE, folder=True),
-    "folder-male": Split("male faces of --data-root, never trained on", {"domain": "male"}, folder=True),
-    "female": Split("drawn female faces", FEMALE),
-    "male": Split("drawn male faces (short hair, beards), never trained on", {"domain": "male"}),
-    "outlined": Split("female faces drawn with outlines, never trained on", {**FEMALE, "style": "outlined"}),
-    "outlined-male": Split(
-        "male faces drawn with outlines, never trained on", {"domain": "male", "style": "outlined"}
-    ),
-}
-SPLITS = {
-    **FACES,
-    FACTORS: Split(f"cost over the number of factors, {COUNTS[0]} to {COUNTS[-1]}: igm and enumerate"),
-}
-OPTIONS = {
-    "exact_images": "images (and points of factors) of a split that enumerate runs on (default 200)",
-    "relax_images": "images of a split that relax runs on (default 50)",
-    "relax_steps": "steps of relax (default: the checkpoint's)",
-    "faces": "drawn faces that baselines are trained on (default: as many as igm train celeba draws)",
-    "contrast": "weight of the contrast in the training of gc and gc-variant; 0 is the paper's objective "
-    "(default: as the checkpoint was trained)",
-    "resnet": "folder or hub id of pretrained ResNet-50 weights (default: trained from scratch)",
-}
-
-_FEMALE = {"igm": "80.8 %", "gc": "79.1 %", "gc-variant": "77.8 %", "resnet-50": "79.6 %"}
-_MALE = {"igm": "65.6 %", "gc": "61.7 %", "gc-variant": "58.1 %", "resnet-50": "62.2 %"}
-PUBLISHED = {"folder-female": _FEMALE, "female": _FEMALE, "folder-male": _MALE, "male": _MALE}
-"""The paper's CelebA table, all attributes at once, on photographs; drawn faces are ours and easier."""
 PUBLISHED_FACTORS = {"Black_Hair", "Eyeglasses", "Smiling"}
-
-NOTES = (
-    "All right: images on which every attribute is right at once, the paper's accuracy. 95 % intervals: Wilson's of "
-    "rates, bootstrap over images of seconds and network calls.",
-    "Published: the paper's accuracy on photographs of CelebA, with its own models; drawn faces are ours.",
-    "Network calls: one for every noised image a network looks at and one for every concept evaluated on it.",
-    f"{ENUMERATE} asks the network for every attribute of every configuration; {SAME_DRAWS} is igm under the same draws, "
-    "as many as its settings allow. igm alone stops as soon as every value is settled.",
-    "gc and gc-variant start from the trunk of the measured checkpoint, are trained with a contrast between values as "
-    "igm is (--set contrast), and inverted over the same range of noise, with as many draws as igm takes at most.",
-)
+"""Attributes that the published figures are of."""
 
 
 class AttributeBench(CheckpointBench):
@@ -114,7 +66,7 @@ class AttributeBench(CheckpointBench):
         self.settings = replace(self.settings, method="evidence", relax_steps=steps)
         self.contrast = self._contrast()
         self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
-        self.scenes = {name: self._load(name) for name in request.splits if name in FACES}
+        self.scenes = {name: self._load(name) for name in request.splits if name != FACTORS}
         self.cost = FactorCost(self.checkpoint, self.settings, request.device)
 
     def _contrast(self) -> float:
@@ -124,7 +76,7 @@ class AttributeBench(CheckpointBench):
         return float(value)
 
     def _load(self, name: str) -> Scenes:
-        data = self.load("test", name, FACES[name], self.request.limit or DRAWN, "CelebA")
+        data = self.load("test", name, self.request.limit or DRAWN, "CelebA")
         scenes = Scenes(data, self.parser, self.image_size)
         scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
         return scenes
@@ -258,7 +210,8 @@ class AttributeBench(CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
-        published = PUBLISHED.get(split, {}) if set(self.factors) == PUBLISHED_FACTORS else {}
+        papers = set(self.factors) == PUBLISHED_FACTORS
+        published = self.suite.published.get(split.removeprefix("folder-"), {}) if papers else {}
         columns = [
             report.rate_column("all right", "all_right"),
             report.published_column(published),
@@ -298,7 +251,11 @@ class AttributeBench(CheckpointBench):
             "methods": dict(infos),
         }
         return Report(
-            tables, [report.results_table(scored.to_dict())], [*factors.figures, *grids], summary, NOTES
+            tables,
+            [report.results_table(scored.to_dict())],
+            [*factors.figures, *grids],
+            summary,
+            self.suite.notes,
         )
 
     def _answered(self, scenes: Scenes, row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -306,17 +263,6 @@ class AttributeBench(CheckpointBench):
         return report.with_confidence(
             [{"factor": name, "value": names[value]} for (name, names), value in values], row
         )
-
-
-class Attributes(DeclaredSuite):
-    """Which attributes a face has."""
-
-    name = "attributes"
-    summary = "which attributes a face has, in and out of the domain trained on: igm, enumeration, baselines"
-    concepts = "attributes"
-    methods, splits, options = METHODS, {name: split.about for name, split in SPLITS.items()}, OPTIONS
-    bench = AttributeBench
-    defaults = ("female", "male", "outlined"), ("folder-female", "folder-male")
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:
@@ -379,3 +325,6 @@ def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]
     columns = ("split", "method", "values", "mean confidence", "right", "ECE")
     note = f"Over the values of all attributes. ECE: expected calibration error, {BINS} bins of confidence."
     return Table("calibration", "Confidence against accuracy", columns, rows, note)
+
+
+SUITE = DeclaredSuite("attributes", AttributeBench)

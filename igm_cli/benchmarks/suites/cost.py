@@ -16,7 +16,7 @@ from igm_cli.benchmarks.report import Infos
 from igm_cli.benchmarks.suite import Record, Report, Request, Row
 from igm_cli.benchmarks.suites import cost_workers as workers
 from igm_cli.benchmarks.suites.cost_measure import measure, measure_descent, repeated
-from igm_cli.benchmarks.suites.cost_report import AXES, BATCHED, ESTIMATED, GIVEN, IN_TURN, build
+from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
 from igm_cli.benchmarks.timing import cores, machine
 from igm_cli.core.checkpoint import fingerprint, load_checkpoint
 from igm_cli.core.concepts import Continuous
@@ -27,10 +27,6 @@ from igm_cli.plugins import registry
 ROOMY = 10
 """Most objects of the usual sizes in a scene; more are all small, so that they fit on the plane."""
 
-METHODS = {
-    "igm": "inversion by evidence (ours)",
-    "igm-sgd": "the paper's algorithm: stochastic gradient descent from random starts",
-}
 ITEMS: Mapping[str, tuple[str, ...]] = {
     "k": tuple(f"k={k}" for k in range(1, 13)),
     "candidates": ("grid=12x8", "grid=18x12", "grid=24x16", "grid=36x24", "grid=48x32"),
@@ -42,18 +38,11 @@ ITEMS: Mapping[str, tuple[str, ...]] = {
 }
 """The points of every axis."""
 
-OPTIONS: Mapping[str, tuple[int, str]] = {
-    "images": (4, "images a point is measured on"),
-    "repeats": (2, "timed runs of igm on each image"),
-    "objects": (5, "objects in the images of every axis but k and memory"),
-    "sgd_steps": (20, "igm-sgd is measured at half, once and twice as many steps and scaled"),
-    "steps": (2000, "steps of the paper's algorithm, to which igm-sgd is scaled"),
-    "restarts": (20, "random starts of the paper's algorithm"),
-    "batch": (16, "images of the batch axis"),
-    "workers": (0, "worker threads and processes of the batch axis; 0 for one a core"),
-    "flops": (1, "1 counts arithmetic in untimed runs, 0 does not"),
-}
-"""Name to default and one line of help."""
+DEFAULTS = {
+    "images": 4, "repeats": 2, "objects": 5, "sgd_steps": 20, "steps": 2000, "restarts": 20, "batch": 16,
+    "workers": 0, "flops": 1,
+}  # fmt: skip
+"""The suite's options are numbers."""
 
 
 class CostBench(DeclaredBench):
@@ -103,7 +92,7 @@ class CostBench(DeclaredBench):
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables and plots of every axis, and the ratios."""
-        return build(records, self.numbers, self.machine)
+        return build(records, self.numbers, self.machine, self.suite)
 
     def images(self, k: int, count: int) -> list[Tensor]:
         """Returns rendered images ``[3,H,W]`` of k objects on the device."""
@@ -217,17 +206,6 @@ class CostBench(DeclaredBench):
         return [{"label": f"igm, {label}", "x": crew, **cost}]
 
 
-class Cost(DeclaredSuite):
-    """Seconds, network use, arithmetic and memory of an inversion."""
-
-    name = "cost"
-    summary = "what an inversion costs: seconds, network calls, arithmetic, memory"
-    concepts = "pos"
-    methods, splits, options = METHODS, AXES, {name: line for name, (_, line) in OPTIONS.items()}
-    bench = CostBench
-    defaults = tuple(AXES), tuple(AXES)
-
-
 def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
     """Returns all options as numbers.
 
@@ -237,7 +215,10 @@ def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
     for name, value in given.items():
         if not str(value).isdigit() or int(value) < (0 if name in ("workers", "flops") else 1):
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-    numbers = {name: int(given.get(name, default)) for name, (default, _) in OPTIONS.items()}
+    numbers = {name: int(given.get(name, default)) for name, default in DEFAULTS.items()}
     if numbers["sgd_steps"] < 2:
         raise UsageError("sgd_steps must be at least 2, because half of them are measured, too")
     return numbers
+
+
+SUITE = DeclaredSuite("cost", CostBench)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from igm_cli.benchmarks.frame import DeclaredSuite
 from igm_cli.benchmarks.report import capitalised
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import machine_note
@@ -13,15 +14,6 @@ GIVEN, ESTIMATED = "igm, K given", "igm, K estimated"
 BATCHED = "igm-sgd, restarts in one batch"
 IN_TURN = "igm-sgd, restarts one after another"
 
-AXES: Mapping[str, str] = {
-    "k": "objects in the image",
-    "candidates": "candidates of the grid (igm)",
-    "draws": "noise draws (igm, K given)",
-    "restarts": "random starts R (igm-sgd, scaled to its full steps)",
-    "steps": "steps of descent, as measured (igm-sgd)",
-    "batch": "images per second, in one process and shared among workers (igm, K estimated)",
-    "memory": "peak memory of one inversion",
-}
 X_LABELS = {
     "k": "objects K",
     "candidates": "candidates",
@@ -44,24 +36,30 @@ HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
 
 
-def build(records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any]) -> Report:
+def build(
+    records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
+) -> Report:
     """Returns what all records amount to.
 
     Args:
         records: Records of all methods.
         numbers: Options of the suite.
         machine: What computed.
+        suite: Its splits are the axes.
     """
     axes = {
-        axis: [row for record in records if record["split"] == axis for row in record["rows"]] for axis in AXES
+        axis: [row for record in records if record["split"] == axis for row in record["rows"]]
+        for axis in suite.splits
     }
     axes = {axis: rows for axis, rows in axes.items() if rows}
     ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []))
     scaled = _scaled(numbers)
     tables = [_headline(ratios, growth, numbers, scaled)]
-    tables += [_table(axis, rows) for axis, rows in axes.items()]
+    tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
     summary = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
-    notes = [machine_note(machine), *_notes(numbers, scaled, axes)]
+    notes = [machine_note(machine), *(note.format(**numbers, scaled=scaled) for note in suite.notes)]
+    off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
+    notes += [f"Farthest from the line of seconds over steps: {max(off):.1%}."] if off else []
     return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
 
 
@@ -120,57 +118,38 @@ def _headline(
     return Table("headline", title, ["cost", *(head for head, _ in columns)], rows, note)
 
 
-def _table(axis: str, rows: Sequence[Row]) -> Table:
+def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
     """Returns all rows of an axis; only columns that any of them fills."""
-    columns = [name for name in _FORMATS if any(row.get(name) is not None for row in rows)]
-    heads = [X_LABELS[axis] if name == "x" else _HEADS.get(name, name) for name in columns]
+    columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
+    heads = [_COLUMNS[name][0] or X_LABELS[axis] for name in columns]
     cells = [
-        [_FORMATS[name].format(row[name]) if row.get(name) is not None else "" for name in columns]
+        ["" if row.get(name) is None else _COLUMNS[name][1].format(row[name]) for name in columns]
         for row in rows
     ]
-    return Table(f"cost-{axis}", _title(axis), heads, cells, _fastest(rows) if axis == "batch" else "")
+    title = capitalised(about) if axis in ("batch", "memory") else f"Cost over {about}"
+    return Table(f"cost-{axis}", title, heads, cells, _fastest(rows) if axis == "batch" else "")
 
 
-def _title(axis: str) -> str:
-    about = AXES[axis]
-    return capitalised(about) if axis in ("batch", "memory") else f"Cost over {about}"
-
-
-_FORMATS = {
-    "label": "{}",
-    "x": "{:g}",
-    "images_per_second": "{:.3f}",
-    "seconds": "{:.3f}",
-    "seconds_std": "{:.3f}",
-    "seconds_median": "{:.3f}",
-    "cpu_seconds": "{:.3f}",
-    "passes": "{:.0f}",
-    "contributions": "{:.0f}",
-    "whole_calls": "{:.0f}",
-    "network_calls": "{:.0f}",
-    "gflop": "{:.1f}",
-    "memory_mb": "{:.0f}",
-    "process_mb": "{:.0f}",
-    "nonlinearity": "{:.1%}",
-    "scaled_from": "{}",
-    "runs": "{}",
+_COLUMNS = {
+    "label": ("method", "{}"),
+    "x": ("", "{:g}"),
+    "images_per_second": ("images a second", "{:.3f}"),
+    "seconds": ("seconds an image", "{:.3f}"),
+    "seconds_std": ("± std", "{:.3f}"),
+    "seconds_median": ("median", "{:.3f}"),
+    "cpu_seconds": ("processor seconds", "{:.3f}"),
+    "passes": ("trunk passes", "{:.0f}"),
+    "contributions": ("contributions", "{:.0f}"),
+    "whole_calls": ("whole-network calls, bases shared", "{:.0f}"),
+    "network_calls": ("network calls", "{:.0f}"),
+    "gflop": ("GFLOP", "{:.1f}"),
+    "memory_mb": ("MB above the loaded model", "{:.0f}"),
+    "process_mb": ("MB in all", "{:.0f}"),
+    "nonlinearity": ("farthest from linear", "{:.1%}"),
+    "scaled_from": ("scaled from steps", "{}"),
+    "runs": ("runs", "{}"),
 }
-_HEADS = {
-    "label": "method",
-    "images_per_second": "images a second",
-    "seconds": "seconds an image",
-    "seconds_std": "± std",
-    "seconds_median": "median",
-    "cpu_seconds": "processor seconds",
-    "passes": "trunk passes",
-    "whole_calls": "whole-network calls, bases shared",
-    "network_calls": "network calls",
-    "gflop": "GFLOP",
-    "memory_mb": "MB above the loaded model",
-    "process_mb": "MB in all",
-    "nonlinearity": "farthest from linear",
-    "scaled_from": "scaled from steps",
-}
+"""Field of a row to head and form of its column; the head of ``x`` is the axis'."""
 
 
 def _fastest(rows: Sequence[Row]) -> str:
@@ -200,22 +179,6 @@ def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
     wide = len(curves) > 1 and quantity != "memory_mb"
     title = f"{capitalised(name)} over {X_LABELS[axis]}"
     return Plot(f"cost-{axis}-{quantity}", title, X_LABELS[axis], name, curves, log_y=wide)
-
-
-def _notes(numbers: Mapping[str, int], scaled: str, axes: Mapping[str, Sequence[Row]]) -> list[str]:
-    notes = [
-        f"{numbers['images']} rendered images a point (small objects only where there are more than ten), after a warm-up; "
-        f"igm {numbers['repeats']} times each.",
-        scaled,
-        "Both methods compute in the same precision: bf16 where the processor has it.",
-        "Network use is counted in samples by a wrapper in untimed runs. Whole-network calls are what the same questions cost with an unfactored network.",
-        "GFLOP are matrix products, convolutions and attention with backward passes; a multiplication and an addition are two.",
-        "Processor seconds leave out waiting for other programs: where they lie far below seconds times threads, the machine was busy.",
-    ]
-    off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
-    if off:
-        notes.append(f"Farthest from the line of seconds over steps: {max(off):.1%}.")
-    return notes
 
 
 def _times(value: float | None) -> str:

@@ -15,13 +15,11 @@ from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, Runner
 from igm_cli.benchmarks.report import Infos
 from igm_cli.benchmarks.suite import Record, Report, Request, Row
 from igm_cli.benchmarks.suites.decomposition_points import (
-    AUTO,
     COUPLED,
     EXHAUSTIVE,
     OWN,
     POINTS,
     RESONATOR,
-    SPLITS,
     Point,
 )
 from igm_cli.benchmarks.suites.decomposition_report import build
@@ -38,27 +36,6 @@ from igm_cli.core.decomposition.resonator import AttentionResonator, Resonator
 from igm_cli.core.decomposition.result import Decomposition
 from igm_cli.errors import UsageError
 
-METHODS: Mapping[str, str] = {
-    AUTO: "what is cheapest first: meeting in the middle, exhaustive search, coupled diffusion",
-    COUPLED: "coupled diffusion with restarts (Yeung et al. 2026), as users get it",
-    "coupled-gauss-latent": "the same with Gaussian energy, chains in latent space",
-    "coupled-similarity-latent": "the same with similarity energy, chains in latent space",
-    "coupled-gauss-codebook": "the same with Gaussian energy, chains in codebook space",
-    "coupled-similarity-codebook": "the same with similarity energy, chains in codebook space",
-    "attention": "attention resonator, a special case of coupled diffusion",
-    RESONATOR: "resonator network with OLS weights (Frady et al. 2020)",
-    "resonator-outer": "resonator network with outer-product weights",
-    "factorizer": "noisy factorizer with a threshold (Langenegger et al. 2023)",
-    EXHAUSTIVE: "all products, as a blocked matrix product",
-}
-OPTIONS: Mapping[str, str] = {
-    "problems": "bound vectors a point (default 128)",
-    "iterations": "of the iterative methods, at most (default 100)",
-    "exhaustive_gflop": "arithmetic of exhaustive search a point, above which its time is reckoned from a part of the "
-    "products, and its accuracy left out (default 2500)",
-    "precision": "of products with codebooks: float32 (default) or bfloat16",
-    OWN: "comma list of points for the split points: [binding-]Kk-nN-Dd[-noiseX][-rhoX-RN][-TN]",
-}
 PRECISIONS = ("float32", "bfloat16")
 
 IN_CODEBOOKS = CoupledDiffusion(
@@ -116,7 +93,7 @@ class DecompositionBench(DeclaredBench):
             "iterations": self.iterations,
             "exhaustive_gflop": self.exhaustive_gflop,
             "precision": self.precision,
-            "settings": {name: described(name) for name in METHODS},
+            "settings": {name: described(name) for name in self.suite.methods},
             **self.machine,
         }
 
@@ -140,7 +117,7 @@ class DecompositionBench(DeclaredBench):
                 for label, method, iterations in schemes(name, point, self.iterations)
             ]
 
-        return Runner(rows, {"how": METHODS[name], **described(name)})
+        return Runner(rows, {"how": self.suite.methods[name], **described(name)})
 
     def _measure(self, name: str, method: str | Dynamics, iterations: int, point: Point) -> Row:
         """Returns what was found, right or not, and the seconds per problem of the whole batch."""
@@ -189,32 +166,10 @@ class DecompositionBench(DeclaredBench):
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables and plots."""
-        report = build(records, infos)
-        notes = [
-            machine_note(self.machine),
-            f"{self.problems} random problems a point, the same for all methods; iterative methods stop after "
-            f"{self.iterations} iterations, or when their answer is similar beyond chance and no exchange of a factor is better.",
-            "Seconds are of one call with all problems, divided by their number, after a warm-up on smaller problems; short "
-            "calls are timed up to five times, and the fastest counts. Where processor seconds lie far below seconds times "
-            "threads, the machine was busy with other things.",
-            f"Where exhaustive search would take more than {self.exhaustive_gflop} GFLOP a point, only a part of the "
-            "products is compared: seconds are scaled (the part is given behind them), and there is no accuracy.",
-            "Operations are multiplications and additions that the methods count themselves. Iterations are those of the "
-            "iterative methods; auto has some only where it falls back on coupled diffusion.",
-            "95 % intervals: Wilson's of problems that are all right, bootstrap over problems of right factors. Sure and "
-            f"wrong: wrong answers with a confidence of {SURE} or more in every factor.",
-        ]
+        report = build(records, infos, self.suite.splits)
+        numbers = {name: getattr(self, name) for name in ("problems", "iterations", "exhaustive_gflop")}
+        notes = [machine_note(self.machine), *(note.format(**numbers) for note in self.suite.notes)]
         return replace(report, summary={"machine": self.machine, **report.summary}, notes=notes)
-
-
-class DecompositionSuite(DeclaredSuite):
-    """Accuracy, iterations, arithmetic and seconds of taking bound vectors apart; no model is asked for."""
-
-    name = "decomposition"
-    summary = "bound vectors taken apart: coupled diffusion, resonator networks, exhaustive search, auto"
-    methods, splits, options = METHODS, SPLITS, OPTIONS
-    bench = DecompositionBench
-    defaults = tuple(POINTS), tuple(POINTS)
 
 
 @lru_cache(maxsize=4)
@@ -276,3 +231,6 @@ def timed(run: Callable[[], Decomposition], device: torch.device) -> tuple[Decom
     while not clocks or (sum(clock.seconds for clock in clocks) < LONG_ENOUGH and len(clocks) < MOST_RUNS):
         clocks.append(clocked(lambda: found.append(run()), device))
     return found[0], clocks
+
+
+SUITE = DeclaredSuite("decomposition", DecompositionBench, defaults=lambda data_root: tuple(POINTS))

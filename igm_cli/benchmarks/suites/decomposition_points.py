@@ -15,17 +15,6 @@ AUTO, COUPLED, EXHAUSTIVE, RESONATOR = "auto", "coupled", "exhaustive", "resonat
 OWN = "points"
 """The split whose points are given with ``--set points=``."""
 
-SPLITS: Mapping[str, str] = {
-    "targets": "large problems, with the accuracy that is demanded of auto",
-    "size": "accuracy over the size of the search space, D = 1000, K = 2, 3, 4",
-    "dimension": "accuracy over the dimension D, K = 3, n = 50",
-    "restarts": "accuracy over the restart ratio ρ and the number of restarts R, coupled only, K = 3, n = 40, D = 1000",
-    "steps": "accuracy over the number of diffusion steps, coupled only, K = 3, n = 40, D = 1000",
-    "noise": "accuracy over noise on the bound vector, K = 3, n = 50, D = 1000",
-    "bindings": "the three bindings, K = 3, n = 50, D = 1000",
-    OWN: "points of your own, named with --set points=K3-n50-D1000,K3-n50-D1000-noise0.5,...",
-}
-
 _NAME = re.compile(
     r"(?:(?P<binding>[a-z]+)-)?K(?P<factors>\d+)-n(?P<codewords>\d+)-D(?P<dim>\d+)"
     r"(?:-noise(?P<noise>\d+(?:\.\d+)?))?(?:-rho(?P<ratio>\d+(?:\.\d+)?)-R(?P<restarts>\d+))?(?:-T(?P<steps>\d+))?"

@@ -11,7 +11,7 @@ from typing import Any
 from igm_cli.benchmarks.report import Column, Infos, capitalised, curve, paired_cells, percent, table
 from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
 from igm_cli.benchmarks.suite import Plot, Record, Report, Row, Table
-from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR, SPLITS
+from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
 SLOWER = 1.1
 """How many times as long counts as slower: repeated calls of the same method differ by as much."""
@@ -84,11 +84,11 @@ class Score:
         return {"problems": self["problems"], **estimates, **costs}
 
 
-def build(records: Sequence[Record], infos: Infos) -> Report:
-    """Returns tables, plots and numbers of all records."""
+def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> Report:
+    """Returns tables, plots and numbers of all records; ``about`` tells what the splits are."""
     splits = {
         split: [Score(row) for record in records if record["split"] == split for row in record["rows"]]
-        for split in SPLITS
+        for split in about
     }
     splits = {split: part for split, part in splits.items() if part}
     raced = {split: found for split, part in splits.items() if (found := races(part))}
@@ -96,7 +96,7 @@ def build(records: Sequence[Record], infos: Infos) -> Report:
     failed = [name for name, info in infos.items() if "failed" in info]
     tables = [_races_table(raced, splits)] if raced else []
     for split, part in splits.items():
-        tables += [_side_by_side(split, part), _details(split, part, failed)]
+        tables += [_side_by_side(split, about[split], part), _details(split, about[split], part, failed)]
     tables += [_paired_table(pairs)] if pairs else []
     tables.append(_methods_table(infos))
     results: dict[str, dict[str, dict[str, Any]]] = {split: {} for split in splits}
@@ -210,7 +210,7 @@ def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Se
     return table("auto", "auto beside the fastest of the others that are as accurate", RACES, items, note)
 
 
-def _side_by_side(split: str, scored: Sequence[Score]) -> Table:
+def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
     """Returns exact accuracy, a row per point, a column per method."""
     labels = list(_grouped(scored, "label"))
     cells = {(s["point"], s["label"]): s.estimates.get(_EXACT) for s in scored}
@@ -218,13 +218,13 @@ def _side_by_side(split: str, scored: Sequence[Score]) -> Table:
     rows = [
         [point, *(found.get((point, label), "") for label in labels)] for point in _grouped(scored, "point")
     ]
-    return Table(f"exact-{split}", f"All factors right, in percent: {SPLITS[split]}", ["point", *labels], rows)
+    return Table(f"exact-{split}", f"All factors right, in percent: {about}", ["point", *labels], rows)
 
 
-def _details(split: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
+def _details(split: str, about: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
     """Returns everything of a split, point by point; a failed method's row says so."""
     by_point = [score for part in _grouped(scored, "point").values() for score in part]
-    shown = table(f"table-{split}", capitalised(SPLITS[split]), DETAILS, by_point)
+    shown = table(f"table-{split}", capitalised(about), DETAILS, by_point)
     lost = [["", "", method, "failed", *[""] * (len(DETAILS) - 4)] for method in failed]
     return replace(shown, rows=[*shown.rows, *lost])
 

@@ -26,7 +26,6 @@ from igm_cli.benchmarks.frame import (
     Runner,
     Scene,
     Scenes,
-    Split,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
@@ -49,88 +48,6 @@ RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
 RENDER_SEED = 1
 HELD_OUT = 100  # images at the end of each part that only choose learning rates
 
-METHODS = {
-    "igm": "evidence, pursuit and refinement",
-    "igm-sgd": "the paper's restarted descent on the same checkpoint, R = 1 to 20",
-    "gc": "one conditional diffusion model of the whole set of positions, not composed",
-    "slot-attention": "Slot Attention with a position read-out",
-    "resnet-50": "ResNet-50 with a position read-out",
-    "dinosaur": "DINO features, Slot Attention and a position read-out",
-}
-_COLORS = "orange,pink,white,black,olive,navy,lime,magenta"
-_TEXTURE = "checker,stripes,noise"
-SPLITS = {
-    "folder-3-5": Split("3 to 5 objects, of --data-root", {"objects": "3-5"}, folder=True),
-    "folder-6-8": Split("6 to 8 objects, of --data-root", {"objects": "6-8"}, folder=True),
-    "folder": Split("all validation images of --data-root", {}, folder=True),
-    "3-5": Split("3 to 5 objects, rendered", {"objects": "3-5"}),
-    "6-8": Split("6 to 8 objects, rendered", {"objects": "6-8"}),
-    "9-10": Split("9 to 10 objects, rendered", {"objects": "9-10"}),
-    "color": Split("3 to 5 objects in colours never trained on", {"objects": "3-5", "colors": _COLORS}),
-    "light": Split("3 to 5 objects under lamps never trained on", {"objects": "3-5", "light": "shifted"}),
-    "size": Split("3 to 5 objects of sizes never trained on", {"objects": "3-5", "sizes": "tiny,medium,huge"}),
-    "shape": Split("3 to 5 objects of a shape never trained on", {"objects": "3-5", "shapes": "cone"}),
-    "texture-3-5": Split("3 to 5 objects, all surfaces textured", {"objects": "3-5", "texture": _TEXTURE}),
-    "texture-6-8": Split("6 to 8 objects, all surfaces textured", {"objects": "6-8", "texture": _TEXTURE}),
-}
-OPTIONS = {
-    "sgd_images": "images of a split that igm-sgd runs on, for it takes minutes an image (default 1)",
-    "sgd_steps": "steps of igm-sgd (default 2000, the paper's)",
-    "unet": "checkpoint folder of the paper's U-Net: igm-sgd runs on it, too",
-    "renders": f"rendered images that baselines are trained on (default {RENDERS['size']})",
-    "resnet": "folder or hub id of pretrained ResNet-50 weights (default: trained from scratch)",
-    "dino": "folder or hub id of DINO weights (default facebook/dino-vitb16)",
-    "gc_k_max": "largest K that gc tries to estimate K, one search each (default 0: it is not estimated)",
-}
-
-_LABELS = [*(f"igm-sgd R={r}" for r in RESTARTS), "gc", "slot-attention", "resnet-50", "dinosaur"]
-_FEWER = dict(
-    zip(
-        _LABELS,
-        [
-            "72.8 %",
-            "89.6 %",
-            "90.5 %",
-            "92.8 %",
-            "94.7 % / 1.4e-4",
-            "82.2 % / 6.0e-4",
-            "80.4 % / 8.7e-4",
-            "5.3 % / 1.9e-1",
-            "82.5 % / 8.4e-4",
-        ],
-        strict=True,
-    )
-)
-_MORE = dict(
-    zip(
-        _LABELS,
-        [
-            "68.0 %",
-            "79.1 %",
-            "81.6 %",
-            "84.3 %",
-            "85.3 % / 3.5e-4",
-            "58.7 % / 1.2e-3",
-            "53.3 % / 1.3e-3",
-            "2.9 % / 1.9e-1",
-            "59.0 % / 1.2e-3",
-        ],
-        strict=True,
-    )
-)
-PUBLISHED = {"folder-3-5": _FEWER, "3-5": _FEWER, "folder-6-8": _MORE, "6-8": _MORE}
-"""Perception rate and estimation error that the paper printed, trained on 3 to 5 objects, on images of its own."""
-
-NOTES = (
-    "Perceived: objects matched to a prediction whose squared error, summed over x and y, is below 0.002, with K "
-    "given; (mean): averaged over x and y. Error: mean squared error of matched objects. K exact, K off by (mean "
-    "absolute), recall and precision: with K estimated. 95 % intervals: bootstrap over images, Wilson's at 0 and 100 % and for a single image.",
-    "Published: perception rate and estimation error of the paper, on its own images and with its own models.",
-    "Network calls: one for every noised image a network looks at and one for every concept evaluated on it. "
-    "A concept costs igm's factored model about a hundredth of such a look: igm benchmark cost weighs them.",
-    "igm-sgd: all 20 starts are computed together, under the same draws; the seconds of R < 20 are those of 20 in "
-    "proportion to twenty steps of both.",
-)
 GROUPS = {
     "folder": ("the images of the folder", ("folder-3-5", "folder-6-8", "folder")),
     "rendered": ("rendered images", ("3-5", "6-8", "9-10")),
@@ -154,8 +71,8 @@ class DiscoveryBench(CheckpointBench):
     def _load(self, name: str) -> Scenes:
         # Always rendered in one size where that is enough, so that a larger limit finds the same images.
         limit = self.request.limit
-        data = self.load("val", name, SPLITS[name], max(RENDERED, limit or 0), "CLEVR_v1.0")
-        if not SPLITS[name].folder:
+        data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
+        if not self.suite.images[name].folder:
             data = data.select(range(min(len(data), limit or RENDERED)))
         return Scenes(data, self.parser, self.image_size)
 
@@ -275,7 +192,7 @@ class DiscoveryBench(CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
-        published = PUBLISHED.get(split, {})
+        published = self._published(split)
         columns = [
             report.rate_column("perceived", "perception"),
             report.published_column(published),
@@ -303,10 +220,34 @@ class DiscoveryBench(CheckpointBench):
             if labels := by_label(record for record in records if record["split"] in group):
                 rows = {label: list(part.values()) for label, part in labels.items()}
                 figures += [_over_objects(stem, title, rows), *_confusion(stem, title, rows)]
-        figures += [_over_time(name, part) for name, part in scored.scores.items() if name in PUBLISHED]
+        figures += [
+            self._over_time(name, part) for name, part in scored.scores.items() if self._published(name)
+        ]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
         summary = {"splits": scored.to_dict(), "methods": dict(infos)}
-        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, NOTES)
+        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+
+    def _published(self, split: str) -> Mapping[str, str]:
+        return self.suite.published.get(split.removeprefix("folder-"), {})
+
+    def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
+        """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
+        labels: dict[str, list[Scores]] = {}
+        for s in scores:
+            labels.setdefault(s.label.partition(" R=")[0], []).append(s)
+        curves = [
+            report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
+            for label, part in labels.items()
+        ]
+        axes = ("seconds an image, K given", "estimation error (mean MSE)")
+        return Plot(
+            f"time-{split}",
+            f"Error over time spent: {self.suite.splits[split]}",
+            *axes,
+            curves,
+            log_x=True,
+            log_y=True,
+        )
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
         """Returns the first images of every split with their truths and what each method found, K given."""
@@ -324,17 +265,6 @@ class DiscoveryBench(CheckpointBench):
         if concepts is None:
             return None
         return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))
-
-
-class ObjectDiscovery(DeclaredSuite):
-    """Where the objects of an image are, and how many."""
-
-    name = "object-discovery"
-    summary = "where the objects of an image are: igm, the paper's descent, and trained baselines"
-    concepts = "pos"
-    methods, splits, options = METHODS, {name: split.about for name, split in SPLITS.items()}, OPTIONS
-    bench = DiscoveryBench
-    defaults = ("3-5", "6-8"), ("folder-3-5", "folder-6-8")
 
 
 def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
@@ -428,20 +358,6 @@ def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
     return Plot(f"perception-{stem}", f"Perception, {title}", *axes, curves)
 
 
-def _over_time(split: str, scores: Sequence[Scores]) -> Plot:
-    """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
-    labels: dict[str, list[Scores]] = {}
-    for s in scores:
-        labels.setdefault(s.label.partition(" R=")[0], []).append(s)
-    curves = [
-        report.curve(label, [(s["seconds"].value, s["error"]) for s in part]) for label, part in labels.items()
-    ]
-    axes = ("seconds an image, K given", "estimation error (mean MSE)")
-    return Plot(
-        f"time-{split}", f"Error over time spent: {SPLITS[split].about}", *axes, curves, log_x=True, log_y=True
-    )
-
-
 def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confusion]:
     """Returns true against estimated K, of the methods that count."""
     pairs = {
@@ -455,3 +371,6 @@ def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confus
     truths, estimates = sorted({truth for truth, _ in every}), range(max(found for _, found in every) + 1)
     heading = f"Estimated number of objects, {title}"
     return [report.confusion(f"counts-{stem}", heading, pairs, estimates, truths)]
+
+
+SUITE = DeclaredSuite("object-discovery", DiscoveryBench)

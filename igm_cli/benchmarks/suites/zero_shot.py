@@ -51,50 +51,9 @@ RELAX_STEPS = 100
 SLOW = 100
 """U-Net calls per image, in units of the draws that all methods see, above which a method is slow."""
 
-METHODS = {
-    IGM: "exact search over the evidence of every label, all draws for all labels",
-    ADAPTIVE: "the same as users get it: labels given up early, draws until the choice is settled",
-    ENUMERATE: "the paper's: U-Net calls for every label of every set",
-    "dc-compound": "Diffusion Classifier, a caption for every set",
-    "dc-variant": "Diffusion Classifier, each label alone, the best kept",
-    WEIGHTS: "the paper's learned weights of prompts, the largest kept",
-}
-OPTIONS = {
-    "draws": "noise draws that all methods but igm-adaptive see (default: the model's first)",
-    "slow_limit": "images of a split that slow methods run on: those of more than 100 U-Net calls for each of the "
-    "draws (default 50)",
-    "relax_steps": f"steps of prompt-weights, of four draws each (default {RELAX_STEPS})",
-    "stages": "whether dc-compound leaves captions out in stages: on or off (default)",
-    "views": "views of a picture that draws look at by turns: 1, 2 or 4 (default: the model's)",
-    "template": "prompt with {label} in it (default: the model's first)",
-    "animals": "comma list of the animals of tasks of 25 (default: all)",
-    **{name: f"styles of {name} (default {look.styles})" for name, look in LOOKS.items()},
-    "pictures": "folder of labelled pictures, for the split pictures",
-    "labels": "comma list of their labels (default: all that occur)",
-    "dtype": "what the U-Net computes in: float32, float16 or bfloat16 (default: by device)",
-    "variant": "variant of the weights, e.g. fp16",
-}
-PUBLISHED = {
-    IGM: "87.3 %",
-    ENUMERATE: "87.3 %",
-    "dc-compound": "70.4 %",
-    "dc-variant": "73.2 %",
-    WEIGHTS: "75 %",
-}
-"""Both labels right, of the task pairs-3: Stable Diffusion 2.1 on 71 photographs from the web; 1000 draws.
-
-The paper's own method is the enumeration, whose answer is igm's."""
-
 PUBLISHED_NOTE = (
     "Published: the paper's accuracy with Stable Diffusion 2.1 on 71 photographs from the web: another model, other "
     "data. Its own method is the enumeration, which igm gives the answers of."
-)
-NOTES = (
-    "Exact set: pictures whose labels are all found and no other. Recall: share of the true labels that were found. "
-    "95 % intervals: Wilson's of exact sets and numbers, bootstrap over pictures of recall, seconds and U-Net calls.",
-    "U-Net calls: one for every noised latent under one prompt.",
-    "All methods but igm-adaptive and prompt-weights see the same draws, as many of them; prompt-weights takes new "
-    "ones of the same range every step, igm-adaptive stops when its choice is settled.",
 )
 
 
@@ -241,7 +200,7 @@ class ZeroShotBench(DeclaredBench):
             return [row]
 
         stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
-        return Runner(rows, {"how": METHODS[name], "draws": plan.draws_of(name), **stages})
+        return Runner(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
@@ -257,6 +216,23 @@ class ZeroShotBench(DeclaredBench):
             "templates": list(self.plan.templates),
         }
 
+    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
+        """Returns accuracy and cost on one split."""
+        published = self.suite.published.get(split.rpartition("-")[0])
+        extra: list[report.Column] = [report.published_column(published)] if published else []
+        columns = [
+            report.rate_column("exact set", "exact"),
+            *([report.rate_column("number right", "number")] if counts(split) else extra),
+            report.rate_column("recall", "recall"),
+            ("calls a draw", lambda s: f"{s['calls_a_draw'].value:.4g}"),
+            report.number_column("U-Net calls", "calls", ".0f"),
+            report.SECONDS,
+            report.IMAGES,
+            ("draws", lambda s: f"{s['draws'].value:.3g}"),
+        ]
+        table = report.score_table(split, heading, scores, columns, failed)
+        return replace(table, note=PUBLISHED_NOTE) if published else table
+
     def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
@@ -266,7 +242,7 @@ class ZeroShotBench(DeclaredBench):
             for name, labels in scored.labels.items()
             if (one := agreement(labels, (IGM, ENUMERATE), lambda row: set(row["predicted"])))
         }
-        tables = report.score_tables(scored, SPLITS, score_columns_table, infos)
+        tables = report.score_tables(scored, SPLITS, self.table, infos)
         tables += [_paired_table(pairs)] if pairs else []
         tables += [_agreement_table(agreed)] if agreed else []
         tables.append(report.methods_table({"model": model, **infos}))
@@ -284,22 +260,7 @@ class ZeroShotBench(DeclaredBench):
             },
             "methods": dict(infos),
         }
-        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, NOTES)
-
-
-class ZeroShot(DeclaredSuite):
-    """Which of some labels are in a picture, and how many."""
-
-    name = "zero-shot"
-    summary = "which labels are in a picture, by a text-to-image model: igm, enumeration, Diffusion Classifier"
-    concepts = "labels"
-    methods, splits, options = METHODS, SPLITS, OPTIONS
-    bench = ZeroShotBench
-
-    def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
-        """Returns pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
-        looks = [name for name, look in LOOKS.items() if look.folder == (data_root is not None)]
-        return tuple(f"{task}-{look}" for look in looks for task in TASKS if task != "count-3")
+        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
 
 
 def right(row: Mapping[str, Any]) -> bool:
@@ -327,24 +288,6 @@ def paired_with_igm(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> di
         if label != IGM and pairs:
             found[label] = Paired.of(pairs)
     return found
-
-
-def score_columns_table(split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
-    """Returns accuracy and cost on one split."""
-    published = split.startswith("pairs-3-")
-    extra: list[report.Column] = [report.published_column(PUBLISHED)] if published else []
-    columns = [
-        report.rate_column("exact set", "exact"),
-        *([report.rate_column("number right", "number")] if counts(split) else extra),
-        report.rate_column("recall", "recall"),
-        ("calls a draw", lambda s: f"{s['calls_a_draw'].value:.4g}"),
-        report.number_column("U-Net calls", "calls", ".0f"),
-        report.SECONDS,
-        report.IMAGES,
-        ("draws", lambda s: f"{s['draws'].value:.3g}"),
-    ]
-    table = report.score_table(split, heading, scores, columns, failed)
-    return replace(table, note=PUBLISHED_NOTE) if published else table
 
 
 def _answered(scenes: Scenes, row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -395,3 +338,12 @@ def _confusion(split: str, scores: Sequence[Scores]) -> Confusion:
     pairs = {s.label: [(len(r["truth"]), len(r["predicted"])) for r in s.rows] for s in scores}
     sizes = sorted({size for part in pairs.values() for pair in part for size in pair})
     return report.confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", pairs, sizes, sizes)
+
+
+def default_splits(data_root: Path | None) -> tuple[str, ...]:
+    """Returns pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
+    looks = [name for name, look in LOOKS.items() if look.folder == (data_root is not None)]
+    return tuple(f"{task}-{look}" for look in looks for task in TASKS if task != "count-3")
+
+
+SUITE = DeclaredSuite("zero-shot", ZeroShotBench, SPLITS, default_splits)
