@@ -17,7 +17,7 @@ from igm_cli.benchmarks.report import Infos
 from igm_cli.benchmarks.scores import agreement, by_label
 from igm_cli.benchmarks.suite import PictureGrid, Plot, Report, find_suite
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, LARGEST
-from igm_cli.benchmarks.suites.attributes import FACES, FACTORS, PUBLISHED, SAME_DRAWS, calibration, values_of
+from igm_cli.benchmarks.suites.attributes import FACTORS, SAME_DRAWS, calibration, values_of
 from igm_cli.core.concepts import Categorical
 from igm_cli.errors import InputError, UsageError
 
@@ -236,7 +236,7 @@ def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tm
     bench = opened(folder, FACTORS, model=model)
     assert bench.table("male", "male faces", [], ["igm"]).rows[0][2] == ""
     assert opened(folder, FACTORS).table("male", "male faces", [], ["igm"]).rows[0][2] == "65.6 %"
-    assert set(PUBLISHED) <= set(FACES)
+    assert set(bench.suite.published) <= set(bench.suite.splits)
 
 
 def test_confidence_is_held_against_accuracy() -> None:

@@ -15,7 +15,7 @@ from oracle import Oracle, positions
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites import cost_report as report
 from igm_cli.benchmarks.suites import cost_workers as workers
-from igm_cli.benchmarks.suites.cost import ITEMS, METHODS, CostBench
+from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
 from igm_cli.benchmarks.suites.cost_measure import Count, counted, line, measure_descent, repeated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference import look
@@ -129,7 +129,7 @@ def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.Monke
     some = {axis: items[:1] for axis, items in ITEMS.items()}
     some |= {"k": ("k=2", "k=5"), "draws": ("draws=4",), "batch": ITEMS["batch"]}
     records: list[dict[str, Any]] = []
-    for name in METHODS:
+    for name in SUITE.methods:
         method = bench.method(name)
         for axis, items in some.items():
             for item in items:

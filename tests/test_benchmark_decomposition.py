@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.benchmarks.suite import Plot, find_suite
-from igm_cli.benchmarks.suites.decomposition import DYNAMICS, METHODS, problems_of, schemes
+from igm_cli.benchmarks.suites.decomposition import DYNAMICS, SUITE, problems_of, schemes
 from igm_cli.benchmarks.suites.decomposition_points import (
     AUTO,
     COUPLED,
@@ -25,7 +25,6 @@ from igm_cli.benchmarks.suites.decomposition_points import (
     OWN,
     POINTS,
     RESONATOR,
-    SPLITS,
     Point,
 )
 from igm_cli.benchmarks.suites.decomposition_report import Score, build, paired, races
@@ -115,7 +114,7 @@ def test_no_data_and_no_model_are_asked_for(tmp_path: Path) -> None:
 
 def test_settings_are_what_users_get() -> None:
     assert {name: DYNAMICS[name] for name in ITERATIVE} == {name: make() for name, make in ITERATIVE.items()}
-    assert set(METHODS) == {AUTO, EXHAUSTIVE, *DYNAMICS}
+    assert set(SUITE.methods) == {AUTO, EXHAUSTIVE, *DYNAMICS}
     variants = {name: d for name, d in DYNAMICS.items() if isinstance(d, CoupledDiffusion) and name != COUPLED}
     assert all(name == f"coupled-{d.energy}-{d.space}" for name, d in variants.items()) and len(variants) == 4
 
@@ -162,7 +161,7 @@ def test_a_part_of_exhaustive_search_has_no_accuracy(name: str) -> None:
     (row,) = bench.method(EXHAUSTIVE)(OWN, name)
     assert row["share"] == pytest.approx(2 / 6) and row["right"] is None
     assert row["operations"] == pytest.approx([row["exhaustive"]] * 2)
-    report = build([record(row)], {})
+    report = build([record(row)], {}, SUITE.splits)
     (cells,) = next(table for table in report.tables if table.name == f"table-{OWN}").rows
     assert "(from 33 %)" in cells[8] and cells[3] == ""
 
@@ -219,7 +218,7 @@ def test_scores_of_known_rows() -> None:
     found = Score(row("any", [3, 3, 2, 0], sure=[1, 0, 1, 0])).estimates
     values = {name: estimate.value for name, estimate in found.items()}
     assert values == pytest.approx(
-        {"exact": 0.5, "right": 8 / 12, "astray": 0.25, "iterations": 2, "operations": 4e8}
+        {"exact": 0.5, "right": 8 / 12, "astray": 0.25, "iterations": 2, "operations": 4e8, "seconds": 1}
     )
     assert found["exact"].to_list() == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
 
@@ -257,7 +256,7 @@ def test_coupled_and_resonator_are_paired() -> None:
 
 
 def plots_of(*records: dict[str, Any]) -> dict[str, Plot]:
-    figures = build(records, {}).figures
+    figures = build(records, {}, SUITE.splits).figures
     return {figure.name: figure for figure in figures if isinstance(figure, Plot)}
 
 
@@ -284,10 +283,10 @@ def test_plots_over_what_a_split_varies() -> None:
 
 
 def test_report_of_nothing_and_of_failures() -> None:
-    assert [table.name for table in build([], {}).tables] == ["methods"]
-    report = build([record(row("a", [3, 3], math.pi))], {"b": {"failed": "no room"}})
+    assert [table.name for table in build([], {}, SUITE.splits).tables] == ["methods"]
+    report = build([record(row("a", [3, 3], math.pi))], {"b": {"failed": "no room"}}, SUITE.splits)
     assert all(len(cells) == len(table.columns) for table in report.tables for cells in table.rows)
     details = next(table for table in report.tables if table.name == f"table-{OWN}")
     assert [cells[2:4] for cells in details.rows] == [["a", "100.0 % [34.2, 100.0]"], ["b", "failed"]]
-    assert "3.14 s" in details.rows[0] and details.title == SPLITS[OWN][0].upper() + SPLITS[OWN][1:]
+    assert "3.14 s" in details.rows[0] and details.title == SUITE.splits[OWN][0].upper() + SUITE.splits[OWN][1:]
     json.dumps(report.summary)

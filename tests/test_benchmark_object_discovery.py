@@ -12,7 +12,7 @@ from benchmark_cases import CASES, Run, records_of
 
 from igm_cli.benchmarks.suite import Plot, find_suite
 from igm_cli.benchmarks.suites import object_discovery
-from igm_cli.benchmarks.suites.object_discovery import PUBLISHED, SPLITS, metrics
+from igm_cli.benchmarks.suites.object_discovery import SUITE, metrics
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import space_to_dict
 from igm_cli.core.noise_schedule import ScheduleConfig
@@ -147,4 +147,4 @@ def test_perception_is_plotted_over_the_number_of_objects(run: Run) -> None:
 
 
 def test_published_figures_are_of_known_splits() -> None:
-    assert set(PUBLISHED) <= set(SPLITS)
+    assert set(SUITE.published) <= set(SUITE.splits)

@@ -22,13 +22,12 @@ from igm_cli.benchmarks.suites.zero_shot import (
     COUNTING,
     ENUMERATE,
     IGM,
-    METHODS,
+    SUITE,
     WEIGHTS,
     Plan,
     metrics,
     paired_with_igm,
     right,
-    score_columns_table,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
 from igm_cli.core.inference.inversion import InversionSettings
@@ -61,7 +60,7 @@ def test_every_method_names_labels(run: Run) -> None:
     summary = run.summary
     for split in SHOWN:
         told = {label: figures["images"] for label, figures in summary["splits"][split].items()}
-        assert told == dict.fromkeys((m for m in METHODS if not counts(split) or m in COUNTING), 2)
+        assert told == dict.fromkeys((m for m in SUITE.methods if not counts(split) or m in COUNTING), 2)
     for record in records_of(run.out):
         for row in record["rows"]:
             known = set(TRIO) if record["split"] == "pairs-3-drawn" else set(FOUR.split(","))
@@ -79,7 +78,7 @@ def test_calls_are_those_of_each_method(run: Run) -> None:
     rows = {(r["split"], r["method"]): row for r in records_of(run.out) for row in r["rows"]}
     for split, m in (("pairs-3-drawn", 3), ("pairs-25-drawn", 4)):
         sets = math.comb(m, 2)
-        calls = {name: (rows[split, name]["calls"], rows[split, name]["draws"]) for name in METHODS}
+        calls = {name: (rows[split, name]["calls"], rows[split, name]["draws"]) for name in SUITE.methods}
         assert calls[IGM] == calls["dc-variant"] == (2 * m, 2)
         assert calls[ENUMERATE] == (2 * 2 * sets, 2)
         assert calls["dc-compound"] == (2 * sets, 2)
@@ -281,12 +280,13 @@ def test_agreement_is_of_sets() -> None:
     assert found(records[2:]) is None
 
 
-def test_published_figures_stand_beside_their_own_task_only() -> None:
-    table = score_columns_table("pairs-3-unseen", "two of three", [], ["dc-variant"])
+def test_published_figures_stand_beside_their_own_task_only(model: Path) -> None:
+    bench = opened(model, "pairs-3-drawn")
+    table = bench.table("pairs-3-unseen", "two of three", [], ["dc-variant"])
     assert table.columns[2] == "published" and "another model" in table.note
     assert table.rows[0][:2] == ["dc-variant", "failed"] and len(table.rows[0]) == len(table.columns)
-    assert "published" not in score_columns_table("pairs-25-unseen", "two of 25", [], []).columns
-    assert "number right" in score_columns_table("count-drawn", "one to three", [], []).columns
+    assert "published" not in bench.table("pairs-25-unseen", "two of 25", [], []).columns
+    assert "number right" in bench.table("count-drawn", "one to three", [], []).columns
 
 
 def test_figures_of_counts(model: Path) -> None:

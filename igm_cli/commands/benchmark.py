@@ -58,7 +58,7 @@ def benchmark(
     out: Out = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure methods side by side: records an image, tables, plots and pictures.
+    """Measure methods side by side: one record per image, tables, plots and pictures.
 
     Baselines are trained first, once, within the budget each; trained ones are kept in the cache
     folder ($IGM_CACHE, or igm in the user's cache).  --json prints the summary as one JSON object.
