@@ -16,7 +16,7 @@ from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites import cost_report as report
 from igm_cli.benchmarks.suites import cost_workers as workers
 from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
-from igm_cli.benchmarks.suites.cost_measure import Count, counted, line, measure_descent, repeated
+from igm_cli.benchmarks.suites.cost_measure import NetworkUse, counted, line, measure_descent, repeated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference import look
 from igm_cli.core.inference.inversion import InversionSettings, invert
@@ -118,7 +118,7 @@ def test_scaled_descent_is_exactly_the_long_one(tiny: Checkpoint) -> None:
 def test_straight_lines() -> None:
     assert line([1, 2, 4], [3.0, 5.0, 9.0]) == pytest.approx((2.0, 0.0))
     assert line([1, 2, 4], [3.0, 6.0, 9.0])[1] > 0.05
-    assert Count(1, 2, 3, 4).along(Count(2, 4, 6, 8), 3) == Count(4, 8, 12, 16)
+    assert NetworkUse(1, 2, 3, 4).along(NetworkUse(2, 4, 6, 8), 3) == NetworkUse(4, 8, 12, 16)
     fields = repeated({"seconds": 2.0, "gflop": None, "label": "x", "nonlinearity": 0.1}, 3)
     assert fields == {"seconds": 6.0, "gflop": None, "label": "x", "nonlinearity": 0.1}
 

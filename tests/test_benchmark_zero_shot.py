@@ -24,7 +24,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     IGM,
     SUITE,
     WEIGHTS,
-    Plan,
+    LabelPlan,
     metrics,
     paired_with_igm,
     right,
@@ -123,7 +123,7 @@ def test_slow_methods_run_on_fewer_pictures(
 
 def test_what_is_slow() -> None:
     settings = InversionSettings(relax_steps=100)
-    plan = Plan(settings, draws=32, stages=False, slow_limit=50, templates=("a {label}",))
+    plan = LabelPlan(settings, draws=32, stages=False, slow_limit=50, templates=("a {label}",))
     assert plan.calls(IGM, 25, 2) == 25 * 32
     assert plan.calls(ENUMERATE, 20, 3) == 3420 * 32
     assert plan.calls("dc-compound", 25, 2) == 300 * 32

@@ -48,7 +48,7 @@ class Split:
 
 
 @dataclass
-class Runner:
+class ReadyMethod:
     """A method made ready.
 
     Attributes:
@@ -182,7 +182,7 @@ class CheckpointBench(DeclaredBench):
         if self.parser.name != suite.concepts:
             raise InputError(f"{suite.name} measures models of {self.called}, not of {self.parser.name!r}")
         self.image_size = self.checkpoint.image_size
-        self.scenes: dict[str, Scenes] = {}
+        self.scenes: dict[str, AnnotatedImages] = {}
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -196,8 +196,8 @@ class CheckpointBench(DeclaredBench):
         return list(self.scenes[split].rows)
 
     def on_images(
-        self, find: Callable[[Scene], list[Row]], info: Mapping[str, Any], limit: int | None = None
-    ) -> Runner:
+        self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
+    ) -> ReadyMethod:
         """Returns a method that looks at one image after another; the truth is added to its rows.
 
         Args:
@@ -210,7 +210,7 @@ class CheckpointBench(DeclaredBench):
             scene = self.scenes[split][item]
             return [{**row, "truth": self.truth(scene)} for row in find(scene)]
 
-        return Runner(rows, info, limit)
+        return ReadyMethod(rows, info, limit)
 
     def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
         """Returns the images of a split, as the dataset adapter gives them.
@@ -228,7 +228,7 @@ class CheckpointBench(DeclaredBench):
             return adapter.load(part, data_root=root, limit=request.limit, **split.options)
         return adapter.load(part, seed=request.seed, progress=request.progress, size=drawn, **split.options)
 
-    def truth(self, scene: Scene) -> Any:
+    def truth(self, scene: AnnotatedImage) -> Any:
         """Returns the true concepts of an image as rows hold them."""
         return scene.truth.tolist()
 
@@ -253,7 +253,7 @@ class CheckpointBench(DeclaredBench):
 
 
 @dataclass(frozen=True)
-class Scene:
+class AnnotatedImage:
     """One annotated image.
 
     Attributes:
@@ -270,7 +270,7 @@ class Scene:
 
 
 @dataclass
-class Scenes:
+class AnnotatedImages:
     """The images of one split, decoded when asked for.
 
     Attributes:
@@ -287,13 +287,13 @@ class Scenes:
     def __post_init__(self) -> None:
         self.rows = {name: row for row, name in enumerate(self.data["file"])}
 
-    def __getitem__(self, item: str) -> Scene:
+    def __getitem__(self, item: str) -> AnnotatedImage:
         example = self.data[self.rows[item]]
         image = to_rgb(example["image"])
         width, height = self.image_size
         frame = Frame.fit(image.size, width / height)
         x0 = to_model(image, frame, self.image_size)
-        return Scene(image, frame, x0, self.parser.parse(example, frame))
+        return AnnotatedImage(image, frame, x0, self.parser.parse(example, frame))
 
 
 def folder_of(request: Request, split: str, what: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from PIL import ImageOps
 
-from igm_cli.benchmarks.frame import Scene, Scenes
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
 from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
 from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Record, Table
 
@@ -195,10 +195,10 @@ def agreement_table(
 
 def answer_grids(
     records: Sequence[Record],
-    scenes: Mapping[str, Scenes],
+    scenes: Mapping[str, AnnotatedImages],
     unseen: Sequence[str],
     right: Callable[[Mapping[str, Any]], bool],
-    items: Callable[[Scenes, Mapping[str, Any]], list[dict[str, Any]]],
+    items: Callable[[AnnotatedImages, Mapping[str, Any]], list[dict[str, Any]]],
 ) -> Iterator[PictureGrid]:
     """Yields pictures with what each method says about them, framed red where it is wrong.
 
@@ -217,7 +217,7 @@ def answer_grids(
         wrong = {label for label, rows in labels.items() if key in rows and not right(rows[key])}
         return "igm" not in wrong, -len(wrong)
 
-    def answer(scene: Scene, images: Scenes, row: Mapping[str, Any] | None) -> Any:
+    def answer(scene: AnnotatedImage, images: AnnotatedImages, row: Mapping[str, Any] | None) -> Any:
         return None if row is None else _framed(scene, images, items(images, row), right(row))
 
     each = max(1, GRID_ROWS // max(1, len(scenes)))
@@ -245,7 +245,9 @@ def with_confidence(items: list[dict[str, Any]], row: Mapping[str, Any]) -> list
     return [{**item, "confidence": c} for item, c in zip(items, row["confidence"], strict=True)]
 
 
-def _framed(scene: Scene, images: Scenes, items: Sequence[Mapping[str, Any]], right: bool) -> Any:
+def _framed(
+    scene: AnnotatedImage, images: AnnotatedImages, items: Sequence[Mapping[str, Any]], right: bool
+) -> Any:
     drawn = images.parser.draw(scene.image, items)
     return ImageOps.expand(drawn, border=max(1, drawn.height // 32), fill=_RIGHT if right else _WRONG)
 

@@ -15,11 +15,11 @@ from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, most_likely
 from igm_cli.benchmarks.frame import (
+    AnnotatedImage,
+    AnnotatedImages,
     CheckpointBench,
     DeclaredSuite,
-    Runner,
-    Scene,
-    Scenes,
+    ReadyMethod,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
 from igm_cli.benchmarks.suite import Record, Report, Request, Row, Table
@@ -75,9 +75,9 @@ class AttributeBench(CheckpointBench):
             raise UsageError(f"--set contrast takes a number of at least 0, not {value!r}")
         return float(value)
 
-    def _load(self, name: str) -> Scenes:
+    def _load(self, name: str) -> AnnotatedImages:
         data = self.load("test", name, self.request.limit or DRAWN, "CelebA")
-        scenes = Scenes(data, self.parser, self.image_size)
+        scenes = AnnotatedImages(data, self.parser, self.image_size)
         scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
         return scenes
 
@@ -103,23 +103,23 @@ class AttributeBench(CheckpointBench):
             return [str(count) for count in COUNTS][: self.request.limit]
         return super().items(split)
 
-    def method(self, name: str) -> Runner:
+    def method(self, name: str) -> ReadyMethod:
         """Makes a method ready: loads it or trains it first, unless it is not asked about images."""
         cost = {"igm": self.cost.igm, ENUMERATE: self.cost.enumerate}.get(name)
         if self.scenes:
             made = self._made(name)
         else:
             info = {"cost": "over factors only" if cost else "not measured"}
-            made = Runner(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
+            made = ReadyMethod(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
 
         def rows(split: str, item: str) -> list[Row]:
             if split != FACTORS:
                 return made(split, item)
             return [cost(int(item))] if cost else []
 
-        return Runner(rows, made.info, made.limit)
+        return ReadyMethod(rows, made.info, made.limit)
 
-    def _made(self, name: str) -> Runner:
+    def _made(self, name: str) -> ReadyMethod:
         settings = self.settings
         if name in ("gc", "gc-variant"):
             return self.classified(ConfigurationClassifier if name == "gc" else FactorClassifier)
@@ -133,11 +133,11 @@ class AttributeBench(CheckpointBench):
         limit = self.relax_images if name == "relax" else None
         return self.inverted({name: replace(settings, method=own)}, limit)
 
-    def truth(self, scene: Scene) -> list[int]:
+    def truth(self, scene: AnnotatedImage) -> list[int]:
         """Returns the true value of every factor."""
         return values_of(self.space, scene.truth)
 
-    def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> Runner:
+    def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> ReadyMethod:
         """Returns the checkpoint inverted under one or several settings, each with the label of its row."""
         denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
 
@@ -154,14 +154,14 @@ class AttributeBench(CheckpointBench):
                 "error": inversion.denoising_error,
             }
 
-        told: Any = {label: _described(one) for label, one in settings.items()}
+        described: Any = {label: _described(one) for label, one in settings.items()}
         info = {
             **checkpoint_info(self.checkpoint),
-            "settings": told if len(told) > 1 else next(iter(told.values())),
+            "settings": described if len(described) > 1 else next(iter(described.values())),
         }
         return self.on_images(lambda s: [row(label, s.x0.to(self.device)) for label in settings], info, limit)
 
-    def classified(self, kind: type[ConfigurationClassifier]) -> Runner:
+    def classified(self, kind: type[ConfigurationClassifier]) -> ReadyMethod:
         """Returns a conditional diffusion model that is not composed, inverted by trying its conditions.
 
         Its trunk starts from the weights of the model that is measured.
@@ -171,7 +171,7 @@ class AttributeBench(CheckpointBench):
         model = trained.model.requires_grad_(False)
         schedule = cast(Denoiser, model).schedule
 
-        def rows(scene: Scene) -> list[Row]:
+        def rows(scene: AnnotatedImage) -> list[Row]:
             image, started = scene.x0.to(self.device), time.monotonic()
             draws = draw(schedule, tuple(image.shape), s.max_draws, low=s.low, high=s.high, seed=s.seed)
             found = baseline.invert(model, image, draws, s.power)
@@ -182,12 +182,12 @@ class AttributeBench(CheckpointBench):
             rows, {**training_info(trained, self.request.budget), "contrast": baseline.contrast}
         )
 
-    def predicted(self) -> Runner:
+    def predicted(self) -> ReadyMethod:
         """Returns a network that names all values in one pass."""
         baseline = ResNetFactors(self.space, weights=self.options.get("resnet"))
         trained = self.fitted(baseline)
 
-        def rows(scene: Scene) -> list[Row]:
+        def rows(scene: AnnotatedImage) -> list[Row]:
             started = time.monotonic()
             with inference_precision(self.device):
                 chances = baseline.predict(trained.model, scene.x0[None].to(self.device)).float()
@@ -258,7 +258,7 @@ class AttributeBench(CheckpointBench):
             self.suite.notes,
         )
 
-    def _answered(self, scenes: Scenes, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _answered(self, scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values = zip(self.space.factors.items(), row["predicted"], strict=True)
         return report.with_confidence(
             [{"factor": name, "value": names[value]} for (name, names), value in values], row

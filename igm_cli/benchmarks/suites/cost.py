@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, Runner, Scenes
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
 from igm_cli.benchmarks.report import Infos
 from igm_cli.benchmarks.suite import Record, Report, Request, Row
 from igm_cli.benchmarks.suites import cost_workers as workers
@@ -79,7 +79,7 @@ class CostBench(DeclaredBench):
         """Returns the points of an axis."""
         return ITEMS[split][: self.request.limit]
 
-    def method(self, name: str) -> Runner:
+    def method(self, name: str) -> ReadyMethod:
         """Returns a method: the rows of one point, none on an axis of the other method."""
         axes, info = (
             (self._igm, {"settings": self.base.to_dict()}) if name == "igm" else (self._sgd, self._sgd_info())
@@ -88,7 +88,7 @@ class CostBench(DeclaredBench):
         def rows(split: str, item: str) -> list[Row]:
             return axes[split](item.partition("=")[2]) if split in axes else []
 
-        return Runner(rows, info)
+        return ReadyMethod(rows, info)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables and plots of every axis, and the ratios."""
@@ -105,7 +105,7 @@ class CostBench(DeclaredBench):
             data = registry.dataset("clevr").load(
                 "val", seed=self.request.seed, progress=self.request.progress, **options
             )
-            scenes = Scenes(data, registry.concept_parser("pos"), self.checkpoint.image_size)
+            scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.image_size)
             self._images[k, count] = [scenes[item].x0.to(self.device) for item in scenes.rows]
         return self._images[k, count]
 

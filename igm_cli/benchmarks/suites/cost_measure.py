@@ -18,7 +18,7 @@ FEW_SCORED = 8
 """Draws by which short descents are scored: the whole scoring is measured once, apart from them."""
 
 
-class Count(NamedTuple):
+class NetworkUse(NamedTuple):
     """Use of the network in one run, or the mean of several.
 
     Attributes:
@@ -33,9 +33,9 @@ class Count(NamedTuple):
     network_calls: float
     gflop: float
 
-    def along(self, other: Count, share: float) -> Count:
+    def along(self, other: NetworkUse, share: float) -> NetworkUse:
         """Returns the count at ``share`` of the straight way from this one to another, beyond it if above 1."""
-        return Count(*(a + share * (b - a) for a, b in zip(self, other, strict=True)))
+        return NetworkUse(*(a + share * (b - a) for a, b in zip(self, other, strict=True)))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields of a row."""
@@ -56,7 +56,7 @@ def line(steps: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
 
 def counted(
     checkpoint: Checkpoint, image: Tensor, settings: InversionSettings, k: int | None, *, flops: bool
-) -> Count:
+) -> NetworkUse:
     """Counts one untimed inversion of an image ``[C,H,W]``."""
     tally = Tally(checkpoint.denoiser)
 
@@ -64,7 +64,7 @@ def counted(
         return invert(tally, image, settings, k=k, composition=checkpoint.composition).network_calls
 
     calls, gflop = with_gflop(run) if flops else (run(), float("nan"))
-    return Count(tally.used.passes, tally.used.contributions, calls, gflop)
+    return NetworkUse(tally.used.passes, tally.used.contributions, calls, gflop)
 
 
 def timed(checkpoint: Checkpoint, image: Tensor, settings: InversionSettings, k: int | None) -> Clock:
@@ -97,7 +97,7 @@ def measure(
     timed(checkpoint, images[0], settings, k)
     clocks = [timed(checkpoint, image, settings, k) for image in images for _ in range(repeats)]
     counts = [counted(checkpoint, image, settings, k, flops=flops) for image in images]
-    mean = Count(*map(statistics.fmean, zip(*counts, strict=True)))
+    mean = NetworkUse(*map(statistics.fmean, zip(*counts, strict=True)))
     return {**_clocks(clocks), **mean.to_dict(), "runs": len(clocks)}
 
 

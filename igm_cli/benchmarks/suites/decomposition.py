@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, Runner
+from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, ReadyMethod
 from igm_cli.benchmarks.report import Infos
 from igm_cli.benchmarks.suite import Record, Report, Request, Row
 from igm_cli.benchmarks.suites.decomposition_points import (
@@ -106,7 +106,7 @@ class DecompositionBench(DeclaredBench):
         """Returns the names of a split's points."""
         return list(self.points[split])[: self.request.limit]
 
-    def method(self, name: str) -> Runner:
+    def method(self, name: str) -> ReadyMethod:
         """Returns a method, none of which is trained: a row per setting, none where the point is about another method."""
 
         def rows(split: str, item: str) -> list[Row]:
@@ -117,7 +117,7 @@ class DecompositionBench(DeclaredBench):
                 for label, method, iterations in schemes(name, point, self.iterations)
             ]
 
-        return Runner(rows, {"how": self.suite.methods[name], **described(name)})
+        return ReadyMethod(rows, {"how": self.suite.methods[name], **described(name)})
 
     def _measure(self, name: str, method: str | Dynamics, iterations: int, point: Point) -> Row:
         """Returns what was found, right or not, and the seconds per problem of the whole batch."""

@@ -21,11 +21,11 @@ from igm_cli.benchmarks.baselines.set_inversion import SetSettings, count_set, i
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
 from igm_cli.benchmarks.frame import (
+    AnnotatedImage,
+    AnnotatedImages,
     CheckpointBench,
     DeclaredSuite,
-    Runner,
-    Scene,
-    Scenes,
+    ReadyMethod,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
@@ -68,13 +68,13 @@ class DiscoveryBench(CheckpointBench):
         self.renders = self.whole_number("renders", RENDERS["size"])
         self.scenes = {name: self._load(name) for name in request.splits}
 
-    def _load(self, name: str) -> Scenes:
+    def _load(self, name: str) -> AnnotatedImages:
         # Always rendered in one size where that is enough, so that a larger limit finds the same images.
         limit = self.request.limit
         data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
         if not self.suite.images[name].folder:
             data = data.select(range(min(len(data), limit or RENDERED)))
-        return Scenes(data, self.parser, self.image_size)
+        return AnnotatedImages(data, self.parser, self.image_size)
 
     def training_data(self) -> TrainingData:
         """Returns images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
@@ -101,7 +101,7 @@ class DiscoveryBench(CheckpointBench):
         described = {"folder": folder, "rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData(described, lambda: parts()[0], lambda: parts()[1])
 
-    def method(self, name: str) -> Runner:
+    def method(self, name: str) -> ReadyMethod:
         """Makes a method ready: loads it, or trains it first."""
         own = {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}
         if name in own:
@@ -113,15 +113,15 @@ class DiscoveryBench(CheckpointBench):
             return self.predicted(name, ResNetSet(size, weights=options.get("resnet")))
         return self.predicted(name, DinosaurSet(size, dino=str(options.get("dino", "facebook/dino-vitb16"))))
 
-    def inverted(self) -> Runner:
+    def inverted(self) -> ReadyMethod:
         """Returns igm, with K given and with K estimated."""
         checkpoint, device = self.checkpoint, self.device
 
-        def inversion(scene: Scene, k: int | None) -> Inversion:
+        def inversion(scene: AnnotatedImage, k: int | None) -> Inversion:
             image, composition = scene.x0.to(device), checkpoint.composition
             return invert(checkpoint.denoiser, image, self.settings, k=k, composition=composition)
 
-        def rows(scene: Scene) -> list[Row]:
+        def rows(scene: AnnotatedImage) -> list[Row]:
             given, free = inversion(scene, len(scene.truth)), inversion(scene, None)
             seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
@@ -129,7 +129,7 @@ class DiscoveryBench(CheckpointBench):
 
         return self.on_images(rows, checkpoint_info(checkpoint))
 
-    def descended(self) -> Runner:
+    def descended(self) -> ReadyMethod:
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
@@ -140,7 +140,7 @@ class DiscoveryBench(CheckpointBench):
             settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
             restarted[label] = checkpoint, settings
 
-        def rows(scene: Scene) -> list[Row]:
+        def rows(scene: AnnotatedImage) -> list[Row]:
             image, k = scene.x0.to(self.device), len(scene.truth)
             return [row for label, model in restarted.items() for row in _descents(label, *model, image, k)]
 
@@ -157,7 +157,7 @@ class DiscoveryBench(CheckpointBench):
             )
         return checkpoint
 
-    def predicted(self, label: str, predictor: SetPredictor) -> Runner:
+    def predicted(self, label: str, predictor: SetPredictor) -> ReadyMethod:
         """Returns a network that names all positions in one pass."""
         trained = self.fitted(predictor)
 
@@ -165,7 +165,7 @@ class DiscoveryBench(CheckpointBench):
             with torch.no_grad(), inference_precision(self.device):
                 return predictor.predict(trained.model, image, [k])[0]
 
-        def rows(scene: Scene) -> list[Row]:
+        def rows(scene: AnnotatedImage) -> list[Row]:
             image, started = scene.x0[None].to(self.device), time.monotonic()
             given = predict(image, len(scene.truth))
             seconds = time.monotonic() - started
@@ -173,7 +173,7 @@ class DiscoveryBench(CheckpointBench):
 
         return self.on_images(rows, training_info(trained, self.request.budget))
 
-    def whole_set(self) -> Runner:
+    def whole_set(self) -> ReadyMethod:
         """Returns a conditional diffusion model of the whole set, inverted by search.
 
         Its trunk starts from the weights of the model that is measured.
@@ -182,7 +182,7 @@ class DiscoveryBench(CheckpointBench):
         trained = self.fitted(GenerativeClassifier(init=self.request.model))
         model: Any = trained.model.requires_grad_(False)
 
-        def rows(scene: Scene) -> list[Row]:
+        def rows(scene: AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
             given = invert_set(model, image, len(scene.truth), settings)
             free = count_set(model, image, k_max=most, settings=settings).concepts if most else None
@@ -261,7 +261,7 @@ class DiscoveryBench(CheckpointBench):
                 rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
 
-    def _drawn(self, scene: Scene, concepts: Any) -> Any:
+    def _drawn(self, scene: AnnotatedImage, concepts: Any) -> Any:
         if concepts is None:
             return None
         return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))

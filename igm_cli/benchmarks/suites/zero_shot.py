@@ -16,7 +16,7 @@ from torch import Tensor
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
 from igm_cli.benchmarks.baselines.prompt_weights import BATCH, prompt_weights
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, Runner, Scenes
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
 from igm_cli.benchmarks.scores import (
     Estimate,
     Paired,
@@ -29,7 +29,15 @@ from igm_cli.benchmarks.scores import (
     rate,
 )
 from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.suites.zero_shot_splits import DATASET, LOOKS, SPLITS, TASKS, Cell, counts, load_split
+from igm_cli.benchmarks.suites.zero_shot_splits import (
+    DATASET,
+    LOOKS,
+    SPLITS,
+    TASKS,
+    LabelledSplit,
+    counts,
+    load_split,
+)
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.inversion import Inversion, InversionSettings
@@ -58,7 +66,7 @@ PUBLISHED_NOTE = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabelPlan:
     """How methods are run.
 
     Attributes:
@@ -82,7 +90,7 @@ class Plan:
         draws = {WEIGHTS: BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
         return each * draws.get(method, self.draws) * len(self.templates)
 
-    def limit(self, method: str, cell: Cell) -> int | None:
+    def limit(self, method: str, cell: LabelledSplit) -> int | None:
         """Returns the largest number of images per split, fewer for a slow method; None for all."""
         calls = self.calls(method, len(cell.labels), cell.most)
         slow = method not in COUNTING and calls > SLOW * self.draws * len(self.templates)
@@ -128,7 +136,7 @@ class ZeroShotBench(DeclaredBench):
             space = Text(cell.labels, self.plan.templates)
             self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> LabelPlan:
         options, own = self.options, read_description(self.path)
         if own.composition != "mean":  # as all of the paper's methods compose
             raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
@@ -142,7 +150,7 @@ class ZeroShotBench(DeclaredBench):
         stages = options.get("stages", "off")
         if stages not in ("on", "off", True, False):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
-        return Plan(
+        return LabelPlan(
             settings=settings,
             draws=self.whole_number("draws", settings.draws),
             stages=stages in ("on", True),
@@ -166,7 +174,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns the file names of a split's pictures."""
         return list(self.cells[split].scenes.rows)
 
-    def method(self, name: str) -> Runner:
+    def method(self, name: str) -> ReadyMethod:
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
         plan, find = self.plan, self.plan.find(name)
         models = {
@@ -200,7 +208,7 @@ class ZeroShotBench(DeclaredBench):
             return [row]
 
         stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
-        return Runner(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
+        return ReadyMethod(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
@@ -290,7 +298,7 @@ def paired_with_igm(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> di
     return found
 
 
-def _answered(scenes: Scenes, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _answered(scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return report.with_confidence([{"label": name} for name in row["predicted"]], row)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import Scene, Scenes, folder_of
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, folder_of
 from igm_cli.benchmarks.suite import Request
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     k: int | None  # how many are to be chosen; None if that is to be found, too
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """How the animals look."""
 
     about: str
@@ -47,9 +47,9 @@ TASKS = {
     "count-3": Task("one to three of cat, dog and rabbit, their number to be found, too", True, "1-3", None),
 }
 LOOKS = {
-    "seen": Look("pictograms of --data-root in styles trained on", True, "fluent,fluent-flat,noto"),
-    "unseen": Look("pictograms of --data-root in a style never trained on", True, "twemoji"),
-    "drawn": Look("our own drawings", False, "flat,shaded,outlined,crayon"),
+    "seen": Appearance("pictograms of --data-root in styles trained on", True, "fluent,fluent-flat,noto"),
+    "unseen": Appearance("pictograms of --data-root in a style never trained on", True, "twemoji"),
+    "drawn": Appearance("our own drawings", False, "flat,shaded,outlined,crayon"),
 }
 SPLITS: dict[str, str] = {
     **{
@@ -67,7 +67,7 @@ def counts(split: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Cell:
+class LabelledSplit:
     """The pictures of one split.
 
     Attributes:
@@ -78,7 +78,7 @@ class Cell:
     """
 
     labels: tuple[str, ...]
-    scenes: Scenes
+    scenes: AnnotatedImages
     k: int | None
     given: bool = False
 
@@ -87,12 +87,12 @@ class Cell:
         """The largest number of labels that are chosen of a picture."""
         return self.k or max(len(set(labels)) for labels in self.scenes.data["labels"])
 
-    def names(self, scene: Scene, concepts: Tensor) -> list[str]:
+    def names(self, scene: AnnotatedImage, concepts: Tensor) -> list[str]:
         """Returns the labels of one-hot rows ``[K,M]``."""
         return [item["label"] for item in self.scenes.parser.decode(concepts, scene.frame)]
 
 
-def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
+def load_split(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
     """Returns the pictures of a split.
 
     Args:
@@ -107,7 +107,7 @@ def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Cell
     return _own(request, image_size) if name == PICTURES else _animals(name, request, image_size)
 
 
-def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
+def _animals(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
     from igm_cli.plugins.animals.drawings import ANIMALS
 
     kind, _, style = name.rpartition("-")
@@ -124,10 +124,10 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
         animals=",".join(animals),
         count=task.number,
     )
-    return Cell(animals, Scenes(data, _parser(animals), image_size), task.k)
+    return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.k)
 
 
-def _own(request: Request, image_size: tuple[int, int]) -> Cell:
+def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
     """Returns the user's own pictures."""
     from igm_cli.plugins.pictures.words import Vocabulary
 
@@ -141,7 +141,7 @@ def _own(request: Request, image_size: tuple[int, int]) -> Cell:
     labels = tuple(sorted(found | set(Vocabulary.of(request.options.get("labels")).known)))
     if len(labels) < 2:
         raise InputError(f"all pictures of {root.name} have the same label; add others, or --set labels=A,B,C")
-    return Cell(labels, Scenes(data, _parser(labels), image_size), None, given=True)
+    return LabelledSplit(labels, AnnotatedImages(data, _parser(labels), image_size), None, given=True)
 
 
 def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
