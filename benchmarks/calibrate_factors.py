@@ -14,13 +14,13 @@ import math
 from dataclasses import dataclass
 
 import torch
+from igm_cli.core.inference.pool import gather
 from torch import Tensor
 
 from igm_cli.commands.models import resolve_model
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference.enumeration import configurations
 from igm_cli.core.inference.look import look
-from igm_cli.core.inference.pool import gather
 from igm_cli.core.noise_schedule import draw
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples

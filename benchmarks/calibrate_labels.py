@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from igm_cli.core.inference.evidence import Evidence, Gap, paired
+from igm_cli.core.inference.subsets import best_without, minima
 from torch import Tensor
 
 from igm_cli.commands.models import resolve_pipeline
 from igm_cli.core.concepts import Text
-from igm_cli.core.inference.evidence import Evidence, Gap, paired
 from igm_cli.core.inference.label_evidence import label_evidence
 from igm_cli.core.inference.labels import probability
-from igm_cli.core.inference.subsets import best_without, minima
 from igm_cli.core.inference.views import VIEWS, encoded_views, shown
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser

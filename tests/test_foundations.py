@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from igm_cli.core.concepts import Categorical, Continuous, space_from_dict, space_to_dict
 from igm_cli.core.files import write_atomically, write_json
-from igm_cli.core.metrics import bootstrap_interval, match
+from igm_cli.core.metrics import match
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw, timestep_quadrature
 
 CONFIGS = [
@@ -132,13 +132,6 @@ def test_an_outlier_does_not_unmatch_what_is_found():
 def test_both_readings_of_perceived():
     result = match(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.55, 0.5]]))  # squared error 0.0025
     assert result.perceived("mean").tolist() == [True] and result.perceived("sum").tolist() == [False]
-
-
-def test_intervals_hold_the_ratio_and_repeat():
-    hits, objects = torch.tensor([3.0, 4, 2, 5, 5] * 20), torch.tensor([3.0, 4, 4, 5, 6] * 20)
-    low, high = bootstrap_interval(hits, objects)
-    assert low < float(hits.sum() / objects.sum()) < high and high - low < 0.15
-    assert (low, high) == bootstrap_interval(hits, objects)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -10,13 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from igm_cli.errors import IgmError, PluginError, UsageError, near_names
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter
-
-if TYPE_CHECKING:
-    from igm_cli.benchmarks.suite import Suite
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
 KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
@@ -93,11 +90,6 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
         ConceptParser,
         _Guarded(plugin, parser._label, parser._way_out) if isinstance(parser, _Guarded) else plugin,
     )
-
-
-def suite(name: str, *, typed: bool = False) -> Suite:
-    """The benchmark of a name, as :func:`load` takes it."""
-    return cast("Suite", load("benchmarks", name, typed=typed))
 
 
 def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
