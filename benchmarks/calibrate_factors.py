@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from igm_cli.commands.models import resolve_model
+from igm_cli.bundled import resolve_model
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference.enumeration import configurations
 from igm_cli.core.inference.look import look

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from igm_cli.commands.models import resolve_pipeline
+from igm_cli.bundled import resolve_pipeline
 from igm_cli.core.concepts import Text
 from igm_cli.core.inference.evidence import Evidence, Gap, paired
 from igm_cli.core.inference.label_evidence import label_evidence

@@ -258,17 +258,22 @@ def test_sgd_options_need_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> Non
 
 
 def test_the_models_own_seed_counts(tiny_model: Path, tmp_path: Path) -> None:
-    from igm_cli.commands.session import open_session
+    import igm_cli.loading as loading
+    from igm_cli.session import ImageSession
 
     own = tmp_path / "own"
     shutil.copytree(tiny_model, own)
     description = json.loads((own / "igm.json").read_text())
     description["inference"] |= {"seed": 5, "method": "sgd", "restarts": 2}
     (own / "igm.json").write_text(json.dumps(description))
-    common = {"model": str(own), "concepts": None, "device": "cpu", "fit": "crop", "k": None}
-    session = open_session(**common, overrides={"seed": None, "method": None, "steps": 3})
-    assert (session.settings.seed, session.settings.method, session.settings.steps) == (5, "sgd", 3)
-    assert open_session(**common, overrides={"seed": 0}).settings.seed == 0
+    model = loading.open_checkpoint(str(own), None, "cpu")
+
+    def settings(**given: Any) -> Any:
+        return ImageSession(model, k=None, fit="crop", batch_size=None, given=given).settings
+
+    chosen = settings(seed=None, method=None, steps=3)
+    assert (chosen.seed, chosen.method, chosen.steps) == (5, "sgd", 3)
+    assert settings(seed=0).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -367,7 +372,7 @@ def test_estimate_k(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) 
 
 
 def test_the_choice_of_k_can_be_read_off() -> None:
-    from igm_cli.commands.estimate_k import curve_table
+    from igm_cli.commands.show import curve_table
 
     curve = [{"k": k, "error": e, "stderr": 0.0} for k, e in enumerate([0.5, 0.3, 0.29])]
     columns, rows = curve_table({"k": 1, "k_penalty": 0.05, "k_curve": curve})

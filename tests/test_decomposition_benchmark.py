@@ -28,7 +28,7 @@ from igm_cli.benchmarks.suites.decomposition.settings import (
     RESONATOR,
 )
 from igm_cli.commands.benchmark_run import run_benchmark
-from igm_cli.commands.models import find_model
+from igm_cli.bundled import find_model
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations

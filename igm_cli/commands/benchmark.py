@@ -79,7 +79,7 @@ def benchmark(
 
     from igm_cli.benchmarks.suite import Request
     from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
-    from igm_cli.commands.models import find_model
+    from igm_cli.bundled import find_model
     from igm_cli.core.device import resolve_device
 
     request = Request(

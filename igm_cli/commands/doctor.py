@@ -104,7 +104,7 @@ def _compute() -> dict[str, Any]:
 
 
 def _checkpoints() -> list[dict[str, Any]]:
-    from igm_cli.commands.models import LABELS, bundled, is_pipeline
+    from igm_cli.bundled import DEFAULT_CONCEPTS, bundled, is_pipeline
     from igm_cli.core.checkpoint import load_checkpoint
 
     found = []
@@ -113,7 +113,7 @@ def _checkpoints() -> list[dict[str, Any]]:
         try:
             if is_pipeline(folder):
                 _load_pipeline(folder)
-                entry["concepts"] = LABELS
+                entry["concepts"] = DEFAULT_CONCEPTS["pipeline"]
             else:
                 entry["concepts"] = load_checkpoint(folder, "cpu").concepts
         except Exception as error:

@@ -2,13 +2,16 @@
 
 A concept is a row of a tensor ``[..., D]``.  What the row *means* (a position, an attribute) is
 known to the concept parser that made the space, never to the engine.
+
+Every space has ``plural``, what its concepts are called, and ``fixed_k``, the number of concepts of every image
+where that is fixed, else None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,6 +33,9 @@ class Continuous:
     low: tuple[float, ...]
     high: tuple[float, ...]
     local: bool = False
+
+    plural: ClassVar[str] = "points"
+    fixed_k: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not (len(self.names) == len(self.low) == len(self.high) > 0):
@@ -76,6 +82,8 @@ class Categorical:
 
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    plural: ClassVar[str] = "factors"
+
     def __post_init__(self) -> None:
         for factor, values in self.factors.items():
             if len(set(values)) != len(values) or len(values) < 2:
@@ -85,6 +93,11 @@ class Categorical:
     def dim(self) -> int:
         """Length D = number of values of all factors."""
         return sum(len(values) for values in self.factors.values())
+
+    @property
+    def fixed_k(self) -> int | None:
+        """Number of concepts of every image, one per factor; there is nothing to count."""
+        return len(self.factors)
 
     def candidates(self) -> Tensor:
         """Every value of every factor, ``[D, D]``."""
@@ -111,6 +124,9 @@ class Text:
 
     labels: tuple[str, ...]
     templates: tuple[str, ...] = ("a photo of a {label}",)
+
+    plural: ClassVar[str] = "labels"
+    fixed_k: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not self.labels or not all(label.strip() for label in self.labels):
@@ -145,6 +161,9 @@ class Codebook:
 
     sizes: tuple[int, ...]
     dim: int
+
+    plural: ClassVar[str] = "products"
+    fixed_k: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 2:

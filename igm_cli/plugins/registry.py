@@ -71,8 +71,21 @@ def dataset(name: str) -> DatasetAdapter:
     return cast(DatasetAdapter, load("datasets", name))
 
 
-def concept_parser(name: str) -> ConceptParser:
-    """The concept parser of a name or of ``package.module:attribute``."""
+def concept_parser(name: str, *, typed: bool = True) -> ConceptParser:
+    """The concept parser of a name or of ``package.module:attribute``.
+
+    Args:
+        name: As a user typed it, or as a file names it.
+        typed: False if a file names it: what is found on disk may not choose code to import.
+
+    Raises:
+        PluginError: If there is none.
+    """
+    if not typed and ":" in name:
+        raise PluginError(
+            f"the model names code to import, {name!r}, which igm does not do; "
+            f"if you trust it, name it yourself with --concepts {name}"
+        )
     return cast(ConceptParser, load("concepts", name))
 
 

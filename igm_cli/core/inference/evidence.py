@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtr
 from torch import Tensor
 
 from igm_cli.core.composition import Composition, weight
@@ -123,7 +123,7 @@ class Gap:
         """That the difference is above zero in expectation (Student's t)."""
         if self.stderr == 0 or self.draws < 2:
             return float(self.mean > 0)
-        return float(student.cdf(self.mean / self.stderr, df=self.draws - 1))
+        return float(stdtr(self.draws - 1, self.mean / self.stderr))
 
 
 def paired(first: Tensor, second: Tensor, importance: Tensor) -> Gap:

@@ -10,7 +10,7 @@ ones, refine the chosen by Gauss-Newton, and draw noise until the decision is se
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -37,6 +37,15 @@ def check_method(space: ConceptSpace, method: str) -> None:
     if method not in known:
         kind = {Categorical: "factors", Text: "labels"}.get(type(space), "continuous concepts")
         raise UsageError(f"the method {method!r} is none of {kind}; choose {' or '.join(known)}")
+
+
+def check_request(space: ConceptSpace, settings: InversionSettings, k: int | None) -> None:
+    """Raises a :class:`UsageError` for what :func:`invert` would refuse, before a model is loaded."""
+    from igm_cli.core.inference.labels import sizes_of
+
+    check_method(space, settings.method)
+    if isinstance(space, Text):
+        sizes_of(space.dim, k, settings)
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,7 @@ def invert(
     *,
     k: int | None = None,
     composition: Composition = "sum",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Inversion:
     """Finds the concepts of one image.
 
@@ -200,6 +210,7 @@ def invert(
         settings: How.
         k: Number of concepts; None estimates it (for factors it follows from the space).
         composition: How the denoiser was trained to compose.
+        progress: Called with network calls made and to be made at most, by methods that can tell.
 
     Raises:
         UsageError: If ``k`` is out of range for the space, or the method is none of its kind.
@@ -217,7 +228,7 @@ def invert(
         if isinstance(denoiser.space, Categorical):
             found = invert_factors(denoiser, image, settings, k, composition)
         elif isinstance(denoiser.space, Text):
-            found = invert_labels(denoiser, image, settings, k, composition)
+            found = invert_labels(denoiser, image, settings, k, composition, progress=progress)
         elif k is not None and not 0 <= k <= MOST_CONCEPTS:
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
         elif settings.method == "sgd":
