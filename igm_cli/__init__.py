@@ -1,3 +1,4 @@
+# ruff: noqa: F405
 """igm: understand scenes by inverting compositional generative models.
 
     import igm_cli as igm
@@ -12,20 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from igm_cli.api import (
-        IgmError,
-        ImageCount,
-        ImageResult,
-        LabelResult,
-        Model,
-        Result,
-        VectorCount,
-        VectorResult,
-        count,
-        decompose,
-        invert,
-        load,
-    )
+    from igm_cli.api import *  # noqa: F403
 
 __version__ = "0.1.0"
 

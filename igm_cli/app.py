@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of a command's module, so that ``ig
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Annotated
@@ -12,31 +13,32 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.commands import benchmark, doctor, estimate_k, invert, plugins, train, zero_shot
 from igm_cli.errors import IgmError
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
     "4 weights or data missing, 5 plugin, 130 interrupted."
 )
+COMMANDS = ("train", "invert", "estimate-k", "zero-shot", "benchmark", "plugins", "doctor")
 
-app = typer.Typer(
-    name="igm",
-    help="Understand scenes by inverting compositional generative models.",
-    epilog=EPILOG,
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("train")(train.train)
-app.command("invert")(invert.invert)
-app.command("estimate-k")(estimate_k.estimate_k)
-app.command("zero-shot")(zero_shot.zero_shot)
-app.command("benchmark")(benchmark.benchmark)
-app.command("plugins")(plugins.plugins)
-app.command("doctor")(doctor.doctor)
+
+def command_line(*commands: str) -> typer.Typer:
+    """The command line, with the commands named or all of them; the modules of the others are not imported."""
+    app = typer.Typer(
+        name="igm",
+        help="Understand scenes by inverting compositional generative models.",
+        epilog=EPILOG,
+        invoke_without_command=True,
+        rich_markup_mode="markdown",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_igm)
+    for name in commands or COMMANDS:
+        function = name.replace("-", "_")
+        app.command(name)(getattr(importlib.import_module(f"igm_cli.commands.{function}"), function))
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -45,7 +47,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _igm(
     context: typer.Context,
     version: Annotated[
@@ -61,7 +62,9 @@ def _igm(
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     debug = os.environ.get("IGM_DEBUG", "") not in ("", "0")
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        app = command_line(*[word for word in given[:1] if word in COMMANDS])
         result = app(args=arguments, prog_name="igm", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -116,7 +116,9 @@ def from_array(values: Any, name: str) -> Image:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    if pixels.dtype.kind not in "fui" or not (pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
+    if pixels.dtype.kind not in "fui" or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    ):
         raise InputError(
             f"{name} has the shape {list(pixels.shape)} and the type {pixels.dtype}; "
             "give arrays [H,W,3] or tensors [3,H,W] of 0..255 or 0..1, several of them as a list"

@@ -140,7 +140,9 @@ class Result(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The JSON record that the command prints, with the same fields."""
         known = type(self).model_fields
-        return {f.alias or name: getattr(self, name) for name, f in known.items() if name in self.model_fields_set}
+        return {
+            f.alias or name: getattr(self, name) for name, f in known.items() if name in self.model_fields_set
+        }
 
     def _repr_html_(self) -> str:
         """A table of the items, for notebooks."""
@@ -246,9 +248,7 @@ class VectorResult(_OfVector):
     iterations: Natural | None = Field(
         description="Of the method, 0 where it has none; null for several products."
     )
-    operations: Share | None = Field(
-        description="Multiplications and additions; null for several products."
-    )
+    operations: Share | None = Field(description="Multiplications and additions; null for several products.")
 
 
 class VectorCount(_OfVector):

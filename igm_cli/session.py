@@ -1,8 +1,7 @@
-"""Sessions: a model with settled settings, and what it makes of images; codebooks, and what they make of vectors.
+"""A model of concepts of images, and sessions: the model with settled settings.
 
-The library face and the commands are built on them.  Both sessions have the same shape: :meth:`read` turns a file into
-inputs, each with the fields that name it and the hash of its content; :meth:`invert` and :meth:`count` turn inputs that
-are worked out together into results.
+The library face and the commands share it.  A session reads files as inputs, each with the fields that name it and the
+hash of its content, and turns inputs into results; :class:`igm_cli.vectors.VectorSession` has the same shape.
 """
 
 from __future__ import annotations
@@ -10,27 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from igm_cli.errors import UsageError
-from igm_cli.imaging import SUFFIXES, decode_image, read_bytes
-from igm_cli.records import ImageCount, ImageResult, LabelResult, VectorCount, VectorResult
+from igm_cli.bundled import is_pipeline, resolve_model
+from igm_cli.errors import InputError, UsageError
+from igm_cli.imaging import SUFFIXES, decode_image, from_array, read_bytes, to_model
+from igm_cli.records import ImageCount, ImageResult, LabelResult
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
 
+    from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.composition import Composition
-    from igm_cli.core.decomposition.codebooks import Codebooks
-    from igm_cli.core.denoiser import Denoiser
     from igm_cli.core.inference.inversion import Inversion, InversionSettings
-    from igm_cli.plugins.base import ConceptParser, Frame, Progress, VectorParser
+    from igm_cli.plugins.base import ConceptParser, Frame, Progress
 
 Data = TypeVar("Data")
 
@@ -45,7 +45,7 @@ class Input(Generic[Data]):
     Attributes:
         about: The fields of its record that say which it is.
         sha256: Hash of its content.
-        load: Decodes it; called at most once.
+        load: Decodes it.
     """
 
     about: Mapping[str, Any]
@@ -54,25 +54,25 @@ class Input(Generic[Data]):
 
     @cached_property
     def data(self) -> Data:
-        """The image or vector itself."""
+        """The image or vector itself, decoded once."""
         return self.load()
 
 
-@dataclass
-class ImageModel:
-    """A denoiser and the parser of its concepts; its weights are loaded when they are first needed.
+@dataclass(repr=False)
+class Model:
+    """A denoiser and the parser of its concepts; :func:`igm_cli.load` makes it.
 
     Attributes:
         name: What users call it.
-        parser: Of its concepts.
+        parser: The concept parser.
         composition: How its predictions compose.
         inference: Inversion settings tuned to its weights.
         device: Where it computes.
         open: Loads the denoiser.
-        size: (width, height) in pixels of the images it sees; None asks the denoiser.
         identity: What of the model decides about a result.
+        size: (width, height) in pixels of the images it sees; None asks the denoiser.
+        encode: Turns a framed image into what the denoiser sees, for a number of views of it.
         unknown: Concepts asked for that it says it was not trained on.
-        is_pipeline: Whether it is a text-to-image pipeline.
     """
 
     name: str
@@ -81,14 +81,17 @@ class ImageModel:
     inference: Mapping[str, Any]
     device: torch.device
     open: Callable[[], Any]
-    size: tuple[int, int] | None
     identity: Mapping[str, Any]
-    unknown: tuple[str, ...] = ()
-    is_pipeline: bool = False
+    size: tuple[int, int] | None = None
+    encode: Callable[[Any, Tensor, int], Tensor] | None = None
+    unknown: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"
 
     @cached_property
     def denoiser(self) -> Any:
-        """The denoiser with its weights."""
+        """The denoiser; its weights are loaded when it is first needed."""
         if self.device.type == "cpu":
             from igm_cli.core.device import keep_freed_memory
 
@@ -100,55 +103,67 @@ class ImageModel:
         """(width, height) in pixels of the images it sees."""
         return self.size or self.denoiser.image_size  # type: ignore[no-any-return]
 
-    def settings(self, given: Mapping[str, Any]) -> InversionSettings:
-        """The model's own settings under those given.
+    @overload
+    def invert(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageResult]: ...
+
+    @overload
+    def invert(self, images: Any, **options: Any) -> ImageResult: ...
+
+    def invert(
+        self,
+        images: Any,
+        *,
+        k: int | None = None,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> ImageResult | list[ImageResult]:
+        """Finds the concepts of an image, or of several.
 
         Args:
-            given: Fields of :class:`InversionSettings`; None for those not given.
+            images: A path, a PIL image, an array ``[H,W,3]`` or a tensor ``[3,H,W]`` of 0..255 or 0..1; or a list of them.
+            k: Number of concepts; None estimates it.
+            fit: ``crop`` or ``squash`` images of another aspect ratio than the model's.
+            progress: Called with what is being done, done so far, and in all.
+            batch_size: Images worked out together; None takes what suits the device.
+            **settings: ``draws``, ``k_max``, ``seed``, ``method`` and the other inversion settings.
+
+        Returns:
+            A result; of a list one per image.
 
         Raises:
-            UsageError: If they contradict each other or the method.
+            IgmError: If an image or a setting cannot be used, with the way out.
         """
-        from igm_cli.core.inference.inversion import InversionSettings
+        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings)
+        return session.each(session.invert, images, progress)  # type: ignore[no-any-return]
 
-        given, own = dict(given), InversionSettings.from_dict(self.inference)
-        method = given.get("method") or own.method
-        if method == "relax":
-            given["relax_steps"] = given.pop("steps", None)
-        for name, owners in (("restarts", "sgd"), ("steps", "sgd or relax")):
-            if method != "sgd" and given.get(name) is not None:
-                raise UsageError(f"--{name} belongs to --method {owners}; add that or leave it out")
-        draws, most = given.get("draws"), given.get("max_draws")
-        if draws is not None and most is not None and draws > most:
-            raise UsageError(f"--draws {draws} is above --max-draws {most}; lower one or raise the other")
-        if draws is None and most is not None:
-            given["draws"] = min(own.draws, most)
-        return InversionSettings.from_dict(self.inference, **given)
+    @overload
+    def count(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageCount]: ...
 
-    def frame(self, image: Image, fit: str) -> Frame:
-        """The part of an image that the model sees."""
-        from igm_cli.plugins.base import Frame
+    @overload
+    def count(self, images: Any, **options: Any) -> ImageCount: ...
 
-        width, height = self.image_size
-        return Frame.fit(image.size, width / height, fit)
-
-    def see(self, image: Image, frame: Frame, views: int) -> Tensor:
-        """What the denoiser is given of an image: ``[C,H,W]``, or latents of several views ``[V,C,h,w]``."""
-        from igm_cli.imaging import to_model
-
-        seen = to_model(image, frame, self.image_size)
-        if not self.is_pipeline:
-            return seen.to(self.device)
-        from igm_cli.core.inference.views import encoded_views
-
-        return encoded_views(self.denoiser.encode, seen, views)
+    def count(
+        self,
+        images: Any,
+        *,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> ImageCount | list[ImageCount]:
+        """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
+        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings)
+        session.require_counting()
+        return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
 
 class ImageSession:
     """A model with the settings of one call.
 
     Args:
-        model: Of concepts of images.
+        model: The model.
         k: Number of concepts; None estimates it.
         fit: ``crop`` or ``squash`` images of another aspect ratio.
         batch_size: Images worked out together; None takes what suits the device.
@@ -165,33 +180,30 @@ class ImageSession:
     suffixes: Sequence[str] = SUFFIXES
     noun = "image"
     together = False
+    """Whether a result may depend on what is worked out with it."""
 
     def __init__(
-        self, model: ImageModel, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
+        self, model: Model, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
     ) -> None:
         from igm_cli.core.inference.inversion import check_request
 
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
-        self.model, self.parser, self.k, self.fit, self._batch_size = model, model.parser, k, fit, batch_size
+        self.model, self.parser, self.device = model, model.parser, model.device
+        self.k, self.fit, self._batch_size = k, fit, batch_size
         self._refuse_count(given)
-        self.settings = model.settings(given)
+        self.settings = _settings(model.inference, given)
         check_request(self.parser.space, self.settings, k)
         identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
         self.run = run_fingerprint({**model.identity, **identity})
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.model.device
-
-    @property
     def batch_size(self) -> int:
         """Images that are worked out together."""
-        if self._batch_size:
-            return self._batch_size
-        if self.model.is_pipeline:  # its network is busy with the labels of one image
-            return 1
+        if (
+            self._batch_size or self.model.encode
+        ):  # a text-to-image network is busy with the labels of one image
+            return self._batch_size or 1
         width, height = self.model.image_size
         return max(1, BATCH_PIXELS.get(self.device.type, 0) // (width * height))
 
@@ -223,12 +235,20 @@ class ImageSession:
         digest = hashlib.sha256(data).hexdigest()
         return [Input({"image": str(path)}, digest, lambda: decode_image(data, str(path)))]
 
-    def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
-        """The concepts of images.
+    def each(self, work: Callable[..., list[Any]], images: Any, progress: Progress | None) -> Any:
+        """Results of images in whatever form, some worked out together; of one image without a list around it."""
+        alone = not isinstance(images, list | tuple)
+        inputs = [
+            _input(x, "image" if alone else f"image {n}")
+            for n, x in enumerate([images] if alone else images, 1)
+        ]
+        results: list[Any] = []
+        for first in steps(len(inputs), self.batch_size, "images", None if alone else progress):
+            results += work(inputs[first : first + self.batch_size], progress)
+        return results[0] if alone else results
 
-        Args:
-            images: Of any size, worked out together.
-            progress: Called with what is being done, network calls made and to be made at most.
+    def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
+        """The concepts of images that are worked out together.
 
         Raises:
             InputError: If an image cannot be used.
@@ -244,43 +264,47 @@ class ImageSession:
             if found.marginals is None:
                 result = ImageResult(schema="igm.invert/1", **shared, items=items)
             else:
-                extra = {self.parser.space.plural: self._probabilities(found, frame)}
-                result = LabelResult(schema="igm.zero-shot/1", **shared, draws=found.draws, items=items, **extra)
+                every = {self.parser.space.plural: self._probabilities(found.marginals, frame)}
+                result = LabelResult(
+                    schema="igm.zero-shot/1", **shared, draws=found.draws, items=items, **every
+                )
             result._draw = lambda image=image, items=items: self.parser.draw(image.data, items)  # type: ignore[misc]
             results.append(result)
         return results
 
     def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
         """How many concepts images hold; see :meth:`invert`."""
+        found = self._understood(images, progress)
         return [
-            ImageCount(schema="igm.estimate-k/1", **self._record(image, found, seconds))
-            for image, _, found, seconds in self._understood(images, progress)
+            ImageCount(schema="igm.estimate-k/1", **self._record(i, x, seconds)) for i, _, x, seconds in found
         ]
 
     def _understood(
         self, images: Sequence[Input[Image]], progress: Progress | None
     ) -> list[tuple[Input[Image], Frame, Inversion, float]]:
-        """The one call of the engine: images with their frames, what was found, and the seconds for each."""
+        """The one call of the engine: images with their frames, what was found, and the seconds of each."""
         from igm_cli.core.inference.inversion import invert
+        from igm_cli.plugins.base import Frame
 
-        denoiser: Denoiser = self.model.denoiser
-        found, started = [], time.monotonic()
-        frames = [self.model.frame(image.data, self.fit) for image in images]
+        model, found, started = self.model, [], time.monotonic()
+        width, height = model.image_size
+        frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
         for image, frame in zip(images, frames, strict=True):
-            seen = self.model.see(image.data, frame, self.settings.views)
+            seen = to_model(image.data, frame, (width, height))
+            seen = (
+                model.encode(model.denoiser, seen, self.settings.views)
+                if model.encode
+                else seen.to(self.device)
+            )
             what = f"network calls: {Path(str(image.about['image'])).name}"
             tell = (lambda done, most, what=what: progress(what, done, most)) if progress else None  # type: ignore[misc]
-            found.append(
-                invert(
-                    denoiser, seen, self.settings, k=self.k, composition=self.model.composition, progress=tell
-                )
-            )
+            how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
+            found.append(invert(model.denoiser, seen, self.settings, **how))
         seconds = (time.monotonic() - started) / max(1, len(images))
         return [(*each, seconds) for each in zip(images, frames, found, strict=True)]
 
     def _record(self, image: Input[Image], found: Inversion, seconds: float) -> dict[str, Any]:
         """The fields that all records of images have."""
-        curve = [{"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve]
         return {
             **image.about,
             "size": list(image.data.size),
@@ -291,190 +315,132 @@ class ImageSession:
             "k_source": found.k_source,
             "denoising_error": _finite(found.denoising_error),
             "k_penalty": self.settings.cost,
-            "k_curve": curve,
+            "k_curve": [
+                {"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve
+            ],
             "network_calls": found.network_calls,
             "seconds": round(seconds, 4),
             "device": str(self.device),
             "run": self.run,
         }
 
-    def _probabilities(self, found: Inversion, frame: Frame) -> list[dict[str, Any]]:
+    def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Every candidate with its probability, the most probable first."""
         import torch
 
-        assert found.marginals is not None
-        every = self.parser.decode(torch.eye(len(found.marginals)), frame)
-        order = found.marginals.argsort(descending=True, stable=True).tolist()
-        return [{**every[i], "probability": round(float(found.marginals[i]), 4)} for i in order]
+        every = self.parser.decode(torch.eye(len(marginals)), frame)
+        order = marginals.argsort(descending=True, stable=True).tolist()
+        return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
 
 
-class VectorSession:
-    """Codebooks with the settings of one call.
+def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
+    """A trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
 
     Args:
-        parser: Of concepts of bound vectors.
-        codebooks: On the device.
-        source: What records call the codebooks.
-        content: Fingerprint of the codebooks.
-        settings: ``k`` (products that a vector is the sum of), ``method`` and ``iterations``, or ``k_max``.
-        seed: Of everything random.
+        model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
+        concepts: Name of a concept parser, or ``package.module:attribute``; None takes the checkpoint's.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-    Attributes:
-        run: Fingerprint of everything that decides about a result but the vector.
+    Raises:
+        IgmError: With the way out, whatever does not fit.
     """
+    from igm_cli.plugins import registry
 
-    key = ("input", "vector")
-    suffixes = (".npy", ".npz", ".safetensors")
-    noun = "file of vectors"
-    together = True
-    """What is found of a vector may depend on the vectors that are worked out with it."""
+    asked = registry.concept_parser(concepts) if concepts else None
+    folder = resolve_model(model, asked.name if asked else None)
+    if is_pipeline(folder):
+        raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
 
-    def __init__(
-        self,
-        parser: VectorParser,
-        codebooks: Codebooks,
-        *,
-        source: str,
-        content: str,
-        settings: Mapping[str, Any],
-        seed: int = 0,
-    ) -> None:
-        self.parser, self.codebooks, self.source, self.settings, self.seed = parser, codebooks, source, settings, seed
-        binding = codebooks.binding.name
-        identity = {"codebooks": content, "concepts": parser.name, "binding": binding, "seed": seed, **settings}
-        self.run = run_fingerprint(identity)
+    from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.codebooks.device
+    spec = read_spec(folder)
+    target = process_device(device)
+    return Model(
+        name=folder.name,
+        parser=_parser_of(spec, folder, asked),
+        composition=spec.composition,
+        inference=spec.inference,
+        device=target,
+        open=lambda: load_checkpoint(folder, target).denoiser,
+        identity={"model": model_fingerprint(folder)},
+        size=spec.image_size,
+    )
 
-    @property
-    def batch_size(self) -> int:
-        """Vectors that are worked out together."""
-        from igm_cli.core.decomposition.decompose import AT_ONCE
 
-        return AT_ONCE if self.settings.get("k") == 1 else 1
+def process_device(name: str) -> torch.device:
+    """The device of a name; with several processes on several GPUs, each takes its own."""
+    import torch
 
-    def read(self, path: Path) -> list[Input[Tensor]]:
-        """The bound vectors ``[D]`` of a file.
+    from igm_cli.core.device import resolve_device
 
-        Raises:
-            InputError: If they cannot be read, or are none of these codebooks.
-        """
-        return self.inputs(self.parser.read_vectors(path, self.codebooks), str(path), file_hash(path))
-
-    def inputs(self, vectors: Tensor, name: str, digest: str) -> list[Input[Tensor]]:
-        """Bound vectors ``[B,D]`` as inputs."""
-        return [
-            Input({"input": name, "vector": number}, digest, lambda vector=vector: vector)  # type: ignore[misc]
-            for number, vector in enumerate(vectors)
-        ]
-
-    def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:
-        """The codewords of bound vectors that are one product each, or of one vector that is the sum of several."""
-        import torch
-
-        from igm_cli.core.decomposition.decompose import decompose
-        from igm_cli.core.decomposition.superposition import superposition
-
-        began, products = time.perf_counter(), self.settings["k"]
-        if products > 1:
-            return [self._sum_of_products(each, products, superposition) for each in vectors]
-        stacked = torch.stack([each.data for each in vectors])
-        method, iterations = self.settings["method"], self.settings["iterations"]
-        found = decompose(stacked, self.codebooks, method, iterations=iterations, seed=self.seed)
-        seconds = (time.perf_counter() - began) / len(vectors)
-        return [
-            VectorResult(
-                schema="igm.decompose/1",
-                **self._record(each, 1, seconds),
-                method=method,
-                items=self._items(
-                    found.indices[i : i + 1], found.similarity[i : i + 1], found.confidence[i], found.ambiguous[i]
-                ),
-                similarity=round(float(found.similarity[i]), 6),
-                iterations=int(found.iterations[i]),
-                operations=float(found.operations[i]),
-            )
-            for i, each in enumerate(vectors)
-        ]
-
-    def count(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorCount]:
-        """How many products bound vectors are the sum of."""
-        from igm_cli.core.decomposition.superposition import superposition
-
-        results, most = [], self.settings["k_max"]
-        for each in vectors:
-            began = time.perf_counter()
-            found = superposition(each.data, self.codebooks, k_max=most, seed=self.seed)
-            record = self._record(each, found.count, time.perf_counter() - began)
-            curve = [{"k": k, "unexplained": round(share, 6)} for k, share in enumerate(found.errors.tolist())]
-            results.append(VectorCount(schema="igm.decompose-k/1", **record, k_max=most, k_curve=curve))
-        return results
-
-    def _sum_of_products(self, vector: Input[Tensor], most: int, superposition: Any) -> VectorResult:
-        began = time.perf_counter()
-        found = superposition(vector.data, self.codebooks, k_max=most, seed=self.seed)
-        seconds, explained = time.perf_counter() - began, max(0.0, 1 - float(found.errors[-1]))
-        return VectorResult(
-            schema="igm.decompose/1",
-            **self._record(vector, found.count, seconds),
-            method="auto",
-            items=self._items(found.indices, found.similarity, found.confidence, found.ambiguous),
-            similarity=round(explained**0.5, 6),  # cosine of the vector and the best sum of the products
-            iterations=None,
-            operations=None,
-        )
-
-    def _record(self, vector: Input[Tensor], k: int, seconds: float) -> dict[str, Any]:
-        """The fields that all records of vectors have."""
-        return {
-            **vector.about,
-            "sha256": vector.sha256,
-            "concepts": self.parser.name,
-            "codebooks": self.source,
-            "binding": self.codebooks.binding.name,
-            "k": k,
-            "seconds": round(seconds, 6),
-            "device": str(self.device),
-            "run": self.run,
-        }
-
-    def _items(
-        self, indices: Tensor, similarity: Tensor, confidence: Tensor, ambiguous: Tensor
-    ) -> list[dict[str, Any]]:
-        """Items of the products ``[S,K]``, each with what is known of it.
-
-        Args:
-            indices: ``[S,K]``.
-            similarity: Of the products ``[S]``.
-            confidence: Of the indices, S·K of them.
-            ambiguous: Whether another codeword would do as well, S·K of them.
-        """
-        from igm_cli.plugins.base import Frame
-
-        decoded = self.parser.decode(indices.cpu(), Frame((1, 1), (0.0, 0.0, 1.0, 1.0)))  # a vector has no frame
-        alike = similarity.repeat_interleave(indices.shape[1]).tolist()
-        known = zip(decoded, alike, confidence.flatten().tolist(), ambiguous.flatten().tolist(), strict=True)
-        return [
-            {**item, "similarity": round(s, 6), "confidence": round(p, 4), **({"ambiguous": True} if tied else {})}
-            for item, s, p, tied in known
-        ]
+    device, local = resolve_device(name), os.environ.get("LOCAL_RANK", "")
+    if str(device) == "cuda" and local.isdigit():
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
+    return device
 
 
 def run_fingerprint(identity: Mapping[str, Any]) -> str:
-    """Of everything that decides about a result but the image or vector."""
+    """Fingerprint of everything that decides about a result but the image or vector."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def steps(total: int, at_once: int, what: str, progress: Progress | None) -> Iterator[int]:
+    """Where batches begin; progress is told on the way."""
+    for first in range(0, total, at_once):
+        if progress:
+            progress(what, first, total)
+        yield first
+    if progress:
+        progress(what, total, total)
+
+
+def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
+    """The parser of a model's concepts, which must be the one asked for, and of the space trained on."""
+    from igm_cli.core.concepts import space_to_dict
+    from igm_cli.plugins import registry
+
+    if asked and asked.name != spec.concepts:
+        raise InputError(
+            f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {asked.name!r}; "
+            f"use --concepts {spec.concepts} or another --model"
+        )
+    parser = asked or registry.concept_parser(spec.concepts, typed=False)
+    parser = registry.configured(parser, spec.concept_options)
+    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
+        raise InputError(
+            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
+            "train it again, or install the version of the plugin it was trained with"
+        )
+    return parser
+
+
+def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
+    """A model's own settings under those given, None for those not given."""
+    from igm_cli.core.inference.inversion import InversionSettings
+
+    given, default = dict(given), InversionSettings.from_dict(own)
+    method = given.get("method") or default.method
+    if method == "relax":
+        given["relax_steps"] = given.pop("steps", None)
+    for name, owners in (("restarts", "sgd"), ("steps", "sgd or relax")):
+        if method != "sgd" and given.get(name) is not None:
+            raise UsageError(f"--{name} belongs to --method {owners}; add that or leave it out")
+    draws, most = given.get("draws"), given.get("max_draws")
+    if draws is not None and most is not None and draws > most:
+        raise UsageError(f"--draws {draws} is above --max-draws {most}; lower one or raise the other")
+    if draws is None and most is not None:
+        given["draws"] = min(default.draws, most)
+    return InversionSettings.from_dict(own, **given)
+
+
+def _input(image: Any, name: str) -> Input[Image]:
+    """An image in whatever form as an input."""
+    if isinstance(image, str | Path):
+        return ImageSession.read(Path(image).expanduser())[0]
+    name = getattr(image, "filename", "") or name
+    picture = from_array(image, name)
+    digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+    return Input({"image": name}, digest, lambda: picture)
 
 
 def _finite(value: float) -> float | None:

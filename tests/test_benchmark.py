@@ -20,8 +20,8 @@ from igm_cli.benchmarks.suite import Request
 from igm_cli.benchmarks.suites.object_discovery.figures import score
 from igm_cli.benchmarks.suites.object_discovery.published import PUBLISHED
 from igm_cli.benchmarks.suites.object_discovery.splits import SPLITS
-from igm_cli.commands.benchmark import parse_budget
 from igm_cli.bundled import bundled
+from igm_cli.commands.benchmark import parse_budget
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import space_to_dict
 from igm_cli.core.metrics import rate, ratio

@@ -27,8 +27,8 @@ from igm_cli.benchmarks.suites.decomposition.settings import (
     METHODS,
     RESONATOR,
 )
-from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.bundled import find_model
+from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations

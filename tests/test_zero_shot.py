@@ -28,7 +28,7 @@ from igm_cli.core.models.pipeline_description import PUBLISHED, read_description
 from igm_cli.core.models.pipeline_identity import ENDS, pipeline_fingerprint
 from igm_cli.core.models.pipelines import quiet
 from igm_cli.errors import InputError, UsageError
-from igm_cli.loading import check_labels
+from igm_cli.pipelines import check_labels
 
 OWN = {
     "concepts": "labels",

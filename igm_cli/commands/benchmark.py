@@ -78,8 +78,8 @@ def benchmark(
     _check_known("option", asked, list(plugin.options))
 
     from igm_cli.benchmarks.suite import Request
-    from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
     from igm_cli.bundled import find_model
+    from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
     from igm_cli.core.device import resolve_device
 
     request = Request(

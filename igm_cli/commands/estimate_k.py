@@ -37,27 +37,34 @@ def estimate_k(
     JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items; of bound
     vectors igm.decompose-k/1.  The K chosen is that of the least error + k_penalty * K.
     """
-    from igm_cli.commands import perceive
+    from igm_cli.commands.runner import Call, understand
 
-    call = perceive.Call(paths, as_json, output, plot, "--plot")
+    call = Call(paths, as_json, output, plot, "--plot")
     given = {"k_min": k_min, "draws": draws}
-    if perceive.about_vectors(concepts, codebooks):
-        o.refuse(perceive.ABOUT_IMAGES, model=model, **given, plot=plot, fit=None if fit == "crop" else fit)
-        from igm_cli.loading import MOST_PRODUCTS
+    if o.about_vectors(concepts, codebooks):
+        o.refuse(o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=None if fit == "crop" else fit)
+        from igm_cli.commands.vectors import understand_vectors
+        from igm_cli.vectors import MOST_PRODUCTS
 
-        how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device, "count": True}
-        most = {"k_max": k_max or MOST_PRODUCTS}
-        perceive.understand_vectors(call, "igm.decompose-k/1", codebooks=codebooks, settings=most, **how)
+        how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
+        understand_vectors(call, "igm.decompose-k/1", codebooks, {"k_max": k_max or MOST_PRODUCTS}, **how)
         return
-    o.refuse(perceive.ABOUT_VECTORS, binding=binding)
+    o.refuse(o.ABOUT_VECTORS, binding=binding)
     o.check_k_range(None, k_min, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.loading import open_checkpoint
-    from igm_cli.session import ImageSession
+    from igm_cli.commands.show import CurveReport, draw_curve
+    from igm_cli.session import ImageSession, open_checkpoint
 
     opened = open_checkpoint(model, concepts, device)
     settings = {**given, "k_max": k_max, "seed": seed}
     session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings)
     session.require_counting()
-    perceive.understand_images(session, call, "igm.estimate-k/1", count=True)
+    understand(
+        session,
+        call,
+        "igm.estimate-k/1",
+        lambda sink, images: CurveReport(sink),
+        draw=lambda record, image: draw_curve(record),
+        count=True,
+    )

@@ -63,26 +63,34 @@ def invert(
     JSON lines follow the schema igm.invert/1, of bound vectors igm.decompose/1.  On several processes or
     machines: accelerate launch -m igm_cli invert FOLDER ...
     """
-    from igm_cli.commands import perceive
+    from igm_cli.commands.runner import Call, understand
 
-    call = perceive.Call(paths, as_json, output, overlay)
+    call = Call(paths, as_json, output, overlay)
     given = {"k_max": k_max, "draws": draws, "restarts": restarts, "steps": steps}
-    if perceive.about_vectors(concepts, codebooks):
-        o.refuse(perceive.ABOUT_IMAGES, model=model, **given, overlay=overlay, fit=None if fit == "crop" else fit)
-        from igm_cli.loading import vector_settings
+    if o.about_vectors(concepts, codebooks):
+        o.refuse(o.ABOUT_IMAGES, model=model, **given, overlay=overlay, fit=None if fit == "crop" else fit)
+        from igm_cli.commands.vectors import understand_vectors
+        from igm_cli.vectors import vector_settings
 
-        settings = vector_settings(k, method, iterations)
+        asked = vector_settings(k, method, iterations)
         how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
-        perceive.understand_vectors(call, "igm.decompose/1", codebooks=codebooks, settings=settings, **how)
+        understand_vectors(call, "igm.decompose/1", codebooks, asked, **how)
         return
-    o.refuse(perceive.ABOUT_VECTORS, binding=binding, iterations=iterations)
+    o.refuse(o.ABOUT_VECTORS, binding=binding, iterations=iterations)
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.loading import open_checkpoint
-    from igm_cli.session import ImageSession
+    from igm_cli.commands.show import ImageReport
+    from igm_cli.session import ImageSession, open_checkpoint
 
     opened = open_checkpoint(model, concepts, device)
     settings = {**given, "seed": seed, "method": method}
     session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings)
-    perceive.understand_images(session, call, "igm.invert/1")
+    parser = opened.parser
+    understand(
+        session,
+        call,
+        "igm.invert/1",
+        lambda sink, images: ImageReport(sink, parser.space, images),
+        draw=lambda record, image: parser.draw(image.data, record["items"]),
+    )

@@ -9,6 +9,9 @@ import typer
 
 from igm_cli.errors import UsageError
 
+ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
+ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
+
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
 MAX_SEED = 2**32 - 1
 Seed = Annotated[
@@ -60,7 +63,9 @@ Binding = Annotated[
 ]
 BatchSize = Annotated[
     str,
-    typer.Option("--batch-size", metavar="N|auto", help="Images worked out together; results do not depend on it."),
+    typer.Option(
+        "--batch-size", metavar="N|auto", help="Images worked out together; results do not depend on it."
+    ),
 ]
 Overlay = Annotated[
     Path | None,
@@ -133,6 +138,21 @@ def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
         raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
     if k is not None and (k_min is not None or k_max is not None):
         raise UsageError("--k gives the number of concepts, so leave out --k-max")
+
+
+def about_vectors(concepts: str | None, codebooks: Path | None) -> bool:
+    """Whether a command is about bound vectors, not images.
+
+    Raises:
+        UsageError: If it is and there are no codebooks.
+    """
+    if codebooks is not None or concepts is None:
+        return codebooks is not None
+    from igm_cli.plugins import registry
+
+    if getattr(registry.concept_parser(concepts), "reads", "images") == "vectors":
+        raise UsageError(f"--concepts {concepts} needs the codebooks; add --codebooks FILE.safetensors")
+    return False
 
 
 def refuse(why: str, **given: Any) -> None:

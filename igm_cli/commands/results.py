@@ -146,7 +146,7 @@ def open_results(
 
     path = path.expanduser()
     refuse_inputs([path], inputs, "--output")
-    rank, world = process_rank()
+    rank = process_rank()[0]
     with exclusive(path if rank == 0 else _share(path, rank)):
         yield ResultFile(path, schema, run, key)
 

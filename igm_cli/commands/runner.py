@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import typer
 
-from igm_cli.commands.results import ResultFile, save_picture
 from igm_cli.errors import InputError
+from igm_cli.imaging import expand_inputs
 from igm_cli.output import Output, ProgressReport, process_rank
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from igm_cli.session import ImageSession, Input, VectorSession
+    from igm_cli.commands.results import ResultFile
+    from igm_cli.session import ImageSession, Input
+    from igm_cli.vectors import VectorSession
+
+    Session: TypeAlias = ImageSession | VectorSession
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -32,6 +37,75 @@ class Report(Protocol):
     def end(self) -> None:
         """It was the last one."""
         ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a command is asked for besides its settings.
+
+    Attributes:
+        paths: Files, folders and patterns.
+        as_json: Whether stdout carries JSON lines.
+        output: Where results are kept.
+        pictures: A file or folder for pictures.
+        option: The option that ``pictures`` comes from.
+    """
+
+    paths: Sequence[str]
+    as_json: bool
+    output: Path | None
+    pictures: Path | None = None
+    option: str = "--overlay"
+
+    @property
+    def sink(self) -> Output:
+        """Where results, progress and messages go."""
+        return Output(as_json=self.as_json, quiet=process_rank()[0] != 0)
+
+
+def understand(
+    session: Session,
+    call: Call,
+    schema: str,
+    report: Callable[[Output, int], Report],
+    *,
+    draw: Callable[[Record, Input[Image]], Image] | None = None,
+    count: bool = False,
+    sources: Sequence[Path] = (),
+    announce: Callable[[int], None] = lambda files: None,
+) -> None:
+    """Inverts every image or vector, or counts, and shows, draws and keeps what is found.
+
+    Args:
+        session: What it is done with.
+        call: What is asked for.
+        schema: Schema of the records.
+        report: Makes the report for people, for a number of files.
+        draw: Record and input to picture.
+        count: Whether only the number of concepts is wanted.
+        sources: Further files that are read, so that nothing is written over them.
+        announce: Called with the number of files that are left to do.
+
+    Raises:
+        IgmError: If the only file, or what is asked for, cannot be used.
+        Exit: With exit code 3, if a file of several could not be used.
+    """
+    files, ahead, pictures = expand_inputs(call.paths, session.suffixes, session.noun), {}, {}
+    kept: Any = nullcontext()
+    if call.pictures or call.output:
+        from igm_cli.commands.results import open_results, picture_targets
+
+        pictures = picture_targets(files, call.pictures and call.pictures.expanduser(), call.option)
+        kept = open_results(call.output, schema, session.run, session.key, [*files, *sources])
+    if len(files) == 1:
+        ahead[files[0]] = session.read(files[0])
+        _ = ahead[files[0]][0].data  # a mistake is told before the model is loaded
+    work = session.count if count else session.invert
+    with kept as store:
+        announce(sum(str(path) not in store.done for path in files) if store else len(files))
+        Runner(
+            session, work, files, store, report(call.sink, len(files)), call.sink, pictures, ahead, draw
+        ).run()
 
 
 @dataclass
@@ -50,7 +124,7 @@ class Runner:
         draw: Record and input to picture.
     """
 
-    session: ImageSession | VectorSession
+    session: Session
     work: Callable[..., Sequence[Any]]
     files: Sequence[Path]
     store: ResultFile | None
@@ -87,7 +161,9 @@ class Runner:
         self.report.end()
         if self.failed:
             noun = "files" if self.session.together else "images"
-            self.sink.note(f"igm: {len(self.failed)} of {len(self.files)} {noun} could not be used; the others are done")
+            self.sink.note(
+                f"igm: {len(self.failed)} of {len(self.files)} {noun} could not be used; the others are done"
+            )
             raise typer.Exit(3)
 
     def _work_through(self, share: Sequence[Path], *, show: bool) -> dict[str, Record]:
@@ -153,7 +229,10 @@ class Runner:
         if not missing:
             return [record for record in kept if record is not None]
         todo = batch if self.session.together else missing
-        new = {self._about(each): result.to_dict() for each, result in zip(todo, self.work(todo, progress), strict=True)}
+        new = {
+            self._about(each): result.to_dict()
+            for each, result in zip(todo, self.work(todo, progress), strict=True)
+        }
         records = []
         for each, old in zip(batch, kept, strict=True):
             record = old or new[self._about(each)]
@@ -180,6 +259,8 @@ class Runner:
     def _picture(self, record: Record, each: Input[Any]) -> None:
         target = self.pictures.get(self._about(each))
         if target and self.draw:
+            from igm_cli.commands.results import save_picture
+
             save_picture(self.draw(record, each), target)
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:

@@ -109,8 +109,10 @@ def zero_shot(
     JSON lines follow the schema igm.zero-shot/1.  On several processes or machines:
     accelerate launch -m igm_cli zero-shot FOLDER ...
     """
-    from igm_cli.commands import perceive, zero_shot_time
     from igm_cli.commands import zero_shot_options as given
+    from igm_cli.commands import zero_shot_time
+    from igm_cli.commands.runner import Call, understand
+    from igm_cli.commands.show import ImageReport
 
     number = o.number_or_auto("--k", k)
     o.check_k_range(number, None, k_max)
@@ -118,7 +120,7 @@ def zero_shot(
     chosen = given.read_labels(labels, labels_file)
     prompts = given.read_templates(template or [], templates_file)
 
-    from igm_cli.loading import open_pipeline
+    from igm_cli.pipelines import open_pipeline
     from igm_cli.session import ImageSession
 
     how = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
@@ -127,7 +129,7 @@ def zero_shot(
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}
     session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings)
-    call = perceive.Call(paths, as_json, output, overlay)
+    call = Call(paths, as_json, output, overlay)
 
     def announce(images: int) -> None:
         """Says which labels the model was not trained on, and how long it will take, if that is long."""
@@ -138,7 +140,15 @@ def zero_shot(
         if text:
             call.sink.note(f"igm: {text}")
 
-    perceive.understand_images(session, call, "igm.zero-shot/1", announce=announce)
+    parser = opened.parser
+    understand(
+        session,
+        call,
+        "igm.zero-shot/1",
+        lambda sink, images: ImageReport(sink, parser.space, images),
+        draw=lambda record, image: parser.draw(image.data, record["items"]),
+        announce=announce,
+    )
 
 
 def _about_unknown(model: str, unknown: Sequence[str]) -> str:

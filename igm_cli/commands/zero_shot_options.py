@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from igm_cli.errors import IgmError, InputError, UsageError
-from igm_cli.loading import check_labels
+from igm_cli.pipelines import check_labels
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000

@@ -77,7 +77,7 @@ class Discovery:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.checkpoint = load_checkpoint(request.model, request.device)
-        self.parser = registry.concept_parser(self.checkpoint.concepts)
+        self.parser = registry.concept_parser(self.checkpoint.concepts, typed=False)
         if self.parser.name != ObjectDiscovery.concepts:
             raise InputError(f"object-discovery measures models of positions, not of {self.parser.name!r}")
         self.sgd_images, self.sgd_steps = self._number("sgd_images", 1), self._number("sgd_steps", 2000)
