@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from igm_cli.bundled import DEFAULT_CONCEPTS, resolve_pipeline
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.session import Model, process_device
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def open_pipeline(
@@ -35,6 +32,7 @@ def open_pipeline(
     """
     name, source = resolve_pipeline(model)
 
+    from igm_cli.core.inference.views import encoded_views
     from igm_cli.core.models.pipeline_description import read_description
     from igm_cli.core.models.pipeline_files import check_path, from_hub
     from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
@@ -62,7 +60,7 @@ def open_pipeline(
         return denoiser
 
     known = {plain(label) for label in (own.labels if own else chosen)}
-    return Model(
+    opened = Model(
         name=name,
         parser=parser,
         composition=description.composition,
@@ -77,9 +75,10 @@ def open_pipeline(
             "templates": space.templates,
             "composition": description.composition,
         },
-        encode=_latents,
+        encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
         unknown=tuple(label for label in chosen if plain(label) not in known),
     )
+    return opened
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
@@ -108,10 +107,3 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
 def plain(label: str) -> str:
     """A label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
     return " ".join(label.casefold().split())
-
-
-def _latents(denoiser: Any, image: Tensor, views: int) -> Tensor:
-    """What the denoiser sees of an image ``[3,H,W]``: latents of several views ``[V,C,h,w]``."""
-    from igm_cli.core.inference.views import encoded_views
-
-    return encoded_views(denoiser.encode, image, views)

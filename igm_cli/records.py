@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, with_config
 from typing_extensions import NotRequired, TypedDict
@@ -85,6 +85,12 @@ class OtherItem(TypedDict):
     """An item of a third-party concept parser."""
 
     confidence: Confidence
+
+
+if TYPE_CHECKING:
+    Item: TypeAlias = dict[str, Any]  # so that result.items[0]["x"] needs no cast
+else:
+    Item = Position | Attribute | Label | OtherItem
 
 
 @with_config(_CLOSED)
@@ -191,7 +197,7 @@ class ImageResult(_OfImage):
         default=None,
         description="How much the image is like those the model was trained on, where that is calibrated.",
     )
-    items: list[Position | Attribute | Label | OtherItem]
+    items: list[Item]
 
     _draw: Callable[[], Image] | None = PrivateAttr(default=None)
 

@@ -71,7 +71,7 @@ class Model:
         open: Loads the denoiser.
         identity: What of the model decides about a result.
         size: (width, height) in pixels of the images it sees; None asks the denoiser.
-        encode: Turns a framed image into what the denoiser sees, for a number of views of it.
+        encode: Turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views.
         unknown: Concepts asked for that it says it was not trained on.
     """
 
@@ -83,7 +83,7 @@ class Model:
     open: Callable[[], Any]
     identity: Mapping[str, Any]
     size: tuple[int, int] | None = None
-    encode: Callable[[Any, Tensor, int], Tensor] | None = None
+    encode: Callable[[Tensor, int], Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Model:
     @property
     def image_size(self) -> tuple[int, int]:
         """(width, height) in pixels of the images it sees."""
-        return self.size or self.denoiser.image_size  # type: ignore[no-any-return]
+        return self.size or self.denoiser.image_size
 
     @overload
     def invert(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageResult]: ...
@@ -255,28 +255,28 @@ class ImageSession:
         """
         results = []
         for image, frame, found, seconds in self._understood(images, progress):
-            shared = self._record(image, found, seconds)
+            record = self._record("igm.invert/1", image, found, seconds)
             sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
             decoded = self.parser.decode(found.concepts, frame)
             items = [{**_rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
+            record["items"] = items
             if not math.isnan(found.familiarity):
-                shared["familiarity"] = round(found.familiarity, 4)
+                record["familiarity"] = round(found.familiarity, 4)
             if found.marginals is None:
-                result = ImageResult(schema="igm.invert/1", **shared, items=items)
+                result = ImageResult.model_validate(record)
             else:
-                every = {self.parser.space.plural: self._probabilities(found.marginals, frame)}
-                result = LabelResult(
-                    schema="igm.zero-shot/1", **shared, draws=found.draws, items=items, **every
-                )
-            result._draw = lambda image=image, items=items: self.parser.draw(image.data, items)  # type: ignore[misc]
+                every = self._probabilities(found.marginals, frame)
+                record |= {"schema": "igm.zero-shot/1", "draws": found.draws, self.parser.space.plural: every}
+                result = LabelResult.model_validate(record)
+            result._draw = lambda image=image, items=items: self.parser.draw(image.data, items)
             results.append(result)
         return results
 
     def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
         """How many concepts images hold; see :meth:`invert`."""
-        found = self._understood(images, progress)
         return [
-            ImageCount(schema="igm.estimate-k/1", **self._record(i, x, seconds)) for i, _, x, seconds in found
+            ImageCount.model_validate(self._record("igm.estimate-k/1", image, found, seconds))
+            for image, _, found, seconds in self._understood(images, progress)
         ]
 
     def _understood(
@@ -291,21 +291,18 @@ class ImageSession:
         frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
         for image, frame in zip(images, frames, strict=True):
             seen = to_model(image.data, frame, (width, height))
-            seen = (
-                model.encode(model.denoiser, seen, self.settings.views)
-                if model.encode
-                else seen.to(self.device)
-            )
+            seen = model.encode(seen, self.settings.views) if model.encode else seen.to(self.device)
             what = f"network calls: {Path(str(image.about['image'])).name}"
-            tell = (lambda done, most, what=what: progress(what, done, most)) if progress else None  # type: ignore[misc]
+            tell = (lambda done, most, what=what: progress(what, done, most)) if progress else None
             how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
             found.append(invert(model.denoiser, seen, self.settings, **how))
         seconds = (time.monotonic() - started) / max(1, len(images))
         return [(*each, seconds) for each in zip(images, frames, found, strict=True)]
 
-    def _record(self, image: Input[Image], found: Inversion, seconds: float) -> dict[str, Any]:
+    def _record(self, schema: str, image: Input[Image], found: Inversion, seconds: float) -> dict[str, Any]:
         """The fields that all records of images have."""
         return {
+            "schema": schema,
             **image.about,
             "size": list(image.data.size),
             "sha256": image.sha256,

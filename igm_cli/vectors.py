@@ -110,30 +110,29 @@ class VectorSession:
         from igm_cli.core.decomposition.decompose import decompose
         from igm_cli.core.decomposition.superposition import superposition
 
-        began, products, method = time.perf_counter(), self.settings["k"], self.settings["method"]
+        products, began, used = (
+            self.settings["k"],
+            time.perf_counter(),
+            {"iterations": None, "operations": None},
+        )
         results = []
-        if products == 1:
-            stacked, iterations = torch.stack([each.data for each in vectors]), self.settings["iterations"]
-            found = decompose(stacked, self.codebooks, method, iterations=iterations, seed=self.seed)
-            seconds = (time.perf_counter() - began) / len(vectors)
-            for i, each in enumerate(vectors):
-                known = (
-                    found.indices[i : i + 1],
-                    found.similarity[i : i + 1],
-                    found.confidence[i],
-                    found.ambiguous[i],
-                )
-                used = {"iterations": int(found.iterations[i]), "operations": float(found.operations[i])}
-                results.append(self._result(each, known, float(found.similarity[i]), seconds, used))
+        if products > 1:
+            for each in vectors:
+                began = time.perf_counter()
+                sums = superposition(each.data, self.codebooks, k_max=products, seed=self.seed)
+                known = (sums.indices, sums.similarity, sums.confidence, sums.ambiguous)
+                similarity = max(0.0, 1 - float(sums.errors[-1])) ** 0.5  # of the vector and the best sum
+                results.append(self._result(each, known, similarity, time.perf_counter() - began, used))
             return results
-        for each in vectors:
-            began = time.perf_counter()
-            sums = superposition(each.data, self.codebooks, k_max=products, seed=self.seed)
-            known = (sums.indices, sums.similarity, sums.confidence, sums.ambiguous)
-            # The cosine of the vector and the best sum of the products:
-            similarity = max(0.0, 1 - float(sums.errors[-1])) ** 0.5
-            used = {"iterations": None, "operations": None}
-            results.append(self._result(each, known, similarity, time.perf_counter() - began, used))
+        stacked = torch.stack([each.data for each in vectors])
+        how = {name: self.settings[name] for name in ("method", "iterations")}
+        found = decompose(stacked, self.codebooks, **how, seed=self.seed)
+        seconds = (time.perf_counter() - began) / len(vectors)
+        for i, each in enumerate(vectors):
+            row = slice(i, i + 1)
+            known = (found.indices[row], found.similarity[row], found.confidence[row], found.ambiguous[row])
+            spent = {"iterations": int(found.iterations[i]), "operations": float(found.operations[i])}
+            results.append(self._result(each, known, float(found.similarity[i]), seconds, spent))
         return results
 
     def count(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorCount]:
@@ -144,9 +143,9 @@ class VectorSession:
         for each in vectors:
             began = time.perf_counter()
             found = superposition(each.data, self.codebooks, k_max=most, seed=self.seed)
-            record = self._record(each, found.count, time.perf_counter() - began)
+            record = self._record("igm.decompose-k/1", each, found.count, time.perf_counter() - began)
             curve = [{"k": k, "unexplained": round(share, 6)} for k, share in enumerate(found.errors.tolist())]
-            results.append(VectorCount(schema="igm.decompose-k/1", **record, k_max=most, k_curve=curve))
+            results.append(VectorCount.model_validate({**record, "k_max": most, "k_curve": curve}))
         return results
 
     @staticmethod
@@ -156,9 +155,10 @@ class VectorSession:
             for number, vector in enumerate(vectors)
         ]
 
-    def _record(self, vector: Input[Tensor], k: int, seconds: float) -> dict[str, Any]:
+    def _record(self, schema: str, vector: Input[Tensor], k: int, seconds: float) -> dict[str, Any]:
         """The fields that all records of vectors have."""
         return {
+            "schema": schema,
             **vector.about,
             "sha256": vector.sha256,
             "concepts": self.parser.name,
@@ -193,9 +193,9 @@ class VectorSession:
             }
             for item, s, p, tied in rows
         ]
-        shared = self._record(vector, len(indices), seconds)
+        record = self._record("igm.decompose/1", vector, len(indices), seconds)
         found = {"method": self.settings["method"], "items": items, "similarity": round(similarity, 6), **used}
-        return VectorResult(schema="igm.decompose/1", **shared, **found)
+        return VectorResult.model_validate({**record, **found})
 
 
 def open_vectors(

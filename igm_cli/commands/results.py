@@ -163,8 +163,8 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
     """Raises a :class:`UsageError` if something would be written over an input, however its path is written."""
     known = {(found.st_dev, found.st_ino): path for path in inputs if path.exists() and (found := path.stat())}
     for target in targets:
-        if target.exists() and (found := known.get((target.stat().st_dev, target.stat().st_ino))):
-            raise UsageError(f"{option} would overwrite {found}; choose another path")
+        if target.exists() and (path := known.get((target.stat().st_dev, target.stat().st_ino))):
+            raise UsageError(f"{option} would overwrite {path}; choose another path")
 
 
 def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:
@@ -207,7 +207,7 @@ def _drawn_by_igm(path: Path) -> bool:
 
     try:
         with Image.open(path) as picture:
-            return picture.getexif().get(SOFTWARE) == DRAWN_BY
+            return bool(picture.getexif().get(SOFTWARE) == DRAWN_BY)
     except (OSError, SyntaxError, ValueError):
         return False
 

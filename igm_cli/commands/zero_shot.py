@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -123,7 +123,7 @@ def zero_shot(
     from igm_cli.pipelines import open_pipeline
     from igm_cli.session import ImageSession
 
-    how = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
+    how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
     how |= {"size": size, "config": config, "prediction": prediction}
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}

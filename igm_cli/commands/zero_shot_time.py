@@ -59,7 +59,7 @@ def seconds_per_call(denoiser: Any, most: int) -> float:
         seconds = time.monotonic() - started
         if seconds > _QUICK:
             break
-    return seconds / batch
+    return float(seconds / batch)
 
 
 def span(least: float, most: float) -> str:
