@@ -37,6 +37,11 @@ class Output:
         self.quiet = quiet
         self._report: ProgressReport | None = None  # of the progress being shown
 
+    @classmethod
+    def of_process(cls, as_json: bool) -> Output:
+        """The output of one of several processes: all but the main one are quiet."""
+        return cls(as_json=as_json, quiet=process_rank()[0] != 0)
+
     def result(self, data: Mapping[str, Any]) -> None:
         """One JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
         if self.as_json and not self.quiet:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from igm_cli.commands import options as o
+from igm_cli.output import Output
 
 Plot = Annotated[
     Path | None,
@@ -37,9 +38,7 @@ def estimate_k(
     JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items; of bound
     vectors igm.decompose-k/1.  The K chosen is that of the least error + k_penalty * K.
     """
-    from igm_cli.commands.runner import Call, understand
-
-    call = Call(paths, as_json, output, plot, "--plot")
+    sink = Output.of_process(as_json)
     given = {"k_min": k_min, "draws": draws}
     if o.about_vectors(concepts, codebooks):
         o.refuse(o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=None if fit == "crop" else fit)
@@ -47,24 +46,19 @@ def estimate_k(
         from igm_cli.vectors import MOST_PRODUCTS
 
         how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
-        understand_vectors(call, "igm.decompose-k/1", codebooks, {"k_max": k_max or MOST_PRODUCTS}, **how)
+        understand_vectors(paths, codebooks, {"k_max": k_max or MOST_PRODUCTS}, sink, output, **how)
         return
     o.refuse(o.ABOUT_VECTORS, binding=binding)
     o.check_k_range(None, k_min, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.commands.show import CurveReport, draw_curve
+    from igm_cli.commands.show import understand_images
     from igm_cli.session import ImageSession, open_checkpoint
 
-    opened = open_checkpoint(model, concepts, device)
     settings = {**given, "k_max": k_max, "seed": seed}
+    opened = open_checkpoint(model, concepts, device)
     session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings)
     session.require_counting()
-    understand(
-        session,
-        call,
-        "igm.estimate-k/1",
-        lambda sink, images: CurveReport(sink),
-        draw=lambda record, image: draw_curve(record),
-        count=True,
+    understand_images(
+        session, paths, "igm.estimate-k/1", sink, output, count=True, pictures=plot, option="--plot"
     )

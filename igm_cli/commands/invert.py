@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from igm_cli.commands import options as o
+from igm_cli.output import Output
 
 K = Annotated[
     int | None,
@@ -63,9 +64,7 @@ def invert(
     JSON lines follow the schema igm.invert/1, of bound vectors igm.decompose/1.  On several processes or
     machines: accelerate launch -m igm_cli invert FOLDER ...
     """
-    from igm_cli.commands.runner import Call, understand
-
-    call = Call(paths, as_json, output, overlay)
+    sink = Output.of_process(as_json)
     given = {"k_max": k_max, "draws": draws, "restarts": restarts, "steps": steps}
     if o.about_vectors(concepts, codebooks):
         o.refuse(o.ABOUT_IMAGES, model=model, **given, overlay=overlay, fit=None if fit == "crop" else fit)
@@ -74,23 +73,16 @@ def invert(
 
         asked = vector_settings(k, method, iterations)
         how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
-        understand_vectors(call, "igm.decompose/1", codebooks, asked, **how)
+        understand_vectors(paths, codebooks, asked, sink, output, **how)
         return
     o.refuse(o.ABOUT_VECTORS, binding=binding, iterations=iterations)
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.commands.show import ImageReport
+    from igm_cli.commands.show import understand_images
     from igm_cli.session import ImageSession, open_checkpoint
 
-    opened = open_checkpoint(model, concepts, device)
     settings = {**given, "seed": seed, "method": method}
+    opened = open_checkpoint(model, concepts, device)
     session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings)
-    parser = opened.parser
-    understand(
-        session,
-        call,
-        "igm.invert/1",
-        lambda sink, images: ImageReport(sink, parser.space, images),
-        draw=lambda record, image: parser.draw(image.data, record["items"]),
-    )
+    understand_images(session, paths, "igm.invert/1", sink, output, pictures=overlay)

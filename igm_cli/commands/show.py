@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.commands.runner import Record, Runner
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.core.concepts import ConceptSpace
-
-Record = Mapping[str, Any]
+    from igm_cli.session import ImageSession, Input
 
 UNFAMILIAR = 0.5
 """Familiarity below which people are warned."""
@@ -23,17 +23,59 @@ DETAILED = 4  # images, or vectors of a file, up to which each gets a table
 LISTED = 10  # candidates up to which all are listed in it
 
 
+def understand_images(
+    session: ImageSession,
+    paths: Sequence[str],
+    schema: str,
+    sink: Output,
+    output: Path | None,
+    *,
+    count: bool = False,
+    pictures: Path | None,
+    **options: Any,
+) -> None:
+    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
+
+    Args:
+        session: The model with its settings.
+        paths: Images, folders and patterns.
+        schema: Schema of the records.
+        sink: For results, progress and messages.
+        output: Where results are kept.
+        count: Whether only the number of concepts is wanted.
+        pictures: A file or folder for pictures.
+        **options: Further fields of :class:`Runner`.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    parser = session.parser
+
+    def draw(record: Record, image: Input[Image]) -> Image:
+        return draw_curve(record) if count else parser.draw(image.data, record["items"])
+
+    report = CurveReport(sink) if count else ImageReport(sink, parser.space)
+    where = pictures.expanduser() if pictures else None
+    runner = Runner(
+        session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
+    )
+    report.detailed = len(runner.files) <= DETAILED
+    runner.run()
+
+
 class ImageReport:
     """For people: a table per image, or one table of many images.
 
     Args:
         sink: Where it goes.
         space: The concepts.
-        images: How many there are.
+
+    Attributes:
+        detailed: Whether there is a table per image.
     """
 
-    def __init__(self, sink: Output, space: ConceptSpace, images: int) -> None:
-        self.sink, self.space, self.detailed = sink, space, images <= DETAILED
+    def __init__(self, sink: Output, space: ConceptSpace) -> None:
+        self.sink, self.space, self.detailed = sink, space, True
         self.rows: list[list[str]] = []
 
     def add(self, record: Record) -> None:
@@ -77,7 +119,7 @@ class CurveReport:
     """For people: the error over K, a table per image."""
 
     def __init__(self, sink: Output) -> None:
-        self.sink = sink
+        self.sink, self.detailed = sink, True
 
     def add(self, record: Record) -> None:
         """Shows an image."""

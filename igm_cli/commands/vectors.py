@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.runner import Call, understand
+from igm_cli.commands.runner import Record, Runner
 from igm_cli.commands.show import DETAILED, cell
 from igm_cli.errors import UsageError
 from igm_cli.output import Output, process_rank
 
 if TYPE_CHECKING:
     from igm_cli.core.decomposition.codebooks import Codebooks
-
-Record = Mapping[str, Any]
 
 UNSURE = 0.5
 """Confidence of a codeword below which people are warned."""
@@ -30,15 +28,21 @@ MOST_ROWS = 100  # of a table of vectors
 
 
 def understand_vectors(
-    call: Call, schema: str, codebooks: Path | None, settings: dict[str, Any], **options: Any
+    paths: Sequence[str],
+    codebooks: Path | None,
+    settings: dict[str, Any],
+    sink: Output,
+    output: Path | None,
+    **options: Any,
 ) -> None:
     """Takes the bound vectors of files apart, or counts products, and shows and keeps what is found.
 
     Args:
-        call: What is asked for.
-        schema: Schema of the records.
+        paths: Files, folders and patterns.
         codebooks: Their file.
         settings: See :class:`igm_cli.vectors.VectorSession`; without ``k``, products are counted.
+        sink: For results, progress and messages.
+        output: Where results are kept.
         **options: Those of :func:`igm_cli.vectors.open_vectors`.
 
     Raises:
@@ -51,15 +55,10 @@ def understand_vectors(
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
     source, products = codebooks.expanduser(), settings.get("k")
     session = open_vectors(source, settings=settings, **options)
-    note_duplicates(session.codebooks, call.sink)
-    understand(
-        session,
-        call,
-        schema,
-        lambda sink, files: VectorReport(sink, products, session.codebooks),
-        count=products is None,
-        sources=[source],
-    )
+    note_duplicates(session.codebooks, sink)
+    report = VectorReport(sink, products, session.codebooks)
+    schema = "igm.decompose/1" if products else "igm.decompose-k/1"
+    Runner(session, paths, schema, report, sink, output, count=not products, sources=[source]).run()
 
 
 class VectorReport:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.output import process_rank
+from igm_cli.output import Output, process_rank
 
 _NAMED = 5  # up to so many unknown labels are named
 
@@ -111,8 +111,7 @@ def zero_shot(
     """
     from igm_cli.commands import zero_shot_options as given
     from igm_cli.commands import zero_shot_time
-    from igm_cli.commands.runner import Call, understand
-    from igm_cli.commands.show import ImageReport
+    from igm_cli.commands.show import understand_images
 
     number = o.number_or_auto("--k", k)
     o.check_k_range(number, None, k_max)
@@ -129,26 +128,18 @@ def zero_shot(
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}
     session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings)
-    call = Call(paths, as_json, output, overlay)
+    sink = Output.of_process(as_json)
 
     def announce(images: int) -> None:
         """Says which labels the model was not trained on, and how long it will take, if that is long."""
         if opened.unknown:
-            call.sink.note(_about_unknown(opened.name, opened.unknown))
+            sink.note(_about_unknown(opened.name, opened.unknown))
         rank, world = process_rank()
         text = zero_shot_time.warning(session, images, world) if rank == 0 and images else None
         if text:
-            call.sink.note(f"igm: {text}")
+            sink.note(f"igm: {text}")
 
-    parser = opened.parser
-    understand(
-        session,
-        call,
-        "igm.zero-shot/1",
-        lambda sink, images: ImageReport(sink, parser.space, images),
-        draw=lambda record, image: parser.draw(image.data, record["items"]),
-        announce=announce,
-    )
+    understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, announce=announce)
 
 
 def _about_unknown(model: str, unknown: Sequence[str]) -> str:
