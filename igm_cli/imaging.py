@@ -210,16 +210,12 @@ def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
     import torch
     from PIL import Image
 
-    box = frame.box
-    if all(math.isclose(side, round(side), abs_tol=1e-9) for side in box):
-        whole = (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
-        exact = (whole[2] - whole[0], whole[3] - whole[1]) == tuple(image_size)
+    left, top, right, bottom = whole = tuple(round(side) for side in frame.box)
+    near = all(math.isclose(side, edge, abs_tol=1e-9) for side, edge in zip(frame.box, whole, strict=True))
+    if near and (right - left, bottom - top) == tuple(image_size):
+        resized = image.crop((left, top, right, bottom))
     else:
-        exact = False
-    if exact:
-        resized = image.crop(whole)
-    else:
-        resized = image.resize(image_size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+        resized = image.resize(image_size, Image.Resampling.BICUBIC, box=frame.box, reducing_gap=3.0)
     pixels = torch.from_numpy(np.array(resized, dtype=np.uint8))
     return pixels.permute(2, 0, 1).float() / 127.5 - 1.0
 

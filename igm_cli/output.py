@@ -11,17 +11,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-
-class ProgressReport(Protocol):
-    """Moves the progress shown: what is being done, done so far, in all."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Shows that so much is done."""
-        ...
+ProgressReport: TypeAlias = Callable[[str, int, int], None]
+"""Moves the progress shown: what is being done, done so far, in all."""
 
 
 class Output:
@@ -101,26 +96,13 @@ class Output:
         if self.quiet or not sys.stderr.isatty():
             yield lambda what, done, total: None
             return
+        from rich import progress as bars
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        with bar:
+        what, left = bars.TextColumn("{task.description}", markup=False), bars.TextColumn("left")
+        count, spent, eta = bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn()
+        columns = (what, bars.BarColumn(), count, spent, left, eta)
+        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
             tasks: dict[str, Any] = {}
 
             def report(what: str, done: int, total: int) -> None:
