@@ -30,7 +30,6 @@ class Output:
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self._report: ProgressReport | None = None  # of the progress being shown
 
     @classmethod
     def of_process(cls, as_json: bool) -> Output:
@@ -89,10 +88,7 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Progress with the time left, on stderr, if that is a terminal; within it, the same one again."""
-        if self._report is not None:
-            yield self._report
-            return
+        """Progress with the time left, on stderr, if that is a terminal."""
         if self.quiet or not sys.stderr.isatty():
             yield lambda what, done, total: None
             return
@@ -113,11 +109,7 @@ class Output:
                     bar.reset(tasks[key])
                 bar.update(tasks[key], description=what, completed=done, total=total)
 
-            self._report = report
-            try:
-                yield report
-            finally:
-                self._report = None
+            yield report
 
 
 def json_line(data: Mapping[str, Any]) -> str:

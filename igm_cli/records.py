@@ -266,7 +266,7 @@ class VectorCount(_OfVector):
 
 
 class PluginState(BaseModel):
-    """One plugin, and whether it loads."""
+    """One plugin, and whether it loads; its problem is empty if it does."""
 
     model_config = _CLOSED
 
@@ -276,7 +276,7 @@ class PluginState(BaseModel):
     packages: list[str] = Field(description="Distributions that offer the name; more than one is a conflict.")
     ok: bool
     summary: str
-    problem: str = Field(description="Why it cannot be used; empty if it can.")
+    problem: str
 
 
 class PluginRecord(PluginState):
@@ -285,13 +285,14 @@ class PluginRecord(PluginState):
     schema_id: Literal["igm.plugins/1"] = Field(alias="schema")
 
 
-@with_config(_CLOSED)
-class CheckpointState(TypedDict):
-    """A bundled checkpoint."""
+class CheckpointState(BaseModel):
+    """A bundled checkpoint; its problem is empty if it can be used."""
+
+    model_config = _CLOSED
 
     name: str
     concepts: str
-    problem: Annotated[str, Field(description="Why it cannot be used; empty if it can.")]
+    problem: str
 
 
 class DoctorRecord(BaseModel):

@@ -11,14 +11,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from igm_cli.bundled import is_pipeline, resolve_model
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.imaging import SUFFIXES, decode_image, from_array, read_bytes, to_model
 from igm_cli.records import ImageCount, ImageResult, LabelResult
 
@@ -144,17 +144,11 @@ class Model:
     @overload
     def count(self, images: Any, **options: Any) -> ImageCount: ...
 
-    def count(
-        self,
-        images: Any,
-        *,
-        fit: Literal["crop", "squash"] = "crop",
-        progress: Progress | None = None,
-        batch_size: int | None = None,
-        **settings: Any,
-    ) -> ImageCount | list[ImageCount]:
+    def count(self, images: Any, **options: Any) -> ImageCount | list[ImageCount]:
         """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
-        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings)
+        progress = options.pop("progress", None)
+        how = {"fit": options.pop("fit", "crop"), "batch_size": options.pop("batch_size", None)}
+        session = ImageSession(self, k=None, given=options, **how)
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
@@ -235,17 +229,12 @@ class ImageSession:
         digest = hashlib.sha256(data).hexdigest()
         return [Input({"image": str(path)}, digest, lambda: decode_image(data, str(path)))]
 
-    def each(self, work: Callable[..., list[Any]], images: Any, progress: Progress | None) -> Any:
-        """Results of images in whatever form, some worked out together; of one image without a list around it."""
-        alone = not isinstance(images, list | tuple)
-        inputs = [
-            _input(x, "image" if alone else f"image {n}")
-            for n, x in enumerate([images] if alone else images, 1)
-        ]
-        results: list[Any] = []
-        for first in steps(len(inputs), self.batch_size, "images", None if alone else progress):
-            results += work(inputs[first : first + self.batch_size], progress)
-        return results[0] if alone else results
+    def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
+        """Results of images in whatever form; of one image without a list around it."""
+        if isinstance(images, list | tuple):
+            inputs = [_input(image, f"image {number}") for number, image in enumerate(images, 1)]
+            return in_batches(work, inputs, self.batch_size, "images", progress)
+        return work([_input(images, "image")], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
         """The concepts of images that are worked out together.
@@ -381,14 +370,18 @@ def run_fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def steps(total: int, at_once: int, what: str, progress: Progress | None) -> Iterator[int]:
-    """Where batches begin; progress is told on the way."""
-    for first in range(0, total, at_once):
+def in_batches(
+    work: Callable[..., Sequence[Any]], inputs: Sequence[Any], size: int, what: str, progress: Progress | None
+) -> list[Any]:
+    """The results of inputs, some worked out together; progress is told on the way."""
+    results: list[Any] = []
+    for first in range(0, len(inputs), size):
         if progress:
-            progress(what, first, total)
-        yield first
+            progress(what, first, len(inputs))
+        results += work(inputs[first : first + size], progress)
     if progress:
-        progress(what, total, total)
+        progress(what, len(inputs), len(inputs))
+    return results
 
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
@@ -416,6 +409,9 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     from igm_cli.core.inference.inversion import InversionSettings
 
     given, default = dict(given), InversionSettings.from_dict(own)
+    known = list(default.to_dict())
+    if unknown := [name for name in given if name not in known]:
+        raise UsageError(f"unknown setting {unknown[0]!r}; {near_names(unknown[0], known)}")
     method = given.get("method") or default.method
     if method == "relax":
         given["relax_steps"] = given.pop("steps", None)

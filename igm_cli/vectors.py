@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from igm_cli.bundled import DEFAULT_CONCEPTS
 from igm_cli.errors import UsageError
 from igm_cli.records import VectorCount, VectorResult
-from igm_cli.session import Input, process_device, run_fingerprint, steps
+from igm_cli.session import Input, in_batches, process_device, run_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -98,9 +98,7 @@ class VectorSession:
             rows = rows.to(torch.complex64 if torch.is_complex(rows) else torch.float32)
             check_vectors(rows, self.codebooks)
             inputs = self._inputs(rows, "vectors", hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest())
-        results: list[Any] = []
-        for first in steps(len(inputs), self.batch_size, "vectors", progress):
-            results += work(inputs[first : first + self.batch_size])
+        results = in_batches(work, inputs, self.batch_size, "vectors", progress)
         return results[0] if alone else results
 
     def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:

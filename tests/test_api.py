@@ -132,6 +132,7 @@ def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes:
     for settings, says in (
         ({"method": "relax"}, "relax"),
         ({"draws": 0}, "draws"),
+        ({"drawz": 3}, "did you mean draws"),
         ({"restarts": 3}, "--method sgd"),
     ):
         with pytest.raises(igm.IgmError, match=says):
