@@ -139,7 +139,8 @@ def zero_shot(
         if text:
             sink.note(f"igm: {text}")
 
-    understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, announce=announce)
+    how = {"announce": announce, "sources": [file for file in (labels_file, templates_file) if file]}
+    understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, **how)
 
 
 def _about_unknown(model: str, unknown: Sequence[str]) -> str:
