@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from igm_cli.core.models.latent_folder import PARTS
+from igm_cli.core.models.latent import PARTS
 
 SCALE = Path("vae") / "config.json"
 RUN = ("state.pt", "run.json", "metrics.jsonl", "tensorboard")

@@ -27,9 +27,10 @@ from igm_cli.core.concepts import Text
 from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inference.inversion import InversionSettings
 from igm_cli.core.inference.labels import invert_labels
-from igm_cli.core.models.pipelines import Loading, load_pipeline, quiet
+from igm_cli.core.models.pipeline_files import quiet
+from igm_cli.core.models.pipelines import Loading, load_pipeline
+from igm_cli.core.models.prompts import word_tokenizer
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.core.models.tokens import word_tokenizer
 from igm_cli.core.noise_schedule import draw
 
 LABELS = (

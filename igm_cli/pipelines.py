@@ -33,16 +33,13 @@ def open_pipeline(
     name, source = resolve_pipeline(model)
 
     from igm_cli.core.inference.views import encoded_views
-    from igm_cli.core.models.pipeline_description import read_description
-    from igm_cli.core.models.pipeline_files import check_path, from_hub
-    from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
-    from igm_cli.core.models.pipelines import Loading, load_pipeline, quiet
+    from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, quiet, read_description
+    from igm_cli.core.models.pipelines import Loading, load_pipeline
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
     from igm_cli.plugins import registry
 
     how, target = Loading(**(loading or {})), process_device(device)
-    with quiet():
-        path = check_path(source) or from_hub(source, how.variant)
+    path = find_pipeline(source, how.variant)
     description = read_description(path)
     own = description.space
     if not labels and own is None:

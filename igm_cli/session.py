@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.composition import Composition
-    from igm_cli.core.inference.inversion import Inversion, InversionSettings
+    from igm_cli.core.types import Inversion, InversionSettings
     from igm_cli.plugins.base import ConceptParser, Frame, Progress
 
 Data = TypeVar("Data")
@@ -179,7 +179,8 @@ class ImageSession:
     def __init__(
         self, model: Model, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
     ) -> None:
-        from igm_cli.core.inference.inversion import check_request
+        from igm_cli.core.inference.constraints import constraint_of
+        from igm_cli.core.inference.engine import check_method
 
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
@@ -187,7 +188,9 @@ class ImageSession:
         self.k, self.fit, self._batch_size = k, fit, batch_size
         self._refuse_count(given)
         self.settings = _settings(model.inference, given)
-        check_request(self.parser.space, self.settings, k)
+        check_method(self.parser.space, self.settings.method)
+        if self.settings.method == "evidence":  # a number that the constraint refuses is refused now
+            constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
         self.run = run_fingerprint({**model.identity, **identity})
 
@@ -203,19 +206,21 @@ class ImageSession:
 
     def require_counting(self) -> None:
         """Raises a :class:`UsageError` if every image has the same number of concepts."""
-        if self.parser.space.fixed_k is not None:
+        if not self.parser.space.countable:
             raise UsageError(
                 f"the model {self.model.name!r} finds one value of every factor, so there is nothing to count; "
                 "use igm invert, or a model of positions"
             )
 
     def _refuse_count(self, given: Mapping[str, Any]) -> None:
-        fixed = self.parser.space.fixed_k
+        if self.parser.space.countable:
+            return
+        factors = len(self.parser.space.groups())  # type: ignore[attr-defined]
         asked = [f"--{n.replace('_', '-')}" for n in ("k_min", "k_max") if given.get(n) is not None]
-        if fixed is not None and (self.k not in (None, fixed) or asked):
+        if self.k not in (None, factors) or asked:
             option = asked[0] if asked else f"--k {self.k}"
             raise UsageError(
-                f"the model {self.model.name!r} has {fixed} factors and finds a value of each; leave out {option}"
+                f"the model {self.model.name!r} has {factors} factors and finds a value of each; leave out {option}"
             )
 
     @staticmethod
@@ -272,20 +277,22 @@ class ImageSession:
         self, images: Sequence[Input[Image]], progress: Progress | None
     ) -> list[tuple[Input[Image], Frame, Inversion, float]]:
         """The one call of the engine: images with their frames, what was found, and the seconds of each."""
-        from igm_cli.core.inference.inversion import invert
+        import torch
+
+        from igm_cli.core.inference.engine import invert_batch
         from igm_cli.plugins.base import Frame
 
-        model, found, started = self.model, [], time.monotonic()
+        model, started = self.model, time.monotonic()
         width, height = model.image_size
         frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
-        for image, frame in zip(images, frames, strict=True):
-            seen = to_model(image.data, frame, (width, height))
-            seen = model.encode(seen, self.settings.views) if model.encode else seen.to(self.device)
-            what = f"network calls: {Path(str(image.about['image'])).name}"
-            tell = (lambda done, most, what=what: progress(what, done, most)) if progress else None
-            how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
-            found.append(invert(model.denoiser, seen, self.settings, **how))
-        seconds = (time.monotonic() - started) / max(1, len(images))
+        framed = [to_model(image.data, f, (width, height)) for image, f in zip(images, frames, strict=True)]
+        encode = model.encode
+        seen = torch.stack([encode(x, self.settings.views) if encode else x.to(self.device) for x in framed])
+        what = f"network calls: {Path(str(images[0].about['image'])).name}"  # told of a single image only
+        tell = (lambda done, most: progress(what, done, most)) if progress else None
+        how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
+        found = invert_batch(model.denoiser, seen, self.settings, **how)
+        seconds = (time.monotonic() - started) / len(images)
         return [(*each, seconds) for each in zip(images, frames, found, strict=True)]
 
     def _record(self, schema: str, image: Input[Image], found: Inversion, seconds: float) -> dict[str, Any]:
@@ -406,7 +413,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
 
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
     """A model's own settings under those given, None for those not given."""
-    from igm_cli.core.inference.inversion import InversionSettings
+    from igm_cli.core.types import InversionSettings
 
     given, default = dict(given), InversionSettings.from_dict(own)
     known = list(default.to_dict())

@@ -14,9 +14,8 @@ from PIL import Image, ImageDraw
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.animals.adapter import Animals
 from igm_cli.plugins.animals.backdrops import paint_backdrop
-from igm_cli.plugins.animals.drawings import STYLES, draw_animal
-from igm_cli.plugins.animals.pictograms import Pictograms
-from igm_cli.plugins.animals.scenes import VISIBLE, _places, _sprite, compose_scene, least_visible
+from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
+from igm_cli.plugins.animals.scenes import VISIBLE, compose_scene, find_places, least_visible, make_sprite
 from igm_cli.plugins.animals.variation import vary
 
 
@@ -81,8 +80,8 @@ def test_pictograms_take_the_place_of_drawings(pictograms):
 @pytest.mark.parametrize("seed", range(6))
 def test_every_animal_can_be_seen(seed):
     rng = random.Random(seed)
-    sprites = [_sprite(disc("x", rng), rng, 64, 3, jitter=False) for _ in range(3)]
-    assert least_visible(sprites, _places(sprites, rng, 64), 64) >= VISIBLE
+    sprites = [make_sprite(disc("x", rng), rng, 64, 3, jitter=False) for _ in range(3)]
+    assert least_visible(sprites, find_places(sprites, rng, 64), 64) >= VISIBLE
 
 
 def test_what_is_hidden_counts_as_hidden():
@@ -96,15 +95,14 @@ def test_jitter_changes_colours_and_nothing_else_is_needed_for_chance():
     plain = compose_scene(["x"], disc, random.Random(1), size=64)
     jittered = compose_scene(["x"], disc, random.Random(1), size=64, jitter=True)
     again = compose_scene(["x"], disc, random.Random(1), size=64, jitter=True)
-    assert plain.labels == jittered.labels == ("x",)
-    assert not np.array_equal(np.asarray(plain.image), np.asarray(jittered.image))
-    assert np.array_equal(np.asarray(again.image), np.asarray(jittered.image))
+    assert not np.array_equal(np.asarray(plain), np.asarray(jittered))
+    assert np.array_equal(np.asarray(again), np.asarray(jittered))
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_varied_pictogram_is_another_drawing_of_about_the_same(seed):
-    picture = draw_animal("cat", random.Random(1), style=STYLES[0])
+    picture = Drawings(["flat"]).draw("cat", random.Random(1))
     varied, again = (vary(picture, random.Random(seed)) for _ in range(2))
     assert varied.mode == "RGBA" and varied.tobytes() == again.tobytes()
     assert varied.tobytes() != picture.tobytes()

@@ -22,7 +22,6 @@ from igm_cli.plugins.base import Frame
 from igm_cli.plugins.celeba import recipe
 from igm_cli.plugins.celeba.adapter import Celeba
 from igm_cli.plugins.celeba.attributes import NO_YES, Attributes, parse_factors
-from igm_cli.plugins.celeba.overlay import draw_attributes
 from igm_cli.plugins.overlays import HEIGHT, LINE, LONG_SIDE
 from igm_cli.plugins.samples import DatasetSamples
 
@@ -570,7 +569,7 @@ def test_attributes_are_written_beside_the_image(
 ) -> None:
     image = Image.new("RGB", size, (200, 0, 0))
     before = image.tobytes()
-    drawn = draw_attributes(image, listed(count, confidence))
+    drawn = Attributes().draw(image, listed(count, confidence))
     assert image.tobytes() == before
     shown = max(HEIGHT, size[1])
     assert drawn.mode == "RGB" and drawn.height == max(shown, LINE * count)
@@ -582,7 +581,7 @@ def test_attributes_are_written_beside_the_image(
 
 
 def test_no_side_of_a_long_image_explodes() -> None:
-    drawn = draw_attributes(Image.new("RGB", (4000, 2)), listed(3))
+    drawn = Attributes().draw(Image.new("RGB", (4000, 2)), listed(3))
     assert drawn.width < LONG_SIDE + 1000 and drawn.height == 3 * LINE
 
 

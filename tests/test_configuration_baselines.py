@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from igm_cli.core.inference.evidence import Evidence
+from igm_cli.core.inference.pool import gather
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.configuration import (
@@ -27,9 +29,7 @@ from igm_cli.benchmarks.baselines.fit import Budget, fit
 from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, log_probabilities, most_likely
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
-from igm_cli.core.inference.evidence import Evidence
 from igm_cli.core.inference.look import contributions, look
-from igm_cli.core.inference.pool import gather
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
 from igm_cli.errors import InputError, MissingError

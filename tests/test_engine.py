@@ -8,17 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import factors, positions
-
-from igm_cli.core.composition import compose
-from igm_cli.core.inference.configurations import exhaustive_configurations
 from igm_cli.core.inference.evidence import paired
-from igm_cli.core.inference.inversion import InversionSettings, invert
-from igm_cli.core.inference.look import look, single_products
 from igm_cli.core.inference.pool import Pool, gather
 from igm_cli.core.inference.refine import refine
 from igm_cli.core.inference.search import pursuit
 from igm_cli.core.inference.subsets import minima
+from oracle import factors, positions
+
+from igm_cli.core.composition import compose
+from igm_cli.core.inference.configurations import exhaustive_configurations
+from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.look import look, single_products
 from igm_cli.core.metrics import match
 from igm_cli.core.noise_schedule import draw
 from igm_cli.core.sampling import sample

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from igm_cli.core.inference.confidence import UNTYPICAL, Rivals, familiarity, legibility, tempered
+from igm_cli.core.inference.evidence import Gap, Quadratic
 
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.inference.confidence import UNTYPICAL, Rivals, familiarity, legibility, tempered
 from igm_cli.core.inference.configurations import (
     EXHAUSTIVE_LIMIT,
     best_configuration,
@@ -20,7 +21,6 @@ from igm_cli.core.inference.configurations import (
     exhaustive_configurations,
 )
 from igm_cli.core.inference.enumeration import configurations
-from igm_cli.core.inference.evidence import Gap, Quadratic
 from igm_cli.core.inference.inversion import InversionSettings, invert
 from igm_cli.core.inference.tally import Tally
 from igm_cli.core.objective import composed_loss

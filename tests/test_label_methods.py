@@ -16,9 +16,9 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.label_methods import compound_prompts, enumerate_sets, labels_alone
 from igm_cli.benchmarks.baselines.prompt_weights import BATCH, prompt_weights
 from igm_cli.core.inference import hypothesis_scores
-from igm_cli.core.inference.captions import compound
 from igm_cli.core.inference.inversion import Inversion, InversionSettings
 from igm_cli.core.inference.labels import invert_labels
+from igm_cli.core.models.prompts import compound
 from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import UsageError
 

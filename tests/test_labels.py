@@ -10,16 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from igm_cli.core.inference.evidence import Gap, Quadratic
+from igm_cli.core.inference.subsets import best_without, check_number, minima
 from label_oracle import LabelOracle, letters, names
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.inference import hypotheses
-from igm_cli.core.inference.evidence import Gap, Quadratic
 from igm_cli.core.inference.hypotheses import hypothesis_errors
 from igm_cli.core.inference.inversion import InversionSettings, invert
 from igm_cli.core.inference.label_evidence import label_evidence
 from igm_cli.core.inference.labels import invert_labels, probability
-from igm_cli.core.inference.subsets import best_without, check_number, minima
 from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import UsageError
 

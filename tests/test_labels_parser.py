@@ -12,7 +12,6 @@ from igm_cli.core.concepts import Text
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
-from igm_cli.plugins.labels.overlay import draw_labels
 from igm_cli.plugins.labels.parser import TEMPLATES, Labels
 from igm_cli.plugins.overlays import DOUBTFUL, HEIGHT, LINE, SURE
 
@@ -97,7 +96,7 @@ def test_it_is_a_plugin() -> None:
 def test_labels_are_written_beside_the_image(size: tuple[int, int], count: int, sure: float | None) -> None:
     image = Image.new("RGB", size, (200, 0, 0))
     items = [{"label": f"label {i}", "confidence": sure} for i in range(count)]
-    drawn = draw_labels(image, items)
+    drawn = PETS.draw(image, items)
     shown = max(HEIGHT, size[1])
     width = round(size[0] * shown / size[1])
     assert drawn.height == max(shown, LINE * count) and drawn.width > width

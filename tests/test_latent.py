@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,17 +14,16 @@ import torch
 from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from igm_cli.core.inference.evidence import Evidence
 from safetensors.torch import load_file
 
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Continuous, Text, space_from_dict, space_to_dict
-from igm_cli.core.inference.evidence import Evidence
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.models.latent import LatentConfig
-from igm_cli.core.models.latent_folder import load_parts
 from igm_cli.core.models.pipelines import load_pipeline
+from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.core.models.tokens import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.core.training import latent as latent_training
 from igm_cli.core.training import latent_losses
@@ -256,7 +255,7 @@ def test_the_mean_of_weights_before_and_after(trained, tmp_path):
     call = [sys.executable, script, trained, tmp_path / "after", tmp_path / "mean", "--share", "0.25"]
     subprocess.run(call, check=True)
     assert not (tmp_path / "mean" / "state.pt").exists()
-    load_parts(SPEC.build(), tmp_path / "mean")
+    SPEC.build().load_folder(tmp_path / "mean")
     folders = trained, tmp_path / "after", tmp_path / "mean"
     before, after, mean = (load_file(f / "unet" / "diffusion_pytorch_model.safetensors") for f in folders)
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -282,7 +281,7 @@ def test_a_training_does_not_start_from_damaged_files(trained, tmp_path, file, c
     shutil.copytree(trained, start)
     (start / file).write_bytes(content)
     with pytest.raises(InputError, match=says):
-        load_parts(SPEC.build(), start)
+        SPEC.build().load_folder(start)
 
 
 @pytest.mark.parametrize("labels", [2, 3])
@@ -388,4 +387,4 @@ def test_only_latent_models_have_an_autoencoder(tmp_path):
 
 def test_shape_survives_json():
     config = LatentConfig.from_dict(SHAPE)
-    assert LatentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert LatentConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -91,6 +92,22 @@ def test_tables(tmp_path: Path, name: str, text: str) -> None:
 def test_a_table_in_utf_16(tmp_path: Path) -> None:
     table(tmp_path, "labels.csv", "file,labels\na.jpg,cat dog\nb.jpg,rabbit\n".encode("utf-16"))
     assert read(tmp_path) == AB
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"file_name": ["b.jpg", "a.jpg"], "labels": [["rabbit"], ["Cat", "dog"]]},
+        {"image": ["a.jpg", "b.jpg"], "cat": [1, 0], "dog": [True, False], "rabbit": [0.0, 1.0]},
+    ],
+)
+def test_a_table_in_parquet(tmp_path: Path, columns: dict[str, list[object]]) -> None:
+    touch(tmp_path, *AB)
+    Dataset.from_dict(columns).to_parquet(str(tmp_path / "metadata.parquet"))
+    assert read(tmp_path) == read(tmp_path, layout="parquet") == AB
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match=r"metadata.parquet cannot be read \(.*\); check it"):
+        read(tmp_path)
 
 
 def test_ways_to_write_a_path(tmp_path: Path) -> None:

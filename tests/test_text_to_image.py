@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeline, quiet, resolve_dtype
+from igm_cli.core.models.pipeline_files import quiet
+from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeline, resolve_dtype
 from igm_cli.core.models.text_to_image import TextToImageDenoiser, TextToImageFeatures
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 
@@ -185,7 +186,10 @@ def test_single_file_finds_its_description_in_the_cache(
     with pytest.raises(MissingError, match="holds weights alone"):
         load_pipeline(str(files["sd1"]), CPU, EXACT)
     tiny_pipelines.into_hub_cache(folders["sd1"], hub, "stable-diffusion-v1-5/stable-diffusion-v1-5")
-    assert load_pipeline(str(files["sd1"]), CPU, EXACT).kind == "StableDiffusionPipeline"
+    assert type(load_pipeline(str(files["sd1"]), CPU, EXACT).pipe).__name__ == "StableDiffusionPipeline"
+    half = load_pipeline(str(files["sd1"]), CPU, replace(EXACT, dtype="bfloat16")).pipe
+    assert (half.unet.dtype, half.text_encoder.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert half.vae.dtype == torch.float32
     # What the description of a single file says wrongly can be put right.
     loading = replace(EXACT, prediction="v_prediction")
     assert load_pipeline(str(files["sd1"]), CPU, loading).schedule.config.prediction_type == "v_prediction"
@@ -247,7 +251,7 @@ def test_long_prompts_are_refused(parts: dict[str, TextToImageParts]) -> None:
 
 def test_infinite_predictions_are_refused(folders: dict[str, Path]) -> None:
     denoiser = TextToImageDenoiser(load_pipeline(str(folders["sd1"]), CPU, EXACT), Text(LABELS))
-    denoiser.parts.unet.conv_out.bias.data.fill_(float("inf"))
+    denoiser.parts.pipe.unet.conv_out.bias.data.fill_(float("inf"))
     with pytest.raises(InputError, match="not finite in float32"):
         denoiser.base(noised(denoiser))
 
@@ -260,7 +264,8 @@ def test_float16_weights_and_other_latents(tmp_path: Path) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         loading = Loading(dtype=str(dtype).removeprefix("torch."), size=32)
         denoiser = TextToImageDenoiser(load_pipeline(str(folder), CPU, loading), Text(LABELS))
-        assert denoiser.parts.unet.dtype == dtype and denoiser.parts.vae.dtype == torch.float32
+        pipe = denoiser.parts.pipe
+        assert pipe.unet.dtype == dtype and pipe.vae.dtype == torch.float32
         assert denoiser.latent_shape == (8, 16, 16) and denoiser.image_size == (32, 32)
         eps = denoiser.base(noised(denoiser))
         assert eps.dtype == torch.float32 and torch.isfinite(eps).all()
@@ -286,27 +291,35 @@ def test_sliced_attention_changes_no_result(
     torch.testing.assert_close(got, second.predictions_of_prompts(features, ["dog"]), atol=1e-5, rtol=1e-4)
 
 
-def test_offloading_keeps_one_part_at_a_time(parts: dict[str, TextToImageParts]) -> None:
-    class Hook:
-        def __init__(self, name: str) -> None:
-            self.name = name
+def test_offloading_keeps_one_part_at_a_time(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = TextToImageDenoiser(load_pipeline(str(folders["sdxl"]), CPU, EXACT), Text(LABELS))
+    pipe, events = denoiser.parts.pipe, []
+    monkeypatch.setattr(pipe, "maybe_free_model_hooks", lambda: events.append("free"))
+    for name in ("unet", "vae.encoder", "text_encoder", "text_encoder_2"):
+        part = pipe.vae.encoder if name == "vae.encoder" else getattr(pipe, name)
+        part.register_forward_pre_hook(lambda module, given, name=name: events.append(name))
 
-        def offload(self) -> None:
-            gone.append(self.name)
+    def seen(act: Callable[[], object]) -> list[str]:
+        events.clear()
+        act()
+        return list(events)
 
-    gone: list[str] = []
-    names = ("unet", "vae", "text_encoder", "text_encoder_2")
-    hooked = replace(parts["sdxl"], hooks={name: Hook(name) for name in names})
-    denoiser = TextToImageDenoiser(hooked, Text(LABELS))
-    denoiser.encode(picture())
-    assert gone == ["unet", "text_encoder", "text_encoder_2"]
-    gone.clear()
-    denoiser.embed(["dog"])
-    denoiser.embed(["dog"])  # remembered: the text encoders stay where they are
-    assert gone == ["unet", "vae"]
-    gone.clear()
-    denoiser.base(noised(denoiser))
-    assert gone == ["unet", "vae", "vae", "text_encoder", "text_encoder_2"]
+    assert seen(lambda: denoiser.encode(picture())) == ["vae.encoder", "free"]
+    assert seen(lambda: denoiser.embed(["dog"])) == ["free", "text_encoder", "text_encoder_2", "free"]
+    assert seen(lambda: denoiser.embed(["dog"])) == []  # remembered: the text encoders stay where they are
+    assert seen(lambda: denoiser.base(noised(denoiser)))[-2:] == ["free", "unet"]
+
+
+def test_offloading_changes_no_result(folders: dict[str, Path], parts: dict[str, TextToImageParts]) -> None:
+    hooked = load_pipeline(str(folders["sdxl"]), CPU, EXACT)
+    hooked.pipe.enable_model_cpu_offload(device="cpu")  # its hooks, without a device to spare
+    found = []
+    for denoiser in (TextToImageDenoiser(p, Text(LABELS)) for p in (hooked, parts["sdxl"])):
+        denoiser.encode(picture())
+        features = noised(denoiser)
+        base = denoiser.base(features)
+        found.append((base, denoiser.encode(picture()), denoiser.predictions_of_prompts(features, ["dog"])))
+    assert all(torch.equal(with_hooks, without) for with_hooks, without in zip(*found, strict=True))
 
 
 def test_dtype_by_device() -> None:
@@ -370,6 +383,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "another pipeline": (
         lambda f: change(f / "model_index.json", _class_name="FluxPipeline"),
         "is a FluxPipeline; StableDiffusionPipeline or",
+    ),
+    "a module of its own": (
+        lambda f: change(f / "model_index.json", scheduler=["payload", "DDIMScheduler"]),
+        "the scheduler of .* is a DDIMScheduler; a pipeline with one of diffusers' schedulers is needed",
     ),
     "another vae": (
         lambda f: change(f / "model_index.json", vae=["diffusers", "VQModel"]),
@@ -453,9 +470,9 @@ def test_broken_single_files(files: dict[str, Path], folders: dict[str, Path], t
         with pytest.raises(InputError, match=sentence):
             load_pipeline(str(path), CPU, loading)
 
-    refused(lambda k: not k.startswith("first_stage_model."), "has no vae")
-    refused(lambda k: k.startswith("first_stage_model."), "has no unet")
-    refused(lambda k: not k.startswith("cond_stage_model."), "has no text_encoder")
+    refused(lambda k: not k.startswith("first_stage_model."), "cannot be loaded: Failed to load AutoencoderKL")
+    refused(lambda k: k.startswith("first_stage_model."), "cannot be loaded: Failed to load")
+    refused(lambda k: not k.startswith("cond_stage_model."), "Failed to load CLIPTextModel. Weights .* missing")
     refused(lambda k: not k.endswith("time_embed.2.bias"), "cannot be loaded|lacks weights")
     refused(lambda k: not k.endswith("fc1.bias"), "cannot be loaded|lacks weights")
     refused(lambda k: True, "is no StableDiffusionXL", replace(EXACT, config=str(folders["sdxl"])))

@@ -24,9 +24,7 @@ from igm_cli import app, bundled
 from igm_cli.commands import zero_shot_time
 from igm_cli.commands.options import number_or_auto
 from igm_cli.commands.zero_shot_options import parse_timesteps, read_labels, read_templates
-from igm_cli.core.models.pipeline_description import PUBLISHED, read_description
-from igm_cli.core.models.pipeline_identity import ENDS, pipeline_fingerprint
-from igm_cli.core.models.pipelines import quiet
+from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, quiet, read_description
 from igm_cli.errors import InputError, UsageError
 from igm_cli.pipelines import check_labels
 
@@ -458,9 +456,11 @@ def test_fingerprints(tiny: Path, own: Path, tmp_path: Path) -> None:
     assert pipeline_fingerprint(copy, None) != before
     assert pipeline_fingerprint(weights, None) != before
     large = tmp_path / "large.safetensors"
-    large.write_bytes(bytes(3 * ENDS))
+    data = bytearray(3 << 20)
+    large.write_bytes(data)
     one = pipeline_fingerprint(large, None)
-    large.write_bytes(bytes(3 * ENDS + 1))
+    data[len(data) // 2] = 1  # far from both ends
+    large.write_bytes(data)
     assert pipeline_fingerprint(large, None) != one
 
 

@@ -33,7 +33,7 @@ from igm_cli.benchmarks.suites.zero_shot.splits import SPLITS, TRIO, counts
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.inference.inversion import InversionSettings
 from igm_cli.core.metrics import mcnemar
-from igm_cli.core.models.pipelines import quiet
+from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry

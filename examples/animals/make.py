@@ -1,10 +1,13 @@
 """The scenes in this folder: python make.py.  Our own drawings, one to three animals a scene."""
 
 import random
+import sys
 from pathlib import Path
 
-from igm_cli.plugins.animals.drawings import STYLES, draw_animal
 from igm_cli.plugins.animals.scenes import compose_scene
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+from animal_drawings import STYLES, draw_animal
 
 SCENES = (
     ("dog", "cat"),
@@ -23,4 +26,4 @@ for number, labels in enumerate(SCENES):
     scene = compose_scene(
         labels, lambda animal, rng, style=style: draw_animal(animal, rng, style=style, size=192), rng, size=256
     )
-    scene.image.save(Path(__file__).parent / f"{'-'.join(labels)}.png")
+    scene.save(Path(__file__).parent / f"{'-'.join(labels)}.png")

@@ -85,7 +85,7 @@ class ImageReport:
                 f"igm: {record['image']} is unlike what {record['model']} was trained on "
                 f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
             )
-        counted = self.space.fixed_k is None
+        counted = self.space.countable
         if self.detailed:
             how = "given" if record["k_source"] == "given" else "estimated"
             k = f"K = {record['k']} ({how}), " if counted else ""

@@ -25,8 +25,6 @@ from igm_cli.core.concepts import space_from_dict
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.files import write_atomically, write_json
 from igm_cli.core.models import build_denoiser
-from igm_cli.core.models.latent import LatentTextToImage
-from igm_cli.core.models.latent_folder import load_parts
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError
 
@@ -202,8 +200,9 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         MissingError: If the folder has none.
         InputError: If they are damaged or of other shapes.
     """
-    if isinstance(model, LatentTextToImage):
-        load_parts(model, folder)
+    load_folder = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
+    if load_folder is not None:
+        load_folder(folder)
         return
     path = _weights_of(folder)[0]
     try:

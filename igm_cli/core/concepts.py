@@ -1,41 +1,116 @@
-"""Concept spaces: what a concept is to the engine, a vector with a meaning elsewhere.
+"""Concept spaces: what a concept is to the engine, a row of a tensor ``[..., D]``.
 
-A concept is a row of a tensor ``[..., D]``.  What the row *means* (a position, an attribute) is
-known to the concept parser that made the space, never to the engine.
-
-Every space has ``plural``, what its concepts are called, and ``fixed_k``, the number of concepts of every image
-where that is fixed, else None.
+What a row *means* (a position, an attribute) is known to the concept parser that made the space, never to the engine.
+A space says which constraint its concepts obey (:mod:`igm_cli.core.inference.constraints`) and which methods can find
+them.  A new kind is a subclass of :class:`ConceptSpace`; nothing else has to be told of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
+
+S = TypeVar("S", bound="ConceptSpace")
+
+
+class ConceptSpace:
+    """The base of all concept spaces.
+
+    Attributes:
+        kind: Name in JSON.
+        plural: What its concepts are called in messages.
+        constraint: Name of the constraint on which sets of concepts are answers; empty if the engine does not search
+            them.
+        methods: Names of the methods that find its concepts.
+        countable: Whether images differ in the number of concepts they hold, so that it is worth estimating.
+        calls_per_concept: Network calls that the prediction under one concept takes.
+    """
+
+    kind: ClassVar[str] = ""
+    plural: ClassVar[str] = "concepts"
+    constraint: ClassVar[str] = ""
+    methods: ClassVar[tuple[str, ...]] = ("evidence",)
+    countable: ClassVar[bool] = True
+
+    @property
+    def calls_per_concept(self) -> int:
+        """Network calls that the prediction under one concept takes."""
+        return 1
+
+    if TYPE_CHECKING:  # subclasses have it as a field or a property
+
+        @property
+        def dim(self) -> int:
+            """Length D of a concept vector."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form, as igm.json holds it."""
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(cast(Any, self)))
+        return {"kind": self.kind, **{name: _to_json(value) for name, value in values}}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> ConceptSpace:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: If the kind is unknown, or a field is missing or of another type.
+        """
+        kinds = {space.kind: space for space in _subclasses(ConceptSpace)}
+        kind, fields = data.get("kind"), {name: value for name, value in data.items() if name != "kind"}
+        if kind not in kinds:
+            raise ValueError(f"unknown concept space {kind!r}")
+        space: ConceptSpace = cast(Any, kinds[kind])(
+            **{name: _from_json(value) for name, value in fields.items()}
+        )
+        return space
+
+
+def _subclasses(space: type[S]) -> Iterator[type[S]]:
+    for sub in space.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, ConceptSpace):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: list(values) for key, values in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, Mapping) and "kind" in value:
+        return ConceptSpace.from_dict(value)
+    return value
 
 
 @dataclass(frozen=True)
-class Continuous:
-    """Concepts that are points of a box, e.g. image positions.
+class Continuous(ConceptSpace):
+    """Concepts that are points of a box, such as image positions; an image holds any number of them.
 
     Attributes:
         names: Name of each coordinate, ``D`` of them.
         low: Lower bound of each coordinate.
         high: Upper bound of each coordinate.
-        local: True if a concept speaks only of the place it points at, so that a denoiser may
-            confine its contribution to a window around it.
+        local: True if a concept tells only of the place it points at, so that a denoiser may confine its contribution
+            to a window around it.
     """
+
+    kind: ClassVar[str] = "continuous"
+    plural: ClassVar[str] = "continuous concepts"
+    constraint: ClassVar[str] = "sparse-subset"
+    methods: ClassVar[tuple[str, ...]] = ("evidence", "sgd")
 
     names: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     local: bool = False
-
-    plural: ClassVar[str] = "points"
-    fixed_k: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not (len(self.names) == len(self.low) == len(self.high) > 0):
@@ -48,8 +123,20 @@ class Continuous:
         """Length D of a concept vector."""
         return len(self.names)
 
+    @property
+    def point(self) -> Continuous:
+        """The coordinates that can be moved: all of them."""
+        return self
+
+    @property
+    def extent(self) -> Tensor:
+        """Range of every coordinate ``[D]``, float64; of bounds in float32, in which concepts are."""
+        low, high = torch.tensor([self.low, self.high]).double()
+        extent: Tensor = high - low
+        return extent
+
     def grid(self, counts: Sequence[int]) -> Tensor:
-        """Candidates at the centres of a regular grid.
+        """Returns candidates at the centres of a regular grid.
 
         Args:
             counts: Number of cells along each coordinate.
@@ -66,23 +153,41 @@ class Continuous:
         mesh = torch.meshgrid(*reversed(axes), indexing="ij")
         return torch.stack([m.flatten() for m in reversed(mesh)], dim=-1)
 
+    def between(self, counts: Sequence[int]) -> Tensor:
+        """Returns candidates halfway between the points of :meth:`grid`, as many."""
+        grid = self.grid(counts)
+        gaps = torch.tensor([max(1, n - 1) for n in counts])
+        return self.clamp(grid + (grid[-1] - grid[0]) / gaps / 2)
+
     def clamp(self, concepts: Tensor) -> Tensor:
         """Moves concepts ``[..., D]`` into the box."""
         low, high = concepts.new_tensor(self.low), concepts.new_tensor(self.high)
         return torch.minimum(torch.maximum(concepts, low), high)
 
+    def variants(self, concepts: Tensor) -> Tensor:
+        """Returns the concepts ``[...,V,D]`` that differ from each of ``[...,D]`` in what is no coordinate: none."""
+        return concepts[..., None, :][..., :0, :]
+
+    def variant_groups(self) -> list[list[int]]:
+        """Returns, for every factor, which of the V variants of a concept exchange its value."""
+        return []
+
 
 @dataclass(frozen=True)
-class Categorical:
-    """Concepts that are values of factors; a concept is a one-hot row over all values.
+class Categorical(ConceptSpace):
+    """Concepts that are values of factors: an image holds one value of each, a one-hot row over all values.
 
     Attributes:
         factors: Factor name to the names of its values, in order.
     """
 
-    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
+    kind: ClassVar[str] = "categorical"
     plural: ClassVar[str] = "factors"
+    constraint: ClassVar[str] = "one-of-each"
+    methods: ClassVar[tuple[str, ...]] = ("evidence", "relax", "enumerate", "eliminate")
+    countable: ClassVar[bool] = False
+
+    factors: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for factor, values in self.factors.items():
@@ -94,17 +199,12 @@ class Categorical:
         """Length D = number of values of all factors."""
         return sum(len(values) for values in self.factors.values())
 
-    @property
-    def fixed_k(self) -> int | None:
-        """Number of concepts of every image, one per factor; there is nothing to count."""
-        return len(self.factors)
-
     def candidates(self) -> Tensor:
-        """Every value of every factor, ``[D, D]``."""
+        """Returns every value of every factor, ``[D, D]``."""
         return torch.eye(self.dim)
 
     def groups(self) -> list[list[int]]:
-        """Candidate indices of each factor: the one-per-factor constraint of a search."""
+        """Returns the candidate indices of each factor."""
         groups: list[list[int]] = []
         start = 0
         for values in self.factors.values():
@@ -114,19 +214,20 @@ class Categorical:
 
 
 @dataclass(frozen=True)
-class Text:
-    """Concepts that are texts; a concept is a one-hot row over the labels, an image holds a set of them.
+class Text(ConceptSpace):
+    """Concepts that are texts: an image holds a set of them; a concept is a one-hot row over the labels.
 
     Attributes:
         labels: What can be looked for, in order.
         templates: Prompts to put a label in; with several, its prediction is their mean.
     """
 
+    kind: ClassVar[str] = "text"
+    plural: ClassVar[str] = "labels"
+    constraint: ClassVar[str] = "any-set"
+
     labels: tuple[str, ...]
     templates: tuple[str, ...] = ("a photo of a {label}",)
-
-    plural: ClassVar[str] = "labels"
-    fixed_k: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not self.labels or not all(label.strip() for label in self.labels):
@@ -137,33 +238,41 @@ class Text:
             raise ValueError("a template must hold {label}, where the label goes")
 
     @property
+    def calls_per_concept(self) -> int:
+        """Network calls that the prediction under one label takes: one for every template."""
+        return len(self.templates)
+
+    @property
     def dim(self) -> int:
         """Length D of a concept vector: the number of labels."""
         return len(self.labels)
 
     def candidates(self) -> Tensor:
-        """Every label, ``[D, D]``."""
+        """Returns every label, ``[D, D]``."""
         return torch.eye(self.dim)
 
     def prompts(self, label: int) -> tuple[str, ...]:
-        """A label in every template."""
+        """Returns a label in every template."""
         return tuple(template.replace("{label}", self.labels[label]) for template in self.templates)
 
 
 @dataclass(frozen=True)
-class Codebook:
-    """Concepts that are products of codewords, one of every codebook; a concept is a row of K indices.
+class Codebook(ConceptSpace):
+    """Concepts that are products of codewords, one from every codebook; a concept is a row of K indices.
+
+    They have solvers of their own (:mod:`igm_cli.core.decomposition`).
 
     Attributes:
         sizes: Number of codewords of each of the K codebooks.
         dim: Length D of a codeword, and of the bound vector.
     """
 
+    kind: ClassVar[str] = "codebook"
+    plural: ClassVar[str] = "codewords"
+    methods: ClassVar[tuple[str, ...]] = ()
+
     sizes: tuple[int, ...]
     dim: int
-
-    plural: ClassVar[str] = "products"
-    fixed_k: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 2:
@@ -172,39 +281,92 @@ class Codebook:
             raise ValueError("codewords need at least one coordinate")
 
 
-ConceptSpace: TypeAlias = Continuous | Categorical | Text | Codebook
+@dataclass(frozen=True)
+class Product(ConceptSpace):
+    """Concepts that are a point with one value of each of several factors, where and what; an image holds any number.
+
+    A concept is the coordinates of the point, then the one-hot rows of all factors: ``[point, values]``.
+
+    Attributes:
+        where: Space of the points.
+        what: Space of the values.
+    """
+
+    kind: ClassVar[str] = "product"
+    plural: ClassVar[str] = "points with values"
+    constraint: ClassVar[str] = "sparse-subset"
+
+    where: Continuous
+    what: Categorical
+
+    MOST_SCANNED: ClassVar[int] = 16
+    """Combinations of values of which each is tried at every point of a grid; beyond, a mixture of all values is."""
+
+    @property
+    def dim(self) -> int:
+        """Length D of a concept vector."""
+        return self.where.dim + self.what.dim
+
+    @property
+    def point(self) -> Continuous:
+        """The coordinates that can be moved: the first of a concept vector."""
+        return self.where
+
+    @property
+    def local(self) -> bool:
+        """True if a concept tells only of the place it points at."""
+        return self.where.local
+
+    def combinations(self) -> Tensor:
+        """Returns one value of each factor in all combinations ``[R,V]``, or their even mixture if they are many."""
+        groups, rows = self.what.groups(), self.what.candidates()
+        indices = torch.cartesian_prod(*(torch.tensor(group) for group in groups)).reshape(-1, len(groups))
+        combined = rows[indices].sum(1)
+        return combined if len(combined) <= self.MOST_SCANNED else combined.mean(0, keepdim=True)
+
+    def grid(self, counts: Sequence[int]) -> Tensor:
+        """Returns the points of a regular grid, each with every combination of values ``[G,D]``."""
+        return self._with_values(self.where.grid(counts))
+
+    def between(self, counts: Sequence[int]) -> Tensor:
+        """Returns points halfway between those of :meth:`grid`, each with every combination of values ``[G,D]``."""
+        return self._with_values(self.where.between(counts))
+
+    def clamp(self, concepts: Tensor) -> Tensor:
+        """Moves the points of concepts ``[...,D]`` into their box."""
+        point, values = concepts.split([self.where.dim, self.what.dim], dim=-1)
+        return torch.cat([self.where.clamp(point), values], dim=-1)
+
+    def variants(self, concepts: Tensor) -> Tensor:
+        """Returns the concepts ``[...,V,D]`` that have one value each in exchange, for ``[...,D]``; V = all values."""
+        point, values = concepts[..., None, :].split([self.where.dim, self.what.dim], dim=-1)
+        changed = []
+        for group in self.what.groups():
+            others = values.expand(*values.shape[:-2], len(group), -1).clone()
+            others[..., group] = torch.eye(len(group)).to(values)
+            changed.append(others)
+        exchanged = torch.cat(changed, dim=-2)
+        return torch.cat([point.expand(*exchanged.shape[:-1], -1), exchanged], dim=-1)
+
+    def variant_groups(self) -> list[list[int]]:
+        """Returns, for every factor, which of the V variants of a concept exchange its value."""
+        return self.what.groups()
+
+    def _with_values(self, points: Tensor) -> Tensor:
+        values = self.combinations().to(points)
+        g, r = len(points), len(values)
+        return torch.cat([points.repeat_interleave(r, 0), values.repeat(g, 1)], dim=-1)
 
 
 def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
-    """The JSON form of a space, as igm.json holds it."""
-    if isinstance(space, Continuous):
-        return {
-            "kind": "continuous",
-            "names": list(space.names),
-            "low": list(space.low),
-            "high": list(space.high),
-            "local": space.local,
-        }
-    if isinstance(space, Text):
-        return {"kind": "text", "labels": list(space.labels), "templates": list(space.templates)}
-    if isinstance(space, Codebook):
-        return {"kind": "codebook", "sizes": list(space.sizes), "dim": space.dim}
-    return {"kind": "categorical", "factors": {k: list(v) for k, v in space.factors.items()}}
+    """Returns the JSON form of a space, as igm.json holds it."""
+    return space.to_dict()
 
 
 def space_from_dict(data: Mapping[str, Any]) -> ConceptSpace:
     """Inverse of :func:`space_to_dict`.
 
     Raises:
-        ValueError: If the kind is unknown.
+        ValueError: If the kind is unknown, or a field is missing or of another type.
     """
-    kind = data.get("kind")
-    if kind == "continuous":
-        return Continuous(tuple(data["names"]), tuple(data["low"]), tuple(data["high"]), bool(data["local"]))
-    if kind == "categorical":
-        return Categorical({k: tuple(v) for k, v in data["factors"].items()})
-    if kind == "text":
-        return Text(tuple(data["labels"]), tuple(data["templates"]))
-    if kind == "codebook":
-        return Codebook(tuple(data["sizes"]), int(data["dim"]))
-    raise ValueError(f"unknown concept space {kind!r}")
+    return ConceptSpace.from_dict(data)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import platform
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import torch
 
 from igm_cli.errors import InputError, UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -62,3 +70,55 @@ def keep_freed_memory() -> None:
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, 2**31 - 1)
     libc.mallopt(m_top_pad, 64 << 20)
+
+
+class _Lane(threading.local):
+    """What a thread is used for: by how many it may divide its work, 0 outside :func:`divided_work`."""
+
+    threads = 0
+
+
+_lane = _Lane()
+
+
+@contextmanager
+def divided_work(device: torch.device) -> Iterator[None]:
+    """Within it, work on a CPU is divided by :func:`side_by_side`, and no single operation is.
+
+    Coarse parts keep several cores busy where the small operations of an inference cannot; and as no operation is
+    divided, results are the same on any number of threads.
+    """
+    if device.type != "cpu" or _lane.threads:
+        yield
+        return
+    _lane.threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_lane.threads)
+        _lane.threads = 0
+
+
+def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Applies a function to items without gradients, on several threads within :func:`divided_work`.
+
+    Args:
+        function: Called with one item; what it calls side by side in turn is done one after another.
+        items: What there is to do.
+
+    Returns:
+        The results, in order.
+    """
+    if _lane.threads < 2 or len(items) < 2:
+        return [function(item) for item in items]
+    return list(_pool(_lane.threads).map(torch.no_grad()(function), items))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    def begin() -> None:
+        _lane.threads = 1
+        torch.set_num_threads(1)
+
+    return ThreadPoolExecutor(threads, thread_name_prefix="igm", initializer=begin)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, near_names
 
 
 def check_request(
@@ -22,6 +22,35 @@ def check_request(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UsageError(f"{dataset} has no option {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def check_choice(option: str, value: Any, known: Iterable[str]) -> None:
+    """That the value of an option is a known one.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    names = list(known)
+    if value not in names:
+        raise UsageError(f"unknown {option} {value!r}; {near_names(str(value), names)}")
+
+
+def object_range(text: Any) -> tuple[int, int] | None:
+    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    if text is None:
+        return None
+    try:
+        parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
+        low, high = int(parts[0]), int(parts[-1])
+    except (TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"objects must look like 3-5, not {text!r}") from error
+    if not 1 <= low <= high or len(parts) > 2:
+        raise UsageError(f"objects must look like 3-5, not {text!r}")
+    return low, high
 
 
 def image_count(text: Any) -> int:

@@ -12,6 +12,9 @@ from igm_cli.plugins.base import Progress
 if TYPE_CHECKING:
     import datasets
 
+SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
+"""Added to the seed: every split draws from its own, so that no example of one is in another."""
+
 
 class Generator:
     """Base of generator functions of a stable hash, by which ``datasets`` caches: progress is no part of it.
@@ -22,6 +25,11 @@ class Generator:
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
+
+    def report(self, what: str, index: int, count: int) -> None:
+        """Tells of progress after example ``index`` of ``count``, now and then and at the end."""
+        if self.progress and (index % 64 == 0 or index + 1 == count):
+            self.progress(what, index + 1, count)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.captions import compound
 from igm_cli.core.inference.hypothesis_scores import Hypotheses, mean_errors, staged_errors
 from igm_cli.core.inference.inversion import Inversion, InversionSettings, KPoint
 from igm_cli.core.inference.label_evidence import predictions
 from igm_cli.core.inference.labels import sizes_of
+from igm_cli.core.models.prompts import compound
 
 
 class Prompted(Denoiser, Protocol):

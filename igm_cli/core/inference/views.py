@@ -15,16 +15,13 @@ from torch import Tensor
 ENLARGED = 1.12
 """By what the image is enlarged about its middle: a border of 5 % is lost."""
 
-VIEWS = (1, 2, 4)
-"""Numbers of views: the image; its mirror image, too; both enlarged, too."""
-
 
 def views_of(image: Tensor, count: int) -> Tensor:
     """The image ``[3,H,W]`` and further views of it, ``[V,3,H,W]``.
 
     Args:
         image: As it is.
-        count: V, one of :data:`VIEWS`.
+        count: V, one of :data:`igm_cli.core.types.VIEWS`.
     """
     views = [image, image.flip(-1), *([near := _enlarged(image), near.flip(-1)] if count > 2 else [])]
     return torch.stack(views[:count])

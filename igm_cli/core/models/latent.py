@@ -1,22 +1,35 @@
 """A latent text-to-image model of our own, of the parts that a Stable Diffusion pipeline has, to be trained.
 
-Once trained it is a ``StableDiffusionPipeline`` folder (:mod:`igm_cli.core.models.latent_folder`) and is
-loaded as every other one.  Latent diffusion: Rombach et al. 2022.
+Once trained it is a ``StableDiffusionPipeline`` folder and is loaded as every other one.  Latent diffusion: Rombach et
+al. 2022.
 """
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.models.tokens import word_tokenizer, words_of
+from igm_cli.core.models.pipeline_files import first_line, quiet, read_json
+from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
+from igm_cli.errors import InputError, MissingError
+
+PARTS = ("vae", "text_encoder", "unet")
+"""The networks of the pipeline."""
+
+COSINE_SCALE = 8.0
+"""Logit of equal directions of an image and a prompt."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +41,11 @@ class LatentConfig:
         autoencoder_channels: Channels of the autoencoder's levels; each but the last halves the sides.
         latent_channels: Channels of a latent.
         channels: Channels of the U-Net's levels; all but the first attend to the prompt.
-        layers: Residual blocks a level.
+        layers: Residual blocks per level.
         head_dim: Channels of an attention head.
         groups: Groups of the normalisation.
         text_dim: Width of the text encoder.
-        text_layers: Its layers.
+        text_layers: Layers of the text encoder.
         tokens: Tokens of a prompt.
     """
 
@@ -58,13 +71,9 @@ class LatentConfig:
         if any(c % self.head_dim for c in (*self.channels[1:], self.text_dim)):
             raise ValueError(f"channels of levels that attend must be divisible by head_dim, {self.head_dim}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatentConfig:
-        """Inverse of :meth:`to_dict`."""
+        """Returns the configuration of a JSON form."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**values)
 
@@ -73,9 +82,9 @@ class LatentTextToImage(nn.Module):
     """Autoencoder, text encoder and U-Net.
 
     Args:
-        config: Their shape.
+        config: Shape of the networks.
         space: Labels and templates, whose words the tokenizer knows.
-        schedule: Of the noise on latents; the U-Net puts out its prediction type.
+        schedule: Noise schedule of the latents; the U-Net puts out its prediction type.
     """
 
     scale: Tensor
@@ -83,61 +92,63 @@ class LatentTextToImage(nn.Module):
     def __init__(self, config: LatentConfig, space: Text, schedule: Schedule) -> None:
         super().__init__()
         self.config, self.space, self.schedule = config, space, schedule
-        self.vae: Any = _autoencoder(config)
-        self.text_encoder: Any = _text_encoder(config, len(self.tokenizer))
-        self.unet: Any = _unet(config)
+        networks = _networks(config, len(self.tokenizer))
+        self.vae, self.text_encoder, self.unet = (networks[part] for part in PARTS)
         self.reader = Reader(config, len(space.labels))
         self.register_buffer("scale", torch.ones(()))
         """What latents are multiplied by to be of unit variance (``scaling_factor``)."""
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Of the labels, of the templates, and of lists."""
+        """The words of the labels, of the templates, and of lists."""
         return words_of([*self.space.labels, *self.space.templates, ", and"])
 
     @property
+    def asked(self) -> Text:
+        """The labels as inversion asks for them, in the first template: several would cost as many calls per label."""
+        return Text(self.space.labels, self.space.templates[:1])
+
+    @property
     def tokenizer(self) -> Any:
-        """Knows the words."""
+        """A tokenizer that knows the words."""
         return word_tokenizer(self.words, self.config.tokens)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Scaled latents ``[B,C,h,w]`` of images ``[B,3,H,W]`` in -1..1: the posterior's mean."""
+        """Returns scaled latents ``[B,C,h,w]`` of images ``[B,3,H,W]`` in -1..1: the posterior's mean."""
         latents: Tensor = self.vae.encode(images).latent_dist.mode()
         return latents.float() * self.scale
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts as ``[R,tokens,text_dim]``."""
+        """Returns prompts as ``[R,tokens,text_dim]``."""
         length = self.config.tokens
         ids = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
-        tokens = torch.tensor(ids, device=self.scale.device)
-        embedded: Tensor = self.text_encoder(tokens).last_hidden_state
+        embedded: Tensor = self.text_encoder(torch.tensor(ids, device=self.scale.device)).last_hidden_state
         return embedded
 
     def notice(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-        """What the U-Net's first half sees in noised latents, ``[B,channels,h,w]``.
+        """Returns what the U-Net's first half sees in noised latents, ``[B,channels,h,w]``.
 
         Args:
-            x_t: ``[B,C,h,w]``.
-            t: ``[B]``.
-            embeddings: A prompt each ``[B,tokens,text_dim]``.
+            x_t: Noised latents ``[B,C,h,w]``.
+            t: Timesteps ``[B]``.
+            embeddings: One prompt per latent ``[B,tokens,text_dim]``.
         """
         unet = self.unet
         time = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
         hidden = unet.conv_in(x_t)
         for block in unet.down_blocks:
             attends = getattr(block, "has_cross_attention", False)
-            more = {"encoder_hidden_states": embeddings} if attends else {}
-            hidden = block(hidden, time, **more)[0]
+            hidden = block(hidden, time, **({"encoder_hidden_states": embeddings} if attends else {}))[0]
         noticed: Tensor = unet.mid_block(hidden, time, encoder_hidden_states=embeddings)
         return noticed
 
     def predict(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Eps under every prompt, and what was noticed on the way.
+        """Returns eps under every prompt, and what was noticed on the way.
 
         Args:
             x_t: Noised latents ``[B,C,h,w]``.
-            t: ``[B]``.
-            embeddings: ``[B,R,tokens,text_dim]``.
+            t: Timesteps ``[B]``.
+            embeddings: R prompts per latent ``[B,R,tokens,text_dim]``.
 
         Returns:
             eps ``[B,R,C,h,w]`` float32, and what :meth:`notice` gives, ``[B*R,channels,h,w]``.
@@ -150,8 +161,74 @@ class LatentTextToImage(nn.Module):
             output = self.unet(*rows, encoder_hidden_states=embeddings.flatten(0, 1)).sample.float()
         finally:
             hook.remove()
-        epsilon = self.schedule.output_to_epsilon(output, *rows)
-        return epsilon.unflatten(0, (b, r)), noticed[0]
+        return self.schedule.output_to_epsilon(output, *rows).unflatten(0, (b, r)), noticed[0]
+
+    def save_folder(self, folder: Path, dtype: torch.dtype) -> None:
+        """Writes the model as a ``StableDiffusionPipeline``, every part at once; what only training needs is left out.
+
+        Args:
+            folder: Created if need be; what else is in it stays.
+            dtype: Type of the weights on disk.
+        """
+        with quiet():
+            from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        folder.mkdir(parents=True, exist_ok=True)
+        networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
+        networks["vae"].register_to_config(scaling_factor=round(float(self.scale), 6))
+        schedule = {**self.schedule.config.to_dict(), "_class_name": "DDIMScheduler"}
+        pipeline = StableDiffusionPipeline(
+            **networks,
+            tokenizer=self.tokenizer,
+            scheduler=DDIMScheduler.from_config({**schedule, "set_alpha_to_one": False, "steps_offset": 1}),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+            pipeline.save_pretrained(name, safe_serialization=True)
+            self.tokenizer.backend_tokenizer.model.save(
+                str(Path(name) / "tokenizer")
+            )  # vocab.json and merges.txt
+            for part in sorted(Path(name).iterdir()):
+                target = folder / part.name
+                if target.is_dir():
+                    target.rename(part.with_name(f"old-{part.name}"))
+                part.replace(target)
+
+    def load_folder(self, folder: Path) -> None:
+        """Takes the networks of a pipeline folder, to train them further; what only training needs begins afresh.
+
+        Raises:
+            MissingError: If a part is not there.
+            InputError: If one does not fit, or its prompts are of other words.
+        """
+        for part in PARTS:
+            paths = sorted((folder / part).glob("*.safetensors"))
+            if not paths:
+                raise MissingError(
+                    f"{folder} has no weights of the {part}; give the folder of a text-to-image model"
+                )
+            try:
+                weights = {key: value.float() for path in paths for key, value in load_file(path).items()}
+                getattr(self, part).load_state_dict(weights)
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"the {part} of {folder} is damaged: {first_line(error)}") from error
+            except RuntimeError as error:
+                raise InputError(
+                    f"the {part} of {folder} does not fit the model: {first_line(error)}"
+                ) from error
+        known, vocabulary = self.tokenizer.get_vocab(), read_json(folder / "tokenizer" / "vocab.json")
+        words = {f"{word}</w>" for word in self.words} & known.keys()
+        if any(
+            vocabulary.get(word) != known[word] for word in words
+        ):  # embeddings are looked up by these numbers
+            raise InputError(f"the tokenizer of {folder} knows other words; give a model of the same labels")
+        path = folder / "vae" / "config.json"
+        scale = read_json(path).get("scaling_factor")
+        if not isinstance(scale, int | float):
+            raise InputError(f"{path} has no scaling_factor; give the folder of a text-to-image model")
+        self.scale.fill_(scale)
 
 
 class Reader(nn.Module):
@@ -161,8 +238,8 @@ class Reader(nn.Module):
     very late: at low noise they are seen and need not be named, at high noise they cannot be placed.
 
     Args:
-        config: Of the model.
-        labels: M.
+        config: Shape of the model.
+        labels: Number of labels M.
     """
 
     def __init__(self, config: LatentConfig, labels: int) -> None:
@@ -174,35 +251,34 @@ class Reader(nn.Module):
         self.matches = nn.Sequential(nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, 1))
 
     def pool(self, noticed: Tensor) -> Tensor:
-        """Means and maxima over places, ``[B,2*channels]``."""
+        """Returns means and maxima over places, ``[B,2*channels]``."""
         return torch.cat([noticed.mean((2, 3)), noticed.amax((2, 3))], dim=1)
 
     def read(self, pooled: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of all labels, each ``[B,M]``: of a linear layer, and of likeness to prompts (CLIP, Radford et al. 2021).
+        """Returns logits of all labels ``[B,M]``, by a linear layer and by likeness to prompts (CLIP, Radford et al. 2021).
 
         Args:
-            pooled: ``[B,2*channels]``.
-            prompts: Of every label ``[M,tokens,text_dim]``.
+            pooled: What :meth:`pool` gives, ``[B,2*channels]``.
+            prompts: One prompt per label ``[M,tokens,text_dim]``.
         """
         image = F.normalize(self.image(pooled).float(), dim=-1)
         text = F.normalize(self.text(prompts.mean(1)).float(), dim=-1)
-        return self.labels(pooled).float(), LIKENESS * image @ text.T
+        return self.labels(pooled).float(), COSINE_SCALE * image @ text.T
 
     def match(self, pooled: Tensor) -> Tensor:
-        """Logits ``[B]`` of whether the prompt that was attended to is true."""
+        """Returns logits ``[B]`` of whether the prompt that was attended to is true."""
         logits: Tensor = self.matches(pooled).float()[:, 0]
         return logits
 
 
-LIKENESS = 8.0
-"""Logit of equal directions."""
+def _networks(config: LatentConfig, words: int) -> dict[str, Any]:
+    """Returns the networks of the pipeline by part, with fresh weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.models.attention_processor import AttnProcessor
+    from transformers import CLIPTextConfig, CLIPTextModel
 
-
-def _autoencoder(config: LatentConfig) -> Any:
-    from diffusers import AutoencoderKL
-
-    levels = len(config.autoencoder_channels)
-    return AutoencoderKL(
+    levels, attending = len(config.autoencoder_channels), len(config.channels) - 1
+    vae = AutoencoderKL(
         block_out_channels=config.autoencoder_channels,
         layers_per_block=config.layers,
         latent_channels=config.latent_channels,
@@ -212,34 +288,21 @@ def _autoencoder(config: LatentConfig) -> Any:
         sample_size=config.image_size[0],
         mid_block_add_attention=False,
     )
-
-
-def _text_encoder(config: LatentConfig, words: int) -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=words,
-            hidden_size=config.text_dim,
-            intermediate_size=2 * config.text_dim,
-            projection_dim=config.text_dim,
-            num_hidden_layers=config.text_layers,
-            num_attention_heads=config.text_dim // config.head_dim,
-            max_position_embeddings=config.tokens,
-            bos_token_id=words - 2,
-            eos_token_id=words - 1,
-            pad_token_id=words - 1,
-        )
+    text = CLIPTextConfig(
+        vocab_size=words,
+        hidden_size=config.text_dim,
+        intermediate_size=2 * config.text_dim,
+        projection_dim=config.text_dim,
+        num_hidden_layers=config.text_layers,
+        num_attention_heads=config.text_dim // config.head_dim,
+        max_position_embeddings=config.tokens,
+        bos_token_id=words - 2,
+        eos_token_id=words - 1,
+        pad_token_id=words - 1,
     )
-
-
-def _unet(config: LatentConfig) -> Any:
-    from diffusers import UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-
-    attending = len(config.channels) - 1
-    model = UNet2DConditionModel(
-        sample_size=config.image_size[0] // 2 ** (len(config.autoencoder_channels) - 1),
+    text_encoder = CLIPTextModel(text)
+    unet = UNet2DConditionModel(
+        sample_size=config.image_size[0] // 2 ** (levels - 1),
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
         block_out_channels=config.channels,
@@ -250,5 +313,5 @@ def _unet(config: LatentConfig) -> Any:
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * attending,
         up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",),
     )
-    model.set_attn_processor(AttnProcessor())  # for few tokens a third faster in training than fused attention
-    return model
+    unet.set_attn_processor(AttnProcessor())  # for few tokens a third faster in training than fused attention
+    return {"vae": vae, "text_encoder": text_encoder, "unet": unet}

@@ -1,227 +1,228 @@
-"""Where a pipeline's files are, and whether they are all there: said before anything is loaded."""
+"""Finding a text-to-image pipeline's files, saying whether they are all there, and telling one pipeline from another."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from igm_cli.core.composition import Composition
+from igm_cli.core.concepts import Text, space_from_dict
+from igm_cli.errors import IgmError, InputError, MissingError
 
-from igm_cli.errors import InputError, MissingError
-
-PIPELINES = {"StableDiffusionPipeline": 1, "StableDiffusionXLPipeline": 2}
-"""The pipelines that can be loaded, and how many text encoders each has."""
-
-CONFIGURATIONS = {
-    "1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "2": "stabilityai/stable-diffusion-2-1",
-    "xl": "stabilityai/stable-diffusion-xl-base-1.0",
+_DIFFUSION = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "scheduler": "",
 }
-"""Hub ids of the descriptions that belong to single files, which hold weights alone."""
+PIPELINES: Mapping[str, Mapping[str, str]] = {
+    "StableDiffusionPipeline": _DIFFUSION,
+    "StableDiffusionXLPipeline": _DIFFUSION
+    | {"text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"},
+}
+"""The pipelines that can be loaded: the class of each part; any scheduler with our noise schedule will do."""
+
+UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
+"""Parts that do not predict noise and are not loaded."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_UNSAFE = "is a pickle, which can run code; convert it to safetensors"
+
+PUBLISHED: Mapping[str, Any] = MappingProxyType({
+    "draws": 32, "max_draws": 128, "low": 0.0, "high": 1.0, "power": 0.0, "penalty": 0.0, "k_min": 1, "k_max": 3,
+})  # fmt: skip
+"""Inference where nothing is tuned: all timesteps alike, as Diffusion Classifier has it (Li et al. 2023)."""
 
 
-@dataclass(frozen=True)
-class PipelineFolder:
-    """A folder in diffusers' layout.
+def find_pipeline(source: str, variant: str | None = None, *, weights: bool = True) -> Path:
+    """Returns the folder or file that a source names; a hub id is looked for in the hub's cache, then fetched.
 
-    Attributes:
-        path: The folder.
-        index: What model_index.json says.
-    """
-
-    path: Path
-    index: dict[str, Any]
-
-    @property
-    def kind(self) -> str:
-        """Class of the pipeline."""
-        return str(self.index.get("_class_name"))
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """Suffix of each tokenizer and text encoder."""
-        return ("", "_2")[: PIPELINES[self.kind]]
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """Parts that have weights."""
-        return ("unet", "vae", *(f"text_encoder{suffix}" for suffix in self.encoders))
-
-    def part_class(self, part: str, *known: str) -> str:
-        """Name of the class of a part.
-
-        Raises:
-            InputError: If it is none of the known ones.
-        """
-        name = str(self.index[part][-1])
-        if name not in known:
-            raise InputError(f"the {part} of {self.path} is a {name}; a pipeline with {known[0]} is needed")
-        return name
-
-    def variants(self, part: str) -> set[str | None]:
-        """The variants in which a part has safetensors weights."""
-        found = (_WEIGHTS.fullmatch(file.name) for file in (self.path / part).iterdir())
-        return {match[1] for match in found if match}
-
-
-def open_folder(path: Path) -> PipelineFolder:
-    """A folder with the descriptions of every part; weights are looked for by :func:`choose_variants`.
+    Args:
+        source: Folder with model_index.json, one .safetensors file, or hub id ``owner/name``.
+        variant: Variant of the weights to fetch, e.g. ``fp16``.
+        weights: Whether weights are needed, and not only what describes them.
 
     Raises:
-        InputError: If it is no pipeline, one of another kind, or not complete.
-    """
-    if not (path / "model_index.json").is_file():
-        raise InputError(f"{path} is no diffusers pipeline: it has no model_index.json")
-    folder = PipelineFolder(path, read_json(path / "model_index.json"))
-    if folder.kind not in PIPELINES:
-        raise InputError(f"{path} is a {folder.kind}; {' or '.join(PIPELINES)} is needed")
-    tokenizers = [f"tokenizer{suffix}" for suffix in folder.encoders]
-    for part in ("scheduler", *tokenizers, *folder.networks):
-        entry = folder.index.get(part)
-        if not (isinstance(entry, list) and entry and entry[-1]) or not (path / part).is_dir():
-            raise InputError(f"{path} has no {part}; give a complete pipeline")
-    for part in tokenizers:
-        files = {file.name for file in (path / part).iterdir()}
-        if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
-            raise InputError(f"the {part} of {path} has no vocab.json and merges.txt; give a complete pipeline")
-    return folder
-
-
-def choose_variants(folder: PipelineFolder, variant: str | None) -> dict[str, str | None]:
-    """In which variant every network is loaded; one that lacks the variant asked for falls back on none.
-
-    Raises:
-        InputError: If weights are missing.
-    """
-    here = {part: folder.variants(part) for part in folder.networks}
-    if variant is not None and not any(variant in found for found in here.values()):
-        raise InputError(f"{folder.path} has no {variant} weights; leave out --variant")
-    chosen = {part: variant if variant in found else None for part, found in here.items()}
-    for part, of_part in chosen.items():
-        if of_part in here[part]:
-            continue
-        named = sorted(v for v in here[part] if v is not None)
-        if named:
-            raise InputError(
-                f"the {part} of {folder.path} has only {named[0]} weights; use --variant {named[0]}"
-            )
-        if any(file.suffix in _PICKLES for file in (folder.path / part).iterdir()):
-            raise InputError(f"the {part} of {folder.path} is a pickle, which can run code; {_CONVERT}")
-        raise InputError(f"the {part} of {folder.path} has no weights; give a complete pipeline")
-    return chosen
-
-
-_CONVERT = "convert it to safetensors"
-
-
-def check_path(source: str) -> Path | None:
-    """The file or folder that a source names, or None if it is a hub id.
-
-    Raises:
-        MissingError: If it is a path to nothing.
+        MissingError: If it is not here and cannot be fetched.
         InputError: If it is a file of another kind.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if path.suffix in _PICKLES:
-        raise InputError(f"{source} is a pickle, which can run code; {_CONVERT}")
+        raise InputError(f"{source} {_UNSAFE}")
     if path.is_file():
         if path.suffix != ".safetensors":
             raise InputError(f"{source} is no model; give a pipeline folder or a .safetensors file")
         return path
-    if _HUB_ID.fullmatch(source) and path.suffix != ".safetensors":
-        return None
-    raise MissingError(f"{source} does not exist; give a pipeline folder, a .safetensors file or a hub id")
+    if path.suffix == ".safetensors" or not _HUB_ID.fullmatch(source):
+        raise MissingError(f"{source} does not exist; give a pipeline folder, a .safetensors file or a hub id")
+    return _from_hub(source, variant, weights)
 
 
-def from_hub(name: str, variant: str | None, *, weights: bool = True) -> Path:
-    """The folder of a hub id: as the cache holds it if that is complete, else fetched.
+def _from_hub(name: str, variant: str | None, weights: bool) -> Path:
+    """Returns the snapshot of a hub id: the cached one if it is complete, else one that is fetched."""
+    from huggingface_hub import snapshot_download
 
-    Args:
-        name: ``owner/name``.
-        variant: Weights to fetch.
-        weights: False if the descriptions suffice.
-
-    Raises:
-        MissingError: If it is not here and cannot be fetched.
-    """
-    cached = _cached(name)
-    if cached is not None and _complete(cached, variant, weights=weights):
+    cached = None
+    with contextlib.suppress(OSError, ValueError, InputError):
+        cached = Path(snapshot_download(name, local_files_only=True))
+        read_index(cached)
+        if weights:
+            weight_files(cached, variant)
         return cached
     try:
-        return _fetch(name, variant, weights=weights)
+        if not weights:
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt"]))
+        with quiet():
+            from diffusers import DiffusionPipeline
+
+            return Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
     except Exception as error:  # of whichever network library the hub's client uses
         if cached is not None:  # what it lacks is said when it is opened
             return cached
         raise MissingError(f"the model {name!r} is not found here; give a folder or connect") from error
 
 
-def _cached(name: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError):
-        return None
-
-
-def _complete(path: Path, variant: str | None, *, weights: bool) -> bool:
-    try:
-        folder = open_folder(path)
-        if weights:
-            choose_variants(folder, variant)
-    except InputError:
-        return False
-    return True
-
-
-def _fetch(name: str, variant: str | None, *, weights: bool) -> Path:
-    if not weights:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt"]))
-    from diffusers import DiffusionPipeline
-
-    unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    return Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **unused))
-
-
-def single_file_kind(path: Path) -> str:
-    """Which Stable Diffusion one file in the original layout holds: ``1``, ``2`` or ``xl``.
+def read_index(path: Path) -> tuple[str, dict[str, str]]:
+    """Returns a pipeline folder's class and the class of each of its parts, once all of them are there.
 
     Raises:
-        InputError: If it is damaged, or holds another model or not the whole of it.
+        InputError: If it is no pipeline, one of another kind, or not complete.
     """
+    if not (path / "model_index.json").is_file():
+        raise InputError(f"{path} is no diffusers pipeline: it has no model_index.json")
+    index = read_json(path / "model_index.json")
+    kind, classes = str(index.get("_class_name")), {}
+    if kind not in PIPELINES:
+        raise InputError(f"{path} is a {kind}; {' or '.join(PIPELINES)} is needed")
+    for part, wanted in PIPELINES[kind].items():
+        entry = index.get(part)
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[1]) or not (path / part).is_dir():
+            raise InputError(f"{path} has no {part}; give a complete pipeline")
+        classes[part] = name = str(entry[1])
+        if entry[0] not in ("diffusers", "transformers") or wanted not in ("", name.removesuffix("Fast")):
+            known = wanted or "one of diffusers' schedulers"
+            raise InputError(f"the {part} of {path} is a {name}; a pipeline with {known} is needed")
+        files, enough = (
+            {f.name for f in (path / part).iterdir()},
+            ({"tokenizer.json"}, {"vocab.json", "merges.txt"}),
+        )
+        if wanted == "CLIPTokenizer" and not any(names <= files for names in enough):
+            raise InputError(f"the {part} of {path} has no vocab.json and merges.txt; give a complete pipeline")
+    return kind, classes
+
+
+def weight_files(path: Path, variant: str | None) -> dict[str, tuple[str | None, list[Path]]]:
+    """Returns the variant that is loaded of each network, and its files; a network may lack the one asked for.
+
+    Raises:
+        InputError: If weights are missing.
+    """
+    networks = [part for part in read_index(path)[1] if not part.startswith(("scheduler", "tokenizer"))]
+    here: dict[str, dict[str | None, list[Path]]] = {part: {} for part in networks}
+    for part, found in here.items():
+        for file in sorted((path / part).iterdir()):
+            if match := _WEIGHTS.fullmatch(file.name):
+                found.setdefault(match[1], []).append(file)
+    if variant is not None and not any(variant in found for found in here.values()):
+        raise InputError(f"{path} has no {variant} weights; leave out --variant")
+    chosen: dict[str, tuple[str | None, list[Path]]] = {}
+    for part, found in here.items():
+        one = variant if variant in found else None
+        if one not in found:
+            if named := min((name for name in found if name), default=None):
+                raise InputError(f"the {part} of {path} has only {named} weights; use --variant {named}")
+            if any(file.suffix in _PICKLES for file in (path / part).iterdir()):
+                raise InputError(f"the {part} of {path} {_UNSAFE}")
+            raise InputError(f"the {part} of {path} has no weights; give a complete pipeline")
+        chosen[part] = one, found[one]
+    return chosen
+
+
+@dataclass(frozen=True)
+class PipelineDescription:
+    """What a pipeline says of itself in its igm.json, where it has one.
+
+    Attributes:
+        space: Labels and templates it was trained on; None if it does not say.
+        composition: How its predictions compose; the mean is what the paper does with pretrained models.
+        inference: Inversion settings: those tuned to its weights over the published ones.
+    """
+
+    space: Text | None = None
+    composition: Composition = "mean"
+    inference: Mapping[str, Any] = field(default_factory=lambda: dict(PUBLISHED))
+
+
+def read_description(path: Path) -> PipelineDescription:
+    """Returns the description of a pipeline; the defaults for a file, or for a folder without igm.json.
+
+    Raises:
+        InputError: If igm.json cannot be understood.
+    """
+    if not (path / "igm.json").is_file():
+        return PipelineDescription()
+    data = read_json(path / "igm.json")
     try:
-        with safe_open(path, "pt") as file:
-            keys = tuple(file.keys())
-            cross = [key for key in keys if key.endswith("attn2.to_k.weight")]
-            width = file.get_slice(cross[0]).get_shape()[-1] if cross else 0
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged: {first_line(error)}") from error
-    prefixes = {
-        "unet": ("model.diffusion_model.input_blocks.",),
-        "vae": ("first_stage_model.", "vae."),
-        "text_encoder": ("cond_stage_model.", "conditioner.embedders."),
-    }
-    for part, starts in prefixes.items():
-        if not any(key.startswith(starts) for key in keys):
-            raise InputError(f"{path} has no {part}; give a whole Stable Diffusion checkpoint in one file")
-    if any(key.startswith("conditioner.embedders.1.") for key in keys):
-        return "xl"
-    return "2" if width == 1024 or any(key.startswith("cond_stage_model.model.") for key in keys) else "1"
+        space, composition = space_from_dict(data["space"]), data.get("composition", "mean")
+        if not isinstance(space, Text) or composition not in ("sum", "mean"):
+            raise ValueError("its concepts are no labels")
+        return PipelineDescription(space, composition, {**PUBLISHED, **data.get("inference", {})})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path / 'igm.json'} does not describe a text-to-image pipeline: {error}") from error
+
+
+def pipeline_fingerprint(path: Path, variant: str | None) -> str:
+    """Returns the SHA-256 of every file that is loaded, wherever the folder is.
+
+    Args:
+        path: Pipeline folder or single file.
+        variant: Variant of the weights.
+
+    Raises:
+        InputError: If the folder is no complete pipeline.
+    """
+    if path.is_file():
+        return file_digest(path)
+    weights = weight_files(path, variant)
+    files = [path / "model_index.json", *(file for _, found in weights.values() for file in found)]
+    for part in read_index(path)[1]:
+        files += [file for file in (path / part).iterdir() if file.suffix in (".json", ".txt")]
+    named = sorted((file.relative_to(path).as_posix(), file) for file in files)
+    lines = "".join(f"{name} {file_digest(file)}\n" for name, file in named)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a whole file; it is read again only if the file has changed."""
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Returns a JSON object.
 
     Raises:
         InputError: If it cannot be read.
@@ -235,6 +236,39 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+@contextlib.contextmanager
+def refusing(sentence: str) -> Iterator[None]:
+    """Turns whatever a library raises where files do not fit into an :class:`InputError`: the sentence and why."""
+    try:
+        yield
+    except IgmError:
+        raise
+    except Exception as error:  # diffusers and the Rust library under transformers raise bare Exceptions, too
+        raise InputError(f"{sentence}: {first_line(error)}") from error
+
+
 def first_line(error: Exception) -> str:
-    """What an error of another library says first."""
+    """Returns what an error of another library says first."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the chatter of diffusers and transformers while it lasts."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for log in libraries:
+                log.set_verbosity_error()
+                log.disable_progress_bar()
+            yield
+        finally:
+            for log, verbosity, bars in before:
+                log.set_verbosity(verbosity)
+                if bars:
+                    log.enable_progress_bar()

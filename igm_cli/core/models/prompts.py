@@ -1,7 +1,9 @@
-"""Prompts as a text-to-image model's U-Net reads them, each encoded once."""
+"""Prompts: how several labels make one caption, and what a text-to-image model's U-Net reads of a prompt."""
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,20 @@ from torch import Tensor
 from igm_cli.errors import InputError
 
 CHUNK = 32
+"""Prompts that are encoded at once."""
+
+
+def compound(template: str, labels: Sequence[str]) -> str:
+    """Returns one caption of several labels: "a photo of a cup, a spoon and a plate".
+
+    The article before ``{label}``, where the template has one, is repeated with every label.
+    """
+    before, _, after = template.partition("{label}")
+    words = before.split(" ")  # the last of them is empty if a space stands before the label
+    start, article = (before[:-2], "a ") if words[-2:] == ["a", ""] else (before, "")
+    listed = [article + label for label in labels]
+    joined = " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
+    return start + joined + after
 
 
 @dataclass(frozen=True)
@@ -20,101 +36,112 @@ class PromptEmbeddings:
 
     Attributes:
         sequence: What the U-Net attends to, ``[P,L,E]``.
-        pooled: One vector a prompt ``[P,E']``, if the model has been trained on it (SDXL).
+        pooled: One vector per prompt ``[P,E']`` if the model is conditioned on it (SDXL).
     """
 
     sequence: Tensor
     pooled: Tensor | None = None
 
-    def __len__(self) -> int:
-        return int(self.sequence.shape[0])
-
     def select(self, index: Tensor) -> PromptEmbeddings:
-        """Those of an index ``[R]``, in its order."""
+        """Returns the prompts of an index ``[R]``, in its order."""
         return PromptEmbeddings(self.sequence[index], None if self.pooled is None else self.pooled[index])
 
-    @classmethod
-    def join(cls, parts: Sequence[PromptEmbeddings]) -> PromptEmbeddings:
-        """All of them, in order."""
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        sequence = torch.cat([part.sequence for part in parts])
-        return cls(sequence, torch.cat(pooled) if pooled else None)
+
+def text_encoders(pipe: Any) -> list[tuple[Any, Any]]:
+    """Returns the (tokenizer, text encoder) pairs of a diffusers pipeline: one, or two for SDXL."""
+    return [
+        (getattr(pipe, f"tokenizer{suffix}"), getattr(pipe, f"text_encoder{suffix}"))
+        for suffix in ("", "_2")
+        if hasattr(pipe, f"tokenizer{suffix}")
+    ]
 
 
 class PromptEncoder:
-    """The text encoders of a pipeline with a memory of every prompt they have seen.
+    """A pipeline's ``encode_prompt`` with a memory of every prompt it has seen.
 
     Args:
-        tokenizers: One a text encoder.
-        text_encoders: One (Stable Diffusion 1.x, 2.x) or two (SDXL).
+        pipe: A diffusers pipeline.
         device: Where embeddings are kept.
-        penultimate: Take the last but one layer, as SDXL does, and the last encoder's projection.
-        zero_empty: The empty prompt is all zeros, as SDXL was trained.
     """
 
-    def __init__(
-        self,
-        tokenizers: Sequence[Any],
-        text_encoders: Sequence[Any],
-        device: torch.device,
-        *,
-        penultimate: bool = False,
-        zero_empty: bool = False,
-    ) -> None:
-        self.tokenizers, self.text_encoders = tuple(tokenizers), tuple(text_encoders)
-        self.device, self.penultimate, self.zero_empty = device, penultimate, zero_empty
-        self.encoded = 0
-        self._memory: dict[str, PromptEmbeddings] = {}
+    def __init__(self, pipe: Any, device: torch.device) -> None:
+        self.pipe, self.device, self.encoded = pipe, device, 0
+        self._memory: dict[str, tuple[Tensor, ...]] = {}
 
     def __call__(self, texts: Sequence[str]) -> PromptEmbeddings:
-        """Embeddings of P prompts; only those not seen before are encoded.
+        """Returns the embeddings of P prompts; only those not seen before are encoded.
 
         Raises:
             InputError: If a prompt is longer than the model reads.
         """
         new = [text for text in dict.fromkeys(texts) if text not in self._memory]
-        for start in range(0, len(new), CHUNK):
-            chunk = new[start : start + CHUNK]
-            embeddings = self._encode(chunk)
-            for i, text in enumerate(chunk):
-                self._memory[text] = embeddings.select(torch.tensor([i], device=self.device))
-        return PromptEmbeddings.join([self._memory[text] for text in texts])
+        if new:
+            self._refuse_long(new)
+            self.pipe.maybe_free_model_hooks()  # where offloading is on, the other parts leave the device
+            for chunk in (new[start : start + CHUNK] for start in range(0, len(new), CHUNK)):
+                self._memory.update(zip(chunk, self._encode(chunk), strict=True))
+            self.pipe.maybe_free_model_hooks()
+        columns = zip(*(self._memory[text] for text in texts), strict=True)
+        return PromptEmbeddings(*(torch.stack(column) for column in columns))
 
-    def knows(self, texts: Sequence[str]) -> bool:
-        """True if no text encoder is needed for them."""
-        return all(text in self._memory for text in texts)
+    def _refuse_long(self, texts: Sequence[str]) -> None:
+        """Raises an error for a prompt that would be cut off: what is cut could be the label itself."""
+        for tokenizer, _ in text_encoders(self.pipe):
+            length = tokenizer.model_max_length
+            for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
+                if len(ids) > length:
+                    raise InputError(
+                        f"the prompt {text!r} has {len(ids)} tokens and this model reads {length}; "
+                        "use a shorter label or template"
+                    )
 
-    def _encode(self, texts: Sequence[str]) -> PromptEmbeddings:
+    @torch.no_grad()
+    def _encode(self, texts: list[str]) -> list[tuple[Tensor, ...]]:
+        """Returns one (sequence,) or (sequence, pooled) per prompt."""
         self.encoded += len(texts)
-        with torch.no_grad():
-            outputs = [
-                self._run(tokenizer, encoder, texts)
-                for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True)
-            ]
-        if not self.penultimate:
-            return PromptEmbeddings(outputs[0][0])
-        sequence = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        pooled = outputs[-1][0]
-        if self.zero_empty:
-            empty = torch.tensor([text == "" for text in texts], device=self.device)
-            sequence = sequence.masked_fill(empty[:, None, None], 0)
-            pooled = pooled.masked_fill(empty[:, None], 0)
-        return PromptEmbeddings(sequence, pooled)
+        encoded = self.pipe.encode_prompt(
+            texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        columns = encoded[::2]  # between them are the negative prompts, of which there are none
+        if len(columns) > 1 and self.pipe.config.force_zeros_for_empty_prompt:  # as SDXL was trained
+            said = torch.tensor([text != "" for text in texts], device=self.device)
+            columns = [torch.where(said.view(-1, *[1] * (c.dim() - 1)), c, 0) for c in columns]
+        return list(zip(*columns, strict=True))
 
-    def _run(self, tokenizer: Any, encoder: Any, texts: Sequence[str]) -> Any:
-        ids, mask = self._tokens(tokenizer, encoder, texts)
-        # Padding is attended to unless the model's configuration says otherwise: so it was trained.
-        attended = mask if getattr(encoder.config, "use_attention_mask", False) else None
-        return encoder(ids, attention_mask=attended, output_hidden_states=self.penultimate)
 
-    def _tokens(self, tokenizer: Any, encoder: Any, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and their mask ``[P,L]``, padded to the length the model was trained on."""
-        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
-            if len(ids) > length:  # what is cut off could be the very label
-                raise InputError(
-                    f"the prompt {text!r} has {len(ids)} tokens and this model reads {length}; "
-                    "use a shorter label or template"
-                )
-        tokens = tokenizer(list(texts), padding="max_length", max_length=length, return_tensors="pt")
-        return tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
+def words_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """Returns the different words of texts, in order."""
+    return tuple(sorted({word for text in texts for word in text.lower().replace(",", " , ").split()}))
+
+
+@functools.lru_cache(maxsize=8)
+def word_tokenizer(words: tuple[str, ...], length: int) -> Any:
+    """Returns a ``CLIPTokenizer`` to which each of the words is one token; others fall into their letters.
+
+    Its byte-pair merges are learned from the words themselves.
+
+    Args:
+        words: Lower-case words.
+        length: Tokens a prompt is padded to (``model_max_length``).
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = [*alphabet, *(letter + "</w>" for letter in alphabet)]
+    bare = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bare.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000,
+        min_frequency=1,
+        initial_alphabet=alphabet,
+        special_tokens=letters,  # numbers them in this order, by which equally frequent pairs are ranked
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bare.train_from_iterator([" ".join(words)], trainer)
+    learned = json.loads(bare.to_str())["model"]["merges"]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learned]
+    names = [*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)

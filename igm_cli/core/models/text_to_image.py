@@ -17,20 +17,17 @@ from igm_cli.core.models.pipelines import TextToImageParts
 from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
 from igm_cli.errors import InputError
 
-PLACES = {"cpu": 1 << 14, "cuda": 1 << 16, "mps": 1 << 14}
-MOST = {"cpu": 32, "cuda": 64, "mps": 32}
-
 
 def default_batch(parts: TextToImageParts) -> int:
-    """Latents a U-Net call takes at once: many small ones, where overheads count, few large ones."""
-    kind = parts.device.type
+    """Returns how many latents a U-Net call takes at once: many small ones, where overheads count, few large ones."""
+    places, most = (1 << 16, 64) if parts.device.type == "cuda" else (1 << 14, 32)
     _, height, width = parts.latent_shape
-    return max(1, min(MOST.get(kind, 32), PLACES.get(kind, 1 << 14) // (height * width)))
+    return max(1, min(most, places // (height * width)))
 
 
 @dataclass
 class TextToImageFeatures:
-    """Nothing is shared between prompts but the input and, once asked for, eps_u.
+    """What prompts share: nothing but the input and, once asked for, eps_u.
 
     Attributes:
         x_t: Noised latents ``[N,C,h,w]``.
@@ -50,10 +47,10 @@ class TextToImageDenoiser:
         parts: A loaded pipeline.
         space: The labels and the templates they are put in.
         batch: Latents a U-Net call takes at once; by default what suits the device and their size.
-        encoder: To share its memory of prompts with another denoiser of the same parts.
+        encoder: Shares its memory of prompts with another denoiser of the same parts.
 
     Attributes:
-        calls: U-Net evaluations so far, one a latent and prompt.
+        calls: U-Net evaluations so far, one per latent and prompt.
     """
 
     def __init__(
@@ -64,38 +61,19 @@ class TextToImageDenoiser:
         encoder: PromptEncoder | None = None,
     ) -> None:
         self.parts, self.space, self.schedule = parts, space, parts.schedule
+        self.device, self.image_size, self.latent_shape = parts.device, parts.image_size, parts.latent_shape
         self.batch = batch or default_batch(parts)
-        self.encoder = encoder or PromptEncoder(
-            parts.tokenizers,
-            parts.text_encoders,
-            parts.device,
-            penultimate=parts.has_pooled,
-            zero_empty=parts.zero_empty,
-        )
+        self.encoder = encoder or PromptEncoder(parts.pipe, parts.device)
         self.calls = 0
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.parts.device
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(width, height) in pixels of the images it encodes."""
-        return self.parts.image_size
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of a latent."""
-        return self.parts.latent_shape
-
     def with_labels(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> TextToImageDenoiser:
-        """The same networks and memory of prompts for other labels; its calls are counted anew."""
+        """Returns the same networks and memory of prompts for other labels; its calls are counted anew."""
         space = Text(tuple(labels), tuple(templates or self.space.templates))
         return TextToImageDenoiser(self.parts, space, self.batch, self.encoder)
 
+    @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """The latent of an image: the mean of the autoencoder's posterior, as the U-Net was trained on.
+        """Returns the latent of an image: the mean of the autoencoder's posterior, as the U-Net was trained on.
 
         Args:
             image: ``[3,H,W]`` in -1..1, of :attr:`image_size`.
@@ -106,28 +84,27 @@ class TextToImageDenoiser:
         width, height = self.image_size
         if tuple(image.shape) != (3, height, width):
             raise ValueError(f"an image of shape {(3, height, width)} is needed, not {tuple(image.shape)}")
-        vae = self.parts.vae
-        self.parts.make_room("vae")
-        with torch.no_grad():
-            mean: Tensor = vae.encode(image[None].to(self.device, torch.float32)).latent_dist.mode()[0]
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        return (mean - shift) * float(vae.config.scaling_factor)
+        pipe = self.parts.pipe
+        mean: Tensor = pipe.vae.encode(image[None].to(self.device, torch.float32)).latent_dist.mode()[0]
+        pipe.maybe_free_model_hooks()  # where offloading is on, the autoencoder leaves the device
+        shift = getattr(pipe.vae.config, "shift_factor", None) or 0.0
+        return (mean - shift) * float(pipe.vae.config.scaling_factor)
 
     def features(self, x_t: Tensor, t: Tensor) -> TextToImageFeatures:
         """Keeps the input: nothing before the U-Net is shared."""
         return TextToImageFeatures(x_t, t)
 
     def base(self, features: TextToImageFeatures) -> Tensor:
-        """eps_u ``[N,C,h,w]`` float32, under the empty prompt; computed once for the same features."""
+        """Returns eps_u ``[N,C,h,w]`` float32, under the empty prompt; it is computed once for the same features."""
         if features.base is None:
             features.base = self.predictions_of_prompts(features, [""])[:, 0]
         return features.base
 
     def predictions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
-        """Predicts eps of every label, the mean over the templates.
+        """Returns eps of every label, the mean over the templates.
 
         Args:
-            features: Of N noised latents.
+            features: Features of N noised latents.
             concepts: One-hot rows ``[N,M,D]``, or ``[1,M,D]`` if all latents share them.
 
         Returns:
@@ -143,68 +120,56 @@ class TextToImageDenoiser:
         return total / len(self.space.templates)
 
     def contributions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,C,h,w]`` of one-hot concepts ``[N,M,D]`` or ``[1,M,D]``."""
+        """Returns Delta ``[N,M,C,h,w]`` of one-hot concepts ``[N,M,D]`` or ``[1,M,D]``."""
         return self.predictions(features, concepts) - self.base(features)[:, None]
 
     def predictions_of_prompts(self, features: TextToImageFeatures, texts: Sequence[str]) -> Tensor:
-        """Predicts eps of P whole prompts, ``[N,P,C,h,w]`` float32."""
+        """Returns eps of P whole prompts, ``[N,P,C,h,w]`` float32."""
         every = torch.arange(len(texts), device=self.device)
         return self._epsilon(features, self.embed(texts), every.expand(len(features.t), -1))
 
     def embed(self, texts: Sequence[str]) -> PromptEmbeddings:
-        """P encoded prompts, each encoded once in the life of the model."""
-        if not self.encoder.knows(texts):
-            self.parts.make_room("text_encoder")
+        """Returns P encoded prompts, each encoded once in the life of the model."""
         return self.encoder(texts)
 
     def _labels(self, concepts: Tensor) -> Tensor:
-        """The labels ``[N,M]`` that one-hot rows ``[N,M,D]`` stand for."""
+        """Returns the labels ``[N,M]`` that one-hot rows ``[N,M,D]`` stand for."""
         labels = concepts.argmax(-1)
         if not torch.equal(torch.nn.functional.one_hot(labels, self.space.dim).to(concepts), concepts):
             raise ValueError("concepts of a text-to-image model are one-hot rows over its labels")
         return labels.to(self.device)
 
     def _epsilon(self, features: TextToImageFeatures, embeddings: PromptEmbeddings, which: Tensor) -> Tensor:
-        """Predicts eps ``[N,M,C,h,w]`` of latent n under the prompts ``which[n]`` of ``[N,M]``."""
+        """Returns eps ``[N,M,C,h,w]`` of latent n under the prompts ``which[n]`` of ``[N,M]``."""
         n, m = which.shape
-        self.parts.make_room("unet")
-        prompts = which.flatten()
         latents = torch.arange(n, device=self.device).repeat_interleave(m)
         x_t, t = features.x_t.to(self.device, torch.float32), features.t.to(self.device)
-        eps = [
-            self._call(x_t[row], t[row], embeddings.select(prompt))
-            for row, prompt in zip(latents.split(self.batch), prompts.split(self.batch), strict=True)
-        ]
-        stacked: Tensor = torch.cat(eps).unflatten(0, (n, m))
-        return stacked
+        rows = zip(latents.split(self.batch), which.flatten().split(self.batch), strict=True)
+        eps = [self._call(x_t[row], t[row], embeddings.select(prompt)) for row, prompt in rows]
+        return torch.cat(eps).unflatten(0, (n, m))  # type: ignore[no-any-return]
 
+    @torch.no_grad()
     def _call(self, x_t: Tensor, t: Tensor, embeddings: PromptEmbeddings) -> Tensor:
-        """One U-Net call: eps ``[R,C,h,w]`` of R latents, each under its own prompt."""
+        """Returns eps ``[R,C,h,w]`` of R latents, each under its own prompt, by one U-Net call."""
         self.calls += len(t)
         dtype = self.parts.dtype
-        with torch.no_grad():
-            output: Tensor = self.parts.unet(
-                x_t.to(dtype),
-                t,
-                encoder_hidden_states=embeddings.sequence.to(dtype),
-                added_cond_kwargs=self._conditions(embeddings),
-                return_dict=False,
-            )[0]
-        output = output.float()
+        conditions = None
+        if (
+            embeddings.pooled is not None
+        ):  # SDXL: also the pooled prompts, and that the image is whole, not cropped
+            width, height = self.image_size
+            sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=dtype)
+            conditions = {"text_embeds": embeddings.pooled.to(dtype), "time_ids": sizes.expand(len(t), -1)}
+        output: Tensor = self.parts.pipe.unet(
+            x_t.to(dtype),
+            t,
+            encoder_hidden_states=embeddings.sequence.to(dtype),
+            added_cond_kwargs=conditions,
+            return_dict=False,
+        )[0].float()
         if not bool(torch.isfinite(output).all()):
             raise InputError(
                 f"the model's predictions are not finite in {str(dtype).removeprefix('torch.')}; "
                 "use --dtype float32"
             )
         return self.schedule.output_to_epsilon(output, x_t, t)
-
-    def _conditions(self, embeddings: PromptEmbeddings) -> dict[str, Tensor] | None:
-        """SDXL's pooled prompts, and its sizes: an image shown whole, nothing cropped."""
-        if embeddings.pooled is None:
-            return None
-        width, height = self.image_size
-        size = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=self.parts.dtype)
-        return {
-            "text_embeds": embeddings.pooled.to(self.parts.dtype),
-            "time_ids": size.expand(len(embeddings), -1),
-        }

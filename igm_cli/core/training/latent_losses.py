@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.inference.captions import compound
 from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.models.prompts import compound
 from igm_cli.core.objective import denoising_weight
 
 LABELS = 4

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -19,11 +20,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint
-from igm_cli.core.concepts import Categorical
+from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint, write_description
+from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.models.latent import LatentTextToImage
-from igm_cli.core.models.latent_folder import save_pipeline
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.training.config import TrainConfig
@@ -257,7 +257,8 @@ class Trainer:
             state["scaler"] = self.accelerator.scaler.state_dict()
         dtype = torch.float16 if self.config.half else torch.float32
         if isinstance(self.average.module, LatentTextToImage):
-            save_pipeline(self.folder, self.spec, self.average.module, dtype)
+            self.average.module.save_folder(self.folder, dtype)
+            write_description(self.folder, replace(self.spec, space=space_to_dict(self.average.module.asked)))
         else:
             save_checkpoint(self.folder, self.spec, self.average.module.state_dict(), dtype)
         # The state last: a run that says it is finished has its weights.

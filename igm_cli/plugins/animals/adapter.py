@@ -7,18 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.animals.scenes import MAX_ANIMALS, Draw, compose_scene
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
+from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request, image_count, preset_files
-from igm_cli.plugins.generated import Generator, generated
+from igm_cli.plugins.choices import check_choice, check_request, image_count, preset_files
+from igm_cli.plugins.generated import SPLIT_SEEDS, Generator, generated
 
 if TYPE_CHECKING:
     import datasets
 
 _SIZES = {"train": 30000, "val": 400, "test": 400}
-# No scene of one split is one of another: each split draws from its own seed.
-_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
 SIDE = 64
 
@@ -45,7 +44,7 @@ class Animals:
     image_size = (SIDE, SIDE)
     concepts = "labels"
     options: Mapping[str, str] = _OPTIONS
-    version = 4
+    version = 5
     """Raise it whenever scenes change, so that caches are composed anew."""
 
     @property
@@ -65,14 +64,6 @@ class Animals:
     ) -> datasets.Dataset:
         """A split with columns ``image``, ``file`` and ``labels`` (what is in it, from the back to the front).
 
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            data_root: A folder of pictograms; None takes our own drawings.
-            limit: At most so many scenes.
-            seed: Of the scenes.
-            progress: Called while scenes are composed.
-            **options: See ``options``.
-
         Raises:
             UsageError: If the split or an option is unknown.
             InputError: If the folder holds no pictograms.
@@ -83,11 +74,10 @@ class Animals:
         size = image_count(options.get("size", _SIZES[split]))
         styles = _names(options.get("styles", ""))
         without = _names(options.get("without", ""))
-        source = _Source(data_root, styles, without)
+        source = _source(data_root, styles, without)
         animals = _names(options.get("animals", "")) or source.animals
         for animal in animals:
-            if animal not in source.animals:
-                raise UsageError(f"unknown animal {animal!r}; {near_names(animal, source.animals)}")
+            check_choice("animal", animal, source.animals)
         least, most = _count(options.get("count", f"1-{MAX_ANIMALS}"), len(animals))
         features = datasets.Features(
             {
@@ -105,34 +95,15 @@ class Animals:
             "most": most,
             "jitter": _switch("jitter", options.get("jitter", "on" if split == "train" else "off")),
             "count": min(size, limit) if limit else size,
-            "seed": seed + _SPLIT_SEEDS[split],
+            "seed": seed + SPLIT_SEEDS[split],
             "version": self.version,
         }
         return generated(_Scenes(progress), features, kwargs)
 
 
-class _Source:
-    """Where pictograms come from: a folder, or our own drawings."""
-
-    def __init__(self, root: Path | None, styles: Sequence[str], without: Sequence[str]) -> None:
-        self.animals: tuple[str, ...]
-        self.draw: Draw
-        if root is not None:
-            from igm_cli.plugins.animals.pictograms import Pictograms
-
-            pictograms = Pictograms(root, styles, without)
-            self.animals, self.draw = pictograms.animals, pictograms.draw
-            return
-        from igm_cli.plugins.animals.drawings import ANIMALS, STYLES, draw_animal
-
-        for style in styles:
-            if style not in STYLES:
-                raise UsageError(f"unknown style {style!r}; {near_names(style, STYLES)}")
-        chosen = [style for style in styles or STYLES if style not in without]
-        if not chosen:
-            raise UsageError("no style is left to draw in; take one out of the option without")
-        self.animals = ANIMALS
-        self.draw = lambda animal, rng: draw_animal(animal, rng, style=rng.choice(chosen))
+def _source(root: Path | None, styles: Sequence[str], without: Sequence[str]) -> Drawings | Pictograms:
+    """Where pictures of animals come from: a folder, or our own drawings."""
+    return Drawings(styles, without) if root is None else Pictograms(root, styles, without)
 
 
 class _Scenes(Generator):
@@ -151,14 +122,13 @@ class _Scenes(Generator):
         seed: int,
         version: int,
     ) -> Iterator[dict[str, Any]]:
-        source = _Source(None if root is None else Path(root), styles, without)
+        source = _source(None if root is None else Path(root), styles, without)
         for index in range(count):
             rng = random.Random(f"{seed} {index}")
             labels = rng.sample(animals, rng.randint(least, most))
             scene = compose_scene(labels, source.draw, rng, size=SIDE, jitter=jitter)
-            if self.progress and (index % 64 == 0 or index + 1 == count):
-                self.progress("composing scenes", index + 1, count)
-            yield {"image": scene.image, "file": f"scene_{index:06d}.png", "labels": list(scene.labels)}
+            self.report("composing scenes", index, count)
+            yield {"image": scene, "file": f"scene_{index:06d}.png", "labels": labels}
 
 
 def _names(text: Any) -> tuple[str, ...]:

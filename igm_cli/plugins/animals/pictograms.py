@@ -1,14 +1,61 @@
-"""Pictograms of animals in folders: ``STYLE/ANIMAL/*.png`` with transparent surroundings."""
+"""Pictures of animals on a transparent ground: our own drawings, or pictograms in folders ``STYLE/ANIMAL/*.png``.
+
+Our own drawings are an archive of one column of pictures per style and animal, ``STYLE/ANIMAL.webp``, which
+``tools/draw_animals.py`` of the repository has drawn.
+"""
 
 from __future__ import annotations
 
+import functools
 import random
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.plugins.choices import check_choice
+
+ARCHIVE = Path(__file__).parent / "assets" / "drawings.zip"
+
+STYLES = ("flat", "shaded", "outlined", "crayon")
+with zipfile.ZipFile(ARCHIVE) as _archive:
+    ANIMALS = tuple(sorted(Path(name).stem for name in _archive.namelist() if name.startswith(STYLES[0])))
+
+
+class Drawings:
+    """Our own drawings in some styles.
+
+    Args:
+        styles: Names of those taken; empty for all.
+        without: Names of those left out.
+
+    Raises:
+        UsageError: If there is no such style, or none is left.
+    """
+
+    animals = ANIMALS
+
+    def __init__(self, styles: Sequence[str] = (), without: Sequence[str] = ()) -> None:
+        for style in styles:
+            check_choice("style", style, STYLES)
+        self.styles = [style for style in styles or STYLES if style not in without]
+        if not self.styles:
+            raise UsageError("no style is left to draw in; take one out of the option without")
+        self._pictures = functools.cache(read_drawings)
+
+    def draw(self, animal: str, rng: random.Random) -> Image.Image:
+        """One of the drawings of an animal, every style as often as any other."""
+        return rng.choice(self._pictures(rng.choice(self.styles), animal))
+
+
+def read_drawings(style: str, animal: str) -> list[Image.Image]:
+    """All drawings of an animal in a style: squares, RGBA."""
+    with zipfile.ZipFile(ARCHIVE) as archive, archive.open(f"{style}/{animal}.webp") as file:
+        column = Image.open(file).convert("RGBA")
+    side = column.width
+    return [column.crop((0, top, side, top + side)) for top in range(0, column.height, side)]
 
 
 class Pictograms:
@@ -29,21 +76,17 @@ class Pictograms:
         for style in styles:
             if style not in there:
                 raise UsageError(f"{root} has no style {style!r}; {near_names(style, there)}")
-        self.pictures: dict[str, list[Image.Image]] = {}
+        self._pictures: dict[str, list[Image.Image]] = {}
         for style in (name for name in styles or there if name not in without):
             for path in sorted((root / style).glob("*/*.png")):
-                self.pictures.setdefault(path.parent.name, []).append(_read(path))
-        if not self.pictures:
+                self._pictures.setdefault(path.parent.name, []).append(_read(path))
+        if not self._pictures:
             raise InputError(f"{root} holds no pictograms STYLE/ANIMAL/*.png; give a folder that does")
-
-    @property
-    def animals(self) -> tuple[str, ...]:
-        """Those there are, in order."""
-        return tuple(sorted(self.pictures))
+        self.animals = tuple(sorted(self._pictures))
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
         """One of the pictograms of an animal."""
-        return rng.choice(self.pictures[animal])
+        return rng.choice(self._pictures[animal])
 
 
 def _read(path: Path) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -15,27 +15,23 @@ from igm_cli.plugins.animals.variation import vary
 
 MAX_ANIMALS = 3
 VISIBLE = 0.55
-"""Share of every animal that others leave to be seen at least."""
+"""The least proportion of every animal that others do not hide."""
 
 SCALES = {1: (0.42, 0.72), 2: (0.38, 0.58), 3: (0.34, 0.48)}
-"""Side of an animal over the side of the image, by how many there are."""
+"""Side of an animal over the side of the image, by how many animals there are."""
 
-Pictogram = Image.Image
-Draw = Callable[[str, random.Random], Pictogram]
+Pictogram: TypeAlias = Image.Image
 """A picture of an animal with transparent surroundings, RGBA."""
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture and what is in it, from the back to the front."""
-
-    image: Image.Image
-    labels: tuple[str, ...]
-
-
 def compose_scene(
-    labels: Sequence[str], draw: Draw, rng: random.Random, *, size: int, jitter: bool = False
-) -> Scene:
+    labels: Sequence[str],
+    draw: Callable[[str, random.Random], Pictogram],
+    rng: random.Random,
+    *,
+    size: int,
+    jitter: bool = False,
+) -> Image.Image:
     """A random scene of given animals.
 
     Args:
@@ -44,19 +40,16 @@ def compose_scene(
         rng: Source of every choice; the same state gives the same scene.
         size: Side of the image in pixels.
         jitter: Whether pictograms and colours are changed at random, for training.
-
-    Returns:
-        The scene.
     """
-    sprites = [_sprite(draw(label, rng), rng, size, len(labels), jitter) for label in labels]
-    places = _places(sprites, rng, size)
+    sprites = [make_sprite(draw(label, rng), rng, size, len(labels), jitter) for label in labels]
+    places = find_places(sprites, rng, size)
     canvas = paint_backdrop(rng, size)
     for sprite, place in zip(sprites, places, strict=True):
         canvas.paste(sprite, place, sprite)
-    return Scene(_recolored(canvas, rng) if jitter else canvas, tuple(labels))
+    return _recolored(canvas, rng) if jitter else canvas
 
 
-def _sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitter: bool) -> Pictogram:
+def make_sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitter: bool) -> Pictogram:
     """A pictogram at its size and angle, mirrored or not."""
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -74,7 +67,7 @@ def _sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitte
     return turned.resize(shape, Image.Resampling.LANCZOS)
 
 
-def _places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> list[tuple[int, int]]:
+def find_places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> list[tuple[int, int]]:
     """Upper left corners at which every animal can be seen; the best of many throws if none will do."""
     best: tuple[float, list[tuple[int, int]]] = (-1.0, [])
     for _ in range(40):
@@ -93,7 +86,7 @@ def _along(length: int, rng: random.Random, size: int) -> int:
 
 
 def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]], size: int) -> float:
-    """Share that is seen of the animal of which least is seen, 0..1."""
+    """The proportion that can be seen of the animal that is hidden most, 0..1."""
     covered: np.ndarray = np.zeros((size, size), dtype=bool)
     least = 1.0
     for sprite, place in reversed(list(zip(sprites, places, strict=True))):

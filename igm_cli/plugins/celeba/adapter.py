@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import UsageError, near_names
+from igm_cli.errors import UsageError
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.celeba.folder import from_folder
-from igm_cli.plugins.choices import check_request, image_count, preset_files
-from igm_cli.plugins.generated import Generator, generated
+from igm_cli.plugins.choices import check_choice, check_request, image_count, preset_files
+from igm_cli.plugins.generated import SPLIT_SEEDS, Generator, generated
 
 if TYPE_CHECKING:
     import datasets
@@ -19,8 +19,6 @@ DOMAINS = {"female": False, "male": True, "all": None}
 """Values of the attribute Male; ``all`` takes both."""
 
 _DRAWN_SIZES = {"train": 24000, "val": 400, "test": 400}
-# No face of one split meets one of another: each split draws from its own seed.
-_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
 DRAWN = {
     "style": "flat, or outlined as a cartoon (drawn faces only)",
@@ -61,53 +59,35 @@ class Celeba:
     ) -> datasets.Dataset:
         """A split with columns ``image``, ``file`` and ``attributes`` (name to whether it holds).
 
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            data_root: A folder that holds CelebA; None draws avatars.
-            limit: At most so many images.
-            seed: Of the drawing.
-            progress: Called while faces are drawn.
-            **options: See ``options``.
-
         Raises:
             UsageError: If the split or an option is unknown.
             InputError: If the folder does not hold CelebA.
             MissingError: If avatars are to be drawn and the libraries are not installed.
         """
         check_request(self.name, split, self.splits, options, _OPTIONS)
-        male = _choice("domain", options.get("domain", "all"), DOMAINS)
+        domain = options.get("domain", "all")
+        check_choice("domain", domain, DOMAINS)
         if data_root is None:
-            return _drawn(split, male, limit, seed, progress, options)
+            return _drawn(split, domain, limit, seed, progress, options)
         drawn_only = sorted(set(options) & self.rendered_options)
         if drawn_only:
             raise UsageError(f"option {drawn_only[0]!r} works on drawn faces only, not on {data_root}")
-        return from_folder(data_root, split, male, limit)
-
-
-def _choice(option: str, name: Any, known: Mapping[str, Any]) -> Any:
-    if not isinstance(name, str) or name not in known:
-        raise UsageError(f"unknown {option} {name!r}; {near_names(str(name), list(known))}")
-    return known[name]
+        return from_folder(data_root, split, DOMAINS[domain], limit)
 
 
 def _drawn(
-    split: str,
-    male: bool | None,
-    limit: int | None,
-    seed: int,
-    progress: Progress | None,
-    options: Mapping[str, Any],
+    split: str, domain: str, limit: int | None, seed: int, progress: Progress | None, options: Mapping[str, Any]
 ) -> datasets.Dataset:
     """Avatars: every configuration of the attributes as often as any other."""
     import datasets
 
-    from igm_cli.plugins.celeba.avatars import STYLES, check_libraries
+    from igm_cli.plugins.celeba.avatars import STYLES, libraries
     from igm_cli.plugins.celeba.recipe import ATTRIBUTES
 
     style = options.get("style", "flat")
-    _choice("style", style, STYLES)
+    check_choice("style", style, STYLES)
     size = image_count(options.get("size", _DRAWN_SIZES[split]))
-    check_libraries()
+    libraries()
     features = datasets.Features(
         {
             "image": datasets.Image(),
@@ -116,10 +96,10 @@ def _drawn(
         }
     )
     kwargs = {
-        "domain": "all" if male is None else "male" if male else "female",
+        "domain": domain,
         "style": style,
         "count": min(size, limit) if limit else size,
-        "seed": seed + _SPLIT_SEEDS[split],
+        "seed": seed + SPLIT_SEEDS[split],
         "version": Celeba.version,
     }
     return generated(_Drawings(progress), features, kwargs)
@@ -136,8 +116,7 @@ class _Drawings(Generator):
 
         for index in range(count):
             face = balanced_face(index, seed, DOMAINS[domain])
-            if self.progress and (index % 64 == 0 or index + 1 == count):
-                self.progress("drawing faces", index + 1, count)
+            self.report("drawing faces", index, count)
             yield {
                 "image": render_face(face, style=style),
                 "file": f"face_{index:06d}.png",

@@ -1,4 +1,4 @@
-"""CelebA's files of one line an image, as published (``.txt``) or as on Kaggle (``.csv``)."""
+"""CelebA's files of one line per image, as published (``.txt``) or as on Kaggle (``.csv``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from igm_cli.errors import InputError
 _TRUTH = {"-1": 0, "0": 0, "1": 1}
 _PARTS = {"0": "train", "1": "val", "2": "test"}
 
-Row = tuple[int, list[str]]
+Row: TypeAlias = "tuple[int, list[str]]"
 """The number of a line, and what stands in it."""
 
 
@@ -25,7 +26,7 @@ class AttributeTable:
     Attributes:
         path: The file they were read from.
         files: Names of the images, in its order.
-        names: Of the attributes.
+        names: Names of the attributes.
         holds: Whether an image has an attribute, ``[N,A]``.
     """
 
@@ -42,11 +43,7 @@ def read_attributes(path: Path) -> AttributeTable:
         InputError: If the file is damaged, naming the line.
     """
     rows = _rows(path)
-    published = path.suffix == ".txt"
-    declared = _declared(path, next(rows, (1, [""]))) if published else None
-    line, header = next(rows, (1, []))
-    names = header if published else header[1:]
-    _check_names(path, line, names)
+    declared, names = _header(path, rows)
     seen: dict[str, int] = {}
     holds = []
     for line, (file, *values) in rows:
@@ -105,24 +102,25 @@ def _rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path} cannot be read: {error}; fetch it again") from error
 
 
-def _declared(path: Path, first: Row) -> int:
-    """How many images follow, as the first line says."""
-    line, values = first
-    try:
-        (count,) = map(int, values)
-    except ValueError:
-        raise InputError(
-            f"{path} line {line} must be the number of images, not {' '.join(values)[:40]!r}; fetch it again"
-        ) from None
-    return count
-
-
-def _check_names(path: Path, line: int, names: Sequence[str]) -> None:
+def _header(path: Path, rows: Iterator[Row]) -> tuple[int | None, list[str]]:
+    """How many images follow, where the first line says it, and the names of the attributes."""
+    declared = None
+    if path.suffix == ".txt":
+        line, values = next(rows, (1, [""]))
+        try:
+            (declared,) = map(int, values)
+        except ValueError:
+            raise InputError(
+                f"{path} line {line} must be the number of images, not {' '.join(values)[:40]!r}; fetch it again"
+            ) from None
+    line, names = next(rows, (1, []))
+    names = names if path.suffix == ".txt" else names[1:]
     if not names:
         raise InputError(f"{path} line {line} names no attribute; fetch it again")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(f"{path} line {line} names the attribute {twice[0]} twice; fetch it again")
+    return declared, names
 
 
 def _note(path: Path, seen: dict[str, int], file: str, line: int) -> None:

@@ -40,6 +40,7 @@ class Attributes:
 
     def __init__(self, factors: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.space = Categorical(dict(factors or parse_factors(DEFAULT_FACTORS)))
+        self._columns = [(factor, value) for factor, values in self.space.factors.items() for value in values]
 
     def configured(self, options: Mapping[str, Any]) -> ConceptParser:
         """This parser for other factors.
@@ -73,18 +74,16 @@ class Attributes:
         return self._one_hot(factor, _value_name(attributes[factor], self.space.factors[factor]))
 
     def _one_hot(self, factor: str, value: str) -> Tensor:
-        start = 0
-        for name, values in self.space.factors.items():
-            if name == factor:
-                if value not in values:
-                    raise InputError(f"{factor} cannot be {value!r}; {near_names(value, values)}")
-                row = torch.zeros(self.space.dim)
-                row[start + values.index(value)] = 1.0
-                return row
-            start += len(values)
-        raise InputError(
-            f"the model knows no attribute {factor!r}; {near_names(factor, list(self.space.factors))}"
-        )
+        known = self.space.factors.get(factor)
+        if known is None:
+            raise InputError(
+                f"the model knows no attribute {factor!r}; {near_names(factor, list(self.space.factors))}"
+            )
+        if value not in known:
+            raise InputError(f"{factor} cannot be {value!r}; {near_names(value, known)}")
+        row = torch.zeros(self.space.dim)
+        row[self._columns.index((factor, value))] = 1.0
+        return row
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
         """Items with ``factor`` and ``value`` to one-hot rows ``[F,D]``.
@@ -101,9 +100,8 @@ class Attributes:
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """One-hot rows ``[F,D]`` to items ``{"factor": .., "value": ..}``."""
-        names = [(factor, value) for factor, values in self.space.factors.items() for value in values]
         chosen = concepts.argmax(dim=1).tolist() if len(concepts) else []
-        return [{"factor": names[index][0], "value": names[index][1]} for index in chosen]
+        return [dict(zip(("factor", "value"), self._columns[index], strict=True)) for index in chosen]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """What an image shows does not change when it is flipped."""
@@ -117,9 +115,9 @@ class Attributes:
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """The image with its attributes beside it; in another colour where the confidence is low."""
-        from igm_cli.plugins.celeba.overlay import draw_attributes
+        from igm_cli.plugins.overlays import draw_items
 
-        return draw_attributes(image, items)
+        return draw_items(image, items, "value", title="factor")
 
 
 def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:

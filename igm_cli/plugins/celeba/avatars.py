@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from igm_cli.errors import MissingError
-from igm_cli.plugins.celeba.recipe import Backdrop, Color, Face, Pose
+from igm_cli.plugins.celeba.recipe import Backdrop, Color, Face
 
 STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; }"}
 """Ways to render, as style sheets: without lines, and as a cartoon whose every shape has an outline."""
@@ -16,11 +16,10 @@ STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; 
 SIDE = 200
 """Of the scene, in its own units; a pose is relative to it."""
 
-_CENTRE = (132, 122)  # of a face in the library's drawings
-
-
 PIXELS = 96
 """Side of a drawn picture."""
+
+_CENTRE = (132, 122)  # of a face in the library's drawings
 
 
 def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Image:
@@ -29,7 +28,7 @@ def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Im
     Raises:
         MissingError: If the libraries are not installed.
     """
-    _, resvg = _libraries()
+    _, resvg = libraries()
     png = resvg.svg_to_bytes(
         svg_string=scene_svg(face),
         width=size,
@@ -41,18 +40,21 @@ def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Im
 
 
 def scene_svg(face: Face) -> str:
-    """The SVG of a face before its backdrop."""
-    avatar = _avatar_svg(face)
-    pose = _transform(face.pose)
+    """The SVG of a face before its backdrop, its middle near the middle of the scene, turned and scaled."""
+    x, y = SIDE / 2 + face.pose.dx, SIDE / 2 + face.pose.dy
+    pose = (
+        f"translate({x:.2f} {y:.2f}) rotate({face.pose.angle:.2f}) scale({face.pose.scale:.3f}) "
+        f"translate({-_CENTRE[0]} {-_CENTRE[1]})"
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {SIDE} {SIDE}">{_backdrop_svg(face.backdrop)}<g transform="{pose}">{avatar}</g></svg>'
+        f'viewBox="0 0 {SIDE} {SIDE}">{_backdrop_svg(face.backdrop)}<g transform="{pose}">{_avatar_svg(face)}</g></svg>'
     )
 
 
 def _avatar_svg(face: Face) -> str:
     """The library's drawing, from its root element on."""
-    library, _ = _libraries()
+    library, _ = libraries()
     drawn: str = library.Avatar(
         style=library.AvatarStyle.TRANSPARENT,
         top=library.HairType[face.hair],
@@ -69,15 +71,6 @@ def _avatar_svg(face: Face) -> str:
         clothing_color=_hex(face.clothes_color),
     ).render()
     return drawn[drawn.index("<svg") :]
-
-
-def _transform(pose: Pose) -> str:
-    """Puts the middle of the face near the middle of the scene, turned and scaled."""
-    x, y = SIDE / 2 + pose.dx, SIDE / 2 + pose.dy
-    return (
-        f"translate({x:.2f} {y:.2f}) rotate({pose.angle:.2f}) scale({pose.scale:.3f}) "
-        f"translate({-_CENTRE[0]} {-_CENTRE[1]})"
-    )
 
 
 def _backdrop_svg(backdrop: Backdrop) -> str:
@@ -107,13 +100,12 @@ def _hex(color: Color) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def check_libraries() -> None:
-    """Raises a :class:`MissingError` if faces cannot be drawn here."""
-    _libraries()
+def libraries() -> tuple[Any, Any]:
+    """The two libraries of the extra ``faces``.
 
-
-def _libraries() -> tuple[Any, Any]:
-    """The two libraries of the extra ``faces``."""
+    Raises:
+        MissingError: If they are not installed.
+    """
     try:
         import python_avatars
         import resvg_py

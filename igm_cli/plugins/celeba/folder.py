@@ -49,12 +49,22 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
     folder, present = _images(root)
-    table = read_attributes(_attribute_file(root))
-    rows = _rows(root, table, split, male)[:limit]
+    path = _find(root, "list_attr_celeba")
+    if path is None:
+        raise InputError(
+            f"{root} has no list_attr_celeba.txt or .csv, neither there nor in its folder Anno; {_LAYOUT}"
+        )
+    table = read_attributes(path)
+    chosen = np.array(_splits(root, table)) == SPLITS.index(split)
+    if male is not None:
+        if DOMAIN not in table.names:
+            raise InputError(f"{path} has no attribute {DOMAIN} to tell the domain by; choose the domain all")
+        chosen &= table.holds[:, table.names.index(DOMAIN)] == male
+    rows = np.flatnonzero(chosen)[:limit]
     if not len(rows):
         domain = "" if male is None else f" with {DOMAIN} {'1' if male else '-1'}"
         raise InputError(
-            f"{table.path} has no {split} image{domain}; choose another split or domain, or a larger limit"
+            f"{path} has no {split} image{domain}; choose another split or domain, or a larger limit"
         )
     files = _existing(folder, present, [table.files[row] for row in rows])
     columns: dict[str, Any] = {
@@ -75,45 +85,24 @@ def _images(root: Path) -> tuple[Path, frozenset[str]]:
     raise InputError(f"{root} has no folder img_align_celeba with images in it; {_LAYOUT}")
 
 
-def _attribute_file(root: Path) -> Path:
-    path = _find(root, "list_attr_celeba")
-    if path is None:
-        raise InputError(
-            f"{root} has no list_attr_celeba.txt or .csv, neither there nor in its folder Anno; {_LAYOUT}"
-        )
-    return path
-
-
 def _find(root: Path, stem: str) -> Path | None:
     """A file of the dataset, which lies above the images if their folder was given."""
     homes = [root, root.parent, root.parent.parent] if root.name in _NESTS else [root]
-    paths = (
-        home / folder / f"{stem}{suffix}"
-        for home in homes
-        for folder in ("", "Anno", "Eval")
-        for suffix in (".txt", ".csv")
-    )
-    return next(filter(Path.is_file, paths), None)
-
-
-def _rows(root: Path, table: AttributeTable, split: str, male: bool | None) -> np.ndarray:
-    """Which rows of the table are of a split and a domain."""
-    chosen: np.ndarray = np.array(_splits(root, table)) == SPLITS.index(split)
-    if male is not None:
-        if DOMAIN not in table.names:
-            raise InputError(
-                f"{table.path} has no attribute {DOMAIN} to tell the domain by; choose the domain all"
-            )
-        chosen &= table.holds[:, table.names.index(DOMAIN)] == male
-    rows: np.ndarray = np.flatnonzero(chosen)
-    return rows
+    names = [f"{folder}{stem}{suffix}" for folder in ("", "Anno/", "Eval/") for suffix in (".txt", ".csv")]
+    return next(filter(Path.is_file, (home / name for home in homes for name in names)), None)
 
 
 def _splits(root: Path, table: AttributeTable) -> list[int]:
     """The index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
     path = _find(root, "list_eval_partition")
     if path is not None:
-        return _official(path, table)
+        partition = read_partition(path)
+        absent = [file for file in table.files if file not in partition]
+        if absent:
+            raise InputError(
+                f"{path} lacks {len(absent)} images of {table.path.name}, the first {absent[0]}; fetch both again"
+            )
+        return [SPLITS.index(partition[file]) for file in table.files]
     numbers = [file.rpartition(".")[0] for file in table.files]
     if all(number.isascii() and number.isdecimal() for number in numbers):
         splits = [bisect(_OFFICIAL_FIRSTS, int(number)) for number in numbers]
@@ -122,17 +111,6 @@ def _splits(root: Path, table: AttributeTable) -> list[int]:
     count = len(table.files)
     firsts = (count * 8 // 10, count * 9 // 10)
     return [bisect(firsts, row) for row in range(count)]
-
-
-def _official(path: Path, table: AttributeTable) -> list[int]:
-    """The splits of a partition file."""
-    partition = read_partition(path)
-    absent = [file for file in table.files if file not in partition]
-    if absent:
-        raise InputError(
-            f"{path} lacks {len(absent)} images of {table.path.name}, the first {absent[0]}; fetch both again"
-        )
-    return [SPLITS.index(partition[file]) for file in table.files]
 
 
 def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -> list[str]:
@@ -148,7 +126,7 @@ def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -
 
 
 def _struct(names: Sequence[str], holds: np.ndarray) -> Any:
-    """A column of name to whether it holds, without a Python object a value."""
+    """A column of name to whether it holds, without a Python object per value."""
     import pyarrow  # type: ignore[import-untyped]
 
     columns = [pyarrow.array(np.ascontiguousarray(column)) for column in holds.T]

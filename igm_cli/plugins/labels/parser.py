@@ -89,6 +89,6 @@ class Labels:
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """The image with the labels written beside it."""
-        from igm_cli.plugins.labels.overlay import draw_labels
+        from igm_cli.plugins.overlays import draw_items
 
-        return draw_labels(image, items)
+        return draw_items(image, items, "label")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import MissingError, UsageError, near_names
+from igm_cli.errors import InputError, MissingError
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request
-from igm_cli.plugins.pictures.folder import LAYOUTS, SPLITS, from_folder
+from igm_cli.plugins.choices import check_choice, check_request
+from igm_cli.plugins.pictures.files import ImageFiles
+from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table
 from igm_cli.plugins.pictures.words import Vocabulary
 
 if TYPE_CHECKING:
     import datasets
 
+LAYOUTS = ("auto", *NAMES, "names", "folders")
+_SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 _OPTIONS = {
     "labels": "labels between commas, e.g. cat,dog,rabbit: only these count; else every one that is found",
-    "layout": "where labels stand: jsonl (metadata.jsonl), csv (labels.csv), names (cat_dog_1.jpg), "
-    "folders (cat_dog/1.jpg) or auto, which finds out",
+    "layout": "where labels stand: jsonl (metadata.jsonl), csv (labels.csv), parquet (metadata.parquet), "
+    "names (cat_dog_1.jpg), folders (cat_dog/1.jpg) or auto, which finds out",
 }
 
 
@@ -27,7 +30,7 @@ class Pictures:
 
     A folder holds images at any depth, and says in one of four ways what they show:
 
-    * ``metadata.jsonl`` as Hugging Face has it: ``{"file_name": "1.jpg", "labels": ["cat", "dog"]}``;
+    * ``metadata.jsonl`` or ``metadata.parquet`` as Hugging Face has it: ``{"file_name": "1.jpg", "labels": ["cat", "dog"]}``;
     * ``metadata.csv``, ``labels.csv`` or the only ``.csv``, with columns ``file,labels`` or ``file,cat,dog``;
     * names of files: ``cat_dog_003.jpg``;
     * names of folders: ``cat_dog/003.jpg``.
@@ -43,7 +46,7 @@ class Pictures:
     summary = "your own pictures of several things, labelled in a table or in their names"
     licence = "your own"
     source = "collect images named like cat_dog_1.jpg, or list them in a labels.csv, and give their folder"
-    splits: tuple[str, ...] = SPLITS
+    splits = ("train", "val", "test")
     image_size = (64, 64)
     concepts = "labels"
     options: Mapping[str, str] = _OPTIONS
@@ -64,26 +67,94 @@ class Pictures:
         Images are in the order of their paths, the same on every machine, and read only when they are asked for.
         Labels are in lower case, each once, in the order they are written in.
 
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            data_root: The folder.
-            limit: At most so many images.
-            seed: Of no effect: nothing is drawn by lot.
-            progress: Never called: no image is read yet.
-            **options: See ``options``.
-
         Raises:
             UsageError: If the split or an option is unknown.
             MissingError: If no data root is given.
             InputError: If the folder has no images or no such split, or an image has no label.
         """
+        import datasets
+
         check_request(self.name, split, self.splits, options, _OPTIONS)
         vocabulary = Vocabulary.of(options.get("labels"))
         layout = options.get("layout", "auto")
-        if layout not in LAYOUTS:
-            raise UsageError(f"unknown layout {layout!r}; {near_names(str(layout), LAYOUTS)}")
+        check_choice("layout", layout, LAYOUTS)
         if data_root is None:
             raise MissingError(
                 "pictures has no images of its own; give the folder of yours with --data-root FOLDER"
             )
-        return from_folder(data_root, split, limit, layout, vocabulary)
+        labels = _labels(data_root, _home(data_root, split, vocabulary), layout, vocabulary)
+        files = list(labels)[:limit]
+        if not files:
+            raise InputError(
+                f"{data_root} has no {split} image in its table; add some, or choose another split or limit"
+            )
+        columns = {
+            "image": [str(data_root / file) for file in files],
+            "file": files,
+            "labels": [labels[file] for file in files],
+        }
+        return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
+    """The folder of a split, or the whole folder if it has none of any split."""
+    if not root.is_dir():
+        raise InputError(f"data root {root} is not a folder; give a folder with pictures")
+    try:
+        folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    except OSError as error:
+        raise InputError(f"{root} may not be read ({error.strerror}); change its permissions") from error
+    homes: dict[str, Path] = {}
+    for path in folders:
+        name = path.name.lower()
+        if name in _SPLIT_OF and name not in vocabulary.known:  # a train may be a thing in the pictures
+            homes.setdefault(_SPLIT_OF[name], path)
+    if homes and split not in homes:
+        names = " and ".join(path.name for path in homes.values())
+        raise InputError(f"{root} has {names} but no folder {split}; add it, or choose another split")
+    return homes.get(split, root)
+
+
+def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """Labels of the images of a split by their paths in the root, in order."""
+    inside = "" if home == root else f"{home.name}/"
+    for folder in dict.fromkeys((home, root)):  # a table of the split itself before one of all splits
+        table = find_table(folder, layout)
+        if table:
+            listed = read_table(table, ImageFiles(folder), vocabulary)
+            if folder == home:
+                return {inside + file: labels for file, labels in listed.items()}
+            return {file: labels for file, labels in listed.items() if file.startswith(inside)}
+    if layout in NAMES:
+        raise InputError(f"{home} has no {NAMES[layout][-1]}; add it or choose another layout")
+    return {inside + file: labels for file, labels in _named(ImageFiles(home), layout, vocabulary).items()}
+
+
+def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """Labels in the names of files, or of the nearest folder whose name holds any."""
+    by_name, by_folder = {}, {}
+    for file in files.names:
+        path = PurePosixPath(file)
+        by_name[file] = vocabulary.in_name(path.stem)
+        by_folder[file] = next(filter(None, (vocabulary.in_name(above.name) for above in path.parents)), [])
+    if layout == "auto":
+        layout = _guess(by_name, by_folder)
+    labels = by_folder if layout == "folders" else by_name
+    without = [file for file, found in labels.items() if not found]
+    if without:
+        what = f"none of {', '.join(vocabulary.known)}" if vocabulary.known else "no label"
+        where = "folders' names" if layout == "folders" else "names"
+        raise InputError(
+            f"{files.folder} has {what} in the {where} of {len(without)} of {len(labels)} images, the first "
+            f"{without[0]}; name images like cat_dog_1.jpg, put them in folders like cat_dog, or list them in a labels.csv"
+        )
+    return labels
+
+
+def _guess(by_name: Mapping[str, list[str]], by_folder: Mapping[str, list[str]]) -> str:
+    """Where labels stand, if no option says it: where fewer images lack them."""
+    if len(set(map(frozenset, by_folder.values()))) == 1:
+        # One folder of all images is named like a cat and a dog only if their own names say nothing at all.
+        return "folders" if all(by_folder.values()) and not any(by_name.values()) else "names"
+    gaps = [sum(not found for found in labels.values()) for labels in (by_folder, by_name)]
+    return "folders" if gaps[0] <= gaps[1] else "names"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -14,13 +13,10 @@ from igm_cli.imaging import SUFFIXES
 
 
 class ImageFiles:
-    """Images at any depth of a folder; none is opened.
-
-    Args:
-        folder: Where they are searched for; hidden files and folders are passed over.
+    """Images at any depth of a folder; none is opened, and hidden files and folders are passed over.
 
     Attributes:
-        folder: The same.
+        folder: Where they are searched for.
         names: Paths in it with ``/`` between folders, in an order that is the same on every machine.
 
     Raises:
@@ -33,6 +29,11 @@ class ImageFiles:
         self.names = sorted(_walk(folder), key=lambda name: (unicodedata.normalize("NFC", name), name))
         if not self.names:
             raise InputError(f"{folder} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
+        self._present = frozenset(self.names)
+        self._alike: dict[str, list[str]] = {}  # ways to write the path of an image to all it may be
+        for name in self.names:
+            for key in {_key(name), _key(name.rpartition("/")[2])}:
+                self._alike.setdefault(key, []).append(name)
 
     def find(self, written: str) -> str:
         """The image that a table means.
@@ -55,19 +56,6 @@ class ImageFiles:
             )
         return alike[0]
 
-    @cached_property
-    def _present(self) -> frozenset[str]:
-        return frozenset(self.names)
-
-    @cached_property
-    def _alike(self) -> dict[str, list[str]]:
-        """Ways to write the path of an image to all it may be."""
-        alike: dict[str, list[str]] = {}
-        for name in self.names:
-            for key in {_key(name), _key(name.rpartition("/")[2])}:
-                alike.setdefault(key, []).append(name)
-        return alike
-
 
 def _key(path: str) -> str:
     return unicodedata.normalize("NFC", path.casefold())
@@ -77,24 +65,14 @@ def _walk(folder: Path) -> Iterator[str]:
     """Paths of images in a folder; links to folders are followed, but to no folder twice."""
     seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if _visible(name) and _first(Path(parent, name), seen)]
-        inner = Path(parent).relative_to(folder)
+        targets = {
+            os.path.realpath(Path(parent, name)): name for name in sorted(filter(_visible, folders))[::-1]
+        }
+        folders[:] = sorted(name for target, name in targets.items() if target not in seen)
+        seen.update(targets)
         for name in filter(_visible, names):
             if Path(name).suffix.lower() in SUFFIXES:
-                yield _readable((inner / name).as_posix(), folder)
-
-
-def _visible(name: str) -> bool:
-    """Whether a file is none of those that file managers and archives leave behind."""
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _first(folder: Path, seen: set[str]) -> bool:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return False
-    seen.add(real)
-    return True
+                yield _readable(Path(parent, name).relative_to(folder).as_posix(), folder)
 
 
 def _readable(name: str, folder: Path) -> str:
@@ -103,6 +81,11 @@ def _readable(name: str, folder: Path) -> str:
     except UnicodeEncodeError as error:
         raise InputError(f"{folder} has a file {name!r} whose name is not in UTF-8; rename it") from error
     return name
+
+
+def _visible(name: str) -> bool:
+    """Whether a file is none of those that file managers and archives leave behind."""
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _refuse(error: OSError) -> NoReturn:

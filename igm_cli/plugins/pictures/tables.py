@@ -1,4 +1,8 @@
-"""Rows of ``.csv`` and ``.jsonl`` files with the numbers of their lines, as editors and spreadsheets save them."""
+"""Labels in a table: ``metadata.jsonl``, ``metadata.csv``, ``labels.csv``, the only ``.csv``, ``metadata.parquet``.
+
+``datasets`` reads the tables of its imagefolder builder, too, but only those with commas and a column ``file_name``, and
+takes a line with one value too many for one with an index: here every mistake is named with its line.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,206 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from igm_cli.errors import InputError
+from igm_cli.plugins.pictures.files import ImageFiles
+from igm_cli.plugins.pictures.words import Vocabulary, plain
 
 Row: TypeAlias = "tuple[int, dict[str, Any]]"
 """The number of a line, and values by the names of columns in lower case."""
 
+NAMES = {
+    "jsonl": ("metadata.jsonl",),
+    "csv": ("metadata.csv", "labels.csv"),
+    "parquet": ("metadata.parquet",),
+}
 FILE_COLUMNS = ("file_name", "file", "filename", "image")
-"""What the column with the paths of images is called."""
+LABEL_COLUMNS = ("labels", "label", "text")
+TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
-_DELIMITERS = (",", ";", "\t")
-_LONGEST_HEADER = 100_000  # characters; csv refuses more in one cell
-_HEADER = "begin it with a line such as file,labels or file,cat,dog, or choose the layout names or folders"
+LONGEST_HEADER = 100_000  # characters; csv refuses more in one cell
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a table that are not blank.
+def find_table(folder: Path, layout: str) -> Path | None:
+    """The table of a folder; None if it has none.
+
+    Args:
+        folder: Where it lies; not in folders inside.
+        layout: A key of `NAMES`, or ``auto`` for the first of them.  Other layouts have no table.
 
     Raises:
-        InputError: If it cannot be read, naming the line.
+        InputError: If several files may be it.
     """
-    rows = _json_rows if path.suffix.lower() == ".jsonl" else _csv_rows
-    return rows(path, _text(path))
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    by_name = {path.name.lower(): path for path in files}
+    for kind in NAMES if layout == "auto" else NAMES.keys() & {layout}:
+        usual = next(filter(by_name.__contains__, NAMES[kind]), None)
+        if usual:
+            return by_name[usual]
+        if layout == "auto" and kind != "csv":  # others may hold anything, as the lines that igm itself writes
+            continue
+        others = [path for path in files if path.suffix.lower() == f".{kind}"]
+        if len(others) > 1:
+            raise InputError(
+                f"{folder} holds {others[0].name} and {others[1].name}; call the one with the labels "
+                f"{NAMES[kind][-1]}, or choose the layout names or folders"
+            )
+        if others:
+            return others[0]
+    return None
+
+
+def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """Labels of the images that a table lists, in the order of the images; others are left out.
+
+    Args:
+        path: The table.
+        files: Images that it may list.
+        vocabulary: Labels that count.
+
+    Raises:
+        InputError: If a line cannot be read, lists no image or one twice, or has no label; it is named.
+    """
+    read = {".jsonl": _json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _csv_rows)
+    lines: dict[str, int] = {}
+    labels: dict[str, list[str]] = {}
+    for line, row in read(path):
+        try:
+            file = files.find(_written(row))
+            labels[file] = _labels(row, path, vocabulary)
+        except InputError as error:
+            raise InputError(f"{path} line {line}: {error}") from error
+        if lines.setdefault(file, line) != line:
+            raise InputError(
+                f"{path} line {line}: {file} is in line {lines[file]} already; keep one line with all of its labels"
+            )
+    if not labels:
+        raise InputError(f"{path} lists no image; add a line for each")
+    return {file: labels[file] for file in files.names if file in labels}
+
+
+def _written(row: Mapping[str, Any]) -> str:
+    """The path of an image as it is written."""
+    column = next(filter(row.__contains__, FILE_COLUMNS), None)
+    if column is None:
+        raise InputError(f"it has no {FILE_COLUMNS[0]}; add the path of an image")
+    file = row[column]
+    if not isinstance(file, str) or not file.strip():
+        raise InputError(f"{column} is {file!r}; write the path of an image")
+    return file
+
+
+def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary) -> list[str]:
+    """The labels of a row: those listed in a column, or those whose own columns say 1."""
+    column = next(filter(row.__contains__, LABEL_COLUMNS), None)
+    if column is not None:
+        found = _listed(column, row[column], vocabulary)
+    elif path.suffix.lower() == ".jsonl":
+        raise InputError("it has no labels; add a list of them")
+    else:
+        found = vocabulary.among(
+            name for name in row if name not in FILE_COLUMNS and _marked(name, row, vocabulary)
+        )
+    if not found:
+        counting = f" of {', '.join(vocabulary.known)}" if vocabulary.known else ""
+        raise InputError(f"the image has no label{counting}; add one or remove the line")
+    return found
+
+
+def _listed(column: str, value: Any, vocabulary: Vocabulary) -> list[str]:
+    if isinstance(value, str):
+        return vocabulary.in_name(value) if column == "text" else vocabulary.in_cell(value)
+    if isinstance(value, list) and all(isinstance(label, str) for label in value):
+        return vocabulary.among(value)
+    raise InputError(f'{column} is {str(value)[:40]}, which is no text; write labels as ["cat", "dog"]')
+
+
+def _marked(column: str, row: Mapping[str, Any], vocabulary: Vocabulary) -> bool:
+    cell = str(row[column])
+    if vocabulary.known and plain(column) not in vocabulary.known:
+        return False
+    if cell.lower() not in TRUTH:
+        raise InputError(
+            f"{column} is {cell[:40]!r}, neither 0 nor 1; correct it, or name the columns of labels "
+            "with the option labels"
+        )
+    return TRUTH[cell.lower()]
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); check it") from error
+    for number, row in enumerate(rows, 1):
+        yield number, {name.strip().lower(): value for name, value in row.items()}
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()  # halves of characters cannot be kept
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} line {number} is not JSON: {error}; correct it") from error
+        if not isinstance(row, dict):
+            raise InputError(
+                f'{path} line {number} is no object; write it as {{"file_name": "1.jpg", "labels": ["cat"]}}'
+            )
+        yield number, {name.strip().lower(): value for name, value in row.items()}
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    text = _text(path)
+    # Without strict a quote that nothing closes would swallow the rest of the file.
+    options: Any = {"delimiter": _delimiter(path, text), "skipinitialspace": True, "strict": True}
+    reader = csv.reader(io.StringIO(text, newline=""), **options)
+    columns: list[str] = []
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if columns and any(cells):
+                _check_length(path, line, cells, columns)
+                # A column without a name numbers the rows, as pandas does.
+                yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
+            elif any(cells):
+                columns = [name.lower() for name in cells]
+                twice = next((name for name in columns if name and columns.count(name) > 1), None)
+                if twice:
+                    raise InputError(f"{path} line {line} names the column {twice} twice; rename one")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path} line {line} is no line of a table: {error}; correct its quotes") from error
+
+
+def _check_length(path: Path, line: int, cells: list[str], columns: list[str]) -> None:
+    if len(cells) != len(columns):
+        raise InputError(
+            f"{path} line {line} has {len(cells)} values for {len(columns)} columns; correct it, "
+            f'and put quotes around labels with commas between them: "cat,dog"'
+        )
+
+
+def _delimiter(path: Path, text: str) -> str:
+    """The character between columns: in some countries spreadsheets write semicolons."""
+    header = next(filter(str.strip, io.StringIO(text, newline=None)), "")[:LONGEST_HEADER]
+    for delimiter in ",;\t":
+        names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
+        if len(names) > 1 and any(name.strip().lower() in FILE_COLUMNS for name in names):
+            return delimiter
+    raise InputError(
+        f"{path} does not say which columns hold files and labels; begin it with a line such as "
+        "file,labels or file,cat,dog, or choose the layout names or folders"
+    )
 
 
 def _text(path: Path) -> str:
@@ -49,61 +228,3 @@ def _text(path: Path) -> str:
     if "\0" in text:  # UTF-16 that does not say so, or no text at all
         raise InputError(f"{path} is not in UTF-8; save the file as UTF-8")
     return text
-
-
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            json.dumps(row, ensure_ascii=False).encode()  # halves of characters cannot be kept
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} line {number} is not JSON: {error}; correct it") from error
-        if not isinstance(row, dict):
-            raise InputError(
-                f'{path} line {number} is no object; write it as {{"file_name": "1.jpg", "labels": ["cat"]}}'
-            )
-        yield number, {name.strip().lower(): value for name, value in row.items()}
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    delimiter = _delimiter(path, text)
-    rows = _cells(path, text, delimiter)
-    line, names = next(rows)
-    columns = [name.lower() for name in names]
-    twice = [name for name in columns if name and columns.count(name) > 1]
-    if twice:
-        raise InputError(f"{path} line {line} names the column {twice[0]} twice; rename one")
-    for line, cells in rows:
-        if len(cells) != len(columns):
-            raise InputError(
-                f"{path} line {line} has {len(cells)} values for {len(columns)} columns; correct it, "
-                f'and put quotes around labels with commas between them: "cat,dog"'
-            )
-        # A column without a name numbers the rows, as pandas does.
-        yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
-
-
-def _delimiter(path: Path, text: str) -> str:
-    """The character between columns: in some countries spreadsheets write semicolons."""
-    header = next(filter(str.strip, io.StringIO(text, newline=None)), "")[:_LONGEST_HEADER]
-    for delimiter in _DELIMITERS:
-        names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
-        if len(names) > 1 and any(name.strip().lower() in FILE_COLUMNS for name in names):
-            return delimiter
-    raise InputError(f"{path} does not say which columns hold files and labels; {_HEADER}")
-
-
-def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, Sequence[str]]]:
-    # Without strict a quote that nothing closes would swallow the rest of the file.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    line = 1
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path} line {line} is no line of a table: {error}; correct its quotes") from error

@@ -134,7 +134,7 @@ def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Cell
 
 
 def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Cell:
-    from igm_cli.plugins.animals.drawings import ANIMALS
+    from igm_cli.plugins.animals.pictograms import ANIMALS
 
     task, look = _parts(name)
     root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look.folder else None

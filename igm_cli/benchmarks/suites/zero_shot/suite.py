@@ -15,9 +15,7 @@ from igm_cli.benchmarks.suites.zero_shot.report import summarise
 from igm_cli.benchmarks.suites.zero_shot.splits import DATASET, LOOKS, SPLITS, defaults, load_split
 from igm_cli.core.concepts import Text
 from igm_cli.core.inference.inversion import InversionSettings
-from igm_cli.core.models.pipeline_description import read_description
-from igm_cli.core.models.pipeline_files import check_path, from_hub
-from igm_cli.core.models.pipeline_identity import pipeline_fingerprint
+from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, read_description
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.errors import InputError, UsageError
@@ -72,7 +70,7 @@ class ZeroShotBench:
         self.request = request
         options, source = request.options, str(request.model)
         self.loading = Loading(variant=options.get("variant"), dtype=str(options.get("dtype", "auto")))
-        self.path = check_path(source) or from_hub(source, self.loading.variant)
+        self.path = find_pipeline(source, self.loading.variant)
         self.description = read_description(self.path)
         self.plan = self._plan()
         parts = load_pipeline(str(self.path), request.device, self.loading)
@@ -123,7 +121,7 @@ class ZeroShotBench:
         parts, settings = self.denoiser.parts, self.plan.settings
         return {
             "model": self.path.name,
-            "parameters": sum(p.numel() for p in parts.unet.parameters()),
+            "parameters": sum(p.numel() for p in parts.pipe.unet.parameters()),
             "dtype": str(parts.dtype).removeprefix("torch."),
             "image": "{} x {}".format(*parts.image_size),
             "timesteps": f"{settings.low:g} to {settings.high:g}",

@@ -1,0 +1,105 @@
+"""What an inversion asks of a network, counted in samples rather than in calls from Python."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.inference.candidates import Whole
+from igm_cli.core.inference.windows import Local
+
+T = TypeVar("T")
+
+
+@dataclass
+class Use:
+    """Use of a denoiser, in samples.
+
+    Attributes:
+        passes: Noised images looked at: rows of ``features``, each one pass of a trunk or, where nothing
+            is shared, one unconditional pass of a U-Net.
+        contributions: Pairs of a noised image and a concept: one head or one conditional U-Net each.
+    """
+
+    passes: int = 0
+    contributions: int = 0
+
+    @property
+    def whole_calls(self) -> int:
+        """Passes of a whole network that the same questions cost if nothing is factored."""
+        return self.passes + self.contributions
+
+
+class CallCounter:
+    """A denoiser that counts how much it is used; it offers what the one inside does.
+
+    Args:
+        denoiser: The one that works.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.space, self.schedule = denoiser.space, denoiser.schedule
+        self.used = Use()
+        self._lock = threading.Lock()
+        self.contributions = self._counted(denoiser.contributions)
+        if isinstance(denoiser, Whole):
+            self.predictions = self._counted(denoiser.predictions)
+        if isinstance(denoiser, Local):
+            self.to_patches = denoiser.to_patches
+            self.windows = self._counted(denoiser.windows, before=1)
+            self.products = self._counted(denoiser.products)
+
+    def features(self, x_t: Tensor, t: Tensor) -> Any:
+        """Counts a pass for each of the noised images ``[N,C,H,W]``."""
+        with self._lock:
+            self.used.passes += len(x_t)
+        return self.denoiser.features(x_t, t)
+
+    def base(self, features: Any) -> Tensor:
+        """Returns eps_u ``[N,C,H,W]``; it belongs to the pass of its features."""
+        return self.denoiser.base(features)
+
+    def _counted(self, evaluate: Callable[..., T], before: int = 0) -> Callable[..., T]:
+        """Returns the same function, which counts the N*M contributions of its result ``[N,M,...]``.
+
+        Args:
+            evaluate: The function.
+            before: How many dimensions more than one N is divided into.
+        """
+
+        def count(features: Any, concepts: Tensor, *others: Any) -> T:
+            result = evaluate(features, concepts, *others)
+            rows: Tensor = result[0] if isinstance(result, tuple) else result  # type: ignore[assignment]
+            with self._lock:
+                self.used.contributions += math.prod(rows.shape[: 2 + before])
+            return result
+
+        return count
+
+
+def with_gflop(run: Callable[[], T]) -> tuple[T, float]:
+    """Runs something on one thread and counts its arithmetic, backward passes included.
+
+    It slows the run down: do not time it.
+
+    Returns:
+        What it returned, and 1e9 floating-point operations of matrix products, convolutions and
+        attention (a multiplication and an addition are two); nothing else is counted.
+    """
+    counter, threads = FlopCounterMode(display=False), torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees the thread it is opened in
+    try:
+        with counter:
+            result = run()
+    finally:
+        torch.set_num_threads(threads)
+    return result, counter.get_total_flops() / 1e9

@@ -1,0 +1,365 @@
+"""Images under noise as a denoiser sees them, and candidates whose statistics grow: by more candidates, by more noise."""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.composition import Composition
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import inference_precision, side_by_side
+from igm_cli.core.inference.statistics import GramStatistics
+from igm_cli.core.inference.views import shown
+from igm_cli.core.inference.windows import DENSE_CELLS, Local, Windows
+from igm_cli.core.noise_schedule import Draws, Schedule, draw
+from igm_cli.core.types import InversionSettings, Progress
+
+CANDIDATES_AT_ONCE = 64
+DRAWS_AT_ONCE = 3
+"""Noise samples that pass the network together on a CPU: the parts that its cores share."""
+
+FLOATS_AT_ONCE = 2**27
+"""Predictions that are held at once on other devices, which bounds the memory."""
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """A denoiser that has whole predictions under single concepts, at no call for the prediction under none."""
+
+    def predictions(self, features: Any, concepts: Tensor) -> Tensor:
+        """Returns eps_theta(x_t, t | c_j), ``[R,M,C,H,W]`` float32, of concepts ``[1,M,D]`` or ``[R,M,D]``."""
+        ...
+
+
+def predictions(denoiser: Denoiser, features: Any, concepts: Tensor) -> Tensor:
+    """Returns eps_theta(x_t, t | c_j) ``[R,M,C,H,W]`` of any denoiser, for concepts ``[1,M,D]`` or ``[R,M,D]``."""
+    if isinstance(denoiser, Whole):
+        return denoiser.predictions(features, concepts)
+    return denoiser.base(features)[:, None] + denoiser.contributions(features, concepts)
+
+
+def precision_of(denoiser: Denoiser, device: torch.device) -> AbstractContextManager[object]:
+    """Returns the context a denoiser computes in; one that has whole predictions settles its precision by itself."""
+    return nullcontext() if isinstance(denoiser, Whole) else inference_precision(device)
+
+
+def importance_of(schedule: Schedule, t: Tensor, power: float) -> Tensor:
+    """Returns the weight (sigma/alpha)^power of noise samples at timesteps ``[N]``.
+
+    Power 0 is the paper's plain error of eps, power 2 the error of the clean image; both have the same minimiser for a
+    perfect model, but not the same noise for an imperfect one.
+    """
+    return (schedule.sigma(t) / schedule.alpha(t)).pow(power)
+
+
+@dataclass
+class NoisedBatch:
+    """b images under n noise samples, as the denoiser sees them: what the statistics of every candidate share.
+
+    Attributes:
+        denoiser: The model.
+        features: What it makes of the n*b noised images.
+        residual: r = eps - eps_u, cell after cell ``[n,b,G,c]``.
+        importance: Weight of each noise sample ``[n]``.
+        base: What contributions are added to ``[n*b,C,H,W]``, where it takes the place of eps_u; see :func:`noised`.
+    """
+
+    denoiser: Denoiser
+    features: Any
+    residual: Tensor
+    importance: Tensor
+    base: Tensor | None = None
+
+    def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
+        """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
+        n, b, grid, _ = self.residual.shape
+        with precision_of(self.denoiser, concepts.device):
+            if isinstance(self.denoiser, Local):
+                return Windows(*self.denoiser.windows(self.features, concepts, around), grid)
+            delta = self._changes(concepts if b == 1 else concepts.repeat(n, 1, 1)).float().flatten(2)
+        cells = torch.zeros(b, concepts.shape[1], 1, dtype=torch.long, device=delta.device)
+        return Windows(delta.unflatten(0, (n, b))[..., None, :], cells, grid)
+
+    def _changes(self, concepts: Tensor) -> Tensor:
+        if self.base is None:
+            return self.denoiser.contributions(self.features, concepts)
+        return predictions(self.denoiser, self.features, concepts) - self.base[:, None]
+
+    def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
+
+        Args:
+            candidates: Concepts ``[M,D]``, shared by all images.
+        """
+        n, b = self.residual.shape[:2]
+        pull, square = [], []
+        for part in candidates.split(CANDIDATES_AT_ONCE):
+            if isinstance(self.denoiser, Local):
+                with precision_of(self.denoiser, part.device):
+                    both = self.denoiser.products(self.features, part[None], self.residual.flatten(0, 1))
+                first, second = (each.float().unflatten(0, (n, b)) for each in both)
+            else:
+                delta = self.contributions(part.expand(b, -1, -1))
+                first, second = delta.pull(self.residual), delta.values.square().sum((3, 4))
+            pull.append(torch.einsum("n,nbm->bm", self.importance, first))
+            square.append(torch.einsum("n,nbm->bm", self.importance, second))
+        return torch.cat(pull, dim=1), torch.cat(square, dim=1)
+
+    def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
+        """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
+        left = self.contributions(concepts).added_to(self.residual, -weight)
+        return NoisedBatch(self.denoiser, self.features, left, self.importance, self.base)
+
+
+def noised(
+    denoiser: Denoiser, images: Tensor, draws: Draws, power: float, shared: Tensor | None = None
+) -> NoisedBatch:
+    """Passes images under noise through what their concepts share.
+
+    Under the mean composition the prediction under no concept cancels,
+
+        eps_u + 1/K sum_S (eps_j - eps_u) = 1/K sum_S eps_j,
+
+    so anything may stand in its place.  Where whole predictions cost no call for eps_u, the mean over the candidates
+    does: it keeps the inner products small, and with them the rounding.
+
+    Args:
+        denoiser: The model.
+        images: What each noise sample is added to ``[n,b,C,H,W]``.
+        draws: n noise samples, shared by the images.
+        power: A noise sample is weighted by (sigma/alpha)^power.
+        shared: Candidates ``[1,M,D]`` or ``[b,M,D]`` whose mean prediction stands for eps_u; None for eps_u.
+    """
+    n, b = images.shape[:2]
+    noise = draws.noise[:, None].expand_as(images).flatten(0, 1)
+    t = draws.t.repeat_interleave(b)
+    with precision_of(denoiser, images.device):
+        features = denoiser.features(denoiser.schedule.add_noise(images.flatten(0, 1), noise, t), t)
+        if shared is not None:
+            base = predictions(denoiser, features, shared if len(shared) == 1 else shared.repeat(n, 1, 1)).mean(
+                1
+            )
+        else:
+            base = denoiser.base(features)
+    residual = noise - base.float()
+    patches = denoiser.to_patches(residual) if isinstance(denoiser, Local) else residual.flatten(1)[:, None]
+    importance = importance_of(denoiser.schedule, draws.t, power)
+    return NoisedBatch(
+        denoiser, features, patches.unflatten(0, (n, b)), importance, base if shared is not None else None
+    )
+
+
+@dataclass
+class _Part:
+    """Some noise samples of a :class:`CandidateSet`.
+
+    Attributes:
+        seen: The images under these noise samples.
+        delta: Contributions of the candidates; None if there are none, or none will be added.
+        canvas: The same as whole images ``[n,b,M,P]``, where these are small.
+    """
+
+    seen: NoisedBatch
+    delta: Windows | None = None
+    canvas: Tensor | None = None
+
+    def add(self, new: Windows, keep: bool) -> tuple[Tensor, Tensor]:
+        """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of further contributions, and keeps them."""
+        if new.grid > DENSE_CELLS:
+            every = self.delta.join(new) if self.delta else new
+            self.delta = every if keep else None
+            return new.pull(self.seen.residual), new.gram(every)
+        canvas = new.canvas()
+        whole = canvas if self.canvas is None else torch.cat([self.canvas, canvas], dim=2)
+        self.canvas = whole if keep else None
+        return (canvas @ self.seen.residual.flatten(2)[..., None])[..., 0], canvas @ whole.mT
+
+    def select(self, index: Tensor) -> None:
+        """Keeps some of the candidates of each image ``[b,m]``."""
+        if self.delta:
+            self.delta = self.delta.select(index)
+        if self.canvas is not None:
+            self.canvas = self.canvas[:, torch.arange(len(index), device=index.device)[:, None], index]
+
+
+@dataclass
+class CandidateSet:
+    """M candidates of each of b images, and their statistics under the noise samples seen so far.
+
+    Grows by candidates and by noise samples; no network call is made twice.
+
+    Attributes:
+        denoiser: The model.
+        images: The images ``[b,C,H,W]``, or V views of each ``[b,V,C,H,W]``.
+        settings: ``low``, ``high``, ``power``, ``seed`` and ``max_draws`` are used.
+        composition: How contributions add up.
+        growing: Whether candidates will be added after noise was seen.
+        progress: Told of network calls, where candidates do not grow.
+        candidates: ``[b,M,D]``.
+        usable: Which of them are there, and not given up ``[b,M]``.
+        calls: Network calls made for each image ``[b]``.
+    """
+
+    denoiser: Denoiser
+    images: Tensor
+    settings: InversionSettings
+    composition: Composition
+    growing: bool = False
+    progress: Progress | None = None
+    parts: list[_Part] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        b, dim = len(self.images), self.denoiser.space.dim
+        self.candidates = self.images.new_zeros(b, 0, dim)
+        self.usable = torch.ones(b, 0, dtype=torch.bool)
+        self.calls = torch.zeros(b, dtype=torch.long)
+        self.residual = torch.zeros(b, 0)
+        self.linear, self.gram = torch.zeros(b, 0, 0), torch.zeros(b, 0, 0, 0)
+        self.importance = torch.zeros(0)
+        self._told = threading.Lock()
+
+    @property
+    def draws(self) -> int:
+        """Noise samples seen so far."""
+        return len(self.importance)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether every noise sample takes a network call for eps_u."""
+        return not (self.composition == "mean" and isinstance(self.denoiser, Whole))
+
+    def calls_per_draw(self) -> Tensor:
+        """Network calls that a further noise sample takes for each image ``[b]``."""
+        return self.has_base + self.usable.sum(1) * self.denoiser.space.calls_per_concept
+
+    def statistics(self) -> GramStatistics:
+        """The statistics of all candidates under all noise samples, on the CPU, where they are searched."""
+        return GramStatistics(
+            self.residual, self.linear, self.gram, self.usable, self.composition, self.importance
+        )
+
+    def see(self, count: int) -> None:
+        """Takes further noise samples for all candidates."""
+        asked = self.usable.any(0).nonzero()[:, 0]  # what all images have given up is not asked for
+        starts = range(self.draws, self.draws + count, self._draws_at_once(len(asked)))
+        spans = [(start, min(start + starts.step, starts.stop)) for start in starts]
+        seen = side_by_side(lambda span: self._see(span, asked), spans)
+        m = self.usable.shape[1]
+        for part, residual, linear, gram in seen:
+            n = residual.shape[1]
+            wide = linear.new_zeros(len(linear), n, m).index_copy_(2, asked, linear)
+            square = gram.new_zeros(len(gram), n, m, m)
+            square[:, :, asked[:, None], asked] = gram
+            self.residual = torch.cat([self.residual, residual], dim=1)
+            self.linear = torch.cat([self.linear, wide], dim=1)
+            self.gram = torch.cat([self.gram, square], dim=1)
+            self.importance = torch.cat([self.importance, part.seen.importance.cpu()])
+            if self.growing:
+                self.parts.append(part)
+        if not self.progress:
+            self.calls += count * self.calls_per_draw()
+
+    def _see(self, span: tuple[int, int], asked: Tensor) -> tuple[_Part, Tensor, Tensor, Tensor]:
+        start, end = span
+        s, device = self.settings, self.images.device
+        shape = tuple(self.images.shape[-3:])
+        taken = draw(
+            self.denoiser.schedule, shape, end - start, low=s.low, high=s.high, seed=s.seed, start=start
+        ).to(device)
+        images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
+        candidates = self.candidates[:, asked.to(device)]
+        shared = None if self.has_base else candidates[:1]
+        seen = noised(self.denoiser, images, taken, s.power, shared)
+        part = _Part(seen)
+        square = seen.residual.square().mean((2, 3)).T.cpu()
+        linear, gram = self._add(part, candidates)
+        if self.progress:
+            with self._told:
+                each = self.calls_per_draw()
+                self.calls += (end - start) * each
+                done = int(self.calls.sum())
+                left = (s.max_draws - end) * int(each.sum())
+                self.progress(done, done + left)
+        return part, square, linear, gram
+
+    def add(self, candidates: Tensor, usable: Tensor | None = None) -> None:
+        """Takes further candidates; only their own inner products are computed.
+
+        Args:
+            candidates: ``[b,m,D]``.
+            usable: Which of them are there ``[b,m]``; all if left out.
+        """
+        if usable is None:
+            usable = torch.ones(candidates.shape[:2], dtype=torch.bool)
+        grown = side_by_side(lambda part: self._add(part, candidates), self.parts)
+        if grown:
+            linear = torch.cat([linear for linear, _ in grown], dim=1)
+            rows = torch.cat([rows for _, rows in grown], dim=1)  # [b,N,m,M+m]
+            held = self.gram.shape[2]
+            wide = torch.cat([self.gram, rows[..., :held].mT], dim=3)
+            self.gram = torch.cat([wide, rows], dim=2)
+            self.linear = torch.cat([self.linear, linear], dim=2)
+        else:  # no noise was seen yet
+            m = self.candidates.shape[1] + candidates.shape[1]
+            self.linear, self.gram = torch.zeros(len(usable), 0, m), torch.zeros(len(usable), 0, m, m)
+        self.candidates = torch.cat([self.candidates, candidates], dim=1)
+        self.usable = torch.cat([self.usable, usable], dim=1)
+        self.calls += self.draws * usable.sum(1) * self.denoiser.space.calls_per_concept
+
+    def _add(self, part: _Part, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns <r,Delta> ``[b,n,m]`` and <Delta,Delta_all> ``[b,n,m,M+m]`` of further candidates."""
+        n, b = part.seen.residual.shape[:2]
+        if candidates.shape[1] == 0:
+            return torch.zeros(b, n, 0), torch.zeros(b, n, 0, 0)
+        new = part.seen.contributions(candidates)
+        linear, rows = (each / new.pixels for each in part.add(new, keep=self.growing))
+        return linear.transpose(0, 1).cpu(), rows.transpose(0, 1).cpu()
+
+    def select(self, index: Tensor) -> None:
+        """Keeps some of the candidates of each image, ``[b,m]`` by number; -1 fills up where there are fewer."""
+        there, index = index >= 0, index.clamp(min=0)
+        self.usable = self.usable.gather(1, index) & there
+        n, m = self.draws, index.shape[1]
+        self.linear = self.linear.gather(2, index[:, None].expand(-1, n, -1))
+        rows = self.gram.gather(2, index[:, None, :, None].expand(-1, n, -1, self.gram.shape[3]))
+        self.gram = rows.gather(3, index[:, None, None].expand(-1, n, m, -1))
+        index = index.to(self.candidates.device)
+        self.candidates = self.candidates.gather(1, index[..., None].expand(-1, -1, self.candidates.shape[2]))
+        for part in self.parts:
+            part.select(index)
+
+    def keep_images(self, index: Tensor) -> None:
+        """Goes on with some of the images only; no candidates can be added after that."""
+        self.parts, self.growing = [], False
+        self.images, self.candidates = self.images[index.to(self.images.device)], self.candidates[index]
+        self.usable, self.calls = self.usable[index], self.calls[index]
+        self.residual, self.linear, self.gram = self.residual[index], self.linear[index], self.gram[index]
+
+    def explained(self, grid: Tensor, parts: list[NoisedBatch] | None = None) -> Tensor:
+        """Returns what each candidate ``[M,D]`` of free amplitude explains of the residual on its own ``[b,M]``.
+
+        That is <r,Delta>²/<Delta,Delta>; those pointing the wrong way explain nothing.
+
+        Args:
+            grid: Candidates, shared by all images.
+            parts: What is to be explained; the images themselves if left out.
+        """
+        parts = parts or [part.seen for part in self.parts]
+        sums = side_by_side(lambda seen: seen.explained(grid), parts)
+        scale = sum(float(part.importance.sum()) for part in parts) * parts[0].residual[0, 0].numel()
+        pull = torch.stack([pull for pull, _ in sums]).sum(0) / scale
+        square = torch.stack([square for _, square in sums]).sum(0) / scale
+        self.calls += sum(len(part.importance) for part in parts) * len(grid)
+        return pull.clamp(min=0).square() / square.clamp(min=1e-12)
+
+    def _draws_at_once(self, candidates: int) -> int:
+        if self.images.device.type == "cpu":
+            return DRAWS_AT_ONCE
+        size = len(self.images) * max(1, candidates) * math.prod(self.images.shape[-3:])
+        return max(1, FLOATS_AT_ONCE // size)

@@ -1,0 +1,166 @@
+"""Constraints: which sets of candidates are answers, which of them is best, and what has to be ruled out.
+
+A concept space names its constraint (:attr:`igm_cli.core.concepts.ConceptSpace.constraint`); a constraint is a subclass
+of :class:`Constraint` with that name.  Each has a file of its own: :mod:`one_of_each`, :mod:`any_set` and
+:mod:`sparse_subset`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
+from igm_cli.core.types import InversionSettings
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best set of every size, for B images, and the size chosen.
+
+    Attributes:
+        sets: Candidates ``[B,S,K]``; -1 fills up smaller sets.
+        errors: Expected error of each ``[B,S]``; infinite where there is no such set.
+        chosen: Place of the chosen size among the S sizes ``[B]``.
+    """
+
+    sets: Tensor
+    errors: Tensor
+    chosen: Tensor
+
+    @property
+    def best(self) -> Tensor:
+        """The chosen sets ``[B,K]``."""
+        return self.sets[torch.arange(len(self.sets)), self.chosen]
+
+    def members(self, image: int) -> list[int]:
+        """The candidates chosen for an image."""
+        return [index for index in self.best[image].tolist() if index >= 0]
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """By how much the A alternatives to the chosen sets of B images are worse than these.
+
+    Attributes:
+        difference: Of each alternative ``[B,A]``.
+        exists: Whether there is such an alternative ``[B,A]``.
+    """
+
+    difference: PairedDifference
+    exists: Tensor
+
+    def ruled_out(self, standard_errors: float) -> Tensor:
+        """Whether every alternative is worse by that many standard errors ``[B]``."""
+        return (self.difference.at_least(standard_errors) | ~self.exists).all(1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one image.
+
+    Attributes:
+        members: The candidates chosen, in the order they are reported.
+        confidence: Probability of each ``[K]``.
+        typicality: How typical the image is of those trained on, 0..1; nan if that is not calibrated.
+        marginals: Probability of every candidate ``[M]``, where that is known.
+        values: Probability of each value of each concept ``[K,F]``, where concepts have values.
+    """
+
+    members: list[int]
+    confidence: Tensor
+    typicality: float = float("nan")
+    marginals: Tensor | None = None
+    values: Tensor | None = None
+
+
+class Constraint(ABC):
+    """Which sets of candidates are answers.
+
+    Args:
+        space: The concept space.
+        settings: How to invert.
+        k: Number of concepts if it is given; None estimates it.
+        images: B, the number of images.
+
+    Raises:
+        UsageError: If ``k`` is out of range for the space.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
+        self.space, self.settings, self.k, self.images = space, settings, k, images
+
+    @abstractmethod
+    def solve(self, form: QuadraticForm) -> Solution:
+        """Returns the best sets under the expected errors."""
+
+    @abstractmethod
+    def alternatives(
+        self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
+    ) -> Alternatives:
+        """Compares the chosen sets with what must be ruled out before they are an answer.
+
+        Args:
+            statistics: Statistics of the images.
+            form: Their expected errors.
+            solution: What was chosen.
+            rows: Which of the images that the search began with these are ``[B]``.
+        """
+
+    @abstractmethod
+    def answer(
+        self,
+        statistics: GramStatistics,
+        solution: Solution,
+        alternatives: Alternatives,
+        image: int,
+        row: int,
+        concepts: Tensor,
+    ) -> Answer:
+        """Says how sure the chosen set of an image is.
+
+        Args:
+            statistics: Statistics of the images.
+            solution: What was chosen.
+            alternatives: From :meth:`alternatives`.
+            image: Place of the image among those of the statistics.
+            row: Its place among the images that the search began with.
+            concepts: Its candidates ``[M,D]``.
+        """
+
+    def more_draws(self, seen: int) -> int:
+        """Returns how many noise samples to take next, where so many did not decide: as many again."""
+        return seen
+
+    def still_possible(
+        self, statistics: GramStatistics, solution: Solution, alternatives: Alternatives
+    ) -> Tensor:
+        """Returns which candidates can still be part of an answer ``[B,M]``; others see no further noise."""
+        return statistics.usable
+
+
+def constraint_of(space: ConceptSpace) -> type[Constraint]:
+    """Returns the constraint that a space names."""
+    known = {constraint.name: constraint for constraint in Constraint.__subclasses__()}
+    return known[space.constraint]
+
+
+def choose_size(errors: Tensor, sizes: Tensor, cost: float, least: int = 0) -> Tensor:
+    """Returns the place of the size of least error ``[B]``, each concept at its cost.
+
+    Args:
+        errors: Errors of the best sets ``[B,S]``.
+        sizes: Their sizes ``[S]``.
+        cost: Fall of the error that justifies one more concept.
+        least: Place of the first size that may be chosen.
+    """
+    total = errors + cost * sizes
+    total[:, :least] = torch.inf
+    return total.argmin(1)

@@ -1,0 +1,170 @@
+"""Candidates of a continuous space: a grid is ranked, the promising searched, the chosen refined, what is left rescanned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Continuous, Product
+from igm_cli.core.device import side_by_side
+from igm_cli.core.inference.candidates import CandidateSet, NoisedBatch
+from igm_cli.core.inference.constraints import Solution
+from igm_cli.core.inference.gauss_newton import refine
+from igm_cli.core.inference.sparse_subset import SparseSubset, pursuit
+from igm_cli.core.inference.statistics import QuadraticForm
+from igm_cli.errors import UsageError
+
+GRID_SIZE = 384
+"""Candidates of a grid where its size is not given."""
+
+BEYOND = 3
+"""How many concepts more than may be answered the shortlist of the grid is searched for."""
+
+RESCANNED = 16
+"""Candidates taken in that explain what a set of concepts leaves over."""
+
+
+def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
+    """Fills a set of candidates with those that matter, seen under the noise samples of the first decision.
+
+    Args:
+        candidates: Without any candidate or noise sample.
+        constraint: What is looked for.
+
+    Raises:
+        UsageError: If the grid is too coarse for the number of concepts.
+    """
+    ContinuousInference(candidates, constraint).run()
+
+
+class ContinuousInference:
+    """How candidates of B images are found."""
+
+    def __init__(self, candidates: CandidateSet, constraint: SparseSubset) -> None:
+        self.candidates, self.constraint, self.settings = candidates, constraint, candidates.settings
+        self.space = cast(Continuous | Product, candidates.denoiser.space)
+        self.scanned: list[NoisedBatch] = []
+        """The images under the noise samples by which the grid is ranked and concepts are refined."""
+
+    def run(self) -> None:
+        """Ranks a grid, and sharpens what is chosen of it twice.
+
+        Sharper concepts can change the count, and the count the concepts.
+        """
+        self.scan()
+        self.candidates.see(self.settings.draws - self.candidates.draws)
+        # One more than chosen is sharpened: what it holds besides may be right, once all are in place.
+        form, found = self.search()
+        self.sharpen(one_more(found), form)
+        form, sharper = self.search()
+        self.rescan(replace(sharper, chosen=found.chosen).best, form)
+        # The second time from better candidates, and those chosen are sharpened by themselves, too.
+        form, found = self.search()
+        self.sharpen(one_more(found), form)
+        self.sharpen(found.best, form)
+        _, found = self.search()
+        self.candidates.select(useful(found))
+        if self.space.variant_groups():  # what they are compared with takes part in every decision
+            self.exchange_values(self.search()[1].best)
+
+    def search(self) -> tuple[QuadraticForm, Solution]:
+        """Returns the expected errors of all candidates, and the best set of every size."""
+        form = self.candidates.statistics().expected()
+        return form, self.constraint.solve(form)
+
+    def scan(self) -> None:
+        """Ranks the grid under few noise samples, and searches the best of it.
+
+        The members of every set on the way go on.
+        """
+        s, k_max = self.settings, self.constraint.k_max
+        counts = s.grid or (round(GRID_SIZE ** (1 / self.space.point.dim)),) * self.space.point.dim
+        device = self.candidates.images.device
+        grid, self.between = self.space.grid(counts).to(device), self.space.between(counts).to(device)
+        if k_max > len(grid):
+            raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
+        self.candidates.see(min(s.scan_draws, s.draws))
+        self.scanned = [part.seen for part in self.candidates.parts]
+        explained = self.candidates.explained(grid)
+        keep = min(len(grid), max(s.keep, 2 * k_max))
+        self.candidates.add(grid[explained.topk(keep).indices.sort().values])
+        path = pursuit(self.candidates.statistics().expected(), k_max + BEYOND)
+        self.candidates.select(useful(path))
+        every = torch.arange(self.candidates.usable.shape[1])
+        self.exchange_values(torch.where(self.candidates.usable, every, -1))
+
+    def rescan(self, found: Tensor, form: QuadraticForm) -> None:
+        """Adds candidates that explain what sets ``[b,K]`` leave over, between the points of the grid.
+
+        What is hidden by something larger shows only once the larger is explained.
+        """
+        concepts, present = self.members(found)
+        w = weights(form, present)
+        scale = (w[:, None] * present).to(concepts)
+        left = side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
+        self.count(present.sum(1))
+        gain = self.candidates.explained(self.between, left)
+        best = gain.topk(min(RESCANNED, len(self.between))).indices
+        hypotheses, more = self.between[best][:, :, None], torch.ones(len(found), 1, dtype=torch.bool)
+        w = torch.tensor([form.w(k + 1) for k in present.sum(1).tolist()])
+        self.add_refined(left, hypotheses, more, w)
+
+    def sharpen(self, found: Tensor, form: QuadraticForm) -> None:
+        """Adds the refined members of sets ``[b,K]``."""
+        concepts, present = self.members(found)
+        if bool(present.any()) and self.settings.refine_steps:
+            self.add_refined(self.scanned, concepts[:, None], present, weights(form, present))
+
+    def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
+        """Adds all concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best."""
+        if self.settings.refine_steps:
+            result = refine(parts, self.space.point, hypotheses, present, w, steps=self.settings.refine_steps)
+            self.count(result.calls)
+            hypotheses = result.concepts
+        usable = present[:, None].expand(hypotheses.shape[:3]).flatten(1)
+        self.candidates.add(hypotheses.flatten(1, 2), usable)
+
+    def exchange_values(self, found: Tensor) -> None:
+        """Adds, for members of sets ``[b,K]``, the concepts that differ from them in one value."""
+        if not self.space.variant_groups():
+            return
+        concepts, present = self.members(found)
+        variants = self.space.variants(concepts)  # [b,K,V,D]
+        new = (variants != concepts[:, :, None]).any(3).cpu() & present[..., None]
+        self.candidates.add(variants.flatten(1, 2), new.flatten(1))
+
+    def members(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the concepts of sets ``[b,K,D]``, and which are there ``[b,K]``; the longest set sets K."""
+        there = found >= 0
+        longest = int(there.sum(1).max())
+        order = (~there).long().argsort(dim=1, stable=True)[:, :longest]
+        index, there = found.gather(1, order).clamp(min=0), there.gather(1, order)
+        image = torch.arange(len(found))[:, None].to(self.candidates.candidates.device)
+        return self.candidates.candidates[image, index.to(image.device)], there
+
+    def count(self, contributions: Tensor) -> None:
+        """Counts contributions ``[b]`` that were evaluated under the noise samples of the scan."""
+        self.candidates.calls += sum(len(part.importance) for part in self.scanned) * contributions
+
+
+def weights(form: QuadraticForm, present: Tensor) -> Tensor:
+    """Returns the weight of a contribution in sets of which so many are present ``[b,K]``, ``[b]``."""
+    return torch.tensor([form.w(k) for k in present.sum(1).tolist()])
+
+
+def one_more(found: Solution) -> Tensor:
+    """Returns the set after the chosen one of each image ``[b,K]``, if there is one."""
+    after = (found.chosen + 1).clamp(max=found.errors.shape[1] - 1)
+    image = torch.arange(len(after))
+    after = torch.where(found.errors[image, after].isfinite(), after, found.chosen)
+    return found.sets[image, after]
+
+
+def useful(path: Solution) -> Tensor:
+    """Returns the candidates that occur in any set of a path ``[b,m]``; -1 fills up where there are fewer."""
+    every = [sorted(set(sets.flatten().tolist()) - {-1}) for sets in path.sets]
+    longest = max(map(len, every))
+    return torch.tensor([index + [-1] * (longest - len(index)) for index in every], dtype=torch.long)

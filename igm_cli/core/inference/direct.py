@@ -1,0 +1,164 @@
+"""Errors of whole hypotheses by network calls: the objective as it is written, without inner products.
+
+    error(c_1..c_K) = E_{t,eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025, eq. 6)
+
+The papers' own algorithms are built on it, and tests hold the statistics against it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.composition import Composition, compose
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import inference_precision
+from igm_cli.core.inference.candidates import importance_of
+from igm_cli.core.inference.views import shown
+from igm_cli.core.noise_schedule import Draws, draw
+from igm_cli.core.types import InversionSettings
+
+FLOATS_AT_ONCE = 2**24
+"""Predictions that are held at once, which bounds the memory."""
+
+FIRST_STAGE = 4
+"""Noise samples of the first stage of elimination at least."""
+
+
+def hypothesis_errors(
+    denoiser: Denoiser, image: Tensor, draws: Draws, hypotheses: Tensor, composition: Composition
+) -> Tensor:
+    """Returns the errors of R hypotheses under N noise samples ``[R,N]``, at K network calls each.
+
+    Args:
+        denoiser: The model.
+        image: ``[C,H,W]``.
+        draws: N noise samples on the image's device.
+        hypotheses: ``[R,K,D]``.
+        composition: How contributions add up.
+    """
+    x_t = denoiser.schedule.add_noise(image[None], draws.noise, draws.t)
+    with inference_precision(image.device):
+        features = denoiser.features(x_t, draws.t)
+    prediction = composed_predictions(denoiser, features, hypotheses, composition)
+    errors: Tensor = (draws.noise[:, None] - prediction).square().mean((2, 3, 4))
+    return errors.T
+
+
+def composed_predictions(
+    denoiser: Denoiser, features: Any, hypotheses: Tensor, composition: Composition
+) -> Tensor:
+    """Returns what the model predicts under each of R hypotheses ``[N,R,C,H,W]``.
+
+    Args:
+        denoiser: The model.
+        features: Features of N noised images.
+        hypotheses: ``[R,K,D]``.
+        composition: How contributions add up.
+    """
+    r, k, dim = hypotheses.shape
+    with inference_precision(hypotheses.device):
+        base = denoiser.base(features)
+        delta = denoiser.contributions(features, hypotheses.reshape(1, r * k, dim)).unflatten(1, (r, k))
+    shared = base[:, None].expand(len(base), r, *base.shape[1:]).flatten(0, 1)
+    composed: Tensor = compose(shared, delta.flatten(0, 1), composition)
+    return composed.reshape(len(base), r, *base.shape[1:])
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """R hypotheses about an image that each have a prediction of their own.
+
+    Attributes:
+        count: R.
+        calls: Network calls that the prediction under one of them takes.
+        predict: From the features of N noised images and the indices of some hypotheses ``[R']`` to their predictions
+            ``[N,R',C,H,W]``.
+    """
+
+    count: int
+    calls: int
+    predict: Callable[[Any, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How wrong hypotheses are.
+
+    Attributes:
+        errors: ``[R]``, float64 on the CPU; infinite for those left out early.
+        calls: Network calls.
+    """
+
+    errors: Tensor
+    calls: int
+
+
+def mean_errors(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, hypotheses: Hypotheses
+) -> Scores:
+    """Scores all hypotheses under ``settings.draws`` noise samples."""
+    every = torch.arange(hypotheses.count)
+    total, weight = _summed(denoiser, image, settings, hypotheses, every, 0, settings.draws)
+    return Scores(total / weight, settings.draws * hypotheses.count * hypotheses.calls)
+
+
+def staged_errors(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, hypotheses: Hypotheses
+) -> Scores:
+    """Leaves out the worse half after every stage; the rest sees more noise, in the end ``settings.draws`` samples.
+
+    Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).
+    """
+    alive, total = torch.arange(hypotheses.count), torch.zeros(hypotheses.count, dtype=torch.float64)
+    stages = max(1, math.ceil(math.log2(hypotheses.count)))
+    weight, taken, calls = 0.0, 0, 0
+    for stage in range(1, stages + 1):
+        goal = max(settings.draws >> (stages - stage), min(FIRST_STAGE * stage, settings.draws))
+        if goal > taken:
+            more, seen = _summed(denoiser, image, settings, hypotheses, alive, taken, goal - taken)
+            total[alive] += more
+            calls += (goal - taken) * len(alive) * hypotheses.calls
+            weight, taken = weight + seen, goal
+        if stage < stages:
+            order = total[alive].argsort(stable=True)
+            alive = alive[order[: math.ceil(len(alive) / 2)]].sort().values
+    errors = torch.full_like(total, math.inf)
+    errors[alive] = total[alive] / weight
+    return Scores(errors, calls)
+
+
+def _summed(
+    denoiser: Denoiser,
+    image: Tensor,
+    settings: InversionSettings,
+    hypotheses: Hypotheses,
+    which: Tensor,
+    first: int,
+    count: int,
+) -> tuple[Tensor, float]:
+    """Adds up the weighted errors of some hypotheses ``[R']`` from noise sample ``first`` on; returns the weights, too."""
+    shape, s = tuple(image.shape[-3:]), settings
+    draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first).to(
+        image.device
+    )
+    total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
+    most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
+    group = min(most, len(which))  # hypotheses at once; then as many noise samples as there is room for
+    at_once, images = max(1, most // group), shown(image, first, count)
+    for seen, t, noise in zip(*(p.split(at_once) for p in (images, draws.t, draws.noise)), strict=True):
+        importance = importance_of(denoiser.schedule, t, s.power).cpu().double()  # not every device has float64
+        with inference_precision(image.device):
+            features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
+        errors = [
+            (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
+            for part in which.split(group)
+        ]
+        total += importance @ torch.cat(errors, dim=1).cpu().double()
+        weight += float(importance.sum())
+    return total, weight

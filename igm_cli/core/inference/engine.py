@@ -1,0 +1,187 @@
+"""Inversion: the concepts under which the composed model denoises an image best.
+
+    c* = argmin_c  E_{t,eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025, eq. 6)
+
+One algorithm for every kind of concept: candidates are evaluated under noise samples that all hypotheses share, their
+inner products give the error of every set, the constraint of the concept space finds the best set and its
+alternatives, and noise is drawn until these are ruled out.  The published algorithms are in
+:mod:`igm_cli.core.inference.reference`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.composition import Composition
+from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import divided_work, side_by_side
+from igm_cli.core.inference import any_set, one_of_each, reference, sparse_subset  # noqa: F401  (constraints by name)
+from igm_cli.core.inference.candidates import CandidateSet
+from igm_cli.core.inference.constraints import Answer, Constraint, Solution, constraint_of
+from igm_cli.core.inference.continuous import propose
+from igm_cli.core.inference.sparse_subset import SparseSubset
+from igm_cli.core.inference.statistics import GramStatistics, PairedDifference
+from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress
+from igm_cli.errors import UsageError
+
+__all__ = ["check_method", "invert", "invert_batch"]
+
+IMAGES_AT_ONCE = 16
+"""Images whose tensors pass a GPU together."""
+
+
+def check_method(space: ConceptSpace, method: str) -> None:
+    """Raises a :class:`UsageError` if a method cannot find concepts of a space."""
+    if method not in space.methods:
+        raise UsageError(
+            f"method {method!r} does not support {space.plural}; choose {' or '.join(space.methods)}"
+        )
+
+
+def invert(
+    denoiser: Denoiser,
+    image: Tensor,
+    settings: InversionSettings | None = None,
+    *,
+    k: int | None = None,
+    composition: Composition = "sum",
+    progress: Progress | None = None,
+) -> Inversion:
+    """Finds the concepts of one image ``[C,H,W]``, or of V views of it ``[V,C,H,W]``; see :func:`invert_batch`."""
+    return invert_batch(denoiser, image[None], settings, k=k, composition=composition, progress=progress)[0]
+
+
+def invert_batch(
+    denoiser: Denoiser,
+    images: Tensor,
+    settings: InversionSettings | None = None,
+    *,
+    k: int | None = None,
+    composition: Composition = "sum",
+    progress: Progress | None = None,
+) -> list[Inversion]:
+    """Finds the concepts of B images.
+
+    On a CPU every image is inverted by itself, on as many cores as torch uses; on other devices their tensors pass
+    together.  An answer does not depend on what else is in the batch.
+
+    Args:
+        denoiser: The model.
+        images: Images ``[B,C,H,W]`` in -1..1 on the denoiser's device (latents for latent models), or for labels V
+            views of each ``[B,V,C,H,W]``.
+        settings: How to invert.
+        k: Number of concepts; None estimates it (for factors it follows from the space).
+        composition: How the denoiser was trained to compose.
+        progress: Told of the network calls for a single image.
+
+    Raises:
+        UsageError: If ``k`` is out of range for the space, or the method does not support it.
+    """
+    settings = settings or InversionSettings()
+    check_method(denoiser.space, settings.method)
+    method = by_statistics if settings.method == "evidence" else reference.METHODS[settings.method]
+
+    def understand(group: Tensor) -> list[Inversion]:
+        started = time.monotonic()
+        found = method(denoiser, group, settings, k, composition, progress if len(images) == 1 else None)
+        seconds = (time.monotonic() - started) / len(group)
+        return [replace(each, seconds=seconds) for each in found]
+
+    at_once = 1 if images.device.type == "cpu" else IMAGES_AT_ONCE
+    with torch.no_grad(), divided_work(images.device):
+        return [each for found in side_by_side(understand, images.split(at_once)) for each in found]
+
+
+def by_statistics(
+    denoiser: Denoiser,
+    images: Tensor,
+    settings: InversionSettings,
+    k: int | None,
+    composition: Composition,
+    progress: Progress | None = None,
+) -> list[Inversion]:
+    """Inverts a batch of images ``[B,C,H,W]`` whose tensors are computed together; see :func:`invert_batch`."""
+    space = denoiser.space
+    constraint = constraint_of(space)(space, settings, k, len(images))
+    finite = not isinstance(constraint, SparseSubset)
+    candidates = CandidateSet(denoiser, images, settings, composition, growing=not finite, progress=progress)
+    if isinstance(constraint, SparseSubset):
+        propose(candidates, constraint)
+    else:
+        candidates.add(space.candidates().to(images.device).expand(len(images), -1, -1))  # type: ignore[attr-defined]
+        candidates.see(settings.draws)
+    return draw_until_decided(candidates, constraint, given=k is not None or not space.countable)
+
+
+def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: bool) -> list[Inversion]:
+    """Draws noise until the best set of every image is decided against its alternatives, or the draws are spent.
+
+    Candidates that cannot be part of an answer any more see no further noise, nor do images that are decided.
+
+    Args:
+        candidates: Candidates under the noise samples of the first decision.
+        constraint: Which sets are answers.
+        given: Whether the number of concepts was given.
+    """
+    s, rows = candidates.settings, torch.arange(len(candidates.images))
+    answers: dict[int, Inversion] = {}
+    while True:
+        statistics = candidates.statistics()
+        form = statistics.expected()
+        solution = constraint.solve(form)
+        alternatives = constraint.alternatives(statistics, form, solution, rows)
+        decided = alternatives.ruled_out(s.settled) | (candidates.draws >= s.max_draws)
+        for image in decided.nonzero()[:, 0].tolist():
+            row = int(rows[image])
+            concepts = candidates.candidates[image]
+            answer = constraint.answer(statistics, solution, alternatives, image, row, concepts)
+            calls = int(candidates.calls[image])
+            answers[row] = report(statistics, solution, image, answer, concepts, calls, given)
+        if bool(decided.all()):
+            return [answers[row] for row in range(len(answers))]
+        candidates.usable = constraint.still_possible(statistics, solution, alternatives)
+        if bool(decided.any()):
+            rows = rows[~decided]
+            candidates.keep_images((~decided).nonzero()[:, 0])
+        candidates.see(min(constraint.more_draws(candidates.draws), s.max_draws - candidates.draws))
+
+
+def report(
+    statistics: GramStatistics,
+    solution: Solution,
+    image: int,
+    answer: Answer,
+    concepts: Tensor,
+    calls: int,
+    given: bool,
+) -> Inversion:
+    """Returns the answer for one image, with the error over K."""
+    place, one = int(solution.chosen[image]), statistics.images(torch.tensor([image]))
+    errors = one.errors(solution.sets[image : image + 1])[0]  # [S,N]
+    stderr = PairedDifference.of(errors, errors[place], one.importance).stderr
+    stderr[place] = 0.0
+    sizes = (solution.sets[image] >= 0).sum(-1)
+    curve = [
+        KPoint(int(size), float(error), float(spread))
+        for size, error, spread in zip(sizes, solution.errors[image], stderr, strict=True)
+        if error.isfinite()
+    ]
+    return Inversion(
+        concepts=concepts[answer.members].float().cpu(),
+        confidence=answer.confidence,
+        k=len(answer.members),
+        k_source="given" if given else "estimated",
+        denoising_error=float(solution.errors[image, place]),
+        k_curve=tuple(curve),
+        network_calls=calls,
+        seconds=0.0,
+        draws=statistics.draws,
+        familiarity=answer.typicality,
+        marginals=answer.marginals,
+        values=answer.values,
+    )

@@ -1,0 +1,190 @@
+"""Gradient refinement of continuous concepts, from contributions and their derivatives.
+
+The composed error is a sum of squares, e(c) = ‖r - w sum_k Delta_k(c_k)‖², so the Gauss-Newton step with
+Levenberg-Marquardt damping (Marquardt 1963) reaches the minimum in a handful of evaluations where plain gradient
+descent takes hundreds.  Derivatives are central differences: they ask nothing of a denoiser but its contributions, in
+whatever precision it computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Continuous
+from igm_cli.core.device import side_by_side
+from igm_cli.core.inference.candidates import NoisedBatch
+from igm_cli.core.inference.windows import Windows
+
+STEP = 0.005
+"""Step of the differences, as a fraction of a coordinate's range: smaller drowns in bf16, larger blurs."""
+
+REACH = 0.03
+"""Longest move of a coordinate in one step, as a fraction of its range."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Hypotheses ``[b,H,K,D]``, their expected errors ``[b,H]``, and the contributions evaluated for each image ``[b]``."""
+
+    concepts: Tensor
+    errors: Tensor
+    calls: Tensor
+
+
+def refine(
+    parts: Sequence[NoisedBatch],
+    point: Continuous,
+    concepts: Tensor,
+    present: Tensor,
+    w: Tensor,
+    steps: int = 6,
+) -> Refined:
+    """Moves hypotheses of K concepts each to the nearest minima of their composed errors.
+
+    Args:
+        parts: b images under their noise samples.
+        point: The coordinates that can be moved, the first of a concept vector.
+        concepts: Where to start: H hypotheses for each image, ``[b,H,K,D]``.
+        present: Which of the K concepts are there ``[b,K]``; images may have fewer than others.
+        w: Weight of every contribution, of each image ``[b]``.
+        steps: Gauss-Newton steps at most.
+
+    Returns:
+        Hypotheses of which none has a higher error than where it started.
+    """
+    problem = _Problem(parts, point, present.to(concepts.device), w.to(concepts))
+    each = concepts.shape[1] * present.sum(1)
+    calls, state = each.clone(), problem.start(concepts)
+    active = present.any(1)
+    for _ in range(steps):
+        active = active & ~state.settled.all(1).cpu()
+        if not bool(active.any()):
+            break
+        state = problem.step(state, active.to(concepts.device))
+        calls += (1 + 2 * point.dim) * each * active
+    return Refined(state.concepts, state.errors, calls)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the hypotheses are.
+
+    Attributes:
+        concepts: ``[b,H,K,D]``.
+        left: What they leave over ``[n,b*H,G,c]``, of every part.
+        errors: ``[b,H]``.
+        damping: Damping of the next step ``[b,H]``.
+        settled: Whether the last step helped, but hardly: another would not be worth it ``[b,H]``.
+    """
+
+    concepts: Tensor
+    left: list[Tensor]
+    errors: Tensor
+    damping: Tensor
+    settled: Tensor
+
+
+class _Problem:
+    """The composed errors of hypotheses, and how they change with the concepts."""
+
+    def __init__(self, parts: Sequence[NoisedBatch], point: Continuous, present: Tensor, w: Tensor) -> None:
+        self.parts, self.point = parts, point
+        self.weight = present * w[:, None]  # [b,K]
+        self.extent = point.extent.to(w.device)
+        self.total = torch.stack([part.importance.sum() for part in parts]).sum()
+
+    def start(self, concepts: Tensor) -> _State:
+        """The state before the first step."""
+        left, errors = self.left_over(concepts)
+        settled = torch.zeros_like(errors, dtype=torch.bool)
+        return _State(concepts, left, errors, torch.full_like(errors, 1e-3), settled)
+
+    def left_over(self, concepts: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Returns what hypotheses do not explain, of every part, and its mean squares ``[b,H]``."""
+        b, h = concepts.shape[:2]
+
+        def of(part: NoisedBatch) -> tuple[Tensor, Tensor]:
+            delta = one_by_one(part.contributions(concepts.flatten(1, 2)), b * h)
+            patches = part.residual.repeat_interleave(h, dim=1)  # [n,b*H,G,c]
+            left = delta.added_to(patches, -self.weight.repeat_interleave(h, dim=0))
+            square = left.square().mean((2, 3)).unflatten(1, (b, h))
+            return left, torch.einsum("n,nbh->bh", part.importance, square)
+
+        found = side_by_side(of, self.parts)
+        return [left for left, _ in found], torch.stack([errors for _, errors in found]).sum(0) / self.total
+
+    def slope(self, concepts: Tensor, left: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns the way down ``[b,H,K*m]`` (half the negative gradient) and the curvature ``[b,H,K*m,K*m]``.
+
+        Both are float64: LAPACK rounds by where its arrays lie in memory; in double precision that is lost when a step
+        becomes float32 again, and two processes take the same steps.
+        """
+        b, h, k, dim = concepts.shape
+        m = self.point.dim
+        moves = (STEP * self.extent).to(concepts)  # [m], half the width of the differences
+        shift = torch.nn.functional.pad(torch.diag(moves), (0, dim - m))  # [m,D]
+        moved = torch.stack([concepts[..., None, :] + shift, concepts[..., None, :] - shift], dim=1)
+        around = concepts[:, None, :, :, None].expand(moved.shape)  # [b,2,H,K,m,D]
+
+        def of(index: int) -> tuple[Tensor, Tensor]:
+            part = self.parts[index]
+            delta = part.contributions(moved.flatten(1, 4), around.flatten(1, 4))
+            there, back = delta.values.unflatten(2, (2, h * k * m)).unbind(2)  # [n,b,H*K*m,W,c]
+            scale = (self.weight[:, None, :, None] / (2 * moves)).expand(b, h, k, m).reshape(b, -1, 1, 1)
+            slopes = (there - back).mul_(scale)
+            cells = delta.cells.unflatten(1, (2, h * k * m))[:, 0]
+            jacobian = one_by_one(Windows(slopes, cells, delta.grid), b * h)  # of K*m derivatives
+            p = part.importance.double()
+            return (
+                torch.einsum("n,nhj->hj", p, jacobian.pull(left[index]).double()).unflatten(0, (b, h)),
+                torch.einsum("n,nhij->hij", p, jacobian.gram_of_groups(m).double()).unflatten(0, (b, h)),
+            )
+
+        found = side_by_side(of, range(len(self.parts)))
+        scale = self.total.double() * left[0][0, 0].numel()
+        return (
+            torch.stack([down for down, _ in found]).sum(0) / scale,
+            torch.stack([curvature for _, curvature in found]).sum(0) / scale,
+        )
+
+    def step(self, at: _State, active: Tensor) -> _State:
+        """Makes one damped Gauss-Newton step of every hypothesis; those whose error would not fall stay."""
+        move = self.move(at)
+        concepts = at.concepts.clone()
+        concepts[..., : self.point.dim] = self.point.clamp(
+            at.concepts[..., : self.point.dim] + move.to(at.concepts)
+        )
+        left, errors = self.left_over(concepts)
+        better = (errors < at.errors) & active[:, None]
+        little = at.errors - errors < 1e-4 * at.errors
+        short = (move / self.extent).abs().amax((2, 3)) < 1e-4
+        which = better.flatten()[:, None, None]
+        kept = [torch.where(which, new, old) for new, old in zip(left, at.left, strict=True)]
+        return _State(
+            torch.where(better[..., None, None], concepts, at.concepts),
+            kept,
+            torch.where(better, errors, at.errors),
+            torch.where(better, at.damping / 4, at.damping * 8),
+            torch.where(active[:, None], better & (little | short), at.settled),
+        )
+
+    def move(self, at: _State) -> Tensor:
+        """Returns the moves ``[b,H,K,m]`` of a step, none longer than the reach."""
+        down, curvature = self.slope(at.concepts, at.left)
+        diagonal = curvature.diagonal(dim1=2, dim2=3)
+        damped = curvature + torch.diag_embed(at.damping[..., None] * (diagonal + 1e-12))
+        move = torch.linalg.solve(damped, down[..., None])[..., 0].unflatten(-1, (-1, self.point.dim))
+        longest = REACH * self.extent
+        return torch.minimum(torch.maximum(move, -longest), longest)
+
+
+def one_by_one(delta: Windows, hypotheses: int) -> Windows:
+    """Returns contributions to the concepts of hypotheses as contributions to that many images of their own."""
+    n, w, c = delta.values.shape[0], *delta.values.shape[3:]
+    return Windows(
+        delta.values.view(n, hypotheses, -1, w, c), delta.cells.reshape(hypotheses, -1, w), delta.grid
+    )

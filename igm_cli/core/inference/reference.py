@@ -1,0 +1,290 @@
+"""The published algorithms, as they are written: the references that the statistics are held against.
+
+``sgd``: descent of continuous concepts from R random starts (IGM, Wang et al. 2025, Algorithm 3).
+``relax``: descent on relaxed one-hot rows of factors (IGM, appendix, Algorithm 5).
+``enumerate``: every configuration of factors by network calls (IGM, section 4.2).
+``eliminate``: the same in stages (Diffusion Classifier, Li et al. 2023, section 3.3, Algorithm 2).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.composition import Composition
+from igm_cli.core.concepts import Categorical, Continuous
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.inference.candidates import importance_of
+from igm_cli.core.inference.direct import (
+    Hypotheses,
+    Scores,
+    composed_predictions,
+    hypothesis_errors,
+    mean_errors,
+    staged_errors,
+)
+from igm_cli.core.inference.statistics import PairedDifference
+from igm_cli.core.noise_schedule import Draws, draw
+from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress
+from igm_cli.errors import UsageError
+
+Method = Callable[
+    [Denoiser, Tensor, InversionSettings, int | None, Composition, Progress | None], list[Inversion]
+]
+
+# Of the released code: starts ~ N(0.5, 0.13²) of the box, gradient norm clipped at 1.
+START_MEAN, START_STD, CLIP = 0.5, 0.13, 1.0
+
+SCORED_AT_ONCE = 8
+"""Noise samples under which starts are scored together."""
+
+RELAX_RATE, RELAX_BATCH = 0.1, 4
+"""Learning rate of AdamW on the logits, and noise samples per step."""
+
+MOST_CONFIGURATIONS = 2**16
+
+
+def sgd(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
+) -> Inversion:
+    """Finds K concepts by descent from R starts; K = 1..k_max are all tried if it is not given.
+
+    Each step takes one (t, eps) sample; every end is then scored under shared noise and the best kept.
+
+    Args:
+        denoiser: A model over a :class:`Continuous` space.
+        image: ``[C,H,W]``.
+        settings: ``restarts``, ``steps``, ``learning_rate``, ``score_draws`` and ``sgd_high`` are used.
+        k: Number of concepts or None.
+        composition: How contributions add up.
+
+    Raises:
+        UsageError: If ``k`` is 0.
+    """
+    if k == 0:
+        raise UsageError("the sgd method needs at least one concept; use the evidence method")
+    sizes = [k] if k is not None else list(range(max(1, settings.k_min), settings.k_max + 1))
+    best, calls = {}, 0
+    for size in sizes:
+        starts, used = descend(denoiser, image, settings, size, composition)
+        errors, scored = score(denoiser, image, starts, settings, composition)  # [R,N]
+        least = int(errors.mean(1).argmin())
+        best[size] = starts[least], errors[least]
+        calls += used + scored
+    chosen = min(sizes, key=lambda size: float(best[size][1].mean()) + settings.cost * size)
+    concepts, errors = best[chosen]
+    even = torch.ones_like(errors)
+    curve = [
+        KPoint(n, float(best[n][1].mean()), float(PairedDifference.of(best[n][1], errors, even).stderr))
+        for n in sizes
+    ]
+    source = "estimated" if k is None else "given"
+    return _answer(concepts, float(errors.mean()), calls, settings.score_draws, source=source, curve=curve)
+
+
+def descend(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int, composition: Composition
+) -> tuple[Tensor, int]:
+    """Returns where R random starts end up ``[R,K,D]``, and the network calls it took."""
+    space = cast(Continuous, denoiser.space)
+    generator = torch.Generator().manual_seed(settings.seed)
+    r, dim = settings.restarts, space.dim
+    low, high = image.new_tensor(space.low), image.new_tensor(space.high)
+    start = START_MEAN + START_STD * torch.randn(r, k, dim, generator=generator)
+    concepts = space.clamp(low + (high - low) * start.to(image.device)).requires_grad_(True)
+    optimizer = torch.optim.AdamW([concepts], lr=settings.learning_rate)
+    top = max(1, int(settings.sgd_high * denoiser.schedule.steps))
+    for _ in range(settings.steps):
+        t = torch.randint(0, top, (1,), generator=generator).to(image.device)
+        noise = torch.randn(1, *image.shape, generator=generator).to(image.device)
+        with torch.enable_grad():
+            error = hypothesis_errors(denoiser, image, Draws(t, noise), concepts, composition).sum()
+            (concepts.grad,) = torch.autograd.grad(error, concepts)
+        norm = concepts.grad.flatten(1).norm(dim=1).clamp(min=CLIP)
+        concepts.grad /= norm[:, None, None] / CLIP  # each start is a run of its own
+        optimizer.step()
+        with torch.no_grad():
+            concepts.copy_(space.clamp(concepts))
+    return concepts.detach(), settings.steps * r * (k + 1)
+
+
+def score(
+    denoiser: Denoiser, image: Tensor, starts: Tensor, settings: InversionSettings, composition: Composition
+) -> tuple[Tensor, int]:
+    """Returns the errors of R hypotheses ``[R,K,D]`` under shared noise ``[R,N]``, and the network calls."""
+    s, shape = settings, tuple(image.shape)
+    draws = draw(denoiser.schedule, shape, s.score_draws, low=0.0, high=s.sgd_high, seed=s.seed).to(
+        image.device
+    )
+    columns = []
+    with torch.no_grad():
+        for t, noise in zip(draws.t.split(SCORED_AT_ONCE), draws.noise.split(SCORED_AT_ONCE), strict=True):
+            columns.append(hypothesis_errors(denoiser, image, Draws(t, noise), starts, composition))
+    return torch.cat(columns, dim=1), len(draws) * len(starts) * (starts.shape[1] + 1)
+
+
+def relax(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
+) -> Inversion:
+    """Finds one value of every factor by descent on relaxed one-hot rows.
+
+    Values of a factor are mixed with weights on the simplex, the weights descend the composed error by stochastic
+    gradients, and the value of largest weight is taken.
+
+    Args:
+        denoiser: A model over a :class:`Categorical` space.
+        image: ``[C,H,W]``.
+        settings: ``relax_steps``, ``low``, ``high``, ``power`` and ``seed`` are used.
+        k: Number of factors or None.
+        composition: How contributions add up.
+    """
+    s, space = settings, _factors(denoiser, k)
+    groups = space.groups()
+    logits = torch.zeros(space.dim, device=image.device, requires_grad=True)
+    optimizer = torch.optim.AdamW([logits], lr=RELAX_RATE, weight_decay=0.0)
+    error, shape = 0.0, tuple(image.shape)
+    for step in range(s.relax_steps):
+        start = step * RELAX_BATCH
+        draws = draw(
+            denoiser.schedule, shape, RELAX_BATCH, low=s.low, high=s.high, seed=s.seed, start=start
+        ).to(image.device)
+        importance = importance_of(denoiser.schedule, draws.t, s.power)
+        with torch.enable_grad():
+            rows = relaxed(logits, groups)
+            errors = hypothesis_errors(denoiser, image, draws, rows[None], composition)[0]
+            loss = (importance / importance.sum()) @ errors
+            (logits.grad,) = torch.autograd.grad(loss, logits)
+        # The error hardly depends on what is looked for: the direction counts, not its length.
+        logits.grad /= logits.grad.norm().clamp(min=1e-12)
+        optimizer.step()
+        error = float(loss.detach())
+    chosen = [group[int(logits.detach()[group].argmax())] for group in groups]
+    samples = s.relax_steps * RELAX_BATCH
+    return _answer(space.candidates()[chosen], error, samples * (1 + len(groups)), samples)
+
+
+def relaxed(logits: Tensor, groups: list[list[int]]) -> Tensor:
+    """Returns rows of weights on the simplex of each factor ``[F,D]``, of logits ``[D]``."""
+    rows = []
+    for group in groups:
+        row = torch.zeros_like(logits)
+        row[group] = torch.softmax(logits[group], dim=0)
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def enumerate_all(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
+) -> Inversion:
+    """Scores all configurations under ``draws`` shared noise samples.
+
+    Raises:
+        UsageError: If there are too many.
+    """
+    _factors(denoiser, k)
+    return _best(denoiser, image, settings, composition, mean_errors)
+
+
+def eliminate(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
+) -> Inversion:
+    """Leaves out the worse half of the configurations after every stage; the last stage reaches ``max_draws``.
+
+    Raises:
+        UsageError: If there are too many.
+    """
+    _factors(denoiser, k)
+    return _best(denoiser, image, replace(settings, draws=settings.max_draws), composition, staged_errors)
+
+
+def _best(
+    denoiser: Denoiser,
+    image: Tensor,
+    settings: InversionSettings,
+    composition: Composition,
+    scores: Callable[[Denoiser, Tensor, InversionSettings, Hypotheses], Scores],
+) -> Inversion:
+    """Returns the configuration of the least error under ``settings.draws`` noise samples."""
+    rows = configurations(cast(Categorical, denoiser.space)).to(image.device)  # [R,F,D]
+
+    def predict(features: Any, which: Tensor) -> Tensor:
+        return composed_predictions(denoiser, features, rows[which.to(rows.device)], composition)
+
+    found = scores(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict))
+    best = int(found.errors.argmin())
+    calls = found.calls + settings.draws  # the base, once for every noise sample
+    return _answer(rows[best], float(found.errors[best]), calls, settings.draws)
+
+
+def configurations(space: Categorical) -> Tensor:
+    """Returns all choices of one value of every factor, as one-hot rows ``[R,F,D]``.
+
+    Raises:
+        UsageError: If there are too many to ask the network for each.
+    """
+    groups, rows = space.groups(), space.candidates()
+    number = math.prod(len(group) for group in groups)
+    if number > MOST_CONFIGURATIONS:
+        raise UsageError(
+            f"{number} configurations are too many to ask the network for each; use --method evidence"
+        )
+    return rows[torch.tensor(list(itertools.product(*groups)))]
+
+
+def _factors(denoiser: Denoiser, k: int | None) -> Categorical:
+    space = cast(Categorical, denoiser.space)
+    if k not in (None, len(space.factors)):
+        raise UsageError(f"the model has {len(space.factors)} factors, so k cannot be {k}; leave it out")
+    return space
+
+
+def _answer(
+    concepts: Tensor,
+    error: float,
+    calls: int,
+    draws: int,
+    *,
+    source: str = "given",
+    curve: list[KPoint] | None = None,
+) -> Inversion:
+    """Returns the answer of a method that does not know how sure it is."""
+    k = len(concepts)
+    return Inversion(
+        concepts=concepts.float().cpu(),
+        confidence=torch.full((k,), math.nan),
+        k=k,
+        k_source=source,
+        denoising_error=error,
+        k_curve=tuple(curve or [KPoint(k, error, 0.0)]),
+        network_calls=calls,
+        seconds=0.0,
+        draws=draws,
+    )
+
+
+def _one_by_one(method: Callable[..., Inversion]) -> Method:
+    def each(
+        denoiser: Denoiser,
+        images: Tensor,
+        settings: InversionSettings,
+        k: int | None,
+        composition: Composition,
+        progress: Progress | None,
+    ) -> list[Inversion]:
+        return [method(denoiser, image, settings, k, composition) for image in images]
+
+    return each
+
+
+METHODS: Mapping[str, Method] = {
+    "sgd": _one_by_one(sgd),
+    "relax": _one_by_one(relax),
+    "enumerate": _one_by_one(enumerate_all),
+    "eliminate": _one_by_one(eliminate),
+}

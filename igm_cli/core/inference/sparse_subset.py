@@ -1,0 +1,285 @@
+"""Any number of many candidates: greedy search with exchanges, for a batch of images, on statistics alone.
+
+Used for concepts of a continuous space, of which the candidates are proposals, many of them for the same concept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import ConceptSpace, Continuous, Product
+from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution, choose_size
+from igm_cli.core.inference.posterior import posterior
+from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
+from igm_cli.core.types import InversionSettings
+from igm_cli.errors import UsageError
+
+MOST_CONCEPTS = 1000
+PAIRS_AT_ONCE = 2**21
+"""Exchanges of two that are tried in one step, which bounds the memory."""
+
+BEYOND = 4
+"""How many concepts more than asked for the way down begins with."""
+
+SWAPS, EXCHANGES = 50, 20
+"""Rounds at most."""
+
+
+class SparseSubset(Constraint):
+    """Any number of candidates up to ``k_max``, each at a cost, or exactly K."""
+
+    name = "sparse-subset"
+
+    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
+        super().__init__(space, settings, k, images)
+        if k is not None and not 0 <= k <= MOST_CONCEPTS:
+            raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
+        # Sets of another size than the one asked for lead to candidates that it needs, too.
+        self.k_max = max(settings.k_max, k or 0)
+
+    def solve(self, form: QuadraticForm) -> Solution:
+        """Returns the best set found of every size 0..k_max."""
+        return self.chosen(pursuit(form, self.k_max))
+
+    def chosen(self, path: Solution) -> Solution:
+        """Chooses the K asked for, or the one that the errors speak for, each concept at its cost."""
+        sizes = torch.arange(path.errors.shape[1])
+        most = (path.errors.isfinite() * sizes).amax(1)  # [B]
+        if self.k is not None:
+            return Solution(path.sets, path.errors, most.clamp(max=self.k))
+        least = min(self.settings.k_min, int(most.min()))
+        chosen = choose_size(path.errors.clone(), sizes, self.settings.cost, least)
+        return Solution(path.sets, path.errors, chosen)
+
+    def alternatives(
+        self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
+    ) -> Alternatives:
+        """Compares the chosen K with every other that may be chosen; there is none if K is given."""
+        errors = (
+            statistics.errors(solution.sets)
+            + self.settings.cost * torch.arange(solution.sets.shape[1])[:, None]
+        )
+        chosen = errors[torch.arange(len(errors)), solution.chosen][:, None]
+        exists = solution.errors.isfinite()
+        exists[:, : self.settings.k_min] = False
+        exists[torch.arange(len(errors)), solution.chosen] = False
+        if self.k is not None:
+            exists[:] = False
+        return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), exists)
+
+    def more_draws(self, seen: int) -> int:
+        """Returns how many noise samples to take next: always as many, for every one of them tells much of an image."""
+        return self.settings.draws
+
+    def answer(
+        self,
+        statistics: GramStatistics,
+        solution: Solution,
+        alternatives: Alternatives,
+        image: int,
+        row: int,
+        concepts: Tensor,
+    ) -> Answer:
+        """Says for each member how probable it is that leaving it out raises the error, and so for its values.
+
+        The members were chosen under the same noise, so that it is rather too high than too low.
+        """
+        members = solution.members(image)
+        k, one = len(members), statistics.images(torch.tensor([image]))
+        whole = one.errors(torch.tensor(members, dtype=torch.long).view(1, 1, k))[0]
+        without = torch.tensor([members[:i] + members[i + 1 :] for i in range(k)]).reshape(1, k, max(0, k - 1))
+        errors = one.errors(without.long())[0] - self.settings.cost
+        there = PairedDifference.of(errors, whole, one.importance).probability().float()
+        groups = cast(Continuous | Product, self.space).variant_groups()
+        values = torch.tensor([[self._value(one, concepts, members, i, g) for g in groups] for i in range(k)])
+        return Answer(members, there, values=values.reshape(k, len(groups)) if groups else None)
+
+    def _value(
+        self, one: GramStatistics, concepts: Tensor, members: list[int], place: int, group: list[int]
+    ) -> float:
+        """Returns how probable the value of a factor of a member is, over the other values, all else held."""
+        member = concepts[members[place]]
+        others = cast(Continuous | Product, self.space).variants(member)[group]
+        rivals = []
+        for other in others[(others != member).any(1)]:
+            index = int((concepts == other).all(1).nonzero()[0, 0])
+            rivals.append([*members[:place], index, *members[place + 1 :]])
+        errors, whole = one.errors(torch.tensor([rivals])), one.errors(torch.tensor([[members]]))
+        difference = PairedDifference.of(errors, whole, one.importance)
+        return posterior(difference, 0, range(len(rivals)), self.settings.temperature)
+
+
+def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
+    """Finds a good set of every size 0..k_max.
+
+    Upwards, the candidate that lowers the error most is added; downwards from a few concepts more, the one that is
+    missed least is left out.  After each step one and two members are exchanged for other candidates as long as that
+    helps: two objects close together are easily mistaken for one between them, and only a change of both mends it.
+
+    Args:
+        form: Expected errors of B images.
+        k_max: Largest set asked for.
+        beyond: How many concepts more the way down begins with.
+
+    Returns:
+        Sets of which none is chosen yet; larger ones than there are candidates have an infinite error.
+    """
+    images, candidates = form.linear.shape
+    fewest = form.usable.sum(1)
+    top = (k_max + beyond) if candidates == 0 else min(k_max + beyond, int(fewest.max()))
+    sets = torch.full((images, k_max + 1, k_max), -1)
+    errors = torch.full((images, k_max + 1), torch.inf, dtype=torch.float64)
+    errors[:, 0] = form.constant
+    search = _Search.of(form, min(top, candidates))
+
+    def keep(size: int, active: Tensor) -> None:
+        if size <= k_max:
+            found = form.error(search.members[:, :size])
+            better = active & (found < errors[:, size])
+            errors[better, size] = found[better]
+            sets[better, size, :size] = search.members[better, :size]
+
+    for size in range(1, min(top, candidates) + 1):
+        active = size <= fewest
+        search.add(size, active)
+        search.exchange(size, active, pairs=size <= k_max)
+        keep(size, active)
+    for size in range(min(top, candidates) - 1, 0, -1):
+        active = size < fewest
+        search.drop(size + 1, active)
+        search.exchange(size, active, pairs=size <= k_max)
+        keep(size, active)
+    return Solution(sets, errors, torch.zeros(images, dtype=torch.long))
+
+
+@dataclass
+class _Search:
+    """Sets of B images that are changed step by step, always by the step that lowers the error most.
+
+    Attributes:
+        form: Expected errors.
+        members: The sets ``[B,T]``; those beyond the current size are not meant.
+        pull: sum_S A_js of every candidate j ``[B,M]``.
+        blocked: Candidates that are members already, or not usable ``[B,M]``.
+        tolerance: What rounding can make of no change at all ``[B]``.
+    """
+
+    form: QuadraticForm
+    members: Tensor
+    pull: Tensor
+    blocked: Tensor
+    tolerance: Tensor
+
+    @classmethod
+    def of(cls, form: QuadraticForm, top: int) -> _Search:
+        members = torch.full((len(form.linear), top), -1)
+        return cls(form, members, torch.zeros_like(form.linear), ~form.usable, 1e-7 * form.constant)
+
+    def add(self, size: int, active: Tensor) -> None:
+        """Takes in the best further candidate, which makes sets of a size."""
+        change = self._into(self.form.w(size)).masked_fill(self.blocked, torch.inf)
+        self._replace(active, torch.full((len(change),), size - 1), change.argmin(1))
+
+    def drop(self, size: int, active: Tensor) -> None:
+        """Leaves out the member of sets of a size that is missed least."""
+        out = self._out(self.form.w(size - 1))
+        least = out.gather(1, self.members[:, :size].clamp(min=0)).argmin(1)
+        rows = active.nonzero()[:, 0]
+        left = self.members[rows, least[rows]]
+        self.pull[rows] -= self.form.gram[rows, left]
+        self.blocked[rows, left] = False
+        # Those after it move up.
+        places = torch.arange(size - 1).expand(len(rows), -1)
+        moved = places + (places >= least[rows, None])
+        self.members[rows, : size - 1] = self.members[rows].gather(1, moved)
+
+    def exchange(self, size: int, active: Tensor, pairs: bool) -> None:
+        """Exchanges single members, then pairs, until neither lowers the error."""
+        for _ in range(EXCHANGES):
+            self._swap(size, active)
+            if not pairs or size < 2:
+                return
+            active = self._swap_pair(size, active)
+            if not bool(active.any()):
+                return
+
+    def _swap(self, size: int, active: Tensor) -> None:
+        """Replaces one member by another candidate as long as the error falls."""
+        w, gram, image = self.form.w(size), self.form.gram, torch.arange(len(self.members))
+        for _ in range(SWAPS):
+            members = self.members[:, :size].clamp(min=0)
+            out, into = self._out(w).gather(1, members), self._into(w)
+            change = out[:, :, None] + into[:, None, :] - 2 * w * w * gram[image[:, None], members]  # [B,K,M]
+            change.masked_fill_(self.blocked[:, None], torch.inf)
+            fall, best = change.flatten(1).min(1)
+            active = active & (fall < -self.tolerance)
+            if not bool(active.any()):
+                return
+            self._replace(active, best // change.shape[2], best % change.shape[2])
+
+    def _swap_pair(self, size: int, active: Tensor) -> Tensor:
+        """Makes the best exchange of two members for two other candidates; returns for which images one helped."""
+        w, gram, m = self.form.w(size), self.form.gram, self.form.gram.shape[1]
+        rows = active.nonzero()[:, 0]
+        members, image = self.members[rows, :size], torch.arange(len(rows))[:, None]
+        out, into = self._out(w)[rows], self._into(w)[rows].masked_fill(self.blocked[rows], torch.inf)
+        gram = gram[rows]
+        both = 2 * w * w * gram  # what two taken in share
+        both.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+        fall, found = -self.tolerance[rows], torch.full((len(rows), 3), -1)  # pair of places, two candidates
+        places = torch.combinations(torch.arange(size))
+        first = 0
+        for some in places.split(max(1, PAIRS_AT_ONCE // max(1, len(rows) * m * m))):
+            left, right = members[:, some[:, 0]], members[:, some[:, 1]]  # [b,p]
+            leave = out.gather(1, left) + out.gather(1, right) + 2 * w * w * gram[image, left, right]
+            enter = into[:, None] - 2 * w * w * (gram[image, left] + gram[image, right])  # [b,p,M]
+            change = both[:, None] + enter[..., :, None]
+            change += (enter + leave[..., None])[..., None, :]
+            least, index = change.flatten(1).min(1)
+            better = least < fall
+            fall = torch.where(better, least, fall)
+            pair, rest = index // (m * m), index % (m * m)
+            exchange = torch.stack([first + pair, rest // m, rest % m], dim=1)
+            found = torch.where(better[:, None], exchange, found)
+            first += len(some)
+        helped = found[:, 0] >= 0
+        improved = torch.zeros_like(active)
+        improved[rows[helped]] = True
+        pair, one, other = torch.zeros(3, len(active), dtype=torch.long)
+        pair[rows], one[rows], other[rows] = found.clamp(min=0).unbind(1)
+        # Those taken in stand behind those that stay.
+        self._to_the_end(size, improved, places[pair])
+        self._replace(improved, torch.full_like(pair, size - 2), one)
+        self._replace(improved, torch.full_like(pair, size - 1), other)
+        return improved
+
+    def _to_the_end(self, size: int, active: Tensor, places: Tensor) -> None:
+        """Moves the members at two places ``[B,2]`` of sets of a size behind the others."""
+        leaving = torch.zeros(len(active), size, dtype=torch.bool).scatter_(1, places, True)
+        order = leaving.long().argsort(dim=1, stable=True)
+        moved = self.members[:, :size].gather(1, order)
+        self.members[:, :size] = torch.where(active[:, None], moved, self.members[:, :size])
+
+    def _replace(self, active: Tensor, place: Tensor, candidate: Tensor) -> None:
+        """Puts a candidate ``[B]`` at a place ``[B]`` of the sets of active images, for what stood there."""
+        rows = active.nonzero()[:, 0]
+        place, candidate = place[rows], candidate[rows]
+        old = self.members[rows, place]
+        gone = old >= 0
+        self.pull[rows[gone]] -= self.form.gram[rows[gone], old[gone]]
+        self.blocked[rows[gone], old[gone]] = False
+        self.pull[rows] += self.form.gram[rows, candidate]
+        self.blocked[rows, candidate] = True
+        self.members[rows, place] = candidate
+
+    def _into(self, w: float) -> Tensor:
+        """By how much the error rises if a candidate is taken in ``[B,M]``."""
+        return -2 * w * self.form.linear + w * w * (self.form.diagonal + 2 * self.pull)
+
+    def _out(self, w: float) -> Tensor:
+        """By how much the error rises if a candidate, being a member, is left out ``[B,M]``."""
+        return 2 * w * self.form.linear + w * w * (self.form.diagonal - 2 * self.pull)

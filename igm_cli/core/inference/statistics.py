@@ -1,0 +1,173 @@
+"""The quadratic form: inner products from which the error of every hypothesis follows.
+
+With residual r = eps - eps_u and contributions Delta_j, the error of a set S of concepts is
+
+    ‖r - w sum_S Delta_j‖² = <r,r> - 2 w sum_S <r,Delta_j> + w² sum_{S,S} <Delta_i,Delta_j>
+
+so M candidates cost M network calls and one Gram matrix per noise sample, and all subsets then cost none.  Everything
+is divided by the number of pixels C*H*W: errors are means over pixels, as in the paper.  All of it is computed for a
+batch of B images at once, which share their noise samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.special import stdtr
+from torch import Tensor
+
+from igm_cli.core.composition import Composition, weight
+
+
+@dataclass(frozen=True)
+class QuadraticForm:
+    """The expected error of sets of candidates: c - 2 w b(S) + w² A(S,S), in double precision.
+
+    Attributes:
+        constant: Error of the empty set, c ``[B]``.
+        linear: b ``[B,M]``.
+        gram: A ``[B,M,M]``.
+        usable: Which candidates may be chosen ``[B,M]``.
+        composition: Gives w(K).
+    """
+
+    constant: Tensor
+    linear: Tensor
+    gram: Tensor
+    usable: Tensor
+    composition: Composition
+
+    @property
+    def diagonal(self) -> Tensor:
+        """<Delta_j,Delta_j> ``[B,M]``."""
+        return self.gram.diagonal(dim1=1, dim2=2)
+
+    def w(self, k: int) -> float:
+        """Weight of a contribution among K."""
+        return float(weight(self.composition, torch.tensor(k)))
+
+    def error(self, sets: Tensor) -> Tensor:
+        """Errors ``[B,...]`` of sets ``[B,...,K]`` of candidate indices; -1 stands for no candidate."""
+        image = torch.arange(len(sets)).view(-1, *[1] * (sets.dim() - 1))  # [B,1..,1]
+        index, there = sets.clamp(min=0), sets >= 0
+        w = weight(self.composition, there.sum(-1)).double()  # [B,...]
+        pull = (self.linear[image, index] * there).sum(-1)
+        both = there[..., :, None] & there[..., None, :]
+        square = (self.gram[image[..., None], index[..., :, None], index[..., None, :]] * both).sum((-2, -1))
+        return self.constant.view(image.shape[:-1]) - 2 * w * pull + w * w * square
+
+    def without(self, candidates: Tensor) -> QuadraticForm:
+        """The same form in which one candidate of each image ``[B]`` may not be chosen (-1: all may)."""
+        usable = self.usable.clone()
+        rows = (candidates >= 0).nonzero()[:, 0]
+        usable[rows, candidates[rows]] = False
+        return QuadraticForm(self.constant, self.linear, self.gram, usable, self.composition)
+
+
+@dataclass(frozen=True)
+class GramStatistics:
+    """Inner products of M candidates of B images under N shared noise samples, float32 on the CPU.
+
+    Attributes:
+        residual: <r,r> ``[B,N]``.
+        linear: <r,Delta_j> ``[B,N,M]``.
+        gram: <Delta_i,Delta_j> ``[B,N,M,M]``.
+        usable: Which candidates are there ``[B,M]``; those of other images may be more.
+        composition: How contributions are composed.
+        importance: Weight of each noise sample in the expectation ``[N]``.
+    """
+
+    residual: Tensor
+    linear: Tensor
+    gram: Tensor
+    usable: Tensor
+    composition: Composition
+    importance: Tensor
+
+    @property
+    def draws(self) -> int:
+        """N, the number of noise samples."""
+        return int(self.residual.shape[1])
+
+    def expected(self) -> QuadraticForm:
+        """Averages over noise samples, in double precision: a search adds up many small changes."""
+        p = (self.importance.double() / self.importance.double().sum())[:, None]
+        return QuadraticForm(
+            (p[:, 0] * self.residual).sum(1),
+            (p * self.linear).sum(1),
+            (p[:, :, None] * self.gram).sum(1),
+            self.usable,
+            self.composition,
+        )
+
+    def errors(self, sets: Tensor) -> Tensor:
+        """Errors of sets ``[B,S,K]`` under every noise sample ``[B,S,N]``; -1 stands for no candidate."""
+        b, s, _ = sets.shape
+        there = sets >= 0
+        w = weight(self.composition, there.sum(-1))[:, None]  # [B,1,S]
+        held = torch.zeros(b, s, self.linear.shape[2]).scatter_add_(2, sets.clamp(min=0), there.float())[
+            :, None
+        ]
+        pull = (self.linear[:, :, None] * held).sum(3)  # [B,N,S]
+        square = ((held @ self.gram) * held).sum(3)
+        return (self.residual[..., None] - 2 * w * pull + w * w * square).mT
+
+    def images(self, index: Tensor) -> GramStatistics:
+        """The statistics of some of the images."""
+        return GramStatistics(
+            self.residual[index],
+            self.linear[index],
+            self.gram[index],
+            self.usable[index],
+            self.composition,
+            self.importance,
+        )
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """By how much one hypothesis is worse than another under N shared noise samples.
+
+    Sharing them makes differences paired samples (Clark & Jaini 2023).
+
+    Attributes:
+        mean: Mean difference ``[...]``, float64.
+        stderr: Its standard error ``[...]``; infinite for a single noise sample.
+        draws: N.
+    """
+
+    mean: Tensor
+    stderr: Tensor
+    draws: int
+
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor, importance: Tensor) -> PairedDifference:
+        """Compares the errors of hypotheses.
+
+        The mean is sum w d / sum w; its standard error is that of a ratio estimate.
+
+        Args:
+            first: Errors under every noise sample ``[...,N]``.
+            second: The same for the other hypothesis.
+            importance: Weights w ``[N]``.
+        """
+        d, w = (first - second).double(), importance.double()
+        n, p = d.shape[-1], w / w.sum()
+        mean = (p * d).sum(-1)
+        if n < 2:
+            return cls(mean, torch.full_like(mean, math.inf), n)
+        return cls(mean, ((p * (d - mean[..., None])).square().sum(-1) * (n / (n - 1))).sqrt(), n)
+
+    def probability(self) -> Tensor:
+        """Probability that the difference is above zero in expectation (Student's t) ``[...]``."""
+        if self.draws < 2:
+            return (self.mean > 0).double()
+        t = self.mean / self.stderr.clamp(min=1e-300)
+        sure = torch.as_tensor(stdtr(self.draws - 1, t.numpy()))
+        return torch.where(self.stderr == 0, (self.mean > 0).double(), sure)
+
+    def at_least(self, standard_errors: float) -> Tensor:
+        """Whether the difference is that many standard errors above zero ``[...]``."""
+        return self.mean >= standard_errors * self.stderr
