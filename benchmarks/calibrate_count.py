@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from igm_cli.commands.models import resolve_model
+from igm_cli.bundled import resolve_model
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.inference.inversion import InversionSettings, invert

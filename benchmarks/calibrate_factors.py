@@ -17,7 +17,7 @@ import torch
 from igm_cli.core.inference.pool import gather
 from torch import Tensor
 
-from igm_cli.commands.models import resolve_model
+from igm_cli.bundled import resolve_model
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference.enumeration import configurations
 from igm_cli.core.inference.look import look

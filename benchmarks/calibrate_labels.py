@@ -22,7 +22,7 @@ from igm_cli.core.inference.evidence import Evidence, Gap, paired
 from igm_cli.core.inference.subsets import best_without, minima
 from torch import Tensor
 
-from igm_cli.commands.models import resolve_pipeline
+from igm_cli.bundled import resolve_pipeline
 from igm_cli.core.concepts import Text
 from igm_cli.core.inference.label_evidence import label_evidence
 from igm_cli.core.inference.labels import probability

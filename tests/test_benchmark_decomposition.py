@@ -28,7 +28,7 @@ from igm_cli.benchmarks.suites.decomposition_points import (
     Point,
 )
 from igm_cli.benchmarks.suites.decomposition_report import Score, build, paired, races
-from igm_cli.commands.models import find_model
+from igm_cli.bundled import find_model
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations

@@ -77,8 +77,8 @@ def benchmark(
     asked = o.parse_settings(settings or [])
     _check_known("option", asked, list(plugin.options))
 
+    from igm_cli.bundled import find_model
     from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
-    from igm_cli.commands.models import find_model
     from igm_cli.core.device import resolve_device
 
     request = Request(

@@ -66,7 +66,7 @@ def train(
     The run folder is a checkpoint that igm invert --model reads, and holds metrics.jsonl and
     tensorboard logs.  On several processes or machines: accelerate launch -m igm_cli train ...
     """
-    from igm_cli.commands.models import resolve_model
+    from igm_cli.bundled import resolve_model
     from igm_cli.commands.train_preset import override, read_preset
     from igm_cli.commands.train_run import run_training
     from igm_cli.plugins import registry

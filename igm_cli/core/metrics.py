@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 PERCEPTION_THRESHOLD = 0.002
@@ -52,6 +51,8 @@ def match(predicted: Tensor, truth: Tensor, *, squared: bool = False) -> Matchin
     Returns:
         min(K, L) pairs.
     """
+    from scipy.optimize import linear_sum_assignment  # takes 0.4 s to import, and only scores need it
+
     predicted, truth = predicted.detach().cpu().double(), truth.detach().cpu().double()
     errors = (predicted[:, None] - truth[None]).square()  # [K,L,D]
     cost = errors.sum(dim=2) if squared else errors.sum(dim=2).sqrt()

@@ -200,6 +200,13 @@ def check_books(books: Sequence[Tensor]) -> None:
             raise InputError(f"codebook {number} has a codeword that is zero; leave it out")
 
 
+def guess_binding(books: Sequence[Tensor]) -> str:
+    """What codewords look like: complex ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``."""
+    if any(torch.is_complex(book) for book in books):
+        return "fhrr"
+    return "map" if all(bool((book.abs() == 1).all()) for book in books) else "hrr"
+
+
 def duplicates(book: Tensor) -> Tensor:
     """Which codewords ``[n,D]`` occur more than once ``[n]``."""
     values = torch.view_as_real(book).flatten(-2) if torch.is_complex(book) else book

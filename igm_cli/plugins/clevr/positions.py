@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
-from igm_cli.core.metrics import match
 from igm_cli.errors import InputError
 from igm_cli.plugins.base import Frame
 
@@ -71,6 +70,8 @@ class Positions:
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
         """Perceived objects by both readings of the paper's criterion, and the matched error."""
+        from igm_cli.core.metrics import match
+
         result = match(predicted, truth)
         return {
             "objects": float(len(truth)),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.binding import BINDINGS
-from igm_cli.core.decomposition.codebooks import Codebooks
+from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
 from igm_cli.core.files import write_atomically
@@ -75,13 +75,6 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
         raise InputError(f"{path} says the binding {said!r}; name one of {', '.join(BINDINGS)} with --binding")
     with _naming(path):
         return Codebooks(books, binding or said or guess_binding(books))
-
-
-def guess_binding(books: Sequence[Tensor]) -> str:
-    """What codewords look like: complex ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``."""
-    if any(torch.is_complex(book) for book in books):
-        return "fhrr"
-    return "map" if all(bool((book.abs() == 1).all()) for book in books) else "hrr"
 
 
 def write_codebooks(

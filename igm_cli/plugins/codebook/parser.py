@@ -33,6 +33,7 @@ class CodebookProducts:
     """
 
     name = "codebook"
+    reads = "vectors"
     summary = "the codewords a bound vector is made of, one of every codebook"
     options: Mapping[str, str] = {
         "sizes": "how many codewords each codebook has, between commas, e.g. 50,50,50",

@@ -8,14 +8,11 @@ from pathlib import Path
 
 from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
-BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+BUNDLED = Path(__file__).resolve().parent / "checkpoints"
 """Checkpoints that come with the package, one folder each."""
 
-DEFAULT_CONCEPTS = "pos"
-"""What is looked for when neither a model nor concepts are named."""
-
-LABELS = "labels"
-"""Concepts of text-to-image pipelines."""
+DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
+"""The concept parser where a user names none: for a trained checkpoint, a text-to-image pipeline, bound vectors."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -27,14 +24,15 @@ def bundled() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a text-to-image pipeline, in the layout of diffusers."""
-    return (folder / "model_index.json").is_file()
+def is_pipeline(path: Path) -> bool:
+    """Whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
+    return path.is_file() or (path / "model_index.json").is_file()
 
 
-def bundled_pipelines() -> dict[str, Path]:
-    """Those of the bundled checkpoints that are text-to-image pipelines, for ``igm zero-shot``."""
-    return {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
+def names_pipeline(model: str | None, concepts: str | None) -> bool:
+    """Whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
+    path = _local(model) if model else _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
+    return path is not None and is_pipeline(path)
 
 
 def resolve_pipeline(model: str | None) -> tuple[str, str]:
@@ -47,7 +45,7 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
         MissingError: If none is bundled, or there is no such model.
         UsageError: If it is a model of another kind.
     """
-    ours = bundled_pipelines()
+    ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
     if model is None:
         if not ours:
             raise MissingError(
@@ -55,30 +53,22 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
             )
         name, folder = next(iter(ours.items()))
         return name, str(folder)
-    path = bundled().get(model) or Path(model).expanduser()
-    if path.is_dir():
-        name = path.resolve().name
-        if (path / "igm.json").is_file() and not is_pipeline(path):
-            raise UsageError(f"the model {name!r} is no text-to-image pipeline; use igm invert")
-        return name, str(path)
-    if path.is_file():
-        return path.stem, str(path)
-    if "/" in model or path.suffix:
+    path = _local(model)
+    if path is None and ("/" in model or Path(model).suffix):
         return model, model
-    hint = near_names(model, list(ours), "bundled are")
-    raise MissingError(
-        f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or a hub id works too"
-    )
-
-
-def refuse_pipeline(folder: Path) -> None:
-    """Raises a :class:`UsageError` if a folder holds a text-to-image pipeline, which other commands are for."""
-    if is_pipeline(folder):
-        raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
+    if path is None:
+        hint = near_names(model, list(ours), "bundled are")
+        raise MissingError(
+            f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or a hub id works too"
+        )
+    name = path.resolve().name if path.is_dir() else path.stem
+    if (path / "igm.json").is_file() and not is_pipeline(path):
+        raise UsageError(f"the model {name!r} is no text-to-image pipeline; use igm invert")
+    return name, str(path)
 
 
 def resolve_model(model: str | None, concepts: str | None) -> Path:
-    """The folder of a model.
+    """The folder of a trained checkpoint.
 
     Args:
         model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
@@ -86,16 +76,15 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
 
     Raises:
         MissingError: If there is no such model here and it cannot be fetched.
+        InputError: If it is a file.
     """
     if model is None:
-        return _default_model(concepts or DEFAULT_CONCEPTS)
-    if model in bundled():
-        return bundled()[model]
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
+        return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
+    path = _local(model)
+    if path is not None and path.is_file():
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
+    if path is not None:
+        return path
     if _HUB_ID.fullmatch(model):
         return _from_hub(model)
     ours = [name for name, path in bundled().items() if not is_pipeline(path)]
@@ -104,9 +93,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
 
 
 def find_model(model: str | None, concepts: str) -> Path:
-    """The model of a benchmark's concepts: a pipeline's folder, file or hub id if they are labels, else a folder.
-
-    Where a benchmark has no concepts it measures no model, and the path is empty.
+    """The model that a benchmark of some concepts measures; an empty path where it measures none.
 
     Raises:
         MissingError: If there is no such model.
@@ -116,19 +103,24 @@ def find_model(model: str | None, concepts: str) -> Path:
         if model is not None:
             raise UsageError("this benchmark measures no model; leave out --model")
         return Path()
-    return Path(resolve_pipeline(model)[1]) if concepts == LABELS else resolve_model(model, concepts)
+    if concepts == DEFAULT_CONCEPTS["pipeline"]:
+        return Path(resolve_pipeline(model)[1])
+    return resolve_model(model, concepts)
+
+
+def _local(model: str) -> Path | None:
+    """The bundled folder of a name, or the folder or file of a path; None if there is none here."""
+    path = bundled().get(model) or Path(model).expanduser()
+    return path if path.exists() else None
 
 
 def _default_model(concepts: str) -> Path:
-    trained = {}
-    for name, folder in bundled().items():
+    for folder in bundled().values():
         try:
-            trained[name] = json.loads((folder / "igm.json").read_text(encoding="utf-8"))["concepts"]
+            if json.loads((folder / "igm.json").read_text(encoding="utf-8"))["concepts"] == concepts:
+                return folder
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged one is told of when it is named, and by igm doctor
-    for name, spoken in trained.items():
-        if spoken == concepts:
-            return bundled()[name]
+            continue  # a damaged one is reported when it is named, and by igm doctor
     raise MissingError(
         f"no bundled model knows the concepts {concepts!r}; give --model FOLDER, or train one with igm train"
     )
@@ -137,13 +129,12 @@ def _default_model(concepts: str) -> Path:
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    way_out = "give a checkpoint folder, or connect and try again"
     try:
         return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
     except KeyboardInterrupt:
         raise
     except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
-        reason = type(error).__name__
         raise MissingError(
-            f"there is no folder {model!r} here and it cannot be fetched from the hub ({reason}); {way_out}"
+            f"there is no folder {model!r} here and it cannot be fetched from the hub ({type(error).__name__}); "
+            "give a checkpoint folder, or connect and try again"
         ) from error
