@@ -20,8 +20,8 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations
-from igm_cli.core.decomposition.iteration import Dynamics
 from igm_cli.core.decomposition.problems import Problems, random_problems
+from igm_cli.core.decomposition.resonator import Dynamics
 from igm_cli.core.decomposition.result import Decomposition
 
 LONG_ENOUGH = 0.5

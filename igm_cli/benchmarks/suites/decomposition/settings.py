@@ -7,9 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
-from igm_cli.core.decomposition.factorizer import Factorizer
-from igm_cli.core.decomposition.iteration import Dynamics
-from igm_cli.core.decomposition.resonator import AttentionResonator, Resonator
+from igm_cli.core.decomposition.resonator import AttentionResonator, Dynamics, Factorizer, Resonator
 
 AUTO, COUPLED, EXHAUSTIVE = "auto", "coupled", "exhaustive"
 RESONATOR = "resonator"
