@@ -14,6 +14,7 @@ from igm_cli.core.decomposition.decompose import decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations
 from igm_cli.core.decomposition.meet_in_the_middle import Halves
 from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.core.decomposition.result import decided
 
 
 @pytest.mark.parametrize(
@@ -73,9 +74,21 @@ def test_codewords_with_the_same_key_are_all_returned() -> None:
     numbers, indices = halves.meet(vectors[:, coordinates[: halves.bits]], coordinates[: halves.bits])
     for row in range(2):
         assert {(4, 6, 8), (4, 6, 3)} <= {tuple(each) for each in indices[numbers == row].tolist()}
+    noisy = codebooks.spectrum(vectors + 0.1 * codebooks.noise(2, torch.Generator().manual_seed(0)))
+    for candidates, expected in ((truth, [True, True]), (truth.flip(0), [False, False])):
+        similarity = codebooks.similarity(codebooks.product(candidates), noisy)
+        assert decided(codebooks, noisy, candidates, similarity).tolist() == expected
     found = decompose(vectors, codebooks)
     assert torch.equal(found.indices, truth)
     assert (found.operations < exhaustive_operations(codebooks)).all()
+
+
+def test_several_tables_are_tried_before_every_product_is_compared() -> None:
+    """A key without a flipped sign is drawn in two of three tables at this noise."""
+    problems = random_problems(20, 3, 1000, 40, noise=0.5, seed=3)
+    found = decompose(problems.vectors, problems.codebooks)
+    assert torch.equal(found.indices, problems.truth)
+    assert (found.operations < exhaustive_operations(problems.codebooks)).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("sizes", [(7, 40, 90), (9, 9, 9, 9), (2, 3, 50), (5, 6), (3, 4, 5, 6, 7)])

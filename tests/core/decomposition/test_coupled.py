@@ -93,3 +93,15 @@ def test_a_step_of_ddim_leads_to_the_noise_of_its_level(eta: float) -> None:
     forward = a / after  # x_t = √(a/a') x' + √(1-a/a') ε
     assert new**2 == pytest.approx(eta**2 / (1 / (1 - after) + forward / (1 - forward)))
     assert float(ddim((1 - a) ** 0.5 * one, nothing, nothing, a, after, eta, 0.5)) == pytest.approx(kept / 2)
+
+
+@pytest.mark.parametrize("space", ["latent", "codebook"])
+def test_without_guidance_each_chain_is_a_diffusion_of_its_codebook(space: str) -> None:
+    problems = random_problems(9, 2, 60, 5, seed=1)
+    diffusion = CoupledDiffusion(space=space, guidance=0, steps=60, signal=(1e-4, 0.99))  # type: ignore[arg-type]
+    generator, spectra = torch.Generator().manual_seed(0), problems.vectors
+    state = diffusion.start(problems.codebooks, spectra, generator)
+    for number in range(60):
+        state, beliefs = diffusion.step(problems.codebooks, spectra, state, number, generator)
+    assert min(float(belief.amax(1).min()) for belief in beliefs) > 0.99  # a codeword, and not always the same
+    assert len(set(beliefs[0].argmax(1).tolist())) > 1

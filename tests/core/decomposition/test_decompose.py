@@ -92,6 +92,8 @@ def test_the_same_seed_gives_the_same_result_and_progress_is_told() -> None:
         for _ in range(2)
     )
     assert torch.equal(one.indices, other.indices) and torch.equal(one.iterations, other.iterations)
+    changed = decompose(problems.vectors, problems.codebooks, "coupled", iterations=20, seed=4)
+    assert not torch.equal(one.iterations, changed.iterations)
     assert calls[:3] == [(0, 300), (256, 300), (300, 300)]
 
 
