@@ -29,10 +29,8 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.decompose import decompose
 from igm_cli.core.decomposition.exhaustive import exhaustive_operations
-from igm_cli.core.decomposition.factorizer import Factorizer
-from igm_cli.core.decomposition.iteration import Dynamics
 from igm_cli.core.decomposition.problems import Problems, random_problems
-from igm_cli.core.decomposition.resonator import AttentionResonator, Resonator
+from igm_cli.core.decomposition.resonator import AttentionResonator, Dynamics, Factorizer, Resonator
 from igm_cli.core.decomposition.result import Decomposition
 from igm_cli.errors import UsageError
 
