@@ -100,14 +100,15 @@ class NoisedBatch:
         features: What it makes of the n*b noised images.
         residual: r = eps - eps_u ``[n,b,P]``.
         importance: Weight of each noise sample ``[n]``.
-        base: What contributions are added to ``[n*b,C,H,W]``, where it takes the place of eps_u; see :func:`noised`.
+        shared: Delta ``[n*b,M,C,H,W]`` of all candidates, where their mean prediction stands for eps_u; see
+            :func:`noised`.
     """
 
     denoiser: Denoiser
     features: Any
     residual: Tensor
     importance: Tensor
-    base: Tensor | None = None
+    shared: Tensor | None = None
 
     def contributions(self, concepts: Tensor) -> Tensor:
         """Returns Delta ``[n,b,M,P]`` float32 of concepts ``[b,M,D]``."""
@@ -118,13 +119,10 @@ class NoisedBatch:
             if isinstance(self.denoiser, Local):
                 delta = self.denoiser.patch_contributions(self.features, concepts)
             else:
-                delta = self._changes(concepts if b == 1 else concepts.repeat(n, 1, 1)).float().flatten(2)
+                rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
+                delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
+                delta = delta.float().flatten(2)
         return delta.unflatten(0, (n, b))
-
-    def _changes(self, concepts: Tensor) -> Tensor:
-        if self.base is None:
-            return self.denoiser.contributions(self.features, concepts)
-        return predictions(self.denoiser, self.features, concepts) - self.base[:, None]
 
     def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
@@ -148,7 +146,7 @@ class NoisedBatch:
 
     def left_over(self, explained: Tensor) -> NoisedBatch:
         """The same images of which a part ``[n,b,P]`` of the residual is explained."""
-        return NoisedBatch(self.denoiser, self.features, self.residual - explained, self.importance, self.base)
+        return NoisedBatch(self.denoiser, self.features, self.residual - explained, self.importance)
 
 
 def noised(
@@ -168,25 +166,24 @@ def noised(
         images: What each noise sample is added to ``[n,b,C,H,W]``.
         draws: n noise samples, shared by the images.
         power: A noise sample is weighted by (sigma/alpha)^power.
-        shared: Candidates ``[1,M,D]`` or ``[b,M,D]`` whose mean prediction stands for eps_u; None for eps_u.
+        shared: All candidates ``[1,M,D]``, the same for all images, whose mean prediction stands for eps_u; None for
+            eps_u.
     """
     n, b = images.shape[:2]
     noise = draws.noise[:, None].expand_as(images).flatten(0, 1)
     t = draws.t.repeat_interleave(b)
     with precision_of(denoiser, images.device):
         features = denoiser.features(denoiser.schedule.add_noise(images.flatten(0, 1), noise, t), t)
-        if shared is not None:
-            base = predictions(denoiser, features, shared if len(shared) == 1 else shared.repeat(n, 1, 1)).mean(
-                1
-            )
+        if shared is None:
+            base, delta = denoiser.base(features), None
         else:
-            base = denoiser.base(features)
+            whole = predictions(denoiser, features, shared)
+            base = whole.mean(1)
+            delta = whole - base[:, None]
     residual = noise - base.float()
     flat = denoiser.to_patches(residual) if isinstance(denoiser, Local) else residual.flatten(1)
     importance = importance_of(denoiser.schedule, draws.t, power)
-    return NoisedBatch(
-        denoiser, features, flat.unflatten(0, (n, b)), importance, base if shared is not None else None
-    )
+    return NoisedBatch(denoiser, features, flat.unflatten(0, (n, b)), importance, delta)
 
 
 @dataclass
