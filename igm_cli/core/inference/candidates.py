@@ -120,7 +120,9 @@ class NoisedBatch:
                 delta = self.denoiser.patch_contributions(self.features, concepts)
             else:
                 rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
-                delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
+                delta = (
+                    self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
+                )
                 delta = delta.float().flatten(2)
         return delta.unflatten(0, (n, b))
 
