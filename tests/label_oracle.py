@@ -44,11 +44,11 @@ class LabelOracle:
         return x_t, t
 
     def base(self, features: Features) -> Tensor:
-        return self._epsilon(features, torch.zeros(1, *features[0].shape[1:]))[:, 0]
+        return self._epsilon(features, torch.zeros(1, 1, *features[0].shape[1:]))[:, 0]
 
     def predictions(self, features: Features, concepts: Tensor) -> Tensor:
         every = torch.stack([self.patterns[label] for label in self.space.labels])
-        return self._epsilon(features, every[concepts[0].argmax(-1)], len(self.space.templates))
+        return self._epsilon(features, every[concepts.argmax(-1)], len(self.space.templates))
 
     def contributions(self, features: Features, concepts: Tensor) -> Tensor:
         return self.predictions(features, concepts) - self.base(features)[:, None]
@@ -56,14 +56,13 @@ class LabelOracle:
     def predictions_of_prompts(self, features: Features, texts: Sequence[str]) -> Tensor:
         """Of captions such as "a photo of a x, a y and a z"."""
         sets = [re.findall(r"a (\w+)(?=,| and|$)", text) for text in texts]
-        return self._epsilon(
-            features, torch.stack([torch.stack([self.patterns[s] for s in named]).mean(0) for named in sets])
-        )
+        means = [torch.stack([self.patterns[s] for s in named]).mean(0) for named in sets]
+        return self._epsilon(features, torch.stack(means)[None])
 
     def _epsilon(self, features: Features, means: Tensor, times: int = 1) -> Tensor:
-        """``[N,R,4,S,S]`` under means ``[R,4,S,S]``."""
+        """``[N,R,4,S,S]`` under means ``[1,R,4,S,S]`` or ``[N,R,4,S,S]``."""
         x_t, t = features
-        self.calls += len(t) * len(means) * times
+        self.calls += len(t) * means.shape[1] * times
         alpha, sigma = (f(t).view(-1, 1, 1, 1, 1) for f in (self.schedule.alpha, self.schedule.sigma))
         return sigma * (x_t[:, None] - alpha * means) / (alpha**2 * self.spread**2 + sigma**2)
 

@@ -8,6 +8,7 @@ them.  A new kind is a subclass of :class:`ConceptSpace`; nothing else has to be
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -127,6 +128,11 @@ class Continuous(ConceptSpace):
     def point(self) -> Continuous:
         """The coordinates that can be moved: all of them."""
         return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a grid holds mixtures of values: never, for there are none."""
+        return False
 
     @property
     def extent(self) -> Tensor:
@@ -300,7 +306,7 @@ class Product(ConceptSpace):
     what: Categorical
 
     MOST_SCANNED: ClassVar[int] = 16
-    """Combinations of values of which each is tried at every point of a grid; beyond, a mixture of all values is."""
+    """Combinations of values of which each is tried at every point of a grid; beyond, each value by itself is."""
 
     @property
     def dim(self) -> int:
@@ -317,12 +323,21 @@ class Product(ConceptSpace):
         """True if a concept tells only of the place it points at."""
         return self.where.local
 
+    @property
+    def mixes(self) -> bool:
+        """Whether values have too many combinations for each to be tried at every point of a grid."""
+        return math.prod(map(len, self.what.groups())) > self.MOST_SCANNED
+
     def combinations(self) -> Tensor:
-        """Returns one value of each factor in all combinations ``[R,V]``, or their even mixture if they are many."""
+        """Returns what is tried at every point of a grid ``[R,V]``: one value of each factor in all combinations.
+
+        If they are many: each value, with an even mixture of the values of every other factor.
+        """
         groups, rows = self.what.groups(), self.what.candidates()
+        if self.mixes:
+            return self._exchanged(torch.stack([rows[group].mean(0) for group in groups]).sum(0))
         indices = torch.cartesian_prod(*(torch.tensor(group) for group in groups)).reshape(-1, len(groups))
-        combined = rows[indices].sum(1)
-        return combined if len(combined) <= self.MOST_SCANNED else combined.mean(0, keepdim=True)
+        return rows[indices].sum(1)
 
     def grid(self, counts: Sequence[int]) -> Tensor:
         """Returns the points of a regular grid, each with every combination of values ``[G,D]``."""
@@ -339,14 +354,18 @@ class Product(ConceptSpace):
 
     def variants(self, concepts: Tensor) -> Tensor:
         """Returns the concepts ``[...,V,D]`` that have one value each in exchange, for ``[...,D]``; V = all values."""
-        point, values = concepts[..., None, :].split([self.where.dim, self.what.dim], dim=-1)
+        point, values = concepts.split([self.where.dim, self.what.dim], dim=-1)
+        exchanged = self._exchanged(values)
+        return torch.cat([point[..., None, :].expand(*exchanged.shape[:-1], -1), exchanged], dim=-1)
+
+    def _exchanged(self, values: Tensor) -> Tensor:
+        """Returns rows of values ``[...,V]`` with every value in its factor's place ``[...,V,V]``."""
         changed = []
         for group in self.what.groups():
-            others = values.expand(*values.shape[:-2], len(group), -1).clone()
+            others = values[..., None, :].repeat(*[1] * (values.dim() - 1), len(group), 1)
             others[..., group] = torch.eye(len(group)).to(values)
             changed.append(others)
-        exchanged = torch.cat(changed, dim=-2)
-        return torch.cat([point.expand(*exchanged.shape[:-1], -1), exchanged], dim=-1)
+        return torch.cat(changed, dim=-2)
 
     def variant_groups(self) -> list[list[int]]:
         """Returns, for every factor, which of the V variants of a concept exchange its value."""

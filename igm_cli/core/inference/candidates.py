@@ -68,14 +68,15 @@ class NoisedBatch:
         features: What it makes of the n*b noised images.
         residual: r = eps - eps_u, cell after cell ``[n,b,G,c]``.
         importance: Weight of each noise sample ``[n]``.
-        base: What contributions are added to ``[n*b,C,H,W]``, where it takes the place of eps_u; see :func:`noised`.
+        shared: Delta ``[n*b,M,C,H,W]`` of all candidates, where their mean prediction stands for eps_u; see
+            :func:`noised`.
     """
 
     denoiser: Denoiser
     features: Any
     residual: Tensor
     importance: Tensor
-    base: Tensor | None = None
+    shared: Tensor | None = None
 
     def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
         """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
@@ -84,14 +85,10 @@ class NoisedBatch:
             if isinstance(self.denoiser, Local):
                 grid = self.denoiser.grid(self.features)
                 return Windows(*self.denoiser.windows(self.features, concepts, around), grid)
-            delta = self._changes(concepts if b == 1 else concepts.repeat(n, 1, 1)).float().flatten(2)
-        cells = torch.zeros(b, concepts.shape[1], 1, dtype=torch.long, device=delta.device)
-        return Windows(delta.unflatten(0, (n, b))[..., None, :], cells, (1, 1))
-
-    def _changes(self, concepts: Tensor) -> Tensor:
-        if self.base is None:
-            return self.denoiser.contributions(self.features, concepts)
-        return predictions(self.denoiser, self.features, concepts) - self.base[:, None]
+            rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
+            delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
+        cells = torch.zeros(b, delta.shape[1], 1, dtype=torch.long, device=delta.device)
+        return Windows(delta.float().flatten(2).unflatten(0, (n, b))[..., None, :], cells, (1, 1))
 
     def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
@@ -116,7 +113,7 @@ class NoisedBatch:
     def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
         """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
         left = self.contributions(concepts).added_to(self.residual, -weight)
-        return NoisedBatch(self.denoiser, self.features, left, self.importance, self.base)
+        return NoisedBatch(self.denoiser, self.features, left, self.importance)
 
 
 def noised(
@@ -136,25 +133,24 @@ def noised(
         images: What each noise sample is added to ``[n,b,C,H,W]``.
         draws: n noise samples, shared by the images.
         power: A noise sample is weighted by (sigma/alpha)^power.
-        shared: Candidates ``[1,M,D]`` or ``[b,M,D]`` whose mean prediction stands for eps_u; None for eps_u.
+        shared: All candidates ``[1,M,D]``, the same for all images, whose mean prediction stands for eps_u; None for
+            eps_u.
     """
     n, b = images.shape[:2]
     noise = draws.noise[:, None].expand_as(images).flatten(0, 1)
     t = draws.t.repeat_interleave(b)
     with precision_of(denoiser, images.device):
         features = denoiser.features(denoiser.schedule.add_noise(images.flatten(0, 1), noise, t), t)
-        if shared is not None:
-            base = predictions(denoiser, features, shared if len(shared) == 1 else shared.repeat(n, 1, 1)).mean(
-                1
-            )
+        if shared is None:
+            base, delta = denoiser.base(features), None
         else:
-            base = denoiser.base(features)
+            whole = predictions(denoiser, features, shared)
+            base = whole.mean(1)
+            delta = whole - base[:, None]
     residual = noise - base.float()
     patches = denoiser.to_patches(residual) if isinstance(denoiser, Local) else residual.flatten(1)[:, None]
     importance = importance_of(denoiser.schedule, draws.t, power)
-    return NoisedBatch(
-        denoiser, features, patches.unflatten(0, (n, b)), importance, base if shared is not None else None
-    )
+    return NoisedBatch(denoiser, features, patches.unflatten(0, (n, b)), importance, delta)
 
 
 @dataclass

@@ -68,8 +68,7 @@ class ContinuousInference:
         self.sharpen(found.best, form)
         _, found = self.search()
         self.candidates.select(useful(found))
-        if self.space.variant_groups():  # what they are compared with takes part in every decision
-            self.exchange_values(self.search()[1].best)
+        self.compare_values()
 
     def search(self) -> tuple[QuadraticForm, Solution]:
         """Returns the expected errors of all candidates, and the best set of every size."""
@@ -101,6 +100,7 @@ class ContinuousInference:
         self.candidates.add(grid[explained.topk(keep).indices.sort().values])
         path = pursuit(self.candidates.statistics().expected(), k_max + BEYOND)
         self.candidates.select(useful(path))
+        self.settle_values(0, path.sets[:, 0])
         every = torch.arange(self.candidates.usable.shape[1])
         self.exchange_values(torch.where(self.candidates.usable, every, -1))
 
@@ -118,7 +118,9 @@ class ContinuousInference:
         best = gain.topk(min(self.rescanned, len(self.between))).indices
         hypotheses, more = self.between[best][:, :, None], torch.ones(len(found), 1, dtype=torch.bool)
         w = torch.tensor([form.w(k + 1) for k in present.sum(1).tolist()])
+        held = self.candidates.usable.shape[1]
         self.add_refined(left, hypotheses, more, w)
+        self.settle_values(held, found)
 
     def sharpen(self, found: Tensor, form: QuadraticForm) -> None:
         """Adds the refined members of sets ``[b,K]``."""
@@ -135,14 +137,61 @@ class ContinuousInference:
         usable = present[:, None].expand(hypotheses.shape[:3]).flatten(1)
         self.candidates.add(hypotheses.flatten(1, 2), usable)
 
-    def exchange_values(self, found: Tensor) -> None:
-        """Adds, for members of sets ``[b,K]``, the concepts that differ from them in one value."""
-        if not self.space.variant_groups():
-            return
-        concepts, present = self.members(found)
-        variants = self.space.variants(concepts)  # [b,K,V,D]
-        new = (variants != concepts[:, :, None]).any(3).cpu() & present[..., None]
-        self.candidates.add(variants.flatten(1, 2), new.flatten(1))
+    def settle_values(self, held: int, found: Tensor) -> None:
+        """Gives mixtures of values one value of each factor, the one that explains most of what is left over.
+
+        Args:
+            held: Number of the first candidate that is a mixture; all after it are, too.
+            found: What is explained already: sets of candidates before ``held`` ``[b,K]``.
+        """
+        image, factors = (
+            torch.arange(len(found))[:, None],
+            self.space.variant_groups() if self.space.mixes else [],
+        )
+        for values in factors:
+            mixed, usable = self.candidates.candidates[:, held:], self.candidates.usable
+            there = usable[:, held:]
+            variants = self.space.variants(mixed)[:, :, values]  # [b,m,V,D]
+            self.candidates.add(variants.flatten(1, 2), there.repeat_interleave(len(values), dim=1))
+            form, m = self.candidates.statistics().expected(), there.shape[1]
+            w = weights(form, found >= 0).to(form.linear)
+            shared = (form.gram[image, found.clamp(min=0)] * (found >= 0)[..., None]).sum(1)
+            pull = (form.linear - w[:, None] * shared).clamp(min=0)
+            explained = (pull.square() / form.diagonal.clamp(min=1e-12))[:, held + m :]
+            best = explained.unflatten(1, (m, len(values))).argmax(2)  # [b,m]
+            chosen = held + m + torch.arange(m) * len(values) + best
+            old = torch.where(usable[:, :held], torch.arange(held), -1)
+            self.candidates.select(torch.cat([old, torch.where(there, chosen, -1)], dim=1))
+
+    def compare_values(self) -> None:
+        """Adds what members of good sets are compared with: concepts that differ from them in one value.
+
+        One of these may be chosen in turn, so that there is a round for every factor, and one more.
+        """
+        factors = len(self.space.variant_groups())
+        for _ in range(factors and factors + 1):
+            if not self.exchange_values(useful(self.search()[1])):
+                return
+
+    def exchange_values(self, which: Tensor) -> bool:
+        """Adds the concepts that differ in one value from candidates ``[b,m]``, unless they are there already.
+
+        Returns:
+            Whether any was added.
+        """
+        known, image = self.candidates.candidates, torch.arange(len(which))[:, None]
+        variants = self.space.variants(known[image, which.clamp(min=0)])  # [b,m,V,D]
+        each, variants = variants.shape[2], variants.flatten(1, 2)
+        m, held = variants.shape[1], known.shape[1]
+        if not m:
+            return False
+        there = torch.cat([self.candidates.usable, (which >= 0).repeat_interleave(each, dim=1)], dim=1)
+        every = torch.cat([known, variants], dim=1)
+        same = (variants[:, :, None] == every[:, None]).all(3).cpu() & there[:, None]  # [b,m*V,M+m*V]
+        new = there[:, held:] & (same.long().argmax(2) == held + torch.arange(m))
+        order = (~new).long().argsort(dim=1, stable=True)[:, : int(new.sum(1).max())]
+        self.candidates.add(variants[image, order], new[image, order])
+        return bool(new.any())
 
     def members(self, found: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the concepts of sets ``[b,K,D]``, and which are there ``[b,K]``; the longest set sets K."""

@@ -147,7 +147,8 @@ def best_configurations(form: QuadraticForm, groups: Groups) -> tuple[Tensor, Te
     few = math.prod(len(group) for group in groups) <= EXHAUSTIVE_LIMIT
     search = exhaustive if few else branch_and_bound
     found = [search(Pairwise.of(form, image, groups)) for image in range(len(form.linear))]
-    return torch.tensor([members for members, _ in found]), torch.tensor([error for _, error in found]).double()
+    errors = torch.tensor([error for _, error in found], dtype=torch.float64)
+    return torch.tensor([members for members, _ in found]), errors
 
 
 def exhaustive(sums: Pairwise) -> tuple[list[int], float]:

@@ -104,13 +104,20 @@ class SparseSubset(Constraint):
     def _value(
         self, one: GramStatistics, concepts: Tensor, members: list[int], place: int, group: list[int]
     ) -> float:
-        """Returns how probable the value of a factor of a member is, over the other values, all else held."""
+        """Returns how probable the value of a factor of a member is, over the other values, all else held.
+
+        Where none of these was a candidate, that is left to chance.
+        """
         member = concepts[members[place]]
         others = cast(Continuous | Product, self.space).variants(member)[group]
-        rivals = []
-        for other in others[(others != member).any(1)]:
-            index = int((concepts == other).all(1).nonzero()[0, 0])
-            rivals.append([*members[:place], index, *members[place + 1 :]])
+        others = others[(others != member).any(1)]
+        found = (others[:, None] == concepts).all(2).cpu() & one.usable  # [V-1,M]
+        rivals = [
+            [*members[:place], index, *members[place + 1 :]]
+            for index in found[found.any(1)].long().argmax(1).tolist()
+        ]
+        if not rivals:
+            return 1 / len(group)
         errors, whole = one.errors(torch.tensor([rivals])), one.errors(torch.tensor([[members]]))
         difference = PairedDifference.of(errors, whole, one.importance)
         return posterior(difference, 0, range(len(rivals)), self.settings.temperature)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from igm_cli.core.inference.inversion import InversionSettings
-from igm_cli.core.inference.views import VIEWS, shown, views_of
+from igm_cli.core.inference.views import encoded_views, shown, views_of
 from igm_cli.core.noise_schedule import van_der_corput
+from igm_cli.core.types import VIEWS, InversionSettings
 from igm_cli.errors import UsageError
 
 
@@ -38,6 +38,15 @@ def test_every_view_has_its_turn_in_every_block(count: int, block: int) -> None:
     assert first == [shown(views, block + i, 1).item() for i in range(count + 3)]
 
 
+@pytest.mark.parametrize(
+    ("count", "turns"), [(2, [0, 1, 1, 0, 1, 0, 0, 1]), (4, [0, 1, 2, 3, 1, 2, 3, 0, 2, 3, 0, 1, 3, 0, 1, 2, 1])]
+)
+def test_turns_follow_the_digit_sum_of_the_number(count: int, turns: list[int]) -> None:
+    views = torch.arange(count).view(-1, 1, 1, 1)
+    assert shown(views, 0, len(turns)).flatten().tolist() == turns
+    assert shown(views, 3, 2).flatten().tolist() == turns[3:5]
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_no_view_has_noise_levels_of_its_own(count: int) -> None:
     """Each sees every stretch of the schedule equally often."""
@@ -52,6 +61,18 @@ def test_a_single_image_is_shown_to_all_draws() -> None:
     image = torch.rand(4, 2, 2)
     assert torch.equal(shown(image, 5, 3), image.expand(3, -1, -1, -1))
     assert torch.equal(shown(image[None], 5, 3), image.expand(3, -1, -1, -1))
+
+
+def test_views_are_encoded_one_by_one() -> None:
+    image, sizes = torch.rand(3, 32, 48), []
+
+    def encode(view: torch.Tensor) -> torch.Tensor:
+        sizes.append(tuple(view.shape))
+        return view[:, ::8, ::8]
+
+    latents = encoded_views(encode, image, 4)
+    assert torch.equal(latents, views_of(image, 4)[..., ::8, ::8])
+    assert sizes == [(3, 32, 48)] * 4
 
 
 def test_other_numbers_of_views_are_refused() -> None:

@@ -1,0 +1,81 @@
+"""How sure an answer is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from igm_cli.core.inference.posterior import (
+    UNTYPICAL,
+    least_certain,
+    posterior,
+    shrink_to_chance,
+    typicality,
+)
+from igm_cli.core.inference.statistics import PairedDifference
+
+
+def sure(*rivals, temperature=1.0, draws=16):
+    """Probability against rivals that are (mean, stderr) worse."""
+    mean, stderr = torch.tensor(rivals, dtype=torch.float64).reshape(-1, 2).unbind(1)
+    difference = PairedDifference(mean[None], stderr[None], draws)
+    return posterior(difference, 0, range(len(rivals)), temperature)
+
+
+def test_the_probability_is_a_softmax_of_errors():
+    assert sure((0.0, 0.0)) == pytest.approx(0.5)
+    assert sure((2.0, 0.0)) == pytest.approx(1 / (1 + math.exp(-2.0)))
+    assert sure((2e-4, 0.0), temperature=1e-4) == pytest.approx(sure((2.0, 0.0)))
+    assert sure((0.0, 0.0), (0.0, 0.0)) == pytest.approx(1 / 3)
+    assert sure((1.0, 0.0), (3.0, 0.0)) == pytest.approx(1 / (1 + math.exp(-1) + math.exp(-3)))
+    assert sure() == 1.0 == sure(temperature=0.0)
+
+
+def test_what_the_draws_leave_open_shrinks_it():
+    """MacKay 1992: the mean is divided by sqrt(1 + pi/8 std²), both in units of the temperature."""
+    assert 0.5 < sure((2.0, 4.0)) < sure((2.0, 1.0)) < sure((2.0, 0.0)) < sure((4.0, 0.0))
+    shrunk = 2.0 / math.sqrt(1 + math.pi / 8 * 9)
+    assert sure((2.0, 3.0)) == pytest.approx(1 / (1 + math.exp(-shrunk)))
+    assert sure((0.0, 1.0), temperature=0.1) == pytest.approx(0.5)
+    assert sure((1e9, math.inf), temperature=1e-9) >= 0.5  # a single noise sample
+    assert sure((-1e9, 0.0)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_without_a_temperature_it_is_that_of_the_nearest_rival():
+    nearest = PairedDifference(torch.tensor(1.0).double(), torch.tensor(1.0).double(), 16).probability()
+    assert sure((5.0, 1.0), (1.0, 1.0), (3.0, 0.5), temperature=0.0) == pytest.approx(float(nearest))
+
+
+def test_only_the_rivals_and_the_image_named_count():
+    mean = torch.tensor([[1.0, 0.0, 9.0], [2.0, 0.0, 9.0]]).double()
+    difference = PairedDifference(mean, torch.zeros(2, 3).double(), 8)
+    assert posterior(difference, 1, [0, 2], 1.0) == pytest.approx(1 / (1 + math.exp(-2) + math.exp(-9)))
+
+
+def test_what_is_denoised_worse_or_better_than_usual_is_untypical():
+    assert math.isnan(typicality(0.1, ()))
+    assert typicality(0.05, (0.05, 0.1)) > 0.999 > 0.5 > typicality(0.1, (0.05, 0.1))
+    half = math.exp(UNTYPICAL * 0.1)
+    for edge in (0.05 * half, 0.05 / half):
+        assert typicality(edge, (0.05, 0.1)) == pytest.approx(0.5)
+    one_more = 0.05 * math.exp((UNTYPICAL + 1) * 0.1)
+    assert typicality(one_more, (0.05, 0.1)) == pytest.approx(1 / (1 + math.exp(2)))
+    assert typicality(1.0, (0.05, 0.1)) < 1e-6 and typicality(0.0, (0.05, 0.1)) < 1e-6
+
+
+def test_values_of_an_untypical_image_are_shrunk_to_chance():
+    chance, certain = torch.tensor([1 / 2, 1 / 3]), torch.tensor([1.0, 1.0])
+    assert torch.allclose(shrink_to_chance(certain, chance, 0.0), chance)
+    assert torch.equal(shrink_to_chance(certain, chance, 1.0), certain)
+    assert torch.allclose(shrink_to_chance(certain, chance, 0.25), torch.tensor([0.625, 0.5]))
+    assert torch.equal(shrink_to_chance(certain, chance, math.nan), certain)
+
+
+def test_the_least_certain_factor_decides():
+    chance = torch.tensor([1 / 2, 1 / 3])
+    assert least_certain(torch.tensor([0.95, 0.9]), chance) == 1.0
+    assert least_certain(torch.tensor([0.99, 1 / 3]), chance) == pytest.approx(0.0, abs=1e-6)
+    assert least_certain(torch.tensor([0.99, 0.1]), chance) == 0.0
+    assert least_certain(torch.tensor([0.7, 0.99]), chance) == pytest.approx(0.5)
