@@ -19,8 +19,9 @@ from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
 from igm_cli.benchmarks.suites.cost_measure import NetworkUse, counted, line, measure_descent, repeated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference import look
-from igm_cli.core.inference.inversion import InversionSettings, invert
-from igm_cli.core.inference.tally import Tally, with_gflop
+from igm_cli.core.inference.call_counter import CallCounter, with_gflop
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -60,40 +61,40 @@ def bench(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("k", [2, None])
 def test_tally_counts_what_the_inversion_reports(oracle: Oracle, k: int | None) -> None:
-    tally = Tally(oracle)
+    tally = CallCounter(oracle)
     found = invert(tally, oracle.image(PLACES), EVIDENCE, k=k)
     assert tally.used.whole_calls == found.network_calls
     assert tally.used.passes >= EVIDENCE.draws
 
 
 def test_tally_counts_what_a_model_with_products_reports(tiny: Checkpoint) -> None:
-    tally = Tally(tiny.denoiser)
+    tally = CallCounter(tiny.denoiser)
     found = invert(tally, torch.zeros(3, 32, 32), inference(tiny))
     assert tally.used.whole_calls == found.network_calls
 
 
 def test_descent_shares_what_its_restarts_are_charged_for(oracle: Oracle) -> None:
-    tally = Tally(oracle)
+    tally = CallCounter(oracle)
     found = invert(tally, oracle.image(PLACES), SGD, k=2)
     draws = SGD.steps + SGD.score_draws
     assert tally.used.passes == draws
     assert tally.used.contributions == draws * SGD.restarts * 2
     assert found.network_calls == draws * SGD.restarts * 3
 
-    alone = Tally(oracle)
+    alone = CallCounter(oracle)
     found = invert(alone, oracle.image(PLACES), replace(SGD, restarts=1), k=2)
     assert alone.used.whole_calls == found.network_calls
 
 
 def test_tally_changes_nothing_and_offers_what_is_inside(oracle: Oracle, tiny: Checkpoint) -> None:
     image = oracle.image(PLACES)
-    plain, tallied = (invert(d, image, EVIDENCE, k=2) for d in (oracle, Tally(oracle)))
+    plain, tallied = (invert(d, image, EVIDENCE, k=2) for d in (oracle, CallCounter(oracle)))
     assert torch.equal(plain.concepts, tallied.concepts)
     offers = [p for p in vars(look).values() if getattr(p, "_is_runtime_protocol", False)]
     assert offers
     for denoiser in (oracle, tiny.denoiser):
         for offer in offers:
-            assert isinstance(Tally(denoiser), offer) == isinstance(denoiser, offer)
+            assert isinstance(CallCounter(denoiser), offer) == isinstance(denoiser, offer)
 
 
 def test_gflop_counts_matrix_products_and_their_gradients() -> None:

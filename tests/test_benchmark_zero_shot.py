@@ -30,7 +30,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     right,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
-from igm_cli.core.inference.inversion import InversionSettings
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, MissingError, UsageError
 
 CASE = CASES["zero-shot"]

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from igm_cli.core.inference.evidence import Evidence
-from igm_cli.core.inference.pool import gather
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.configuration import (
@@ -28,10 +26,10 @@ from igm_cli.benchmarks.baselines.resnet import (
 )
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
-from igm_cli.core.inference.inversion import InversionSettings
-from igm_cli.core.inference.look import look
+from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
@@ -222,9 +220,10 @@ def test_every_configuration_has_the_error_of_the_definition(power: float) -> No
 def test_single_factors_have_the_errors_of_the_evidence() -> None:
     model = lively()
     found = VARIANT.invert(model, IMAGE, replace(SETTINGS, power=1.0))
-    evidence: Evidence = gather(model, look(model, IMAGE, DRAWS, 1.0), SPACE.candidates(), "sum")
-    form = evidence.expected()
-    expected = torch.stack([form.error(torch.tensor([index])) for index in range(5)])
+    candidates = CandidateSet(model, IMAGE[None], replace(SETTINGS, power=1.0), "sum")
+    candidates.add(SPACE.candidates()[None])
+    candidates.see(5)
+    expected = candidates.statistics().expected().error(torch.arange(5)[None, :, None])[0]
     torch.testing.assert_close(found.errors, expected, rtol=1e-4, atol=1e-5)
     assert found.values == (int(expected[:3].argmin()), int(expected[3:].argmin()))
     assert found.network_calls == 5 * (1 + 5)

@@ -20,11 +20,11 @@ from igm_cli.benchmarks.baselines.label_methods import (
     labels_alone,
     prompt_weights,
 )
-from igm_cli.core.inference import hypothesis_scores
-from igm_cli.core.inference.inversion import Inversion, InversionSettings
-from igm_cli.core.inference.labels import invert_labels
+from igm_cli.core.inference import direct
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.models.prompts import compound
 from igm_cli.core.noise_schedule import draw
+from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import UsageError
 
 SETTINGS = InversionSettings(draws=6, max_draws=6, relax_steps=30, low=0.1, high=0.9)
@@ -38,7 +38,7 @@ METHODS: dict[str, Callable[..., Inversion]] = {
 
 def igm(oracle: LabelOracle, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
     """The evidence under the same draws, all of them."""
-    return invert_labels(oracle, image, settings, k, "mean", eliminate=False)
+    return invert(oracle, image, replace(settings, give_up=False), k=k, composition="mean")
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -121,7 +121,7 @@ def test_memory_is_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = oracle.image("be")
     whole = METHODS[name](oracle, image, SETTINGS, 2)
     for floats in (1, 3 * 256, 40 * 256):
-        monkeypatch.setattr(hypothesis_scores, "FLOATS_AT_ONCE", floats)
+        monkeypatch.setattr(direct, "FLOATS_AT_ONCE", floats)
         parts = METHODS[name](oracle, image, SETTINGS, 2)
         assert parts.concepts.equal(whole.concepts)
         assert parts.denoising_error == pytest.approx(whole.denoising_error, rel=1e-6)

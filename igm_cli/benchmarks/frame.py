@@ -16,7 +16,7 @@ from igm_cli.benchmarks.baselines.fit import Fitted
 from igm_cli.benchmarks.suite import Bench, Request, Row
 from igm_cli.benchmarks.training import TrainingData, fitted
 from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint
-from igm_cli.core.inference.inversion import InversionSettings
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry

@@ -93,7 +93,9 @@ def test_grids_cover_the_box():
 
 def test_halfway_lies_between_the_points_of_a_grid():
     space = Continuous(("x", "y"), (-1.0, 0.0), (1.0, 4.0))
-    torch.testing.assert_close(space.between((4, 2)), space.clamp(space.grid((4, 2)) + torch.tensor([0.25, 1.0])))
+    torch.testing.assert_close(
+        space.between((4, 2)), space.clamp(space.grid((4, 2)) + torch.tensor([0.25, 1.0]))
+    )
     assert space.between((4, 2))[-1].tolist() == [1.0, 4.0]  # the last ones end at the border
     assert SQUARE.between((1, 3)).shape == (3, 2)
 

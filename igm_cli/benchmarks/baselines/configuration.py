@@ -29,13 +29,12 @@ from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
-from igm_cli.core.inference.hypotheses import composed_predictions
-from igm_cli.core.inference.hypothesis_scores import Hypotheses, mean_errors
-from igm_cli.core.inference.inversion import InversionSettings
+from igm_cli.core.inference.direct import Hypotheses, composed_predictions, mean_errors
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.objective import denoising_weight
 from igm_cli.core.training.contrast import contrasts
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 
 MOST = 1_000_000  # configurations that are tried

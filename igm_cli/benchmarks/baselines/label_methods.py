@@ -7,7 +7,7 @@
 
 The first is how IGM (Wang, Dauwels & Du 2025, section 4.3) searches, the last its Algorithm 6; the others are
 Diffusion Classifier (Li et al. 2023) as it is compared with there.  All but the last see the draws that
-:func:`igm_cli.core.inference.labels.invert_labels` sees.
+:func:`igm_cli.core.inference.engine.invert` sees.
 
 Each takes a denoiser over a :class:`Text` space, an image that it denoises ``[C,H,W]``, or views ``[V,C,H,W]``,
 settings (``draws``, or ``relax_steps`` for prompt-weights, ``low``, ``high``, ``power`` and ``seed``) and K.
@@ -26,14 +26,13 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.hypothesis_scores import Hypotheses, Scores, mean_errors, staged_errors
-from igm_cli.core.inference.inversion import Inversion, InversionSettings, KPoint
-from igm_cli.core.inference.label_evidence import predictions
-from igm_cli.core.inference.labels import sizes_of
-from igm_cli.core.inference.look import importance_of
+from igm_cli.core.inference.any_set import sizes_of
+from igm_cli.core.inference.candidates import importance_of, predictions
+from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors, staged_errors
 from igm_cli.core.inference.views import shown
 from igm_cli.core.models.prompts import compound
 from igm_cli.core.noise_schedule import draw
+from igm_cli.core.types import Inversion, InversionSettings, KPoint
 
 RATE = 0.1  # learning rate of prompt-weights: AdamW on the logits of the weights
 BATCH = 4  # draws per step of prompt-weights
@@ -119,7 +118,7 @@ def _error_of_weights(
         x_t = schedule.add_noise(shown(image, start, BATCH), draws.noise, draws.t)
         rows = torch.eye(len(logits), device=image.device)
         predicted = predictions(denoiser, denoiser.features(x_t, draws.t), rows)  # [N,M,C,H,W]
-        importance = importance_of(denoiser, draws.t, s.power)
+        importance = importance_of(denoiser.schedule, draws.t, s.power)
     with torch.enable_grad():
         variable = logits.detach().requires_grad_(True)
         composed = torch.einsum("m,nmchw->nchw", variable.softmax(0), predicted)

@@ -20,7 +20,8 @@ from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.inversion import Inversion, InversionSettings, invert
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.types import Inversion, InversionSettings
 
 ENUMERATE = "enumerate"
 COUNTS = (2, 3, 4, 6, 8, 10, 12)  # numbers of binary factors

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +26,10 @@ from igm_cli.benchmarks.suite import Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
-from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.training.trainer import Samples
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples
@@ -167,7 +167,7 @@ class AttributeBench(CheckpointBench):
         """
         baseline = kind(self.checkpoint.spec, self.request.model, contrast=self.contrast)
         trained, s = self.fitted(baseline), self.settings
-        model = cast(Denoiser, trained.model.requires_grad_(False))
+        model = trained.model.requires_grad_(False)
 
         def rows(scene: AnnotatedImage) -> list[Row]:
             image, started = scene.x0.to(self.device), time.monotonic()

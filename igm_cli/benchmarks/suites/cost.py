@@ -20,7 +20,7 @@ from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_
 from igm_cli.benchmarks.timing import cores, machine
 from igm_cli.core.checkpoint import fingerprint, load_checkpoint
 from igm_cli.core.concepts import Continuous
-from igm_cli.core.inference.inversion import InversionSettings
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 from igm_cli.plugins import registry
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from igm_cli.benchmarks.timing import Clock, clocked
 from igm_cli.core.checkpoint import Checkpoint
-from igm_cli.core.inference.inversion import InversionSettings, invert
-from igm_cli.core.inference.tally import Tally, with_gflop
+from igm_cli.core.inference.call_counter import CallCounter, with_gflop
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.types import InversionSettings
 
 FEW_SCORED = 8
 """Draws by which short descents are scored: the whole scoring is measured once, apart from them."""
@@ -58,7 +59,7 @@ def counted(
     checkpoint: Checkpoint, image: Tensor, settings: InversionSettings, k: int | None, *, flops: bool
 ) -> NetworkUse:
     """Counts one untimed inversion of an image ``[C,H,W]``."""
-    tally = Tally(checkpoint.denoiser)
+    tally = CallCounter(checkpoint.denoiser)
 
     def run() -> int:
         return invert(tally, image, settings, k=k, composition=checkpoint.composition).network_calls

@@ -21,7 +21,8 @@ from torch import Tensor
 from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory
-from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.types import InversionSettings
 
 _CPU = torch.device("cpu")
 # Of a worker process: what it inverts with, and where it waits for the others.

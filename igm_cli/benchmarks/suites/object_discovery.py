@@ -32,10 +32,11 @@ from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Repor
 from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import inference_precision
-from igm_cli.core.inference.inversion import Inversion, InversionSettings, invert
-from igm_cli.core.inference.sgd import descend, score
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.inference.reference import descend, score
 from igm_cli.core.metrics import match
 from igm_cli.core.training.trainer import Samples
+from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples

@@ -45,12 +45,12 @@ from igm_cli.benchmarks.suites.zero_shot_splits import (
 )
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.inversion import Inversion, InversionSettings
-from igm_cli.core.inference.labels import invert_labels
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.views import encoded_views
 from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, read_description
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
+from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.labels.parser import TEMPLATES
 
@@ -104,9 +104,8 @@ class LabelPlan:
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if method in COUNTING:
             settings = self.settings if method == ADAPTIVE else equal
-            return lambda model, x, k: invert_labels(
-                cast(Denoiser, model), x, settings, k, "mean", eliminate=method == ADAPTIVE
-            )
+            settings = replace(settings, give_up=method == ADAPTIVE)
+            return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
         methods: Mapping[str, Any] = {
             ENUMERATE: enumerate_sets,
             "dc-compound": partial(compound_prompts, stages=self.stages),

@@ -81,7 +81,7 @@ class AnySet(Constraint):
                 at = (there[better], label[there][better])
                 least[at] = total[there][better]
                 others[at] = -1
-                others[(*at, slice(0, size))] = members[there][better]
+                others[at[0], at[1], :size] = members[there][better]
         cost = self.cost
         errors = statistics.errors(others) + cost * (others >= 0).sum(-1)[..., None]
         whole = statistics.errors(chosen[:, None]) + cost * (chosen >= 0).sum(-1)[:, None, None]
@@ -110,7 +110,7 @@ class AnySet(Constraint):
     ) -> Tensor:
         """Gives up labels that are in no set that could still win; as many as a set needs stay."""
         usable = statistics.usable
-        if statistics.draws < FEWEST:
+        if statistics.draws < FEWEST or not self.settings.give_up:
             return usable
         difference, exists = alternatives.difference, alternatives.exists
         member = torch.zeros_like(usable)

@@ -60,7 +60,8 @@ class FactoredDenoiser(TrunkDenoiser):
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
         """Returns Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
         cells = self.head(self._view(features), concepts, self.schedule.epsilon_gain(features.t))
-        return self.head.image(cells, features.view.grid)
+        image: Tensor = self.head.image(cells, features.view.grid)
+        return image
 
     def to_patches(self, image: Tensor) -> Tensor:
         """Returns images ``[N,C,H,W]`` cell after cell ``[N,G,c]``."""

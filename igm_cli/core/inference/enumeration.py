@@ -1,2 +1,0 @@
-# ruff: noqa
-from igm_cli.core.inference.reference import configurations
