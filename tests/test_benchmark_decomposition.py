@@ -124,7 +124,7 @@ def test_iterations_hold_so_many_restarts(ratio: float, restarts: int) -> None:
     point = Point(3, 5, 64, ratio=ratio, restarts=restarts, steps=7)
     ((_, method, iterations),) = schemes("coupled-gauss-latent", point, 100)
     assert isinstance(method, CoupledDiffusion) and (method.ratio, method.steps) == (ratio, 7)
-    begun = [number for number in range(iterations + 1) if method._restarts(number)]
+    begun = [number for number in range(iterations + 1) if method.restarts(number)]
     assert len(begun) == restarts + 1 and begun[-1] == iterations  # the next one would be too many
 
 

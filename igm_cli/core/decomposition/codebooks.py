@@ -47,13 +47,12 @@ class Codebooks:
             raise InputError(f"unknown binding {binding!r}; known are {', '.join(BINDINGS)}")
         check_books(books)
         self.binding: Binding = BINDINGS[binding]
-        if torch.is_complex(books[0]) != (binding == "fhrr"):
-            kind = "complex" if torch.is_complex(books[0]) else "real"
+        kind, dtype = ("complex", torch.complex64) if torch.is_complex(books[0]) else ("real", torch.float32)
+        if (kind == "complex") != (binding == "fhrr"):
             raise InputError(
                 f"codewords of the binding {binding!r} cannot be {kind}; choose the binding they fit"
             )
         self.dim, self.precision = books[0].shape[-1], precision
-        dtype = torch.complex64 if torch.is_complex(books[0]) else torch.float32
         self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
         self._prepare()
 

@@ -82,7 +82,7 @@ class CoupledDiffusion(Dynamics):
         factors = len(codebooks.sizes)
         chains, beliefs = list(state[:factors]), list(state[factors:])
         a, a_next = self.levels(i)
-        if i >= self.steps and self._pass(i)[2] == 0:
+        if self.restarts(i):
             for k, belief in enumerate(beliefs):
                 clean = codebooks.combine(k, belief) if self.space == "latent" else belief
                 noise = self._noise(codebooks, k, len(belief), generator)
@@ -105,6 +105,10 @@ class CoupledDiffusion(Dynamics):
         reach = [begin + (1 - begin) * (offset + after) / steps for after in (0, 1)]
         before, after = (1 / (1 + math.exp(-(first + (last - first) * part))) for part in reach)
         return before, after
+
+    def restarts(self, i: int) -> bool:
+        """Returns whether a step begins a restart."""
+        return i >= self.steps and self._pass(i)[2] == 0
 
     def _pass(self, i: int) -> tuple[float, int, int]:
         """Returns where the pass of a step begins, 0..1 of the schedule, its number of steps, and the step's place."""

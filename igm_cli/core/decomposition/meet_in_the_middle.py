@@ -23,11 +23,9 @@ MOST_HITS = 4  # entries of one key that are returned; codewords that differ in 
 
 
 class Halves:
-    """The factors in two halves of nearly equal numbers of products.
+    """The factors in two halves of nearly equal numbers of products: those that query a table, and those of its entries.
 
     Attributes:
-        query_factors: Factors of the smaller half, whose products query the table.
-        table_factors: The others, whose products are the table's entries.
         queries: Number of queries per bound vector.
         entries: Number of entries of a table.
         bits: Bits b of a key.

@@ -23,14 +23,13 @@ from torch import Generator, Tensor
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
 
-State: TypeAlias = list[Tensor]
-"""Tensors with one row per problem."""
-
-Step: TypeAlias = tuple[State, list[Tensor]]
-"""The state after a step, and the belief in each codeword ``[B,n_k]`` for each factor."""
-
-Estimate: TypeAlias = tuple[Tensor, Tensor]
-"""A factor's estimate x_k ``[B,F]``, and the belief in each codeword ``[B,n_k]``."""
+State: TypeAlias = list[Tensor]  # tensors with one row per problem
+Step: TypeAlias = tuple[
+    State, list[Tensor]
+]  # the next state, and the belief in each codeword [B,n_k] per factor
+Estimate: TypeAlias = tuple[
+    Tensor, Tensor
+]  # a factor's estimate x_k [B,F], and the belief in each codeword [B,n_k]
 
 
 class Dynamics:

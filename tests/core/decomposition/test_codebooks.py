@@ -64,7 +64,7 @@ def test_the_similarity_that_chance_gives_is_known(name: str) -> None:
     assert float(z.square().mean().sqrt()) == pytest.approx(1, abs=0.12)
 
 
-def test_codewords_that_are_the_same_are_told() -> None:
+def test_codewords_that_are_the_same_are_ambiguous() -> None:
     problems = random_problems(12, 3, 300, 1, seed=6)
     books = [book.clone() for book in problems.codebooks.spectra]
     books[1][3] = books[1][8]
@@ -77,7 +77,7 @@ def test_codewords_that_are_the_same_are_told() -> None:
 
 
 @pytest.mark.parametrize("turn", [-1.0, 1j])
-def test_codewords_that_can_be_turned_in_pairs_are_told(turn: complex) -> None:
+def test_codewords_with_equivalent_phases_are_ambiguous(turn: complex) -> None:
     """x ⊙ y = (e^{iφ} x) ⊙ (e^{-iφ} y)."""
     problems = random_problems(12, 3, 300, 1, seed=6, binding="map" if turn == -1 else "fhrr")
     books = [book.clone() for book in problems.codebooks.spectra]

@@ -77,7 +77,7 @@ def test_bfloat16_products_find_the_same() -> None:
         assert float(found.similarity.max()) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_same_seed_gives_the_same_result_and_progress_is_told() -> None:
+def test_the_same_seed_gives_the_same_result_and_progress_is_reported() -> None:
     problems = random_problems(25, 3, 300, 300, seed=8)
     calls: list[tuple[int, int]] = []
     one, other = (
