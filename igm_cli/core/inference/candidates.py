@@ -22,7 +22,7 @@ from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
 
 CANDIDATES_AT_ONCE = 64
-DRAWS_AT_ONCE = 6
+DRAWS_AT_ONCE = 3
 """Noise samples that pass the network together on a CPU: the parts that its cores share."""
 
 FLOATS_AT_ONCE = 2**27
