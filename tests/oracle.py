@@ -154,7 +154,9 @@ def random_form(
     return QuadraticForm(constant, linear, coupling * rows @ rows.mT / pixels, usable, composition)
 
 
-def best_of(form: QuadraticForm, sets: Iterable[Sequence[int]], image: int = 0) -> tuple[tuple[int, ...], float]:
+def best_of(
+    form: QuadraticForm, sets: Iterable[Sequence[int]], image: int = 0
+) -> tuple[tuple[int, ...], float]:
     """The best of some sets of equal size for an image, and its error: brute force."""
     every = list(sets)
     index = torch.tensor(every, dtype=torch.long).reshape(len(every), -1)

@@ -25,7 +25,9 @@ def test_matching_is_the_cheapest_and_symmetric(k, n, seed):
         cost = result.squared.sum(1).pow(power / 2).sum()
         assert len(result.squared) == min(k, n)
         torch.testing.assert_close(reverse.squared.sum(1).pow(power / 2).sum(), cost)
-        torch.testing.assert_close(result.squared, (a.double()[result.predicted] - b.double()[result.truth]) ** 2)
+        torch.testing.assert_close(
+            result.squared, (a.double()[result.predicted] - b.double()[result.truth]) ** 2
+        )
         if 0 < k <= n:
             costs = [
                 float((a.double() - b.double()[list(p)]).norm(dim=1).pow(power).sum())
@@ -63,7 +65,10 @@ def test_bootstrap_intervals_cover_what_they_say():
     hits, trials = torch.tensor([1.0, 0.0] * 50), torch.ones(100)
     for level, z in ((0.95, 1.96), (0.5, 0.674)):
         low, high = bootstrap_interval(hits, trials, level=level)
-        assert (low, high) == (pytest.approx(0.5 - z * 0.05, abs=0.012), pytest.approx(0.5 + z * 0.05, abs=0.012))
+        assert (low, high) == (
+            pytest.approx(0.5 - z * 0.05, abs=0.012),
+            pytest.approx(0.5 + z * 0.05, abs=0.012),
+        )
 
 
 def test_ratios_are_of_sums():

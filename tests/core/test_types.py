@@ -64,7 +64,10 @@ def test_values_of_another_type_are_refused_in_one_sentence_with_the_name(name, 
     ],
 )
 def test_values_out_of_range_are_refused_in_one_sentence(name, value, sentence):
-    for make in (lambda: InversionSettings(**{name: value}), lambda: InversionSettings.from_dict({name: value})):
+    for make in (
+        lambda: InversionSettings(**{name: value}),
+        lambda: InversionSettings.from_dict({name: value}),
+    ):
         with pytest.raises(UsageError) as error:
             make()
         assert sentence in str(error.value) and "\n" not in str(error.value)
@@ -76,7 +79,9 @@ def test_unknown_names_are_refused():
 
 
 def test_values_at_the_edge_are_allowed():
-    InversionSettings(k_min=0, k_max=1, draws=1, max_draws=1, settled=0, low=0.0, high=1.0, refine_steps=0, views=4)
+    InversionSettings(
+        k_min=0, k_max=1, draws=1, max_draws=1, settled=0, low=0.0, high=1.0, refine_steps=0, views=4
+    )
     InversionSettings(k_min=3, k_max=3, sgd_high=1.0, temperature=0, typical=(1.0, 0.1), grid=(1, 1))
 
 

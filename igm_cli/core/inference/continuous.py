@@ -135,11 +135,8 @@ class ContinuousInference:
             held: Number of the first candidate that is a mixture; all after it are, too.
             found: What is explained already: sets of candidates before ``held`` ``[b,K]``.
         """
-        image, factors = (
-            torch.arange(len(found))[:, None],
-            self.space.variant_groups() if self.space.mixes else [],
-        )
-        for values in factors:
+        image = torch.arange(len(found))[:, None]
+        for values in self.space.variant_groups() if self.space.mixes else []:
             mixed, usable = self.candidates.candidates[:, held:], self.candidates.usable
             there = usable[:, held:]
             variants = self.space.variants(mixed)[:, :, values]  # [b,m,V,D]

@@ -83,7 +83,13 @@ def test_stages_leave_out_the_worse_half(power):
     assert alive.sum() == 2 and int(scores.errors.argmin()) == 13 == int(whole.errors.argmin())
     torch.testing.assert_close(scores.errors[alive], whole.errors[alive], rtol=1e-5, atol=0)
     assert math.isinf(float(scores.errors[~alive].min()))
-    stages = [(24, 4), (12, 8), (6, 12), (3, 16), (2, 32)]  # at least 4 more in each, the draws halved backwards
+    stages = [
+        (24, 4),
+        (12, 8),
+        (6, 12),
+        (3, 16),
+        (2, 32),
+    ]  # at least 4 more in each, the draws halved backwards
     taken = [0, *(draws for _, draws in stages)]
     expected = sum(
         number * (draws - before) for (number, draws), before in zip(stages, taken[:-1], strict=True)

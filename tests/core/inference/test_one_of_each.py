@@ -114,7 +114,9 @@ def test_alternatives_exchange_one_value_each(composition):
                 one = statistics.images(torch.tensor([image]))
                 errors = one.errors(torch.tensor([[other, best]]))[0]
                 expected = PairedDifference.of(errors[0], errors[1], statistics.importance)
-                assert float(found.difference.mean[image, value]) == pytest.approx(float(expected.mean), abs=1e-9)
+                assert float(found.difference.mean[image, value]) == pytest.approx(
+                    float(expected.mean), abs=1e-9
+                )
                 assert float(found.difference.stderr[image, value]) == pytest.approx(
                     float(expected.stderr), rel=1e-4, abs=1e-9
                 )
@@ -149,6 +151,8 @@ def test_confidence_is_the_posterior_over_the_values_of_a_factor():
 
 def test_another_number_of_factors_is_refused():
     space = factors().space
-    assert OneOfEach(space, InversionSettings(), 3, 1).k == 3 == OneOfEach(space, InversionSettings(), None, 1).k
+    assert (
+        OneOfEach(space, InversionSettings(), 3, 1).k == 3 == OneOfEach(space, InversionSettings(), None, 1).k
+    )
     with pytest.raises(UsageError, match="3 factors, so k cannot be 2"):
         OneOfEach(space, InversionSettings(), 2, 1)

@@ -182,7 +182,9 @@ def test_relaxation_takes_the_direction_of_the_gradient_not_its_length():
     oracle = factors()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference.torch.optim, "AdamW", Recording)
-        invert(oracle, oracle.image(configurations(oracle.space)[5]), replace(QUICK, method="relax", relax_steps=9))
+        invert(
+            oracle, oracle.image(configurations(oracle.space)[5]), replace(QUICK, method="relax", relax_steps=9)
+        )
     assert norms == pytest.approx([1.0] * 9, abs=1e-4)
 
 

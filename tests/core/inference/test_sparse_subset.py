@@ -90,7 +90,9 @@ def test_no_candidates_and_few(beyond):
     path = pursuit(form, 4, beyond)
     assert path.errors.isfinite().sum(1).tolist() == [3, 3]
     assert path.sets.shape == (2, 5, 4) and path.sets[:, 0].unique().tolist() == [-1]
-    none = pursuit(QuadraticForm(form.constant, form.linear[:, :0], form.gram[:, :0, :0], form.usable[:, :0], "sum"), 3)
+    none = pursuit(
+        QuadraticForm(form.constant, form.linear[:, :0], form.gram[:, :0, :0], form.usable[:, :0], "sum"), 3
+    )
     assert none.errors.isfinite().sum(1).tolist() == [1, 1] and none.sets.shape == (2, 4, 3)
 
 
@@ -108,7 +110,13 @@ def decided(settings_, k, truth=TRUTH, candidates=None, seed=0):
     statistics = statistics_of(oracle, images, candidates, settings=settings_)
     constraint, form = SparseSubset(oracle.space, settings_, k, 2), statistics.expected()
     solution = constraint.solve(form)
-    return constraint, statistics, form, solution, constraint.alternatives(statistics, form, solution, torch.arange(2))
+    return (
+        constraint,
+        statistics,
+        form,
+        solution,
+        constraint.alternatives(statistics, form, solution, torch.arange(2)),
+    )
 
 
 @pytest.mark.parametrize("penalty", [0.0, 30.0, 300.0])

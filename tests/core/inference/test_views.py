@@ -39,7 +39,8 @@ def test_every_view_has_its_turn_in_every_block(count: int, block: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "turns"), [(2, [0, 1, 1, 0, 1, 0, 0, 1]), (4, [0, 1, 2, 3, 1, 2, 3, 0, 2, 3, 0, 1, 3, 0, 1, 2, 1])]
+    ("count", "turns"),
+    [(2, [0, 1, 1, 0, 1, 0, 0, 1]), (4, [0, 1, 2, 3, 1, 2, 3, 0, 2, 3, 0, 1, 3, 0, 1, 2, 1])],
 )
 def test_turns_follow_the_digit_sum_of_the_number(count: int, turns: list[int]) -> None:
     views = torch.arange(count).view(-1, 1, 1, 1)
