@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from igm_cli.core.composition import compose, weight
-from igm_cli.core.objective import composed_loss, denoising_weight
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
+from igm_cli.core.objective import composed_loss, denoising_weight
 
 
 def test_sum_and_mean_ignore_padding():

@@ -49,8 +49,9 @@ class ContinuousInference:
         """The images under the noise samples by which the grid is ranked and concepts are refined."""
 
     def run(self) -> None:
-        """Ranks a grid and sharpens what is chosen of it, twice: sharper concepts can change the count, and the count
-        the concepts.
+        """Ranks a grid, and sharpens what is chosen of it twice.
+
+        Sharper concepts can change the count, and the count the concepts.
         """
         self.scan()
         self.candidates.see(self.settings.draws - self.candidates.draws)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from oracle import positions, products, seen_by
@@ -83,7 +85,7 @@ def test_a_step_never_makes_it_worse():
     generator = torch.Generator().manual_seed(0)
     starts = torch.rand(40, 3, 2, generator=generator)
     errors = [refined(oracle, seen, starts, steps=steps).errors for steps in range(6)]
-    for before, after in zip(errors, errors[1:], strict=False):
+    for before, after in itertools.pairwise(errors):
         assert bool((after <= before).all())
     assert float((errors[0] - errors[-1]).mean()) > 0
 
