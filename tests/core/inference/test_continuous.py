@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracle import positions, products, statistics_of
+from oracle import Oracle, positions, products, statistics_of
 
+from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference.any_set import minima
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
@@ -118,6 +119,40 @@ def test_what_stands_close_together_is_told_apart():
     pairs = torch.tensor([[0.42, 0.5], [0.56, 0.5], [0.2, 0.2], [0.2, 0.35]])
     found = invert(oracle, oracle.image(pairs), replace(GRID, penalty=1.0, k_max=6))
     assert found.k == 4 and match(found.concepts, pairs).squared.sum(1).max() < 1e-3
+
+
+class Sized(Oracle):
+    """Spots of a size of their own."""
+
+    def template(self, concepts):
+        axis = (torch.arange(self.size) + 0.5) / self.size
+        dx, dy = axis - concepts[..., 0:1], axis - concepts[..., 1:2]
+        square = dx[..., None, :] ** 2 + dy[..., :, None] ** 2
+        spot = torch.exp(-square / (2 * concepts[..., 2:3, None] ** 2))
+        return spot[..., None, :, :].expand(*spot.shape[:-2], 3, -1, -1)
+
+
+def test_what_something_larger_hides_is_found_once_that_is_explained():
+    """Of few candidates that are kept, all belong to the larger spot; a scan of what it leaves shows the others.
+
+    Of 12 scenes 9 are understood, without that scan, or with less of it, at most 6.
+    """
+    oracle = Sized(Continuous(("x", "y", "size"), (0.0, 0.0, 0.04), (1.0, 1.0, 0.24)))
+    settings = InversionSettings(
+        grid=(6, 6, 4), k_max=4, penalty=2.0, draws=4, max_draws=4, scan_draws=2, keep=8
+    )
+    understood = 0
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        x, y = (0.35 + 0.3 * torch.rand(1, generator=generator).item() for _ in range(2))
+        angles = 6.28 * torch.rand(2, generator=generator)[: 1 + seed % 2]
+        small = torch.stack(
+            [x + 0.22 * angles.cos(), y + 0.22 * angles.sin(), torch.full_like(angles, 0.06)], 1
+        )
+        truth = torch.cat([torch.tensor([[x, y, 0.2]]), small])
+        found = invert(oracle, oracle.image(truth, seed), settings)
+        understood += found.k == len(truth) and bool(match(found.concepts, truth).squared.sum(1).max() < 1e-3)
+    assert understood >= 8
 
 
 @pytest.mark.parametrize("composition", ["sum", "mean"])
