@@ -16,10 +16,11 @@ export OMP_WAIT_POLICY = passive
 
 .PHONY: demo test check mutation format clean
 
-.venv/installed: pyproject.toml constraints.txt
+# The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
+.venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,faces]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,faces]' -e packages/igm-clevr-render
 	touch $@
 
 demo: .venv/installed

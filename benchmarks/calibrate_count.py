@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from igm_cli.commands.models import resolve_model
+from igm_cli.bundled import resolve_model
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.device import keep_freed_memory
-from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.metrics import match
+from igm_cli.core.types import InversionSettings
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from igm_cli.commands.models import resolve_model
+from igm_cli.bundled import resolve_model
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
-from igm_cli.core.inference.enumeration import configurations
-from igm_cli.core.inference.look import look
-from igm_cli.core.inference.pool import gather
+from igm_cli.core.inference.candidates import CandidateSet
+from igm_cli.core.inference.reference import configurations
 from igm_cli.core.noise_schedule import draw
+from igm_cli.core.types import InversionSettings
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples
 
@@ -73,15 +73,16 @@ def look_at(checkpoint: Checkpoint, samples: DatasetSamples, draws: int) -> Kept
     hypotheses = configurations(space)
     subsets = hypotheses.argmax(2)  # [R,F]
     width, height = checkpoint.image_size
+    settings = InversionSettings(draws=draws, low=0.02, high=0.98, seed=1)
     taken = draw(denoiser.schedule, (3, height, width), draws, low=0.02, high=0.98, seed=1)
     rows, truths = [], []
     for index in range(len(samples)):
         images, concepts, _ = samples.batch([index], [False])
         with torch.no_grad():
-            evidence = gather(
-                denoiser, look(denoiser, images[0], taken), space.candidates(), checkpoint.composition
-            )
-        rows.append(torch.stack([evidence.errors(s) for s in subsets], dim=1))
+            candidates = CandidateSet(denoiser, images[:1], settings, checkpoint.composition)
+            candidates.add(space.candidates()[None])
+            candidates.see(draws)
+        rows.append(candidates.statistics().errors(subsets[None])[0].T)
         truths.append(int((hypotheses == concepts[0]).all(2).all(1).nonzero()))
     ratio = denoiser.schedule.sigma(taken.t) / denoiser.schedule.alpha(taken.t)
     return Kept(torch.stack(rows), taken.t / denoiser.schedule.steps, ratio, torch.tensor(truths))

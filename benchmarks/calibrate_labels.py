@@ -16,20 +16,23 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from igm_cli.commands.models import resolve_pipeline
+from igm_cli.bundled import resolve_pipeline
 from igm_cli.core.concepts import Text
-from igm_cli.core.inference.evidence import Evidence, Gap, paired
-from igm_cli.core.inference.label_evidence import label_evidence
-from igm_cli.core.inference.labels import probability
-from igm_cli.core.inference.subsets import best_without, minima
-from igm_cli.core.inference.views import VIEWS, encoded_views, shown
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.inference.any_set import minima
+from igm_cli.core.inference.candidates import CandidateSet
+from igm_cli.core.inference.posterior import posterior
+from igm_cli.core.inference.statistics import GramStatistics, PairedDifference
+from igm_cli.core.inference.views import encoded_views
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.core.noise_schedule import Draws, draw
+from igm_cli.core.noise_schedule import draw
+from igm_cli.core.types import VIEWS, InversionSettings
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
@@ -47,18 +50,23 @@ FEW = 8
 class Scene:
     """One image's evidence under all draws, and the labels that are true of it."""
 
-    evidence: Evidence
+    evidence: GramStatistics
     truth: frozenset[int]
 
-    def part(self, index: Tensor, power: float, ratio: Tensor) -> Evidence:
+    def part(self, index: Tensor, power: float, ratio: Tensor) -> GramStatistics:
         """Some draws of it, weighted by (sigma/alpha)^power."""
         e = self.evidence
-        return Evidence(
-            e.residual[index], e.linear[index], e.gram[index], e.composition, ratio[index].pow(power)
+        return GramStatistics(
+            e.residual[:, index],
+            e.linear[:, index],
+            e.gram[:, index],
+            e.usable,
+            e.composition,
+            ratio[index].pow(power),
         )
 
 
-def look_at(denoiser: TextToImageDenoiser, data: object, taken: Draws, views: int) -> list[Scene]:
+def look_at(denoiser: TextToImageDenoiser, data: object, settings: InversionSettings) -> list[Scene]:
     """All scenes under the same draws, which look at as many views by turns."""
     space = denoiser.space
     width, height = denoiser.image_size
@@ -66,23 +74,27 @@ def look_at(denoiser: TextToImageDenoiser, data: object, taken: Draws, views: in
     for number, example in enumerate(data, 1):  # type: ignore[arg-type, var-annotated]
         image = to_rgb(example["image"])
         whole = to_model(image, Frame.fit(image.size, width / height), (width, height))
-        latents = shown(encoded_views(denoiser.encode, whole, views), 0, len(taken))
-        evidence = label_evidence(denoiser, latents, taken, space.candidates(), "mean", 0.0)
-        scenes.append(Scene(evidence, frozenset(space.labels.index(name) for name in example["labels"])))
+        latents = encoded_views(denoiser.encode, whole, settings.views)
+        candidates = CandidateSet(cast(Denoiser, denoiser), latents[None], settings, "mean")
+        candidates.add(space.candidates()[None].to(latents.device))
+        candidates.see(settings.draws)
+        scenes.append(
+            Scene(candidates.statistics(), frozenset(space.labels.index(name) for name in example["labels"]))
+        )
         if number % 20 == 0:
             print(f"{number} scenes", flush=True)
     return scenes
 
 
-def given(scene: Scene, evidence: Evidence) -> bool:
+def given(scene: Scene, evidence: GramStatistics) -> bool:
     """Whether the true set is found when K is given."""
-    return frozenset(minima(evidence.expected(), len(scene.truth)).best.subset) == scene.truth
+    return frozenset(minima(evidence.expected(), len(scene.truth)).best[0][0].tolist()) == scene.truth
 
 
-def by_size(evidence: Evidence) -> list[tuple[frozenset[int], float]]:
+def by_size(evidence: GramStatistics) -> list[tuple[frozenset[int], float]]:
     """The best set of every size and its error."""
     found = [minima(evidence.expected(), size).best for size in SIZES]
-    return [(frozenset(f.subset), f.error) for f in found]
+    return [(frozenset(sets[0].tolist()), float(errors[0])) for sets, errors in found]
 
 
 def counted(sizes: list[tuple[frozenset[int], float]], cost: float) -> frozenset[int]:
@@ -90,18 +102,21 @@ def counted(sizes: list[tuple[frozenset[int], float]], cost: float) -> frozenset
     return min(sizes, key=lambda pair: pair[1] + cost * len(pair[0]))[0]
 
 
-def rivals(scene: Scene, evidence: Evidence) -> list[Gap]:
+def rivals(scene: Scene, evidence: GramStatistics) -> PairedDifference:
     """By how much the best set of as many without it is worse than the true one, for every true label."""
     form, truth = evidence.expected(), sorted(scene.truth)
-    errors = evidence.errors(truth)
-    found = [best_without(form, len(truth), label) for label in truth]
-    return [paired(evidence.errors(f.subset), errors, evidence.importance) for f in found if f is not None]
+    others = [minima(form.without(torch.tensor([label])), len(truth)).best[0][0] for label in truth]
+    errors = evidence.errors(torch.stack([torch.tensor(truth), *others])[None])  # [1,1+K,N]
+    return PairedDifference.of(errors[:, 1:], errors[:, :1], evidence.importance)
 
 
-def surprise(gaps: list[list[Gap]], temperature: float) -> float:
+def surprise(differences: list[PairedDifference], temperature: float) -> float:
     """Mean -log p of every true label against its rival, as users are told p."""
-    each = [sum(-math.log(probability(g, temperature)) for g in scene) / len(scene) for scene in gaps]
-    return sum(each) / len(each)
+    each = [
+        [-math.log(posterior(scene, 0, [label], temperature)) for label in range(scene.mean.shape[1])]
+        for scene in differences
+    ]
+    return sum(sum(labels) / len(labels) for labels in each) / len(each)
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,9 @@ def inside(level: Tensor, low: float, high: float) -> Tensor:
     return ((level >= low) & (level <= high)).nonzero()[:, 0][:FEW]
 
 
-def judge(scenes: list[Scene], evidences: list[Evidence], low: float, high: float, power: float) -> Choice:
+def judge(
+    scenes: list[Scene], evidences: list[GramStatistics], low: float, high: float, power: float
+) -> Choice:
     """The temperature and the cost that suit a range, and how well sets are found with it."""
     gaps = [rivals(scene, evidence) for scene, evidence in zip(scenes, evidences, strict=True)]
     least, temperature = min((surprise(gaps, tau), tau) for tau in TEMPERATURES)
@@ -176,7 +193,8 @@ def main() -> None:
     denoiser = TextToImageDenoiser(parts, Text(labels))
     schedule, shape = denoiser.schedule, denoiser.latent_shape
     taken = draw(schedule, shape, args.draws, low=args.low, high=args.high, seed=1)
-    scenes = look_at(denoiser, data, taken, args.views)
+    settings = InversionSettings(draws=args.draws, low=args.low, high=args.high, seed=1, views=args.views)
+    scenes = look_at(denoiser, data, settings)
     level, ratio = taken.t / schedule.steps, schedule.sigma(taken.t) / schedule.alpha(taken.t)
     print("low    high  power  surprise  sets given K  K exact  set exact  cost")
     choices = [

@@ -1,4 +1,4 @@
-"""Speed of the built-in CLEVR renderer.
+"""Speed of the CLEVR renderer (packages/igm-clevr-render).
 
     python benchmarks/renderer.py [--images 256] [--batch 64] [--objects 3-10] [--device cpu] [--threads N]
 
@@ -15,9 +15,9 @@ import time
 
 import torch
 
+from igm_clevr_render.dataset import render_examples
+from igm_clevr_render.options import SceneOptions
 from igm_cli.core.device import keep_freed_memory
-from igm_cli.plugins.clevr.adapter import object_range
-from igm_cli.plugins.clevr.scenes import SceneOptions, render_examples
 
 
 def main() -> None:
@@ -33,16 +33,16 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     keep_freed_memory()  # as igm train does
-    options = SceneOptions(objects=object_range(args.objects))
+    options = SceneOptions.parse({"objects": args.objects})
     milliseconds(options, args.batch, args.batch, args.device)
     times = [milliseconds(options, args.images, args.batch, args.device) for _ in range(args.repeats)]
-    spread = statistics.stdev(times) if len(times) > 1 else 0.0
+    deviation = statistics.stdev(times) if len(times) > 1 else 0.0
     print(f"{args.images} images of {args.objects} objects, {args.batch} at a time, {args.repeats} repeats")
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {args.device}, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
-    print(f"{statistics.mean(times):.2f} ± {spread:.2f} (std) ms per image, sampling and rendering")
+    print(f"{statistics.mean(times):.2f} ± {deviation:.2f} (std) ms per image, sampling and rendering")
 
 
 def milliseconds(options: SceneOptions, images: int, batch: int, device: str) -> float:

@@ -18,6 +18,7 @@ import platform
 import resource
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,13 +26,13 @@ from torch import nn
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.device import keep_freed_memory, resolve_device
-from igm_cli.core.inference.inversion import InversionSettings
-from igm_cli.core.inference.labels import invert_labels
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.models.pipelines import Loading, load_pipeline
 from igm_cli.core.models.prompts import word_tokenizer
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.noise_schedule import draw
+from igm_cli.core.types import InversionSettings
 
 LABELS = (
     "dog", "cat", "rabbit", "horse", "cow", "pig", "sheep", "duck", "bird", "fish",
@@ -122,7 +123,7 @@ def compared(denoiser: TextToImageDenoiser, image: torch.Tensor, k: int, draws: 
     enumerated(denoiser, latent, 1, 1)  # prompts encoded, weights read, kernels chosen
     settings = InversionSettings(draws=draws, max_draws=draws, low=0.05, high=0.95)
     began = time.monotonic()
-    found = invert_labels(denoiser, latent, settings, k, "mean", eliminate=False)
+    found = invert(denoiser, latent, replace(settings, give_up=False), k=k, composition="mean")
     ours = time.monotonic() - began
     seconds, made, needed = enumerated(denoiser, latent, k, draws)
     whole = seconds * needed / made

@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of a command's module, so that ``ig
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Annotated
@@ -12,31 +13,32 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.commands import benchmark, doctor, estimate_k, invert, plugins, train, zero_shot
 from igm_cli.errors import IgmError
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
     "4 weights or data missing, 5 plugin, 130 interrupted."
 )
+COMMANDS = ("train", "invert", "estimate-k", "zero-shot", "benchmark", "plugins", "doctor")
 
-app = typer.Typer(
-    name="igm",
-    help="Understand scenes by inverting compositional generative models.",
-    epilog=EPILOG,
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("train")(train.train)
-app.command("invert")(invert.invert)
-app.command("estimate-k")(estimate_k.estimate_k)
-app.command("zero-shot")(zero_shot.zero_shot)
-app.command("benchmark")(benchmark.benchmark)
-app.command("plugins")(plugins.plugins)
-app.command("doctor")(doctor.doctor)
+
+def command_line(*commands: str) -> typer.Typer:
+    """The command line, with the commands named or all of them; the modules of the others are not imported."""
+    app = typer.Typer(
+        name="igm",
+        help="Understand scenes by inverting compositional generative models.",
+        epilog=EPILOG,
+        invoke_without_command=True,
+        rich_markup_mode="markdown",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_igm)
+    for name in commands or COMMANDS:
+        function = name.replace("-", "_")
+        app.command(name)(getattr(importlib.import_module(f"igm_cli.commands.{function}"), function))
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -45,7 +47,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _igm(
     context: typer.Context,
     version: Annotated[
@@ -60,8 +61,9 @@ def _igm(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    debug = os.environ.get("IGM_DEBUG", "") not in ("", "0")
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        app = command_line(*[word for word in given[:1] if word in COMMANDS])
         result = app(args=arguments, prog_name="igm", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
@@ -69,53 +71,39 @@ def main(arguments: list[str] | None = None) -> int:
         return _reader_left()
     except SystemExit as error:  # Typer ends so when the reader of a pipe is gone
         return _reader_left() if error.code == 1 else int(error.code or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; igm train, and a command with --output, goes on where it stopped", 130)
-    except IgmError as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        expected = isinstance(error, KeyboardInterrupt | typer.Abort | typer.TyperException)
+        if not expected and os.environ.get("IGM_DEBUG", "") not in ("", "0"):
             raise
-        return _complain(str(error), error.exit_code)
-    except typer.TyperException as error:
+        text, code = _sentence(error)
+        sys.stderr.write(f"igm: {text}\n")
+        return code
+
+
+def _sentence(error: BaseException) -> tuple[str, int]:
+    """What a user reads of an error, and the exit code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted; igm train, and a command with --output, goes on where it stopped", 130
+    if isinstance(error, IgmError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
         if error.exit_code != 2:
-            return _complain(error.format_message(), error.exit_code)
-        return _complain_usage(error)
-    except OSError as error:
-        if debug:
-            raise
+            return error.format_message(), error.exit_code
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "igm"
+        return f"{error.format_message().strip().rstrip('.')}; see {command} --help", 2
+    if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
-        return _complain(f"cannot read or write{where}: {reason}; check the path, its rights and space", 3)
-    except Exception as error:
-        if debug:
-            raise
-        if _out_of_memory(error):
-            return _complain(
-                "not enough memory; use --device cpu, a smaller --batch-size or fewer --draws, "
-                "or end other programs",
-                3,
-            )
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-        return _complain(f"this is a bug in igm: {what}; set IGM_DEBUG=1 to see where, and report it", 1)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether Python, torch or CUDA had no memory left; told by name, so that torch stays unimported."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
+        return f"cannot read or write{where}: {reason}; check the path, its rights and space", 3
     says = str(error).lower()
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
-
-
-def _complain(text: str, code: int) -> int:
-    sys.stderr.write(f"igm: {text}\n")
-    return code
-
-
-def _complain_usage(error: typer.TyperException) -> int:
-    """A wrong command line: one sentence and where to read more."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "igm"
-    return _complain(f"{error.format_message().strip().rstrip('.')}; see {path} --help", 2)
+    told_by_name = type(error).__name__ == "OutOfMemoryError"  # so that torch stays unimported
+    full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
+    if isinstance(error, MemoryError) or told_by_name or full:
+        way_out = "use --device cpu, a smaller --batch-size or fewer --draws, or end other programs"
+        return f"not enough memory; {way_out}", 3
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return f"this is a bug in igm: {what}; set IGM_DEBUG=1 to see where, and report it", 1
 
 
 def _reader_left() -> int:

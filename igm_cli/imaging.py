@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import io
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError
 
@@ -23,33 +24,52 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 100_000_000
 
 
-def read_image(path: Path) -> Image:
-    """An image file as 8-bit RGB, turned as its EXIF says, transparency on white.
-
-    Greyscale, palette, 16-bit and animated files (their first frame) are understood.
+def read_bytes(path: Path) -> bytes:
+    """Returns what an image file holds.
 
     Raises:
-        InputError: If there is no such file, or it is no image that can be used.
+        InputError: If there is no such file, or it cannot be read or is empty.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{str(path)!r} has a name that is not in UTF-8; rename it") from error
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image; name images inside it")
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); save the image again")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read; change its permissions") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()})") from error
+    if not data:
+        raise InputError(f"{path} is empty (0 bytes); save the image again")
+    return data
+
+
+def decode_image(data: bytes, name: str) -> Image:
+    """An encoded image as 8-bit RGB, turned as its EXIF says, transparency on white.
+
+    Greyscale, palette, 16-bit and animated files (their first frame) are understood.
+
+    Args:
+        data: What the file holds.
+        name: What messages call it.
+
+    Raises:
+        InputError: If it is no image that can be used.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(io.BytesIO(data)) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise InputError(
-                        f"{path} has {opened.width}×{opened.height} pixels, more than igm reads "
+                        f"{name} has {opened.width}×{opened.height} pixels, more than igm reads "
                         f"({MAX_PIXELS // 10**6} million); scale it down"
                     )
                 opened.load()
@@ -57,15 +77,61 @@ def read_image(path: Path) -> Image:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path} has too many pixels; scale it down") from error
+        raise InputError(f"{name} has too many pixels; scale it down") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that can be read; use PNG, JPEG or WebP") from error
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read; change its permissions") from error
+        raise InputError(f"{name} is not an image that can be read; use PNG, JPEG or WebP") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}); save the image again") from error
+        raise InputError(f"{name} is damaged ({' '.join(str(error).split())}); save the image again") from error
+    return _large_enough(image, name)
+
+
+def read_image(path: Path) -> Image:
+    """An image file as 8-bit RGB; see :func:`decode_image`.
+
+    Raises:
+        InputError: If there is no such file, or it is no image that can be used.
+    """
+    return decode_image(read_bytes(path), str(path))
+
+
+def from_array(values: Any, name: str) -> Image:
+    """An image in memory as 8-bit RGB.
+
+    Args:
+        values: A PIL image, an array ``[H,W]``, ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[3,H,W]`` or ``[1,H,W]``;
+            whole numbers are 0..255, others 0..1.
+        name: What messages call it.
+
+    Raises:
+        InputError: If it is no image that can be used.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(values, Image.Image):
+        return _large_enough(to_rgb(values), name)
+    is_tensor = hasattr(values, "detach")
+    pixels = np.asarray(values.detach().cpu() if is_tensor else values)
+    if is_tensor and pixels.ndim == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.dtype.kind not in "fui" or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    ):
+        raise InputError(
+            f"{name} has the shape {list(pixels.shape)} and the type {pixels.dtype}; "
+            "give arrays [H,W,3] or tensors [3,H,W] of 0..255 or 0..1, several of them as a list"
+        )
+    pixels = pixels * 255.0 if pixels.dtype.kind == "f" else pixels
+    if not pixels.size or not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255.5:
+        raise InputError(f"{name} has values beyond 0..255, or 0..1 of floating-point numbers; scale them")
+    return _large_enough(to_rgb(Image.fromarray(pixels.round().astype(np.uint8))), name)
+
+
+def _large_enough(image: Image, name: str) -> Image:
     if min(image.size) < 2:
-        raise InputError(f"{path} has only {image.width}×{image.height} pixels; use a larger image")
+        raise InputError(f"{name} has only {image.width}×{image.height} pixels; use a larger image")
     return image
 
 
@@ -144,16 +210,12 @@ def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
     import torch
     from PIL import Image
 
-    box = frame.box
-    if all(math.isclose(side, round(side), abs_tol=1e-9) for side in box):
-        whole = (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
-        exact = (whole[2] - whole[0], whole[3] - whole[1]) == tuple(image_size)
+    left, top, right, bottom = whole = tuple(round(side) for side in frame.box)
+    near = all(math.isclose(side, edge, abs_tol=1e-9) for side, edge in zip(frame.box, whole, strict=True))
+    if near and (right - left, bottom - top) == tuple(image_size):
+        resized = image.crop((left, top, right, bottom))
     else:
-        exact = False
-    if exact:
-        resized = image.crop(whole)
-    else:
-        resized = image.resize(image_size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+        resized = image.resize(image_size, Image.Resampling.BICUBIC, box=frame.box, reducing_gap=3.0)
     pixels = torch.from_numpy(np.array(resized, dtype=np.uint8))
     return pixels.permute(2, 0, 1).float() / 127.5 - 1.0
 

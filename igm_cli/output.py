@@ -11,17 +11,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-
-class ProgressReport(Protocol):
-    """Moves the progress shown: what is being done, done so far, in all."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Shows that so much is done."""
-        ...
+ProgressReport: TypeAlias = Callable[[str, int, int], None]
+"""Moves the progress shown: what is being done, done so far, in all."""
 
 
 class Output:
@@ -35,7 +30,11 @@ class Output:
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self._report: ProgressReport | None = None  # of the progress being shown
+
+    @classmethod
+    def of_process(cls, as_json: bool) -> Output:
+        """The output of one of several processes: all but the main one are quiet."""
+        return cls(as_json=as_json, quiet=process_rank()[0] != 0)
 
     def result(self, data: Mapping[str, Any]) -> None:
         """One JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
@@ -89,33 +88,17 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Progress with the time left, on stderr, if that is a terminal; within it, the same one again."""
-        if self._report is not None:
-            yield self._report
-            return
+        """Progress with the time left, on stderr, if that is a terminal."""
         if self.quiet or not sys.stderr.isatty():
             yield lambda what, done, total: None
             return
+        from rich import progress as bars
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        with bar:
+        what, left = bars.TextColumn("{task.description}", markup=False), bars.TextColumn("left")
+        count, spent, eta = bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn()
+        columns = (what, bars.BarColumn(), count, spent, left, eta)
+        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
             tasks: dict[str, Any] = {}
 
             def report(what: str, done: int, total: int) -> None:
@@ -126,11 +109,7 @@ class Output:
                     bar.reset(tasks[key])
                 bar.update(tasks[key], description=what, completed=done, total=total)
 
-            self._report = report
-            try:
-                yield report
-            finally:
-                self._report = None
+            yield report
 
 
 def json_line(data: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from benchmark_cases import Run
+
     from igm_cli.core.concepts import ConceptSpace
 
 torch.set_num_threads(1)
@@ -45,6 +48,20 @@ def igm(tmp_path_factory: pytest.TempPathFactory) -> Igm:
             timeout=timeout,
             stdin=subprocess.DEVNULL,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """Runs every method of a benchmark suite on a few items of some splits, once per session."""
+    from benchmark_cases import CASES, Run, work
+
+    @functools.cache
+    def run(name: str) -> Run:
+        folder = tmp_path_factory.mktemp(name)
+        request, out = CASES[name].request(folder), folder / "run"
+        return Run(name, request, out, work(name, request, out))
 
     return run
 

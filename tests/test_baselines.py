@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from igm_cli.benchmarks.baselines import fit as fit_module
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import Budget, fit
-from igm_cli.benchmarks.baselines.fit_run import FitRun, learned, rate_factor
-from igm_cli.benchmarks.baselines.resnet import ResNetSet
+from igm_cli.benchmarks.baselines.resnet import ResNetSet, imagenet_normalised
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet, place_grid
+from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotAttentionSet, place_grid
+from igm_cli.core.device import inference_precision
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.plan import plan_step
+from igm_cli.core.training.trainer import learned
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
@@ -26,6 +29,7 @@ SLOTS = SlotAttentionSet(
     (32, 32), slots=3, test_slots=4, channels=16, layers=2, size=16, learning_rates=(5e-3,), batch_size=16
 )
 STEPS = Budget(steps=12)
+TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
 
 
 class Dots:
@@ -92,6 +96,64 @@ def test_the_set_loss_of_the_truth_is_nothing_and_images_without_objects_are_fin
     assert math.isnan(set_loss(Prediction(concepts * math.nan, perfect.logits), concepts, present))
 
 
+def test_earlier_predictions_count_half_and_auxiliary_losses_are_added():
+    prediction, concepts, present = random_set(0, 5, 3)
+    earlier = random_set(1, 5, 3)[0]
+    whole = set_loss(prediction._replace(earlier=(earlier,), auxiliary=2.0), concepts, present)
+    parts = set_loss(prediction, concepts, present), set_loss(earlier, concepts, present)
+    torch.testing.assert_close(whole, parts[0] + 0.5 * parts[1] + 2.0)
+
+
+def test_matching_is_by_euclidean_distance_and_presence():
+    """Squares would shift both pairs to shorten the long one; of two equal slots the likelier one is matched."""
+    concepts, present = torch.tensor([[[0.5, 0.0], [1.0, 0.25]]]), torch.ones(1, 2, dtype=torch.bool)
+    _, slot, truth = assign(torch.tensor([[[0.0, 0.0], [0.5, 0.0]]]), torch.zeros(1, 2), concepts, present)
+    assert dict(zip(slot.tolist(), truth.tolist(), strict=True)) == {0: 1, 1: 0}
+    twice = torch.tensor([[[0.5, 0.0], [0.5, 0.0]]])
+    assert assign(twice, torch.tensor([[-1.0, 1.0]]), concepts[:, :1], present[:, :1])[1].tolist() == [1]
+
+
+@pytest.mark.parametrize(("distance", "error"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (3.0, 1.0)])
+def test_validation_measures_distances_up_to_where_an_object_is_missed(distance, error):
+    concepts, present = torch.full((2, 1, 2), 0.3), torch.ones(2, 1, dtype=torch.bool)
+    off = torch.tensor([distance * 4 * 0.002**0.5, 0.0])
+    found = SLOTS.validate(
+        lambda images, generator: Prediction(concepts + off, torch.ones(2, 1)),
+        torch.zeros(2),
+        concepts,
+        present,
+    )
+    assert found == pytest.approx(error, abs=1e-5)
+
+
+@torch.no_grad()
+def test_slot_attention_is_algorithm_1():
+    torch.manual_seed(0)
+    attention, inputs, slots = SlotAttention(6, 8, iterations=1), torch.randn(2, 5, 6), torch.randn(2, 3, 8)
+    ((found, weights),) = attention(inputs, slots)
+    normed = attention.norm_inputs(inputs)
+    keys, values, queries = (
+        attention.key(normed),
+        attention.value(normed),
+        attention.query(attention.norm_slots(slots)),
+    )
+    scores = torch.softmax(queries @ keys.mT / 8**0.5, dim=1)  # over the slots
+    expected = scores / scores.sum(2, keepdim=True)
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-5)
+    state = attention.gru((expected @ values).flatten(0, 1), slots.flatten(0, 1)).view(2, 3, 8)
+    torch.testing.assert_close(found, state + attention.mlp(attention.norm_mlp(state)), atol=1e-5, rtol=1e-5)
+
+
+def test_slots_start_at_random_in_training_only_and_all_iterations_are_read_then():
+    images, model = VALIDATION.batch([0], [False])[0].expand(2, -1, -1, -1), SLOTS.build()
+    trained = model.train()(images, torch.Generator().manual_seed(0))
+    assert len(trained.earlier) == 2 and trained.positions.shape == (2, 3, 2)
+    assert not torch.equal(trained.positions[0], trained.positions[1])
+    tested = model.eval()(images)
+    assert tested.earlier == () and tested.positions.shape == (2, 4, 2)
+    torch.testing.assert_close(tested.positions[0], tested.positions[1])
+
+
 def test_choosing_slots():
     positions, logits = torch.arange(8.0).view(4, 2), torch.tensor([-1.0, 3.0, 0.5, -2.0])
     assert choose(positions, logits, None).tolist() == [[2, 3], [4, 5]]
@@ -137,6 +199,7 @@ def test_a_fit_cut_short_goes_on_to_the_same_weights(tmp_path, monkeypatch, at):
     assert len(calls) == 2 + 2 + 7 and not (tmp_path / "broken" / "state.pt").exists()
     assert calls[-1] == (f"slot-attention: training at {whole.learning_rate:g}", 7, 7)
     assert whole.trials == resumed.trials and whole.trials.keys() == {"0.001", "0.0001"}
+    assert whole.trials[str(whole.learning_rate)] == min(whole.trials.values())
     for name, value in learned(whole.model).items():
         assert torch.equal(value, learned(resumed.model)[name]), name
 
@@ -161,11 +224,19 @@ def test_a_finished_fit_is_loaded_and_another_one_refused(tmp_path):
 def test_minutes_are_kept_and_count_on(tmp_path, monkeypatch):
     fitted = fit_dots(tmp_path, budget=Budget(minutes=0.01))
     assert 0.6 <= fitted.seconds < 3 and fitted.steps >= 1
-    run = FitRun(SLOTS, 1e-3, Budget(minutes=1), 0, CPU)
-    run.step(TRAINING)
-    other = FitRun(SLOTS, 1e-3, Budget(minutes=1), 0, CPU)
-    other.load(run.state())
-    assert other.used == run.used > 0
+    monkeypatch.setattr(fit_module, "SAVE_SECONDS", 0.0)
+
+    def cut(what, done, total):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit_dots(tmp_path / "cut", budget=Budget(minutes=0.01), progress=cut)
+    state = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["run"]
+    assert state["step"] == 1 and state["spent"] > 0
+    state["spent"] = 0.599  # of 0.6 seconds
+    torch.save({"trials": {}, "run": state}, tmp_path / "cut" / "state.pt")
+    resumed = fit_dots(tmp_path / "cut", budget=Budget(minutes=0.01))
+    assert resumed.steps == 2 and resumed.seconds > 0.6
 
 
 class Diverging(SlotAttentionSet):
@@ -182,18 +253,46 @@ def test_a_rate_that_diverges_counts_as_infinitely_bad(tmp_path):
         fit_dots(tmp_path, Diverging(**options))
 
 
+def test_the_rate_of_the_best_trial_is_taken(tmp_path):
+    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(1e30, 5e-3, 1e-9)), Budget(steps=100))
+    assert fitted.learning_rate == 5e-3
+    assert fitted.trials["1e+30"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
+
+
+def test_weights_are_averaged_with_the_statistics_of_normalisation(tmp_path):
+    """The schedule and the average of a budget, written down once more."""
+    baseline = ResNetSet(
+        (32, 32), config=TINY_RESNET, narrow=8, hidden=16, learning_rates=(1e-2,), batch_size=4, ema=0.9
+    )
+    fitted = fit_dots(tmp_path, baseline, Budget(steps=5))
+    torch.manual_seed(0)
+    model = baseline.build().to(memory_format=torch.channels_last)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=baseline.weight_decay)
+    for step in range(5):
+        plan = plan_step(step, len(TRAINING), TrainConfig(batch_size=4))
+        images, concepts, present = TRAINING.batch(plan.indices, plan.flips)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with inference_precision(CPU):
+            loss = baseline.loss(model.train(), images, concepts, present, plan.generator())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        used = step / 5
+        optimizer.param_groups[0]["lr"] = 1e-2 * min(1, (used + 1e-3) / 0.05, (1 - used) / 0.5)
+        optimizer.step()
+        for name, value in model.state_dict().items():
+            near = max(0.1, 10 / (10 + step))
+            average[name] = average[name].lerp(value, near) if value.is_floating_point() else value.clone()
+    for name, value in fitted.model.state_dict().items():
+        torch.testing.assert_close(value, average[name])
+    assert any("running_mean" in name for name in average)
+
+
 @pytest.mark.parametrize("wrong", [{}, {"minutes": 1, "steps": 1}, {"steps": 0}, {"minutes": -1}])
 def test_impossible_budgets(wrong):
     with pytest.raises(InputError, match="either minutes or steps"):
         Budget(**wrong)
-
-
-def test_the_learning_rate_rises_stays_and_falls():
-    assert 0 < rate_factor(0) < 0.1 and rate_factor(0.3) == 1 and rate_factor(0.75) == 0.5
-    assert rate_factor(1.2) == 0
-
-
-TINY_RESNET = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
 
 
 def test_resnet_has_a_fixed_number_of_slots_and_learns(tmp_path):
@@ -247,7 +346,10 @@ def test_dinosaur_trains_all_but_its_vit(tmp_path, tiny_vit):
     images = VALIDATION.batch([0, 1], [False] * 2)[0]
     torch.testing.assert_close(fitted.model(images).positions, again.model(images).positions)
     assert fitted.model(images).positions.shape == (2, 11, 2)
-    assert fitted.model.train()(images).auxiliary > 0
+    assert fitted.model.train()(images).auxiliary > 0 and not fitted.model.vit.training
+    scaled = torch.nn.functional.interpolate(images, (32, 48), mode="bicubic")
+    seen = fitted.model.vit(imagenet_normalised(scaled), interpolate_pos_encoding=True).last_hidden_state
+    torch.testing.assert_close(fitted.model.see(images), seen[:, -6 * 4 :])  # of the patches, not of the class
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nobody/nothing", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, MissingError, PluginError, UsageError
+from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
-from igm_cli.plugins.clevr.adapter import Clevr, object_range
+from igm_cli.plugins.choices import object_range
+from igm_cli.plugins.clevr.adapter import RENDERER, Clevr
 from igm_cli.plugins.clevr.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
@@ -92,6 +95,42 @@ def test_object_ranges():
     assert object_range("3-5") == (3, 5) and object_range(4) == (4, 4) and object_range([6, 8]) == (6, 8)
 
 
+def offer_as_renderer(monkeypatch, target):
+    """Has package metadata name another renderer, or none."""
+    known = registry.entry_points
+
+    def entry_points(group):
+        others = [point for point in known(group=group) if point.name != RENDERER]
+        wanted = target and group == "igm_cli.datasets"
+        return [*others, *([EntryPoint(RENDERER, target, group)] if wanted else [])]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+
+
+def test_real_images_need_no_renderer(tmp_path, monkeypatch):
+    offer_as_renderer(monkeypatch, None)
+    clevr = registry.dataset("clevr")
+    assert (list(clevr.options), clevr.rendered_options, clevr.version) == (["objects"], frozenset(), 0)
+    assert len(clevr.load("val", data_root=write_clevr(tmp_path), objects="2-3")) == 2
+    for name in ("clevr", "clevrtex"):
+        with pytest.raises(MissingError, match=rf"renders {name} .*'igm-cli\[render\]'.*--data-root") as error:
+            registry.dataset(name).load("val", size=2)
+        assert error.value.exit_code == 4
+
+
+def test_a_broken_renderer_breaks_rendered_images_only(tmp_path, monkeypatch):
+    offer_as_renderer(monkeypatch, "no_such_module:Renderer")
+    clevr = registry.dataset("clevr")
+    assert len(clevr.load("val", data_root=write_clevr(tmp_path))) == 4
+    with pytest.raises(PluginError, match=r"no_such_module.*ModuleNotFoundError"):
+        clevr.load("val")
+
+
+def test_the_preset_of_real_images_renders_none():
+    presets = Clevr().presets
+    assert "builtin" in presets["default"].read_text() and "builtin" not in presets["real"].read_text()
+
+
 def test_renders_are_cached_and_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     calls = []
@@ -168,27 +207,6 @@ def test_damaged_scene_files(tmp_path, changes, says):
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=says):
         Clevr().load("val", data_root=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("cause", "error"),
-    [
-        (OSError(28, "No space left on device"), InputError),
-        (RuntimeError("12 objects do not fit on the plane; allow fewer or smaller ones."), UsageError),
-        (RuntimeError("can't allocate memory"), RuntimeError),
-    ],
-)
-def test_renders_that_fail(tmp_path, monkeypatch, cause, error):
-    from igm_cli.plugins.clevr import scenes
-
-    def fail(*arguments, **options):
-        raise cause
-        yield
-
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
-    monkeypatch.setattr(scenes, "render_examples", fail)
-    with pytest.raises(error, match=r"space|fit|memory"):
-        Clevr().load("val", size=2, seed=99 + len(str(cause)))
 
 
 def test_scores_count_perceived_objects():

@@ -1,71 +1,104 @@
-"""The built-in CLEVR renderer: rules of the scenes, fitting annotations, and the same pictures always."""
+"""The renderer package igm-clevr-render: rules of the scenes, fitting annotations, and the same pictures always."""
 
+import hashlib
 import itertools
+import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from igm_cli.plugins.clevr.annotations import annotations
-from igm_cli.plugins.clevr.camera import focal_length, project
-from igm_cli.plugins.clevr.lamps import LIGHTS
-from igm_cli.plugins.clevr.layout import Layout, SceneObject, stack
-from igm_cli.plugins.clevr.options import CLEVR_COLORS, COLORS, SceneOptions
-from igm_cli.plugins.clevr.placement import MARGIN, MIN_DISTANCE, QUEUE, Region
-from igm_cli.plugins.clevr.renderer import render
-from igm_cli.plugins.clevr.sampling import MIN_VISIBLE, sample_scenes
-from igm_cli.plugins.clevr.scenes import render_examples
-from igm_cli.plugins.clevr.textures import TEXTURES
-from igm_cli.plugins.clevr.visibility import visible_pixels
+from igm_clevr_render.camera import focal_length, project, visible_pixels
+from igm_clevr_render.dataset import ClevrRender, annotate, render_examples
+from igm_clevr_render.lamps import LIGHTS
+from igm_clevr_render.materials import TEXTURES
+from igm_clevr_render.options import CLEVR_COLORS, COLORS, SIZES, SceneOptions
+from igm_clevr_render.renderer import render
+from igm_clevr_render.sampling import MARGIN, MIN_DISTANCE, MIN_VISIBLE, QUEUE, Region, sample_scenes
+from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins import registry
 
 OPTIONS = SceneOptions()
 CENTER_CAMERA = (7.48, -6.51, 5.34)
 
 
 def _objects(options: SceneOptions, count: int = 12, seed: int = 0) -> list[list[dict[str, Any]]]:
-    return [scene["objects"] for scene in annotations(sample_scenes(options, range(count), seed))]
+    return annotate(sample_scenes(options, range(count), seed), options)
 
 
-def _single(**changes: Any) -> Layout:
+def _single(**changes: Any) -> Scene:
     item = SceneObject("sphere", "large", "red", "rubber", 0.0, 0.0, 0.7, 0.0)
-    return Layout(0, (replace(item, **changes),), CENTER_CAMERA, ((0.0, 0.0, 0.0),) * 3, 0.5)
+    return Scene(0, (replace(item, **changes),), CENTER_CAMERA, ((0.0, 0.0, 0.0),) * 3, 0.5)
 
 
-def _picture(layout: Layout, **options: Any) -> Tensor:
-    return render(stack([layout], SceneOptions(**options)))[0]
+def _picture(layout: Scene, **options: Any) -> Tensor:
+    return render([layout], SceneOptions(**options))[0]
+
+
+# Hashes of four scenes of seed 3 as the renderer has drawn them since version 2: images, then annotations.
+FROZEN: dict[str, tuple[dict[str, str], str, str]] = {
+    "default": ({}, "f952dfb38d108b08", "09f1be3b48cf584c"),
+    "crowded": ({"objects": "6-8", "crowd": 1.0}, "5d1abbacb80b9052", "a4d9d7e5ea577e8a"),
+    "colors": (
+        {"colors": "orange,pink,white,black,olive,navy,lime,magenta"},
+        "86d93d2a7230df4c",
+        "f238ea92359bb62b",
+    ),
+    "light": ({"light": "shifted"}, "a7f843236038038c", "09f1be3b48cf584c"),
+    "sizes": ({"sizes": "tiny,medium,huge"}, "b3733251ac296d9e", "3961cbd93a4afff0"),
+    "cones": ({"shapes": "cone"}, "442409c50157d729", "c5e5e867378e770d"),
+    "texture": ({"texture": "checker,stripes,noise"}, "b12f5147a3b78aec", "09f1be3b48cf584c"),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_scenes_are_those_of_this_version(name: str) -> None:
+    """Where this fails on purpose, raise ``ClevrRender.version``, so that nobody is served cached images."""
+    options, images, objects = FROZEN[name]
+    examples = list(render_examples(SceneOptions.parse(options), 4, seed=3))
+    assert _hash(json.dumps(example["objects"]).encode() for example in examples) == objects
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):  # others round a few pixels differently
+        assert _hash(example["image"].tobytes() for example in examples) == images
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def test_same_seed_gives_the_same_pictures_and_other_seeds_others() -> None:
-    first, again, other = (render(sample_scenes(OPTIONS, range(4), seed)) for seed in (7, 7, 8))
+    first, again, other = (render(sample_scenes(OPTIONS, range(4), seed), OPTIONS) for seed in (7, 7, 8))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize(
-    "options", [OPTIONS, replace(OPTIONS, objects=(6, 8), crowd=1.0), replace(OPTIONS, texture="noise")]
+    "options", [OPTIONS, replace(OPTIONS, objects=(6, 8), crowd=1.0), replace(OPTIONS, textures=("noise",))]
 )
 def test_a_picture_does_not_depend_on_its_batch(options: SceneOptions) -> None:
     whole = sample_scenes(options, range(9), 3)
-    images, described = render(whole), annotations(whole)
+    images, described = render(whole, options), annotate(whole, options)
     for index in (0, 4, 8):
         alone = sample_scenes(options, [index], 3)
-        assert annotations(alone)[0] == described[index]
-        assert torch.equal(render(alone)[0], images[index])
-    assert torch.equal(render(whole, chunk=2), images)
+        assert annotate(alone, options)[0] == described[index]
+        assert torch.equal(render(alone, options)[0], images[index])
+    assert torch.equal(render(whole, options, chunk=2), images)
 
 
-def test_examples_are_the_same_whatever_the_batch_and_the_start() -> None:
+def test_examples_are_the_same_whatever_the_batch() -> None:
     seen: list[tuple[int, int]] = []
     one = list(render_examples(OPTIONS, 5, seed=1, batch=2, progress=lambda *step: seen.append(step)))
-    two = list(render_examples(OPTIONS, 2, seed=1, batch=64, start=3))
+    two = list(render_examples(OPTIONS, 5, seed=1, batch=64))
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert [example["image_index"] for example in one] == [0, 1, 2, 3, 4]
     assert one[0]["image"].shape == (64, 96, 3)
     assert one[0]["image"].dtype == "uint8"
-    for early, late in zip(one[3:], two, strict=True):
+    for early, late in zip(one, two, strict=True):
         assert early["objects"] == late["objects"]
         assert (early["image"] == late["image"]).all()
 
@@ -76,8 +109,8 @@ def test_counts_cover_the_range_asked_for() -> None:
 
 
 def test_only_the_allowed_values_occur() -> None:
-    names = {"colors": ("orange", "black"), "shapes": ("cone", "cube"), "sizes": ("tiny", "huge")}
-    options = SceneOptions(**names, materials=("metal",))
+    names = {"colors": "orange,black", "shapes": ["cone", "cube"], "sizes": "tiny,huge"}
+    options = replace(SceneOptions.parse(names), materials=("metal",))
     objects = list(itertools.chain.from_iterable(_objects(options, 16)))
     assert {o["color"] for o in objects} == {"orange", "black"}
     assert {o["shape"] for o in objects} == {"cone", "cube"}
@@ -97,8 +130,8 @@ def test_a_mapping_of_sizes_gives_the_radii() -> None:
         ({"shapes": ("torus",)}, "torus"),
         ({"objects": (5, 3)}, "min"),
         ({"light": "disco"}, "disco"),
-        ({"texture": "wood"}, "wood"),
-        ({"sizes": ("vast",)}, "vast"),
+        ({"textures": ("wood",)}, "wood"),
+        ({"sizes": {"vast": 2.0}}, "vast"),
         ({"crowd": 1.5}, "probability"),
     ],
 )
@@ -107,38 +140,47 @@ def test_wrong_options_are_named(changes: dict[str, Any], word: str) -> None:
         SceneOptions(**changes)
 
 
+def test_all_stands_for_every_name() -> None:
+    options = SceneOptions.parse({"colors": "all", "shapes": "all", "sizes": "all", "texture": "all"})
+    assert (options.colors, options.textures) == (tuple(COLORS), tuple(TEXTURES))
+    assert options.sizes == SIZES and "cone" in options.shapes
+    assert SceneOptions.parse({"texture": "none"}) == OPTIONS
+
+
 @pytest.mark.parametrize("crowd", [0.0, 1.0])
 def test_objects_keep_their_distances(crowd: float) -> None:
-    for scene in annotations(sample_scenes(replace(OPTIONS, objects=(5, 7), crowd=crowd), range(12), 2)):
-        for a, b in itertools.combinations(scene["objects"], 2):
-            dx, dy = (a["3d_coords"][i] - b["3d_coords"][i] for i in range(2))
-            assert math.hypot(dx, dy) - a["3d_coords"][2] - b["3d_coords"][2] > MIN_DISTANCE - 1e-3
-            for name in ("left", "behind"):
-                direction = scene["directions"][name]
-                assert abs(dx * direction[0] + dy * direction[1]) >= MARGIN - 2e-3
+    for scene in sample_scenes(replace(OPTIONS, objects=(5, 7), crowd=crowd), range(12), 2):
+        x, y = (c / math.hypot(*scene.camera[:2]) for c in scene.camera[:2])
+        for a, b in itertools.combinations(scene.objects, 2):
+            dx, dy = a.x - b.x, a.y - b.y
+            assert math.hypot(dx, dy) - a.radius - b.radius > MIN_DISTANCE
+            assert min(abs(dx * x + dy * y), abs(dx * y - dy * x)) >= MARGIN - 1e-9
 
 
 def test_crowds_are_closer_together() -> None:
     def spread(crowd: float) -> float:
-        scenes = sample_scenes(replace(OPTIONS, objects=(4, 4), sizes=("small",), crowd=crowd), range(24), 0)
-        return float(scenes.position[..., :2].std(dim=1).mean())
+        options = replace(OPTIONS, objects=(4, 4), sizes={"small": 0.35}, crowd=crowd)
+        scenes = sample_scenes(options, range(24), 0)
+        places = torch.tensor([[(item.x, item.y) for item in scene.objects] for scene in scenes])
+        return float(places.std(dim=1).mean())
 
     assert spread(1.0) < 0.75 * spread(0.0)
 
 
 def test_crowds_hide_more() -> None:
     def least_seen(crowd: float) -> float:
-        scenes = sample_scenes(replace(OPTIONS, objects=(4, 4), sizes=("large",), crowd=crowd), range(32), 0)
-        return float(visible_pixels(scenes, (96, 64)).min(dim=1).values.mean())
+        options = replace(OPTIONS, objects=(4, 4), sizes={"large": 0.7}, crowd=crowd)
+        batch = SceneBatch.of(sample_scenes(options, range(32), 0), options)
+        return float(visible_pixels(batch, (96, 64)).min(dim=1).values.mean())
 
     assert least_seen(1.0) < 0.9 * least_seen(0.0)
 
 
 def test_a_crowd_stands_along_the_line_of_sight() -> None:
-    region, camera = Region((1.0, 1.0), 1.0, QUEUE), (3.0, -3.0)
-    assert region.holds(1.9, 0.1, camera) and region.holds(0.1, 1.9, camera)
-    assert not region.holds(1.9, 1.9, camera) and not region.holds(0.1, 0.1, camera)
-    assert replace(region, width=1.0).holds(1.9, 1.9, camera)
+    region = Region((1.0, 1.0), 1.0, QUEUE, camera=(3.0, -3.0))
+    assert region.holds(1.9, 0.1) and region.holds(0.1, 1.9)
+    assert not region.holds(1.9, 1.9) and not region.holds(0.1, 0.1)
+    assert replace(region, width=1.0).holds(1.9, 1.9)
 
 
 def test_crowds_of_many_fit() -> None:
@@ -147,10 +189,11 @@ def test_crowds_of_many_fit() -> None:
 
 def test_pixel_coords_are_the_projection_and_inside() -> None:
     scenes = sample_scenes(OPTIONS, range(16), 5)
-    pixels = project(scenes.position, scenes.camera, (96, 64))
-    for row, scene in zip(pixels, annotations(scenes), strict=True):
-        for place, item in zip(row, scene["objects"], strict=False):
-            assert item["pixel_coords"] == pytest.approx(place.tolist(), abs=2e-3)
+    for scene, objects in zip(scenes, annotate(scenes, OPTIONS), strict=True):
+        places = torch.tensor([item["3d_coords"] for item in objects])[None]
+        pixels = project(places, torch.tensor([scene.camera]), (96, 64))[0]
+        for place, item in zip(pixels, objects, strict=True):
+            assert item["pixel_coords"] == pytest.approx(place.tolist(), abs=4e-3)
             assert 0 < item["pixel_coords"][0] < 96
             assert 0 < item["pixel_coords"][1] < 64
 
@@ -164,17 +207,19 @@ def test_camera_is_that_of_the_blender_set() -> None:
 
 
 def test_every_object_is_seen() -> None:
-    scenes = sample_scenes(replace(OPTIONS, objects=(6, 8), crowd=1.0), range(16), 4)
-    pixels = visible_pixels(scenes, (96, 64))
-    assert pixels[scenes.present].min() >= MIN_VISIBLE * 96 * 64
-    assert (pixels[~scenes.present] == 0).all()
+    options = replace(OPTIONS, objects=(6, 8), crowd=1.0)
+    scenes = sample_scenes(options, range(16), 4)
+    for scene, pixels in zip(scenes, visible_pixels(SceneBatch.of(scenes, options), (96, 64)), strict=True):
+        there = len(scene.objects)
+        assert pixels[:there].min() >= MIN_VISIBLE * 96 * 64
+        assert (pixels[there:] == 0).all()
 
 
 def test_an_object_hidden_by_another_is_not_seen() -> None:
     front = SceneObject("cube", "large", "red", "rubber", 2.0, -1.75, 0.7, 0.0)
     hidden = SceneObject("sphere", "tiny", "blue", "rubber", 1.3, -1.15, 0.1, 0.0)
     layout = replace(_single(), objects=(front, hidden))
-    front_only, both = visible_pixels(stack([layout], OPTIONS), (96, 64))[0].tolist()
+    front_only, both = visible_pixels(SceneBatch.of([layout], OPTIONS), (96, 64))[0].tolist()
     assert front_only > 50
     assert both == 0
 
@@ -185,7 +230,7 @@ def test_an_object_hidden_by_another_is_not_seen() -> None:
 )
 def test_visible_area_is_that_of_the_shape(shape: str, low: float, high: float) -> None:
     layout = _single(shape=shape)
-    seen = float(visible_pixels(stack([layout], OPTIONS), (96, 64), samples=4)[0, 0])
+    seen = float(visible_pixels(SceneBatch.of([layout], OPTIONS), (96, 64), samples=4)[0, 0])
     center = torch.tensor([[[0.0, 0.0, 0.7]]])
     depth = float(project(center, torch.tensor([CENTER_CAMERA]), (96, 64))[0, 0, 2])
     disc = math.pi * (0.7 * focal_length(96) / depth) ** 2
@@ -195,7 +240,7 @@ def test_visible_area_is_that_of_the_shape(shape: str, low: float, high: float) 
 @pytest.mark.parametrize("color", list(CLEVR_COLORS))
 def test_an_object_has_its_color_at_its_center(color: str) -> None:
     layout = _single(color=color)
-    x, y, _ = annotations(stack([layout], OPTIONS))[0]["objects"][0]["pixel_coords"]
+    x, y, _ = annotate([layout], OPTIONS)[0][0]["pixel_coords"]
     seen = (_picture(layout)[:, int(y), int(x)].float() / 255) ** 2.2
     names = list(CLEVR_COLORS)
     table = torch.tensor([COLORS[name] for name in names]).float()
@@ -205,12 +250,13 @@ def test_an_object_has_its_color_at_its_center(color: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [*({"texture": name} for name in TEXTURES), *({"light": name} for name in LIGHTS if name != "default")],
+    [*({"textures": (name,)} for name in TEXTURES), *({"light": name} for name in LIGHTS if name != "default")],
 )
 def test_texture_and_light_change_the_picture_and_nothing_else(changes: dict[str, Any]) -> None:
-    plain, changed = (sample_scenes(options, range(4), 6) for options in (OPTIONS, SceneOptions(**changes)))
-    assert annotations(plain) == annotations(changed)
-    difference = (render(plain).float() - render(changed).float()).abs().mean(dim=(1, 2, 3))
+    other = SceneOptions(**changes)
+    plain, changed = (sample_scenes(options, range(4), 6) for options in (OPTIONS, other))
+    assert plain == changed
+    difference = (render(plain, OPTIONS).float() - render(changed, other).float()).abs().mean(dim=(1, 2, 3))
     assert difference.min() > 2
 
 
@@ -225,14 +271,14 @@ def test_objects_cast_a_shadow() -> None:
     assert full[below] - empty[below] < -5
 
 
-def _changed(layout: Layout) -> Tensor:
+def _changed(layout: Scene) -> Tensor:
     """[H,W] where an object changes the picture much."""
     away = replace(layout, objects=(replace(layout.objects[0], x=50.0, y=50.0),))
     return (_picture(layout).float() - _picture(away).float()).abs().amax(0) > 40
 
 
 def test_pictures_look_like_the_blender_set() -> None:
-    images = render(sample_scenes(OPTIONS, range(48), 0)).float()
+    images = render(sample_scenes(OPTIONS, range(48), 0), OPTIONS).float()
     # Means and standard deviations of 600 Blender images: 121.4 120.7 119.0 and 21.3 20.7 21.7
     assert images.mean(dim=(0, 2, 3)).tolist() == pytest.approx([121.4, 120.7, 119.0], abs=4)
     assert images.std(dim=(0, 2, 3)).tolist() == pytest.approx([21.3, 20.7, 21.7], abs=4)
@@ -241,7 +287,9 @@ def test_pictures_look_like_the_blender_set() -> None:
 
 def test_image_size_scales_the_picture() -> None:
     scenes = sample_scenes(OPTIONS, range(2), 0)
-    small, large = render(scenes, (96, 64)).float(), render(scenes, (192, 128)).float()
+    small, large = (
+        render(scenes, replace(OPTIONS, image_size=size)).float() for size in ((96, 64), (192, 128))
+    )
     assert large.shape == (2, 3, 128, 192)
     shrunk = torch.nn.functional.avg_pool2d(large, 2)
     assert (small - shrunk).abs().mean() < 2
@@ -255,4 +303,37 @@ def test_too_many_large_objects_are_refused() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_agrees_with_cpu() -> None:
     scenes = sample_scenes(OPTIONS, range(8), 0)
-    assert (render(scenes).int() - render(scenes, device="cuda").cpu().int()).abs().float().mean() < 0.1
+    on_gpu = render(scenes, OPTIONS, device="cuda").cpu()
+    assert (render(scenes, OPTIONS).int() - on_gpu.int()).abs().float().mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("cause", "error"),
+    [
+        (OSError(28, "No space left on device"), InputError),
+        (RuntimeError("12 objects do not fit on the plane; allow fewer or smaller ones."), UsageError),
+        (RuntimeError("can't allocate memory"), RuntimeError),
+    ],
+)
+def test_renders_that_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception, error: type[Exception]
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> Iterator[Any]:
+        raise cause
+        yield
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("igm_clevr_render.dataset.render_examples", fail)
+    with pytest.raises(error, match=r"space|fit|memory"):
+        ClevrRender().load("val", size=2, seed=99 + len(str(cause)))
+
+
+def test_the_dataset_attaches_by_an_entry_point() -> None:
+    (found,) = [item for item in registry.listings("datasets") if item.name == "clevr-render"]
+    assert found.packages == ("igm-clevr-render",)
+    adapter = registry.dataset("clevr-render")
+    assert "default" in adapter.presets
+    with pytest.raises(InputError, match="leave out --data-root"):
+        adapter.load("val", data_root=Path())
+    with pytest.raises(UsageError, match="no option 'glitter'"):
+        adapter.load("val", glitter=1)

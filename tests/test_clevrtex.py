@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from igm_clevr_render.dataset import render_examples
+from igm_clevr_render.options import SceneOptions
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.clevr.positions import Positions
-from igm_cli.plugins.clevr.scenes import SceneOptions, render_examples
 from igm_cli.plugins.clevrtex.adapter import ClevrTex
 from igm_cli.plugins.samples import DatasetSamples
 
@@ -195,7 +196,7 @@ def test_textured_scenes_are_rendered(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_textures_are_mixed_within_a_scene() -> None:
     def picture(texture: str) -> torch.Tensor:
-        (scene,) = render_examples(SceneOptions(texture=texture, objects=(5, 5)), 1, seed=2)
+        (scene,) = render_examples(SceneOptions.parse({"texture": texture, "objects": 5}), 1, seed=2)
         return torch.from_numpy(scene["image"])
 
     single = picture("stripes")

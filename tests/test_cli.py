@@ -243,6 +243,31 @@ def test_invert_given_k_and_overlay(igm: Igm, tiny_model: Path, pictures: Path, 
     assert "confidence" in table.stdout
 
 
+def test_results_do_not_depend_on_the_batch(igm: Igm, tiny_model: Path, pictures: Path) -> None:
+    call = ("invert", pictures, "--model", tiny_model, "--json", *QUICK, "--batch-size")
+    one, many = igm(*call, 1), igm(*call, 2)
+    assert many.returncode == 0, many.stderr
+    assert untimed(many.stdout) == untimed(one.stdout)
+    none = igm(*call, 0)
+    assert none.returncode == 2
+    assert "--batch-size takes auto or a number" in one_sentence(none.stderr)
+
+
+def test_inverting_imports_little(tiny_model: Path, pictures: Path) -> None:
+    code = (
+        "import sys; from igm_cli.app import main; code = main(sys.argv[1:]); "
+        "heavy = {'datasets', 'transformers', 'matplotlib', 'tensorboard', 'diffusers', 'accelerate', 'rich'}; "
+        "ours = [m for m in sys.modules if m.startswith('igm_cli') and not m.startswith('igm_cli.core.')]; "
+        "print(sorted(heavy & set(sys.modules)), len(ours), file=sys.stderr); sys.exit(code)"
+    )
+    arguments = ["invert", str(pictures / "0.png"), "--model", str(tiny_model), "--json", *QUICK]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    heavy, _, ours = done.stderr.strip().rpartition(" ")
+    assert heavy == "[]" and int(ours) <= 20, done.stderr
+
+
 def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     sgd = ("--method", "sgd", "--restarts", "2", "--steps", "3", "--k", "1", "--json")
     done = igm("invert", pictures / "0.png", "--model", tiny_model, *sgd, "--device", "cpu")
@@ -258,17 +283,22 @@ def test_sgd_options_need_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> Non
 
 
 def test_the_models_own_seed_counts(tiny_model: Path, tmp_path: Path) -> None:
-    from igm_cli.commands.session import open_session
+    import igm_cli.session as session
+    from igm_cli.session import ImageSession
 
     own = tmp_path / "own"
     shutil.copytree(tiny_model, own)
     description = json.loads((own / "igm.json").read_text())
     description["inference"] |= {"seed": 5, "method": "sgd", "restarts": 2}
     (own / "igm.json").write_text(json.dumps(description))
-    common = {"model": str(own), "concepts": None, "device": "cpu", "fit": "crop", "k": None}
-    session = open_session(**common, overrides={"seed": None, "method": None, "steps": 3})
-    assert (session.settings.seed, session.settings.method, session.settings.steps) == (5, "sgd", 3)
-    assert open_session(**common, overrides={"seed": 0}).settings.seed == 0
+    model = session.open_checkpoint(str(own), None, "cpu")
+
+    def settings(**given: Any) -> Any:
+        return ImageSession(model, k=None, fit="crop", batch_size=None, given=given).settings
+
+    chosen = settings(seed=None, method=None, steps=3)
+    assert (chosen.seed, chosen.method, chosen.steps) == (5, "sgd", 3)
+    assert settings(seed=0).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -367,7 +397,7 @@ def test_estimate_k(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) 
 
 
 def test_the_choice_of_k_can_be_read_off() -> None:
-    from igm_cli.commands.estimate_k import curve_table
+    from igm_cli.commands.show import curve_table
 
     curve = [{"k": k, "error": e, "stderr": 0.0} for k, e in enumerate([0.5, 0.3, 0.29])]
     columns, rows = curve_table({"k": 1, "k_penalty": 0.05, "k_curve": curve})
@@ -427,24 +457,6 @@ def test_plugins_and_doctor(igm: Igm) -> None:
     assert report["ok"]
     assert report["packages"]["torch"]
     assert "torch" in igm("doctor").stdout
-
-
-def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> None:
-    from igm_cli.commands.train_data import data_parts
-    from igm_cli.commands.train_preset import Plan
-
-    tables = [{"data_root": "given", "options": {"objects": "3-5"}}, {"data_root": "builtin"}]
-    plan = Plan.from_preset({"data": tables}).override({"data.size": 500, "data.objects": "2-3"})
-    own = frozenset({"size"})
-    parts = data_parts(plan, tmp_path, None, 7, own)
-    assert [p.options for p in parts] == [{"objects": "2-3"}, {"size": 500, "objects": "2-3"}]
-    described = [part.describe() for part in parts]
-    assert [(d["source"], d["root"], d["seed"]) for d in described] == [
-        ("given", tmp_path.name, 7),
-        ("builtin", None, 7),
-    ]
-    given = Plan.from_preset({"data": tables[:1]}).override({"data.size": 500})
-    assert data_parts(given, tmp_path, None, 7, own)[0].options["size"] == 500  # the dataset refuses it
 
 
 TINY_PRESET = """

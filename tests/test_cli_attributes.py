@@ -75,7 +75,7 @@ def test_steps_of_a_model_whose_own_method_is_relax(
     [
         (("invert", "--k", "3"), "has 2 factors"),
         (("invert", "--k-max", "3"), "leave out --k-max"),
-        (("invert", "--method", "sgd"), "none of factors"),
+        (("invert", "--method", "sgd"), "does not support factors"),
         (("invert", "--steps", "5"), "--steps belongs to --method sgd or relax"),
         (("estimate-k",), "nothing to count"),
     ],
@@ -93,7 +93,7 @@ def test_what_attributes_have_no_use_for(
 def test_positions_have_no_configurations(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     done = igm("invert", pictures / "0.png", "--model", tiny_model, "--method", "enumerate", *CPU)
     assert done.returncode == 2
-    assert "none of continuous concepts" in one_sentence(done.stderr)
+    assert "does not support continuous concepts" in one_sentence(done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_a_run_goes_on_where_it_stopped(call: Call, folder: Path, tmp_path: Path
     kept = tmp_path / "kept.jsonl"
     given = ("invert", folder / "noisy.npy", *books(folder), "--json", "--output", kept)
     whole = lines(call(*given).out)
-    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:3]) + '{"cut')
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:3]) + '{"schema": "igm.decom')
     again = call(*given)
     assert untimed(again.out) == untimed(kept.read_text())
     assert [line["items"] for line in lines(again.out)] == [line["items"] for line in whole]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,24 +15,21 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.configuration import (
     ConfigurationClassifier,
     FactorClassifier,
-    conditions,
     exchanged,
-    start_from,
-)
-from igm_cli.benchmarks.baselines.configuration_inversion import (
-    condition_errors,
-    invert_configuration,
-    invert_each_factor,
 )
 from igm_cli.benchmarks.baselines.fit import Budget, fit
-from igm_cli.benchmarks.baselines.resnet_factors import ResNetFactors, log_probabilities, most_likely
+from igm_cli.benchmarks.baselines.resnet import (
+    ResNetFactors,
+    imagenet_normalised,
+    log_probabilities,
+    most_likely,
+)
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
-from igm_cli.core.inference.evidence import Evidence
-from igm_cli.core.inference.look import contributions, look
-from igm_cli.core.inference.pool import gather
+from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
@@ -103,7 +101,8 @@ def lively(space: Categorical = SPACE) -> GlobalDenoiser:
 
 
 IMAGE = paint(torch.tensor([[1, 0]]))[0]
-DRAWS = draw(Schedule(), (3, 16, 16), 5, low=0.1, high=0.9, seed=3)
+SETTINGS = InversionSettings(max_draws=5, low=0.1, high=0.9, seed=3)
+DRAWS = draw(Schedule(), (3, 16, 16), 5, low=0.1, high=0.9, seed=3)  # what the settings draw
 
 
 @pytest.mark.parametrize(
@@ -119,31 +118,71 @@ def test_gc_learns_and_names_configurations(
     assert fitted.validation < 0.5 * before
     assert baseline.validate(fitted.model, *HELD) == pytest.approx(fitted.validation)
     again = fit_flags(tmp_path, baseline, steps)
-    draws = draw(Schedule(), (3, 16, 16), 16, low=0.6, high=0.97, seed=0)
+    settings = InversionSettings(max_draws=16, low=0.6, high=0.97)
     for values in itertools.product(range(3), range(2)):
         image = paint(torch.tensor([values]))[0]
-        found = baseline.invert(fitted.model, image, draws)
+        found = baseline.invert(fitted.model, image, settings)
         assert found.values == values
-        assert torch.equal(found.concepts, one_hot(torch.tensor([values]))[0])
-        torch.testing.assert_close(baseline.invert(again.model, image, draws).errors, found.errors)
+        torch.testing.assert_close(baseline.invert(again.model, image, settings).errors, found.errors)
 
 
-def test_gc_is_told_the_whole_configuration() -> None:
+class Listening(torch.nn.Module):
+    """Keeps the conditions that it is called with; knows the images, and puts out v or what is off by ``off``."""
+
+    def __init__(self, off: float = 0.0) -> None:
+        super().__init__()
+        self.schedule, self.space, self.off, self.heard = Schedule(), SPACE, off, list[Tensor]()
+
+    def forward(self, x_t: Tensor, t: Tensor, rows: Tensor, read: bool) -> tuple[Tensor, Tensor, Tensor]:
+        self.heard.append(rows[:, 0])
+        self.t = t
+        alpha, sigma = (level(t)[:, None, None, None] for level in (self.schedule.alpha, self.schedule.sigma))
+        epsilon = (x_t - alpha * HELD[0][: len(t)]) / sigma + alpha * self.off
+        return epsilon, torch.zeros(*rows.shape[:2], *x_t.shape[1:]), torch.zeros(len(t), 5)
+
+
+def test_the_objective_is_the_error_of_v_under_timesteps_spread_over_the_batch() -> None:
+    model = Listening(off=0.5)
+    loss = GC.loss(model, *HELD, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(0.25, rel=0.02)
+    assert torch.equal((model.t.sort().values * 30 / 1000).long(), torch.arange(30))
+
+
+@pytest.mark.parametrize("baseline", [GC, VARIANT], ids=["gc", "gc-variant"])
+def test_the_contrast_counts_the_factors_that_are_given(baseline: ConfigurationClassifier) -> None:
+    """All values fit equally well, and the read-out says nothing: two log(values) of each factor."""
+    model = Listening()
+    loss = replace(baseline, contrast=0.1).loss(model, *HELD, torch.Generator().manual_seed(0))
+    given = heard(baseline, 0)
+    nats = given[:, :3].sum(1) * math.log(3) + given[:, 3:].sum(1) * math.log(2)
+    assert float(loss) == pytest.approx(0.1 * 2 * float(nats.mean()), rel=1e-3)
+
+
+def heard(baseline: ConfigurationClassifier, seed: int) -> Tensor:
+    """The conditions ``[30,5]`` of a training step."""
+    model = Listening()
+    baseline.loss(model, *HELD, torch.Generator().manual_seed(seed))
+    return model.heard[0]
+
+
+def test_gc_is_conditioned_on_the_whole_configuration() -> None:
+    model = Listening()
+    GC.validate(model, *HELD)
+    assert len(model.heard) == 4 * 2  # draws, and parts of 16 images
+    assert torch.equal(torch.cat(model.heard[-2:]), HELD[1].sum(1))
+    assert torch.equal(heard(GC, 0), HELD[1].sum(1))
+
+
+def test_the_variant_is_conditioned_on_one_value_at_random() -> None:
     _, concepts, _ = HELD
-    told = GC.told(concepts, torch.Generator())
-    assert bool(told.all()) and torch.equal(GC.told_in_validation(concepts, 3), told)
-    assert torch.equal(conditions(concepts, told), concepts.sum(1))
-
-
-def test_the_variant_is_told_one_value_at_random() -> None:
-    _, concepts, _ = HELD
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([VARIANT.told(concepts, generator) for _ in range(20)])  # [20,30,2]
-    assert bool((drawn.sum(2) == 1).all()) and 0.4 < float(drawn[..., 0].float().mean()) < 0.6
-    assert torch.equal(VARIANT.told(concepts, torch.Generator().manual_seed(0)), drawn[0])
-    turns = [VARIANT.told_in_validation(concepts, number) for number in range(2)]
-    assert bool((turns[0] ^ turns[1]).all())
-    assert torch.equal(conditions(concepts, drawn[0]), (concepts * drawn[0][..., None]).sum(1))
+    drawn = torch.stack([heard(VARIANT, seed) for seed in range(20)])  # [20,30,5]
+    assert bool((drawn.sum(2) == 1).all()) and 0.4 < float(drawn[..., :3].sum(2).mean()) < 0.6
+    assert bool((drawn <= concepts.sum(1)).all())
+    assert torch.equal(heard(VARIANT, 0), drawn[0])
+    model = Listening()
+    VARIANT.validate(model, *HELD)
+    turns = [torch.cat(model.heard[first : first + 2]) for first in (0, 2)]
+    assert torch.equal(turns[0] + turns[1], concepts.sum(1))  # the factors in turn
 
 
 def test_conditions_with_a_value_exchanged() -> None:
@@ -155,59 +194,49 @@ def test_conditions_with_a_value_exchanged() -> None:
     assert upper.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], *[[0, 1, 0, 0, 0]] * 2]
 
 
-@pytest.mark.parametrize("power", [0.0, 1.0])
-@pytest.mark.parametrize("floats", [1, 768, 768 * 5 * 2, 768 * 3])
-def test_chunks_do_not_matter(power: float, floats: int) -> None:
-    model = lively()
-    whole = invert_configuration(model, IMAGE, DRAWS, power)
-    parts = invert_configuration(model, IMAGE, DRAWS, power, floats)
-    torch.testing.assert_close(parts.errors, whole.errors, rtol=2e-2, atol=1e-3)  # bfloat16 where there is
-    assert whole.errors.shape == (6,) and whole.network_calls == parts.network_calls == 5 * (1 + 6)
+def defined_error(model: GlobalDenoiser, row: Tensor, power: float) -> Tensor:
+    """E ‖eps - eps_theta(x_t, t | row)‖² as it is written, over draws weighted by (sigma/alpha)^power."""
+    schedule, t = model.schedule, DRAWS.t
+    base, delta = model(schedule.add_noise(IMAGE[None], DRAWS.noise, t), t, row[None, None].expand(5, -1, -1))
+    errors = (DRAWS.noise - base - delta[:, 0]).square().mean((1, 2, 3))
+    weight = (schedule.sigma(t) / schedule.alpha(t)) ** power
+    return ((weight * errors).sum() / weight.sum()).double()
 
 
 @torch.no_grad()
-def test_errors_are_those_of_the_definition() -> None:
-    model, rows = lively(), torch.tensor([[1.0, 0, 0, 1, 0], [0, 0, 1, 0, 1]])
-    seen = look(model, IMAGE, DRAWS, 1.0)
-    change = contributions(model, seen, rows)
-    weight = (seen.importance / seen.importance.sum())[:, None]
-    expected = (weight * (seen.residual[:, None] - change).square().mean(2)).sum(0)
-    found = condition_errors(model, IMAGE, rows, DRAWS, 1.0)
-    torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_every_configuration_has_the_error_of_the_definition(power: float) -> None:
+    model = lively()
+    found = GC.invert(model, IMAGE, replace(SETTINGS, power=power))
+    configurations = list(itertools.product(*SPACE.groups()))  # in the order of the exhaustive search
+    rows = [SPACE.candidates()[list(subset)].sum(0) for subset in configurations]
+    expected = torch.stack([defined_error(model, row, power) for row in rows])
+    torch.testing.assert_close(found.errors, expected, rtol=1e-2, atol=1e-3)  # bfloat16 where there is
+    assert found.values == list(itertools.product(range(3), range(2)))[int(found.errors.argmin())]
+    assert found.network_calls == 5 * (1 + 6)
 
 
 @torch.no_grad()
 def test_single_factors_have_the_errors_of_the_evidence() -> None:
     model = lively()
-    found = invert_each_factor(model, IMAGE, DRAWS, 1.0)
-    evidence: Evidence = gather(model, look(model, IMAGE, DRAWS, 1.0), SPACE.candidates(), "sum")
-    form = evidence.expected()
-    expected = torch.stack([form.error(torch.tensor([index])) for index in range(5)])
+    found = VARIANT.invert(model, IMAGE, replace(SETTINGS, power=1.0))
+    candidates = CandidateSet(model, IMAGE[None], replace(SETTINGS, power=1.0), "sum")
+    candidates.add(SPACE.candidates()[None])
+    candidates.see(5)
+    expected = candidates.statistics().expected().error(torch.arange(5)[None, :, None])[0]
     torch.testing.assert_close(found.errors, expected, rtol=1e-4, atol=1e-5)
     assert found.values == (int(expected[:3].argmin()), int(expected[3:].argmin()))
     assert found.network_calls == 5 * (1 + 5)
 
 
-@torch.no_grad()
-def test_configurations_are_listed_as_the_exhaustive_search_lists_them() -> None:
-    model = lively()
-    found = invert_configuration(model, IMAGE, DRAWS)
-    for place, subset in enumerate(itertools.product(*SPACE.groups())):
-        row = SPACE.candidates()[list(subset)].sum(0, keepdim=True)
-        alone = condition_errors(model, IMAGE, row, DRAWS, 0.0)
-        torch.testing.assert_close(found.errors[place : place + 1], alone, rtol=2e-2, atol=1e-3)
-    best = list(itertools.product(range(3), range(2)))[int(found.errors.argmin())]
-    assert found.values == best and torch.equal(found.concepts, one_hot(torch.tensor([best]))[0])
-
-
 def test_too_many_configurations_and_no_factors() -> None:
     many = Categorical({f"f{number}": ("no", "yes") for number in range(20)})
     with pytest.raises(InputError, match="too many"):
-        invert_configuration(lively(many), IMAGE, DRAWS)
+        GC.invert(lively(many), IMAGE, SETTINGS)
     model = lively()
     model.space = Continuous(("x",), (0.0,), (1.0,))
     with pytest.raises(InputError, match="no factors"):
-        invert_each_factor(model, IMAGE, DRAWS)
+        VARIANT.invert(model, IMAGE, SETTINGS)
 
 
 def test_starts_from_the_trunk_of_a_checkpoint(tmp_path: Path) -> None:
@@ -227,7 +256,7 @@ def test_starts_from_the_trunk_of_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another shape"):
         wider.build()
     with pytest.raises(MissingError):
-        start_from(model, tmp_path)
+        replace(GC, init=tmp_path).build()
 
 
 def test_models_of_positions_are_refused(tmp_path: Path) -> None:
@@ -277,4 +306,13 @@ def test_cross_entropy_knows_no_order_of_rows_and_skips_missing_ones() -> None:
 def test_resnet_50_by_default_and_larger_images() -> None:
     assert sum(p.numel() for p in ResNetFactors(SPACE).build().parameters()) > 23_000_000
     enlarging = replace(RESNET, upscale=2).build().eval()
-    assert enlarging(HELD[0]).shape == (30, 5)
+    torch.nn.init.normal_(enlarging.out.weight)  # type: ignore[union-attr, arg-type]
+    images = torch.nn.functional.interpolate(HELD[0], (32, 32), mode="bilinear")
+    expected = enlarging.out(enlarging.backbone(imagenet_normalised(images)).pooler_output.flatten(1))  # type: ignore[operator]
+    torch.testing.assert_close(enlarging(HELD[0]), expected)
+
+
+def test_images_are_normalised_as_imagenet() -> None:
+    found = imagenet_normalised(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))[..., 0, 0]
+    expected = torch.tensor([[-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.6400]])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -57,9 +57,9 @@ def test_commands_parse(line: str) -> None:
     """Names, types and choices of every option are right, and each word arrives; nothing is run."""
     import typer.main
 
-    from igm_cli.app import app
+    from igm_cli.app import command_line
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(command_line())
     name, *arguments = igm_arguments(line)
     command = group.commands[name]  # type: ignore[attr-defined]
     context = command.make_context(name, arguments)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Igm
@@ -76,3 +77,15 @@ def test_the_example_trains_and_inverts(igm: Igm, site: dict[str, str], tmp_path
     wrong = igm(*call, "--concepts", "pos", env=site, cwd=tmp_path)
     assert wrong.returncode == 3
     assert "--concepts stars" in wrong.stderr
+
+
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code cells, one after the other, as a notebook runs them."""
+    monkeypatch.chdir(EXAMPLES)
+    notebook = json.loads((EXAMPLES / "library.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["result"].k == 5 and len(names["results"]) == 2
+    assert [item["index"] for item in names["found"].items] == [3, 7, 11]

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from igm_cli.core.concepts import Categorical, Continuous
-from igm_cli.core.inference.inversion import InversionSettings, invert
-from igm_cli.core.inference.look import Local, look, single_products
+from igm_cli.core.inference.candidates import noised
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.inference.windows import Local
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 
 PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
@@ -77,14 +79,17 @@ def test_local_contributions_end_at_their_window():
 def test_products_are_those_of_whole_contributions():
     model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
     assert isinstance(model, Local)
-    seen = look(model, torch.randn(3, 32, 48), draw(model.schedule, (3, 32, 48), 3, low=0.1, high=0.5, seed=0))
+    draws = draw(model.schedule, (3, 32, 48), 3, low=0.1, high=0.5, seed=0)
+    seen = noised(model, torch.randn(3, 32, 48).expand(3, 1, -1, -1, -1), draws, 0.0)
     points = torch.tensor([[0.02, 0.1], [0.5, 0.5], [0.97, 0.99]])
-    linear, square = single_products(model, seen, points)
-    delta = model.lay(model.contributions(seen.features, points[None]).flatten(0, 1)).unflatten(0, (3, 3))
-    pixels = delta.shape[2]
-    expected = torch.einsum("nmp,np->nm", delta, seen.residual).mean(0) / pixels
-    torch.testing.assert_close(linear, expected, atol=2e-3, rtol=5e-2)
-    torch.testing.assert_close(square, delta.square().sum(2).mean(0) / pixels, atol=2e-3, rtol=5e-2)
+    pull, square = (each[0] / (3 * 3 * 32 * 48) for each in seen.explained(points))
+    whole = model.contributions(seen.features, points[None])
+    delta = model.to_patches(whole.flatten(0, 1)).flatten(1).unflatten(0, (3, 3))
+    expected = torch.einsum("nmp,np->m", delta, seen.residual.flatten(1)) / (3 * 3 * 32 * 48)
+    torch.testing.assert_close(pull, expected, atol=2e-3, rtol=5e-2)
+    torch.testing.assert_close(square, delta.square().sum((0, 2)) / (3 * 3 * 32 * 48), atol=2e-3, rtol=5e-2)
+    windows = seen.contributions(points[None])
+    torch.testing.assert_close(windows.canvas()[:, 0], delta, atol=1e-6, rtol=1e-2)
 
 
 def test_positions_have_exact_gradients():

@@ -30,7 +30,15 @@ def test_built_in_plugins_load() -> None:
     assert registry.dataset("clevr").name == "clevr"
     parser = registry.concept_parser("pos")
     assert parser.name == "pos"
-    assert registry.concept_parser("igm_cli.plugins.clevr.positions:Positions").name == "pos"
+    assert registry.concept_parser("igm_cli.plugins.clevr.positions:Positions", typed=True).name == "pos"
+
+
+def test_code_is_named_by_users_alone(site: Path) -> None:
+    (site / "payload.py").write_text("raise RuntimeError('imported')\n")
+    for kind in registry.KINDS:
+        with pytest.raises(PluginError, match="must not name code"):
+            registry.load(kind, "payload:P")
+    assert "payload" not in sys.modules
 
 
 def test_listing_imports_nothing(site: Path) -> None:
@@ -73,7 +81,7 @@ def bench_module(site: Path) -> None:
 @pytest.mark.usefixtures("bench_module")
 @pytest.mark.parametrize("attribute", ["Suite", "instance", "Holder.Inner"])
 def test_targets_by_module(attribute: str) -> None:
-    assert registry.load("benchmarks", f"bench_module:{attribute}").name == "suite"
+    assert registry.load("benchmarks", f"bench_module:{attribute}", typed=True).name == "suite"
 
 
 @pytest.mark.usefixtures("bench_module")
@@ -90,12 +98,12 @@ def test_targets_by_module(attribute: str) -> None:
 )
 def test_what_cannot_be_loaded_is_explained(kind: registry.Kind, target: str, says: str) -> None:
     with pytest.raises(PluginError, match=says):
-        registry.load(kind, target)
+        registry.load(kind, target, typed=True)
 
 
 def test_what_a_plugin_prints_stays_off_stdout(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (site / "talks.py").write_text(f"print('hello')\n{SUITE}    name = 'talks'\n")
-    registry.load("benchmarks", "talks:Suite")
+    registry.load("benchmarks", "talks:Suite", typed=True)
     assert capsys.readouterr().out == ""
 
 

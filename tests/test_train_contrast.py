@@ -12,10 +12,12 @@ from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, load_checkpoint
 from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
-from igm_cli.core.inference.inversion import InversionSettings, invert
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.contrast import contrasts
 from igm_cli.core.training.trainer import train
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 
 SPACE = Categorical({"upper": ("red", "green", "blue"), "lower": ("dark", "light")})
@@ -80,6 +82,15 @@ def test_with_the_contrast_every_configuration_is_soon_read(tmp_path):
         assert found.concepts.argmax(1).tolist() == [upper, 3 + lower]
 
 
+def test_the_contrast_is_of_every_factor_and_its_reading():
+    errors, logits = torch.tensor([[0.2, 0.1, 0.4, 0.3, 0.25]]), torch.tensor([[0.0, 2, 1, -1, 1]])
+    found = contrasts(errors, logits, torch.tensor([[1, 3]]), SPACE.groups(), pixels=30)
+    likelihood = -15 * errors[0]
+    for factor, (first, last, true) in enumerate([(0, 3, 1), (3, 5, 3)]):
+        expected = -sum(each[first:last].log_softmax(0)[true - first] for each in (likelihood, logits[0]))
+        torch.testing.assert_close(found[0, factor], expected)
+
+
 def test_before_it_begins_training_is_that_of_the_paper(tmp_path):
     run(tmp_path / "later", replace(CONFIG, steps=3))
     run(tmp_path / "never", replace(CONFIG, steps=3, contrast=0.0, contrast_from=0))
@@ -109,5 +120,5 @@ def test_a_contrast_of_what_has_no_values_is_refused(tmp_path):
     plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
     with pytest.raises(InputError, match="between values of factors"):
         run(tmp_path, spec=replace(SPEC, space=space_to_dict(plane)))
-    with pytest.raises(InputError, match="0 or more"):
+    with pytest.raises(InputError, match="at least 0"):
         replace(CONFIG, contrast=-1.0)

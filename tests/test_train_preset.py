@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from igm_cli.commands.train_preset import read_preset
+from igm_cli.commands.train_preset import data_parts, model_spec, override, read_preset
+from igm_cli.core.concepts import Categorical
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 
 BASE = """
@@ -74,3 +75,58 @@ def test_what_cannot_be_extended_is_refused(
     stars = dataset(tmp_path, default=f"extends = {extends}\n", longer=LONGER)
     with pytest.raises(error, match=words):
         read_preset(stars, "longer")
+
+
+def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> None:
+    tables = [{"data_root": "given", "options": {"objects": "3-5"}}, {"data_root": "builtin"}]
+    changes = {"data.size": 500, "data.objects": "2-3", "seed": 7}
+    own = frozenset({"size"})
+    parts = data_parts(override({"data": tables}, changes), tmp_path, None, own)
+    assert [p.options for p in parts] == [{"objects": "2-3"}, {"size": 500, "objects": "2-3"}]
+    described = [part.describe(tmp_path) for part in parts]
+    assert [(d["source"], d["root"], d["seed"]) for d in described] == [
+        ("given", tmp_path.name, 7),
+        ("builtin", None, 7),
+    ]
+    given = override({"data": tables[:1]}, {"data.size": 500})
+    assert data_parts(given, tmp_path, None, own)[0].options["size"] == 500  # the dataset refuses it
+
+
+def test_parts_without_given_images_are_made(tmp_path: Path) -> None:
+    tables = [{"data_root": "given", "split": "a", "limit": 9}, {"split": "b", "seed": 3, "limit": 5}]
+    preset = override({"data": tables}, {})
+    (made,) = data_parts(preset, None, None)
+    assert (made.split, made.data_root, made.limit, made.seed) == ("b", "builtin", 5, 3)
+    (made,) = data_parts(override({"data": tables[:1]}, {}), None, 4)
+    assert (made.split, made.data_root, made.limit) == ("a", "builtin", 4)
+    both = data_parts(preset, tmp_path, 7)
+    assert [(p.split, p.data_root, p.limit) for p in both] == [("a", "given", 7), ("b", "given", 5)]
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"modle": {}}, "'modle'; did you mean model"),
+        ({"train": 3}, "'train' must be a table, not 3"),
+        ({"data": {"split": "train"}}, "'data' must be a list"),
+        ({"train": {"steps": 2.5}}, "'steps' must be a whole number, not 2.5"),
+        ({"train": {"timestep_power": float("nan")}}, "'timestep_power' must be a finite number, not nan"),
+        ({"train": {"learning_rat": 1e-3}}, "did you mean learning_rate"),
+        ({"data": [{"spilt": "train"}]}, "'spilt'; did you mean split"),
+        ({"data": [{"data_root": "/mine"}]}, "must be 'given' or 'builtin', not '/mine'"),
+        ({"schedule": {"beta_strat": 1.0}}, "did you mean beta_start"),
+        ({"schedule": {"beta_start": "low"}}, "'beta_start' must be a number, not 'low'"),
+        ({"model": {"image_size": 64}}, "'image_size' must be a list, not 64"),
+        ({"model": {"image_size": [64, 0]}}, "must be at least 1, not 0"),
+        ({"model": {"composition": "product"}}, "must be 'sum' or 'mean', not 'product'"),
+        ({"inference": {"drawz": 3}}, "drawz"),
+    ],
+)
+def test_what_a_preset_cannot_say(tables: dict[str, object], words: str) -> None:
+    adapter = SimpleNamespace(name="stars", image_size=(32, 32), licence="none")
+    parser = SimpleNamespace(name="any", space=Categorical({"a": ("no", "yes")}))
+    with pytest.raises(InputError) as caught:
+        preset = override(tables, {})
+        model_spec(adapter, parser, preset, data_parts(preset, None, None))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

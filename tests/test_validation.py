@@ -10,7 +10,7 @@ from PIL import Image
 
 from igm_cli.commands.validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
-from igm_cli.core.inference.inversion import Inversion
+from igm_cli.core.types import Inversion
 from igm_cli.plugins.registry import concept_parser
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]
@@ -19,16 +19,16 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90,
 def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    from igm_cli.core.inference import inversion
+    from igm_cli.core.inference import engine
 
     asked: list[int | None] = []
-    invert = inversion.invert
+    invert = engine.invert
 
     def counting(*arguments: object, k: int | None = None, **options: object) -> Inversion:
         asked.append(k)
         return invert(*arguments, k=k, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inversion, "invert", counting)
+    monkeypatch.setattr(engine, "invert", counting)
     model = load_checkpoint(tiny_model)
     rows = [
         {

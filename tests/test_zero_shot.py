@@ -20,18 +20,13 @@ from conftest import ROOT, Igm, launch_two
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
-from igm_cli import app
-from igm_cli.commands import models, zero_shot_time
-from igm_cli.commands.zero_shot_options import (
-    check_labels,
-    parse_draws,
-    parse_k,
-    parse_timesteps,
-    read_labels,
-    read_templates,
-)
+from igm_cli import app, bundled
+from igm_cli.commands import zero_shot_time
+from igm_cli.commands.options import number_or_auto
+from igm_cli.commands.zero_shot_options import parse_timesteps, read_labels, read_templates
 from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, quiet, read_description
 from igm_cli.errors import InputError, UsageError
+from igm_cli.pipelines import check_labels
 
 OWN = {
     "concepts": "labels",
@@ -327,7 +322,7 @@ def test_a_bundled_pipeline_is_found(
 
     shutil.copytree(own, tmp_path / "animals")
     shutil.copytree(tiny_model, tmp_path / "boxes")
-    monkeypatch.setattr(models, "BUNDLED", tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
     assert only(call(pictures / "0.png", "--json"))["model"] == "animals"
     assert only(call(pictures / "0.png", "--json", "--model", "animals"))["model"] == "animals"
     assert "did you mean animals" in call(pictures / "0.png", "--model", "animal").err
@@ -385,7 +380,7 @@ def test_spans(least: float, most: float, text: str) -> None:
 
 
 def test_options_are_read() -> None:
-    assert parse_k("auto") is None and parse_k(" 3 ") == 3
+    assert number_or_auto("--k", "auto") is None and number_or_auto("--k", " 3 ") == 3
     assert parse_timesteps(None) == (None, None)
     assert parse_timesteps("0-1") == (0.0, 1.0) and parse_timesteps(".05 - 0.95") == (0.05, 0.95)
     assert parse_timesteps("50-950") == (0.05, 0.95)
@@ -394,13 +389,7 @@ def test_options_are_read() -> None:
             parse_timesteps(text)
     for text in ("", "-1", "1.5", "²"):
         with pytest.raises(UsageError, match="--k takes"):
-            parse_k(text)
-    assert [parse_draws(*x) for x in ((None, None, 32), (None, 8, 32), (None, 64, 32), (5, 64, 32))] == [
-        None,
-        8,
-        32,
-        5,
-    ]
+            number_or_auto("--k", text)
 
 
 def test_label_files(tmp_path: Path) -> None:
@@ -486,21 +475,14 @@ def test_two_processes_give_what_one_does(igm: Igm, tiny: Path, pictures: Path, 
     assert results.read_text() == two
 
 
-def test_progress_within_progress_is_the_same(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from igm_cli.output import Output
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    sink = Output()
-    with sink.progress() as outer:
-        outer("images", 0, 2)
+    with Output().progress() as report:
+        report("images", 0, 2)
         for image in ("a", "b"):
-            with sink.progress() as inner:
-                assert inner is outer
-                for done in range(4):
-                    inner(f"U-Net calls: {image}", done, 3)
-    with sink.progress() as later:
-        assert later is not outer
+            for done in range(4):
+                report(f"network calls: {image}", done, 3)
     shown = capsys.readouterr().err
-    assert "U-Net calls: b" in shown and "3/3" in shown
+    assert "network calls: b" in shown and "3/3" in shown

@@ -1,7 +1,7 @@
-"""What a benchmark suite is: methods, splits, one record an image, and a report without a terminal.
+"""What a benchmark suite is: methods, splits, one record per image, and a report that knows no terminal.
 
-Suites are plain classes found through the entry-point group ``igm_cli.benchmarks``.  The command keeps
-their records, goes on where it stopped, and turns their report into files.
+Suites are found through the entry-point group ``igm_cli.benchmarks``; any class with the members of
+:class:`Suite` will do.  The command keeps the records, continues where it stopped, and turns the report into files.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
+from igm_cli.plugins import registry
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from igm_cli.benchmarks.baselines.fit import Budget
 
 Row: TypeAlias = dict[str, Any]
-"""What one method, in one setting, says of one item; JSON, with a ``label`` that names the setting."""
+"""What one method, in one setting, answers on one item: JSON, with a ``label`` that names the setting."""
 
 Record: TypeAlias = Mapping[str, Any]
-"""A kept line: ``method``, ``split``, ``item`` and ``rows``."""
+"""A line that is kept: ``method``, ``split``, ``item`` and ``rows``."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Request:
     Attributes:
         splits: Names of the suite's splits.
         data_root: Folder of real data; None for what the suite makes itself.
-        limit: At most so many items of a split.
+        limit: Largest number of items per split.
         budget: Training time or steps of every trained baseline.
-        seed: Of everything random.
+        seed: Seed of everything random.
         device: Where to compute.
         model: Checkpoint folder of the model that is measured; empty for a suite without concepts.
         cache: Folder that keeps trained baselines.
-        options: Of the suite, by name.
+        options: Options of the suite by name.
         progress: Called while something long is done.
     """
 
@@ -59,41 +60,40 @@ class Method(Protocol):
     """One method, trained and loaded.
 
     Attributes:
-        limit: Most items of a split it is run on; None for all.
-        info: What the report says of it: training budget, learning rate, parameters.
+        limit: Largest number of items per split it is run on; None for all.
+        info: What the report says about it: training budget, learning rate, parameters.
     """
 
     limit: int | None
     info: Mapping[str, Any]
 
     def __call__(self, split: str, item: str) -> list[Row]:
-        """The rows of one item, one a setting."""
+        """Returns the rows of one item, one per setting."""
         ...
 
 
 class Bench(Protocol):
-    """A suite opened for one request.
+    """A suite opened for one request."""
 
-    Attributes:
-        identity: Everything that decides about a row, as JSON; a result folder belongs to one identity.
-    """
-
-    identity: Mapping[str, Any]
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides about a row, as JSON; a result folder belongs to one identity."""
+        ...
 
     def items(self, split: str) -> Sequence[str]:
-        """Names of a split's items, no more than the request's limit."""
+        """Returns the names of a split's items, no more than the request's limit."""
         ...
 
     def method(self, name: str) -> Method:
         """Loads a method; trains it first where that was not done before.
 
         Raises:
-            IgmError: If it cannot be had here; it is reported as failed and the others go on.
+            IgmError: If it is not available here; it is reported as failed and the others go on.
         """
         ...
 
     def report(self, records: Sequence[Record], infos: Mapping[str, Mapping[str, Any]]) -> Report:
-        """What the records of all methods amount to.
+        """Returns what the records of all methods amount to.
 
         Args:
             records: In the order of methods, splits and items.
@@ -122,7 +122,7 @@ class Suite(Protocol):
     concepts: str
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
-        """What is run where no split is named."""
+        """Returns what is run where no split is named."""
         ...
 
     def open(self, request: Request) -> Bench:
@@ -134,6 +134,15 @@ class Suite(Protocol):
         ...
 
 
+def find_suite(name: str, *, typed: bool = False) -> Suite:
+    """Returns the suite of a name, or, if a user typed it, of ``package.module:attribute``.
+
+    Raises:
+        PluginError: If it is unknown or cannot be loaded.
+    """
+    return cast(Suite, registry.load("benchmarks", name, typed=typed))
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of a report.
@@ -141,7 +150,7 @@ class Table:
     Attributes:
         name: File stem.
         title: Its heading.
-        columns: Heads.
+        columns: Heads of the columns.
         rows: Cells as they are to be read.
         note: Sentence below it.
         brief: How many columns a terminal shows; 0 for all.
@@ -182,15 +191,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of (truth, estimate) for several methods, drawn side by side.
-
-    Attributes:
-        name: File stem.
-        title: Its heading.
-        truths: Labels of the rows.
-        estimates: Labels of the columns.
-        counts: Label of a method to ``[truths][estimates]``.
-    """
+    """Counts of (truth, estimate) of several methods, drawn side by side: label to ``[truths][estimates]``."""
 
     name: str
     title: str
@@ -202,7 +203,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class PictureGrid:
-    """Pictures in rows: a row an item, a column a method."""
+    """Pictures in rows: one row per item, one column per method; None where there is no picture."""
 
     name: str
     title: str
@@ -217,9 +218,9 @@ class Report:
 
     Attributes:
         tables: For Markdown and terminals.
-        data: For CSV: one figure a line; the tables if there is none.
-        figures: For plots and pictures.
-        summary: Every figure as JSON.
+        data: For CSV: one number per line; the tables if there is none.
+        figures: Plots and pictures.
+        summary: Every number as JSON.
         notes: Sentences on how it was measured.
     """
 

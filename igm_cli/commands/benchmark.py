@@ -58,18 +58,18 @@ def benchmark(
     out: Out = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure methods side by side: records an image, tables, plots and pictures.
+    """Measure methods side by side: one record per image, tables, plots and pictures.
 
     Baselines are trained first, once, within the budget each; trained ones are kept in the cache
     folder ($IGM_CACHE, or igm in the user's cache).  --json prints the summary as one JSON object.
     """
-    from igm_cli.plugins import registry
+    from igm_cli.benchmarks.suite import Request, find_suite
 
     sink = Output(as_json=as_json)
     if suite is None:
         _list_suites(sink)
         return
-    plugin = registry.suite(suite)
+    plugin = find_suite(suite, typed=True)
     chosen = _choose("method", methods, list(plugin.methods), list(plugin.methods))
     root = o.expanded(data_root)
     parts = _choose("split", splits, list(plugin.splits), list(plugin.default_splits(root)))
@@ -77,9 +77,8 @@ def benchmark(
     asked = o.parse_settings(settings or [])
     _check_known("option", asked, list(plugin.options))
 
-    from igm_cli.benchmarks.suite import Request
+    from igm_cli.bundled import find_model
     from igm_cli.commands.benchmark_run import cache_folder, run_benchmark
-    from igm_cli.commands.models import find_model
     from igm_cli.core.device import resolve_device
 
     request = Request(
@@ -115,6 +114,7 @@ def parse_budget(text: str) -> Budget:
 
 def _list_suites(sink: Output) -> None:
     """What there is to run, and of what each consists."""
+    from igm_cli.benchmarks.suite import find_suite
     from igm_cli.plugins import registry
 
     rows: list[list[str]] = []
@@ -124,7 +124,7 @@ def _list_suites(sink: Output) -> None:
         if state.problem:
             rows.append([listing.name, "broken", "", state.problem])
             continue
-        plugin = registry.suite(listing.name)
+        plugin = find_suite(listing.name)
         rows.append([listing.name, plugin.summary, ", ".join(plugin.methods), ", ".join(plugin.splits)])
         settings += [f"{listing.name} --set {name}=…: {about}" for name, about in plugin.options.items()]
         sink.result(

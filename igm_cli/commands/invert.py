@@ -1,26 +1,13 @@
-"""``igm invert``: finds the concepts of images."""
+"""``igm invert``: finds the concepts of images, or the codewords of bound vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.output import Output, process_rank
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from igm_cli.commands.session import Session
-
-SCHEMA = "igm.invert/1"
-UNFAMILIAR = 0.5
-"""Below it, people are warned; JSON has the figure."""
-
-_DETAILED = 4  # up to so many images get a table each
+from igm_cli.output import Output
 
 K = Annotated[
     int | None,
@@ -49,10 +36,6 @@ Iterations = Annotated[
 ]
 Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd or relax.")]
-Overlay = Annotated[
-    Path | None,
-    typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
-]
 
 
 def invert(
@@ -70,9 +53,10 @@ def invert(
     binding: o.Binding = None,
     iterations: Iterations = None,
     fit: o.Fit = "crop",
+    batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    overlay: Overlay = None,
+    overlay: o.Overlay = None,
     output: o.Results = None,
 ) -> None:
     """Find the concepts of images, such as where the objects are, or the codewords of bound vectors.
@@ -80,114 +64,25 @@ def invert(
     JSON lines follow the schema igm.invert/1, of bound vectors igm.decompose/1.  On several processes or
     machines: accelerate launch -m igm_cli invert FOLDER ...
     """
-    from igm_cli.commands.codebook_session import Asked, about_vectors, require_no_codebooks
+    sink = Output.of_process(as_json)
+    given = {"k_max": k_max, "draws": draws, "restarts": restarts, "steps": steps}
+    if o.about_vectors(concepts, codebooks):
+        o.refuse(o.ABOUT_IMAGES, model=model, **given, overlay=overlay, fit=None if fit == "crop" else fit)
+        from igm_cli.commands.vectors import understand_vectors
+        from igm_cli.vectors import vector_settings
 
-    if about_vectors(concepts, codebooks):
-        from igm_cli.commands.decompose import decompose_files
-
-        asked = Asked(paths, concepts, codebooks, binding, seed, device, as_json, output)
-        asked.refuse(model=model, k_max=k_max, draws=draws, restarts=restarts, steps=steps, overlay=overlay)
-        asked.refuse(fit=None if fit == "crop" else fit)
-        decompose_files(asked, k=k, method=method, iterations=iterations)
+        asked = vector_settings(k, method, iterations)
+        how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
+        understand_vectors(paths, codebooks, asked, sink, output, **how)
         return
-    require_no_codebooks(binding=binding, iterations=iterations)
-    from igm_cli.commands.batch import find_images
-    from igm_cli.commands.session import check_k_range, open_session
+    o.refuse(o.ABOUT_VECTORS, binding=binding, iterations=iterations)
+    o.check_k_range(k, None, k_max)
+    number = o.number_or_auto("--batch-size", batch_size)
 
-    sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
-    check_k_range(k, None, k_max)
-    images, pictures = find_images(paths, o.expanded(overlay), "--overlay")
-    sgd = {"restarts": restarts, "steps": steps}
-    given = {"k_max": k_max, "draws": draws, "seed": seed, "method": method, **sgd}
-    session = open_session(model=model, concepts=concepts, device=device, fit=fit, k=k, overrides=given)
-    _understand(session, images, pictures, output, sink)
+    from igm_cli.commands.show import understand_images
+    from igm_cli.session import ImageSession, open_checkpoint
 
-
-def _understand(
-    session: Session, images: Sequence[Path], pictures: Mapping[str, Path], output: Path | None, sink: Output
-) -> None:
-    """Inverts every image, and shows, draws and keeps what is found."""
-    from igm_cli.commands.batch import Batch, exit_if_failed
-    from igm_cli.commands.results import open_results
-    from igm_cli.imaging import read_image
-
-    report = _Report(sink, detailed=len(images) <= _DETAILED)
-
-    def work(path: Path) -> dict[str, Any]:
-        understood = session.invert(path)
-        return {
-            **session.record(SCHEMA, understood),
-            **session.familiarity(understood),
-            "items": session.items(understood),
-        }
-
-    def draw(record: Mapping[str, Any]) -> Image:
-        return session.parser.draw(read_image(Path(record["image"])), record["items"])
-
-    store = open_results(output, SCHEMA, session.run)
-    batch = Batch(images, pictures, store, work, draw, report.add, sink)
-    failed = batch.run(on_cpu=session.device.type == "cpu")
-    report.end()
-    exit_if_failed(failed, len(images), sink)
-
-
-class _Report:
-    """For people: a table an image, or one table of many images."""
-
-    def __init__(self, sink: Output, *, detailed: bool) -> None:
-        self.sink, self.detailed = sink, detailed
-        self.rows: list[list[str]] = []
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        if record.get("familiarity", 1.0) < UNFAMILIAR:
-            self.sink.note(
-                f"igm: {record['image']} is unlike what {record['model']} was trained on "
-                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
-            )
-        if self.detailed:
-            self.sink.table(_title(record), _columns(record["items"]), _rows(record["items"]))
-        else:
-            counted = [] if _has_factors(record["items"]) else [str(record["k"])]
-            self.rows.append([record["image"], *counted, _brief(record["items"])])
-
-    def end(self) -> None:
-        if self.rows:
-            self.sink.table(
-                "", ["image", "K", "found"] if len(self.rows[0]) == 3 else ["image", "found"], self.rows
-            )
-
-
-def _title(record: Mapping[str, Any]) -> str:
-    if _has_factors(record["items"]):
-        return f"{record['image']}: {record['seconds']:.2f} s"
-    how = "given" if record["k_source"] == "given" else "estimated"
-    return f"{record['image']}: K = {record['k']} ({how}), {record['seconds']:.2f} s"
-
-
-def _columns(items: Sequence[Mapping[str, Any]]) -> list[str]:
-    return ["#", *(items[0] if items else ())]
-
-
-def _rows(items: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    return [[str(i), *(_cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
-
-
-def _cell(key: str, value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}" if key.endswith("_px") else f"{value:.3f}"
-    return "" if value is None else str(value)
-
-
-def _brief(items: Sequence[Mapping[str, Any]]) -> str:
-    """Items on a line: what they say, less pixels and confidence, which JSON has."""
-    parts = []
-    for item in items:
-        kept = [_cell(k, v) for k, v in item.items() if k != "confidence" and not k.endswith("_px")]
-        named = "factor" in item and "value" in item
-        parts.append(": ".join(kept) if named else f"({', '.join(kept)})" if len(kept) > 1 else "".join(kept))
-    return (", " if _has_factors(items) else " ").join(parts)
-
-
-def _has_factors(items: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether items are values of factors, of which there is always the same number."""
-    return any("factor" in item for item in items)
+    settings = {**given, "seed": seed, "method": method}
+    opened = open_checkpoint(model, concepts, device)
+    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings)
+    understand_images(session, paths, "igm.invert/1", sink, output, pictures=overlay)

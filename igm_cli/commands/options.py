@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from igm_cli.errors import UsageError
+
+ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
+ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
 MAX_SEED = 2**32 - 1
@@ -58,6 +61,16 @@ Binding = Annotated[
     Literal["map", "hrr", "fhrr"] | None,
     typer.Option("--binding", help="How the vectors are bound.  Default: as the file of codebooks says."),
 ]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        "--batch-size", metavar="N|auto", help="Images worked out together; results do not depend on it."
+    ),
+]
+Overlay = Annotated[
+    Path | None,
+    typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
+]
 Results = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),
@@ -100,6 +113,61 @@ def load_toml(text: str) -> dict[str, Any]:
         import tomli as tomllib
     loaded: dict[str, Any] = tomllib.loads(text)
     return loaded
+
+
+def number_or_auto(option: str, text: str) -> int | None:
+    """``auto`` (None) or a number.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    if text.strip().lower() == "auto":
+        return None
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise UsageError(f"{option} takes auto or a number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
+    """Refuses contradictory counts before anything is loaded.
+
+    Raises:
+        UsageError: If they contradict each other.
+    """
+    if k_min is not None and k_max is not None and k_min > k_max:
+        raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
+    if k is not None and (k_min is not None or k_max is not None):
+        raise UsageError("--k gives the number of concepts, so leave out --k-max")
+
+
+def about_vectors(concepts: str | None, codebooks: Path | None) -> bool:
+    """Whether a command is about bound vectors, not images.
+
+    Raises:
+        UsageError: If it is and there are no codebooks.
+    """
+    if codebooks is not None or concepts is None:
+        return codebooks is not None
+    from igm_cli.plugins import registry
+
+    if getattr(registry.concept_parser(concepts, typed=True), "reads", "images") == "vectors":
+        raise UsageError(f"--concepts {concepts} needs the codebooks; add --codebooks FILE.safetensors")
+    return False
+
+
+def refuse(why: str, **given: Any) -> None:
+    """Refuses options that have no meaning here.
+
+    Args:
+        why: What the options are about, and the way out.
+        **given: Options with their values; None for those not given.
+
+    Raises:
+        UsageError: If one is given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is about {why}")
 
 
 def expanded(path: Path | None) -> Path | None:

@@ -8,7 +8,6 @@ from typing import Any
 from igm_cli.commands import options as o
 from igm_cli.output import Output
 
-SCHEMA = "igm.plugins/1"
 HEADINGS = {"datasets": "dataset", "concepts": "concepts", "benchmarks": "benchmark"}
 
 
@@ -17,14 +16,11 @@ def plugins(as_json: o.Json = False) -> None:
 
     A broken plugin harms only its own use, so the exit code is 0 whatever their state.
     """
-    sink = Output(as_json=as_json)
-    states = plugin_states()
+    sink, states, rows = Output(as_json=as_json), plugin_states(), []
     for state in states:
-        sink.result({"schema": SCHEMA, **state})
-    rows = [
-        [HEADINGS[s["kind"]], s["name"], ", ".join(s["packages"]), s["summary"] if s["ok"] else "broken"]
-        for s in states
-    ]
+        sink.result({"schema": "igm.plugins/1", **state})
+        what = state["summary"] if state["ok"] else "broken"
+        rows.append([HEADINGS[state["kind"]], state["name"], ", ".join(state["packages"]), what])
     sink.table("", ["kind", "name", "package", "what it is"], rows)
     say_problems(sink, states)
 
@@ -40,18 +36,9 @@ def plugin_states() -> list[dict[str, Any]]:
     from igm_cli.plugins import registry
 
     found = []
-    for kind in registry.KINDS:
-        for listing in registry.listings(kind):
-            state = registry.state(listing)
-            found.append(
-                {
-                    "kind": kind,
-                    "name": listing.name,
-                    "target": listing.target,
-                    "packages": list(listing.packages),
-                    "ok": not state.problem,
-                    "summary": state.summary,
-                    "problem": state.problem,
-                }
-            )
+    for listing in (each for kind in registry.KINDS for each in registry.listings(kind)):
+        state = registry.state(listing)
+        known = {"kind": listing.kind, "name": listing.name, "target": listing.target}
+        outcome = {"ok": not state.problem, "summary": state.summary, "problem": state.problem}
+        found.append({**known, "packages": list(listing.packages), **outcome})
     return found

@@ -1,17 +1,24 @@
-"""What is left of a run over images: results kept line by line, and pictures."""
+"""What a run leaves behind: results kept line by line, and pictures; nothing that is not igm's own is written over."""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.imaging import SUFFIXES
 from igm_cli.output import json_line, process_rank
+
+START = b'{"schema": "igm.'
+"""How every line of a results file begins."""
+
+SOFTWARE, DRAWN_BY = 0x0131, "igm"
+"""The EXIF field by which a picture that igm drew is known."""
 
 
 class ResultFile:
@@ -21,8 +28,8 @@ class ResultFile:
     adds to a file of its own beside it, and :meth:`merge` joins them.
 
     Args:
-        path: Of the file.
-        schema: Of its lines.
+        path: The file.
+        schema: Schema of its lines.
         run: Fingerprint that every line must carry.
         key: Fields that together name what a line is about.
 
@@ -30,7 +37,7 @@ class ResultFile:
         done: Lines by what they are about, the fields joined by spaces.
 
     Raises:
-        InputError: If the file holds something else.
+        InputError: If the file holds anything else; it is left as it is.
     """
 
     def __init__(self, path: Path, schema: str, run: str, key: Sequence[str] = ("image",)) -> None:
@@ -40,9 +47,9 @@ class ResultFile:
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
         self.done: dict[str, dict[str, Any]] = {}
+        self._superseded = False
         for part in [path, *_shares(path)]:
-            for line in self._read(part, repair=part == self._own):
-                self.done[self.about(line)] = line
+            self._take(self._read(part, repair=part == self._own))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -52,71 +59,96 @@ class ResultFile:
             ) from error
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends a line, in one write."""
+        """Appends a line, in one write; it replaces an older one about the same."""
         data = (json_line(record) + "\n").encode()
         end = os.fstat(self._file).st_size
         written = os.write(self._file, data)
         if written < len(data):  # a full disk: take the piece back, so that only whole lines stay
             os.ftruncate(self._file, end)
             raise InputError(f"{self.path} cannot grow, the disk is full; free some space and run it again")
-        self.done[self.about(record)] = dict(record)
+        self._take([dict(record)])
+
+    def forget(self, about: str) -> None:
+        """Drops a line that no longer holds; it leaves the file when a run ends."""
+        self._superseded |= self.done.pop(about, None) is not None
 
     def about(self, line: Mapping[str, Any]) -> str:
         """What a line is about."""
         return " ".join(str(line[name]) for name in self.key)
 
-    def merge(self, images: Sequence[str]) -> None:
-        """Joins the files of all processes into one, in the order of the images.
+    def merge(self, order: Sequence[str]) -> None:
+        """Joins the files of all processes into one, one line about each item.
 
-        Lines about other images stay in front, as they were.
+        Lines about items that are not in ``order`` stay in front, as they were.
         """
         from igm_cli.core.files import write_atomically
 
         shares = _shares(self.path)
-        if not shares:
+        if not shares and not self._superseded:
             return
-        lines: dict[str, dict[str, Any]] = {}
+        self.done = {}
         for part in [self.path, *shares]:
-            for line in self._read(part, repair=False):
-                lines[self.about(line)] = line
-        asked = set(images)
-        order = [*(i for i in lines if i not in asked), *(i for i in images if i in lines)]
-        text = "".join(json_line(lines[image]) + "\n" for image in order)
+            self._take(self._read(part, repair=False))
+        asked = set(order)
+        about = [*(a for a in self.done if a not in asked), *(a for a in order if a in self.done)]
+        text = "".join(json_line(self.done[a]) + "\n" for a in about)
         write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
         for part in shares:
             part.unlink()
-        self.done = lines
+
+    def _take(self, lines: Iterable[dict[str, Any]]) -> None:
+        for line in lines:
+            about = self.about(line)
+            self._superseded |= about in self.done
+            self.done[about] = line
 
     def _read(self, path: Path, repair: bool) -> list[dict[str, Any]]:
+        """The lines of a file, each of which must be igm's own; then a half last line may be cut off."""
         if not path.is_file():
             return []
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        if repair and len(whole) < len(data):
+        lines = [self._parse(x, path) for x in whole.decode("utf-8", "replace").splitlines() if x.strip()]
+        rest = data[len(whole) :]
+        if rest[: len(START)] != START[: len(rest)]:
+            raise InputError(f"{path} holds lines that are no results of igm; choose another file")
+        if repair and rest:
             os.truncate(path, len(whole))
-        return [
-            self._parse(line, path) for line in whole.decode("utf-8", "replace").splitlines() if line.strip()
-        ]
+        return lines
 
     def _parse(self, text: str, path: Path) -> dict[str, Any]:
-        way_out = "choose another file"
         try:
             line = json.loads(text)
             about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} holds lines that are no results of igm; {way_out}") from error
+            raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
         if schema != self.schema or run != self.run or not all(isinstance(name, str | int) for name in about):
             raise InputError(
-                f"{path} holds results of another model or other options; {way_out} or use those again"
+                f"{path} holds results of another model or other options; choose another file or use those again"
             )
         return dict(line)
 
 
+@contextmanager
 def open_results(
-    path: Path | None, schema: str, run: str, key: Sequence[str] = ("image",)
-) -> ResultFile | None:
-    """The file of ``--output``; None if results are not kept."""
-    return ResultFile(path.expanduser(), schema, run, key) if path else None
+    path: Path | None, schema: str, run: str, key: Sequence[str], inputs: Iterable[Path]
+) -> Iterator[ResultFile | None]:
+    """The file of ``--output``, which no other run writes to meanwhile; None if results are not kept.
+
+    Raises:
+        UsageError: If it is one of the inputs.
+        InputError: If it holds something else, or another run writes to it.
+    """
+    if path is None:
+        yield None
+        return
+    from igm_cli.core.files import exclusive
+
+    path = path.expanduser()
+    refuse_inputs([path], inputs, "--output")
+    rank = process_rank()[0]
+    with exclusive(path if rank == 0 else _share(path, rank)):
+        yield ResultFile(path, schema, run, key)
 
 
 def _share(path: Path, rank: int) -> Path:
@@ -125,6 +157,14 @@ def _share(path: Path, rank: int) -> Path:
 
 def _shares(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.rank*"))
+
+
+def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
+    """Raises a :class:`UsageError` if something would be written over an input, however its path is written."""
+    known = {(found.st_dev, found.st_ino): path for path in inputs if path.exists() and (found := path.stat())}
+    for target in targets:
+        if target.exists() and (path := known.get((target.stat().st_dev, target.stat().st_ino))):
+            raise UsageError(f"{option} would overwrite {path}; choose another path")
 
 
 def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:
@@ -136,15 +176,15 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
         option: Name of the option, for messages.
 
     Raises:
-        UsageError: If it is a file for several images, or an image would be overwritten.
+        UsageError: If it is a file for several images, or an image or another picture would be overwritten.
     """
     if target is None:
         return {}
     looks_like_file = target.suffix.lower() in SUFFIXES and not target.is_dir()
-    if len(paths) == 1 and looks_like_file:
-        targets = {str(paths[0]): target}
-    elif looks_like_file:
+    if looks_like_file and len(paths) > 1:
         raise UsageError(f"{option} {target} is one file for {len(paths)} images; name a folder")
+    if looks_like_file:
+        targets = {str(paths[0]): target}
     elif len(paths) == 1 and target.suffix and not target.is_dir():
         raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
     else:
@@ -155,22 +195,34 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
                 name, number = f"{path.stem}-{number}.png", number + 1
             taken.add(name)
             targets[str(path)] = target / name
-    inputs = {(found.st_dev, found.st_ino): path for path in paths if path.exists() and (found := path.stat())}
+    refuse_inputs(targets.values(), paths, option)
     for picture in targets.values():
-        if picture.exists() and (image := inputs.get((picture.stat().st_dev, picture.stat().st_ino))):
-            raise UsageError(f"{option} would overwrite {image}; choose another path")
+        if picture.exists() and not _drawn_by_igm(picture):
+            raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
     return targets
 
 
+def _drawn_by_igm(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return bool(picture.getexif().get(SOFTWARE) == DRAWN_BY)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
 def save_picture(image: Any, path: Path) -> None:
-    """Writes a PIL image atomically in the format its name says."""
+    """Writes a PIL image atomically in the format its name says, marked as igm's own."""
     from PIL import Image
 
     from igm_cli.core.files import write_atomically
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+    mark = Image.Exif()
+    mark[SOFTWARE] = DRAWN_BY
     try:
-        write_atomically(path, lambda temporary: image.save(temporary, format=kind))
+        write_atomically(path, lambda temporary: image.save(temporary, format=kind, exif=mark))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise IgmPictureError(f"cannot write {path} ({reason}); choose another path") from error

@@ -66,29 +66,25 @@ def train(
     The run folder is a checkpoint that igm invert --model reads, and holds metrics.jsonl and
     tensorboard logs.  On several processes or machines: accelerate launch -m igm_cli train ...
     """
-    from igm_cli.commands.models import resolve_model
-    from igm_cli.commands.train_preset import Plan, read_preset
+    from igm_cli.bundled import resolve_model
+    from igm_cli.commands.train_preset import override, read_preset
     from igm_cli.commands.train_run import run_training
-    from igm_cli.commands.train_spec import check_trainable
     from igm_cli.plugins import registry
 
-    overrides = o.parse_settings(settings or [])
+    given = o.parse_settings(settings or [])
     if precision is not None and precision not in ("no", "bf16", "fp16"):
         raise UsageError(f"unknown precision {precision!r}; choose no, bf16 or fp16")
     direct = {"steps": steps, "batch_size": batch_size, "precision": precision, "seed": seed}
-    overrides |= {f"train.{key}": value for key, value in direct.items() if value is not None}
-    adapter = registry.dataset(dataset)
-    plan = Plan.from_preset(read_preset(adapter, preset)).override(overrides)
-    parser = registry.concept_parser(concepts or adapter.concepts)
+    given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
+    adapter = registry.dataset(dataset, typed=True)
+    tables = read_preset(adapter, preset)
+    parser = registry.concept_parser(concepts or adapter.concepts, typed=True)
     if parser.name != adapter.concepts:
-        plan.concepts = {
-            k: v for k, v in plan.concepts.items() if f"concepts.{k}" in overrides
-        }  # not the preset's
-    parser = registry.configured(parser, plan.concepts)
-    check_trainable(adapter, parser)
+        tables.pop("concepts", None)  # options of another parser
+    plan = override(tables, given)
     run_training(
         adapter,
-        parser,
+        registry.configured(parser, plan.concepts),
         plan,
         output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=o.expanded(data_root),

@@ -1,94 +1,100 @@
-"""Presets of ``igm train``: their tables, and what the command line changes in them."""
+"""Presets of ``igm train``: their tables, what the command line changes in them, and the model they describe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from igm_cli.commands import options as o
-from igm_cli.errors import InputError, MissingError, UsageError
+from igm_cli.core.validation import Natural, Positive, Table, validated
+from igm_cli.errors import IgmError, InputError, MissingError, UsageError, near_names
 
 if TYPE_CHECKING:
-    from igm_cli.plugins.base import DatasetAdapter
+    import datasets
 
-_TABLES = ("model", "concepts", "schedule", "train", "data", "inference", "info")
+    from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.training.config import TrainConfig
+    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Progress
 
 
-@dataclass
-class Plan:
-    """A preset as tables, with what the command line changes.
+@validated("option of [[data]]")
+class DataPart:
+    """One part of the training data.
+
+    Attributes:
+        split: Name of the split; empty for the dataset's first one.
+        data_root: ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given
+            where there is such a folder.
+        limit: At most so many images.
+        seed: Seed of what the dataset makes; None takes the training's.
+        options: Options of the dataset.
+    """
+
+    split: str = ""
+    data_root: Literal["given", "builtin"] | None = None
+    limit: Positive | None = None
+    seed: Natural | None = None
+    options: Table = field(default_factory=dict)
+
+    def describe(self, root: Path | None) -> dict[str, Any]:
+        """For the run's record; of a folder only the name, so that it may be moved."""
+        told = asdict(self)
+        name = root.absolute().name if root and self.data_root == "given" else None
+        return {"source": told.pop("data_root"), "root": name, **told}
+
+    def load(
+        self,
+        adapter: DatasetAdapter,
+        split: str,
+        limit: int | None,
+        root: Path | None,
+        progress: Progress | None,
+    ) -> datasets.Dataset:
+        """A split of the dataset as this part has it."""
+        more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
+        return adapter.load(split, limit=limit, progress=progress, **more)
+
+
+@validated("table of the preset")
+class Preset:
+    """A preset, with what the command line changes.
 
     Attributes:
         model: Architecture, composition and the architecture's options.
         concepts: Options of the concept parser.
-        schedule: Of the noise, in diffusers' words.
+        schedule: Noise schedule, in diffusers' words.
         train: Fields of the trainer's configuration.
-        data: Parts of the training data, each a table (split, data_root, limit, options).
-        everywhere: Options of every part of the data that takes them.
+        data: Parts of the training data.
         inference: Settings that igm invert takes by default with this model.
         info: Anything to keep with the checkpoint.
     """
 
-    model: dict[str, Any] = field(default_factory=dict)
-    concepts: dict[str, Any] = field(default_factory=dict)
-    schedule: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
-    data: list[dict[str, Any]] = field(default_factory=list)
-    everywhere: dict[str, Any] = field(default_factory=dict)
-    inference: dict[str, Any] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
+    model: Table = field(default_factory=dict)
+    concepts: Table = field(default_factory=dict)
+    schedule: Table = field(default_factory=dict)
+    train: Table = field(default_factory=dict)
+    data: list[Table] = field(default_factory=lambda: [{}])
+    inference: Table = field(default_factory=dict)
+    info: Table = field(default_factory=dict)
 
-    @classmethod
-    def from_preset(cls, preset: Mapping[str, Any]) -> Plan:
-        """Reads the tables of a preset.
+    def __post_init__(self) -> None:
+        for part in self.data:
+            DataPart(**part)
 
-        Raises:
-            InputError: If there is a table it does not know.
-        """
-        unknown = sorted(set(preset) - set(_TABLES))
-        if unknown:
-            known = ", ".join(_TABLES)
-            raise InputError(f"the preset has an unknown table [{unknown[0]}]; known are {known}")
-        parts = preset.get("data", [])
-        tables = [preset.get(name, {}) for name in _TABLES if name != "data"]
-        if not (isinstance(parts, list) and all(isinstance(t, dict) for t in [*tables, *parts])):
-            raise InputError("a preset holds tables [model], [schedule], [train] and [[data]]; correct it")
-        copies = {name: dict(preset.get(name, {})) for name in _TABLES if name != "data"}
-        return cls(data=[dict(part) for part in parts] or [{}], **copies)
+    def config(self) -> TrainConfig:
+        """How to train."""
+        from igm_cli.core.training.config import TrainConfig
 
-    def override(self, settings: Mapping[str, Any]) -> Plan:
-        """Applies ``table.key=value`` (a key without a table is the trainer's).
-
-        ``data.key`` sets an option of every part of the data that takes it.
-
-        Raises:
-            UsageError: If the table is unknown.
-        """
-        for name, value in settings.items():
-            table, dot, key = name.partition(".")
-            if not dot:
-                table, key = "train", name
-            if table == "data":
-                self.everywhere[key] = value
-            elif table in _TABLES:
-                getattr(self, table)[key] = value
-            else:
-                raise UsageError(f"--set knows no table {table!r}; use {', '.join(_TABLES)}")
-        return self
+        return TrainConfig(**self.train)
 
 
 def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A preset of the dataset by name, or a TOML file; no preset at all is an empty one.
+    """The tables of a preset of the dataset by name, or of a TOML file; no preset at all is an empty one.
 
     ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
     ``[[data]]`` is taken whole.
-
-    Args:
-        adapter: Of the dataset.
-        preset: Its name, or the path of a file.
-        extended_by: Presets that take this one.
 
     Raises:
         UsageError: If the name is unknown.
@@ -103,13 +109,8 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
         raise InputError(f"the preset {preset} extends {base!r}; give the name of a preset, or a .toml file")
     if base in seen:
         raise InputError(f"the preset {preset} extends {base}, which leads back to it; take one of them out")
-    return _merge(read_preset(adapter, base, extended_by=seen), tables)
-
-
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables with the keys of others in place of theirs; what is no table is replaced whole."""
-    merged = dict(base)
-    for name, table in changes.items():
+    merged = read_preset(adapter, base, extended_by=seen)
+    for name, table in tables.items():
         known = merged.get(name)
         merged[name] = {**known, **table} if isinstance(known, dict) and isinstance(table, dict) else table
     return merged
@@ -118,18 +119,111 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     """One preset's own tables."""
     presets = getattr(adapter, "presets", {})
-    if preset in presets:
-        path = Path(presets[preset])
-    elif preset.endswith(".toml"):
-        path = Path(preset).expanduser()
-    elif preset == "default":
+    if preset == "default" and preset not in presets:
         return {}
-    else:
+    if preset not in presets and not preset.endswith(".toml"):
         names = ", ".join(sorted(presets)) or "none"
         raise UsageError(f"{adapter.name} has no preset {preset!r}; it has {names}; a .toml file works too")
+    path = Path(presets.get(preset, preset)).expanduser()
     if not path.is_file():
         raise MissingError(f"there is no preset file {path}; check the path")
     try:
         return o.load_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no valid TOML: {error}") from error
+
+
+def override(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> Preset:
+    """A preset with ``table.key=value`` applied.
+
+    A key without a table is the trainer's, and ``data.key`` is an option of every part of the data.
+
+    Raises:
+        UsageError: If a setting's table is unknown.
+        InputError: If the preset has an unknown table, or something that is none.
+    """
+    preset = Preset(**tables)
+    names = [table.name for table in fields(Preset)]
+    for name, value in settings.items():
+        table, _, key = name.partition(".") if "." in name else ("train", "", name)
+        if table not in names:
+            raise UsageError(f"--set knows no table {table!r}; {near_names(table, names)}")
+        if table == "data":
+            for part in preset.data:
+                part["options"] = {**part.get("options", {}), key: value}
+        else:
+            getattr(preset, table)[key] = value
+    return preset
+
+
+def data_parts(
+    preset: Preset, data_root: Path | None, limit: int | None, own: frozenset[str] = frozenset()
+) -> list[DataPart]:
+    """The parts of a preset's data that apply, with nothing left open.
+
+    A part of ``data_root = "given"`` needs ``--data-root``; without it that part is left out, and
+    if none is left, the first one is made by the dataset itself.
+
+    Args:
+        preset: The preset.
+        data_root: As ``--data-root`` has it.
+        limit: As ``--limit`` has it.
+        own: Options that only images made by the dataset itself take; given ones beside those do without.
+    """
+    tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
+    if data_root is None:
+        tables = [table for table in tables if table.data_root != "given"] or tables[:1]
+    built = [data_root is None or table.data_root == "builtin" for table in tables]
+    # Without a part that could take them, the dataset itself refuses its own options.
+    skipped = own if any(built) else frozenset[str]()
+    return [
+        replace(
+            table,
+            data_root="builtin" if builtin else "given",
+            limit=min((n for n in (limit, table.limit) if n), default=None),
+            seed=seed if table.seed is None else table.seed,
+            options={k: v for k, v in table.options.items() if builtin or k not in skipped},
+        )
+        for table, builtin in zip(tables, built, strict=True)
+    ]
+
+
+def model_spec(
+    adapter: DatasetAdapter, parser: ConceptParser, preset: Preset, parts: Sequence[DataPart]
+) -> ModelSpec:
+    """What is to be trained, with the data as its provenance.
+
+    Raises:
+        InputError: If the preset says something that no model can be.
+    """
+    from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.concepts import space_to_dict
+    from igm_cli.core.noise_schedule import ScheduleConfig
+    from igm_cli.core.types import InversionSettings
+
+    try:
+        InversionSettings.from_dict(preset.inference)
+    except IgmError as error:
+        raise InputError(f"the table [inference] cannot be used: {error}") from error
+    model = {"architecture": "factored", "composition": "sum", "image_size": adapter.image_size, **preset.model}
+    named = {name: model.pop(name) for name in ("architecture", "composition")}
+    config = preset.config()
+    sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
+    return ModelSpec(
+        **named,
+        options=model,
+        space=space_to_dict(parser.space),
+        schedule=ScheduleConfig(**preset.schedule).to_dict(),
+        image_size=model["image_size"],
+        concepts=parser.name,
+        concept_options=preset.concepts,
+        inference=preset.inference,
+        info={
+            "dataset": adapter.name,
+            "data": " and ".join(sources),
+            "steps": config.steps,
+            **({"contrast": config.contrast} if config.contrast else {}),
+            "licence": adapter.licence,
+            **preset.info,
+        },
+    )

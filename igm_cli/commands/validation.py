@@ -46,17 +46,20 @@ class Validation:
 
     def __call__(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
         """Inverts the images and samples from their concepts; returns mean scores, writes two pictures."""
+        from igm_cli.commands.results import save_picture
+
         training = denoiser.training
         denoiser.eval()
         scores, drawn = self._invert(denoiser)
-        self._save(sheet(drawn), f"inversion-{step:07d}.png")
-        self._save(sheet(self._sample(denoiser)), f"samples-{step:07d}.png")
+        for name, pictures in (("inversion", drawn), ("samples", self._sample(denoiser))):
+            save_picture(sheet(pictures), self.folder / "pictures" / f"{name}-{step:07d}.png")
         denoiser.train(training)
         return {f"validation/{name}": value for name, value in scores.items()}
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
         """Mean scores with K given (``k_exact``: with K estimated), and every image with what was found."""
-        from igm_cli.core.inference.inversion import InversionSettings, invert
+        from igm_cli.core.inference.engine import invert
+        from igm_cli.core.types import InversionSettings
 
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition
@@ -71,12 +74,9 @@ class Validation:
                 figures["k_exact"] = float(counted.k == len(truth))
             for name, value in figures.items():
                 scores[name] = scores.get(name, 0.0) + value / len(self.rows)
-            items = [
-                {**item, "confidence": confidence}
-                for item, confidence in zip(
-                    self.parser.decode(found.concepts, frame), found.confidence.tolist(), strict=True
-                )
-            ]
+            items = self.parser.decode(found.concepts, frame)
+            for item, confidence in zip(items, found.confidence.tolist(), strict=True):
+                item["confidence"] = confidence
             drawn.append(self.parser.draw(image, items))
         return scores, drawn
 
@@ -101,11 +101,6 @@ class Validation:
             steps=SAMPLING_STEPS,
         )
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
-
-    def _save(self, picture: Image, name: str) -> None:
-        from igm_cli.commands.results import save_picture
-
-        save_picture(picture, self.folder / "pictures" / name)
 
 
 def sheet(pictures: Sequence[Image], width: int = 240) -> Image:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from igm_cli.commands import options as o
 from igm_cli.output import Output, process_rank
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from igm_cli.commands.results import ResultFile
-    from igm_cli.commands.zero_shot_session import LabelSession
-
-_DETAILED = 4  # up to so many images get a table each
-_LISTED = 10  # up to so many labels are all listed in it
 _NAMED = 5  # up to so many unknown labels are named
 
 LabelList = Annotated[str | None, typer.Option("--labels", help="What may be there: dog,cat,polar bear.")]
@@ -118,122 +110,40 @@ def zero_shot(
     accelerate launch -m igm_cli zero-shot FOLDER ...
     """
     from igm_cli.commands import zero_shot_options as given
-    from igm_cli.commands.batch import find_images
-    from igm_cli.commands.session import check_k_range
-    from igm_cli.commands.zero_shot_session import Asked, open_label_session
+    from igm_cli.commands import zero_shot_time
+    from igm_cli.commands.show import understand_images
 
-    sink = Output(as_json=as_json, quiet=process_rank()[0] != 0)
-    number = given.parse_k(k)
-    check_k_range(number, None, k_max)
+    number = o.number_or_auto("--k", k)
+    o.check_k_range(number, None, k_max)
     low, high = given.parse_timesteps(timesteps)
+    chosen = given.read_labels(labels, labels_file)
+    prompts = given.read_templates(template or [], templates_file)
+
+    from igm_cli.pipelines import open_pipeline
+    from igm_cli.session import ImageSession
+
+    how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
+    how |= {"size": size, "config": config, "prediction": prediction}
+    opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
-    asked = Asked(
-        model=model,
-        labels=given.read_labels(labels, labels_file),
-        templates=given.read_templates(template or [], templates_file),
-        k=number,
-        settings={**settings, "power": weighting, "views": views, "seed": seed},
-        fit=fit,
-        device=device,
-        loading={
-            "variant": variant,
-            "dtype": dtype,
-            "attention": attention,
-            "offload": offload,
-            "size": size,
-            "config": config,
-            "prediction": prediction,
-        },
-    )
-    images, pictures = find_images(paths, o.expanded(overlay), "--overlay")
-    session = open_label_session(asked)
-    _warn_of_unknown(session, sink)
-    _understand(session, images, pictures, output, sink)
+    settings |= {"power": weighting, "views": views, "seed": seed}
+    session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings)
+    sink = Output.of_process(as_json)
 
-
-def _understand(
-    session: LabelSession,
-    images: Sequence[Path],
-    pictures: Mapping[str, Path],
-    output: Path | None,
-    sink: Output,
-) -> None:
-    """Asks about every image, and shows, draws and keeps what is found."""
-    from igm_cli.commands.batch import Batch, exit_if_failed
-    from igm_cli.commands.results import open_results
-    from igm_cli.commands.zero_shot_session import SCHEMA
-    from igm_cli.imaging import read_image
-
-    report = _Report(sink, detailed=len(images) <= _DETAILED)
-
-    def work(path: Path) -> dict[str, Any]:
-        with sink.progress() as shown:
-            return session.understand(path, lambda done, most: shown(f"U-Net calls: {path.name}", done, most))
-
-    def draw(record: Mapping[str, Any]) -> Image:
-        return session.parser.draw(read_image(Path(record["image"])), record["items"])
-
-    store = open_results(output, SCHEMA, session.run)
-    _warn_of_time(session, images, store, sink)
-    batch = Batch(images, pictures, store, work, draw, report.add, sink)
-    failed = batch.run(on_cpu=session.denoiser.device.type == "cpu")
-    report.end()
-    exit_if_failed(failed, len(images), sink)
-
-
-def _warn_of_unknown(session: LabelSession, sink: Output) -> None:
-    """Says which labels the model was not trained on."""
-    if not session.unknown:
-        return
-    named = ", ".join(repr(label) for label in session.unknown[:_NAMED])
-    more = f" and {len(session.unknown) - _NAMED} more" if len(session.unknown) > _NAMED else ""
-    sink.note(
-        f"igm: {session.name} was not trained on {named}{more}; what is said of that is little more than a guess"
-    )
-
-
-def _warn_of_time(
-    session: LabelSession, images: Sequence[Path], store: ResultFile | None, sink: Output
-) -> None:
-    """Says how long it will take, if that is long."""
-    from igm_cli.commands.zero_shot_time import estimate, warning
-
-    rank, world = process_rank()
-    left = [path for path in images if store is None or str(path) not in store.done]
-    if rank == 0 and left:
-        text = warning(session, len(left), estimate(session, -(-len(left) // world)))
+    def announce(images: int) -> None:
+        """Says which labels the model was not trained on, and how long it will take, if that is long."""
+        if opened.unknown:
+            sink.note(_about_unknown(opened.name, opened.unknown))
+        rank, world = process_rank()
+        text = zero_shot_time.warning(session, images, world) if rank == 0 and images else None
         if text:
             sink.note(f"igm: {text}")
 
-
-class _Report:
-    """For people: a table an image, or one table of many images."""
-
-    def __init__(self, sink: Output, *, detailed: bool) -> None:
-        self.sink, self.detailed = sink, detailed
-        self.rows: list[list[str]] = []
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Shows an image now, or keeps it for the table."""
-        if self.detailed:
-            how = "given" if record["k_source"] == "given" else "estimated"
-            title = f"{record['image']}: K = {record['k']} ({how}), {record['seconds']:.2f} s"
-            self.sink.table(title, ["#", "label", "probability"], _rows(record))
-        else:
-            found = ", ".join(item["label"] for item in record["items"])
-            self.rows.append([record["image"], str(record["k"]), found])
-
-    def end(self) -> None:
-        """Shows the table of many images."""
-        if self.rows:
-            self.sink.table("", ["image", "K", "found"], self.rows)
+    how = {"announce": announce, "sources": [file for file in (labels_file, templates_file) if file]}
+    understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, **how)
 
 
-def _rows(record: Mapping[str, Any]) -> list[list[str]]:
-    """The labels found, numbered, and the others without a number if they are few."""
-    items, labels = record["items"], record["labels"]
-    rows = [[str(i), item["label"], f"{item['confidence']:.3f}"] for i, item in enumerate(items, 1)]
-    found = {item["label"] for item in items}
-    if len(labels) <= _LISTED:
-        rows += [["", x["label"], f"{x['probability']:.3f}"] for x in labels if x["label"] not in found]
-    return rows
+def _about_unknown(model: str, unknown: Sequence[str]) -> str:
+    named = ", ".join(repr(label) for label in unknown[:_NAMED])
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    return f"igm: {model} was not trained on {named}{more}; what is said of that is little more than a guess"

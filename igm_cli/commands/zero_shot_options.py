@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.pipelines import check_labels
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000
@@ -47,35 +48,6 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
     return templates
 
 
-def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
-    """Labels among which a choice makes sense.
-
-    Args:
-        labels: In order.
-        where: Where they come from, for messages.
-        error: Raised if they are too few, empty or not different.
-    """
-    seen: dict[str, str] = {}
-    for label in labels:
-        key = plain(label)
-        if not key:
-            raise error(f"{where} holds an empty label; leave out the comma too many")
-        if key in seen:
-            same = (
-                f"{label!r} twice" if label == seen[key] else f"{seen[key]!r} and {label!r}, which are the same"
-            )
-            raise error(f"{where} holds {same}; leave one out")
-        seen[key] = label
-    if len(labels) < 2:
-        raise error(f"{where} holds one label, {labels[0]!r}; give two labels or more")
-    return tuple(labels)
-
-
-def plain(label: str) -> str:
-    """A label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
-    return " ".join(label.casefold().split())
-
-
 def _lines(file: Path, what: str) -> list[str]:
     """Lines of a text file less blank ones and comments.
 
@@ -97,19 +69,6 @@ def _lines(file: Path, what: str) -> list[str]:
     return kept
 
 
-def parse_k(text: str) -> int | None:
-    """``auto`` (None) or a number.
-
-    Raises:
-        UsageError: If it is neither.
-    """
-    if text.strip().lower() == "auto":
-        return None
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UsageError(f"--k takes auto or a number of 1 or more, not {text!r}")
-    return int(text)
-
-
 def parse_timesteps(text: str | None) -> tuple[float | None, float | None]:
     """``LOW-HIGH`` as fractions of the schedule; above 1, timesteps of a thousand.
 
@@ -125,14 +84,3 @@ def parse_timesteps(text: str | None) -> tuple[float | None, float | None]:
     if not low < high <= 1:
         raise UsageError(f"--timesteps takes LOW-HIGH within 0-1 (or 0-{_T}), such as 0.1-0.7, not {text!r}")
     return low, high
-
-
-def parse_draws(draws: int | None, most: int | None, own: int) -> int | None:
-    """The draws to begin with: the model's own, or those asked for, but no more than the most.
-
-    Raises:
-        UsageError: If more are asked for than allowed.
-    """
-    if draws is not None and most is not None and draws > most:
-        raise UsageError(f"--draws {draws} is above --max-draws {most}; lower one or raise the other")
-    return draws if draws is not None or most is None else min(own, most)

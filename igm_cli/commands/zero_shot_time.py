@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from igm_cli.commands.zero_shot_session import LabelSession
-    from igm_cli.core.models.text_to_image import TextToImageDenoiser
+    from igm_cli.session import ImageSession
 
 LONG = 30.0
 """Seconds above which people are told."""
@@ -18,39 +16,34 @@ _QUICK = 1.0
 """Seconds of a first batch within which a second one is timed: the first one has more to do."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds of a run.
-
-    Attributes:
-        least: If every image is settled by the first draws.
-        most: If no image is, and no label is given up.
-    """
-
-    least: float
-    most: float
-
-
-def estimate(session: LabelSession, images: int) -> Estimate:
-    """Of a run over images, by timing the model.
+def warning(session: ImageSession, images: int, world: int = 1) -> str | None:
+    """What people are told before a long run; None if it is short.
 
     Args:
         session: Model, labels and draws.
-        images: That this process has to do.
+        images: How many are left to do.
+        world: Processes that share them.
     """
-    from igm_cli.core.inference.labels import calls_a_draw
+    denoiser, settings = session.model.denoiser, session.settings
+    calls = denoiser.space.dim * len(denoiser.space.templates) + (session.model.composition == "sum")
+    each = seconds_per_call(denoiser, calls * settings.draws) * calls * -(-images // world)
+    least, most = each * settings.draws, each * settings.max_draws
+    if most <= LONG:
+        return None
+    device, s = session.device.type, settings
+    draws = f"{s.draws}" if s.draws == s.max_draws else f"{s.draws} to {s.max_draws}"
+    faster = "fewer --labels or --draws" + (", or a GPU," if device == "cpu" else "")
+    return (
+        f"about {span(least, most)} for {images} image{'s' * (images != 1)}, "
+        f"{denoiser.space.dim} labels and {draws} draws on {device}; {faster} are faster"
+    )
 
-    calls = calls_a_draw(session.denoiser.space, session.composition)
-    draws = session.settings.draws, session.settings.max_draws
-    each = seconds_per_call(session.denoiser, calls * draws[0])
-    return Estimate(*(images * calls * count * each for count in draws))
 
-
-def seconds_per_call(denoiser: TextToImageDenoiser, most: int) -> float:
-    """Of a U-Net call, in a batch as it is used.
+def seconds_per_call(denoiser: Any, most: int) -> float:
+    """Seconds of a U-Net call, in a batch as it is used.
 
     Args:
-        denoiser: The model; its calls are counted on.
+        denoiser: The text-to-image model; its calls are counted on.
         most: Calls that a batch need not be larger than.
     """
     import torch
@@ -66,21 +59,7 @@ def seconds_per_call(denoiser: TextToImageDenoiser, most: int) -> float:
         seconds = time.monotonic() - started
         if seconds > _QUICK:
             break
-    return seconds / batch
-
-
-def warning(session: LabelSession, images: int, expected: Estimate) -> str | None:
-    """What people are told before a long run; None if it is short."""
-    if expected.most <= LONG:
-        return None
-    s, on_cpu = session.settings, session.denoiser.device.type == "cpu"
-    draws = f"{s.draws}" if s.draws == s.max_draws else f"{s.draws} to {s.max_draws}"
-    faster = "fewer --labels or --draws" + (", or a GPU," if on_cpu else "")
-    return (
-        f"about {span(expected.least, expected.most)} for {images} image{'s' * (images != 1)}, "
-        f"{session.denoiser.space.dim} labels and {draws} draws on {session.denoiser.device.type}; "
-        f"{faster} are faster"
-    )
+    return float(seconds / batch)
 
 
 def span(least: float, most: float) -> str:

@@ -10,29 +10,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import space_from_dict
+from igm_cli.core.concepts import ConceptSpace, space_from_dict, space_to_dict
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.files import write_atomically, write_json
+from igm_cli.core.files import write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
+from igm_cli.core.validation import Size, Table, validated
+from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError
 
 FORMAT = 1
-WEIGHTS = "model.safetensors"
+CONFIG, SCHEDULE, DESCRIPTION, WEIGHTS = "config.json", "scheduler_config.json", "igm.json", "model.safetensors"
+PIPELINE = "model_index.json"
+TEXT_TO_IMAGE = "text-to-image"
+"""The architecture whose folder is a pipeline of diffusers."""
 
 
-@dataclass(frozen=True)
+@validated("field of a model's description")
 class ModelSpec:
     """Everything about a model but its weights.
 
@@ -43,31 +46,29 @@ class ModelSpec:
         schedule: diffusers scheduler configuration.
         composition: ``sum`` or ``mean``.
         image_size: (width, height) in pixels.
-        concepts: Name of the concept parser.
+        concepts: Name of the concept parser, an installed plugin.
         concept_options: Options of the concept parser.
-        inference: Settings of :class:`igm_cli.core.inference.inversion.InversionSettings` tuned to the weights.
+        inference: Settings of :class:`igm_cli.core.types.InversionSettings` tuned to the weights.
         info: Provenance: data, command, steps, metrics, licence.
     """
 
     architecture: str
-    options: Mapping[str, Any]
-    space: Mapping[str, Any]
-    schedule: Mapping[str, Any]
+    options: Table
+    space: Table
+    schedule: Table
     composition: Composition
-    image_size: tuple[int, int]
+    image_size: Size
     concepts: str
-    concept_options: Mapping[str, Any] = field(default_factory=dict)
-    inference: Mapping[str, Any] = field(default_factory=dict)
-    info: Mapping[str, Any] = field(default_factory=dict)
+    concept_options: Table = field(default_factory=dict)
+    inference: Table = field(default_factory=dict)
+    info: Table = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """The denoiser with fresh weights."""
-        if self.composition not in ("sum", "mean"):
-            raise InputError(f"unknown composition {self.composition!r}; choose sum or mean")
         try:
-            schedule = Schedule(ScheduleConfig.from_dict(dict(self.schedule)))
+            schedule = Schedule(ScheduleConfig.from_dict(self.schedule))
             space = space_from_dict(self.space)
-        except (ValueError, TypeError, KeyError) as error:
+        except (InputError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"the model's schedule or concept space cannot be used: {error}") from error
         return build_denoiser(self.architecture, self.options, space, schedule)
 
@@ -106,42 +107,38 @@ class Checkpoint:
         return self.spec.info
 
 
+def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks is a pipeline's folder.
+
+    Raises:
+        InputError: If its weights are not finite; nothing is written then.
+    """
+    save_folder: Any = getattr(model, "save_folder", None)
+    if save_folder is None:
+        save_checkpoint(folder, spec, model.state_dict(), dtype)
+        return
+    save_folder(folder, dtype)
+    write_description(folder, replace(spec, space=space_to_dict(cast(ConceptSpace, model.asked))))
+
+
 def save_checkpoint(
     folder: Path, spec: ModelSpec, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
     """Writes a checkpoint, each file atomically and igm.json last.
 
-    Args:
-        folder: Created if need be.
-        spec: What the weights belong to.
-        weights: State dictionary.
-        dtype: Floating-point type on disk.
+    Raises:
+        InputError: If the weights are not finite; nothing is written then.
     """
-    tensors = {
-        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in weights.items()
-    }
-    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
-    write_json(folder / "config.json", {"architecture": spec.architecture, **spec.options})
-    write_json(folder / "scheduler_config.json", dict(spec.schedule))
+    write_weights(folder / WEIGHTS, weights, dtype)
+    write_json(folder / CONFIG, {"architecture": spec.architecture, **spec.options})
+    write_json(folder / SCHEDULE, spec.schedule)
     write_description(folder, spec)
 
 
 def write_description(folder: Path, spec: ModelSpec) -> None:
     """igm.json: what is known of a model besides its networks and its schedule."""
-    write_json(
-        folder / "igm.json",
-        {
-            "format": FORMAT,
-            "concepts": spec.concepts,
-            "concept_options": dict(spec.concept_options),
-            "space": dict(spec.space),
-            "composition": spec.composition,
-            "image_size": list(spec.image_size),
-            "inference": dict(spec.inference),
-            "info": dict(spec.info),
-        },
-    )
+    names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
+    write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names})
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -151,30 +148,16 @@ def read_spec(folder: Path) -> ModelSpec:
         MissingError: If the folder or a file of it is not there.
         InputError: If a file cannot be understood.
     """
-    igm = _read_json(folder / "igm.json")
-    config = _read_json(folder / "config.json")
-    schedule = _read_json(folder / "scheduler_config.json")
-    if igm.get("format") != FORMAT:
+    known, options, schedule = (_read_json(folder / name) for name in (DESCRIPTION, CONFIG, SCHEDULE))
+    if known.pop("format", None) != FORMAT:
         raise InputError(
-            f"{folder} has checkpoint format {igm.get('format')!r}, this igm reads {FORMAT}; "
+            f"{folder} has a checkpoint format that this igm does not read, which is {FORMAT}; "
             "train it again or use a matching igm"
         )
+    architecture = {"architecture": options.pop("architecture")} if "architecture" in options else {}
     try:
-        architecture = config.pop("architecture")
-        width, height = igm["image_size"]
-        return ModelSpec(
-            architecture=architecture,
-            options=config,
-            space=igm["space"],
-            schedule=schedule,
-            composition=cast(Composition, igm["composition"]),
-            image_size=(int(width), int(height)),
-            concepts=igm["concepts"],
-            concept_options=igm.get("concept_options", {}),
-            inference=igm.get("inference", {}),
-            info=igm.get("info", {}),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return ModelSpec(**{**known, **architecture, "options": options, "schedule": schedule})
+    except InputError as error:
         raise InputError(f"{folder} is not a complete igm checkpoint: {error}") from error
 
 
@@ -198,18 +181,17 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
     Raises:
         MissingError: If the folder has none.
-        InputError: If they are damaged or of other shapes.
+        InputError: If they are damaged, not finite, or of other shapes.
     """
-    load_folder = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
+    load_folder: Any = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
     if load_folder is not None:
         load_folder(folder)
         return
-    path = _weights_of(folder)[0]
+    weights = read_weights(_weights_of(folder)[0])
     try:
-        weights = {name: value.float() for name, value in load_file(path).items()}
         # On the meta device there is nothing to copy into.
         model.load_state_dict(weights, assign=any(p.is_meta for p in model.parameters()))
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"the weights in {folder} cannot be used: {first}") from error
 
@@ -220,32 +202,32 @@ def fingerprint(folder: Path) -> str:
     Raises:
         MissingError: If the folder has none.
     """
+    return _digest(_weights_of(folder))
+
+
+def model_fingerprint(folder: Path) -> str:
+    """SHA-256 of every weight and description file of a checkpoint."""
+    descriptions = [folder / name for name in (CONFIG, SCHEDULE, DESCRIPTION)]
+    return _digest([*descriptions, *sorted(folder.glob("*.safetensors"))])
+
+
+def _digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in _weights_of(folder):
-        digest.update(path.read_bytes())
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
 def _weights_of(folder: Path) -> list[Path]:
     """The weights of a checkpoint: one file, or, of a pipeline, one of every part."""
     single = folder / WEIGHTS
-    pipeline = (folder / "model_index.json").is_file()
+    pipeline = (folder / PIPELINE).is_file()
     paths = sorted(folder.glob("*/*.safetensors")) if pipeline else [single] * single.is_file()
     if not paths:
         raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
     return paths
-
-
-def model_fingerprint(folder: Path) -> str:
-    """Of every weight and description file of a checkpoint."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "scheduler_config.json", "igm.json"):
-        digest.update((folder / name).read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

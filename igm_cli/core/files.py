@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from igm_cli.errors import InputError
 
 
@@ -54,6 +52,8 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         InputError: If another process holds the lock.
     """
+    from filelock import FileLock, Timeout  # takes 0.1 s to import
+
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)

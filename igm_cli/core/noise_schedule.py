@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igm_cli.core.validation import Positive, validated
 
-@dataclass(frozen=True)
+
+@validated("schedule option")
 class ScheduleConfig:
     """The part of a diffusers scheduler configuration that fixes the forward process.
 
@@ -29,7 +31,7 @@ class ScheduleConfig:
     beta_schedule: str = "squaredcos_cap_v2"
     beta_start: float = 0.0001
     beta_end: float = 0.02
-    num_train_timesteps: int = 1000
+    num_train_timesteps: Positive = 1000
     prediction_type: str = "v_prediction"
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class InversionSettings:
         low: Smallest timestep used, as a fraction of T.
         high: Largest timestep used, as a fraction of T.
         power: A noise sample is weighted by (sigma/alpha)^power.
+        give_up: Whether candidates that cannot be part of an answer any more see no further noise.
         views: How many views of the image the noise samples take turns at, 1, 2 or 4 (for labels only).
         grid: Candidates along each coordinate of a continuous space; empty for 384 on the model's own image size.
         scan_draws: Noise samples by which the whole grid is ranked.
@@ -65,6 +66,7 @@ class InversionSettings:
     low: float = 0.04
     high: float = 0.58
     power: float = 0.0
+    give_up: bool = True
     views: int = 1
     grid: tuple[int, ...] = ()
     scan_draws: int = 6

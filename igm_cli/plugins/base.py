@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import datasets
@@ -61,7 +61,8 @@ class ConceptParser(Protocol):
 
     A parser may also have ``options`` (name to one line of help) and ``configured(options)``, which returns
     a parser with them: training takes them from ``--set concepts.NAME=VALUE`` or the preset's table
-    ``[concepts]``, and keeps them with the model.
+    ``[concepts]``, and keeps them with the model.  A parser that reads something other than images says so by
+    ``reads``.
     """
 
     name: str
@@ -98,7 +99,13 @@ class ConceptParser(Protocol):
 
 
 class VectorParser(ConceptParser, Protocol):
-    """A parser of concepts of bound vectors, which are read from files other than images."""
+    """A parser of concepts of bound vectors, which are read from files other than images.
+
+    Attributes:
+        reads: ``vectors``.
+    """
+
+    reads: Literal["vectors"]
 
     def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
         """The codebooks of a file; a binding of None is told from the file.

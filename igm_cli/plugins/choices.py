@@ -35,6 +35,24 @@ def check_choice(option: str, value: Any, known: Iterable[str]) -> None:
         raise UsageError(f"unknown {option} {value!r}; {near_names(str(value), names)}")
 
 
+def object_range(text: Any) -> tuple[int, int] | None:
+    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    if text is None:
+        return None
+    try:
+        parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
+        low, high = int(parts[0]), int(parts[-1])
+    except (TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"objects must look like 3-5, not {text!r}") from error
+    if not 1 <= low <= high or len(parts) > 2:
+        raise UsageError(f"objects must look like 3-5, not {text!r}")
+    return low, high
+
+
 def image_count(text: Any) -> int:
     """How many images to render.
 

@@ -10,13 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from igm_cli.errors import IgmError, PluginError, UsageError, near_names
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter
-
-if TYPE_CHECKING:
-    from igm_cli.benchmarks.suite import Suite
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
 KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
@@ -66,14 +63,14 @@ def listings(kind: Kind) -> list[Listing]:
     return [_listing(kind, name, points) for name, points in sorted(_points(kind).items())]
 
 
-def dataset(name: str) -> DatasetAdapter:
-    """The dataset adapter of a name or of ``package.module:attribute``."""
-    return cast(DatasetAdapter, load("datasets", name))
+def dataset(name: str, *, typed: bool = False) -> DatasetAdapter:
+    """The dataset adapter of a name, as :func:`load` takes it."""
+    return cast(DatasetAdapter, load("datasets", name, typed=typed))
 
 
-def concept_parser(name: str) -> ConceptParser:
-    """The concept parser of a name or of ``package.module:attribute``."""
-    return cast(ConceptParser, load("concepts", name))
+def concept_parser(name: str, *, typed: bool = False) -> ConceptParser:
+    """The concept parser of a name, as :func:`load` takes it."""
+    return cast(ConceptParser, load("concepts", name, typed=typed))
 
 
 def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptParser:
@@ -95,22 +92,24 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
     )
 
 
-def suite(name: str) -> Suite:
-    """The benchmark of a name or of ``package.module:attribute``."""
-    return cast("Suite", load("benchmarks", name))
-
-
-def load(kind: Kind, name: str) -> Any:
+def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
     """Imports a plugin; a class is instantiated.
 
     Args:
         kind: Its group without the prefix.
         name: A listed name, or ``package.module:attribute``.
+        typed: Whether a user typed the name.  Only then may it be ``package.module:attribute``: a name that stands in
+            a checkpoint or another file must not choose the code that is run.
 
     Raises:
         PluginError: If it is unknown, ambiguous or broken; the message names the package at fault.
     """
     if ":" in name:
+        if not typed:
+            raise PluginError(
+                f"{name!r} is no name of an installed {_NOUNS[kind]}, and a file must not name code to run; "
+                "if you trust it, install it as a plugin"
+            )
         return _resolve(kind, EntryPoint(name, name, f"igm_cli.{kind}"), "")
     points = _points(kind)
     if name not in points:

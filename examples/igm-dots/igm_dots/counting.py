@@ -60,7 +60,8 @@ class StarMethod:
 
     def by_igm(self, image):
         from igm_cli.core.checkpoint import load_checkpoint
-        from igm_cli.core.inference.inversion import InversionSettings, invert
+        from igm_cli.core.inference.engine import invert
+        from igm_cli.core.types import InversionSettings
         from igm_cli.imaging import to_model
         from igm_cli.plugins.base import Frame
 

@@ -7,28 +7,68 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-from igm_cli.benchmarks.baselines.fit_run import Baseline, Budget, FitRun, learned
+from igm_cli.core.checkpoint import WEIGHTS
 from igm_cli.core.device import inference_precision
-from igm_cli.core.files import write_atomically, write_json
-from igm_cli.core.training.state import STATE, RunRecord
-from igm_cli.core.training.trainer import Samples
+from igm_cli.core.files import exclusive, write_json
+from igm_cli.core.training.config import Budget, TrainConfig
+from igm_cli.core.training.plan import StepPlan
+from igm_cli.core.training.state import BASELINE, STATE, RunRecord
+from igm_cli.core.training.trainer import DivergenceError, Samples, Trainer, learned
+from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError
 
 __all__ = ["Baseline", "Budget", "Fitted", "fit"]
 
 TRIAL_SHARE = 0.08
 SAVE_SECONDS = 60.0
-RESULT, WEIGHTS = "baseline.json", "model.safetensors"
+WHOLE = 1000
+"""Units of a budget of minutes or steps, which the learning rate follows: a 20th is warm-up, a half is decay."""
+
 Progress = Callable[[str, int, int], None]
+
+
+class Baseline(Protocol):
+    """A network that names the concepts of an image, and how it learns.
+
+    Attributes:
+        name: As reports show it.
+        learning_rates: Those that are tried.
+        batch_size: Images per step.
+        ema: Decay of the moving average of the weights.
+        weight_decay: Weight decay of AdamW.
+    """
+
+    name: str
+    learning_rates: tuple[float, ...]
+    batch_size: int
+    ema: float
+    weight_decay: float
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that shapes the model and its training, as JSON."""
+        ...
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights; frozen parameters are neither trained nor stored."""
+        ...
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """What training minimises, a scalar, of images ``[B,3,H,W]`` in -1..1 with ``[B,K,D]``, ``[B,K]``."""
+        ...
+
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Error on held-out images, without chance; lower is better."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,9 +78,9 @@ class Fitted:
     Attributes:
         model: In evaluation mode, with averaged weights.
         learning_rate: The one chosen.
-        steps: Of the final training, trials not counted.
-        images: Seen in it.
-        seconds: It took.
+        steps: Steps of the final training; trials are not counted.
+        images: Images seen in it.
+        seconds: Time it took.
         validation: Its error on the validation samples.
         trials: Validation error of each learning rate tried; infinite where it diverged.
     """
@@ -70,17 +110,17 @@ def fit(
 
     Args:
         baseline: What is trained.
-        training: On what.
+        training: What it is trained on.
         validation: What learning rates are chosen by; none of it may be among ``training``.
         budget: For trials and final training together.
         folder: Holds the state of the training, then its result.
-        seed: Of everything random.
+        seed: Seed of everything random.
         device: Where.
         data: JSON description of the samples, part of the identity of the training.
         progress: Called with (what, done, total), in seconds or steps as the budget is.
 
     Raises:
-        InputError: If the folder holds another training, is damaged, or the training diverges.
+        InputError: If the folder holds something else, is damaged, or the training diverges.
     """
     identity = {
         "baseline": baseline.name,
@@ -91,96 +131,126 @@ def fit(
     }
     record = RunRecord(folder, identity)
     record.refuse_other_run()
-    if (folder / RESULT).is_file():
+    if (folder / BASELINE).is_file():
         return _load(baseline, folder, device)
-    record.begin(0)
-    fitting = _Fitting(baseline, training, validation, budget, record, seed, device, progress)
-    fitted = fitting.run()
-    _save(fitted, folder, identity)
+    with exclusive(folder):
+        record.begin(0)
+        show = progress or (lambda what, done, total: None)
+        fitted = _Fitting(baseline, training, validation, record, device, show).run(budget, seed)
+        _save(fitted, folder, identity)
     return fitted
 
 
+@dataclass
 class _Fitting:
-    """Trials and final training in their order, the state of which is stored now and then."""
+    """Trials and final training in their order, the state of which is stored now and then; their objective, too."""
 
-    def __init__(
-        self,
-        baseline: Baseline,
-        training: Samples,
-        validation: Samples,
-        budget: Budget,
-        record: RunRecord,
-        seed: int,
-        device: torch.device,
-        progress: Progress | None,
-    ) -> None:
-        self.baseline, self.training, self.validation = baseline, training, validation
-        self.budget, self.record, self.seed, self.device = budget, record, seed, device
-        self.progress = progress or (lambda what, done, total: None)
-        self.trials: dict[str, float] = {}
-        self.pending: dict[str, Any] | None = None  # state of the run that was cut short
-        record.load_state(device, self._take)
+    baseline: Baseline
+    training: Samples
+    validation: Samples
+    record: RunRecord
+    device: torch.device
+    progress: Progress
+    trials: dict[str, float] = field(default_factory=dict)
+    pending: dict[str, Any] | None = None  # state of the training that was cut short
 
     def _take(self, state: dict[str, Any]) -> None:
         self.trials, self.pending = state["trials"], state["run"]
 
-    def run(self) -> Fitted:
+    def run(self, budget: Budget, seed: int) -> Fitted:
         """The trials that are left, then the final training."""
+        self.record.load_state(self.device, self._take)
         rates = self.baseline.learning_rates
         for rate in rates if len(rates) > 1 else ():
             if str(rate) not in self.trials:
-                run = self._train(rate, self.budget.part(TRIAL_SHARE), f"trial of learning rate {rate:g}")
-                self.trials[str(rate)] = math.inf if run.diverged else self._score(run)
+                trial = self._trainer(rate, budget.part(TRIAL_SHARE), seed)
+                self.trials[str(rate)] = self._train(trial, f"trial of learning rate {rate:g}")
                 self._save_state(None)
-        left = 1 - TRIAL_SHARE * len(self.trials)
         rate = min(rates, key=lambda rate: self.trials.get(str(rate), 0.0))
-        run = self._train(rate, self.budget.part(left), f"training at {rate:g}")
-        error = math.inf if run.diverged else self._score(run)
+        final = self._trainer(rate, budget.part(1 - TRIAL_SHARE * len(self.trials)), seed)
+        error = self._train(final, f"training at {rate:g}")
         if not math.isfinite(error):
             raise InputError(f"{self.baseline.name} diverges at learning rate {rate:g}; try lower ones")
-        images = run.steps * self.baseline.batch_size
-        return Fitted(run.finished(), rate, run.steps, images, run.seconds, error, self.trials)
+        images = final.step * self.baseline.batch_size
+        return Fitted(final.average.module, rate, final.step, images, final.spent, error, self.trials)
 
-    def _train(self, rate: float, budget: Budget, what: str) -> FitRun:
-        run = FitRun(self.baseline, rate, budget, self.seed, self.device)
+    def _trainer(self, rate: float, budget: Budget, seed: int) -> Trainer:
+        """A training at one learning rate, at its beginning or where it was cut short."""
+        config = TrainConfig(
+            batch_size=self.baseline.batch_size,
+            learning_rate=rate,
+            weight_decay=self.baseline.weight_decay,
+            ema=self.baseline.ema,
+            seed=seed,
+            steps=WHOLE,
+            warmup=WHOLE // 20,
+            decay=0.5,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = self.baseline.build()
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # accelerate takes the current one
+        accelerator = Accelerator(cpu=self.device.type == "cpu")
+        trainer = Trainer(
+            model, self, len(self.training), config, accelerator, budget=budget, average_buffers=True
+        )
         if self.pending:
-            run.load(self.pending)
+            trainer.load(self.pending)
             self.pending = None
-        saved = time.monotonic()
-        total = round(60 * budget.minutes) if budget.minutes is not None else budget.steps or 0
-        while run.used < 1 and not run.diverged:
-            run.step(self.training)
-            if time.monotonic() - saved >= SAVE_SECONDS:
-                self._save_state(run)
-                saved = time.monotonic()
-            self.progress(f"{self.baseline.name}: {what}", min(total, int(run.used * total)), total)
-        return run
+        return trainer
 
-    def _score(self, run: FitRun) -> float:
+    def _train(self, trainer: Trainer, what: str) -> float:
+        """Trains to the end of the budget; returns the validation error, infinite if the training diverges."""
+        budget, saved = trainer.budget, time.monotonic()
+        total = round(60 * budget.minutes) if budget.minutes is not None else budget.steps or 0
+        try:
+            for _ in trainer.run():
+                if time.monotonic() - saved >= SAVE_SECONDS:
+                    self._save_state(trainer)
+                    saved = time.monotonic()
+                done = int(budget.used(trainer.spent, trainer.step, total))
+                self.progress(f"{self.baseline.name}: {what}", min(total, done), total)
+        except DivergenceError:
+            return math.inf
+        return self._score(trainer.average.module.eval())
+
+    def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
+        """As :class:`~igm_cli.core.training.objectives.Objective`."""
+        images, concepts, present = self._on_device(self.training.batch(plan.indices, plan.flips))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with inference_precision(self.device):
+            return self.baseline.loss(model, images, concepts, present, plan.generator())
+
+    def _score(self, model: nn.Module) -> float:
         count = len(self.validation)
-        batch = self.validation.batch(list(range(count)), [False] * count)
+        batch = self._on_device(self.validation.batch(list(range(count)), [False] * count))
         with torch.no_grad(), inference_precision(self.device):
-            error = self.baseline.validate(run.finished(), *(tensor.to(self.device) for tensor in batch))
+            error = self.baseline.validate(model, *batch)
         return error if math.isfinite(error) else math.inf
 
-    def _save_state(self, run: FitRun | None) -> None:
-        self.record.save_state({"trials": self.trials, "run": run.state() if run else None})
+    def _on_device(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        images, concepts, present = (tensor.to(self.device) for tensor in batch)
+        return images, concepts, present
+
+    def _save_state(self, trainer: Trainer | None) -> None:
+        self.record.save_state({"trials": self.trials, "run": trainer.state() if trainer else None})
 
 
 def _save(fitted: Fitted, folder: Path, identity: Mapping[str, Any]) -> None:
     """Weights first, the result last: a folder with a result is complete."""
-    tensors = {name: value.cpu().contiguous() for name, value in learned(fitted.model).items()}
-    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
-    result = {field: value for field, value in vars(fitted).items() if field != "model"}
+    write_weights(folder / WEIGHTS, learned(fitted.model))
+    result = {name: value for name, value in vars(fitted).items() if name != "model"}
     machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
-    write_json(folder / RESULT, {**identity, "result": result, **machine})
+    write_json(folder / BASELINE, {**identity, "result": result, **machine})
     (folder / STATE).unlink(missing_ok=True)
 
 
 def _load(baseline: Baseline, folder: Path, device: torch.device) -> Fitted:
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))["result"]
-        weights = load_file(folder / WEIGHTS)
+        result = json.loads((folder / BASELINE).read_text(encoding="utf-8"))["result"]
+        weights = read_weights(folder / WEIGHTS)
         model = baseline.build()
         missing = learned(model).keys() ^ weights.keys()
         model.load_state_dict(weights, strict=False)
@@ -188,5 +258,5 @@ def _load(baseline: Baseline, folder: Path, device: torch.device) -> Fitted:
             raise KeyError(sorted(missing)[0])
         model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return Fitted(model, **result)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{folder} is damaged ({error}); delete it to train again") from error

@@ -1,11 +1,17 @@
-"""What finding labels by inner products is compared with: methods that ask the network for every hypothesis.
+"""What finding labels by inner products is compared with: methods that ask the network about every hypothesis.
 
-    enumerate     argmin_S  E_{t,eps} ‖eps - 1/K sum_{k in S} eps_theta(x_t, t | label_k)‖²     K C(M,K) calls a draw
-    dc-compound   argmin_S  E_{t,eps} ‖eps - eps_theta(x_t, t | "a label_1 and a label_2")‖²    C(M,K) calls a draw
-    dc-variant    the K labels of least  E_{t,eps} ‖eps - eps_theta(x_t, t | label)‖²            M calls a draw
+    enumerate       argmin_S  E ‖eps - 1/K sum_{k in S} eps_theta(x_t, t | label_k)‖²    K C(M,K) calls per draw
+    dc-compound     argmin_S  E ‖eps - eps_theta(x_t, t | "a label_1 and a label_2")‖²   C(M,K) calls per draw
+    dc-variant      the K labels of least  E ‖eps - eps_theta(x_t, t | label)‖²          M calls per draw
+    prompt-weights  argmin_w  E ‖eps - sum_j w_j eps_theta(x_t, t | label_j)‖², w on the simplex; the K largest
 
-The first is how IGM (Wang, Dauwels & Du 2025, section 4.3) searches; the others are Diffusion Classifier (Li et al.
-2023) as it is compared with there.  All of them see the very draws that :func:`igm_cli.core.inference.labels.invert_labels` sees.
+The first is how IGM (Wang, Dauwels & Du 2025, section 4.3) searches, the last its Algorithm 6; the others are
+Diffusion Classifier (Li et al. 2023) as it is compared with there.  All but the last see the draws that
+:func:`igm_cli.core.inference.engine.invert` sees.
+
+Each takes a denoiser over a :class:`Text` space, an image that it denoises ``[C,H,W]``, or views ``[V,C,H,W]``,
+settings (``draws``, or ``relax_steps`` for prompt-weights, ``low``, ``high``, ``power`` and ``seed``) and K.
+Each raises :class:`UsageError` if ``k`` is out of range or there are too many sets.
 """
 
 from __future__ import annotations
@@ -13,57 +19,38 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.hypothesis_scores import Hypotheses, mean_errors, staged_errors
-from igm_cli.core.inference.inversion import Inversion, InversionSettings, KPoint
-from igm_cli.core.inference.label_evidence import predictions
-from igm_cli.core.inference.labels import sizes_of
+from igm_cli.core.inference.any_set import sizes_of
+from igm_cli.core.inference.candidates import importance_of, predictions
+from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors, staged_errors
+from igm_cli.core.inference.views import shown
 from igm_cli.core.models.prompts import compound
+from igm_cli.core.noise_schedule import draw
+from igm_cli.core.types import Inversion, InversionSettings, KPoint
 
-
-class Prompted(Denoiser, Protocol):
-    """A denoiser that takes whole prompts, too."""
-
-    def predictions_of_prompts(self, features: Any, texts: Sequence[str]) -> Tensor:
-        """eps_theta(x_t, t | text), ``[N,P,C,H,W]`` float32, of P prompts, one network call each."""
-        ...
+RATE = 0.1  # learning rate of prompt-weights: AdamW on the logits of the weights
+BATCH = 4  # draws per step of prompt-weights
 
 
 @torch.no_grad()
 def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
-    """Every set of K labels, each by network calls of its own: none is kept for another set.
-
-    Args:
-        denoiser: Over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
-        settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
-        k: Number of labels.
-
-    Raises:
-        UsageError: If ``k`` is out of range, or there are too many sets.
-    """
-    space = _space(denoiser, k, settings)
-    sets = torch.tensor(list(itertools.combinations(range(space.dim), k)))
+    """Tries every set of K labels, each by network calls of its own: no prediction is kept for another set."""
+    space, sets = _sets(denoiser, settings, k)
     rows = space.candidates().to(image.device)
 
     def composed(features: Any, which: Tensor) -> Tensor:
-        asked = rows[sets[which].flatten()]  # [R*K,M]
-        told = predictions(denoiser, features, asked)
-        return told.reshape(len(told), len(which), k, *told.shape[2:]).mean(2)
+        members = torch.tensor(sets)[which].flatten()  # [R*K]
+        predicted = predictions(denoiser, features, rows[members])  # [N,R*K,C,H,W]
+        return torch.as_tensor(predicted.unflatten(1, (len(which), k)).mean(2))
 
     hypotheses = Hypotheses(len(sets), k * len(space.templates), composed)
-    scores = mean_errors(denoiser, image, settings, hypotheses)
-    best = int(scores.errors.argmin())
-    chosen = sets[best].tolist()
-    return chosen_labels(
-        chosen, space.dim, float(scores.errors[best]), calls=scores.calls, draws=settings.draws
-    )
+    return _least(space, sets, mean_errors(denoiser, image, settings, hypotheses), settings.draws)
 
 
 @torch.no_grad()
@@ -72,47 +59,27 @@ def compound_prompts(
 ) -> Inversion:
     """Diffusion Classifier, its classes being captions of K labels: "a photo of a cup and a spoon".
 
-    Args:
-        denoiser: A :class:`Prompted` one over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
-        settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
-        k: Number of labels.
-        stages: Whether the worse half of the captions is left out after every stage (its Algorithm 2), the last
-            stage reaching ``draws``; else every caption sees all draws.
-
-    Raises:
-        UsageError: If ``k`` is out of range, or there are too many sets.
+    The denoiser must have ``predictions_of_prompts(features, texts)``, too: eps_theta(x_t, t | text) of P texts
+    ``[N,P,C,H,W]`` float32.  With ``stages`` the worse half of the captions is left out after every stage
+    (Algorithm 2 there), the last of which reaches ``draws``; else every caption sees all draws.
     """
-    space, prompted = _space(denoiser, k, settings), cast(Prompted, denoiser)
-    sets = list(itertools.combinations(range(space.dim), k))
-    captions = [_captions(space, chosen) for chosen in sets]
+    space, sets = _sets(denoiser, settings, k)
 
     def named(features: Any, which: Tensor) -> Tensor:
-        texts = [text for index in which.tolist() for text in captions[index]]
-        told = prompted.predictions_of_prompts(features, texts)
-        return told.reshape(len(told), len(which), -1, *told.shape[2:]).mean(2)
+        labels = [[space.labels[index] for index in sets[number]] for number in which.tolist()]
+        texts = [compound(template, chosen) for chosen in labels for template in space.templates]
+        predicted = cast(Any, denoiser).predictions_of_prompts(features, texts)
+        return torch.as_tensor(predicted.unflatten(1, (len(which), len(space.templates))).mean(2))
 
-    score = staged_errors if stages else mean_errors
-    scores = score(denoiser, image, settings, Hypotheses(len(sets), len(space.templates), named))
-    best = int(scores.errors.argmin())
-    error = float(scores.errors[best])
-    return chosen_labels(sets[best], space.dim, error, calls=scores.calls, draws=settings.draws)
+    hypotheses = Hypotheses(len(sets), len(space.templates), named)
+    scores = (staged_errors if stages else mean_errors)(denoiser, image, settings, hypotheses)
+    return _least(space, sets, scores, settings.draws)
 
 
 @torch.no_grad()
 def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
-    """Every label alone, as if it were all there is; those K of least error, whose mean is told.
-
-    Args:
-        denoiser: Over a :class:`Text` space.
-        image: What it denoises ``[C,H,W]``, or views of it ``[V,C,H,W]``.
-        settings: ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
-        k: Number of labels.
-
-    Raises:
-        UsageError: If ``k`` is out of range.
-    """
-    space = _space(denoiser, k, settings)
+    """Judges every label alone, as if it were all there is, and reports the mean error of the K best."""
+    space, _ = _sets(denoiser, settings, k)
     rows = space.candidates().to(image.device)
 
     def alone(features: Any, which: Tensor) -> Tensor:
@@ -120,41 +87,62 @@ def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings,
 
     scores = mean_errors(denoiser, image, settings, Hypotheses(space.dim, len(space.templates), alone))
     chosen = scores.errors.argsort(stable=True)[:k]
-    error = float(scores.errors[chosen].mean())
-    return chosen_labels(chosen.tolist(), space.dim, error, calls=scores.calls, draws=settings.draws)
+    return _found(rows.cpu()[chosen], float(scores.errors[chosen].mean()), scores.calls, settings.draws)
 
 
-def chosen_labels(chosen: Sequence[int], labels: int, error: float, *, calls: int, draws: int) -> Inversion:
-    """What a method found that does not say how sure it is.
+def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
+    """Learns the weights of prompts by stochastic gradients, new draws every step, and keeps the K largest.
 
-    Args:
-        chosen: Indices of K labels.
-        labels: M.
-        error: Of what was chosen.
-        calls: Network calls.
-        draws: Noise draws.
+    Predictions do not depend on the weights: no gradient passes through the network; a draw costs M calls.
     """
-    k = len(chosen)
-    return Inversion(
-        concepts=torch.eye(labels)[list(chosen)],
-        confidence=torch.full((k,), math.nan),
-        k=k,
-        k_source="given",
-        denoising_error=error,
-        k_curve=(KPoint(k, error, 0.0),),
-        network_calls=calls,
-        seconds=0.0,
-        draws=draws,
-    )
+    space, _ = _sets(denoiser, settings, k)
+    logits = torch.zeros(space.dim, device=image.device)
+    optimizer = torch.optim.AdamW([logits], lr=RATE, weight_decay=0.0)
+    error = 0.0
+    for step in range(settings.relax_steps):
+        error, gradient = _error_of_weights(denoiser, image, settings, logits, step * BATCH)
+        # No draw decides alone because the error depends more on the labels there than under others.
+        logits.grad = gradient / gradient.norm().clamp(min=1e-12)
+        optimizer.step()
+    chosen, draws = logits.cpu().argsort(descending=True, stable=True)[:k], settings.relax_steps * BATCH
+    return _found(space.candidates()[chosen], error, draws * space.dim * len(space.templates), draws)
 
 
-def _space(denoiser: Denoiser, k: int, settings: InversionSettings) -> Text:
-    """The labels, K of which can be chosen."""
+def _error_of_weights(
+    denoiser: Denoiser, image: Tensor, s: InversionSettings, logits: Tensor, start: int
+) -> tuple[float, Tensor]:
+    """Returns the error under weights softmax of ``[M]``, and its gradient ``[M]``, from draw ``start`` on."""
+    shape, schedule = tuple(image.shape[-3:]), denoiser.schedule
+    draws = draw(schedule, shape, BATCH, low=s.low, high=s.high, seed=s.seed, start=start).to(image.device)
+    with torch.no_grad():
+        x_t = schedule.add_noise(shown(image, start, BATCH), draws.noise, draws.t)
+        rows = torch.eye(len(logits), device=image.device)
+        predicted = predictions(denoiser, denoiser.features(x_t, draws.t), rows)  # [N,M,C,H,W]
+        importance = importance_of(denoiser.schedule, draws.t, s.power)
+    with torch.enable_grad():
+        variable = logits.detach().requires_grad_(True)
+        composed = torch.einsum("m,nmchw->nchw", variable.softmax(0), predicted)
+        loss = (importance / importance.sum()) @ (draws.noise - composed).square().mean((1, 2, 3))
+        (gradient,) = torch.autograd.grad(loss, variable)
+    return float(loss.detach()), gradient
+
+
+def _sets(denoiser: Denoiser, settings: InversionSettings, k: int) -> tuple[Text, list[tuple[int, ...]]]:
+    """Returns the labels, and all sets of K of them."""
     space = cast(Text, denoiser.space)
-    sizes_of(space.dim, k, settings)
-    return space
+    sizes_of(space.dim, k, settings)  # refuses what cannot be tried
+    return space, list(itertools.combinations(range(space.dim), k))
 
 
-def _captions(space: Text, chosen: Sequence[int]) -> list[str]:
-    """A set of labels in every template."""
-    return [compound(template, [space.labels[index] for index in chosen]) for template in space.templates]
+def _least(space: Text, sets: Sequence[Sequence[int]], scores: Scores, draws: int) -> Inversion:
+    """Returns the set of least error."""
+    best = int(scores.errors.argmin())
+    return _found(space.candidates()[list(sets[best])], float(scores.errors[best]), scores.calls, draws)
+
+
+def _found(concepts: Tensor, error: float, calls: int, draws: int) -> Inversion:
+    """Returns what was found, one-hot rows ``[K,M]``, by a method that does not say how sure it is."""
+    k, unsure = len(concepts), torch.full((len(concepts),), math.nan)
+    return Inversion(
+        concepts, unsure, k, "given", error, (KPoint(k, error, 0.0),), calls, seconds=0.0, draws=draws
+    )

@@ -1,6 +1,7 @@
-"""A ResNet (He et al. 2016) that reads a fixed number of slots off its feature map.
+"""ResNet-50 (He et al. 2016), supervised: with object positions, or with the values of factors.
 
-The map is flattened, not pooled: a mean over places forgets where things are.
+The baseline of IGM (Wang et al. 2025, sections 5.1 and 5.2).  Positions are read off the flattened feature
+map, because a mean over places forgets where things are; factors off the pooled one, by one linear layer.
 """
 
 from __future__ import annotations
@@ -10,54 +11,83 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.pretrained import imagenet_normalised, load_pretrained
-from igm_cli.benchmarks.baselines.set_prediction import Prediction, SetPredictor, mlp
+from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp, options_of
+from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.errors import MissingError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def resnet_backbone(weights: str | None, config: Mapping[str, Any], *, local_files_only: bool) -> nn.Module:
-    """A ``transformers.ResNetModel``.
-
-    Args:
-        weights: Folder or hub id; None for fresh weights.
-        config: Options of ``transformers.ResNetConfig`` for fresh weights.
-        local_files_only: Do not ask the network.
+def load_pretrained(kind: Any, name: str, option: str, *, local_files_only: bool, **options: Any) -> Any:
+    """Returns a pretrained network of a class of transformers, from a folder or the hub.
 
     Raises:
-        MissingError: If the pretrained weights cannot be had.
+        MissingError: If the weights cannot be had; the sentence names the ``option`` that takes a folder.
     """
-    from transformers import ResNetConfig, ResNetModel
-
-    if weights is None:
-        fresh: nn.Module = ResNetModel(ResNetConfig(**config))
-        return fresh
-    loaded: nn.Module = load_pretrained(ResNetModel, weights, "resnet", local_files_only=local_files_only)
-    return loaded
-
-
-def enlarged(images: Tensor, times: int) -> Tensor:
-    """Images ``[B,3,H,W]`` as many times larger."""
-    if times == 1:
-        return images
-    return functional.interpolate(images, scale_factor=float(times), mode="bilinear")
+    try:
+        return kind.from_pretrained(name, local_files_only=local_files_only, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise MissingError(
+            f"the weights {name!r} are not here and cannot be fetched; "
+            f"name a folder that holds them with --set {option}=FOLDER"
+        ) from error
 
 
-class ResNetNet(nn.Module):
-    """Backbone, flattened feature map, read-out.
+def imagenet_normalised(images: Tensor) -> Tensor:
+    """Returns images in -1..1 as networks trained on ImageNet want them."""
+    mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((images + 1) / 2 - mean) / std
 
-    Args:
-        options: What to build.
-        backbone: ``transformers.ResNetModel``.
-    """
 
-    def __init__(self, options: ResNetSet, backbone: nn.Module) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ResNetOptions:
+    """Options of both ResNets."""
+
+    weights: str | None = None  # folder or hub id, such as microsoft/resnet-50; None trains from scratch
+    local_files_only: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)  # of transformers.ResNetConfig, where not ResNet-50
+    upscale: int = 1  # how much larger the network sees the image; its map has a cell per 32 pixels
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3)
+    batch_size: int = 32
+    ema: float = 0.998
+    weight_decay: float = 0.01
+    name: str = "resnet"
+
+    def backbone(self) -> Any:
+        """Returns a ``transformers.ResNetModel``, pretrained or with fresh weights."""
+        from transformers import ResNetConfig, ResNetModel
+
+        if self.weights is None:
+            return ResNetModel(ResNetConfig(**self.config))
+        return load_pretrained(ResNetModel, self.weights, "resnet", local_files_only=self.local_files_only)
+
+
+class ResNet(nn.Module):
+    """A backbone that sees images ``[B,3,H,W]`` in -1..1 enlarged; subclasses read it off."""
+
+    def __init__(self, options: ResNetOptions) -> None:
         super().__init__()
-        self.backbone, self.slots, self.upscale = backbone, options.slots, options.upscale
-        config: Any = backbone.config
-        times = len(config.depths) + 1  # stem, pooling, and all stages but the first
-        width, height = (_halved(side * options.upscale, times) for side in options.image_size)
+        self.backbone, self.upscale = options.backbone(), options.upscale
+
+    def see(self, images: Tensor) -> Any:
+        """Returns ``last_hidden_state`` and ``pooler_output`` of images."""
+        images = imagenet_normalised(images)
+        return self.backbone(functional.interpolate(images, scale_factor=float(self.upscale), mode="bilinear"))
+
+
+class PositionResNet(ResNet):
+    """Slots read off the flattened feature map."""
+
+    def __init__(self, options: ResNetSet) -> None:
+        super().__init__(options)
+        self.slots, config = options.slots, self.backbone.config
+        width, height = (side * options.upscale for side in options.image_size)
+        for _ in range(len(config.depths) + 1):  # stem, pooling, and all stages but the first are of stride 2
+            width, height = (width + 1) // 2, (height + 1) // 2
         self.narrow = nn.Conv2d(config.hidden_sizes[-1], options.narrow, 1)
         self.head = mlp(options.narrow * width * height, options.hidden, options.hidden, 3 * self.slots)
         start = torch.cat([torch.rand(self.slots, 2), torch.zeros(self.slots, 1)], dim=1)  # all over the image
@@ -65,54 +95,84 @@ class ResNetNet(nn.Module):
         self.head[-1].bias = nn.Parameter(start.flatten())
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images ``[B,3,H,W]``."""
-        seen = enlarged(imagenet_normalised(images), self.upscale)
-        maps = self.narrow(self.backbone(seen).last_hidden_state)  # [B,F,H/32,W/32]
+        """Returns S slots per image."""
+        maps = self.narrow(self.see(images).last_hidden_state)  # [B,F,H/32,W/32]
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 resolves no more than 1/256
             out = self.head(functional.gelu(maps.float()).flatten(1)).view(len(images), self.slots, 3)
         return Prediction(out[..., :2], out[..., 2])
 
 
-def _halved(side: int, times: int) -> int:
-    """The side of a map after that many convolutions of stride 2."""
-    for _ in range(times):
-        side = (side + 1) // 2
-    return side
+@dataclass(frozen=True)
+class ResNetSet(ResNetOptions, SetPredictor):
+    """ResNet-50, supervised with object positions."""
+
+    slots: int = 10  # largest number of objects
+    narrow: int = 256  # channels that are kept of each place of the map
+    hidden: int = 512  # width of the read-out
+
+    def build(self) -> nn.Module:
+        """Returns the network; raises MissingError if pretrained weights cannot be had."""
+        return PositionResNet(self)
+
+
+class FactorResNet(ResNet):
+    """A logit for every value of every factor, read off the pooled features."""
+
+    def __init__(self, options: ResNetFactors) -> None:
+        super().__init__(options)
+        self.out = nn.Linear(self.backbone.config.hidden_sizes[-1], options.space.dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits ``[B,D]`` float32."""
+        pooled = self.see(images).pooler_output.flatten(1)  # [B,F]
+        with torch.autocast(images.device.type, enabled=False):
+            return torch.as_tensor(self.out(pooled.float()))
+
+
+def log_probabilities(space: Categorical, logits: Tensor) -> Tensor:
+    """Returns the logarithm of a softmax within every factor, ``[B,D]`` of logits ``[B,D]``."""
+    return torch.cat([logits[:, group].log_softmax(1) for group in space.groups()], dim=1)
+
+
+def most_likely(space: Categorical, probabilities: Tensor) -> Tensor:
+    """Returns the index of the likeliest value within every factor ``[B,F]``, of probabilities ``[B,D]``."""
+    return torch.stack([probabilities[:, group].argmax(1) for group in space.groups()], dim=1)
 
 
 @dataclass(frozen=True)
-class ResNetSet(SetPredictor):
-    """ResNet-50, supervised with object positions.
+class ResNetFactors(ResNetOptions):
+    """ResNet-50, supervised with the values of factors."""
 
-    Attributes:
-        weights: Folder or hub id of pretrained weights, such as ``microsoft/resnet-50``; None trains
-            from scratch.
-        local_files_only: Do not ask the network for them.
-        config: Options of ``transformers.ResNetConfig`` where they are not those of ResNet-50.
-        upscale: How much larger the network sees the image; its map has a cell per 32 pixels.
-        slots: Largest number of objects.
-        narrow: Channels that are kept of each place of the map.
-        hidden: Of the read-out.
-    """
+    space: Categorical
 
-    weights: str | None = None
-    local_files_only: bool = False
-    config: Mapping[str, Any] = field(default_factory=dict)
-    upscale: int = 1
-    slots: int = 10
-    narrow: int = 256
-    hidden: int = 512
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3)
-    batch_size: int = 32
-    ema: float = 0.998
-    weight_decay: float = 0.01
-    name: str = "resnet"
+    def describe(self) -> dict[str, Any]:
+        """Returns everything that shapes the model, as JSON."""
+        return {**options_of(self), "space": space_to_dict(self.space)}
 
     def build(self) -> nn.Module:
-        """The network, pretrained or with fresh weights.
+        """Returns the network; raises MissingError if pretrained weights cannot be had."""
+        return FactorResNet(self)
 
-        Raises:
-            MissingError: If the pretrained weights cannot be had.
-        """
-        backbone = resnet_backbone(self.weights, self.config, local_files_only=self.local_files_only)
-        return ResNetNet(self, backbone)
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the cross entropy of all factors, averaged over images; missing rows count nothing."""
+        return self._cross_entropy(model(images), concepts, present)
+
+    def _cross_entropy(self, logits: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        truth = (concepts * present[..., None]).sum(1)  # [B,D]
+        return -(truth * log_probabilities(self.space, logits)).sum(1).mean()
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the mean negative log likelihood of the configuration."""
+        logits = torch.cat([model(chunk) for chunk in images.split(CHUNK)])
+        return float(self._cross_entropy(logits, concepts, present))
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Returns the probability of every value within its factor, ``[B,D]`` float32 on the CPU."""
+        logits = torch.cat([model(chunk) for chunk in images.split(CHUNK)])
+        return log_probabilities(self.space, logits).exp().cpu()

@@ -1,4 +1,4 @@
-"""What networks that predict a set have in common: slots, matched to the truth by the Hungarian algorithm.
+"""What networks that predict a set have in common: slots, matched with the truth by the Hungarian algorithm.
 
 A network proposes S positions, each with a logit of being present; the loss matches them with the
 objects of the image, whose order means nothing (Carion et al. 2020, DETR; Locatello et al. 2020).
@@ -21,32 +21,22 @@ from igm_cli.core.metrics import PERCEPTION_THRESHOLD, match
 POSITION_WEIGHT, EARLIER_WEIGHT = 5.0, 0.5
 HUBER = 0.02  # where the position loss turns from squared to absolute, well below what counts as perceived
 FAR = 4 * PERCEPTION_THRESHOLD**0.5  # distance at which a position is wholly wrong, for validation
-CHUNK = 50
+CHUNK = 50  # images that are predicted at once
 
 
 class Prediction(NamedTuple):
-    """What a set predictor says about a batch.
+    """What a set predictor says about a batch."""
 
-    Attributes:
-        positions: ``[B,S,2]``.
-        logits: Of presence ``[B,S]``.
-        auxiliary: A further loss of the network's own, a scalar.
-        earlier: What it said on the way there; each counts in the loss (deep supervision).
-    """
-
-    positions: Tensor
-    logits: Tensor
-    auxiliary: Tensor | float = 0.0
-    earlier: tuple[Prediction, ...] = ()
+    positions: Tensor  # [B,S,2]
+    logits: Tensor  # of presence [B,S]
+    auxiliary: Tensor | float = 0.0  # a further loss of the network's own, a scalar
+    earlier: tuple[Prediction, ...] = ()  # of earlier iterations; each counts in the loss (deep supervision)
 
 
 def set_loss(prediction: Prediction, concepts: Tensor, present: Tensor) -> Tensor:
-    """Huber loss of the matched positions and cross entropy of all presences, plus what the prediction adds.
+    """Returns Huber loss of the matched positions plus cross entropy of all presences plus the auxiliary loss.
 
-    Args:
-        prediction: Of S slots.
-        concepts: ``[B,K,2]``.
-        present: ``[B,K]``.
+    The truth is ``concepts [B,K,2]`` and ``present [B,K]``, False for padding.
     """
     positions, logits = prediction.positions.float(), prediction.logits.float()
     image, slot, truth = assign(positions, logits, concepts, present)
@@ -66,78 +56,64 @@ def set_loss(prediction: Prediction, concepts: Tensor, present: Tensor) -> Tenso
 def assign(
     positions: Tensor, logits: Tensor, concepts: Tensor, present: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The Hungarian matching of each image, by distance and presence.
+    """Returns the Hungarian matching by distance and presence: image, slot and object of each of P pairs.
 
-    Args:
-        positions: ``[B,S,2]``.
-        logits: ``[B,S]``.
-        concepts: ``[B,K,2]``.
-        present: ``[B,K]``.
-
-    Returns:
-        Image, slot and object of each pair, ``[P]`` each.
+    Slots have ``positions [B,S,2]`` and ``logits [B,S]``; objects ``concepts [B,K,2]`` and ``present [B,K]``.
     """
-    # Euclidean: sums of coordinate-wise distances often tie, and what then is matched hangs on the order.
+    # Euclidean: sums of coordinate-wise distances often tie, and then the order decides what is matched.
     distance = (positions[:, :, None] - concepts[:, None]).square().sum(-1).sqrt()  # [B,S,K]
     cost = (POSITION_WEIGHT * distance - logits.sigmoid()[:, :, None]).nan_to_num(1e6).cpu().numpy()
     pairs = []
-    for row, count in enumerate(present.cpu()):
-        objects = count.nonzero()[:, 0]
-        slots, columns = linear_sum_assignment(cost[row][:, objects.numpy()])
-        matched = torch.as_tensor(slots), objects[torch.as_tensor(columns)]
-        pairs.append(torch.stack([torch.full_like(matched[0], row), *matched]))
+    for row, there in enumerate(present.cpu()):
+        objects = there.nonzero()[:, 0]
+        slots, columns = (torch.as_tensor(i) for i in linear_sum_assignment(cost[row][:, objects.numpy()]))
+        pairs.append(torch.stack([torch.full_like(slots, row), slots, objects[columns]]))
     image, slot, truth = torch.cat(pairs, dim=1).to(positions.device)
     return image, slot, truth
 
 
 def choose(positions: Tensor, logits: Tensor, k: int | None) -> Tensor:
-    """The positions that are said to be there.
+    """Returns the K positions ``[K,2]`` of ``[S,2]`` with the largest logits ``[S]``, the most likely first.
 
-    Args:
-        positions: ``[S,2]``.
-        logits: ``[S]``.
-        k: How many; None takes those more likely present than not.
-
-    Returns:
-        ``[K,2]``, the most likely first.
+    Without ``k`` these are the positions that are more likely present than not.
     """
     order = logits.argsort(descending=True, stable=True)
-    count = int((logits > 0).sum()) if k is None else k
-    return positions[order[:count]]
+    return positions[order[: int((logits > 0).sum()) if k is None else k]]
 
 
 def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers of these sizes with GELU between them."""
+    """Returns linear layers of these sizes with GELU between them."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.GELU()]
     return nn.Sequential(*layers[:-1])
 
 
+def options_of(baseline: Any) -> dict[str, Any]:
+    """Returns all fields of a baseline but where its files may be looked for."""
+    return {key: value for key, value in asdict(baseline).items() if key != "local_files_only"}
+
+
 @dataclass(frozen=True)
 class SetPredictor:
-    """A baseline whose network maps (images, generator or None) to a :class:`Prediction`.
+    """A baseline whose network maps (images, generator or None) to a :class:`Prediction`."""
 
-    Attributes:
-        image_size: (width, height) in pixels.
-    """
-
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # (width, height) in pixels
 
     def describe(self) -> dict[str, Any]:
-        """All options but where their files may be looked for, as JSON."""
-        return {key: value for key, value in asdict(self).items() if key != "local_files_only"}
+        """Returns everything that shapes the model, as JSON."""
+        return options_of(self)
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """See :func:`set_loss`."""
+        """Returns :func:`set_loss` of what the model predicts, its slots drawn with the generator."""
         return set_loss(model(images, generator), concepts, present)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Mean distance of objects from the positions chosen for them, K being given.
+        """Returns the mean distance of objects from the positions chosen for them, K being given.
 
-        Measured in :data:`FAR`, and 1 beyond it: the rate of missed objects averaged over how near
+        It is measured in :data:`FAR`, and 1 beyond it: the rate of missed objects averaged over how near
         a position must be.
         """
         errors = []
@@ -148,13 +124,7 @@ class SetPredictor:
 
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor, k: Sequence[int | None]) -> list[Tensor]:
-        """The positions in each image, ``[K,2]`` float32 on the CPU, without chance.
-
-        Args:
-            model: In evaluation mode.
-            images: ``[B,3,H,W]`` in -1..1.
-            k: How many objects there are in each image; None leaves that to the network.
-        """
+        """Returns the positions in each image, ``[K,2]`` on the CPU, without chance; K of None is estimated."""
         rows: list[tuple[Tensor, Tensor]] = []
         for chunk in images.split(CHUNK):
             found: Prediction = model(chunk, None)

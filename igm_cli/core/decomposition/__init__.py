@@ -1,1 +1,1 @@
-"""Semantic decomposition: a bound vector into one codeword of every codebook (Yeung et al. 2026)."""
+"""Semantic decomposition: a bound vector into one codeword of each codebook (Yeung et al. 2026)."""

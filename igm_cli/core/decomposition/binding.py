@@ -1,40 +1,37 @@
-"""How vectors are bound, as elementwise products.
+"""The three ways in which vectors are bound; each is an elementwise product in some basis, in which we compute.
 
-Each of the three bindings is an elementwise product in some basis, its *spectrum*:
-
-    map    x ∈ {-1, 1}^D                  as it is                (Gayler 2003)
+    map    x ∈ {-1, 1}^D                  in itself               (Gayler 2003)
     hrr    x ∈ R^D, circular convolution  its Fourier transform   (Plate 1995)
-    fhrr   x ∈ C^D of modulus one         as it is                (Plate 2003)
+    fhrr   x ∈ C^D of modulus one         in itself               (Plate 2003)
 
-so what is said about products of spectra holds for all.  In these bases codewords have coordinates of mean square one,
-and unbinding is the product with the conjugate, the gradient of ⟨y, a ⊙ b⟩ by b; it is exact where moduli are one.
-The conventions are those of torchhd's MAP, HRR and FHRR tensors.
+A vector in that basis is called its *spectrum*, so that one equation about products of spectra holds for all three.
+Codewords have spectra with a mean square of one.  Unbinding is the product with the conjugate, which is the gradient of
+⟨y, a ⊙ b⟩ by b; it is exact where all moduli are one.  The conventions are those of torchhd's MAP, HRR and FHRR tensors.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from functools import reduce
+from operator import mul
 
 import torch
-from torch import Tensor
-
-Name: TypeAlias = Literal["map", "hrr", "fhrr"]
+from torch import Generator, Tensor
 
 
 class Binding:
-    """Bipolar Hadamard products: the identity is its own basis.
+    """Elementwise products of bipolar vectors (MAP), which are their own spectra.
 
     Attributes:
-        name: ``map``.
-        complex: Whether spectra are complex.
+        name: Name of the binding on the command line.
+        complex: True if spectra are complex.
     """
 
-    name: Name = "map"
+    name = "map"
     complex = False
 
     def spectrum(self, vectors: Tensor) -> Tensor:
-        """Vectors ``[...,D]`` in the basis of elementwise products ``[...,F]``."""
+        """Returns vectors ``[...,D]`` in the basis of elementwise products ``[...,F]``."""
         return vectors
 
     def vector(self, spectrum: Tensor, dim: int) -> Tensor:
@@ -42,36 +39,26 @@ class Binding:
         return spectrum
 
     def weights(self, dim: int) -> Tensor:
-        """How much a coordinate of a spectrum counts in an inner product ``[F]``; they sum to D."""
+        """Returns the weight of each coordinate of a spectrum in an inner product ``[F]``; they sum to D."""
         return torch.ones(dim)
 
-    def random(self, count: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
-        """Codewords ``[count,D]``."""
+    def random(self, count: int, dim: int, generator: Generator | None = None) -> Tensor:
+        """Draws codewords ``[count,D]``."""
         return torch.randint(0, 2, (count, dim), generator=generator).float() * 2 - 1
 
-    def noise(self, rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:
-        """White noise with a standard deviation of one a real coordinate, as a spectrum ``[rows,F]``."""
+    def noise(self, rows: int, dim: int, generator: Generator | None = None) -> Tensor:
+        """Draws the spectra of white noise, of variance one in each real coordinate ``[rows,F]``."""
         return torch.randn(rows, dim, generator=generator)
 
     def bind(self, *vectors: Tensor) -> Tensor:
-        """The bound vector of vectors ``[...,D]``."""
-        product = self.spectrum(vectors[0])
-        for vector in vectors[1:]:
-            product = product * self.spectrum(vector)
-        return self.vector(product, vectors[0].shape[-1])
-
-    def unbind(self, bound: Tensor, *vectors: Tensor) -> Tensor:
-        """What was bound to vectors ``[...,D]`` to give ``bound``, by exact inverses in the spectrum."""
-        spectrum = self.spectrum(bound)
-        for vector in vectors:
-            spectrum = spectrum / self.spectrum(vector)
-        return self.vector(spectrum, bound.shape[-1])
+        """Returns the bound vector of vectors ``[...,D]``."""
+        return self.vector(reduce(mul, map(self.spectrum, vectors)), vectors[0].shape[-1])
 
 
 class HolographicBinding(Binding):
     """Circular convolution of real vectors (HRR)."""
 
-    name: Name = "hrr"
+    name = "hrr"
     complex = True
 
     def spectrum(self, vectors: Tensor) -> Tensor:  # noqa: D102
@@ -83,30 +70,30 @@ class HolographicBinding(Binding):
         return vector
 
     def weights(self, dim: int) -> Tensor:  # noqa: D102
-        weights = torch.full((dim // 2 + 1,), 2.0)  # a coordinate stands for its mirror image too
+        weights = torch.full((dim // 2 + 1,), 2.0)  # a coordinate stands for its complex conjugate, too
         weights[0] = 1.0
         if dim % 2 == 0:
             weights[-1] = 1.0
         return weights
 
-    def random(self, count: int, dim: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def random(self, count: int, dim: int, generator: Generator | None = None) -> Tensor:  # noqa: D102
         return torch.randn(count, dim, generator=generator) / math.sqrt(dim)
 
-    def noise(self, rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def noise(self, rows: int, dim: int, generator: Generator | None = None) -> Tensor:  # noqa: D102
         return self.spectrum(self.random(rows, dim, generator))
 
 
 class FourierBinding(Binding):
-    """Products of complex numbers of modulus one (FHRR)."""
+    """Elementwise products of complex numbers of modulus one (FHRR)."""
 
-    name: Name = "fhrr"
+    name = "fhrr"
     complex = True
 
-    def random(self, count: int, dim: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def random(self, count: int, dim: int, generator: Generator | None = None) -> Tensor:  # noqa: D102
         angle = (2 * torch.rand(count, dim, generator=generator) - 1) * math.pi
         return torch.polar(torch.ones_like(angle), angle)
 
-    def noise(self, rows: int, dim: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: D102
+    def noise(self, rows: int, dim: int, generator: Generator | None = None) -> Tensor:  # noqa: D102
         return torch.view_as_complex(torch.randn(rows, dim, 2, generator=generator))
 
 

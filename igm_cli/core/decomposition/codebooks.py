@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property, reduce
+from operator import mul
 
 import torch
 from torch import Tensor
@@ -11,26 +13,28 @@ from torch import Tensor
 from igm_cli.core.decomposition.binding import BINDINGS, Binding
 from igm_cli.errors import InputError
 
-COLLINEAR = 1e-5
-"""How far from 1 the cosine of codewords of one direction may be."""
-
-UNIT = 1e-5
-"""How far from 1 the modulus of a coordinate may be where products are said to have a norm of √D."""
+COLLINEAR = 1e-5  # largest difference from 1 of the cosine of collinear codewords
+UNIT = 1e-5  # largest difference from 1 of the modulus of a coordinate that counts as one
 
 
 class Codebooks:
-    """One codebook a factor.
+    """One codebook per factor.
 
     Args:
-        books: Codewords ``[n_k,D]`` of every factor.
+        books: Codewords ``[n_k,D]`` of each factor.
         binding: ``map``, ``hrr`` or ``fhrr``.
-        precision: Of matrix products with codewords: float32 or bfloat16, which is much faster where the processor
-            has it; what is found is always judged in float32.
+        precision: Precision of matrix products with codewords, float32 or bfloat16, which is much faster where the
+            processor supports it; answers are always judged in float32.
 
     Attributes:
         spectra: Codewords in the basis of products ``[n_k,F]``.
-        dim: D.
-        unit: Whether all coordinates have a modulus of one, and so have those of products.
+        weights: Weight of each coordinate of a spectrum in an inner product ``[F]``.
+        dim: Dimension D of a vector.
+        sizes: Number of codewords n_k of each factor.
+        search_space: Number N of products that can be made.
+        values: Number of real numbers of a spectrum, for counts of arithmetic.
+        coordinates: Number P of real numbers of a vector: D, or 2D if it is complex.
+        unit: True if all coordinates have a modulus of one, and so have those of all products.
 
     Raises:
         InputError: If the codebooks cannot be used together.
@@ -43,173 +47,154 @@ class Codebooks:
             raise InputError(f"unknown binding {binding!r}; known are {', '.join(BINDINGS)}")
         check_books(books)
         self.binding: Binding = BINDINGS[binding]
-        if torch.is_complex(books[0]) != (binding == "fhrr"):
-            kind = "complex" if torch.is_complex(books[0]) else "real"
+        kind, dtype = ("complex", torch.complex64) if torch.is_complex(books[0]) else ("real", torch.float32)
+        if (kind == "complex") != (binding == "fhrr"):
             raise InputError(
                 f"codewords of the binding {binding!r} cannot be {kind}; choose the binding they fit"
             )
         self.dim, self.precision = books[0].shape[-1], precision
-        dtype = torch.complex64 if torch.is_complex(books[0]) else torch.float32
         self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
-        self._weigh()
+        self._prepare()
 
-    def _weigh(self) -> None:
-        weights = self.binding.weights(self.dim).to(self.spectra[0].device)
-        self.weights = weights
+    def _prepare(self) -> None:
+        self.device = self.spectra[0].device
+        self.weights = self.binding.weights(self.dim).to(self.device)
+        self.sizes = tuple(len(book) for book in self.spectra)
+        self.search_space = math.prod(self.sizes)
+        self.coordinates = self.dim * (2 if self.binding.name == "fhrr" else 1)
         self.unit = all(bool(((book.abs() - 1).abs() < UNIT).all()) for book in self.spectra)
-        self._inverses: dict[int, Tensor] = {}
-        self._turned: dict[int, bool] = {}
         self._rows = [_real(book).to(self.precision) for book in self.spectra]
-        self._weighted = [_real(book * weights).to(self.precision) for book in self.spectra]
+        self._weighted = [_real(book * self.weights).to(self.precision) for book in self.spectra]
+        self.values = self._rows[0].shape[1]
         self.squares = [self.norm(book).square() for book in self.spectra]  # ‖x‖² [n_k]
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Codewords of every factor."""
-        return tuple(len(book) for book in self.spectra)
-
-    @property
-    def search_space(self) -> int:
-        """Number of products that can be made."""
-        return math.prod(self.sizes)
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are."""
-        return self.spectra[0].device
-
-    @property
-    def values(self) -> int:
-        """Real numbers of a spectrum, for counts of arithmetic."""
-        return self._rows[0].shape[1]
-
-    @property
-    def coordinates(self) -> int:
-        """Real numbers of a vector: D, or 2D if it is complex."""
-        return self.dim * (2 if self.binding.name == "fhrr" else 1)
-
     def to(self, device: torch.device, precision: torch.dtype | None = None) -> Codebooks:
-        """The same on another device, or in another precision."""
+        """Returns the same codebooks on another device, or in another precision."""
         moved = object.__new__(Codebooks)
         moved.binding, moved.dim, moved.precision = self.binding, self.dim, precision or self.precision
         moved.spectra = [book.to(device) for book in self.spectra]
-        moved._weigh()
+        moved._prepare()
         return moved
 
     def spectrum(self, vectors: Tensor) -> Tensor:
-        """Bound vectors ``[B,D]`` of any size in the basis of products ``[B,F]``, with a mean square of one."""
+        """Returns the spectra ``[B,F]`` of bound vectors ``[B,D]`` of any norm, scaled to a mean square of one."""
         dtype = torch.complex64 if self.binding.name == "fhrr" else torch.float32
         largest = vectors.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         spectra = self.binding.spectrum((vectors / largest).to(self.device, dtype))
-        brought: Tensor = spectra * (self.dim**0.5 / self.norm(spectra)[..., None].clamp_min(1e-20))
-        return brought
+        scaled: Tensor = spectra * (self.dim**0.5 / self.norm(spectra)[..., None].clamp_min(1e-20))
+        return scaled
+
+    def product(self, indices: Tensor, without: int | None = None) -> Tensor:
+        """Returns the products of codewords ``[...,F]`` that have indices ``[...,K]``, without one factor's if asked."""
+        return reduce(mul, (b[indices[..., k]] for k, b in enumerate(self.spectra) if k != without))
+
+    def noise(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Draws white noise as spectra ``[rows,F]``."""
+        return self.binding.noise(rows, self.dim, generator).to(self.device)
+
+    def square(self, spectra: Tensor) -> Tensor:
+        """Returns ‖x‖² of spectra ``[...,F]``."""
+        return (self.weights * spectra.abs().square()).sum(-1)
+
+    def norm(self, spectra: Tensor) -> Tensor:
+        """Returns ‖x‖ of spectra ``[...,F]``."""
+        return self.square(spectra).sqrt()
+
+    def similarity(self, one: Tensor, other: Tensor) -> Tensor:
+        """Returns the cosine of spectra ``[...,F]``; 0 if one of them is zero."""
+        inner = (self.weights * (one.conj() * other).real).sum(-1)
+        return inner / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
+
+    def chance_std(self, one: Tensor, other: Tensor) -> Tensor:
+        """Returns the standard deviation of the cosine of spectra ``[...,F]`` whose signs, or phases, are independent.
+
+        It is 1/√P for P real coordinates of one modulus.  It is larger where a few large coordinates dominate, as in
+        products of HRR, and larger still if both products share codewords.
+        """
+        half = 0.5 if self.binding.complex else 1.0
+        variance = (self.weights.square() * half * one.abs().square() * other.abs().square()).sum(-1)
+        return variance.sqrt() / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
 
     def compare(self, spectra: Tensor, products: Tensor) -> Tensor:
-        """Inner products of spectra ``[B,F]`` with products ``[P,F]`` over the products' norms, ``[B,P]``."""
+        """Returns ⟨y, p⟩ / ‖p‖ for spectra y ``[B,F]`` and products p ``[P,F]``, ``[B,P]``."""
         inner = self._matmul(_real(spectra * self.weights), _real(products).T)
         return inner / (self.dim**0.5 if self.unit else self.norm(products).clamp_min(1e-20))
 
     def scores(self, factor: int, spectra: Tensor) -> Tensor:
-        """Inner products of spectra ``[B,F]`` with all codewords of a factor, real ``[B,n_k]``."""
+        """Returns X_kᵀ x, the inner products of spectra ``[B,F]`` with a factor's codewords, real ``[B,n_k]``."""
         return self._matmul(_real(spectra), self._weighted[factor].T)
+
+    def combine(self, factor: int, weights: Tensor) -> Tensor:
+        """Returns X_k w, the weighted sums of a factor's codewords: ``[B,n_k]`` to spectra ``[B,F]``."""
+        return _complex(self._matmul(weights, self._rows[factor]), self.binding.complex)
 
     def _matmul(self, one: Tensor, other: Tensor) -> Tensor:
         return (one.to(self.precision) @ other.to(self.precision)).float()
 
-    def inverse_gram(self, factor: int) -> Tensor:
-        """(Re XᴴX)⁻¹ of a factor's codewords, real ``[n_k,n_k]``; the pseudo-inverse where they depend on each other."""
-        if factor not in self._inverses:
-            gram = self._weighted[factor].double() @ self._rows[factor].double().T
-            self._inverses[factor] = torch.linalg.pinv(gram, hermitian=True).float()
-        return self._inverses[factor]
+    @cached_property
+    def inverse_grams(self) -> list[Tensor]:
+        """(Re XᴴX)⁻¹ of each factor ``[n_k,n_k]``, real; the pseudo-inverse where codewords are linearly dependent."""
+        grams = (one.double() @ other.double().T for one, other in zip(self._weighted, self._rows, strict=True))
+        return [torch.linalg.pinv(gram, hermitian=True).float() for gram in grams]
 
-    def has_turned(self, factor: int) -> bool:
-        """Whether a codeword of a factor is another one times a number of modulus one, such as -1."""
-        if factor not in self._turned:
-            every = torch.arange(self.sizes[factor], device=self.device)
-            self._turned[factor] = bool((self.turns(factor, every) != 0).any())
-        return self._turned[factor]
-
-    def turns(self, factor: int, indices: Tensor) -> Tensor:
-        """By what number of modulus one, not 1 itself, every codeword is another: ``[B]`` to ``[B,n_k]``, 0 if by none."""
-        book = self.spectra[factor] / self.norm(self.spectra[factor])[:, None]
-        cosine = (book[indices].conj() * self.weights) @ book.T
-        turned = (cosine.abs() > 1 - COLLINEAR) & ((cosine - 1).abs() > COLLINEAR**0.5)
-        return torch.where(turned, cosine, torch.zeros_like(cosine))
-
-    def combine(self, factor: int, weights: Tensor) -> Tensor:
-        """Weighted sums of codewords: ``[B,n_k]`` to spectra ``[B,F]``."""
-        return _complex(self._matmul(weights, self._rows[factor]), self.binding.complex)
-
-    def noise(self, rows: int, generator: torch.Generator) -> Tensor:
-        """White noise as spectra ``[rows,F]``."""
-        return self.binding.noise(rows, self.dim, generator).to(self.device)
-
-    def product(self, indices: Tensor) -> Tensor:
-        """Spectra of the bound vectors of codewords: ``[...,K]`` to ``[...,F]``."""
-        result = self.spectra[0][indices[..., 0]]
-        for factor in range(1, len(self.spectra)):
-            result = result * self.spectra[factor][indices[..., factor]]
+    @cached_property
+    def phases(self) -> dict[int, Tensor]:
+        """Numbers e^{iφ} ≠ 1 by which one codeword is another ``[n_k,n_k]``, 0 where there is none; factors that have any."""
+        result = {}
+        for factor, spectra in enumerate(self.spectra):
+            book = spectra / self.norm(spectra)[:, None]
+            cosine = (book.conj() * self.weights) @ book.T
+            collinear = (cosine.abs() > 1 - COLLINEAR) & ((cosine - 1).abs() > COLLINEAR**0.5)
+            if collinear.any():
+                result[factor] = torch.where(collinear, cosine, torch.zeros_like(cosine))
         return result
-
-    def similarity(self, one: Tensor, other: Tensor) -> Tensor:
-        """Cosine of spectra ``[...,F]``; 0 if one is zero."""
-        inner = (self.weights * (one.conj() * other).real).sum(-1)
-        return inner / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
-
-    def spread(self, one: Tensor, other: Tensor) -> Tensor:
-        """Standard deviation of the cosine of spectra ``[...,F]`` if their signs, or phases, had nothing to do with each other.
-
-        It is 1/√P for P real coordinates of one modulus, and more where few large coordinates decide, as those of HRR
-        products do, the more so if both hold the same codewords.
-        """
-        half = 0.5 if self.binding.complex else 1.0
-        square = (self.weights.square() * half * one.abs().square() * other.abs().square()).sum(-1)
-        return square.sqrt() / (self.norm(one) * self.norm(other)).clamp_min(1e-20)
-
-    def norm(self, spectra: Tensor) -> Tensor:
-        """‖x‖ of spectra ``[...,F]``."""
-        return (self.weights * spectra.abs().square()).sum(-1).sqrt()
 
 
 def check_books(books: Sequence[Tensor]) -> None:
     """Refuses codebooks that cannot be used.
 
     Raises:
-        InputError: Saying which and why.
+        InputError: Saying which codebook and why.
     """
     if len(books) < 2:
         raise InputError(f"{len(books)} codebooks are too few to take a product apart; give two or more")
     for number, book in enumerate(books):
-        if book.ndim != 2:
-            raise InputError(f"codebook {number} has the shape {list(book.shape)}; it must be [codewords, D]")
-        if len(book) < 2:
-            raise InputError(
-                f"codebook {number} has {len(book)} codewords, so there is nothing to choose; give two or more"
-            )
-        if book.shape[1] != books[0].shape[1]:
-            raise InputError(
-                f"codebook {number} has dimension {book.shape[1]}, codebook 0 has {books[0].shape[1]}; "
-                "all must have the same"
-            )
-        if torch.is_complex(book) != torch.is_complex(books[0]):
-            raise InputError(f"codebook {number} and codebook 0 are not both real or both complex")
-        if not torch.isfinite(torch.view_as_real(book) if torch.is_complex(book) else book).all():
-            raise InputError(f"codebook {number} has entries that are not finite; repair it")
-        if (book.abs().sum(-1) == 0).any():
-            raise InputError(f"codebook {number} has a codeword that is zero; leave it out")
+        fault = _fault(book, books[0])
+        if fault:
+            raise InputError(f"codebook {number} {fault}")
+
+
+def _fault(book: Tensor, first: Tensor) -> str:
+    """Returns what is wrong with a codebook beside the first one; empty if nothing is."""
+    if book.ndim != 2:
+        return f"has the shape {list(book.shape)}; it must be [codewords, D]"
+    if len(book) < 2:
+        return f"has {len(book)} codewords, so there is nothing to choose; give two or more"
+    if book.shape[1] != first.shape[1]:
+        return f"has dimension {book.shape[1]}, codebook 0 has {first.shape[1]}; all must have the same"
+    if torch.is_complex(book) != torch.is_complex(first):
+        return "and codebook 0 are not both real or both complex"
+    if not torch.isfinite(book).all():
+        return "has entries that are not finite; repair it"
+    return "has a codeword that is zero; leave it out" if (book.abs().sum(-1) == 0).any() else ""
+
+
+def guess_binding(books: Sequence[Tensor]) -> str:
+    """What codewords look like: complex ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``."""
+    if any(torch.is_complex(book) for book in books):
+        return "fhrr"
+    return "map" if all(bool((book.abs() == 1).all()) for book in books) else "hrr"
 
 
 def duplicates(book: Tensor) -> Tensor:
-    """Which codewords ``[n,D]`` occur more than once ``[n]``."""
-    values = torch.view_as_real(book).flatten(-2) if torch.is_complex(book) else book
-    _, inverse, counts = torch.unique(values, dim=0, return_inverse=True, return_counts=True)
+    """Returns which codewords ``[n,D]`` occur more than once ``[n]``."""
+    _, inverse, counts = torch.unique(_real(book), dim=0, return_inverse=True, return_counts=True)
     same: Tensor = counts[inverse] > 1
     return same
 
 
 def _real(values: Tensor) -> Tensor:
-    """Complex rows as real ones of twice the length."""
+    """Returns complex rows as real ones of twice the length, and real ones as they are."""
     return torch.view_as_real(values).flatten(-2) if torch.is_complex(values) else values
 
 

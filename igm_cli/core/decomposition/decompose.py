@@ -11,9 +11,7 @@ from igm_cli.core.decomposition.auto import auto
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
 from igm_cli.core.decomposition.exhaustive import exhaustive
-from igm_cli.core.decomposition.factorizer import Factorizer
-from igm_cli.core.decomposition.iteration import Dynamics, iterate
-from igm_cli.core.decomposition.resonator import AttentionResonator, Resonator
+from igm_cli.core.decomposition.resonator import AttentionResonator, Dynamics, Factorizer, Resonator, iterate
 from igm_cli.core.decomposition.result import Decomposition, join
 from igm_cli.errors import InputError, UsageError
 
@@ -25,14 +23,10 @@ ITERATIVE: Mapping[str, Callable[[], Dynamics]] = {
 }
 METHODS = ("auto", *ITERATIVE, "exhaustive")
 
-ITERATIONS = 100
-"""Of the iterative methods, as in the paper."""
-
+ITERATIONS = 100  # of the iterative methods at most, as in the paper
+AT_ONCE = 256  # problems solved together, which bounds the memory
 OWN_STREAM = 2**32
 """Added to the seed, so that a method's noise is not the stream that random codebooks of the same seed came from."""
-
-AT_ONCE = 256
-"""Problems, which bounds the memory."""
 
 
 def decompose(
@@ -48,41 +42,43 @@ def decompose(
 
     Args:
         vectors: Bound vectors ``[B,D]``, noisy or not.
-        codebooks: K of them.
+        codebooks: Codebooks of K factors.
         method: ``auto``, ``coupled``, ``attention``, ``resonator``, ``factorizer`` or ``exhaustive``, or an iterative
             method with its settings.
-        iterations: At most, of an iterative method.
-        seed: Of everything random; the same batch of vectors gives the same result.
-        progress: Called as problems are done.
+        iterations: Most iterations of an iterative method.
+        seed: Seed of all random numbers; the same batch of vectors gives the same result.
+        progress: Called with "vectors", the number of those that are done, and that of all.
 
     Returns:
-        On the CPU, in the order of the vectors.
+        Codewords of all vectors, in their order, on the CPU.
 
     Raises:
         InputError: If the vectors cannot be bound vectors of these codebooks.
-        UsageError: If there is no such method.
+        UsageError: If there is no such method, or no iteration is allowed.
     """
     check_vectors(vectors, codebooks)
     if isinstance(method, str) and method not in METHODS:
         raise UsageError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    if iterations < 1:
+        raise UsageError(f"iterations must be at least 1, not {iterations}")
     generator = torch.Generator().manual_seed(seed + OWN_STREAM)
+    dynamics = ITERATIVE[method]() if isinstance(method, str) and method in ITERATIVE else method
     parts: list[Decomposition] = []
     progress("vectors", 0, len(vectors))
     for first in range(0, len(vectors), AT_ONCE):
         spectra = codebooks.spectrum(vectors[first : first + AT_ONCE])
-        if method == "auto":
-            parts.append(auto(codebooks, spectra, generator))
-        elif method == "exhaustive":
-            parts.append(exhaustive(codebooks, spectra))
-        else:
-            dynamics = ITERATIVE[method]() if isinstance(method, str) else method
+        if not isinstance(dynamics, str):
             parts.append(iterate(dynamics, codebooks, spectra, iterations, generator))
+        elif dynamics == "auto":
+            parts.append(auto(codebooks, spectra, generator))
+        else:
+            parts.append(exhaustive(codebooks, spectra))
         progress("vectors", min(first + AT_ONCE, len(vectors)), len(vectors))
     return join(parts)
 
 
 def check_vectors(vectors: Tensor, codebooks: Codebooks) -> None:
-    """Refuses what cannot be taken apart.
+    """Refuses vectors that cannot be taken apart.
 
     Raises:
         InputError: Saying which vector and why.
@@ -97,10 +93,9 @@ def check_vectors(vectors: Tensor, codebooks: Codebooks) -> None:
         raise InputError(
             f"complex vectors cannot be bound by {codebooks.binding.name!r}; use the binding 'fhrr'"
         )
-    parts = torch.view_as_real(vectors) if torch.is_complex(vectors) else vectors
-    bad = (~torch.isfinite(parts)).flatten(1).any(1).nonzero()[:, 0]
-    if len(bad):
-        raise InputError(f"vector {int(bad[0])} has entries that are not finite; repair or leave it out")
-    zero = (vectors.abs().sum(1) == 0).nonzero()[:, 0]
-    if len(zero):
-        raise InputError(f"vector {int(zero[0])} is zero, so nothing was bound; leave it out")
+    for wrong, what in (
+        (~torch.isfinite(vectors).all(1), "has entries that are not finite; repair or leave it out"),
+        (vectors.abs().sum(1) == 0, "is zero, so nothing was bound; leave it out"),
+    ):
+        if wrong.any():
+            raise InputError(f"vector {int(wrong.nonzero()[0])} {what}")

@@ -13,13 +13,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 
 @dataclass(frozen=True)
 class Problems:
-    """Bound vectors and how they came about.
-
-    Attributes:
-        codebooks: K of them.
-        truth: Indices ``[B,K]``; of superposed products ``[B,S,K]``.
-        vectors: ``[B,D]``.
-    """
+    """Bound vectors ``[B,D]`` and the codewords that they were made of ``[B,K]``, of superposed products ``[B,S,K]``."""
 
     codebooks: Codebooks
     truth: Tensor
@@ -37,30 +31,28 @@ def random_problems(
     superposed: int = 1,
     seed: int = 0,
 ) -> Problems:
-    """Random codebooks and bound vectors.
+    """Draws codebooks and bound vectors.
 
     Args:
-        codewords: n of every codebook.
-        factors: K.
-        dim: D.
-        count: B.
+        codewords: Number n of codewords of each codebook.
+        factors: Number K of codebooks.
+        dim: Dimension D of the vectors.
+        count: Number B of bound vectors.
         binding: ``map``, ``hrr`` or ``fhrr``.
-        noise: Standard deviation of white noise on the bound vector, over that of the vector's coordinates.
-        superposed: Products whose sum a vector is.
-        seed: Of everything.
+        noise: Standard deviation of white noise on the bound vector, relative to that of the vector's coordinates.
+        superposed: Number S of products whose sum a vector is.
+        seed: Seed of codebooks, choices and noise.
     """
     generator = torch.Generator().manual_seed(seed)
     kind = BINDINGS[binding]
     books = [kind.random(codewords, dim, generator) for _ in range(factors)]
     truth = torch.randint(0, codewords, (count, superposed, factors), generator=generator)
-    vectors = sum(kind.bind(*(book[truth[:, s, k]] for k, book in enumerate(books))) for s in range(superposed))
-    assert isinstance(vectors, Tensor)  # at least one product
+    chosen = [book[truth[..., k]] for k, book in enumerate(books)]  # [B,S,D] each
+    vectors = kind.bind(*chosen).sum(1)
     if noise:
-        spread = vectors.abs().square().mean(1, keepdim=True).sqrt()
-        vectors = vectors + noise * spread * _white(vectors, generator)
+        std = vectors.abs().square().mean(1, keepdim=True).sqrt()
+        white = torch.randn(
+            vectors.shape, generator=generator, dtype=vectors.dtype
+        )  # of variance one, complex, too
+        vectors = vectors + noise * std * white
     return Problems(Codebooks(books, binding), truth[:, 0] if superposed == 1 else truth, vectors)
-
-
-def _white(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise, of variance one for complex numbers too."""
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype)

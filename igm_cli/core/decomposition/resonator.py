@@ -1,101 +1,188 @@
-"""The resonator network (Frady et al. 2020) and its attention-based kin."""
+"""The iterative methods: the loop that they share, and resonator networks with their kin.
+
+In the networks each factor's estimate is read from what the other estimates leave of the vector:
+
+    x_k ← f(X_k g(X_kᵀ (y ⊙ conj(⊙_{j≠k} x_j))))
+
+    resonator    g(s) = (XᵀX)⁻¹ s, or s                 f = sign, or phase     Frady et al. 2020
+    factorizer   g(s) = [s + noise]_{≥ threshold}       f = sign, or phase     Langenegger et al. 2023
+    attention    g(s) = softmax(β s)                    f(x) = x               a limit of coupled diffusion
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from functools import reduce
+from operator import mul
+from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from igm_cli.core.decomposition.codebooks import Codebooks
-from igm_cli.core.decomposition.iteration import State, both_ways, unbound
+from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
+
+State: TypeAlias = list[Tensor]  # tensors with one row per problem
+Step: TypeAlias = tuple[
+    State, list[Tensor]
+]  # the next state, and the belief in each codeword [B,n_k] per factor
+Estimate: TypeAlias = tuple[
+    Tensor, Tensor
+]  # a factor's estimate x_k [B,F], and the belief in each codeword [B,n_k]
+
+
+class Dynamics:
+    """An iterative method, which improves estimates of all factors step by step."""
+
+    @abstractmethod
+    def start(self, codebooks: Codebooks, spectra: Tensor, generator: Generator) -> State:
+        """Returns the state before the first step, for bound vectors ``[B,F]``."""
+
+    @abstractmethod
+    def step(self, codebooks: Codebooks, spectra: Tensor, state: State, i: int, generator: Generator) -> Step:
+        """Takes step number ``i`` for bound vectors ``[B,F]``."""
+
+    def operations(self, codebooks: Codebooks) -> float:
+        """Returns the arithmetic of a step for one problem: unbinding, X_kᵀ x and X_k w for each factor."""
+        unbinding = len(codebooks.sizes) ** 2 * codebooks.values
+        return sum(4.0 * size * codebooks.values for size in codebooks.sizes) + unbinding
+
+
+def iterate(
+    dynamics: Dynamics, codebooks: Codebooks, spectra: Tensor, iterations: int, generator: Generator
+) -> Decomposition:
+    """Runs a method on bound vectors ``[B,F]``, and keeps the best product that it has believed in.
+
+    A problem that is decided takes no further part.
+    """
+    search, state = SearchState(codebooks, spectra), dynamics.start(codebooks, spectra, generator)
+    rows, left = search.undecided(), spectra
+    for i in range(iterations):
+        state, beliefs = dynamics.step(codebooks, left, state, i, generator)
+        indices = torch.stack([belief.argmax(1) for belief in beliefs], 1)
+        similarity = codebooks.similarity(codebooks.product(indices), left)
+        search.improve(rows, indices, similarity)
+        search.iterations[rows] += 1
+        done = decided(codebooks, left, indices, similarity)
+        if done.any():
+            rows, left, state = rows[~done], left[~done], [part[~done] for part in state]
+        if not len(rows):
+            break
+    search.operations += search.iterations * dynamics.operations(codebooks)
+    return search.result()
+
+
+def others(estimates: list[Tensor], factor: int) -> Tensor:
+    """Returns ⊙_{j≠k} D_j, the products of all estimates but one factor's ``[B,F]``."""
+    return reduce(mul, (estimate for k, estimate in enumerate(estimates) if k != factor))
+
+
+def rms(codebooks: Codebooks, spectra: Tensor) -> Tensor:
+    """Returns the root mean square of the coordinates of spectra ``[B,F]``, ``[B,1]``, never zero."""
+    return (codebooks.square(spectra)[..., None] / codebooks.weights.sum()).sqrt().clamp_min(1e-12)
+
+
+class Network(Dynamics):
+    """What the networks share: they start at all codewords at once and update each factor once per step.
+
+    Attributes:
+        sequential: True if a factor sees the newest estimates of those before it.
+    """
+
+    sequential: bool = True
+
+    def start(self, codebooks: Codebooks, spectra: Tensor, generator: Generator) -> State:
+        """Returns the sign, or phase, of the sum of all codewords ``[B,F]`` for each factor."""
+        return [phase(book.sum(0)).expand(len(spectra), -1) for book in codebooks.spectra]
+
+    def step(self, codebooks: Codebooks, spectra: Tensor, state: State, i: int, generator: Generator) -> Step:
+        """Updates each factor once."""
+        estimates, beliefs = list(state), list(state)
+        for k in range(len(state)):
+            unbound = spectra * others(estimates if self.sequential else state, k).conj()
+            estimates[k], beliefs[k] = self.update(codebooks, k, unbound, generator)
+        return estimates, beliefs
+
+    @abstractmethod
+    def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
+        """Returns a factor's new estimate from ``unbound``, what the others leave of the bound vectors ``[B,F]``."""
 
 
 @dataclass(frozen=True)
-class Resonator:
-    """``x_k ← f(W_k (y ⊙ conj(⊙_{j≠k} x_j)))``, one factor after the other; f is the sign, or the phase of complex numbers.
+class Resonator(Network):
+    """The resonator network.
 
     Attributes:
-        weights: ``ols`` projects on the codebook's span, ``W = X (XᵀX)⁻¹ Xᵀ``; ``outer`` is ``W = X Xᵀ``.
+        weights: ``ols`` projects on the codebook's span, ``X (XᵀX)⁻¹ Xᵀ``; ``outer`` is ``X Xᵀ``.
     """
 
     weights: Literal["ols", "outer"] = "ols"
 
-    def start(self, codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> State:
-        """All codewords at once."""
-        return all_codewords(codebooks, len(spectra))
-
-    def step(
-        self, codebooks: Codebooks, spectra: Tensor, state: State, number: int, generator: torch.Generator
-    ) -> tuple[State, list[Tensor]]:
-        """Updates every factor once, each with the newest of the others."""
-        estimates, beliefs = list(state), []
-        for factor in range(len(estimates)):
-            scores = codebooks.scores(factor, unbound(spectra, estimates, factor))
-            weights = scores @ codebooks.inverse_gram(factor) if self.weights == "ols" else scores
-            estimates[factor] = phase(codebooks.combine(factor, weights))
-            # the signs of two factors may both be turned: it is the modulus that tells
-            beliefs.append(codebooks.scores(factor, estimates[factor]).abs())
-        return estimates, beliefs
+    def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
+        """Returns ``sign(X (XᵀX)⁻¹ Xᵀ unbound)``, or without the inverse."""
+        scores = codebooks.scores(factor, unbound)
+        weights = scores @ codebooks.inverse_grams[factor] if self.weights == "ols" else scores
+        estimate = phase(codebooks.combine(factor, weights))
+        # the estimates of two factors may both have the opposite sign, so the modulus of their scores decides
+        return estimate, codebooks.scores(factor, estimate).abs()
 
     def operations(self, codebooks: Codebooks) -> float:
-        """Of both products with the codebooks, of reading the estimate, and of OLS with the inverse Gram matrix."""
+        """Returns the arithmetic of a step: the estimate is compared with the codewords once more."""
         gram = sum(2.0 * n * n for n in codebooks.sizes) if self.weights == "ols" else 0.0
-        return 1.5 * both_ways(codebooks) + gram
+        return 1.5 * super().operations(codebooks) + gram
 
 
 @dataclass(frozen=True)
-class AttentionResonator:
-    """``x_k ← X_k softmax(β X_kᵀ (y ⊙ conj(⊙_{j≠k} x_j)))`` for all factors at once.
+class Factorizer(Network):
+    """The in-memory factorizer.
 
     Attributes:
-        beta: Inverse temperature.
-        sequential: Whether a factor sees the newest estimates of those before it.
-        relative: Whether the others' product is taken at a size of one, so that β means the same whether the estimates
-            are sharp or not.
+        noise: Standard deviation of the noise of the analogue read-out, in units of 1/√D, the similarity by chance.
+        threshold: Similarities below it count as zero, in the same units.
+    """
+
+    noise: float = 0.5
+    threshold: float = 1.5
+
+    def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
+        """Returns ``sign(X [a]_{≥ threshold})`` for ``a = Xᵀ unbound + noise``."""
+        similarity = codebooks.scores(factor, unbound) / codebooks.dim**0.5
+        noise = torch.randn(similarity.shape, generator=generator).to(similarity)
+        read = similarity + self.noise * noise
+        kept = torch.where(read >= self.threshold, read, 0.0)
+        silent = (kept == 0).all(1, keepdim=True)  # nothing reaches the threshold: then all similarities count
+        return phase(codebooks.combine(factor, torch.where(silent, read, kept))), read
+
+
+@dataclass(frozen=True)
+class AttentionResonator(Network):
+    """The attention resonator, which starts at the codebooks' means.
+
+    Attributes:
+        beta: Inverse temperature β.
+        sequential: True if a factor sees the newest estimates of those before it.
+        relative: True if what is left is divided by its root mean square, so that β means the same for vague estimates
+            as for sharp ones.
     """
 
     beta: float = 0.037
     sequential: bool = False
     relative: bool = True
 
-    def start(self, codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> State:
-        """The codebooks' means."""
+    def start(self, codebooks: Codebooks, spectra: Tensor, generator: Generator) -> State:
+        """Returns the codebooks' means ``[B,F]``."""
         return [book.mean(0).expand(len(spectra), -1) for book in codebooks.spectra]
 
-    def step(
-        self, codebooks: Codebooks, spectra: Tensor, state: State, number: int, generator: torch.Generator
-    ) -> tuple[State, list[Tensor]]:
-        """Updates every factor once."""
-        estimates, beliefs = list(state), []
-        for factor in range(len(estimates)):
-            seen = unbound(spectra, estimates if self.sequential else state, factor)
-            if self.relative:
-                seen = seen / size(codebooks, seen)
-            scores = self.beta * codebooks.scores(factor, seen)
-            beliefs.append(torch.softmax(scores, 1))
-            estimates[factor] = codebooks.combine(factor, beliefs[-1])
-        return estimates, beliefs
-
-    def operations(self, codebooks: Codebooks) -> float:
-        """Of both products with the codebooks."""
-        return both_ways(codebooks)
-
-
-def size(codebooks: Codebooks, spectra: Tensor) -> Tensor:
-    """Root mean square of the coordinates of spectra ``[B,F]``, ``[B,1]``, not zero."""
-    square = (codebooks.weights * spectra.abs().square()).sum(-1, keepdim=True) / codebooks.weights.sum()
-    return square.sqrt().clamp_min(1e-12)
-
-
-def all_codewords(codebooks: Codebooks, rows: int) -> State:
-    """Signs, or phases, of the sum of all codewords of every factor ``[B,F]``: as likely one as another."""
-    return [phase(book.sum(0)).expand(rows, -1) for book in codebooks.spectra]
+    def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
+        """Returns ``X softmax(β Xᵀ unbound)``."""
+        scores = codebooks.scores(factor, unbound / rms(codebooks, unbound) if self.relative else unbound)
+        belief = torch.softmax(self.beta * scores, 1)
+        return codebooks.combine(factor, belief), belief
 
 
 def phase(spectra: Tensor) -> Tensor:
-    """Modulus one: signs of real numbers, +1 for zero, phases of complex ones."""
+    """Returns spectra with a modulus of one: the signs of real numbers, +1 for zero, and the phases of complex ones."""
     if torch.is_complex(spectra):
         return torch.polar(torch.ones_like(spectra.real), spectra.angle())
     return torch.where(spectra < 0, -1.0, 1.0)

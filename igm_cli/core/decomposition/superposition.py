@@ -10,23 +10,21 @@ from torch import Tensor
 from igm_cli.core.decomposition.auto import auto
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import OWN_STREAM, check_vectors
-from igm_cli.core.decomposition.result import BEYOND_CHANCE, Decomposition, beyond_chance, join, spread
+from igm_cli.core.decomposition.result import BEYOND_CHANCE, beyond_chance
 
-REPRODUCED = 1e-4
-"""Share of a vector's square below which nothing is left to explain."""
+REPRODUCED = 1e-4  # proportion of a vector's square below which nothing is left to explain
 
 
 @dataclass(frozen=True)
 class Superposition:
-    """The products whose sum a vector is.
+    """The S products whose sum a vector is.
 
     Attributes:
-        indices: Of their codewords ``[S,K]``, in the order in which they were found.
-        confidence: Of every index ``[S,K]``.
-        ambiguous: Whether another codeword of the factor would do as well ``[S,K]``.
-        similarity: Cosine of every product and what the others leave of the vector ``[S]``.
-        errors: Share of the vector's square that the best 0, 1, 2, ... products leave unexplained ``[k_max+1]`` or
-            fewer, where nothing is left or nothing more is found.
+        indices: Indices of their codewords ``[S,K]``, in the order in which they were found.
+        confidence: Confidence in each index ``[S,K]``.
+        ambiguous: True where another codeword of the factor fits equally well ``[S,K]``.
+        similarity: Cosine of each product and what the others leave of the vector ``[S]``.
+        errors: Proportion of the vector's square that the best 0, 1, 2, ... products leave unexplained ``[S+1]``.
     """
 
     indices: Tensor
@@ -37,7 +35,7 @@ class Superposition:
 
     @property
     def count(self) -> int:
-        """Number of products."""
+        """Number S of products."""
         return len(self.indices)
 
 
@@ -47,10 +45,10 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
     A product counts if it is more similar to what is left than any of all products would be by chance.
 
     Args:
-        vector: ``[D]``.
-        codebooks: K of them.
-        k_max: Most products looked for.
-        seed: Of everything random.
+        vector: The sum ``[D]``.
+        codebooks: Codebooks of K factors.
+        k_max: Most products that are looked for.
+        seed: Seed of all random numbers.
 
     Raises:
         InputError: If the vector cannot be taken apart.
@@ -58,46 +56,31 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
     check_vectors(vector[None], codebooks)
     generator = torch.Generator().manual_seed(seed + OWN_STREAM)
     whole = codebooks.spectrum(vector[None])[0]
-    found, left, errors = [], whole, [1.0]
-    for _ in range(k_max):
-        next_one = auto(codebooks, left[None], generator)
-        by_chance = spread(codebooks, left[None], next_one.indices)
-        if float(beyond_chance(codebooks, next_one.similarity, by_chance)[0]) < BEYOND_CHANCE:
+    residual, errors, none = whole, [1.0], torch.zeros(0, len(codebooks.sizes))
+    indices, confidence, ambiguous = none.long().to(whole.device), none, none.bool()
+    while len(indices) < k_max and errors[-1] >= REPRODUCED:
+        found = auto(codebooks, residual[None], generator)
+        if float(beyond_chance(codebooks, found.similarity, residual[None], found.indices)) < BEYOND_CHANCE:
             break
-        found.append(next_one)
-        left = _left(codebooks, whole, torch.cat([each.indices for each in found]))
-        errors.append(_square(codebooks, left) / _square(codebooks, whole))
-        if errors[-1] < REPRODUCED:
-            break
-    return _sorted_out(codebooks, whole, found, errors)
+        indices = torch.cat([indices, found.indices])
+        confidence = torch.cat([confidence, found.confidence.cpu()])
+        ambiguous = torch.cat([ambiguous, found.ambiguous.cpu()])
+        residual = _residual(codebooks, whole, indices)
+        errors.append(float(codebooks.square(residual)) / float(codebooks.square(whole)))
+    similarity = []
+    for s, each in enumerate(codebooks.product(indices)):
+        without_it = _residual(codebooks, whole, torch.cat([indices[:s], indices[s + 1 :]]))
+        similarity.append(float(codebooks.similarity(each, without_it)))
+    return Superposition(indices.cpu(), confidence, ambiguous, torch.tensor(similarity), torch.tensor(errors))
 
 
-def _left(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
-    """What products ``[S,K]`` with the best real weights leave of a vector ``[F]``."""
+def _residual(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
+    """Returns what products ``[S,K]`` with the best real weights leave of a vector ``[F]``."""
+    if not len(indices):
+        return whole
     products = codebooks.product(indices)
     inner = (products.conj() * codebooks.weights) @ whole[:, None]
     gram = (products.conj() * codebooks.weights) @ products.T
     weights = torch.linalg.lstsq(gram.real.double(), inner.real.double()).solution.float()
-    left: Tensor = whole - (weights * products).sum(0)
-    return left
-
-
-def _square(codebooks: Codebooks, spectrum: Tensor) -> float:
-    return float((codebooks.weights * spectrum.abs().square()).sum())
-
-
-def _sorted_out(
-    codebooks: Codebooks, whole: Tensor, found: list[Decomposition], errors: list[float]
-) -> Superposition:
-    """The result, every product compared with what all others leave; on the CPU."""
-    if not found:
-        none = torch.zeros(0, len(codebooks.sizes))
-        return Superposition(none.long(), none, none.bool(), torch.zeros(0), torch.tensor(errors))
-    every = join(found)
-    indices, similarity = torch.cat([each.indices for each in found]), []
-    for number in range(len(indices)):
-        rest = torch.cat([indices[:number], indices[number + 1 :]])
-        left = _left(codebooks, whole, rest) if len(rest) else whole
-        similarity.append(codebooks.similarity(codebooks.product(indices[number]), left))
-    alike = torch.stack(similarity).cpu()
-    return Superposition(every.indices, every.confidence, every.ambiguous, alike, torch.tensor(errors))
+    residual: Tensor = whole - (weights * products).sum(0)
+    return residual

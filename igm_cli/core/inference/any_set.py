@@ -68,7 +68,7 @@ class AnySet(Constraint):
         others = torch.full((images, m, max(self.sizes)), -1)
         least = torch.full((images, m), torch.inf, dtype=torch.float64)
         for size, found in zip(self.sizes, self.minima, strict=True):
-            _lower(others, least, size, found.sets, found.errors + self.settings.cost * size)
+            _lower(others, least, size, found.sets, found.errors + self.cost * size)
         for place in range(chosen.shape[1]):
             label = chosen[:, place]
             there = (label >= 0).nonzero()[:, 0]
@@ -76,13 +76,13 @@ class AnySet(Constraint):
             others[index], least[index] = -1, torch.inf
             for size in self.sizes:
                 members, errors = minima(rest, size).best
-                total = errors + self.settings.cost * size
+                total = errors + self.cost * size
                 better = total[there] < least[index]
                 at = (there[better], label[there][better])
                 least[at] = total[there][better]
                 others[at] = -1
-                others[(*at, slice(0, size))] = members[there][better]
-        cost = self.settings.cost
+                others[at[0], at[1], :size] = members[there][better]
+        cost = self.cost
         errors = statistics.errors(others) + cost * (others >= 0).sum(-1)[..., None]
         whole = statistics.errors(chosen[:, None]) + cost * (chosen >= 0).sum(-1)[:, None, None]
         result = Alternatives(
@@ -110,7 +110,7 @@ class AnySet(Constraint):
     ) -> Tensor:
         """Gives up labels that are in no set that could still win; as many as a set needs stay."""
         usable = statistics.usable
-        if statistics.draws < FEWEST:
+        if statistics.draws < FEWEST or not self.settings.give_up:
             return usable
         difference, exists = alternatives.difference, alternatives.exists
         member = torch.zeros_like(usable)
@@ -129,7 +129,7 @@ class AnySet(Constraint):
         return torch.where(few[:, None], (keep | nearest) & usable, keep)
 
     def _cheapest(self, errors: Tensor) -> Tensor:
-        return choose_size(errors.clone(), torch.tensor(self.sizes), self.settings.cost)
+        return choose_size(errors.clone(), torch.tensor(self.sizes), self.cost)
 
     def _rate(self, alternatives: Alternatives, chosen: Tensor, usable: Tensor, rows: Tensor) -> None:
         """Keeps the probability of every label that is in the running."""

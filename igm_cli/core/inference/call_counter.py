@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.candidates import Local, Whole
+from igm_cli.core.inference.candidates import Whole
+from igm_cli.core.inference.windows import Local
 
 T = TypeVar("T")
 
@@ -46,6 +48,8 @@ class CallCounter:
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
         self.space, self.schedule = denoiser.space, denoiser.schedule
+        self.image_size: tuple[int, int] | None = getattr(denoiser, "image_size", None)
+        self.any_size: bool = getattr(denoiser, "any_size", False)
         self.used = Use()
         self._lock = threading.Lock()
         self.contributions = self._counted(denoiser.contributions)
@@ -53,7 +57,8 @@ class CallCounter:
             self.predictions = self._counted(denoiser.predictions)
         if isinstance(denoiser, Local):
             self.to_patches = denoiser.to_patches
-            self.patch_contributions = self._counted(denoiser.patch_contributions)
+            self.grid = denoiser.grid
+            self.windows = self._counted(denoiser.windows, before=1)
             self.products = self._counted(denoiser.products)
 
     def features(self, x_t: Tensor, t: Tensor) -> Any:
@@ -66,14 +71,19 @@ class CallCounter:
         """Returns eps_u ``[N,C,H,W]``; it belongs to the pass of its features."""
         return self.denoiser.base(features)
 
-    def _counted(self, evaluate: Callable[..., T]) -> Callable[..., T]:
-        """Returns the same function, which counts the N*M contributions of its result ``[N,M,...]``."""
+    def _counted(self, evaluate: Callable[..., T], before: int = 0) -> Callable[..., T]:
+        """Returns the same function, which counts the N*M contributions of its result ``[N,M,...]``.
 
-        def count(features: Any, concepts: Tensor, *others: Tensor) -> T:
+        Args:
+            evaluate: The function.
+            before: How many dimensions more than one N is divided into.
+        """
+
+        def count(features: Any, concepts: Tensor, *others: Any) -> T:
             result = evaluate(features, concepts, *others)
             rows: Tensor = result[0] if isinstance(result, tuple) else result  # type: ignore[assignment]
             with self._lock:
-                self.used.contributions += rows.shape[0] * rows.shape[1]
+                self.used.contributions += math.prod(rows.shape[: 2 + before])
             return result
 
         return count

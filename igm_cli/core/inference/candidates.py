@@ -16,8 +16,10 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision, side_by_side
 from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.inference.views import shown
+from igm_cli.core.inference.windows import DENSE_CELLS, Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.types import InversionSettings, Progress
+from igm_cli.errors import UsageError
 
 CANDIDATES_AT_ONCE = 64
 DRAWS_AT_ONCE = 3
@@ -25,40 +27,6 @@ DRAWS_AT_ONCE = 3
 
 FLOATS_AT_ONCE = 2**27
 """Predictions that are held at once on other devices, which bounds the memory."""
-
-
-@runtime_checkable
-class Local(Protocol):
-    """A denoiser whose contributions are zero except around their concepts; it orders pixels in its own way.
-
-    Inner products do not depend on the order of pixels, and in this one contributions cost less.
-    """
-
-    def to_patches(self, image: Tensor) -> Tensor:
-        """Returns the pixels of images ``[R,C,H,W]`` in the denoiser's order ``[R,P]``."""
-        ...
-
-    def patch_contributions(self, features: Any, concepts: Tensor) -> Tensor:
-        """Returns Delta in this order.
-
-        Args:
-            features: Features of R = n*b noised images, all images under a noise sample before the next one.
-            concepts: Concepts of every image ``[b,M,D]``.
-
-        Returns:
-            ``[R,M,P]`` float32.
-        """
-        ...
-
-    def products(self, features: Any, concepts: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns <image,Delta_j> and <Delta_j,Delta_j>, both ``[R,M]``, precise enough to rank candidates.
-
-        Args:
-            features: Features of R noised images.
-            concepts: Concepts shared by all images ``[1,M,D]``.
-            patches: Images in this order ``[R,P]``.
-        """
-        ...
 
 
 @runtime_checkable
@@ -98,7 +66,7 @@ class NoisedBatch:
     Attributes:
         denoiser: The model.
         features: What it makes of the n*b noised images.
-        residual: r = eps - eps_u ``[n,b,P]``.
+        residual: r = eps - eps_u, cell after cell ``[n,b,G,c]``.
         importance: Weight of each noise sample ``[n]``.
         shared: Delta ``[n*b,M,C,H,W]`` of all candidates, where their mean prediction stands for eps_u; see
             :func:`noised`.
@@ -110,21 +78,17 @@ class NoisedBatch:
     importance: Tensor
     shared: Tensor | None = None
 
-    def contributions(self, concepts: Tensor) -> Tensor:
-        """Returns Delta ``[n,b,M,P]`` float32 of concepts ``[b,M,D]``."""
-        n, b, pixels = self.residual.shape
-        if concepts.shape[1] == 0:
-            return self.residual.new_zeros(n, b, 0, pixels)
+    def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
+        """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
+        n, b = self.residual.shape[:2]
         with precision_of(self.denoiser, concepts.device):
             if isinstance(self.denoiser, Local):
-                delta = self.denoiser.patch_contributions(self.features, concepts)
-            else:
-                rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
-                delta = (
-                    self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
-                )
-                delta = delta.float().flatten(2)
-        return delta.unflatten(0, (n, b))
+                grid = self.denoiser.grid(self.features)
+                return Windows(*self.denoiser.windows(self.features, concepts, around), grid)
+            rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
+            delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
+        cells = torch.zeros(b, delta.shape[1], 1, dtype=torch.long, device=delta.device)
+        return Windows(delta.float().flatten(2).unflatten(0, (n, b))[..., None, :], cells, (1, 1))
 
     def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
@@ -132,23 +96,24 @@ class NoisedBatch:
         Args:
             candidates: Concepts ``[M,D]``, shared by all images.
         """
-        n, b, _ = self.residual.shape
+        n, b = self.residual.shape[:2]
         pull, square = [], []
         for part in candidates.split(CANDIDATES_AT_ONCE):
             if isinstance(self.denoiser, Local):
-                with inference_precision(part.device):
+                with precision_of(self.denoiser, part.device):
                     both = self.denoiser.products(self.features, part[None], self.residual.flatten(0, 1))
                 first, second = (each.float().unflatten(0, (n, b)) for each in both)
             else:
                 delta = self.contributions(part.expand(b, -1, -1))
-                first, second = (delta @ self.residual[..., None])[..., 0], delta.square().sum(3)
+                first, second = delta.pull(self.residual), delta.values.square().sum((3, 4))
             pull.append(torch.einsum("n,nbm->bm", self.importance, first))
             square.append(torch.einsum("n,nbm->bm", self.importance, second))
         return torch.cat(pull, dim=1), torch.cat(square, dim=1)
 
-    def left_over(self, explained: Tensor) -> NoisedBatch:
-        """The same images of which a part ``[n,b,P]`` of the residual is explained."""
-        return NoisedBatch(self.denoiser, self.features, self.residual - explained, self.importance)
+    def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
+        """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
+        left = self.contributions(concepts).added_to(self.residual, -weight)
+        return NoisedBatch(self.denoiser, self.features, left, self.importance)
 
 
 def noised(
@@ -183,22 +148,42 @@ def noised(
             base = whole.mean(1)
             delta = whole - base[:, None]
     residual = noise - base.float()
-    flat = denoiser.to_patches(residual) if isinstance(denoiser, Local) else residual.flatten(1)
+    patches = denoiser.to_patches(residual) if isinstance(denoiser, Local) else residual.flatten(1)[:, None]
     importance = importance_of(denoiser.schedule, draws.t, power)
-    return NoisedBatch(denoiser, features, flat.unflatten(0, (n, b)), importance, delta)
+    return NoisedBatch(denoiser, features, patches.unflatten(0, (n, b)), importance, delta)
 
 
 @dataclass
 class _Part:
-    """Some noise samples of a :class:`CandidateSet`, and the contributions of its candidates under them.
+    """Some noise samples of a :class:`CandidateSet`.
 
     Attributes:
         seen: The images under these noise samples.
-        delta: Contributions ``[n,b,M,P]``; none are kept once no candidates are added any more.
+        delta: Contributions of the candidates; None if there are none, or none will be added.
+        canvas: The same as whole images ``[n,b,M,P]``, where these are small.
     """
 
     seen: NoisedBatch
-    delta: Tensor
+    delta: Windows | None = None
+    canvas: Tensor | None = None
+
+    def add(self, new: Windows, keep: bool) -> tuple[Tensor, Tensor]:
+        """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of further contributions, and keeps them."""
+        if new.g > DENSE_CELLS:
+            every = self.delta.join(new) if self.delta else new
+            self.delta = every if keep else None
+            return new.pull(self.seen.residual), new.gram(every)
+        canvas = new.canvas()
+        whole = canvas if self.canvas is None else torch.cat([self.canvas, canvas], dim=2)
+        self.canvas = whole if keep else None
+        return (canvas @ self.seen.residual.flatten(2)[..., None])[..., 0], canvas @ whole.mT
+
+    def select(self, index: Tensor) -> None:
+        """Keeps some of the candidates of each image ``[b,m]``."""
+        if self.delta:
+            self.delta = self.delta.select(index)
+        if self.canvas is not None:
+            self.canvas = self.canvas[:, torch.arange(len(index), device=index.device)[:, None], index]
 
 
 @dataclass
@@ -235,13 +220,30 @@ class CandidateSet:
         self.residual = torch.zeros(b, 0)
         self.linear, self.gram = torch.zeros(b, 0, 0), torch.zeros(b, 0, 0, 0)
         self.importance = torch.zeros(0)
-        self.at_once = CANDIDATES_AT_ONCE
         self._told = threading.Lock()
 
     @property
     def draws(self) -> int:
         """Noise samples seen so far."""
         return len(self.importance)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Width and height of the images over those of the images the denoiser was trained on.
+
+        Raises:
+            UsageError: If they differ and the denoiser cannot be used on images of another size.
+        """
+        trained: tuple[int, int] | None = getattr(self.denoiser, "image_size", None)
+        height, width = self.images.shape[-2:]
+        if trained is None or (width, height) == tuple(trained):
+            return 1.0, 1.0
+        if not getattr(self.denoiser, "any_size", False):
+            raise UsageError(
+                f"the model was trained on images of {trained[0]}x{trained[1]} pixels and told where in them a cell "
+                f"lies, so it cannot invert one of {width}x{height}; resize it, or train with model.coordinates = false"
+            )
+        return width / trained[0], height / trained[1]
 
     @property
     def has_base(self) -> bool:
@@ -290,9 +292,8 @@ class CandidateSet:
         candidates = self.candidates[:, asked.to(device)]
         shared = None if self.has_base else candidates[:1]
         seen = noised(self.denoiser, images, taken, s.power, shared)
-        n, b, pixels = seen.residual.shape
-        part = _Part(seen, seen.residual.new_zeros(n, b, 0, pixels))
-        square = (seen.residual.square().mean(2).T).cpu()
+        part = _Part(seen)
+        square = seen.residual.square().mean((2, 3)).T.cpu()
         linear, gram = self._add(part, candidates)
         if self.progress:
             with self._told:
@@ -329,17 +330,11 @@ class CandidateSet:
 
     def _add(self, part: _Part, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Returns <r,Delta> ``[b,n,m]`` and <Delta,Delta_all> ``[b,n,m,M+m]`` of further candidates."""
-        new = torch.cat(
-            [part.seen.contributions(some) for some in candidates.split(self.at_once, dim=1)]
-            or [part.seen.contributions(candidates)],
-            dim=2,
-        )
-        pixels = new.shape[3]
-        linear = (new @ part.seen.residual[..., None])[..., 0] / pixels
-        every = torch.cat([part.delta, new], dim=2) if part.delta.shape[2] else new
-        rows = new @ every.mT / pixels
-        if self.growing:
-            part.delta = every
+        n, b = part.seen.residual.shape[:2]
+        if candidates.shape[1] == 0:
+            return torch.zeros(b, n, 0), torch.zeros(b, n, 0, 0)
+        new = part.seen.contributions(candidates)
+        linear, rows = (each / new.pixels for each in part.add(new, keep=self.growing))
         return linear.transpose(0, 1).cpu(), rows.transpose(0, 1).cpu()
 
     def select(self, index: Tensor) -> None:
@@ -353,8 +348,7 @@ class CandidateSet:
         index = index.to(self.candidates.device)
         self.candidates = self.candidates.gather(1, index[..., None].expand(-1, -1, self.candidates.shape[2]))
         for part in self.parts:
-            image = torch.arange(len(index), device=index.device)[:, None]
-            part.delta = part.delta[:, image, index]
+            part.select(index)
 
     def keep_images(self, index: Tensor) -> None:
         """Goes on with some of the images only; no candidates can be added after that."""
@@ -374,7 +368,7 @@ class CandidateSet:
         """
         parts = parts or [part.seen for part in self.parts]
         sums = side_by_side(lambda seen: seen.explained(grid), parts)
-        scale = sum(float(part.importance.sum()) for part in parts) * parts[0].residual.shape[2]
+        scale = sum(float(part.importance.sum()) for part in parts) * parts[0].residual[0, 0].numel()
         pull = torch.stack([pull for pull, _ in sums]).sum(0) / scale
         square = torch.stack([square for _, square in sums]).sum(0) / scale
         self.calls += sum(len(part.importance) for part in parts) * len(grid)

@@ -88,6 +88,9 @@ class Constraint(ABC):
         k: Number of concepts if it is given; None estimates it.
         images: B, the number of images.
 
+    Attributes:
+        cost: Fall of the error that justifies one more concept.
+
     Raises:
         UsageError: If ``k`` is out of range for the space.
     """
@@ -96,6 +99,7 @@ class Constraint(ABC):
 
     def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
         self.space, self.settings, self.k, self.images = space, settings, k, images
+        self.cost = settings.cost
 
     @abstractmethod
     def solve(self, form: QuadraticForm) -> Solution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous, Product
+from igm_cli.core.device import side_by_side
 from igm_cli.core.inference.candidates import CandidateSet, NoisedBatch
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
@@ -79,7 +81,14 @@ class ContinuousInference:
         The members of every set on the way go on.
         """
         s, k_max = self.settings, self.constraint.k_max
-        counts = s.grid or (round(GRID_SIZE ** (1 / self.space.point.dim)),) * self.space.point.dim
+        # On an image of another size than trained on, grids and shortlists grow with its sides.
+        scale = [*self.candidates.scale, *[1.0] * self.space.point.dim][: self.space.point.dim]
+        area = math.prod(scale)
+        each = round(GRID_SIZE ** (1 / self.space.point.dim))
+        counts = tuple(
+            max(1, round(n * by)) for n, by in zip(s.grid or [each] * self.space.point.dim, scale, strict=True)
+        )
+        self.rescanned = round(RESCANNED * max(1.0, area))
         device = self.candidates.images.device
         grid, self.between = self.space.grid(counts).to(device), self.space.between(counts).to(device)
         if k_max > len(grid):
@@ -87,7 +96,7 @@ class ContinuousInference:
         self.candidates.see(min(s.scan_draws, s.draws))
         self.scanned = [part.seen for part in self.candidates.parts]
         explained = self.candidates.explained(grid)
-        keep = min(len(grid), max(s.keep, 2 * k_max))
+        keep = min(len(grid), max(round(s.keep * max(1.0, area)), 2 * k_max))
         self.candidates.add(grid[explained.topk(keep).indices.sort().values])
         path = pursuit(self.candidates.statistics().expected(), k_max + BEYOND)
         self.candidates.select(useful(path))
@@ -103,11 +112,10 @@ class ContinuousInference:
         concepts, present = self.members(found)
         w = weights(form, present)
         scale = (w[:, None] * present).to(concepts)
-        explained = [torch.einsum("bk,nbkp->nbp", scale, part.contributions(concepts)) for part in self.scanned]
+        left = side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
         self.count(present.sum(1))
-        left = [part.left_over(delta) for part, delta in zip(self.scanned, explained, strict=True)]
         gain = self.candidates.explained(self.between, left)
-        best = gain.topk(min(RESCANNED, len(self.between))).indices
+        best = gain.topk(min(self.rescanned, len(self.between))).indices
         hypotheses, more = self.between[best][:, :, None], torch.ones(len(found), 1, dtype=torch.bool)
         w = torch.tensor([form.w(k + 1) for k in present.sum(1).tolist()])
         held = self.candidates.usable.shape[1]

@@ -10,6 +10,7 @@ alternatives, and noise is drawn until these are ruled out.  The published algor
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -111,6 +112,7 @@ def by_statistics(
     finite = not isinstance(constraint, SparseSubset)
     candidates = CandidateSet(denoiser, images, settings, composition, growing=not finite, progress=progress)
     if isinstance(constraint, SparseSubset):
+        constraint.cost /= math.prod(candidates.scale)  # errors are means over pixels, of which there are more
         propose(candidates, constraint)
     else:
         candidates.add(space.candidates().to(images.device).expand(len(images), -1, -1))  # type: ignore[attr-defined]

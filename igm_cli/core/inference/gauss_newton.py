@@ -17,6 +17,7 @@ from torch import Tensor
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.device import side_by_side
 from igm_cli.core.inference.candidates import NoisedBatch
+from igm_cli.core.inference.windows import Windows
 
 STEP = 0.005
 """Step of the differences, as a fraction of a coordinate's range: smaller drowns in bf16, larger blurs."""
@@ -74,7 +75,7 @@ class _State:
 
     Attributes:
         concepts: ``[b,H,K,D]``.
-        left: What they leave over ``[n,b,H,P]``, of every part.
+        left: What they leave over ``[n,b*H,G,c]``, of every part.
         errors: ``[b,H]``.
         damping: Damping of the next step ``[b,H]``.
         settled: Whether the last step helped, but hardly: another would not be worth it ``[b,H]``.
@@ -91,7 +92,8 @@ class _Problem:
     """The composed errors of hypotheses, and how they change with the concepts."""
 
     def __init__(self, parts: Sequence[NoisedBatch], point: Continuous, present: Tensor, w: Tensor) -> None:
-        self.parts, self.point, self.present, self.w = parts, point, present, w
+        self.parts, self.point = parts, point
+        self.weight = present * w[:, None]  # [b,K]
         self.extent = point.extent.to(w.device)
         self.total = torch.stack([part.importance.sum() for part in parts]).sum()
 
@@ -102,15 +104,15 @@ class _Problem:
         return _State(concepts, left, errors, torch.full_like(errors, 1e-3), settled)
 
     def left_over(self, concepts: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns what hypotheses do not explain ``[n,b,H,P]`` of every part, and their mean squares ``[b,H]``."""
+        """Returns what hypotheses do not explain, of every part, and its mean squares ``[b,H]``."""
+        b, h = concepts.shape[:2]
 
         def of(part: NoisedBatch) -> tuple[Tensor, Tensor]:
-            b, h, k, _ = concepts.shape
-            delta = part.contributions(concepts.flatten(1, 2)).unflatten(2, (h, k))  # [n,b,H,K,P]
-            there = (self.present * self.w[:, None])[None, :, None, None]  # [1,b,1,1,K]
-            composed = (there @ delta)[..., 0, :] if b > 1 else self.w * delta.sum(3)
-            left = part.residual[:, :, None] - composed
-            return left, torch.einsum("n,nbh->bh", part.importance, left.square().mean(3))
+            delta = one_by_one(part.contributions(concepts.flatten(1, 2)), b * h)
+            patches = part.residual.repeat_interleave(h, dim=1)  # [n,b*H,G,c]
+            left = delta.added_to(patches, -self.weight.repeat_interleave(h, dim=0))
+            square = left.square().mean((2, 3)).unflatten(1, (b, h))
+            return left, torch.einsum("n,nbh->bh", part.importance, square)
 
         found = side_by_side(of, self.parts)
         return [left for left, _ in found], torch.stack([errors for _, errors in found]).sum(0) / self.total
@@ -121,25 +123,29 @@ class _Problem:
         Both are float64: LAPACK rounds by where its arrays lie in memory; in double precision that is lost when a step
         becomes float32 again, and two processes take the same steps.
         """
+        b, h, k, dim = concepts.shape
+        m = self.point.dim
         moves = (STEP * self.extent).to(concepts)  # [m], half the width of the differences
-        shift = torch.nn.functional.pad(torch.diag(moves), (0, concepts.shape[-1] - self.point.dim))  # [m,D]
-        moved = torch.stack(
-            [concepts[..., None, :] + shift, concepts[..., None, :] - shift], dim=1
-        )  # [b,2,H,K,m,D]
+        shift = torch.nn.functional.pad(torch.diag(moves), (0, dim - m))  # [m,D]
+        moved = torch.stack([concepts[..., None, :] + shift, concepts[..., None, :] - shift], dim=1)
+        around = concepts[:, None, :, :, None].expand(moved.shape)  # [b,2,H,K,m,D]
 
         def of(index: int) -> tuple[Tensor, Tensor]:
             part = self.parts[index]
-            delta = part.contributions(moved.flatten(1, 4)).unflatten(2, moved.shape[1:5])
-            there, back = delta.unbind(2)  # [n,b,H,K,m,P]
-            slopes = (there - back).mul_((self.present * self.w[:, None])[:, None, :, None, None])
-            jacobian = slopes.div_((2 * moves)[:, None]).flatten(3, 4)  # [n,b,H,K*m,P]
-            pull = (jacobian @ left[index][..., None])[..., 0].double()
-            curvature = (jacobian @ jacobian.mT).double()
-            p = part.importance.to(pull) if pull.device.type != "mps" else part.importance
-            return torch.einsum("n,nbhj->bhj", p, pull), torch.einsum("n,nbhij->bhij", p, curvature)
+            delta = part.contributions(moved.flatten(1, 4), around.flatten(1, 4))
+            there, back = delta.values.unflatten(2, (2, h * k * m)).unbind(2)  # [n,b,H*K*m,W,c]
+            scale = (self.weight[:, None, :, None] / (2 * moves)).expand(b, h, k, m).reshape(b, -1, 1, 1)
+            slopes = (there - back).mul_(scale)
+            cells = delta.cells.unflatten(1, (2, h * k * m))[:, 0]
+            jacobian = one_by_one(Windows(slopes, cells, delta.grid), b * h)  # of K*m derivatives
+            p = part.importance.double()
+            return (
+                torch.einsum("n,nhj->hj", p, jacobian.pull(left[index]).double()).unflatten(0, (b, h)),
+                torch.einsum("n,nhij->hij", p, jacobian.gram_of_groups(m).double()).unflatten(0, (b, h)),
+            )
 
         found = side_by_side(of, range(len(self.parts)))
-        scale = self.total.double() * left[0].shape[-1]
+        scale = self.total.double() * left[0][0, 0].numel()
         return (
             torch.stack([down for down, _ in found]).sum(0) / scale,
             torch.stack([curvature for _, curvature in found]).sum(0) / scale,
@@ -156,7 +162,8 @@ class _Problem:
         better = (errors < at.errors) & active[:, None]
         little = at.errors - errors < 1e-4 * at.errors
         short = (move / self.extent).abs().amax((2, 3)) < 1e-4
-        kept = [torch.where(better[..., None], new, old) for new, old in zip(left, at.left, strict=True)]
+        which = better.flatten()[:, None, None]
+        kept = [torch.where(which, new, old) for new, old in zip(left, at.left, strict=True)]
         return _State(
             torch.where(better[..., None, None], concepts, at.concepts),
             kept,
@@ -173,3 +180,11 @@ class _Problem:
         move = torch.linalg.solve(damped, down[..., None])[..., 0].unflatten(-1, (-1, self.point.dim))
         longest = REACH * self.extent
         return torch.minimum(torch.maximum(move, -longest), longest)
+
+
+def one_by_one(delta: Windows, hypotheses: int) -> Windows:
+    """Returns contributions to the concepts of hypotheses as contributions to that many images of their own."""
+    n, w, c = delta.values.shape[0], *delta.values.shape[3:]
+    return Windows(
+        delta.values.view(n, hypotheses, -1, w, c), delta.cells.reshape(hypotheses, -1, w), delta.grid
+    )

@@ -22,6 +22,12 @@ MOST_CONCEPTS = 1000
 PAIRS_AT_ONCE = 2**21
 """Exchanges of two that are tried in one step, which bounds the memory."""
 
+PAIRS_IN_ALL = 2**22
+"""Exchanges of two up to which all are tried; beyond, those of neighbours whose surroundings changed."""
+
+NEIGHBOURS = 48
+"""Candidates that are tried for each of two neighbours."""
+
 BEYOND = 4
 """How many concepts more than asked for the way down begins with."""
 
@@ -52,17 +58,14 @@ class SparseSubset(Constraint):
         if self.k is not None:
             return Solution(path.sets, path.errors, most.clamp(max=self.k))
         least = min(self.settings.k_min, int(most.min()))
-        chosen = choose_size(path.errors.clone(), sizes, self.settings.cost, least)
+        chosen = choose_size(path.errors.clone(), sizes, self.cost, least)
         return Solution(path.sets, path.errors, chosen)
 
     def alternatives(
         self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
     ) -> Alternatives:
         """Compares the chosen K with every other that may be chosen; there is none if K is given."""
-        errors = (
-            statistics.errors(solution.sets)
-            + self.settings.cost * torch.arange(solution.sets.shape[1])[:, None]
-        )
+        errors = statistics.errors(solution.sets) + self.cost * torch.arange(solution.sets.shape[1])[:, None]
         chosen = errors[torch.arange(len(errors)), solution.chosen][:, None]
         exists = solution.errors.isfinite()
         exists[:, : self.settings.k_min] = False
@@ -92,7 +95,7 @@ class SparseSubset(Constraint):
         k, one = len(members), statistics.images(torch.tensor([image]))
         whole = one.errors(torch.tensor(members, dtype=torch.long).view(1, 1, k))[0]
         without = torch.tensor([members[:i] + members[i + 1 :] for i in range(k)]).reshape(1, k, max(0, k - 1))
-        errors = one.errors(without.long())[0] - self.settings.cost
+        errors = one.errors(without.long())[0] - self.cost
         there = PairedDifference.of(errors, whole, one.importance).probability().float()
         groups = cast(Continuous | Product, self.space).variant_groups()
         values = torch.tensor([[self._value(one, concepts, members, i, g) for g in groups] for i in range(k)])
@@ -173,6 +176,7 @@ class _Search:
         pull: sum_S A_js of every candidate j ``[B,M]``.
         blocked: Candidates that are members already, or not usable ``[B,M]``.
         tolerance: What rounding can make of no change at all ``[B]``.
+        changed: Candidates taken in or left out since pairs were last exchanged ``[B,M]``.
     """
 
     form: QuadraticForm
@@ -180,11 +184,14 @@ class _Search:
     pull: Tensor
     blocked: Tensor
     tolerance: Tensor
+    changed: Tensor
 
     @classmethod
     def of(cls, form: QuadraticForm, top: int) -> _Search:
         members = torch.full((len(form.linear), top), -1)
-        return cls(form, members, torch.zeros_like(form.linear), ~form.usable, 1e-7 * form.constant)
+        return cls(
+            form, members, torch.zeros_like(form.linear), ~form.usable, 1e-7 * form.constant, ~form.usable
+        )
 
     def add(self, size: int, active: Tensor) -> None:
         """Takes in the best further candidate, which makes sets of a size."""
@@ -199,6 +206,7 @@ class _Search:
         left = self.members[rows, least[rows]]
         self.pull[rows] -= self.form.gram[rows, left]
         self.blocked[rows, left] = False
+        self.changed[rows, left] = True
         # Those after it move up.
         places = torch.arange(size - 1).expand(len(rows), -1)
         moved = places + (places >= least[rows, None])
@@ -230,38 +238,57 @@ class _Search:
 
     def _swap_pair(self, size: int, active: Tensor) -> Tensor:
         """Makes the best exchange of two members for two other candidates; returns for which images one helped."""
-        w, gram, m = self.form.w(size), self.form.gram, self.form.gram.shape[1]
-        rows = active.nonzero()[:, 0]
-        members, image = self.members[rows, :size], torch.arange(len(rows))[:, None]
-        out, into = self._out(w)[rows], self._into(w)[rows].masked_fill(self.blocked[rows], torch.inf)
-        gram = gram[rows]
-        both = 2 * w * w * gram  # what two taken in share
-        both.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-        fall, found = -self.tolerance[rows], torch.full((len(rows), 3), -1)  # pair of places, two candidates
-        places = torch.combinations(torch.arange(size))
-        first = 0
-        for some in places.split(max(1, PAIRS_AT_ONCE // max(1, len(rows) * m * m))):
-            left, right = members[:, some[:, 0]], members[:, some[:, 1]]  # [b,p]
-            leave = out.gather(1, left) + out.gather(1, right) + 2 * w * w * gram[image, left, right]
-            enter = into[:, None] - 2 * w * w * (gram[image, left] + gram[image, right])  # [b,p,M]
-            change = leave[..., None, None] + enter[..., :, None] + enter[..., None, :] + both[:, None]
-            least, index = change.flatten(1).min(1)
-            better = least < fall
-            fall = torch.where(better, least, fall)
-            pair, rest = index // (m * m), index % (m * m)
-            exchange = torch.stack([first + pair, rest // m, rest % m], dim=1)
-            found = torch.where(better[:, None], exchange, found)
-            first += len(some)
-        helped = found[:, 0] >= 0
-        improved = torch.zeros_like(active)
-        improved[rows[helped]] = True
-        pair, one, other = torch.zeros(3, len(active), dtype=torch.long)
-        pair[rows], one[rows], other[rows] = found.clamp(min=0).unbind(1)
+        m = self.form.gram.shape[1]
+        every = size * (size - 1) // 2 * m * m <= PAIRS_IN_ALL
+        exchanges = [(row, self._best_pair(size, row, every)) for row in active.nonzero()[:, 0].tolist()]
+        self.changed[active] = False
+        improved, found = torch.zeros_like(active), torch.zeros(len(active), 4, dtype=torch.long)
+        for row, exchange in exchanges:
+            if exchange is not None:
+                improved[row], found[row] = True, torch.tensor(exchange)
         # Those taken in stand behind those that stay.
-        self._to_the_end(size, improved, places[pair])
-        self._replace(improved, torch.full_like(pair, size - 2), one)
-        self._replace(improved, torch.full_like(pair, size - 1), other)
+        self._to_the_end(size, improved, found[:, :2])
+        self._replace(improved, torch.full((len(active),), size - 2), found[:, 2])
+        self._replace(improved, torch.full((len(active),), size - 1), found[:, 3])
         return improved
+
+    def _best_pair(self, size: int, row: int, every: bool) -> list[int] | None:
+        """Returns the best exchange in an image: two places and two candidates; None if none lowers the error.
+
+        Args:
+            size: Number of members.
+            row: Which of the images.
+            every: Whether to try all pairs with all candidates; else only members that have an inner product, where
+                something near them changed, with candidates that have one with either.
+        """
+        w, gram, members = self.form.w(size), self.form.gram[row], self.members[row, :size]
+        out, into = self._out(w)[row], self._into(w)[row].masked_fill(self.blocked[row], torch.inf)
+        places = torch.combinations(torch.arange(size))
+        if not every:
+            stirred = (gram[members][:, self.changed[row]] != 0).any(1)
+            near = gram[members[places[:, 0]], members[places[:, 1]]] != 0
+            places = places[near & stirred[places].any(1)]
+        count = gram.shape[0] if every else min(NEIGHBOURS, gram.shape[0])
+        least, best = -float(self.tolerance[row]), None
+        for some in places.split(max(1, PAIRS_AT_ONCE // (count * count))) if len(places) else ():
+            left, right = members[some[:, 0]], members[some[:, 1]]  # [p]
+            leave = out[left] + out[right] + 2 * w * w * gram[left, right]
+            enter = into - 2 * w * w * (gram[left] + gram[right])  # [p,M]
+            if every:
+                change = 2 * w * w * gram[None] + enter[:, :, None]
+            else:
+                enter = enter.masked_fill((gram[left] == 0) & (gram[right] == 0), torch.inf)
+                enter, index = enter.topk(count, largest=False)  # [p,count]
+                change = 2 * w * w * gram[index[:, :, None], index[:, None, :]] + enter[:, :, None]
+            change += (enter + leave[:, None])[:, None, :]
+            change.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+            lowest = int(change.argmin())
+            pair, one, other = lowest // count**2, lowest // count % count, lowest % count
+            if float(change[pair, one, other]) < least:
+                least = float(change[pair, one, other])
+                taken = [one, other] if every else [int(index[pair, one]), int(index[pair, other])]
+                best = [*some[pair].tolist(), *taken]
+        return best
 
     def _to_the_end(self, size: int, active: Tensor, places: Tensor) -> None:
         """Moves the members at two places ``[B,2]`` of sets of a size behind the others."""
@@ -278,6 +305,8 @@ class _Search:
         gone = old >= 0
         self.pull[rows[gone]] -= self.form.gram[rows[gone], old[gone]]
         self.blocked[rows[gone], old[gone]] = False
+        self.changed[rows[gone], old[gone]] = True
+        self.changed[rows, candidate] = True
         self.pull[rows] += self.form.gram[rows, candidate]
         self.blocked[rows, candidate] = True
         self.members[rows, place] = candidate

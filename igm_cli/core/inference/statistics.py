@@ -104,16 +104,15 @@ class GramStatistics:
 
     def errors(self, sets: Tensor) -> Tensor:
         """Errors of sets ``[B,S,K]`` under every noise sample ``[B,S,N]``; -1 stands for no candidate."""
-        image = torch.arange(len(sets))[:, None, None]
-        index, there = sets.clamp(min=0), sets >= 0
-        w = weight(self.composition, there.sum(-1))[..., None]  # [B,S,1]
-        pull = (self.linear.mT[image, index] * there[..., None]).sum(2)  # [B,S,K,N] to [B,S,N]
-        both = there[..., :, None] & there[..., None, :]
-        gram = self.gram.movedim(1, -1)  # [B,M,M,N]
-        square = (gram[image[..., None], index[..., :, None], index[..., None, :]] * both[..., None]).sum(
-            (2, 3)
-        )
-        return self.residual[:, None] - 2 * w * pull + w * w * square
+        b, s, _ = sets.shape
+        there = sets >= 0
+        w = weight(self.composition, there.sum(-1))[:, None]  # [B,1,S]
+        held = torch.zeros(b, s, self.linear.shape[2]).scatter_add_(2, sets.clamp(min=0), there.float())[
+            :, None
+        ]
+        pull = (self.linear[:, :, None] * held).sum(3)  # [B,N,S]
+        square = ((held @ self.gram) * held).sum(3)
+        return (self.residual[..., None] - 2 * w * pull + w * w * square).mT
 
     def images(self, index: Tensor) -> GramStatistics:
         """The statistics of some of the images."""

@@ -35,17 +35,17 @@ def build_denoiser(
             from igm_cli.core.models.factored_global import GlobalDenoiser
 
             kind = FactoredDenoiser if isinstance(space, Continuous) else GlobalDenoiser
-            return kind(FactoredConfig.from_dict(dict(options)), space, schedule)
+            return kind(FactoredConfig(**options), space, schedule)
         if architecture == "unet":
             from igm_cli.core.models.unet import UNetConfig, UNetDenoiser
 
-            return UNetDenoiser(UNetConfig.from_dict(dict(options)), space, schedule)
+            return UNetDenoiser(UNetConfig(**options), space, schedule)
         if architecture == "text-to-image":
             from igm_cli.core.models.latent import LatentConfig, LatentTextToImage
 
             if not isinstance(space, Text):
                 raise ValueError("its concepts are labels; choose a concept parser of labels")
-            return LatentTextToImage(LatentConfig.from_dict(options), space, schedule)
-    except (TypeError, ValueError) as error:
+            return LatentTextToImage(LatentConfig(**options), space, schedule)
+    except (InputError, TypeError, ValueError) as error:
         raise InputError(f"model options do not fit the {architecture} denoiser: {error}") from error
     raise InputError(f"unknown architecture {architecture!r}; choose {' or '.join(ARCHITECTURES)}")

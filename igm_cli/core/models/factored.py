@@ -14,23 +14,25 @@ from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.models.factored_config import FactoredConfig
-from igm_cli.core.models.local_head import LocalHead
+from igm_cli.core.models.local_head import HeadView, LocalHead
 from igm_cli.core.models.trunk import TrunkDenoiser
 from igm_cli.core.noise_schedule import Schedule
 
 
 @dataclass
 class FactoredFeatures:
-    """What the trunk saw: ``h`` [N,c,gh,gw], the head's two views of it, and its inputs."""
+    """What the trunk saw: ``h`` [N,c,gh,gw], the head's view of it, and its inputs."""
 
     h: Tensor
-    projected: tuple[Tensor, Tensor]
+    view: HeadView
     x_t: Tensor
     t: Tensor
 
 
 class FactoredDenoiser(TrunkDenoiser):
     """Trunk and local head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol.
+
+    Its contributions are :class:`~igm_cli.core.inference.windows.Local`.
 
     Args:
         config: Its shape.
@@ -51,37 +53,42 @@ class FactoredDenoiser(TrunkDenoiser):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x_t: Tensor, t: Tensor) -> FactoredFeatures:
-        """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""
+        """Passes ``[N,C,H,W]`` at timesteps ``[N]`` through the trunk once."""
         h = self.trunk(x_t, t)
         return FactoredFeatures(h, self.head.project(h), x_t, t)
 
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
-        return self.head.image(self.patch_contributions(features, concepts))
-
-    def patch_contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,P]``, cell after cell; see :class:`~igm_cli.core.inference.candidates.Local`."""
-        gain = self.schedule.epsilon_gain(features.t)
-        delta: Tensor = self.head(self._projected(features), concepts, gain)
-        return delta
-
-    def products(self, features: FactoredFeatures, concepts: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """<image,Delta_j> and <Delta_j,Delta_j> ``[N,M]``; see :class:`~igm_cli.core.inference.candidates.Local`."""
-        gain = self.schedule.epsilon_gain(features.t)
-        return self.head.products(self._projected(features), concepts, gain, patches)
+        """Returns Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
+        cells = self.head(self._view(features), concepts, self.schedule.epsilon_gain(features.t))
+        image: Tensor = self.head.image(cells, features.view.grid)
+        return image
 
     def to_patches(self, image: Tensor) -> Tensor:
-        """Images ``[N,C,H,W]`` cell after cell ``[N,P]``; see :class:`~igm_cli.core.inference.candidates.Local`."""
-        return self.head.cells(image)
+        """Returns images ``[N,C,H,W]`` cell after cell ``[N,G,c]``."""
+        return self.head.cells(image).unflatten(1, (-1, self.head.out.out_features))
 
-    def _projected(self, features: FactoredFeatures) -> tuple[Tensor, Tensor]:
-        """The head's views of what the trunk saw, perhaps under autocast, as precise as is asked for now."""
-        here, there = features.projected
-        if torch.is_autocast_enabled(here.device.type):
-            return here, there
-        return here.float(), there.float()
+    def grid(self, features: FactoredFeatures) -> tuple[int, int]:
+        """Returns the number of cells along the width and the height of the images."""
+        return features.view.grid
+
+    def windows(
+        self, features: FactoredFeatures, concepts: Tensor, around: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns Delta in the cells around positions ``[b,M,2]``, and which these are."""
+        gain = self.schedule.epsilon_gain(features.t)
+        return self.head.windows(self._view(features), concepts, gain, around)
+
+    def products(self, features: FactoredFeatures, concepts: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns <image,Delta_j> and <Delta_j,Delta_j> ``[N,M]`` of positions ``[1,M,2]``."""
+        gain = self.schedule.epsilon_gain(features.t)
+        return self.head.products(self._view(features), concepts, gain, patches.flatten(1))
+
+    def _view(self, features: FactoredFeatures) -> HeadView:
+        """The head's view of what the trunk saw, perhaps under autocast, as precise as is asked for now."""
+        view = features.view
+        return view if torch.is_autocast_enabled(view.here.device.type) else view.float()
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
-        """(eps_u, Delta) in one call, as distributed training needs it."""
+        """Returns (eps_u, Delta) in one call, as distributed training needs it."""
         features = self.features(x_t, t)
         return self.base(features), self.contributions(features, concepts)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Strict
+
+from igm_cli.core.validation import Natural, Positive, Size, validated
 
 
-@dataclass(frozen=True)
+@validated("model option")
 class FactoredConfig:
     """Shape of a factored denoiser.
 
@@ -18,15 +22,18 @@ class FactoredConfig:
         head_channels: Channels of the concept head.
         head_layers: Residual layers of the concept head.
         window: Radius in cells beyond which a contribution is zero.
+        coordinates: Whether the trunk is told where in the image a cell lies; without that, a model of local concepts
+            inverts images of any size.
     """
 
-    image_size: tuple[int, int] = (96, 64)
-    patch: int = 4
-    channels: tuple[int, int, int] = (128, 192, 192)
-    blocks: int = 2
-    head_channels: int = 96
-    head_layers: int = 2
-    window: int = 6
+    image_size: Size = (96, 64)
+    patch: Positive = 4
+    channels: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (128, 192, 192)
+    blocks: Positive = 2
+    head_channels: Positive = 96
+    head_layers: Natural = 2
+    window: Natural = 6
+    coordinates: bool = True
 
     def __post_init__(self) -> None:
         if self.channels[0] % 2:
@@ -37,9 +44,3 @@ class FactoredConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> FactoredConfig:
-        """Inverse of :meth:`to_dict`."""
-        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**tuples)

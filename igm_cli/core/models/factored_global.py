@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.models.factored_config import FactoredConfig
@@ -37,6 +37,11 @@ class GlobalDenoiser(TrunkDenoiser):
         super().__init__(config, space, schedule)
         self.head = GlobalHead(config, space.dim)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def auxiliary(self) -> tuple[nn.Module, ...]:
+        """Layers that learn from the read-out alone, which only a training with a contrast asks for."""
+        return self.head.notice, self.head.readout
 
     def features(self, x_t: Tensor, t: Tensor) -> GlobalFeatures:
         """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""

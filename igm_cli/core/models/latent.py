@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.models.pipeline_files import first_line, quiet, read_json
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
+from igm_cli.core.validation import Channels, Positive, Size, validated
+from igm_cli.core.weights import read_weights, require_finite
 from igm_cli.errors import InputError, MissingError
 
 PARTS = ("vae", "text_encoder", "unet")
@@ -32,7 +31,7 @@ COSINE_SCALE = 8.0
 """Logit of equal directions of an image and a prompt."""
 
 
-@dataclass(frozen=True)
+@validated("model option")
 class LatentConfig:
     """Shape of the networks.
 
@@ -49,16 +48,16 @@ class LatentConfig:
         tokens: Tokens of a prompt.
     """
 
-    image_size: tuple[int, int] = (64, 64)
-    autoencoder_channels: tuple[int, ...] = (32, 64, 96)
-    latent_channels: int = 8
-    channels: tuple[int, ...] = (64, 128, 160)
-    layers: int = 1
-    head_dim: int = 32
-    groups: int = 16
-    text_dim: int = 128
-    text_layers: int = 2
-    tokens: int = 16
+    image_size: Size = (64, 64)
+    autoencoder_channels: Channels = (32, 64, 96)
+    latent_channels: Positive = 8
+    channels: Channels = (64, 128, 160)
+    layers: Positive = 1
+    head_dim: Positive = 32
+    groups: Positive = 16
+    text_dim: Positive = 128
+    text_layers: Positive = 2
+    tokens: Positive = 16
 
     def __post_init__(self) -> None:
         step = 2 ** (len(self.autoencoder_channels) + len(self.channels) - 2)
@@ -70,12 +69,6 @@ class LatentConfig:
             raise ValueError(f"channels must be divisible by groups, {self.groups}")
         if any(c % self.head_dim for c in (*self.channels[1:], self.text_dim)):
             raise ValueError(f"channels of levels that attend must be divisible by head_dim, {self.head_dim}")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LatentConfig:
-        """Returns the configuration of a JSON form."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
 
 
 class LatentTextToImage(nn.Module):
@@ -169,12 +162,17 @@ class LatentTextToImage(nn.Module):
         Args:
             folder: Created if need be; what else is in it stays.
             dtype: Type of the weights on disk.
+
+        Raises:
+            InputError: If the weights are not finite; nothing is written then.
         """
         with quiet():
             from diffusers import DDIMScheduler, StableDiffusionPipeline
 
+            networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
+        for network in networks.values():
+            require_finite(network.state_dict())
         folder.mkdir(parents=True, exist_ok=True)
-        networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
         networks["vae"].register_to_config(scaling_factor=round(float(self.scale), 6))
         schedule = {**self.schedule.config.to_dict(), "_class_name": "DDIMScheduler"}
         pipeline = StableDiffusionPipeline(
@@ -210,10 +208,9 @@ class LatentTextToImage(nn.Module):
                     f"{folder} has no weights of the {part}; give the folder of a text-to-image model"
                 )
             try:
-                weights = {key: value.float() for path in paths for key, value in load_file(path).items()}
-                getattr(self, part).load_state_dict(weights)
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"the {part} of {folder} is damaged: {first_line(error)}") from error
+                getattr(self, part).load_state_dict(
+                    {k: v for path in paths for k, v in read_weights(path).items()}
+                )
             except RuntimeError as error:
                 raise InputError(
                     f"the {part} of {folder} does not fit the model: {first_line(error)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +17,19 @@ ROWS_IN_CACHE = 4096
 """Rows that pass the layers at once on a CPU: what lies between two layers then stays in its cache."""
 
 
+Square: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""What :meth:`LocalHead._square` returns."""
+
+
 @dataclass(frozen=True)
 class Touched:
     """The R pairs of a position and a cell of the image that it reaches.
 
     Attributes:
-        shape: (B, M, P): M positions of each of B images, P cells of the square around each.
-        place: Number of the pair among B*M*P ``[R]``.
+        shape: (B, M, W): M positions of each of B images, W cells of the square around each.
+        place: Number of the pair among B*M*W ``[R]``.
         cell: Number of the cell among those of an image ``[R]``.
-        offset: Of the cell's centre from the position, in cells ``[R,2]``.
+        offset: Offset of the cell's centre from the position, in cells ``[R,2]``.
         bump: The window's height there ``[R,1]``.
     """
 
@@ -45,26 +50,44 @@ class Touched:
         return self.place // (self.shape[1] * self.shape[2])
 
     def rows(self, view: Tensor, index: Tensor) -> Tensor:
-        """Rows of a view ``[N,X,d]`` by their number among B*X: ``[N/B,R,d]``.
+        """Returns rows of a view ``[n*B,X,d]`` by their number among B*X: ``[n,R,d]``.
 
-        B is 1 where all images share the positions, and N where each has its own: then the images are
-        read as one that holds all of them side by side.
+        The n noise samples of all B images are read as n images that hold all of them side by side.
         """
         side_by_side = view.reshape(len(view) // self.shape[0], -1, view.shape[-1])
         return side_by_side.index_select(1, index)
 
     def split(self, size: int) -> Iterator[Touched]:
-        """The pairs in parts."""
+        """Yields the pairs in parts."""
         columns = (self.place, self.cell, self.offset, self.bump)
         for part in zip(*(column.split(size) for column in columns), strict=True):
             yield Touched(self.shape, *part)
 
 
+@dataclass(frozen=True)
+class HeadView:
+    """What the head sees of images before it is told a position.
+
+    Attributes:
+        here: What every cell shows ``[N,gh*gw,d]``.
+        there: What every cell shows to positions that point at it ``[N,gh*gw,d]``.
+        grid: (gw, gh), the number of cells.
+    """
+
+    here: Tensor
+    there: Tensor
+    grid: tuple[int, int]
+
+    def float(self) -> HeadView:
+        """The same in single precision."""
+        return HeadView(self.here.float(), self.there.float(), self.grid)
+
+
 class LocalHead(nn.Module):
     """A contribution from trunk features and a position, computed only on the cells it can touch.
 
-    Every cell of a square around the position sees its own features, the features found *at* the
-    position (what the concept points at), and where it lies relative to it.
+    Every cell of a square around the position sees its own features, the features found *at* the position (what the
+    concept points at), and where it lies relative to it.  Nothing here depends on the size of the image.
     """
 
     FREQUENCIES = 5
@@ -74,7 +97,6 @@ class LocalHead(nn.Module):
         super().__init__()
         self.radius = config.window
         self.ranking_radius = max(1, 2 * config.window // 3)
-        self.grid = (config.image_size[0] // config.patch, config.image_size[1] // config.patch)
         self.patch = config.patch
         dim = config.head_channels
         self.here = nn.Conv2d(config.channels[0], dim, 1)
@@ -89,95 +111,123 @@ class LocalHead(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def project(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """The two views ``[N,gh*gw,d]`` of features ``[N,C,gh,gw]`` that do not depend on a position."""
-        here, there = self.here(h), self.there(h)
-        return here.flatten(2).transpose(1, 2).contiguous(), there.flatten(2).transpose(1, 2).contiguous()
+    def project(self, h: Tensor) -> HeadView:
+        """Returns what does not depend on a position, of features ``[N,C,gh,gw]``."""
+        here, there = (conv(h).flatten(2).transpose(1, 2).contiguous() for conv in (self.here, self.there))
+        return HeadView(here, there, (h.shape[3], h.shape[2]))
 
-    def forward(self, projected: tuple[Tensor, Tensor], position: Tensor, gain: Tensor) -> Tensor:
-        """What positions add, cell after cell (see :meth:`cells`).
+    def forward(self, view: HeadView, position: Tensor, gain: Tensor) -> Tensor:
+        """Returns what positions add to every cell (see :meth:`cells`).
 
         Args:
-            projected: Of N images.
+            view: Views of N images.
             position: ``[N,M,2]`` or ``[1,M,2]`` in 0..1.
             gain: Factor of each image's contributions ``[N]``.
 
         Returns:
             ``[N,M,gh*gw*c]`` float32.
         """
-        (b, m, _), cells = position.shape, self.grid[0] * self.grid[1]
+        (b, m, _), cells = position.shape, view.grid[0] * view.grid[1]
         canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
-        for touched, values in self._values(projected, position, self.radius, gain):
+        square = self._square(position, self.radius, view.grid)
+        for touched, values in self._values(view, position, square, gain):
             canvas.index_copy_(1, touched.owner * cells + touched.cell, values)
         return canvas.view(len(gain), m, -1)
 
-    def products(
-        self, projected: tuple[Tensor, Tensor], position: Tensor, gain: Tensor, cells: Tensor
+    def windows(
+        self, view: HeadView, position: Tensor, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """<image,Delta> and <Delta,Delta>, both ``[N,M]``, over the inner part of the windows.
-
-        Their margin holds little and costs as much a cell: it is left out of what only ranks.
+        """Returns what positions add to the cells of the square around them, which hold all of it.
 
         Args:
-            projected: Of N images.
+            view: Views of n*B images, all images under a noise sample before the next one.
+            position: ``[B,M,2]``.
+            gain: ``[n*B]``.
+            around: What the squares are centred on ``[B,M,2]``, near the positions; these themselves if left out.
+
+        Returns:
+            Values ``[n,B,M,W,c]``, and the number of each cell ``[B,M,W]``; the number of cells stands for one outside.
+        """
+        square = self._square(position, self.radius, view.grid, around)
+        cell, _, inside = square
+        b, m, w = inside.shape
+        window = gain.new_zeros(len(gain) // b, b * m * w, self.out.out_features)
+        for touched, values in self._values(view, position, square, gain):
+            window.index_copy_(1, touched.place, values)
+        number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, view.grid[0] * view.grid[1])
+        return window.view(-1, b, m, w, self.out.out_features), number
+
+    def products(
+        self, view: HeadView, position: Tensor, gain: Tensor, patches: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns <image,Delta> and <Delta,Delta>, both ``[N,M]``, over the inner part of the windows.
+
+        Their margin holds little and costs as much per cell: it is left out of what only ranks.
+
+        Args:
+            view: Views of N images.
             position: ``[1,M,2]``.
             gain: ``[N]``.
-            cells: The images, cell after cell ``[N,gh*gw*c]``.
+            patches: The images, cell after cell ``[N,gh*gw*c]``.
         """
         shape = len(gain), position.shape[1], (2 * self.ranking_radius) ** 2
         linear, square = gain.new_zeros(shape), gain.new_zeros(shape)
-        image = cells.unflatten(1, (-1, self.out.out_features))
-        for touched, values in self._values(projected, position, self.ranking_radius, gain):
+        image = patches.unflatten(1, (-1, self.out.out_features))
+        inner = self._square(position, self.ranking_radius, view.grid)
+        for touched, values in self._values(view, position, inner, gain):
             pull = (touched.rows(image, touched.cell) * values).sum(-1)
             linear.flatten(1).index_copy_(1, touched.place, pull)
             square.flatten(1).index_copy_(1, touched.place, values.square().sum(-1))
         return linear.sum(-1), square.sum(-1)
 
     def cells(self, image: Tensor) -> Tensor:
-        """Images ``[N,C,H,W]`` cell after cell, ``[N,gh*gw*c]`` with c = C * patch²."""
+        """Returns images ``[N,C,H,W]`` cell after cell, ``[N,gh*gw*c]`` with c = C * patch²."""
         return F.pixel_unshuffle(image, self.patch).flatten(2).transpose(1, 2).flatten(1)
 
-    def image(self, cells: Tensor) -> Tensor:
+    def image(self, cells: Tensor, grid: tuple[int, int]) -> Tensor:
         """Inverse of :meth:`cells`: ``[...,gh*gw*c]`` to ``[...,C,H,W]``."""
         # As pixel_shuffle does, whose backward pass knows fewer memory layouts.
-        (gw, gh), p = self.grid, self.patch
+        (gw, gh), p = grid, self.patch
         patches = cells.unflatten(-1, (gh, gw, -1, p, p))  # [...,gh,gw,C,p,p]
         rows = patches.movedim(-3, -5).movedim(-2, -3)  # [...,C,gh,p,gw,p]
         image: Tensor = rows.flatten(-4, -3).flatten(-2, -1)
         return image
 
-    def _touched(self, position: Tensor, radius: int) -> Touched:
-        """The cells of squares around positions ``[B,M,2]`` that lie in the image and in the window."""
-        cell, offset, inside = self._square(position, radius)
+    def _touched(self, square: Square, grid: tuple[int, int]) -> Touched:
+        """Returns the cells of squares that lie in the image and in the window."""
+        cell, offset, inside = square
         bump = _bump(offset / (self.radius - 0.5))
         place = (inside & (bump[..., 0] > 0)).flatten().nonzero()[:, 0]
         x, y = cell.flatten(0, 2)[place].unbind(-1)
         offset, bump = offset.flatten(0, 2)[place], bump.flatten(0, 2)[place]
-        b, m, p = inside.shape
-        return Touched((b, m, p), place, y * self.grid[0] + x, offset, bump)
+        b, m, w = inside.shape
+        return Touched((b, m, w), place, y * grid[0] + x, offset, bump)
 
-    def _square(self, position: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells of a square around positions ``[B,M,2]``.
+    def _square(
+        self, position: Tensor, radius: int, grid: tuple[int, int], around: Tensor | None = None
+    ) -> Square:
+        """Returns the cells of a square around positions ``[B,M,2]``.
 
         Returns:
-            (x, y) of cells ``[B,M,P,2]``, their offset from the position ``[B,M,P,2]`` in cells, and
-            whether they lie in the image ``[B,M,P]``.
+            (x, y) of cells ``[B,M,W,2]``, their offset from the position ``[B,M,W,2]`` in cells, and
+            whether they lie in the image ``[B,M,W]``.
         """
         side = 2 * radius
-        limit = torch.tensor(self.grid, device=position.device)
+        limit = torch.tensor(grid, device=position.device)
         at = position * limit
+        middle = at if around is None else around * limit
         steps = torch.arange(side, device=position.device)
-        square = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=-1)  # [P,2]
-        cell = (at.detach().round().long() - radius)[:, :, None] + square
+        square = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=-1)  # [W,2]
+        cell = (middle.detach().round().long() - radius)[:, :, None] + square
         return cell, cell + 0.5 - at[:, :, None], ((cell >= 0) & (cell < limit)).all(-1)
 
     def _values(
-        self, projected: tuple[Tensor, Tensor], position: Tensor, radius: int, gain: Tensor
+        self, view: HeadView, position: Tensor, square: Square, gain: Tensor
     ) -> Iterator[tuple[Touched, Tensor]]:
-        """Contributions ``[N/B,R,c]`` to the cells that are touched, some of the pairs at a time."""
-        here, there = projected
-        query = self.query(self._pointed(position).to(there.dtype) @ there)  # [N,M,d]
-        touched = self._touched(position, radius)
+        """Yields contributions ``[n,R,c]`` to the cells of squares that are touched, some of the pairs at a time."""
+        here, there = view.here, view.there
+        query = self.query(self._pointed(position, view.grid).to(there.dtype) @ there)  # [N,M,d]
+        touched = self._touched(square, view.grid)
         size = max(1, len(touched.place))
         if here.device.type == "cpu" and not torch.is_grad_enabled():
             size = max(1, ROWS_IN_CACHE * len(position) // len(here))
@@ -186,7 +236,7 @@ class LocalHead(nn.Module):
             yield part, self._describe(here, query, part).float().mul_(height)
 
     def _describe(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
-        """What the head puts out for cells, each knowing what its concept points at ``[N/B,R,c]``."""
+        """Returns what the head puts out for cells, each knowing what its concept points at ``[n,R,c]``."""
         spare = not torch.is_grad_enabled()  # no gradient needs what an activation overwrites
         z = touched.rows(here, touched.image * here.shape[1] + touched.cell)
         z = z.add_(self.where(self._encode(touched.offset))).add_(touched.rows(query, touched.owner))
@@ -196,16 +246,16 @@ class LocalHead(nn.Module):
             z = second(F.silu(first(z), inplace=spare)).add_(z)
         return torch.as_tensor(self.out(z))
 
-    def _pointed(self, position: Tensor) -> Tensor:
-        """How much positions ``[B,M,2]`` point at every cell ``[B,M,gh*gw]``: softly, at those close by."""
-        cell, offset, inside = self._square(position, min(self.POINTED, self.radius))
+    def _pointed(self, position: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Returns how much positions ``[B,M,2]`` point at every cell ``[B,M,gh*gw]``: softly, at those close by."""
+        cell, offset, inside = self._square(position, min(self.POINTED, self.radius), grid)
         nearness = torch.softmax(-2.0 * offset.square().sum(-1), dim=-1) * inside
         x, y = (cell * inside[..., None]).unbind(-1)
-        weights = nearness.new_zeros(*inside.shape[:2], self.grid[0] * self.grid[1])
-        return weights.scatter_add(2, y * self.grid[0] + x, nearness)
+        weights = nearness.new_zeros(*inside.shape[:2], grid[0] * grid[1])
+        return weights.scatter_add(2, y * grid[0] + x, nearness)
 
     def _encode(self, offset: Tensor) -> Tensor:
-        """Fourier features of offsets in window radii ``[R,2]``, ``[R,3+4F]``."""
+        """Returns Fourier features of offsets in window radii ``[R,2]``, ``[R,3+4F]``."""
         u = offset / self.radius
         octaves = math.pi * 2.0 ** torch.arange(self.FREQUENCIES, device=u.device)
         angles = (u[..., None] * octaves).flatten(-2)

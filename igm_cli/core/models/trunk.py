@@ -69,7 +69,8 @@ class Trunk(nn.Module):
         )
         self.fine = fine
         cell = in_channels * config.patch**2
-        self.stem = nn.Conv2d(cell + 2, fine, 3, padding=1)  # + 2: where in the image a cell lies
+        self.coordinates = config.coordinates
+        self.stem = nn.Conv2d(cell + 2 * self.coordinates, fine, 3, padding=1)
         self.down1 = Level(fine, config.blocks, self.time_dim)
         self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
         self.down2 = Level(middle, config.blocks, self.time_dim)
@@ -85,7 +86,9 @@ class Trunk(nn.Module):
         """x_t: ``[N,C,H,W]``; t: ``[N]``; returns ``[N,fine,H/patch,W/patch]``."""
         time = self.time(timestep_embedding(t, self.fine))
         x = F.pixel_unshuffle(x_t, self.patch)
-        x = torch.cat([x, _coordinates(x)], dim=1).contiguous(memory_format=torch.channels_last)
+        if self.coordinates:
+            x = torch.cat([x, _coordinates(x)], dim=1)
+        x = x.contiguous(memory_format=torch.channels_last)
         a = self.down1(self.stem(x), time)
         b = self.down2(self.to_middle(a), time)
         c = self.bottom(self.to_coarse(b), time)
@@ -108,6 +111,7 @@ class TrunkDenoiser(nn.Module):
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
         super().__init__()
         self.config, self.space, self.schedule = config, space, schedule
+        self.image_size, self.any_size = config.image_size, not config.coordinates
         self.trunk = Trunk(config)
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)

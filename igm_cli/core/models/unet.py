@@ -7,17 +7,17 @@ learned token stands for no concept.  (IGM, Wang et al. 2025, appendix; code rel
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.noise_schedule import Schedule
+from igm_cli.core.validation import Channels, Natural, Positive, Size, validated
 
 
-@dataclass(frozen=True)
+@validated("model option")
 class UNetConfig:
     """Shape of the U-Net.
 
@@ -31,13 +31,13 @@ class UNetConfig:
         frequencies: Octaves of the Fourier features of continuous concepts.
     """
 
-    image_size: tuple[int, int] = (64, 64)
-    channels: tuple[int, ...] = (64, 128, 256, 256)
-    layers: int = 2
-    attention_dim: int = 256
-    head_dim: int = 32
-    groups: int = 32
-    frequencies: int = 6
+    image_size: Size = (64, 64)
+    channels: Channels = (64, 128, 256, 256)
+    layers: Positive = 2
+    attention_dim: Positive = 256
+    head_dim: Positive = 32
+    groups: Positive = 32
+    frequencies: Natural = 6
 
     def __post_init__(self) -> None:
         step = 2 ** (len(self.channels) - 1)
@@ -45,16 +45,6 @@ class UNetConfig:
             raise ValueError(f"image sides {self.image_size} must be divisible by {step}")
         if any(c % self.head_dim or c % self.groups for c in self.channels):
             raise ValueError(f"channels {self.channels} must be divisible by head_dim and groups")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> UNetConfig:
-        """Inverse of :meth:`to_dict`."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
 
 
 class ConceptToken(nn.Module):

@@ -40,9 +40,9 @@ def contrastive_loss(
         composition: ``sum`` or ``mean``.
         space: The factors.
         x0: Clean images ``[B,C,H,W]``.
-        concepts: One-hot rows ``[B,F,D]``, one a factor in the space's order.
-        t: ``[B]``.
-        noise: ``[B,C,H,W]``.
+        concepts: One-hot rows ``[B,F,D]``, one per factor in the space's order.
+        t: Timesteps ``[B]``.
+        noise: Standard normal samples ``[B,C,H,W]``.
         contrast: Weight of the cross-entropy.
     """
     x_t = schedule.add_noise(x0, noise, t)
@@ -59,29 +59,21 @@ def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[in
     """The contrast of every factor, and the cross-entropy of its read-out, ``[B,F]``.
 
     Args:
-        errors: With one value exchanged ``[B,D]``.
-        logits: Read off the image ``[B,D]``; what is noticed for it, contributions can use.
+        errors: Errors with one value exchanged ``[B,D]``.
+        logits: Logits read off the image ``[B,D]``; what is noticed for it, contributions can use.
         true: Candidate of every factor ``[B,F]``.
         groups: Candidates of every factor.
-        pixels: P, of which an error is the mean.
+        pixels: P, the number of pixels that an error is the mean over.
     """
+
+    def cross_entropies(logits: Tensor) -> Tensor:
+        each = [
+            F.cross_entropy(logits[:, g], true[:, f] - g[0], reduction="none") for f, g in enumerate(groups)
+        ]
+        return torch.stack(each, dim=1)
+
     likelihood = -pixels / 2 * errors
-    return cross_entropies(likelihood, true, groups) + cross_entropies(logits.float(), true, groups)
-
-
-def cross_entropies(logits: Tensor, true: Tensor, groups: list[list[int]]) -> Tensor:
-    """-log p of the true value of every factor ``[B,F]``.
-
-    Args:
-        logits: Of all values ``[B,D]``.
-        true: Candidate of every factor ``[B,F]``.
-        groups: Candidates of every factor.
-    """
-    each = [
-        F.cross_entropy(logits[:, group], true[:, f] - group[0], reduction="none")
-        for f, group in enumerate(groups)
-    ]
-    return torch.stack(each, dim=1)
+    return cross_entropies(likelihood) + cross_entropies(logits.float())
 
 
 def errors_of_values(

@@ -7,11 +7,11 @@ noised latents, which makes them notice what there is; then the whole by the com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.training.config import TrainConfig
@@ -24,132 +24,128 @@ from igm_cli.core.training.latent_losses import (
     label_loss,
     reading_loss,
 )
+from igm_cli.core.training.objectives import Samples
 from igm_cli.core.training.plan import StepPlan
 from igm_cli.errors import InputError
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from igm_cli.core.training.trainer import Samples
-
 CAPTION_EVERY = 5
-"""Steps of which one trains whole captions."""
+"""One step in so many trains whole captions."""
 
 AUTOENCODER_SHARE = 16
-"""One image of so many of a batch trains the autoencoder: pixels are plenty, steps are dear."""
+"""One image in so many of a batch trains the autoencoder: pixels are plenty, steps are dear."""
 
 ENCODED_AT_ONCE = 256
-"""Images; the first of so many also say by what all latents are scaled."""
+"""Images; the first so many also say by what all latents are scaled."""
 
 
-class LatentTraining:
-    """The losses of the phases of a training.
+class LatentObjective:
+    """The losses of the phases of a training, an :class:`~igm_cli.core.training.objectives.Objective`.
 
     Args:
-        model: Under training.
-        samples: What it is trained on.
+        model: The networks in training.
+        samples: What they are trained on.
         config: How.
         accelerator: Gives the precision and the device.
+
+    Raises:
+        InputError: If the training runs on several processes.
     """
 
     def __init__(
         self, model: LatentTextToImage, samples: Samples, config: TrainConfig, accelerator: Accelerator
     ) -> None:
-        self.model, self.samples, self.config, self.accelerator = model, samples, config, accelerator
+        if accelerator.num_processes > 1:
+            raise InputError("text-to-image models are trained by one process; run igm train without launch")
+        self.network, self.samples, self.config, self.accelerator = model, samples, config, accelerator
         self.encoded: Encoded | None = None
 
-    def loss(self, step: int, plan: StepPlan, t: Tensor, contrast: float) -> Tensor:
-        """Of one step.
-
-        Args:
-            step: Its number, which tells the phase.
-            plan: What it draws for B images, of which a phase takes as many as cost what B cost in the reading.
-            t: ``[B]``.
-            contrast: Weight of the contrast.
+    def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
+        """The loss of the phase that a step belongs to, on as many rows as cost what all of them cost in the reading.
 
         Raises:
             InputError: If an image holds no label, or too many.
         """
-        generator, config = torch.Generator().manual_seed(plan.seed), self.config
+        network, config, generator = self.network, self.config, plan.generator()
         if self.encoded is None and step >= config.autoencoder_steps:
             self.encoded = self._encode(step)
         with self.accelerator.autocast():
             if step < config.autoencoder_steps:
-                return autoencoder_loss(self.model, self._images(plan), generator)
+                few = _part(plan, AUTOENCODER_SHARE)
+                images, _, _ = self._batch(few.indices, few.flips)
+                return autoencoder_loss(network, images, generator)
             if step < config.autoencoder_steps + config.reading_steps:
-                return reading_loss(self.model, *self._seen(plan, t, generator), generator)
-            seen, held = self._seen(plan.rows(0, _share(plan, LABELS)), t, generator)
-            if step % CAPTION_EVERY == 0:
-                return caption_loss(self.model, seen, held, contrast, generator)
-            return label_loss(self.model, seen, held, contrast, generator)
+                return reading_loss(network, *self._noised(plan, generator), generator)
+            seen, held = self._noised(_part(plan, LABELS), generator)
+            loss = caption_loss if step % CAPTION_EVERY == 0 else label_loss
+            return loss(network, seen, held, config.contrast_at(step), generator)
 
-    def _images(self, plan: StepPlan) -> Tensor:
-        """The images of an autoencoder's step ``[b,3,H,W]``."""
-        few = plan.rows(0, _share(plan, AUTOENCODER_SHARE))
-        images = self.samples.batch(few.indices, few.flips)[0].to(self.accelerator.device)
-        return images.contiguous(memory_format=torch.channels_last)
+    def _batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        images, concepts, present = self.samples.batch(indices, flips)
+        images = images.to(self.accelerator.device).contiguous(memory_format=torch.channels_last)
+        return images, concepts, present
 
-    def _seen(self, plan: StepPlan, t: Tensor, generator: torch.Generator) -> tuple[Noised, Tensor]:
+    def _noised(self, plan: StepPlan, generator: torch.Generator) -> tuple[Noised, Tensor]:
         """Latents under noise, and which labels their images hold ``[b,M]``."""
         assert self.encoded is not None  # once the autoencoder is trained
         index, side = torch.tensor(plan.indices), torch.tensor(plan.flips).long()
-        device, t = self.accelerator.device, t[: len(index)]
+        device, schedule = self.accelerator.device, self.network.schedule
+        t = plan.timesteps(schedule.steps, self.config.timestep_power).to(device)
         latents = self.encoded.latents[index, side].to(device, torch.float32)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        seen = Noised(self.model.schedule.add_noise(latents, noise, t), t, noise)
-        return seen, self.encoded.held[index].to(device)
+        return Noised(schedule.add_noise(latents, noise, t), t, noise), self.encoded.held[index].to(device)
 
     @torch.no_grad()
     def _encode(self, step: int) -> Encoded:
         """All images as latents of unit variance: the autoencoder is frozen from now on, no loss reaches it.
 
-        One that came trained, by ``--init``, keeps the scale that it came with.
+        An autoencoder that came trained, by ``--init``, keeps the scale that it came with.
         """
-        device, latents, held = self.accelerator.device, [], []
+        latents, held = [], []
         for first in range(0, len(self.samples), ENCODED_AT_ONCE):
             rows = list(range(first, min(first + ENCODED_AT_ONCE, len(self.samples))))
             sides = []
             for flip in (False, True) if self.config.mirror else (False,):
-                images, concepts, present = self.samples.batch(rows, [flip] * len(rows))
-                images = images.to(device).contiguous(memory_format=torch.channels_last)
+                images, concepts, present = self._batch(rows, [flip] * len(rows))
                 if first == 0 and not flip and 0 < step == self.config.autoencoder_steps:
-                    self.model.scale.fill_(1.0)
-                    self.model.scale.copy_(1 / self._latents(images).std())
+                    self.network.scale.fill_(1.0)
+                    self.network.scale.copy_(1 / self._latents(images).std())
                 sides.append(self._latents(images).half().cpu())
             latents.append(torch.stack(sides, dim=1))
-            held.append(_held(concepts, present))
+            held.append(labels_of(concepts, present))
         return Encoded(torch.cat(latents), torch.cat(held))
 
     def _latents(self, images: Tensor) -> Tensor:
         with self.accelerator.autocast():
-            return self.model.encode(images)
+            return self.network.encode(images)
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """Samples as a U-Net is trained on them.
 
     Attributes:
-        latents: As they are and, if mirrored ones are trained on, mirrored, float16 ``[N,1 or 2,C,h,w]``.
-        held: Which labels they hold ``[N,M]``.
+        latents: Plain ones and, if mirrored ones are trained on, those, float16 ``[N,1 or 2,C,h,w]``.
+        held: Which labels the images hold ``[N,M]``.
     """
 
     latents: Tensor
     held: Tensor
 
 
-def _share(plan: StepPlan, of: int) -> int:
-    """One row of so many, at least one."""
-    return max(1, len(plan.indices) // of)
+def _part(plan: StepPlan, share: int) -> StepPlan:
+    """One row in so many, at least one."""
+    return plan.rows(0, max(1, len(plan.indices) // share))
 
 
-def _held(concepts: Tensor, present: Tensor) -> Tensor:
-    """Which labels every image holds ``[B,M]``."""
+def labels_of(concepts: Tensor, present: Tensor) -> Tensor:
+    """Which labels every image holds ``[B,M]``.
+
+    Raises:
+        InputError: If an image holds none, or too many.
+    """
     held = ((concepts > 0) & present[..., None]).any(1)
-    count = held.sum(1)
-    if int(count.min()) < 1 or int(count.max()) > LARGEST_SET:
-        wrong = int(count.min()) if int(count.min()) < 1 else int(count.max())
-        raise InputError(
-            f"an image holds {wrong} labels; text-to-image models learn from images of 1 to {LARGEST_SET}"
-        )
+    for count in (int(held.sum(1).min()), int(held.sum(1).max())):
+        if not 1 <= count <= LARGEST_SET:
+            raise InputError(
+                f"an image holds {count} labels; text-to-image models learn from images of 1 to {LARGEST_SET}"
+            )
     return held

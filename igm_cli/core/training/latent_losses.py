@@ -16,7 +16,7 @@ as text-to-image models do.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +52,7 @@ def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.
     return F.mse_loss(decoded, images) + F.l1_loss(decoded, images) + SMOOTHNESS * divergence
 
 
-@dataclass(frozen=True)
-class Noised:
+class Noised(NamedTuple):
     """Latents under noise: x_t ``[B,C,h,w]``, t ``[B]``, and the noise."""
 
     x_t: Tensor
@@ -62,21 +61,14 @@ class Noised:
 
 
 def reading_loss(model: LatentTextToImage, seen: Noised, present: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of the labels read off what the U-Net's first half notices, no prompt being given.
-
-    Args:
-        model: Under training.
-        seen: Latents under noise.
-        present: Which labels an image holds ``[B,M]``.
-        generator: Of the template.
-    """
+    """Cross-entropy of the labels ``[B,M]`` read off what the U-Net's first half notices, no prompt being given."""
     nothing = model.embed([""]).expand(len(present), -1, -1)
     pooled = model.reader.pool(model.notice(seen.x_t, seen.t, nothing))
     return _reading(model, pooled, model.embed(_prompts(model.space, generator)), present)
 
 
 def _reading(model: LatentTextToImage, pooled: Tensor, prompts: Tensor, present: Tensor) -> Tensor:
-    """Of both readings of rows ``[B,...]``; a row's labels share its probability."""
+    """Cross-entropy of both readings of rows ``[B,...]``; a row's labels share its probability."""
     wanted = present / present.sum(1, keepdim=True)
     logits = model.reader.read(pooled, prompts)
     return sum((F.cross_entropy(each, wanted) for each in logits), start=pooled.new_zeros(()))
@@ -88,11 +80,11 @@ def label_loss(
     """The composed error under the true labels, the contrast of sets, what is read, and the matching of prompts.
 
     Args:
-        model: Under training.
+        model: The networks in training.
         seen: Latents under noise.
         present: Which labels an image holds ``[B,M]``, one to ``LARGEST_SET``.
         contrast: Weight of the contrast; 0 leaves the composed error, what is read and the matching.
-        generator: Of the other labels and the template.
+        generator: Draws the other labels and the template.
     """
     prompts = model.embed(_prompts(model.space, generator))
     likely = _likely(model, seen, prompts)
@@ -114,12 +106,7 @@ def caption_loss(
 ) -> Tensor:
     """The error under the whole caption, contrasted with two wrong ones, and under no caption at all.
 
-    Args:
-        model: Under training.
-        seen: Latents under noise.
-        present: Which labels an image holds ``[B,M]``.
-        contrast: Weight of the contrast.
-        generator: Of the order of labels, the template, and what is wrong.
+    The arguments are those of :func:`label_loss`.
     """
     texts = [text for row in present for text in _captions(model.space, row, generator)]
     embedded = model.embed(texts).unflatten(0, (len(present), 4))
@@ -151,8 +138,8 @@ def sample_labels(
 
     Args:
         present: Which labels an image holds ``[B,M]``.
-        count: How many are wanted of every image.
-        generator: Of what is random.
+        count: How many are wanted per image.
+        generator: Draws the others.
         likely: Logits of all labels ``[B,M]``: others are drawn by them (a Gumbel variable for every label), so that
             what is easily mistaken is told apart; a part of the images, ``EASY``, and all without them, get any others.
     """
@@ -192,7 +179,7 @@ def set_errors(epsilon: Tensor, noise: Tensor, sets: Tensor) -> Tensor:
 def _template(space: Text, generator: torch.Generator) -> str:
     """The first template half of the time, any of them otherwise."""
     number = int(torch.randint(2 * len(space.templates), (), generator=generator))
-    return space.templates[number] if number < len(space.templates) else space.templates[0]
+    return (*space.templates, *space.templates[:1] * len(space.templates))[number]
 
 
 def _prompts(space: Text, generator: torch.Generator) -> list[str]:

@@ -7,7 +7,8 @@ what one uninterrupted process sees.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,44 +18,62 @@ from igm_cli.core.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Everything random of one step, for the whole batch."""
+    """Everything random of one step, for the rows of the batch that a process or micro-batch takes.
+
+    Attributes:
+        indices: Which samples.
+        flips: Which of them are mirrored.
+        u: Stratified uniform numbers ``[rows]``, which timesteps follow from.
+        seed: Seed of the whole batch's noise.
+        size: Rows of the whole batch.
+        first: Number of the first of these rows in it.
+    """
 
     indices: list[int]
     flips: list[bool]
     u: Tensor
     seed: int
+    size: int
+    first: int = 0
 
     def rows(self, start: int, stop: int) -> StepPlan:
-        """The part of the batch that one process or micro-batch takes, with a seed of its own."""
-        return StepPlan(self.indices[start:stop], self.flips[start:stop], self.u[start:stop], self.seed + start)
+        """Some of these rows."""
+        part = slice(start, stop)
+        return replace(
+            self, indices=self.indices[part], flips=self.flips[part], u=self.u[part], first=self.first + start
+        )
+
+    def timesteps(self, steps: int, power: float) -> Tensor:
+        """Timesteps t = T u^power ``[rows]`` of a schedule of T steps."""
+        return (self.u**power * steps).long().clamp(max=steps - 1)
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Noise ``[rows, *shape]``, cut from that of the whole batch."""
+        whole = torch.randn((self.size, *shape), generator=torch.Generator().manual_seed(self.seed))
+        return whole[self.first : self.first + len(self.indices)]
+
+    def generator(self) -> torch.Generator:
+        """What else these rows draw comes from a generator of their own."""
+        return torch.Generator().manual_seed(self.seed + self.first)
 
 
 def plan_step(step: int, samples: int, config: TrainConfig) -> StepPlan:
     """What step number ``step`` draws: shuffled epochs, flips, stratified timesteps."""
     size = config.batch_size
-    first = step * size
     indices: list[int] = []
-    for position in range(first, first + size):
+    for position in range(step * size, (step + 1) * size):
         epoch, place = divmod(position, samples)
-        indices.append(_permuted(place, samples, config.seed, epoch))
+        indices.append(int(_permutation(samples, config.seed, epoch)[place]))
     generator = torch.Generator().manual_seed(_mix(config.seed, step))
     flips = (torch.rand(size, generator=generator) < 0.5) & config.mirror
     strata = torch.randperm(size, generator=generator)
     u = (strata + torch.rand(size, generator=generator)) / size
-    return StepPlan(indices, flips.tolist(), u, _mix(config.seed, step) + 1)
+    return StepPlan(indices, flips.tolist(), u, _mix(config.seed, step) + 1, size)
 
 
-_permutations: dict[tuple[int, int, int], Tensor] = {}
-
-
-def _permuted(place: int, samples: int, seed: int, epoch: int) -> int:
-    key = (samples, seed, epoch)
-    if key not in _permutations:
-        if len(_permutations) > 1:  # a step touches two epochs at most
-            _permutations.pop(next(iter(_permutations)))
-        generator = torch.Generator().manual_seed(_mix(seed, -1 - epoch))
-        _permutations[key] = torch.randperm(samples, generator=generator)
-    return int(_permutations[key][place])
+@lru_cache(maxsize=2)  # a step touches two epochs at most, unless there are fewer samples than rows
+def _permutation(samples: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(_mix(seed, -1 - epoch)))
 
 
 def _mix(seed: int, number: int) -> int:
@@ -65,13 +84,18 @@ def _mix(seed: int, number: int) -> int:
     return (z ^ (z >> 31)) >> 2
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase."""
+def learning_rate_factor(position: float, config: TrainConfig) -> float:
+    """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase.
+
+    Args:
+        position: How far the training is, of ``config.steps`` in all.
+        config: Its options.
+    """
     phase, begin = 0, 0
-    while phase < len(config.phases) - 1 and step >= begin + config.phases[phase]:
+    while phase < len(config.phases) - 1 and position >= begin + config.phases[phase]:
         begin += config.phases[phase]
         phase += 1
     length = config.phases[phase]
-    left = (begin + length - step) / max(1.0, config.decay * length)
+    left = (begin + length - position) / max(1.0, config.decay * length)
     peak = 1.0 if phase == len(config.phases) - 1 else config.early_rate
-    return peak * min(1.0, (step - begin + 1) / max(1, config.warmup), left)
+    return peak * min(1.0, (position - begin + 1) / max(1, config.warmup), left)

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from igm_cli.core.checkpoint import WEIGHTS, ModelSpec, fingerprint
+from igm_cli.core.checkpoint import CONFIG, DESCRIPTION, PIPELINE, SCHEDULE, WEIGHTS, ModelSpec, fingerprint
 from igm_cli.core.files import write_atomically, write_json
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.errors import InputError
 
-STATE = "state.pt"
-RUN = "run.json"
-METRICS = "metrics.jsonl"
+STATE, RUN, METRICS, BASELINE = "state.pt", "run.json", "metrics.jsonl", "baseline.json"
+_PARTS = ("vae", "text_encoder", "unet", "tokenizer", "scheduler")
+_WRITTEN = (STATE, METRICS, BASELINE, WEIGHTS, CONFIG, SCHEDULE, DESCRIPTION, PIPELINE, *_PARTS)
+"""Everything that a run would replace in its folder, which ``run.json`` shows to be its own."""
 
 # What may change between two calls of one run: how long it goes on and how often it reports.
 _FREE = {"train.steps", "train.log_every", "train.checkpoint_every", "train.picture_every", "train.half"}
@@ -37,17 +38,9 @@ def describe_run(
     Raises:
         MissingError: If ``init`` has no weights.
     """
-    model = {
-        "architecture": spec.architecture,
-        "options": dict(spec.options),
-        "space": dict(spec.space),
-        "schedule": dict(spec.schedule),
-        "composition": spec.composition,
-        "image_size": list(spec.image_size),
-        "concepts": spec.concepts,
-    }
+    names = ("architecture", "options", "space", "schedule", "composition", "image_size", "concepts")
     return {
-        "model": model,
+        "model": {name: getattr(spec, name) for name in names},
         "train": config.to_dict(),
         "data": dict(data),
         "init": fingerprint(init) if init else None,
@@ -58,44 +51,48 @@ class RunRecord:
     """The files of one run beside its checkpoint: ``run.json``, ``state.pt`` and ``metrics.jsonl``.
 
     Args:
-        folder: Of the run.
-        description: As :func:`describe_run` gives it.
+        folder: The run folder.
+        description: What the run is, as :func:`describe_run` gives it.  Its data may lack the number of ``images``,
+            which is known only once they are loaded.
     """
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder, self.description = folder, description
 
     def is_finished(self, steps: int) -> bool:
-        """Whether the folder holds this very run with all its steps.
+        """Whether the folder holds this very run with all its steps and its model.
 
-        The description's data may lack what is only known once they are loaded.  Whatever is missing,
-        different or damaged there is for the training itself to say.
+        Whatever is missing, different or damaged there is for the training itself to say.
         """
+        weights = any((self.folder / name).is_file() for name in (WEIGHTS, PIPELINE))
+        if not (weights and all((self.folder / name).is_file() for name in (RUN, STATE, DESCRIPTION))):
+            return False
         try:
-            run = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
-            asked = json.loads(json.dumps(self.description))
-            run["data"] = {key: run["data"][key] for key in asked["data"]}
-            weights = any((self.folder / name).is_file() for name in (WEIGHTS, "model_index.json"))
-            whole = weights and (self.folder / "igm.json").is_file()
-            if not whole or asked != {"init": None, **run}:
-                return False
+            self.refuse_other_run()
             state = torch.load(self.folder / STATE, map_location="meta", weights_only=True)
             return bool(state["step"] >= steps)
         except Exception:
             return False
 
     def refuse_other_run(self) -> None:
-        """Makes sure that the folder holds this run or none.
+        """Makes sure that the folder holds this run, or nothing that a run would replace.
 
         Raises:
-            InputError: If it holds another one.
+            InputError: If it holds another run, or files that no run wrote.
         """
+        if not (self.folder / RUN).exists():
+            for name in _WRITTEN:
+                if (self.folder / name).exists():
+                    raise InputError(
+                        f"{self.folder} holds {name}, which no run of igm keeps there; use another --output"
+                    )
+        images = set() if "images" in self.description["data"] else {"data.images"}
         refuse_other(
             self.folder / RUN,
             self.description,
             what="run",
             option="--output",
-            free=_FREE,
+            free=_FREE | images,
             defaults={"init": None},
         )
 
@@ -120,8 +117,8 @@ class RunRecord:
 
     def begin(self, step: int) -> None:
         """Writes what the run is, and drops what was measured after ``step``, where it goes on."""
-        _forget_after(self.folder / METRICS, step)
         write_json(self.folder / RUN, self.description)
+        _forget_after(self.folder / METRICS, step)
 
     def add_metrics(self, line: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl``."""
@@ -143,10 +140,10 @@ def refuse_other(
     Args:
         path: JSON file in it that says what it holds.
         description: What it should hold, as JSON.
-        what: It is, for the message.
-        option: Of the command line that names the folder.
+        what: Name of what it holds, for the message.
+        option: Option of the command line that names the folder.
         free: Keys that may differ, nested ones joined by dots.
-        defaults: Of keys that older files lack.
+        defaults: Values of keys that older files lack.
 
     Raises:
         InputError: If it holds something else, naming the first key that differs.

@@ -1,48 +1,32 @@
-"""Joint training of the composed prediction (IGM, Wang et al. 2025, Algorithm 1).
+"""The training loop, of every model and every baseline, and a training run in a folder.
 
-    argmin_theta  E_{x0, c, t, eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²
-
-Every process plans and draws the whole batch and takes its rows of it; see
-:mod:`igm_cli.core.training.plan`.
+Every process plans the whole batch and takes its rows of it; see :mod:`igm_cli.core.training.plan`.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from igm_cli.core.checkpoint import ModelSpec, load_weights, save_checkpoint, write_description
-from igm_cli.core.concepts import Categorical, space_to_dict
-from igm_cli.core.models.factored_global import GlobalDenoiser
-from igm_cli.core.models.latent import LatentTextToImage
-from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.objective import composed_loss
-from igm_cli.core.training.config import TrainConfig
-from igm_cli.core.training.contrast import contrastive_loss
-from igm_cli.core.training.latent import LatentTraining
-from igm_cli.core.training.plan import StepPlan, learning_rate_factor, plan_step
+from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
+from igm_cli.core.files import exclusive
+from igm_cli.core.training.config import Budget, TrainConfig
+from igm_cli.core.training.objectives import ComposedObjective, Objective, Samples
+from igm_cli.core.training.plan import learning_rate_factor, plan_step
 from igm_cli.core.training.state import RunRecord, describe_run
+from igm_cli.core.weights import require_finite
 from igm_cli.errors import InputError
 
-
-class Samples(Protocol):
-    """Training images with their concepts."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``[B,C,H,W]`` in -1..1, concepts ``[B,K,D]``, presence ``[B,K]`` (False = padding)."""
-        ...
-
+__all__ = ["DivergenceError", "Samples", "Trainer", "fresh_model", "learned", "train"]
 
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
 """Called with the step and its figures whenever some are logged, on the main process."""
@@ -51,234 +35,171 @@ Validate: TypeAlias = Callable[[int, nn.Module], Mapping[str, float]]
 """Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures to log."""
 
 
-def _check_shares(config: TrainConfig, processes: int) -> None:
-    """Every process must get as many images as the others, in equal micro-batches."""
-    if config.batch_size % (processes * config.accumulation):
-        raise InputError(
-            f"batch_size {config.batch_size} must be divisible by "
-            f"{processes} processes times {config.accumulation} accumulation steps"
-        )
-
-
-def _averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average that forgets its first steps faster."""
-
-    def update(averages: Any, currents: Any, count: Any) -> None:
-        weight = max(1 - decay, 10 / (10 + float(count)))
-        torch._foreach_lerp_(averages, currents, weight)
-
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
-
-
-def _check_objective(spec: ModelSpec, config: TrainConfig, processes: int) -> None:
-    """What is trained must be something that the model can learn by."""
-    if spec.architecture == "text-to-image":
-        if processes > 1:
-            raise InputError("text-to-image models are trained by one process; run igm train without launch")
-    elif config.autoencoder_steps or config.reading_steps:
-        raise InputError(
-            "autoencoder_steps and reading_steps are of text-to-image models; set them to 0 for others"
-        )
-    elif config.contrast and (spec.space.get("kind") != "categorical" or spec.architecture != "factored"):
-        raise InputError("contrast is between values of factors of a factored denoiser; set it to 0 for others")
+class DivergenceError(InputError):
+    """A training whose loss or gradients are no longer finite."""
 
 
 class Trainer:
-    """One training run in one folder.
+    """The loop: optimizer, learning rate, average of the weights, and the state that a training goes on from.
 
     Args:
-        spec: What is trained.
-        samples: On what.
-        config: How.
-        folder: Where states, metrics and weights go.
-        data: Description of the data, compared when a run is resumed.
-        report: Told what is logged.
-        validate: Scores the averaged weights; None leaves it out.
-        device_is_cpu: Keeps accelerate off an accelerator that is there.
-        init: Checkpoint folder whose weights the training starts from; None starts afresh.
+        model: What is trained; frozen parameters stay as they are.
+        objective: What is minimised.
+        images: Number of samples.
+        config: How.  ``steps`` is the length of its learning-rate schedule.
+        accelerator: Where, in how many processes, and how precisely.
+        budget: How long; None takes the configuration's steps.
+        average_buffers: Whether buffers (statistics of normalisation) are averaged, too, instead of copied.
 
     Raises:
-        MissingError: If ``init`` is no checkpoint.
-        InputError: If its weights do not fit.
+        InputError: If the batch cannot be shared among the processes.
     """
 
     def __init__(
         self,
-        spec: ModelSpec,
-        samples: Samples,
+        model: nn.Module,
+        objective: Objective,
+        images: int,
         config: TrainConfig,
-        folder: Path,
+        accelerator: Accelerator,
         *,
-        data: Mapping[str, Any] | None = None,
-        report: Report | None = None,
-        validate: Validate | None = None,
-        device_is_cpu: bool = False,
-        init: Path | None = None,
+        budget: Budget | None = None,
+        average_buffers: bool = False,
     ) -> None:
-        self.spec, self.samples, self.config, self.folder = spec, samples, config, folder
-        self.report, self.validate = report, validate
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision,
-            cpu=device_is_cpu,
-            log_with="tensorboard",
-            project_dir=str(folder),
-        )
-        _check_shares(config, self.accelerator.num_processes)
-        _check_objective(spec, config, self.accelerator.num_processes)
-        self.record = RunRecord(folder, describe_run(spec, config, data or {}, init))
-        torch.manual_seed(config.seed)
-        model = spec.build()
-        if init:
-            load_weights(model, init)
-        if isinstance(model, GlobalDenoiser):  # distributed training refuses parameters that no loss reaches
-            for layer in (model.head.notice, model.head.readout):
-                layer.requires_grad_(config.contrast > 0)
-        self.schedule: Schedule = model.schedule  # type: ignore[assignment]
+        if config.batch_size % (accelerator.num_processes * config.accumulation):
+            raise InputError(
+                f"batch_size {config.batch_size} must be divisible by {accelerator.num_processes} processes "
+                f"times {config.accumulation} accumulation steps"
+            )
+        self.objective, self.images, self.config, self.accelerator = objective, images, config, accelerator
+        self.budget = budget or Budget(steps=config.steps)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         # Copied before accelerate wraps forward, and kept without its wrappers: unwrapping a model
         # would take its autocast away.
-        self.average = _averaged(model, config.ema).to(self.accelerator.device)
+        self.average = _averaged(model, config.ema, average_buffers).to(accelerator.device)
         self.bare_model = model
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.latent = (
-            LatentTraining(self.bare_model, samples, config, self.accelerator)
-            if isinstance(self.bare_model, LatentTextToImage)
-            else None
-        )
-        self.step = 0
-        self.spent = 0.0
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.step, self.spent = 0, 0.0
 
-    def run(self) -> None:
-        """Trains to the configured number of steps, resuming what the folder holds.
+    @property
+    def position(self) -> float:
+        """How far the training is, of ``config.steps`` in all."""
+        return self.budget.used(self.spent, self.step, self.config.steps)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.config.learning_rate * learning_rate_factor(self.position, self.config)
+
+    def run(self) -> Iterator[float]:
+        """Trains until the budget is used, and yields the loss of every step on this process.
 
         Raises:
-            InputError: If the folder holds a run of another configuration.
+            DivergenceError: If the gradients of a step are not finite; the weights are those before it then.
         """
-        self._open_folder()
-        if self.accelerator.is_main_process:
-            self.accelerator.init_trackers("tensorboard")
-        started, sums, count = time.monotonic() - self.spent, 0.0, 0
         self.model.train()
-        while self.step < self.config.steps:
-            sums, count = sums + self.train_step(), count + 1
-            self.spent = time.monotonic() - started
-            if self._due(self.config.log_every):
-                loss = self.accelerator.reduce(torch.tensor(sums / count), "mean").item()
-                self._log({"loss": loss, "learning_rate": self._rate(self.step - 1), "seconds": self.spent})
-                sums, count = 0.0, 0
-            if self._due(self.config.checkpoint_every):
-                self.save()
-            if self.config.picture_every and self._due(self.config.picture_every):
-                self._validate()
-        self.accelerator.end_training()
+        while self.position < self.config.steps:
+            yield self.train_step()
 
     def train_step(self) -> float:
-        """One optimizer step; returns the loss of this process."""
-        plan = plan_step(self.step, len(self.samples), self.config)
+        """One optimizer step, timed; returns the loss of this process."""
+        began = time.monotonic()
+        plan = plan_step(self.step, self.images, self.config)
         share = self.config.batch_size // self.accelerator.num_processes
         first = self.accelerator.process_index * share
-        noise = self._noise(plan.seed)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
+            group["lr"] = self.rate
         micro, total = share // self.config.accumulation, 0.0
         for part in range(self.config.accumulation):
-            start = first + part * micro
+            rows = plan.rows(first + part * micro, first + (part + 1) * micro)
             last = part == self.config.accumulation - 1
             with self.accelerator.no_sync(self.model) if not last else nullcontext():
-                loss = self._loss(plan.rows(start, start + micro), noise[start : start + micro])
+                loss = self.objective.loss(self.model, self.step, rows)
                 self.accelerator.backward(loss / self.config.accumulation)
             total += float(loss.detach()) / self.config.accumulation
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if self.accelerator.scaler is None:  # with one, steps that overflow are left out
+            self.require_finite(float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update_parameters(self.bare_model)
         self.step += 1
+        self.spent += time.monotonic() - began
         return total
 
-    def _loss(self, plan: StepPlan, noise: Tensor) -> Tensor:
-        device = self.accelerator.device
-        t = (plan.u**self.config.timestep_power * self.schedule.steps).long()
-        t = t.clamp(max=self.schedule.steps - 1).to(device)
-        if self.latent:
-            return self.latent.loss(self.step, plan, t, self._contrast())
-        images, concepts, present = self.samples.batch(plan.indices, plan.flips)
-        images, concepts, noise = images.to(device), concepts.to(device), noise.to(device)
-        model, schedule, composition = self.model, self.schedule, self.spec.composition
-        if self.config.contrast:
-            space, contrast = cast(Categorical, self.bare_model.space), self._contrast()
-            return contrastive_loss(model, schedule, composition, space, images, concepts, t, noise, contrast)
-        return composed_loss(model, schedule, composition, images, concepts, present.to(device), t, noise)
+    def figures(self, losses: Sequence[float]) -> dict[str, float]:
+        """What is logged after some steps: the mean of their losses over all processes, the rate, the time."""
+        loss = self.accelerator.reduce(torch.tensor(sum(losses) / len(losses)), "mean").item()
+        self.require_finite(loss)
+        return {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": self.spent}
 
-    def _contrast(self) -> float:
-        """Its weight in this step; with 0 it is computed all the same, so that every parameter has a gradient."""
-        return self.config.contrast if self.step >= self.config.contrast_from else 0.0
+    def require_finite(self, figure: float) -> None:
+        """Raises a :class:`DivergenceError` if a loss or the norm of the gradients is not finite."""
+        if not math.isfinite(figure):
+            raise DivergenceError(
+                f"the training diverges after step {self.step}, what was saved before is kept; "
+                "use a lower learning_rate, or more warmup"
+            )
 
-    def _noise(self, seed: int) -> Tensor:
-        width, height = self.spec.image_size
-        shape = (self.config.batch_size, 3, height, width)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-    def _rate(self, step: int) -> float:
-        return self.config.learning_rate * learning_rate_factor(step, self.config)
-
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
-
-    def _log(self, values: Mapping[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        self.record.add_metrics({"step": self.step, **values})
-        self.accelerator.log(dict(values), step=self.step)
-        if self.report:
-            self.report(self.step, values)
-
-    def _validate(self) -> None:
-        if self.validate and self.accelerator.is_main_process:
-            with torch.random.fork_rng(), torch.no_grad():
-                figures = self.validate(self.step, self.average.module)
-            if figures:
-                self._log(figures)
-        self.accelerator.wait_for_everyone()
-
-    def save(self) -> None:
-        """Writes the resumable state and the averaged weights as a checkpoint."""
-        if not self.accelerator.is_main_process:
-            return
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load` goes on from."""
         state = {
             "step": self.step,
             "spent": self.spent,
-            "model": self.bare_model.state_dict(),
-            "average": self.average.state_dict(),
+            "model": learned(self.bare_model),
+            "average": learned(self.average),
             "optimizer": self.optimizer.state_dict(),
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        dtype = torch.float16 if self.config.half else torch.float32
-        if isinstance(self.average.module, LatentTextToImage):
-            self.average.module.save_folder(self.folder, dtype)
-            write_description(self.folder, replace(self.spec, space=space_to_dict(self.average.module.asked)))
-        else:
-            save_checkpoint(self.folder, self.spec, self.average.module.state_dict(), dtype)
-        # The state last: a run that says it is finished has its weights.
-        self.record.save_state(state)
+        return state
 
-    def _open_folder(self) -> None:
-        """Starts a run, or loads the one that is there if it is the same."""
-        self.record.refuse_other_run()
-        self.record.load_state(self.accelerator.device, self._load)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self.record.begin(self.step)
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from :meth:`state`.
 
-    def _load(self, state: dict[str, Any]) -> None:
-        self.step, self.spent = state["step"], state["spent"]
-        self.bare_model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        Raises:
+            InputError: If weights are not finite.
+            KeyError: If it lacks something.
+        """
+        for module, weights in ((self.bare_model, state["model"]), (self.average, state["average"])):
+            require_finite(weights, "the weights of the run's state", "start another run")
+            if learned(module).keys() - weights.keys():
+                raise KeyError("weights are missing")
+            module.load_state_dict({**module.state_dict(), **weights})
         self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.spent = state["step"], state["spent"]
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _averaged(model: nn.Module, decay: float, buffers: bool) -> AveragedModel:
+    """An exponential moving average that forgets its first steps faster; whole numbers are copied."""
+
+    def update(averages: Any, currents: Any, count: Any) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, max(1 - decay, 10 / (10 + float(count))))
+        else:
+            torch._foreach_copy_(averages, currents)
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update), use_buffers=buffers)
+
+
+def learned(model: nn.Module) -> dict[str, Tensor]:
+    """The weights without the frozen ones, which come from elsewhere."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Module:
+    """A model as a training begins with it: fresh weights of a seed, or those of another checkpoint."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = spec.build()
+    if init:
+        load_weights(model, init)
+    return model
 
 
 def train(
@@ -292,21 +213,83 @@ def train(
     validate: Validate | None = None,
     device_is_cpu: bool = False,
     init: Path | None = None,
+    model: nn.Module | None = None,
 ) -> None:
-    """Trains a model and leaves its checkpoint in ``folder``; the same call again resumes.
+    """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
+
+    Args:
+        spec: What is trained.
+        samples: What it is trained on.
+        config: How.
+        folder: Where states, metrics and weights go.
+        data: Description of the data, compared when a run is resumed.
+        report: Told what is logged.
+        validate: Scores the averaged weights; None leaves it out.
+        device_is_cpu: Keeps accelerate off an accelerator that is there.
+        init: Checkpoint folder whose weights the training starts from; None starts afresh.
+        model: What :func:`fresh_model` made of the above, if that is built already.
 
     Raises:
         MissingError: If ``init`` is no checkpoint.
-        InputError: If the folder holds a run of another configuration, or ``init`` does not fit.
+        InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
     """
-    Trainer(
-        spec,
-        samples,
-        config,
-        folder,
-        data=data,
-        report=report,
-        validate=validate,
-        device_is_cpu=device_is_cpu,
-        init=init,
-    ).run()
+    accelerator = Accelerator(
+        mixed_precision=config.precision, cpu=device_is_cpu, log_with="tensorboard", project_dir=str(folder)
+    )
+    record = RunRecord(folder, describe_run(spec, config, data or {}, init))
+    main = accelerator.is_main_process
+    model = model or fresh_model(spec, config.seed, init)
+    objective = _objective(model, spec, samples, config, accelerator)
+    trainer = Trainer(model, objective, len(samples), config, accelerator)
+
+    def due(every: int) -> bool:
+        return every > 0 and (trainer.step % every == 0 or trainer.step == config.steps)
+
+    def log(values: Mapping[str, float]) -> None:
+        if main and values:
+            record.add_metrics({"step": trainer.step, **values})
+            accelerator.log(dict(values), step=trainer.step)
+            if report:
+                report(trainer.step, values)
+
+    with exclusive(folder) if main else nullcontext():
+        record.refuse_other_run()
+        record.load_state(accelerator.device, trainer.load)
+        accelerator.wait_for_everyone()
+        if main:
+            record.begin(trainer.step)
+            accelerator.init_trackers("tensorboard")
+            if trainer.step >= config.steps:
+                _save(record, spec, trainer)  # whatever of a finished run is gone
+        losses: list[float] = []
+        for loss in trainer.run():
+            losses.append(loss)
+            if due(config.log_every):
+                log(trainer.figures(losses))
+                losses.clear()
+            if due(config.checkpoint_every) and main:
+                _save(record, spec, trainer)
+            if due(config.picture_every):
+                if validate and main:
+                    with torch.random.fork_rng(), torch.no_grad():
+                        log(validate(trainer.step, trainer.average.module))
+                accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+
+def _objective(
+    model: nn.Module, spec: ModelSpec, samples: Samples, config: TrainConfig, accelerator: Accelerator
+) -> Objective:
+    """What models of an architecture learn by."""
+    if spec.architecture == TEXT_TO_IMAGE:
+        from igm_cli.core.training.latent import LatentObjective
+
+        return LatentObjective(model, samples, config, accelerator)  # type: ignore[arg-type]
+    return ComposedObjective(model, spec, samples, config, accelerator.device)
+
+
+def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
+    """Writes the averaged weights as a checkpoint, then the state: a run that says it is finished has its weights."""
+    dtype = torch.float16 if trainer.config.half else torch.float32
+    save_model(record.folder, spec, trainer.average.module, dtype)
+    record.save_state(trainer.state())

@@ -1,38 +1,24 @@
-"""Dataset ``clevr``: the real CLEVR_v1.0 layout, or our own CLEVR-style renders."""
+"""Dataset ``clevr``: the real CLEVR_v1.0 layout, or scenes that the dataset ``clevr-render`` renders."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import UsageError
-from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request, image_count, preset_files
-from igm_cli.plugins.clevr.choices import object_range, scene_options
+from igm_cli.errors import MissingError, PluginError, UsageError
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import DatasetAdapter, Progress
+from igm_cli.plugins.choices import check_request, object_range, preset_files
 from igm_cli.plugins.clevr.folder import from_folder
-from igm_cli.plugins.generated import Generator, generated
 
 if TYPE_CHECKING:
     import datasets
 
-# Scenes of one split never meet those of another: each split renders from its own seed.
-_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
+RENDERER = "clevr-render"
+"""The dataset that renders scenes; the package igm-clevr-render brings it."""
 
 OBJECTS = {"objects": "least and most objects in an image, e.g. 3-5"}
-RENDERED = {
-    "colors": "colours of rendered objects, comma-separated (rendered only)",
-    "shapes": "shapes of rendered objects, comma-separated (rendered only)",
-    "sizes": "sizes of rendered objects, comma-separated (rendered only)",
-    "light": "default or shifted (rendered only)",
-    "texture": "none, or surface textures of objects and ground, comma-separated (rendered only)",
-    "crowd": "share of scenes placed closely, 0..1 (rendered only)",
-    "size": "how many images to render (rendered only)",
-}
-"""Options of scenes that the dataset renders itself, with one line of help each."""
-_OPTIONS = OBJECTS | RENDERED
-_DEFAULT_RENDERS = {"train": 8000, "val": 200, "test": 200}
 
 
 class Clevr:
@@ -45,10 +31,21 @@ class Clevr:
     splits = ("train", "val")
     image_size = (96, 64)
     concepts = "pos"
-    options: Mapping[str, str] = _OPTIONS
-    version = 2
-    """Raise it whenever the renderer's images change, so that caches are rendered anew."""
-    rendered_options: frozenset[str] = frozenset(RENDERED)
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options with one line of help each."""
+        return {**OBJECTS, **render_options()}
+
+    @property
+    def rendered_options(self) -> frozenset[str]:
+        """Options that work on rendered scenes only."""
+        return frozenset(render_options())
+
+    @property
+    def version(self) -> int:
+        """The version of rendered images; 0 where nothing renders them."""
+        return int(getattr(renderer(self.name), "version", 0)) if render_options() else 0
 
     @property
     def presets(self) -> Mapping[str, Path]:
@@ -65,88 +62,60 @@ class Clevr:
         progress: Progress | None = None,
         **options: Any,
     ) -> datasets.Dataset:
-        """A split with columns ``image``, ``image_index``, ``file`` and ``objects``.
+        """Returns a split with columns ``image``, ``image_index``, ``file`` and ``objects``.
 
         Args:
             split: ``train`` or ``val``.
             data_root: A folder in CLEVR's layout; None renders.
-            limit: At most so many images.
-            seed: Of the rendering.
+            limit: Loads at most so many images.
+            seed: Other seeds render other scenes.
             progress: Called while images are rendered.
             **options: See ``options``.
 
         Raises:
             UsageError: If the split or an option is unknown.
             InputError: If the folder does not hold CLEVR, or an annotated image is missing.
+            MissingError: If scenes are to be rendered and no package does it.
         """
-        check_request(self.name, split, self.splits, options, _OPTIONS)
         if data_root is None:
-            return rendered(split, limit, seed, progress, options)
-        rendered_only = sorted(set(options) & self.rendered_options)
-        if rendered_only:
-            raise UsageError(f"option {rendered_only[0]!r} works on rendered scenes only, not on {data_root}")
+            scenes = renderer(self.name)
+            check_request(self.name, split, self.splits, options, self.options)
+            return scenes.load(split, limit=limit, seed=seed, progress=progress, **options)
+        check_request(self.name, split, self.splits, options, self.options)
+        refuse_render_options(options, data_root)
         return from_folder(data_root, split, limit, object_range(options.get("objects")))
 
 
-def rendered(
-    split: str, limit: int | None, seed: int, progress: Progress | None, options: Mapping[str, Any]
-) -> datasets.Dataset:
-    """A split of our own renders, made once and kept by ``datasets``.
-
-    Args:
-        split: ``train``, ``val`` or ``test``; no scene is in two of them.
-        limit: At most so many images.
-        seed: Of the rendering.
-        progress: Called while images are rendered.
-        options: See ``OBJECTS`` and ``RENDERED``.
+def renderer(dataset: str) -> DatasetAdapter:
+    """Returns the dataset that renders the scenes of another one.
 
     Raises:
-        UsageError: If such scenes cannot be rendered.
-        InputError: If the images cannot be kept.
+        MissingError: If no package offers it.
+        PluginError: If it is broken.
     """
-    options = dict(options)
-    size = image_count(options.pop("size", _DEFAULT_RENDERS[split]))
-    scene_options(options)  # a mistake is reported before anything is rendered
-    # Everything that shapes the images is in here: its hash names the cache.
-    kwargs = {
-        "options": json.dumps(options, sort_keys=True),
-        "count": min(size, limit) if limit else size,
-        "seed": seed + _SPLIT_SEEDS[split],
-        "version": Clevr.version,
-    }
+    if all(item.name != RENDERER for item in registry.listings("datasets")):
+        raise MissingError(
+            f"no package that renders {dataset} scenes is installed; pip install 'igm-cli[render]', or use real "
+            "images only: --data-root FOLDER, in training with a preset that renders none (clevr has 'real')"
+        )
+    return registry.dataset(RENDERER)
+
+
+def render_options() -> Mapping[str, str]:
+    """Returns the options of rendered scenes; none where nothing renders them, which leaves real data usable."""
     try:
-        return generated(_Renders(progress), _features(), kwargs)
-    except RuntimeError as error:
-        if "allow fewer" in str(error):
-            raise UsageError(f"these scenes cannot be rendered: {str(error).rstrip('.')}") from error
-        raise
+        options = registry.dataset(RENDERER).options
+    except PluginError:
+        return {}
+    return {name: text for name, text in options.items() if name not in OBJECTS}
 
 
-def _features() -> datasets.Features:
-    """Columns and types of a rendered split."""
-    import datasets
+def refuse_render_options(options: Mapping[str, Any], data_root: Path) -> None:
+    """Refuses options that real data do not take.
 
-    names = {name: datasets.Value("string") for name in ("shape", "size", "color", "material")}
-    places = {name: datasets.List(datasets.Value("float64")) for name in ("3d_coords", "pixel_coords")}
-    return datasets.Features(
-        {
-            "image": datasets.Image(),
-            "image_index": datasets.Value("int64"),
-            "file": datasets.Value("string"),
-            "objects": datasets.List({**names, "rotation": datasets.Value("float64"), **places}),
-        }
-    )
-
-
-class _Renders(Generator):
-    """Renders scenes."""
-
-    def __call__(self, options: str, count: int, seed: int, version: int) -> Iterator[dict[str, Any]]:
-        from igm_cli.plugins.clevr.scenes import render_examples
-
-        def report(done: int, total: int) -> None:
-            if self.progress:
-                self.progress("rendering scenes", done, total)
-
-        for example in render_examples(scene_options(json.loads(options)), count, seed, progress=report):
-            yield {**example, "file": f"render_{example['image_index']:06d}.png"}
+    Raises:
+        UsageError: If there is one.
+    """
+    wrong = sorted(set(options) & set(render_options()))
+    if wrong:
+        raise UsageError(f"option {wrong[0]!r} works on rendered scenes only, not on {data_root}")

@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
-from igm_cli.core.metrics import match
 from igm_cli.errors import InputError
 from igm_cli.plugins.base import Frame
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
+
+SHORT_SIDE = 480
+"""Small images are enlarged to this, so that rings and numbers can be read."""
+
+LONG_SIDE = 4096
+"""But no side beyond this."""
+
+COLOR, DOUBTFUL = (255, 214, 0), (255, 110, 60)
+CONFIDENT = 0.9
 
 
 class Positions:
@@ -62,6 +70,8 @@ class Positions:
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
         """Perceived objects by both readings of the paper's criterion, and the matched error."""
+        from igm_cli.core.metrics import match
+
         result = match(predicted, truth)
         return {
             "objects": float(len(truth)),
@@ -72,11 +82,34 @@ class Positions:
             "k_exact": float(len(predicted) == len(truth)),
         }
 
-    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """A ring and a number at every position; faint where the confidence is low."""
-        from igm_cli.plugins.clevr.overlay import draw_positions
+    def draw(self, image: Picture, items: Sequence[Mapping[str, Any]]) -> Picture:
+        """Returns a copy with a numbered ring at every position, in another colour where confidence is below 0.9.
 
-        return draw_positions(image, items)
+        Args:
+            image: As given by the user; a small one is enlarged by a whole factor.
+            items: With ``x`` and ``y`` in 0..1 of it, perhaps ``confidence``.
+        """
+        from PIL import Image, ImageDraw, ImageFont
+
+        factor = max(1, min(round(SHORT_SIDE / min(image.size)), LONG_SIDE // max(image.size)))
+        canvas = image.convert("RGB").resize(
+            (image.width * factor, image.height * factor), Image.Resampling.LANCZOS
+        )
+        pen = ImageDraw.Draw(canvas)
+        radius = max(6, min(canvas.size) // 30)
+        font = ImageFont.load_default(size=max(12, int(radius * 1.1)))
+        for number, item in enumerate(items, 1):
+            x, y = item["x"] * canvas.width, item["y"] * canvas.height
+            confidence = item.get("confidence")
+            sure = confidence is None or confidence != confidence or confidence >= CONFIDENT
+            color = COLOR if sure else DOUBTFUL
+            box = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(box, outline=(0, 0, 0), width=max(4, radius // 3))
+            pen.ellipse(box, outline=color, width=max(2, radius // 5))
+            pen.text(
+                (x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
+            )
+        return canvas
 
 
 def _check_inside(x: float, y: float, size: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Dataset ``clevrtex``: the real CLEVRTex layout, or our own renders with textures."""
+"""Dataset ``clevrtex``: the real CLEVRTex layout, or textured scenes that the dataset ``clevr-render`` renders."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request, preset_files
-from igm_cli.plugins.clevr.adapter import OBJECTS, RENDERED, rendered
-from igm_cli.plugins.clevr.choices import object_range
+from igm_cli.plugins.choices import check_request, object_range, preset_files
+from igm_cli.plugins.clevr.adapter import OBJECTS, refuse_render_options, render_options, renderer
 from igm_cli.plugins.clevrtex.folder import from_folder
 
 if TYPE_CHECKING:
     import datasets
 
 _GIVEN = {"variant": "full, pbg, vbg, grassbg, camo or outd, where the folder holds several (real data only)"}
-_OPTIONS = OBJECTS | _GIVEN | RENDERED
+# Ground and objects each wear one of all textures, in any colour and, as in CLEVRTex, in three sizes.
+_RENDERED = {"texture": "all", "colors": "all", "sizes": "small,medium,large"}
 
 
 class ClevrTex:
@@ -30,8 +30,16 @@ class ClevrTex:
     splits = ("train", "val", "test")
     image_size = (96, 64)
     concepts = "pos"
-    options: Mapping[str, str] = _OPTIONS
-    rendered_options: frozenset[str] = frozenset(RENDERED)
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options with one line of help each."""
+        return {**OBJECTS, **_GIVEN, **render_options()}
+
+    @property
+    def rendered_options(self) -> frozenset[str]:
+        """Options that work on rendered scenes only."""
+        return frozenset(render_options())
 
     @property
     def presets(self) -> Mapping[str, Path]:
@@ -48,28 +56,29 @@ class ClevrTex:
         progress: Progress | None = None,
         **options: Any,
     ) -> datasets.Dataset:
-        """A split with columns ``image``, ``image_index``, ``file`` and ``objects``.
+        """Returns a split with columns ``image``, ``image_index``, ``file`` and ``objects``.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            data_root: A folder in CLEVRTex' layout; None renders.
+            limit: Loads at most so many images.
+            seed: Other seeds render other scenes.
+            progress: Called while images are rendered or annotations read.
+            **options: See ``options``.
 
         Raises:
             UsageError: If the split, the variant or an option is unknown.
             InputError: If the folder does not hold CLEVRTex, or holds it in part.
+            MissingError: If scenes are to be rendered and no package does it.
         """
-        check_request(self.name, split, self.splits, options, _OPTIONS)
-        wrong = sorted(set(options) & (set(_GIVEN) if data_root is None else self.rendered_options))
         if data_root is None:
-            if wrong:
-                raise UsageError(f"option {wrong[0]!r} works on real data only; give its folder as data root")
-            return rendered(split, limit, seed, progress, {**_rendered_default(), **options})
-        if wrong:
-            raise UsageError(f"option {wrong[0]!r} works on rendered scenes only, not on {data_root}")
+            scenes = renderer(self.name)
+            check_request(self.name, split, self.splits, options, self.options)
+            if "variant" in options:
+                raise UsageError("option 'variant' works on real data only; give its folder as data root")
+            return scenes.load(split, limit=limit, seed=seed, progress=progress, **{**_RENDERED, **options})
+        check_request(self.name, split, self.splits, options, self.options)
+        refuse_render_options(options, data_root)
         variant = options.get("variant")
         counts = object_range(options.get("objects"))
         return from_folder(data_root, split, limit, counts, None if variant is None else str(variant), progress)
-
-
-def _rendered_default() -> dict[str, str]:
-    """Ground and objects each wear one of all textures, in any colour and, as in CLEVRTex, in three sizes."""
-    from igm_cli.plugins.clevr.options import COLORS
-    from igm_cli.plugins.clevr.textures import TEXTURES
-
-    return {"texture": ",".join(TEXTURES), "colors": ",".join(COLORS), "sizes": "small,medium,large"}

@@ -15,38 +15,37 @@ if TYPE_CHECKING:
 
     from igm_cli.core.decomposition.problems import Problems
 
-_OPTIONS = {
-    "codewords": "n, how many codewords each codebook has (default 50)",
-    "factors": "K, how many codebooks there are (default 3)",
-    "dim": "D, dimension of a codeword (default 1000)",
-    "binding": "map, hrr or fhrr, as torchhd has them (default map)",
-    "noise": "white noise on a bound vector, over the standard deviation of its coordinates (default 0)",
-    "superposed": "how many products a vector is the sum of (default 1)",
-    "size": "how many vectors (default 128)",
-}
-_DEFAULTS = {"codewords": 50, "factors": 3, "dim": 1000, "superposed": 1, "size": 128}
-_LEAST = {"codewords": 2, "factors": 2, "dim": 1, "superposed": 1, "size": 1}
-
-# No codebook of one split is one of another: each split draws from its own seed.
-_SPLIT_SEEDS = {"val": 1_000_003, "test": 2_000_003}
+_NUMBERS = {  # smallest value and default of each number; those whose default is int must be whole
+    "codewords": (2, 50), "factors": (2, 3), "dim": (1, 1000), "noise": (0, 0.0), "superposed": (1, 1), "size": (1, 128),
+}  # fmt: skip
+_BINDINGS = ("map", "hrr", "fhrr")
+_SPLIT_SEEDS = {"val": 1_000_003, "test": 2_000_003}  # no codebook of one split is one of another
 
 
 class CodebookProblems:
-    """Vectors bound from random codewords, of all splits and seeds each with codebooks of its own.
+    """Vectors bound from random codewords; each split and seed has codebooks of its own.
 
     It has no ``image`` column, and nothing is trained on it: a codebook's denoiser is known exactly.  Its columns are
-    ``vector``, D numbers (for fhrr D pairs of a real and an imaginary part), and ``truth``, the indices of every
-    product's codewords; :meth:`problems` has the codebooks too.
+    ``vector``, D numbers (for fhrr D pairs of a real and an imaginary part), and ``truth``, the indices of each
+    product's codewords; :meth:`problems` has the codebooks, too.
     """
 
     name = "codebook"
     summary = "vectors bound from random codewords, to be taken apart (nothing to train)"
     licence = "made by this project (MIT)"
     source = "SPLIT.safetensors files, each with factor_0, factor_1, ..., vectors and truth"
-    splits = ("val", "test")
+    splits = tuple(_SPLIT_SEEDS)
     image_size = (0, 0)
     concepts = "codebook"
-    options: Mapping[str, str] = _OPTIONS
+    options: Mapping[str, str] = {
+        "codewords": "n, how many codewords each codebook has (default 50)",
+        "factors": "K, how many codebooks there are (default 3)",
+        "dim": "D, dimension of a codeword (default 1000)",
+        "binding": "map, hrr or fhrr, as torchhd has them (default map)",
+        "noise": "white noise on a bound vector, over the standard deviation of its coordinates (default 0)",
+        "superposed": "how many products a vector is the sum of (default 1)",
+        "size": "how many vectors (default 128)",
+    }
     presets: Mapping[str, Path] = {}
 
     def load(
@@ -59,15 +58,7 @@ class CodebookProblems:
         progress: Progress | None = None,
         **options: Any,
     ) -> datasets.Dataset:
-        """A split with the columns ``vector`` and ``truth``.
-
-        Args:
-            split: ``val`` or ``test``.
-            data_root: A folder of .safetensors files as ``source`` says; None draws problems at random.
-            limit: At most so many vectors.
-            seed: Of everything random.
-            progress: Called when they are drawn.
-            **options: See ``options``.
+        """Returns a split with the columns ``vector`` and ``truth``; a data root holds files as ``source`` says.
 
         Raises:
             UsageError: If the split or an option is unknown.
@@ -92,42 +83,32 @@ class CodebookProblems:
         return dataset
 
     def problems(self, split: str, *, data_root: Path | None = None, seed: int = 0, **options: Any) -> Problems:
-        """A split as tensors, with its codebooks; arguments as those of :meth:`load`."""
-        settings = _settings(split, data_root, options)
+        """Returns a split as tensors, with its codebooks; arguments as those of :meth:`load`."""
+        check_request(self.name, split, self.splits, options, self.options)
         if data_root is not None:
             from igm_cli.plugins.codebook.files import read_problems
 
+            if options:
+                raise UsageError(
+                    f"{next(iter(options))} is of problems drawn at random; leave it out with a data root"
+                )
             path = data_root / f"{split}.safetensors"
             if not path.is_file():
                 raise InputError(f"{data_root} has no {path.name}; put one there, or leave out the data root")
             return read_problems(path)
         from igm_cli.core.decomposition.problems import random_problems
 
+        settings: dict[str, Any] = {name: _number(name, options) for name in _NUMBERS}
         sizes = [settings.pop(name) for name in ("codewords", "factors", "dim", "size")]
+        settings["binding"] = str(options.get("binding", "map"))
+        if settings["binding"] not in _BINDINGS:
+            raise UsageError(f"binding must be map, hrr or fhrr, not {settings['binding']!r}")
         return random_problems(*sizes, seed=seed + _SPLIT_SEEDS[split], **settings)
 
 
-def _settings(split: str, data_root: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options checked, with the defaults of those that are not given."""
-    check_request("codebook", split, CodebookProblems.splits, options, _OPTIONS)
-    if data_root is not None:
-        if options:
-            raise UsageError(
-                f"{next(iter(options))} is of problems drawn at random; leave it out with a data root"
-            )
-        return {}
-    settings: dict[str, Any] = {
-        name: _number(name, options.get(name, default), least=_LEAST[name], whole=True)
-        for name, default in _DEFAULTS.items()
-    }
-    settings["noise"] = _number("noise", options.get("noise", 0.0), least=0, whole=False)
-    settings["binding"] = str(options.get("binding", "map"))
-    if settings["binding"] not in ("map", "hrr", "fhrr"):
-        raise UsageError(f"binding must be map, hrr or fhrr, not {settings['binding']!r}")
-    return settings
-
-
-def _number(name: str, value: Any, *, least: int, whole: bool) -> float:
+def _number(name: str, options: Mapping[str, Any]) -> float:
+    least, default = _NUMBERS[name]
+    value, whole = options.get(name, default), isinstance(default, int)
     try:
         number = int(value) if whole else float(value)
     except (TypeError, ValueError) as error:

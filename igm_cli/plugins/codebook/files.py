@@ -1,65 +1,70 @@
-"""Bound vectors and codebooks in files: .npy, .npz and .safetensors; never a pickle.
+"""Bound vectors and codebooks in .npy, .npz and .safetensors files; never a pickle.
 
-A file of codebooks is a .safetensors with one tensor ``[n_k,D]`` a factor, named factor_0, factor_1, ...; its
-metadata may name the binding.  It may hold bound vectors (``vectors``) and their indices (``truth``) too.
+A file of codebooks is a .safetensors with one tensor ``[n_k,D]`` per factor, named factor_0, factor_1, ...; its
+metadata may name the binding.  It may hold bound vectors (``vectors``) and their indices (``truth``), too.
 """
 
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.binding import BINDINGS
-from igm_cli.core.decomposition.codebooks import Codebooks
+from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
 from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError
-from igm_cli.plugins.codebook.arrays import PREFERRED, as_numbers, open_safetensors, read_array
 
-TRUTH = "truth"
-"""Name of the indices of the vectors' codewords, ``[B,K]`` or ``[B,S,K]``."""
+SUFFIXES = (".npy", ".npz", ".safetensors")
+VECTORS = "vectors"  # name of the array that is read if there are several
+TRUTH = "truth"  # name of the indices of the vectors' codewords, [B,K] or [B,S,K]
 
 _FACTOR = re.compile(r"factor_(0|[1-9]\d*)")
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
-def read_vectors(path: Path) -> Tensor:
-    """Bound vectors ``[B,D]``, float32 or complex64; one vector ``[D]`` is a batch of one.
+def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
+    """Returns bound vectors ``[B,D]``, float32 or complex64; one vector ``[D]`` is a batch of one.
 
     An archive holds them as its only array, or under the name ``vectors``.
 
     Raises:
-        InputError: If the file cannot be read, or holds something else.
+        InputError: If the file cannot be read, or holds anything but vectors that ``codebooks`` can take apart.
     """
-    values = read_array(path)
-    if values.ndim == 1:
-        values = values[None]
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} is no file of vectors; give a .npy, .npz or .safetensors file")
+    if path.suffix.lower() == ".safetensors":
+        with _open_safetensors(path) as file:
+            array = file.get_tensor(_only_name(path, list(file.keys())))
+    else:
+        array = _numpy_array(path)
+    values = _numbers(path, array)
+    values = values[None] if values.ndim == 1 else values
     if values.ndim != 2 or 0 in values.shape:
         raise InputError(f"{path} has the shape {list(values.shape)}; it must be [D] or [vectors, D]")
+    if codebooks is not None:
+        with _naming(path):
+            check_vectors(values, codebooks)
     return values
 
 
-def check_bound(path: Path, vectors: Tensor, codebooks: Codebooks) -> None:
-    """Refuses vectors that cannot be taken apart.
-
-    Raises:
-        InputError: Naming the file, the vector and what is wrong with it.
-    """
-    with _naming(path):
-        check_vectors(vectors, codebooks)
-
-
 def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
-    """The codebooks of a file.
+    """Returns the codebooks of a file.
 
     Args:
         path: A .safetensors file.
-        binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, or the one that the codewords look like.
+        binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, or else the one that fits the codewords: complex
+            ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``.
 
     Raises:
         InputError: If the file cannot be read, or its codebooks cannot be used.
@@ -68,20 +73,13 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
         raise InputError(
             f"{path} is no file of codebooks; give a .safetensors file with factor_0, factor_1, ..."
         )
-    with open_safetensors(path) as file:
-        books = [as_numbers(path, file.get_tensor(name)) for name in _factors(path, list(file.keys()))]
-        said = (file.metadata() or {}).get("binding")
-    if binding is None and said is not None and said not in BINDINGS:
-        raise InputError(f"{path} says the binding {said!r}; name one of {', '.join(BINDINGS)} with --binding")
+    with _open_safetensors(path) as file:
+        books = [_numbers(path, file.get_tensor(name)) for name in _factors(path, list(file.keys()))]
+        named = (file.metadata() or {}).get("binding")
+    if binding is None and named is not None and named not in BINDINGS:
+        raise InputError(f"{path} says the binding {named!r}; name one of {', '.join(BINDINGS)} with --binding")
     with _naming(path):
-        return Codebooks(books, binding or said or guess_binding(books))
-
-
-def guess_binding(books: Sequence[Tensor]) -> str:
-    """What codewords look like: complex ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``."""
-    if any(torch.is_complex(book) for book in books):
-        return "fhrr"
-    return "map" if all(bool((book.abs() == 1).all()) for book in books) else "hrr"
+        return Codebooks(books, binding or named or guess_binding(books))
 
 
 def write_codebooks(
@@ -90,8 +88,8 @@ def write_codebooks(
     """Writes a file of codebooks.
 
     Args:
-        path: Ends in .safetensors.
-        books: Codewords ``[n_k,D]`` of every factor, torchhd's tensors too.
+        path: A path that ends in .safetensors.
+        books: Codewords ``[n_k,D]`` of each factor, torchhd's tensors, too.
         binding: ``map``, ``hrr`` or ``fhrr``.
         others: Further tensors by name, such as ``vectors``.
     """
@@ -106,7 +104,7 @@ def write_problems(path: Path, problems: Problems) -> None:
     """Writes codebooks with bound vectors and their truth, which ``igm invert`` reads as either."""
     books = problems.codebooks
     words = [books.binding.vector(spectrum, books.dim) for spectrum in books.spectra]
-    write_codebooks(path, words, books.binding.name, {PREFERRED: problems.vectors, TRUTH: problems.truth})
+    write_codebooks(path, words, books.binding.name, {VECTORS: problems.vectors, TRUTH: problems.truth})
 
 
 def read_problems(path: Path) -> Problems:
@@ -115,9 +113,9 @@ def read_problems(path: Path) -> Problems:
     Raises:
         InputError: If the file holds none.
     """
-    codebooks, vectors = read_codebooks(path), read_vectors(path)
-    check_bound(path, vectors, codebooks)
-    with open_safetensors(path) as file:
+    codebooks = read_codebooks(path)
+    vectors = read_vectors(path, codebooks)
+    with _open_safetensors(path) as file:
         if TRUTH not in file.keys():  # noqa: SIM118
             raise InputError(
                 f"{path} has no tensor {TRUTH!r}; write the indices of the vectors' codewords to it"
@@ -131,8 +129,72 @@ def read_problems(path: Path) -> Problems:
     return Problems(codebooks, truth, vectors)
 
 
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    _check_readable(path)
+    try:
+        opened = safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no .safetensors file that can be read; save it again") from error
+    with opened as file:
+        yield file
+
+
+def _numpy_array(path: Path) -> Any:
+    """Returns the array of a .npy, or the one of a .npz."""
+    _check_readable(path)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
+            return loaded[_only_name(path, loaded.files)]
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        # NumPy takes any unknown file for a pickle
+        if "Object arrays" in str(error) or ("pickle" in str(error).lower() and _starts_a_pickle(path)):
+            raise InputError(
+                f"{path} holds a pickle, which could run any code, so it is not opened; save a plain array of numbers"
+            ) from error
+        raise InputError(f"{path} is no {path.suffix.lower()} file that can be read; save it again") from error
+
+
+def _starts_a_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def _check_readable(path: Path) -> None:
+    """Refuses a path unless it is a file that may be read and has something in it."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{path} cannot be read ({reason}); change its permissions") from error
+    if empty:
+        raise InputError(f"{path} is empty (0 bytes); save it again")
+
+
+def _only_name(path: Path, names: Sequence[str]) -> str:
+    """Returns the name of the vectors among those of an archive's arrays."""
+    if VECTORS in names or len(names) == 1:
+        return VECTORS if VECTORS in names else names[0]
+    if not names:
+        raise InputError(f"{path} holds no array; save the vectors under the name {VECTORS!r}")
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise InputError(f"{path} holds {len(names)} arrays ({listed}); name the bound vectors {VECTORS!r}")
+
+
 def _factors(path: Path, names: Sequence[str]) -> list[str]:
-    """factor_0, factor_1, ... of the names, none missing."""
+    """Returns factor_0, factor_1, ... of the names, none missing."""
     numbers = sorted(int(name.removeprefix("factor_")) for name in names if _FACTOR.fullmatch(name))
     if not numbers:
         listed = ", ".join(sorted(names)[:5]) or "nothing"
@@ -141,6 +203,19 @@ def _factors(path: Path, names: Sequence[str]) -> list[str]:
     if missing:
         raise InputError(f"{path} has factor_{numbers[-1]} but no factor_{missing[0]}; number them from 0 on")
     return [f"factor_{number}" for number in numbers]
+
+
+def _numbers(path: Path, values: Any) -> Tensor:
+    """Returns an array or tensor as float32 or complex64."""
+    dtype, known = str(values.dtype), isinstance(values, Tensor) or values.dtype.kind in "biufc"
+    if not known or dtype in ("bool", "torch.bool"):
+        kind = "truth values" if known else f"values of the kind {dtype}"
+        raise InputError(f"{path} holds {kind}, not numbers; bipolar vectors hold 1 and -1")
+    if isinstance(values, Tensor):
+        return values.to(torch.complex64 if torch.is_complex(values) else torch.float32)
+    with np.errstate(over="ignore"):  # infinite then, which is refused as such
+        plain = np.array(values, dtype=np.complex64 if values.dtype.kind == "c" else np.float32)
+    return torch.from_numpy(plain)
 
 
 @contextmanager

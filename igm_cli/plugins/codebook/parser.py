@@ -1,4 +1,4 @@
-"""Concepts ``codebook``: the codewords that a bound vector is the product of, one of every codebook."""
+"""Concepts ``codebook``: the codewords that a bound vector is the product of, one of each codebook."""
 
 from __future__ import annotations
 
@@ -18,66 +18,57 @@ if TYPE_CHECKING:
 
     from igm_cli.core.decomposition.codebooks import Codebooks
 
-DEFAULT_SIZES = (50, 50, 50)
-DEFAULT_DIM = 1000
-
 
 class CodebookProducts:
     """Products of codewords; a concept is a row of K indices, and a superposition of S products has S rows.
 
-    It sees vectors, not images, so frames mean nothing to it; a vector's mirror image would be another vector.
+    It sees vectors, not images, so frames mean nothing to it.
 
     Args:
         sizes: Number of codewords of each codebook.
-        dim: Of a codeword.
+        dim: Dimension of a codeword.
     """
 
     name = "codebook"
+    reads = "vectors"
     summary = "the codewords a bound vector is made of, one of every codebook"
     options: Mapping[str, str] = {
         "sizes": "how many codewords each codebook has, between commas, e.g. 50,50,50",
         "dim": "dimension of a codeword",
     }
 
-    def __init__(self, sizes: Sequence[int] = DEFAULT_SIZES, dim: int = DEFAULT_DIM) -> None:
+    def __init__(self, sizes: Sequence[int] = (50, 50, 50), dim: int = 1000) -> None:
         self.space = Codebook(tuple(sizes), dim)
 
     def configured(self, options: Mapping[str, Any]) -> CodebookProducts:
-        """This parser for other codebooks.
+        """Returns this parser for other codebooks.
 
         Raises:
             UsageError: If an option is no such number, or too small.
         """
         sizes, dim = options.get("sizes", self.space.sizes), options.get("dim", self.space.dim)
         try:
-            return CodebookProducts(
-                [int(n) for n in sizes.split(",")] if isinstance(sizes, str) else sizes, int(dim)
-            )
+            numbers = [int(n) for n in sizes.split(",")] if isinstance(sizes, str) else sizes
+            return CodebookProducts(numbers, int(dim))
         except (TypeError, ValueError) as error:
             raise UsageError(
                 f"there are no codebooks of the sizes {sizes} and the dimension {dim}: {error}"
             ) from error
 
     def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
-        """The codebooks of a file; see :func:`igm_cli.plugins.codebook.files.read_codebooks`."""
+        """Returns the codebooks of a file; see :func:`igm_cli.plugins.codebook.files.read_codebooks`."""
         from igm_cli.plugins.codebook.files import read_codebooks
 
         return read_codebooks(path, binding)
 
     def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Bound vectors ``[B,D]`` of a file.
+        """Returns bound vectors ``[B,D]`` of a file; see :func:`igm_cli.plugins.codebook.files.read_vectors`."""
+        from igm_cli.plugins.codebook.files import read_vectors
 
-        Raises:
-            InputError: If they cannot be read, or cannot be taken apart by these codebooks.
-        """
-        from igm_cli.plugins.codebook.files import check_bound, read_vectors
-
-        vectors = read_vectors(path)
-        check_bound(path, vectors, codebooks)
-        return vectors
+        return read_vectors(path, codebooks)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """The example's ``truth`` as indices ``[S,K]``.
+        """Returns the example's ``truth`` as indices ``[S,K]``.
 
         Raises:
             InputError: If it has none.
@@ -88,7 +79,7 @@ class CodebookProducts:
         return self._checked(rows.reshape(-1, rows.shape[-1]))
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items ``{"factor": .., "index": ..}``, of several products also ``"product"``, to indices ``[S,K]``.
+        """Maps items ``{"factor": .., "index": ..}``, of several products also ``"product"``, to indices ``[S,K]``.
 
         Raises:
             InputError: If a factor of a product is missing or named twice, or a codebook has no such codeword.
@@ -106,42 +97,7 @@ class CodebookProducts:
             products[product][factor] = index
         if sorted(products) != list(range(len(products))):
             raise InputError(f"the products {sorted(products)} are not numbered from 0 on; correct them")
-        return self._checked(self._rows(products))
-
-    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """Indices ``[S,K]`` to items ``{"factor": .., "index": ..}``, of several products also ``"product"``."""
-        rows = concepts.tolist()
-        return [
-            {**({"product": product} if len(rows) > 1 else {}), "factor": factor, "index": index}
-            for product, row in enumerate(rows)
-            for factor, index in enumerate(row)
-        ]
-
-    def mirror(self, concepts: Tensor) -> Tensor:
-        """The same: a vector has no left and right."""
-        return concepts
-
-    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Share of right factors, and whether all are right; of several products matched as well as can be."""
-        from scipy.optimize import linear_sum_assignment
-
-        alike = (predicted[:, None] == truth[None]).sum(-1)  # [S,T]
-        found, true = linear_sum_assignment(alike.numpy(), maximize=True)
-        right = float(alike[found, true].sum()) / max(1, truth.numel())
-        return {"factors": right, "exact": float(right == 1.0 and len(predicted) == len(truth))}
-
-    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Nothing can be drawn.
-
-        Raises:
-            UsageError: Always.
-        """
-        raise UsageError("a bound vector is no image that could be drawn on; use --json or --output")
-
-    def _rows(self, products: Mapping[int, Mapping[int, int]]) -> Tensor:
-        """Factors and indices of every product as ``[S,K]``."""
         count = len(self.space.sizes)
-        rows = torch.zeros(len(products), count, dtype=torch.long)
         for product, indices in products.items():
             for factor in (*indices, *range(count)):
                 if factor not in range(count):
@@ -150,11 +106,41 @@ class CodebookProducts:
                     )
                 if factor not in indices:
                     raise InputError(f"product {product} has no codeword of factor {factor}; add it")
-                rows[product, factor] = indices[factor]
-        return rows
+        rows = [products[product][factor] for product in sorted(products) for factor in range(count)]
+        return self._checked(torch.tensor(rows, dtype=torch.long).reshape(-1, count))
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """Maps indices ``[S,K]`` to items ``{"factor": .., "index": ..}``, of several products also ``"product"``."""
+        rows = concepts.tolist()
+        return [
+            {**({"product": product} if len(rows) > 1 else {}), "factor": factor, "index": index}
+            for product, row in enumerate(rows)
+            for factor, index in enumerate(row)
+        ]
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """Returns the same: a vector has no left and right."""
+        return concepts
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Returns the proportion of right factors under the best matching of products, and whether all are right."""
+        from scipy.optimize import linear_sum_assignment
+
+        alike = (predicted[:, None] == truth[None]).sum(-1)  # [S,T]
+        found, true = linear_sum_assignment(alike.numpy(), maximize=True)
+        right = float(alike[found, true].sum()) / max(1, truth.numel())
+        return {"factors": right, "exact": float(right == 1.0 and len(predicted) == len(truth))}
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """Refuses to draw.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("a bound vector is no image that could be drawn on; use --json or --output")
 
     def _checked(self, rows: Tensor) -> Tensor:
-        """Indices ``[S,K]``, if the codebooks have them."""
+        """Returns indices ``[S,K]``, if the codebooks have them."""
         sizes = self.space.sizes
         if rows.shape[-1] != len(sizes):
             raise InputError(f"{rows.shape[-1]} indices do not fit {len(sizes)} codebooks; give one of each")

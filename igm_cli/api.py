@@ -1,0 +1,153 @@
+"""The library's face (stable): load a model, find the concepts of images, count them, take bound vectors apart.
+
+    import igm_cli as igm
+
+    model = igm.load("clevr-pos")
+    result = model.invert("photo.png")
+    print(result.k, result.items)
+    result.overlay().save("found.png")
+
+What is named here keeps its name and meaning from one minor version to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from igm_cli.bundled import names_pipeline
+from igm_cli.errors import IgmError, UsageError
+from igm_cli.records import ImageCount, ImageResult, LabelResult, Result, VectorCount, VectorResult
+from igm_cli.session import Model, open_checkpoint
+
+__all__ = [
+    "IgmError",
+    "ImageCount",
+    "ImageResult",
+    "LabelResult",
+    "Model",
+    "Result",
+    "VectorCount",
+    "VectorResult",
+    "count",
+    "decompose",
+    "invert",
+    "load",
+]
+
+_LOADING = ("variant", "dtype", "attention", "offload", "size", "config", "prediction")
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    concepts: str | None = None,
+    device: str = "auto",
+    labels: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    **loading: Any,
+) -> Model:
+    """Loads a model.
+
+    Args:
+        model: A bundled name such as ``clevr-pos``, a checkpoint or pipeline folder, a .safetensors file or a hub id;
+            None takes the bundled one of ``concepts``.
+        concepts: Name of a concept parser, or ``package.module:attribute``; None takes the model's own.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        labels: What may be in an image, for text-to-image models; None takes those the model was trained on.
+        templates: Prompts with ``{label}`` in them, for text-to-image models.
+        **loading: For text-to-image models: ``variant``, ``dtype``, ``attention``, ``offload``, ``size``, ``config``,
+            ``prediction``.
+
+    Raises:
+        IgmError: If there is no such model or it cannot be used, with the way out.
+    """
+    name = None if model is None else str(model)
+    if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
+        opened = open_checkpoint(name, concepts, device)
+    else:
+        from igm_cli.pipelines import check_labels, open_pipeline
+
+        chosen = check_labels(labels, "labels", UsageError) if labels is not None else ()
+        opened = open_pipeline(name, device, labels=chosen, templates=templates or (), loading=loading)
+    _ = opened.denoiser  # what is wrong with the weights is said now
+    return opened
+
+
+def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
+    """Finds the concepts of an image, or of several, with a model that is loaded for this call.
+
+    Args:
+        images: See :meth:`Model.invert`.
+        model: See :func:`load`.
+        **options: Those of :func:`load` and of :meth:`Model.invert`.
+    """
+    return _loaded(model, options).invert(images, **options)
+
+
+def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
+    """Estimates how many concepts an image holds, or each of several; with ``codebooks``, products of bound vectors.
+
+    Args:
+        images: See :meth:`Model.invert`; bound vectors, see :func:`decompose`.
+        model: See :func:`load`.
+        **options: Those of :func:`load` and of :meth:`Model.count`; of vectors ``codebooks``, ``binding``, ``k_max``,
+            ``seed``, ``device`` and ``progress``.
+    """
+    if "codebooks" not in options:
+        return _loaded(model, options).count(images, **options)
+    from igm_cli.vectors import MOST_PRODUCTS, open_vectors
+
+    progress, most = options.pop("progress", None), options.pop("k_max", None) or MOST_PRODUCTS
+    session = open_vectors(_expanded(options.pop("codebooks")), settings={"k_max": most}, **options)
+    return session.each(session.count, images, progress)
+
+
+def decompose(
+    vectors: Any,
+    codebooks: Any,
+    *,
+    binding: Literal["map", "hrr", "fhrr"] | None = None,
+    k: int = 1,
+    method: str = "auto",
+    iterations: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Any = None,
+) -> VectorResult | list[VectorResult]:
+    """Finds the codewords that bound vectors are made of.
+
+    Args:
+        vectors: A path (.npy, .npz, .safetensors), or an array or tensor ``[D]`` or ``[B,D]``.
+        codebooks: A .safetensors file, or an array or tensor ``[n,D]`` per factor.
+        binding: How codewords are bound; None takes the file's, or what the codewords look like.
+        k: Products that each vector is the sum of.
+        method: ``auto``, ``coupled``, ``attention``, ``resonator``, ``factorizer`` or ``exhaustive``.
+        iterations: Most iterations of an iterative method.
+        seed: Seed of everything random.
+        device: Where to compute.
+        progress: Called with what is being done, done so far, and in all.
+
+    Returns:
+        One result per vector; of a single ``[D]`` without a list around it.
+
+    Raises:
+        IgmError: If the vectors, the codebooks or the settings cannot be used, with the way out.
+    """
+    from igm_cli.vectors import open_vectors, vector_settings
+
+    settings = vector_settings(k, method, iterations)
+    session = open_vectors(_expanded(codebooks), settings=settings, binding=binding, seed=seed, device=device)
+    found: VectorResult | list[VectorResult] = session.each(session.invert, vectors, progress)
+    return found
+
+
+def _loaded(model: str | Path | None, options: dict[str, Any]) -> Model:
+    """A model, by the options that are about loading it, which are taken out."""
+    names = ("concepts", "device", "labels", "templates", *_LOADING)
+    return load(model, **{name: options.pop(name) for name in names if name in options})
+
+
+def _expanded(codebooks: Any) -> Any:
+    return Path(codebooks).expanduser() if isinstance(codebooks, str | Path) else codebooks

@@ -1,0 +1,312 @@
+"""The frame of every built-in suite: a declaration of methods, splits and options, opened for one request."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from igm_cli.benchmarks.baselines.fit import Fitted
+from igm_cli.benchmarks.suite import Bench, Request, Row
+from igm_cli.benchmarks.training import TrainingData, fitted
+from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint
+from igm_cli.core.types import InversionSettings
+from igm_cli.errors import InputError, UsageError
+from igm_cli.imaging import to_model, to_rgb
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import ConceptParser, Frame
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Split:
+    """A set of images as a suite declares it.
+
+    Attributes:
+        about: One line.
+        options: Options of the dataset adapter.
+        folder: Whether the images come from the given folder instead of being drawn.
+    """
+
+    about: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: bool = False
+
+
+@dataclass
+class ReadyMethod:
+    """A method made ready.
+
+    Attributes:
+        rows: From the names of a split and an item to rows.
+        info: What the report says about the method.
+        limit: Largest number of items per split; None for all.
+    """
+
+    rows: Callable[[str, str], list[Row]]
+    info: Mapping[str, Any]
+    limit: int | None = None
+
+    def __call__(self, split: str, item: str) -> list[Row]:
+        """Returns the rows of one item."""
+        return self.rows(split, item)
+
+
+class DeclaredSuite:
+    """A suite whose words and splits are declared in a TOML file of its name, beside its module.
+
+    Args:
+        name: Name on the command line, and of the file.
+        bench: Opens the suite for a request.
+        splits: Splits that are not listed in the file.
+
+    Attributes:
+        images: Splits of images, as they are declared.
+        published: Figures that papers printed: name of a table to labels.
+        notes: Sentences on how it was measured, for the report.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bench: Callable[[DeclaredSuite, Request], Bench],
+        splits: Mapping[str, str] | None = None,
+        defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
+    ) -> None:
+        text = (Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8")
+        declared: dict[str, Any] = tomllib.loads(text)
+        self.name, self.bench, self._defaults = name, bench, defaults
+        self.summary: str = declared["summary"]
+        self.concepts: str = declared["concepts"]
+        self.methods: Mapping[str, str] = declared["methods"]
+        self.options: Mapping[str, str] = declared["options"]
+        listed = declared.get("splits", {})
+        self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
+        lines = {name: split["about"] if name in self.images else split for name, split in listed.items()}
+        self.splits: Mapping[str, str] = splits or lines
+        self.published: Mapping[str, Mapping[str, str]] = declared.get("published", {})
+        self.notes: Sequence[str] = declared["notes"]
+        self._declared = declared.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
+
+    def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
+        """Returns what is run where no split is named."""
+        if self._defaults:
+            return self._defaults(data_root)
+        return tuple(self._declared["folder" if data_root else "drawn"])
+
+    def open(self, request: Request) -> Bench:
+        """Loads the data.
+
+        Raises:
+            IgmError: If the model, a split or an option cannot be used.
+        """
+        return self.bench(self, request)
+
+
+class DeclaredBench:
+    """A declared suite opened for one request.
+
+    Attributes:
+        free: Options that may differ between two calls with one result folder.
+    """
+
+    free: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        self.suite, self.request = suite, request
+        self.options, self.device = request.options, request.device
+
+    def whole_number(self, name: str, default: int, least: int = 1) -> int:
+        """Returns a number among the options.
+
+        Raises:
+            UsageError: If it is no whole number, or too small.
+        """
+        value = self.options.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(f"--set {name} takes a whole number of at least {least}, not {value!r}")
+        return value
+
+    def image_identity(self, dataset: str, **more: Any) -> dict[str, Any]:
+        """Returns the identity of a suite of images, with what else decides about its rows.
+
+        A path counts by its last part, so that a folder may move.  The ``version`` of a dataset adapter that draws
+        or renders its images counts, too: records of other pictures must not be taken for those of these.
+        """
+        root = self.request.data_root
+        options = {
+            key: Path(str(value)).name if os.sep in str(value) else str(value)
+            for key, value in self.options.items()
+            if key not in self.free
+        }
+        return {
+            "data_root": root.absolute().name if root else None,
+            "seed": self.request.seed,
+            "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
+            "options": options,
+            **more,
+        }
+
+
+class CheckpointBench(DeclaredBench):
+    """A suite that measures one of igm's checkpoints beside trained baselines, on annotated images.
+
+    Attributes:
+        dataset: Name of the dataset adapter.
+        called: What its concepts are called, for messages.
+        scenes: Images of every split.
+    """
+
+    dataset: ClassVar[str]
+    called: ClassVar[str]
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        self.checkpoint = load_checkpoint(request.model, request.device)
+        spec = self.checkpoint.spec
+        self.parser = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
+        if self.parser.name != suite.concepts:
+            raise InputError(f"{suite.name} measures models of {self.called}, not of {self.parser.name!r}")
+        self.image_size = self.checkpoint.image_size
+        self.scenes: dict[str, AnnotatedImages] = {}
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Methods, splits, limit and how many images slow methods run on may differ between two calls."""
+        request = self.request
+        model, budget = model_fingerprint(request.model), vars(request.budget)
+        return self.image_identity(self.dataset, model=model, train_budget=budget)
+
+    def items(self, split: str) -> Sequence[str]:
+        """Returns the file names of a split's images."""
+        return list(self.scenes[split].rows)
+
+    def on_images(
+        self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
+    ) -> ReadyMethod:
+        """Returns a method that looks at one image after another; the truth is added to its rows.
+
+        Args:
+            find: From an image to rows.
+            info: What the report says about the method.
+            limit: Largest number of images per split.
+        """
+
+        def rows(split: str, item: str) -> list[Row]:
+            scene = self.scenes[split][item]
+            return [{**row, "truth": self.truth(scene)} for row in find(scene)]
+
+        return ReadyMethod(rows, info, limit)
+
+    def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
+        """Returns the images of a split, as the dataset adapter gives them.
+
+        Args:
+            part: The dataset's own name of the split.
+            name: Name of the split.
+            drawn: How many images are drawn, if they are.
+            layout: What the folder is like that images are read from, for the message.
+        """
+        split, request = self.suite.images[name], self.request
+        adapter = registry.dataset(self.dataset)
+        if split.folder:
+            root = folder_of(request, name, f"in the layout of {layout}")
+            return adapter.load(part, data_root=root, limit=request.limit, **split.options)
+        return adapter.load(part, seed=request.seed, progress=request.progress, size=drawn, **split.options)
+
+    def truth(self, scene: AnnotatedImage) -> Any:
+        """Returns the true concepts of an image as rows hold them."""
+        return scene.truth.tolist()
+
+    def training_data(self) -> TrainingData:
+        """Returns what baselines are trained on: the images that igm's own checkpoint was trained on."""
+        raise NotImplementedError
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What baselines are trained on, loaded when first used."""
+        return self.training_data()
+
+    def fitted(self, baseline: Any) -> Fitted:
+        """Returns a trained baseline."""
+        r = self.request
+        return fitted(baseline, self.data, r.budget, r.cache, r.seed, r.device, r.progress)
+
+    @cached_property
+    def settings(self) -> InversionSettings:
+        """Settings of the checkpoint's inversion."""
+        return InversionSettings.from_dict(self.checkpoint.inference, seed=self.request.seed)
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """One annotated image.
+
+    Attributes:
+        image: As given.
+        frame: The part of it that models see.
+        x0: That part ``[3,H,W]`` in -1..1.
+        truth: Its concepts ``[L,D]``.
+    """
+
+    image: Image
+    frame: Frame
+    x0: Tensor
+    truth: Tensor
+
+
+@dataclass
+class AnnotatedImages:
+    """The images of one split, decoded when asked for.
+
+    Attributes:
+        data: The dataset.
+        parser: Reads its annotations.
+        image_size: (width, height) that models see.
+    """
+
+    data: datasets.Dataset
+    parser: ConceptParser
+    image_size: tuple[int, int]
+    rows: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = {name: row for row, name in enumerate(self.data["file"])}
+
+    def __getitem__(self, item: str) -> AnnotatedImage:
+        example = self.data[self.rows[item]]
+        image = to_rgb(example["image"])
+        width, height = self.image_size
+        frame = Frame.fit(image.size, width / height)
+        x0 = to_model(image, frame, self.image_size)
+        return AnnotatedImage(image, frame, x0, self.parser.parse(example, frame))
+
+
+def folder_of(request: Request, split: str, what: str) -> Path:
+    """Returns the folder that a split is read from.
+
+    Args:
+        request: Says which.
+        split: Name of the split.
+        what: What the folder holds, for the message.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if request.data_root is None:
+        raise InputError(f"the split {split} needs --data-root, a folder {what}")
+    return request.data_root

@@ -1,0 +1,258 @@
+"""What the reports of several suites share: cells, tables of scores, and grids of pictures with answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from PIL import ImageOps
+
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
+from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
+from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Record, Table
+
+Column: TypeAlias = tuple[str, Callable[[Any], str]]
+"""Head of a column, and from what a row is about to its cell."""
+
+Infos: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
+GRID_ROWS = 9  # of a grid, shared by the splits
+ACROSS = 3  # methods beside the truth: more would be too small to read
+_WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
+
+
+def percent(e: Estimate) -> str:
+    """Returns a proportion and its interval as a cell."""
+    return f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def interval(e: Estimate, form: str) -> str:
+    """Returns a number and its interval, if it has one, as a cell."""
+    ends = "" if math.isnan(e.low) else f" [{e.low:{form}}, {e.high:{form}}]"
+    return f"{e.value:{form}}{ends}"
+
+
+def capitalised(text: str) -> str:
+    """Returns text with a large first letter; names in it stay as they are."""
+    return text[0].upper() + text[1:]
+
+
+def table(
+    name: str, title: str, columns: Sequence[Column], items: Iterable[Any], note: str = "", brief: int = 0
+) -> Table:
+    """Returns a table of declared columns, a row per item."""
+    rows = [[cell(item) for _, cell in columns] for item in items]
+    return Table(name, title, [head for head, _ in columns], rows, note, brief)
+
+
+def curve(label: str, points: Iterable[tuple[float, Estimate]], factor: float = 1) -> Curve:
+    """Returns estimates over x, with their intervals, scaled by a factor."""
+    points = list(points)
+    columns = [[factor * getattr(e, end) for _, e in points] for end in ("value", "low", "high")]
+    return Curve(label, [float(x) for x, _ in points], *columns)
+
+
+def confusion(
+    name: str,
+    title: str,
+    pairs: Mapping[str, Sequence[tuple[int, int]]],
+    estimates: Sequence[int],
+    truths: Sequence[int],
+) -> Confusion:
+    """Returns how often every label has each pair of (truth, estimate)."""
+    counts = {label: [[part.count((t, e)) for e in estimates] for t in truths] for label, part in pairs.items()}
+    return Confusion(name, title, list(map(str, truths)), list(map(str, estimates)), counts)
+
+
+def rate_column(head: str, name: str) -> Column:
+    """Returns a column of proportions; empty where a method has none."""
+    return head, lambda s: percent(s[name]) if name in s.estimates else ""
+
+
+def number_column(head: str, name: str, form: str) -> Column:
+    """Returns a column of numbers with intervals; empty where a method has none."""
+    return head, lambda s: interval(s[name], form) if name in s.estimates else ""
+
+
+IMAGES: Column = ("images", lambda s: str(len(s.rows)))
+SECONDS = number_column("seconds", "seconds", ".3g")
+
+
+def published_column(published: Mapping[str, str]) -> Column:
+    """Returns the column of the paper's figures."""
+    return "published", lambda s: published.get(s.label, "")
+
+
+def score_table(
+    split: str,
+    about: str,
+    scores: Sequence[Scores],
+    columns: Sequence[Column],
+    failed: Sequence[str] = (),
+    published: Mapping[str, str] | None = None,
+) -> Table:
+    """Returns the scores of every label on one split, a failed method's row saying so.
+
+    Args:
+        split: Name of the split.
+        about: What the split is, for the heading.
+        scores: Scores of every label.
+        columns: Columns after the first, which holds the label.
+        failed: Methods that could not be run.
+        published: Figures of failed methods, in the third column.
+    """
+    labelled: list[Column] = [("method", lambda s: str(s.label)), *columns]
+    shown = table(f"table-{split}", capitalised(about), labelled, scores)
+    blank = [""] * (len(columns) - 2)
+    lost = [[method, "failed", (published or {}).get(method, ""), *blank] for method in failed]
+    return replace(shown, rows=[*shown.rows, *lost])
+
+
+def score_tables(
+    scored: ScoredSplits,
+    about: Mapping[str, str],
+    table: Callable[[str, str, Sequence[Scores], Sequence[str]], Table],
+    infos: Infos,
+) -> list[Table]:
+    """Returns a table per split, and again over the images that every method was run on, where some were run on fewer.
+
+    Args:
+        scored: The scores.
+        about: What the splits are.
+        table: From a split, its heading, scores and failed methods to a table.
+        infos: What the methods say about themselves.
+    """
+    failed = [name for name, info in infos.items() if "failed" in info]
+    tables = [table(name, about[name], part, failed) for name, part in scored.scores.items()]
+    for name in scored.scores:
+        if common := scored.common(name):
+            number = len(common[0].rows)
+            images = f"{number} images" if number > 1 else "one image"
+            shown = table(name, f"{about[name]}: the {images} that every method was run on", common, ())
+            tables.append(replace(shown, name=f"{shown.name}-common"))
+    return tables
+
+
+def results_table(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Returns every number on a line of its own, from split to label to ``images`` and [value, low, high]."""
+    rows = [
+        [split, label, str(scores["images"]), name, *map(repr, estimate)]
+        for split, labels in summary.items()
+        for label, scores in labels.items()
+        for name, estimate in scores.items()
+        if name != "images"
+    ]
+    columns = ("split", "method", "images", "figure", "value", "low", "high")
+    return Table("results", "Every figure", columns, rows)
+
+
+def methods_table(infos: Infos) -> Table:
+    """Returns what every method says about itself."""
+    rows = [
+        [name, "; ".join(f"{key} {_brief(value)}" for key, value in info.items())]
+        for name, info in infos.items()
+    ]
+    return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
+
+
+def paired_cells(paired: Paired) -> list[str]:
+    """Returns the cells of two methods on the same items: items, both right, the first alone, the second alone, p."""
+    return [*map(str, paired), f"{paired.p:.2g}"]
+
+
+def agreement_table(
+    name: str,
+    title: str,
+    agreed: Mapping[str, Mapping[str, Any]],
+    labels: tuple[str, str],
+    heads: Sequence[str],
+    note: str,
+) -> Table:
+    """Returns how igm agrees with enumeration, a row per split.
+
+    Args:
+        name: File stem.
+        title: Heading.
+        agreed: Split to :func:`~igm_cli.benchmarks.scores.agreement`.
+        labels: The two labels that were compared, igm's first.
+        heads: Head of the number of equal answers; a second one asks for their proportion, too.
+        note: Sentence below the table.
+    """
+    rows = []
+    for split, a in agreed.items():
+        same = [f"{a['agreeing']} of {a['images']}", percent(Estimate(*a["agree"]))][: len(heads)]
+        costs = [
+            f"{a[what][label]:{form}}"
+            for what, form in (("calls", "g"), ("seconds", ".3g"))
+            for label in labels
+        ]
+        rows.append([split, *same, f"{a['difference']:.1e}", *costs])
+    return Table(name, title, ["split", *heads, "errors differ by at most", *COSTS], rows, note)
+
+
+def answer_grids(
+    records: Sequence[Record],
+    scenes: Mapping[str, AnnotatedImages],
+    unseen: Sequence[str],
+    right: Callable[[Mapping[str, Any]], bool],
+    items: Callable[[AnnotatedImages, Mapping[str, Any]], list[dict[str, Any]]],
+) -> Iterator[PictureGrid]:
+    """Yields pictures with what each method says about them, framed red where it is wrong.
+
+    Pictures come first on which igm itself is wrong, then those on which the most methods are.
+
+    Args:
+        records: Records of the splits that are shown.
+        scenes: Images of these splits.
+        unseen: Labels that are left out, because they say what igm says.
+        right: Whether a row is right.
+        items: What a row answers, as the concept parser draws it.
+    """
+    labels = {label: rows for label, rows in by_label(records).items() if label not in unseen}
+
+    def wrong_first(key: str) -> tuple[bool, int]:
+        wrong = {label for label, rows in labels.items() if key in rows and not right(rows[key])}
+        return "igm" not in wrong, -len(wrong)
+
+    def answer(scene: AnnotatedImage, images: AnnotatedImages, row: Mapping[str, Any] | None) -> Any:
+        return None if row is None else _framed(scene, images, items(images, row), right(row))
+
+    each = max(1, GRID_ROWS // max(1, len(scenes)))
+    shown = []
+    for split, images in scenes.items():
+        keys = [f"{split} {item}" for item in images.rows]
+        known = [key for key in keys if any(key in rows for rows in labels.values())]
+        shown += [(split, key) for key in sorted(known, key=wrong_first)[:each]]
+    names = list(labels)
+    for number, first in enumerate(range(0, len(names), ACROSS), start=1):
+        part, rows = names[first : first + ACROSS], []
+        for split, key in shown:
+            images = scenes[split]
+            scene = images[key.removeprefix(f"{split} ")]
+            truth = _framed(scene, images, images.parser.decode(scene.truth, scene.frame), True)
+            rows.append((split, [truth, *(answer(scene, images, labels[name].get(key)) for name in part)]))
+        title = "Truth and what each method says; framed red where it is wrong"
+        yield PictureGrid(f"pictures-{number}", title, ["truth", *part], rows)
+
+
+def with_confidence(items: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns items with the row's confidence in each, where it has one."""
+    if row["confidence"] is None:
+        return items
+    return [{**item, "confidence": c} for item, c in zip(items, row["confidence"], strict=True)]
+
+
+def _framed(
+    scene: AnnotatedImage, images: AnnotatedImages, items: Sequence[Mapping[str, Any]], right: bool
+) -> Any:
+    drawn = images.parser.draw(scene.image, items)
+    return ImageOps.expand(drawn, border=max(1, drawn.height // 32), fill=_RIGHT if right else _WRONG)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_brief(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,198 @@
+"""From records to numbers: estimates with 95 % intervals, the scores of every method, two methods side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from scipy.stats import binomtest
+
+from igm_cli.benchmarks.suite import Record
+
+RESAMPLES = 2000
+LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tables have it
+
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval (nan where it is unknown)."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_list(self) -> list[float]:
+        """Returns the JSON form: value, low, high."""
+        return [self.value, self.low, self.high]
+
+
+def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
+    """Returns a ratio of sums over images, with its percentile bootstrap interval over the images."""
+    above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
+    value = float(above.sum() / below.sum().clamp(min=1e-12))
+    if len(above) < 2:
+        return Estimate(value, math.nan, math.nan)
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(len(above), (RESAMPLES, len(above)), generator=generator)
+    ratios = above[index].sum(1) / below[index].sum(1).clamp(min=1e-12)
+    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975]).double()).tolist()
+    return Estimate(value, low, high)
+
+
+def mean(numbers: Iterable[float]) -> Estimate:
+    """Returns the mean of numbers, one per image, with its bootstrap interval."""
+    numbers = list(numbers)
+    return ratio(numbers, [1] * len(numbers))
+
+
+def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
+    """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
+
+    Where all or none are hits, or there is one image, no resample differs: the interval is Wilson's.
+    """
+    if len(hits) < 2 or sum(hits) in (0, sum(trials)):
+        return _wilson(sum(hits), sum(trials))
+    return ratio(hits, trials)
+
+
+def proportion(hits: Sequence[bool]) -> Estimate:
+    """Returns the proportion of images that are hits, each a trial of its own, with Wilson's interval."""
+    return _wilson(sum(hits), len(hits))
+
+
+def _wilson(hits: float, trials: float) -> Estimate:
+    interval = binomtest(int(hits), max(1, int(trials))).proportion_ci(LEVEL, method="wilson")
+    return Estimate(hits / max(1, trials), float(interval.low), float(interval.high))
+
+
+class Paired(NamedTuple):
+    """Two methods on the same items: how many there are, and how many both, the first or the second alone has right."""
+
+    items: int
+    both: int
+    first: int
+    second: int
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[bool, bool]]) -> Paired:
+        """Returns the counts of whether (first, second) are right."""
+        return cls(len(pairs), *(pairs.count(each) for each in ((True, True), (True, False), (False, True))))
+
+    @property
+    def p(self) -> float:
+        """The exact two-sided p of McNemar's test (1947): the binomial test of discordant pairs."""
+        discordant = self.first + self.second
+        return float(binomtest(self.first, discordant).pvalue) if discordant else 1.0
+
+
+def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Returns label to (split and item) to row, labels in the order they come."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        for row in record["rows"]:
+            found.setdefault(row["label"], {})[f"{record['split']} {record['item']}"] = row
+    return found
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One label (a method in one setting) on one set of images.
+
+    Attributes:
+        label: Method and setting.
+        rows: One per image.
+        estimates: What the suite's metrics are over these rows.
+    """
+
+    label: str
+    rows: Rows
+    estimates: Mapping[str, Estimate]
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.estimates[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {"images": len(self.rows), **{name: e.to_list() for name, e in self.estimates.items()}}
+
+
+class ScoredSplits:
+    """The scores of all labels on every split that has rows.
+
+    Args:
+        records: All records.
+        splits: Names of splits, in order.
+        metrics: From the rows of a label to its estimates.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], splits: Iterable[str], metrics: Callable[[Rows], dict[str, Estimate]]
+    ) -> None:
+        self.metrics = metrics
+        parts = {name: [record for record in records if record["split"] == name] for name in splits}
+        self.parts = {name: part for name, part in parts.items() if by_label(part)}
+        self.labels = {name: by_label(part) for name, part in self.parts.items()}
+        self.scores = {
+            name: [self._score(label, list(rows.values())) for label, rows in labels.items()]
+            for name, labels in self.labels.items()
+        }
+
+    def _score(self, label: str, rows: Rows) -> Scores:
+        return Scores(label, rows, self.metrics(rows))
+
+    def common(self, split: str) -> list[Scores]:
+        """Returns the scores on the images that every label has; none if all have all of them, or none is common."""
+        labels = self.labels[split]
+        common = set.intersection(*(set(rows) for rows in labels.values()))
+        if not common or all(len(rows) == len(common) for rows in labels.values()):
+            return []
+        return [
+            self._score(label, [row for key, row in rows.items() if key in common])
+            for label, rows in labels.items()
+        ]
+
+    def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Returns the JSON form: split to label to scores."""
+        return {name: {s.label: s.to_dict() for s in part} for name, part in self.scores.items()}
+
+
+def agreement(
+    labels: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    names: tuple[str, str],
+    answer: Callable[[Mapping[str, Any]], Any],
+    base: int = 0,
+) -> dict[str, Any] | None:
+    """Returns how the answers of two labels agree on the images both saw; None if there are none.
+
+    Args:
+        labels: Label to item to row, of one split.
+        names: The two labels; errors differ relative to the second's.
+        answer: From a row to what is compared.
+        base: Unconditional network calls per draw, which are left out of ``calls``.
+    """
+    first, second = (labels.get(name, {}) for name in names)
+    pairs = [(first[key], row) for key, row in second.items() if key in first]
+    if not pairs:
+        return None
+    same = [answer(a) == answer(b) for a, b in pairs]
+    columns = dict(zip(names, zip(*pairs, strict=True), strict=True))
+    return {
+        "agree": proportion(same).to_list(),
+        "agreeing": sum(same),
+        "images": len(pairs),
+        "difference": max(abs(a["error"] - b["error"]) / max(abs(b["error"]), 1e-12) for a, b in pairs),
+        "calls": {
+            name: _average(r["calls"] / r["draws"] - base for r in rows) for name, rows in columns.items()
+        },
+        "seconds": {name: _average(r["seconds"] for r in rows) for name, rows in columns.items()},
+    }
+
+
+def _average(numbers: Iterable[float]) -> float:
+    numbers = list(numbers)
+    return sum(numbers) / len(numbers)

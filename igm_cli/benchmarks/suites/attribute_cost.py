@@ -1,0 +1,171 @@
+"""What an inversion costs over the number of factors, on networks of the checkpoint's shape (suite ``attributes``).
+
+A network over so many factors need not be trained for it: no step of the computation depends on the weights
+but when to stop drawing noise, and that is fixed to the most draws the checkpoint's settings allow.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any, TypeAlias, cast
+
+import torch
+
+from igm_cli.benchmarks.report import COSTS, capitalised
+from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
+from igm_cli.benchmarks.timing import clocked
+from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.types import Inversion, InversionSettings
+
+ENUMERATE = "enumerate"
+COUNTS = (2, 3, 4, 6, 8, 10, 12)  # numbers of binary factors
+REPEATS = 5
+FEW, MANY = 3, 12  # factors between which the growth is told
+LARGEST = 6  # factors up to which enumeration is measured
+FEW_DRAWS = 2  # draws that it is measured with
+
+NOTE = (
+    "Binary factors, on networks of the checkpoint's shape with fresh weights (time does not depend on them), one "
+    "image, median of some runs after a warm-up, both with the most draws that the checkpoint's settings allow: igm "
+    "often stops earlier on a trained model. Calls a draw: besides the unconditional one. "
+    f"Enumeration: measured with {FEW_DRAWS} draws and scaled to all in proportion; above {LARGEST} factors scaled from "
+    f"{LARGEST} in proportion to its network calls."
+)
+
+Points: TypeAlias = Mapping[int, Mapping[str, Row]]
+"""Number of factors to label to row."""
+
+
+class FactorCost:
+    """Times the inversion of one image over so many binary factors.
+
+    Args:
+        checkpoint: Whose architecture, composition and image size are taken.
+        settings: Settings of its inversion.
+        device: Where to compute.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, settings: InversionSettings, device: torch.device) -> None:
+        self.checkpoint, self.device = checkpoint, device
+        self.settings = replace(settings, draws=settings.max_draws)
+        few = replace(self.settings, method="enumerate", draws=min(FEW_DRAWS, self.settings.draws))
+        self._enumerated = cache(lambda factors: self._timed(factors, few))
+
+    def igm(self, factors: int) -> Row:
+        """Returns the row of the exact search."""
+        seconds, inversion = self._timed(factors, self.settings)
+        return _row("igm", factors, seconds, inversion.network_calls, inversion.draws)
+
+    def enumerate(self, factors: int) -> Row:
+        """Returns the row of all configurations; beyond :data:`LARGEST` factors in proportion to network calls."""
+        measured = min(factors, LARGEST)
+        seconds, inversion = self._enumerated(measured)
+        draws = self.settings.draws
+        calls = draws * (
+            1 + factors * 2**factors
+        )  # every factor of every configuration, and the unconditional one
+        scaled = seconds * calls / inversion.network_calls
+        about = {"factors": measured, "draws": inversion.draws, "seconds": seconds}
+        row = _row(ENUMERATE, factors, scaled, calls, draws)
+        return {**row, "scaled": factors > measured, "measured": about}
+
+    def _timed(self, factors: int, settings: InversionSettings) -> tuple[float, Inversion]:
+        """Returns the median seconds of some runs after a warm-up, and what one of them found."""
+        denoiser, composition = self._fresh(factors), self.checkpoint.composition
+        width, height = self.checkpoint.image_size
+        generator = torch.Generator().manual_seed(settings.seed)
+        image = (torch.rand(3, height, width, generator=generator) * 2 - 1).to(self.device)
+
+        def run() -> Inversion:
+            return invert(denoiser, image, settings, composition=composition)
+
+        inversion = run()
+        return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), inversion
+
+    def _fresh(self, factors: int) -> Denoiser:
+        """Returns a network of the checkpoint's shape with fresh weights."""
+        space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)})
+        spec = replace(self.checkpoint.spec, space=space_to_dict(space))
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            model = spec.build()
+        model = model.eval().requires_grad_(False)
+        return cast(Denoiser, model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Row:
+    each = calls // draws - 1  # besides the unconditional one
+    cost = {"seconds": seconds, "calls": calls, "draws": draws, "calls_a_draw": each}
+    return {"label": label, "factors": factors, **cost, "scaled": False}
+
+
+def factor_report(records: Sequence[Record]) -> Report:
+    """Returns table, plots and summary of the cost over factors; empty without records."""
+    found: dict[int, dict[str, Row]] = {}
+    for record in records:
+        for row in record["rows"]:
+            found.setdefault(row["factors"], {})[row["label"]] = row
+    points: Points = dict(sorted(found.items()))
+    if not points:
+        return Report([])
+    summary: dict[str, Any] = {str(count): rows for count, rows in points.items()}
+    grown, few, many = "", points.get(FEW, {}).get("igm"), points.get(MANY, {}).get("igm")
+    if few and many:
+        growth = many["seconds"] / few["seconds"]
+        summary["growth"] = {"from": FEW, "to": MANY, "seconds": growth}
+        grown = f" {MANY} factors take igm {growth:.2f} times the seconds of {FEW}."
+    columns = ("factors", "configurations", *COSTS, "enumerate over igm", "draws")
+    rows = [_cells(count, points[count]) for count in points]
+    table = Table("factors", "Cost over the number of factors", columns, rows, NOTE + grown)
+    axes = {"seconds": "seconds an image", "calls_a_draw": "network calls a draw"}
+    plots = [
+        Plot(
+            f"factors-{name.partition('_')[0]}",
+            f"{capitalised(axis)} over the number of binary factors",
+            "factors",
+            axis,
+            _curves(points, name),
+            log_y=True,
+        )
+        for name, axis in axes.items()
+    ]
+    return Report([table], figures=plots, summary=summary)
+
+
+def _cells(count: int, rows: Mapping[str, Row]) -> list[str]:
+    ours, theirs = rows.get("igm"), rows.get(ENUMERATE)
+    times = theirs["seconds"] / ours["seconds"] if ours and theirs else None
+    return [
+        str(count),
+        str(2**count),
+        *(str(row["calls_a_draw"]) if row else "" for row in (ours, theirs)),
+        *(f"{row['seconds']:.3g}{' (scaled)' * row['scaled']}" if row else "" for row in (ours, theirs)),
+        "" if times is None else f"{times:.{1 if times < 10 else 0}f}",
+        str((ours or theirs or {})["draws"]),
+    ]
+
+
+def _curves(points: Points, quantity: str) -> list[Curve]:
+    """Returns igm, enumeration, and for seconds its scaled part apart, from the last point measured on."""
+    theirs = {count: rows for count, rows in points.items() if ENUMERATE in rows}
+    curves = [_curve("igm", "igm", points, quantity)]
+    if quantity == "seconds":
+        measured = {count: rows for count, rows in theirs.items() if not rows[ENUMERATE]["scaled"]}
+        last = max(measured, default=0)
+        scaled = {count: rows for count, rows in theirs.items() if count >= last}
+        curves.append(_curve(ENUMERATE, ENUMERATE, measured, quantity))
+        curves.append(_curve(f"{ENUMERATE} (scaled)", ENUMERATE, scaled if len(scaled) > 1 else {}, quantity))
+    else:
+        curves.append(_curve(ENUMERATE, ENUMERATE, theirs, quantity))
+    return [curve for curve in curves if curve.x]
+
+
+def _curve(label: str, name: str, points: Points, quantity: str) -> Curve:
+    rows = [(float(count), rows[name]) for count, rows in points.items() if name in rows]
+    return Curve(label, [x for x, _ in rows], [float(row[quantity]) for _, row in rows])

@@ -1,0 +1,327 @@
+"""Suite ``attributes``: facial attributes in and out of the domain trained on (IGM, Wang et al. 2025, section 5.2)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks import report
+from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
+from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
+from igm_cli.benchmarks.frame import (
+    AnnotatedImage,
+    AnnotatedImages,
+    CheckpointBench,
+    DeclaredSuite,
+    ReadyMethod,
+)
+from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
+from igm_cli.benchmarks.suite import Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
+from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
+from igm_cli.core.concepts import Categorical
+from igm_cli.core.device import inference_precision
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.training.trainer import Samples
+from igm_cli.core.types import InversionSettings
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins import registry
+from igm_cli.plugins.samples import DatasetSamples
+
+SAME_DRAWS = "igm, same draws"
+"""The exact search under the draws of the enumeration beside it."""
+
+FACTORS = "factors"
+DRAWN = 400  # faces of a drawn split, unless another limit is given
+BINS = 10  # of confidence, equally wide
+FEMALE = {"domain": "female"}
+"""The domain trained on, as in the paper."""
+
+PUBLISHED_FACTORS = {"Black_Hair", "Eyeglasses", "Smiling"}
+"""Attributes that the published figures are of."""
+
+
+class AttributeBench(CheckpointBench):
+    """The suite opened for one request."""
+
+    dataset, called = "celeba", "attributes"
+    free = ("exact_images", "relax_images")
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        space = self.checkpoint.denoiser.space
+        if self.parser.space != space or not isinstance(space, Categorical):
+            raise InputError("the checkpoint's options of concepts do not fit its factors; train it again")
+        self.space, self.factors = space, list(space.factors)
+        self.exact_images = self.whole_number("exact_images", 200)
+        self.relax_images = self.whole_number("relax_images", 50)
+        steps = self.whole_number("relax_steps", self.settings.relax_steps)
+        self.settings = replace(self.settings, method="evidence", relax_steps=steps)
+        self.contrast = self._contrast()
+        self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
+        self.scenes = {name: self._load(name) for name in request.splits if name != FACTORS}
+        self.cost = FactorCost(self.checkpoint, self.settings, request.device)
+
+    def _contrast(self) -> float:
+        value = self.options.get("contrast", self.checkpoint.info.get("contrast", 0.0))
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise UsageError(f"--set contrast takes a number of at least 0, not {value!r}")
+        return float(value)
+
+    def _load(self, name: str) -> AnnotatedImages:
+        data = self.load("test", name, self.request.limit or DRAWN, "CelebA")
+        scenes = AnnotatedImages(data, self.parser, self.image_size)
+        scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
+        return scenes
+
+    def training_data(self) -> TrainingData:
+        """Returns training and validation images of the domain trained on."""
+        root, request = self.request.data_root, self.request
+        drawn = {"size": self.faces} if self.faces and root is None else {}
+        seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
+
+        def samples(split: str, limit: int | None) -> Samples:
+            data = registry.dataset(self.dataset).load(
+                split, data_root=root, limit=limit, seed=seed, progress=request.progress, **FEMALE, **drawn
+            )
+            return DatasetSamples(data, self.parser, self.image_size, request.progress)
+
+        folder = root.absolute().name if root else None
+        described = {"folder": folder, **FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
+        return TrainingData(described, lambda: samples("train", None), lambda: samples("val", validation))
+
+    def items(self, split: str) -> Sequence[str]:
+        """Returns the file names of a split's images, or numbers of factors."""
+        if split == FACTORS:
+            return [str(count) for count in COUNTS][: self.request.limit]
+        return super().items(split)
+
+    def method(self, name: str) -> ReadyMethod:
+        """Makes a method ready: loads it or trains it first, unless it is not asked about images."""
+        cost = {"igm": self.cost.igm, ENUMERATE: self.cost.enumerate}.get(name)
+        if self.scenes:
+            made = self._made(name)
+        else:
+            info = {"cost": "over factors only" if cost else "not measured"}
+            made = ReadyMethod(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
+
+        def rows(split: str, item: str) -> list[Row]:
+            if split != FACTORS:
+                return made(split, item)
+            return [cost(int(item))] if cost else []
+
+        return ReadyMethod(rows, made.info, made.limit)
+
+    def _made(self, name: str) -> ReadyMethod:
+        settings = self.settings
+        if name in ("gc", "gc-variant"):
+            return self.classified(ConfigurationClassifier if name == "gc" else FactorClassifier)
+        if name == "resnet-50":
+            return self.predicted()
+        if name == ENUMERATE:  # under the same draws as igm beside it: as many as igm takes at most
+            same = replace(settings, draws=settings.max_draws)
+            both = {ENUMERATE: replace(same, method="enumerate"), SAME_DRAWS: same}
+            return self.inverted(both, self.exact_images)
+        own = {"igm": "evidence", "relax": "relax", "diffusion-classifier": "eliminate"}[name]
+        limit = self.relax_images if name == "relax" else None
+        return self.inverted({name: replace(settings, method=own)}, limit)
+
+    def truth(self, scene: AnnotatedImage) -> list[int]:
+        """Returns the true value of every factor."""
+        return values_of(self.space, scene.truth)
+
+    def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> ReadyMethod:
+        """Returns the checkpoint inverted under one or several settings, each with the label of its row."""
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+
+        def row(label: str, image: Tensor) -> Row:
+            inversion = invert(denoiser, image, settings[label], composition=composition)
+            confidence = inversion.confidence.tolist()
+            return {
+                "label": label,
+                "predicted": values_of(self.space, inversion.concepts),
+                "confidence": None if any(map(math.isnan, confidence)) else confidence,
+                "seconds": inversion.seconds,
+                "calls": inversion.network_calls,
+                "draws": inversion.draws,
+                "error": inversion.denoising_error,
+            }
+
+        described: Any = {label: _described(one) for label, one in settings.items()}
+        info = {
+            **checkpoint_info(self.checkpoint),
+            "settings": described if len(described) > 1 else next(iter(described.values())),
+        }
+        return self.on_images(lambda s: [row(label, s.x0.to(self.device)) for label in settings], info, limit)
+
+    def classified(self, kind: type[ConfigurationClassifier]) -> ReadyMethod:
+        """Returns a conditional diffusion model that is not composed, inverted by trying its conditions.
+
+        Its trunk starts from the weights of the model that is measured.
+        """
+        baseline = kind(self.checkpoint.spec, self.request.model, contrast=self.contrast)
+        trained, s = self.fitted(baseline), self.settings
+        model = trained.model.requires_grad_(False)
+
+        def rows(scene: AnnotatedImage) -> list[Row]:
+            image, started = scene.x0.to(self.device), time.monotonic()
+            found = baseline.invert(model, image, s)
+            cost = {"seconds": time.monotonic() - started, "calls": found.network_calls, "draws": s.max_draws}
+            return [{"label": baseline.name, "predicted": list(found.values), "confidence": None, **cost}]
+
+        return self.on_images(
+            rows, {**training_info(trained, self.request.budget), "contrast": baseline.contrast}
+        )
+
+    def predicted(self) -> ReadyMethod:
+        """Returns a network that names all values in one pass."""
+        baseline = ResNetFactors(self.space, weights=self.options.get("resnet"))
+        trained = self.fitted(baseline)
+
+        def rows(scene: AnnotatedImage) -> list[Row]:
+            started = time.monotonic()
+            with inference_precision(self.device):
+                chances = baseline.predict(trained.model, scene.x0[None].to(self.device)).float()
+            seconds = time.monotonic() - started
+            confidence = [float(chances[0, group].max()) for group in self.space.groups()]
+            values = most_likely(self.space, chances)[0].tolist()
+            cost = {"seconds": seconds, "calls": 1, "draws": 0}
+            return [{"label": "resnet-50", "predicted": values, "confidence": confidence, **cost}]
+
+        return self.on_images(rows, training_info(trained, self.request.budget))
+
+    def metrics(self, rows: Rows) -> dict[str, Estimate]:
+        """Returns how often all factors are right, how often each is, and costs."""
+        right = [[p == t for p, t in zip(r["predicted"], r["truth"], strict=True)] for r in rows]
+        return {
+            "all_right": proportion(list(map(all, right))),
+            **{name: proportion([r[place] for r in right]) for place, name in enumerate(self.factors)},
+            **{name: mean(r[name] for r in rows) for name in ("seconds", "calls", "draws")},
+        }
+
+    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
+        """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
+        papers = set(self.factors) == PUBLISHED_FACTORS
+        published = self.suite.published.get(split.removeprefix("folder-"), {}) if papers else {}
+        columns = [
+            report.rate_column("all right", "all_right"),
+            report.published_column(published),
+            report.SECONDS,
+            report.number_column("network calls", "calls", ".0f"),
+            report.IMAGES,
+            ("draws", lambda s: f"{s['draws'].value:.3g}"),
+            *(report.rate_column(factor.replace("_", " "), factor) for factor in self.factors),
+        ]
+        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=6)
+
+    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+        """Returns tables, plots and pictures."""
+        scored = ScoredSplits(records, self.scenes, self.metrics)
+        exact = {
+            name: found
+            for name, labels in scored.labels.items()
+            if (found := agreement(labels, (SAME_DRAWS, ENUMERATE), lambda row: row["predicted"], base=1))
+        }
+        calibrated = {
+            name: {s.label: found for s in part if (found := calibration(s.rows))}
+            for name, part in scored.scores.items()
+        }
+        factors = factor_report([record for record in records if record["split"] == FACTORS])
+        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
+        tables += [_exactness(exact)] if exact else []
+        tables += [table] if (table := _calibration_table(calibrated)).rows else []
+        tables += [*factors.tables, report.methods_table(infos)]
+        shown = {name: self.scenes[name] for name in scored.parts}
+        records = [record for part in scored.parts.values() for record in part]
+        grids = report.answer_grids(records, shown, (ENUMERATE, SAME_DRAWS), _right, self._answered)
+        summary = {
+            "splits": scored.to_dict(),
+            "exactness": exact,
+            "calibration": calibrated,
+            "factors": factors.summary,
+            "methods": dict(infos),
+        }
+        return Report(
+            tables,
+            [report.results_table(scored.to_dict())],
+            [*factors.figures, *grids],
+            summary,
+            self.suite.notes,
+        )
+
+    def _answered(self, scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        values = zip(self.space.factors.items(), row["predicted"], strict=True)
+        return report.with_confidence(
+            [{"factor": name, "value": names[value]} for (name, names), value in values], row
+        )
+
+
+def values_of(space: Categorical, concepts: Tensor) -> list[int]:
+    """Returns the index of the value of every factor, within the factor, of one-hot rows ``[F,D]``."""
+    chosen = concepts.argmax(dim=1).tolist()
+    return [group.index(index) for group, index in zip(space.groups(), chosen, strict=True)]
+
+
+def calibration(rows: Rows) -> dict[str, float] | None:
+    """Returns confidence held against accuracy, over all values named; None where a method does not tell how sure it is.
+
+    ``error`` is the expected calibration error (Naeini et al. 2015): the mean distance of the two in each bin.
+    """
+    if any(row["confidence"] is None for row in rows):
+        return None
+    confidence = torch.tensor([row["confidence"] for row in rows]).double().flatten()
+    pairs = [zip(row["predicted"], row["truth"], strict=True) for row in rows]
+    right = torch.tensor([p == t for values in pairs for p, t in values]).double()
+    bins = (confidence * BINS).long().clamp(0, BINS - 1)
+    gaps = torch.zeros(BINS).double().index_add_(0, bins, confidence - right)
+    return {
+        "values": len(right),
+        "confidence": float(confidence.mean()),
+        "accuracy": float(right.mean()),
+        "error": float(gaps.abs().sum()) / len(right),
+    }
+
+
+def _right(row: Mapping[str, Any]) -> bool:
+    return bool(row["predicted"] == row["truth"])
+
+
+def _described(s: InversionSettings) -> str:
+    """Returns method and draws, as the report shows them."""
+    draws = {
+        "relax": f"{s.relax_steps} steps",
+        "enumerate": f"{s.draws} draws",
+        "eliminate": f"up to {s.max_draws} draws",
+        "evidence": f"{s.draws} to {s.max_draws} draws" if s.draws < s.max_draws else f"{s.draws} draws",
+    }
+    return f"{s.method}, {draws[s.method]}"
+
+
+def _exactness(exact: Mapping[str, Mapping[str, Any]]) -> Table:
+    note = (
+        "Enumeration of all configurations by network calls against igm under the same draws. Calls a draw: besides the "
+        "unconditional one, the sum of the numbers of values against factors times their product."
+    )
+    heads, labels = ("same answer", "share"), (SAME_DRAWS, ENUMERATE)
+    return report.agreement_table("exactness", "Evidence against enumeration", exact, labels, heads, note)
+
+
+def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    rows = [
+        [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
+        for split, labels in calibrated.items()
+        for label, c in labels.items()
+        if label != SAME_DRAWS
+    ]
+    columns = ("split", "method", "values", "mean confidence", "right", "ECE")
+    note = f"Over the values of all attributes. ECE: expected calibration error, {BINS} bins of confidence."
+    return Table("calibration", "Confidence against accuracy", columns, rows, note)
+
+
+SUITE = DeclaredSuite("attributes", AttributeBench)

@@ -1,0 +1,224 @@
+"""Suite ``cost``: what an inversion costs, ours beside the paper's, on one checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
+from igm_cli.benchmarks.report import Infos
+from igm_cli.benchmarks.suite import Record, Report, Request, Row
+from igm_cli.benchmarks.suites import cost_workers as workers
+from igm_cli.benchmarks.suites.cost_measure import measure, measure_descent, repeated
+from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
+from igm_cli.benchmarks.timing import cores, machine
+from igm_cli.core.checkpoint import fingerprint, load_checkpoint
+from igm_cli.core.concepts import Continuous
+from igm_cli.core.types import InversionSettings
+from igm_cli.errors import UsageError
+from igm_cli.plugins import registry
+
+ROOMY = 10
+"""Most objects of the usual sizes in a scene; more are all small, so that they fit on the plane."""
+
+ITEMS: Mapping[str, tuple[str, ...]] = {
+    "k": tuple(f"k={k}" for k in range(1, 13)),
+    "candidates": ("grid=12x8", "grid=18x12", "grid=24x16", "grid=36x24", "grid=48x32"),
+    "draws": tuple(f"draws={n}" for n in (4, 8, 12, 16, 32, 64)),
+    "restarts": tuple(f"restarts={n}" for n in (1, 5, 10, 15, 20)),
+    "steps": tuple(f"steps={n}" for n in (5, 10, 20, 40, 80)),
+    "batch": ("way=in turn", "way=threads", "way=processes"),
+    "memory": ("k=2", "k=5", "k=8", "k=12"),
+}
+"""The points of every axis."""
+
+DEFAULTS = {
+    "images": 4, "repeats": 2, "objects": 5, "sgd_steps": 20, "steps": 2000, "restarts": 20, "batch": 16,
+    "workers": 0, "flops": 1,
+}  # fmt: skip
+"""The suite's options are numbers."""
+
+
+class CostBench(DeclaredBench):
+    """The suite opened for one request; images are rendered when a point needs them."""
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        if request.data_root is not None:
+            raise UsageError("the cost benchmark renders scenes of 1 to 12 objects; leave out the data root")
+        self.numbers = _numbers(request.options)
+        self.checkpoint = load_checkpoint(request.model, request.device)
+        if not isinstance(self.checkpoint.denoiser.space, Continuous):
+            raise UsageError("the cost benchmark needs a model of positions; give one with --model")
+        self.base = InversionSettings.from_dict(self.checkpoint.inference, seed=request.seed)
+        self._images: dict[tuple[int, int], list[Tensor]] = {}
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Methods, splits and limit may differ between two calls."""
+        return {
+            "suite": self.suite.name,
+            "weights": fingerprint(self.request.model),
+            "options": self.numbers,
+            "settings": self.base.to_dict(),
+            **self.machine,
+        }
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """What computes."""
+        return machine(self.device)
+
+    def items(self, split: str) -> Sequence[str]:
+        """Returns the points of an axis."""
+        return ITEMS[split][: self.request.limit]
+
+    def method(self, name: str) -> ReadyMethod:
+        """Returns a method: the rows of one point, none on an axis of the other method."""
+        axes, info = (
+            (self._igm, {"settings": self.base.to_dict()}) if name == "igm" else (self._sgd, self._sgd_info())
+        )
+
+        def rows(split: str, item: str) -> list[Row]:
+            return axes[split](item.partition("=")[2]) if split in axes else []
+
+        return ReadyMethod(rows, info)
+
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+        """Returns tables and plots of every axis, and the ratios."""
+        return build(records, self.numbers, self.machine, self.suite)
+
+    def images(self, k: int, count: int) -> list[Tensor]:
+        """Returns rendered images ``[3,H,W]`` of k objects on the device."""
+        if (k, count) not in self._images:
+            options: dict[str, Any] = {
+                "objects": f"{k}-{k}",
+                "size": count,
+                **({"sizes": "small"} if k > ROOMY else {}),
+            }
+            data = registry.dataset("clevr").load(
+                "val", seed=self.request.seed, progress=self.request.progress, **options
+            )
+            scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.image_size)
+            self._images[k, count] = [scenes[item].x0.to(self.device) for item in scenes.rows]
+        return self._images[k, count]
+
+    def settings(self, k: int, **changes: Any) -> InversionSettings:
+        """Returns those of the checkpoint, with room for k objects."""
+        return replace(self.base, k_max=max(self.base.k_max, k), **changes)
+
+    @property
+    def _igm(self) -> Mapping[str, Callable[[str], list[Row]]]:
+        """Every axis of igm: from a point's value to rows."""
+        objects, numbers = self.numbers["objects"], self.numbers
+
+        def row(x: int, objects: int, k: int | None, **changes: Any) -> Row:
+            images, settings = self.images(objects, numbers["images"]), self.settings(objects, **changes)
+            cost = measure(
+                self.checkpoint, images, settings, k, repeats=numbers["repeats"], flops=bool(numbers["flops"])
+            )
+            return {"label": ESTIMATED if k is None else GIVEN, "x": x, **cost}
+
+        def candidates(value: str) -> list[Row]:
+            grid = tuple(int(n) for n in value.split("x"))
+            return [row(math.prod(grid), objects, objects, grid=grid)]
+
+        def draws(value: str) -> list[Row]:
+            most = max(int(value), self.base.max_draws)
+            return [row(int(value), objects, objects, draws=int(value), max_draws=most)]
+
+        return {
+            "k": lambda value: [row(int(value), int(value), k) for k in (int(value), None)],
+            "candidates": candidates,
+            "draws": draws,
+            "batch": self._batch,
+            "memory": lambda value: self._memory(GIVEN, int(value), self.settings(int(value))),
+        }
+
+    @property
+    def _sgd(self) -> Mapping[str, Callable[[str], list[Row]]]:
+        """Every axis of the paper's algorithm: from a point's value to rows."""
+        objects, numbers, flops = self.numbers["objects"], self.numbers, bool(self.numbers["flops"])
+
+        def settings(k: int, restarts: int, steps: int) -> InversionSettings:
+            return self.settings(k, method="sgd", restarts=restarts, steps=steps)
+
+        def scaled(k: int, restarts: int) -> dict[str, Any]:
+            images, full = self.images(k, numbers["images"]), settings(k, restarts, numbers["steps"])
+            return measure_descent(self.checkpoint, images, full, k, short=numbers["sgd_steps"], flops=flops)
+
+        def both_ways(x: int, k: int, restarts: int) -> list[Row]:
+            """Returns all restarts under the same draws in one batch (ours), and one after another (the paper's)."""
+            one = scaled(k, 1)
+            ways = {BATCHED: scaled(k, restarts) if restarts > 1 else one, IN_TURN: repeated(one, restarts)}
+            return [{"label": label, "x": x, "restarts": restarts, **cost} for label, cost in ways.items()]
+
+        def steps(value: str) -> list[Row]:
+            images, few = (
+                self.images(objects, numbers["images"]),
+                settings(objects, numbers["restarts"], int(value)),
+            )
+            cost = measure(self.checkpoint, images, few, objects, repeats=1, flops=flops)
+            return [{"label": f"igm-sgd, R={numbers['restarts']}, as measured", "x": int(value), **cost}]
+
+        batched = f"igm-sgd, R={numbers['restarts']} in one batch"
+        return {
+            "k": lambda value: both_ways(int(value), int(value), numbers["restarts"]),
+            "restarts": lambda value: both_ways(int(value), objects, int(value)),
+            "steps": steps,
+            "memory": lambda value: self._memory(
+                batched, int(value), settings(int(value), numbers["restarts"], 2)
+            ),
+        }
+
+    def _sgd_info(self) -> dict[str, Any]:
+        short = self.numbers["sgd_steps"]
+        scaled_to = {name: self.numbers[name] for name in ("steps", "restarts")}
+        return {"measured_steps": [short // 2, short, 2 * short], "scaled_to": scaled_to}
+
+    def _memory(self, label: str, k: int, settings: InversionSettings) -> list[Row]:
+        image = self.images(k, self.numbers["images"])[0]
+        used = workers.peak_memory(self.request.model, settings, image, k, self.device)
+        return [{"label": label, "x": k, **used}]
+
+    def _batch(self, way: str) -> list[Row]:
+        crew = self.numbers["workers"] or cores()
+        images = self.images(self.numbers["objects"], self.numbers["batch"])
+        if way == "in turn":
+            crew, label = 1, f"in turn, {torch.get_num_threads()} threads"
+            seconds = workers.seconds_in_turn(self.checkpoint, self.base, images)
+        elif self.device.type != "cpu":
+            return []  # one device is shared by nobody
+        elif way == "threads":
+            label = f"{crew} worker threads of one core each"
+            seconds = workers.seconds_by_threads(self.checkpoint, self.base, images, crew)
+        else:
+            label = f"{crew} worker processes of one core each"
+            seconds = workers.seconds_by_processes(self.request.model, self.base, images, crew)
+        rate = len(images) / seconds
+        cost = {"images": len(images), "images_per_second": rate, "seconds": seconds / len(images)}
+        return [{"label": f"igm, {label}", "x": crew, **cost}]
+
+
+def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
+    """Returns all options as numbers.
+
+    Raises:
+        UsageError: If one is no whole number, or too small.
+    """
+    for name, value in given.items():
+        if not str(value).isdigit() or int(value) < (0 if name in ("workers", "flops") else 1):
+            raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
+    numbers = {name: int(given.get(name, default)) for name, default in DEFAULTS.items()}
+    if numbers["sgd_steps"] < 2:
+        raise UsageError("sgd_steps must be at least 2, because half of them are measured, too")
+    return numbers
+
+
+SUITE = DeclaredSuite("cost", CostBench)

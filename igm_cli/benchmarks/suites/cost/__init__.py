@@ -1,1 +1,0 @@
-"""The benchmark ``cost``: what an inversion costs."""

@@ -1,0 +1,185 @@
+"""What the records of the suite ``cost`` amount to: tables, plots and ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from igm_cli.benchmarks.frame import DeclaredSuite
+from igm_cli.benchmarks.report import capitalised
+from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
+from igm_cli.benchmarks.timing import machine_note
+
+GIVEN, ESTIMATED = "igm, K given", "igm, K estimated"
+BATCHED = "igm-sgd, restarts in one batch"
+IN_TURN = "igm-sgd, restarts one after another"
+
+X_LABELS = {
+    "k": "objects K",
+    "candidates": "candidates",
+    "draws": "noise draws",
+    "restarts": "random starts R",
+    "steps": "steps of descent",
+    "batch": "workers",
+    "memory": "objects K",
+}
+QUANTITIES = {
+    "seconds": "seconds",
+    "cpu_seconds": "processor seconds",
+    "passes": "noised images looked at (trunk passes)",
+    "contributions": "contributions (heads)",
+    "whole_calls": "whole-network calls, each image's base once",
+    "network_calls": "whole-network calls, as the inversion charges them",
+    "gflop": "GFLOP",
+}
+HEADLINE_K = (5, 8)
+FEW, MANY = 2, 12
+
+
+def build(
+    records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
+) -> Report:
+    """Returns what all records amount to.
+
+    Args:
+        records: Records of all methods.
+        numbers: Options of the suite.
+        machine: What computed.
+        suite: Its splits are the axes.
+    """
+    axes = {
+        axis: [row for record in records if record["split"] == axis for row in record["rows"]]
+        for axis in suite.splits
+    }
+    axes = {axis: rows for axis, rows in axes.items() if rows}
+    ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []))
+    scaled = _scaled(numbers)
+    tables = [_headline(ratios, growth, numbers, scaled)]
+    tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
+    summary = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
+    notes = [machine_note(machine), *(note.format(**numbers, scaled=scaled) for note in suite.notes)]
+    off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
+    notes += [f"Farthest from the line of seconds over steps: {max(off):.1%}."] if off else []
+    return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
+
+
+def _scaled(numbers: Mapping[str, int]) -> str:
+    n = numbers["sgd_steps"]
+    return (
+        "igm-sgd is scaled, not run in full: one step with the whole scoring, and the cost of a further step "
+        f"from runs of {n // 2}, {n} and {2 * n} steps, times {numbers['steps']}. One after another: "
+        f"{numbers['restarts']} times the cost of one restart, each with draws of its own, as in the paper."
+    )
+
+
+def _find(rows: Sequence[Row], label: str, x: float) -> Row | None:
+    return next((row for row in rows if row["label"] == label and row["x"] == x), None)
+
+
+def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns igm-sgd over igm: ``[K][way][quantity]``."""
+    ratios: dict[str, dict[str, dict[str, float]]] = {}
+    for k in HEADLINE_K:
+        ours = _find(rows, GIVEN, k)
+        for label in (BATCHED, IN_TURN):
+            theirs = _find(rows, label, k)
+            if ours and theirs:
+                ratios.setdefault(str(k), {})[label] = _over(theirs, ours)
+    return ratios
+
+
+def _growth(rows: Sequence[Row]) -> dict[str, float]:
+    """Returns what many objects cost igm over few."""
+    few, many = _find(rows, GIVEN, FEW), _find(rows, GIVEN, MANY)
+    return _over(many, few) if few and many else {}
+
+
+def _over(above: Row, below: Row) -> dict[str, float]:
+    return {q: above[q] / below[q] for q in QUANTITIES if above.get(q) and below.get(q)}
+
+
+def _headline(
+    ratios: Mapping[str, Mapping[str, Mapping[str, float]]],
+    growth: Mapping[str, float],
+    numbers: Mapping[str, int],
+    note: str,
+) -> Table:
+    columns = [
+        (f"K={k}, {label.removeprefix('igm-sgd, ')}", r)
+        for k, ways in ratios.items()
+        for label, r in ways.items()
+    ]
+    columns.append((f"igm, K={MANY} over K={FEW}", growth))
+    rows = [[name, *(_times(ratio.get(q)) for _, ratio in columns)] for q, name in QUANTITIES.items()]
+    title = (
+        f"igm-sgd (R={numbers['restarts']}, {numbers['steps']} steps) over igm (K given), "
+        f"and igm at {MANY} objects over {FEW}"
+    )
+    return Table("headline", title, ["cost", *(head for head, _ in columns)], rows, note)
+
+
+def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
+    """Returns all rows of an axis; only columns that any of them fills."""
+    columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
+    heads = [_COLUMNS[name][0] or X_LABELS[axis] for name in columns]
+    cells = [
+        ["" if row.get(name) is None else _COLUMNS[name][1].format(row[name]) for name in columns]
+        for row in rows
+    ]
+    title = capitalised(about) if axis in ("batch", "memory") else f"Cost over {about}"
+    return Table(f"cost-{axis}", title, heads, cells, _fastest(rows) if axis == "batch" else "")
+
+
+_COLUMNS = {
+    "label": ("method", "{}"),
+    "x": ("", "{:g}"),
+    "images_per_second": ("images a second", "{:.3f}"),
+    "seconds": ("seconds an image", "{:.3f}"),
+    "seconds_std": ("± std", "{:.3f}"),
+    "seconds_median": ("median", "{:.3f}"),
+    "cpu_seconds": ("processor seconds", "{:.3f}"),
+    "passes": ("trunk passes", "{:.0f}"),
+    "contributions": ("contributions", "{:.0f}"),
+    "whole_calls": ("whole-network calls, bases shared", "{:.0f}"),
+    "network_calls": ("network calls", "{:.0f}"),
+    "gflop": ("GFLOP", "{:.1f}"),
+    "memory_mb": ("MB above the loaded model", "{:.0f}"),
+    "process_mb": ("MB in all", "{:.0f}"),
+    "nonlinearity": ("farthest from linear", "{:.1%}"),
+    "scaled_from": ("scaled from steps", "{}"),
+    "runs": ("runs", "{}"),
+}
+"""Field of a row to head and form of its column; the head of ``x`` is the axis'."""
+
+
+def _fastest(rows: Sequence[Row]) -> str:
+    best = max(rows, key=lambda row: float(row["images_per_second"]))
+    return f"Fastest: {best['label']}, {best['images_per_second']:.3f} images a second."
+
+
+def _plots(axes: Mapping[str, Sequence[Row]]) -> list[Plot]:
+    """Returns seconds and passes over every axis that is a number; memory by itself."""
+    plots = []
+    for axis, rows in axes.items():
+        wanted = {"memory": ("memory_mb",), "batch": ()}.get(axis, ("seconds", "passes", "network_calls"))
+        plots += [_plot(axis, quantity, rows) for quantity in wanted]
+    return plots
+
+
+def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
+    curves = []
+    for label in dict.fromkeys(row["label"] for row in rows):
+        mine = sorted((row for row in rows if row["label"] == label), key=lambda row: float(row["x"]))
+        y = [float(row[quantity]) for row in mine]
+        spread = [float(row.get("seconds_std", 0.0)) if quantity == "seconds" else 0.0 for row in mine]
+        low = [max(v - s, v / 10) for v, s in zip(y, spread, strict=True)] if any(spread) else []
+        high = [v + s for v, s in zip(y, spread, strict=True)] if any(spread) else []
+        curves.append(Curve(label, [float(row["x"]) for row in mine], y, low, high))
+    name = "MB above the loaded model" if quantity == "memory_mb" else QUANTITIES[quantity]
+    wide = len(curves) > 1 and quantity != "memory_mb"
+    title = f"{capitalised(name)} over {X_LABELS[axis]}"
+    return Plot(f"cost-{axis}-{quantity}", title, X_LABELS[axis], name, curves, log_y=wide)
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}×" if value < 100 else f"{value:.0f}×"

@@ -1,0 +1,234 @@
+"""Suite ``decomposition``: bound vectors into their factors (Yeung et al. 2026), beside resonator networks and our own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, ReadyMethod
+from igm_cli.benchmarks.report import Infos
+from igm_cli.benchmarks.suite import Record, Report, Request, Row
+from igm_cli.benchmarks.suites.decomposition_points import (
+    COUPLED,
+    EXHAUSTIVE,
+    OWN,
+    POINTS,
+    RESONATOR,
+    Point,
+)
+from igm_cli.benchmarks.suites.decomposition_report import build
+from igm_cli.benchmarks.timing import Clock, clocked, machine, machine_note
+from igm_cli.core.decomposition.auto import FEW_PRODUCTS
+from igm_cli.core.decomposition.codebooks import Codebooks
+from igm_cli.core.decomposition.coupled import CoupledDiffusion
+from igm_cli.core.decomposition.decompose import decompose
+from igm_cli.core.decomposition.exhaustive import exhaustive_operations
+from igm_cli.core.decomposition.problems import Problems, random_problems
+from igm_cli.core.decomposition.resonator import AttentionResonator, Dynamics, Factorizer, Resonator
+from igm_cli.core.decomposition.result import Decomposition
+from igm_cli.errors import UsageError
+
+PRECISIONS = ("float32", "bfloat16")
+
+IN_CODEBOOKS = CoupledDiffusion(
+    space="codebook", steps=4, ratio=0.35, guidance=0.123, signal=(0.061, 0.817), stochasticity=1.0, prior=0.0
+)
+"""Noise on one-hot vectors is of another size than on codewords, and so are levels and guidance."""
+
+DYNAMICS: Mapping[str, Dynamics] = {
+    COUPLED: CoupledDiffusion(),
+    "coupled-gauss-latent": CoupledDiffusion(),
+    "coupled-similarity-latent": CoupledDiffusion(energy="similarity"),
+    "coupled-gauss-codebook": IN_CODEBOOKS,
+    "coupled-similarity-codebook": replace(IN_CODEBOOKS, energy="similarity"),
+    "attention": AttentionResonator(),
+    RESONATOR: Resonator(),
+    "resonator-outer": Resonator(weights="outer"),
+    "factorizer": Factorizer(),
+}
+"""The iterative methods.  ``coupled``, ``attention``, ``resonator`` and ``factorizer`` are what users get by these names."""
+
+LONG_ENOUGH = 0.5  # seconds; shorter runs are timed again, and the fastest counts
+MOST_RUNS = 5
+SURE = 0.99  # confidence in every factor from which on an answer is given as sure
+
+
+class DecompositionBench(DeclaredBench):
+    """The suite opened for one request."""
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        if request.data_root is not None:
+            raise UsageError(
+                "the decomposition benchmark makes its own random problems; leave out the data root"
+            )
+        self.problems = self.whole_number("problems", 128)
+        self.iterations = self.whole_number("iterations", 100)
+        self.exhaustive_gflop = self.whole_number("exhaustive_gflop", 2500)
+        self.precision = self.options.get("precision", PRECISIONS[0])
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--set precision takes {' or '.join(PRECISIONS)}, not {self.precision!r}")
+        own = [Point.parse(name) for name in str(self.options.get(OWN, "")).split(",") if name.strip()]
+        if (OWN in request.splits) != bool(own):
+            raise UsageError(
+                "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
+            )
+        splits = {split: own if split == OWN else POINTS[split] for split in request.splits}
+        self.points = {split: {point.name: point for point in points} for split, points in splits.items()}
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Methods, splits, points and limit may differ between two calls."""
+        return {
+            "seed": self.request.seed,
+            "problems": self.problems,
+            "iterations": self.iterations,
+            "exhaustive_gflop": self.exhaustive_gflop,
+            "precision": self.precision,
+            "settings": {name: described(name) for name in self.suite.methods},
+            **self.machine,
+        }
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """What computes."""
+        return machine(self.device)
+
+    def items(self, split: str) -> Sequence[str]:
+        """Returns the names of a split's points."""
+        return list(self.points[split])[: self.request.limit]
+
+    def method(self, name: str) -> ReadyMethod:
+        """Returns a method, none of which is trained: a row per setting, none where the point is about another method."""
+
+        def rows(split: str, item: str) -> list[Row]:
+            point = self.points[split][item]
+            about = {**vars(point), "point": point.name, "search_space": point.search_space}
+            return [
+                {"label": label, **about, "limit": iterations, **self._measure(name, method, iterations, point)}
+                for label, method, iterations in schemes(name, point, self.iterations)
+            ]
+
+        return ReadyMethod(rows, {"how": self.suite.methods[name], **described(name)})
+
+    def _measure(self, name: str, method: str | Dynamics, iterations: int, point: Point) -> Row:
+        """Returns what was found, right or not, and the seconds per problem of the whole batch."""
+        seed = self.request.seed
+        plain = problems_of(point.problem, self.problems, seed)
+        # Codebooks of its own: what a method keeps with them is its cost.
+        codebooks, vectors = self._on_device(plain)
+        whole, kept = exhaustive_operations(codebooks), point.codewords
+        if name == EXHAUSTIVE:  # goes through so many codewords of the first factor
+            kept = min(kept, max(2, int(kept * self.exhaustive_gflop * 1e9 / (whole * len(vectors)))))
+        searched = codebooks if kept == point.codewords else part_of(codebooks, kept)
+        self._warm_up(method, point)
+        # Problems are drawn from the seed itself: a method that drew from it too would see the same random numbers.
+        found, clocks = timed(
+            lambda: decompose(vectors, searched, method, iterations=iterations, seed=seed + 1), self.device
+        )
+        share = kept / point.codewords
+        fastest = min(clocks, key=lambda clock: clock.seconds)
+        each = 1 / (len(vectors) * share)
+        return {
+            "problems": len(vectors),
+            "share": share,
+            **(judged(found, plain.truth) if share == 1 else {"right": None, "sure": None}),
+            "iterations": found.iterations.tolist(),
+            "operations": (found.operations / share).tolist(),
+            "seconds": fastest.seconds * each,
+            "cpu_seconds": fastest.cpu_seconds * each,
+            "runs": len(clocks),
+            "exhaustive": whole,
+        }
+
+    def _on_device(self, problems: Problems) -> tuple[Codebooks, Tensor]:
+        precision = getattr(torch, self.precision)
+        return problems.codebooks.to(self.device, precision), problems.vectors.to(self.device)
+
+    def _warm_up(self, method: str | Dynamics, point: Point) -> None:
+        """Takes a few steps on other, small problems of the same kind: what is set up once is no cost of a problem.
+
+        They have more products than those of which auto simply compares all.
+        """
+        few = min(point.codewords, math.ceil((FEW_PRODUCTS + 1) ** (1 / point.factors)))
+        codebooks, vectors = self._on_device(
+            problems_of(replace(point.problem, codewords=few), 2, self.request.seed)
+        )
+        decompose(vectors, codebooks, method, iterations=2)
+
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+        """Returns tables and plots."""
+        report = build(records, infos, self.suite.splits)
+        numbers = {name: getattr(self, name) for name in ("problems", "iterations", "exhaustive_gflop")}
+        notes = [machine_note(self.machine), *(note.format(**numbers) for note in self.suite.notes)]
+        return replace(report, summary={"machine": self.machine, **report.summary}, notes=notes)
+
+
+@lru_cache(maxsize=4)
+def problems_of(point: Point, count: int, seed: int) -> Problems:
+    """Returns the problems that all methods see, on the CPU."""
+    return random_problems(
+        point.codewords, point.factors, point.dim, count, binding=point.binding, noise=point.noise, seed=seed
+    )
+
+
+def schemes(name: str, point: Point, iterations: int) -> list[tuple[str, str | Dynamics, int]]:
+    """Returns labels, methods and iterations of the rows of a point."""
+    method = DYNAMICS.get(name, name)
+    if not point.coupled_only:
+        return [(name, method, iterations)]
+    if not isinstance(method, CoupledDiffusion) or _is_shown_twice(name):
+        return []
+    if point.steps is not None:
+        method = replace(method, steps=point.steps)
+    if point.ratio is not None and point.restarts is not None:
+        method = replace(method, ratio=point.ratio)
+        return [(name, method, method.steps + point.restarts * max(1, round(point.ratio * method.steps)))]
+    return [
+        (f"{name}, one pass", method, method.steps),
+        (f"{name}, restarts", method, max(iterations, method.steps)),
+    ]
+
+
+def _is_shown_twice(name: str) -> bool:
+    """Returns whether ``coupled`` is one of the variants, so that a figure of the variants shows it already."""
+    others = [each for other, each in DYNAMICS.items() if other != COUPLED]
+    return name == COUPLED and DYNAMICS[COUPLED] in others
+
+
+def described(name: str) -> dict[str, Any]:
+    """Returns the settings of a method as JSON; nothing if it has none."""
+    dynamics = DYNAMICS.get(name)
+    settings = asdict(dynamics) if dynamics else {}  # type: ignore[call-overload]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+def part_of(codebooks: Codebooks, kept: int) -> Codebooks:
+    """Returns the codebooks with only some codewords of the first factor."""
+    binding = codebooks.binding
+    books = [binding.vector(spectrum, codebooks.dim) for spectrum in codebooks.spectra]
+    return Codebooks([books[0][:kept], *books[1:]], binding.name, codebooks.precision)
+
+
+def judged(found: Decomposition, truth: Tensor) -> dict[str, Any]:
+    """Returns the right factors of every problem, and whether its answer was given as sure."""
+    sure = (found.confidence.cpu() >= SURE).all(1)
+    return {"right": (found.indices.cpu() == truth).sum(1).tolist(), "sure": sure.int().tolist()}
+
+
+def timed(run: Callable[[], Decomposition], device: torch.device) -> tuple[Decomposition, list[Clock]]:
+    """Returns what a run gives, and how long it takes, several times if it is short."""
+    found: list[Decomposition] = []
+    clocks: list[Clock] = []
+    while not clocks or (sum(clock.seconds for clock in clocks) < LONG_ENOUGH and len(clocks) < MOST_RUNS):
+        clocks.append(clocked(lambda: found.append(run()), device))
+    return found[0], clocks
+
+
+SUITE = DeclaredSuite("decomposition", DecompositionBench, defaults=lambda data_root: tuple(POINTS))

@@ -1,1 +1,0 @@
-"""Suite ``decomposition``: bound vectors taken apart, all methods on the same problems."""

@@ -1,0 +1,377 @@
+"""Suite ``object-discovery``: the paper's Table 1 and shifts beyond it (IGM, Wang et al. 2025)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks import report
+from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
+from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.resnet import ResNetSet
+from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
+from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
+from igm_cli.benchmarks.frame import (
+    AnnotatedImage,
+    AnnotatedImages,
+    CheckpointBench,
+    DeclaredSuite,
+    ReadyMethod,
+)
+from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
+from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
+from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
+from igm_cli.core.device import inference_precision
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.inference.reference import descend, score
+from igm_cli.core.metrics import match
+from igm_cli.core.training.trainer import Samples
+from igm_cli.core.types import Inversion, InversionSettings
+from igm_cli.errors import InputError
+from igm_cli.plugins import registry
+from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
+
+RENDERED = 200  # images of a rendered split, unless more are asked for
+RESTARTS = (1, 5, 10, 15, 20)  # R of the paper's Table 1
+FEW_STEPS = 20  # by which the times of fewer starts are compared
+RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
+"""What baselines are trained on: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
+RENDER_SEED = 1
+HELD_OUT = 100  # images at the end of each part that only choose learning rates
+
+GROUPS = {
+    "folder": ("the images of the folder", ("folder-3-5", "folder-6-8", "folder")),
+    "rendered": ("rendered images", ("3-5", "6-8", "9-10")),
+}
+"""Splits that are plotted together over the number of objects: file stem to heading and splits."""
+
+
+class DiscoveryBench(CheckpointBench):
+    """The suite opened for one request."""
+
+    dataset, called = "clevr", "positions"
+    free = ("sgd_images",)
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        self.sgd_images = self.whole_number("sgd_images", 1)
+        self.sgd_steps = self.whole_number("sgd_steps", 2000)
+        self.renders = self.whole_number("renders", RENDERS["size"])
+        self.scenes = {name: self._load(name) for name in request.splits}
+
+    def _load(self, name: str) -> AnnotatedImages:
+        # Always rendered in one size where that is enough, so that a larger limit finds the same images.
+        limit = self.request.limit
+        data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
+        if not self.suite.images[name].folder:
+            data = data.select(range(min(len(data), limit or RENDERED)))
+        return AnnotatedImages(data, self.parser, self.image_size)
+
+    def training_data(self) -> TrainingData:
+        """Returns images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
+        root, progress = self.request.data_root, self.request.progress
+        rendered, adapter = {**RENDERS, "size": self.renders}, registry.dataset(self.dataset)
+
+        @cache
+        def parts() -> tuple[Samples, Samples]:
+            given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
+            with contextlib.suppress(InputError):  # raised by a folder of test images only
+                given += [adapter.load("train", data_root=root, objects="3-5")] if root else []
+            kept, held = [], []
+            for data in given:
+                samples = range(len(data))
+                cut = max(len(data) - HELD_OUT, (len(data) + 1) // 2)
+                kept.append(data.select(samples[:cut]))
+                held += [data.select(samples[cut:])] if samples[cut:] else []
+            return joined(kept), joined(held)
+
+        def joined(given: Sequence[Any]) -> Samples:
+            return JoinedSamples([DatasetSamples(d, self.parser, self.image_size, progress) for d in given])
+
+        folder = root.absolute().name if root else None
+        described = {"folder": folder, "rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
+        return TrainingData(described, lambda: parts()[0], lambda: parts()[1])
+
+    def method(self, name: str) -> ReadyMethod:
+        """Makes a method ready: loads it, or trains it first."""
+        own = {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}
+        if name in own:
+            return own[name]()
+        size, options = self.image_size, self.options
+        if name == "slot-attention":
+            return self.predicted(name, SlotAttentionSet(size))
+        if name == "resnet-50":
+            return self.predicted(name, ResNetSet(size, weights=options.get("resnet")))
+        return self.predicted(name, DinosaurSet(size, dino=str(options.get("dino", "facebook/dino-vitb16"))))
+
+    def inverted(self) -> ReadyMethod:
+        """Returns igm, with K given and with K estimated."""
+        checkpoint, device = self.checkpoint, self.device
+
+        def inversion(scene: AnnotatedImage, k: int | None) -> Inversion:
+            image, composition = scene.x0.to(device), checkpoint.composition
+            return invert(checkpoint.denoiser, image, self.settings, k=k, composition=composition)
+
+        def rows(scene: AnnotatedImage) -> list[Row]:
+            given, free = inversion(scene, len(scene.truth)), inversion(scene, None)
+            seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
+            calls = {"calls": given.network_calls, "calls_free": free.network_calls}
+            return [_row("igm", given.concepts, free.concepts, **seconds, **calls)]
+
+        return self.on_images(rows, checkpoint_info(checkpoint))
+
+    def descended(self) -> ReadyMethod:
+        """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
+        models = {"igm-sgd": self.checkpoint}
+        if "unet" in self.options:
+            models["igm-sgd-unet"] = self._unet(Path(str(self.options["unet"])).expanduser())
+        restarted = {}
+        for label, checkpoint in models.items():
+            settings = InversionSettings.from_dict(checkpoint.inference, seed=self.request.seed)
+            settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
+            restarted[label] = checkpoint, settings
+
+        def rows(scene: AnnotatedImage) -> list[Row]:
+            image, k = scene.x0.to(self.device), len(scene.truth)
+            return [row for label, model in restarted.items() for row in _descents(label, *model, image, k)]
+
+        info = {label: {**checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
+        return self.on_images(rows, info, self.sgd_images)
+
+    def _unet(self, folder: Path) -> Checkpoint:
+        checkpoint = load_checkpoint(folder, self.device)
+        if (checkpoint.concepts, checkpoint.image_size) != (self.parser.name, self.image_size):
+            width, height = self.image_size
+            raise InputError(
+                f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
+                f"train it with --set model.image_size=[{width},{height}]"
+            )
+        return checkpoint
+
+    def predicted(self, label: str, predictor: SetPredictor) -> ReadyMethod:
+        """Returns a network that names all positions in one pass."""
+        trained = self.fitted(predictor)
+
+        def predict(image: Tensor, k: int | None) -> Tensor:
+            with torch.no_grad(), inference_precision(self.device):
+                return predictor.predict(trained.model, image, [k])[0]
+
+        def rows(scene: AnnotatedImage) -> list[Row]:
+            image, started = scene.x0[None].to(self.device), time.monotonic()
+            given = predict(image, len(scene.truth))
+            seconds = time.monotonic() - started
+            return [_row(label, given, predict(image, None), seconds=seconds, calls=1)]
+
+        return self.on_images(rows, training_info(trained, self.request.budget))
+
+    def whole_set(self) -> ReadyMethod:
+        """Returns a conditional diffusion model of the whole set, inverted by search.
+
+        Its trunk starts from the weights of the model that is measured.
+        """
+        settings, most = SetSettings(seed=self.request.seed), self.whole_number("gc_k_max", 0, least=0)
+        trained = self.fitted(GenerativeClassifier(init=self.request.model))
+        model: Any = trained.model.requires_grad_(False)
+
+        def rows(scene: AnnotatedImage) -> list[Row]:
+            image = scene.x0.to(self.device)
+            given = invert_set(model, image, len(scene.truth), settings)
+            free = count_set(model, image, k_max=most, settings=settings).concepts if most else None
+            return [_row("gc", given.concepts, free, seconds=given.seconds, calls=given.passes)]
+
+        return self.on_images(rows, training_info(trained, self.request.budget))
+
+    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
+        """Returns perception and cost on one split."""
+        published = self._published(split)
+        columns = [
+            report.rate_column("perceived", "perception"),
+            report.published_column(published),
+            report.number_column("error", "error", ".1e"),
+            report.rate_column("K exact", "k_exact"),
+            report.SECONDS,
+            report.number_column("network calls", "calls", ".0f"),
+            report.IMAGES,
+            report.rate_column("perceived (mean)", "perception_mean"),
+            report.number_column("K off by", "k_off", ".2f"),
+            report.rate_column("recall", "recall"),
+            report.rate_column("precision", "precision"),
+        ]
+        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=8)
+
+    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+        """Returns tables, plots, confusions and pictures."""
+        scored = ScoredSplits(records, self.scenes, metrics)
+        tables = [
+            *report.score_tables(scored, self.suite.splits, self.table, infos),
+            report.methods_table(infos),
+        ]
+        figures: list[Plot | Confusion | PictureGrid] = []
+        for stem, (title, group) in GROUPS.items():
+            if labels := by_label(record for record in records if record["split"] in group):
+                rows = {label: list(part.values()) for label, part in labels.items()}
+                figures += [_over_objects(stem, title, rows), *_confusion(stem, title, rows)]
+        figures += [
+            self._over_time(name, part) for name, part in scored.scores.items() if self._published(name)
+        ]
+        figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
+        summary = {"splits": scored.to_dict(), "methods": dict(infos)}
+        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+
+    def _published(self, split: str) -> Mapping[str, str]:
+        return self.suite.published.get(split.removeprefix("folder-"), {})
+
+    def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
+        """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
+        labels: dict[str, list[Scores]] = {}
+        for s in scores:
+            labels.setdefault(s.label.partition(" R=")[0], []).append(s)
+        curves = [
+            report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
+            for label, part in labels.items()
+        ]
+        axes = ("seconds an image, K given", "estimation error (mean MSE)")
+        return Plot(
+            f"time-{split}",
+            f"Error over time spent: {self.suite.splits[split]}",
+            *axes,
+            curves,
+            log_x=True,
+            log_y=True,
+        )
+
+    def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
+        """Returns the first images of every split with their truths and what each method found, K given."""
+        labels = {label: rows for label, rows in by_label(records).items() if _is_plotted(label)}
+        rows = []
+        for split in splits:
+            items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))
+            for item in items[: max(1, report.GRID_ROWS // len(splits))]:
+                scene, key = self.scenes[split][item], f"{split} {item}"
+                answers = [rows[key]["given"] if key in rows else None for rows in labels.values()]
+                rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
+        return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
+
+    def _drawn(self, scene: AnnotatedImage, concepts: Any) -> Any:
+        if concepts is None:
+            return None
+        return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))
+
+
+def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
+    """Returns a row: concepts with K given and with K estimated (None: not estimated), and what they took."""
+    found = {"given": given.tolist(), "free": None if free is None else free.tolist()}
+    return {"label": label, **found, **costs}
+
+
+def _descents(
+    label: str, checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, k: int
+) -> list[Row]:
+    """Returns a row for every number of starts, all from one run of 20.
+
+    The starts share their draws and are computed together, so that the first R of them are a run of R starts.
+    The time of R < 20 is that of 20 in proportion to a few steps of both.
+    """
+    denoiser, composition = checkpoint.denoiser, checkpoint.composition
+    started = time.monotonic()
+    with torch.no_grad():
+        ends, descending = descend(denoiser, image, settings, k, composition)
+        errors, scoring = score(denoiser, image, ends, settings, composition)
+        mean_errors = errors.mean(dim=1).cpu()  # also waits for the device
+    seconds, calls = time.monotonic() - started, descending + scoring
+
+    def few_steps(restarts: int) -> float:
+        few = replace(settings, restarts=restarts, steps=min(FEW_STEPS, settings.steps))
+        started = time.monotonic()
+        descend(denoiser, image, few, k, composition)[0].cpu()
+        return time.monotonic() - started
+
+    times = {restarts: few_steps(restarts) for restarts in RESTARTS}
+    return [
+        _row(
+            f"{label} R={restarts}",
+            ends[int(mean_errors[:restarts].argmin())].cpu(),
+            None,
+            seconds=seconds * times[restarts] / times[max(RESTARTS)],
+            calls=calls * restarts // max(RESTARTS),
+        )
+        for restarts in RESTARTS
+    ]
+
+
+def metrics(rows: Rows) -> dict[str, Estimate]:
+    """Returns perception, error and cost with K given; with K estimated, where a method counts, how right it is."""
+    objects = [len(row["truth"]) for row in rows]
+    pairs = [match(_positions(row["given"]), _positions(row["truth"])) for row in rows]
+    by_square = [match(_positions(row["given"]), _positions(row["truth"]), squared=True) for row in rows]
+    # An object without any prediction is as wrong as one at the far corner.
+    squared = [float(p.squared.mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)]
+    estimates = {
+        "perception": rate([int(p.perceived("sum").sum()) for p in pairs], objects),
+        "perception_mean": rate([int(p.perceived("mean").sum()) for p in pairs], objects),
+        "perception_squares": rate([int(p.perceived("sum").sum()) for p in by_square], objects),
+        "error": ratio(squared, objects),
+        "seconds": mean(row["seconds"] for row in rows),
+        "calls": mean(row["calls"] for row in rows),
+    }
+    if any(row["free"] is None for row in rows):
+        return estimates
+    counted = [len(row["free"]) for row in rows]
+    recalled = [int(match(_positions(row["free"]), _positions(row["truth"])).perceived().sum()) for row in rows]
+    off = [abs(k - n) for k, n in zip(counted, objects, strict=True)]
+    return {
+        **estimates,
+        "k_exact": rate([int(d == 0) for d in off], [1] * len(off)),
+        "k_off": mean(off),
+        "recall": rate(recalled, objects),
+        "precision": rate(recalled, counted),
+    }
+
+
+def _positions(concepts: Any) -> Tensor:
+    return torch.tensor(concepts).reshape(-1, 2)
+
+
+def _is_plotted(label: str) -> bool:
+    """Whether a label is shown where there is no room for all numbers of starts."""
+    return not label.startswith("igm-sgd") or label.endswith("R=20")
+
+
+def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
+    """Returns the perception rate over the true number of objects."""
+    curves = []
+    for label, rows in labels.items():
+        if _is_plotted(label):
+            counts = sorted({len(row["truth"]) for row in rows})
+            rates = [metrics([r for r in rows if len(r["truth"]) == n])["perception"] for n in counts]
+            curves.append(report.curve(label, zip(counts, rates, strict=True), 100))
+    axes = ("objects in the image", "objects perceived, %")
+    return Plot(f"perception-{stem}", f"Perception, {title}", *axes, curves)
+
+
+def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confusion]:
+    """Returns true against estimated K, of the methods that count."""
+    pairs = {
+        label: [(len(row["truth"]), len(row["free"])) for row in rows]
+        for label, rows in labels.items()
+        if all(row["free"] is not None for row in rows)
+    }
+    if not pairs:
+        return []
+    every = [pair for part in pairs.values() for pair in part]
+    truths, estimates = sorted({truth for truth, _ in every}), range(max(found for _, found in every) + 1)
+    heading = f"Estimated number of objects, {title}"
+    return [report.confusion(f"counts-{stem}", heading, pairs, estimates, truths)]
+
+
+SUITE = DeclaredSuite("object-discovery", DiscoveryBench)

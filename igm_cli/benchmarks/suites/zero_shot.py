@@ -1,0 +1,359 @@
+"""Suite ``zero-shot``: which labels are in a picture, by a text-to-image model (IGM, Wang et al. 2025, section 5.3)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks import report
+from igm_cli.benchmarks.baselines.label_methods import (
+    BATCH,
+    compound_prompts,
+    enumerate_sets,
+    labels_alone,
+    prompt_weights,
+)
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
+from igm_cli.benchmarks.scores import (
+    Estimate,
+    Paired,
+    Rows,
+    ScoredSplits,
+    Scores,
+    agreement,
+    mean,
+    proportion,
+    rate,
+)
+from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suites.zero_shot_splits import (
+    DATASET,
+    LOOKS,
+    SPLITS,
+    TASKS,
+    LabelledSplit,
+    counts,
+    load_split,
+)
+from igm_cli.core.concepts import Text
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.inference.views import encoded_views
+from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, read_description
+from igm_cli.core.models.pipelines import Loading, load_pipeline
+from igm_cli.core.models.text_to_image import TextToImageDenoiser
+from igm_cli.core.types import Inversion, InversionSettings
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.labels.parser import TEMPLATES
+
+ENUMERATE, IGM, ADAPTIVE, WEIGHTS = "enumerate", "igm", "igm-adaptive", "prompt-weights"
+COUNTING = (IGM, ADAPTIVE)
+"""Methods that find the number of labels, too."""
+
+RELAX_STEPS = 100
+SLOW = 100
+"""U-Net calls per image, in units of the draws that all methods see, above which a method is slow."""
+
+PUBLISHED_NOTE = (
+    "Published: the paper's accuracy with Stable Diffusion 2.1 on 71 photographs from the web: another model, other "
+    "data. Its own method is the enumeration, which igm gives the answers of."
+)
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """How methods are run.
+
+    Attributes:
+        settings: Settings of the model; ``draws`` are those of the first decision of ``igm-adaptive``.
+        draws: Noise draws that all other methods see.
+        stages: Whether ``dc-compound`` leaves captions out in stages.
+        slow_limit: Images per split that slow methods are run on.
+        templates: Prompts.
+    """
+
+    settings: InversionSettings
+    draws: int
+    stages: bool
+    slow_limit: int
+    templates: tuple[str, ...]
+
+    def calls(self, method: str, labels: int, k: int) -> int:
+        """Returns the largest number of U-Net calls per image."""
+        sets = math.comb(labels, k)
+        each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
+        draws = {WEIGHTS: BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
+        return each * draws.get(method, self.draws) * len(self.templates)
+
+    def limit(self, method: str, cell: LabelledSplit) -> int | None:
+        """Returns the largest number of images per split, fewer for a slow method; None for all."""
+        calls = self.calls(method, len(cell.labels), cell.most)
+        slow = method not in COUNTING and calls > SLOW * self.draws * len(self.templates)
+        return self.slow_limit if slow else None
+
+    def find(self, method: str) -> Callable[[TextToImageDenoiser, Tensor, int | None], Inversion]:
+        """Returns the method, from a latent to what is found."""
+        equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
+        if method in COUNTING:
+            settings = self.settings if method == ADAPTIVE else equal
+            settings = replace(settings, give_up=method == ADAPTIVE)
+            return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
+        methods: Mapping[str, Any] = {
+            ENUMERATE: enumerate_sets,
+            "dc-compound": partial(compound_prompts, stages=self.stages),
+            "dc-variant": labels_alone,
+            WEIGHTS: prompt_weights,
+        }
+        return lambda model, x, k: methods[method](model, x, equal, k)
+
+    def draws_of(self, method: str) -> str:
+        """Returns the draws of a method, as the report shows them."""
+        s = self.settings
+        own = {ADAPTIVE: f"{s.draws} to {s.max_draws}", WEIGHTS: f"{s.relax_steps} steps of four"}
+        return own.get(method, str(self.draws))
+
+
+class ZeroShotBench(DeclaredBench):
+    """The suite opened for one request; ``request.model`` is a folder, a single file or a hub id."""
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        source = str(request.model)
+        dtype = str(self.options.get("dtype", "auto"))
+        self.loading = Loading(variant=self.options.get("variant"), dtype=dtype)
+        self.path = find_pipeline(source, self.loading.variant)
+        self.plan = self._plan()
+        parts = load_pipeline(str(self.path), request.device, self.loading)
+        self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
+        self.cells = {name: load_split(name, request, self.denoiser.image_size) for name in request.splits}
+        for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
+            space = Text(cell.labels, self.plan.templates)
+            self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
+
+    def _plan(self) -> LabelPlan:
+        options, own = self.options, read_description(self.path)
+        if own.composition != "mean":  # as all of the paper's methods compose
+            raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
+        views = self.whole_number("views", 1) if "views" in options else None
+        settings = InversionSettings.from_dict(own.inference, seed=self.request.seed, views=views)
+        steps = self.whole_number("relax_steps", RELAX_STEPS)
+        settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)
+        template = options.get("template", own.space.templates[0] if own.space else TEMPLATES[0])
+        if "{label}" not in str(template):
+            raise UsageError(f"--set template must hold {{label}}, where the label goes, not {template!r}")
+        stages = options.get("stages", "off")
+        if stages not in ("on", "off", True, False):
+            raise UsageError(f"--set stages takes on or off, not {stages!r}")
+        return LabelPlan(
+            settings=settings,
+            draws=self.whole_number("draws", settings.draws),
+            stages=stages in ("on", True),
+            slow_limit=self.whole_number("slow_limit", 50),
+            templates=(str(template),),
+        )
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Methods, splits and limit may differ between two calls."""
+        plan = self.plan
+        return self.image_identity(
+            DATASET,
+            model=pipeline_fingerprint(self.path, self.loading.variant),
+            settings=plan.settings.to_dict(),
+            templates=list(plan.templates),
+            draws=plan.draws,
+        )
+
+    def items(self, split: str) -> Sequence[str]:
+        """Returns the file names of a split's pictures."""
+        return list(self.cells[split].scenes.rows)
+
+    def method(self, name: str) -> ReadyMethod:
+        """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
+        plan, find = self.plan, self.plan.find(name)
+        models = {
+            split: self.denoiser.with_labels(cell.labels, plan.templates)
+            for split, cell in self.cells.items()
+            if cell.k or cell.given or name in COUNTING
+        }
+        limits = {split: plan.limit(name, self.cells[split]) for split in models}
+
+        def rows(split: str, item: str) -> list[Row]:
+            cell, limit = self.cells[split], limits.get(split, 0)
+            if limit is not None and cell.scenes.rows[item] >= limit:
+                return []
+            scene, model = cell.scenes[item], models[split]
+            k = len(scene.truth) if cell.given else cell.k
+            started = time.monotonic()
+            with torch.no_grad():
+                found = find(model, encoded_views(model.encode, scene.x0, plan.settings.views), k)
+            seconds = time.monotonic() - started
+            confidence = found.confidence.tolist()
+            row = {
+                "label": name,
+                "predicted": cell.names(scene, found.concepts),
+                "truth": cell.names(scene, scene.truth),
+                "confidence": None if any(map(math.isnan, confidence)) else confidence,
+                "seconds": seconds,
+                "calls": found.network_calls,
+                "draws": found.draws,
+                "error": found.denoising_error,
+            }
+            return [row]
+
+        stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
+        return ReadyMethod(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
+
+    def model_info(self) -> dict[str, Any]:
+        """Returns what the report says about the model."""
+        parts, settings = self.denoiser.parts, self.plan.settings
+        return {
+            "model": self.path.name,
+            "parameters": sum(p.numel() for p in parts.pipe.unet.parameters()),
+            "dtype": str(parts.dtype).removeprefix("torch."),
+            "image": "{} x {}".format(*parts.image_size),
+            "timesteps": f"{settings.low:g} to {settings.high:g}",
+            "power": settings.power,
+            "views": settings.views,
+            "templates": list(self.plan.templates),
+        }
+
+    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
+        """Returns accuracy and cost on one split."""
+        published = self.suite.published.get(split.rpartition("-")[0])
+        extra: list[report.Column] = [report.published_column(published)] if published else []
+        columns = [
+            report.rate_column("exact set", "exact"),
+            *([report.rate_column("number right", "number")] if counts(split) else extra),
+            report.rate_column("recall", "recall"),
+            ("calls a draw", lambda s: f"{s['calls_a_draw'].value:.4g}"),
+            report.number_column("U-Net calls", "calls", ".0f"),
+            report.SECONDS,
+            report.IMAGES,
+            ("draws", lambda s: f"{s['draws'].value:.3g}"),
+        ]
+        table = report.score_table(split, heading, scores, columns, failed)
+        return replace(table, note=PUBLISHED_NOTE) if published else table
+
+    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+        """Returns tables, plots and pictures."""
+        scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
+        pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
+        agreed = {
+            name: one
+            for name, labels in scored.labels.items()
+            if (one := agreement(labels, (IGM, ENUMERATE), lambda row: set(row["predicted"])))
+        }
+        tables = report.score_tables(scored, SPLITS, self.table, infos)
+        tables += [_paired_table(pairs)] if pairs else []
+        tables += [_agreement_table(agreed)] if agreed else []
+        tables.append(report.methods_table({"model": model, **infos}))
+        figures: list[Plot | Confusion | PictureGrid] = [_plot(name, s) for name, s in scored.scores.items()]
+        figures += [_confusion(name, scored.scores[name]) for name in scored.parts if counts(name)]
+        shown = {name: self.cells[name].scenes for name in scored.parts}
+        records = [record for part in scored.parts.values() for record in part]
+        figures += report.answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
+        summary = {
+            "model": model,
+            "splits": scored.to_dict(),
+            "paired": {name: _paired_json(part) for name, part in pairs.items()},
+            "agreement": {
+                name: {key: v for key, v in one.items() if key != "agree"} for name, one in agreed.items()
+            },
+            "methods": dict(infos),
+        }
+        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+
+
+def right(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row names exactly the labels that are there."""
+    return set(row["predicted"]) == set(row["truth"])
+
+
+def metrics(rows: Rows) -> dict[str, Estimate]:
+    """Returns how often the whole set and the number of labels are right, how many labels are found, and costs."""
+    found = [len(set(r["predicted"]) & set(r["truth"])) for r in rows]
+    return {
+        "exact": proportion(list(map(right, rows))),
+        "number": proportion([len(r["predicted"]) == len(r["truth"]) for r in rows]),
+        "recall": rate(found, [len(r["truth"]) for r in rows]),
+        "calls_a_draw": mean(r["calls"] / r["draws"] for r in rows),
+        **{name: mean(r[name] for r in rows) for name in ("calls", "seconds", "draws")},
+    }
+
+
+def paired_with_igm(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Paired]:
+    """Returns igm beside every other method of one split, on the pictures that both were run on."""
+    ours, found = labels.get(IGM, {}), {}
+    for label, rows in labels.items():
+        pairs = [(right(ours[key]), right(row)) for key, row in rows.items() if key in ours]
+        if label != IGM and pairs:
+            found[label] = Paired.of(pairs)
+    return found
+
+
+def _answered(scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return report.with_confidence([{"label": name} for name in row["predicted"]], row)
+
+
+def _paired_json(pairs: Mapping[str, Paired]) -> dict[str, Any]:
+    return {
+        other: {
+            "other": other,
+            "images": p.items,
+            "both": p.both,
+            "ours": p.first,
+            "theirs": p.second,
+            "p": p.p,
+        }
+        for other, p in pairs.items()
+    }
+
+
+def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
+    rows = [
+        [split, other, *report.paired_cells(p)] for split, part in pairs.items() for other, p in part.items()
+    ]
+    columns = ("split", "igm against", "images", "both right", "only igm", "only the other", "p")
+    note = "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
+    return Table("paired", "igm against each other method, picture by picture", columns, rows, note)
+
+
+def _agreement_table(agreed: Mapping[str, Mapping[str, Any]]) -> Table:
+    note = (
+        "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
+        "the errors' difference is relative."
+    )
+    title = "igm against plain enumeration"
+    return report.agreement_table("agreement", title, agreed, (IGM, ENUMERATE), ("equal sets",), note)
+
+
+def _plot(split: str, scores: Sequence[Scores]) -> Plot:
+    """Returns accuracy over cost, a point per method."""
+    curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
+    title = report.capitalised(SPLITS[split])
+    return Plot(f"cost-{split}", title, "U-Net calls a picture", "exact sets", curves, log_x=True)
+
+
+def _confusion(split: str, scores: Sequence[Scores]) -> Confusion:
+    """Returns true against estimated numbers of labels."""
+    pairs = {s.label: [(len(r["truth"]), len(r["predicted"])) for r in s.rows] for s in scores}
+    sizes = sorted({size for part in pairs.values() for pair in part for size in pair})
+    return report.confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", pairs, sizes, sizes)
+
+
+def default_splits(data_root: Path | None) -> tuple[str, ...]:
+    """Returns pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
+    looks = [name for name, look in LOOKS.items() if look.folder == (data_root is not None)]
+    return tuple(f"{task}-{look}" for look in looks for task in TASKS if task != "count-3")
+
+
+SUITE = DeclaredSuite("zero-shot", ZeroShotBench, SPLITS, default_splits)

@@ -1,0 +1,162 @@
+"""The tasks of the suite ``zero-shot``, and the pictures that each is set on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, folder_of
+from igm_cli.benchmarks.suite import Request
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import ConceptParser
+
+TRIO = ("cat", "dog", "rabbit")
+"""The paper's labels."""
+
+IMAGES = 200  # of a split, unless another limit is given
+PICTURES = "pictures"
+DATASET = "animals"
+
+
+class Task(NamedTuple):
+    """What is to be found in scenes of animals."""
+
+    about: str
+    trio: bool  # whether the labels are those of the paper, else all animals
+    number: str  # of animals in a scene, as the dataset adapter's option has it
+    k: int | None  # how many are to be chosen; None if that is to be found, too
+
+
+class Appearance(NamedTuple):
+    """How the animals look."""
+
+    about: str
+    folder: bool  # whether pictograms of the data root are shown, else our own drawings
+    styles: str  # by default; the option of the same name names others
+
+
+TASKS = {
+    "pairs-3": Task("two of cat, dog and rabbit", True, "2", 2),
+    "pairs-25": Task("two of 25 animals", False, "2", 2),
+    "count": Task("one to three of 25 animals, their number to be found, too", False, "1-3", None),
+    "count-3": Task("one to three of cat, dog and rabbit, their number to be found, too", True, "1-3", None),
+}
+LOOKS = {
+    "seen": Appearance("pictograms of --data-root in styles trained on", True, "fluent,fluent-flat,noto"),
+    "unseen": Appearance("pictograms of --data-root in a style never trained on", True, "twemoji"),
+    "drawn": Appearance("our own drawings", False, "flat,shaded,outlined,crayon"),
+}
+SPLITS: dict[str, str] = {
+    **{
+        f"{t}-{name}": f"{task.about}: {look.about}"
+        for name, look in LOOKS.items()
+        for t, task in TASKS.items()
+    },
+    PICTURES: "your own pictures (--set pictures=FOLDER): as many labels as each has, of all that occur",
+}
+
+
+def counts(split: str) -> bool:
+    """Returns whether the number of labels is to be found, too."""
+    return split != PICTURES and TASKS[split.rpartition("-")[0]].k is None
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The pictures of one split.
+
+    Attributes:
+        labels: Labels that are chosen from.
+        scenes: The pictures.
+        k: How many labels are chosen; None if their number is to be found.
+        given: Whether as many are chosen as a picture has, instead.
+    """
+
+    labels: tuple[str, ...]
+    scenes: AnnotatedImages
+    k: int | None
+    given: bool = False
+
+    @property
+    def most(self) -> int:
+        """The largest number of labels that are chosen of a picture."""
+        return self.k or max(len(set(labels)) for labels in self.scenes.data["labels"])
+
+    def names(self, scene: AnnotatedImage, concepts: Tensor) -> list[str]:
+        """Returns the labels of one-hot rows ``[K,M]``."""
+        return [item["label"] for item in self.scenes.parser.decode(concepts, scene.frame)]
+
+
+def load_split(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
+    """Returns the pictures of a split.
+
+    Args:
+        name: One of :data:`SPLITS`.
+        request: Its options name styles, animals and labels.
+        image_size: (width, height) that the model sees.
+
+    Raises:
+        InputError: If the split needs a folder and there is none, or the folder cannot be used.
+        UsageError: If an option cannot be used.
+    """
+    return _own(request, image_size) if name == PICTURES else _animals(name, request, image_size)
+
+
+def _animals(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
+    from igm_cli.plugins.animals.pictograms import ANIMALS
+
+    kind, _, style = name.rpartition("-")
+    task, look = TASKS[kind], LOOKS[style]
+    root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look.folder else None
+    animals = TRIO if task.trio else _names(request.options, "animals", ANIMALS)
+    data = registry.dataset(DATASET).load(
+        "test",
+        data_root=root,
+        seed=request.seed,
+        progress=request.progress,
+        size=request.limit or IMAGES,
+        styles=",".join(_names(request.options, style, look.styles.split(","))),
+        animals=",".join(animals),
+        count=task.number,
+    )
+    return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.k)
+
+
+def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
+    """Returns the user's own pictures."""
+    from igm_cli.plugins.pictures.words import Vocabulary
+
+    folder = request.options.get("pictures", request.data_root)
+    if folder is None:
+        raise InputError(f"the split {PICTURES} needs --set pictures=FOLDER, a folder of pictures with labels")
+    options = {"labels": request.options["labels"]} if "labels" in request.options else {}
+    root = Path(str(folder)).expanduser()
+    data = registry.dataset("pictures").load("test", data_root=root, limit=request.limit, **options)
+    found = {label for labels in data["labels"] for label in labels}
+    labels = tuple(sorted(found | set(Vocabulary.of(request.options.get("labels")).known)))
+    if len(labels) < 2:
+        raise InputError(f"all pictures of {root.name} have the same label; add others, or --set labels=A,B,C")
+    return LabelledSplit(labels, AnnotatedImages(data, _parser(labels), image_size), None, given=True)
+
+
+def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
+    """Returns names between commas among the options.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    if name not in options:
+        return tuple(default)
+    names = tuple(dict.fromkeys(part.strip() for part in str(options[name]).split(",") if part.strip()))
+    if not names:
+        raise UsageError(f"--set {name} takes names with commas between them")
+    return names
+
+
+def _parser(labels: Sequence[str]) -> ConceptParser:
+    return registry.configured(registry.concept_parser("labels"), {"labels": list(labels)})

@@ -1,0 +1,140 @@
+"""From what a user calls a model to where it is: a bundled name, a folder, a file or a hub id."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from igm_cli.errors import InputError, MissingError, UsageError, near_names
+
+BUNDLED = Path(__file__).resolve().parent / "checkpoints"
+"""Checkpoints that come with the package, one folder each."""
+
+DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
+"""The concept parser where a user names none: for a trained checkpoint, a text-to-image pipeline, bound vectors."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def bundled() -> dict[str, Path]:
+    """Checkpoints that come with the package, by name."""
+    if not BUNDLED.is_dir():
+        return {}
+    return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
+    return path.is_file() or (path / "model_index.json").is_file()
+
+
+def names_pipeline(model: str | None, concepts: str | None) -> bool:
+    """Whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
+    path = _local(model) if model else _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
+    return path is not None and is_pipeline(path)
+
+
+def resolve_pipeline(model: str | None) -> tuple[str, str]:
+    """The name of a text-to-image pipeline, and its folder, file or hub id.
+
+    Args:
+        model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
+
+    Raises:
+        MissingError: If none is bundled, or there is no such model.
+        UsageError: If it is a model of another kind.
+    """
+    ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
+    if model is None:
+        if not ours:
+            raise MissingError(
+                "no text-to-image model is bundled; give --model with a pipeline folder or a hub id"
+            )
+        name, folder = next(iter(ours.items()))
+        return name, str(folder)
+    path = _local(model)
+    if path is None and ("/" in model or Path(model).suffix):
+        return model, model
+    if path is None:
+        hint = near_names(model, list(ours), "bundled are")
+        raise MissingError(
+            f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or a hub id works too"
+        )
+    name = path.resolve().name if path.is_dir() else path.stem
+    if (path / "igm.json").is_file() and not is_pipeline(path):
+        raise UsageError(f"the model {name!r} is no text-to-image pipeline; use igm invert")
+    return name, str(path)
+
+
+def resolve_model(model: str | None, concepts: str | None) -> Path:
+    """The folder of a trained checkpoint.
+
+    Args:
+        model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
+        concepts: Name of a concept parser.
+
+    Raises:
+        MissingError: If there is no such model here and it cannot be fetched.
+        InputError: If it is a file.
+    """
+    if model is None:
+        return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
+    path = _local(model)
+    if path is not None and path.is_file():
+        raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
+    if path is not None:
+        return path
+    if _HUB_ID.fullmatch(model):
+        return _from_hub(model)
+    ours = [name for name, path in bundled().items() if not is_pipeline(path)]
+    hint = near_names(model, ours, "bundled are")
+    raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or a hub id works too")
+
+
+def find_model(model: str | None, concepts: str) -> Path:
+    """The model that a benchmark of some concepts measures; an empty path where it measures none.
+
+    Raises:
+        MissingError: If there is no such model.
+        UsageError: If it is a model of another kind, or none is wanted.
+    """
+    if not concepts:
+        if model is not None:
+            raise UsageError("this benchmark measures no model; leave out --model")
+        return Path()
+    if concepts == DEFAULT_CONCEPTS["pipeline"]:
+        return Path(resolve_pipeline(model)[1])
+    return resolve_model(model, concepts)
+
+
+def _local(model: str) -> Path | None:
+    """The bundled folder of a name, or the folder or file of a path; None if there is none here."""
+    path = bundled().get(model) or Path(model).expanduser()
+    return path if path.exists() else None
+
+
+def _default_model(concepts: str) -> Path:
+    for folder in bundled().values():
+        try:
+            if json.loads((folder / "igm.json").read_text(encoding="utf-8"))["concepts"] == concepts:
+                return folder
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged one is reported when it is named, and by igm doctor
+    raise MissingError(
+        f"no bundled model knows the concepts {concepts!r}; give --model FOLDER, or train one with igm train"
+    )
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+        raise MissingError(
+            f"there is no folder {model!r} here and it cannot be fetched from the hub ({type(error).__name__}); "
+            "give a checkpoint folder, or connect and try again"
+        ) from error

@@ -1,0 +1,240 @@
+"""Many inputs, one after the other or shared between processes; one that is bad stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import typer
+
+from igm_cli.errors import InputError
+from igm_cli.imaging import expand_inputs
+from igm_cli.output import Output, ProgressReport, process_rank
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.commands.results import ResultFile
+    from igm_cli.commands.show import CurveReport, ImageReport
+    from igm_cli.commands.vectors import VectorReport
+    from igm_cli.session import ImageSession, Input
+    from igm_cli.vectors import VectorSession
+
+Record: TypeAlias = Mapping[str, Any]
+
+
+@dataclass
+class Runner:
+    """The files of one call, what is done with each, and where the results go.
+
+    Attributes:
+        session: Reads files and turns inputs into results.
+        paths: Files, folders and patterns as given.
+        schema: Schema of the records.
+        report: For people.
+        sink: For results, progress and messages.
+        output: Where results are kept.
+        count: Whether only the number of concepts is wanted.
+        draw: Record and input to picture.
+        pictures: A file or folder for pictures.
+        option: The option that ``pictures`` comes from.
+        sources: Further files that are read, so that nothing is written over them.
+        announce: Called with the number of files that are left to do.
+    """
+
+    session: ImageSession | VectorSession
+    paths: Sequence[str]
+    schema: str
+    report: ImageReport | CurveReport | VectorReport
+    sink: Output
+    output: Path | None
+    count: bool = False
+    draw: Callable[[Record, Input[Image]], Image] | None = None
+    pictures: Path | None = None
+    option: str = "--overlay"
+    sources: Sequence[Path] = ()
+    announce: Callable[[int], None] = lambda files: None
+    _store: ResultFile | None = None
+    _targets: Mapping[str, Path] = field(default_factory=dict)
+    _failed: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Works through the files; one that cannot be used is reported and the others go on.
+
+        Raises:
+            IgmError: If the only file, or what is asked for, cannot be used.
+            Exit: With exit code 3, if a file of several could not be used.
+        """
+        kept: Any = nullcontext()
+        if self.pictures or self.output:
+            from igm_cli.commands.results import open_results, picture_targets
+
+            self._targets = picture_targets(self.files, self.pictures, self.option)
+            session, inputs = self.session, [*self.files, *self.sources]
+            kept = open_results(self.output, self.schema, session.run, session.key, inputs)
+        if self._only:
+            _ = self._only[0].data  # a mistake is told before the model is loaded
+        with kept as self._store:
+            done = self._store.done if self._store else {}
+            self.announce(sum(str(path) not in done for path in self.files))
+            self._share_out()
+        self.report.end()
+        if self._failed:
+            noun = "files" if self.session.together else "images"
+            self.sink.note(
+                f"igm: {len(self._failed)} of {len(self.files)} {noun} could not be used; the others are done"
+            )
+            raise typer.Exit(3)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """What the paths name."""
+        return expand_inputs(self.paths, self.session.suffixes, self.session.noun)
+
+    @cached_property
+    def _only(self) -> list[Input[Any]]:
+        """The inputs of the only file; none where there are several."""
+        return list(self.session.read(self.files[0])) if len(self.files) == 1 else []
+
+    def _share_out(self) -> None:
+        """Works through all files; of several processes each takes its share and the main one shows all results."""
+        rank, world = process_rank()
+        if world == 1:
+            order = list(self._work_through(self.files, show=True))
+            if self._store:  # several processes may have begun what this one has ended
+                self._store.merge(order)
+            return
+        _meet(on_cpu=self.session.device.type == "cpu")
+        gathered = _gather((self._work_through(self.files[rank::world], show=False), self._failed))
+        records = {about: record for part, _ in gathered for about, record in part.items()}
+        self._failed = {name for _, failed in gathered for name in failed}
+        if rank == 0:
+            if self._store:
+                self._store.merge([str(path) for path in self.files])
+            for path in self.files:
+                if str(path) in records:
+                    self._show(records[str(path)])
+
+    def _work_through(self, share: Sequence[Path], *, show: bool) -> dict[str, Record]:
+        """The records of a share of the files; those that are shown at once are not kept, only their order."""
+        records: dict[str, Record] = {}
+        with self.sink.progress() as progress:
+            for batch in self._batches(share, progress):
+                try:
+                    found = self._records(batch, progress)
+                except InputError as error:
+                    self._fail(error, *(str(each.about[self.session.key[0]]) for each in batch))
+                    continue
+                for each, record in zip(batch, found, strict=True):
+                    records[self._about(each)] = {} if show else record
+                    if show:
+                        self._show(record, each)
+        return records
+
+    def _fail(self, error: InputError, *names: str) -> None:
+        """Says that inputs cannot be used; the only one ends the run."""
+        if len(self.files) == 1:
+            raise error
+        self._failed.update(names)
+        self.sink.error(str(error))
+
+    def _batches(self, share: Sequence[Path], progress: ProgressReport) -> Iterator[list[Input[Any]]]:
+        """Inputs that are worked out together: vectors of one file, images of several."""
+        together, size = self.session.together, self.session.batch_size
+        waiting: list[Input[Any]] = []
+        for number, path in enumerate(share):
+            if not together:
+                progress("images", number, len(share))
+            try:
+                inputs = self._only or list(self.session.read(path))
+                if not together:  # an image may be damaged
+                    _ = [each.data for each in inputs if self._kept(each) is None]
+            except InputError as error:
+                self._fail(error, str(path))
+                continue
+            waiting += inputs
+            for first in range(0, len(waiting), size) if together else ():
+                progress(f"vectors: {path.name}", first, len(inputs))
+                yield waiting[first : first + size]
+            if together:
+                progress(f"vectors: {path.name}", len(inputs), len(inputs))
+            elif len(waiting) >= size:
+                yield waiting
+            if together or len(waiting) >= size:
+                waiting = []
+        if waiting:
+            yield waiting
+        if not together:
+            progress("images", len(share), len(share))
+
+    def _records(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> list[Record]:
+        """The records of a batch: those kept, and new ones.
+
+        What may depend on the others of its batch is worked out with all of them, so that it is the same when a run
+        goes on.
+        """
+        kept = {self._about(each): self._kept(each) for each in batch}
+        todo = [each for each in batch if kept[self._about(each)] is None]
+        if todo and self.session.together:
+            todo = list(batch)
+        work: Callable[..., Sequence[Any]] = self.session.count if self.count else self.session.invert
+        for each, result in zip(todo, work(todo, progress) if todo else (), strict=True):
+            about = self._about(each)
+            if kept[about] is None:
+                kept[about] = record = result.to_dict()
+                self._picture(record, each)
+                if self._store:
+                    self._store.add(record)
+        return [record for record in kept.values() if record is not None]
+
+    def _kept(self, each: Input[Any]) -> Record | None:
+        """The record that is kept of an input, if it is of the same content."""
+        about = self._about(each)
+        old = self._store.done.get(about) if self._store else None
+        if self._store and old and old.get("sha256") != each.sha256:
+            self._store.forget(about)
+            self.sink.error(f"{about} is not what its result was kept of; it is worked out anew")
+            return None
+        return old
+
+    def _about(self, each: Input[Any]) -> str:
+        return " ".join(str(each.about[name]) for name in self.session.key)
+
+    def _picture(self, record: Record, each: Input[Any]) -> None:
+        target = self._targets.get(self._about(each))
+        if target and self.draw:
+            from igm_cli.commands.results import save_picture
+
+            save_picture(self.draw(record, each), target)
+
+    def _show(self, record: Record, each: Input[Any] | None = None) -> None:
+        target = self._targets.get(record.get("image", ""))
+        if target and not target.exists():  # kept from an earlier call that drew nothing
+            self._picture(record, each or self.session.read(Path(record["image"]))[0])
+        self.sink.result(record)
+        self.report.add(record)
+
+
+def _meet(*, on_cpu: bool) -> None:
+    """Joins the processes before the work, with time enough for a slow one to end."""
+    from accelerate import PartialState
+
+    PartialState(cpu=on_cpu, timeout=timedelta(days=7))
+
+
+def _gather(value: Any) -> list[Any]:
+    """The value of every process, on every process."""
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    state = PartialState()
+    values: list[Any] = [None] * state.num_processes
+    dist.all_gather_object(values, value)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+    return values

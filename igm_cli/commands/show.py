@@ -1,0 +1,195 @@
+"""What people read of images: tables and curves.  Programs read the records themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.commands.runner import Record, Runner
+from igm_cli.output import Output
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.core.concepts import ConceptSpace
+    from igm_cli.session import ImageSession, Input
+
+UNFAMILIAR = 0.5
+"""Familiarity below which people are warned."""
+
+DETAILED = 4  # images, or vectors of a file, up to which each gets a table
+LISTED = 10  # candidates up to which all are listed in it
+
+
+def understand_images(
+    session: ImageSession,
+    paths: Sequence[str],
+    schema: str,
+    sink: Output,
+    output: Path | None,
+    *,
+    count: bool = False,
+    pictures: Path | None,
+    **options: Any,
+) -> None:
+    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
+
+    Args:
+        session: The model with its settings.
+        paths: Images, folders and patterns.
+        schema: Schema of the records.
+        sink: For results, progress and messages.
+        output: Where results are kept.
+        count: Whether only the number of concepts is wanted.
+        pictures: A file or folder for pictures.
+        **options: Further fields of :class:`Runner`.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    parser = session.parser
+
+    def draw(record: Record, image: Input[Image]) -> Image:
+        return draw_curve(record) if count else parser.draw(image.data, record["items"])
+
+    report = CurveReport(sink) if count else ImageReport(sink, parser.space)
+    where = pictures.expanduser() if pictures else None
+    runner = Runner(
+        session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
+    )
+    report.detailed = len(runner.files) <= DETAILED
+    runner.run()
+
+
+class ImageReport:
+    """For people: a table per image, or one table of many images.
+
+    Args:
+        sink: Where it goes.
+        space: The concepts.
+
+    Attributes:
+        detailed: Whether there is a table per image.
+    """
+
+    def __init__(self, sink: Output, space: ConceptSpace) -> None:
+        self.sink, self.space, self.detailed = sink, space, True
+        self.rows: list[list[str]] = []
+
+    def add(self, record: Record) -> None:
+        """Shows an image now, or keeps it for the table."""
+        if record.get("familiarity", 1.0) < UNFAMILIAR:
+            self.sink.note(
+                f"igm: {record['image']} is unlike what {record['model']} was trained on "
+                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
+            )
+        counted = self.space.countable
+        if self.detailed:
+            how = "given" if record["k_source"] == "given" else "estimated"
+            k = f"K = {record['k']} ({how}), " if counted else ""
+            self.sink.table(f"{record['image']}: {k}{record['seconds']:.2f} s", *self._table(record))
+        else:
+            self.rows.append(
+                [record["image"], *([str(record["k"])] if counted else []), _brief(record["items"])]
+            )
+
+    def end(self) -> None:
+        """Shows the table of many images."""
+        if self.rows:
+            counted = ["K"] if len(self.rows[0]) == 3 else []
+            self.sink.table("", ["image", *counted, "found"], self.rows)
+
+    def _table(self, record: Record) -> tuple[list[str], list[list[str]]]:
+        """The items found, numbered; where all candidates are reported, the others without a number if they are few."""
+        items, every = record["items"], record.get(self.space.plural)
+        names = list(items[0]) if items else []
+        rows = [[str(i), *(cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
+        if every is None:
+            return ["#", *names], rows
+        shown = {row[1] for row in rows}
+        if len(every) <= LISTED:
+            others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
+            rows += [["", *row] for row in others if row[0] not in shown]
+        return ["#", *every[0]], rows
+
+
+class CurveReport:
+    """For people: the error over K, a table per image."""
+
+    def __init__(self, sink: Output) -> None:
+        self.sink, self.detailed = sink, True
+
+    def add(self, record: Record) -> None:
+        """Shows an image."""
+        title = f"{record['image']}: K = {record['k']}, {record['seconds']:.2f} s"
+        self.sink.table(title, *curve_table(record))
+
+    def end(self) -> None:
+        """Nothing is kept back."""
+
+
+def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the error over K, the chosen K circled.
+
+    Where a concept costs something, the sum that the choice minimises has a column too.
+    """
+    cost = record["k_penalty"]
+    columns = ["K", "error", "standard error", *(["error + cost of K"] if cost else []), ""]
+    rows = []
+    for point in record["k_curve"]:
+        error, deviation = _figure(point["error"]), _figure(point["stderr"])
+        whole = [_figure(None if point["error"] is None else point["error"] + cost * point["k"])]
+        chosen = "◯" if point["k"] == record["k"] else ""
+        rows.append([str(point["k"]), error, f"± {deviation}", *(whole if cost else []), chosen])
+    return columns, rows
+
+
+def draw_curve(record: Record) -> Image:
+    """Error over K with its error bars, as a picture."""
+    from igm_cli.commands.figures import new_figure, to_picture
+
+    curve = record["k_curve"]
+    ks = [p["k"] for p in curve]
+    errors = [math.nan if p["error"] is None else p["error"] for p in curve]
+    bars = [0.0 if p["stderr"] is None else max(0.0, p["stderr"]) for p in curve]
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    axes.errorbar(ks, errors, yerr=bars, marker="o", markersize=4, capsize=3, color="#1f5fa8")
+    for k, error in zip(ks, errors, strict=True):
+        if k == record["k"]:
+            axes.plot([k], [error], "o", markersize=11, fillstyle="none", color="#c0392b")
+    if record["k_penalty"]:
+        text = f"circled: least error + {record['k_penalty']:.1e} · K"
+        style: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": "#666666"}
+        axes.text(0.98, 0.96, text, transform=axes.transAxes, **style)
+    axes.set_xticks(ks)
+    axes.set_xlabel("number of concepts K")
+    axes.set_ylabel("denoising error under the best K concepts")
+    axes.set_title(f"{Path(record['image']).name}: K = {record['k']}")
+    axes.grid(alpha=0.3)
+    return to_picture(figure)
+
+
+def _brief(items: Sequence[Record]) -> str:
+    """Items on a line: what they say, less pixels and confidence, which JSON has."""
+    rows = [{k: v for k, v in item.items() if k != "confidence" and not k.endswith("_px")} for item in items]
+    if all(
+        isinstance(value, str) for row in rows for value in row.values()
+    ):  # names: "Smiling: yes, hair: black"
+        return ", ".join(": ".join(row.values()) for row in rows)
+    return " ".join(f"({', '.join(cell(k, v) for k, v in row.items())})" for row in rows)
+
+
+def cell(key: str, value: Any) -> str:
+    """A field of an item as a cell of a table."""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return f"{value:.1f}" if key.endswith("_px") else f"{value:.3f}"
+    return "" if value is None else str(value)
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.6f}"

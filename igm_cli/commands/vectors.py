@@ -1,0 +1,203 @@
+"""Files of bound vectors: taken apart or counted, and what people read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.commands.runner import Record, Runner
+from igm_cli.commands.show import DETAILED, cell
+from igm_cli.errors import UsageError
+from igm_cli.output import Output, process_rank
+
+if TYPE_CHECKING:
+    from igm_cli.core.decomposition.codebooks import Codebooks
+
+UNSURE = 0.5
+"""Confidence of a codeword below which people are warned."""
+
+BEYOND = 0.999
+"""Probability that no random product is as similar, below which people are warned: a vector that was bound from other
+codewords has anything between 0 and 1."""
+
+EXPLAINED = 1e-4
+"""Unexplained share of a vector below which there is nothing left to look for."""
+
+MOST_ROWS = 100  # of a table of vectors
+
+
+def understand_vectors(
+    paths: Sequence[str],
+    codebooks: Path | None,
+    settings: dict[str, Any],
+    sink: Output,
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Takes the bound vectors of files apart, or counts products, and shows and keeps what is found.
+
+    Args:
+        paths: Files, folders and patterns.
+        codebooks: Their file.
+        settings: See :class:`igm_cli.vectors.VectorSession`; without ``k``, products are counted.
+        sink: For results, progress and messages.
+        output: Where results are kept.
+        **options: Those of :func:`igm_cli.vectors.open_vectors`.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    from igm_cli.vectors import open_vectors
+
+    assert codebooks is not None  # or it would not be about vectors
+    if process_rank()[1] > 1:
+        raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
+    source, products = codebooks.expanduser(), settings.get("k")
+    session = open_vectors(source, settings=settings, **options)
+    note_duplicates(session.codebooks, sink)
+    report = VectorReport(sink, products, session.codebooks)
+    schema = "igm.decompose/1" if products else "igm.decompose-k/1"
+    Runner(session, paths, schema, report, sink, output, count=not products, sources=[source]).run()
+
+
+class VectorReport:
+    """For people: a table per vector, or one table of a file's vectors, and how many vectors are in doubt.
+
+    Args:
+        sink: Where it goes.
+        products: How many a vector is the sum of; None where they are counted.
+        codebooks: To tell a similarity from chance.
+    """
+
+    def __init__(self, sink: Output, products: int | None, codebooks: Codebooks) -> None:
+        self.sink, self.products, self.codebooks = sink, products, codebooks
+        self.file: list[Record] = []  # the first records of a file
+        self.rows: list[list[str]] = []
+        self.doubts: dict[str, int] = {}
+        self.vectors = 0
+
+    def add(self, record: Record) -> None:
+        """One more vector."""
+        if self.file and record["input"] != self.file[0]["input"]:
+            self.end()
+        self.vectors += 1
+        if len(self.file) <= DETAILED:
+            self.file.append(record)
+        kind, _ = self._doubt(record)
+        if kind:
+            self.doubts[kind] = self.doubts.get(kind, 0) + 1
+        if len(self.rows) < MOST_ROWS:
+            self.rows.append(self._row(record, kind))
+
+    def end(self) -> None:
+        """Shows the vectors of a file."""
+        if not self.file:
+            return
+        source = self.file[0]["input"]
+        if self.vectors <= DETAILED:
+            for record in self.file:
+                about = source + (f", vector {record['vector']}" if self.vectors > 1 else "")
+                self.sink.table(*self._table(about, record))
+                if sentence := self._doubt(record)[1]:
+                    self.sink.note(f"igm: {about}: {sentence}")
+        else:
+            columns = (
+                ["K", "unexplained"] if self.products is None else ["indices", "similarity", "confidence", ""]
+            )
+            self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *columns], self.rows)
+            if self.vectors > len(self.rows):
+                more = self.vectors - len(self.rows)
+                self.sink.say(f"... and {more} more; --json and --output have all of them")
+            for kind, count in self.doubts.items():
+                self.sink.note(
+                    f"igm: {count} of {self.vectors} vectors of {source}: {_MEANING.get(kind, kind)}"
+                )
+        self.file, self.rows, self.doubts, self.vectors = [], [], {}, 0
+
+    def _table(self, about: str, record: Record) -> tuple[str, list[str], list[list[str]]]:
+        if self.products is None:
+            title = f"{about}: K = {record['k']}, {record['seconds']:.2f} s"
+            rows = [
+                [str(p["k"]), f"{p['unexplained']:.6f}", "◯" if p["k"] == record["k"] else ""]
+                for p in record["k_curve"]
+            ]
+            return title, ["K", "unexplained", ""], rows
+        how = f"similarity {record['similarity']:.3f} by {record['method']}, {record['seconds']:.2f} s"
+        names = list(dict.fromkeys(name for item in record["items"] for name in item))
+        rows = [[cell(name, item.get(name, "")) for name in names] for item in record["items"]]
+        return f"{about}: {how}", names, rows
+
+    def _row(self, record: Record, kind: str) -> list[str]:
+        if self.products is None:
+            return [str(record["vector"]), str(record["k"]), f"{record['k_curve'][-1]['unexplained']:.6f}"]
+        products: dict[int, list[str]] = {}
+        for item in record["items"]:
+            products.setdefault(item.get("product", 0), []).append(str(item["index"]))
+        indices = " + ".join(", ".join(row) for row in products.values())
+        least = min((item["confidence"] for item in record["items"]), default=0.0)
+        return [str(record["vector"]), indices, f"{record['similarity']:.3f}", f"{least:.3f}", kind]
+
+    def _doubt(self, record: Record) -> tuple[str, str]:
+        """What kind of doubt there is about a record, and a sentence about it; both empty if there is none."""
+        if self.products is None:
+            sentence = _count_doubt(record)
+            return sentence, sentence
+        if self.products > 1 and record["k"] < self.products:
+            found = f"{record['k']} of {self.products} products found"
+            if record["similarity"] ** 2 > 1 - EXPLAINED:
+                return "fewer", f"{found}, and nothing is left to explain"
+            return "chance", f"{found}; what is left is no product of these codewords as far as can be told"
+        if self.products == 1 and self._by_chance(record["similarity"]):
+            way_out = "" if record["method"] in ("auto", "exhaustive") else "; --method auto may find one"
+            says = f"similarity {record['similarity']:.2f} is what chance gives"
+            return "chance", f"no product of these codewords as far as can be told, {says}{way_out}"
+        items = record["items"]
+        if tied := [_place(item) for item in items if item.get("ambiguous")]:
+            return "ambiguous", f"another codeword would do as well for {', '.join(tied)}"
+        if unsure := [_place(item) for item in items if item["confidence"] < UNSURE]:
+            return "unsure", f"{', '.join(unsure)} could well be another codeword"
+        return "", ""
+
+    def _by_chance(self, similarity: float) -> bool:
+        """Whether some product of random codewords may be as similar."""
+        import torch
+
+        from igm_cli.core.decomposition.result import beyond_chance
+
+        return float(beyond_chance(self.codebooks, torch.tensor([similarity]))[0]) < BEYOND
+
+
+_MEANING = {
+    "chance": "not found to be products of these codewords, what similarity there is comes by chance",
+    "fewer": "fewer products explain them whole",
+    "ambiguous": "another codeword would do as well for a factor",
+    "unsure": "a factor could well be another codeword",
+}
+
+
+def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
+    """Says which codewords are the same, so that nobody could tell them apart."""
+    from igm_cli.core.decomposition.codebooks import duplicates
+
+    for number, book in enumerate(codebooks.spectra):
+        same = duplicates(book).nonzero()[:, 0].tolist()
+        if same:
+            some = ", ".join(map(str, same[:6])) + (", ..." if len(same) > 6 else "")
+            sink.note(
+                f"igm: codebook {number} has codewords that occur more than once ({some}); "
+                "which of them was bound cannot be told"
+            )
+
+
+def _count_doubt(record: Record) -> str:
+    """A sentence about a count that may be wrong; empty if there is no doubt."""
+    if record["k"] == 0:
+        return "no product of these codewords is in it as far as can be told"
+    if record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
+        return f"as many products as --k-max {record['k_max']} lets be found; raise it"
+    return ""
+
+
+def _place(item: Record) -> str:
+    return f"factor {item['factor']}" + (f" of product {item['product']}" if "product" in item else "")

@@ -1,1 +1,0 @@
-from igm_cli.core.inference.direct import *

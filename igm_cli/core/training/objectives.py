@@ -1,0 +1,91 @@
+"""What a training minimises: the loss of the rows of one step.
+
+argmin_theta  E_{x0, c, t, eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025, Algorithm 1)
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from igm_cli.core.checkpoint import ModelSpec
+from igm_cli.core.concepts import Categorical
+from igm_cli.core.noise_schedule import Schedule
+from igm_cli.core.objective import composed_loss
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.contrast import contrastive_loss
+from igm_cli.core.training.plan import StepPlan
+from igm_cli.errors import InputError
+
+
+class Samples(Protocol):
+    """Training images with their concepts."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images ``[B,C,H,W]`` in -1..1, concepts ``[B,K,D]``, presence ``[B,K]`` (False = padding)."""
+        ...
+
+
+class Objective(Protocol):
+    """A loss that is asked for step by step."""
+
+    def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            model: The network in training, as it may be called (wrapped for several processes).
+            step: Number of the step.
+            plan: What it draws, for the rows that are asked for.
+        """
+        ...
+
+
+class ComposedObjective:
+    """The composed error, and the contrast between values of factors where the configuration asks for it.
+
+    Args:
+        model: The network in training.
+        spec: Its description.
+        samples: What it is trained on.
+        config: How.
+        device: Where.
+
+    Raises:
+        InputError: If the configuration asks for what only other models learn by.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: ModelSpec, samples: Samples, config: TrainConfig, device: torch.device
+    ) -> None:
+        if config.autoencoder_steps or config.reading_steps:
+            raise InputError(
+                "autoencoder_steps and reading_steps are of text-to-image models; set them to 0 for others"
+            )
+        space = getattr(model, "space", None)
+        if config.contrast and not (isinstance(space, Categorical) and spec.architecture == "factored"):
+            raise InputError(
+                "contrast is between values of factors of a factored denoiser; set it to 0 for others"
+            )
+        for layer in getattr(model, "auxiliary", ()):  # only the contrast's loss reaches these
+            layer.requires_grad_(config.contrast > 0)  # distributed training refuses idle parameters
+        self.schedule: Schedule = model.schedule  # type: ignore[assignment]
+        self.space, self.composition = space, spec.composition
+        self.samples, self.config, self.device = samples, config, device
+
+    def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
+        """As :class:`Objective`."""
+        images, concepts, present = (
+            tensor.to(self.device) for tensor in self.samples.batch(plan.indices, plan.flips)
+        )
+        t = plan.timesteps(self.schedule.steps, self.config.timestep_power).to(self.device)
+        noise = plan.noise(tuple(images.shape[1:])).to(self.device)
+        if self.config.contrast and isinstance(self.space, Categorical):
+            weight = self.config.contrast_at(step)
+            return contrastive_loss(
+                model, self.schedule, self.composition, self.space, images, concepts, t, noise, weight
+            )
+        return composed_loss(model, self.schedule, self.composition, images, concepts, present, t, noise)

@@ -1,0 +1,102 @@
+"""Options that people write and files hold: what does not fit is refused in one sentence that names the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, Strict, ValidationError
+from pydantic.dataclasses import dataclass
+from typing_extensions import dataclass_transform
+
+from igm_cli.errors import InputError, near_names
+
+T = TypeVar("T")
+
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[tuple[Positive, Positive], Strict(False)]
+"""(width, height) in pixels; JSON's and TOML's lists are taken as well."""
+Channels = Annotated[tuple[Positive, ...], Strict(False)]
+Table = dict[str, Any]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def validated(noun: str) -> Callable[[type[T]], type[T]]:
+    """A decorator that makes a frozen pydantic dataclass, whose values are of its types or refused.
+
+    Nothing is converted but whole numbers to floats and lists to tuples; there is no nan and no infinity.
+
+    Args:
+        noun: What a field is to a user, such as ``training option``.
+
+    Returns:
+        The decorator; what it makes raises an :class:`InputError` instead of pydantic's error.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+        made: Any = dataclass(cls, frozen=True, config=config)
+        names = [field.name for field in dataclasses.fields(made)]
+        initialise = made.__init__
+
+        @functools.wraps(initialise)
+        def init(self: Any, *values: Any, **named: Any) -> None:
+            try:
+                initialise(self, *values, **named)
+            except ValidationError as error:
+                raise InputError(sentence(error, noun, names)) from error
+
+        made.__init__ = init
+        return made  # type: ignore[no-any-return]
+
+    return decorate
+
+
+_PLAINER = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid tuple": "a list",
+    "a valid list": "a list",
+    "a valid dictionary": "a table",
+}
+
+
+def sentence(error: ValidationError, noun: str, names: Sequence[str]) -> str:
+    """What is wrong first, in one sentence.
+
+    Args:
+        error: Of pydantic.
+        noun: What a field is to a user.
+        names: The fields that are known.
+    """
+    first = error.errors(include_url=False)[0]
+    name, kind, message = ".".join(map(str, first["loc"])), first["type"], first["msg"]
+    if kind == "unexpected_keyword_argument":
+        return f"unknown {noun} {name!r}; {near_names(name, names)}"
+    if kind == "missing":
+        return f"the {noun} {name!r} is missing; add it"
+    if kind == "value_error":  # of a check of our own, which says all there is to say
+        return str(first["ctx"]["error"])
+    if not message.startswith("Input should be "):
+        return f"the {noun} {name!r} cannot be {_shown(first['input'])}: {message}"
+    wanted = re.sub(r", (got|unable) .*", "", message.removeprefix("Input should be "))
+    for theirs, plainer in _PLAINER.items():
+        wanted = wanted.replace(theirs, plainer)
+    return f"the {noun} {name!r} must be {wanted}, not {_shown(first['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,0 +1,106 @@
+"""Text-to-image pipelines as models of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from igm_cli.bundled import DEFAULT_CONCEPTS, resolve_pipeline
+from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.session import Model, process_device
+
+
+def open_pipeline(
+    model: str | None,
+    device: str,
+    *,
+    labels: Sequence[str] = (),
+    templates: Sequence[str] = (),
+    loading: Mapping[str, Any] | None = None,
+) -> Model:
+    """A text-to-image pipeline; what is cheap to refuse is refused before its weights are loaded.
+
+    Args:
+        model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        labels: What may be in an image; none of them takes those the model was trained on.
+        templates: Prompts with ``{label}`` in them; none of them takes the model's.
+        loading: Fields of :class:`igm_cli.core.models.pipelines.Loading`.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    name, source = resolve_pipeline(model)
+
+    from igm_cli.core.inference.views import encoded_views
+    from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, quiet, read_description
+    from igm_cli.core.models.pipelines import Loading, load_pipeline
+    from igm_cli.core.models.text_to_image import TextToImageDenoiser
+    from igm_cli.plugins import registry
+
+    how, target = Loading(**(loading or {})), process_device(device)
+    path = find_pipeline(source, how.variant)
+    description = read_description(path)
+    own = description.space
+    if not labels and own is None:
+        raise UsageError(f"the model {name!r} names no labels of its own; give --labels or --labels-file")
+    chosen = tuple(labels) or check_labels(own.labels if own else (), f"the igm.json of {name}", InputError)
+    options = {"labels": chosen, "templates": tuple(templates) or (own.templates if own else ())}
+    parser = registry.concept_parser(DEFAULT_CONCEPTS["pipeline"])
+    parser = registry.configured(parser, {key: value for key, value in options.items() if value})
+    space: Any = parser.space
+
+    def load() -> TextToImageDenoiser:
+        denoiser = TextToImageDenoiser(load_pipeline(str(path), target, how), space)
+        with quiet():  # a prompt that is too long is refused before the first image
+            denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
+        return denoiser
+
+    known = {plain(label) for label in (own.labels if own else chosen)}
+    opened = Model(
+        name=name,
+        parser=parser,
+        composition=description.composition,
+        inference=description.inference,
+        device=target,
+        open=load,
+        identity={
+            "model": pipeline_fingerprint(path, how.variant),
+            # Where the parts are kept and how attention is computed changes no result.
+            "loading": {x: getattr(how, x) for x in ("variant", "dtype", "size", "config", "prediction")},
+            "labels": chosen,
+            "templates": space.templates,
+            "composition": description.composition,
+        },
+        encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
+        unknown=tuple(label for label in chosen if plain(label) not in known),
+    )
+    return opened
+
+
+def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
+    """Labels among which a choice makes sense.
+
+    Args:
+        labels: In order.
+        where: Where they come from, for messages.
+        error: Raised if they are too few, empty or not different.
+    """
+    seen: dict[str, str] = {}
+    for label in labels:
+        key = plain(label)
+        if not key:
+            raise error(f"{where} holds an empty label; leave out the comma too many")
+        if key in seen:
+            both = f"{seen[key]!r} and {label!r}, which are the same"
+            same = f"{label!r} twice" if label == seen[key] else both
+            raise error(f"{where} holds {same}; leave one out")
+        seen[key] = label
+    if len(labels) < 2:
+        raise error(f"{where} holds one label, {labels[0]!r}; give two labels or more")
+    return tuple(labels)
+
+
+def plain(label: str) -> str:
+    """A label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
+    return " ".join(label.casefold().split())

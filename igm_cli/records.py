@@ -1,0 +1,364 @@
+"""Results: what a library call returns, and the JSON line that a command prints of it.
+
+The JSON schemas under ``igm_cli/schemas`` are generated from these models: ``python -m igm_cli.records``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, with_config
+from typing_extensions import NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_CLOSED = ConfigDict(extra="forbid")
+
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
+Confidence = Annotated[
+    Probability | None,
+    Field(description="Probability that the item belongs there; null where the method gives none (sgd)."),
+]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Run = Annotated[
+    str,
+    Field(
+        pattern="^[0-9a-f]{16}$",
+        description="Fingerprint of the model and the settings; results of the same configuration share it.",
+    ),
+]
+
+
+@with_config(_CLOSED)
+class KPoint(TypedDict):
+    """The error under the best k concepts."""
+
+    k: Natural
+    error: float | None
+    stderr: Annotated[float | None, Field(description="Standard error of the difference to the chosen K.")]
+
+
+@with_config(_CLOSED)
+class Position(TypedDict):
+    """Where something is in the image as given."""
+
+    x: Annotated[float, Field(description="0..1 of the width of the image as given.")]
+    y: float
+    x_px: float
+    y_px: float
+    confidence: Confidence
+
+
+@with_config(_CLOSED)
+class Attribute(TypedDict):
+    """One value of a factor."""
+
+    factor: str
+    value: str
+    confidence: Confidence
+
+
+@with_config(_CLOSED)
+class Label(TypedDict):
+    """A label that is true of the image."""
+
+    label: str
+    confidence: Confidence
+
+
+@with_config(
+    ConfigDict(
+        extra="allow",
+        json_schema_extra={"not": {"anyOf": [{"required": [name]} for name in ("x_px", "factor", "label")]}},
+    )
+)
+class OtherItem(TypedDict):
+    """An item of a third-party concept parser."""
+
+    confidence: Confidence
+
+
+if TYPE_CHECKING:
+    Item: TypeAlias = dict[str, Any]  # so that result.items[0]["x"] needs no cast
+else:
+    Item = Position | Attribute | Label | OtherItem
+
+
+@with_config(_CLOSED)
+class Codeword(TypedDict):
+    """The codeword of one factor of a product."""
+
+    product: NotRequired[Annotated[Natural, Field(description="Which of several products; 0 if it is absent.")]]
+    factor: Annotated[Natural, Field(description="Number of the codebook.")]
+    index: Annotated[Natural, Field(description="Number of the codeword.")]
+    similarity: Annotated[
+        Cosine, Field(description="Cosine of the product and what the other products leave of the vector.")
+    ]
+    confidence: Annotated[
+        Probability,
+        Field(
+            description="Probability that the product is more similar than chance and this codeword better than "
+            "the factor's others."
+        ),
+    ]
+    ambiguous: NotRequired[
+        Annotated[Literal[True], Field(description="Another codeword of the factor would do as well.")]
+    ]
+
+
+@with_config(_CLOSED)
+class LabelProbability(TypedDict):
+    """How probable a label is."""
+
+    label: str
+    probability: Probability
+
+
+@with_config(_CLOSED)
+class Unexplained(TypedDict):
+    """What the best k products leave of a vector."""
+
+    k: Natural
+    unexplained: Annotated[Share, Field(description="Share of the vector's square that they leave.")]
+
+
+class Result(BaseModel):
+    """What was found in one image or vector; its fields are those of the JSON line."""
+
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+    schema_id: str = Field(alias="schema")
+
+    @property
+    def confidence(self) -> list[float | None]:
+        """The confidence of every item, in their order."""
+        return [item["confidence"] for item in getattr(self, "items", [])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON record that the command prints, with the same fields."""
+        known = type(self).model_fields
+        return {
+            f.alias or name: getattr(self, name) for name, f in known.items() if name in self.model_fields_set
+        }
+
+    def _repr_html_(self) -> str:
+        """A table of the items, for notebooks."""
+        items: list[dict[str, Any]] = getattr(self, "items", None) or getattr(self, "k_curve", [])
+        names = list(dict.fromkeys(name for item in items for name in item))
+        rows = [[_cell(item.get(name)) for name in names] for item in items]
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        head = "".join(f"<th>{_cell(name)}</th>" for name in names)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class _OfImage(Result):
+    """What the records of all commands about images have in common."""
+
+    image: str = Field(description="Path as given.")
+    size: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
+    )
+    sha256: Sha256 = Field(description="Of the image file; of an image in memory, of its pixels.")
+    model: str
+    concepts: str = Field(description="Name of the concept parser.")
+    k: Natural
+    k_source: Literal["given", "estimated"]
+    denoising_error: float | None = Field(description="Mean squared error of the composed noise prediction.")
+    k_penalty: Share = Field(
+        description="Error that a concept must save: where K is estimated, it is the k of the least error + k_penalty * k."
+    )
+    k_curve: list[KPoint]
+    network_calls: Natural = Field(description="Evaluations of the denoiser.")
+    seconds: Share = Field(description="For this image; of those worked out together the mean.")
+    device: str
+    run: Run
+
+
+class ImageCount(_OfImage):
+    """How many concepts an image holds."""
+
+    schema_id: Literal["igm.estimate-k/1"] = Field(alias="schema")
+
+
+class ImageResult(_OfImage):
+    """The concepts of an image."""
+
+    schema_id: Literal["igm.invert/1"] = Field(alias="schema")
+    familiarity: Probability | None = Field(
+        default=None,
+        description="How much the image is like those the model was trained on, where that is calibrated.",
+    )
+    items: list[Item]
+
+    _draw: Callable[[], Image] | None = PrivateAttr(default=None)
+
+    def overlay(self) -> Image:
+        """The image as given with the items drawn on a copy of it, as ``--overlay`` draws them."""
+        assert self._draw is not None  # set by the session that made this result
+        return self._draw()
+
+    def _repr_html_(self) -> str:
+        """The overlay above a table of the items, for notebooks."""
+        if self._draw is None:
+            return super()._repr_html_()
+        buffer = io.BytesIO()
+        self.overlay().save(buffer, "PNG")
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{encoded}">{super()._repr_html_()}'
+
+
+class LabelResult(ImageResult):
+    """The labels of an image, and the probability of every label asked about."""
+
+    schema_id: Literal["igm.zero-shot/1"] = Field(alias="schema")  # type: ignore[assignment]
+    draws: Annotated[int, Field(ge=1)] = Field(description="Noise draws of the decision.")
+    items: list[Label] = Field(min_length=1, description="The labels found, the surest first.")  # type: ignore[assignment]
+    labels: list[LabelProbability] = Field(
+        min_length=2, description="All labels asked about, the most probable first."
+    )
+
+
+class _OfVector(Result):
+    """What the records of all commands about bound vectors have in common."""
+
+    input: str = Field(description="Path of the file of vectors as given.")
+    vector: Natural = Field(description="Number of the vector in its file.")
+    sha256: Sha256 = Field(description="Of the file of vectors; of vectors in memory, of their values.")
+    concepts: str = Field(description="Name of the concept parser.")
+    codebooks: str = Field(description="Path of the file of codebooks as given.")
+    binding: Literal["map", "hrr", "fhrr"]
+    k: Natural = Field(description="Number of products found.")
+    seconds: Share = Field(description="For this vector; of those worked out together the mean.")
+    device: str
+    run: Run
+
+
+class VectorResult(_OfVector):
+    """The codewords that a bound vector is made of."""
+
+    schema_id: Literal["igm.decompose/1"] = Field(alias="schema")
+    method: Literal["auto", "coupled", "attention", "resonator", "factorizer", "exhaustive"]
+    items: list[Codeword]
+    similarity: Cosine = Field(
+        description="Cosine of the vector and the product, or the best sum of the products."
+    )
+    iterations: Natural | None = Field(
+        description="Of the method, 0 where it has none; null for several products."
+    )
+    operations: Share | None = Field(description="Multiplications and additions; null for several products.")
+
+
+class VectorCount(_OfVector):
+    """How many products a bound vector is the sum of."""
+
+    schema_id: Literal["igm.decompose-k/1"] = Field(alias="schema")
+    k_max: Annotated[int, Field(ge=1)] = Field(description="Most products looked for.")
+    k_curve: list[Unexplained] = Field(min_length=1)
+
+
+class PluginState(BaseModel):
+    """One plugin, and whether it loads; its problem is empty if it does."""
+
+    model_config = _CLOSED
+
+    kind: Literal["datasets", "concepts", "benchmarks"]
+    name: str
+    target: str = Field(description="package.module:attribute")
+    packages: list[str] = Field(description="Distributions that offer the name; more than one is a conflict.")
+    ok: bool
+    summary: str
+    problem: str
+
+
+class PluginRecord(PluginState):
+    """A line of igm plugins."""
+
+    schema_id: Literal["igm.plugins/1"] = Field(alias="schema")
+
+
+class CheckpointState(BaseModel):
+    """A bundled checkpoint; its problem is empty if it can be used."""
+
+    model_config = _CLOSED
+
+    name: str
+    concepts: str
+    problem: str
+
+
+class DoctorRecord(BaseModel):
+    """What igm finds on this machine."""
+
+    model_config = _CLOSED
+
+    schema_id: Literal["igm.doctor/1"] = Field(alias="schema")
+    igm: str
+    python: str
+    platform: str
+    packages: dict[str, str | None] = Field(description="Versions of what is needed; null where it is missing.")
+    xformers: str | None
+    devices: list[str]
+    bf16: dict[str, bool]
+    threads: Annotated[int, Field(ge=1)]
+    checkpoints: list[CheckpointState]
+    plugins: list[PluginState]
+    caches: dict[str, str]
+    ok: bool
+
+
+class BenchmarkSummary(BaseModel):
+    """The summary of a benchmark: its figures are those of the suite."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_id: Literal["igm.benchmark/1"] = Field(alias="schema")
+    suite: str
+    failed: dict[str, str] = Field(description="Methods that failed, and why.")
+
+
+PRINTED_BY: dict[type[BaseModel], str] = {
+    ImageResult: "igm invert",
+    ImageCount: "igm estimate-k",
+    LabelResult: "igm zero-shot",
+    VectorResult: "igm invert --codebooks",
+    VectorCount: "igm estimate-k --codebooks",
+    PluginRecord: "igm plugins",
+    DoctorRecord: "igm doctor",
+    BenchmarkSummary: "igm benchmark",
+}
+"""Models of the lines that commands print with ``--json``."""
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The JSON schema of every kind of line, by the name of its file."""
+    found = {}
+    for model, command in PRINTED_BY.items():
+        schema = model.model_json_schema()
+        name = schema["properties"]["schema"]["const"]
+        head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name}
+        title = {"title": f"One line of {command} --json"}
+        found[f"{name.replace('/', '-')}.json"] = {**head, **schema, **title}
+    return found
+
+
+def _cell(value: Any) -> str:
+    import html
+
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else html.escape(str(value))
+
+
+if __name__ == "__main__":
+    for file, content in schemas().items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (Path(__file__).parent / "schemas" / file).write_text(text, encoding="utf-8")

@@ -1,0 +1,452 @@
+"""A model of concepts of images, and sessions: the model with settled settings.
+
+The library face and the commands share it.  A session reads files as inputs, each with the fields that name it and the
+hash of its content, and turns inputs into results; :class:`igm_cli.vectors.VectorSession` has the same shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+from igm_cli.bundled import is_pipeline, resolve_model
+from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.imaging import SUFFIXES, decode_image, from_array, read_bytes, to_model
+from igm_cli.records import ImageCount, ImageResult, LabelResult
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.composition import Composition
+    from igm_cli.core.types import Inversion, InversionSettings
+    from igm_cli.plugins.base import ConceptParser, Frame, Progress
+
+Data = TypeVar("Data")
+
+BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
+"""Pixels of the images that are inverted together, by device, where nobody says how many."""
+
+
+@dataclass
+class Input(Generic[Data]):
+    """An image or a bound vector, as a file or a program gives it.
+
+    Attributes:
+        about: The fields of its record that say which it is.
+        sha256: Hash of its content.
+        load: Decodes it.
+    """
+
+    about: Mapping[str, Any]
+    sha256: str
+    load: Callable[[], Data]
+
+    @cached_property
+    def data(self) -> Data:
+        """The image or vector itself, decoded once."""
+        return self.load()
+
+
+@dataclass(repr=False)
+class Model:
+    """A denoiser and the parser of its concepts; :func:`igm_cli.load` makes it.
+
+    Attributes:
+        name: What users call it.
+        parser: The concept parser.
+        composition: How its predictions compose.
+        inference: Inversion settings tuned to its weights.
+        device: Where it computes.
+        open: Loads the denoiser.
+        identity: What of the model decides about a result.
+        size: (width, height) in pixels of the images it sees; None asks the denoiser.
+        encode: Turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views.
+        unknown: Concepts asked for that it says it was not trained on.
+    """
+
+    name: str
+    parser: ConceptParser
+    composition: Composition
+    inference: Mapping[str, Any]
+    device: torch.device
+    open: Callable[[], Any]
+    identity: Mapping[str, Any]
+    size: tuple[int, int] | None = None
+    encode: Callable[[Tensor, int], Tensor] | None = None
+    unknown: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"
+
+    @cached_property
+    def denoiser(self) -> Any:
+        """The denoiser; its weights are loaded when it is first needed."""
+        if self.device.type == "cpu":
+            from igm_cli.core.device import keep_freed_memory
+
+            keep_freed_memory()
+        return self.open()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the images it sees."""
+        return self.size or self.denoiser.image_size
+
+    @overload
+    def invert(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageResult]: ...
+
+    @overload
+    def invert(self, images: Any, **options: Any) -> ImageResult: ...
+
+    def invert(
+        self,
+        images: Any,
+        *,
+        k: int | None = None,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> ImageResult | list[ImageResult]:
+        """Finds the concepts of an image, or of several.
+
+        Args:
+            images: A path, a PIL image, an array ``[H,W,3]`` or a tensor ``[3,H,W]`` of 0..255 or 0..1; or a list of them.
+            k: Number of concepts; None estimates it.
+            fit: ``crop`` or ``squash`` images of another aspect ratio than the model's.
+            progress: Called with what is being done, done so far, and in all.
+            batch_size: Images worked out together; None takes what suits the device.
+            **settings: ``draws``, ``k_max``, ``seed``, ``method`` and the other inversion settings.
+
+        Returns:
+            A result; of a list one per image.
+
+        Raises:
+            IgmError: If an image or a setting cannot be used, with the way out.
+        """
+        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings)
+        return session.each(session.invert, images, progress)  # type: ignore[no-any-return]
+
+    @overload
+    def count(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageCount]: ...
+
+    @overload
+    def count(self, images: Any, **options: Any) -> ImageCount: ...
+
+    def count(self, images: Any, **options: Any) -> ImageCount | list[ImageCount]:
+        """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
+        progress = options.pop("progress", None)
+        how = {"fit": options.pop("fit", "crop"), "batch_size": options.pop("batch_size", None)}
+        session = ImageSession(self, k=None, given=options, **how)
+        session.require_counting()
+        return session.each(session.count, images, progress)  # type: ignore[no-any-return]
+
+
+class ImageSession:
+    """A model with the settings of one call.
+
+    Args:
+        model: The model.
+        k: Number of concepts; None estimates it.
+        fit: ``crop`` or ``squash`` images of another aspect ratio.
+        batch_size: Images worked out together; None takes what suits the device.
+        given: Inversion settings above the model's own; None for those not given.
+
+    Attributes:
+        run: Fingerprint of everything that decides about a result but the image.
+
+    Raises:
+        UsageError: If something asked for does not fit the model.
+    """
+
+    key = ("image",)
+    suffixes: Sequence[str] = SUFFIXES
+    noun = "image"
+    together = False
+    """Whether a result may depend on what is worked out with it."""
+
+    def __init__(
+        self, model: Model, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
+    ) -> None:
+        from igm_cli.core.inference.constraints import constraint_of
+        from igm_cli.core.inference.engine import check_method
+
+        if fit not in ("crop", "squash"):
+            raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
+        self.model, self.parser, self.device = model, model.parser, model.device
+        self.k, self.fit, self._batch_size = k, fit, batch_size
+        self._refuse_count(given)
+        self.settings = _settings(model.inference, given)
+        check_method(self.parser.space, self.settings.method)
+        if self.settings.method == "evidence":  # a number that the constraint refuses is refused now
+            constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
+        identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
+        self.run = run_fingerprint({**model.identity, **identity})
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are worked out together."""
+        if (
+            self._batch_size or self.model.encode
+        ):  # a text-to-image network is busy with the labels of one image
+            return self._batch_size or 1
+        width, height = self.model.image_size
+        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (width * height))
+
+    def require_counting(self) -> None:
+        """Raises a :class:`UsageError` if every image has the same number of concepts."""
+        if not self.parser.space.countable:
+            raise UsageError(
+                f"the model {self.model.name!r} finds one value of every factor, so there is nothing to count; "
+                "use igm invert, or a model of positions"
+            )
+
+    def _refuse_count(self, given: Mapping[str, Any]) -> None:
+        if self.parser.space.countable:
+            return
+        factors = len(self.parser.space.groups())  # type: ignore[attr-defined]
+        asked = [f"--{n.replace('_', '-')}" for n in ("k_min", "k_max") if given.get(n) is not None]
+        if self.k not in (None, factors) or asked:
+            option = asked[0] if asked else f"--k {self.k}"
+            raise UsageError(
+                f"the model {self.model.name!r} has {factors} factors and finds a value of each; leave out {option}"
+            )
+
+    @staticmethod
+    def read(path: Path) -> list[Input[Image]]:
+        """An image file, not decoded yet.
+
+        Raises:
+            InputError: If there is no such file, or it cannot be read.
+        """
+        data = read_bytes(path)
+        digest = hashlib.sha256(data).hexdigest()
+        return [Input({"image": str(path)}, digest, lambda: decode_image(data, str(path)))]
+
+    def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
+        """Results of images in whatever form; of one image without a list around it."""
+        if isinstance(images, list | tuple):
+            inputs = [_input(image, f"image {number}") for number, image in enumerate(images, 1)]
+            return in_batches(work, inputs, self.batch_size, "images", progress)
+        return work([_input(images, "image")], progress)[0]
+
+    def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
+        """The concepts of images that are worked out together.
+
+        Raises:
+            InputError: If an image cannot be used.
+        """
+        results = []
+        for image, frame, found, seconds in self._understood(images, progress):
+            record = self._record("igm.invert/1", image, found, seconds)
+            sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
+            decoded = self.parser.decode(found.concepts, frame)
+            items = [{**_rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
+            record["items"] = items
+            if not math.isnan(found.familiarity):
+                record["familiarity"] = round(found.familiarity, 4)
+            if found.marginals is None:
+                result = ImageResult.model_validate(record)
+            else:
+                every = self._probabilities(found.marginals, frame)
+                record |= {"schema": "igm.zero-shot/1", "draws": found.draws, self.parser.space.plural: every}
+                result = LabelResult.model_validate(record)
+            result._draw = lambda image=image, items=items: self.parser.draw(image.data, items)
+            results.append(result)
+        return results
+
+    def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
+        """How many concepts images hold; see :meth:`invert`."""
+        return [
+            ImageCount.model_validate(self._record("igm.estimate-k/1", image, found, seconds))
+            for image, _, found, seconds in self._understood(images, progress)
+        ]
+
+    def _understood(
+        self, images: Sequence[Input[Image]], progress: Progress | None
+    ) -> list[tuple[Input[Image], Frame, Inversion, float]]:
+        """The one call of the engine: images with their frames, what was found, and the seconds of each."""
+        import torch
+
+        from igm_cli.core.inference.engine import invert_batch
+        from igm_cli.plugins.base import Frame
+
+        model, started = self.model, time.monotonic()
+        width, height = model.image_size
+        frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
+        framed = [to_model(image.data, f, (width, height)) for image, f in zip(images, frames, strict=True)]
+        encode = model.encode
+        seen = torch.stack([encode(x, self.settings.views) if encode else x.to(self.device) for x in framed])
+        what = f"network calls: {Path(str(images[0].about['image'])).name}"  # told of a single image only
+        tell = (lambda done, most: progress(what, done, most)) if progress else None
+        how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
+        found = invert_batch(model.denoiser, seen, self.settings, **how)
+        seconds = (time.monotonic() - started) / len(images)
+        return [(*each, seconds) for each in zip(images, frames, found, strict=True)]
+
+    def _record(self, schema: str, image: Input[Image], found: Inversion, seconds: float) -> dict[str, Any]:
+        """The fields that all records of images have."""
+        return {
+            "schema": schema,
+            **image.about,
+            "size": list(image.data.size),
+            "sha256": image.sha256,
+            "model": self.model.name,
+            "concepts": self.parser.name,
+            "k": found.k,
+            "k_source": found.k_source,
+            "denoising_error": _finite(found.denoising_error),
+            "k_penalty": self.settings.cost,
+            "k_curve": [
+                {"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve
+            ],
+            "network_calls": found.network_calls,
+            "seconds": round(seconds, 4),
+            "device": str(self.device),
+            "run": self.run,
+        }
+
+    def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """Every candidate with its probability, the most probable first."""
+        import torch
+
+        every = self.parser.decode(torch.eye(len(marginals)), frame)
+        order = marginals.argsort(descending=True, stable=True).tolist()
+        return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
+
+
+def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
+    """A trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
+
+    Args:
+        model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
+        concepts: Name of a concept parser, or ``package.module:attribute``; None takes the checkpoint's.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    from igm_cli.plugins import registry
+
+    asked = registry.concept_parser(concepts, typed=True) if concepts else None
+    folder = resolve_model(model, asked.name if asked else None)
+    if is_pipeline(folder):
+        raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
+
+    from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
+
+    spec = read_spec(folder)
+    target = process_device(device)
+    return Model(
+        name=folder.name,
+        parser=_parser_of(spec, folder, asked),
+        composition=spec.composition,
+        inference=spec.inference,
+        device=target,
+        open=lambda: load_checkpoint(folder, target).denoiser,
+        identity={"model": model_fingerprint(folder)},
+        size=spec.image_size,
+    )
+
+
+def process_device(name: str) -> torch.device:
+    """The device of a name; with several processes on several GPUs, each takes its own."""
+    import torch
+
+    from igm_cli.core.device import resolve_device
+
+    device, local = resolve_device(name), os.environ.get("LOCAL_RANK", "")
+    if str(device) == "cuda" and local.isdigit():
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
+    return device
+
+
+def run_fingerprint(identity: Mapping[str, Any]) -> str:
+    """Fingerprint of everything that decides about a result but the image or vector."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def in_batches(
+    work: Callable[..., Sequence[Any]], inputs: Sequence[Any], size: int, what: str, progress: Progress | None
+) -> list[Any]:
+    """The results of inputs, some worked out together; progress is told on the way."""
+    results: list[Any] = []
+    for first in range(0, len(inputs), size):
+        if progress:
+            progress(what, first, len(inputs))
+        results += work(inputs[first : first + size], progress)
+    if progress:
+        progress(what, len(inputs), len(inputs))
+    return results
+
+
+def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
+    """The parser of a model's concepts, which must be the one asked for, and of the space trained on."""
+    from igm_cli.core.concepts import space_to_dict
+    from igm_cli.plugins import registry
+
+    if asked and asked.name != spec.concepts:
+        raise InputError(
+            f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {asked.name!r}; "
+            f"use --concepts {spec.concepts} or another --model"
+        )
+    parser = asked or registry.concept_parser(spec.concepts)
+    parser = registry.configured(parser, spec.concept_options)
+    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
+        raise InputError(
+            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
+            "train it again, or install the version of the plugin it was trained with"
+        )
+    return parser
+
+
+def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
+    """A model's own settings under those given, None for those not given."""
+    from igm_cli.core.types import InversionSettings
+
+    given, default = dict(given), InversionSettings.from_dict(own)
+    known = list(default.to_dict())
+    if unknown := [name for name in given if name not in known]:
+        raise UsageError(f"unknown setting {unknown[0]!r}; {near_names(unknown[0], known)}")
+    method = given.get("method") or default.method
+    if method == "relax":
+        given["relax_steps"] = given.pop("steps", None)
+    for name, owners in (("restarts", "sgd"), ("steps", "sgd or relax")):
+        if method != "sgd" and given.get(name) is not None:
+            raise UsageError(f"--{name} belongs to --method {owners}; add that or leave it out")
+    draws, most = given.get("draws"), given.get("max_draws")
+    if draws is not None and most is not None and draws > most:
+        raise UsageError(f"--draws {draws} is above --max-draws {most}; lower one or raise the other")
+    if draws is None and most is not None:
+        given["draws"] = min(default.draws, most)
+    return InversionSettings.from_dict(own, **given)
+
+
+def _input(image: Any, name: str) -> Input[Image]:
+    """An image in whatever form as an input."""
+    if isinstance(image, str | Path):
+        return ImageSession.read(Path(image).expanduser())[0]
+    name = getattr(image, "filename", "") or name
+    picture = from_array(image, name)
+    digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+    return Input({"image": name}, digest, lambda: picture)
+
+
+def _finite(value: float) -> float | None:
+    """A figure as JSON may hold it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _rounded(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in item.items()}

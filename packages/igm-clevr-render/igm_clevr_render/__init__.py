@@ -1,0 +1,1 @@
+"""CLEVR-style scenes from a ray caster: the dataset ``clevr-render`` of igm."""

@@ -1,0 +1,188 @@
+"""Dataset ``clevr-render``: scenes in CLEVR's style, rendered when they are asked for and annotated as CLEVR's are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import Progress
+from igm_cli.plugins.choices import check_request, image_count
+from igm_cli.plugins.generated import Generator, generated
+
+if TYPE_CHECKING:
+    import datasets
+
+    from igm_clevr_render.options import SceneOptions
+    from igm_clevr_render.scenes import Scene
+
+# Scenes of one split never meet those of another: each split renders from its own seed.
+_SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
+_NAMES = ("shape", "size", "color", "material")
+_DEFAULT_SIZES = {"train": 8000, "val": 200, "test": 200}
+
+
+class ClevrRender:
+    """Scenes in the style of CLEVR (Johnson et al. 2017), from a ray caster."""
+
+    name = "clevr-render"
+    summary = "CLEVR-style scenes from a ray caster; clevr and clevrtex use them where no data are given"
+    licence = "rendered images: as igm (MIT)"
+    source = "rendered by the plugin itself"
+    splits = ("train", "val", "test")
+    image_size = (96, 64)
+    concepts = "pos"
+    options: Mapping[str, str] = {
+        "objects": "least and most objects in an image, e.g. 3-5",
+        "colors": "colours of rendered objects, comma-separated, or all (rendered only)",
+        "shapes": "shapes of rendered objects, comma-separated, or all (rendered only)",
+        "sizes": "sizes of rendered objects, comma-separated, or all (rendered only)",
+        "light": "default or shifted (rendered only)",
+        "texture": "none, or surface textures of objects and ground, comma-separated, or all (rendered only)",
+        "crowd": "share of scenes placed closely, 0..1 (rendered only)",
+        "size": "how many images to render (rendered only)",
+    }
+    version = 2
+    """Raise it whenever rendered images change, so that caches are rendered anew."""
+
+    @property
+    def presets(self) -> Mapping[str, Path]:
+        """The training presets of ``clevr``."""
+        return registry.dataset("clevr").presets
+
+    def load(
+        self,
+        split: str,
+        *,
+        data_root: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> datasets.Dataset:
+        """Returns a split with columns ``image``, ``image_index``, ``file`` and ``objects``.
+
+        It is rendered once and kept by ``datasets``.
+
+        Args:
+            split: ``train``, ``val`` or ``test``; no scene is in two of them.
+            data_root: None, as there is nothing to read.
+            limit: Renders at most so many images.
+            seed: Other seeds give other scenes.
+            progress: Called while images are rendered.
+            **options: See ``options``.
+
+        Raises:
+            UsageError: If the split or an option is unknown, or such scenes cannot be rendered.
+            InputError: If a data root is given, or the images cannot be kept.
+        """
+        from igm_clevr_render.options import SceneOptions
+
+        check_request(self.name, split, self.splits, options, self.options)
+        if data_root is not None:
+            raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")
+        size = image_count(options.pop("size", _DEFAULT_SIZES[split]))
+        SceneOptions.parse(options)  # a mistake is reported before anything is rendered
+        # Everything that shapes the images is in here: its hash names the cache.
+        kwargs = {
+            "options": json.dumps(options, sort_keys=True),
+            "count": min(size, limit) if limit else size,
+            "seed": seed + _SPLIT_SEEDS[split],
+            "version": self.version,
+        }
+        try:
+            return generated(_Renders(progress), _features(), kwargs)
+        except RuntimeError as error:
+            if "allow fewer" in str(error):
+                raise UsageError(f"these scenes cannot be rendered: {str(error).rstrip('.')}") from error
+            raise
+
+
+def _features() -> datasets.Features:
+    """Returns the columns and their types."""
+    import datasets
+
+    names = {name: datasets.Value("string") for name in _NAMES}
+    places = {name: datasets.List(datasets.Value("float64")) for name in ("3d_coords", "pixel_coords")}
+    return datasets.Features(
+        {
+            "image": datasets.Image(),
+            "image_index": datasets.Value("int64"),
+            "file": datasets.Value("string"),
+            "objects": datasets.List({**names, "rotation": datasets.Value("float64"), **places}),
+        }
+    )
+
+
+class _Renders(Generator):
+    """Renders scenes."""
+
+    def __call__(self, options: str, count: int, seed: int, version: int) -> Iterator[dict[str, Any]]:
+        from igm_clevr_render.options import SceneOptions
+
+        def report(done: int, total: int) -> None:
+            if self.progress:
+                self.progress("rendering scenes", done, total)
+
+        yield from render_examples(SceneOptions.parse(json.loads(options)), count, seed, progress=report)
+
+
+def render_examples(
+    options: SceneOptions,
+    count: int,
+    seed: int,
+    batch: int = 64,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Renders the first scenes of a set.
+
+    Args:
+        options: What may occur in a scene.
+        count: Number of scenes.
+        seed: Set number.
+        batch: Scenes rendered at a time; does not change the result.
+        device: Torch device that casts the rays.
+        progress: Called with (done, count) after each batch.
+
+    Yields:
+        The columns of the dataset, the image as a uint8 [H,W,3] numpy array.
+    """
+    from igm_clevr_render.renderer import render
+    from igm_clevr_render.sampling import sample_scenes
+
+    for first in range(0, count, batch):
+        last = min(first + batch, count)
+        scenes = sample_scenes(options, range(first, last), seed)
+        images = render(scenes, options, device=device).permute(0, 2, 3, 1).cpu().numpy()
+        for image, scene, objects in zip(images, scenes, annotate(scenes, options), strict=True):
+            file = f"render_{scene.index:06d}.png"
+            yield {"image": image, "image_index": scene.index, "file": file, "objects": objects}
+        if progress is not None:
+            progress(last, count)
+
+
+def annotate(scenes: Sequence[Scene], options: SceneOptions) -> list[list[dict[str, Any]]]:
+    """Describes the objects of each scene as CLEVR's scene files do: places in scene units, and in pixels with depth."""
+    import torch
+
+    from igm_clevr_render.camera import project
+
+    described = []
+    for scene in scenes:
+        places = torch.tensor([[(item.x, item.y, item.radius) for item in scene.objects]])
+        (pixels,) = project(places, torch.tensor([scene.camera]), options.image_size).tolist()
+        objects = [
+            {
+                **{name: getattr(item, name) for name in _NAMES},
+                "rotation": round(item.rotation, 4),
+                "3d_coords": [round(item.x, 4), round(item.y, 4), round(item.radius, 4)],
+                "pixel_coords": [round(x, 3), round(y, 3), round(depth, 4)],
+            }
+            for item, (x, y, depth) in zip(scene.objects, pixels, strict=True)
+        ]
+        described.append(objects)
+    return described

@@ -1,0 +1,167 @@
+"""Scenes as Python values (`Scene`) and, a batch of them, as tensors whose objects rays may meet (`SceneBatch`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_clevr_render.geometry import BOUNDS, SHAPES, constant, dot, enter
+from igm_clevr_render.lamps import LIGHTS, PlacedLamp, Triple, place_lamps
+from igm_clevr_render.options import COLORS, SceneOptions
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object; `x`, `y`, `radius` in scene units.
+
+    `rotation` about the vertical is 0..360 as in CLEVR's annotations; CLEVR hands that number to Blender as
+    radians, and so do we.
+    """
+
+    shape: str
+    size: str
+    color: str
+    material: str
+    x: float
+    y: float
+    radius: float
+    rotation: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One sampled scene; `lights` are the jitters of key, fill and back lamp."""
+
+    index: int
+    objects: tuple[SceneObject, ...]
+    camera: Triple
+    lights: tuple[Triple, ...]
+    texture_seed: float
+
+
+_PADDING = SceneObject("sphere", "", "gray", "rubber", 0.0, 0.0, 0.35, 0.0)
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """A batch of B scenes of at most K objects; all objects stand in one row of N = B·K, number b·K + k.
+
+    Attributes:
+        count: K.
+        center: Centres of the objects [3,N] in scene units.
+        radius: In scene units [N].
+        bound: Radius of the bounding sphere [N] in scene units; 0 for padding.
+        cos: Of the rotation about the vertical [N].
+        sin: Of the same [N].
+        shape: Indices into `SHAPES` [N].
+        rgb: Linear base colours in 0..1 [3,N].
+        metal: Whether objects are of metal, bool [N].
+        camera: Where the cameras stand [B,3] in scene units; they look at the origin.
+        seed: Texture seeds [B] in 0..1.
+        textures: Names out of `TEXTURES`; none where surfaces are plain.
+        lamps: Each of them in all scenes.
+        ambient: Light of the world on the ground.
+    """
+
+    count: int
+    center: Tensor
+    radius: Tensor
+    bound: Tensor
+    cos: Tensor
+    sin: Tensor
+    shape: Tensor
+    rgb: Tensor
+    metal: Tensor
+    camera: Tensor
+    seed: Tensor
+    textures: tuple[str, ...]
+    lamps: list[PlacedLamp]
+    ambient: Triple
+
+    @classmethod
+    def of(
+        cls, scenes: Sequence[Scene], options: SceneOptions, device: str | torch.device = "cpu"
+    ) -> SceneBatch:
+        """Returns one or more scenes as tensors on a device; of the options only light and texture matter."""
+        count = max(len(scene.objects) for scene in scenes)
+        padding = ([_PADDING] * (count - len(scene.objects)) for scene in scenes)
+        items = [item for scene, more in zip(scenes, padding, strict=True) for item in (*scene.objects, *more)]
+
+        def row(value: Callable[[SceneObject], Any]) -> Tensor:
+            return torch.tensor([value(item) for item in items], device=device)
+
+        radius, rotation = row(lambda item: item.radius), row(lambda item: item.rotation)
+        shape, lighting = row(lambda item: SHAPES.index(item.shape)), LIGHTS[options.light]
+        return cls(
+            count=count,
+            center=row(lambda item: (item.x, item.y, item.radius)).T.contiguous(),
+            radius=radius,
+            bound=torch.tensor(BOUNDS, device=device)[shape] * radius * row(lambda item: item is not _PADDING),
+            cos=rotation.cos(),
+            sin=rotation.sin(),
+            shape=shape,
+            rgb=row(lambda item: COLORS[item.color]).T.contiguous().float() / 255,
+            metal=row(lambda item: item.material == "metal"),
+            camera=torch.tensor([scene.camera for scene in scenes], device=device),
+            seed=torch.tensor([scene.texture_seed for scene in scenes], device=device),
+            textures=options.textures,
+            lamps=place_lamps(lighting, torch.tensor([scene.lights for scene in scenes], device=device)),
+            ambient=lighting.ambient,
+        )
+
+    def __len__(self) -> int:
+        return len(self.camera)
+
+    def sky(self, strength: Tensor) -> Tensor:
+        """Returns the world's light [3,N] on the ground, times a strength [N]."""
+        return strength * constant(self.ambient, strength)
+
+    def scene(self, which: Tensor) -> Tensor:
+        """Returns the scene of each object, b of b·K + k."""
+        return which.div(self.count, rounding_mode="floor")
+
+    def offsets(self, point: Tensor) -> Tensor:
+        """Returns vectors [3,B,K,P] from points [3,B,P] to the objects of their scenes."""
+        return self.center.view(3, len(self), -1, 1) - point[:, :, None]
+
+    def to_local(self, which: Tensor, v: Tensor) -> Tensor:
+        """Returns vectors [3,N] in the frames of objects [N], where each has radius 1."""
+        c, s, scale = self.cos[which], self.sin[which], 1 / self.radius[which]
+        return torch.stack([(c * v[0] + s * v[1]) * scale, (c * v[1] - s * v[0]) * scale, v[2] * scale])
+
+    def to_world(self, which: Tensor, v: Tensor) -> Tensor:
+        """Returns directions [3,N] out of the frames of objects [N]; they keep their lengths."""
+        c, s = self.cos[which], self.sin[which]
+        return torch.stack([c * v[0] - s * v[1], s * v[0] + c * v[1], v[2]])
+
+    def intersect(self, which: Tensor, start: Tensor, direction: Tensor) -> Tensor:
+        """Returns the distances [N], in lengths of the direction, at which rays enter objects; `FAR` for a miss.
+
+        Args:
+            which: The object that each ray is tried on [N].
+            start: Where the rays start [3,N] in scene units.
+            direction: Their directions [3,N], of any length.
+        """
+        local = self.to_local(which, start - self.center[:, which])
+        return enter(self.shape[which], local, self.to_local(which, direction))
+
+    def others(self, own: Tensor, start: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns which rays may meet which other objects of their scenes: numbers of ray and object, each [M].
+
+        Args:
+            own: The object that each ray starts on [N], which is left out.
+            start: Where the rays start [3,N] in scene units.
+            direction: Their directions [3,N], of any length.
+        """
+        first = own - own.remainder(self.count)
+        which = first[:, None] + torch.arange(self.count, device=own.device)
+        offset, line = self.center[:, which] - start[:, :, None], direction[:, :, None]
+        bound = self.bound[which]
+        ahead = dot(offset, line)
+        near = (dot(offset, offset) - bound * bound) * dot(line, line) < ahead * ahead
+        ray, item = (near & (ahead > 0) & (bound > 0) & (which != own[:, None])).nonzero(as_tuple=True)
+        return ray, which[ray, item]

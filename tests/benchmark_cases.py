@@ -1,0 +1,224 @@
+"""Every built-in suite on tiny models and data: what its tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tiny_pipelines
+import torch
+from test_celeba import write_celeba
+from test_clevr import write_clevr
+
+from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.suite import Request, find_suite
+from igm_cli.commands.benchmark_run import run_benchmark
+from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
+from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
+from igm_cli.core.models.pipeline_files import quiet
+from igm_cli.core.noise_schedule import ScheduleConfig
+from igm_cli.output import Output
+
+EASY, NOISY = "K3-n6-D200", "hrr-K2-n6-D128-noise0.5"
+FOUR = "cat,dog,rabbit,fox"
+PAPERS = ("Black_Hair", "Eyeglasses", "Smiling")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A suite as its tests run it.
+
+    Attributes:
+        methods: Those that are run.
+        splits: Those that are run.
+        options: Options of the suite.
+        model: Makes its model in a folder; None where it needs none.
+        data: Makes its data in a folder; None where it needs none.
+        files: What a run leaves besides the report, the summary and the records.
+        other: An option that makes another configuration, as ``(name, value)``.
+        limit: Items per split.
+    """
+
+    methods: Sequence[str]
+    splits: Sequence[str]
+    options: Mapping[str, Any]
+    model: Callable[[Path], object] | None
+    data: Callable[[Path], object] | None
+    files: Sequence[str]
+    other: tuple[str, Any]
+    limit: int = 2
+
+    def request(self, folder: Path, **changes: Any) -> Request:
+        """Returns a request on models and data in a folder, which are made there once."""
+        model, data = folder / "model", folder / "data"
+        if self.model and not model.exists():
+            self.model(model)
+        if self.data and not data.exists():
+            self.data(data)
+        request = Request(
+            splits=tuple(self.splits),
+            data_root=data if self.data else None,
+            limit=self.limit,
+            budget=Budget(steps=2),
+            seed=0,
+            device=torch.device("cpu"),
+            model=model if self.model else Path(),
+            cache=folder / "cache",
+            options=self.options,
+        )
+        return replace(request, **changes)
+
+
+def attribute_spec(*factors: str) -> ModelSpec:
+    """Returns a tiny model of binary attributes."""
+    shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1}
+    return ModelSpec(
+        architecture="factored",
+        options={"image_size": [32, 32], "patch": 4, **shape},
+        space=space_to_dict(Categorical(dict.fromkeys(factors, ("no", "yes")))),
+        schedule=ScheduleConfig(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction").to_dict(),
+        composition="sum",
+        image_size=(32, 32),
+        concepts="attributes",
+        concept_options={"factors": ",".join(factors)},
+        inference={"draws": 2, "max_draws": 6, "relax_steps": 3},
+    )
+
+
+def write_model(folder: Path, spec: ModelSpec) -> Path:
+    """Writes a random model."""
+    torch.manual_seed(0)
+    model = spec.build()
+    with torch.no_grad():  # zero-initialised outputs would make every hypothesis equal
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    save_checkpoint(folder, spec, model.state_dict())
+    return folder
+
+
+def write_pipeline(folder: Path) -> Path:
+    """Writes a tiny random text-to-image model."""
+    with quiet():
+        tiny_pipelines.build(folder, "sd1")
+    space = {
+        "kind": "text",
+        "labels": ["cat", "dog", "rabbit"],
+        "templates": ["a photo of a {label}", "a {label}"],
+    }
+    description = {"space": space, "inference": {"draws": 2, "max_draws": 8}}
+    (folder / "igm.json").write_text(json.dumps(description))
+    return folder
+
+
+def write_positions(folder: Path) -> Path:
+    """Writes a tiny random model of positions."""
+    space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
+    inference = {"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "refine_steps": 1}
+    shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
+    spec = ModelSpec(
+        architecture="factored",
+        options={"image_size": [48, 32], "patch": 4, **shape},
+        space=space_to_dict(space),
+        schedule=ScheduleConfig().to_dict(),
+        composition="sum",
+        image_size=(48, 32),
+        concepts="pos",
+        inference=inference,
+    )
+    return write_model(folder, spec)
+
+
+CASES: dict[str, Case] = {
+    "attributes": Case(
+        methods=("igm", "enumerate", "relax", "diffusion-classifier", "gc", "gc-variant", "resnet-50"),
+        splits=("folder-female", "folder-male", "factors"),
+        options={"exact_images": 2, "relax_images": 1},
+        model=lambda folder: write_model(folder, attribute_spec(*PAPERS)),
+        data=lambda folder: write_celeba(folder, range(1, 81)),  # 73 to 80 are tested on; 76 to 79 are male
+        files=("pictures-1.png", "pictures-2.png", "factors-seconds.png", "factors-calls.png"),
+        other=("relax_steps", 5),
+        limit=3,
+    ),
+    "decomposition": Case(
+        methods=("auto", "coupled", "resonator", "exhaustive"),
+        splits=("points",),
+        options={"problems": 4, "iterations": 20, "points": f"{EASY},{NOISY}"},
+        model=None,
+        data=None,
+        files=(),
+        other=("problems", 3),
+    ),
+    "zero-shot": Case(
+        methods=("igm", "igm-adaptive", "enumerate", "dc-compound", "dc-variant", "prompt-weights"),
+        splits=("pairs-3-drawn", "pairs-25-drawn", "count-drawn"),
+        options={"draws": 2, "relax_steps": 2, "slow_limit": 1, "animals": FOUR},
+        model=write_pipeline,
+        data=None,
+        files=("pictures-1.png", "pictures-2.png", "numbers-count-drawn.png", "cost-count-drawn.png"),
+        other=("draws", 3),
+    ),
+    "cost": Case(
+        methods=("igm", "igm-sgd"),
+        splits=("k", "draws", "batch"),
+        options={
+            "images": 1,
+            "repeats": 1,
+            "sgd_steps": 2,
+            "steps": 50,
+            "restarts": 2,
+            "batch": 2,
+            "workers": 1,
+        },
+        model=write_positions,
+        data=None,
+        files=("cost-k-seconds.png", "cost-draws-network_calls.png"),
+        other=("repeats", 2),
+        limit=1,
+    ),
+    "object-discovery": Case(
+        methods=("igm", "igm-sgd", "slot-attention"),
+        splits=("folder", "folder-3-5"),
+        options={"renders": 4, "sgd_steps": 1},
+        model=write_positions,
+        data=lambda folder: write_clevr(folder, count=5),
+        files=("pictures.png", "perception-folder.png", "counts-folder.png", "time-folder-3-5.png"),
+        other=("sgd_steps", 2),
+    ),
+}
+
+
+def work(name: str, request: Request, out: Path, methods: Sequence[str] = ()) -> dict[str, Any]:
+    """Runs a suite into a folder and returns its summary."""
+    run_benchmark(find_suite(name), methods or CASES[name].methods, request, out, Output(as_json=True))
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())["summary"]
+    return summary
+
+
+def records_of(out: Path) -> list[dict[str, Any]]:
+    """Returns the records of a result folder."""
+    return [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+
+
+def without_times(value: Any) -> Any:
+    """Returns rows without what differs between two runs."""
+    if isinstance(value, Mapping):
+        timed = ("seconds", "runs", "nonlinearity", "images_per_second", "_mb", "measured")
+        return {k: without_times(v) for k, v in value.items() if not any(part in k for part in timed)}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+class Run(NamedTuple):
+    """A finished run of a suite."""
+
+    name: str
+    request: Request
+    out: Path
+    summary: dict[str, Any]
+
+    @property
+    def case(self) -> Case:
+        """What was run."""
+        return CASES[self.name]

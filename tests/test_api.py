@@ -1,0 +1,198 @@
+"""The library's face: every kind of model and input, and records that are what the commands print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from test_cli import schema
+
+import igm_cli as igm
+from igm_cli import app, records
+from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.plugins.codebook.files import write_problems
+
+QUICK: dict[str, Any] = {"draws": 2}
+
+
+def valid(result: igm.Result) -> dict[str, Any]:
+    """The record of a result, which its schema allows."""
+    record = result.to_dict()
+    jsonschema.validate(record, schema(record["schema"].replace("/", "-")), jsonschema.Draft202012Validator)
+    return record
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    """The one JSON line of a command."""
+    assert app.main([str(argument) for argument in (*arguments, "--json", "--device", "cpu")]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def untimed(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> igm.Model:
+    return igm.load(tiny_model, device="cpu")
+
+
+def test_the_package_is_light_to_import() -> None:
+    code = (
+        "import sys, igm_cli; igm_cli.__version__; dir(igm_cli); "
+        "print(sorted({'torch', 'numpy', 'pydantic', 'PIL', 'typer'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match="no attribute 'loda'"):
+        igm.loda  # noqa: B018
+    assert set(igm.__all__) <= set(dir(igm))
+
+
+def test_a_result_is_the_record_that_the_command_prints(
+    model: igm.Model, tiny_model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pictures / "1.png"
+    result = model.invert(image, k=2, **QUICK)
+    line = printed(capsys, "invert", image, "--model", tiny_model, "--k", 2, "--draws", 2)
+    assert untimed(valid(result)) == untimed(line)
+    counted = model.count(image, **QUICK)
+    line = printed(capsys, "estimate-k", image, "--model", tiny_model, "--draws", 2)
+    assert untimed(valid(counted)) == untimed(line)
+    assert counted.k == line["k"] and counted.k_curve == line["k_curve"]
+
+
+def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) -> None:
+    path = pictures / "1.png"
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    pixels = np.asarray(picture)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    forms: list[Any] = [path, str(path), picture, pixels, pixels / 255.0, tensor, tensor.float() / 255]
+    results = model.invert(forms, k=2, **QUICK)
+    assert all(each.items == results[0].items for each in results)
+    assert [each.image for each in results[:2]] == [str(path)] * 2
+    assert results[3].image == "image 4"
+    assert results[3].sha256 == results[2].sha256 != results[0].sha256
+    alone = model.invert(pixels, k=2, **QUICK)
+    assert alone.image == "image" and alone.items == results[0].items
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.zeros((4, 8, 8, 3)), "several of them as a list"),
+        (np.full((8, 8, 3), -0.5), "beyond 0..255"),
+        (np.full((8, 8, 3), 300), "beyond 0..255"),
+        (np.full((8, 8, 3), np.nan), "beyond 0..255"),
+        (np.zeros((8, 8, 3), dtype=complex), "the type complex128"),
+        (np.zeros((1, 8, 3)), "8×1 pixels"),
+        ("nowhere.png", "does not exist"),
+    ],
+)
+def test_what_is_no_image_is_refused(model: igm.Model, value: Any, says: str) -> None:
+    with pytest.raises(igm.IgmError, match=says):
+        model.invert(value)
+
+
+def test_what_a_result_shows(model: igm.Model, pictures: Path) -> None:
+    result = model.invert(pictures / "1.png", k=2, **QUICK)
+    assert result.k == 2 == len(result.items) == len(result.confidence)
+    assert result.confidence == [item["confidence"] for item in result.items]
+    assert result.overlay().size == (64 * 12, 40 * 12)
+    page = result._repr_html_()
+    assert page.startswith('<img src="data:image/png;base64,') and "<th>x_px</th>" in page
+    assert "<th>stderr</th>" in model.count(pictures / "1.png", **QUICK)._repr_html_()
+
+
+def test_progress_and_batches(model: igm.Model, pictures: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    paths: Sequence[Path] = sorted(pictures.iterdir())
+    results = model.invert(list(paths), k=1, batch_size=2, progress=lambda *what: told.append(what), **QUICK)
+    assert [told_ for told_ in told if told_[0] == "images"] == [
+        ("images", 0, 3),
+        ("images", 2, 3),
+        ("images", 3, 3),
+    ]
+    for path, result in zip(paths, results, strict=True):
+        assert model.invert(path, k=1, **QUICK).items == result.items
+
+
+def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes: Path) -> None:
+    for settings, says in (
+        ({"method": "relax"}, "relax"),
+        ({"draws": 0}, "draws"),
+        ({"drawz": 3}, "did you mean draws"),
+        ({"restarts": 3}, "--method sgd"),
+    ):
+        with pytest.raises(igm.IgmError, match=says):
+            model.invert(pictures / "0.png", **settings)  # type: ignore[arg-type]
+    with pytest.raises(igm.IgmError, match="crop or squash"):
+        model.invert(pictures / "0.png", fit="bend")
+    attributes = igm.load(tiny_attributes, device="cpu")
+    with pytest.raises(igm.IgmError, match="nothing to count"):
+        attributes.count(pictures / "0.png")
+    with pytest.raises(igm.IgmError, match="no model 'clevr'"):
+        igm.load("clevr")
+
+
+def test_attributes(tiny_attributes: Path, pictures: Path) -> None:
+    result = igm.invert(pictures / "0.png", tiny_attributes, device="cpu", draws=4)
+    assert [item["factor"] for item in valid(result)["items"]] == ["Smiling", "hair"]
+    assert result.familiarity is not None and result.familiarity < 0.01
+
+
+def test_labels(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bundled text-to-image model."""
+    given = {"k": 1, "draws": 2, "max_draws": 2, "seed": 3}
+    result = igm.load("animals-tiny", labels=["dog", "frog"], device="cpu").invert(pictures / "0.png", **given)
+    options = ("--labels", "dog,frog", "--k", 1, "--draws", 2, "--max-draws", 2, "--seed", 3)
+    line = printed(capsys, "zero-shot", pictures / "0.png", *options)
+    assert untimed(valid(result)) == untimed(line)
+    assert isinstance(result, igm.LabelResult)
+    assert [each["label"] for each in result.labels][:1] == [result.items[0]["label"]]
+    assert result.overlay().size[0] > 64
+    with pytest.raises(igm.IgmError, match="two labels or more"):
+        igm.load("animals-tiny", labels=["dog"])
+
+
+def test_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problems = random_problems(12, 3, 512, 4, seed=2)
+    file = tmp_path / "books.safetensors"
+    write_problems(file, problems)
+    from_file = igm.decompose(file, file, device="cpu")
+    assert isinstance(from_file, list)
+    indices = [[item["index"] for item in result.items] for result in from_file]
+    assert indices == problems.truth.tolist()
+    assert app.main(["invert", str(file), "--codebooks", str(file), "--json", "--device", "cpu"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [untimed(valid(result)) for result in from_file] == [untimed(line) for line in lines]
+    books = [book.numpy() for book in problems.codebooks.spectra]
+    alone = igm.decompose(problems.vectors[0].numpy(), books, device="cpu")
+    assert isinstance(alone, igm.VectorResult)
+    assert alone.items == from_file[0].items and alone.binding == "map"
+    count = igm.count(problems.vectors[:2].sum(0), codebooks=problems.codebooks, device="cpu")
+    assert valid(count)["k"] == 2
+    with pytest.raises(igm.IgmError, match="vector 0 is zero"):
+        igm.decompose(torch.zeros(512), books)
+
+
+def test_the_schemas_are_those_of_the_models() -> None:
+    folder = Path(records.__file__).parent / "schemas"
+    generated = records.schemas()
+    assert {path.name for path in folder.iterdir()} == set(generated)
+    for name, content in generated.items():
+        jsonschema.Draft202012Validator.check_schema(content)
+        assert json.loads((folder / name).read_text(encoding="utf-8")) == content, (
+            "run python -m igm_cli.records"
+        )

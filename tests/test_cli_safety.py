@@ -1,0 +1,181 @@
+"""Nothing that is not igm's own is written over, and nothing found on disk chooses code to run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import one_sentence
+
+from igm_cli import app
+from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.core.files import exclusive
+from igm_cli.plugins.codebook.files import write_problems
+
+QUICK = ("--draws", "2", "--device", "cpu")
+
+
+def igm(*arguments: object) -> int:
+    """Runs igm in this process."""
+    return app.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def image(pictures: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(pictures / "0.png", tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "./a.png", "link.png"])
+def test_an_input_is_no_output(
+    tiny_model: Path,
+    image: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    before = image.read_bytes()
+    monkeypatch.chdir(image.parent)
+    Path("link.png").symlink_to("a.png")
+    assert igm("invert", image, "--model", tiny_model, "-o", name, *QUICK) == 2
+    assert "--output would overwrite" in one_sentence(capsys.readouterr().err)
+    assert image.read_bytes() == before
+
+
+def test_vectors_and_codebooks_are_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    books, vectors = tmp_path / "books.safetensors", tmp_path / "v.npy"
+    problems = random_problems(4, 2, 64, 2, seed=0)
+    write_problems(books, problems)
+    np.save(vectors, problems.vectors.numpy())
+    for target in (books, vectors):
+        before = target.read_bytes()
+        assert igm("invert", vectors, "--codebooks", books, "-o", target, "--device", "cpu") == 2
+        assert "would overwrite" in one_sentence(capsys.readouterr().err)
+        assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a note without a newline",
+        b"a note\nand another",
+        b'{"my": "json"}\n',
+        b'{"my": "json"',
+        b"\x89PNG\r\n\x1a\nrest",
+    ],
+)
+def test_a_foreign_file_is_left_alone(
+    tiny_model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_bytes(content)
+    assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 3
+    assert "no results of igm" in one_sentence(capsys.readouterr().err)
+    assert kept.read_bytes() == content
+
+
+def test_a_foreign_tail_is_left_alone(
+    tiny_model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "r.jsonl"
+    assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 0
+    whole = kept.read_text()
+    kept.write_text(whole + "remember the milk")
+    assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 3
+    assert kept.read_text() == whole + "remember the milk"
+    kept.write_text(whole + whole[:40])  # a line of ours that was cut short
+    assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 0
+    assert kept.read_text() == whole
+    (empty := tmp_path / "empty.jsonl").touch()
+    assert igm("invert", image, "--model", tiny_model, "-o", empty, *QUICK) == 0
+
+
+def test_a_picture_that_igm_did_not_draw_is_left_alone(
+    tiny_model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ("invert", image, "--model", tiny_model, *QUICK, "--overlay")
+    for name in ("own.png", "own.jpg", "own.webp", "own.tif"):
+        for _ in range(2):  # what igm drew is drawn anew
+            assert igm(*call, tmp_path / name) == 0, name
+    holiday = tmp_path / "holiday.png"
+    Image.new("RGB", (50, 50), (9, 9, 9)).save(holiday)
+    before = holiday.read_bytes()
+    capsys.readouterr()
+    assert igm(*call, holiday) == 2
+    assert "holiday.png, which igm did not draw" in one_sentence(capsys.readouterr().err)
+    (tmp_path / "drawn").mkdir()
+    holiday.rename(tmp_path / "drawn" / "a.png")
+    assert igm(*call, tmp_path / "drawn") == 2
+    assert (tmp_path / "drawn" / "a.png").read_bytes() == before
+
+
+def test_an_image_replaced_under_its_name_is_worked_out_anew(
+    tiny_model: Path, image: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "r.jsonl"
+    other = Path(shutil.copy(pictures / "2.png", tmp_path / "b.png"))
+    call = ("invert", image, other, "--model", tiny_model, "--json", "-o", kept, *QUICK)
+    assert igm(*call) == 0
+    first, second = kept.read_text().splitlines()
+    capsys.readouterr()
+    shutil.copy(pictures / "1.png", image)
+    assert igm(*call) == 0
+    said = capsys.readouterr()
+    assert "a.png is not what its result was kept of; it is worked out anew" in one_sentence(said.err)
+    anew, same = kept.read_text().splitlines()
+    assert said.out.splitlines() == [anew, same] and same == second
+    assert json.loads(anew)["size"] == [64, 40] != json.loads(first)["size"]
+    image.touch()  # the same content: nothing is done again
+    assert igm(*call) == 0
+    assert capsys.readouterr().out.splitlines() == [anew, same]
+
+
+def test_one_run_writes_to_a_results_file(
+    tiny_model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "r.jsonl"
+    with exclusive(kept):
+        assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 3
+    assert "another igm is writing to" in one_sentence(capsys.readouterr().err)
+    assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "r.jsonl"]
+
+
+def test_a_checkpoint_names_no_code(
+    tiny_model: Path,
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / "payload.py").write_text("raise SystemExit('ran')\n")
+    description = json.loads((model / "igm.json").read_text())
+    description["concepts"] = "payload:P"
+    (model / "igm.json").write_text(json.dumps(description))
+    monkeypatch.syspath_prepend(str(model))
+    assert igm("invert", image, "--model", model, *QUICK) == 5
+    assert "'payload:P' is no name of an installed concept parser" in one_sentence(capsys.readouterr().err)
+    assert "payload" not in sys.modules
+
+
+def test_an_image_is_decoded_once(
+    tiny_model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from igm_cli import session
+
+    decoded: list[str] = []
+    real = session.decode_image
+
+    def count(data: bytes, name: str) -> Image.Image:
+        decoded.append(name)
+        return real(data, name)
+
+    monkeypatch.setattr(session, "decode_image", count)
+    assert igm("invert", image, "--model", tiny_model, "--overlay", tmp_path / "o.png", *QUICK) == 0
+    assert decoded == [str(image)]
