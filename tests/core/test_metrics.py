@@ -1,18 +1,15 @@
-"""Metrics of the papers and their intervals."""
+"""Predictions are matched to truths, and some of them are perceived."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
-from igm_cli.core import metrics
-from igm_cli.core.metrics import bootstrap_interval, match, mcnemar, rate, ratio, share, wilson_interval
+from igm_cli.core.metrics import match
 
 
 @settings(max_examples=30, deadline=None)
@@ -51,61 +48,3 @@ def test_perceived_is_a_squared_error_below_the_papers_threshold():
         assert (bool(result.perceived()), bool(result.perceived("sum")), bool(result.perceived("mean"))) == (
             by_sum, by_sum, by_mean,
         )  # fmt: skip
-
-
-def test_intervals_hold_the_ratio_and_repeat():
-    hits, objects = torch.tensor([3.0, 4, 2, 5, 5] * 20), torch.tensor([3.0, 4, 4, 5, 6] * 20)
-    low, high = bootstrap_interval(hits, objects)
-    assert low < float(hits.sum() / objects.sum()) < high and high - low < 0.15
-    assert (low, high) == bootstrap_interval(hits, objects) != bootstrap_interval(hits, objects, seed=1)
-
-
-def test_bootstrap_intervals_cover_what_they_say():
-    """Of the mean of a hundred coins they are the binomial's quantiles."""
-    hits, trials = torch.tensor([1.0, 0.0] * 50), torch.ones(100)
-    for level, z in ((0.95, 1.96), (0.5, 0.674)):
-        low, high = bootstrap_interval(hits, trials, level=level)
-        assert (low, high) == (
-            pytest.approx(0.5 - z * 0.05, abs=0.012),
-            pytest.approx(0.5 + z * 0.05, abs=0.012),
-        )
-
-
-def test_ratios_are_of_sums():
-    estimate = ratio(torch.tensor([1.0, 9.0]), torch.tensor([2.0, 10.0]))
-    assert estimate.value == pytest.approx(10 / 12) and estimate.low <= estimate.value <= estimate.high
-    assert estimate.to_list() == [estimate.value, estimate.low, estimate.high]
-    one = ratio(torch.tensor([1.0]), torch.tensor([2.0]))
-    assert one.value == 0.5 and math.isnan(one.low) and math.isnan(one.high)
-    assert ratio(torch.zeros(2), torch.zeros(2)).value == 0
-
-
-def test_rates_without_spread_have_wilsons_interval():
-    trials = torch.tensor([4.0, 6.0])
-    for hits in (torch.zeros(2), trials):
-        assert rate(hits, trials).to_list()[1:] == list(wilson_interval(float(hits.sum()), 10))
-    assert rate(torch.tensor([3.0]), trials[:1]).to_list() == [0.75, *wilson_interval(3, 4)]
-    mixed = torch.tensor([1.0, 5.0])
-    assert rate(mixed, trials).to_list() == ratio(mixed, trials).to_list()
-    assert share(torch.tensor([True, False, True, True])).to_list() == [0.75, *wilson_interval(3, 4)]
-    assert share(torch.zeros(0)).value == 0
-
-
-@pytest.mark.parametrize(("hits", "trials"), [(0, 10), (10, 10), (3, 17), (97, 100)])
-def test_wilsons_interval(hits, trials):
-    expected = binomtest(hits, trials).proportion_ci(0.95, "wilson")
-    assert wilson_interval(hits, trials) == (
-        pytest.approx(expected.low, abs=1e-4), pytest.approx(expected.high, abs=1e-4),
-    )  # fmt: skip
-    assert wilson_interval(0, 0) == wilson_interval(0, 1)
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (2, 9), (9, 2), (0, 12)])
-def test_mcnemar_is_the_binomial_test_of_discordant_pairs(first, second):
-    n = first + second
-    expected = binomtest(first, n).pvalue if n else 1.0
-    assert mcnemar(first, second) == pytest.approx(expected)
-
-
-def test_the_threshold_is_the_papers():
-    assert metrics.PERCEPTION_THRESHOLD == 0.002

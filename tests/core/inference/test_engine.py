@@ -223,7 +223,7 @@ def batch(kind):
     generator = torch.Generator().manual_seed(5)
     if kind == "positions":
         oracle, spots = positions(), torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8], [0.3, 0.6]])
-        truths = [spots[:k] for k in (3, 1, 4, 2)]
+        truths = [spots[:k] for k in (3, 1, 4)]
         settings, noise = InversionSettings(grid=(7, 7), draws=4, max_draws=16, k_max=4, penalty=8.0), 1.0
     elif kind == "products":
         oracle = products()
@@ -264,17 +264,16 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(kind):
     oracle, images, settings, composition = batch(kind)
     alone = [answer(invert(oracle, image, settings, composition=composition)) for image in images]
     order = [2, 0, *range(3, len(images)), 1]
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        try:
-            whole = invert_batch(oracle, images, settings, composition=composition)
-            mixed = invert_batch(oracle, images[order], settings, composition=composition)
-            one = invert(oracle, images[1], settings, composition=composition)
-        finally:
-            torch.set_num_threads(1)
-        assert [answer(each) for each in whole] == alone
-        assert [answer(each) for each in mixed] == [alone[place] for place in order]
-        assert answer(one) == alone[1]
+    whole = invert_batch(oracle, images, settings, composition=composition)
+    torch.set_num_threads(2)
+    try:
+        mixed = invert_batch(oracle, images[order], settings, composition=composition)
+        one = invert(oracle, images[1], settings, composition=composition)
+    finally:
+        torch.set_num_threads(1)
+    assert [answer(each) for each in whole] == alone
+    assert [answer(each) for each in mixed] == [alone[place] for place in order]
+    assert answer(one) == alone[1]
     assert all(each.seconds > 0 for each in whole)
 
 
