@@ -223,7 +223,7 @@ def batch(kind):
     generator = torch.Generator().manual_seed(5)
     if kind == "positions":
         oracle, spots = positions(), torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8], [0.3, 0.6]])
-        truths = [spots[:k] for k in (3, 1, 4)]
+        truths = [spots[:k] for k in (3, 1, 4, 2)]
         settings, noise = InversionSettings(grid=(7, 7), draws=4, max_draws=16, k_max=4, penalty=8.0), 1.0
     elif kind == "products":
         oracle = products()
