@@ -94,7 +94,7 @@ def test_elimination_spares_calls_and_changes_nothing() -> None:
         image = oracle.image("dkp", seed)
         never_decided = replace(PLAIN, draws=4, max_draws=64, settled=1e9, seed=seed)
         few = invert(oracle, image, never_decided, k=3, composition="mean")
-        every = invert(oracle, image, replace(never_decided, draws=64), k=3, composition="mean")
+        every = invert(oracle, image, replace(never_decided, give_up=False), k=3, composition="mean")
         assert names(oracle, few.concepts) == names(oracle, every.concepts) == set("dkp")
         assert every.network_calls == 64 * 20 and every.draws == few.draws == 64
         assert few.network_calls < every.network_calls / 2
