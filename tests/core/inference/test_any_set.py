@@ -172,5 +172,5 @@ def test_as_many_labels_stay_as_a_set_needs_and_one_more() -> None:
 
 def test_labels_without_an_alternative_stay() -> None:
     """Those of which no set on the other side of the fence can be made."""
-    exists = [True, True, False, True, True]
-    assert given_up([9.0] * 5, [0], exists=exists) == [True, False, True, False, False]
+    exists = [True, True, False, False, True]
+    assert given_up([9.0] * 5, [0], exists=exists) == [True, False, True, True, False]
