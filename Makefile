@@ -1,4 +1,4 @@
-# make demo · make test · make check      (each makes .venv first)
+# make demo · make test · make check · make mutation      (each makes .venv first)
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,7 +14,7 @@ WORKERS ?= -n auto --maxprocesses 8
 export GOMP_SPINCOUNT = 0
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test check format clean
+.PHONY: demo test check mutation format clean
 
 # The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
@@ -39,6 +39,10 @@ check: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(WORKERS)
+
+# Changes single lines of core and tells which changes no test notices; ARGS="--sample 25" tries some, ARGS=metrics one file.
+mutation: .venv/installed
+	$(BIN)/python tools/mutation.py $(ARGS)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -51,7 +51,10 @@ class LabelOracle:
         return self._epsilon(features, every[concepts.argmax(-1)], len(self.space.templates))
 
     def contributions(self, features: Features, concepts: Tensor) -> Tensor:
-        return self.predictions(features, concepts) - self.base(features)[:, None]
+        calls = self.calls
+        base = self.base(features)[:, None]
+        self.calls = calls  # models keep what they predict under no label
+        return self.predictions(features, concepts) - base
 
     def predictions_of_prompts(self, features: Features, texts: Sequence[str]) -> Tensor:
         """Of captions such as "a photo of a x, a y and a z"."""

@@ -145,8 +145,13 @@ def test_variants_of_products_exchange_one_value():
     assert space.variant_groups() == [[0, 1], [2, 3, 4]]
 
 
-def test_of_many_combinations_an_even_mixture_is_scanned():
+def test_of_many_combinations_each_value_is_scanned_with_a_mixture_of_the_others():
     many = products(colours=6, stripes=3).space
-    assert torch.equal(many.combinations(), torch.tensor([[1 / 6] * 6 + [1 / 3] * 3]))
-    assert many.grid((3, 2)).shape == (6, 11)
-    assert len(products(colours=8, stripes=2).space.combinations()) == Product.MOST_SCANNED == 16
+    rows = many.combinations()
+    assert many.mixes and rows.shape == (9, 9) and many.grid((3, 2)).shape == (54, 11)
+    torch.testing.assert_close(rows[:6], torch.cat([torch.eye(6), torch.full((6, 3), 1 / 3)], 1))
+    torch.testing.assert_close(rows[6:], torch.cat([torch.full((3, 6), 1 / 6), torch.eye(3)], 1))
+    few = products(colours=8, stripes=2).space
+    assert len(few.combinations()) == Product.MOST_SCANNED == 16 and not few.mixes
+    huge = Product(SQUARE, Categorical({f"f{i}": tuple("0123456789") for i in range(12)}))
+    assert huge.combinations().shape == (120, 120)

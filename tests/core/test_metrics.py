@@ -1,4 +1,4 @@
-"""Metrics of the papers and their intervals."""
+"""Predictions are matched to truths, and some of them are perceived."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from igm_cli.core import metrics
 from igm_cli.core.metrics import match
 
 
@@ -49,7 +48,3 @@ def test_perceived_is_a_squared_error_below_the_papers_threshold():
         assert (bool(result.perceived()), bool(result.perceived("sum")), bool(result.perceived("mean"))) == (
             by_sum, by_sum, by_mean,
         )  # fmt: skip
-
-
-def test_the_threshold_is_the_papers():
-    assert metrics.PERCEPTION_THRESHOLD == 0.002

@@ -151,11 +151,8 @@ class ContinuousInference:
             held: Number of the first candidate that is a mixture; all after it are, too.
             found: What is explained already: sets of candidates before ``held`` ``[b,K]``.
         """
-        image, factors = (
-            torch.arange(len(found))[:, None],
-            self.space.variant_groups() if self.space.mixes else [],
-        )
-        for values in factors:
+        image = torch.arange(len(found))[:, None]
+        for values in self.space.variant_groups() if self.space.mixes else []:
             mixed, usable = self.candidates.candidates[:, held:], self.candidates.usable
             there = usable[:, held:]
             variants = self.space.variants(mixed)[:, :, values]  # [b,m,V,D]
@@ -197,8 +194,9 @@ class ContinuousInference:
         same = (variants[:, :, None] == every[:, None]).all(3).cpu() & there[:, None]  # [b,m*V,M+m*V]
         new = there[:, held:] & (same.long().argmax(2) == held + torch.arange(m))
         order = (~new).long().argsort(dim=1, stable=True)[:, : int(new.sum(1).max())]
-        self.candidates.add(variants[image, order], new[image, order])
-        return bool(new.any())
+        if order.shape[1]:
+            self.candidates.add(variants[image, order], new[image, order])
+        return order.shape[1] > 0
 
     def members(self, found: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the concepts of sets ``[b,K,D]``, and which are there ``[b,K]``; the longest set sets K."""

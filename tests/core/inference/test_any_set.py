@@ -131,7 +131,12 @@ def test_alternatives_are_the_best_on_the_other_side_of_every_label(
 
 
 def given_up(
-    means: list[float], members: list[int], sizes: int = 1, draws: int = 8, usable: list[bool] | None = None
+    means: list[float],
+    members: list[int],
+    sizes: int = 1,
+    draws: int = 8,
+    usable: list[bool] | None = None,
+    exists: list[bool] | None = None,
 ) -> list[bool]:
     """Which labels stay where alternatives are so many standard errors worse."""
     m = len(means)
@@ -144,7 +149,7 @@ def given_up(
     chosen = torch.tensor([[members]])
     solution = Solution(chosen, torch.zeros(1, 1).double(), torch.zeros(1, dtype=torch.long))
     difference = PairedDifference(torch.tensor([means]).double(), torch.ones(1, m).double(), draws)
-    alternatives = Alternatives(difference, torch.ones(1, m, dtype=torch.bool))
+    alternatives = Alternatives(difference, torch.tensor([exists or [True] * m]))
     constraint = AnySet(oracle.space, PLAIN, sizes, 1)
     return constraint.still_possible(statistics, solution, alternatives)[0].tolist()
 
@@ -163,3 +168,9 @@ def test_as_many_labels_stay_as_a_set_needs_and_one_more() -> None:
     assert given_up([50.0, 20.0, 9.0, 8.0, 7.0], [0, 1], sizes=2) == [True, True, False, False, True]
     assert given_up([50.0, 9.0, 8.0, 7.0], [0], usable=[True, True, True, False]) == [True, False, True, False]
     assert given_up([50.0, 9.0], [0]) == [True, True]
+
+
+def test_labels_without_an_alternative_stay() -> None:
+    """Those of which no set on the other side of the fence can be made."""
+    exists = [True, True, False, False, True]
+    assert given_up([9.0] * 5, [0], exists=exists) == [True, False, True, True, False]

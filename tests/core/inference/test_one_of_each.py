@@ -21,7 +21,7 @@ from igm_cli.core.inference.one_of_each import (
     branch_and_bound,
     exhaustive,
 )
-from igm_cli.core.inference.posterior import posterior
+from igm_cli.core.inference.posterior import least_certain, posterior, typicality
 from igm_cli.core.inference.statistics import PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
@@ -57,6 +57,15 @@ def test_branch_and_bound_is_exact_however_strong_the_coupling(seed, coupling):
     form, groups = random_form(18, seed, coupling=coupling), groups_of([2] * 9)
     found, _ = branch_and_bound(Pairwise.of(form, 0, groups))
     assert tuple(found) == best_of(form, itertools.product(*groups))[0]
+
+
+def test_branch_and_bound_finds_what_descent_does_not():
+    """Of values that have much in common: changing one factor after another ends in the wrong place."""
+    for seed in range(16):
+        form, groups = random_form(16, seed, coupling=24, rank=5, scale=2.0), groups_of([2] * 8)
+        found, error = branch_and_bound(Pairwise.of(form, 0, groups))
+        assert error == pytest.approx(exhaustive(Pairwise.of(form, 0, groups))[1], abs=1e-9)
+        assert float(form.error(torch.tensor([[found]]))[0, 0]) == pytest.approx(error, abs=1e-9)
 
 
 def test_branch_and_bound_enters_no_more_at_once_than_there_is_room_for(monkeypatch):
@@ -146,6 +155,9 @@ def test_confidence_is_the_posterior_over_the_values_of_a_factor():
     typical, _, _ = answer(InversionSettings(draws=6, temperature=0.01, typical=(error, 0.1)))
     untypical, _, _ = answer(InversionSettings(draws=6, temperature=0.01, typical=(error / 9, 0.1)))
     assert typical.typicality > 0.5 > 1e-3 > untypical.typicality
+    chance = torch.tensor([1 / 2, 1 / 3])
+    least = least_certain(torch.tensor(expected), chance)
+    assert typical.typicality == pytest.approx(least * typicality(error, (error, 0.1))) and least < 0.99
     assert untypical.confidence.tolist() == pytest.approx([1 / 2, 1 / 3], abs=1e-3)
 
 

@@ -146,6 +146,11 @@ def test_a_given_number_has_no_alternatives():
     assert solution.chosen.tolist() == [3, 3]
 
 
+def test_undecided_numbers_take_always_as_many_noise_samples_more():
+    constraint = SparseSubset(positions().space, InversionSettings(draws=6), None, 1)
+    assert [constraint.more_draws(seen) for seen in (6, 12, 18)] == [6, 6, 6]
+
+
 def test_more_concepts_than_candidates_are_as_many_as_there_are():
     _, _, _, solution, _ = decided(InversionSettings(draws=6, k_max=5), 4, candidates=TRUTH)
     assert solution.chosen.tolist() == [3, 3]

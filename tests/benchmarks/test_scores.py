@@ -1,0 +1,35 @@
+"""Estimates and their 95 % intervals."""
+
+from __future__ import annotations
+
+import pytest
+from scipy.stats import binomtest
+
+from igm_cli.benchmarks.scores import mean, proportion, rate, ratio
+
+
+def test_bootstrap_intervals_cover_95_percent() -> None:
+    """Of the mean of a hundred coins they are the binomial's quantiles."""
+    coins = mean([1, 0] * 50)
+    assert coins.to_list() == [
+        0.5,
+        pytest.approx(0.5 - 1.96 * 0.05, abs=0.012),
+        pytest.approx(0.598, abs=0.012),
+    ]
+
+
+def test_ratios_are_of_sums() -> None:
+    estimate = ratio([1, 9], [2, 10])
+    assert estimate.value == pytest.approx(10 / 12) and estimate.low <= estimate.value <= estimate.high
+    assert ratio([0, 0], [0, 0]).value == 0
+    assert mean([1, 2, 6]).value == 3
+
+
+def test_rates_without_spread_have_wilsons_interval() -> None:
+    for hits in ([0, 0], [4, 6]):
+        expected = binomtest(sum(hits), 10).proportion_ci(0.95, "wilson")
+        assert rate(hits, [4, 6]).to_list()[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
+    expected = binomtest(3, 4).proportion_ci(0.95, "wilson")
+    for one in (rate([3], [4]), proportion([True, False, True, True])):
+        assert one.to_list() == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
+    assert rate([1, 5], [4, 6]) == ratio([1, 5], [4, 6])
