@@ -84,7 +84,7 @@ class _State:
         left: What they leave over ``[n,b*H,G,c]``, of every part.
         errors: ``[b,H]``.
         damping: Damping of the next step ``[b,H]``.
-        settled: Whether the last step helped, but hardly: another would not be worth it ``[b,H]``.
+        settled: Whether the last step changed hardly anything: another would not be worth it ``[b,H]``.
     """
 
     concepts: Tensor
@@ -170,7 +170,7 @@ class _Problem:
         )
         left, errors = self.left_over(concepts)
         better = (errors < at.errors) & active[:, None]
-        little = at.errors - errors < 1e-4 * at.errors
+        little = (at.errors - errors).abs() < 1e-4 * at.errors
         short = (move / self.extent).abs().amax((2, 3)) < 1e-4
         which = better.flatten()[:, None, None]
         kept = [torch.where(which, new, old) for new, old in zip(left, at.left, strict=True)]
@@ -179,7 +179,7 @@ class _Problem:
             kept,
             torch.where(better, errors, at.errors),
             torch.where(better, at.damping / 4, at.damping * 8),
-            torch.where(active[:, None], better & (little | short), at.settled),
+            torch.where(active[:, None], little | (better & short), at.settled),
         )
 
     def move(self, at: _State) -> Tensor:
