@@ -53,20 +53,20 @@ def test_links_and_paths_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target
     for path in re.findall(r"`((?:examples|igm_cli|packages|benchmarks|tools|docs)/[\w./-]+)`(?! of commit)", text):
-        assert (ROOT / path).exists(), path
+        assert (ROOT / path).exists() or (ROOT / "igm_cli" / path).exists(), path
 
 
 def test_the_map_of_the_code_is_right() -> None:
     """Every file of the table in CONTRIBUTING.md is there, and so are the names it gives."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Where is")[1].split("## ")[0]
     files = set()
-    for _, place in re.findall(r"^\| (.*?) \| (.*) \|$", text, re.MULTILINE)[2:]:
+    for _, place in re.findall(r"^\| (.*?) \| (.*) \|$", text, re.MULTILINE)[1:]:
         for file, names in re.findall(r"`([\w./-]+)`(?: \(([^)]*)\))?", place):
             assert (path := next(filter(Path.exists, (ROOT / "igm_cli" / file, ROOT / file)), None)), file
             for name in re.findall(r"`?([A-Za-z_]\w+)`?", names or ""):
                 assert re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")), (file, name)
             files.add(file)
-    assert len(files) >= 29
+    assert len(files) >= 25
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
