@@ -1,4 +1,4 @@
-"""The plugin tutorial: its code is the example's, and its commands work; commands of other pages can be given."""
+"""Pages: the tutorial's code is the example's, Python runs and prints what it says, and commands can be given."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Igm
@@ -45,11 +47,46 @@ def test_code_is_the_examples() -> None:
             assert any(_bare(block) in file for file in files), block
 
 
-def test_links_and_paths_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
-        assert (TUTORIAL.parent / target).exists(), target
-    for path in re.findall(r"`((?:examples|igm_cli)/[\w./-]+)`", TEXT):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_and_paths_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for path in re.findall(
+        r"`((?:examples|igm_cli|packages|benchmarks|tools|docs)/[\w./-]+)`(?! of commit)", text
+    ):
+        assert (ROOT / path).exists() or (ROOT / "igm_cli" / path).exists(), path
+
+
+def test_the_map_of_the_code_is_right() -> None:
+    """Every file of the table in CONTRIBUTING.md is there, and so are the names it gives."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Where is")[1].split("## ")[0]
+    files = set()
+    for _, place in re.findall(r"^\| (.*?) \| (.*) \|$", text, re.MULTILINE)[1:]:
+        for file, names in re.findall(r"`([\w./-]+)`(?: \(([^)]*)\))?", place):
+            assert (path := next(filter(Path.exists, (ROOT / "igm_cli" / file, ROOT / file)), None)), file
+            for name in re.findall(r"`?([A-Za-z_]\w+)`?", names or ""):
+                assert re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")), (file, name)
+            files.add(file)
+    assert len(files) >= 25
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+def test_python_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python of a page, from top to bottom; what it prints is what the comment after each print says."""
+    examples = {"photo": "images/CLEVR_val_000003", "face": "faces/long-0", "scene": "animals/lion-koala"}
+    for name, source in examples.items():
+        shutil.copy(ROOT / f"examples/{source}.png", tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    said = [line.split("  # ", 1)[1] for line in "".join(blocks).splitlines() if "print(" in line]
+    assert said and capsys.readouterr().out.splitlines() == said
+    assert (tmp_path / "found.png").exists()
 
 
 @pytest.mark.parametrize("line", [*COMMANDS, *dict.fromkeys(SHOWN)])
