@@ -6,6 +6,8 @@ A leaf module: every layer may import it, it imports none.
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
 from collections.abc import Sequence
 
 
@@ -33,6 +35,10 @@ class MissingError(IgmError):
     exit_code = 4
 
 
+class ExtraError(MissingError):
+    """A library of an extra is not installed."""
+
+
 class PluginError(IgmError):
     """A plugin is unknown, ambiguous or broken (exit code 5)."""
 
@@ -43,3 +49,37 @@ def near_names(name: str, known: Sequence[str], otherwise: str = "known are") ->
     """Which known names a mistyped one may mean, for the sentence that refuses it; all of them if none is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.45)
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
+
+
+EXTRAS = {
+    "train": ("training", ("accelerate", "datasets", "tensorboard")),
+    "text": ("a text-to-image model", ("accelerate", "diffusers", "transformers")),
+    "plots": ("a plot", ("matplotlib",)),
+    "bench": ("a benchmark", ("accelerate", "datasets", "diffusers", "matplotlib", "transformers")),
+    "faces": ("drawing faces (unless --data-root names the real CelebA)", ("python_avatars", "resvg_py")),
+    "xformers": ("--attention xformers", ("xformers",)),
+}
+"""What each extra of igm-cli is for, and the libraries it brings."""
+
+
+def missing(*libraries: str) -> list[str]:
+    """Returns which libraries are not installed; none of them is imported."""
+    return [name for name in libraries if sys.modules.get(name) is None and not _findable(name)]
+
+
+def need(extra: str, *libraries: str) -> None:
+    """Checks for libraries of an extra, or for all of them, before they are imported.
+
+    Raises:
+        ExtraError: If one is not installed; the sentence names the extra that brings it.
+    """
+    what, every = EXTRAS[extra]
+    if absent := missing(*(libraries or every)):
+        raise ExtraError(f"{what} needs {' and '.join(absent)}; pip install 'igm-cli[{extra}]'")
+
+
+def _findable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # ValueError: it was imported without a spec
+        return False

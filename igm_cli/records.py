@@ -304,7 +304,8 @@ class DoctorRecord(BaseModel):
     igm: str
     python: str
     platform: str
-    packages: dict[str, str | None] = Field(description="Versions of what is needed; null where it is missing.")
+    packages: dict[str, str | None] = Field(description="Versions of libraries; null where one is missing.")
+    extras: dict[str, list[str]] = Field(description="The libraries that each extra of igm-cli lacks.")
     xformers: str | None
     devices: list[str]
     bf16: dict[str, bool]

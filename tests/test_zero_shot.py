@@ -329,12 +329,12 @@ def test_a_bundled_pipeline_is_found(
     elsewhere = call(pictures / "0.png", "--model", "nope", command="invert").err
     assert "boxes" in elsewhere and "animals" not in elsewhere
     assert "use igm zero-shot" in call(pictures / "0.png", "--concepts", "labels", command="invert").err
-    assert [(c["name"], c["concepts"], c["problem"]) for c in _checkpoints()] == [
+    assert [(c["name"], c["concepts"], c["problem"]) for c in _checkpoints()[0]] == [
         ("animals", "labels", ""),
         ("boxes", "pos", ""),
     ]
     (tmp_path / "animals" / "unet" / "config.json").write_text("{")
-    assert [bool(c["problem"]) for c in _checkpoints()] == [True, False]
+    assert [bool(c["problem"]) for c in _checkpoints()[0]] == [True, False]
 
 
 def test_long_runs_are_announced(

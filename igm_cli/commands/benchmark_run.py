@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
-from igm_cli.errors import IgmError, InputError
+from igm_cli.errors import IgmError, InputError, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: P
         IgmError: If nothing can be measured, or ``out`` holds another configuration.
         Exit: With exit code 3, if every method failed.
     """
+    need("bench", "datasets", "matplotlib")
     from igm_cli.commands.report_files import show_report, write_report
     from igm_cli.core.device import keep_freed_memory
 

@@ -13,21 +13,14 @@ import typer
 from igm_cli import __version__
 from igm_cli.commands import options as o
 from igm_cli.commands.plugins import HEADINGS, plugin_states, say_problems
+from igm_cli.errors import EXTRAS, ExtraError, missing
 from igm_cli.output import Output
 
 _NEEDED = (
-    *(
-        "torch",
-        "diffusers",
-        "accelerate",
-        "transformers",
-        "datasets",
-        "safetensors",
-        "huggingface_hub",
-        "typer",
-    ),
-    *("rich", "numpy", "scipy", "pillow", "matplotlib", "tensorboard", "pydantic"),
+    *("torch", "numpy", "scipy", "pillow", "pydantic", "safetensors", "huggingface_hub", "filelock"),
+    *("typer", "rich"),
 )
+_OPTIONAL = ("accelerate", "datasets", "diffusers", "matplotlib", "tensorboard", "transformers")
 
 
 def doctor(as_json: o.Json = False) -> None:
@@ -43,6 +36,7 @@ def doctor(as_json: o.Json = False) -> None:
     found = {
         **{name: report[name] for name in ("igm", "python", "platform")},
         **{name: version or "missing" for name, version in report["packages"].items()},
+        **{f"extra {name}": _lacks(name, absent) for name, absent in report["extras"].items()},
         "xformers": report["xformers"] or "not installed (optional)",
         "devices": ", ".join(report["devices"]) or "none",
         **{f"bf16 on {name}": "yes" if known else "no" for name, known in report["bf16"].items()},
@@ -62,9 +56,9 @@ def examine() -> dict[str, Any]:
     """Everything ``igm doctor`` tells, as its record."""
     import importlib.util
 
-    packages = {name: _version(name) for name in _NEEDED}
+    packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     here = importlib.util.find_spec("torch") is not None
-    checkpoints = _checkpoints() if here else []
+    checkpoints, sound = _checkpoints() if here else ([], True)
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     return {
         "schema": "igm.doctor/1",
@@ -72,6 +66,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,
+        "extras": {name: missing(*libraries) for name, (_, libraries) in EXTRAS.items()},
         "xformers": _version("xformers"),
         **(_compute() if here else {"devices": [], "bf16": {}, "threads": os.cpu_count() or 1}),
         "checkpoints": checkpoints,
@@ -80,7 +75,7 @@ def examine() -> dict[str, Any]:
             "hub": os.environ.get("HF_HUB_CACHE") or str(home / "hub"),
             "datasets": os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets"),
         },
-        "ok": all(packages.values()) and not any(c["problem"] for c in checkpoints),
+        "ok": all(packages[name] for name in _NEEDED) and sound,
     }
 
 
@@ -99,20 +94,25 @@ def _compute() -> dict[str, Any]:
     }
 
 
-def _checkpoints() -> list[dict[str, Any]]:
-    """Every bundled checkpoint, loaded."""
+def _checkpoints() -> tuple[list[dict[str, Any]], bool]:
+    """Every bundled checkpoint, loaded, and whether none is damaged: one that only lacks an extra is not."""
     from igm_cli.api import load
     from igm_cli.bundled import bundled
 
-    found = []
+    found, sound = [], True
     for name, folder in bundled().items():
         entry = {"name": name, "concepts": "", "problem": ""}
         try:
             entry["concepts"] = load(folder, device="cpu").parser.name
         except Exception as error:  # whatever is wrong with it
             entry["problem"] = " ".join(str(error).split()) or type(error).__name__
+            sound = sound and isinstance(error, ExtraError)
         found.append(entry)
-    return found
+    return found, sound
+
+
+def _lacks(extra: str, libraries: list[str]) -> str:
+    return f"lacks {', '.join(libraries)}; pip install 'igm-cli[{extra}]'" if libraries else "ok"
 
 
 def _version(package: str) -> str | None:

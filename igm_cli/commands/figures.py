@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot
+from igm_cli.errors import need
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,6 +81,7 @@ def draw(figure: Plot | Confusion | PictureGrid, looks: Mapping[str, Style] | No
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     """An empty matplotlib figure of so many inches that needs no display."""
+    need("plots")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
 from igm_cli.imaging import expand_inputs
 from igm_cli.output import Output, ProgressReport, process_rank
 
@@ -222,6 +222,7 @@ class Runner:
 
 def _meet(*, on_cpu: bool) -> None:
     """Joins the processes before the work, with time enough for a slow one to end."""
+    need("train", "accelerate")
     from accelerate import PartialState
 
     PartialState(cpu=on_cpu, timeout=timedelta(days=7))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.runner import Record, Runner
+from igm_cli.errors import need
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def understand_images(
         IgmError: With the way out, whatever does not fit.
     """
     parser = session.parser
+    if count and pictures:
+        need("plots")
 
     def draw(record: Record, image: Input[Image]) -> Image:
         return draw_curve(record) if count else parser.draw(image.data, record["items"])

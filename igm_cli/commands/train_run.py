@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.train_preset import DataPart, Preset, data_parts, model_spec
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def run_training(
     Raises:
         IgmError: With the way out, whatever does not fit.
     """
+    need("train")
     _check(adapter, parser, output, init)
     from igm_cli.core.device import keep_freed_memory
     from igm_cli.core.training.state import RunRecord, describe_run

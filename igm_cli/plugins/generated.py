@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def generated(
         InputError: If the images cannot be kept.
         Exception: What the generator raises.
     """
+    need("train", "datasets")
     import datasets
 
     try:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from igm_cli.benchmarks.baselines.resnet import imagenet_normalised, load_pretrained
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, SetPredictor, mlp
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotNet, SlotReadOut, place_grid
+from igm_cli.errors import need
 
 
 class FeatureDecoder(nn.Module):
@@ -89,6 +90,7 @@ class DinosaurSet(SetPredictor):
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights around the ViT; raises MissingError if that cannot be had."""
+        need("bench", "transformers")
         from transformers import ViTModel
 
         vit = load_pretrained(

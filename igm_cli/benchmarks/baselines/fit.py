@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import WEIGHTS
@@ -23,7 +22,7 @@ from igm_cli.core.training.plan import StepPlan
 from igm_cli.core.training.state import BASELINE, STATE, RunRecord
 from igm_cli.core.training.trainer import DivergenceError, Samples, Trainer, learned
 from igm_cli.core.weights import read_weights, write_weights
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
 
 __all__ = ["Baseline", "Budget", "Fitted", "fit"]
 
@@ -192,6 +191,9 @@ class _Fitting:
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # accelerate takes the current one
+        need("bench", "accelerate")
+        from accelerate import Accelerator
+
         accelerator = Accelerator(cpu=self.device.type == "cpu")
         trainer = Trainer(
             model, self, len(self.training), config, accelerator, budget=budget, average_buffers=True

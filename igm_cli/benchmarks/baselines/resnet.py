@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp, options_of
 from igm_cli.core.concepts import Categorical, space_to_dict
-from igm_cli.errors import MissingError
+from igm_cli.errors import MissingError, need
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -59,6 +59,7 @@ class ResNetOptions:
 
     def backbone(self) -> Any:
         """Returns a ``transformers.ResNetModel``, pretrained or with fresh weights."""
+        need("bench", "transformers")
         from transformers import ResNetConfig, ResNetModel
 
         if self.weights is None:

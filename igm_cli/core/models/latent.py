@@ -22,7 +22,7 @@ from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.validation import Channels, Positive, Size, validated
 from igm_cli.core.weights import read_weights, require_finite
-from igm_cli.errors import InputError, MissingError
+from igm_cli.errors import InputError, MissingError, need
 
 PARTS = ("vae", "text_encoder", "unet")
 """The networks of the pipeline."""
@@ -270,6 +270,7 @@ class Reader(nn.Module):
 
 def _networks(config: LatentConfig, words: int) -> dict[str, Any]:
     """Returns the networks of the pipeline by part, with fresh weights."""
+    need("text", "diffusers", "transformers")
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
     from transformers import CLIPTextConfig, CLIPTextModel

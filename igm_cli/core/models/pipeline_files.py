@@ -16,7 +16,7 @@ from typing import Any
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
-from igm_cli.errors import IgmError, InputError, MissingError
+from igm_cli.errors import IgmError, InputError, MissingError, need
 
 _DIFFUSION = {
     "unet": "UNet2DConditionModel",
@@ -83,6 +83,8 @@ def _from_hub(name: str, variant: str | None, weights: bool) -> Path:
         if weights:
             weight_files(cached, variant)
         return cached
+    if weights:
+        need("text", "diffusers")
     try:
         if not weights:
             return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt"]))
@@ -255,6 +257,7 @@ def first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silences the chatter of diffusers and transformers while it lasts."""
+    need("text", "diffusers", "transformers")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -18,7 +18,7 @@ from igm_cli.core.device import has_bf16
 from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
 from igm_cli.core.models.prompts import text_encoders
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.errors import InputError, MissingError, UsageError
+from igm_cli.errors import InputError, MissingError, UsageError, need
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CHOICES = {
@@ -115,10 +115,7 @@ def _check_device(device: torch.device, loading: Loading) -> None:
     if loading.offload and device.type != "cuda":
         raise UsageError(f"offloading needs a CUDA device, not {device.type}; leave out --offload")
     if loading.attention == "xformers":
-        try:
-            import xformers  # noqa: F401
-        except ImportError as error:
-            raise MissingError("xformers is not installed; pip install xformers") from error
+        need("xformers")
         if device.type != "cuda":
             raise UsageError(f"xformers needs a CUDA device, not {device.type}; leave out --attention")
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
 
 CHUNK = 32
 """Prompts that are encoded at once."""
@@ -124,6 +124,7 @@ def word_tokenizer(words: tuple[str, ...], length: int) -> Any:
         words: Lower-case words.
         length: Tokens a prompt is padded to (``model_max_length``).
     """
+    need("text", "transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 

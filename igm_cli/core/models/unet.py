@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.validation import Channels, Natural, Positive, Size, validated
+from igm_cli.errors import need
 
 
 @validated("model option")
@@ -93,6 +94,7 @@ class UNetDenoiser(nn.Module):
 
     def __init__(self, config: UNetConfig, space: ConceptSpace, schedule: Schedule) -> None:
         super().__init__()
+        need("text", "diffusers")
         from diffusers import UNet2DConditionModel
 
         self.config, self.space, self.schedule = config, space, schedule

@@ -7,10 +7,9 @@ noised latents, which makes them notice what there is; then the whole by the com
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from igm_cli.core.models.latent import LatentTextToImage
@@ -27,6 +26,9 @@ from igm_cli.core.training.latent_losses import (
 from igm_cli.core.training.objectives import Samples
 from igm_cli.core.training.plan import StepPlan
 from igm_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 CAPTION_EVERY = 5
 """One step in so many trains whole captions."""

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -24,7 +23,10 @@ from igm_cli.core.training.objectives import ComposedObjective, Objective, Sampl
 from igm_cli.core.training.plan import learning_rate_factor, plan_step
 from igm_cli.core.training.state import RunRecord, describe_run
 from igm_cli.core.weights import require_finite
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["DivergenceError", "Samples", "Trainer", "fresh_model", "learned", "train"]
 
@@ -233,6 +235,9 @@ def train(
         MissingError: If ``init`` is no checkpoint.
         InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
     """
+    need("train", "accelerate", "tensorboard")
+    from accelerate import Accelerator
+
     accelerator = Accelerator(
         mixed_precision=config.precision, cpu=device_is_cpu, log_with="tensorboard", project_dir=str(folder)
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, need
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
 from igm_cli.plugins.base import Progress
@@ -68,6 +68,7 @@ class Animals:
             UsageError: If the split or an option is unknown.
             InputError: If the folder holds no pictograms.
         """
+        need("train", "datasets")
         import datasets
 
         check_request(self.name, split, self.splits, options, _OPTIONS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, need
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.celeba.folder import from_folder
 from igm_cli.plugins.choices import check_choice, check_request, image_count, preset_files
@@ -79,6 +79,7 @@ def _drawn(
     split: str, domain: str, limit: int | None, seed: int, progress: Progress | None, options: Mapping[str, Any]
 ) -> datasets.Dataset:
     """Avatars: every configuration of the attributes as often as any other."""
+    need("train", "datasets")
     import datasets
 
     from igm_cli.plugins.celeba.avatars import STYLES, libraries

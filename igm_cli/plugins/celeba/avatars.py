@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from igm_cli.errors import MissingError
+from igm_cli.errors import need
 from igm_cli.plugins.celeba.recipe import Backdrop, Color, Face
 
 STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; }"}
@@ -106,12 +106,8 @@ def libraries() -> tuple[Any, Any]:
     Raises:
         MissingError: If they are not installed.
     """
-    try:
-        import python_avatars
-        import resvg_py
-    except ImportError as error:
-        raise MissingError(
-            f"drawing faces needs python-avatars and resvg-py ({error}); install them with: pip install 'igm-cli[faces]', "
-            "or give --data-root FOLDER of the real CelebA"
-        ) from error
+    need("faces")
+    import python_avatars
+    import resvg_py
+
     return python_avatars, resvg_py

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
     Raises:
         InputError: If the folder does not hold CelebA, or a file is damaged or missing.
     """
+    need("train", "datasets")
     import datasets
 
     if not root.is_dir():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, need
 
 if TYPE_CHECKING:
     import datasets
@@ -25,6 +25,7 @@ def from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, in
     Raises:
         InputError: If the folder does not hold CLEVR, or an annotated image is missing.
     """
+    need("train", "datasets")
     import datasets
 
     scenes = _read_scenes(_scenes_file(root, split))

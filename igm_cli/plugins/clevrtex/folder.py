@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, need
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.clevr.folder import plain_object
 
@@ -83,6 +83,7 @@ def from_folder(
         UsageError: If the folder has no such variant, or the variant no such split.
         InputError: If the folder does not hold CLEVRTex, or holds it in part.
     """
+    need("train", "datasets")
     import datasets
 
     found = find_variant(root, variant)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, need
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.choices import check_request
 
@@ -64,6 +64,7 @@ class CodebookProblems:
             UsageError: If the split or an option is unknown.
             InputError: If the folder has no such file.
         """
+        need("train", "datasets")
         import datasets
         import torch
 

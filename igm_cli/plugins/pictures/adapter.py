@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, MissingError
+from igm_cli.errors import InputError, MissingError, need
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.choices import check_choice, check_request
 from igm_cli.plugins.pictures.files import ImageFiles
@@ -72,6 +72,7 @@ class Pictures:
             MissingError: If no data root is given.
             InputError: If the folder has no images or no such split, or an image has no label.
         """
+        need("train", "datasets")
         import datasets
 
         check_request(self.name, split, self.splits, options, _OPTIONS)

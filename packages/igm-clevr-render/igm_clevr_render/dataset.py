@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, need
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.choices import check_request, image_count
@@ -103,6 +103,7 @@ class ClevrRender:
 
 def _features() -> datasets.Features:
     """Returns the columns and their types."""
+    need("train", "datasets")
     import datasets
 
     names = {name: datasets.Value("string") for name in _NAMES}

@@ -1,0 +1,104 @@
+"""``pip install igm-cli`` alone: what it can do, and what it says where an extra is lacking."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import one_sentence
+
+from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.errors import EXTRAS, MissingError, missing, need
+from igm_cli.plugins.codebook.files import write_problems
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+LACKING = ("accelerate", "datasets", "diffusers", "matplotlib", "tensorboard", "transformers")
+BASE = f"""
+import contextlib, io, json, sys
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {LACKING!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Lacking())
+from igm_cli import app
+
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = app.main(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+"""A process without the libraries of the extras: reads command lines, writes what became of each."""
+
+
+def with_base_alone(*commands: list[str], cwd: Path) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of commands, in one process that lacks the extras."""
+    given = "".join(json.dumps(command) + "\n" for command in commands)
+    done = subprocess.run([sys.executable, "-c", BASE], input=given, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def test_the_base_inverts_images_and_vectors(tmp_path: Path) -> None:
+    problems = random_problems(6, 3, 256, 1, seed=2)
+    write_problems(tmp_path / "books.safetensors", problems)
+    np.save(tmp_path / "one.npy", problems.vectors[0].numpy())
+    places = ["invert", str(ROOT / "examples/images/CLEVR_val_000003.png"), "--k", "5", "--overlay", "o.png"]
+    traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes"]
+    vectors = ["invert", "one.npy", "--codebooks", "books.safetensors"]
+    done = with_base_alone(
+        *([*command, "--json"] for command in (places, traits, vectors)), ["doctor", "--json"], cwd=tmp_path
+    )
+    assert [code for code, _, _ in done] == [0, 0, 0, 0], done
+    found: list[dict[str, Any]] = [json.loads(out) for _, out, _ in done]
+    assert len(found[0]["items"]) == 5 and (tmp_path / "o.png").is_file()
+    assert {item["factor"] for item in found[1]["items"]} >= {"Smiling"}
+    assert [item["index"] for item in found[2]["items"]] == problems.truth[0].flatten().tolist()
+    assert found[3]["ok"] and found[3]["extras"]["train"] == ["accelerate", "datasets", "tensorboard"]
+
+
+def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
+    image = str(ROOT / "examples/images/CLEVR_val_000003.png")
+    commands = {
+        "igm-cli[train]": ["train", "clevr", "--data-root", "."],
+        "igm-cli[text]": ["zero-shot", image],
+        "igm-cli[plots]": ["estimate-k", image, "--plot", "curve.png"],
+        "igm-cli[bench]": ["benchmark", "decomposition", "--out", "bench"],
+    }
+    for extra, (code, out, err) in zip(
+        commands, with_base_alone(*commands.values(), cwd=tmp_path), strict=True
+    ):
+        assert (code, out) == (4, "") and f"pip install '{extra}'" in one_sentence(err), (extra, err)
+    assert not list(tmp_path.iterdir())  # refused before anything is done
+
+
+def test_the_extras_are_those_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {"python-avatars": "python_avatars", "resvg-py": "resvg_py"}
+    declared = {
+        extra: [name.partition(">")[0] for name in names]
+        for extra, names in project["optional-dependencies"].items()
+    }
+    for extra, (_, libraries) in EXTRAS.items():
+        assert sorted(named.get(name, name) for name in declared[extra]) == list(libraries)
+    assert not {name.partition(">")[0] for name in project["dependencies"]} & set(LACKING)
+
+
+def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("plots")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert missing("matplotlib", "torch") == ["matplotlib"]
+    with pytest.raises(MissingError, match=r"^a plot needs matplotlib; pip install 'igm-cli\[plots\]'$"):
+        need("plots")
