@@ -124,10 +124,12 @@ def test_straight_lines() -> None:
 
 
 def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "SIZED", (5, 30))
     monkeypatch.setattr(workers, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds
     monkeypatch.setattr(workers, "peak_memory", lambda *_: {"memory_mb": 2.0, "process_mb": 3.0})
     some = {axis: items[:1] for axis, items in ITEMS.items()}
     some |= {"k": ("k=2", "k=5"), "draws": ("draws=4",), "batch": ITEMS["batch"]}
+    some |= {"size": ("k=5 at 48x32", "k=30 at 80x64")}
     records: list[dict[str, Any]] = []
     for name in SUITE.methods:
         method = bench.method(name)
@@ -152,6 +154,11 @@ def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.Monke
         assert ratios[way]["network_calls"] == pytest.approx(calls / ours["network_calls"])
     assert ratios[report.IN_TURN]["passes"] == pytest.approx(4 * ratios[report.BATCHED]["passes"])
     assert ratios[report.IN_TURN]["whole_calls"] == pytest.approx(ratios[report.IN_TURN]["network_calls"])
+    few, many = result.summary["axes"]["size"]
+    assert (few["size"], few["seconds_per_object"]) == ("48x32", pytest.approx(few["seconds"] / 5))
+    claim = many["seconds_per_object"] / few["seconds_per_object"]
+    assert result.summary["scaling"]["seconds_per_object"] == pytest.approx(claim)
+    assert f"K = 5 on 48x32: {claim:.2f}." in next(t.note for t in others if t.name == "cost-size")
     assert result.summary["growth"]["seconds"] == pytest.approx(3)
     assert all(len(curve.x) == len(curve.y) for plot in result.figures for curve in plot.curves)  # type: ignore[union-attr]
 
@@ -175,6 +182,12 @@ def test_options(bench: CostBench) -> None:
             find_suite("cost").open(replace(bench.request, options=wrong))
     with pytest.raises(UsageError, match="leave out the data root"):
         find_suite("cost").open(replace(bench.request, data_root=Path()))
+
+
+def test_a_model_of_any_size_forgets_where_cells_lie(bench: CostBench) -> None:
+    _, changed = bench.anywhere
+    stem, own = (c.denoiser.trunk.stem.weight for c in (changed, bench.checkpoint))  # type: ignore[attr-defined]
+    assert torch.equal(stem, own[:, :-2]) and changed.inference == bench.checkpoint.inference
 
 
 def test_grids_are_counted_by_their_candidates(bench: CostBench) -> None:

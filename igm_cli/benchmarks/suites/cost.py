@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
 from igm_cli.benchmarks.report import Infos
@@ -18,12 +22,13 @@ from igm_cli.benchmarks.suites import cost_workers as workers
 from igm_cli.benchmarks.suites.cost_measure import measure, measure_descent, repeated
 from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
 from igm_cli.benchmarks.timing import cores, machine
-from igm_cli.core.checkpoint import fingerprint, load_checkpoint
+from igm_cli.core.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.types import InversionSettings
-from igm_cli.errors import UsageError
+from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 
+MOST = 12  # objects in one scene
 ROOMY = 10
 """Most objects of the usual sizes in a scene; more are all small, so that they fit on the plane."""
 
@@ -35,6 +40,7 @@ ITEMS: Mapping[str, tuple[str, ...]] = {
     "steps": tuple(f"steps={n}" for n in (5, 10, 20, 40, 80)),
     "batch": ("way=in turn", "way=threads", "way=processes"),
     "memory": ("k=2", "k=5", "k=8", "k=12"),
+    "size": ("k=5 at 96x64", "k=20 at 192x128", "k=60 at 240x160", "k=200 at 320x240"),
 }
 """The points of every axis."""
 
@@ -139,7 +145,39 @@ class CostBench(DeclaredBench):
             "draws": draws,
             "batch": self._batch,
             "memory": lambda value: self._memory(GIVEN, int(value), self.settings(int(value))),
+            "size": self._size,
         }
+
+    @cached_property
+    def anywhere(self) -> tuple[Path, Checkpoint]:
+        """Folder and model of the checkpoint without the channels that tell where a cell lies: it takes any size."""
+        if getattr(self.checkpoint.denoiser, "any_size", False):
+            return self.request.model, self.checkpoint
+        if self.checkpoint.spec.architecture != "factored":
+            raise InputError("the split size needs a factored denoiser; give one with --model, or other splits")
+        self._kept = TemporaryDirectory(prefix="igm-")  # removed with the suite
+        folder, model = Path(self._kept.name), cast(nn.Module, self.checkpoint.denoiser)
+        weights = model.state_dict()
+        weights["trunk.stem.weight"] = weights["trunk.stem.weight"][:, :-2]
+        spec = self.checkpoint.spec
+        save_checkpoint(folder, replace(spec, options={**spec.options, "coordinates": False}), weights)
+        return folder, load_checkpoint(folder, self.device)
+
+    def _size(self, value: str) -> list[Row]:
+        """Returns the cost on one image of a size, tiles of scenes that together hold about K objects."""
+        k, width, height = (int(n) for n in re.findall(r"\d+", value))
+        across, down = self.checkpoint.image_size
+        each = min(MOST, max(1, round(k * across * down / (width * height))))
+        scenes = itertools.cycle(self.images(each, self.numbers["images"]))
+        rows = [
+            torch.cat([next(scenes) for _ in range(0, width, across)], dim=2) for _ in range(0, height, down)
+        ]
+        image = torch.cat(rows, dim=1)[:, :height, :width].contiguous()
+        (folder, checkpoint), settings, n = self.anywhere, self.settings(k), self.numbers
+        cost = measure(checkpoint, [image], settings, k, repeats=n["repeats"], flops=bool(n["flops"]))
+        memory = workers.peak_memory(folder, settings, image, k, self.device)
+        size = {"size": f"{width}x{height}", "seconds_per_object": cost["seconds"] / k}
+        return [{"label": GIVEN, "x": k, **size, **cost, **memory}]
 
     @property
     def _sgd(self) -> Mapping[str, Callable[[str], list[Row]]]:

@@ -22,6 +22,7 @@ X_LABELS = {
     "steps": "steps of descent",
     "batch": "workers",
     "memory": "objects K",
+    "size": "objects K",
 }
 QUANTITIES = {
     "seconds": "seconds",
@@ -32,8 +33,10 @@ QUANTITIES = {
     "network_calls": "whole-network calls, as the inversion charges them",
     "gflop": "GFLOP",
 }
+_ALL = {**QUANTITIES, "seconds_per_object": "seconds per object", "memory_mb": "MB above the loaded model"}
 HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
+SIZED = (5, 200)  # objects of the smallest and the largest image
 
 
 def build(
@@ -52,11 +55,13 @@ def build(
         for axis in suite.splits
     }
     axes = {axis: rows for axis, rows in axes.items() if rows}
-    ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []))
+    ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []), FEW, MANY)
     scaled = _scaled(numbers)
     tables = [_headline(ratios, growth, numbers, scaled)]
     tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
-    summary = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
+    summary: dict[str, Any] = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
+    if scaling := _growth(axes.get("size", []), *SIZED):
+        summary["scaling"] = scaling
     notes = [machine_note(machine), *(note.format(**numbers, scaled=scaled) for note in suite.notes)]
     off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
     notes += [f"Farthest from the line of seconds over steps: {max(off):.1%}."] if off else []
@@ -88,14 +93,14 @@ def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
     return ratios
 
 
-def _growth(rows: Sequence[Row]) -> dict[str, float]:
+def _growth(rows: Sequence[Row], few_objects: int, many_objects: int) -> dict[str, float]:
     """Returns what many objects cost igm over few."""
-    few, many = _find(rows, GIVEN, FEW), _find(rows, GIVEN, MANY)
+    few, many = _find(rows, GIVEN, few_objects), _find(rows, GIVEN, many_objects)
     return _over(many, few) if few and many else {}
 
 
 def _over(above: Row, below: Row) -> dict[str, float]:
-    return {q: above[q] / below[q] for q in QUANTITIES if above.get(q) and below.get(q)}
+    return {q: above[q] / below[q] for q in _ALL if above.get(q) and below.get(q)}
 
 
 def _headline(
@@ -126,15 +131,18 @@ def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
         ["" if row.get(name) is None else _COLUMNS[name][1].format(row[name]) for name in columns]
         for row in rows
     ]
-    title = capitalised(about) if axis in ("batch", "memory") else f"Cost over {about}"
-    return Table(f"cost-{axis}", title, heads, cells, _fastest(rows) if axis == "batch" else "")
+    title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
+    note = {"batch": _fastest, "size": _per_object}.get(axis, lambda rows: "")(rows)
+    return Table(f"cost-{axis}", title, heads, cells, note)
 
 
 _COLUMNS = {
     "label": ("method", "{}"),
     "x": ("", "{:g}"),
+    "size": ("image", "{}"),
     "images_per_second": ("images a second", "{:.3f}"),
     "seconds": ("seconds an image", "{:.3f}"),
+    "seconds_per_object": ("seconds per object", "{:.4f}"),
     "seconds_std": ("± std", "{:.3f}"),
     "seconds_median": ("median", "{:.3f}"),
     "cpu_seconds": ("processor seconds", "{:.3f}"),
@@ -157,11 +165,21 @@ def _fastest(rows: Sequence[Row]) -> str:
     return f"Fastest: {best['label']}, {best['images_per_second']:.3f} images a second."
 
 
+def _per_object(rows: Sequence[Row]) -> str:
+    few, many = (_find(rows, GIVEN, k) for k in SIZED)
+    if not few or not many:
+        return ""
+    times = many["seconds_per_object"] / few["seconds_per_object"]
+    ends = [f"K = {row['x']} on {row['size']}" for row in (many, few)]
+    return f"Seconds per object at {ends[0]} over those at {ends[1]}: {times:.2f}."
+
+
 def _plots(axes: Mapping[str, Sequence[Row]]) -> list[Plot]:
     """Returns seconds and passes over every axis that is a number; memory by itself."""
     plots = []
+    own = {"memory": ("memory_mb",), "batch": (), "size": ("seconds_per_object", "network_calls", "memory_mb")}
     for axis, rows in axes.items():
-        wanted = {"memory": ("memory_mb",), "batch": ()}.get(axis, ("seconds", "passes", "network_calls"))
+        wanted = own.get(axis, ("seconds", "passes", "network_calls"))
         plots += [_plot(axis, quantity, rows) for quantity in wanted]
     return plots
 
@@ -175,7 +193,7 @@ def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
         low = [max(v - s, v / 10) for v, s in zip(y, spread, strict=True)] if any(spread) else []
         high = [v + s for v, s in zip(y, spread, strict=True)] if any(spread) else []
         curves.append(Curve(label, [float(row["x"]) for row in mine], y, low, high))
-    name = "MB above the loaded model" if quantity == "memory_mb" else QUANTITIES[quantity]
+    name = _ALL[quantity]
     wide = len(curves) > 1 and quantity != "memory_mb"
     title = f"{capitalised(name)} over {X_LABELS[axis]}"
     return Plot(f"cost-{axis}-{quantity}", title, X_LABELS[axis], name, curves, log_y=wide)
