@@ -16,7 +16,8 @@ from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.training.config import TrainConfig
-from igm_cli.core.training.plan import learning_rate_factor, plan_step
+from igm_cli.core.training.learning_rate import learning_rate_factor
+from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.trainer import fresh_model, learned, train
 from igm_cli.errors import InputError, MissingError
 

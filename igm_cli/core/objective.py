@@ -2,7 +2,7 @@
 
     ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025)
 
-Here for one set of concepts per image; :mod:`igm_cli.core.inference.evidence` has the same error as a quadratic
+Here for one set of concepts per image; :mod:`igm_cli.core.inference.statistics` has the same error as a quadratic
 form, for all sets of many candidates at once.
 """
 

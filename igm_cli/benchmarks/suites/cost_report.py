@@ -132,7 +132,7 @@ def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
         for row in rows
     ]
     title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
-    note = {"batch": _fastest, "size": _per_object}.get(axis, lambda rows: "")(rows)
+    note = _fastest(rows) if axis == "batch" else _per_object(rows) if axis == "size" else ""
     return Table(f"cost-{axis}", title, heads, cells, note)
 
 

@@ -154,17 +154,3 @@ def constraint_of(space: ConceptSpace) -> type[Constraint]:
     """Returns the constraint that a space names."""
     known = {constraint.name: constraint for constraint in Constraint.__subclasses__()}
     return known[space.constraint]
-
-
-def choose_size(errors: Tensor, sizes: Tensor, cost: float, least: int = 0) -> Tensor:
-    """Returns the place of the size of least error ``[B]``, each concept at its cost.
-
-    Args:
-        errors: Errors of the best sets ``[B,S]``.
-        sizes: Their sizes ``[S]``.
-        cost: Fall of the error that justifies one more concept.
-        least: Place of the first size that may be chosen.
-    """
-    total = errors + cost * sizes
-    total[:, :least] = torch.inf
-    return total.argmin(1)

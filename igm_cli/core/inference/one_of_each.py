@@ -20,13 +20,9 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Categorical, ConceptSpace
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
-from igm_cli.core.inference.posterior import (
-    least_certain,
-    posterior,
-    shrink_to_chance,
-    typicality,
-)
+from igm_cli.core.inference.posterior import least_certain, posterior, shrink_to_chance
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
+from igm_cli.core.inference.typicality import typicality
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""How sure an answer is: the posterior of what was chosen, and how typical the image is of those trained on.
+"""How sure an answer is: the posterior of what was chosen.
 
 p(c | x) ∝ exp(-error(c) / tau)        (Diffusion Classifier, Li et al. 2023, eq. 6; tau calibrated)
 """
@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from igm_cli.core.inference.statistics import PairedDifference
-
-UNTYPICAL = 6.0
-"""Standard deviations off the typical log error at which the typicality is one half."""
 
 CERTAIN = 0.9
 """Probability from which on a factor counts as certain."""
@@ -43,27 +40,6 @@ def posterior(difference: PairedDifference, image: int, rivals: Sequence[int], t
         std = min(stderr, 1e6) / temperature
         total += math.exp(min(50.0, -mean / temperature / math.sqrt(1 + math.pi / 8 * std**2)))
     return 1 / total
-
-
-def typicality(error: float, typical: Sequence[float]) -> float:
-    """Returns how typical an image is of those the model was trained on, 0..1, by its denoising error.
-
-    An image of something else is denoised worse, or, if there is little on it, much better: both are untypical
-    (Nalisnick et al. 2019, "Detecting out-of-distribution inputs ... using typicality").
-
-    Args:
-        error: Denoising error under the best concepts.
-        typical: Geometric mean of the errors of images like those trained on, and their standard deviation in log
-            error; empty if it is not calibrated.
-
-    Returns:
-        nan if it is not calibrated.
-    """
-    if not typical:
-        return math.nan
-    middle, std = typical
-    off = abs(math.log(max(error, 1e-12) / middle)) / std
-    return 1 / (1 + math.exp(min(50.0, 2 * (off - UNTYPICAL))))
 
 
 def least_certain(probability: Tensor, chance: Tensor) -> float:

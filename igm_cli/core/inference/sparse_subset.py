@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
-from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution, choose_size
+from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
+from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.posterior import posterior
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings

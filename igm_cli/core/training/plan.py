@@ -82,20 +82,3 @@ def _mix(seed: int, number: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
     return (z ^ (z >> 31)) >> 2
-
-
-def learning_rate_factor(position: float, config: TrainConfig) -> float:
-    """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase.
-
-    Args:
-        position: How far the training is, of ``config.steps`` in all.
-        config: Its options.
-    """
-    phase, begin = 0, 0
-    while phase < len(config.phases) - 1 and position >= begin + config.phases[phase]:
-        begin += config.phases[phase]
-        phase += 1
-    length = config.phases[phase]
-    left = (begin + length - position) / max(1.0, config.decay * length)
-    peak = 1.0 if phase == len(config.phases) - 1 else config.early_rate
-    return peak * min(1.0, (position - begin + 1) / max(1, config.warmup), left)

@@ -19,8 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.config import Budget, TrainConfig
+from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import ComposedObjective, Objective, Samples
-from igm_cli.core.training.plan import learning_rate_factor, plan_step
+from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.state import RunRecord, describe_run
 from igm_cli.core.weights import require_finite
 from igm_cli.errors import InputError, need

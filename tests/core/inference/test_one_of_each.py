@@ -21,8 +21,9 @@ from igm_cli.core.inference.one_of_each import (
     branch_and_bound,
     exhaustive,
 )
-from igm_cli.core.inference.posterior import least_certain, posterior, typicality
+from igm_cli.core.inference.posterior import least_certain, posterior
 from igm_cli.core.inference.statistics import PairedDifference, QuadraticForm
+from igm_cli.core.inference.typicality import typicality
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 

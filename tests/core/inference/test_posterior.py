@@ -7,14 +7,9 @@ import math
 import pytest
 import torch
 
-from igm_cli.core.inference.posterior import (
-    UNTYPICAL,
-    least_certain,
-    posterior,
-    shrink_to_chance,
-    typicality,
-)
+from igm_cli.core.inference.posterior import least_certain, posterior, shrink_to_chance
 from igm_cli.core.inference.statistics import PairedDifference
+from igm_cli.core.inference.typicality import UNTYPICAL, typicality
 
 
 def sure(*rivals, temperature=1.0, draws=16):

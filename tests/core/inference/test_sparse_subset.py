@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import best_of, positions, random_form, statistics_of
 
-from igm_cli.core.inference.constraints import choose_size
+from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS, SparseSubset, pursuit
 from igm_cli.core.inference.statistics import PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
