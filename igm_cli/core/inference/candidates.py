@@ -6,7 +6,7 @@ import math
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
 
 CANDIDATES_AT_ONCE = 64
-DRAWS_AT_ONCE = 3
-"""Noise samples that pass the network together on a CPU: the parts that its cores share."""
+CONCEPTS_AT_ONCE = 12
+DRAWS_AT_ONCE = 6
+"""Concepts and noise samples that pass the network together on a CPU: the parts that its cores share."""
 
 FLOATS_AT_ONCE = 2**27
 """Predictions that are held at once on other devices, which bounds the memory."""
@@ -81,14 +82,27 @@ class NoisedBatch:
     def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
         """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
         n, b = self.residual.shape[:2]
+        if isinstance(self.denoiser, Local):
+            at_once = CONCEPTS_AT_ONCE if concepts.device.type == "cpu" else max(1, concepts.shape[1])
+            starts = range(0, max(1, concepts.shape[1]), at_once)
+            return Windows.joined(
+                side_by_side(
+                    lambda first: self._windows(concepts, around, slice(first, first + at_once)), starts
+                )
+            )
         with precision_of(self.denoiser, concepts.device):
-            if isinstance(self.denoiser, Local):
-                grid = self.denoiser.grid(self.features)
-                return Windows(*self.denoiser.windows(self.features, concepts, around), grid)
             rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
             delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
         cells = torch.zeros(b, delta.shape[1], 1, dtype=torch.long, device=delta.device)
         return Windows(delta.float().flatten(2).unflatten(0, (n, b))[..., None, :], cells, (1, 1))
+
+    def _windows(self, concepts: Tensor, around: Tensor | None, some: slice) -> Windows:
+        denoiser = cast(Local, self.denoiser)
+        near = None if around is None else around[:, some]
+        with precision_of(self.denoiser, concepts.device):
+            return Windows(
+                *denoiser.windows(self.features, concepts[:, some], near), denoiser.grid(self.features)
+            )
 
     def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
@@ -97,18 +111,19 @@ class NoisedBatch:
             candidates: Concepts ``[M,D]``, shared by all images.
         """
         n, b = self.residual.shape[:2]
-        pull, square = [], []
-        for part in candidates.split(CANDIDATES_AT_ONCE):
+
+        def sums(part: Tensor) -> tuple[Tensor, ...]:
             if isinstance(self.denoiser, Local):
                 with precision_of(self.denoiser, part.device):
                     both = self.denoiser.products(self.features, part[None], self.residual.flatten(0, 1))
-                first, second = (each.float().unflatten(0, (n, b)) for each in both)
+                both = both[0].float().unflatten(0, (n, b)), both[1].float().unflatten(0, (n, b))
             else:
                 delta = self.contributions(part.expand(b, -1, -1))
-                first, second = delta.pull(self.residual), delta.values.square().sum((3, 4))
-            pull.append(torch.einsum("n,nbm->bm", self.importance, first))
-            square.append(torch.einsum("n,nbm->bm", self.importance, second))
-        return torch.cat(pull, dim=1), torch.cat(square, dim=1)
+                both = delta.pull(self.residual), delta.values.square().sum((3, 4))
+            return tuple(torch.einsum("n,nbm->bm", self.importance, each) for each in both)
+
+        found = side_by_side(sums, candidates.split(CANDIDATES_AT_ONCE))
+        return torch.cat([pull for pull, _ in found], dim=1), torch.cat([square for _, square in found], dim=1)
 
     def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
         """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
@@ -170,7 +185,7 @@ class _Part:
     def add(self, new: Windows, keep: bool) -> tuple[Tensor, Tensor]:
         """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of further contributions, and keeps them."""
         if new.g > DENSE_CELLS:
-            every = self.delta.join(new) if self.delta else new
+            every = Windows.joined([self.delta, new]) if self.delta else new
             self.delta = every if keep else None
             return new.pull(self.seen.residual), new.gram(every)
         canvas = new.canvas()

@@ -27,6 +27,9 @@ BEYOND = 3
 RESCANNED = 16
 """Candidates taken in that explain what a set of concepts leaves over."""
 
+FLOATS_AT_ONCE = 2**25
+"""Numbers of what hypotheses leave over that are held at once, which bounds the memory."""
+
 
 def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
     """Fills a set of candidates with those that matter, seen under the noise samples of the first decision.
@@ -131,9 +134,13 @@ class ContinuousInference:
     def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
         """Adds all concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best."""
         if self.settings.refine_steps:
-            result = refine(parts, self.space.point, hypotheses, present, w, steps=self.settings.refine_steps)
-            self.count(result.calls)
-            hypotheses = result.concepts
+            at_once = max(1, FLOATS_AT_ONCE // (sum(part.residual.numel() for part in parts)))
+            results = [
+                refine(parts, self.space.point, some, present, w, steps=self.settings.refine_steps)
+                for some in hypotheses.split(at_once, dim=1)
+            ]
+            self.count(torch.stack([result.calls for result in results]).sum(0))
+            hypotheses = torch.cat([result.concepts for result in results], dim=1)
         usable = present[:, None].expand(hypotheses.shape[:3]).flatten(1)
         self.candidates.add(hypotheses.flatten(1, 2), usable)
 

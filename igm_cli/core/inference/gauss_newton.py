@@ -25,6 +25,9 @@ STEP = 0.005
 REACH = 0.03
 """Longest move of a coordinate in one step, as a fraction of its range."""
 
+FRESH = 2
+"""Steps that take derivatives anew.  Later moves are so short that the last derivatives still hold."""
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -60,12 +63,15 @@ def refine(
     each = concepts.shape[1] * present.sum(1)
     calls, state = each.clone(), problem.start(concepts)
     active = present.any(1)
-    for _ in range(steps):
+    for step in range(steps):
         active = active & ~state.settled.all(1).cpu()
         if not bool(active.any()):
             break
+        if step < FRESH:
+            problem.differentiate(state.concepts)
+            calls += 2 * point.dim * each * active
         state = problem.step(state, active.to(concepts.device))
-        calls += (1 + 2 * point.dim) * each * active
+        calls += each * active
     return Refined(state.concepts, state.errors, calls)
 
 
@@ -78,7 +84,7 @@ class _State:
         left: What they leave over ``[n,b*H,G,c]``, of every part.
         errors: ``[b,H]``.
         damping: Damping of the next step ``[b,H]``.
-        settled: Whether the last step helped, but hardly: another would not be worth it ``[b,H]``.
+        settled: Whether the last step changed hardly anything: another would not be worth it ``[b,H]``.
     """
 
     concepts: Tensor
@@ -117,10 +123,10 @@ class _Problem:
         found = side_by_side(of, self.parts)
         return [left for left, _ in found], torch.stack([errors for _, errors in found]).sum(0) / self.total
 
-    def slope(self, concepts: Tensor, left: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns the way down ``[b,H,K*m]`` (half the negative gradient) and the curvature ``[b,H,K*m,K*m]``.
+    def differentiate(self, concepts: Tensor) -> None:
+        """Takes the derivatives of all contributions in their own coordinates, and their inner products.
 
-        Both are float64: LAPACK rounds by where its arrays lie in memory; in double precision that is lost when a step
+        These are float64: LAPACK rounds by where its arrays lie in memory; in double precision that is lost when a step
         becomes float32 again, and two processes take the same steps.
         """
         b, h, k, dim = concepts.shape
@@ -129,27 +135,31 @@ class _Problem:
         shift = torch.nn.functional.pad(torch.diag(moves), (0, dim - m))  # [m,D]
         moved = torch.stack([concepts[..., None, :] + shift, concepts[..., None, :] - shift], dim=1)
         around = concepts[:, None, :, :, None].expand(moved.shape)  # [b,2,H,K,m,D]
+        scale = (self.weight[:, None, :, None] / (2 * moves)).expand(b, h, k, m).reshape(b, -1, 1, 1)
 
-        def of(index: int) -> tuple[Tensor, Tensor]:
-            part = self.parts[index]
+        def of(part: NoisedBatch) -> tuple[Windows, Tensor]:
             delta = part.contributions(moved.flatten(1, 4), around.flatten(1, 4))
             there, back = delta.values.unflatten(2, (2, h * k * m)).unbind(2)  # [n,b,H*K*m,W,c]
-            scale = (self.weight[:, None, :, None] / (2 * moves)).expand(b, h, k, m).reshape(b, -1, 1, 1)
-            slopes = (there - back).mul_(scale)
             cells = delta.cells.unflatten(1, (2, h * k * m))[:, 0]
-            jacobian = one_by_one(Windows(slopes, cells, delta.grid), b * h)  # of K*m derivatives
-            p = part.importance.double()
-            return (
-                torch.einsum("n,nhj->hj", p, jacobian.pull(left[index]).double()).unflatten(0, (b, h)),
-                torch.einsum("n,nhij->hij", p, jacobian.gram_of_groups(m).double()).unflatten(0, (b, h)),
-            )
+            jacobian = one_by_one(Windows((there - back).mul_(scale), cells, delta.grid), b * h)  # K*m each
+            gram = jacobian.gram_of_groups(m).double()
+            return jacobian, torch.einsum("n,nhij->hij", part.importance.double(), gram).unflatten(0, (b, h))
 
-        found = side_by_side(of, range(len(self.parts)))
-        scale = self.total.double() * left[0][0, 0].numel()
-        return (
-            torch.stack([down for down, _ in found]).sum(0) / scale,
-            torch.stack([curvature for _, curvature in found]).sum(0) / scale,
+        found = side_by_side(of, self.parts)
+        self.jacobian = [jacobian for jacobian, _ in found]  # [n,b*H,K*m,W,c] of every part
+        self.curvature = (
+            torch.stack([curvature for _, curvature in found]).sum(0) / self.total / self.jacobian[0].pixels
         )
+
+    def way_down(self, left: list[Tensor]) -> Tensor:
+        """Returns half the negative gradient ``[b,H,K*m]``, float64."""
+
+        def of(index: int) -> Tensor:
+            pull = self.jacobian[index].pull(left[index]).double()
+            return torch.einsum("n,nhj->hj", self.parts[index].importance.double(), pull)
+
+        down = torch.stack(side_by_side(of, range(len(self.parts)))).sum(0)
+        return down.view(self.curvature.shape[:3]) / self.total / self.jacobian[0].pixels
 
     def step(self, at: _State, active: Tensor) -> _State:
         """Makes one damped Gauss-Newton step of every hypothesis; those whose error would not fall stay."""
@@ -160,7 +170,7 @@ class _Problem:
         )
         left, errors = self.left_over(concepts)
         better = (errors < at.errors) & active[:, None]
-        little = at.errors - errors < 1e-4 * at.errors
+        little = (at.errors - errors).abs() < 1e-4 * at.errors
         short = (move / self.extent).abs().amax((2, 3)) < 1e-4
         which = better.flatten()[:, None, None]
         kept = [torch.where(which, new, old) for new, old in zip(left, at.left, strict=True)]
@@ -169,14 +179,13 @@ class _Problem:
             kept,
             torch.where(better, errors, at.errors),
             torch.where(better, at.damping / 4, at.damping * 8),
-            torch.where(active[:, None], better & (little | short), at.settled),
+            torch.where(active[:, None], little | (better & short), at.settled),
         )
 
     def move(self, at: _State) -> Tensor:
         """Returns the moves ``[b,H,K,m]`` of a step, none longer than the reach."""
-        down, curvature = self.slope(at.concepts, at.left)
-        diagonal = curvature.diagonal(dim1=2, dim2=3)
-        damped = curvature + torch.diag_embed(at.damping[..., None] * (diagonal + 1e-12))
+        down, diagonal = self.way_down(at.left), self.curvature.diagonal(dim1=2, dim2=3)
+        damped = self.curvature + torch.diag_embed(at.damping[..., None] * (diagonal + 1e-12))
         move = torch.linalg.solve(damped, down[..., None])[..., 0].unflatten(-1, (-1, self.point.dim))
         longest = REACH * self.extent
         return torch.minimum(torch.maximum(move, -longest), longest)

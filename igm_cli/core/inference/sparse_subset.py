@@ -161,8 +161,12 @@ def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
     for size in range(min(top, candidates) - 1, 0, -1):
         active = size < fewest
         search.drop(size + 1, active)
-        search.exchange(size, active, pairs=size <= k_max)
-        keep(size, active)
+        if size <= k_max:  # what is already known on the way up needs no exchange again
+            known = search.members[:, :size].sort(1).values == sets[:, size, :size].sort(1).values
+            active = active & ~known.all(1)
+        if bool(active.any()):
+            search.exchange(size, active, pairs=size <= k_max)
+            keep(size, active)
     return Solution(sets, errors, torch.zeros(images, dtype=torch.long))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,13 +88,16 @@ class Windows:
         image = torch.arange(len(index), device=index.device)[:, None]
         return Windows(self.values[:, image, index], self.cells[image, index], self.grid)
 
-    def join(self, other: Windows) -> Windows:
-        """These contributions, then others to the same images."""
-        return Windows(
-            torch.cat([self.values, other.values], dim=2),
-            torch.cat([self.cells, other.cells], dim=1),
-            self.grid,
+    @classmethod
+    def joined(cls, parts: Sequence[Windows]) -> Windows:
+        """The contributions of several sets of concepts to the same images."""
+        if len(parts) == 1:
+            return parts[0]
+        values, cells = (
+            torch.cat([part.values for part in parts], dim=2),
+            torch.cat([p.cells for p in parts], dim=1),
         )
+        return cls(values, cells, parts[0].grid)
 
     def at(self, patches: Tensor) -> Tensor:
         """Returns what images ``[n,b,G,c]`` have in the windows ``[n,b,M,W,c]``; outside the image that is nothing meant."""

@@ -60,12 +60,12 @@ class FactoredDenoiser(TrunkDenoiser):
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
         """Returns Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
         cells = self.head(self._view(features), concepts, self.schedule.epsilon_gain(features.t))
-        image: Tensor = self.head.image(cells, features.view.grid)
-        return image
+        return self.head.image(cells, features.view.grid)
 
     def to_patches(self, image: Tensor) -> Tensor:
         """Returns images ``[N,C,H,W]`` cell after cell ``[N,G,c]``."""
-        return self.head.cells(image).unflatten(1, (-1, self.head.out.out_features))
+        patches: Tensor = self.head.cells(image).unflatten(1, (-1, self.head.out.out_features))
+        return patches
 
     def grid(self, features: FactoredFeatures) -> tuple[int, int]:
         """Returns the number of cells along the width and the height of the images."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from igm_cli.core.models.factored_config import FactoredConfig
 
-ROWS_IN_CACHE = 4096
-"""Rows that pass the layers at once on a CPU: what lies between two layers then stays in its cache."""
+ROWS_IN_CACHE = 16384
+"""Rows that pass the layers at once on a CPU: what lies between two layers then stays in its caches."""
 
 
 Square: TypeAlias = tuple[Tensor, Tensor, Tensor]

@@ -75,8 +75,7 @@ def test_few_steps_are_enough():
     result = refined(oracle, seen, TRUTH[None] + torch.tensor([0.02, -0.02]), steps=3)
     assert float((result.concepts[0, 0] - TRUTH).norm(dim=1).max()) < 0.005
     long = refined(oracle, seen, TRUTH[None] + torch.tensor([0.02, -0.02]), steps=50)
-    assert int(long.calls[0]) < 3 + 50 * 3 * 5 / 4  # it stops where a step hardly helps
-    assert int(long.calls[0]) % (3 * 5) == 3
+    assert int(long.calls[0]) < 3 + 2 * 3 * 4 + 12 * 3  # it stops where a step hardly changes anything
 
 
 def test_a_step_never_makes_it_worse():
