@@ -105,6 +105,8 @@ def test_few_candidates_kept_are_enough_for_the_number_asked_for():
     oracle = positions()
     found = invert(oracle, oracle.image(TRUTH), replace(GRID, keep=1, k_max=3))
     assert match(found.concepts, TRUTH).squared.sum(1).max() < 1e-3 and found.k == 3
+    many = replace(GRID, keep=1, refine_steps=0, draws=2, scan_draws=2, k_max=1)
+    assert invert(oracle, oracle.image(TRUTH), many, k=20).k == 20
 
 
 def test_what_stands_close_together_is_told_apart():

@@ -77,6 +77,7 @@ def test_sets_of_labels_are_found_and_counted(truth: str, given_k: bool) -> None
     if not given_k:
         assert [point.k for point in found.k_curve] == [1, 2, 3]
         assert min(found.k_curve, key=lambda point: point.error).k == len(truth)
+        assert all((point.stderr == 0) == (point.k == found.k) for point in found.k_curve)
 
 
 @COMPOSITIONS

@@ -9,6 +9,7 @@ import torch
 from oracle import positions, products, seen_by
 
 from igm_cli.core.concepts import Continuous
+from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.candidates import noised
 from igm_cli.core.inference.direct import hypothesis_errors
 from igm_cli.core.inference.gauss_newton import REACH, refine
@@ -175,3 +176,13 @@ def test_only_the_points_of_products_move():
     end = refined(oracle, seen, start[None]).concepts[0, 0]
     assert torch.equal(end[:, 2:], values)
     assert float((end[:, :2] - TRUTH[:2]).norm(dim=1).max()) < 0.004
+
+
+def test_calls_are_those_that_are_made():
+    """Of each noise sample: one for every concept of every hypothesis, and two per derivative."""
+    counter = CallCounter(positions())
+    seen = seen_by(counter, counter.denoiser.image(TRUTH), count=4)
+    for steps in (0, 1, 3, 9):
+        before = counter.used.contributions
+        found = refined(counter, seen, torch.stack([TRUTH + 0.02, TRUTH - 0.03]), steps=steps)
+        assert 4 * int(found.calls[0]) == counter.used.contributions - before

@@ -188,6 +188,14 @@ def test_relaxation_takes_the_direction_of_the_gradient_not_its_length():
     assert norms == pytest.approx([1.0] * 9, abs=1e-4)
 
 
+def test_relaxation_sees_new_noise_at_every_step():
+    oracle, inputs = factors(), []
+    features = oracle.features
+    oracle.features = lambda x_t, t: inputs.extend(x_t[:, 0, 0, 0].tolist()) or features(x_t, t)
+    found = invert(oracle, torch.zeros(3, 24, 24), replace(QUICK, method="relax", relax_steps=5))
+    assert len(set(inputs)) == len(inputs) == found.draws == 20
+
+
 @pytest.mark.parametrize("power", [0.0, 3.0])
 def test_relaxation_weighs_noise_samples_by_their_importance(power):
     oracle, image = factors(), factors().image(configurations(factors().space)[5])
