@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import typer
 
@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.commands.results import ResultFile
-    from igm_cli.commands.show import CurveReport, ImageReport
-    from igm_cli.commands.vectors import VectorReport
     from igm_cli.session import ImageSession, Input
     from igm_cli.vectors import VectorSession
 
 Record: TypeAlias = Mapping[str, Any]
+
+
+class Report(Protocol):
+    """What people read of records."""
+
+    def add(self, record: Record) -> None:
+        """Shows a record now, or keeps it."""
+        ...
+
+    def end(self) -> None:
+        """Shows what was kept."""
+        ...
 
 
 @dataclass
@@ -50,7 +60,7 @@ class Runner:
     session: ImageSession | VectorSession
     paths: Sequence[str]
     schema: str
-    report: ImageReport | CurveReport | VectorReport
+    report: Report
     sink: Output
     output: Path | None
     count: bool = False
