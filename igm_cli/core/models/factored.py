@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
-from igm_cli.core.models.factored_config import FactoredConfig
 from igm_cli.core.models.local_head import HeadView, LocalHead
-from igm_cli.core.models.trunk import TrunkDenoiser
+from igm_cli.core.models.trunk import FactoredConfig, TrunkDenoiser
 from igm_cli.core.noise_schedule import Schedule
 
 

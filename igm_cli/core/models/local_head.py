@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.models.trunk import FactoredConfig
 
 ROWS_IN_CACHE = 16384
 """Rows that pass the layers at once on a CPU: what lies between two layers then stays in its caches."""
