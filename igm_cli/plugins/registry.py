@@ -89,7 +89,7 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
         return parser
     plugin = parser.configured(options)  # type: ignore[attr-defined]
     return cast(
-        ConceptParser,
+        "ConceptParser",
         _Guarded(plugin, parser._label, parser._way_out) if isinstance(parser, _Guarded) else plugin,
     )
 

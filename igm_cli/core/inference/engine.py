@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def invert_batch(
     """
     settings = settings or InversionSettings()
     check_method(denoiser.space, settings.method)
-    method = by_statistics
+    method: Callable[..., list[Inversion]] = by_statistics
     if settings.method != "evidence":
         from igm_cli.core.inference.reference import METHODS
 
