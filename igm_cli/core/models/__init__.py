@@ -30,11 +30,9 @@ def build_denoiser(
     """
     try:
         if architecture == "factored":
-            from igm_cli.core.models.trunk import FactoredConfig
+            from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
 
             if isinstance(space, Continuous):
-                from igm_cli.core.models.factored import FactoredDenoiser
-
                 return FactoredDenoiser(FactoredConfig(**options), space, schedule)
             from igm_cli.core.models.factored_global import GlobalDenoiser
 
