@@ -7,6 +7,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,39 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from igm_cli.plugins.base import Frame
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """What a folder is searched for; a file named on the command line may end as it likes."""
 
 MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of an image that a model sees.
+
+    Attributes:
+        size: (width, height) in pixels of the image as given.
+        box: (left, top, right, bottom) in its pixels; the whole image when squashed.
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    @classmethod
+    def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:
+        """The frame of aspect ratio ``aspect`` (width / height) around the centre of an image.
+
+        Args:
+            size: (width, height) of the image.
+            aspect: Of the model.
+            mode: ``crop`` cuts what sticks out; ``squash`` takes the whole image.
+        """
+        w, h = size
+        if mode == "squash":
+            return cls(size, (0.0, 0.0, float(w), float(h)))
+        cw, ch = (w, w / aspect) if w / h < aspect else (h * aspect, h)
+        left, top = (w - cw) / 2, (h - ch) / 2
+        return cls(size, (left, top, left + cw, top + ch))
 
 
 def read_bytes(path: Path) -> bytes:

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+Record: TypeAlias = Mapping[str, Any]
+"""A result as programs read it."""
+
 ProgressReport: TypeAlias = Callable[[str, int, int], None]
 """Moves the progress shown: what is being done, done so far, in all."""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from igm_cli.bundled import is_pipeline, resolve_model
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.imaging import SUFFIXES, decode_image, from_array, read_bytes, to_model
+from igm_cli.imaging import SUFFIXES, Frame, decode_image, from_array, read_bytes, to_model
 from igm_cli.records import ImageCount, ImageResult, LabelResult
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.composition import Composition
     from igm_cli.core.types import Inversion, InversionSettings
-    from igm_cli.plugins.base import ConceptParser, Frame, Progress
+    from igm_cli.plugins.base import ConceptParser, Progress
 
 Data = TypeVar("Data")
 
@@ -179,8 +179,7 @@ class ImageSession:
     def __init__(
         self, model: Model, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
     ) -> None:
-        from igm_cli.core.inference.constraints import constraint_of
-        from igm_cli.core.inference.engine import check_method
+        from igm_cli.core.inference.engine import check_method, constraint_of
 
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
@@ -280,7 +279,6 @@ class ImageSession:
         import torch
 
         from igm_cli.core.inference.engine import invert_batch
-        from igm_cli.plugins.base import Frame
 
         model, started = self.model, time.monotonic()
         width, height = model.image_size

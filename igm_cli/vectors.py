@@ -172,7 +172,7 @@ class VectorSession:
         self, vector: Input[Tensor], known: tuple[Tensor, ...], similarity: float, seconds: float, used: Any
     ) -> VectorResult:
         """The result of products of indices ``[S,K]``, with their similarity ``[S]``, confidence and ties ``[S,K]``."""
-        from igm_cli.plugins.base import Frame
+        from igm_cli.imaging import Frame
 
         indices, alike, confidence, ambiguous = known
         decoded = self.parser.decode(

@@ -16,7 +16,7 @@ from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.choices import object_range
 from igm_cli.plugins.clevr.adapter import RENDERER, Clevr
-from igm_cli.plugins.clevr.positions import Positions
+from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
 POS = Positions()

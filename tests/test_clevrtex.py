@@ -14,8 +14,8 @@ from igm_clevr_render.options import SceneOptions
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
-from igm_cli.plugins.clevr.positions import Positions
 from igm_cli.plugins.clevrtex.adapter import ClevrTex
+from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples
 
 POS = Positions()

@@ -18,7 +18,7 @@ from igm_cli.benchmarks.baselines.gc_network import Relations, SetAttention, Set
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.metrics import match
-from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.models.factored import FactoredConfig
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.errors import InputError, MissingError, UsageError
 

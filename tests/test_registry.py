@@ -30,7 +30,7 @@ def test_built_in_plugins_load() -> None:
     assert registry.dataset("clevr").name == "clevr"
     parser = registry.concept_parser("pos")
     assert parser.name == "pos"
-    assert registry.concept_parser("igm_cli.plugins.clevr.positions:Positions", typed=True).name == "pos"
+    assert registry.concept_parser("igm_cli.plugins.positions:Positions", typed=True).name == "pos"
 
 
 def test_code_is_named_by_users_alone(site: Path) -> None:

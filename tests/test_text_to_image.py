@@ -490,7 +490,7 @@ def test_broken_single_files(files: dict[str, Path], folders: dict[str, Path], t
         ("a/b/c", EXACT, MissingError, "does not exist"),
         ("model.ckpt", EXACT, InputError, "is a pickle, which can run code; convert it to safetensors"),
         ("owner/name", Loading(offload=True), UsageError, "offloading needs a CUDA device"),
-        ("owner/name", Loading(attention="xformers"), IgmError, "pip install xformers|needs a CUDA device"),
+        ("owner/name", Loading(attention="xformers"), IgmError, r"igm-cli\[xformers\]|needs a CUDA device"),
     ],
 )
 def test_sources_that_cannot_be_used(

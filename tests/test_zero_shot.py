@@ -306,7 +306,7 @@ def test_xformers_must_be_there(
 ) -> None:
     monkeypatch.setitem(sys.modules, "xformers", None)
     done = call(pictures / "0.png", "--model", tiny, *PETS, "--attention", "xformers")
-    assert done.code == 4 and "pip install xformers" in one_sentence(done.err)
+    assert done.code == 4 and "igm-cli[xformers]" in one_sentence(done.err)
 
 
 def test_other_commands_point_here(call: Call, tiny: Path, pictures: Path) -> None:

@@ -79,7 +79,7 @@ def invert(
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.commands.show import understand_images
+    from igm_cli.commands.runner import understand_images
     from igm_cli.session import ImageSession, open_checkpoint
 
     settings = {**given, "seed": seed, "method": method}

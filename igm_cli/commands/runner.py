@@ -8,24 +8,90 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
 from igm_cli.errors import InputError, need
 from igm_cli.imaging import expand_inputs
-from igm_cli.output import Output, ProgressReport, process_rank
+from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.commands.results import ResultFile
     from igm_cli.commands.show import CurveReport, ImageReport
-    from igm_cli.commands.vectors import VectorReport
     from igm_cli.session import ImageSession, Input
     from igm_cli.vectors import VectorSession
 
-Record: TypeAlias = Mapping[str, Any]
+
+UNFAMILIAR = 0.5
+"""Familiarity below which people are warned."""
+
+DETAILED = 4  # images, or vectors of a file, up to which each gets a table
+
+
+def understand_images(
+    session: ImageSession,
+    paths: Sequence[str],
+    schema: str,
+    sink: Output,
+    output: Path | None,
+    *,
+    count: bool = False,
+    pictures: Path | None,
+    **options: Any,
+) -> None:
+    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
+
+    Args:
+        session: The model with its settings.
+        paths: Images, folders and patterns.
+        schema: Schema of the records.
+        sink: For results, progress and messages.
+        output: Where results are kept.
+        count: Whether only the number of concepts is wanted.
+        pictures: A file or folder for pictures.
+        **options: Further fields of :class:`Runner`.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    parser = session.parser
+    if count and pictures:
+        need("plots")
+
+    def draw(record: Record, image: Input[Image]) -> Image:
+        if not count:
+            return parser.draw(image.data, record["items"])
+        from igm_cli.commands.show import draw_curve
+
+        return draw_curve(record)
+
+    report: ImageReport | CurveReport | None = None
+    if not sink.as_json:
+        from igm_cli.commands.show import CurveReport, ImageReport
+
+        report = CurveReport(sink) if count else ImageReport(sink, parser.space)
+    where = pictures.expanduser() if pictures else None
+    runner = Runner(
+        session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
+    )
+    if report:
+        report.detailed = len(runner.files) <= DETAILED
+    runner.run()
+
+
+class Report(Protocol):
+    """What people read of records."""
+
+    def add(self, record: Record) -> None:
+        """Shows a record now, or keeps it."""
+        ...
+
+    def end(self) -> None:
+        """Shows what was kept."""
+        ...
 
 
 @dataclass
@@ -36,7 +102,7 @@ class Runner:
         session: Reads files and turns inputs into results.
         paths: Files, folders and patterns as given.
         schema: Schema of the records.
-        report: For people.
+        report: For people; None where programs read.
         sink: For results, progress and messages.
         output: Where results are kept.
         count: Whether only the number of concepts is wanted.
@@ -50,7 +116,7 @@ class Runner:
     session: ImageSession | VectorSession
     paths: Sequence[str]
     schema: str
-    report: ImageReport | CurveReport | VectorReport
+    report: Report | None
     sink: Output
     output: Path | None
     count: bool = False
@@ -83,7 +149,8 @@ class Runner:
             done = self._store.done if self._store else {}
             self.announce(sum(str(path) not in done for path in self.files))
             self._share_out()
-        self.report.end()
+        if self.report:
+            self.report.end()
         if self._failed:
             noun = "files" if self.session.together else "images"
             self.sink.note(
@@ -217,7 +284,13 @@ class Runner:
         if target and not target.exists():  # kept from an earlier call that drew nothing
             self._picture(record, each or self.session.read(Path(record["image"]))[0])
         self.sink.result(record)
-        self.report.add(record)
+        if record.get("familiarity", 1.0) < UNFAMILIAR:
+            self.sink.note(
+                f"igm: {record['image']} is unlike what {record['model']} was trained on "
+                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
+            )
+        if self.report:
+            self.report.add(record)
 
 
 def _meet(*, on_cpu: bool) -> None:

@@ -7,63 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.runner import Record, Runner
-from igm_cli.errors import need
-from igm_cli.output import Output
+from igm_cli.output import Output, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.core.concepts import ConceptSpace
-    from igm_cli.session import ImageSession, Input
 
-UNFAMILIAR = 0.5
-"""Familiarity below which people are warned."""
-
-DETAILED = 4  # images, or vectors of a file, up to which each gets a table
 LISTED = 10  # candidates up to which all are listed in it
-
-
-def understand_images(
-    session: ImageSession,
-    paths: Sequence[str],
-    schema: str,
-    sink: Output,
-    output: Path | None,
-    *,
-    count: bool = False,
-    pictures: Path | None,
-    **options: Any,
-) -> None:
-    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
-
-    Args:
-        session: The model with its settings.
-        paths: Images, folders and patterns.
-        schema: Schema of the records.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        count: Whether only the number of concepts is wanted.
-        pictures: A file or folder for pictures.
-        **options: Further fields of :class:`Runner`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
-    """
-    parser = session.parser
-    if count and pictures:
-        need("plots")
-
-    def draw(record: Record, image: Input[Image]) -> Image:
-        return draw_curve(record) if count else parser.draw(image.data, record["items"])
-
-    report = CurveReport(sink) if count else ImageReport(sink, parser.space)
-    where = pictures.expanduser() if pictures else None
-    runner = Runner(
-        session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
-    )
-    report.detailed = len(runner.files) <= DETAILED
-    runner.run()
 
 
 class ImageReport:
@@ -83,11 +34,6 @@ class ImageReport:
 
     def add(self, record: Record) -> None:
         """Shows an image now, or keeps it for the table."""
-        if record.get("familiarity", 1.0) < UNFAMILIAR:
-            self.sink.note(
-                f"igm: {record['image']} is unlike what {record['model']} was trained on "
-                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
-            )
         counted = self.space.countable
         if self.detailed:
             how = "given" if record["k_source"] == "given" else "estimated"

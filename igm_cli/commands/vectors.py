@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.runner import Record, Runner
-from igm_cli.commands.show import DETAILED, cell
+from igm_cli.commands.runner import DETAILED, Runner
+from igm_cli.commands.show import cell
 from igm_cli.errors import UsageError
-from igm_cli.output import Output, process_rank
+from igm_cli.output import Output, Record, process_rank
 
 if TYPE_CHECKING:
     from igm_cli.core.decomposition.codebooks import Codebooks

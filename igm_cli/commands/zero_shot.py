@@ -111,7 +111,7 @@ def zero_shot(
     """
     from igm_cli.commands import zero_shot_options as given
     from igm_cli.commands import zero_shot_time
-    from igm_cli.commands.show import understand_images
+    from igm_cli.commands.runner import understand_images
 
     number = o.number_or_auto("--k", k)
     o.check_k_range(number, None, k_max)

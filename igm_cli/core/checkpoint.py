@@ -13,20 +13,21 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace, space_from_dict, space_to_dict
-from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.files import write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.core.validation import Size, Table, validated
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 FORMAT = 1
 CONFIG, SCHEDULE, DESCRIPTION, WEIGHTS = "config.json", "scheduler_config.json", "igm.json", "model.safetensors"
@@ -129,6 +130,8 @@ def save_checkpoint(
     Raises:
         InputError: If the weights are not finite; nothing is written then.
     """
+    from igm_cli.core.files import write_json
+
     write_weights(folder / WEIGHTS, weights, dtype)
     write_json(folder / CONFIG, {"architecture": spec.architecture, **spec.options})
     write_json(folder / SCHEDULE, spec.schedule)
@@ -137,6 +140,8 @@ def save_checkpoint(
 
 def write_description(folder: Path, spec: ModelSpec) -> None:
     """igm.json: what is known of a model besides its networks and its schedule."""
+    from igm_cli.core.files import write_json
+
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
     write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names})
 
@@ -173,7 +178,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
         model = spec.build()
     load_weights(model, folder)
     model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Checkpoint(folder.name, spec, cast(Denoiser, model))
+    return Checkpoint(folder.name, spec, cast("Denoiser", model))
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError
 
 
@@ -39,6 +38,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     Raises:
         InputError: If a value is not finite in this type; nothing is written then.
     """
+    from igm_cli.core.files import write_atomically
+
     stored = {
         name: (value.to(dtype or value.dtype) if value.is_floating_point() else value)
         .detach()

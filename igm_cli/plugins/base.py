@@ -8,9 +8,10 @@ Both are plain classes found through the entry-point groups ``igm_cli.datasets``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from igm_cli.imaging import Frame
 
 if TYPE_CHECKING:
     import datasets
@@ -20,37 +21,10 @@ if TYPE_CHECKING:
     from igm_cli.core.concepts import ConceptSpace
     from igm_cli.core.decomposition.codebooks import Codebooks
 
+__all__ = ["ConceptParser", "DatasetAdapter", "Frame", "Progress", "VectorParser"]
+
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all)."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The part of an image that a model sees.
-
-    Attributes:
-        size: (width, height) in pixels of the image as given.
-        box: (left, top, right, bottom) in its pixels; the whole image when squashed.
-    """
-
-    size: tuple[int, int]
-    box: tuple[float, float, float, float]
-
-    @classmethod
-    def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:
-        """The frame of aspect ratio ``aspect`` (width / height) around the centre of an image.
-
-        Args:
-            size: (width, height) of the image.
-            aspect: Of the model.
-            mode: ``crop`` cuts what sticks out; ``squash`` takes the whole image.
-        """
-        w, h = size
-        if mode == "squash":
-            return cls(size, (0.0, 0.0, float(w), float(h)))
-        cw, ch = (w, w / aspect) if w / h < aspect else (h * aspect, h)
-        left, top = (w - cw) / 2, (h - ch) / 2
-        return cls(size, (left, top, left + cw, top + ch))
 
 
 class ConceptParser(Protocol):

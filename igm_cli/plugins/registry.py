@@ -10,10 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from igm_cli.errors import IgmError, PluginError, UsageError, near_names
-from igm_cli.plugins.base import ConceptParser, DatasetAdapter
+
+if TYPE_CHECKING:
+    from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
 KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
@@ -65,12 +67,12 @@ def listings(kind: Kind) -> list[Listing]:
 
 def dataset(name: str, *, typed: bool = False) -> DatasetAdapter:
     """The dataset adapter of a name, as :func:`load` takes it."""
-    return cast(DatasetAdapter, load("datasets", name, typed=typed))
+    return cast("DatasetAdapter", load("datasets", name, typed=typed))
 
 
 def concept_parser(name: str, *, typed: bool = False) -> ConceptParser:
     """The concept parser of a name, as :func:`load` takes it."""
-    return cast(ConceptParser, load("concepts", name, typed=typed))
+    return cast("ConceptParser", load("concepts", name, typed=typed))
 
 
 def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptParser:
@@ -87,7 +89,7 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
         return parser
     plugin = parser.configured(options)  # type: ignore[attr-defined]
     return cast(
-        ConceptParser,
+        "ConceptParser",
         _Guarded(plugin, parser._label, parser._way_out) if isinstance(parser, _Guarded) else plugin,
     )
 

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.models.factored_config import FactoredConfig
-from igm_cli.core.models.trunk import ResidualBlock, Trunk, timestep_embedding
+from igm_cli.core.models.factored import FactoredConfig, ResidualBlock, Trunk, timestep_embedding
 from igm_cli.core.noise_schedule import Schedule
 
 

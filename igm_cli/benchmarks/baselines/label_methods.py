@@ -29,9 +29,8 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.any_set import sizes_of
 from igm_cli.core.inference.candidates import importance_of, predictions
 from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors, staged_errors
-from igm_cli.core.inference.views import shown
 from igm_cli.core.models.prompts import compound
-from igm_cli.core.noise_schedule import draw
+from igm_cli.core.noise_schedule import draw, shown
 from igm_cli.core.types import Inversion, InversionSettings, KPoint
 
 RATE = 0.1  # learning rate of prompt-weights: AdamW on the logits of the weights

@@ -6,20 +6,21 @@ import math
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision, side_by_side
 from igm_cli.core.inference.statistics import GramStatistics
-from igm_cli.core.inference.views import shown
 from igm_cli.core.inference.windows import DENSE_CELLS, Local, Windows
-from igm_cli.core.noise_schedule import Draws, Schedule, draw
+from igm_cli.core.noise_schedule import Draws, Schedule, draw, shown
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 CANDIDATES_AT_ONCE = 64
 CONCEPTS_AT_ONCE = 12

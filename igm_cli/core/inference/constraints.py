@@ -1,7 +1,7 @@
 """Constraints: which sets of candidates are answers, which of them is best, and what has to be ruled out.
 
 A concept space names its constraint (:attr:`igm_cli.core.concepts.ConceptSpace.constraint`); a constraint is a subclass
-of :class:`Constraint` with that name.  Each has a file of its own: :mod:`one_of_each`, :mod:`any_set` and
+of :class:`Constraint` with that name, which the engine looks up.  Each has a file of its own: :mod:`one_of_each`, :mod:`any_set` and
 :mod:`sparse_subset`.
 """
 
@@ -148,9 +148,3 @@ class Constraint(ABC):
     ) -> Tensor:
         """Returns which candidates can still be part of an answer ``[B,M]``; others see no further noise."""
         return statistics.usable
-
-
-def constraint_of(space: ConceptSpace) -> type[Constraint]:
-    """Returns the constraint that a space names."""
-    known = {constraint.name: constraint for constraint in Constraint.__subclasses__()}
-    return known[space.constraint]

@@ -12,25 +12,28 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import divided_work, side_by_side
-from igm_cli.core.inference import any_set, one_of_each, reference, sparse_subset  # noqa: F401  (constraints by name)
 from igm_cli.core.inference.candidates import CandidateSet
-from igm_cli.core.inference.constraints import Answer, Constraint, Solution, constraint_of
+from igm_cli.core.inference.constraints import Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import propose
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference
 from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress
 from igm_cli.errors import UsageError
 
-__all__ = ["check_method", "invert", "invert_batch"]
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
+
+__all__ = ["check_method", "constraint_of", "invert", "invert_batch"]
 
 IMAGES_AT_ONCE = 16
 """Images whose tensors pass a GPU together."""
@@ -42,6 +45,19 @@ def check_method(space: ConceptSpace, method: str) -> None:
         raise UsageError(
             f"method {method!r} does not support {space.plural}; choose {' or '.join(space.methods)}"
         )
+
+
+def constraint_of(space: ConceptSpace) -> type[Constraint]:
+    """Returns the constraint that a space names; those of other kinds than its own are not imported."""
+    if space.constraint == "any-set":
+        from igm_cli.core.inference.any_set import AnySet
+
+        return AnySet
+    if space.constraint == "one-of-each":
+        from igm_cli.core.inference.one_of_each import OneOfEach
+
+        return OneOfEach
+    return {constraint.name: constraint for constraint in Constraint.__subclasses__()}[space.constraint]
 
 
 def invert(
@@ -85,7 +101,11 @@ def invert_batch(
     """
     settings = settings or InversionSettings()
     check_method(denoiser.space, settings.method)
-    method = by_statistics if settings.method == "evidence" else reference.METHODS[settings.method]
+    method: Callable[..., list[Inversion]] = by_statistics
+    if settings.method != "evidence":
+        from igm_cli.core.inference.reference import METHODS
+
+        method = METHODS[settings.method]
 
     def understand(group: Tensor) -> list[Inversion]:
         started = time.monotonic()

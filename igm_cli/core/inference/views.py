@@ -32,30 +32,6 @@ def encoded_views(encode: Callable[[Tensor], Tensor], image: Tensor, count: int)
     return torch.stack([encode(view) for view in views_of(image, count)])
 
 
-def shown(views: Tensor, start: int, count: int) -> Tensor:
-    """What draws number ``start .. start+count`` look at, ``[count,C,H,W]``.
-
-    The turns follow the digit sum of the draw's number to the base V (Prouhet-Thue-Morse), so that no view has
-    timesteps of its own: those of draws follow the same digits one by one (``timestep_quadrature``).
-
-    Args:
-        views: ``[V,C,H,W]``, or a single one ``[C,H,W]``.
-        start: Number of the first draw.
-        count: N.
-    """
-    if views.dim() == 3:
-        return views.expand(count, *views.shape)
-    return views[[_digit_sum(number, len(views)) % len(views) for number in range(start, start + count)]]
-
-
-def _digit_sum(number: int, base: int) -> int:
-    total = 0
-    while base > 1 and number:
-        number, digit = divmod(number, base)
-        total += digit
-    return total
-
-
 def _enlarged(image: Tensor) -> Tensor:
     """The middle of an image, of its own size."""
     height, width = image.shape[-2:]

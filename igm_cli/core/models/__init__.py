@@ -30,12 +30,13 @@ def build_denoiser(
     """
     try:
         if architecture == "factored":
-            from igm_cli.core.models.factored import FactoredDenoiser
-            from igm_cli.core.models.factored_config import FactoredConfig
+            from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
+
+            if isinstance(space, Continuous):
+                return FactoredDenoiser(FactoredConfig(**options), space, schedule)
             from igm_cli.core.models.factored_global import GlobalDenoiser
 
-            kind = FactoredDenoiser if isinstance(space, Continuous) else GlobalDenoiser
-            return kind(FactoredConfig(**options), space, schedule)
+            return GlobalDenoiser(FactoredConfig(**options), space, schedule)
         if architecture == "unet":
             from igm_cli.core.models.unet import UNetConfig, UNetDenoiser
 

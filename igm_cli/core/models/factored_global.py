@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.models.factored import FactoredConfig, TrunkDenoiser
 from igm_cli.core.models.global_head import GlobalHead, HeadView
-from igm_cli.core.models.trunk import TrunkDenoiser
 from igm_cli.core.noise_schedule import Schedule
 
 

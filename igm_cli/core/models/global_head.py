@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.models.factored_config import FactoredConfig
+from igm_cli.core.models.factored import FactoredConfig
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.models.factored_config import FactoredConfig
-
 ROWS_IN_CACHE = 16384
 """Rows that pass the layers at once on a CPU: what lies between two layers then stays in its caches."""
 
@@ -88,26 +86,32 @@ class LocalHead(nn.Module):
 
     Every cell of a square around the position sees its own features, the features found *at* the position (what the
     concept points at), and where it lies relative to it.  Nothing here depends on the size of the image.
+
+    Args:
+        channels: Channels of the trunk's features.
+        width: Channels of the head.
+        layers: Residual layers.
+        window: Radius in cells beyond which a contribution is zero.
+        patch: Side of a cell in pixels.
+        out_channels: C of the image.
     """
 
     FREQUENCIES = 5
     POINTED = 3
 
-    def __init__(self, config: FactoredConfig, out_channels: int = 3) -> None:
+    def __init__(
+        self, channels: int, width: int, layers: int, *, window: int, patch: int, out_channels: int = 3
+    ) -> None:
         super().__init__()
-        self.radius = config.window
-        self.ranking_radius = max(1, 2 * config.window // 3)
-        self.patch = config.patch
-        dim = config.head_channels
-        self.here = nn.Conv2d(config.channels[0], dim, 1)
-        self.there = nn.Conv2d(config.channels[0], dim, 1)
-        self.where = nn.Linear(3 + 4 * self.FREQUENCIES, dim)
-        self.query = nn.Linear(dim, dim)
+        self.radius, self.ranking_radius, self.patch = window, max(1, 2 * window // 3), patch
+        self.here = nn.Conv2d(channels, width, 1)
+        self.there = nn.Conv2d(channels, width, 1)
+        self.where = nn.Linear(3 + 4 * self.FREQUENCIES, width)
+        self.query = nn.Linear(width, width)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-            for _ in range(config.head_layers)
+            nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(layers)
         )
-        self.out = nn.Linear(dim, out_channels * config.patch**2)
+        self.out = nn.Linear(width, out_channels * patch**2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Categorical
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.base import Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from igm_cli.plugins.base import ConceptParser
+    from igm_cli.plugins.base import ConceptParser, Frame
 
 NO_YES = ("no", "yes")
 """Values of a factor that none are given for."""

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Codebook
 from igm_cli.errors import InputError, UsageError
-from igm_cli.plugins.base import Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.core.decomposition.codebooks import Codebooks
+    from igm_cli.plugins.base import Frame
 
 
 class CodebookProducts:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.errors import InputError, near_names
-from igm_cli.plugins.base import Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from igm_cli.plugins.base import Frame
 
 TEMPLATES = ("a photo of a {label}",)
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from igm_cli.core.inference.views import encoded_views, shown, views_of
-from igm_cli.core.noise_schedule import van_der_corput
+from igm_cli.core.inference.views import encoded_views, views_of
+from igm_cli.core.noise_schedule import shown, van_der_corput
 from igm_cli.core.types import VIEWS, InversionSettings
 from igm_cli.errors import UsageError
 

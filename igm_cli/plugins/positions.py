@@ -10,10 +10,11 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
 from igm_cli.errors import InputError
-from igm_cli.plugins.base import Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+
+    from igm_cli.plugins.base import Frame
 
 SHORT_SIDE = 480
 """Small images are enlarged to this, so that rings and numbers can be read."""
