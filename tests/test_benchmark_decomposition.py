@@ -157,7 +157,7 @@ def test_rows_are_of_the_same_problems() -> None:
 def test_a_part_of_exhaustive_search_has_no_accuracy(name: str) -> None:
     # Arithmetic is counted in GFLOP: so many problems that no single product is within it.
     bench = opened(OWN, options={"problems": 2, "points": name})
-    bench.exhaustive_gflop = 0
+    bench.numbers["exhaustive_gflop"] = 0
     (row,) = bench.method(EXHAUSTIVE)(OWN, name)
     assert row["share"] == pytest.approx(2 / 6) and row["right"] is None
     assert row["operations"] == pytest.approx([row["exhaustive"]] * 2)

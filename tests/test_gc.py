@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Budget, fit
+from igm_cli.benchmarks.baselines.fit import Budget, TrainingData, fit
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
 from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.gc_network import Relations, SetAttention, SetConfig, SetDenoiser
@@ -295,7 +295,8 @@ def test_learns_under_fit(tmp_path: Path) -> None:
     baseline = GenerativeClassifier(TINY, learning_rates=(3e-3,), batch_size=16, ema=0.9)
     images, concepts, present = Discs().batch(list(range(64)), [False] * 64)
     before = baseline.validate(baseline.build().eval(), images, concepts, present)
-    fitted = fit(baseline, Discs(), Discs(), Budget(steps=30), tmp_path, device=torch.device("cpu"), data={})
+    data = TrainingData({}, Discs, Discs)
+    fitted = fit(baseline, data, Budget(steps=30), tmp_path, device=torch.device("cpu"))
     assert fitted.validation < 0.95 * before
     assert baseline.validate(fitted.model, images, concepts, present) == pytest.approx(fitted.validation)
     known = fitted.model.requires_grad_(False)

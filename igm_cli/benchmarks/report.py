@@ -11,12 +11,10 @@ from PIL import ImageOps
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
 from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
-from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Record, Table
+from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Record, Report, Table
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
 """Head of a column, and from what a row is about to its cell."""
-
-Infos: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
 GRID_ROWS = 9  # of a grid, shared by the splits
@@ -147,6 +145,20 @@ def results_table(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Tab
     ]
     columns = ("split", "method", "images", "figure", "value", "low", "high")
     return Table("results", "Every figure", columns, rows)
+
+
+def scored_report(
+    scored: ScoredSplits,
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    found: Mapping[str, Any],
+    infos: Infos,
+    notes: Sequence[str],
+) -> Report:
+    """Returns the report of scores, and of what else was ``found``."""
+    splits = scored.to_dict()
+    summary = {"splits": splits, **found, "methods": dict(infos)}
+    return Report(tables, [results_table(splits)], figures, summary, notes)
 
 
 def methods_table(infos: Infos) -> Table:

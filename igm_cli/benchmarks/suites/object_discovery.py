@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
+from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
 from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
@@ -25,11 +25,23 @@ from igm_cli.benchmarks.frame import (
     AnnotatedImages,
     CheckpointBench,
     DeclaredSuite,
-    ReadyMethod,
+    checkpoint_info,
+    timed,
 )
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
-from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
+from igm_cli.benchmarks.suite import (
+    Confusion,
+    Figure,
+    Infos,
+    Method,
+    PictureGrid,
+    Plot,
+    Record,
+    Report,
+    Request,
+    Row,
+    Table,
+)
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
@@ -98,11 +110,10 @@ class DiscoveryBench(CheckpointBench):
         def joined(given: Sequence[Any]) -> Samples:
             return JoinedSamples([DatasetSamples(d, self.parser, self.image_size, progress) for d in given])
 
-        folder = root.absolute().name if root else None
-        described = {"folder": folder, "rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
-        return TrainingData(described, lambda: parts()[0], lambda: parts()[1])
+        chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
+        return TrainingData({"folder": self.folder_name, **chosen}, lambda: parts()[0], lambda: parts()[1])
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
         own = {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}
         if name in own:
@@ -114,7 +125,7 @@ class DiscoveryBench(CheckpointBench):
             return self.predicted(name, ResNetSet(size, weights=options.get("resnet")))
         return self.predicted(name, DinosaurSet(size, dino=str(options.get("dino", "facebook/dino-vitb16"))))
 
-    def inverted(self) -> ReadyMethod:
+    def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
         checkpoint, device = self.checkpoint, self.device
 
@@ -130,7 +141,7 @@ class DiscoveryBench(CheckpointBench):
 
         return self.on_images(rows, checkpoint_info(checkpoint))
 
-    def descended(self) -> ReadyMethod:
+    def descended(self) -> Method:
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
@@ -158,7 +169,7 @@ class DiscoveryBench(CheckpointBench):
             )
         return checkpoint
 
-    def predicted(self, label: str, predictor: SetPredictor) -> ReadyMethod:
+    def predicted(self, label: str, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions in one pass."""
         trained = self.fitted(predictor)
 
@@ -167,14 +178,13 @@ class DiscoveryBench(CheckpointBench):
                 return predictor.predict(trained.model, image, [k])[0]
 
         def rows(scene: AnnotatedImage) -> list[Row]:
-            image, started = scene.x0[None].to(self.device), time.monotonic()
-            given = predict(image, len(scene.truth))
-            seconds = time.monotonic() - started
+            image = scene.x0[None].to(self.device)
+            given, seconds = timed(lambda: predict(image, len(scene.truth)))
             return [_row(label, given, predict(image, None), seconds=seconds, calls=1)]
 
-        return self.on_images(rows, training_info(trained, self.request.budget))
+        return self.on_images(rows, trained.info(self.request.budget))
 
-    def whole_set(self) -> ReadyMethod:
+    def whole_set(self) -> Method:
         """Returns a conditional diffusion model of the whole set, inverted by search.
 
         Its trunk starts from the weights of the model that is measured.
@@ -189,7 +199,7 @@ class DiscoveryBench(CheckpointBench):
             free = count_set(model, image, k_max=most, settings=settings).concepts if most else None
             return [_row("gc", given.concepts, free, seconds=given.seconds, calls=given.passes)]
 
-        return self.on_images(rows, training_info(trained, self.request.budget))
+        return self.on_images(rows, trained.info(self.request.budget))
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
@@ -209,14 +219,12 @@ class DiscoveryBench(CheckpointBench):
         ]
         return replace(report.score_table(split, heading, scores, columns, failed, published), brief=8)
 
-    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
         scored = ScoredSplits(records, self.scenes, metrics)
-        tables = [
-            *report.score_tables(scored, self.suite.splits, self.table, infos),
-            report.methods_table(infos),
-        ]
-        figures: list[Plot | Confusion | PictureGrid] = []
+        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
+        tables.append(report.methods_table(infos))
+        figures: list[Figure] = []
         for stem, (title, group) in GROUPS.items():
             if labels := by_label(record for record in records if record["split"] in group):
                 rows = {label: list(part.values()) for label, part in labels.items()}
@@ -225,8 +233,7 @@ class DiscoveryBench(CheckpointBench):
             self._over_time(name, part) for name, part in scored.scores.items() if self._published(name)
         ]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        summary = {"splits": scored.to_dict(), "methods": dict(infos)}
-        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+        return report.scored_report(scored, tables, figures, {}, infos, self.suite.notes)
 
     def _published(self, split: str) -> Mapping[str, str]:
         return self.suite.published.get(split.removeprefix("folder-"), {})
@@ -240,15 +247,9 @@ class DiscoveryBench(CheckpointBench):
             report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
             for label, part in labels.items()
         ]
+        title = f"Error over time spent: {self.suite.splits[split]}"
         axes = ("seconds an image, K given", "estimation error (mean MSE)")
-        return Plot(
-            f"time-{split}",
-            f"Error over time spent: {self.suite.splits[split]}",
-            *axes,
-            curves,
-            log_x=True,
-            log_y=True,
-        )
+        return Plot(f"time-{split}", title, *axes, curves, log_x=True, log_y=True)
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
         """Returns the first images of every split with their truths and what each method found, K given."""
@@ -283,19 +284,18 @@ def _descents(
     The time of R < 20 is that of 20 in proportion to a few steps of both.
     """
     denoiser, composition = checkpoint.denoiser, checkpoint.composition
-    started = time.monotonic()
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def run() -> tuple[Tensor, Tensor, int]:
         ends, descending = descend(denoiser, image, settings, k, composition)
         errors, scoring = score(denoiser, image, ends, settings, composition)
-        mean_errors = errors.mean(dim=1).cpu()  # also waits for the device
-    seconds, calls = time.monotonic() - started, descending + scoring
+        return ends, errors.mean(dim=1).cpu(), descending + scoring  # waits for the device
 
     def few_steps(restarts: int) -> float:
         few = replace(settings, restarts=restarts, steps=min(FEW_STEPS, settings.steps))
-        started = time.monotonic()
-        descend(denoiser, image, few, k, composition)[0].cpu()
-        return time.monotonic() - started
+        return timed(lambda: descend(denoiser, image, few, k, composition)[0].cpu())[1]
 
+    (ends, mean_errors, calls), seconds = timed(run)
     times = {restarts: few_steps(restarts) for restarts in RESTARTS}
     return [
         _row(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,7 +20,7 @@ from igm_cli.benchmarks.baselines.label_methods import (
     labels_alone,
     prompt_weights,
 )
-from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
     Estimate,
     Paired,
@@ -33,7 +32,7 @@ from igm_cli.benchmarks.scores import (
     proportion,
     rate,
 )
-from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Confusion, Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.zero_shot_splits import (
     DATASET,
     LOOKS,
@@ -176,7 +175,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns the file names of a split's pictures."""
         return list(self.cells[split].scenes.rows)
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
         plan, find = self.plan, self.plan.find(name)
         models = {
@@ -192,25 +191,15 @@ class ZeroShotBench(DeclaredBench):
                 return []
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
-            started = time.monotonic()
             with torch.no_grad():
-                found = find(model, encoded_views(model.encode, scene.x0, plan.settings.views), k)
-            seconds = time.monotonic() - started
-            confidence = found.confidence.tolist()
-            row = {
-                "label": name,
-                "predicted": cell.names(scene, found.concepts),
-                "truth": cell.names(scene, scene.truth),
-                "confidence": None if any(map(math.isnan, confidence)) else confidence,
-                "seconds": seconds,
-                "calls": found.network_calls,
-                "draws": found.draws,
-                "error": found.denoising_error,
-            }
-            return [row]
+                found, seconds = timed(
+                    lambda: find(model, encoded_views(model.encode, scene.x0, plan.settings.views), k)
+                )
+            row = inversion_row(name, cell.names(scene, found.concepts), found, seconds)
+            return [{**row, "truth": cell.names(scene, scene.truth)}]
 
         stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
-        return ReadyMethod(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
+        return Method(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
@@ -243,7 +232,7 @@ class ZeroShotBench(DeclaredBench):
         table = report.score_table(split, heading, scores, columns, failed)
         return replace(table, note=PUBLISHED_NOTE) if published else table
 
-    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
@@ -256,21 +245,19 @@ class ZeroShotBench(DeclaredBench):
         tables += [_paired_table(pairs)] if pairs else []
         tables += [_agreement_table(agreed)] if agreed else []
         tables.append(report.methods_table({"model": model, **infos}))
-        figures: list[Plot | Confusion | PictureGrid] = [_plot(name, s) for name, s in scored.scores.items()]
+        figures: list[Figure] = [_plot(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, scored.scores[name]) for name in scored.parts if counts(name)]
         shown = {name: self.cells[name].scenes for name in scored.parts}
         records = [record for part in scored.parts.values() for record in part]
         figures += report.answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
-        summary = {
+        found = {
             "model": model,
-            "splits": scored.to_dict(),
             "paired": {name: _paired_json(part) for name, part in pairs.items()},
             "agreement": {
                 name: {key: v for key, v in one.items() if key != "agree"} for name, one in agreed.items()
             },
-            "methods": dict(infos),
         }
-        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+        return report.scored_report(scored, tables, figures, found, infos, self.suite.notes)
 
 
 def right(row: Mapping[str, Any]) -> bool:
@@ -305,17 +292,8 @@ def _answered(scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str,
 
 
 def _paired_json(pairs: Mapping[str, Paired]) -> dict[str, Any]:
-    return {
-        other: {
-            "other": other,
-            "images": p.items,
-            "both": p.both,
-            "ours": p.first,
-            "theirs": p.second,
-            "p": p.p,
-        }
-        for other, p in pairs.items()
-    }
+    keys = ("other", "images", "both", "ours", "theirs", "p")
+    return {other: dict(zip(keys, (other, *p, p.p), strict=True)) for other, p in pairs.items()}
 
 
 def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
