@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -101,17 +102,11 @@ def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Scores:
-    """One label (a method in one setting) on one set of images.
-
-    Attributes:
-        label: Method and setting.
-        rows: One per image.
-        estimates: What the suite's metrics are over these rows.
-    """
+    """One label (a method in one setting) on one set of images."""
 
     label: str
-    rows: Rows
-    estimates: Mapping[str, Estimate]
+    rows: Rows  # one per image
+    estimates: Mapping[str, Estimate]  # what the suite's metrics are over these rows
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
@@ -122,13 +117,7 @@ class Scores:
 
 
 class ScoredSplits:
-    """The scores of all labels on every split that has rows.
-
-    Args:
-        records: All records.
-        splits: Names of splits, in order.
-        metrics: From the rows of a label to its estimates.
-    """
+    """The scores of all labels on every split that has rows; ``metrics`` takes the rows of a label to its estimates."""
 
     def __init__(
         self, records: Sequence[Record], splits: Iterable[str], metrics: Callable[[Rows], dict[str, Estimate]]
@@ -138,11 +127,12 @@ class ScoredSplits:
         self.parts = {name: part for name, part in parts.items() if by_label(part)}
         self.labels = {name: by_label(part) for name, part in self.parts.items()}
         self.scores = {
-            name: [self._score(label, list(rows.values())) for label, rows in labels.items()]
+            name: [self.score(label, list(rows.values())) for label, rows in labels.items()]
             for name, labels in self.labels.items()
         }
 
-    def _score(self, label: str, rows: Rows) -> Scores:
+    def score(self, label: str, rows: Rows) -> Scores:
+        """Returns the scores of some rows of a label."""
         return Scores(label, rows, self.metrics(rows))
 
     def common(self, split: str) -> list[Scores]:
@@ -152,7 +142,7 @@ class ScoredSplits:
         if not common or all(len(rows) == len(common) for rows in labels.values()):
             return []
         return [
-            self._score(label, [row for key, row in rows.items() if key in common])
+            self.score(label, [row for key, row in rows.items() if key in common])
             for label, rows in labels.items()
         ]
 
@@ -186,13 +176,6 @@ def agreement(
         "agreeing": sum(same),
         "images": len(pairs),
         "difference": max(abs(a["error"] - b["error"]) / max(abs(b["error"]), 1e-12) for a, b in pairs),
-        "calls": {
-            name: _average(r["calls"] / r["draws"] - base for r in rows) for name, rows in columns.items()
-        },
-        "seconds": {name: _average(r["seconds"] for r in rows) for name, rows in columns.items()},
+        "calls": {name: fmean(r["calls"] / r["draws"] - base for r in rows) for name, rows in columns.items()},
+        "seconds": {name: fmean(r["seconds"] for r in rows) for name, rows in columns.items()},
     }
-
-
-def _average(numbers: Iterable[float]) -> float:
-    numbers = list(numbers)
-    return sum(numbers) / len(numbers)

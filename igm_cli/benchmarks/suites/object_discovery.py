@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -115,15 +115,17 @@ class DiscoveryBench(CheckpointBench):
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
-        own = {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}
-        if name in own:
-            return own[name]()
         size, options = self.image_size, self.options
-        if name == "slot-attention":
-            return self.predicted(name, SlotAttentionSet(size))
-        if name == "resnet-50":
-            return self.predicted(name, ResNetSet(size, weights=options.get("resnet")))
-        return self.predicted(name, DinosaurSet(size, dino=str(options.get("dino", "facebook/dino-vitb16"))))
+        dino = str(options.get("dino", "facebook/dino-vitb16"))
+        ready: dict[str, Callable[[], Method]] = {
+            "igm": self.inverted,
+            "igm-sgd": self.descended,
+            "gc": self.whole_set,
+            "slot-attention": lambda: self.predicted(name, SlotAttentionSet(size)),
+            "resnet-50": lambda: self.predicted(name, ResNetSet(size, weights=options.get("resnet"))),
+            "dinosaur": lambda: self.predicted(name, DinosaurSet(size, dino=dino)),
+        }
+        return ready[name]()
 
     def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
@@ -313,8 +315,7 @@ def _descents(
 def metrics(rows: Rows) -> dict[str, Estimate]:
     """Returns perception, error and cost with K given; with K estimated, where a method counts, how right it is."""
     objects = [len(row["truth"]) for row in rows]
-    pairs = [match(_positions(row["given"]), _positions(row["truth"])) for row in rows]
-    by_square = [match(_positions(row["given"]), _positions(row["truth"]), squared=True) for row in rows]
+    pairs, by_square = ([_matched(row, "given", squared=squared) for row in rows] for squared in (False, True))
     # An object without any prediction is as wrong as one at the far corner.
     squared = [float(p.squared.mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)]
     estimates = {
@@ -328,7 +329,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     if any(row["free"] is None for row in rows):
         return estimates
     counted = [len(row["free"]) for row in rows]
-    recalled = [int(match(_positions(row["free"]), _positions(row["truth"])).perceived().sum()) for row in rows]
+    recalled = [int(_matched(row, "free").perceived().sum()) for row in rows]
     off = [abs(k - n) for k, n in zip(counted, objects, strict=True)]
     return {
         **estimates,
@@ -337,6 +338,10 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "recall": rate(recalled, objects),
         "precision": rate(recalled, counted),
     }
+
+
+def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> Any:
+    return match(_positions(row[found]), _positions(row["truth"]), squared=squared)
 
 
 def _positions(concepts: Any) -> Tensor:
