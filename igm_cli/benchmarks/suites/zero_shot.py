@@ -66,24 +66,21 @@ PUBLISHED_NOTE = (
     "data. Its own method is the enumeration, which igm gives the answers of."
 )
 
+AGREEMENT_NOTE = (
+    "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
+    "the errors' difference is relative."
+)
+
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How methods are run.
+    """How methods are run."""
 
-    Attributes:
-        settings: Settings of the model; ``draws`` are those of the first decision of ``igm-adaptive``.
-        draws: Noise draws that all other methods see.
-        stages: Whether ``dc-compound`` leaves captions out in stages.
-        slow_limit: Images per split that slow methods are run on.
-        templates: Prompts.
-    """
-
-    settings: InversionSettings
-    draws: int
-    stages: bool
-    slow_limit: int
-    templates: tuple[str, ...]
+    settings: InversionSettings  # of the model; ``draws`` are those of the first decision of ``igm-adaptive``
+    draws: int  # noise draws that all other methods see
+    stages: bool  # whether ``dc-compound`` leaves captions out in stages
+    slow_limit: int  # images per split that slow methods are run on
+    templates: tuple[str, ...]  # prompts
 
     def calls(self, method: str, labels: int, k: int) -> int:
         """Returns the largest number of U-Net calls per image."""
@@ -102,8 +99,7 @@ class LabelPlan:
         """Returns the method, from a latent to what is found."""
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if method in COUNTING:
-            settings = self.settings if method == ADAPTIVE else equal
-            settings = replace(settings, give_up=method == ADAPTIVE)
+            settings = replace(self.settings if method == ADAPTIVE else equal, give_up=method == ADAPTIVE)
             return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
         methods: Mapping[str, Any] = {
             ENUMERATE: enumerate_sets,
@@ -125,10 +121,9 @@ class ZeroShotBench(DeclaredBench):
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        source = str(request.model)
         dtype = str(self.options.get("dtype", "auto"))
         self.loading = Loading(variant=self.options.get("variant"), dtype=dtype)
-        self.path = find_pipeline(source, self.loading.variant)
+        self.path = find_pipeline(str(request.model), self.loading.variant)
         self.plan = self._plan()
         parts = load_pipeline(str(self.path), request.device, self.loading)
         self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
@@ -151,25 +146,15 @@ class ZeroShotBench(DeclaredBench):
         stages = options.get("stages", "off")
         if stages not in ("on", "off", True, False):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
-        return LabelPlan(
-            settings=settings,
-            draws=self.whole_number("draws", settings.draws),
-            stages=stages in ("on", True),
-            slow_limit=self.whole_number("slow_limit", 50),
-            templates=(str(template),),
-        )
+        draws, slow_limit = self.whole_number("draws", settings.draws), self.whole_number("slow_limit", 50)
+        return LabelPlan(settings, draws, stages in ("on", True), slow_limit, (str(template),))
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits and limit may differ between two calls."""
-        plan = self.plan
-        return self.image_identity(
-            DATASET,
-            model=pipeline_fingerprint(self.path, self.loading.variant),
-            settings=plan.settings.to_dict(),
-            templates=list(plan.templates),
-            draws=plan.draws,
-        )
+        model, plan = pipeline_fingerprint(self.path, self.loading.variant), self.plan
+        run = {"settings": plan.settings.to_dict(), "templates": list(plan.templates), "draws": plan.draws}
+        return self.image_identity(DATASET, model=model, **run)
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's pictures."""
@@ -243,7 +228,10 @@ class ZeroShotBench(DeclaredBench):
         }
         tables = report.score_tables(scored, SPLITS, self.table, infos)
         tables += [_paired_table(pairs)] if pairs else []
-        tables += [_agreement_table(agreed)] if agreed else []
+        if agreed:
+            labels, heads = (IGM, ENUMERATE), ("equal sets",)
+            title = "igm against plain enumeration"
+            tables.append(report.agreement_table("agreement", title, agreed, labels, heads, AGREEMENT_NOTE))
         tables.append(report.methods_table({"model": model, **infos}))
         figures: list[Figure] = [_plot(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, scored.scores[name]) for name in scored.parts if counts(name)]
@@ -303,15 +291,6 @@ def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
     columns = ("split", "igm against", "images", "both right", "only igm", "only the other", "p")
     note = "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
     return Table("paired", "igm against each other method, picture by picture", columns, rows, note)
-
-
-def _agreement_table(agreed: Mapping[str, Mapping[str, Any]]) -> Table:
-    note = (
-        "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
-        "the errors' difference is relative."
-    )
-    title = "igm against plain enumeration"
-    return report.agreement_table("agreement", title, agreed, (IGM, ENUMERATE), ("equal sets",), note)
 
 
 def _plot(split: str, scores: Sequence[Scores]) -> Plot:
