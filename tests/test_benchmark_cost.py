@@ -50,7 +50,7 @@ def tiny(tiny_model: Path) -> Checkpoint:
 @pytest.fixture
 def bench(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostBench:
     """Opened on a tiny model, with noise for images."""
-    options = {"images": "1", "repeats": 1, "sgd_steps": 2, "steps": 50, "restarts": 4, "flops": 0, "batch": 2}
+    options = {"images": 1, "repeats": 1, "sgd_steps": 2, "steps": 50, "restarts": 4, "flops": 0, "batch": 2}
     splits = find_suite("cost").default_splits(None)
     request = CASES["cost"].request(tmp_path, splits=splits, limit=None, model=tiny_model, options=options)
     opened = find_suite("cost").open(request)

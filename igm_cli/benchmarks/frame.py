@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData, fit
+from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.types import Inversion, InversionSettings
@@ -207,7 +207,7 @@ class CheckpointBench(DeclaredBench):
         """What baselines are trained on, loaded when first used."""
         return self.training_data()
 
-    def fitted(self, baseline: Baseline) -> Fitted:
+    def fitted(self, baseline: Any) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
         data, r = self.data, self.request
         identity = [baseline.describe(), data.about, vars(r.budget), r.seed]

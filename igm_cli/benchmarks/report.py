@@ -49,7 +49,7 @@ def table(
 def curve(label: str, points: Iterable[tuple[float, Estimate]], factor: float = 1) -> Curve:
     """Returns estimates over x, with their intervals, scaled by a factor."""
     points = list(points)
-    columns = [[factor * getattr(e, end) for _, e in points] for end in ("value", "low", "high")]
+    columns = [[factor * e[end] for _, e in points] for end in range(3)]
     return Curve(label, [float(x) for x, _ in points], *columns)
 
 

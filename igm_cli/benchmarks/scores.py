@@ -19,17 +19,12 @@ LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tab
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A number with its 95 % interval (nan where it is unknown)."""
 
     value: float
     low: float
     high: float
-
-    def to_list(self) -> list[float]:
-        """Returns the JSON form: value, low, high."""
-        return [self.value, self.low, self.high]
 
 
 def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
@@ -113,7 +108,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        return {"images": len(self.rows), **{name: e.to_list() for name, e in self.estimates.items()}}
+        return {"images": len(self.rows), **{name: list(e) for name, e in self.estimates.items()}}
 
 
 class ScoredSplits:
@@ -172,7 +167,7 @@ def agreement(
     same = [answer(a) == answer(b) for a, b in pairs]
     columns = dict(zip(names, zip(*pairs, strict=True), strict=True))
     return {
-        "agree": proportion(same).to_list(),
+        "agree": list(proportion(same)),
         "agreeing": sum(same),
         "images": len(pairs),
         "difference": max(abs(a["error"] - b["error"]) / max(abs(b["error"]), 1e-12) for a, b in pairs),

@@ -121,9 +121,6 @@ class ConfigurationClassifier(DiffusionBaseline):
         """Returns the values under whose conditions an image ``[C,H,W]`` has the least error.
 
         Of the settings ``max_draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
-
-        Raises:
-            InputError: If the model has no factors, or too many.
         """
         denoiser, space = cast(Denoiser, model), model.space
         if not isinstance(space, Categorical):

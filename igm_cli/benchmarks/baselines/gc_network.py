@@ -42,11 +42,7 @@ def fourier(u: Tensor, octaves: int) -> Tensor:
 
 
 class Relations(nn.Module):
-    """Where every cell lies relative to every position, as ``dim`` features.
-
-    ``reach`` is the distance in cells up to which an offset is told finely; beyond it only its direction and
-    rough length are.
-    """
+    """Where every cell lies relative to every position, as ``dim`` features; finely up to ``reach`` cells."""
 
     OCTAVES = 5
     WIDTHS = (1.0, 2.0, 4.0, 8.0)
@@ -79,8 +75,7 @@ class Relations(nn.Module):
 class SetAttention(nn.Module):
     """Cells attend to all positions at once, or to none of them (a learned null key).
 
-    Logits and values both know where the position lies relative to the cell (Shaw et al. 2018, in
-    two dimensions), so that a cell can ask for the positions near it and how far they are.
+    Logits and values know where the position lies relative to the cell (Shaw et al. 2018, in two dimensions).
     """
 
     def __init__(self, dim: int, heads: int, related: int) -> None:
@@ -118,10 +113,7 @@ class SetAttention(nn.Module):
 
 
 class Gate(nn.Module):
-    """How far a set as a whole concerns each cell, 0..1: sigmoid(logsumexp over its positions).
-
-    It saturates, so that two positions at one place are no more than one.
-    """
+    """How far a set as a whole concerns each cell, 0..1: sigmoid(logsumexp over its positions), which saturates."""
 
     def __init__(self, related: int) -> None:
         super().__init__()

@@ -11,19 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks import report
+from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
-from igm_cli.benchmarks.frame import (
-    AnnotatedImage,
-    AnnotatedImages,
-    CheckpointBench,
-    DeclaredSuite,
-    checkpoint_info,
-    inversion_row,
-    timed,
-)
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
@@ -49,13 +40,13 @@ PUBLISHED_FACTORS = {"Black_Hair", "Eyeglasses", "Smiling"}
 """Attributes that the published figures are of."""
 
 
-class AttributeBench(CheckpointBench):
+class AttributeBench(frame.CheckpointBench):
     """The suite opened for one request."""
 
     dataset, called = "celeba", "attributes"
     free = ("exact_images", "relax_images")
 
-    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+    def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         space = self.checkpoint.denoiser.space
         if self.parser.space != space or not isinstance(space, Categorical):
@@ -76,9 +67,9 @@ class AttributeBench(CheckpointBench):
             raise UsageError(f"--set contrast takes a number of at least 0, not {value!r}")
         return float(value)
 
-    def _load(self, name: str) -> AnnotatedImages:
+    def _load(self, name: str) -> frame.AnnotatedImages:
         data = self.load("test", name, self.request.limit or DRAWN, "CelebA")
-        scenes = AnnotatedImages(data, self.parser, self.image_size)
+        scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
         scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
         return scenes
 
@@ -135,7 +126,7 @@ class AttributeBench(CheckpointBench):
         limit = self.relax_images if name == "relax" else None
         return self.inverted({name: replace(settings, method=own)}, limit)
 
-    def truth(self, scene: AnnotatedImage) -> list[int]:
+    def truth(self, scene: frame.AnnotatedImage) -> list[int]:
         """Returns the true value of every factor."""
         return values_of(self.space, scene.truth)
 
@@ -145,11 +136,11 @@ class AttributeBench(CheckpointBench):
 
         def row(label: str, image: Tensor) -> Row:
             found = invert(denoiser, image, settings[label], composition=composition)
-            return inversion_row(label, values_of(self.space, found.concepts), found, found.seconds)
+            return frame.inversion_row(label, values_of(self.space, found.concepts), found, found.seconds)
 
         described: Any = {label: _described(one) for label, one in settings.items()}
         described = described if len(described) > 1 else next(iter(described.values()))
-        info = {**checkpoint_info(self.checkpoint), "settings": described}
+        info = {**frame.checkpoint_info(self.checkpoint), "settings": described}
         return self.on_images(lambda s: [row(label, s.x0.to(self.device)) for label in settings], info, limit)
 
     def classified(self, kind: type[ConfigurationClassifier]) -> Method:
@@ -161,9 +152,9 @@ class AttributeBench(CheckpointBench):
         trained, s = self.fitted(baseline), self.settings
         model = trained.model.requires_grad_(False)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            found, seconds = timed(lambda: baseline.invert(model, image, s))
+            found, seconds = frame.timed(lambda: baseline.invert(model, image, s))
             cost = {"seconds": seconds, "calls": found.network_calls, "draws": s.max_draws}
             return [{"label": baseline.name, "predicted": list(found.values), "confidence": None, **cost}]
 
@@ -174,10 +165,10 @@ class AttributeBench(CheckpointBench):
         baseline = ResNetFactors(self.space, weights=self.options.get("resnet"))
         trained = self.fitted(baseline)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)
             with inference_precision(self.device):
-                chances, seconds = timed(lambda: baseline.predict(trained.model, image).float())
+                chances, seconds = frame.timed(lambda: baseline.predict(trained.model, image).float())
             confidence = [float(chances[0, group].max()) for group in self.space.groups()]
             values = most_likely(self.space, chances)[0].tolist()
             cost = {"seconds": seconds, "calls": 1, "draws": 0}
@@ -232,7 +223,7 @@ class AttributeBench(CheckpointBench):
         found = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
         return report.scored_report(scored, tables, [*factors.figures, *grids], found, infos, self.suite.notes)
 
-    def _answered(self, scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _answered(self, scenes: frame.AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values = zip(self.space.factors.items(), row["predicted"], strict=True)
         return report.with_confidence(
             [{"factor": name, "value": names[value]} for (name, names), value in values], row
@@ -301,4 +292,4 @@ def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]
     return Table("calibration", "Confidence against accuracy", columns, rows, note)
 
 
-SUITE = DeclaredSuite("attributes", AttributeBench)
+SUITE = frame.DeclaredSuite("attributes", AttributeBench)

@@ -57,7 +57,8 @@ class CostBench(DeclaredBench):
         super().__init__(suite, request)
         if request.data_root is not None:
             raise UsageError("the cost benchmark renders scenes of 1 to 12 objects; leave out the data root")
-        self.numbers = _numbers(request.options)
+        least = {"workers": 0, "flops": 0, "sgd_steps": 2}  # half of the steps are measured, too
+        self.numbers = {n: self.whole_number(n, value, least.get(n, 1)) for n, value in DEFAULTS.items()}
         self.flops = bool(self.numbers["flops"])
         self.checkpoint = load_checkpoint(request.model, request.device)
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
@@ -105,8 +106,12 @@ class CostBench(DeclaredBench):
     def images(self, k: int, count: int) -> list[Tensor]:
         """Returns rendered images ``[3,H,W]`` of k objects on the device."""
         if (k, count) not in self._images:
-            options = {"objects": f"{k}-{k}", "size": count, **({"sizes": "small"} if k > ROOMY else {})}
-            run = {"seed": self.request.seed, "progress": self.request.progress}
+            options: dict[str, Any] = {
+                "objects": f"{k}-{k}",
+                "size": count,
+                **({"sizes": "small"} if k > ROOMY else {}),
+            }
+            run: dict[str, Any] = {"seed": self.request.seed, "progress": self.request.progress}
             data = registry.dataset("clevr").load("val", **run, **options)
             scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.image_size)
             self._images[k, count] = [scenes[item].x0.to(self.device) for item in scenes.rows]
@@ -229,17 +234,6 @@ class CostBench(DeclaredBench):
         rate = len(images) / seconds
         cost = {"images": len(images), "images_per_second": rate, "seconds": seconds / len(images)}
         return [{"label": f"igm, {label}", "x": crew, **cost}]
-
-
-def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
-    """Returns all options as numbers; raises UsageError if one is no whole number, or too small."""
-    for name, value in given.items():
-        if not str(value).isdigit() or int(value) < (0 if name in ("workers", "flops") else 1):
-            raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-    numbers = {name: int(given.get(name, default)) for name, default in DEFAULTS.items()}
-    if numbers["sgd_steps"] < 2:
-        raise UsageError("sgd_steps must be at least 2, because half of them are measured, too")
-    return numbers
 
 
 SUITE = DeclaredSuite("cost", CostBench)

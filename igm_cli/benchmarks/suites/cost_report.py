@@ -116,8 +116,8 @@ def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
         for row in rows
     ]
     title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
-    note = {"batch": _fastest, "size": _per_object}.get(axis, lambda rows: "")(rows)
-    return Table(f"cost-{axis}", title, heads, cells, note)
+    notes = {"batch": _fastest, "size": _per_object}
+    return Table(f"cost-{axis}", title, heads, cells, notes[axis](rows) if axis in notes else "")
 
 
 _COLUMNS = {

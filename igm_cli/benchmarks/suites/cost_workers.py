@@ -45,7 +45,7 @@ def seconds_by_processes(folder: Path, settings: InversionSettings, images: Sequ
 
 
 def seconds_in_turn(checkpoint: Checkpoint, settings: InversionSettings, images: Sequence[Tensor]) -> float:
-    """Returns the wall-clock seconds in which this process inverts all images, K estimated, with all its threads."""
+    """Returns the seconds in which this process inverts all images, K estimated, with all its threads."""
     run = partial(_invert, checkpoint, settings)
     run(images[0])
     return clocked(lambda: [run(image) for image in images], images[0].device).seconds

@@ -67,7 +67,7 @@ class Score:
             astray = [bool(sure) and not hit for sure, hit in zip(self["sure"], self.hits, strict=True)]
             right = rate(self["right"], [self["factors"]] * len(astray))
             found = {"exact": proportion(self.hits), "right": right, "astray": proportion(astray)}
-        seconds = replace(UNKNOWN, value=self["seconds"])
+        seconds = UNKNOWN._replace(value=self["seconds"])
         return {**found, **{n: mean(self[n]) for n in ("iterations", "operations")}, "seconds": seconds}
 
     @property
@@ -77,7 +77,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        estimates = {name: e.to_list() for name, e in self.estimates.items()}
+        estimates = {name: list(e) for name, e in self.estimates.items()}
         costs = {name: self[name] for name in ("seconds", "cpu_seconds", "limit", "share")}
         return {"problems": self["problems"], **estimates, **costs}
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks import report
+from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
@@ -20,14 +20,6 @@ from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
-from igm_cli.benchmarks.frame import (
-    AnnotatedImage,
-    AnnotatedImages,
-    CheckpointBench,
-    DeclaredSuite,
-    checkpoint_info,
-    timed,
-)
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import (
     Confusion,
@@ -68,26 +60,26 @@ GROUPS = {
 """Splits that are plotted together over the number of objects: file stem to heading and splits."""
 
 
-class DiscoveryBench(CheckpointBench):
+class DiscoveryBench(frame.CheckpointBench):
     """The suite opened for one request."""
 
     dataset, called = "clevr", "positions"
     free = ("sgd_images",)
 
-    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+    def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         self.sgd_images = self.whole_number("sgd_images", 1)
         self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
         self.scenes = {name: self._load(name) for name in request.splits}
 
-    def _load(self, name: str) -> AnnotatedImages:
+    def _load(self, name: str) -> frame.AnnotatedImages:
         # Always rendered in one size where that is enough, so that a larger limit finds the same images.
         limit = self.request.limit
         data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
         if not self.suite.images[name].folder:
             data = data.select(range(min(len(data), limit or RENDERED)))
-        return AnnotatedImages(data, self.parser, self.image_size)
+        return frame.AnnotatedImages(data, self.parser, self.image_size)
 
     def training_data(self) -> TrainingData:
         """Returns images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
@@ -131,17 +123,17 @@ class DiscoveryBench(CheckpointBench):
         """Returns igm, with K given and with K estimated."""
         checkpoint, device = self.checkpoint, self.device
 
-        def inversion(scene: AnnotatedImage, k: int | None) -> Inversion:
+        def inversion(scene: frame.AnnotatedImage, k: int | None) -> Inversion:
             image, composition = scene.x0.to(device), checkpoint.composition
             return invert(checkpoint.denoiser, image, self.settings, k=k, composition=composition)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             given, free = inversion(scene, len(scene.truth)), inversion(scene, None)
             seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
             return [_row("igm", given.concepts, free.concepts, **seconds, **calls)]
 
-        return self.on_images(rows, checkpoint_info(checkpoint))
+        return self.on_images(rows, frame.checkpoint_info(checkpoint))
 
     def descended(self) -> Method:
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
@@ -154,11 +146,11 @@ class DiscoveryBench(CheckpointBench):
             settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
             restarted[label] = checkpoint, settings
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image, k = scene.x0.to(self.device), len(scene.truth)
             return [row for label, model in restarted.items() for row in _descents(label, *model, image, k)]
 
-        info = {label: {**checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
+        info = {label: {**frame.checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
         return self.on_images(rows, info, self.sgd_images)
 
     def _unet(self, folder: Path) -> Checkpoint:
@@ -179,9 +171,9 @@ class DiscoveryBench(CheckpointBench):
             with torch.no_grad(), inference_precision(self.device):
                 return predictor.predict(trained.model, image, [k])[0]
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)
-            given, seconds = timed(lambda: predict(image, len(scene.truth)))
+            given, seconds = frame.timed(lambda: predict(image, len(scene.truth)))
             return [_row(label, given, predict(image, None), seconds=seconds, calls=1)]
 
         return self.on_images(rows, trained.info(self.request.budget))
@@ -195,7 +187,7 @@ class DiscoveryBench(CheckpointBench):
         trained = self.fitted(GenerativeClassifier(init=self.request.model))
         model: Any = trained.model.requires_grad_(False)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
             k = len(scene.truth)
             given = invert_set(model, image, k, k, settings)
@@ -266,7 +258,7 @@ class DiscoveryBench(CheckpointBench):
                 rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
 
-    def _drawn(self, scene: AnnotatedImage, concepts: Any) -> Any:
+    def _drawn(self, scene: frame.AnnotatedImage, concepts: Any) -> Any:
         if concepts is None:
             return None
         return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))
@@ -296,9 +288,9 @@ def _descents(
 
     def few_steps(restarts: int) -> float:
         few = replace(settings, restarts=restarts, steps=min(FEW_STEPS, settings.steps))
-        return timed(lambda: descend(denoiser, image, few, k, composition)[0].cpu())[1]
+        return frame.timed(lambda: descend(denoiser, image, few, k, composition)[0].cpu())[1]
 
-    (ends, mean_errors, calls), seconds = timed(run)
+    (ends, mean_errors, calls), seconds = frame.timed(run)
     times = {restarts: few_steps(restarts) for restarts in RESTARTS}
     return [
         _row(
@@ -380,4 +372,4 @@ def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confus
     return [report.confusion(f"counts-{stem}", heading, pairs, estimates, truths)]
 
 
-SUITE = DeclaredSuite("object-discovery", DiscoveryBench)
+SUITE = frame.DeclaredSuite("object-discovery", DiscoveryBench)

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks import report
-from igm_cli.benchmarks.baselines.label_methods import (
-    BATCH,
-    compound_prompts,
-    enumerate_sets,
-    labels_alone,
-    prompt_weights,
-)
+from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
     Estimate,
@@ -86,7 +80,7 @@ class LabelPlan:
         """Returns the largest number of U-Net calls per image."""
         sets = math.comb(labels, k)
         each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
-        draws = {WEIGHTS: BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
+        draws = {WEIGHTS: label_methods.BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
         return each * draws.get(method, self.draws) * len(self.templates)
 
     def limit(self, method: str, cell: LabelledSplit) -> int | None:
@@ -102,10 +96,10 @@ class LabelPlan:
             settings = replace(self.settings if method == ADAPTIVE else equal, give_up=method == ADAPTIVE)
             return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
         methods: Mapping[str, Any] = {
-            ENUMERATE: enumerate_sets,
-            "dc-compound": partial(compound_prompts, stages=self.stages),
-            "dc-variant": labels_alone,
-            WEIGHTS: prompt_weights,
+            ENUMERATE: label_methods.enumerate_sets,
+            "dc-compound": partial(label_methods.compound_prompts, stages=self.stages),
+            "dc-variant": label_methods.labels_alone,
+            WEIGHTS: label_methods.prompt_weights,
         }
         return lambda model, x, k: methods[method](model, x, equal, k)
 
@@ -238,14 +232,14 @@ class ZeroShotBench(DeclaredBench):
         shown = {name: self.cells[name].scenes for name in scored.parts}
         records = [record for part in scored.parts.values() for record in part]
         figures += report.answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
-        found = {
+        told = {
             "model": model,
             "paired": {name: _paired_json(part) for name, part in pairs.items()},
             "agreement": {
                 name: {key: v for key, v in one.items() if key != "agree"} for name, one in agreed.items()
             },
         }
-        return report.scored_report(scored, tables, figures, found, infos, self.suite.notes)
+        return report.scored_report(scored, tables, figures, told, infos, self.suite.notes)
 
 
 def right(row: Mapping[str, Any]) -> bool:
