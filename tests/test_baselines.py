@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from igm_cli.benchmarks.baselines import fit as fit_module
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
-from igm_cli.benchmarks.baselines.fit import Budget, fit
+from igm_cli.benchmarks.baselines.fit import Budget, TrainingData, fit
 from igm_cli.benchmarks.baselines.resnet import ResNetSet, imagenet_normalised
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotAttentionSet, place_grid
@@ -60,8 +60,8 @@ TRAINING, VALIDATION = Dots(0, 300), Dots(1000, 30)
 
 
 def fit_dots(folder: Path, baseline=SLOTS, budget=STEPS, **more):
-    options = {"device": CPU, "data": {"name": "dots"}, **more}
-    return fit(baseline, TRAINING, VALIDATION, budget, folder, **options)
+    data = TrainingData({"name": "dots"}, lambda: TRAINING, lambda: VALIDATION)
+    return fit(baseline, data, budget, folder, **{"device": CPU, **more})
 
 
 def random_set(seed: int, slots: int, objects: int) -> tuple[Prediction, torch.Tensor, torch.Tensor]:

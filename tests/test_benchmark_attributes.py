@@ -13,9 +13,8 @@ import torch
 from benchmark_cases import CASES, PAPERS, Run, attribute_spec, records_of, write_model
 from PIL import Image
 
-from igm_cli.benchmarks.report import Infos
 from igm_cli.benchmarks.scores import agreement, by_label
-from igm_cli.benchmarks.suite import PictureGrid, Plot, Report, find_suite
+from igm_cli.benchmarks.suite import Infos, PictureGrid, Plot, Report, find_suite
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, LARGEST
 from igm_cli.benchmarks.suites.attributes import FACTORS, SAME_DRAWS, calibration, values_of
 from igm_cli.core.concepts import Categorical
@@ -150,7 +149,7 @@ def test_faces_are_drawn_where_no_folder_is_given(folder: Path) -> None:
     assert [r["rows"][0]["truth"] for r in records] == 2 * [[0, 0, 0], [1, 0, 0]]
     female, male = (bench.scenes[split]["face_000000.png"].x0 for split in ("female", "outlined-male"))
     assert not female.equal(male)
-    assert (len(bench.data.training), len(bench.data.validation)) == (3, 3)
+    assert (len(bench.data.training()), len(bench.data.validation())) == (3, 3)
     report: Report = bench.report(records, {"gc": {"failed": "no room"}})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
     assert list(grid.columns) == ["truth", "igm"] and len(grid.rows) == 4

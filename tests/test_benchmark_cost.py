@@ -16,7 +16,7 @@ from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites import cost_report as report
 from igm_cli.benchmarks.suites import cost_workers as workers
 from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
-from igm_cli.benchmarks.suites.cost_measure import NetworkUse, counted, line, measure_descent, repeated
+from igm_cli.benchmarks.suites.cost_measure import Meter, NetworkUse, line, repeated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference.call_counter import CallCounter, with_gflop
 from igm_cli.core.inference.candidates import Whole
@@ -50,7 +50,7 @@ def tiny(tiny_model: Path) -> Checkpoint:
 @pytest.fixture
 def bench(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostBench:
     """Opened on a tiny model, with noise for images."""
-    options = {"images": "1", "repeats": 1, "sgd_steps": 2, "steps": 50, "restarts": 4, "flops": 0, "batch": 2}
+    options = {"images": 1, "repeats": 1, "sgd_steps": 2, "steps": 50, "restarts": 4, "flops": 0, "batch": 2}
     splits = find_suite("cost").default_splits(None)
     request = CASES["cost"].request(tmp_path, splits=splits, limit=None, model=tiny_model, options=options)
     opened = find_suite("cost").open(request)
@@ -106,8 +106,8 @@ def test_gflop_counts_matrix_products_and_their_gradients() -> None:
 def test_scaled_descent_is_exactly_the_long_one(tiny: Checkpoint) -> None:
     image = torch.zeros(3, 32, 32)
     settings = replace(inference(tiny), method="sgd", restarts=2, steps=30, score_draws=10)
-    row = measure_descent(tiny, [image], settings, 2, short=4, flops=True)
-    long = counted(tiny, image, settings, 2, flops=True)
+    row = Meter(tiny, flops=True).descent([image], settings, 2, short=4)
+    long = Meter(tiny, flops=True).counted(image, settings, 2)
     assert (row["passes"], row["contributions"]) == (long.passes, long.contributions)
     assert row["network_calls"] == long.network_calls
     # A window that hangs over the border costs less: arithmetic depends a little on where descent goes.
@@ -124,12 +124,12 @@ def test_straight_lines() -> None:
 
 
 def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "SIZED", (5, 30))
+    monkeypatch.setattr(report, "SIZED", (5, 8))
     monkeypatch.setattr(workers, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds
     monkeypatch.setattr(workers, "peak_memory", lambda *_: {"memory_mb": 2.0, "process_mb": 3.0})
     some = {axis: items[:1] for axis, items in ITEMS.items()}
     some |= {"k": ("k=2", "k=5"), "draws": ("draws=4",), "batch": ITEMS["batch"]}
-    some |= {"size": ("k=5 at 48x32", "k=30 at 80x64")}
+    some |= {"size": ("k=5 at 48x32", "k=8 at 64x32")}
     records: list[dict[str, Any]] = []
     for name in SUITE.methods:
         method = bench.method(name)

@@ -157,7 +157,7 @@ def test_rows_are_of_the_same_problems() -> None:
 def test_a_part_of_exhaustive_search_has_no_accuracy(name: str) -> None:
     # Arithmetic is counted in GFLOP: so many problems that no single product is within it.
     bench = opened(OWN, options={"problems": 2, "points": name})
-    bench.exhaustive_gflop = 0
+    bench.numbers["exhaustive_gflop"] = 0
     (row,) = bench.method(EXHAUSTIVE)(OWN, name)
     assert row["share"] == pytest.approx(2 / 6) and row["right"] is None
     assert row["operations"] == pytest.approx([row["exhaustive"]] * 2)
@@ -220,7 +220,7 @@ def test_scores_of_known_rows() -> None:
     assert values == pytest.approx(
         {"exact": 0.5, "right": 8 / 12, "astray": 0.25, "iterations": 2, "operations": 4e8, "seconds": 1}
     )
-    assert found["exact"].to_list() == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
+    assert list(found["exact"]) == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
 
 
 def test_auto_races_the_fastest_that_is_as_accurate() -> None:

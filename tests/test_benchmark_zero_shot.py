@@ -246,7 +246,7 @@ def test_scores_of_known_rows() -> None:
             "draws": 4,
         }
     )
-    assert found["exact"].to_list() == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
+    assert list(found["exact"]) == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
 
 
 def test_methods_are_paired_on_the_pictures_both_saw() -> None:

@@ -17,7 +17,7 @@ from igm_cli.benchmarks.baselines.configuration import (
     FactorClassifier,
     exchanged,
 )
-from igm_cli.benchmarks.baselines.fit import Budget, fit
+from igm_cli.benchmarks.baselines.fit import Budget, TrainingData, fit
 from igm_cli.benchmarks.baselines.resnet import (
     ResNetFactors,
     imagenet_normalised,
@@ -86,7 +86,7 @@ HELD = VALIDATION.batch(list(range(30)), [False] * 30)
 
 def fit_flags(folder, baseline, steps):  # type: ignore[no-untyped-def]
     budget, data = Budget(steps=steps), {"name": "flags"}
-    return fit(baseline, TRAINING, VALIDATION, budget, folder, device=CPU, data=data)
+    return fit(baseline, TrainingData(data, lambda: TRAINING, lambda: VALIDATION), budget, folder, device=CPU)
 
 
 def lively(space: Categorical = SPACE) -> GlobalDenoiser:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Fitted
-from igm_cli.benchmarks.suite import Bench, Request, Row
-from igm_cli.benchmarks.training import TrainingData, fitted
-from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint
-from igm_cli.core.types import InversionSettings
+from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData, fit
+from igm_cli.benchmarks.suite import Bench, Method, Request, Row
+from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
+from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
@@ -31,39 +34,15 @@ if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Split:
-    """A set of images as a suite declares it.
 
-    Attributes:
-        about: One line.
-        options: Options of the dataset adapter.
-        folder: Whether the images come from the given folder instead of being drawn.
-    """
+class Split(NamedTuple):
+    """A set of images as a suite declares it."""
 
     about: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    folder: bool = False
-
-
-@dataclass
-class ReadyMethod:
-    """A method made ready.
-
-    Attributes:
-        rows: From the names of a split and an item to rows.
-        info: What the report says about the method.
-        limit: Largest number of items per split; None for all.
-    """
-
-    rows: Callable[[str, str], list[Row]]
-    info: Mapping[str, Any]
-    limit: int | None = None
-
-    def __call__(self, split: str, item: str) -> list[Row]:
-        """Returns the rows of one item."""
-        return self.rows(split, item)
+    options: Mapping[str, Any] = {}  # of the dataset adapter
+    folder: bool = False  # whether the images come from the given folder instead of being drawn
 
 
 class DeclaredSuite:
@@ -73,6 +52,7 @@ class DeclaredSuite:
         name: Name on the command line, and of the file.
         bench: Opens the suite for a request.
         splits: Splits that are not listed in the file.
+        defaults: From the data root to the splits that are run where none is named.
 
     Attributes:
         images: Splits of images, as they are declared.
@@ -109,33 +89,21 @@ class DeclaredSuite:
         return tuple(self._declared["folder" if data_root else "drawn"])
 
     def open(self, request: Request) -> Bench:
-        """Loads the data.
-
-        Raises:
-            IgmError: If the model, a split or an option cannot be used.
-        """
+        """Loads the data; raises an IgmError if the model, a split or an option cannot be used."""
         return self.bench(self, request)
 
 
 class DeclaredBench:
-    """A declared suite opened for one request.
+    """A declared suite opened for one request."""
 
-    Attributes:
-        free: Options that may differ between two calls with one result folder.
-    """
-
-    free: ClassVar[tuple[str, ...]] = ()
+    free: ClassVar[tuple[str, ...]] = ()  # options that may differ between two calls with one result folder
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         self.suite, self.request = suite, request
         self.options, self.device = request.options, request.device
 
     def whole_number(self, name: str, default: int, least: int = 1) -> int:
-        """Returns a number among the options.
-
-        Raises:
-            UsageError: If it is no whole number, or too small.
-        """
+        """Returns a number among the options; raises UsageError if it is no whole number, or too small."""
         value = self.options.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"--set {name} takes a whole number of at least {least}, not {value!r}")
@@ -147,32 +115,31 @@ class DeclaredBench:
         A path counts by its last part, so that a folder may move.  The ``version`` of a dataset adapter that draws
         or renders its images counts, too: records of other pictures must not be taken for those of these.
         """
-        root = self.request.data_root
         options = {
             key: Path(str(value)).name if os.sep in str(value) else str(value)
             for key, value in self.options.items()
             if key not in self.free
         }
         return {
-            "data_root": root.absolute().name if root else None,
+            "data_root": self.folder_name,
             "seed": self.request.seed,
             "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
             "options": options,
             **more,
         }
 
+    @property
+    def folder_name(self) -> str | None:
+        """The last part of the data root."""
+        return self.request.data_root.absolute().name if self.request.data_root else None
+
 
 class CheckpointBench(DeclaredBench):
-    """A suite that measures one of igm's checkpoints beside trained baselines, on annotated images.
+    """A suite that measures one of igm's checkpoints beside trained baselines, on annotated images."""
 
-    Attributes:
-        dataset: Name of the dataset adapter.
-        called: What its concepts are called, for messages.
-        scenes: Images of every split.
-    """
-
-    dataset: ClassVar[str]
-    called: ClassVar[str]
+    dataset: ClassVar[str]  # name of the dataset adapter
+    called: ClassVar[str]  # what its concepts are called, for messages
+    scenes: dict[str, AnnotatedImages]  # images of every split
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -182,13 +149,12 @@ class CheckpointBench(DeclaredBench):
         if self.parser.name != suite.concepts:
             raise InputError(f"{suite.name} measures models of {self.called}, not of {self.parser.name!r}")
         self.image_size = self.checkpoint.image_size
-        self.scenes: dict[str, AnnotatedImages] = {}
+        self.settings = InversionSettings.from_dict(self.checkpoint.inference, seed=request.seed)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits, limit and how many images slow methods run on may differ between two calls."""
-        request = self.request
-        model, budget = model_fingerprint(request.model), vars(request.budget)
+        model, budget = model_fingerprint(self.request.model), vars(self.request.budget)
         return self.image_identity(self.dataset, model=model, train_budget=budget)
 
     def items(self, split: str) -> Sequence[str]:
@@ -197,7 +163,7 @@ class CheckpointBench(DeclaredBench):
 
     def on_images(
         self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
-    ) -> ReadyMethod:
+    ) -> Method:
         """Returns a method that looks at one image after another; the truth is added to its rows.
 
         Args:
@@ -210,7 +176,7 @@ class CheckpointBench(DeclaredBench):
             scene = self.scenes[split][item]
             return [{**row, "truth": self.truth(scene)} for row in find(scene)]
 
-        return ReadyMethod(rows, info, limit)
+        return Method(rows, info, limit)
 
     def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
         """Returns the images of a split, as the dataset adapter gives them.
@@ -242,46 +208,56 @@ class CheckpointBench(DeclaredBench):
         return self.training_data()
 
     def fitted(self, baseline: Any) -> Fitted:
-        """Returns a trained baseline."""
-        r = self.request
-        return fitted(baseline, self.data, r.budget, r.cache, r.seed, r.device, r.progress)
-
-    @cached_property
-    def settings(self) -> InversionSettings:
-        """Settings of the checkpoint's inversion."""
-        return InversionSettings.from_dict(self.checkpoint.inference, seed=self.request.seed)
+        """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
+        data, r = self.data, self.request
+        identity = [baseline.describe(), data.about, vars(r.budget), r.seed]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+        folder = r.cache / f"{baseline.name}-{digest}"
+        return fit(baseline, data, r.budget, folder, seed=r.seed, device=r.device, progress=r.progress)
 
 
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One annotated image.
+def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns what the report says about a checkpoint."""
+    info, kept = checkpoint.info, ("data", "steps", "training", "hardware")
+    return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}
 
-    Attributes:
-        image: As given.
-        frame: The part of it that models see.
-        x0: That part ``[3,H,W]`` in -1..1.
-        truth: Its concepts ``[L,D]``.
-    """
 
-    image: Image
-    frame: Frame
-    x0: Tensor
-    truth: Tensor
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """Returns what a run gives, which no device may still be computing, and the seconds it takes."""
+    started = time.monotonic()
+    return run(), time.monotonic() - started
+
+
+def inversion_row(label: str, predicted: Any, found: Inversion, seconds: float) -> Row:
+    """Returns a row of what an inversion says, as the answer is to be read."""
+    confidence = found.confidence.tolist()
+    return {
+        "label": label,
+        "predicted": predicted,
+        "confidence": None if any(map(math.isnan, confidence)) else confidence,
+        "seconds": seconds,
+        "calls": found.network_calls,
+        "draws": found.draws,
+        "error": found.denoising_error,
+    }
+
+
+class AnnotatedImage(NamedTuple):
+    """One annotated image."""
+
+    image: Image  # as given
+    frame: Frame  # the part of it that models see
+    x0: Tensor  # that part [3,H,W] in -1..1
+    truth: Tensor  # its concepts [L,D]
 
 
 @dataclass
 class AnnotatedImages:
-    """The images of one split, decoded when asked for.
-
-    Attributes:
-        data: The dataset.
-        parser: Reads its annotations.
-        image_size: (width, height) that models see.
-    """
+    """The images of one split, decoded when asked for."""
 
     data: datasets.Dataset
-    parser: ConceptParser
-    image_size: tuple[int, int]
+    parser: ConceptParser  # reads its annotations
+    image_size: tuple[int, int]  # (width, height) that models see
     rows: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -297,16 +273,7 @@ class AnnotatedImages:
 
 
 def folder_of(request: Request, split: str, what: str) -> Path:
-    """Returns the folder that a split is read from.
-
-    Args:
-        request: Says which.
-        split: Name of the split.
-        what: What the folder holds, for the message.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Returns the folder that a split is read from; raises InputError, saying what it holds, if there is none."""
     if request.data_root is None:
         raise InputError(f"the split {split} needs --data-root, a folder {what}")
     return request.data_root

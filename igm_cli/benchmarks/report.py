@@ -11,12 +11,10 @@ from PIL import ImageOps
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
 from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
-from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Record, Table
+from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Record, Report, Table
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
 """Head of a column, and from what a row is about to its cell."""
-
-Infos: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
 GRID_ROWS = 9  # of a grid, shared by the splits
@@ -51,7 +49,7 @@ def table(
 def curve(label: str, points: Iterable[tuple[float, Estimate]], factor: float = 1) -> Curve:
     """Returns estimates over x, with their intervals, scaled by a factor."""
     points = list(points)
-    columns = [[factor * getattr(e, end) for _, e in points] for end in ("value", "low", "high")]
+    columns = [[factor * e[end] for _, e in points] for end in range(3)]
     return Curve(label, [float(x) for x, _ in points], *columns)
 
 
@@ -96,13 +94,7 @@ def score_table(
 ) -> Table:
     """Returns the scores of every label on one split, a failed method's row saying so.
 
-    Args:
-        split: Name of the split.
-        about: What the split is, for the heading.
-        scores: Scores of every label.
-        columns: Columns after the first, which holds the label.
-        failed: Methods that could not be run.
-        published: Figures of failed methods, in the third column.
+    Columns come after the first, which holds the label; ``published`` are figures of failed methods, in the third.
     """
     labelled: list[Column] = [("method", lambda s: str(s.label)), *columns]
     shown = table(f"table-{split}", capitalised(about), labelled, scores)
@@ -119,11 +111,7 @@ def score_tables(
 ) -> list[Table]:
     """Returns a table per split, and again over the images that every method was run on, where some were run on fewer.
 
-    Args:
-        scored: The scores.
-        about: What the splits are.
-        table: From a split, its heading, scores and failed methods to a table.
-        infos: What the methods say about themselves.
+    ``about`` tells what the splits are; ``table`` makes one of a split, its heading, scores and failed methods.
     """
     failed = [name for name, info in infos.items() if "failed" in info]
     tables = [table(name, about[name], part, failed) for name, part in scored.scores.items()]
@@ -149,6 +137,20 @@ def results_table(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Tab
     return Table("results", "Every figure", columns, rows)
 
 
+def scored_report(
+    scored: ScoredSplits,
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    found: Mapping[str, Any],
+    infos: Infos,
+    notes: Sequence[str],
+) -> Report:
+    """Returns the report of scores, and of what else was ``found``."""
+    splits = scored.to_dict()
+    summary = {"splits": splits, **found, "methods": dict(infos)}
+    return Report(tables, [results_table(splits)], figures, summary, notes)
+
+
 def methods_table(infos: Infos) -> Table:
     """Returns what every method says about itself."""
     rows = [
@@ -171,24 +173,16 @@ def agreement_table(
     heads: Sequence[str],
     note: str,
 ) -> Table:
-    """Returns how igm agrees with enumeration, a row per split.
+    """Returns how igm agrees with enumeration, by :func:`~igm_cli.benchmarks.scores.agreement` of every split.
 
-    Args:
-        name: File stem.
-        title: Heading.
-        agreed: Split to :func:`~igm_cli.benchmarks.scores.agreement`.
-        labels: The two labels that were compared, igm's first.
-        heads: Head of the number of equal answers; a second one asks for their proportion, too.
-        note: Sentence below the table.
+    The two labels that were compared begin with igm's; the first of the heads is that of the number of equal
+    answers, a second one asks for their proportion, too.
     """
     rows = []
     for split, a in agreed.items():
         same = [f"{a['agreeing']} of {a['images']}", percent(Estimate(*a["agree"]))][: len(heads)]
-        costs = [
-            f"{a[what][label]:{form}}"
-            for what, form in (("calls", "g"), ("seconds", ".3g"))
-            for label in labels
-        ]
+        forms = (("calls", "g"), ("seconds", ".3g"))
+        costs = [f"{a[what][label]:{form}}" for what, form in forms for label in labels]
         rows.append([split, *same, f"{a['difference']:.1e}", *costs])
     return Table(name, title, ["split", *heads, "errors differ by at most", *COSTS], rows, note)
 
@@ -208,8 +202,8 @@ def answer_grids(
         records: Records of the splits that are shown.
         scenes: Images of these splits.
         unseen: Labels that are left out, because they say what igm says.
-        right: Whether a row is right.
-        items: What a row answers, as the concept parser draws it.
+        right: From a row to whether it is right.
+        items: From a row to what it answers, as the concept parser draws it.
     """
     labels = {label: rows for label, rows in by_label(records).items() if label not in unseen}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -18,17 +19,12 @@ LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tab
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A number with its 95 % interval (nan where it is unknown)."""
 
     value: float
     low: float
     high: float
-
-    def to_list(self) -> list[float]:
-        """Returns the JSON form: value, low, high."""
-        return [self.value, self.low, self.high]
 
 
 def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
@@ -101,34 +97,22 @@ def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Scores:
-    """One label (a method in one setting) on one set of images.
-
-    Attributes:
-        label: Method and setting.
-        rows: One per image.
-        estimates: What the suite's metrics are over these rows.
-    """
+    """One label (a method in one setting) on one set of images."""
 
     label: str
-    rows: Rows
-    estimates: Mapping[str, Estimate]
+    rows: Rows  # one per image
+    estimates: Mapping[str, Estimate]  # what the suite's metrics are over these rows
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        return {"images": len(self.rows), **{name: e.to_list() for name, e in self.estimates.items()}}
+        return {"images": len(self.rows), **{name: list(e) for name, e in self.estimates.items()}}
 
 
 class ScoredSplits:
-    """The scores of all labels on every split that has rows.
-
-    Args:
-        records: All records.
-        splits: Names of splits, in order.
-        metrics: From the rows of a label to its estimates.
-    """
+    """The scores of all labels on every split that has rows; ``metrics`` takes the rows of a label to its estimates."""
 
     def __init__(
         self, records: Sequence[Record], splits: Iterable[str], metrics: Callable[[Rows], dict[str, Estimate]]
@@ -138,11 +122,12 @@ class ScoredSplits:
         self.parts = {name: part for name, part in parts.items() if by_label(part)}
         self.labels = {name: by_label(part) for name, part in self.parts.items()}
         self.scores = {
-            name: [self._score(label, list(rows.values())) for label, rows in labels.items()]
+            name: [self.score(label, list(rows.values())) for label, rows in labels.items()]
             for name, labels in self.labels.items()
         }
 
-    def _score(self, label: str, rows: Rows) -> Scores:
+    def score(self, label: str, rows: Rows) -> Scores:
+        """Returns the scores of some rows of a label."""
         return Scores(label, rows, self.metrics(rows))
 
     def common(self, split: str) -> list[Scores]:
@@ -152,7 +137,7 @@ class ScoredSplits:
         if not common or all(len(rows) == len(common) for rows in labels.values()):
             return []
         return [
-            self._score(label, [row for key, row in rows.items() if key in common])
+            self.score(label, [row for key, row in rows.items() if key in common])
             for label, rows in labels.items()
         ]
 
@@ -182,17 +167,10 @@ def agreement(
     same = [answer(a) == answer(b) for a, b in pairs]
     columns = dict(zip(names, zip(*pairs, strict=True), strict=True))
     return {
-        "agree": proportion(same).to_list(),
+        "agree": list(proportion(same)),
         "agreeing": sum(same),
         "images": len(pairs),
         "difference": max(abs(a["error"] - b["error"]) / max(abs(b["error"]), 1e-12) for a, b in pairs),
-        "calls": {
-            name: _average(r["calls"] / r["draws"] - base for r in rows) for name, rows in columns.items()
-        },
-        "seconds": {name: _average(r["seconds"] for r in rows) for name, rows in columns.items()},
+        "calls": {name: fmean(r["calls"] / r["draws"] - base for r in rows) for name, rows in columns.items()},
+        "seconds": {name: fmean(r["seconds"] for r in rows) for name, rows in columns.items()},
     }
-
-
-def _average(numbers: Iterable[float]) -> float:
-    numbers = list(numbers)
-    return sum(numbers) / len(numbers)

@@ -1,12 +1,13 @@
 """What a benchmark suite is: methods, splits, one record per image, and a report that knows no terminal.
 
 Suites are found through the entry-point group ``igm_cli.benchmarks``; any class with the members of
-:class:`Suite` will do.  The command keeps the records, continues where it stopped, and turns the report into files.
+:class:`Suite` will do, as will others for :class:`Bench` and :class:`Method`.  The command keeps the records,
+continues where it stopped, and turns the report into files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -26,50 +27,43 @@ Row: TypeAlias = dict[str, Any]
 Record: TypeAlias = Mapping[str, Any]
 """A line that is kept: ``method``, ``split``, ``item`` and ``rows``."""
 
+Infos: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Names of methods to what they say about themselves."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured, and with what.
+    """What is to be measured, and with what."""
 
-    Attributes:
-        splits: Names of the suite's splits.
-        data_root: Folder of real data; None for what the suite makes itself.
-        limit: Largest number of items per split.
-        budget: Training time or steps of every trained baseline.
-        seed: Seed of everything random.
-        device: Where to compute.
-        model: Checkpoint folder of the model that is measured; empty for a suite without concepts.
-        cache: Folder that keeps trained baselines.
-        options: Options of the suite by name.
-        progress: Called while something long is done.
-    """
-
-    splits: tuple[str, ...]
-    data_root: Path | None
-    limit: int | None
-    budget: Budget
-    seed: int
-    device: torch.device
-    model: Path
-    cache: Path
-    options: Mapping[str, Any]
-    progress: Progress = lambda what, done, total: None
+    splits: tuple[str, ...]  # of the suite
+    data_root: Path | None  # folder of real data; None for what the suite makes itself
+    limit: int | None  # largest number of items per split
+    budget: Budget  # training time or steps of every trained baseline
+    seed: int  # of everything random
+    device: torch.device  # where to compute
+    model: Path  # checkpoint folder of the model that is measured; empty for a suite without concepts
+    cache: Path  # folder that keeps trained baselines
+    options: Mapping[str, Any]  # options of the suite by name
+    progress: Progress = lambda what, done, total: None  # called while something long is done
 
 
-class Method(Protocol):
+@dataclass(frozen=True)
+class Method:
     """One method, trained and loaded.
 
     Attributes:
-        limit: Largest number of items per split it is run on; None for all.
+        rows: From the names of a split and an item to rows, one per setting.
         info: What the report says about it: training budget, learning rate, parameters.
+        limit: Largest number of items per split it is run on; None for all.
     """
 
-    limit: int | None
+    rows: Callable[[str, str], list[Row]]
     info: Mapping[str, Any]
+    limit: int | None = None
 
     def __call__(self, split: str, item: str) -> list[Row]:
-        """Returns the rows of one item, one per setting."""
-        ...
+        """Returns the rows of one item."""
+        return self.rows(split, item)
 
 
 class Bench(Protocol):
@@ -78,11 +72,9 @@ class Bench(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """Everything that decides about a row, as JSON; a result folder belongs to one identity."""
-        ...
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the names of a split's items, no more than the request's limit."""
-        ...
 
     def method(self, name: str) -> Method:
         """Loads a method; trains it first where that was not done before.
@@ -90,48 +82,31 @@ class Bench(Protocol):
         Raises:
             IgmError: If it is not available here; it is reported as failed and the others go on.
         """
-        ...
 
-    def report(self, records: Sequence[Record], infos: Mapping[str, Mapping[str, Any]]) -> Report:
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns what the records of all methods amount to.
 
         Args:
             records: In the order of methods, splits and items.
             infos: ``info`` of every method that ran; ``{"failed": reason}`` of one that could not.
         """
-        ...
 
 
 class Suite(Protocol):
-    """A benchmark.
+    """A benchmark."""
 
-    Attributes:
-        name: Name on the command line.
-        summary: One line for ``igm benchmark``.
-        methods: Name to one line each; all run by default.
-        splits: Name to one line each.
-        options: Options of ``--set`` with one line of help each.
-        concepts: Concepts of the model that is measured; empty if the suite measures none.
-    """
-
-    name: str
-    summary: str
-    methods: Mapping[str, str]
-    splits: Mapping[str, str]
-    options: Mapping[str, str]
-    concepts: str
+    name: str  # on the command line
+    summary: str  # one line for ``igm benchmark``
+    methods: Mapping[str, str]  # name to one line each; all run by default
+    splits: Mapping[str, str]  # name to one line each
+    options: Mapping[str, str]  # options of ``--set`` with one line of help each
+    concepts: str  # of the model that is measured; empty if the suite measures none
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""
-        ...
 
     def open(self, request: Request) -> Bench:
-        """Loads the data.
-
-        Raises:
-            IgmError: If the data or an option cannot be used.
-        """
-        ...
+        """Loads the data; raises an IgmError if the data or an option cannot be used."""
 
 
 def find_suite(name: str, *, typed: bool = False) -> Suite:
@@ -145,23 +120,14 @@ def find_suite(name: str, *, typed: bool = False) -> Suite:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report.
+    """A table of a report, its cells as they are to be read."""
 
-    Attributes:
-        name: File stem.
-        title: Its heading.
-        columns: Heads of the columns.
-        rows: Cells as they are to be read.
-        note: Sentence below it.
-        brief: How many columns a terminal shows; 0 for all.
-    """
-
-    name: str
+    name: str  # file stem
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    note: str = ""
-    brief: int = 0
+    note: str = ""  # sentence below it
+    brief: int = 0  # columns that a terminal shows; 0 for all
 
 
 @dataclass(frozen=True)
@@ -212,20 +178,15 @@ class PictureGrid:
     note: str = ""
 
 
+Figure: TypeAlias = "Plot | Confusion | PictureGrid"
+
+
 @dataclass(frozen=True)
 class Report:
-    """What a suite has to say.
+    """What a suite has to say."""
 
-    Attributes:
-        tables: For Markdown and terminals.
-        data: For CSV: one number per line; the tables if there is none.
-        figures: Plots and pictures.
-        summary: Every number as JSON.
-        notes: Sentences on how it was measured.
-    """
-
-    tables: Sequence[Table]
-    data: Sequence[Table] = ()
-    figures: Sequence[Plot | Confusion | PictureGrid] = ()
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    tables: Sequence[Table]  # for Markdown and terminals
+    data: Sequence[Table] = ()  # for CSV, one number per line; the tables if there is none
+    figures: Sequence[Figure] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)  # every number as JSON
+    notes: Sequence[str] = ()  # sentences on how it was measured

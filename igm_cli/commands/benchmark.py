@@ -96,11 +96,7 @@ def benchmark(
 
 
 def parse_budget(text: str) -> Budget:
-    """``20m``, ``20`` (minutes) or ``4000steps``.
-
-    Raises:
-        UsageError: If it is none of these, or nothing at all.
-    """
+    """Returns the budget of ``20m``, ``20`` (minutes) or ``4000steps``; raises UsageError if it is none of these."""
     from igm_cli.benchmarks.baselines.fit import Budget
 
     minutes = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|min|minutes?)?\s*", text.lower())
@@ -127,16 +123,8 @@ def _list_suites(sink: Output) -> None:
         plugin = find_suite(listing.name)
         rows.append([listing.name, plugin.summary, ", ".join(plugin.methods), ", ".join(plugin.splits)])
         settings += [f"{listing.name} --set {name}=…: {about}" for name, about in plugin.options.items()]
-        sink.result(
-            {
-                "schema": "igm.benchmarks/1",
-                "name": listing.name,
-                "summary": plugin.summary,
-                "methods": dict(plugin.methods),
-                "splits": dict(plugin.splits),
-                "options": dict(plugin.options),
-            }
-        )
+        about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}
+        sink.result({"schema": "igm.benchmarks/1", "name": listing.name, "summary": plugin.summary, **about})
     sink.table("", ["suite", "what it measures", "methods", "splits"], rows)
     for line in settings:
         sink.say(line)
@@ -157,11 +145,7 @@ def _choose(noun: str, text: str | None, known: list[str], default: list[str]) -
 
 
 def _check_known(noun: str, names: Iterable[str], known: Sequence[str]) -> None:
-    """Refuses unknown names.
-
-    Raises:
-        UsageError: With near ones.
-    """
+    """Raises UsageError for unknown names, with near ones."""
     for name in names:
         if name not in known:
             raise UsageError(f"unknown {noun} {name!r}; {near_names(name, known)}")

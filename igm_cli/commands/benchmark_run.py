@@ -21,7 +21,7 @@ from igm_cli.errors import IgmError, InputError, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
-    from igm_cli.benchmarks.suite import Bench, Method, Request, Suite
+    from igm_cli.benchmarks.suite import Bench, Request, Suite
 
 SCHEMA = "igm.benchmark/1"
 ROW_SCHEMA = "igm.benchmark-record/1"
@@ -30,14 +30,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "datasets", "igm-cli")
 
 
 def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink: Output) -> None:
-    """Runs a suite and writes its report into ``out``.
-
-    Args:
-        suite: What is measured.
-        methods: Of the suite.
-        request: With which splits, data and options.
-        out: Result folder.
-        sink: For results, progress and messages.
+    """Runs methods of a suite on a request and writes the report into the folder ``out``.
 
     Raises:
         IgmError: If nothing can be measured, or ``out`` holds another configuration.
@@ -71,7 +64,8 @@ class _Run:
         open_folder(out, identity)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.store = ResultFile(out / RECORDS, ROW_SCHEMA, digest, key=("method", "split", "item"))
-        self.known: dict[str, Mapping[str, Any]] = _read_infos(out / METHODS)
+        told = out / METHODS
+        self.known: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
         self.failures: dict[str, str] = {}
 
     def work(self, methods: Sequence[str], splits: Sequence[str]) -> None:
@@ -97,21 +91,14 @@ class _Run:
         method = self.bench.method(name)
         self.known[name] = method.info
         write_json(self.out / METHODS, self.known)
-        pending = self._within(method, name, pending)
+        if method.limit is not None:
+            first = {split: set(self.bench.items(split)[: method.limit]) for split, _ in pending}
+            pending = [(split, item) for split, item in pending if item in first[split]]
         for number, (split, item) in enumerate(pending):
             self.progress(f"{name}: {split}", number, len(pending))
             line = {"schema": ROW_SCHEMA, "run": self.store.run, "method": name, "split": split, "item": item}
             self.store.add({**line, "rows": method(split, item)})
         self.progress(f"{name}: done", len(pending), len(pending))
-
-    def _within(
-        self, method: Method, name: str, pending: Sequence[tuple[str, str]]
-    ) -> Sequence[tuple[str, str]]:
-        """What is left of a method's own limit a split."""
-        if method.limit is None:
-            return pending
-        first = {split: set(self.bench.items(split)[: method.limit]) for split, _ in pending}
-        return [(split, item) for split, item in pending if item in first[split]]
 
     def _fail(self, name: str, reason: str) -> None:
         self.failures[name] = reason
@@ -140,16 +127,8 @@ def _about(method: str, split: str, item: str) -> str:
     return f"{method} {split} {item}"
 
 
-def _read_infos(path: Path) -> dict[str, Mapping[str, Any]]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
 def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Makes a result folder this benchmark's.
-
-    Raises:
-        InputError: If it holds another configuration, naming what differs.
-    """
+    """Makes a result folder this benchmark's; raises InputError if it holds another configuration."""
     from igm_cli.core.files import write_json
     from igm_cli.core.training.state import refuse_other
 

@@ -66,12 +66,7 @@ def report_styles(figures: Iterable[Plot | Confusion | PictureGrid]) -> dict[str
 
 
 def draw(figure: Plot | Confusion | PictureGrid, looks: Mapping[str, Style] | None = None) -> Image:
-    """The figure as a picture.
-
-    Args:
-        figure: Of a report.
-        looks: What :func:`report_styles` says of the whole report; of this figure alone by default.
-    """
+    """Returns a figure as a picture, its curves in the looks of the whole report (:func:`report_styles`) or its own."""
     if isinstance(figure, Plot):
         return _draw_plot(figure, looks or report_styles([figure]))
     if isinstance(figure, Confusion):
@@ -136,17 +131,9 @@ def _draw_curve(axes: Any, curve: Curve, style: Style, size: float) -> Any:
     """Draws a curve with markers of a size; returns what the legend shows of it."""
     single = len(curve.x) == 1
     edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6 if size > 5 else 0}
-    (line,) = axes.plot(
-        curve.x,
-        curve.y,
-        linestyle="none" if single else style.dashes,
-        color=style.color,
-        marker=style.marker,
-        markersize=9 if single else size,
-        linewidth=1.8,
-        zorder=4 if single else 3,
-        **edge,
-    )
+    look = {"color": style.color, "linestyle": "none" if single else style.dashes, "linewidth": 1.8}
+    mark = {"marker": style.marker, "markersize": 9 if single else size, "zorder": 4 if single else 3}
+    (line,) = axes.plot(curve.x, curve.y, **look, **mark, **edge)
     if not curve.low or not curve.high:
         return line
     if single:
@@ -206,14 +193,8 @@ def _draw_confusion(confusion: Confusion) -> Image:
     figure.supylabel("truth", fontsize=10)
     figure.suptitle(_folded(confusion.title, int(width * 9)), fontsize=12)
     if down * rows * cell > 1:
-        bar = figure.colorbar(
-            ScalarMappable(Normalize(0, 1), shades),
-            ax=panels,
-            shrink=0.8,
-            aspect=24,
-            pad=0.01,
-            ticks=[0, 0.5, 1],
-        )
+        shape: dict[str, Any] = {"shrink": 0.8, "aspect": 24, "pad": 0.01, "ticks": [0, 0.5, 1]}
+        bar = figure.colorbar(ScalarMappable(Normalize(0, 1), shades), ax=panels, **shape)
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"], fontsize=8)
         bar.set_label("of the true row", fontsize=9)
         bar.outline.set_visible(False)

@@ -28,16 +28,11 @@ BREAK = re.compile(r"\r\n|\r|\n")
 
 
 def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
-    """Writes ``summary.json``, ``report.md``, a CSV file a table and a PNG file a figure.
+    """Writes ``summary.json``, ``report.md``, a CSV file per table and a PNG file per figure.
 
-    The CSV files are those of ``report.data``, made for scripts; of the readable tables if there are none.
-
-    Each replaces an older one whole; the Markdown comes last, when all that it shows is there.
-
-    Args:
-        report: Of a suite.
-        folder: Is made if need be.
-        provenance: Where the figures come from, as JSON; its ``suite`` is named in the title.
+    The CSV files are those of ``report.data``, made for scripts; of the readable tables if there are none.  Each
+    file replaces an older one whole; the Markdown comes last, when all that it shows is there.  ``provenance`` says
+    where the figures come from; its ``suite`` is named in the title.
 
     Raises:
         InputError: If the folder cannot be written.

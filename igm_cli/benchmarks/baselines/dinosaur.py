@@ -72,10 +72,7 @@ class DinosaurSet(SetPredictor):
 
     dino: str = "facebook/dino-vitb16"  # folder or hub id of the ViT
     local_files_only: bool = False
-    vit_size: tuple[int, int] = (
-        336,
-        224,
-    )  # (width, height) that images are scaled to, cut down to whole patches
+    vit_size: tuple[int, int] = (336, 224)  # that images are scaled to, cut down to whole patches
     slots: int = 11  # see SlotAttentionSet
     test_slots: int = 11
     size: int = 256  # of a slot
@@ -83,9 +80,6 @@ class DinosaurSet(SetPredictor):
     hidden: int = 1024  # width of the decoder
     reconstruction: float = 1.0  # weight of the feature reconstruction in the loss
     learning_rates: tuple[float, ...] = (2e-4, 4e-4)
-    batch_size: int = 32
-    ema: float = 0.998
-    weight_decay: float = 1e-4
     name: str = "dinosaur"
 
     def build(self) -> nn.Module:
@@ -93,7 +87,5 @@ class DinosaurSet(SetPredictor):
         need("bench", "transformers")
         from transformers import ViTModel
 
-        vit = load_pretrained(
-            ViTModel, self.dino, "dino", local_files_only=self.local_files_only, add_pooling_layer=False
-        )
-        return DinosaurNet(self, vit)
+        options = {"local_files_only": self.local_files_only, "add_pooling_layer": False}
+        return DinosaurNet(self, load_pretrained(ViTModel, self.dino, "dino", **options))

@@ -24,7 +24,7 @@ from igm_cli.core.training.trainer import DivergenceError, Samples, Trainer, lea
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, need
 
-__all__ = ["Baseline", "Budget", "Fitted", "fit"]
+__all__ = ["Baseline", "Budget", "Fitted", "TrainingData", "fit"]
 
 TRIAL_SHARE = 0.08
 SAVE_SECONDS = 60.0
@@ -35,87 +35,82 @@ Progress = Callable[[str, int, int], None]
 
 
 class Baseline(Protocol):
-    """A network that names the concepts of an image, and how it learns.
+    """A network that names the concepts of an image, and how it learns."""
 
-    Attributes:
-        name: As reports show it.
-        learning_rates: Those that are tried.
-        batch_size: Images per step.
-        ema: Decay of the moving average of the weights.
-        weight_decay: Weight decay of AdamW.
-    """
-
-    name: str
-    learning_rates: tuple[float, ...]
+    name: str  # as reports show it
+    learning_rates: tuple[float, ...]  # those that are tried
     batch_size: int
-    ema: float
-    weight_decay: float
+    ema: float  # decay of the moving average of the weights
+    weight_decay: float  # of AdamW
 
     def describe(self) -> dict[str, Any]:
-        """Everything that shapes the model and its training, as JSON."""
-        ...
+        """Returns everything that shapes the model and its training, as JSON."""
 
     def build(self) -> nn.Module:
-        """The network with fresh weights; frozen parameters are neither trained nor stored."""
-        ...
+        """Returns the network with fresh weights; frozen parameters are neither trained nor stored."""
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """What training minimises, a scalar, of images ``[B,3,H,W]`` in -1..1 with ``[B,K,D]``, ``[B,K]``."""
-        ...
+        """Returns what training minimises, of images ``[B,3,H,W]`` in -1..1 with ``[B,K,D]``, ``[B,K]``."""
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Error on held-out images, without chance; lower is better."""
-        ...
+        """Returns the error on held-out images, without chance; lower is better."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What baselines are trained on; it is loaded only where something is left to train."""
+
+    about: Mapping[str, Any]  # what it is, as JSON
+    training: Callable[[], Samples]
+    validation: Callable[[], Samples]  # other images, which only choose learning rates
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained baseline.
+    """A trained baseline."""
 
-    Attributes:
-        model: In evaluation mode, with averaged weights.
-        learning_rate: The one chosen.
-        steps: Steps of the final training; trials are not counted.
-        images: Images seen in it.
-        seconds: Time it took.
-        validation: Its error on the validation samples.
-        trials: Validation error of each learning rate tried; infinite where it diverged.
-    """
+    model: nn.Module  # in evaluation mode, with averaged weights
+    learning_rate: float  # the one chosen
+    steps: int  # of the final training; trials are not counted
+    images: int  # seen in it
+    seconds: float  # that it took
+    validation: float  # its error on the validation samples
+    trials: dict[str, float]  # validation error of each learning rate tried; infinite where it diverged
 
-    model: nn.Module
-    learning_rate: float
-    steps: int
-    images: int
-    seconds: float
-    validation: float
-    trials: dict[str, float]
+    def info(self, budget: Budget) -> dict[str, Any]:
+        """Returns what a report says about the training."""
+        return {
+            "budget": f"{budget.minutes:g} minutes" if budget.minutes is not None else f"{budget.steps} steps",
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "learning rate": self.learning_rate,
+            "validation error by learning rate": self.trials,
+            "steps": self.steps,
+            "images seen": self.images,
+            "seconds": self.seconds,
+        }
 
 
 def fit(
     baseline: Baseline,
-    training: Samples,
-    validation: Samples,
+    data: TrainingData,
     budget: Budget,
     folder: Path,
     *,
     seed: int = 0,
     device: torch.device,
-    data: Mapping[str, Any],
-    progress: Progress | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Fitted:
     """Trains a baseline, goes on with a training cut short, or loads a finished one.
 
     Args:
         baseline: What is trained.
-        training: What it is trained on.
-        validation: What learning rates are chosen by; none of it may be among ``training``.
+        data: What it is trained on, and what learning rates are chosen by; no image may be in both.
         budget: For trials and final training together.
         folder: Holds the state of the training, then its result.
         seed: Seed of everything random.
-        device: Where.
-        data: JSON description of the samples, part of the identity of the training.
+        device: Where to compute.
         progress: Called with (what, done, total), in seconds or steps as the budget is.
 
     Raises:
@@ -124,7 +119,7 @@ def fit(
     identity = {
         "baseline": baseline.name,
         "model": baseline.describe(),
-        "data": dict(data),
+        "data": dict(data.about),
         "budget": asdict(budget),
         "seed": seed,
     }
@@ -134,15 +129,15 @@ def fit(
         return _load(baseline, folder, device)
     with exclusive(folder):
         record.begin(0)
-        show = progress or (lambda what, done, total: None)
-        fitted = _Fitting(baseline, training, validation, record, device, show).run(budget, seed)
+        samples = data.training(), data.validation()
+        fitted = _Fitting(baseline, *samples, record, device, progress).run(budget, seed)
         _save(fitted, folder, identity)
     return fitted
 
 
 @dataclass
 class _Fitting:
-    """Trials and final training in their order, the state of which is stored now and then; their objective, too."""
+    """Trials and final training in their order, whose state is stored now and then, and their objective."""
 
     baseline: Baseline
     training: Samples
@@ -157,7 +152,7 @@ class _Fitting:
         self.trials, self.pending = state["trials"], state["run"]
 
     def run(self, budget: Budget, seed: int) -> Fitted:
-        """The trials that are left, then the final training."""
+        """Runs the trials that are left, then the final training."""
         self.record.load_state(self.device, self._take)
         rates = self.baseline.learning_rates
         for rate in rates if len(rates) > 1 else ():
@@ -174,7 +169,7 @@ class _Fitting:
         return Fitted(final.average.module, rate, final.step, images, final.spent, error, self.trials)
 
     def _trainer(self, rate: float, budget: Budget, seed: int) -> Trainer:
-        """A training at one learning rate, at its beginning or where it was cut short."""
+        """Returns a training at one learning rate, at its beginning or where it was cut short."""
         config = TrainConfig(
             batch_size=self.baseline.batch_size,
             learning_rate=rate,
@@ -241,7 +236,7 @@ class _Fitting:
 
 
 def _save(fitted: Fitted, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Weights first, the result last: a folder with a result is complete."""
+    """Writes weights first, the result last: a folder with a result is complete."""
     write_weights(folder / WEIGHTS, learned(fitted.model))
     result = {name: value for name, value in vars(fitted).items() if name != "model"}
     machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}

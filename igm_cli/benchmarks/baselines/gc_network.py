@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -39,34 +40,8 @@ def fourier(u: Tensor, octaves: int) -> Tensor:
     return torch.cat([u, angles.sin(), angles.cos()], dim=-1)
 
 
-class TokenLayer(nn.Module):
-    """Self-attention over the positions of a set, then an MLP (Vaswani et al. 2017, pre-norm)."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.join = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
-
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Returns tokens ``[N,K,d]``, of which those that are ``present [N,K]`` are attended to."""
-        k = tokens.shape[1]
-        qkv = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1))
-        q, key, value = qkv.permute(2, 0, 3, 1, 4)  # [N,h,K,d/h]
-        # A padded token attends to itself, so that no row of the mask is empty.
-        mask = present[:, None, None, :] | torch.eye(k, dtype=torch.bool, device=tokens.device)
-        mixed = F.scaled_dot_product_attention(q, key, value, attn_mask=mask)
-        tokens = tokens + self.join(mixed.transpose(1, 2).flatten(2))
-        return torch.as_tensor(tokens + self.mlp(self.norm2(tokens)))
-
-
 class Relations(nn.Module):
-    """Where every cell lies relative to every position, as ``dim`` features.
-
-    ``reach`` is the distance in cells up to which an offset is told finely; beyond it only its direction and
-    rough length are.
-    """
+    """Where every cell lies relative to every position, as ``dim`` features; finely up to ``reach`` cells."""
 
     OCTAVES = 5
     WIDTHS = (1.0, 2.0, 4.0, 8.0)
@@ -99,8 +74,7 @@ class Relations(nn.Module):
 class SetAttention(nn.Module):
     """Cells attend to all positions at once, or to none of them (a learned null key).
 
-    Logits and values both know where the position lies relative to the cell (Shaw et al. 2018, in
-    two dimensions), so that a cell can ask for the positions near it and how far they are.
+    Logits and values know where the position lies relative to the cell (Shaw et al. 2018, in two dimensions).
     """
 
     def __init__(self, dim: int, heads: int, related: int) -> None:
@@ -117,20 +91,13 @@ class SetAttention(nn.Module):
     def forward(
         self, cells: Tensor, tokens: Tensor, relations: Tensor, distance: Tensor, present: Tensor
     ) -> Tensor:
-        """Returns cells ``[N,d,gh,gw]`` after one round of attention.
+        """Returns G cells ``[N,d,gh,gw]`` after one round of attention to tokens ``[N,K,d]``.
 
-        Args:
-            cells: ``[N,d,gh,gw]``, G of them.
-            tokens: ``[N,K,d]``.
-            relations: Features of cells and positions ``[N,G,K,g]``.
-            distance: Their squared distances ``[N,G,K]``.
-            present: ``[N,K]``, False for padding.
+        Cells and positions have features ``[N,G,K,g]`` and squared distances ``[N,G,K]``; ``present`` is ``[N,K]``.
         """
         q = self.query(self.norm(cells)).flatten(2).unflatten(1, (self.heads, -1))  # [N,h,d/h,G]
-        keys_values = self.key_value(self.norm_tokens(tokens)).chunk(2, dim=-1)
-        key, value = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in keys_values
-        )  # [N,h,K,d/h]
+        both = self.key_value(self.norm_tokens(tokens)).unflatten(2, (2, self.heads, -1))
+        key, value = both.permute(2, 0, 3, 1, 4)  # [N,h,K,d/h]
         logits = (q.transpose(2, 3) @ key.transpose(2, 3)).float() / math.sqrt(q.shape[2])  # [N,h,G,K]
         logits = logits + self.closeness(relations).permute(0, 3, 1, 2)
         logits = logits - self.sharpness[:, None, None] * distance[:, None]
@@ -145,10 +112,7 @@ class SetAttention(nn.Module):
 
 
 class Gate(nn.Module):
-    """How far a set as a whole concerns each cell, 0..1: sigmoid(logsumexp over its positions).
-
-    It saturates, so that two positions at one place are no more than one.
-    """
+    """How far a set as a whole concerns each cell, 0..1: sigmoid(logsumexp over its positions), which saturates."""
 
     def __init__(self, related: int) -> None:
         super().__init__()
@@ -191,7 +155,11 @@ class SetDenoiser(nn.Module):
         self.to_cells, self.to_readable = nn.Conv2d(fine, dim, 1), nn.Conv2d(fine, dim, 1)
         self.to_time = nn.Sequential(nn.Linear(self.trunk.time_dim, dim), nn.SiLU())
         self.from_position = nn.Sequential(nn.Linear(2 + 4 * self.OCTAVES, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.tokens = nn.ModuleList(TokenLayer(dim, config.heads) for _ in range(config.token_layers))
+        layer = partial(nn.TransformerEncoderLayer, dim, config.heads, 2 * dim, dropout=0.0)
+        layer = partial(
+            layer, activation=F.silu, batch_first=True, norm_first=True
+        )  # Vaswani et al. 2017, pre-norm
+        self.tokens, self.heads = nn.ModuleList(layer() for _ in range(config.token_layers)), config.heads
         self.relations = Relations(dim // 2, trunk.window)
         self.attention = nn.ModuleList(SetAttention(dim, config.heads, dim // 2) for _ in range(config.blocks))
         self.convolution = nn.ModuleList(ResidualBlock(dim, dim) for _ in range(config.blocks))
@@ -212,20 +180,19 @@ class SetDenoiser(nn.Module):
         return SetFeatures(self.to_cells(h), readable, base, time, x_t, t)
 
     def output(self, features: SetFeatures, concepts: Tensor, present: Tensor | None = None) -> Tensor:
-        """Returns the network's output ``[N,C,H,W]`` float32 under one set per image.
+        """Returns the network's output ``[N,C,H,W]`` float32 under one set of positions ``[N,K,2]`` in 0..1 per image.
 
-        Args:
-            features: Features of N images.
-            concepts: Positions in 0..1, ``[N,K,2]``; K may be 0.
-            present: ``[N,K]``, False for padding; None if all are there.
+        K may be 0; ``present [N,K]`` is False for padding.
         """
         if present is None:
             present = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
         relations, distance, reading = self.relations(concepts, self.grid)
         read = reading.to(features.readable.dtype) @ features.readable
         tokens = self.from_position(fourier(2 * concepts - 1, self.OCTAVES)) + read
-        for layer in self.tokens:
-            tokens = layer(tokens, present)
+        # A padded token attends to itself, so that no row of the mask is empty.
+        hidden = ~(present[:, None] | torch.eye(present.shape[1], dtype=torch.bool, device=present.device))
+        for layer in self.tokens if tokens.shape[1] else ():
+            tokens = layer(tokens, src_mask=hidden.repeat_interleave(self.heads, dim=0))
         z = features.cells
         for attend, convolve in zip(self.attention, self.convolution, strict=True):
             z = convolve(attend(z, tokens, relations, distance, present), features.time)

@@ -45,7 +45,7 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 
     def composed(features: Any, which: Tensor) -> Tensor:
         members = torch.tensor(sets)[which].flatten()  # [R*K]
-        predicted = predictions(denoiser, features, rows[members])  # [N,R*K,C,H,W]
+        predicted = predictions(denoiser, features, rows[None, members])  # [N,R*K,C,H,W]
         return torch.as_tensor(predicted.unflatten(1, (len(which), k)).mean(2))
 
     hypotheses = Hypotheses(len(sets), k * len(space.templates), composed)
@@ -82,7 +82,7 @@ def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings,
     rows = space.candidates().to(image.device)
 
     def alone(features: Any, which: Tensor) -> Tensor:
-        return predictions(denoiser, features, rows[which])
+        return predictions(denoiser, features, rows[None, which])
 
     scores = mean_errors(denoiser, image, settings, Hypotheses(space.dim, len(space.templates), alone))
     chosen = scores.errors.argsort(stable=True)[:k]
@@ -116,7 +116,7 @@ def _error_of_weights(
     with torch.no_grad():
         x_t = schedule.add_noise(shown(image, start, BATCH), draws.noise, draws.t)
         rows = torch.eye(len(logits), device=image.device)
-        predicted = predictions(denoiser, denoiser.features(x_t, draws.t), rows)  # [N,M,C,H,W]
+        predicted = predictions(denoiser, denoiser.features(x_t, draws.t), rows[None])  # [N,M,C,H,W]
         importance = importance_of(denoiser.schedule, draws.t, s.power)
     with torch.enable_grad():
         variable = logits.detach().requires_grad_(True)

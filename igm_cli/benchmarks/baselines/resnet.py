@@ -25,8 +25,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def load_pretrained(kind: Any, name: str, option: str, *, local_files_only: bool, **options: Any) -> Any:
     """Returns a pretrained network of a class of transformers, from a folder or the hub.
 
-    Raises:
-        MissingError: If the weights cannot be had; the sentence names the ``option`` that takes a folder.
+    Where the weights cannot be had, a MissingError names the ``option`` that takes a folder.
     """
     try:
         return kind.from_pretrained(name, local_files_only=local_files_only, **options)

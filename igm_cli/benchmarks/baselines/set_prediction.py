@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -34,10 +34,7 @@ class Prediction(NamedTuple):
 
 
 def set_loss(prediction: Prediction, concepts: Tensor, present: Tensor) -> Tensor:
-    """Returns Huber loss of the matched positions plus cross entropy of all presences plus the auxiliary loss.
-
-    The truth is ``concepts [B,K,2]`` and ``present [B,K]``, False for padding.
-    """
+    """Returns Huber loss of the matched positions plus cross entropy of all presences plus the auxiliary loss."""
     positions, logits = prediction.positions.float(), prediction.logits.float()
     image, slot, truth = assign(positions, logits, concepts, present)
     error = functional.smooth_l1_loss(
@@ -99,6 +96,10 @@ class SetPredictor:
     """A baseline whose network maps (images, generator or None) to a :class:`Prediction`."""
 
     image_size: tuple[int, int]  # (width, height) in pixels
+    _: KW_ONLY
+    batch_size: int = 32
+    ema: float = 0.998
+    weight_decay: float = 1e-4
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""

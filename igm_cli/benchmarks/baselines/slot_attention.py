@@ -133,9 +133,6 @@ class SlotAttentionSet(SetPredictor):
     size: int = 64  # of a slot
     iterations: int = 3
     learning_rates: tuple[float, ...] = (4e-4, 1e-3)
-    batch_size: int = 32
-    ema: float = 0.998
-    weight_decay: float = 1e-4
     name: str = "slot-attention"
 
     def build(self) -> nn.Module:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 
@@ -38,41 +38,30 @@ NOTE = (
     f"{LARGEST} in proportion to its network calls."
 )
 
-Points: TypeAlias = Mapping[int, Mapping[str, Row]]
-"""Number of factors to label to row."""
-
 
 class FactorCost:
-    """Times the inversion of one image over so many binary factors.
-
-    Args:
-        checkpoint: Whose architecture, composition and image size are taken.
-        settings: Settings of its inversion.
-        device: Where to compute.
-    """
+    """Times the inversion of one image over so many binary factors, with the checkpoint's architecture and settings."""
 
     def __init__(self, checkpoint: Checkpoint, settings: InversionSettings, device: torch.device) -> None:
         self.checkpoint, self.device = checkpoint, device
         self.settings = replace(settings, draws=settings.max_draws)
-        few = replace(self.settings, method="enumerate", draws=min(FEW_DRAWS, self.settings.draws))
+        few = replace(self.settings, method=ENUMERATE, draws=min(FEW_DRAWS, self.settings.draws))
         self._enumerated = cache(lambda factors: self._timed(factors, few))
 
     def igm(self, factors: int) -> Row:
         """Returns the row of the exact search."""
-        seconds, inversion = self._timed(factors, self.settings)
-        return _row("igm", factors, seconds, inversion.network_calls, inversion.draws)
+        seconds, found = self._timed(factors, self.settings)
+        return _row("igm", factors, seconds, found.network_calls, found.draws)
 
     def enumerate(self, factors: int) -> Row:
         """Returns the row of all configurations; beyond :data:`LARGEST` factors in proportion to network calls."""
-        measured = min(factors, LARGEST)
-        seconds, inversion = self._enumerated(measured)
-        draws = self.settings.draws
+        measured, draws = min(factors, LARGEST), self.settings.draws
+        seconds, found = self._enumerated(measured)
         calls = draws * (
             1 + factors * 2**factors
         )  # every factor of every configuration, and the unconditional one
-        scaled = seconds * calls / inversion.network_calls
-        about = {"factors": measured, "draws": inversion.draws, "seconds": seconds}
-        row = _row(ENUMERATE, factors, scaled, calls, draws)
+        row = _row(ENUMERATE, factors, seconds * calls / found.network_calls, calls, draws)
+        about = {"factors": measured, "draws": found.draws, "seconds": seconds}
         return {**row, "scaled": factors > measured, "measured": about}
 
     def _timed(self, factors: int, settings: InversionSettings) -> tuple[float, Inversion]:
@@ -85,8 +74,8 @@ class FactorCost:
         def run() -> Inversion:
             return invert(denoiser, image, settings, composition=composition)
 
-        inversion = run()
-        return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), inversion
+        found = run()
+        return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), found
 
     def _fresh(self, factors: int) -> Denoiser:
         """Returns a network of the checkpoint's shape with fresh weights."""
@@ -107,11 +96,11 @@ def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Ro
 
 def factor_report(records: Sequence[Record]) -> Report:
     """Returns table, plots and summary of the cost over factors; empty without records."""
-    found: dict[int, dict[str, Row]] = {}
-    for record in records:
-        for row in record["rows"]:
-            found.setdefault(row["factors"], {})[row["label"]] = row
-    points: Points = dict(sorted(found.items()))
+    points: dict[int, dict[str, Row]] = {}
+    for row in sorted(
+        (row for record in records for row in record["rows"]), key=lambda row: int(row["factors"])
+    ):
+        points.setdefault(row["factors"], {})[row["label"]] = row
     if not points:
         return Report([])
     summary: dict[str, Any] = {str(count): rows for count, rows in points.items()}
@@ -123,19 +112,7 @@ def factor_report(records: Sequence[Record]) -> Report:
     columns = ("factors", "configurations", *COSTS, "enumerate over igm", "draws")
     rows = [_cells(count, points[count]) for count in points]
     table = Table("factors", "Cost over the number of factors", columns, rows, NOTE + grown)
-    axes = {"seconds": "seconds an image", "calls_a_draw": "network calls a draw"}
-    plots = [
-        Plot(
-            f"factors-{name.partition('_')[0]}",
-            f"{capitalised(axis)} over the number of binary factors",
-            "factors",
-            axis,
-            _curves(points, name),
-            log_y=True,
-        )
-        for name, axis in axes.items()
-    ]
-    return Report([table], figures=plots, summary=summary)
+    return Report([table], figures=[_plot(points, "seconds"), _plot(points, "calls_a_draw")], summary=summary)
 
 
 def _cells(count: int, rows: Mapping[str, Row]) -> list[str]:
@@ -151,21 +128,19 @@ def _cells(count: int, rows: Mapping[str, Row]) -> list[str]:
     ]
 
 
-def _curves(points: Points, quantity: str) -> list[Curve]:
-    """Returns igm, enumeration, and for seconds its scaled part apart, from the last point measured on."""
-    theirs = {count: rows for count, rows in points.items() if ENUMERATE in rows}
-    curves = [_curve("igm", "igm", points, quantity)]
+def _plot(points: Mapping[int, Mapping[str, Row]], quantity: str) -> Plot:
+    """Returns igm and enumeration, for seconds its scaled part apart, from the last point measured on."""
+    ours, theirs = ([rows[name] for rows in points.values() if name in rows] for name in ("igm", ENUMERATE))
+    lines = {"igm": ours, ENUMERATE: theirs}
     if quantity == "seconds":
-        measured = {count: rows for count, rows in theirs.items() if not rows[ENUMERATE]["scaled"]}
-        last = max(measured, default=0)
-        scaled = {count: rows for count, rows in theirs.items() if count >= last}
-        curves.append(_curve(ENUMERATE, ENUMERATE, measured, quantity))
-        curves.append(_curve(f"{ENUMERATE} (scaled)", ENUMERATE, scaled if len(scaled) > 1 else {}, quantity))
-    else:
-        curves.append(_curve(ENUMERATE, ENUMERATE, theirs, quantity))
-    return [curve for curve in curves if curve.x]
-
-
-def _curve(label: str, name: str, points: Points, quantity: str) -> Curve:
-    rows = [(float(count), rows[name]) for count, rows in points.items() if name in rows]
-    return Curve(label, [x for x, _ in rows], [float(row[quantity]) for _, row in rows])
+        lines[ENUMERATE] = [row for row in theirs if not row["scaled"]]
+        beyond = [*lines[ENUMERATE][-1:], *(row for row in theirs if row["scaled"])]
+        lines[f"{ENUMERATE} (scaled)"] = beyond if len(beyond) > 1 else []
+    curves = [
+        Curve(label, [float(row["factors"]) for row in rows], [float(row[quantity]) for row in rows])
+        for label, rows in lines.items()
+        if rows
+    ]
+    axis = {"seconds": "seconds an image", "calls_a_draw": "network calls a draw"}[quantity]
+    title = f"{capitalised(axis)} over the number of binary factors"
+    return Plot(f"factors-{quantity.partition('_')[0]}", title, "factors", axis, curves, log_y=True)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks import report
+from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
+from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
-from igm_cli.benchmarks.frame import (
-    AnnotatedImage,
-    AnnotatedImages,
-    CheckpointBench,
-    DeclaredSuite,
-    ReadyMethod,
-)
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
-from igm_cli.benchmarks.suite import Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
-from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
@@ -47,13 +40,13 @@ PUBLISHED_FACTORS = {"Black_Hair", "Eyeglasses", "Smiling"}
 """Attributes that the published figures are of."""
 
 
-class AttributeBench(CheckpointBench):
+class AttributeBench(frame.CheckpointBench):
     """The suite opened for one request."""
 
     dataset, called = "celeba", "attributes"
     free = ("exact_images", "relax_images")
 
-    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+    def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         space = self.checkpoint.denoiser.space
         if self.parser.space != space or not isinstance(space, Categorical):
@@ -74,9 +67,9 @@ class AttributeBench(CheckpointBench):
             raise UsageError(f"--set contrast takes a number of at least 0, not {value!r}")
         return float(value)
 
-    def _load(self, name: str) -> AnnotatedImages:
+    def _load(self, name: str) -> frame.AnnotatedImages:
         data = self.load("test", name, self.request.limit or DRAWN, "CelebA")
-        scenes = AnnotatedImages(data, self.parser, self.image_size)
+        scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
         scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
         return scenes
 
@@ -86,15 +79,16 @@ class AttributeBench(CheckpointBench):
         drawn = {"size": self.faces} if self.faces and root is None else {}
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
 
+        @cache
         def samples(split: str, limit: int | None) -> Samples:
             data = registry.dataset(self.dataset).load(
                 split, data_root=root, limit=limit, seed=seed, progress=request.progress, **FEMALE, **drawn
             )
             return DatasetSamples(data, self.parser, self.image_size, request.progress)
 
-        folder = root.absolute().name if root else None
-        described = {"folder": folder, **FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
-        return TrainingData(described, lambda: samples("train", None), lambda: samples("val", validation))
+        chosen = {**FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
+        about = {"folder": self.folder_name, **chosen}
+        return TrainingData(about, lambda: samples("train", None), lambda: samples("val", validation))
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images, or numbers of factors."""
@@ -102,23 +96,23 @@ class AttributeBench(CheckpointBench):
             return [str(count) for count in COUNTS][: self.request.limit]
         return super().items(split)
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Makes a method ready: loads it or trains it first, unless it is not asked about images."""
         cost = {"igm": self.cost.igm, ENUMERATE: self.cost.enumerate}.get(name)
         if self.scenes:
             made = self._made(name)
         else:
             info = {"cost": "over factors only" if cost else "not measured"}
-            made = ReadyMethod(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
+            made = Method(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
 
         def rows(split: str, item: str) -> list[Row]:
             if split != FACTORS:
                 return made(split, item)
             return [cost(int(item))] if cost else []
 
-        return ReadyMethod(rows, made.info, made.limit)
+        return Method(rows, made.info, made.limit)
 
-    def _made(self, name: str) -> ReadyMethod:
+    def _made(self, name: str) -> Method:
         settings = self.settings
         if name in ("gc", "gc-variant"):
             return self.classified(ConfigurationClassifier if name == "gc" else FactorClassifier)
@@ -132,35 +126,24 @@ class AttributeBench(CheckpointBench):
         limit = self.relax_images if name == "relax" else None
         return self.inverted({name: replace(settings, method=own)}, limit)
 
-    def truth(self, scene: AnnotatedImage) -> list[int]:
+    def truth(self, scene: frame.AnnotatedImage) -> list[int]:
         """Returns the true value of every factor."""
         return values_of(self.space, scene.truth)
 
-    def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> ReadyMethod:
+    def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> Method:
         """Returns the checkpoint inverted under one or several settings, each with the label of its row."""
         denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
 
         def row(label: str, image: Tensor) -> Row:
-            inversion = invert(denoiser, image, settings[label], composition=composition)
-            confidence = inversion.confidence.tolist()
-            return {
-                "label": label,
-                "predicted": values_of(self.space, inversion.concepts),
-                "confidence": None if any(map(math.isnan, confidence)) else confidence,
-                "seconds": inversion.seconds,
-                "calls": inversion.network_calls,
-                "draws": inversion.draws,
-                "error": inversion.denoising_error,
-            }
+            found = invert(denoiser, image, settings[label], composition=composition)
+            return frame.inversion_row(label, values_of(self.space, found.concepts), found, found.seconds)
 
         described: Any = {label: _described(one) for label, one in settings.items()}
-        info = {
-            **checkpoint_info(self.checkpoint),
-            "settings": described if len(described) > 1 else next(iter(described.values())),
-        }
+        described = described if len(described) > 1 else next(iter(described.values()))
+        info = {**frame.checkpoint_info(self.checkpoint), "settings": described}
         return self.on_images(lambda s: [row(label, s.x0.to(self.device)) for label in settings], info, limit)
 
-    def classified(self, kind: type[ConfigurationClassifier]) -> ReadyMethod:
+    def classified(self, kind: type[ConfigurationClassifier]) -> Method:
         """Returns a conditional diffusion model that is not composed, inverted by trying its conditions.
 
         Its trunk starts from the weights of the model that is measured.
@@ -169,32 +152,29 @@ class AttributeBench(CheckpointBench):
         trained, s = self.fitted(baseline), self.settings
         model = trained.model.requires_grad_(False)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
-            image, started = scene.x0.to(self.device), time.monotonic()
-            found = baseline.invert(model, image, s)
-            cost = {"seconds": time.monotonic() - started, "calls": found.network_calls, "draws": s.max_draws}
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
+            image = scene.x0.to(self.device)
+            found, seconds = frame.timed(lambda: baseline.invert(model, image, s))
+            cost = {"seconds": seconds, "calls": found.network_calls, "draws": s.max_draws}
             return [{"label": baseline.name, "predicted": list(found.values), "confidence": None, **cost}]
 
-        return self.on_images(
-            rows, {**training_info(trained, self.request.budget), "contrast": baseline.contrast}
-        )
+        return self.on_images(rows, {**trained.info(self.request.budget), "contrast": baseline.contrast})
 
-    def predicted(self) -> ReadyMethod:
+    def predicted(self) -> Method:
         """Returns a network that names all values in one pass."""
         baseline = ResNetFactors(self.space, weights=self.options.get("resnet"))
         trained = self.fitted(baseline)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
-            started = time.monotonic()
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
+            image = scene.x0[None].to(self.device)
             with inference_precision(self.device):
-                chances = baseline.predict(trained.model, scene.x0[None].to(self.device)).float()
-            seconds = time.monotonic() - started
+                chances, seconds = frame.timed(lambda: baseline.predict(trained.model, image).float())
             confidence = [float(chances[0, group].max()) for group in self.space.groups()]
             values = most_likely(self.space, chances)[0].tolist()
             cost = {"seconds": seconds, "calls": 1, "draws": 0}
             return [{"label": "resnet-50", "predicted": values, "confidence": confidence, **cost}]
 
-        return self.on_images(rows, training_info(trained, self.request.budget))
+        return self.on_images(rows, trained.info(self.request.budget))
 
     def metrics(self, rows: Rows) -> dict[str, Estimate]:
         """Returns how often all factors are right, how often each is, and costs."""
@@ -220,7 +200,7 @@ class AttributeBench(CheckpointBench):
         ]
         return replace(report.score_table(split, heading, scores, columns, failed, published), brief=6)
 
-    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
         exact = {
@@ -240,22 +220,10 @@ class AttributeBench(CheckpointBench):
         shown = {name: self.scenes[name] for name in scored.parts}
         records = [record for part in scored.parts.values() for record in part]
         grids = report.answer_grids(records, shown, (ENUMERATE, SAME_DRAWS), _right, self._answered)
-        summary = {
-            "splits": scored.to_dict(),
-            "exactness": exact,
-            "calibration": calibrated,
-            "factors": factors.summary,
-            "methods": dict(infos),
-        }
-        return Report(
-            tables,
-            [report.results_table(scored.to_dict())],
-            [*factors.figures, *grids],
-            summary,
-            self.suite.notes,
-        )
+        found = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
+        return report.scored_report(scored, tables, [*factors.figures, *grids], found, infos, self.suite.notes)
 
-    def _answered(self, scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _answered(self, scenes: frame.AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         values = zip(self.space.factors.items(), row["predicted"], strict=True)
         return report.with_confidence(
             [{"factor": name, "value": names[value]} for (name, names), value in values], row
@@ -324,4 +292,4 @@ def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]
     return Table("calibration", "Confidence against accuracy", columns, rows, note)
 
 
-SUITE = DeclaredSuite("attributes", AttributeBench)
+SUITE = frame.DeclaredSuite("attributes", AttributeBench)

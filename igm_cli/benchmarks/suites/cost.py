@@ -15,11 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
-from igm_cli.benchmarks.report import Infos
-from igm_cli.benchmarks.suite import Record, Report, Request, Row
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import cost_workers as workers
-from igm_cli.benchmarks.suites.cost_measure import measure, measure_descent, repeated
+from igm_cli.benchmarks.suites.cost_measure import Meter, repeated
 from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
 from igm_cli.benchmarks.timing import cores, machine
 from igm_cli.core.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
@@ -58,7 +57,9 @@ class CostBench(DeclaredBench):
         super().__init__(suite, request)
         if request.data_root is not None:
             raise UsageError("the cost benchmark renders scenes of 1 to 12 objects; leave out the data root")
-        self.numbers = _numbers(request.options)
+        least = {"workers": 0, "flops": 0, "sgd_steps": 2}  # half of the steps are measured, too
+        self.numbers = {n: self.whole_number(n, value, least.get(n, 1)) for n, value in DEFAULTS.items()}
+        self.flops = bool(self.numbers["flops"])
         self.checkpoint = load_checkpoint(request.model, request.device)
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise UsageError("the cost benchmark needs a model of positions; give one with --model")
@@ -85,16 +86,18 @@ class CostBench(DeclaredBench):
         """Returns the points of an axis."""
         return ITEMS[split][: self.request.limit]
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Returns a method: the rows of one point, none on an axis of the other method."""
-        axes, info = (
-            (self._igm, {"settings": self.base.to_dict()}) if name == "igm" else (self._sgd, self._sgd_info())
-        )
+        ours, n = name == "igm", self.numbers
+        axes = self._igm() if ours else self._sgd()
+        lengths = [n["sgd_steps"] // 2, n["sgd_steps"], 2 * n["sgd_steps"]]
+        descent = {"measured_steps": lengths, "scaled_to": {key: n[key] for key in ("steps", "restarts")}}
+        info = {"settings": self.base.to_dict()} if ours else descent
 
         def rows(split: str, item: str) -> list[Row]:
             return axes[split](item.partition("=")[2]) if split in axes else []
 
-        return ReadyMethod(rows, info)
+        return Method(rows, info)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables and plots of every axis, and the ratios."""
@@ -108,9 +111,8 @@ class CostBench(DeclaredBench):
                 "size": count,
                 **({"sizes": "small"} if k > ROOMY else {}),
             }
-            data = registry.dataset("clevr").load(
-                "val", seed=self.request.seed, progress=self.request.progress, **options
-            )
+            run: dict[str, Any] = {"seed": self.request.seed, "progress": self.request.progress}
+            data = registry.dataset("clevr").load("val", **run, **options)
             scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.image_size)
             self._images[k, count] = [scenes[item].x0.to(self.device) for item in scenes.rows]
         return self._images[k, count]
@@ -119,20 +121,17 @@ class CostBench(DeclaredBench):
         """Returns those of the checkpoint, with room for k objects."""
         return replace(self.base, k_max=max(self.base.k_max, k), **changes)
 
-    @property
     def _igm(self) -> Mapping[str, Callable[[str], list[Row]]]:
-        """Every axis of igm: from a point's value to rows."""
-        objects, numbers = self.numbers["objects"], self.numbers
+        """Returns every axis of igm: from a point's value to rows."""
+        objects, n, meter = self.numbers["objects"], self.numbers, Meter(self.checkpoint, self.flops)
 
         def row(x: int, objects: int, k: int | None, **changes: Any) -> Row:
-            images, settings = self.images(objects, numbers["images"]), self.settings(objects, **changes)
-            cost = measure(
-                self.checkpoint, images, settings, k, repeats=numbers["repeats"], flops=bool(numbers["flops"])
-            )
-            return {"label": ESTIMATED if k is None else GIVEN, "x": x, **cost}
+            images, settings = self.images(objects, n["images"]), self.settings(objects, **changes)
+            label = ESTIMATED if k is None else GIVEN
+            return {"label": label, "x": x, **meter.measure(images, settings, k, n["repeats"])}
 
         def candidates(value: str) -> list[Row]:
-            grid = tuple(int(n) for n in value.split("x"))
+            grid = tuple(map(int, value.split("x")))
             return [row(math.prod(grid), objects, objects, grid=grid)]
 
         def draws(value: str) -> list[Row]:
@@ -174,51 +173,44 @@ class CostBench(DeclaredBench):
         ]
         image = torch.cat(rows, dim=1)[:, :height, :width].contiguous()
         (folder, checkpoint), settings, n = self.anywhere, self.settings(k), self.numbers
-        cost = measure(checkpoint, [image], settings, k, repeats=n["repeats"], flops=bool(n["flops"]))
+        cost = Meter(checkpoint, self.flops).measure([image], settings, k, n["repeats"])
         memory = workers.peak_memory(folder, settings, image, k, self.device)
         size = {"size": f"{width}x{height}", "seconds_per_object": cost["seconds"] / k}
         return [{"label": GIVEN, "x": k, **size, **cost, **memory}]
 
-    @property
     def _sgd(self) -> Mapping[str, Callable[[str], list[Row]]]:
-        """Every axis of the paper's algorithm: from a point's value to rows."""
-        objects, numbers, flops = self.numbers["objects"], self.numbers, bool(self.numbers["flops"])
+        """Returns every axis of the paper's algorithm: from a point's value to rows."""
+        objects, n, meter = self.numbers["objects"], self.numbers, Meter(self.checkpoint, self.flops)
+        restarts = n["restarts"]
 
         def settings(k: int, restarts: int, steps: int) -> InversionSettings:
             return self.settings(k, method="sgd", restarts=restarts, steps=steps)
 
-        def scaled(k: int, restarts: int) -> dict[str, Any]:
-            images, full = self.images(k, numbers["images"]), settings(k, restarts, numbers["steps"])
-            return measure_descent(self.checkpoint, images, full, k, short=numbers["sgd_steps"], flops=flops)
-
         def both_ways(x: int, k: int, restarts: int) -> list[Row]:
             """Returns all restarts under the same draws in one batch (ours), and one after another (the paper's)."""
-            one = scaled(k, 1)
-            ways = {BATCHED: scaled(k, restarts) if restarts > 1 else one, IN_TURN: repeated(one, restarts)}
+            images = self.images(k, n["images"])
+            cost = {
+                starts: meter.descent(images, settings(k, starts, n["steps"]), k, n["sgd_steps"])
+                for starts in {1, restarts}
+            }
+            ways = {BATCHED: cost[restarts], IN_TURN: repeated(cost[1], restarts)}
             return [{"label": label, "x": x, "restarts": restarts, **cost} for label, cost in ways.items()]
 
         def steps(value: str) -> list[Row]:
-            images, few = (
-                self.images(objects, numbers["images"]),
-                settings(objects, numbers["restarts"], int(value)),
-            )
-            cost = measure(self.checkpoint, images, few, objects, repeats=1, flops=flops)
-            return [{"label": f"igm-sgd, R={numbers['restarts']}, as measured", "x": int(value), **cost}]
+            few = settings(objects, restarts, int(value))
+            cost = meter.measure(self.images(objects, n["images"]), few, objects, repeats=1)
+            return [{"label": f"igm-sgd, R={restarts}, as measured", "x": int(value), **cost}]
 
-        batched = f"igm-sgd, R={numbers['restarts']} in one batch"
+        def memory(value: str) -> list[Row]:
+            two_steps = settings(int(value), restarts, 2)
+            return self._memory(f"igm-sgd, R={restarts} in one batch", int(value), two_steps)
+
         return {
-            "k": lambda value: both_ways(int(value), int(value), numbers["restarts"]),
+            "k": lambda value: both_ways(int(value), int(value), restarts),
             "restarts": lambda value: both_ways(int(value), objects, int(value)),
             "steps": steps,
-            "memory": lambda value: self._memory(
-                batched, int(value), settings(int(value), numbers["restarts"], 2)
-            ),
+            "memory": memory,
         }
-
-    def _sgd_info(self) -> dict[str, Any]:
-        short = self.numbers["sgd_steps"]
-        scaled_to = {name: self.numbers[name] for name in ("steps", "restarts")}
-        return {"measured_steps": [short // 2, short, 2 * short], "scaled_to": scaled_to}
 
     def _memory(self, label: str, k: int, settings: InversionSettings) -> list[Row]:
         image = self.images(k, self.numbers["images"])[0]
@@ -242,21 +234,6 @@ class CostBench(DeclaredBench):
         rate = len(images) / seconds
         cost = {"images": len(images), "images_per_second": rate, "seconds": seconds / len(images)}
         return [{"label": f"igm, {label}", "x": crew, **cost}]
-
-
-def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
-    """Returns all options as numbers.
-
-    Raises:
-        UsageError: If one is no whole number, or too small.
-    """
-    for name, value in given.items():
-        if not str(value).isdigit() or int(value) < (0 if name in ("workers", "flops") else 1):
-            raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-    numbers = {name: int(given.get(name, default)) for name, default in DEFAULTS.items()}
-    if numbers["sgd_steps"] < 2:
-        raise UsageError("sgd_steps must be at least 2, because half of them are measured, too")
-    return numbers
 
 
 SUITE = DeclaredSuite("cost", CostBench)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -20,19 +20,12 @@ FEW_SCORED = 8
 
 
 class NetworkUse(NamedTuple):
-    """Use of the network in one run, or the mean of several.
+    """Use of the network in one run, or the mean of several."""
 
-    Attributes:
-        passes: Noised images the trunk looked at.
-        contributions: (noised image, concept) pairs.
-        network_calls: As the inversion itself reports them.
-        gflop: 1e9 floating-point operations; nan if not counted.
-    """
-
-    passes: float
-    contributions: float
-    network_calls: float
-    gflop: float
+    passes: float  # noised images the trunk looked at
+    contributions: float  # (noised image, concept) pairs
+    network_calls: float  # as the inversion itself reports them
+    gflop: float  # 1e9 floating-point operations; nan if not counted
 
     def along(self, other: NetworkUse, share: float) -> NetworkUse:
         """Returns the count at ``share`` of the straight way from this one to another, beyond it if above 1."""
@@ -40,13 +33,68 @@ class NetworkUse(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields of a row."""
-        return {
-            "passes": self.passes,
-            "contributions": self.contributions,
-            "whole_calls": self.passes + self.contributions,
-            "network_calls": self.network_calls,
-            "gflop": None if self.gflop != self.gflop else self.gflop,
-        }
+        gflop = None if self.gflop != self.gflop else self.gflop
+        return {**self._asdict(), "whole_calls": self.passes + self.contributions, "gflop": gflop}
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures inversions of images ``[C,H,W]`` by a model; ``flops`` tells whether to count arithmetic."""
+
+    checkpoint: Checkpoint
+    flops: bool
+
+    def timed(self, image: Tensor, settings: InversionSettings, k: int | None) -> Clock:
+        """Times one inversion."""
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        return clocked(lambda: invert(denoiser, image, settings, k=k, composition=composition), image.device)
+
+    def counted(self, image: Tensor, settings: InversionSettings, k: int | None) -> NetworkUse:
+        """Counts one untimed inversion."""
+        tally = CallCounter(self.checkpoint.denoiser)
+
+        def run() -> int:
+            return invert(tally, image, settings, k=k, composition=self.checkpoint.composition).network_calls
+
+        calls, gflop = with_gflop(run) if self.flops else (run(), float("nan"))
+        return NetworkUse(tally.used.passes, tally.used.contributions, calls, gflop)
+
+    def measure(
+        self, images: Sequence[Tensor], settings: InversionSettings, k: int | None, repeats: int
+    ) -> dict[str, Any]:
+        """Returns what inversions cost, as fields of a row: each is timed ``repeats`` times, the first image warms up."""
+        self.timed(images[0], settings, k)
+        clocks = [self.timed(image, settings, k) for image in images for _ in range(repeats)]
+        counts = [self.counted(image, settings, k) for image in images]
+        mean = NetworkUse(*map(statistics.fmean, zip(*counts, strict=True)))
+        return {**_clocks(clocks), **mean.to_dict(), "runs": len(clocks)}
+
+    def descent(
+        self, images: Sequence[Tensor], settings: InversionSettings, k: int, short: int
+    ) -> dict[str, Any]:
+        """Returns what ``settings.steps`` steps of descent cost, scaled from few, as fields of a row.
+
+        One step with the whole scoring is measured, and what a further step costs between half and twice
+        ``short`` steps; the counts of a step are the same each time, its arithmetic up to windows that hang over
+        the border.
+        """
+        lengths, more = (short // 2, short, 2 * short), settings.steps - 1
+
+        def run(image: Tensor, steps: int, scored: int) -> Clock:
+            return self.timed(image, replace(settings, steps=steps, score_draws=scored), k)
+
+        run(images[0], 1, FEW_SCORED)
+        totals, deviations = [], []
+        for image in images:
+            first = run(image, 1, settings.score_draws)
+            runs = [run(image, steps, FEW_SCORED) for steps in lengths]
+            wall, deviation = line(lengths, [r.seconds for r in runs])
+            cpu, _ = line(lengths, [r.cpu_seconds for r in runs])
+            totals.append(Clock(first.seconds + more * wall, first.cpu_seconds + more * cpu))
+            deviations.append(deviation)
+        one, two = (self.counted(images[0], replace(settings, steps=steps), k) for steps in (1, 2))
+        scaled = {"scaled_from": list(lengths), "nonlinearity": max(deviations)}
+        return {**_clocks(totals), **one.along(two, more).to_dict(), "runs": len(totals), **scaled}
 
 
 def line(steps: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
@@ -55,103 +103,10 @@ def line(steps: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
     return slope, max(abs(intercept + slope * n - s) / s for n, s in zip(steps, seconds, strict=True))
 
 
-def counted(
-    checkpoint: Checkpoint, image: Tensor, settings: InversionSettings, k: int | None, *, flops: bool
-) -> NetworkUse:
-    """Counts one untimed inversion of an image ``[C,H,W]``."""
-    tally = CallCounter(checkpoint.denoiser)
-
-    def run() -> int:
-        return invert(tally, image, settings, k=k, composition=checkpoint.composition).network_calls
-
-    calls, gflop = with_gflop(run) if flops else (run(), float("nan"))
-    return NetworkUse(tally.used.passes, tally.used.contributions, calls, gflop)
-
-
-def timed(checkpoint: Checkpoint, image: Tensor, settings: InversionSettings, k: int | None) -> Clock:
-    """Times one inversion of an image ``[C,H,W]``."""
-    composition = checkpoint.composition
-    return clocked(
-        lambda: invert(checkpoint.denoiser, image, settings, k=k, composition=composition), image.device
-    )
-
-
-def measure(
-    checkpoint: Checkpoint,
-    images: Sequence[Tensor],
-    settings: InversionSettings,
-    k: int | None,
-    *,
-    repeats: int,
-    flops: bool,
-) -> dict[str, Any]:
-    """Returns what inversions of some images cost, as fields of a row; the first image warms up.
-
-    Args:
-        checkpoint: The model.
-        images: ``[C,H,W]`` each.
-        settings: How to invert.
-        k: Number of concepts; None estimates it.
-        repeats: Timed runs of each image.
-        flops: Whether to count arithmetic.
-    """
-    timed(checkpoint, images[0], settings, k)
-    clocks = [timed(checkpoint, image, settings, k) for image in images for _ in range(repeats)]
-    counts = [counted(checkpoint, image, settings, k, flops=flops) for image in images]
-    mean = NetworkUse(*map(statistics.fmean, zip(*counts, strict=True)))
-    return {**_clocks(clocks), **mean.to_dict(), "runs": len(clocks)}
-
-
-def measure_descent(
-    checkpoint: Checkpoint,
-    images: Sequence[Tensor],
-    settings: InversionSettings,
-    k: int,
-    *,
-    short: int,
-    flops: bool,
-) -> dict[str, Any]:
-    """Returns what ``settings.steps`` steps of descent cost, scaled from few, as fields of a row.
-
-    One step with the whole scoring is measured, and what a further step costs between half and twice
-    ``short`` steps; the counts of a step are the same each time, its arithmetic up to windows that hang over the border.
-
-    Args:
-        checkpoint: The model.
-        images: ``[C,H,W]`` each.
-        settings: With the full number of steps.
-        k: Number of concepts.
-        short: Steps that are run.
-        flops: Whether to count arithmetic.
-    """
-    lengths, more = (short // 2, short, 2 * short), settings.steps - 1
-
-    def run(image: Tensor, steps: int, scored: int) -> Clock:
-        return timed(checkpoint, image, replace(settings, steps=steps, score_draws=scored), k)
-
-    run(images[0], 1, FEW_SCORED)
-    totals, deviations = [], []
-    for image in images:
-        first = run(image, 1, settings.score_draws)
-        runs = [run(image, steps, FEW_SCORED) for steps in lengths]
-        wall, deviation = line(lengths, [r.seconds for r in runs])
-        cpu, _ = line(lengths, [r.cpu_seconds for r in runs])
-        totals.append(Clock(first.seconds + more * wall, first.cpu_seconds + more * cpu))
-        deviations.append(deviation)
-    one, two = (
-        counted(checkpoint, images[0], replace(settings, steps=steps), k, flops=flops) for steps in (1, 2)
-    )
-    scaled = {"scaled_from": list(lengths), "nonlinearity": max(deviations)}
-    return {**_clocks(totals), **one.along(two, more).to_dict(), "runs": len(totals), **scaled}
-
-
 def repeated(row: dict[str, Any], times: int) -> dict[str, Any]:
     """Returns the fields of as many runs one after another, each like the one measured."""
-    added = (
-        "seconds", "seconds_std", "seconds_median", "cpu_seconds",
-        "passes", "contributions", "whole_calls", "network_calls", "gflop",
-    )  # fmt: skip
-    return {name: v * times if name in added and v is not None else v for name, v in row.items()}
+    kept = ("label", "runs", "scaled_from", "nonlinearity")
+    return {name: v if name in kept or v is None else v * times for name, v in row.items()}
 
 
 def _clocks(clocks: Sequence[Clock]) -> dict[str, float]:

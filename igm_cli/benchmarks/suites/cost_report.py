@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,15 +16,9 @@ BATCHED = "igm-sgd, restarts in one batch"
 IN_TURN = "igm-sgd, restarts one after another"
 
 X_LABELS = {
-    "k": "objects K",
-    "candidates": "candidates",
-    "draws": "noise draws",
-    "restarts": "random starts R",
-    "steps": "steps of descent",
-    "batch": "workers",
-    "memory": "objects K",
-    "size": "objects K",
-}
+    "candidates": "candidates", "draws": "noise draws", "restarts": "random starts R", "steps": "steps of descent",
+    "batch": "workers", **dict.fromkeys(("k", "memory", "size"), "objects K"),
+}  # fmt: skip
 QUANTITIES = {
     "seconds": "seconds",
     "cpu_seconds": "processor seconds",
@@ -42,14 +37,7 @@ SIZED = (5, 200)  # objects of the smallest and the largest image
 def build(
     records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
 ) -> Report:
-    """Returns what all records amount to.
-
-    Args:
-        records: Records of all methods.
-        numbers: Options of the suite.
-        machine: What computed.
-        suite: Its splits are the axes.
-    """
+    """Returns what all records amount to; ``numbers`` are the options of the suite, its splits the axes."""
     axes = {
         axis: [row for record in records if record["split"] == axis for row in record["rows"]]
         for axis in suite.splits
@@ -57,7 +45,7 @@ def build(
     axes = {axis: rows for axis, rows in axes.items() if rows}
     ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []), FEW, MANY)
     scaled = _scaled(numbers)
-    tables = [_headline(ratios, growth, numbers, scaled)]
+    tables = [_headline(ratios, growth, numbers, scaled)] if ratios or growth else []
     tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
     summary: dict[str, Any] = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
     if scaling := _growth(axes.get("size", []), *SIZED):
@@ -84,12 +72,10 @@ def _find(rows: Sequence[Row], label: str, x: float) -> Row | None:
 def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
     """Returns igm-sgd over igm: ``[K][way][quantity]``."""
     ratios: dict[str, dict[str, dict[str, float]]] = {}
-    for k in HEADLINE_K:
-        ours = _find(rows, GIVEN, k)
-        for label in (BATCHED, IN_TURN):
-            theirs = _find(rows, label, k)
-            if ours and theirs:
-                ratios.setdefault(str(k), {})[label] = _over(theirs, ours)
+    for k, label in itertools.product(HEADLINE_K, (BATCHED, IN_TURN)):
+        ours, theirs = _find(rows, GIVEN, k), _find(rows, label, k)
+        if ours and theirs:
+            ratios.setdefault(str(k), {})[label] = _over(theirs, ours)
     return ratios
 
 
@@ -109,18 +95,16 @@ def _headline(
     numbers: Mapping[str, int],
     note: str,
 ) -> Table:
-    columns = [
-        (f"K={k}, {label.removeprefix('igm-sgd, ')}", r)
+    columns = {
+        f"K={k}, {label.removeprefix('igm-sgd, ')}": r
         for k, ways in ratios.items()
         for label, r in ways.items()
-    ]
-    columns.append((f"igm, K={MANY} over K={FEW}", growth))
-    rows = [[name, *(_times(ratio.get(q)) for _, ratio in columns)] for q, name in QUANTITIES.items()]
-    title = (
-        f"igm-sgd (R={numbers['restarts']}, {numbers['steps']} steps) over igm (K given), "
-        f"and igm at {MANY} objects over {FEW}"
-    )
-    return Table("headline", title, ["cost", *(head for head, _ in columns)], rows, note)
+    }
+    columns[f"igm, K={MANY} over K={FEW}"] = growth
+    rows = [[name, *(_times(ratio.get(q)) for ratio in columns.values())] for q, name in QUANTITIES.items()]
+    sgd = f"igm-sgd (R={numbers['restarts']}, {numbers['steps']} steps)"
+    title = f"{sgd} over igm (K given), and igm at {MANY} objects over {FEW}"
+    return Table("headline", title, ["cost", *columns], rows, note)
 
 
 def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
@@ -132,8 +116,8 @@ def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
         for row in rows
     ]
     title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
-    note = _fastest(rows) if axis == "batch" else _per_object(rows) if axis == "size" else ""
-    return Table(f"cost-{axis}", title, heads, cells, note)
+    notes = {"batch": _fastest, "size": _per_object}
+    return Table(f"cost-{axis}", title, heads, cells, notes[axis](rows) if axis in notes else "")
 
 
 _COLUMNS = {
@@ -189,9 +173,9 @@ def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
     for label in dict.fromkeys(row["label"] for row in rows):
         mine = sorted((row for row in rows if row["label"] == label), key=lambda row: float(row["x"]))
         y = [float(row[quantity]) for row in mine]
-        spread = [float(row.get("seconds_std", 0.0)) if quantity == "seconds" else 0.0 for row in mine]
-        low = [max(v - s, v / 10) for v, s in zip(y, spread, strict=True)] if any(spread) else []
-        high = [v + s for v, s in zip(y, spread, strict=True)] if any(spread) else []
+        spread = [float(row.get("seconds_std", 0.0)) for row in mine] if quantity == "seconds" else []
+        ends = [(max(v - s, v / 10), v + s) for v, s in zip(y, spread, strict=False)] if any(spread) else []
+        low, high = ([end[side] for end in ends] for side in (0, 1))
         curves.append(Curve(label, [float(row["x"]) for row in mine], y, low, high))
     name = _ALL[quantity]
     wide = len(curves) > 1 and quantity != "memory_mb"

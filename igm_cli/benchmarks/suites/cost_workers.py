@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -44,7 +45,7 @@ def seconds_by_processes(folder: Path, settings: InversionSettings, images: Sequ
 
 
 def seconds_in_turn(checkpoint: Checkpoint, settings: InversionSettings, images: Sequence[Tensor]) -> float:
-    """Returns the wall-clock seconds in which this process inverts all images, K estimated, with all its threads."""
+    """Returns the seconds in which this process inverts all images, K estimated, with all its threads."""
     run = partial(_invert, checkpoint, settings)
     run(images[0])
     return clocked(lambda: [run(image) for image in images], images[0].device).seconds
@@ -75,7 +76,13 @@ def peak_memory(
     On CUDA the most that tensors took; else the resident memory of a fresh process, with everything.
     """
     if device.type == "cuda":
-        return _cuda_peak(load_checkpoint(folder, device), settings, image, k)
+        checkpoint = load_checkpoint(folder, device)
+        _invert(checkpoint, settings, image, k)
+        loaded = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _invert(checkpoint, settings, image, k)
+        peak = torch.cuda.max_memory_allocated(device)
+        return {"process_mb": peak / 1e6, "memory_mb": (peak - loaded) / 1e6}
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         array, threads = image.cpu().numpy(), torch.get_num_threads()
         return pool.submit(resident_peak, folder, settings.to_dict(), array, k, threads).result()
@@ -97,15 +104,6 @@ def resident_peak(
 
 def _invert(checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, k: int | None = None) -> None:
     invert(checkpoint.denoiser, image, settings, k=k, composition=checkpoint.composition)
-
-
-def _cuda_peak(checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, k: int) -> dict[str, Any]:
-    _invert(checkpoint, settings, image, k)
-    loaded = torch.cuda.memory_allocated(image.device)
-    torch.cuda.reset_peak_memory_stats(image.device)
-    _invert(checkpoint, settings, image, k)
-    peak = torch.cuda.max_memory_allocated(image.device)
-    return {"process_mb": peak / 1e6, "memory_mb": (peak - loaded) / 1e6}
 
 
 def _open_warm(folder: Path, settings: Mapping[str, Any], array: Any, barrier: Barrier) -> None:
@@ -137,11 +135,8 @@ def _reset_peak() -> bool:
 
 def _resident(field: str) -> float:
     """Returns a line of the process' status in MB (the kernel's kB are 1024 bytes)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return float(value.split()[0]) * 1024 / 1e6
-    return float("nan")
+    found = re.search(rf"^{field}:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else float("nan")
 
 
 def _most_ever() -> float:

@@ -11,17 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, ReadyMethod
-from igm_cli.benchmarks.report import Infos
-from igm_cli.benchmarks.suite import Record, Report, Request, Row
-from igm_cli.benchmarks.suites.decomposition_points import (
-    COUPLED,
-    EXHAUSTIVE,
-    OWN,
-    POINTS,
-    RESONATOR,
-    Point,
-)
+from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
+from igm_cli.benchmarks.suites.decomposition_points import COUPLED, EXHAUSTIVE, OWN, POINTS, RESONATOR, Point
 from igm_cli.benchmarks.suites.decomposition_report import build
 from igm_cli.benchmarks.timing import Clock, clocked, machine, machine_note
 from igm_cli.core.decomposition.auto import FEW_PRODUCTS
@@ -65,20 +57,17 @@ class DecompositionBench(DeclaredBench):
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         if request.data_root is not None:
-            raise UsageError(
-                "the decomposition benchmark makes its own random problems; leave out the data root"
-            )
-        self.problems = self.whole_number("problems", 128)
-        self.iterations = self.whole_number("iterations", 100)
-        self.exhaustive_gflop = self.whole_number("exhaustive_gflop", 2500)
+            text = "the decomposition benchmark makes its own random problems; leave out the data root"
+            raise UsageError(text)
+        defaults = {"problems": 128, "iterations": 100, "exhaustive_gflop": 2500}
+        self.numbers = {name: self.whole_number(name, default) for name, default in defaults.items()}
         self.precision = self.options.get("precision", PRECISIONS[0])
         if self.precision not in PRECISIONS:
             raise UsageError(f"--set precision takes {' or '.join(PRECISIONS)}, not {self.precision!r}")
         own = [Point.parse(name) for name in str(self.options.get(OWN, "")).split(",") if name.strip()]
         if (OWN in request.splits) != bool(own):
-            raise UsageError(
-                "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
-            )
+            text = "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
+            raise UsageError(text)
         splits = {split: own if split == OWN else POINTS[split] for split in request.splits}
         self.points = {split: {point.name: point for point in points} for split, points in splits.items()}
 
@@ -87,9 +76,7 @@ class DecompositionBench(DeclaredBench):
         """Methods, splits, points and limit may differ between two calls."""
         return {
             "seed": self.request.seed,
-            "problems": self.problems,
-            "iterations": self.iterations,
-            "exhaustive_gflop": self.exhaustive_gflop,
+            **self.numbers,
             "precision": self.precision,
             "settings": {name: described(name) for name in self.suite.methods},
             **self.machine,
@@ -104,7 +91,7 @@ class DecompositionBench(DeclaredBench):
         """Returns the names of a split's points."""
         return list(self.points[split])[: self.request.limit]
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Returns a method, none of which is trained: a row per setting, none where the point is about another method."""
 
         def rows(split: str, item: str) -> list[Row]:
@@ -112,28 +99,28 @@ class DecompositionBench(DeclaredBench):
             about = {**vars(point), "point": point.name, "search_space": point.search_space}
             return [
                 {"label": label, **about, "limit": iterations, **self._measure(name, method, iterations, point)}
-                for label, method, iterations in schemes(name, point, self.iterations)
+                for label, method, iterations in schemes(name, point, self.numbers["iterations"])
             ]
 
-        return ReadyMethod(rows, {"how": self.suite.methods[name], **described(name)})
+        return Method(rows, {"how": self.suite.methods[name], **described(name)})
 
     def _measure(self, name: str, method: str | Dynamics, iterations: int, point: Point) -> Row:
         """Returns what was found, right or not, and the seconds per problem of the whole batch."""
         seed = self.request.seed
-        plain = problems_of(point.problem, self.problems, seed)
+        plain = problems_of(point.problem, self.numbers["problems"], seed)
         # Codebooks of its own: what a method keeps with them is its cost.
         codebooks, vectors = self._on_device(plain)
         whole, kept = exhaustive_operations(codebooks), point.codewords
         if name == EXHAUSTIVE:  # goes through so many codewords of the first factor
-            kept = min(kept, max(2, int(kept * self.exhaustive_gflop * 1e9 / (whole * len(vectors)))))
+            most = self.numbers["exhaustive_gflop"] * 1e9
+            kept = min(kept, max(2, int(kept * most / (whole * len(vectors)))))
         searched = codebooks if kept == point.codewords else part_of(codebooks, kept)
         self._warm_up(method, point)
         # Problems are drawn from the seed itself: a method that drew from it too would see the same random numbers.
         found, clocks = timed(
             lambda: decompose(vectors, searched, method, iterations=iterations, seed=seed + 1), self.device
         )
-        share = kept / point.codewords
-        fastest = min(clocks, key=lambda clock: clock.seconds)
+        share, fastest = kept / point.codewords, min(clocks, key=lambda clock: clock.seconds)
         each = 1 / (len(vectors) * share)
         return {
             "problems": len(vectors),
@@ -157,16 +144,14 @@ class DecompositionBench(DeclaredBench):
         They have more products than those of which auto simply compares all.
         """
         few = min(point.codewords, math.ceil((FEW_PRODUCTS + 1) ** (1 / point.factors)))
-        codebooks, vectors = self._on_device(
-            problems_of(replace(point.problem, codewords=few), 2, self.request.seed)
-        )
+        small = replace(point.problem, codewords=few)
+        codebooks, vectors = self._on_device(problems_of(small, 2, self.request.seed))
         decompose(vectors, codebooks, method, iterations=2)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables and plots."""
         report = build(records, infos, self.suite.splits)
-        numbers = {name: getattr(self, name) for name in ("problems", "iterations", "exhaustive_gflop")}
-        notes = [machine_note(self.machine), *(note.format(**numbers) for note in self.suite.notes)]
+        notes = [machine_note(self.machine), *(note.format(**self.numbers) for note in self.suite.notes)]
         return replace(report, summary={"machine": self.machine, **report.summary}, notes=notes)
 
 
@@ -183,8 +168,9 @@ def schemes(name: str, point: Point, iterations: int) -> list[tuple[str, str | D
     method = DYNAMICS.get(name, name)
     if not point.coupled_only:
         return [(name, method, iterations)]
-    if not isinstance(method, CoupledDiffusion) or _is_shown_twice(name):
-        return []
+    variants = [each for other, each in DYNAMICS.items() if other != COUPLED]
+    if not isinstance(method, CoupledDiffusion) or (name == COUPLED and method in variants):
+        return []  # a figure of the variants shows ``coupled`` already where it is one of them
     if point.steps is not None:
         method = replace(method, steps=point.steps)
     if point.ratio is not None and point.restarts is not None:
@@ -194,12 +180,6 @@ def schemes(name: str, point: Point, iterations: int) -> list[tuple[str, str | D
         (f"{name}, one pass", method, method.steps),
         (f"{name}, restarts", method, max(iterations, method.steps)),
     ]
-
-
-def _is_shown_twice(name: str) -> bool:
-    """Returns whether ``coupled`` is one of the variants, so that a figure of the variants shows it already."""
-    others = [each for other, each in DYNAMICS.items() if other != COUPLED]
-    return name == COUPLED and DYNAMICS[COUPLED] in others
 
 
 def described(name: str) -> dict[str, Any]:

@@ -23,27 +23,16 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a figure.
+    """One point of a figure."""
 
-    Attributes:
-        factors: K.
-        codewords: n of every codebook.
-        dim: D.
-        noise: Standard deviation of white noise, relative to that of the bound vector's coordinates.
-        binding: ``map``, ``hrr`` or ``fhrr``.
-        ratio: ρ of coupled diffusion; its own setting if None.
-        restarts: R of coupled diffusion; as many as the iterations allow if None.
-        steps: Steps of coupled diffusion; its own setting if None.
-    """
-
-    factors: int
-    codewords: int
-    dim: int
-    noise: float = 0.0
-    binding: str = "map"
-    ratio: float | None = None
-    restarts: int | None = None
-    steps: int | None = None
+    factors: int  # K
+    codewords: int  # n of every codebook
+    dim: int  # D
+    noise: float = 0.0  # standard deviation of white noise, relative to that of the bound vector's coordinates
+    binding: str = "map"  # or hrr or fhrr
+    ratio: float | None = None  # ρ of coupled diffusion; its own setting if None
+    restarts: int | None = None  # R of coupled diffusion; as many as the iterations allow if None
+    steps: int | None = None  # of coupled diffusion; its own setting if None
 
     @property
     def name(self) -> str:
@@ -71,28 +60,24 @@ class Point:
 
     @classmethod
     def parse(cls, name: str) -> Point:
-        """Returns the point of a name.
-
-        Raises:
-            UsageError: If it names no point.
-        """
-        found = _NAME.fullmatch(name.strip())
+        """Returns the point of a name; raises UsageError if it names none."""
+        name = name.strip()
+        found = _NAME.fullmatch(name)
         if not found:
             raise UsageError(
-                f"{name.strip()!r} names no point; write one like K3-n50-D1000 or hrr-K3-n50-D1000-noise0.5"
+                f"{name!r} names no point; write one like K3-n50-D1000 or hrr-K3-n50-D1000-noise0.5"
             )
         part = {key: value for key, value in found.groupdict().items() if value is not None}
         binding = part.pop("binding", "map")
         if binding not in BINDINGS:
-            raise UsageError(
-                f"unknown binding {binding!r} in the point {name.strip()!r}; known are {', '.join(BINDINGS)}"
-            )
+            known = ", ".join(BINDINGS)
+            raise UsageError(f"unknown binding {binding!r} in the point {name!r}; known are {known}")
         real = {key: float(part.pop(key)) for key in ("noise", "ratio") if key in part}
         point = cls(binding=binding, **real, **{key: int(value) for key, value in part.items()})  # type: ignore[arg-type]
         if point.factors < 2 or point.codewords < 2 or not point.dim or point.steps == 0:
-            raise UsageError(f"the point {name.strip()!r} is empty; K and n are at least 2, D and T at least 1")
+            raise UsageError(f"the point {name!r} is empty; K and n are at least 2, D and T at least 1")
         if point.ratio is not None and not 0 < point.ratio <= 1:
-            raise UsageError(f"ρ of the point {name.strip()!r} must be more than 0 and at most 1")
+            raise UsageError(f"ρ of the point {name!r} must be more than 0 and at most 1")
         return point
 
 

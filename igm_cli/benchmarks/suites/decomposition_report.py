@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
-from igm_cli.benchmarks.report import Column, Infos, capitalised, curve, paired_cells, percent, table
+from igm_cli.benchmarks.report import Column, capitalised, curve, paired_cells, percent, table
 from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
-from igm_cli.benchmarks.suite import Plot, Record, Report, Row, Table
+from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
 SLOWER = 1.1
@@ -22,16 +22,15 @@ ORIGIN = (
 )
 """Where the settings of the methods come from."""
 
-_EXACT, _RIGHT, _SECONDS, _OPERATIONS = "exact", "right", "seconds", "operations"
-_QUANTITIES = {
-    _EXACT: ("exact", "exact accuracy"),
-    _RIGHT: ("factors", "share of right factors"),
-    _SECONDS: ("seconds", "seconds a problem"),
-    _OPERATIONS: ("operations", "operations a problem"),
+QUANTITIES = {
+    "exact": ("exact", "exact accuracy"),
+    "right": ("factors", "share of right factors"),
+    "seconds": ("seconds", "seconds a problem"),
+    "operations": ("operations", "operations a problem"),
 }
 """Name of an estimate to file stem and axis."""
 
-_AXES = {
+AXES = {
     "size": ("search_space", "search space n^K"),
     "dimension": ("dim", "dimension D"),
     "restarts": ("restarts", "restarts R"),
@@ -40,9 +39,7 @@ _AXES = {
 }
 """Field and name of what a split varies."""
 
-_LOGARITHMIC = ("size", "dimension", "steps")
-_SHOWN = {"size": tuple(_QUANTITIES), "restarts": (_EXACT,)}
-"""What is plotted of a split; exact accuracy and right factors by default."""
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -68,29 +65,32 @@ class Score:
         found = {}
         if self["right"] is not None:
             astray = [bool(sure) and not hit for sure, hit in zip(self["sure"], self.hits, strict=True)]
-            trials = [self["factors"]] * len(astray)
-            found = {
-                _EXACT: proportion(self.hits),
-                _RIGHT: rate(self["right"], trials),
-                "astray": proportion(astray),
-            }
-        seconds = Estimate(self[_SECONDS], math.nan, math.nan)
-        return {**found, **{n: mean(self[n]) for n in ("iterations", _OPERATIONS)}, _SECONDS: seconds}
+            right = rate(self["right"], [self["factors"]] * len(astray))
+            found = {"exact": proportion(self.hits), "right": right, "astray": proportion(astray)}
+        seconds = UNKNOWN._replace(value=self["seconds"])
+        return {**found, **{n: mean(self[n]) for n in ("iterations", "operations")}, "seconds": seconds}
+
+    @property
+    def exact(self) -> Estimate:
+        """The proportion of problems that are exact."""
+        return self.estimates.get("exact", UNKNOWN)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        costs = {name: self[name] for name in (_SECONDS, "cpu_seconds", "limit", "share")}
-        estimates = {name: e.to_list() for name, e in self.estimates.items()}
+        estimates = {name: list(e) for name, e in self.estimates.items()}
+        costs = {name: self[name] for name in ("seconds", "cpu_seconds", "limit", "share")}
         return {"problems": self["problems"], **estimates, **costs}
+
+
+Splits: TypeAlias = Mapping[str, Sequence[Score]]
 
 
 def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> Report:
     """Returns tables, plots and numbers of all records; ``about`` tells what the splits are."""
-    splits = {
-        split: [Score(row) for record in records if record["split"] == split for row in record["rows"]]
-        for split in about
-    }
-    splits = {split: part for split, part in splits.items() if part}
+    splits: dict[str, list[Score]] = {}
+    for split in about:
+        rows = [row for record in records if record["split"] == split for row in record["rows"]]
+        splits.update({split: list(map(Score, rows))} if rows else {})
     raced = {split: found for split, part in splits.items() if (found := races(part))}
     pairs = {split: both for split, part in splits.items() if (both := paired(part, COUPLED, RESONATOR))}
     failed = [name for name, info in infos.items() if "failed" in info]
@@ -99,17 +99,17 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
         tables += [_side_by_side(split, about[split], part), _details(split, about[split], part, failed)]
     tables += [_paired_table(pairs)] if pairs else []
     tables.append(_methods_table(infos))
-    results: dict[str, dict[str, dict[str, Any]]] = {split: {} for split in splits}
-    for split, part in splits.items():
-        for score in part:
-            results[split].setdefault(score["point"], {})[score["label"]] = score.to_dict()
+    points = {split: grouped(part, "point") for split, part in splits.items()}
     summary = {
         "auto": raced,
         "coupled_and_resonator": {
             split: {point: _paired_json(point, pair) for point, pair in found.items()}
             for split, found in pairs.items()
         },
-        "splits": results,
+        "splits": {
+            split: {point: {s["label"]: s.to_dict() for s in part} for point, part in found.items()}
+            for split, found in points.items()
+        },
         "methods": dict(infos),
     }
     figures = [plot for split, part in splits.items() for plot in _plots(split, part)]
@@ -124,45 +124,38 @@ def races(scored: Sequence[Score]) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for ours in (score for score in scored if score["label"] == AUTO):
-        exact = _exact(ours).value
         others = [s for s in scored if s["point"] == ours["point"] and s["label"] != AUTO]
         # Exhaustive search is taken for as accurate where only its time was reckoned.
-        fit = [s for s in others if _EXACT not in s.estimates or _exact(s).value >= exact]
-        best = min(fit, key=lambda score: float(score[_SECONDS])) if fit else None
-        arithmetic = ours.estimates[_OPERATIONS].value / ours["exhaustive"]
+        fit = [s for s in others if "exact" not in s.estimates or s.exact.value >= ours.exact.value]
+        best = min(fit, key=lambda score: float(score["seconds"])) if fit else None
+        arithmetic = ours.estimates["operations"].value / ours["exhaustive"]
         demanded = DEMANDED.get(ours["point"])
         least, most = demanded or (0.0, math.inf)
-        slower = best is not None and ours[_SECONDS] > SLOWER * best[_SECONDS]
+        slower = best is not None and ours["seconds"] > SLOWER * best["seconds"]
         found[ours["point"]] = {
-            "exact": exact,
-            "seconds": ours[_SECONDS],
+            "exact": ours.exact.value,
+            "seconds": ours["seconds"],
             "fastest_as_accurate": best and best["label"],
-            "its_seconds": best and best[_SECONDS],
+            "its_seconds": best and best["seconds"],
             "arithmetic": arithmetic,
             "demanded": demanded,
-            "met": exact >= least and arithmetic <= most and not slower,
+            "met": ours.exact.value >= least and arithmetic <= most and not slower,
         }
     return found
 
 
-def _exact(score: Score) -> Estimate:
-    return score.estimates.get(_EXACT, Estimate(math.nan, math.nan, math.nan))
-
-
 def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired]:
     """Returns two methods side by side, at every point where both were run."""
-    scores = {(score["point"], score["label"]): score for score in scored}
     found = {}
-    for point in dict.fromkeys(score["point"] for score in scored):
-        both = [scores.get((point, label)) for label in (first, second)]
-        if both[0] and both[1]:
-            found[point] = Paired.of(list(zip(both[0].hits, both[1].hits, strict=False)))
+    for point, part in grouped(scored, "point").items():
+        hits = {score["label"]: score.hits for score in part if score["label"] in (first, second)}
+        if len(hits) == 2:
+            found[point] = Paired.of(list(zip(hits[first], hits[second], strict=False)))
     return found
 
 
 def _paired_json(point: str, p: Paired) -> dict[str, Any]:
-    counts = {"problems": p.items, "both": p.both, "first": p.first, "second": p.second}
-    return {"point": point, **counts, "p": p.p}
+    return dict(zip(("point", "problems", "both", "first", "second", "p"), (point, *p, p.p), strict=True))
 
 
 RACES: Sequence[Column] = (
@@ -181,24 +174,24 @@ DETAILS: Sequence[Column] = (
     ("point", lambda s: str(s["point"])),
     ("search space", lambda s: f"{float(s['search_space']):.3g}"),
     ("method", lambda s: str(s["label"])),
-    ("all right", lambda s: percent(s.estimates[_EXACT]) if _EXACT in s.estimates else ""),
-    ("factors right", lambda s: percent(s.estimates[_RIGHT]) if _RIGHT in s.estimates else ""),
-    ("sure and wrong", lambda s: f"{100 * s.estimates['astray'].value:.1f} %" if _EXACT in s.estimates else ""),
-    ("iterations", lambda s: f"{s.estimates['iterations'].value:.1f}"),
-    ("operations", lambda s: f"{s.estimates[_OPERATIONS].value:.3g}"),
+    ("all right", lambda s: percent(s.exact) if "exact" in s.estimates else ""),
+    ("factors right", lambda s: percent(s.estimates["right"]) if "right" in s.estimates else ""),
     (
-        "seconds",
-        lambda s: _seconds(s[_SECONDS]) + ("" if s["share"] == 1 else f" (from {100 * s['share']:.2g} %)"),
+        "sure and wrong",
+        lambda s: f"{100 * s.estimates['astray'].value:.1f} %" if "exact" in s.estimates else "",
     ),
+    ("iterations", lambda s: f"{s.estimates['iterations'].value:.1f}"),
+    ("operations", lambda s: f"{s.estimates['operations'].value:.3g}"),
+    ("seconds", lambda s: _seconds(s["seconds"]) + f" (from {100 * s['share']:.2g} %)" * (s["share"] != 1)),
     ("processor", lambda s: _seconds(s["cpu_seconds"])),
     ("problems", lambda s: str(s["problems"])),
 )
 
 
-def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[Score]]) -> Table:
+def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Splits) -> Table:
     items = [
-        {"split": split, "point": s["point"], "estimate": _exact(s), **found[s["point"]]}
-        for split, found in raced.items()
+        {"split": split, "point": s["point"], "estimate": s.exact, **raced[split][s["point"]]}
+        for split in raced
         for s in splits[split]
         if s["label"] == AUTO
     ]
@@ -212,18 +205,17 @@ def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Se
 
 def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
     """Returns exact accuracy, a row per point, a column per method."""
-    labels = list(_grouped(scored, "label"))
-    cells = {(s["point"], s["label"]): s.estimates.get(_EXACT) for s in scored}
-    found = {key: f"{100 * exact.value:.1f}" for key, exact in cells.items() if exact}
-    rows = [
-        [point, *(found.get((point, label), "") for label in labels)] for point in _grouped(scored, "point")
-    ]
+    labels = list(grouped(scored, "label"))
+    rows = []
+    for point, part in grouped(scored, "point").items():
+        cells = {s["label"]: f"{100 * s.exact.value:.1f}" for s in part if "exact" in s.estimates}
+        rows.append([point, *(cells.get(label, "") for label in labels)])
     return Table(f"exact-{split}", f"All factors right, in percent: {about}", ["point", *labels], rows)
 
 
 def _details(split: str, about: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
     """Returns everything of a split, point by point; a failed method's row says so."""
-    by_point = [score for part in _grouped(scored, "point").values() for score in part]
+    by_point = [score for part in grouped(scored, "point").values() for score in part]
     shown = table(f"table-{split}", capitalised(about), DETAILS, by_point)
     lost = [["", "", method, "failed", *[""] * (len(DETAILS) - 4)] for method in failed]
     return replace(shown, rows=[*shown.rows, *lost])
@@ -240,26 +232,20 @@ def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
 def _methods_table(infos: Infos) -> Table:
     rows = []
     for name, info in infos.items():
-        settings = [f"{key} {value}" for key, value in info.items() if key not in ("how", "failed")]
-        rows.append([name, info.get("how", "failed"), "; ".join(settings) or info.get("failed", "none")])
+        settings = "; ".join(f"{key} {value}" for key, value in info.items() if key not in ("how", "failed"))
+        rows.append([name, info.get("how", "failed"), settings or info.get("failed", "none")])
     return Table("methods", "Methods and their settings", ("method", "what it is", "settings"), rows, ORIGIN)
 
 
-def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:
+def _results_table(splits: Splits) -> Table:
     """Returns every number on a line of its own, for scripts."""
-    rows = [
-        [split, s["point"], s["label"], str(s["problems"]), name, *map(repr, _triple(number))]
-        for split, part in splits.items()
-        for s in part
-        for name, number in s.to_dict().items()
-        if name != "problems"
-    ]
+    rows = []
+    for split, s in ((split, s) for split, part in splits.items() for s in part):
+        for name, number in list(s.to_dict().items())[1:]:
+            triple = number if isinstance(number, list) else [number, "", ""]
+            rows.append([split, s["point"], s["label"], str(s["problems"]), name, *map(repr, triple)])
     columns = ("split", "point", "method", "problems", "figure", "value", "low", "high")
     return Table("results", "Every figure", columns, rows)
-
-
-def _triple(number: Any) -> Sequence[Any]:
-    return number if isinstance(number, list) else [number, "", ""]
 
 
 def _seconds(value: float) -> str:
@@ -269,27 +255,27 @@ def _seconds(value: float) -> str:
 
 def _plots(split: str, scored: Sequence[Score]) -> Iterator[Plot]:
     """Yields the plots of one split; none of one that varies no number."""
-    if split not in _AXES:
-        return
-    for part, title, curves in _parts(split, scored):
-        for quantity in _SHOWN.get(split, (_EXACT, _RIGHT)):
+    shown = {"size": tuple(QUANTITIES), "restarts": ("exact",)}.get(split, ("exact", "right"))
+    for part, title, curves in _parts(split, scored) if split in AXES else ():
+        for quantity in shown:
             yield _plot(split, part, title, quantity, curves)
 
 
 def _parts(split: str, scored: Sequence[Score]) -> Iterator[tuple[str, str, Mapping[str, list[Score]]]]:
     """Yields name, title and curves of every part of a split: one per K, one per method of restarts, else the whole."""
     if split == "size":
-        for factors, part in sorted(_grouped(scored, "factors").items()):
-            yield f"-K{factors}", f", K = {factors}", _grouped(part, "label")
+        for factors, part in sorted(grouped(scored, "factors").items()):
+            yield f"-K{factors}", f", K = {factors}", grouped(part, "label")
     elif split == "restarts":
-        for label, part in _grouped(scored, "label").items():
-            curves = {f"ρ = {ratio:g}": each for ratio, each in _grouped(part, "ratio").items()}
+        for label, part in grouped(scored, "label").items():
+            curves = {f"ρ = {ratio:g}": each for ratio, each in grouped(part, "ratio").items()}
             yield f"-{label}", f", {label}", curves
     else:
-        yield "", "", _grouped(scored, "label")
+        yield "", "", grouped(scored, "label")
 
 
-def _grouped(scored: Sequence[Score], field: str) -> dict[Any, list[Score]]:
+def grouped(scored: Sequence[Score], field: str) -> dict[Any, list[Score]]:
+    """Returns scores by a field of their rows, in the order they come."""
     found: dict[Any, list[Score]] = {}
     for score in scored:
         found.setdefault(score[field], []).append(score)
@@ -297,15 +283,13 @@ def _grouped(scored: Sequence[Score], field: str) -> dict[Any, list[Score]]:
 
 
 def _plot(split: str, part: str, title: str, quantity: str, curves: Mapping[str, Sequence[Score]]) -> Plot:
-    field, axis = _AXES[split]
-    stem, name = _QUANTITIES[quantity]
-    cost = quantity in (_SECONDS, _OPERATIONS)
-    drawn = []
+    (field, axis), (stem, name) = AXES[split], QUANTITIES[quantity]
+    cost, drawn = quantity in ("seconds", "operations"), []
     for label, scores in curves.items():
         # Of exhaustive search of which only the time was reckoned there is no accuracy.
         mine = [(float(s[field]), s.estimates[quantity]) for s in scores if quantity in s.estimates]
         line = curve(label, sorted(mine, key=lambda point: point[0]))
         drawn += [replace(line, low=[], high=[]) if cost else line] if mine else []
     heading = f"{capitalised(name)} over {axis.partition(',')[0]}{title}"
-    log_x = split in _LOGARITHMIC
+    log_x = split in ("size", "dimension", "steps")
     return Plot(f"{split}{part}-{stem}", heading, axis, name, drawn, log_x=log_x, log_y=cost)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,23 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks import report
+from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
+from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
-from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
-from igm_cli.benchmarks.frame import (
-    AnnotatedImage,
-    AnnotatedImages,
-    CheckpointBench,
-    DeclaredSuite,
-    ReadyMethod,
-)
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
-from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.training import TrainingData, checkpoint_info, training_info
+from igm_cli.benchmarks.suite import (
+    Confusion,
+    Figure,
+    Infos,
+    Method,
+    PictureGrid,
+    Plot,
+    Record,
+    Report,
+    Request,
+    Row,
+    Table,
+)
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
@@ -56,26 +60,26 @@ GROUPS = {
 """Splits that are plotted together over the number of objects: file stem to heading and splits."""
 
 
-class DiscoveryBench(CheckpointBench):
+class DiscoveryBench(frame.CheckpointBench):
     """The suite opened for one request."""
 
     dataset, called = "clevr", "positions"
     free = ("sgd_images",)
 
-    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+    def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         self.sgd_images = self.whole_number("sgd_images", 1)
         self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
         self.scenes = {name: self._load(name) for name in request.splits}
 
-    def _load(self, name: str) -> AnnotatedImages:
+    def _load(self, name: str) -> frame.AnnotatedImages:
         # Always rendered in one size where that is enough, so that a larger limit finds the same images.
         limit = self.request.limit
         data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
         if not self.suite.images[name].folder:
             data = data.select(range(min(len(data), limit or RENDERED)))
-        return AnnotatedImages(data, self.parser, self.image_size)
+        return frame.AnnotatedImages(data, self.parser, self.image_size)
 
     def training_data(self) -> TrainingData:
         """Returns images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
@@ -98,39 +102,40 @@ class DiscoveryBench(CheckpointBench):
         def joined(given: Sequence[Any]) -> Samples:
             return JoinedSamples([DatasetSamples(d, self.parser, self.image_size, progress) for d in given])
 
-        folder = root.absolute().name if root else None
-        described = {"folder": folder, "rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
-        return TrainingData(described, lambda: parts()[0], lambda: parts()[1])
+        chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
+        return TrainingData({"folder": self.folder_name, **chosen}, lambda: parts()[0], lambda: parts()[1])
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
-        own = {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}
-        if name in own:
-            return own[name]()
         size, options = self.image_size, self.options
-        if name == "slot-attention":
-            return self.predicted(name, SlotAttentionSet(size))
-        if name == "resnet-50":
-            return self.predicted(name, ResNetSet(size, weights=options.get("resnet")))
-        return self.predicted(name, DinosaurSet(size, dino=str(options.get("dino", "facebook/dino-vitb16"))))
+        dino = str(options.get("dino", "facebook/dino-vitb16"))
+        ready: dict[str, Callable[[], Method]] = {
+            "igm": self.inverted,
+            "igm-sgd": self.descended,
+            "gc": self.whole_set,
+            "slot-attention": lambda: self.predicted(name, SlotAttentionSet(size)),
+            "resnet-50": lambda: self.predicted(name, ResNetSet(size, weights=options.get("resnet"))),
+            "dinosaur": lambda: self.predicted(name, DinosaurSet(size, dino=dino)),
+        }
+        return ready[name]()
 
-    def inverted(self) -> ReadyMethod:
+    def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
         checkpoint, device = self.checkpoint, self.device
 
-        def inversion(scene: AnnotatedImage, k: int | None) -> Inversion:
+        def inversion(scene: frame.AnnotatedImage, k: int | None) -> Inversion:
             image, composition = scene.x0.to(device), checkpoint.composition
             return invert(checkpoint.denoiser, image, self.settings, k=k, composition=composition)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             given, free = inversion(scene, len(scene.truth)), inversion(scene, None)
             seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
             return [_row("igm", given.concepts, free.concepts, **seconds, **calls)]
 
-        return self.on_images(rows, checkpoint_info(checkpoint))
+        return self.on_images(rows, frame.checkpoint_info(checkpoint))
 
-    def descended(self) -> ReadyMethod:
+    def descended(self) -> Method:
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
@@ -141,11 +146,11 @@ class DiscoveryBench(CheckpointBench):
             settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
             restarted[label] = checkpoint, settings
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image, k = scene.x0.to(self.device), len(scene.truth)
             return [row for label, model in restarted.items() for row in _descents(label, *model, image, k)]
 
-        info = {label: {**checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
+        info = {label: {**frame.checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
         return self.on_images(rows, info, self.sgd_images)
 
     def _unet(self, folder: Path) -> Checkpoint:
@@ -158,7 +163,7 @@ class DiscoveryBench(CheckpointBench):
             )
         return checkpoint
 
-    def predicted(self, label: str, predictor: SetPredictor) -> ReadyMethod:
+    def predicted(self, label: str, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions in one pass."""
         trained = self.fitted(predictor)
 
@@ -166,15 +171,14 @@ class DiscoveryBench(CheckpointBench):
             with torch.no_grad(), inference_precision(self.device):
                 return predictor.predict(trained.model, image, [k])[0]
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
-            image, started = scene.x0[None].to(self.device), time.monotonic()
-            given = predict(image, len(scene.truth))
-            seconds = time.monotonic() - started
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
+            image = scene.x0[None].to(self.device)
+            given, seconds = frame.timed(lambda: predict(image, len(scene.truth)))
             return [_row(label, given, predict(image, None), seconds=seconds, calls=1)]
 
-        return self.on_images(rows, training_info(trained, self.request.budget))
+        return self.on_images(rows, trained.info(self.request.budget))
 
-    def whole_set(self) -> ReadyMethod:
+    def whole_set(self) -> Method:
         """Returns a conditional diffusion model of the whole set, inverted by search.
 
         Its trunk starts from the weights of the model that is measured.
@@ -183,13 +187,14 @@ class DiscoveryBench(CheckpointBench):
         trained = self.fitted(GenerativeClassifier(init=self.request.model))
         model: Any = trained.model.requires_grad_(False)
 
-        def rows(scene: AnnotatedImage) -> list[Row]:
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            given = invert_set(model, image, len(scene.truth), settings)
-            free = count_set(model, image, k_max=most, settings=settings).concepts if most else None
+            k = len(scene.truth)
+            given = invert_set(model, image, k, k, settings)
+            free = invert_set(model, image, 1, most, settings).concepts if most else None
             return [_row("gc", given.concepts, free, seconds=given.seconds, calls=given.passes)]
 
-        return self.on_images(rows, training_info(trained, self.request.budget))
+        return self.on_images(rows, trained.info(self.request.budget))
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
@@ -209,14 +214,12 @@ class DiscoveryBench(CheckpointBench):
         ]
         return replace(report.score_table(split, heading, scores, columns, failed, published), brief=8)
 
-    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
         scored = ScoredSplits(records, self.scenes, metrics)
-        tables = [
-            *report.score_tables(scored, self.suite.splits, self.table, infos),
-            report.methods_table(infos),
-        ]
-        figures: list[Plot | Confusion | PictureGrid] = []
+        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
+        tables.append(report.methods_table(infos))
+        figures: list[Figure] = []
         for stem, (title, group) in GROUPS.items():
             if labels := by_label(record for record in records if record["split"] in group):
                 rows = {label: list(part.values()) for label, part in labels.items()}
@@ -225,8 +228,7 @@ class DiscoveryBench(CheckpointBench):
             self._over_time(name, part) for name, part in scored.scores.items() if self._published(name)
         ]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        summary = {"splits": scored.to_dict(), "methods": dict(infos)}
-        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+        return report.scored_report(scored, tables, figures, {}, infos, self.suite.notes)
 
     def _published(self, split: str) -> Mapping[str, str]:
         return self.suite.published.get(split.removeprefix("folder-"), {})
@@ -240,15 +242,9 @@ class DiscoveryBench(CheckpointBench):
             report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
             for label, part in labels.items()
         ]
+        title = f"Error over time spent: {self.suite.splits[split]}"
         axes = ("seconds an image, K given", "estimation error (mean MSE)")
-        return Plot(
-            f"time-{split}",
-            f"Error over time spent: {self.suite.splits[split]}",
-            *axes,
-            curves,
-            log_x=True,
-            log_y=True,
-        )
+        return Plot(f"time-{split}", title, *axes, curves, log_x=True, log_y=True)
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
         """Returns the first images of every split with their truths and what each method found, K given."""
@@ -262,7 +258,7 @@ class DiscoveryBench(CheckpointBench):
                 rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
 
-    def _drawn(self, scene: AnnotatedImage, concepts: Any) -> Any:
+    def _drawn(self, scene: frame.AnnotatedImage, concepts: Any) -> Any:
         if concepts is None:
             return None
         return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))
@@ -283,19 +279,18 @@ def _descents(
     The time of R < 20 is that of 20 in proportion to a few steps of both.
     """
     denoiser, composition = checkpoint.denoiser, checkpoint.composition
-    started = time.monotonic()
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def run() -> tuple[Tensor, Tensor, int]:
         ends, descending = descend(denoiser, image, settings, k, composition)
         errors, scoring = score(denoiser, image, ends, settings, composition)
-        mean_errors = errors.mean(dim=1).cpu()  # also waits for the device
-    seconds, calls = time.monotonic() - started, descending + scoring
+        return ends, errors.mean(dim=1).cpu(), descending + scoring  # waits for the device
 
     def few_steps(restarts: int) -> float:
         few = replace(settings, restarts=restarts, steps=min(FEW_STEPS, settings.steps))
-        started = time.monotonic()
-        descend(denoiser, image, few, k, composition)[0].cpu()
-        return time.monotonic() - started
+        return frame.timed(lambda: descend(denoiser, image, few, k, composition)[0].cpu())[1]
 
+    (ends, mean_errors, calls), seconds = frame.timed(run)
     times = {restarts: few_steps(restarts) for restarts in RESTARTS}
     return [
         _row(
@@ -312,8 +307,7 @@ def _descents(
 def metrics(rows: Rows) -> dict[str, Estimate]:
     """Returns perception, error and cost with K given; with K estimated, where a method counts, how right it is."""
     objects = [len(row["truth"]) for row in rows]
-    pairs = [match(_positions(row["given"]), _positions(row["truth"])) for row in rows]
-    by_square = [match(_positions(row["given"]), _positions(row["truth"]), squared=True) for row in rows]
+    pairs, by_square = ([_matched(row, "given", squared=squared) for row in rows] for squared in (False, True))
     # An object without any prediction is as wrong as one at the far corner.
     squared = [float(p.squared.mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)]
     estimates = {
@@ -327,7 +321,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     if any(row["free"] is None for row in rows):
         return estimates
     counted = [len(row["free"]) for row in rows]
-    recalled = [int(match(_positions(row["free"]), _positions(row["truth"])).perceived().sum()) for row in rows]
+    recalled = [int(_matched(row, "free").perceived().sum()) for row in rows]
     off = [abs(k - n) for k, n in zip(counted, objects, strict=True)]
     return {
         **estimates,
@@ -336,6 +330,10 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "recall": rate(recalled, objects),
         "precision": rate(recalled, counted),
     }
+
+
+def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> Any:
+    return match(_positions(row[found]), _positions(row["truth"]), squared=squared)
 
 
 def _positions(concepts: Any) -> Tensor:
@@ -374,4 +372,4 @@ def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confus
     return [report.confusion(f"counts-{stem}", heading, pairs, estimates, truths)]
 
 
-SUITE = DeclaredSuite("object-discovery", DiscoveryBench)
+SUITE = frame.DeclaredSuite("object-discovery", DiscoveryBench)

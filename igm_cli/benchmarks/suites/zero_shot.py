@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,14 +13,8 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks import report
-from igm_cli.benchmarks.baselines.label_methods import (
-    BATCH,
-    compound_prompts,
-    enumerate_sets,
-    labels_alone,
-    prompt_weights,
-)
-from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, ReadyMethod
+from igm_cli.benchmarks.baselines import label_methods
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
     Estimate,
     Paired,
@@ -33,7 +26,7 @@ from igm_cli.benchmarks.scores import (
     proportion,
     rate,
 )
-from igm_cli.benchmarks.suite import Confusion, PictureGrid, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Confusion, Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.zero_shot_splits import (
     DATASET,
     LOOKS,
@@ -67,30 +60,27 @@ PUBLISHED_NOTE = (
     "data. Its own method is the enumeration, which igm gives the answers of."
 )
 
+AGREEMENT_NOTE = (
+    "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
+    "the errors' difference is relative."
+)
+
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How methods are run.
+    """How methods are run."""
 
-    Attributes:
-        settings: Settings of the model; ``draws`` are those of the first decision of ``igm-adaptive``.
-        draws: Noise draws that all other methods see.
-        stages: Whether ``dc-compound`` leaves captions out in stages.
-        slow_limit: Images per split that slow methods are run on.
-        templates: Prompts.
-    """
-
-    settings: InversionSettings
-    draws: int
-    stages: bool
-    slow_limit: int
-    templates: tuple[str, ...]
+    settings: InversionSettings  # of the model; ``draws`` are those of the first decision of ``igm-adaptive``
+    draws: int  # noise draws that all other methods see
+    stages: bool  # whether ``dc-compound`` leaves captions out in stages
+    slow_limit: int  # images per split that slow methods are run on
+    templates: tuple[str, ...]  # prompts
 
     def calls(self, method: str, labels: int, k: int) -> int:
         """Returns the largest number of U-Net calls per image."""
         sets = math.comb(labels, k)
         each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
-        draws = {WEIGHTS: BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
+        draws = {WEIGHTS: label_methods.BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
         return each * draws.get(method, self.draws) * len(self.templates)
 
     def limit(self, method: str, cell: LabelledSplit) -> int | None:
@@ -103,14 +93,13 @@ class LabelPlan:
         """Returns the method, from a latent to what is found."""
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if method in COUNTING:
-            settings = self.settings if method == ADAPTIVE else equal
-            settings = replace(settings, give_up=method == ADAPTIVE)
+            settings = replace(self.settings if method == ADAPTIVE else equal, give_up=method == ADAPTIVE)
             return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
         methods: Mapping[str, Any] = {
-            ENUMERATE: enumerate_sets,
-            "dc-compound": partial(compound_prompts, stages=self.stages),
-            "dc-variant": labels_alone,
-            WEIGHTS: prompt_weights,
+            ENUMERATE: label_methods.enumerate_sets,
+            "dc-compound": partial(label_methods.compound_prompts, stages=self.stages),
+            "dc-variant": label_methods.labels_alone,
+            WEIGHTS: label_methods.prompt_weights,
         }
         return lambda model, x, k: methods[method](model, x, equal, k)
 
@@ -126,10 +115,9 @@ class ZeroShotBench(DeclaredBench):
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        source = str(request.model)
         dtype = str(self.options.get("dtype", "auto"))
         self.loading = Loading(variant=self.options.get("variant"), dtype=dtype)
-        self.path = find_pipeline(source, self.loading.variant)
+        self.path = find_pipeline(str(request.model), self.loading.variant)
         self.plan = self._plan()
         parts = load_pipeline(str(self.path), request.device, self.loading)
         self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
@@ -152,31 +140,21 @@ class ZeroShotBench(DeclaredBench):
         stages = options.get("stages", "off")
         if stages not in ("on", "off", True, False):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
-        return LabelPlan(
-            settings=settings,
-            draws=self.whole_number("draws", settings.draws),
-            stages=stages in ("on", True),
-            slow_limit=self.whole_number("slow_limit", 50),
-            templates=(str(template),),
-        )
+        draws, slow_limit = self.whole_number("draws", settings.draws), self.whole_number("slow_limit", 50)
+        return LabelPlan(settings, draws, stages in ("on", True), slow_limit, (str(template),))
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits and limit may differ between two calls."""
-        plan = self.plan
-        return self.image_identity(
-            DATASET,
-            model=pipeline_fingerprint(self.path, self.loading.variant),
-            settings=plan.settings.to_dict(),
-            templates=list(plan.templates),
-            draws=plan.draws,
-        )
+        model, plan = pipeline_fingerprint(self.path, self.loading.variant), self.plan
+        run = {"settings": plan.settings.to_dict(), "templates": list(plan.templates), "draws": plan.draws}
+        return self.image_identity(DATASET, model=model, **run)
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's pictures."""
         return list(self.cells[split].scenes.rows)
 
-    def method(self, name: str) -> ReadyMethod:
+    def method(self, name: str) -> Method:
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
         plan, find = self.plan, self.plan.find(name)
         models = {
@@ -192,25 +170,15 @@ class ZeroShotBench(DeclaredBench):
                 return []
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
-            started = time.monotonic()
             with torch.no_grad():
-                found = find(model, encoded_views(model.encode, scene.x0, plan.settings.views), k)
-            seconds = time.monotonic() - started
-            confidence = found.confidence.tolist()
-            row = {
-                "label": name,
-                "predicted": cell.names(scene, found.concepts),
-                "truth": cell.names(scene, scene.truth),
-                "confidence": None if any(map(math.isnan, confidence)) else confidence,
-                "seconds": seconds,
-                "calls": found.network_calls,
-                "draws": found.draws,
-                "error": found.denoising_error,
-            }
-            return [row]
+                found, seconds = timed(
+                    lambda: find(model, encoded_views(model.encode, scene.x0, plan.settings.views), k)
+                )
+            row = inversion_row(name, cell.names(scene, found.concepts), found, seconds)
+            return [{**row, "truth": cell.names(scene, scene.truth)}]
 
         stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
-        return ReadyMethod(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
+        return Method(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
@@ -243,7 +211,7 @@ class ZeroShotBench(DeclaredBench):
         table = report.score_table(split, heading, scores, columns, failed)
         return replace(table, note=PUBLISHED_NOTE) if published else table
 
-    def report(self, records: Sequence[Record], infos: report.Infos) -> Report:
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
@@ -254,23 +222,24 @@ class ZeroShotBench(DeclaredBench):
         }
         tables = report.score_tables(scored, SPLITS, self.table, infos)
         tables += [_paired_table(pairs)] if pairs else []
-        tables += [_agreement_table(agreed)] if agreed else []
+        if agreed:
+            labels, heads = (IGM, ENUMERATE), ("equal sets",)
+            title = "igm against plain enumeration"
+            tables.append(report.agreement_table("agreement", title, agreed, labels, heads, AGREEMENT_NOTE))
         tables.append(report.methods_table({"model": model, **infos}))
-        figures: list[Plot | Confusion | PictureGrid] = [_plot(name, s) for name, s in scored.scores.items()]
+        figures: list[Figure] = [_plot(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, scored.scores[name]) for name in scored.parts if counts(name)]
         shown = {name: self.cells[name].scenes for name in scored.parts}
         records = [record for part in scored.parts.values() for record in part]
         figures += report.answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
-        summary = {
+        told = {
             "model": model,
-            "splits": scored.to_dict(),
             "paired": {name: _paired_json(part) for name, part in pairs.items()},
             "agreement": {
                 name: {key: v for key, v in one.items() if key != "agree"} for name, one in agreed.items()
             },
-            "methods": dict(infos),
         }
-        return Report(tables, [report.results_table(scored.to_dict())], figures, summary, self.suite.notes)
+        return report.scored_report(scored, tables, figures, told, infos, self.suite.notes)
 
 
 def right(row: Mapping[str, Any]) -> bool:
@@ -305,17 +274,8 @@ def _answered(scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str,
 
 
 def _paired_json(pairs: Mapping[str, Paired]) -> dict[str, Any]:
-    return {
-        other: {
-            "other": other,
-            "images": p.items,
-            "both": p.both,
-            "ours": p.first,
-            "theirs": p.second,
-            "p": p.p,
-        }
-        for other, p in pairs.items()
-    }
+    keys = ("other", "images", "both", "ours", "theirs", "p")
+    return {other: dict(zip(keys, (other, *p, p.p), strict=True)) for other, p in pairs.items()}
 
 
 def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
@@ -325,15 +285,6 @@ def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
     columns = ("split", "igm against", "images", "both right", "only igm", "only the other", "p")
     note = "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
     return Table("paired", "igm against each other method, picture by picture", columns, rows, note)
-
-
-def _agreement_table(agreed: Mapping[str, Mapping[str, Any]]) -> Table:
-    note = (
-        "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
-        "the errors' difference is relative."
-    )
-    title = "igm against plain enumeration"
-    return report.agreement_table("agreement", title, agreed, (IGM, ENUMERATE), ("equal sets",), note)
 
 
 def _plot(split: str, scores: Sequence[Scores]) -> Plot:

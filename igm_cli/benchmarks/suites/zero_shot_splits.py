@@ -68,19 +68,12 @@ def counts(split: str) -> bool:
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """The pictures of one split.
+    """The pictures of one split."""
 
-    Attributes:
-        labels: Labels that are chosen from.
-        scenes: The pictures.
-        k: How many labels are chosen; None if their number is to be found.
-        given: Whether as many are chosen as a picture has, instead.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # that are chosen from
     scenes: AnnotatedImages
-    k: int | None
-    given: bool = False
+    k: int | None  # labels that are chosen; None if their number is to be found
+    given: bool = False  # whether as many are chosen as a picture has, instead
 
     @property
     def most(self) -> int:
@@ -93,12 +86,7 @@ class LabelledSplit:
 
 
 def load_split(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
-    """Returns the pictures of a split.
-
-    Args:
-        name: One of :data:`SPLITS`.
-        request: Its options name styles, animals and labels.
-        image_size: (width, height) that the model sees.
+    """Returns the pictures of a split, styles, animals and labels as the request's options name them.
 
     Raises:
         InputError: If the split needs a folder and there is none, or the folder cannot be used.
@@ -145,11 +133,7 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
 
 
 def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
-    """Returns names between commas among the options.
-
-    Raises:
-        UsageError: If there are none.
-    """
+    """Returns names between commas among the options; raises UsageError if there are none."""
     if name not in options:
         return tuple(default)
     names = tuple(dict.fromkeys(part.strip() for part in str(options[name]).split(",") if part.strip()))
