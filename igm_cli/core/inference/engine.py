@@ -22,6 +22,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.device import divided_work, side_by_side
+from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (constraints that spaces name)
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import propose
@@ -48,15 +49,7 @@ def check_method(space: ConceptSpace, method: str) -> None:
 
 
 def constraint_of(space: ConceptSpace) -> type[Constraint]:
-    """Returns the constraint that a space names; those of other kinds than its own are not imported."""
-    if space.constraint == "any-set":
-        from igm_cli.core.inference.any_set import AnySet
-
-        return AnySet
-    if space.constraint == "one-of-each":
-        from igm_cli.core.inference.one_of_each import OneOfEach
-
-        return OneOfEach
+    """Returns the constraint that a space names."""
     return {constraint.name: constraint for constraint in Constraint.__subclasses__()}[space.constraint]
 
 
