@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,10 @@ from igm_cli.benchmarks.baselines.gc import DiffusionBaseline, start_from
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.direct import Hypotheses, composed_predictions, mean_errors
 from igm_cli.core.models.factored_global import GlobalDenoiser
-from igm_cli.core.noise_schedule import Draws, Schedule
+from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.objective import denoising_weight
 from igm_cli.core.training.contrast import contrasts
 from igm_cli.core.types import InversionSettings
@@ -39,7 +40,8 @@ from igm_cli.errors import InputError
 MOST = 1_000_000  # configurations that are tried
 
 
-class ConfigurationInversion(NamedTuple):
+@dataclass(frozen=True)
+class ConfigurationInversion:
     """What was found in one image."""
 
     values: tuple[int, ...]  # index of the value chosen for every factor, within the factor
@@ -82,33 +84,57 @@ class ConfigurationClassifier(DiffusionBaseline):
             start_from(model, self.init, GlobalDenoiser, "whole images", parts)
         return model
 
-    def drawn(self, concepts: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns which factors of ``[B,F,D]`` are in the condition ``[B,F]``, by chance where not all are."""
-        return self.given(concepts, torch.rand(concepts.shape[:2], generator=generator).argmax(1))
-
-    def turned(self, concepts: Tensor, present: Tensor, turn: int) -> Tensor:
-        """Returns which factors of ``[B,F,D]`` are in the condition ``[B,F]`` at a turn of the validation."""
-        return self.given(concepts, (torch.arange(len(concepts)) + turn) % concepts.shape[1])
-
     def given(self, concepts: Tensor, factor: Tensor) -> Tensor:
         """Returns which factors of ``[B,F,D]`` are in the condition ``[B,F]``: all, whichever was drawn."""
         return torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
 
-    def errors(self, model: nn.Module, x0: Tensor, concepts: Tensor, chosen: Tensor, draws: Draws) -> Tensor:
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error under one condition per image, averaged over images, pixels, timesteps and noise.
+
+        Timesteps are spread evenly over the batch, as in the training of the composed model.
+        """
+        count = len(images)
+        strata = torch.randperm(count, generator=generator)
+        u = (strata + torch.rand(count, generator=generator)) / count
+        t = self.timesteps(u, cast(Schedule, model.schedule))
+        draws = Draws(t, torch.randn(images.shape, generator=generator)).to(images.device)
+        factor = torch.rand(concepts.shape[:2], generator=generator).argmax(1).to(concepts.device)
+        return self._error(model, images, concepts, self.given(concepts, factor), draws)
+
+    def _error(self, model: nn.Module, images: Tensor, concepts: Tensor, given: Tensor, draws: Draws) -> Tensor:
         """Returns the objective of the composed model for one condition: nothing is left to compose."""
         schedule, space = cast(Schedule, model.schedule), cast(Categorical, model.space)
-        x_t = schedule.add_noise(x0, draws.noise, draws.t)
-        rows = exchanged(concepts, chosen, space) if self.contrast else conditions(concepts, chosen)[:, None]
+        x_t = schedule.add_noise(images, draws.noise, draws.t)
+        rows = exchanged(concepts, given, space) if self.contrast else conditions(concepts, given)[:, None]
         base, delta, *read = model(x_t, draws.t, rows, read=bool(self.contrast))
         delta = delta.float().flatten(2)
         errors = ((draws.noise - base.float()).flatten(1)[:, None] - delta).square().mean(2)  # [B,D or 1]
-        true, first = concepts.argmax(2), chosen.float().argmax(1)[:, None]  # first: a factor that is given
+        true, first = concepts.argmax(2), given.float().argmax(1)[:, None]  # first: a factor that is given
         at_truth = true.gather(1, first) if self.contrast else torch.zeros_like(first)
         total = denoising_weight(schedule, draws.t) * errors.gather(1, at_truth)[:, 0]
         if self.contrast:
             each = contrasts(errors, read[0], true, space.groups(), delta.shape[2])
-            total = total + self.contrast * (each * chosen).sum(1)
-        return torch.as_tensor(total)
+            total = total + self.contrast * (each * given).sum(1)
+        return torch.as_tensor(total.mean())
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the mean error over the noise that inference looks at; the same draws at every call."""
+        schedule, shape, total = cast(Schedule, model.schedule), tuple(images.shape[1:]), 0.0
+        for number in range(self.validation_draws):
+            turn = (torch.arange(len(concepts), device=concepts.device) + number) % concepts.shape[1]
+            given = self.given(concepts, turn)
+            for rows in torch.arange(len(images)).split(self.batch_size):
+                start = number * len(images) + int(rows[0])
+                draws = draw(schedule, shape, len(rows), low=self.low, high=self.high, seed=0, start=start)
+                draws = draws.to(images.device)
+                with inference_precision(images.device):
+                    total += float(self._error(model, images[rows], concepts[rows], given[rows], draws)) * len(
+                        rows
+                    )
+        return total / (len(images) * self.validation_draws)
 
     def conditions_of(self, space: Categorical) -> Sequence[tuple[int, ...]]:
         """Returns the candidates of every condition that inference tries: all configurations."""
@@ -146,7 +172,7 @@ class FactorClassifier(ConfigurationClassifier):
 
     def given(self, concepts: Tensor, factor: Tensor) -> Tensor:
         """Returns the one factor drawn of each image ``[B,F]``."""
-        return functional.one_hot(factor.to(concepts.device), concepts.shape[1]).bool()
+        return functional.one_hot(factor, concepts.shape[1]).bool()
 
     def conditions_of(self, space: Categorical) -> Sequence[tuple[int, ...]]:
         """Returns every value alone."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,16 @@ from igm_cli.benchmarks.baselines.gc_network import SetConfig, SetDenoiser
 from igm_cli.core.checkpoint import fingerprint, load_checkpoint
 from igm_cli.core.device import inference_precision
 from igm_cli.core.models.factored import FactoredDenoiser
-from igm_cli.core.noise_schedule import Draws, Schedule, draw
+from igm_cli.core.noise_schedule import Draws, Schedule, timestep_quadrature
 from igm_cli.errors import InputError
 
 
 def start_from(model: nn.Module, init: Path, kind: type[nn.Module], of: str, parts: Mapping[str, str]) -> None:
-    """Copies the trunk, the unconditional output and parts of the head from the checkpoint of a factored denoiser.
+    """Copies the trunk, the unconditional output and parts of the head from a checkpoint.
 
     Args:
         model: Network to be trained.
-        init: Folder of the checkpoint.
+        init: Checkpoint folder of a factored denoiser.
         kind: Class that the denoiser must have.
         of: What such a denoiser is of, for the user.
         parts: Names of parts in the model, and in the checkpoint; those of the same shape are copied.
@@ -73,47 +73,20 @@ class DiffusionBaseline:
             "validation": [self.low, self.high, self.validation_draws],
         }
 
-    def errors(self, model: nn.Module, x0: Tensor, concepts: Tensor, chosen: Tensor, draws: Draws) -> Tensor:
-        """Returns the objective for images ``[B,C,H,W]``, one draw and one condition per image ``[B]``."""
-        raise NotImplementedError
+    def timesteps(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """Returns the timesteps of training ``[B]`` for u ``[B]`` in 0..1."""
+        return (u**self.timestep_power * schedule.steps).long().clamp(max=schedule.steps - 1)
 
-    def drawn(self, concepts: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns what a training step chooses of concepts to be the condition: all that is there."""
-        return present
 
-    def turned(self, concepts: Tensor, present: Tensor, turn: int) -> Tensor:
-        """Returns what the turn of a validation chooses of concepts, without chance."""
-        return present
+def set_error(model: nn.Module, schedule: Schedule, x0: Tensor, draws: Draws, *condition: Tensor) -> Tensor:
+    """Returns ‖v - v_theta(x_t, t | C)‖² per image of ``[B,C,H,W]``, the error of eps over alpha².
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Returns the error under one condition per image, averaged over images, pixels, timesteps and noise.
-
-        Timesteps are spread evenly over the batch, as in the training of the composed model.
-        """
-        count, steps = len(images), cast(Schedule, model.schedule).steps
-        u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-        t = (u**self.timestep_power * steps).long().clamp(max=steps - 1)
-        draws = Draws(t, torch.randn(images.shape, generator=generator)).to(images.device)
-        chosen = self.drawn(concepts, present, generator)
-        return self.errors(model, images, concepts, chosen, draws).mean()
-
-    @torch.no_grad()
-    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean error over the noise that inference looks at; the same draws at every call."""
-        schedule, shape, total = cast(Schedule, model.schedule), tuple(images.shape[1:]), 0.0
-        for number in range(self.validation_draws):
-            chosen = self.turned(concepts, present, number)
-            for rows in torch.arange(len(images)).split(self.batch_size):
-                start = number * len(images) + int(rows[0])
-                draws = draw(schedule, shape, len(rows), low=self.low, high=self.high, seed=0, start=start)
-                with inference_precision(images.device):
-                    errors = self.errors(
-                        model, images[rows], concepts[rows], chosen[rows], draws.to(images.device)
-                    )
-                total += float(errors.sum())
-        return total / (len(images) * self.validation_draws)
+    The model is called with (x_t, t, concepts ``[B,K,2]``, present ``[B,K]``) for v; every image has one draw.
+    """
+    x_t = schedule.add_noise(x0, draws.noise, draws.t)
+    alpha, sigma = (level(draws.t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
+    v = alpha * draws.noise - sigma * x0
+    return torch.as_tensor((v - model(x_t, draws.t, *condition).float()).square().mean(dim=(1, 2, 3)))
 
 
 @dataclass(frozen=True)
@@ -129,8 +102,7 @@ class GenerativeClassifier(DiffusionBaseline):
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
         schedule = Schedule().config.to_dict()
-        options = {"network": 2, "schedule": schedule, **self.training_options(self.init)}
-        return {"config": asdict(self.config), **options}
+        return {"config": asdict(self.config), "schedule": schedule, **self.training_options(self.init)}
 
     def build(self) -> SetDenoiser:
         """Returns the network, its trunk from ``init`` if there is one (see :func:`start_from`)."""
@@ -140,10 +112,26 @@ class GenerativeClassifier(DiffusionBaseline):
             start_from(model, self.init, FactoredDenoiser, "positions", parts)
         return model
 
-    def errors(self, model: nn.Module, x0: Tensor, concepts: Tensor, chosen: Tensor, draws: Draws) -> Tensor:
-        """Returns ‖v - v_theta(x_t, t | C)‖² ``[B]``, the error of eps over alpha²; the model puts out v."""
-        schedule = cast(Schedule, model.schedule)
-        x_t = schedule.add_noise(x0, draws.noise, draws.t)
-        alpha, sigma = (level(draws.t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
-        v = alpha * draws.noise - sigma * x0
-        return torch.as_tensor((v - model(x_t, draws.t, concepts, chosen).float()).square().mean((1, 2, 3)))
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
+        u = torch.rand(len(images), generator=generator)
+        noise = torch.randn(images.shape, generator=generator)
+        draws = Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+        return set_error(model, Schedule(), images, draws, concepts, present).mean()
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the mean error of v over the noise that inference looks at; the same draws at every call."""
+        generator, total = torch.Generator().manual_seed(0), 0.0
+        for rows in torch.arange(len(images)).split(self.batch_size):
+            for _ in range(self.validation_draws):
+                start = int(torch.randint(2**16, (1,), generator=generator))
+                t = timestep_quadrature(Schedule(), self.low, self.high, start, len(rows))
+                noise = torch.randn(images[rows].shape, generator=generator)
+                draws = Draws(t, noise).to(images.device)
+                with inference_precision(images.device):
+                    error = set_error(model, Schedule(), images[rows], draws, concepts[rows], present[rows])
+                total += float(error.sum()) / self.validation_draws
+        return total / len(images)

@@ -57,13 +57,15 @@ class SetInversion:
     passes: int  # evaluations of the trunk and of the set head; one that is differentiated counts once
 
 
-def invert_set(
-    model: SetDenoiser, image: Tensor, k_min: int, k_max: int, settings: SetSettings | None = None
-) -> SetInversion:
-    """Finds the set of ``k_min`` to ``k_max`` positions of least error, each K as if it were given.
+def invert_set(model: SetDenoiser, image: Tensor, k: int, settings: SetSettings | None = None) -> SetInversion:
+    """Finds K positions in an image ``[C,H,W]`` in -1..1, sooner if the model's parameters are frozen."""
+    return count_set(model, image, k_min=k, k_max=k, settings=settings)
 
-    The image is ``[C,H,W]`` in -1..1; it takes less time if the model's parameters are frozen.
-    """
+
+def count_set(
+    model: SetDenoiser, image: Tensor, *, k_min: int = 1, k_max: int = 10, settings: SetSettings | None = None
+) -> SetInversion:
+    """Finds the set of ``k_min`` to ``k_max`` positions of least error, each K as if it were given."""
     if not 0 <= k_min <= k_max:
         raise UsageError(f"k-min {k_min} must lie between 0 and k-max {k_max}")
     began = time.monotonic()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,6 +37,28 @@ def fourier(u: Tensor, octaves: int) -> Tensor:
     """Returns coordinates ``[...,D]`` followed by their sines and cosines at frequencies pi 2^i."""
     angles = (u[..., None] * (math.pi * 2.0 ** torch.arange(octaves, device=u.device))).flatten(-2)
     return torch.cat([u, angles.sin(), angles.cos()], dim=-1)
+
+
+class TokenLayer(nn.Module):
+    """Self-attention over the positions of a set, then an MLP (Vaswani et al. 2017, pre-norm)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.join = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Returns tokens ``[N,K,d]``, of which those that are ``present [N,K]`` are attended to."""
+        k = tokens.shape[1]
+        qkv = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1))
+        q, key, value = qkv.permute(2, 0, 3, 1, 4)  # [N,h,K,d/h]
+        # A padded token attends to itself, so that no row of the mask is empty.
+        mask = present[:, None, None, :] | torch.eye(k, dtype=torch.bool, device=tokens.device)
+        mixed = F.scaled_dot_product_attention(q, key, value, attn_mask=mask)
+        tokens = tokens + self.join(mixed.transpose(1, 2).flatten(2))
+        return torch.as_tensor(tokens + self.mlp(self.norm2(tokens)))
 
 
 class Relations(nn.Module):
@@ -91,13 +112,20 @@ class SetAttention(nn.Module):
     def forward(
         self, cells: Tensor, tokens: Tensor, relations: Tensor, distance: Tensor, present: Tensor
     ) -> Tensor:
-        """Returns G cells ``[N,d,gh,gw]`` after one round of attention to tokens ``[N,K,d]``.
+        """Returns cells ``[N,d,gh,gw]`` after one round of attention.
 
-        Cells and positions have features ``[N,G,K,g]`` and squared distances ``[N,G,K]``; ``present`` is ``[N,K]``.
+        Args:
+            cells: ``[N,d,gh,gw]``, G of them.
+            tokens: ``[N,K,d]``.
+            relations: Features of cells and positions ``[N,G,K,g]``.
+            distance: Their squared distances ``[N,G,K]``.
+            present: ``[N,K]``, False for padding.
         """
         q = self.query(self.norm(cells)).flatten(2).unflatten(1, (self.heads, -1))  # [N,h,d/h,G]
-        both = self.key_value(self.norm_tokens(tokens)).unflatten(2, (2, self.heads, -1))
-        key, value = both.permute(2, 0, 3, 1, 4)  # [N,h,K,d/h]
+        keys_values = self.key_value(self.norm_tokens(tokens)).chunk(2, dim=-1)
+        key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in keys_values
+        )  # [N,h,K,d/h]
         logits = (q.transpose(2, 3) @ key.transpose(2, 3)).float() / math.sqrt(q.shape[2])  # [N,h,G,K]
         logits = logits + self.closeness(relations).permute(0, 3, 1, 2)
         logits = logits - self.sharpness[:, None, None] * distance[:, None]
@@ -155,11 +183,7 @@ class SetDenoiser(nn.Module):
         self.to_cells, self.to_readable = nn.Conv2d(fine, dim, 1), nn.Conv2d(fine, dim, 1)
         self.to_time = nn.Sequential(nn.Linear(self.trunk.time_dim, dim), nn.SiLU())
         self.from_position = nn.Sequential(nn.Linear(2 + 4 * self.OCTAVES, dim), nn.SiLU(), nn.Linear(dim, dim))
-        layer = partial(nn.TransformerEncoderLayer, dim, config.heads, 2 * dim, dropout=0.0)
-        layer = partial(
-            layer, activation=F.silu, batch_first=True, norm_first=True
-        )  # Vaswani et al. 2017, pre-norm
-        self.tokens, self.heads = nn.ModuleList(layer() for _ in range(config.token_layers)), config.heads
+        self.tokens = nn.ModuleList(TokenLayer(dim, config.heads) for _ in range(config.token_layers))
         self.relations = Relations(dim // 2, trunk.window)
         self.attention = nn.ModuleList(SetAttention(dim, config.heads, dim // 2) for _ in range(config.blocks))
         self.convolution = nn.ModuleList(ResidualBlock(dim, dim) for _ in range(config.blocks))
@@ -180,19 +204,20 @@ class SetDenoiser(nn.Module):
         return SetFeatures(self.to_cells(h), readable, base, time, x_t, t)
 
     def output(self, features: SetFeatures, concepts: Tensor, present: Tensor | None = None) -> Tensor:
-        """Returns the network's output ``[N,C,H,W]`` float32 under one set of positions ``[N,K,2]`` in 0..1 per image.
+        """Returns the network's output ``[N,C,H,W]`` float32 under one set per image.
 
-        K may be 0; ``present [N,K]`` is False for padding.
+        Args:
+            features: Features of N images.
+            concepts: Positions in 0..1, ``[N,K,2]``; K may be 0.
+            present: ``[N,K]``, False for padding; None if all are there.
         """
         if present is None:
             present = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
         relations, distance, reading = self.relations(concepts, self.grid)
         read = reading.to(features.readable.dtype) @ features.readable
         tokens = self.from_position(fourier(2 * concepts - 1, self.OCTAVES)) + read
-        # A padded token attends to itself, so that no row of the mask is empty.
-        hidden = ~(present[:, None] | torch.eye(present.shape[1], dtype=torch.bool, device=present.device))
-        for layer in self.tokens if tokens.shape[1] else ():
-            tokens = layer(tokens, src_mask=hidden.repeat_interleave(self.heads, dim=0))
+        for layer in self.tokens:
+            tokens = layer(tokens, present)
         z = features.cells
         for attend, convolve in zip(self.attention, self.convolution, strict=True):
             z = convolve(attend(z, tokens, relations, distance, present), features.time)

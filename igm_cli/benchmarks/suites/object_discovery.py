@@ -16,7 +16,7 @@ from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
-from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, invert_set
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
@@ -189,9 +189,8 @@ class DiscoveryBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            k = len(scene.truth)
-            given = invert_set(model, image, k, k, settings)
-            free = invert_set(model, image, 1, most, settings).concepts if most else None
+            given = invert_set(model, image, len(scene.truth), settings)
+            free = count_set(model, image, k_max=most, settings=settings).concepts if most else None
             return [_row("gc", given.concepts, free, seconds=given.seconds, calls=given.passes)]
 
         return self.on_images(rows, trained.info(self.request.budget))
