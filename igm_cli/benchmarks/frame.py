@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,16 +15,12 @@ from igm_cli.benchmarks.baselines.fit import Fitted
 from igm_cli.benchmarks.suite import Bench, Request, Row
 from igm_cli.benchmarks.training import TrainingData, fitted
 from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint
+from igm_cli.core.files import parse_toml
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     import datasets
@@ -88,7 +83,7 @@ class DeclaredSuite:
         defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
     ) -> None:
         text = (Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8")
-        declared: dict[str, Any] = tomllib.loads(text)
+        declared = parse_toml(text)
         self.name, self.bench, self._defaults = name, bench, defaults
         self.summary: str = declared["summary"]
         self.concepts: str = declared["concepts"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, fit
 from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.files import fingerprint_of
 from igm_cli.core.training.trainer import Samples
 from igm_cli.plugins.base import Progress
 
@@ -63,7 +62,7 @@ def fitted(
 ) -> Fitted:
     """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
     identity = [baseline.describe(), data.about, vars(budget), seed]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    digest = fingerprint_of(identity, 12)
     return fit(
         baseline,
         data.training,

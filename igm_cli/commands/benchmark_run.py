@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -66,10 +65,13 @@ class _Run:
 
     def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
         self.suite, self.bench, self.out, self.sink, self.progress = suite, bench, out, sink, progress
+        from igm_cli.core.files import fingerprint_of
+
         identity = {"suite": suite, **bench.identity}
         open_folder(out, identity)
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.store = ResultFile(out / RECORDS, ROW_SCHEMA, digest, key=("method", "split", "item"))
+        self.store = ResultFile(
+            out / RECORDS, ROW_SCHEMA, fingerprint_of(identity), key=("method", "split", "item")
+        )
         self.known: dict[str, Mapping[str, Any]] = _read_infos(out / METHODS)
         self.failures: dict[str, str] = {}
 
