@@ -43,3 +43,13 @@ def near_names(name: str, known: Sequence[str], otherwise: str = "known are") ->
     """Which known names a mistyped one may mean, for the sentence that refuses it; all of them if none is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.45)
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
+
+
+def cause(error: OSError) -> str:
+    """Returns why the system refused something, in its own words."""
+    return (error.strerror or str(error)).lower()
+
+
+def kind_and_message(error: BaseException) -> str:
+    """Returns the class of somebody else's error and what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

@@ -102,7 +102,10 @@ class VectorSession(Session["Tensor"]):
         found = decompose(stacked, self.codebooks, **how, seed=self.seed)
         seconds = (time.perf_counter() - began) / len(vectors)
         for i, each in enumerate(vectors):
-            used: dict[str, Any] = {"iterations": int(found.iterations[i]), "operations": float(found.operations[i])}
+            used: dict[str, Any] = {
+                "iterations": int(found.iterations[i]),
+                "operations": float(found.operations[i]),
+            }
             similarity = float(found.similarity[i])
             results.append(self._result(each, found, slice(i, i + 1), similarity, seconds, **used))
         return results

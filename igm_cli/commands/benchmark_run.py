@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
-from igm_cli.errors import IgmError, InputError
+from igm_cli.errors import IgmError, InputError, kind_and_message
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Run:
             except Exception as error:  # a baseline of someone else's may raise whatever it likes
                 if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
                     raise
-                self._fail(name, f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
+                self._fail(name, kind_and_message(error))
 
     def _work_through(self, name: str, pending: Sequence[tuple[str, str]]) -> None:
         from igm_cli.core.files import write_json

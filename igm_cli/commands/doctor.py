@@ -16,18 +16,9 @@ from igm_cli.commands.plugins import HEADINGS, plugin_states, say_problems
 from igm_cli.output import Output
 
 _NEEDED = (
-    *(
-        "torch",
-        "diffusers",
-        "accelerate",
-        "transformers",
-        "datasets",
-        "safetensors",
-        "huggingface_hub",
-        "typer",
-    ),
-    *("rich", "numpy", "scipy", "pillow", "matplotlib", "tensorboard", "pydantic"),
-)
+    "torch", "diffusers", "accelerate", "transformers", "datasets", "safetensors", "huggingface_hub", "typer", "rich",
+    "numpy", "scipy", "pillow", "matplotlib", "tensorboard", "pydantic",
+)  # fmt: skip
 
 
 def doctor(as_json: o.Json = False) -> None:

@@ -36,13 +36,12 @@ class Runner:
         session: Reads files and turns inputs into results.
         paths: Files, folders and patterns as given.
         schema: Schema of the records.
-        report: For people.
-        sink: For results, progress and messages.
+        report: What people read.
+        sink: Takes results, progress and messages.
         output: Where results are kept.
         count: Whether only the number of concepts is wanted.
-        draw: Record and input to picture.
-        pictures: A file or folder for pictures.
-        option: The option that ``pictures`` comes from.
+        draw: Makes a picture of a record and its input.
+        pictures: A file or folder for pictures, as ``option`` gives it.
         sources: Further files that are read, so that nothing is written over them.
         announce: Called with the number of files that are left to do.
     """
@@ -64,12 +63,7 @@ class Runner:
     _failed: set[str] = field(default_factory=set)
 
     def run(self) -> None:
-        """Works through the files; one that cannot be used is reported and the others go on.
-
-        Raises:
-            IgmError: If the only file, or what is asked for, cannot be used.
-            Exit: With exit code 3, if a file of several could not be used.
-        """
+        """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
         kept: Any = nullcontext()
         if self.pictures or self.output:
             from igm_cli.commands.results import open_results, picture_targets
@@ -173,14 +167,10 @@ class Runner:
             progress("images", len(share), len(share))
 
     def _records(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> list[Record]:
-        """The records of a batch: those kept, and new ones.
-
-        What may depend on the others of its batch is worked out with all of them, so that it is the same when a run
-        goes on.
-        """
+        """The records of a batch: those kept, and new ones."""
         kept = {self._about(each): self._kept(each) for each in batch}
         todo = [each for each in batch if kept[self._about(each)] is None]
-        if todo and self.session.together:
+        if todo and self.session.together:  # so that a result is the same when a run goes on
             todo = list(batch)
         work: Callable[..., Sequence[Any]] = self.session.count if self.count else self.session.invert
         for each, result in zip(todo, work(todo, progress) if todo else (), strict=True):

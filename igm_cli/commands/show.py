@@ -36,18 +36,7 @@ def understand_images(
 ) -> None:
     """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
 
-    Args:
-        session: The model with its settings.
-        paths: Images, folders and patterns.
-        schema: Schema of the records.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        count: Whether only the number of concepts is wanted.
-        pictures: A file or folder for pictures.
-        **options: Further fields of :class:`Runner`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
+    ``options`` are further fields of :class:`Runner`.
     """
     parser = session.parser
 
@@ -64,15 +53,7 @@ def understand_images(
 
 
 class ImageReport:
-    """For people: a table per image, or one table of many images.
-
-    Args:
-        sink: Where it goes.
-        space: The concepts.
-
-    Attributes:
-        detailed: Whether there is a table per image.
-    """
+    """What people read: a table per image if ``detailed``, or one table of many images."""
 
     def __init__(self, sink: Output, space: ConceptSpace) -> None:
         self.sink, self.space, self.detailed = sink, space, True
@@ -83,7 +64,7 @@ class ImageReport:
         if record.get("familiarity", 1.0) < UNFAMILIAR:
             self.sink.note(
                 f"igm: {record['image']} is unlike what {record['model']} was trained on "
-                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
+                f"(familiarity {record['familiarity']:.2f}); treat the result as a guess"
             )
         counted = self.space.countable
         if self.detailed:
@@ -116,7 +97,7 @@ class ImageReport:
 
 
 class CurveReport:
-    """For people: the error over K, a table per image."""
+    """What people read of counts: the error over K, a table per image."""
 
     def __init__(self, sink: Output) -> None:
         self.sink, self.detailed = sink, True
@@ -131,10 +112,7 @@ class CurveReport:
 
 
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the error over K, the chosen K circled.
-
-    Where a concept costs something, the sum that the choice minimises has a column too.
-    """
+    """Returns columns and rows of the error over K, the chosen K circled; with the sum that the choice minimises."""
     cost = record["k_penalty"]
     columns = ["K", "error", "standard error", *(["error + cost of K"] if cost else []), ""]
     rows = []
@@ -175,9 +153,7 @@ def draw_curve(record: Record) -> Image:
 def _brief(items: Sequence[Record]) -> str:
     """Items on a line: what they say, less pixels and confidence, which JSON has."""
     rows = [{k: v for k, v in item.items() if k != "confidence" and not k.endswith("_px")} for item in items]
-    if all(
-        isinstance(value, str) for row in rows for value in row.values()
-    ):  # names: "Smiling: yes, hair: black"
+    if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"
         return ", ".join(": ".join(row.values()) for row in rows)
     return " ".join(f"({', '.join(cell(k, v) for k, v in row.items())})" for row in rows)
 

@@ -29,7 +29,7 @@ RunFolder = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps in all.")]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images a step, over all processes.")
+    int | None, typer.Option("--batch-size", min=1, help="Images per step, over all processes.")
 ]
 Precision = Annotated[str | None, typer.Option("--precision", help="no, bf16 or fp16.")]
 Settings = Annotated[

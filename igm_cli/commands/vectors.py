@@ -35,18 +35,9 @@ def understand_vectors(
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Takes the bound vectors of files apart, or counts products, and shows and keeps what is found.
+    """Takes the bound vectors of files apart, or without ``k`` counts products, and shows and keeps what is found.
 
-    Args:
-        paths: Files, folders and patterns.
-        codebooks: Their file.
-        settings: See :class:`igm_cli.vectors.VectorSession`; without ``k``, products are counted.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        **options: Those of :func:`igm_cli.vectors.open_vectors`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
+    ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
     """
     from igm_cli.vectors import open_vectors
 
@@ -62,13 +53,7 @@ def understand_vectors(
 
 
 class VectorReport:
-    """For people: a table per vector, or one table of a file's vectors, and how many vectors are in doubt.
-
-    Args:
-        sink: Where it goes.
-        products: How many a vector is the sum of; None where they are counted.
-        codebooks: To tell a similarity from chance.
-    """
+    """What people read: a table per vector, or one table of a file's vectors, and how many vectors are in doubt."""
 
     def __init__(self, sink: Output, products: int | None, codebooks: Codebooks) -> None:
         self.sink, self.products, self.codebooks = sink, products, codebooks

@@ -14,7 +14,9 @@ from igm_cli.output import Output, process_rank
 _NAMED = 5  # up to so many unknown labels are named
 
 LabelList = Annotated[str | None, typer.Option("--labels", help="What may be there: dog,cat,polar bear.")]
-LabelFile = Annotated[Path | None, typer.Option("--labels-file", help="The same, a label a line; # comments.")]
+LabelFile = Annotated[
+    Path | None, typer.Option("--labels-file", help="The same, one label per line; # comments.")
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -31,7 +33,7 @@ Template = Annotated[
     list[str] | None,
     typer.Option("--template", help="Prompt, such as 'a photo of a {label}'; several are averaged."),
 ]
-TemplateFile = Annotated[Path | None, typer.Option("--templates-file", help="The same, a prompt a line.")]
+TemplateFile = Annotated[Path | None, typer.Option("--templates-file", help="The same, one prompt per line.")]
 MaxDraws = Annotated[int | None, typer.Option("--max-draws", min=1, help="Draws at most, if undecided.")]
 Timesteps = Annotated[
     str | None,
@@ -146,4 +148,4 @@ def zero_shot(
 def _about_unknown(model: str, unknown: Sequence[str]) -> str:
     named = ", ".join(repr(label) for label in unknown[:_NAMED])
     more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-    return f"igm: {model} was not trained on {named}{more}; what is said of that is little more than a guess"
+    return f"igm: {model} was not trained on {named}{more}; treat the result as a guess"

@@ -118,11 +118,7 @@ def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dty
 def save_checkpoint(
     folder: Path, spec: ModelSpec, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Writes a checkpoint, each file atomically and igm.json last.
-
-    Raises:
-        InputError: If the weights are not finite; nothing is written then.
-    """
+    """Writes a checkpoint, each file atomically and igm.json last; nothing if the weights are not finite."""
     write_weights(folder / WEIGHTS, weights, dtype)
     write_json(folder / CONFIG, {"architecture": spec.architecture, **spec.options})
     write_json(folder / SCHEDULE, spec.schedule)
