@@ -76,11 +76,6 @@ def decode_image(data: bytes, name: str) -> Image:
     return _large_enough(image, name)
 
 
-def read_image(path: Path) -> Image:
-    """Returns an image file as 8-bit RGB; see :func:`decode_image`."""
-    return decode_image(read_bytes(path), str(path))
-
-
 def from_array(values: Any, name: str) -> Image:
     """Returns an image in memory as 8-bit RGB; ``name`` is for messages.
 

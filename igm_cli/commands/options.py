@@ -12,13 +12,11 @@ from igm_cli.errors import UsageError
 ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
 ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
 MAX_SEED = 2**32 - 1
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", min=0, max=MAX_SEED, help="Same seed and device: same result.  Default: the model's, or 0."
-    ),
+    typer.Option(min=0, max=MAX_SEED, help="Same seed and device: same result.  Default: the model's, or 0."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else there.")]
 Inputs = Annotated[
@@ -27,46 +25,38 @@ Inputs = Annotated[
 ]
 Concepts = Annotated[
     str | None,
-    typer.Option("--concepts", help="Concept parser; igm plugins lists them.  Default: the model's."),
+    typer.Option(help="Concept parser; igm plugins lists them.  Default: the model's."),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model",
         help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts.",
     ),
 ]
 Fit = Annotated[
     Literal["crop", "squash"],
-    typer.Option("--fit", help="crop or squash an image of another aspect ratio than the model's."),
+    typer.Option(help="crop or squash an image of another aspect ratio than the model's."),
 ]
-KMax = Annotated[
-    int | None, typer.Option("--k-max", min=1, help="Most concepts considered when K is estimated.")
-]
-KMin = Annotated[
-    int | None, typer.Option("--k-min", min=0, help="Fewest concepts considered when K is estimated.")
-]
-Draws = Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws to begin with.")]
+KMax = Annotated[int | None, typer.Option(min=1, help="Most concepts considered when K is estimated.")]
+KMin = Annotated[int | None, typer.Option(min=0, help="Fewest concepts considered when K is estimated.")]
+Draws = Annotated[int | None, typer.Option(min=1, help="Noise draws to begin with.")]
 Codebooks = Annotated[
     Path | None,
     typer.Option(
-        "--codebooks",
         help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors).",
     ),
 ]
 Binding = Annotated[
     Literal["map", "hrr", "fhrr"] | None,
-    typer.Option("--binding", help="How the vectors are bound.  Default: as the file of codebooks says."),
+    typer.Option(help="How the vectors are bound.  Default: as the file of codebooks says."),
 ]
 BatchSize = Annotated[
     str,
-    typer.Option(
-        "--batch-size", metavar="N|auto", help="Images worked out together; results do not depend on it."
-    ),
+    typer.Option(metavar="N|auto", help="Images worked out together; results do not depend on it."),
 ]
 Overlay = Annotated[
     Path | None,
-    typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
+    typer.Option(help="Draw the result: a file for one image, a folder for several."),
 ]
 Results = Annotated[
     Path | None,
