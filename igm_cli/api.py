@@ -78,10 +78,7 @@ def load(
 def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     """Finds the concepts of an image, or of several, with a model that is loaded for this call.
 
-    Args:
-        images: See :meth:`Model.invert`.
-        model: See :func:`load`.
-        **options: Those of :func:`load` and of :meth:`Model.invert`.
+    ``options`` are those of :func:`load` and of :meth:`Model.invert`.
     """
     return _loaded(model, options).invert(images, **options)
 
@@ -89,11 +86,8 @@ def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
 def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     """Estimates how many concepts an image holds, or each of several; with ``codebooks``, products of bound vectors.
 
-    Args:
-        images: See :meth:`Model.invert`; bound vectors, see :func:`decompose`.
-        model: See :func:`load`.
-        **options: Those of :func:`load` and of :meth:`Model.count`; of vectors ``codebooks``, ``binding``, ``k_max``,
-            ``seed``, ``device`` and ``progress``.
+    ``options`` are those of :func:`load` and of :meth:`Model.count`; of vectors ``codebooks``, ``binding``, ``k_max``,
+    ``seed``, ``device`` and ``progress``.
     """
     if "codebooks" not in options:
         return _loaded(model, options).count(images, **options)

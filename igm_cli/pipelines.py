@@ -18,7 +18,7 @@ def open_pipeline(
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A text-to-image pipeline; what is cheap to refuse is refused before its weights are loaded.
+    """Opens a text-to-image pipeline; what is cheap to refuse is refused before its weights are loaded.
 
     Args:
         model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.

@@ -42,10 +42,7 @@ BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
 class Input(Generic[Data]):
     """An image or a bound vector, as a file or a program gives it.
 
-    Attributes:
-        about: The fields of its record that say which it is.
-        sha256: Hash of its content.
-        load: Decodes it.
+    ``about`` holds the fields of its record that say which it is, ``sha256`` the hash of its content; ``load`` decodes it.
     """
 
     about: Mapping[str, Any]
@@ -64,8 +61,6 @@ class Session(Generic[Data]):
     Attributes:
         key: Fields of a record that together name its input.
         together: Whether a result may depend on what is worked out with it.
-        parser: The concept parser.
-        device: Where it computes.
         batch_size: How many inputs are worked out together.
         run: Fingerprint of everything that decides about a result but the input.
     """
@@ -205,9 +200,6 @@ class ImageSession(Session["Image"]):
         fit: ``crop`` or ``squash`` images of another aspect ratio.
         batch_size: Images worked out together; None takes what suits the device.
         given: Inversion settings above the model's own; None for those not given.
-
-    Raises:
-        UsageError: If something asked for does not fit the model.
     """
 
     key = ("image",)
@@ -242,7 +234,7 @@ class ImageSession(Session["Image"]):
         return max(1, BATCH_PIXELS.get(self.device.type, 0) // (width * height))
 
     def require_counting(self) -> None:
-        """Raises a :class:`UsageError` if every image has the same number of concepts."""
+        """Refuses to count where every image has the same number of concepts."""
         if not self.parser.space.countable:
             raise UsageError(
                 f"the model {self.model.name!r} finds one value of every factor, so there is nothing to count; "
@@ -250,6 +242,7 @@ class ImageSession(Session["Image"]):
             )
 
     def _refuse_count(self, given: Mapping[str, Any]) -> None:
+        """Refuses options about the number of concepts where it follows from the space."""
         if self.parser.space.countable:
             return
         factors = len(self.parser.space.groups())  # type: ignore[attr-defined]
@@ -348,15 +341,12 @@ class ImageSession(Session["Image"]):
 
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
-    """A trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
+    """Opens a trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
 
     Args:
         model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
         concepts: Name of a concept parser, or ``package.module:attribute``; None takes the checkpoint's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
     """
     from igm_cli.plugins import registry
 

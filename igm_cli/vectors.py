@@ -25,15 +25,9 @@ MOST_PRODUCTS = 8
 
 
 class VectorSession(Session["Tensor"]):
-    """Codebooks with the settings of one call.
+    """Codebooks with the settings of one call: ``k`` (products per vector), ``method`` and ``iterations``, or ``k_max``.
 
-    Args:
-        parser: The parser of concepts of bound vectors.
-        codebooks: On the device.
-        source: What records call the codebooks.
-        content: Fingerprint of the codebooks.
-        settings: ``k`` (products that a vector is the sum of), ``method`` and ``iterations``; or ``k_max``.
-        seed: Seed of everything random.
+    ``source`` is what records call the codebooks, ``content`` their fingerprint.
     """
 
     key = ("input", "vector")

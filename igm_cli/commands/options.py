@@ -24,13 +24,12 @@ Inputs = Annotated[
     typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False),
 ]
 Concepts = Annotated[
-    str | None,
-    typer.Option(help="Concept parser; igm plugins lists them.  Default: the model's."),
+    str | None, typer.Option(help="Concept parser; igm plugins lists them.  Default: the model's.")
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts.",
+        help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts."
     ),
 ]
 Fit = Annotated[
@@ -43,7 +42,7 @@ Draws = Annotated[int | None, typer.Option(min=1, help="Noise draws to begin wit
 Codebooks = Annotated[
     Path | None,
     typer.Option(
-        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors).",
+        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors)."
     ),
 ]
 Binding = Annotated[
@@ -51,12 +50,10 @@ Binding = Annotated[
     typer.Option(help="How the vectors are bound.  Default: as the file of codebooks says."),
 ]
 BatchSize = Annotated[
-    str,
-    typer.Option(metavar="N|auto", help="Images worked out together; results do not depend on it."),
+    str, typer.Option(metavar="N|auto", help="Images worked out together; results do not depend on it.")
 ]
 Overlay = Annotated[
-    Path | None,
-    typer.Option(help="Draw the result: a file for one image, a folder for several."),
+    Path | None, typer.Option(help="Draw the result: a file for one image, a folder for several.")
 ]
 Results = Annotated[
     Path | None,

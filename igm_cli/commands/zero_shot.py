@@ -35,12 +35,10 @@ def zero_shot(
     draws: o.Draws = None,
     max_draws: Annotated[int | None, typer.Option(min=1, help="Draws at most, if undecided.")] = None,
     timesteps: Annotated[
-        str | None,
-        typer.Option(metavar="LOW-HIGH", help="Noise levels, fractions of the schedule: 0.1-0.7."),
+        str | None, typer.Option(metavar="LOW-HIGH", help="Noise levels, fractions of the schedule: 0.1-0.7.")
     ] = None,
     weighting: Annotated[
-        float | None,
-        typer.Option(min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER"),
+        float | None, typer.Option(min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER")
     ] = None,
     views: Annotated[
         int | None,

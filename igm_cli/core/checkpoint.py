@@ -132,12 +132,7 @@ def write_description(folder: Path, spec: ModelSpec) -> None:
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """The description of a checkpoint without its weights.
-
-    Raises:
-        MissingError: If the folder or a file of it is not there.
-        InputError: If a file cannot be understood.
-    """
+    """Returns the description of a checkpoint without its weights; a file that is not there is a MissingError."""
     names = (DESCRIPTION, CONFIG, SCHEDULE)
     for name in names:
         if not (folder / name).is_file():
@@ -156,12 +151,7 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Loads a checkpoint onto a device, frozen, in evaluation mode.
-
-    Raises:
-        MissingError: If the folder or a file of it is not there.
-        InputError: If a file cannot be understood or the weights do not fit the architecture.
-    """
+    """Loads a checkpoint onto a device, frozen, in evaluation mode."""
     spec = read_spec(folder)
     with torch.device("meta"):
         model = spec.build()

@@ -15,11 +15,7 @@ from igm_cli.errors import InputError
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a file, floating-point ones as float32.
-
-    Raises:
-        InputError: If the file is damaged, or holds a value that is not finite.
-    """
+    """Returns the tensors of a file, floating-point ones as float32; an InputError if it is damaged."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

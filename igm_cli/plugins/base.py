@@ -38,12 +38,9 @@ class Frame:
 
     @classmethod
     def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:
-        """The frame of aspect ratio ``aspect`` (width / height) around the centre of an image.
+        """Returns the frame of an aspect ratio (width / height) around the centre of an image of a size (width, height).
 
-        Args:
-            size: (width, height) of the image.
-            aspect: Of the model.
-            mode: ``crop`` cuts what sticks out; ``squash`` takes the whole image.
+        ``crop`` cuts what sticks out; ``squash`` takes the whole image.
         """
         w, h = size
         if mode == "squash":
@@ -99,28 +96,16 @@ class ConceptParser(Protocol):
 
 
 class VectorParser(ConceptParser, Protocol):
-    """A parser of concepts of bound vectors, which are read from files other than images.
-
-    Attributes:
-        reads: ``vectors``.
-    """
+    """A parser of concepts of bound vectors, which are read from files other than images."""
 
     reads: Literal["vectors"]
 
     def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
-        """The codebooks of a file; a binding of None is told from the file.
-
-        Raises:
-            InputError: If they cannot be used.
-        """
+        """The codebooks of a file, or an InputError; a binding of None is told from the file."""
         ...
 
     def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Bound vectors ``[B,D]`` of a file.
-
-        Raises:
-            InputError: If they cannot be read, or are none of these codebooks.
-        """
+        """Bound vectors ``[B,D]`` of a file, or an InputError if they are none of these codebooks."""
         ...
 
 

@@ -35,9 +35,7 @@ class Generator:
 
 
 def generated(
-    generator: Callable[..., Iterator[dict[str, Any]]],
-    features: datasets.Features,
-    kwargs: Mapping[str, Any],
+    generator: Callable[..., Iterator[dict[str, Any]]], features: datasets.Features, kwargs: Mapping[str, Any]
 ) -> datasets.Dataset:
     """Returns the examples of a generator, from the cache if it ran before with the same arguments.
 

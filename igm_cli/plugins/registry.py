@@ -81,9 +81,6 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
         name: A listed name, or ``package.module:attribute``.
         typed: Whether a user typed the name.  Only then may it be ``package.module:attribute``: a name that stands in
             a checkpoint or another file must not choose the code that is run.
-
-    Raises:
-        PluginError: If it is unknown, ambiguous or broken; the message names the package at fault.
     """
     if ":" in name:
         if not typed:
