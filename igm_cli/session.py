@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from igm_cli.bundled import is_pipeline, resolve_model
+from igm_cli.core.files import fingerprint_of
 from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.imaging import SUFFIXES, decode_image, from_array, read_bytes, to_model
 from igm_cli.records import ImageCount, ImageResult, LabelResult
@@ -210,7 +211,6 @@ class ImageSession(Session["Image"]):
     def __init__(
         self, model: Model, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
     ) -> None:
-        from igm_cli.core.files import fingerprint_of
         from igm_cli.core.inference.constraints import constraint_of
         from igm_cli.core.inference.engine import check_method
 

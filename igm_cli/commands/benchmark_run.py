@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
+from igm_cli.core.files import fingerprint_of, write_json
 from igm_cli.errors import IgmError, InputError, kind_and_message
 from igm_cli.output import Output, ProgressReport
 
@@ -65,8 +66,6 @@ class _Run:
 
     def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
         self.suite, self.bench, self.out, self.sink, self.progress = suite, bench, out, sink, progress
-        from igm_cli.core.files import fingerprint_of
-
         identity = {"suite": suite, **bench.identity}
         open_folder(out, identity)
         self.store = ResultFile(
@@ -93,8 +92,6 @@ class _Run:
                 self._fail(name, kind_and_message(error))
 
     def _work_through(self, name: str, pending: Sequence[tuple[str, str]]) -> None:
-        from igm_cli.core.files import write_json
-
         method = self.bench.method(name)
         self.known[name] = method.info
         write_json(self.out / METHODS, self.known)
@@ -151,7 +148,6 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         InputError: If it holds another configuration, naming what differs.
     """
-    from igm_cli.core.files import write_json
     from igm_cli.core.training.state import refuse_other
 
     if folder.exists() and not folder.is_dir():

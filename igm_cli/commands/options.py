@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from igm_cli.core.files import parse_toml
 from igm_cli.errors import UsageError
 
 ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
@@ -73,8 +74,6 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    from igm_cli.core.files import parse_toml
-
     try:
         return parse_toml(f"value = {text}")["value"]
     except ValueError:

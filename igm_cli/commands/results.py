@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from igm_cli.core.files import exclusive, write_atomically
 from igm_cli.errors import IgmError, InputError, UsageError, cause
 from igm_cli.imaging import SUFFIXES
 from igm_cli.output import json_line, process_rank
@@ -76,8 +77,6 @@ class ResultFile:
 
         Lines about items that are not in ``order`` stay in front, as they were.
         """
-        from igm_cli.core.files import write_atomically
-
         shares = _shares(self.path)
         if not shares and not self._superseded:
             return
@@ -132,8 +131,6 @@ def open_results(
     if path is None:
         yield None
         return
-    from igm_cli.core.files import exclusive
-
     path = path.expanduser()
     refuse_inputs([path], inputs, "--output")
     rank = process_rank()[0]
@@ -196,8 +193,6 @@ def _drawn_by_igm(path: Path) -> bool:
 def save_picture(image: Any, path: Path) -> None:
     """Writes a PIL image atomically in the format its name says, marked as igm's own."""
     from PIL import Image
-
-    from igm_cli.core.files import write_atomically
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()

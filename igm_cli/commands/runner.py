@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.commands.results import ResultFile
-    from igm_cli.commands.show import CurveReport, ImageReport
+    from igm_cli.commands.show import ImageReport
     from igm_cli.commands.vectors import VectorReport
     from igm_cli.session import ImageSession, Input
     from igm_cli.vectors import VectorSession
@@ -49,7 +49,7 @@ class Runner:
     session: ImageSession | VectorSession
     paths: Sequence[str]
     schema: str
-    report: ImageReport | CurveReport | VectorReport
+    report: ImageReport | VectorReport
     sink: Output
     output: Path | None
     count: bool = False

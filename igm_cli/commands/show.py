@@ -43,17 +43,15 @@ def understand_images(
     def draw(record: Record, image: Input[Image]) -> Image:
         return draw_curve(record) if count else parser.draw(image.data, record["items"])
 
-    report = CurveReport(sink) if count else ImageReport(sink, parser.space)
-    where = pictures.expanduser() if pictures else None
-    runner = Runner(
-        session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
-    )
-    report.detailed = len(runner.files) <= DETAILED
+    report = ImageReport(sink, parser.space)
+    options |= {"count": count, "draw": draw, "pictures": pictures.expanduser() if pictures else None}
+    runner = Runner(session, paths, schema, report, sink, output, **options)
+    report.detailed = count or len(runner.files) <= DETAILED
     runner.run()
 
 
 class ImageReport:
-    """What people read: a table per image if ``detailed``, or one table of many images."""
+    """What people read: a table per image if ``detailed``, or one table of many images; of counts the error over K."""
 
     def __init__(self, sink: Output, space: ConceptSpace) -> None:
         self.sink, self.space, self.detailed = sink, space, True
@@ -66,49 +64,33 @@ class ImageReport:
                 f"igm: {record['image']} is unlike what {record['model']} was trained on "
                 f"(familiarity {record['familiarity']:.2f}); treat the result as a guess"
             )
-        counted = self.space.countable
+        counted, k = self.space.countable, str(record["k"])
         if self.detailed:
-            how = "given" if record["k_source"] == "given" else "estimated"
-            k = f"K = {record['k']} ({how}), " if counted else ""
-            self.sink.table(f"{record['image']}: {k}{record['seconds']:.2f} s", *self._table(record))
+            how = f" ({record['k_source']})" if "items" in record else ""
+            title = f"{record['image']}: " + (f"K = {k}{how}, " if counted else "")
+            self.sink.table(f"{title}{record['seconds']:.2f} s", *self._table(record))
         else:
-            self.rows.append(
-                [record["image"], *([str(record["k"])] if counted else []), _brief(record["items"])]
-            )
+            self.rows.append([record["image"], *([k] if counted else []), _brief(record["items"])])
 
     def end(self) -> None:
         """Shows the table of many images."""
         if self.rows:
-            counted = ["K"] if len(self.rows[0]) == 3 else []
+            counted = ["K"] if self.space.countable else []
             self.sink.table("", ["image", *counted, "found"], self.rows)
 
     def _table(self, record: Record) -> tuple[list[str], list[list[str]]]:
         """The items found, numbered; where all candidates are reported, the others without a number if they are few."""
+        if "items" not in record:
+            return curve_table(record)
         items, every = record["items"], record.get(self.space.plural)
-        names = list(items[0]) if items else []
         rows = [[str(i), *(cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
         if every is None:
-            return ["#", *names], rows
+            return ["#", *(items[0] if items else ())], rows
         shown = {row[1] for row in rows}
         if len(every) <= LISTED:
             others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
             rows += [["", *row] for row in others if row[0] not in shown]
         return ["#", *every[0]], rows
-
-
-class CurveReport:
-    """What people read of counts: the error over K, a table per image."""
-
-    def __init__(self, sink: Output) -> None:
-        self.sink, self.detailed = sink, True
-
-    def add(self, record: Record) -> None:
-        """Shows an image."""
-        title = f"{record['image']}: K = {record['k']}, {record['seconds']:.2f} s"
-        self.sink.table(title, *curve_table(record))
-
-    def end(self) -> None:
-        """Nothing is kept back."""
 
 
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:

@@ -85,9 +85,9 @@ class Validation:
         originals = torch.stack([x0 for _, _, x0, _ in self.rows])
         _, channels, height, width = originals.shape
         concepts, present = pad([truth for *_, truth in self.rows])
-        asked, shape = concepts.to(device), (channels, height, width)
-        how = {"present": present.to(device), "steps": SAMPLING_STEPS}
-        samples = sample(denoiser, asked, shape, self.spec.composition, **how)
+        asked, present, shape = concepts.to(device), present.to(device), (channels, height, width)
+        composition, steps = self.spec.composition, SAMPLING_STEPS
+        samples = sample(denoiser, asked, shape, composition, present=present, steps=steps)
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, cause
@@ -47,11 +46,12 @@ def generated(
     """
     import datasets
 
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # progress is reported by callback
     try:
-        with _quiet_datasets():
-            dataset: datasets.Dataset = datasets.Dataset.from_generator(
-                generator, features=features, gen_kwargs=dict(kwargs)
-            )
+        dataset: datasets.Dataset = datasets.Dataset.from_generator(
+            generator, features=features, gen_kwargs=dict(kwargs)
+        )
     except datasets.exceptions.DatasetGenerationError as error:
         inner = error.__cause__
         if isinstance(inner, OSError):
@@ -61,18 +61,7 @@ def generated(
         if inner is not None:
             raise inner from None
         raise
-    return dataset
-
-
-@contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Keeps the bars of ``datasets`` off the terminal: progress is reported by callback."""
-    import datasets
-
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
     finally:
         if shown:
             datasets.enable_progress_bars()
+    return dataset
