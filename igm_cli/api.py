@@ -94,7 +94,7 @@ def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     from igm_cli.vectors import MOST_PRODUCTS, open_vectors
 
     progress, most = options.pop("progress", None), options.pop("k_max", None) or MOST_PRODUCTS
-    session = open_vectors(_expanded(options.pop("codebooks")), settings={"k_max": most}, **options)
+    session = open_vectors(options.pop("codebooks"), settings={"k_max": most}, **options)
     return session.each(session.count, images, progress)
 
 
@@ -132,7 +132,7 @@ def decompose(
     from igm_cli.vectors import open_vectors, vector_settings
 
     settings = vector_settings(k, method, iterations)
-    session = open_vectors(_expanded(codebooks), settings=settings, binding=binding, seed=seed, device=device)
+    session = open_vectors(codebooks, settings=settings, binding=binding, seed=seed, device=device)
     found: VectorResult | list[VectorResult] = session.each(session.invert, vectors, progress)
     return found
 
@@ -141,7 +141,3 @@ def _loaded(model: str | Path | None, options: dict[str, Any]) -> Model:
     """A model, by the options that are about loading it, which are taken out."""
     names = ("concepts", "device", "labels", "templates", *_LOADING)
     return load(model, **{name: options.pop(name) for name in names if name in options})
-
-
-def _expanded(codebooks: Any) -> Any:
-    return Path(codebooks).expanduser() if isinstance(codebooks, str | Path) else codebooks

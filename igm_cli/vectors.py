@@ -155,7 +155,7 @@ class VectorSession(Session["Tensor"]):
 
 
 def open_vectors(
-    codebooks: Path | Codebooks | Sequence[Any],
+    codebooks: str | Path | Codebooks | Sequence[Any],
     *,
     settings: Mapping[str, Any],
     concepts: str | None = None,
@@ -172,8 +172,9 @@ def open_vectors(
     if getattr(parser, "reads", "images") != "vectors":
         raise UsageError(f"--concepts {parser.name} takes no --codebooks; use --concepts {default}")
     target, source, content = process_device(device), "in memory", "in memory"
-    if isinstance(codebooks, Path):
-        books, source, content = parser.read_codebooks(codebooks, binding), str(codebooks), file_hash(codebooks)
+    if isinstance(codebooks, str | Path):
+        path = Path(codebooks).expanduser()
+        books, source, content = parser.read_codebooks(path, binding), str(path), file_hash(path)
     else:
         books = _codebooks(codebooks, binding)
     parser = cast("VectorParser", registry.configured(parser, {"sizes": list(books.sizes), "dim": books.dim}))
