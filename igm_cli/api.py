@@ -78,10 +78,7 @@ def load(
 def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     """Finds the concepts of an image, or of several, with a model that is loaded for this call.
 
-    Args:
-        images: See :meth:`Model.invert`.
-        model: See :func:`load`.
-        **options: Those of :func:`load` and of :meth:`Model.invert`.
+    ``options`` are those of :func:`load` and of :meth:`Model.invert`.
     """
     return _loaded(model, options).invert(images, **options)
 
@@ -89,18 +86,15 @@ def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
 def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     """Estimates how many concepts an image holds, or each of several; with ``codebooks``, products of bound vectors.
 
-    Args:
-        images: See :meth:`Model.invert`; bound vectors, see :func:`decompose`.
-        model: See :func:`load`.
-        **options: Those of :func:`load` and of :meth:`Model.count`; of vectors ``codebooks``, ``binding``, ``k_max``,
-            ``seed``, ``device`` and ``progress``.
+    ``options`` are those of :func:`load` and of :meth:`Model.count`; of vectors ``codebooks``, ``binding``, ``k_max``,
+    ``seed``, ``device`` and ``progress``.
     """
     if "codebooks" not in options:
         return _loaded(model, options).count(images, **options)
     from igm_cli.vectors import MOST_PRODUCTS, open_vectors
 
     progress, most = options.pop("progress", None), options.pop("k_max", None) or MOST_PRODUCTS
-    session = open_vectors(_expanded(options.pop("codebooks")), settings={"k_max": most}, **options)
+    session = open_vectors(options.pop("codebooks"), settings={"k_max": most}, **options)
     return session.each(session.count, images, progress)
 
 
@@ -138,7 +132,7 @@ def decompose(
     from igm_cli.vectors import open_vectors, vector_settings
 
     settings = vector_settings(k, method, iterations)
-    session = open_vectors(_expanded(codebooks), settings=settings, binding=binding, seed=seed, device=device)
+    session = open_vectors(codebooks, settings=settings, binding=binding, seed=seed, device=device)
     found: VectorResult | list[VectorResult] = session.each(session.invert, vectors, progress)
     return found
 
@@ -147,7 +141,3 @@ def _loaded(model: str | Path | None, options: dict[str, Any]) -> Model:
     """A model, by the options that are about loading it, which are taken out."""
     names = ("concepts", "device", "labels", "templates", *_LOADING)
     return load(model, **{name: options.pop(name) for name in names if name in options})
-
-
-def _expanded(codebooks: Any) -> Any:
-    return Path(codebooks).expanduser() if isinstance(codebooks, str | Path) else codebooks

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.errors import IgmError
+from igm_cli.errors import IgmError, cause, kind_and_message
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
@@ -94,16 +94,14 @@ def _sentence(error: BaseException) -> tuple[str, int]:
         return f"{error.format_message().strip().rstrip('.')}; see {command} --help", 2
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
-        reason = (error.strerror or str(error)).lower()
-        return f"cannot read or write{where}: {reason}; check the path, its rights and space", 3
+        return f"cannot read or write{where}: {cause(error)}; check the path, its rights and space", 3
     says = str(error).lower()
     told_by_name = type(error).__name__ == "OutOfMemoryError"  # so that torch stays unimported
     full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
     if isinstance(error, MemoryError) or told_by_name or full:
         way_out = "use --device cpu, a smaller --batch-size or fewer --draws, or end other programs"
         return f"not enough memory; {way_out}", 3
-    what = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-    return f"this is a bug in igm: {what}; set IGM_DEBUG=1 to see where, and report it", 1
+    return f"this is a bug in igm: {kind_and_message(error)}; set IGM_DEBUG=1 to see where, and report it", 1
 
 
 def _reader_left() -> int:

@@ -36,14 +36,10 @@ def names_pipeline(model: str | None, concepts: str | None) -> bool:
 
 
 def resolve_pipeline(model: str | None) -> tuple[str, str]:
-    """The name of a text-to-image pipeline, and its folder, file or hub id.
+    """Returns the name of a text-to-image pipeline, and its folder, file or hub id.
 
     Args:
         model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
-
-    Raises:
-        MissingError: If none is bundled, or there is no such model.
-        UsageError: If it is a model of another kind.
     """
     ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
     if model is None:
@@ -68,15 +64,11 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
 
 
 def resolve_model(model: str | None, concepts: str | None) -> Path:
-    """The folder of a trained checkpoint.
+    """Returns the folder of a trained checkpoint.
 
     Args:
         model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
         concepts: Name of a concept parser.
-
-    Raises:
-        MissingError: If there is no such model here and it cannot be fetched.
-        InputError: If it is a file.
     """
     if model is None:
         return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
@@ -93,12 +85,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
 
 
 def find_model(model: str | None, concepts: str) -> Path:
-    """The model that a benchmark of some concepts measures; an empty path where it measures none.
-
-    Raises:
-        MissingError: If there is no such model.
-        UsageError: If it is a model of another kind, or none is wanted.
-    """
+    """Returns the model that a benchmark of some concepts measures; an empty path where it measures none."""
     if not concepts:
         if model is not None:
             raise UsageError("this benchmark measures no model; leave out --model")

@@ -83,3 +83,13 @@ def _findable(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # ValueError: it was imported without a spec
         return False
+
+
+def cause(error: OSError) -> str:
+    """Returns why the system refused something, in its own words."""
+    return (error.strerror or str(error)).lower()
+
+
+def kind_and_message(error: BaseException) -> str:
+    """Returns the class of somebody else's error and what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

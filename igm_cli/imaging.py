@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, cause
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,44 +53,35 @@ class Frame:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns what an image file holds.
-
-    Raises:
-        InputError: If there is no such file, or it cannot be read or is empty.
-    """
+    """Returns what a file holds; an :class:`InputError` says why it cannot be read."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{str(path)!r} has a name that is not in UTF-8; rename it") from error
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not an image; name images inside it")
+        raise InputError(f"{path} is a folder, not a file; name files inside it")
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
     except PermissionError as error:
         raise InputError(f"{path} may not be read; change its permissions") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()})") from error
-    if not data:
-        raise InputError(f"{path} is empty (0 bytes); save the image again")
-    return data
+        raise InputError(f"{path} cannot be read ({cause(error)})") from error
 
 
 def decode_image(data: bytes, name: str) -> Image:
-    """An encoded image as 8-bit RGB, turned as its EXIF says, transparency on white.
+    """Returns an encoded image as 8-bit RGB, turned as its EXIF says, transparency on white; ``name`` is for messages.
 
     Greyscale, palette, 16-bit and animated files (their first frame) are understood.
-
-    Args:
-        data: What the file holds.
-        name: What messages call it.
 
     Raises:
         InputError: If it is no image that can be used.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes); save the image again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -113,17 +104,8 @@ def decode_image(data: bytes, name: str) -> Image:
     return _large_enough(image, name)
 
 
-def read_image(path: Path) -> Image:
-    """An image file as 8-bit RGB; see :func:`decode_image`.
-
-    Raises:
-        InputError: If there is no such file, or it is no image that can be used.
-    """
-    return decode_image(read_bytes(path), str(path))
-
-
 def from_array(values: Any, name: str) -> Image:
-    """An image in memory as 8-bit RGB.
+    """Returns an image in memory as 8-bit RGB; ``name`` is for messages.
 
     Args:
         values: A PIL image, an array ``[H,W]``, ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[3,H,W]`` or ``[1,H,W]``;
@@ -193,12 +175,7 @@ def _deep_to_8_bit(image: Image) -> Image:
 
 
 def expand_inputs(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES, noun: str = "image") -> list[Path]:
-    """Files, folders (searched in depth) and patterns to image files, sorted within each, each once.
-
-    Args:
-        inputs: As on the command line.
-        suffixes: What folders are searched for.
-        noun: What such a file is called.
+    """Returns the files that files, folders (searched in depth) and patterns name, sorted within each, each once.
 
     Raises:
         InputError: If a folder holds no image, a pattern matches nothing, or nothing is left.
@@ -225,14 +202,9 @@ def expand_inputs(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES, nou
 
 
 def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
-    """The framed part of an RGB image at the size a model sees, ``[3,H,W]`` in -1..1.
+    """Returns the framed part of an RGB image at the size (width, height) a model sees, ``[3,H,W]`` in -1..1.
 
     Bicubic with antialiasing; nothing changes when the frame already has that size.
-
-    Args:
-        image: RGB, as given.
-        frame: The part of it to take.
-        image_size: (width, height) of the model.
     """
     import numpy as np
     import torch

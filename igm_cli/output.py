@@ -1,6 +1,6 @@
 """The one place that writes: results to stdout, everything else to stderr.
 
-With ``--json`` stdout carries one JSON object a line and nothing else.  Progress is shown on a
+With ``--json`` stdout carries one JSON object per line and nothing else.  Progress is shown on a
 terminal only, and only by the main process of a distributed run.
 """
 
@@ -23,12 +23,7 @@ ProgressReport: TypeAlias = Callable[[str, int, int], None]
 
 
 class Output:
-    """Writes for people, or JSON lines for programs.
-
-    Args:
-        as_json: Whether results are JSON lines.
-        quiet: Whether to write nothing at all, as all but the main process of a run do.
-    """
+    """Writes for people, or JSON lines for programs; nothing if ``quiet``, as all but the main process of a run are."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json

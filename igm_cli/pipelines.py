@@ -18,7 +18,7 @@ def open_pipeline(
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A text-to-image pipeline; what is cheap to refuse is refused before its weights are loaded.
+    """Opens a text-to-image pipeline; what is cheap to refuse is refused before its weights are loaded.
 
     Args:
         model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
@@ -26,9 +26,6 @@ def open_pipeline(
         labels: What may be in an image; none of them takes those the model was trained on.
         templates: Prompts with ``{label}`` in them; none of them takes the model's.
         loading: Fields of :class:`igm_cli.core.models.pipelines.Loading`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
     """
     name, source = resolve_pipeline(model)
 
@@ -79,18 +76,12 @@ def open_pipeline(
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
-    """Labels among which a choice makes sense.
-
-    Args:
-        labels: In order.
-        where: Where they come from, for messages.
-        error: Raised if they are too few, empty or not different.
-    """
+    """Labels among which a choice makes sense; ``error`` names ``where`` they come from if they are not."""
     seen: dict[str, str] = {}
     for label in labels:
         key = plain(label)
         if not key:
-            raise error(f"{where} holds an empty label; leave out the comma too many")
+            raise error(f"{where} holds an empty label; remove the extra comma")
         if key in seen:
             both = f"{seen[key]!r} and {label!r}, which are the same"
             same = f"{label!r} twice" if label == seen[key] else both

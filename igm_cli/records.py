@@ -145,10 +145,7 @@ class Result(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON record that the command prints, with the same fields."""
-        known = type(self).model_fields
-        return {
-            f.alias or name: getattr(self, name) for name, f in known.items() if name in self.model_fields_set
-        }
+        return self.model_dump(exclude_unset=True)
 
     def _repr_html_(self) -> str:
         """A table of the items, for notebooks."""

@@ -1,7 +1,7 @@
-"""A model of concepts of images, and sessions: the model with settled settings.
+"""A model of concepts of images, and sessions: a model or codebooks with settled settings.
 
-The library face and the commands share it.  A session reads files as inputs, each with the fields that name it and the
-hash of its content, and turns inputs into results; :class:`igm_cli.vectors.VectorSession` has the same shape.
+The library face and the commands share them.  A session reads files as inputs, each with the fields that name it and the
+hash of its content, and turns inputs into results.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from igm_cli.bundled import is_pipeline, resolve_model
+from igm_cli.core.files import fingerprint_of
 from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.imaging import SUFFIXES, Frame, decode_image, from_array, read_bytes, to_model
 from igm_cli.records import ImageCount, ImageResult, LabelResult
@@ -42,10 +43,7 @@ BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
 class Input(Generic[Data]):
     """An image or a bound vector, as a file or a program gives it.
 
-    Attributes:
-        about: The fields of its record that say which it is.
-        sha256: Hash of its content.
-        load: Decodes it.
+    ``about`` holds the fields of its record that say which it is, ``sha256`` the hash of its content; ``load`` decodes it.
     """
 
     about: Mapping[str, Any]
@@ -56,6 +54,41 @@ class Input(Generic[Data]):
     def data(self) -> Data:
         """The image or vector itself, decoded once."""
         return self.load()
+
+
+class Session(Generic[Data]):
+    """What turns inputs into results, with the settings of one call: the base of the two sessions.
+
+    Attributes:
+        key: Fields of a record that together name its input.
+        together: Whether a result may depend on what is worked out with it.
+        batch_size: How many inputs are worked out together.
+        run: Fingerprint of everything that decides about a result but the input.
+    """
+
+    key: Sequence[str]
+    together: bool
+    parser: ConceptParser
+    device: torch.device
+    batch_size: int
+    run: str
+
+    def in_batches(
+        self, work: Callable[..., Sequence[Any]], inputs: Sequence[Input[Data]], progress: Progress | None
+    ) -> list[Any]:
+        """The results of any number of inputs; progress is told on the way."""
+        results: list[Any] = []
+        tell, what = progress or (lambda what, done, total: None), f"{self.key[-1]}s"
+        for first in range(0, len(inputs), self.batch_size):
+            tell(what, first, len(inputs))
+            results += work(inputs[first : first + self.batch_size], progress)
+        tell(what, len(inputs), len(inputs))
+        return results
+
+    def record(self, schema: str, each: Input[Data], seconds: float, **found: Any) -> dict[str, Any]:
+        """The record of an input: what all records have, and what was found."""
+        about = {"schema": schema, **each.about, "sha256": each.sha256, "concepts": self.parser.name}
+        return {**about, **found, "seconds": seconds, "device": str(self.device), "run": self.run}
 
 
 @dataclass(repr=False)
@@ -144,16 +177,22 @@ class Model:
     @overload
     def count(self, images: Any, **options: Any) -> ImageCount: ...
 
-    def count(self, images: Any, **options: Any) -> ImageCount | list[ImageCount]:
+    def count(
+        self,
+        images: Any,
+        *,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> ImageCount | list[ImageCount]:
         """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
-        progress = options.pop("progress", None)
-        how = {"fit": options.pop("fit", "crop"), "batch_size": options.pop("batch_size", None)}
-        session = ImageSession(self, k=None, given=options, **how)
+        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings)
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
 
-class ImageSession:
+class ImageSession(Session["Image"]):
     """A model with the settings of one call.
 
     Args:
@@ -162,19 +201,12 @@ class ImageSession:
         fit: ``crop`` or ``squash`` images of another aspect ratio.
         batch_size: Images worked out together; None takes what suits the device.
         given: Inversion settings above the model's own; None for those not given.
-
-    Attributes:
-        run: Fingerprint of everything that decides about a result but the image.
-
-    Raises:
-        UsageError: If something asked for does not fit the model.
     """
 
     key = ("image",)
-    suffixes: Sequence[str] = SUFFIXES
+    suffixes = SUFFIXES
     noun = "image"
     together = False
-    """Whether a result may depend on what is worked out with it."""
 
     def __init__(
         self, model: Model, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
@@ -184,27 +216,24 @@ class ImageSession:
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
         self.model, self.parser, self.device = model, model.parser, model.device
-        self.k, self.fit, self._batch_size = k, fit, batch_size
+        self.k, self.fit, self.batch_size = k, fit, batch_size or self._suitable()
         self._refuse_count(given)
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
         if self.settings.method == "evidence":  # a number that the constraint refuses is refused now
             constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
-        self.run = run_fingerprint({**model.identity, **identity})
+        self.run = fingerprint_of({**model.identity, **identity})
 
-    @property
-    def batch_size(self) -> int:
-        """Images that are worked out together."""
-        if (
-            self._batch_size or self.model.encode
-        ):  # a text-to-image network is busy with the labels of one image
-            return self._batch_size or 1
+    def _suitable(self) -> int:
+        """How many images this device works out together."""
+        if self.model.encode:  # a text-to-image network is busy with the labels of one image
+            return 1
         width, height = self.model.image_size
         return max(1, BATCH_PIXELS.get(self.device.type, 0) // (width * height))
 
     def require_counting(self) -> None:
-        """Raises a :class:`UsageError` if every image has the same number of concepts."""
+        """Refuses to count where every image has the same number of concepts."""
         if not self.parser.space.countable:
             raise UsageError(
                 f"the model {self.model.name!r} finds one value of every factor, so there is nothing to count; "
@@ -212,6 +241,7 @@ class ImageSession:
             )
 
     def _refuse_count(self, given: Mapping[str, Any]) -> None:
+        """Refuses options about the number of concepts where it follows from the space."""
         if self.parser.space.countable:
             return
         factors = len(self.parser.space.groups())  # type: ignore[attr-defined]
@@ -224,11 +254,7 @@ class ImageSession:
 
     @staticmethod
     def read(path: Path) -> list[Input[Image]]:
-        """An image file, not decoded yet.
-
-        Raises:
-            InputError: If there is no such file, or it cannot be read.
-        """
+        """An image file, not decoded yet."""
         data = read_bytes(path)
         digest = hashlib.sha256(data).hexdigest()
         return [Input({"image": str(path)}, digest, lambda: decode_image(data, str(path)))]
@@ -237,18 +263,13 @@ class ImageSession:
         """Results of images in whatever form; of one image without a list around it."""
         if isinstance(images, list | tuple):
             inputs = [_input(image, f"image {number}") for number, image in enumerate(images, 1)]
-            return in_batches(work, inputs, self.batch_size, "images", progress)
+            return self.in_batches(work, inputs, progress)
         return work([_input(images, "image")], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
-        """The concepts of images that are worked out together.
-
-        Raises:
-            InputError: If an image cannot be used.
-        """
+        """The concepts of images that are worked out together."""
         results = []
-        for image, frame, found, seconds in self._understood(images, progress):
-            record = self._record("igm.invert/1", image, found, seconds)
+        for image, frame, found, record in self._understood("igm.invert/1", images, progress):
             sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
             decoded = self.parser.decode(found.concepts, frame)
             items = [{**_rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
@@ -266,16 +287,14 @@ class ImageSession:
         return results
 
     def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
-        """How many concepts images hold; see :meth:`invert`."""
-        return [
-            ImageCount.model_validate(self._record("igm.estimate-k/1", image, found, seconds))
-            for image, _, found, seconds in self._understood(images, progress)
-        ]
+        """How many concepts images hold that are worked out together."""
+        understood = self._understood("igm.estimate-k/1", images, progress)
+        return [ImageCount.model_validate(record) for *_, record in understood]
 
     def _understood(
-        self, images: Sequence[Input[Image]], progress: Progress | None
-    ) -> list[tuple[Input[Image], Frame, Inversion, float]]:
-        """The one call of the engine: images with their frames, what was found, and the seconds of each."""
+        self, schema: str, images: Sequence[Input[Image]], progress: Progress | None
+    ) -> list[tuple[Input[Image], Frame, Inversion, dict[str, Any]]]:
+        """The one call of the engine: images with their frames, what was found, and the fields that all records have."""
         import torch
 
         from igm_cli.core.inference.engine import invert_batch
@@ -290,29 +309,24 @@ class ImageSession:
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
         found = invert_batch(model.denoiser, seen, self.settings, **how)
-        seconds = (time.monotonic() - started) / len(images)
-        return [(*each, seconds) for each in zip(images, frames, found, strict=True)]
+        seconds = round((time.monotonic() - started) / len(images), 4)
+        return [
+            (image, frame, one, self.record(schema, image, seconds, **self._fields(image, one)))
+            for image, frame, one in zip(images, frames, found, strict=True)
+        ]
 
-    def _record(self, schema: str, image: Input[Image], found: Inversion, seconds: float) -> dict[str, Any]:
-        """The fields that all records of images have."""
+    def _fields(self, image: Input[Image], found: Inversion) -> dict[str, Any]:
+        """What all records of images say of what was found."""
+        curve = [{"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve]
         return {
-            "schema": schema,
-            **image.about,
             "size": list(image.data.size),
-            "sha256": image.sha256,
             "model": self.model.name,
-            "concepts": self.parser.name,
             "k": found.k,
             "k_source": found.k_source,
             "denoising_error": _finite(found.denoising_error),
             "k_penalty": self.settings.cost,
-            "k_curve": [
-                {"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve
-            ],
+            "k_curve": curve,
             "network_calls": found.network_calls,
-            "seconds": round(seconds, 4),
-            "device": str(self.device),
-            "run": self.run,
         }
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
@@ -325,15 +339,12 @@ class ImageSession:
 
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
-    """A trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
+    """Opens a trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
 
     Args:
         model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
         concepts: Name of a concept parser, or ``package.module:attribute``; None takes the checkpoint's.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
     """
     from igm_cli.plugins import registry
 
@@ -370,25 +381,6 @@ def process_device(name: str) -> torch.device:
     return device
 
 
-def run_fingerprint(identity: Mapping[str, Any]) -> str:
-    """Fingerprint of everything that decides about a result but the image or vector."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def in_batches(
-    work: Callable[..., Sequence[Any]], inputs: Sequence[Any], size: int, what: str, progress: Progress | None
-) -> list[Any]:
-    """The results of inputs, some worked out together; progress is told on the way."""
-    results: list[Any] = []
-    for first in range(0, len(inputs), size):
-        if progress:
-            progress(what, first, len(inputs))
-        results += work(inputs[first : first + size], progress)
-    if progress:
-        progress(what, len(inputs), len(inputs))
-    return results
-
-
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
     """The parser of a model's concepts, which must be the one asked for, and of the space trained on."""
     from igm_cli.core.concepts import space_to_dict
@@ -396,7 +388,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
 
     if asked and asked.name != spec.concepts:
         raise InputError(
-            f"the model {folder.name!r} speaks of {spec.concepts!r}, not of {asked.name!r}; "
+            f"the model {folder.name!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "
             f"use --concepts {spec.concepts} or another --model"
         )
     parser = asked or registry.concept_parser(spec.concepts)

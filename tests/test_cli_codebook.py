@@ -237,7 +237,7 @@ def test_several_files_of_which_some_are_bad(call: Call, folder: Path) -> None:
         (["invert", "{f}/one.npy", "{b}", "--fit", "squash"], 2, "--fit is about images"),
         (["estimate-k", "{f}/one.npy", "{b}", "--plot", "x.png"], 2, "--plot is about images"),
         (["estimate-k", "{f}/one.npy", "{b}", "--k-min", "1"], 2, "--k-min is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--method", "sgd"], 2, "none of codebooks; choose auto"),
+        (["invert", "{f}/one.npy", "{b}", "--method", "sgd"], 2, "does not support codebooks; choose auto"),
         (["invert", "{f}/one.npy", "{b}", "--iterations", "9"], 2, "--iterations belongs to --method coupled"),
         (["invert", "{f}/sum.npy", "{b}", "--k", "2", "--method", "coupled"], 2, "leave out --method coupled"),
         (["invert", "x.png", "--iterations", "9"], 2, "add --codebooks"),

@@ -11,8 +11,12 @@ from PIL import Image
 
 from igm_cli import imaging
 from igm_cli.errors import InputError
-from igm_cli.imaging import expand_inputs, read_image, to_model
+from igm_cli.imaging import decode_image, expand_inputs, read_bytes, to_model
 from igm_cli.plugins.base import Frame
+
+
+def read_image(path: Path) -> Image.Image:
+    return decode_image(read_bytes(path), str(path))
 
 
 def gradient(width: int = 24, height: int = 16) -> np.ndarray:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +16,12 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
+from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     import datasets
@@ -68,7 +61,7 @@ class DeclaredSuite:
         defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
     ) -> None:
         text = (Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8")
-        declared: dict[str, Any] = tomllib.loads(text)
+        declared = parse_toml(text)
         self.name, self.bench, self._defaults = name, bench, defaults
         self.summary: str = declared["summary"]
         self.concepts: str = declared["concepts"]
@@ -211,7 +204,7 @@ class CheckpointBench(DeclaredBench):
         """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
         data, r = self.data, self.request
         identity = [baseline.describe(), data.about, vars(r.budget), r.seed]
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+        digest = fingerprint_of(identity, 12)
         folder = r.cache / f"{baseline.name}-{digest}"
         return fit(baseline, data, r.budget, folder, seed=r.seed, device=r.device, progress=r.progress)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.errors import UsageError, near_names
+from igm_cli.errors import IgmError, UsageError, near_names
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ def _list_suites(sink: Output) -> None:
     rows: list[list[str]] = []
     settings: list[str] = []
     for listing in registry.listings("benchmarks"):
-        state = registry.state(listing)
-        if state.problem:
-            rows.append([listing.name, "broken", "", state.problem])
+        try:
+            plugin = find_suite(listing.name)
+        except IgmError as error:
+            rows.append([listing.name, "broken", "", str(error)])
             continue
-        plugin = find_suite(listing.name)
         rows.append([listing.name, plugin.summary, ", ".join(plugin.methods), ", ".join(plugin.splits)])
         settings += [f"{listing.name} --set {name}=…: {about}" for name, about in plugin.options.items()]
         about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
-from igm_cli.errors import IgmError, InputError, need
+from igm_cli.core.files import fingerprint_of, write_json
+from igm_cli.errors import IgmError, InputError, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ class _Run:
         self.suite, self.bench, self.out, self.sink, self.progress = suite, bench, out, sink, progress
         identity = {"suite": suite, **bench.identity}
         open_folder(out, identity)
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self.store = ResultFile(out / RECORDS, ROW_SCHEMA, digest, key=("method", "split", "item"))
+        self.store = ResultFile(
+            out / RECORDS, ROW_SCHEMA, fingerprint_of(identity), key=("method", "split", "item")
+        )
         told = out / METHODS
         self.known: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
         self.failures: dict[str, str] = {}
@@ -83,11 +84,9 @@ class _Run:
             except Exception as error:  # a baseline of someone else's may raise whatever it likes
                 if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
                     raise
-                self._fail(name, f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": "))
+                self._fail(name, kind_and_message(error))
 
     def _work_through(self, name: str, pending: Sequence[tuple[str, str]]) -> None:
-        from igm_cli.core.files import write_json
-
         method = self.bench.method(name)
         self.known[name] = method.info
         write_json(self.out / METHODS, self.known)
@@ -129,7 +128,6 @@ def _about(method: str, split: str, item: str) -> str:
 
 def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Makes a result folder this benchmark's; raises InputError if it holds another configuration."""
-    from igm_cli.core.files import write_json
     from igm_cli.core.training.state import refuse_other
 
     if folder.exists() and not folder.is_dir():

@@ -10,11 +10,6 @@ import typer
 from igm_cli.commands import options as o
 from igm_cli.output import Output
 
-Plot = Annotated[
-    Path | None,
-    typer.Option("--plot", help="Draw error over K: a file for one image, a folder for several."),
-]
-
 
 def estimate_k(
     paths: o.Inputs,
@@ -30,7 +25,9 @@ def estimate_k(
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    plot: Plot = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw error over K: a file for one image, a folder for several.")
+    ] = None,
     output: o.Results = None,
 ) -> None:
     """Estimate how many concepts an image holds, with the error of every K, or how many products a vector.

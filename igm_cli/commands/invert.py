@@ -9,14 +9,6 @@ import typer
 from igm_cli.commands import options as o
 from igm_cli.output import Output
 
-K = Annotated[
-    int | None,
-    typer.Option(
-        "--k",
-        min=1,
-        help="Number of concepts.  Default: it is estimated.  Of codebooks: products added up, or 1.",
-    ),
-]
 Method = Annotated[
     Literal[
         "evidence", "sgd", "relax", "enumerate", "eliminate",
@@ -24,34 +16,34 @@ Method = Annotated[
     ]
     | None,
     typer.Option(
-        "--method",
         help="evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
         "configurations in stages.  Default: the model's, or evidence.  Of codebooks: auto (the default), "
         "coupled, attention, resonator, factorizer or exhaustive.",
     ),
 ]  # fmt: skip
-Iterations = Annotated[
-    int | None,
-    typer.Option("--iterations", min=1, help="Of the iterative methods of codebooks.  Default: 100."),
-]
-Restarts = Annotated[int | None, typer.Option("--restarts", min=1, help="Starts of sgd.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of sgd or relax.")]
 
 
 def invert(
     paths: o.Inputs,
     concepts: o.Concepts = None,
     model: o.Model = None,
-    k: K = None,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of concepts.  Default: it is estimated.  Of codebooks: products added up, or 1."
+        ),
+    ] = None,
     k_max: o.KMax = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     method: Method = None,
-    restarts: Restarts = None,
-    steps: Steps = None,
+    restarts: Annotated[int | None, typer.Option(min=1, help="Starts of sgd.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of sgd or relax.")] = None,
     codebooks: o.Codebooks = None,
     binding: o.Binding = None,
-    iterations: Iterations = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Of the iterative methods of codebooks.  Default: 100.")
+    ] = None,
     fit: o.Fit = "crop",
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",

@@ -7,69 +7,54 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from igm_cli.core.files import parse_toml
 from igm_cli.errors import UsageError
 
 ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
 ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
 MAX_SEED = 2**32 - 1
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed",
-        min=0,
-        max=MAX_SEED,
-        help="Same seed, same device: same result.  Default: the model's, or 0.",
-    ),
+    typer.Option(min=0, max=MAX_SEED, help="Same seed and device: same result.  Default: the model's, or 0."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else there.")]
 Inputs = Annotated[
     list[str],
     typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False),
 ]
 Concepts = Annotated[
-    str | None,
-    typer.Option("--concepts", help="Concept parser; igm plugins lists them.  Default: the model's."),
+    str | None, typer.Option(help="Concept parser; igm plugins lists them.  Default: the model's.")
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model",
-        help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts.",
+        help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts."
     ),
 ]
 Fit = Annotated[
     Literal["crop", "squash"],
-    typer.Option("--fit", help="crop or squash an image of another aspect ratio than the model's."),
+    typer.Option(help="crop or squash an image of another aspect ratio than the model's."),
 ]
-KMax = Annotated[
-    int | None, typer.Option("--k-max", min=1, help="Most concepts considered when K is estimated.")
-]
-KMin = Annotated[
-    int | None, typer.Option("--k-min", min=0, help="Fewest concepts considered when K is estimated.")
-]
-Draws = Annotated[int | None, typer.Option("--draws", min=1, help="Noise draws to begin with.")]
+KMax = Annotated[int | None, typer.Option(min=1, help="Most concepts considered when K is estimated.")]
+KMin = Annotated[int | None, typer.Option(min=0, help="Fewest concepts considered when K is estimated.")]
+Draws = Annotated[int | None, typer.Option(min=1, help="Noise draws to begin with.")]
 Codebooks = Annotated[
     Path | None,
     typer.Option(
-        "--codebooks",
-        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors).",
+        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors)."
     ),
 ]
 Binding = Annotated[
     Literal["map", "hrr", "fhrr"] | None,
-    typer.Option("--binding", help="How the vectors are bound.  Default: as the file of codebooks says."),
+    typer.Option(help="How the vectors are bound.  Default: as the file of codebooks says."),
 ]
 BatchSize = Annotated[
-    str,
-    typer.Option(
-        "--batch-size", metavar="N|auto", help="Images worked out together; results do not depend on it."
-    ),
+    str, typer.Option(metavar="N|auto", help="Images worked out together; results do not depend on it.")
 ]
 Overlay = Annotated[
-    Path | None,
-    typer.Option("--overlay", help="Draw the result: a file for one image, a folder for several."),
+    Path | None, typer.Option(help="Draw the result: a file for one image, a folder for several.")
 ]
 Results = Annotated[
     Path | None,
@@ -78,11 +63,7 @@ Results = Annotated[
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """``key=value`` pairs; values are read as TOML where they are TOML, else as text.
-
-    Raises:
-        UsageError: If a pair has no ``=``.
-    """
+    """Returns ``key=value`` pairs as settings; values are read as TOML where they are TOML, else as text."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -94,33 +75,13 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return load_toml(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except ValueError:
         return text
 
 
-def load_toml(text: str) -> dict[str, Any]:
-    """A TOML document.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    import sys
-
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    loaded: dict[str, Any] = tomllib.loads(text)
-    return loaded
-
-
 def number_or_auto(option: str, text: str) -> int | None:
-    """``auto`` (None) or a number.
-
-    Raises:
-        UsageError: If it is neither.
-    """
+    """Returns a number, or None for ``auto``."""
     if text.strip().lower() == "auto":
         return None
     if not text.strip().isdecimal() or int(text) < 1:
@@ -129,11 +90,7 @@ def number_or_auto(option: str, text: str) -> int | None:
 
 
 def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
-    """Refuses contradictory counts before anything is loaded.
-
-    Raises:
-        UsageError: If they contradict each other.
-    """
+    """Refuses contradictory counts before anything is loaded."""
     if k_min is not None and k_max is not None and k_min > k_max:
         raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
     if k is not None and (k_min is not None or k_max is not None):
@@ -141,11 +98,7 @@ def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
 
 
 def about_vectors(concepts: str | None, codebooks: Path | None) -> bool:
-    """Whether a command is about bound vectors, not images.
-
-    Raises:
-        UsageError: If it is and there are no codebooks.
-    """
+    """Returns whether a command is about bound vectors, not images; they need codebooks."""
     if codebooks is not None or concepts is None:
         return codebooks is not None
     from igm_cli.plugins import registry
@@ -156,20 +109,12 @@ def about_vectors(concepts: str | None, codebooks: Path | None) -> bool:
 
 
 def refuse(why: str, **given: Any) -> None:
-    """Refuses options that have no meaning here.
-
-    Args:
-        why: What the options are about, and the way out.
-        **given: Options with their values; None for those not given.
-
-    Raises:
-        UsageError: If one is given.
-    """
+    """Refuses options that have no meaning here (those not None); ``why`` is what they are about, and the way out."""
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"--{name.replace('_', '-')} is about {why}")
 
 
 def expanded(path: Path | None) -> Path | None:
-    """A path with ``~`` resolved."""
+    """Returns a path with ``~`` resolved."""
     return path.expanduser() if path else None

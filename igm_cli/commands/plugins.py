@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from igm_cli.commands import options as o
+from igm_cli.errors import IgmError
 from igm_cli.output import Output
 
 HEADINGS = {"datasets": "dataset", "concepts": "concepts", "benchmarks": "benchmark"}
@@ -37,8 +39,11 @@ def plugin_states() -> list[dict[str, Any]]:
 
     found = []
     for listing in (each for kind in registry.KINDS for each in registry.listings(kind)):
-        state = registry.state(listing)
-        known = {"kind": listing.kind, "name": listing.name, "target": listing.target}
-        outcome = {"ok": not state.problem, "summary": state.summary, "problem": state.problem}
-        found.append({**known, "packages": list(listing.packages), **outcome})
+        summary = problem = ""
+        try:
+            summary = str(getattr(registry.load(listing.kind, listing.name), "summary", ""))
+        except IgmError as error:
+            problem = str(error)
+        known = {**asdict(listing), "packages": list(listing.packages)}
+        found.append({**known, "ok": not problem, "summary": summary, "problem": problem})
     return found

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.core.files import exclusive, write_atomically
+from igm_cli.errors import IgmError, InputError, UsageError, cause
 from igm_cli.imaging import SUFFIXES
 from igm_cli.output import json_line, process_rank
 
@@ -22,7 +23,7 @@ SOFTWARE, DRAWN_BY = 0x0131, "igm"
 
 
 class ResultFile:
-    """A JSON-lines file that a run adds to, one whole line at a time.
+    """A JSON-lines file that a run adds to, one whole line at a time; if it holds anything else, it is refused as it is.
 
     A line cut short by a crash is dropped; its item is done again.  With several processes each
     adds to a file of its own beside it, and :meth:`merge` joins them.
@@ -35,9 +36,6 @@ class ResultFile:
 
     Attributes:
         done: Lines by what they are about, the fields joined by spaces.
-
-    Raises:
-        InputError: If the file holds anything else; it is left as it is.
     """
 
     def __init__(self, path: Path, schema: str, run: str, key: Sequence[str] = ("image",)) -> None:
@@ -54,9 +52,7 @@ class ResultFile:
         try:
             self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(
-                f"cannot write {path} ({(error.strerror or str(error)).lower()}); choose another file"
-            ) from error
+            raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a line, in one write; it replaces an older one about the same."""
@@ -81,8 +77,6 @@ class ResultFile:
 
         Lines about items that are not in ``order`` stay in front, as they were.
         """
-        from igm_cli.core.files import write_atomically
-
         shares = _shares(self.path)
         if not shares and not self._superseded:
             return
@@ -133,17 +127,10 @@ class ResultFile:
 def open_results(
     path: Path | None, schema: str, run: str, key: Sequence[str], inputs: Iterable[Path]
 ) -> Iterator[ResultFile | None]:
-    """The file of ``--output``, which no other run writes to meanwhile; None if results are not kept.
-
-    Raises:
-        UsageError: If it is one of the inputs.
-        InputError: If it holds something else, or another run writes to it.
-    """
+    """The file of ``--output``, which no other run writes to meanwhile; None if results are not kept."""
     if path is None:
         yield None
         return
-    from igm_cli.core.files import exclusive
-
     path = path.expanduser()
     refuse_inputs([path], inputs, "--output")
     rank = process_rank()[0]
@@ -168,16 +155,7 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
 
 
 def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:
-    """Where the picture of each image goes: the file itself for one image, into a folder for several.
-
-    Args:
-        paths: Images.
-        target: As given.
-        option: Name of the option, for messages.
-
-    Raises:
-        UsageError: If it is a file for several images, or an image or another picture would be overwritten.
-    """
+    """Returns where the picture of each image goes: the file itself for one image, into a folder for several."""
     if target is None:
         return {}
     looks_like_file = target.suffix.lower() in SUFFIXES and not target.is_dir()
@@ -216,16 +194,13 @@ def save_picture(image: Any, path: Path) -> None:
     """Writes a PIL image atomically in the format its name says, marked as igm's own."""
     from PIL import Image
 
-    from igm_cli.core.files import write_atomically
-
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()
     mark[SOFTWARE] = DRAWN_BY
     try:
         write_atomically(path, lambda temporary: image.save(temporary, format=kind, exif=mark))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise IgmPictureError(f"cannot write {path} ({reason}); choose another path") from error
+        raise IgmPictureError(f"cannot write {path} ({cause(error)}); choose another path") from error
 
 
 class IgmPictureError(IgmError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.commands.results import ResultFile
-    from igm_cli.commands.show import CurveReport, ImageReport
+    from igm_cli.commands.show import ImageReport
     from igm_cli.session import ImageSession, Input
     from igm_cli.vectors import VectorSession
 
@@ -68,17 +68,17 @@ def understand_images(
 
         return draw_curve(record)
 
-    report: ImageReport | CurveReport | None = None
+    report: ImageReport | None = None
     if not sink.as_json:
-        from igm_cli.commands.show import CurveReport, ImageReport
+        from igm_cli.commands.show import ImageReport
 
-        report = CurveReport(sink) if count else ImageReport(sink, parser.space)
+        report = ImageReport(sink, parser.space)
     where = pictures.expanduser() if pictures else None
     runner = Runner(
         session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
     )
     if report:
-        report.detailed = len(runner.files) <= DETAILED
+        report.detailed = count or len(runner.files) <= DETAILED
     runner.run()
 
 
@@ -102,13 +102,12 @@ class Runner:
         session: Reads files and turns inputs into results.
         paths: Files, folders and patterns as given.
         schema: Schema of the records.
-        report: For people; None where programs read.
-        sink: For results, progress and messages.
+        report: What people read; None where programs read.
+        sink: Takes results, progress and messages.
         output: Where results are kept.
         count: Whether only the number of concepts is wanted.
-        draw: Record and input to picture.
-        pictures: A file or folder for pictures.
-        option: The option that ``pictures`` comes from.
+        draw: Makes a picture of a record and its input.
+        pictures: A file or folder for pictures, as ``option`` gives it.
         sources: Further files that are read, so that nothing is written over them.
         announce: Called with the number of files that are left to do.
     """
@@ -130,12 +129,7 @@ class Runner:
     _failed: set[str] = field(default_factory=set)
 
     def run(self) -> None:
-        """Works through the files; one that cannot be used is reported and the others go on.
-
-        Raises:
-            IgmError: If the only file, or what is asked for, cannot be used.
-            Exit: With exit code 3, if a file of several could not be used.
-        """
+        """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
         kept: Any = nullcontext()
         if self.pictures or self.output:
             from igm_cli.commands.results import open_results, picture_targets
@@ -240,14 +234,10 @@ class Runner:
             progress("images", len(share), len(share))
 
     def _records(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> list[Record]:
-        """The records of a batch: those kept, and new ones.
-
-        What may depend on the others of its batch is worked out with all of them, so that it is the same when a run
-        goes on.
-        """
+        """The records of a batch: those kept, and new ones."""
         kept = {self._about(each): self._kept(each) for each in batch}
         todo = [each for each in batch if kept[self._about(each)] is None]
-        if todo and self.session.together:
+        if todo and self.session.together:  # so that a result is the same when a run goes on
             todo = list(batch)
         work: Callable[..., Sequence[Any]] = self.session.count if self.count else self.session.invert
         for each, result in zip(todo, work(todo, progress) if todo else (), strict=True):

@@ -18,15 +18,7 @@ LISTED = 10  # candidates up to which all are listed in it
 
 
 class ImageReport:
-    """For people: a table per image, or one table of many images.
-
-    Args:
-        sink: Where it goes.
-        space: The concepts.
-
-    Attributes:
-        detailed: Whether there is a table per image.
-    """
+    """What people read: a table per image if ``detailed``, or one table of many images; of counts the error over K."""
 
     def __init__(self, sink: Output, space: ConceptSpace) -> None:
         self.sink, self.space, self.detailed = sink, space, True
@@ -34,29 +26,28 @@ class ImageReport:
 
     def add(self, record: Record) -> None:
         """Shows an image now, or keeps it for the table."""
-        counted = self.space.countable
+        counted, k = self.space.countable, str(record["k"])
         if self.detailed:
-            how = "given" if record["k_source"] == "given" else "estimated"
-            k = f"K = {record['k']} ({how}), " if counted else ""
-            self.sink.table(f"{record['image']}: {k}{record['seconds']:.2f} s", *self._table(record))
+            how = f" ({record['k_source']})" if "items" in record else ""
+            title = f"{record['image']}: " + (f"K = {k}{how}, " if counted else "")
+            self.sink.table(f"{title}{record['seconds']:.2f} s", *self._table(record))
         else:
-            self.rows.append(
-                [record["image"], *([str(record["k"])] if counted else []), _brief(record["items"])]
-            )
+            self.rows.append([record["image"], *([k] if counted else []), _brief(record["items"])])
 
     def end(self) -> None:
         """Shows the table of many images."""
         if self.rows:
-            counted = ["K"] if len(self.rows[0]) == 3 else []
+            counted = ["K"] if self.space.countable else []
             self.sink.table("", ["image", *counted, "found"], self.rows)
 
     def _table(self, record: Record) -> tuple[list[str], list[list[str]]]:
         """The items found, numbered; where all candidates are reported, the others without a number if they are few."""
+        if "items" not in record:
+            return curve_table(record)
         items, every = record["items"], record.get(self.space.plural)
-        names = list(items[0]) if items else []
         rows = [[str(i), *(cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
         if every is None:
-            return ["#", *names], rows
+            return ["#", *(items[0] if items else ())], rows
         shown = {row[1] for row in rows}
         if len(every) <= LISTED:
             others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
@@ -64,26 +55,8 @@ class ImageReport:
         return ["#", *every[0]], rows
 
 
-class CurveReport:
-    """For people: the error over K, a table per image."""
-
-    def __init__(self, sink: Output) -> None:
-        self.sink, self.detailed = sink, True
-
-    def add(self, record: Record) -> None:
-        """Shows an image."""
-        title = f"{record['image']}: K = {record['k']}, {record['seconds']:.2f} s"
-        self.sink.table(title, *curve_table(record))
-
-    def end(self) -> None:
-        """Nothing is kept back."""
-
-
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the error over K, the chosen K circled.
-
-    Where a concept costs something, the sum that the choice minimises has a column too.
-    """
+    """Returns columns and rows of the error over K, the chosen K circled; with the sum that the choice minimises."""
     cost = record["k_penalty"]
     columns = ["K", "error", "standard error", *(["error + cost of K"] if cost else []), ""]
     rows = []
@@ -124,9 +97,7 @@ def draw_curve(record: Record) -> Image:
 def _brief(items: Sequence[Record]) -> str:
     """Items on a line: what they say, less pixels and confidence, which JSON has."""
     rows = [{k: v for k, v in item.items() if k != "confidence" and not k.endswith("_px")} for item in items]
-    if all(
-        isinstance(value, str) for row in rows for value in row.values()
-    ):  # names: "Smiling: yes, hair: black"
+    if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"
         return ", ".join(": ".join(row.values()) for row in rows)
     return " ".join(f"({', '.join(cell(k, v) for k, v in row.items())})" for row in rows)
 

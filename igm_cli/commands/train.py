@@ -11,55 +11,39 @@ from igm_cli.commands import options as o
 from igm_cli.errors import UsageError
 from igm_cli.output import Output, process_rank
 
-Dataset = Annotated[
-    str, typer.Argument(help="Dataset to train on: a name of igm plugins, or package.module:attribute.")
-]
-Concepts = Annotated[str | None, typer.Option("--concepts", help="Concept parser.  Default: the dataset's.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--data-root", help="Folder of the real data.  Default: the dataset's own images."),
-]
-Preset = Annotated[str, typer.Option("--preset", help="A preset of the dataset, or a TOML file.")]
-Init = Annotated[
-    str | None,
-    typer.Option("--init", help="Start from the weights of this model: a bundled name, a folder, a hub id."),
-]
-RunFolder = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Run folder.  Default: runs/DATASET-CONCEPTS.")
-]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps in all.")]
-BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images a step, over all processes.")
-]
-Precision = Annotated[str | None, typer.Option("--precision", help="no, bf16 or fp16.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any option of the preset, e.g. learning_rate=1e-4, model.blocks=1, data.objects=3-5.",
-    ),
-]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=o.MAX_SEED, help="Of everything random.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="At most so many images of each part of the data.")
-]
-
 
 def train(
-    dataset: Dataset,
-    concepts: Concepts = None,
-    data_root: DataRoot = None,
-    preset: Preset = "default",
-    init: Init = None,
-    output: RunFolder = None,
-    steps: Steps = None,
-    batch_size: BatchSize = None,
-    precision: Precision = None,
-    settings: Settings = None,
-    seed: Seed = None,
+    dataset: Annotated[
+        str, typer.Argument(help="Dataset to train on: a name of igm plugins, or package.module:attribute.")
+    ],
+    concepts: Annotated[str | None, typer.Option(help="Concept parser.  Default: the dataset's.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the real data.  Default: the dataset's own images.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="A preset of the dataset, or a TOML file.")] = "default",
+    init: Annotated[
+        str | None,
+        typer.Option(help="Start from the weights of this model: a bundled name, a folder, a hub id."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder.  Default: runs/DATASET-CONCEPTS.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
+    precision: Annotated[str | None, typer.Option(help="no, bf16 or fp16.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any option of the preset, e.g. learning_rate=1e-4, model.blocks=1, data.objects=3-5.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=o.MAX_SEED, help="Seed of everything random.")] = None,
     device: o.Device = "auto",
-    limit: Limit = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images of each part of the data.")
+    ] = None,
 ) -> None:
     """Train a model; the same command again goes on where it stopped.
 

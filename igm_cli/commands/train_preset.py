@@ -7,7 +7,7 @@ from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from igm_cli.commands import options as o
+from igm_cli.core.files import parse_toml
 from igm_cli.core.validation import Natural, Positive, Table, validated
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError, near_names
 
@@ -84,22 +84,17 @@ class Preset:
             DataPart(**part)
 
     def config(self) -> TrainConfig:
-        """How to train."""
+        """Returns how to train."""
         from igm_cli.core.training.config import TrainConfig
 
         return TrainConfig(**self.train)
 
 
 def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The tables of a preset of the dataset by name, or of a TOML file; no preset at all is an empty one.
+    """Returns the tables of a preset of the dataset by name, or of a TOML file; no preset at all is an empty one.
 
     ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
     ``[[data]]`` is taken whole.
-
-    Raises:
-        UsageError: If the name is unknown.
-        MissingError: If the file does not exist.
-        InputError: If it is no TOML, or extends itself.
     """
     tables = _load(adapter, preset)
     if "extends" not in tables:
@@ -128,19 +123,15 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     if not path.is_file():
         raise MissingError(f"there is no preset file {path}; check the path")
     try:
-        return o.load_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no valid TOML: {error}") from error
 
 
 def override(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> Preset:
-    """A preset with ``table.key=value`` applied.
+    """Returns a preset with ``table.key=value`` applied.
 
     A key without a table is the trainer's, and ``data.key`` is an option of every part of the data.
-
-    Raises:
-        UsageError: If a setting's table is unknown.
-        InputError: If the preset has an unknown table, or something that is none.
     """
     preset = Preset(**tables)
     names = [table.name for table in fields(Preset)]
@@ -159,16 +150,11 @@ def override(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> Preset:
 def data_parts(
     preset: Preset, data_root: Path | None, limit: int | None, own: frozenset[str] = frozenset()
 ) -> list[DataPart]:
-    """The parts of a preset's data that apply, with nothing left open.
+    """Returns the parts of a preset's data that apply, with nothing left open.
 
     A part of ``data_root = "given"`` needs ``--data-root``; without it that part is left out, and
-    if none is left, the first one is made by the dataset itself.
-
-    Args:
-        preset: The preset.
-        data_root: As ``--data-root`` has it.
-        limit: As ``--limit`` has it.
-        own: Options that only images made by the dataset itself take; given ones beside those do without.
+    if none is left, the first one is made by the dataset itself.  ``own`` are options that only images
+    made by the dataset itself take; given ones beside those do without.
     """
     tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
     if data_root is None:
@@ -191,11 +177,7 @@ def data_parts(
 def model_spec(
     adapter: DatasetAdapter, parser: ConceptParser, preset: Preset, parts: Sequence[DataPart]
 ) -> ModelSpec:
-    """What is to be trained, with the data as its provenance.
-
-    Raises:
-        InputError: If the preset says something that no model can be.
-    """
+    """Returns what is to be trained, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.concepts import space_to_dict
     from igm_cli.core.noise_schedule import ScheduleConfig

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.train_preset import DataPart, Preset, data_parts, model_spec
-from igm_cli.errors import InputError, UsageError, need
+from igm_cli.errors import InputError, UsageError, cause, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
-    from igm_cli.commands.validation import Validation
-    from igm_cli.core.checkpoint import ModelSpec
+    import datasets
+
     from igm_cli.core.training.trainer import Samples
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
@@ -31,11 +31,7 @@ def run_training(
     init: Path | None,
     sink: Output,
 ) -> None:
-    """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
-    """
+    """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's."""
     need("train")
     _check(adapter, parser, output, init)
     from igm_cli.core.device import keep_freed_memory
@@ -65,11 +61,11 @@ def run_training(
         keep_freed_memory()
     with sink.progress() as progress:
         samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, progress)
-        validation = (
-            _load_validation(adapter, parser, parts[0], data_root, spec, output, sink)
-            if config.picture_every
-            else None
-        )
+        validation = None
+        if config.picture_every and (examples := _validation_data(adapter, parts[0], data_root, command, sink)):
+            from igm_cli.commands.validation import Validation
+
+            validation = Validation(examples, parser, spec, output)
         sink.note(f"training on {len(samples)} images of {adapter.name} for {config.steps} steps in {output}")
 
         def report(step: int, figures: Mapping[str, float]) -> None:
@@ -104,8 +100,7 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot write to {folder} ({reason}); choose another --output") from error
+        raise InputError(f"cannot write to {folder} ({cause(error)}); choose another --output") from error
 
 
 def _is_cpu(name: str) -> bool:
@@ -142,28 +137,21 @@ def _load_samples(
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
 
-def _load_validation(
-    adapter: DatasetAdapter,
-    parser: ConceptParser,
-    part: DataPart,
-    root: Path | None,
-    spec: ModelSpec,
-    folder: Path,
-    sink: Output,
-) -> Validation | None:
+def _validation_data(
+    adapter: DatasetAdapter, part: DataPart, root: Path | None, command: str, sink: Output
+) -> datasets.Dataset | None:
     """A few images of the second split; None if the dataset or the given folder has only one."""
-    from igm_cli.commands.validation import COUNT, Validation
+    from igm_cli.commands.validation import COUNT
 
     if len(adapter.splits) < 2:
         return None
-    if spec.architecture == "text-to-image":
+    if command == "zero-shot":
         sink.note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
         return None
     try:
-        data = part.load(adapter, adapter.splits[1], COUNT, root, None)
+        return part.load(adapter, adapter.splits[1], COUNT, root, None)
     except InputError as error:
         if part.data_root == "builtin":
             raise
         sink.note(f"training goes on without validation: {error}")
         return None
-    return Validation(data, parser, spec, folder)

@@ -20,14 +20,7 @@ SAMPLING_STEPS = 30
 
 
 class Validation:
-    """A few images with known concepts.
-
-    Args:
-        examples: At most :data:`COUNT` of them are used.
-        parser: Reads their annotations.
-        spec: Of the model in training.
-        folder: Where pictures go.
-    """
+    """At most :data:`COUNT` images with known concepts, on which a model in training is tried; pictures go to ``folder``."""
 
     def __init__(
         self, examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec, folder: Path
@@ -92,14 +85,9 @@ class Validation:
         originals = torch.stack([x0 for _, _, x0, _ in self.rows])
         _, channels, height, width = originals.shape
         concepts, present = pad([truth for *_, truth in self.rows])
-        samples = sample(
-            denoiser,
-            concepts.to(device),
-            (channels, height, width),
-            self.spec.composition,
-            present=present.to(device),
-            steps=SAMPLING_STEPS,
-        )
+        asked, present, shape = concepts.to(device), present.to(device), (channels, height, width)
+        composition, steps = self.spec.composition, SAMPLING_STEPS
+        samples = sample(denoiser, asked, shape, composition, present=present, steps=steps)
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
 
 

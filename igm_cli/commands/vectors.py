@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,18 +36,9 @@ def understand_vectors(
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Takes the bound vectors of files apart, or counts products, and shows and keeps what is found.
+    """Takes the bound vectors of files apart, or without ``k`` counts products, and shows and keeps what is found.
 
-    Args:
-        paths: Files, folders and patterns.
-        codebooks: Their file.
-        settings: See :class:`igm_cli.vectors.VectorSession`; without ``k``, products are counted.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        **options: Those of :func:`igm_cli.vectors.open_vectors`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
+    ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
     """
     from igm_cli.vectors import open_vectors
 
@@ -62,66 +54,53 @@ def understand_vectors(
 
 
 class VectorReport:
-    """For people: a table per vector, or one table of a file's vectors, and how many vectors are in doubt.
-
-    Args:
-        sink: Where it goes.
-        products: How many a vector is the sum of; None where they are counted.
-        codebooks: To tell a similarity from chance.
-    """
+    """What people read: a table per vector, or one table of a file's vectors, and how many vectors are in doubt."""
 
     def __init__(self, sink: Output, products: int | None, codebooks: Codebooks) -> None:
         self.sink, self.products, self.codebooks = sink, products, codebooks
-        self.file: list[Record] = []  # the first records of a file
-        self.rows: list[list[str]] = []
-        self.doubts: dict[str, int] = {}
+        self.records: list[Record] = []  # the first ones of a file
+        self.doubts: Counter[str] = Counter()
         self.vectors = 0
 
     def add(self, record: Record) -> None:
         """One more vector."""
-        if self.file and record["input"] != self.file[0]["input"]:
+        if self.records and record["input"] != self.records[0]["input"]:
             self.end()
         self.vectors += 1
-        if len(self.file) <= DETAILED:
-            self.file.append(record)
-        kind, _ = self._doubt(record)
-        if kind:
-            self.doubts[kind] = self.doubts.get(kind, 0) + 1
-        if len(self.rows) < MOST_ROWS:
-            self.rows.append(self._row(record, kind))
+        self.doubts[self._doubt(record)[0]] += 1
+        if len(self.records) < MOST_ROWS:
+            self.records.append(record)
 
     def end(self) -> None:
         """Shows the vectors of a file."""
-        if not self.file:
-            return
-        source = self.file[0]["input"]
-        if self.vectors <= DETAILED:
-            for record in self.file:
+        source = self.records[0]["input"] if self.records else ""
+        if self.vectors > DETAILED:
+            self._show_many(source)
+        else:
+            for record in self.records:
                 about = source + (f", vector {record['vector']}" if self.vectors > 1 else "")
                 self.sink.table(*self._table(about, record))
                 if sentence := self._doubt(record)[1]:
                     self.sink.note(f"igm: {about}: {sentence}")
-        else:
-            columns = (
-                ["K", "unexplained"] if self.products is None else ["indices", "similarity", "confidence", ""]
-            )
-            self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *columns], self.rows)
-            if self.vectors > len(self.rows):
-                more = self.vectors - len(self.rows)
-                self.sink.say(f"... and {more} more; --json and --output have all of them")
-            for kind, count in self.doubts.items():
-                self.sink.note(
-                    f"igm: {count} of {self.vectors} vectors of {source}: {_MEANING.get(kind, kind)}"
-                )
-        self.file, self.rows, self.doubts, self.vectors = [], [], {}, 0
+        self.records, self.doubts, self.vectors = [], Counter(), 0
+
+    def _show_many(self, source: str) -> None:
+        """One table of a file's vectors."""
+        found = ["K", "unexplained"] if self.products is None else ["indices", "similarity", "confidence", ""]
+        rows = [self._row(record, self._doubt(record)[0]) for record in self.records]
+        self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *found], rows)
+        if more := self.vectors - len(rows):
+            self.sink.say(f"... and {more} more; --json and --output have all of them")
+        for kind, count in self.doubts.items():
+            if kind:
+                meaning = _MEANING.get(kind, kind)
+                self.sink.note(f"igm: {count} of {self.vectors} vectors of {source}: {meaning}")
 
     def _table(self, about: str, record: Record) -> tuple[str, list[str], list[list[str]]]:
         if self.products is None:
-            title = f"{about}: K = {record['k']}, {record['seconds']:.2f} s"
-            rows = [
-                [str(p["k"]), f"{p['unexplained']:.6f}", "◯" if p["k"] == record["k"] else ""]
-                for p in record["k_curve"]
-            ]
+            title, curve = f"{about}: K = {record['k']}, {record['seconds']:.2f} s", record["k_curve"]
+            chosen = ["◯" if p["k"] == record["k"] else "" for p in curve]
+            rows = [[str(p["k"]), f"{p['unexplained']:.6f}", x] for p, x in zip(curve, chosen, strict=True)]
             return title, ["K", "unexplained", ""], rows
         how = f"similarity {record['similarity']:.3f} by {record['method']}, {record['seconds']:.2f} s"
         names = list(dict.fromkeys(name for item in record["items"] for name in item))

@@ -13,95 +13,70 @@ from igm_cli.output import Output, process_rank
 
 _NAMED = 5  # up to so many unknown labels are named
 
-LabelList = Annotated[str | None, typer.Option("--labels", help="What may be there: dog,cat,polar bear.")]
-LabelFile = Annotated[Path | None, typer.Option("--labels-file", help="The same, a label a line; # comments.")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="A bundled name, a diffusers folder, a .safetensors file or a hub id.  Default: the bundled one.",
-    ),
-]
-K = Annotated[str, typer.Option("--k", metavar="N|auto", help="Number of labels in an image, or auto.")]
-KMax = Annotated[
-    int | None,
-    typer.Option("--k-max", min=1, help="Most labels considered by auto.  Default: the model's, or 3."),
-]
-Template = Annotated[
-    list[str] | None,
-    typer.Option("--template", help="Prompt, such as 'a photo of a {label}'; several are averaged."),
-]
-TemplateFile = Annotated[Path | None, typer.Option("--templates-file", help="The same, a prompt a line.")]
-MaxDraws = Annotated[int | None, typer.Option("--max-draws", min=1, help="Draws at most, if undecided.")]
-Timesteps = Annotated[
-    str | None,
-    typer.Option("--timesteps", metavar="LOW-HIGH", help="Noise levels, fractions of the schedule: 0.1-0.7."),
-]
-Weighting = Annotated[
-    float | None,
-    typer.Option("--weighting", min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER"),
-]
-Views = Annotated[
-    int | None,
-    typer.Option(
-        "--views",
-        metavar="1|2|4",
-        help="Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  Default: the model's, or 1.",
-    ),
-]
-Variant = Annotated[str | None, typer.Option("--variant", help="Variant of the weights, such as fp16.")]
-Dtype = Annotated[
-    Literal["auto", "float32", "float16", "bfloat16"],
-    typer.Option("--dtype", help="What the U-Net computes in; auto: by device."),
-]
-Attention = Annotated[
-    Literal["auto", "sliced", "xformers"], typer.Option("--attention", help="sliced: less memory, slower.")
-]
-Offload = Annotated[bool, typer.Option("--offload", help="Keep on the GPU only the part that computes.")]
-Size = Annotated[
-    int | None, typer.Option("--size", min=8, help="Side of images in pixels.  Default: the model's.")
-]
-Config = Annotated[
-    str | None, typer.Option("--config", help="Folder or hub id that describes a single file's parts.")
-]
-Prediction = Annotated[
-    Literal["auto", "epsilon", "v_prediction"],
-    typer.Option("--prediction", help="What the U-Net puts out, where its description is wrong."),
-]
-Overlay = Annotated[
-    Path | None,
-    typer.Option(
-        "--overlay", help="Write the labels beside the image: a file for one image, a folder for several."
-    ),
-]
-
 
 def zero_shot(
     paths: o.Inputs,
-    labels: LabelList = None,
-    labels_file: LabelFile = None,
-    model: Model = None,
-    k: K = "auto",
-    k_max: KMax = None,
-    template: Template = None,
-    templates_file: TemplateFile = None,
+    labels: Annotated[str | None, typer.Option(help="What may be there: dog,cat,polar bear.")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="The same, one label per line; # comments.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundled name, a diffusers folder, a .safetensors file or a hub id.  Default: the bundled one."
+        ),
+    ] = None,
+    k: Annotated[str, typer.Option(metavar="N|auto", help="Number of labels in an image, or auto.")] = "auto",
+    k_max: Annotated[
+        int | None, typer.Option(min=1, help="Most labels considered by auto.  Default: the model's, or 3.")
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Prompt, such as 'a photo of a {label}'; several are averaged.")
+    ] = None,
+    templates_file: Annotated[Path | None, typer.Option(help="The same, one prompt per line.")] = None,
     draws: o.Draws = None,
-    max_draws: MaxDraws = None,
-    timesteps: Timesteps = None,
-    weighting: Weighting = None,
-    views: Views = None,
+    max_draws: Annotated[int | None, typer.Option(min=1, help="Draws at most, if undecided.")] = None,
+    timesteps: Annotated[
+        str | None, typer.Option(metavar="LOW-HIGH", help="Noise levels, fractions of the schedule: 0.1-0.7.")
+    ] = None,
+    weighting: Annotated[
+        float | None, typer.Option(min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER")
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            metavar="1|2|4",
+            help="Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  "
+            "Default: the model's, or 1.",
+        ),
+    ] = None,
     seed: o.Seed = None,
-    variant: Variant = None,
-    dtype: Dtype = "auto",
-    attention: Attention = "auto",
-    offload: Offload = False,
-    size: Size = None,
-    config: Config = None,
-    prediction: Prediction = "auto",
+    variant: Annotated[str | None, typer.Option(help="Variant of the weights, such as fp16.")] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        typer.Option(help="What the U-Net computes in; auto: by device."),
+    ] = "auto",
+    attention: Annotated[
+        Literal["auto", "sliced", "xformers"], typer.Option(help="sliced: less memory, slower.")
+    ] = "auto",
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep on the GPU only the part that computes.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Side of images in pixels.  Default: the model's.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Folder or hub id that describes a single file's parts.")
+    ] = None,
+    prediction: Annotated[
+        Literal["auto", "epsilon", "v_prediction"],
+        typer.Option(help="What the U-Net puts out, where its description is wrong."),
+    ] = "auto",
     fit: o.Fit = "crop",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    overlay: Overlay = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(help="Write the labels beside the image: a file for one image, a folder for several."),
+    ] = None,
     output: o.Results = None,
 ) -> None:
     """Find which labels are in images, by a text-to-image model such as Stable Diffusion.
@@ -146,4 +121,4 @@ def zero_shot(
 def _about_unknown(model: str, unknown: Sequence[str]) -> str:
     named = ", ".join(repr(label) for label in unknown[:_NAMED])
     more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-    return f"igm: {model} was not trained on {named}{more}; what is said of that is little more than a guess"
+    return f"igm: {model} was not trained on {named}{more}; treat the result as a guess"

@@ -17,13 +17,7 @@ _QUICK = 1.0
 
 
 def warning(session: ImageSession, images: int, world: int = 1) -> str | None:
-    """What people are told before a long run; None if it is short.
-
-    Args:
-        session: Model, labels and draws.
-        images: How many are left to do.
-        world: Processes that share them.
-    """
+    """Returns what people are told before a long run of some images by ``world`` processes; None if it is short."""
     denoiser, settings = session.model.denoiser, session.settings
     calls = denoiser.space.dim * len(denoiser.space.templates) + (session.model.composition == "sum")
     each = seconds_per_call(denoiser, calls * settings.draws) * calls * -(-images // world)
@@ -40,12 +34,7 @@ def warning(session: ImageSession, images: int, world: int = 1) -> str | None:
 
 
 def seconds_per_call(denoiser: Any, most: int) -> float:
-    """Seconds of a U-Net call, in a batch as it is used.
-
-    Args:
-        denoiser: The text-to-image model; its calls are counted on.
-        most: Calls that a batch need not be larger than.
-    """
+    """Returns the seconds of a U-Net call, in a batch as it is used but no larger than ``most``."""
     import torch
 
     batch = min(denoiser.batch, most)

@@ -8,9 +8,7 @@ from.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace, space_from_dict, space_to_dict
+from igm_cli.core.files import file_hash, read_json, write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.core.validation import Size, Table, validated
@@ -89,7 +88,7 @@ class Checkpoint:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+        """(width, height) in pixels of the images it sees."""
         return self.spec.image_size
 
     @property
@@ -109,11 +108,7 @@ class Checkpoint:
 
 
 def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks is a pipeline's folder.
-
-    Raises:
-        InputError: If its weights are not finite; nothing is written then.
-    """
+    """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks is a pipeline's folder."""
     save_folder: Any = getattr(model, "save_folder", None)
     if save_folder is None:
         save_checkpoint(folder, spec, model.state_dict(), dtype)
@@ -125,13 +120,7 @@ def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dty
 def save_checkpoint(
     folder: Path, spec: ModelSpec, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Writes a checkpoint, each file atomically and igm.json last.
-
-    Raises:
-        InputError: If the weights are not finite; nothing is written then.
-    """
-    from igm_cli.core.files import write_json
-
+    """Writes a checkpoint, each file atomically and igm.json last; nothing if the weights are not finite."""
     write_weights(folder / WEIGHTS, weights, dtype)
     write_json(folder / CONFIG, {"architecture": spec.architecture, **spec.options})
     write_json(folder / SCHEDULE, spec.schedule)
@@ -147,13 +136,12 @@ def write_description(folder: Path, spec: ModelSpec) -> None:
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """The description of a checkpoint without its weights.
-
-    Raises:
-        MissingError: If the folder or a file of it is not there.
-        InputError: If a file cannot be understood.
-    """
-    known, options, schedule = (_read_json(folder / name) for name in (DESCRIPTION, CONFIG, SCHEDULE))
+    """Returns the description of a checkpoint without its weights; a file that is not there is a MissingError."""
+    names = (DESCRIPTION, CONFIG, SCHEDULE)
+    for name in names:
+        if not (folder / name).is_file():
+            raise MissingError(f"{folder} is no igm checkpoint: it has no {name}")
+    known, options, schedule = (read_json(folder / name) for name in names)
     if known.pop("format", None) != FORMAT:
         raise InputError(
             f"{folder} has a checkpoint format that this igm does not read, which is {FORMAT}; "
@@ -167,12 +155,7 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Loads a checkpoint onto a device, frozen, in evaluation mode.
-
-    Raises:
-        MissingError: If the folder or a file of it is not there.
-        InputError: If a file cannot be understood or the weights do not fit the architecture.
-    """
+    """Loads a checkpoint onto a device, frozen, in evaluation mode."""
     spec = read_spec(folder)
     with torch.device("meta"):
         model = spec.build()
@@ -182,12 +165,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Takes the weights of a checkpoint folder, as float32, into a model of their shapes.
-
-    Raises:
-        MissingError: If the folder has none.
-        InputError: If they are damaged, not finite, or of other shapes.
-    """
+    """Loads the weights of a checkpoint folder, as float32, into a model of their shapes."""
     load_folder: Any = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
     if load_folder is not None:
         load_folder(folder)
@@ -202,27 +180,14 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of a checkpoint's weights, by which a run remembers what it started from.
-
-    Raises:
-        MissingError: If the folder has none.
-    """
-    return _digest(_weights_of(folder))
+    """Returns the SHA-256 of a checkpoint's weights, by which a run remembers what it started from."""
+    return file_hash(*_weights_of(folder))
 
 
 def model_fingerprint(folder: Path) -> str:
-    """SHA-256 of every weight and description file of a checkpoint."""
+    """Returns the SHA-256 of every description and weight file of a checkpoint."""
     descriptions = [folder / name for name in (CONFIG, SCHEDULE, DESCRIPTION)]
-    return _digest([*descriptions, *sorted(folder.glob("*.safetensors"))])
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return file_hash(*descriptions, *sorted(folder.glob("*.safetensors")))
 
 
 def _weights_of(folder: Path) -> list[Path]:
@@ -233,15 +198,3 @@ def _weights_of(folder: Path) -> list[Path]:
     if not paths:
         raise MissingError(f"{folder} has no {WEIGHTS}; give a complete checkpoint folder")
     return paths
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise MissingError(f"{path.parent} is no igm checkpoint: it has no {path.name}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no valid JSON file: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold a JSON object")
-    return data

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -37,6 +44,38 @@ def write_json(path: Path, data: Any) -> None:
     """Writes data as indented JSON, atomically."""
     text = json.dumps(data, indent=2) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object that a file holds, or raises an :class:`InputError`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no valid JSON file: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold a JSON object")
+    return data
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Returns the tables of a TOML document; raises a ValueError if it is none."""
+    tables: dict[str, Any] = tomllib.loads(text)
+    return tables
+
+
+def file_hash(*paths: Path) -> str:
+    """Returns the SHA-256 of what files hold, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint_of(identity: Any, length: int = 16) -> str:
+    """Returns the first characters of the SHA-256 of JSON data: the fingerprint of a configuration."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:length]
 
 
 @contextmanager

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
-from dataclasses import dataclass as plain_dataclass
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ConfigDict, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field, Strict
 from torch import Tensor
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.core.validation import Channels, Natural, Positive, PositiveFloat, Share, validated
+from igm_cli.errors import UsageError
 
 METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
 """Ours, and the published algorithms it is compared with; a concept space says which of them it supports."""
@@ -19,11 +18,13 @@ METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
 VIEWS = (1, 2, 4)
 """Numbers of views of an image that can be looked at: the image; its mirror image, too; both enlarged, too."""
 
+NonNegative = Annotated[float, Field(ge=0)]
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the network calls made so far and those to be made at most."""
 
 
-@dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
+@validated("inversion setting", out_of_range=UsageError)
 class InversionSettings:
     """How to invert.
 
@@ -58,51 +59,39 @@ class InversionSettings:
     """
 
     method: str = "evidence"
-    k_min: int = 0
-    k_max: int = 10
-    draws: int = 12
-    max_draws: int = 36
-    settled: float = 2.0
-    low: float = 0.04
-    high: float = 0.58
+    k_min: Natural = 0
+    k_max: Positive = 10
+    draws: Positive = 12
+    max_draws: Positive = 36
+    settled: NonNegative = 2.0
+    low: Share = 0.04
+    high: Share = 0.58
     power: float = 0.0
     give_up: bool = True
-    views: int = 1
-    grid: tuple[int, ...] = ()
-    scan_draws: int = 6
-    keep: int = 96
+    views: Literal[1, 2, 4] = 1
+    grid: Channels = ()
+    scan_draws: Positive = 6
+    keep: Positive = 96
     penalty: float = 0.0
-    refine_steps: int = 4
+    refine_steps: Natural = 4
     seed: int = 0
-    restarts: int = 20
-    steps: int = 2000
-    learning_rate: float = 4e-3
-    score_draws: int = 100
-    sgd_high: float = 0.5
-    relax_steps: int = 200
-    temperature: float = 0.0
-    typical: tuple[float, ...] = ()
+    restarts: Positive = 20
+    steps: Positive = 2000
+    learning_rate: PositiveFloat = 4e-3
+    score_draws: Positive = 100
+    sgd_high: Annotated[float, Field(gt=0, le=1)] = 0.5
+    relax_steps: Positive = 200
+    temperature: NonNegative = 0.0
+    typical: Annotated[tuple[PositiveFloat, ...], Strict(False)] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"unknown method {self.method!r}; choose {', '.join(sorted(METHODS))}")
-        if not 0 <= self.k_min <= self.k_max:
+        if self.k_min > self.k_max:
             raise UsageError(f"k-min {self.k_min} must lie between 0 and k-max {self.k_max}")
-        if not 0 <= self.low < self.high <= 1:
-            raise UsageError(f"timesteps {self.low}..{self.high} must lie within 0..1")
-        for name in (
-            "k_max", "draws", "max_draws", "scan_draws", "keep", "restarts", "steps", "score_draws", "relax_steps",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 1")
-        for name in ("settled", "refine_steps", "temperature"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name.replace('_', '-')} must be 0 or more")
-        if not 0 < self.sgd_high <= 1 or self.learning_rate <= 0:
-            raise UsageError("sgd-high must lie within 0..1, and learning-rate be above 0")
-        if self.views not in VIEWS:
-            raise UsageError(f"views must be 1, 2 or 4, not {self.views}")
-        if self.typical and (len(self.typical) != 2 or min(self.typical) <= 0):
+        if self.low >= self.high:
+            raise UsageError(f"timesteps {self.low}..{self.high} must lie within 0..1, the lower one first")
+        if len(self.typical) not in (0, 2):
             raise UsageError("typical must be two positive numbers")
 
     @property
@@ -116,27 +105,12 @@ class InversionSettings:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **overrides: Any) -> InversionSettings:
-        """Returns a checkpoint's settings with those a user gives (None = not given) in their place.
-
-        Raises:
-            InputError: If a name is unknown or a value is of another type.
-            UsageError: If a value is out of range.
-        """
-        unknown = sorted(set(data) - {field.name for field in fields(cls)})
-        if unknown:
-            raise InputError(f"unknown inversion setting {unknown[0]!r} in the checkpoint")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        values |= {k: v for k, v in overrides.items() if v is not None}
-        try:
-            settings = cls(**values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name, value = str(first["loc"][0]), repr(first["input"])[:60]
-            raise InputError(f"the inversion setting {name} is {value}: {first['msg'].lower()}") from error
+        """Returns a checkpoint's settings with those a user gives (None = not given) in their place."""
+        settings = cls(**{**data, **{name: value for name, value in overrides.items() if value is not None}})
         return replace(settings, max_draws=max(settings.max_draws, settings.draws))
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class KPoint:
     """The error under the best K concepts, with the standard error of its difference to that of the chosen K."""
 
@@ -145,7 +119,7 @@ class KPoint:
     stderr: float
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class Inversion:
     """What was understood of one image.
 

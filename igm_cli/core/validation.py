@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, Strict, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
-from igm_cli.errors import InputError, near_names
+from igm_cli.errors import IgmError, InputError, near_names
 
 T = TypeVar("T")
 
@@ -27,16 +27,15 @@ Table = dict[str, Any]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def validated(noun: str) -> Callable[[type[T]], type[T]]:
-    """A decorator that makes a frozen pydantic dataclass, whose values are of its types or refused.
+def validated(noun: str, out_of_range: type[IgmError] = InputError) -> Callable[[type[T]], type[T]]:
+    """Returns a decorator that makes a frozen pydantic dataclass, whose values are of its types or refused.
 
     Nothing is converted but whole numbers to floats and lists to tuples; there is no nan and no infinity.
 
     Args:
         noun: What a field is to a user, such as ``training option``.
-
-    Returns:
-        The decorator; what it makes raises an :class:`InputError` instead of pydantic's error.
+        out_of_range: Raised for a value of the right type that is too small, too large or no choice; anything else
+            raises an :class:`InputError`.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -50,7 +49,8 @@ def validated(noun: str) -> Callable[[type[T]], type[T]]:
             try:
                 initialise(self, *values, **named)
             except ValidationError as error:
-                raise InputError(sentence(error, noun, names)) from error
+                refused = out_of_range if error.errors()[0]["type"] in _RANGE else InputError
+                raise refused(sentence(error, noun, names)) from error
 
         made.__init__ = init
         return made  # type: ignore[no-any-return]
@@ -58,6 +58,7 @@ def validated(noun: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
+_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error")
 _PLAINER = {
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
@@ -74,13 +75,7 @@ _PLAINER = {
 
 
 def sentence(error: ValidationError, noun: str, names: Sequence[str]) -> str:
-    """What is wrong first, in one sentence.
-
-    Args:
-        error: Of pydantic.
-        noun: What a field is to a user.
-        names: The fields that are known.
-    """
+    """Returns one sentence about the first thing that is wrong; ``names`` are the fields that are known."""
     first = error.errors(include_url=False)[0]
     name, kind, message = ".".join(map(str, first["loc"])), first["type"], first["msg"]
     if kind == "unexpected_keyword_argument":

@@ -10,15 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, floating-point ones as float32.
-
-    Raises:
-        InputError: If the file is damaged, or holds a value that is not finite.
-    """
+    """Returns the tensors of a file, floating-point ones as float32; an InputError if it is damaged."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -28,28 +25,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Writes tensors, atomically.
-
-    Args:
-        path: The file.
-        tensors: By name.
-        dtype: Type of floating-point ones on disk; None leaves it.
-
-    Raises:
-        InputError: If a value is not finite in this type; nothing is written then.
-    """
-    from igm_cli.core.files import write_atomically
-
-    stored = {
-        name: (value.to(dtype or value.dtype) if value.is_floating_point() else value)
-        .detach()
-        .cpu()
-        .contiguous()
-        for name, value in tensors.items()
-    }
-    require_finite(
-        stored, "the weights to be saved", "lower the learning rate, or store them with half = false"
-    )
+    """Writes tensors by name atomically, floating-point ones as ``dtype``; values must be finite in that type."""
+    stored = {}
+    for name, value in tensors.items():
+        stored[name] = (
+            (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
+        )
+    require_finite(stored)
     write_atomically(path, lambda temporary: save_file(stored, temporary, {"format": "pt"}))
 
 

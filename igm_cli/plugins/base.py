@@ -73,28 +73,16 @@ class ConceptParser(Protocol):
 
 
 class VectorParser(ConceptParser, Protocol):
-    """A parser of concepts of bound vectors, which are read from files other than images.
-
-    Attributes:
-        reads: ``vectors``.
-    """
+    """A parser of concepts of bound vectors, which are read from files other than images."""
 
     reads: Literal["vectors"]
 
     def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
-        """The codebooks of a file; a binding of None is told from the file.
-
-        Raises:
-            InputError: If they cannot be used.
-        """
+        """The codebooks of a file, or an InputError; a binding of None is told from the file."""
         ...
 
     def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Bound vectors ``[B,D]`` of a file.
-
-        Raises:
-            InputError: If they cannot be read, or are none of these codebooks.
-        """
+        """Bound vectors ``[B,D]`` of a file, or an InputError if they are none of these codebooks."""
         ...
 
 

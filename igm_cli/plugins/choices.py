@@ -12,11 +12,7 @@ from igm_cli.errors import UsageError, near_names
 def check_request(
     dataset: str, split: str, splits: Iterable[str], options: Iterable[str], known: Iterable[str]
 ) -> None:
-    """That a dataset has a split and the options asked for.
-
-    Raises:
-        UsageError: If it has not.
-    """
+    """Refuses a split or options that a dataset does not have."""
     if split not in splits:
         raise UsageError(f"{dataset} has no split {split!r}; choose {' or '.join(splits)}")
     unknown = sorted(set(options) - set(known))
@@ -25,22 +21,14 @@ def check_request(
 
 
 def check_choice(option: str, value: Any, known: Iterable[str]) -> None:
-    """That the value of an option is a known one.
-
-    Raises:
-        UsageError: If it is not.
-    """
+    """Refuses a value of an option that is none of the known ones."""
     names = list(known)
     if value not in names:
         raise UsageError(f"unknown {option} {value!r}; {near_names(str(value), names)}")
 
 
 def object_range(text: Any) -> tuple[int, int] | None:
-    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image.
-
-    Raises:
-        UsageError: If it is none of these.
-    """
+    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image."""
     if text is None:
         return None
     try:
@@ -54,11 +42,7 @@ def object_range(text: Any) -> tuple[int, int] | None:
 
 
 def image_count(text: Any) -> int:
-    """How many images to render.
-
-    Raises:
-        UsageError: If it is no whole number of at least 1.
-    """
+    """Returns how many images to render, a whole number of at least 1."""
     try:
         count = int(text)
     except (TypeError, ValueError) as error:

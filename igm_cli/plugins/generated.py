@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, need
+from igm_cli.errors import InputError, cause, need
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -17,11 +16,7 @@ SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
 
 class Generator:
-    """Base of generator functions of a stable hash, by which ``datasets`` caches: progress is no part of it.
-
-    Args:
-        progress: Called while examples are made.
-    """
+    """A base of generator functions of a stable hash, by which ``datasets`` caches: progress is no part of it."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -39,52 +34,35 @@ class Generator:
 
 
 def generated(
-    generator: Callable[..., Iterator[dict[str, Any]]],
-    features: datasets.Features,
-    kwargs: Mapping[str, Any],
+    generator: Callable[..., Iterator[dict[str, Any]]], features: datasets.Features, kwargs: Mapping[str, Any]
 ) -> datasets.Dataset:
-    """The examples of a generator, from the cache if it ran before with the same arguments.
+    """Returns the examples of a generator, from the cache if it ran before with the same arguments.
 
     Args:
         generator: Called with ``kwargs``; its pickled form and theirs name the cache, so everything that
             shapes the examples must be among them, and a progress bar must not be.
         features: Columns and types.
-        kwargs: Of the generator.
-
-    Raises:
-        InputError: If the images cannot be kept.
-        Exception: What the generator raises.
+        kwargs: Arguments of the generator.
     """
     need("train", "datasets")
     import datasets
 
-    try:
-        with _quiet_datasets():
-            dataset: datasets.Dataset = datasets.Dataset.from_generator(
-                generator, features=features, gen_kwargs=dict(kwargs)
-            )
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError):
-            reason = (cause.strerror or str(cause)).lower()
-            raise InputError(
-                f"generated images cannot be kept ({reason}); free space or set HF_HOME"
-            ) from error
-        if cause is not None:
-            raise cause from None
-        raise
-    return dataset
-
-
-@contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Keeps the bars of ``datasets`` off the terminal: progress is reported by callback."""
-    import datasets
-
     shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
+    datasets.disable_progress_bars()  # progress is reported by callback
     try:
-        yield
+        dataset: datasets.Dataset = datasets.Dataset.from_generator(
+            generator, features=features, gen_kwargs=dict(kwargs)
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        inner = error.__cause__
+        if isinstance(inner, OSError):
+            raise InputError(
+                f"generated images cannot be kept ({cause(inner)}); free space or set HF_HOME"
+            ) from error
+        if inner is not None:
+            raise inner from None
+        raise
     finally:
         if shown:
             datasets.enable_progress_bars()
+    return dataset

@@ -22,16 +22,13 @@ CONFIDENT = 0.9
 def draw_items(
     image: Image.Image, items: Sequence[Mapping[str, Any]], text: str, title: str | None = None
 ) -> Image.Image:
-    """The image, and beside it a line per item.
+    """Returns the image, enlarged if it is small, and beside it a line per item, with paper below where lines need it.
 
     Args:
         image: The image as given by the user.
         items: From top to bottom; they may have a ``confidence``.
         text: The key of what was found, written large.
         title: The key of what it is about, written small above it; None writes nothing.
-
-    Returns:
-        A picture as high as the image, enlarged if the image is small, or higher where lines need it.
     """
     shown = _readable(image)
     step = max(LINE, shown.height / max(6, len(items)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from igm_cli.errors import IgmError, PluginError, UsageError, near_names
+from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
 
 if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
@@ -45,21 +45,6 @@ class Listing:
     packages: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class State:
-    """What became of loading a plugin.
-
-    Attributes:
-        listing: Which plugin.
-        summary: One line about it, if it loaded.
-        problem: Why it cannot be used; empty if it can.
-    """
-
-    listing: Listing
-    summary: str = ""
-    problem: str = ""
-
-
 def listings(kind: Kind) -> list[Listing]:
     """All plugins of a kind, sorted by name, none of them imported."""
     return [_listing(kind, name, points) for name, points in sorted(_points(kind).items())]
@@ -76,11 +61,7 @@ def concept_parser(name: str, *, typed: bool = False) -> ConceptParser:
 
 
 def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptParser:
-    """A concept parser with options, as presets and checkpoints hold them; without any, the parser itself.
-
-    Raises:
-        UsageError: If it has no such option.
-    """
+    """Returns a concept parser with options, as presets and checkpoints hold them; without any, the parser itself."""
     known = list(getattr(parser, "options", {}))
     for name in options:
         if name not in known:
@@ -102,9 +83,6 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
         name: A listed name, or ``package.module:attribute``.
         typed: Whether a user typed the name.  Only then may it be ``package.module:attribute``: a name that stands in
             a checkpoint or another file must not choose the code that is run.
-
-    Raises:
-        PluginError: If it is unknown, ambiguous or broken; the message names the package at fault.
     """
     if ":" in name:
         if not typed:
@@ -115,7 +93,10 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
         return _resolve(kind, EntryPoint(name, name, f"igm_cli.{kind}"), "")
     points = _points(kind)
     if name not in points:
-        raise PluginError(_unknown(kind, name, sorted(points)))
+        near = near_names(name, sorted(points))
+        raise PluginError(
+            f"unknown {_NOUNS[kind]} {name!r}; {near} (igm plugins lists all; package.module:attribute works too)"
+        )
     found = _listing(kind, name, points[name])
     if len(found.packages) > 1:
         raise PluginError(
@@ -125,17 +106,8 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
     return _resolve(kind, points[name][0], found.packages[0])
 
 
-def state(listing: Listing) -> State:
-    """Loads one plugin in isolation and tells how it went."""
-    try:
-        plugin = load(listing.kind, listing.name)
-    except IgmError as error:
-        return State(listing, problem=str(error))
-    return State(listing, summary=str(getattr(plugin, "summary", "")))
-
-
 def _points(kind: Kind) -> dict[str, list[EntryPoint]]:
-    """Entry points by name.  The same target of the same package counts once.
+    """Returns entry points by name; the same target of the same package counts once.
 
     A package can be found twice (a checkout on the path beside its installation), which is no conflict.
     """
@@ -175,8 +147,9 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a plugin does, SystemExit included, is its own problem
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-        raise PluginError(f"{label} of {owner} cannot be loaded ({reason}); {way_out}") from error
+        raise PluginError(
+            f"{label} of {owner} cannot be loaded ({kind_and_message(error)}); {way_out}"
+        ) from error
     if missing:
         raise PluginError(f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}")
     return _Guarded(plugin, f"{label} of {owner}", way_out)
@@ -204,14 +177,7 @@ class _Guarded:
             except Exception as error:
                 if type(error).__name__ == "OutOfMemoryError":
                     raise
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-                raise PluginError(f"{self._label} fails in {name} ({reason}); {self._way_out}") from error
+                reason = f"{self._label} fails in {name} ({kind_and_message(error)})"
+                raise PluginError(f"{reason}; {self._way_out}") from error
 
         return call
-
-
-def _unknown(kind: Kind, name: str, known: Sequence[str]) -> str:
-    return (
-        f"unknown {_NOUNS[kind]} {name!r}; {near_names(name, known)} "
-        "(igm plugins lists all; package.module:attribute works too)"
-    )

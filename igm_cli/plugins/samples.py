@@ -20,12 +20,6 @@ class DatasetSamples:
     """A dataset as the trainer wants it, decoded once into bytes (18 kB for 96x64 pixels).
 
     Implements :class:`igm_cli.core.training.trainer.Samples`.
-
-    Args:
-        dataset: With an ``image`` column.
-        parser: Reads its annotations.
-        image_size: (width, height) of the model.
-        progress: Called while images are decoded.
     """
 
     def __init__(

@@ -26,41 +26,41 @@ def test_values_of_another_type_are_refused_in_one_sentence_with_the_name(name, 
     with pytest.raises(InputError) as error:
         InversionSettings.from_dict({name: value})
     sentence = str(error.value)
-    assert sentence.startswith(f"the inversion setting {name} is ") and "\n" not in sentence
+    assert sentence.startswith(f"the inversion setting '{name}") and "\n" not in sentence
     assert "pydantic" not in sentence and len(sentence) < 200
     if value is not None:  # which means: not given
-        with pytest.raises(IgmError, match=f"the inversion setting {name} is "):
+        with pytest.raises(IgmError, match=f"the inversion setting '{name}"):
             InversionSettings.from_dict({}, **{name: tuple(value) if isinstance(value, list) else value})
 
 
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("settled", -3.0, "settled must be 0 or more"),
-        ("temperature", -1.0, "temperature must be 0 or more"),
-        ("refine_steps", -1, "refine-steps must be 0 or more"),
-        ("draws", 0, "draws must be at least 1"),
-        ("max_draws", 0, "max-draws must be at least 1"),
-        ("k_max", 0, "k-max must be at least 1"),
-        ("k_min", -1, "k-min -1 must lie between 0 and k-max 10"),
+        ("settled", -3.0, "must be at least 0, not -3.0"),
+        ("temperature", -1.0, "must be at least 0, not -1.0"),
+        ("refine_steps", -1, "must be at least 0, not -1"),
+        ("draws", 0, "the inversion setting 'draws' must be at least 1, not 0"),
+        ("max_draws", 0, "the inversion setting 'max_draws' must be at least 1, not 0"),
+        ("k_max", 0, "the inversion setting 'k_max' must be at least 1, not 0"),
+        ("k_min", -1, "the inversion setting 'k_min' must be at least 0, not -1"),
         ("k_min", 11, "k-min 11 must lie between 0 and k-max 10"),
-        ("scan_draws", 0, "scan-draws must be at least 1"),
-        ("keep", 0, "keep must be at least 1"),
-        ("restarts", 0, "restarts must be at least 1"),
-        ("steps", 0, "steps must be at least 1"),
-        ("score_draws", 0, "score-draws must be at least 1"),
-        ("relax_steps", 0, "relax-steps must be at least 1"),
+        ("scan_draws", 0, "the inversion setting 'scan_draws' must be at least 1, not 0"),
+        ("keep", 0, "the inversion setting 'keep' must be at least 1, not 0"),
+        ("restarts", 0, "the inversion setting 'restarts' must be at least 1, not 0"),
+        ("steps", 0, "the inversion setting 'steps' must be at least 1, not 0"),
+        ("score_draws", 0, "the inversion setting 'score_draws' must be at least 1, not 0"),
+        ("relax_steps", 0, "the inversion setting 'relax_steps' must be at least 1, not 0"),
         ("low", 0.7, "timesteps 0.7..0.58 must lie within 0..1"),
-        ("low", -0.1, "timesteps -0.1..0.58 must lie within 0..1"),
-        ("high", 1.1, "timesteps 0.04..1.1 must lie within 0..1"),
+        ("low", -0.1, "the inversion setting 'low' must be at least 0, not -0.1"),
+        ("high", 1.1, "the inversion setting 'high' must be at most 1, not 1.1"),
         ("low", 0.58, "timesteps 0.58..0.58 must lie within 0..1"),
-        ("sgd_high", 0.0, "sgd-high must lie within 0..1"),
-        ("sgd_high", 1.5, "sgd-high must lie within 0..1"),
-        ("learning_rate", 0.0, "learning-rate be above 0"),
-        ("views", 3, "views must be 1, 2 or 4, not 3"),
+        ("sgd_high", 0.0, "must be above 0, not 0.0"),
+        ("sgd_high", 1.5, "must be at most 1, not 1.5"),
+        ("learning_rate", 0.0, "the inversion setting 'learning_rate' must be above 0, not 0.0"),
+        ("views", 3, "the inversion setting 'views' must be 1, 2 or 4, not 3"),
         ("method", "guess", "unknown method 'guess'; choose eliminate, enumerate, evidence, relax, sgd"),
         ("typical", (0.1,), "typical must be two positive numbers"),
-        ("typical", (0.1, 0.0), "typical must be two positive numbers"),
+        ("typical", (0.1, 0.0), "the inversion setting 'typical.1' must be above 0, not 0.0"),
     ],
 )
 def test_values_out_of_range_are_refused_in_one_sentence(name, value, sentence):
@@ -74,7 +74,7 @@ def test_values_out_of_range_are_refused_in_one_sentence(name, value, sentence):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(InputError, match="unknown inversion setting 'drawz' in the checkpoint"):
+    with pytest.raises(InputError, match="unknown inversion setting 'drawz'; did you mean draws"):
         InversionSettings.from_dict({"drawz": 3, "draws": 4})
 
 

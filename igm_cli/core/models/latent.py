@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.models.pipeline_files import first_line, quiet, read_json
+from igm_cli.core.files import read_json
+from igm_cli.core.models.pipeline_files import first_line, quiet
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.validation import Channels, Positive, Size, validated

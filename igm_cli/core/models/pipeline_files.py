@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
+from igm_cli.core.files import file_hash, read_json
 from igm_cli.errors import IgmError, InputError, MissingError, need
 
 _DIFFUSION = {
@@ -216,26 +216,7 @@ def file_digest(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _digest(path: Path, size: int, mtime_ns: int, inode: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns a JSON object.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no valid JSON file: {first_line(error)}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold a JSON object")
-    return data
+    return file_hash(path)
 
 
 @contextlib.contextmanager
