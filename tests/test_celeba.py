@@ -449,7 +449,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, library: st
     if library == "resvg_py":
         pytest.importorskip("python_avatars")
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingError, match=rf"{library}.*pip install 'igm-cli\[faces\]'.*--data-root"):
+    with pytest.raises(MissingError, match=rf"--data-root.*{library}.*pip install 'igm-cli\[faces\]'"):
         Celeba().load("val", size=1)
 
 

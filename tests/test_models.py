@@ -89,7 +89,9 @@ def test_products_are_those_of_whole_contributions():
     torch.testing.assert_close(pull, expected, atol=2e-3, rtol=5e-2)
     torch.testing.assert_close(square, delta.square().sum((0, 2)) / (3 * 3 * 32 * 48), atol=2e-3, rtol=5e-2)
     windows = seen.contributions(points[None])
-    torch.testing.assert_close(windows.canvas()[:, 0], delta, atol=1e-6, rtol=1e-2)
+    torch.testing.assert_close(
+        windows.canvas()[:, 0], delta, atol=0.02 * float(delta.abs().max()), rtol=0
+    )  # bfloat16
 
 
 def test_positions_have_exact_gradients():

@@ -11,7 +11,7 @@ from igm_cli.benchmarks.scores import mean, proportion, rate, ratio
 def test_bootstrap_intervals_cover_95_percent() -> None:
     """Of the mean of a hundred coins they are the binomial's quantiles."""
     coins = mean([1, 0] * 50)
-    assert coins.to_list() == [
+    assert list(coins) == [
         0.5,
         pytest.approx(0.5 - 1.96 * 0.05, abs=0.012),
         pytest.approx(0.598, abs=0.012),
@@ -28,8 +28,8 @@ def test_ratios_are_of_sums() -> None:
 def test_rates_without_spread_have_wilsons_interval() -> None:
     for hits in ([0, 0], [4, 6]):
         expected = binomtest(sum(hits), 10).proportion_ci(0.95, "wilson")
-        assert rate(hits, [4, 6]).to_list()[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
+        assert list(rate(hits, [4, 6]))[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
     expected = binomtest(3, 4).proportion_ci(0.95, "wilson")
     for one in (rate([3], [4]), proportion([True, False, True, True])):
-        assert one.to_list() == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
+        assert list(one) == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
     assert rate([1, 5], [4, 6]) == ratio([1, 5], [4, 6])

@@ -128,6 +128,8 @@ class NoisedBatch:
 
     def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
         """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
+        if concepts.shape[1] == 0:
+            return self
         left = self.contributions(concepts).added_to(self.residual, -weight)
         return NoisedBatch(self.denoiser, self.features, left, self.importance)
 

@@ -159,7 +159,7 @@ class LocalHead(nn.Module):
         for touched, values in self._values(view, position, square, gain):
             window.index_copy_(1, touched.place, values)
         number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, view.grid[0] * view.grid[1])
-        return window.view(-1, b, m, w, self.out.out_features), number
+        return window.view(len(gain) // b, b, m, w, self.out.out_features), number
 
     def products(
         self, view: HeadView, position: Tensor, gain: Tensor, patches: Tensor

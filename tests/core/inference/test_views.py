@@ -77,5 +77,5 @@ def test_views_are_encoded_one_by_one() -> None:
 
 
 def test_other_numbers_of_views_are_refused() -> None:
-    with pytest.raises(UsageError, match="views must be 1, 2 or 4, not 3"):
+    with pytest.raises(UsageError, match="'views' must be 1, 2 or 4, not 3"):
         InversionSettings(views=3)
