@@ -79,10 +79,12 @@ def test_unknown_names_are_refused():
 
 
 def test_values_at_the_edge_are_allowed():
-    InversionSettings(
+    edge = InversionSettings(
         k_min=0, k_max=1, draws=1, max_draws=1, settled=0, low=0.0, high=1.0, refine_steps=0, views=4
     )
-    InversionSettings(k_min=3, k_max=3, sgd_high=1.0, temperature=0, typical=(1.0, 0.1), grid=(1, 1))
+    assert (edge.settled, edge.low, edge.high, edge.refine_steps) == (0, 0, 1, 0)
+    edge = InversionSettings(k_min=3, k_max=3, sgd_high=1.0, temperature=0, typical=(1.0, 0.1), grid=(1, 1))
+    assert (edge.k_min, edge.k_max, edge.sgd_high, edge.grid) == (3, 3, 1.0, (1, 1))
 
 
 def test_what_a_user_gives_stands_before_the_checkpoints():
