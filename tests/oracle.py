@@ -18,7 +18,8 @@ from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous, Product
-from igm_cli.core.inference.candidates import CandidateSet, NoisedBatch, noised
+from igm_cli.core.inference.candidates import CandidateSet
+from igm_cli.core.inference.noised_batch import NoisedBatch, noised
 from igm_cli.core.inference.statistics import GramStatistics, QuadraticForm
 from igm_cli.core.noise_schedule import Schedule, draw
 from igm_cli.core.types import InversionSettings

@@ -19,8 +19,8 @@ from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
 from igm_cli.benchmarks.suites.cost_measure import Meter, NetworkUse, line, repeated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference.call_counter import CallCounter, with_gflop
-from igm_cli.core.inference.candidates import Whole
 from igm_cli.core.inference.engine import invert
+from igm_cli.core.inference.noised_batch import Whole
 from igm_cli.core.inference.windows import Local
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from igm_cli.core.concepts import Categorical, Continuous
-from igm_cli.core.inference.candidates import noised
 from igm_cli.core.inference.engine import invert
+from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.inference.windows import Local
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw

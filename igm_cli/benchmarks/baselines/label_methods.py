@@ -27,8 +27,8 @@ from torch import Tensor
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.any_set import sizes_of
-from igm_cli.core.inference.candidates import importance_of, predictions
 from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors, staged_errors
+from igm_cli.core.inference.noised_batch import importance_of, predictions
 from igm_cli.core.models.prompts import compound
 from igm_cli.core.noise_schedule import draw, shown
 from igm_cli.core.types import Inversion, InversionSettings, KPoint

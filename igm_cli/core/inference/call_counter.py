@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.candidates import Whole
+from igm_cli.core.inference.noised_batch import Whole
 from igm_cli.core.inference.windows import Local
 
 T = TypeVar("T")

@@ -1,174 +1,32 @@
-"""Images under noise as a denoiser sees them, and candidates whose statistics grow: by more candidates, by more noise."""
+"""Candidates whose statistics grow: by more candidates, and by more noise."""
 
 from __future__ import annotations
 
 import math
 import threading
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.device import inference_precision, side_by_side
+from igm_cli.core.device import side_by_side
+from igm_cli.core.inference.noised_batch import NoisedBatch, Whole, noised
 from igm_cli.core.inference.statistics import GramStatistics
-from igm_cli.core.inference.windows import DENSE_CELLS, Local, Windows
-from igm_cli.core.noise_schedule import Draws, Schedule, draw, shown
+from igm_cli.core.inference.windows import DENSE_CELLS, Windows
+from igm_cli.core.noise_schedule import draw, shown
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
-CANDIDATES_AT_ONCE = 64
-CONCEPTS_AT_ONCE = 12
 DRAWS_AT_ONCE = 6
-"""Concepts and noise samples that pass the network together on a CPU: the parts that its cores share."""
+"""Noise samples that pass the network together on a CPU: the parts that its cores share."""
 
 FLOATS_AT_ONCE = 2**27
 """Predictions that are held at once on other devices, which bounds the memory."""
-
-
-@runtime_checkable
-class Whole(Protocol):
-    """A denoiser that has whole predictions under single concepts, at no call for the prediction under none."""
-
-    def predictions(self, features: Any, concepts: Tensor) -> Tensor:
-        """Returns eps_theta(x_t, t | c_j), ``[R,M,C,H,W]`` float32, of concepts ``[1,M,D]`` or ``[R,M,D]``."""
-        ...
-
-
-def predictions(denoiser: Denoiser, features: Any, concepts: Tensor) -> Tensor:
-    """Returns eps_theta(x_t, t | c_j) ``[R,M,C,H,W]`` of any denoiser, for concepts ``[1,M,D]`` or ``[R,M,D]``."""
-    if isinstance(denoiser, Whole):
-        return denoiser.predictions(features, concepts)
-    return denoiser.base(features)[:, None] + denoiser.contributions(features, concepts)
-
-
-def precision_of(denoiser: Denoiser, device: torch.device) -> AbstractContextManager[object]:
-    """Returns the context a denoiser computes in; one that has whole predictions settles its precision by itself."""
-    return nullcontext() if isinstance(denoiser, Whole) else inference_precision(device)
-
-
-def importance_of(schedule: Schedule, t: Tensor, power: float) -> Tensor:
-    """Returns the weight (sigma/alpha)^power of noise samples at timesteps ``[N]``.
-
-    Power 0 is the paper's plain error of eps, power 2 the error of the clean image; both have the same minimiser for a
-    perfect model, but not the same noise for an imperfect one.
-    """
-    return (schedule.sigma(t) / schedule.alpha(t)).pow(power)
-
-
-@dataclass
-class NoisedBatch:
-    """b images under n noise samples, as the denoiser sees them: what the statistics of every candidate share.
-
-    Attributes:
-        denoiser: The model.
-        features: What it makes of the n*b noised images.
-        residual: r = eps - eps_u, cell after cell ``[n,b,G,c]``.
-        importance: Weight of each noise sample ``[n]``.
-        shared: Delta ``[n*b,M,C,H,W]`` of all candidates, where their mean prediction stands for eps_u; see
-            :func:`noised`.
-    """
-
-    denoiser: Denoiser
-    features: Any
-    residual: Tensor
-    importance: Tensor
-    shared: Tensor | None = None
-
-    def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
-        """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
-        n, b = self.residual.shape[:2]
-        if isinstance(self.denoiser, Local):
-            at_once = CONCEPTS_AT_ONCE if concepts.device.type == "cpu" else max(1, concepts.shape[1])
-            starts = range(0, max(1, concepts.shape[1]), at_once)
-            return Windows.joined(
-                side_by_side(
-                    lambda first: self._windows(concepts, around, slice(first, first + at_once)), starts
-                )
-            )
-        with precision_of(self.denoiser, concepts.device):
-            rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
-            delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
-        cells = torch.zeros(b, delta.shape[1], 1, dtype=torch.long, device=delta.device)
-        return Windows(delta.float().flatten(2).unflatten(0, (n, b))[..., None, :], cells, (1, 1))
-
-    def _windows(self, concepts: Tensor, around: Tensor | None, some: slice) -> Windows:
-        denoiser = cast(Local, self.denoiser)
-        near = None if around is None else around[:, some]
-        with precision_of(self.denoiser, concepts.device):
-            return Windows(
-                *denoiser.windows(self.features, concepts[:, some], near), denoiser.grid(self.features)
-            )
-
-    def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
-
-        Args:
-            candidates: Concepts ``[M,D]``, shared by all images.
-        """
-        n, b = self.residual.shape[:2]
-
-        def sums(part: Tensor) -> tuple[Tensor, ...]:
-            if isinstance(self.denoiser, Local):
-                with precision_of(self.denoiser, part.device):
-                    both = self.denoiser.products(self.features, part[None], self.residual.flatten(0, 1))
-                both = both[0].float().unflatten(0, (n, b)), both[1].float().unflatten(0, (n, b))
-            else:
-                delta = self.contributions(part.expand(b, -1, -1))
-                both = delta.pull(self.residual), delta.values.square().sum((3, 4))
-            return tuple(torch.einsum("n,nbm->bm", self.importance, each) for each in both)
-
-        found = side_by_side(sums, candidates.split(CANDIDATES_AT_ONCE))
-        return torch.cat([pull for pull, _ in found], dim=1), torch.cat([square for _, square in found], dim=1)
-
-    def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
-        """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
-        if concepts.shape[1] == 0:
-            return self
-        left = self.contributions(concepts).added_to(self.residual, -weight)
-        return NoisedBatch(self.denoiser, self.features, left, self.importance)
-
-
-def noised(
-    denoiser: Denoiser, images: Tensor, draws: Draws, power: float, shared: Tensor | None = None
-) -> NoisedBatch:
-    """Passes images under noise through what their concepts share.
-
-    Under the mean composition the prediction under no concept cancels,
-
-        eps_u + 1/K sum_S (eps_j - eps_u) = 1/K sum_S eps_j,
-
-    so anything may stand in its place.  Where whole predictions cost no call for eps_u, the mean over the candidates
-    does: it keeps the inner products small, and with them the rounding.
-
-    Args:
-        denoiser: The model.
-        images: What each noise sample is added to ``[n,b,C,H,W]``.
-        draws: n noise samples, shared by the images.
-        power: A noise sample is weighted by (sigma/alpha)^power.
-        shared: All candidates ``[1,M,D]``, the same for all images, whose mean prediction stands for eps_u; None for
-            eps_u.
-    """
-    n, b = images.shape[:2]
-    noise = draws.noise[:, None].expand_as(images).flatten(0, 1)
-    t = draws.t.repeat_interleave(b)
-    with precision_of(denoiser, images.device):
-        features = denoiser.features(denoiser.schedule.add_noise(images.flatten(0, 1), noise, t), t)
-        if shared is None:
-            base, delta = denoiser.base(features), None
-        else:
-            whole = predictions(denoiser, features, shared)
-            base = whole.mean(1)
-            delta = whole - base[:, None]
-    residual = noise - base.float()
-    patches = denoiser.to_patches(residual) if isinstance(denoiser, Local) else residual.flatten(1)[:, None]
-    importance = importance_of(denoiser.schedule, draws.t, power)
-    return NoisedBatch(denoiser, features, patches.unflatten(0, (n, b)), importance, delta)
 
 
 @dataclass

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Continuous, Product
 from igm_cli.core.device import side_by_side
-from igm_cli.core.inference.candidates import CandidateSet, NoisedBatch
+from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
+from igm_cli.core.inference.noised_batch import NoisedBatch
 from igm_cli.core.inference.sparse_subset import SparseSubset, pursuit
 from igm_cli.core.inference.statistics import QuadraticForm
 from igm_cli.errors import UsageError

@@ -18,7 +18,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition, compose
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
-from igm_cli.core.inference.candidates import importance_of
+from igm_cli.core.inference.noised_batch import importance_of
 from igm_cli.core.noise_schedule import Draws, draw, shown
 from igm_cli.core.types import InversionSettings
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.device import side_by_side
-from igm_cli.core.inference.candidates import NoisedBatch
+from igm_cli.core.inference.noised_batch import NoisedBatch
 from igm_cli.core.inference.windows import Windows
 
 STEP = 0.005

@@ -20,7 +20,6 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.candidates import importance_of
 from igm_cli.core.inference.direct import (
     Hypotheses,
     Scores,
@@ -29,6 +28,7 @@ from igm_cli.core.inference.direct import (
     mean_errors,
     staged_errors,
 )
+from igm_cli.core.inference.noised_batch import importance_of
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.noise_schedule import Draws, draw
 from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress

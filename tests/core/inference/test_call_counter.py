@@ -7,7 +7,7 @@ from label_oracle import LabelOracle, letters
 from oracle import factors, positions
 
 from igm_cli.core.inference.call_counter import CallCounter, with_gflop
-from igm_cli.core.inference.candidates import Whole
+from igm_cli.core.inference.noised_batch import Whole
 
 
 def test_passes_and_contributions_are_counted():

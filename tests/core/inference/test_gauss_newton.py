@@ -10,9 +10,9 @@ from oracle import positions, products, seen_by
 
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference.call_counter import CallCounter
-from igm_cli.core.inference.candidates import noised
 from igm_cli.core.inference.direct import hypothesis_errors
 from igm_cli.core.inference.gauss_newton import REACH, refine
+from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.noise_schedule import Draws, draw
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
