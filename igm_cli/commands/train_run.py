@@ -15,7 +15,7 @@ from igm_cli.output import Output, ProgressReport
 if TYPE_CHECKING:
     import datasets
 
-    from igm_cli.core.training.trainer import Samples
+    from igm_cli.core.training.batches import Samples
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 

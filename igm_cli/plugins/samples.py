@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DatasetSamples:
     """A dataset as the trainer wants it, decoded once into bytes (18 kB for 96x64 pixels).
 
-    Implements :class:`igm_cli.core.training.trainer.Samples`.
+    Implements :class:`igm_cli.core.training.batches.Samples`.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class DatasetSamples:
         return len(self._concepts)
 
     def batch(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``[B,3,H,W]`` in -1..1, concepts ``[B,K,D]``, presence ``[B,K]``."""
-        images = self._images[list(indices)].float() / 127.5 - 1
+        """Images ``[B,3,H,W]`` as bytes, concepts ``[B,K,D]``, presence ``[B,K]``."""
+        images = self._images[list(indices)]
         flipped = torch.tensor(list(flips))
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
         rows = [
