@@ -42,6 +42,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """Returns whether the host goes on while a device computes, so that looking at a result is a wait."""
+    return device.type in ("cuda", "mps")
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Returns a tensor of the host on a device, without waiting for it."""
     if device.type == "cuda" and tensor.device.type == "cpu":

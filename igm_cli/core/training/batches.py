@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from igm_cli.core.device import fits, to_device
+from igm_cli.core.device import fits, runs_ahead, to_device
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.plan import StepPlan, plan_step
 
@@ -52,7 +52,7 @@ class Batches(Protocol):
 def make_batches(samples: Samples, config: TrainConfig, accelerator: Accelerator) -> Batches:
     """Returns the batches of samples in the way that suits the device and its memory."""
     device = accelerator.device
-    if device.type == "cpu":
+    if not runs_ahead(device):
         return HostBatches(samples)
     size = len(samples) * samples.batch([0], [False])[0].nbytes
     if fits(size, device):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
-from igm_cli.core.device import peak_memory, tf32_products, training_precision
+from igm_cli.core.device import peak_memory, runs_ahead, tf32_products, training_precision
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.config import Budget, TrainConfig
@@ -88,7 +88,7 @@ class Trainer:
             model.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            fused=device.type in ("cuda", "mps"),
+            fused=runs_ahead(device),  # on a CPU it rounds differently
         )
         # Copied before accelerate wraps forward, and kept without its wrappers: unwrapping a model
         # would take its autocast away.
