@@ -17,7 +17,7 @@ from igm_cli.plugins.base import Frame
 from igm_cli.plugins.choices import object_range
 from igm_cli.plugins.clevr.adapter import RENDERER, Clevr
 from igm_cli.plugins.positions import Positions
-from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
+from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
 POS = Positions()
 unit = st.floats(0, 1, allow_nan=False, width=32)
@@ -229,6 +229,20 @@ def test_drawings_of_long_images_stay_small():
     drawn = POS.draw(Image.new("RGB", (3000, 4)), [{"x": 0.5, "y": 0.5}])
     assert max(drawn.size) <= 4096
     assert POS.draw(Image.new("RGB", (5000, 10)), []).size == (5000, 10)
+
+
+@pytest.mark.parametrize("name", ["clevr", "clevrtex"])
+def test_what_a_device_renders_is_trained_on_as_what_is_loaded(name: str) -> None:
+    adapter, asked = registry.dataset(name), {"limit": 3, "seed": 4, "objects": "3-4", "size": 9}
+    loaded = DatasetSamples(adapter.load("val", **asked), POS, (96, 64))
+    rendered = RenderedSamples(
+        adapter.render("val", device=torch.device("cpu"), progress=lambda *step: None, **asked), POS
+    )
+    assert len(rendered) == len(loaded) == 3
+    for one, other in zip(rendered.batch([2, 0], [True, False]), loaded.batch([2, 0], [True, False]), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(UsageError, match="no option 'colour'"):
+        adapter.render("val", device=torch.device("cpu"), colour="red", **asked | {"progress": print})
 
 
 def test_samples_flip_images_and_positions_together():

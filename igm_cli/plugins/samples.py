@@ -10,7 +10,7 @@ from torch import Tensor
 
 from igm_cli.errors import InputError
 from igm_cli.imaging import to_model, to_rgb
-from igm_cli.plugins.base import ConceptParser, Frame, Progress
+from igm_cli.plugins.base import ConceptParser, Frame, Progress, RenderedBatches
 
 if TYPE_CHECKING:
     import datasets
@@ -56,6 +56,20 @@ class DatasetSamples:
             for i, flip in zip(indices, flips, strict=True)
         ]
         return images, *pad(rows)
+
+
+class RenderedSamples(DatasetSamples):
+    """Rendered images as the trainer wants them, which are of the size that the model sees."""
+
+    def __init__(self, batches: RenderedBatches, parser: ConceptParser) -> None:
+        self.parser, self._concepts = parser, []
+        images = []
+        for rendered, examples in batches:
+            height, width = rendered.shape[2:]
+            frame = Frame.fit((width, height), width / height)
+            images.append(rendered.cpu())
+            self._concepts += [parser.parse(example, frame) for example in examples]
+        self._images = torch.cat(images)
 
 
 class JoinedSamples:

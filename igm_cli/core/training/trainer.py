@@ -279,6 +279,7 @@ class Average(nn.Module):
     def __init__(self, model: nn.Module, decay: float, buffers: bool) -> None:
         super().__init__()
         self.module, self.decay, self.buffers_too = deepcopy(model), decay, buffers
+        self.n_averaged: Tensor
         self.register_buffer("n_averaged", torch.tensor(0))
 
     @torch.no_grad()
