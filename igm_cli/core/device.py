@@ -68,6 +68,11 @@ def peak_memory(device: torch.device) -> float | None:
     return torch.mps.driver_allocated_memory() / 1e9 if device.type == "mps" else None
 
 
+def search_device(device: torch.device) -> torch.device:
+    """Where small things are worked out in double precision: on the device itself, or on the CPU if it has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def has_bf16(device: torch.device) -> bool:
     """True if the processor multiplies bfloat16 in hardware."""
     if device.type == "cuda":

@@ -146,7 +146,7 @@ def noised(
     """
     n, b = images.shape[:2]
     noise = draws.noise[:, None].expand_as(images).flatten(0, 1)
-    t = draws.t.repeat_interleave(b)
+    t = draws.t[:, None].expand(n, b).flatten()
     with precision_of(denoiser, images.device):
         features = denoiser.features(denoiser.schedule.add_noise(images.flatten(0, 1), noise, t), t)
         if shared is None:
