@@ -197,7 +197,7 @@ def test_a_run_is_the_plain_loop(tmp_path, ema):
     for step in range(6):
         plan = plan_step(step, 10, config)
         images, concepts, present = Spots().batch(plan.indices, plan.flips)
-        noise = normal_rows(images.shape[1:], range(4), plan.seed)
+        noise = normal_rows(images.shape[1:], range(4 * step, 4 * step + 4), plan.noise_seed)
         t = (plan.u.square() * 1000).long()
         optimizer.zero_grad()
         composed_loss(model, model.schedule, "sum", images, concepts, present, t, noise).backward()

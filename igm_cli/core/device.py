@@ -44,14 +44,14 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def runs_ahead(device: torch.device) -> bool:
     """Returns whether the host goes on while a device computes, so that looking at a result is a wait."""
-    return device.type in ("cuda", "mps")
+    return device.type != "cpu"
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Returns a tensor of the host on a device, without waiting for it."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "mps")  # there it was known to copy too late
 
 
 def fits(size: int, device: torch.device) -> bool:

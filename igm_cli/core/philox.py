@@ -20,6 +20,9 @@ WORD = 0xFFFFFFFF
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 """Four words of 32 bits, each an int64 tensor of one shape."""
 
+MOST_AHEAD = 2**26
+"""Samples that are drawn ahead at most."""
+
 CACHED = 32768
 """Counters that a CPU works on at once: its caches hold them through all rounds."""
 
@@ -59,11 +62,33 @@ def normal_rows(shape: tuple[int, ...], rows: range, seed: int, device: torch.de
         part = rows[first : first + at_once]
         block = torch.arange(blocks, device=device)
         row = torch.arange(part.start, part.stop, device=device)[:, None]
-        nothing = torch.zeros_like(row[:1])
-        a, b, c, d = philox((block, row, nothing, nothing), key)  # [rows,blocks]
+        counter = block, row & WORD, row >> 32, torch.zeros_like(row[:1])
+        a, b, c, d = philox(counter, key)  # [rows,blocks]
         samples = torch.cat([*_box_muller(a, b), *_box_muller(c, d)], dim=1)  # [rows,4*blocks]
         parts.append(samples[:, :size].unflatten(1, shape))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class NormalRows:
+    """Rows as :func:`normal_rows` has them, several batches drawn at once: a GPU starts as many kernels for one.
+
+    Args:
+        seed: Below 2^64.
+        device: Where they are drawn.
+        ahead: Rows that are drawn at once, if fewer are asked for.
+    """
+
+    def __init__(self, seed: int, device: torch.device, ahead: int = 0) -> None:
+        self.seed, self.device, self.ahead = seed, device, ahead
+        self.drawn, self.samples = range(0), torch.empty(0)
+
+    def rows(self, shape: tuple[int, ...], rows: range) -> Tensor:
+        """Returns ``[rows, *shape]``."""
+        if rows.start < self.drawn.start or rows.stop > self.drawn.stop or self.samples.shape[1:] != shape:
+            most = max(len(rows), min(self.ahead, MOST_AHEAD // math.prod(shape)))
+            self.drawn = range(rows.start, rows.start + most)
+            self.samples = normal_rows(shape, self.drawn, self.seed, self.device)
+        return self.samples[rows.start - self.drawn.start : rows.stop - self.drawn.start]
 
 
 def _box_muller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

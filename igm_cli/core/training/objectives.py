@@ -11,17 +11,22 @@ from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.device import to_device
+from igm_cli.core.device import runs_ahead, to_device
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import composed_loss
+from igm_cli.core.philox import NormalRows
 from igm_cli.core.training.batches import Samples, make_batches
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrastive_loss
-from igm_cli.core.training.plan import StepPlan
+from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.errors import InputError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+STEPS_AHEAD = 8
+"""Steps whose noise a GPU draws at once."""
 
 
 class Objective(Protocol):
@@ -75,12 +80,15 @@ class ComposedObjective:
         self.space, self.composition = space, spec.composition
         self.config, self.device = config, accelerator.device
         self.batches = make_batches(samples, config, accelerator)
+        alone = runs_ahead(self.device) and accelerator.num_processes == 1
+        seed = plan_step(0, len(samples), config).noise_seed
+        self.noise = NormalRows(seed, self.device, STEPS_AHEAD * config.batch_size if alone else 0)
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`Objective`."""
         images, concepts, present = self.batches.rows(plan)
         t = to_device(plan.timesteps(self.schedule.steps, self.config.timestep_power), self.device)
-        noise = plan.noise(tuple(images.shape[1:]), self.device)
+        noise = self.noise.rows(tuple(images.shape[1:]), plan.numbers)
         if self.config.contrast and isinstance(self.space, Categorical):
             weight = self.config.contrast_at(step)
             return contrastive_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from igm_cli.core.philox import WORD, normal_rows, philox
+from igm_cli.core.philox import WORD, NormalRows, normal_rows, philox
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,18 @@ def test_a_row_does_not_depend_on_the_others():
     assert torch.equal(normal_rows((3, 5), range(2, 6), seed=2**61 + 7), whole[2:6])
     assert len(whole.unique()) == whole.numel()
     assert not torch.equal(normal_rows((3, 5), range(8), seed=2**61 + 8), whole)
+
+
+def test_rows_drawn_ahead_are_the_same():
+    ahead = NormalRows(5, torch.device("cpu"), 8)
+    for rows in (range(2, 4), range(4, 6), range(8, 12), range(3, 5), range(40, 60)):
+        assert torch.equal(ahead.rows((3, 5), rows), normal_rows((3, 5), rows, 5))
+    assert ahead.drawn == range(40, 60)
+    far = 2**33
+    assert torch.equal(
+        ahead.rows((2,), range(far, far + 1))[0], normal_rows((2,), range(far - 3, far + 3), 5)[3]
+    )
+    assert not torch.equal(normal_rows((2,), range(far, far + 1), 5), normal_rows((2,), range(1), 5))
 
 
 def test_samples_are_normal_and_independent():
