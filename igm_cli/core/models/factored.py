@@ -166,6 +166,11 @@ class TrunkDenoiser(nn.Module):
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights, in which the network computes unless autocast says otherwise."""
+        return self.base_out.weight.dtype
+
     def base(self, features: Any) -> Tensor:
         """eps_u ``[N,C,H,W]``."""
         output = F.pixel_shuffle(self.base_out(features.h), self.config.patch).float()
@@ -253,8 +258,8 @@ class FactoredDenoiser(TrunkDenoiser):
 
     def _view(self, features: FactoredFeatures) -> HeadView:
         """The head's view of what the trunk saw, perhaps under autocast, as precise as is asked for now."""
-        view, dtype = features.view, self.head.out.weight.dtype
-        return view if torch.is_autocast_enabled(view.here.device.type) else view.to(dtype)
+        view = features.view
+        return view if torch.is_autocast_enabled(view.here.device.type) else view.to(self.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
         """Returns (eps_u, Delta) in one call, as distributed training needs it."""

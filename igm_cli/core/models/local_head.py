@@ -269,7 +269,7 @@ class LocalHead(nn.Module):
         here = F.pad(view.here, (0, 0, 0, 1)).view(-1, b * (g + 1), view.here.shape[-1])  # [n,b*(G+1),d]
         index = number + torch.arange(b, device=number.device)[:, None, None] * (g + 1)
         z = here.index_select(1, index.flatten()).unflatten(1, (b, m, w))  # [n,b,m,W,d]
-        z = z + self.where(self._encode(offset).to(z.dtype)) + query[:, :, :, None]
+        z = z + self._where(offset) + query[:, :, :, None]
         height = _bump(offset / (self.radius - 0.5)) * inside[..., None]  # [b,m,W,1]
         height = height * gain.view(-1, b, 1, 1, 1)
         return self._put_out(z).float() * height, number
@@ -278,7 +278,7 @@ class LocalHead(nn.Module):
         """Returns what the head puts out for cells, each knowing what its concept points at ``[n,R,c]``."""
         z = touched.rows(here, touched.image * here.shape[1] + touched.cell)
         return self._put_out(
-            z.add_(self.where(self._encode(touched.offset))).add_(touched.rows(query, touched.owner))
+            z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner))
         )
 
     def _put_out(self, z: Tensor) -> Tensor:
@@ -298,11 +298,12 @@ class LocalHead(nn.Module):
         weights = nearness.new_zeros(*inside.shape[:2], grid[0] * grid[1])
         return weights.scatter_add(2, y * grid[0] + x, nearness)
 
-    def _encode(self, offset: Tensor) -> Tensor:
-        """Returns Fourier features of offsets in window radii ``[R,2]``, ``[R,3+4F]``."""
+    def _where(self, offset: Tensor) -> Tensor:
+        """Returns what the layers make of Fourier features of offsets ``[...,2]``, ``[...,d]``."""
         u = offset / self.radius
         angles = (u[..., None] * _octaves(self.FREQUENCIES, u.device)).flatten(-2)
-        return torch.cat([u, u.square().sum(-1, keepdim=True), angles.sin(), angles.cos()], dim=-1)
+        features = torch.cat([u, u.square().sum(-1, keepdim=True), angles.sin(), angles.cos()], dim=-1)
+        return torch.as_tensor(self.where(features.to(self.where.weight.dtype)))
 
 
 def _bump(u: Tensor) -> Tensor:
