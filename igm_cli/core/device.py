@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -35,10 +35,39 @@ def resolve_device(name: str = "auto") -> torch.device:
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r} is not here; use --device auto or cpu")
+        raise InputError(f"device {name!r} is not here; {_other_devices()}")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("device 'mps' is not here; use --device auto or cpu")
     return torch.device(name)
+
+
+def _other_devices() -> str:
+    """What to use instead of a GPU that is not there."""
+    count = torch.cuda.device_count()
+    if count:
+        others = {1: "", 2: " and cuda:1"}.get(count, f" to cuda:{count - 1}")
+        return f"this machine has cuda:0{others}"
+    return f"this machine has no GPU that torch {torch.__version__} can use; use --device auto or cpu"
+
+
+def gpu_state(number: int) -> dict[str, Any]:
+    """What a CUDA device is and how it stands; ``problem`` says why it cannot be used, and is empty if it can."""
+    known = torch.cuda.get_device_properties(number)
+    state: dict[str, Any] = {
+        "device": f"cuda:{number}",
+        "name": known.name,
+        "memory_gb": round(known.total_memory / 1e9, 1),
+        "free_gb": None,
+        "capability": f"{known.major}.{known.minor}",
+        "bf16": has_bf16(torch.device("cuda", number)),
+        "tf32": torch.get_float32_matmul_precision() != "highest",
+        "problem": "",
+    }
+    try:
+        state["free_gb"] = round(torch.cuda.mem_get_info(number)[0] / 1e9, 1)
+    except RuntimeError as error:  # busy, full or broken
+        state["problem"] = str(error).partition("\n")[0]
+    return state
 
 
 def has_bf16(device: torch.device) -> bool:
