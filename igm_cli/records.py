@@ -299,9 +299,9 @@ class GpuState(BaseModel):
 
     device: str
     name: str
-    memory_gb: float
+    memory_gb: float | None
     free_gb: float | None
-    capability: str = Field(description="Compute capability, e.g. 9.0.")
+    capability: str | None = Field(description="Compute capability, e.g. 9.0.")
     bf16: bool = Field(description="Whether it multiplies bfloat16 in hardware.")
     tf32: bool = Field(description="Whether products of float32 matrices may be rounded to TF32.")
     problem: str

@@ -64,6 +64,7 @@ def examine() -> dict[str, Any]:
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     here = importlib.util.find_spec("torch") is not None
     checkpoints, sound = _checkpoints() if here else ([], True)
+    nothing = {"devices": [], "gpus": [], "cuda": None, "bf16": {}, "threads": os.cpu_count() or 1}
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     return {
         "schema": "igm.doctor/1",
@@ -73,11 +74,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "extras": {name: missing(*libraries) for name, (_, libraries) in EXTRAS.items()},
         "xformers": _version("xformers"),
-        **(
-            _compute()
-            if here
-            else {"devices": [], "gpus": [], "cuda": None, "bf16": {}, "threads": os.cpu_count() or 1}
-        ),
+        **(_compute() if here else nothing),
         "driver": _driver(),
         "checkpoints": checkpoints,
         "plugins": plugin_states(),
@@ -119,9 +116,10 @@ def _driver() -> str | None:
 
 def _gpu_line(gpu: dict[str, Any]) -> str:
     """A GPU as people read it."""
-    free = f"{gpu['free_gb']} of {gpu['memory_gb']} GB free"
-    state = f"cannot be used: {gpu['problem']}" if gpu["problem"] else free
-    return f"{gpu['name']}, {state}, capability {gpu['capability']}, TF32 {'on' if gpu['tf32'] else 'off'}"
+    if gpu["problem"]:
+        return f"cannot be used: {gpu['problem']}"
+    memory = f"{gpu['free_gb']} of {gpu['memory_gb']} GB free"
+    return f"{gpu['name']}, {memory}, capability {gpu['capability']}, TF32 {'on' if gpu['tf32'] else 'off'}"
 
 
 def _checkpoints() -> tuple[list[dict[str, Any]], bool]:

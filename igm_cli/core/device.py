@@ -52,22 +52,16 @@ def _other_devices() -> str:
 
 def gpu_state(number: int) -> dict[str, Any]:
     """What a CUDA device is and how it stands; ``problem`` says why it cannot be used, and is empty if it can."""
-    known = torch.cuda.get_device_properties(number)
-    state: dict[str, Any] = {
-        "device": f"cuda:{number}",
-        "name": known.name,
-        "memory_gb": round(known.total_memory / 1e9, 1),
-        "free_gb": None,
-        "capability": f"{known.major}.{known.minor}",
-        "bf16": has_bf16(torch.device("cuda", number)),
-        "tf32": torch.get_float32_matmul_precision() != "highest",
-        "problem": "",
-    }
+    device = torch.device("cuda", number)
+    state: dict[str, Any] = {"device": str(device), "name": "unknown", "memory_gb": None, "free_gb": None}
+    state |= {"capability": None, "bf16": False, "tf32": torch.get_float32_matmul_precision() != "highest"}
     try:
-        state["free_gb"] = round(torch.cuda.mem_get_info(number)[0] / 1e9, 1)
+        known, (free, _) = torch.cuda.get_device_properties(device), torch.cuda.mem_get_info(device)
     except RuntimeError as error:  # busy, full or broken
-        state["problem"] = str(error).partition("\n")[0]
-    return state
+        return state | {"problem": str(error).partition("\n")[0]}
+    memory = {"memory_gb": round(known.total_memory / 1e9, 1), "free_gb": round(free / 1e9, 1)}
+    what = {"name": known.name, "capability": f"{known.major}.{known.minor}", "bf16": has_bf16(device)}
+    return {**state, **what, **memory, "problem": ""}
 
 
 def has_bf16(device: torch.device) -> bool:
