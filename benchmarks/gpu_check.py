@@ -4,12 +4,12 @@ Every step is a process of its own with a time limit, and what it finds is in re
 that fails, hangs or is cut off leaves what the others found and what it had found itself.
 """
 
+# ruff: noqa: B023  (functions made in a loop are called at once)
 from __future__ import annotations
 
 import collections
 import contextlib
-import functools
-import hashlib
+import dataclasses
 import json
 import math
 import os
@@ -18,11 +18,10 @@ import subprocess
 import sys
 import time
 import traceback
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 DEVICE = os.environ.get("DEVICE", "cuda")
 GPU = DEVICE != "cpu"
@@ -58,24 +57,15 @@ class Notes:
             self[key] = {"failed": f"{type(error).__name__}: {error}"[:500]}
 
 
-class Step(NamedTuple):
-    """A step, its seconds at most, and whether it may run beside others because it times nothing."""
-
-    run: Callable[[Notes], None]
-    seconds: float
-    timed: bool
+STEPS: dict[str, tuple[Callable[[Notes], None], float, bool]] = {}
+"""All steps, the important ones first: what runs, its seconds at most, and whether it times something."""
 
 
-STEPS: dict[str, Step] = {}
-"""All steps, the important ones first."""
+def step(seconds: float, *, timed: bool = True) -> Callable[[Callable[[Notes], None]], None]:
+    """Makes a function a step; those that time nothing may run beside one another."""
 
-
-def step(seconds: float, *, timed: bool = True) -> Callable[[Callable[[Notes], None]], Callable[[Notes], None]]:
-    """Makes a function a step."""
-
-    def register(run: Callable[[Notes], None]) -> Callable[[Notes], None]:
-        STEPS[run.__name__] = Step(run, seconds, timed)
-        return run
+    def register(run: Callable[[Notes], None]) -> None:
+        STEPS[run.__name__] = run, seconds, timed
 
     return register
 
@@ -83,8 +73,8 @@ def step(seconds: float, *, timed: bool = True) -> Callable[[Callable[[Notes], N
 # ---- what steps share ------------------------------------------------------------------------------------------------
 
 
-def clock(run: Callable[[], Any], repeats: int = 1) -> float:
-    """Seconds of a run, the least of some repeats, to the end of what it starts on the device."""
+def timed(count: int, run: Callable[[], Any], repeats: int = 1) -> dict[str, float]:
+    """Seconds of the quickest of some repeats, images (or problems) per second, and the most memory of tensors."""
     import torch
 
     def once() -> float:
@@ -94,16 +84,10 @@ def clock(run: Callable[[], Any], repeats: int = 1) -> float:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    return min(once() for _ in range(repeats))
-
-
-def rate(count: int, run: Callable[[], Any], repeats: int = 1) -> dict[str, float]:
-    """Images, or problems, per second, and the most memory of tensors in GB."""
-    import torch
-
     if GPU:
         torch.cuda.reset_peak_memory_stats()
-    found = {"per_second": round(count / clock(run, repeats), 2)}
+    seconds = min(once() for _ in range(repeats))
+    found = {"seconds": round(seconds, 4), "per_second": round(count / seconds, 2)}
     return {**found, "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 3)} if GPU else found
 
 
@@ -120,36 +104,34 @@ def profiled(run: Callable[[], Any], images: int) -> dict[str, Any]:
         run()
         wall = time.perf_counter() - began
     events = list(watched.events() or [])
-    on_gpu = [
-        e for e in events if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
-    ]
     calls = collections.Counter(e.name for e in events if e.device_type == DeviceType.CPU)
-    copies = ("Memcpy", "Memset")
-    kernels = [e for e in on_gpu if not e.name.startswith(copies)]
     waits = {
         name: n for name, n in calls.items() if "Synchronize" in name or name in ("cudaMemcpy", "aten::item")
     }
+    on_gpu = [
+        e for e in events if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
+    ]
+    kernels = [e for e in on_gpu if not e.name.startswith(("Memcpy", "Memset"))] if GPU else events
     longest: collections.Counter[str] = collections.Counter()
     for event in kernels:
         longest[event.name[:60]] += event.time_range.elapsed_us()
     return {
-        "kernels_per_image": round((len(kernels) if GPU else len(events)) / images, 1),
+        "kernels_per_image": round(len(kernels) / images, 1),
         "launches_per_image": round(sum(n for name, n in calls.items() if "Launch" in name) / images, 1),
         "waits_per_image": round(sum(waits.values()) / images, 2),
         "gpu_busy": round(sum(e.time_range.elapsed_us() for e in on_gpu) / 1e6 / wall, 3),
         "waits": waits,
-        "copies": dict(collections.Counter(e.name for e in on_gpu if e.name.startswith(copies)).most_common(4)),
+        "copies": dict(collections.Counter(e.name for e in on_gpu if e.name.startswith("Memcpy"))),
         "longest_ms": {name: round(us / 1000, 2) for name, us in longest.most_common(6)},
     }
 
 
-def program(*command: object, env: dict[str, str] | None = None, seconds: float = 150) -> str:
+def program(*command: object, env: dict[str, str] | None = None, codes: Sequence[int] = (0,)) -> str:
     """What a Python program prints; its last words if it fails."""
-    call = [sys.executable, *map(str, command)]
-    environment = {**os.environ, **(env or {})}
-    done = subprocess.run(call, capture_output=True, text=True, env=environment, cwd=WORK, timeout=seconds)
-    print(*call, done.stderr[-3000:], sep="\n", flush=True)
-    if done.returncode:
+    call, environment = [sys.executable, *map(str, command)], {**os.environ, **(env or {})}
+    done = subprocess.run(call, capture_output=True, text=True, env=environment, cwd=WORK, timeout=600)
+    print(*call, done.stdout[-2000:], done.stderr[-3000:], sep="\n", flush=True)
+    if done.returncode not in codes:
         said = [line for line in done.stderr.splitlines() if "Error" in line or line.startswith("igm:")]
         raise RuntimeError(f"exit code {done.returncode}: {' / '.join(said[-3:]) or done.stderr[-300:]}")
     return done.stdout
@@ -192,10 +174,10 @@ def written(count: int) -> list[Path]:
 
 
 def train_run(
-    name: str, steps: int, batch: int, *more: object, by: Iterable[str] = (), tiny: bool = True
+    name: str, steps: int, batch: int, by: Sequence[str] = (), tiny: bool = True
 ) -> list[dict[str, float]]:
     """The logged losses of ``igm train clevr``; a run of the same name goes on."""
-    small = "model.channels=[32,32,32]", "model.blocks=1", "model.window=3"
+    small = ("model.channels=[32,32,32]", "model.blocks=1", "model.window=3") if tiny or not GPU else ()
     often = (
         "picture_every=0",
         f"log_every={max(1, steps // 6)}",
@@ -203,12 +185,11 @@ def train_run(
         "half=false",
         "decay=0.0",
     )
-    settings = [*often, *(small if tiny or not GPU else ())]
     folder = WORK / "runs" / name
     program(
         *by, "-m", "igm_cli", "train", "clevr", "--limit", full(480, 8), "--steps", steps, "--batch-size", batch,
-        "--device", DEVICE, "--precision", full("bf16", "no"), "-o", folder, *more,
-        *[word for pair in settings for word in ("--set", pair)],
+        "--device", DEVICE, "--precision", full("bf16", "no"), "-o", folder,
+        *[word for pair in (*often, *small) for word in ("--set", pair)],
     )  # fmt: skip
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [line for line in lines if "loss" in line]
@@ -218,13 +199,9 @@ def apart(one: str, other: str) -> dict[str, Any]:
     """Whether two runs have the same weights, and their largest difference."""
     from safetensors.torch import load_file
 
-    files = [WORK / "runs" / name / "model.safetensors" for name in (one, other)]
-    a, b = map(load_file, files)
-    same = len({hashlib.sha256(file.read_bytes()).hexdigest() for file in files}) == 1
-    return {
-        "same_bits": same,
-        "most": max(float((a[name].float() - b[name].float()).abs().max()) for name in a),
-    }
+    a, b = (load_file(WORK / "runs" / name / "model.safetensors") for name in (one, other))
+    most = max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+    return {"same_bits": most == 0, "most": most}
 
 
 # ---- the steps -------------------------------------------------------------------------------------------------------
@@ -237,9 +214,7 @@ def versions(note: Notes) -> None:
     for name in ("python", "packages", "driver", "cuda", "gpus", "bf16", "threads", "ok"):
         note[name] = report[name]
     note["cpus"] = os.cpu_count()
-    note["broken"] = [p for p in report["plugins"] if not p["ok"]] + [
-        c for c in report["checkpoints"] if c["problem"]
-    ]
+    note["broken"] = [each for each in (*report["plugins"], *report["checkpoints"]) if each["problem"]]
 
 
 @step(100, timed=False)
@@ -254,9 +229,15 @@ def same_as_cpu(note: Notes) -> None:
         return records(program(*launched, *way, *asked, "--device", device, env=env))
 
     with ThreadPoolExecutor(4) as pool:
-        for exact, name in ((True, "float32"), (False, "by default")):
-            cpu = pool.submit(inverted, "cpu", launcher(many, on_cpu=True), exact)
-            note.attempt(name, lambda cpu=cpu, exact=exact: compared(cpu.result(), inverted(DEVICE, (), exact)))
+        found = {
+            name: [
+                pool.submit(inverted, "cpu", launcher(many, on_cpu=True), exact),
+                pool.submit(inverted, DEVICE, (), exact),
+            ]
+            for name, exact in (("float32", True), ("by default", False))
+        }
+        for name, jobs in found.items():
+            note.attempt(name, lambda: compared(*(job.result() for job in jobs)))
 
 
 def compared(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -296,39 +277,34 @@ def speed_invert(note: Notes) -> None:
         invert_batch(model.denoiser, images[:size], settings, composition=model.composition)
 
     for size in sizes:
-        run = functools.partial(inverted, size)
-        note.attempt(f"batch {size}, first", lambda run=run: {"seconds": clock(run)})
-        note.attempt(
-            f"batch {size}", lambda run=run, size=size: rate(size, run, full(3 if size < 256 else 1, 1))
-        )
+        repeats = full(3 if size < 256 else 1, 1)
+        note.attempt(f"batch {size}, first", lambda: timed(size, lambda: inverted(size)))
+        note.attempt(f"batch {size}", lambda: timed(size, lambda: inverted(size), repeats))
         if size in (1, 64):
-            note.attempt(f"batch {size}, profile", lambda run=run, size=size: profiled(run, size))
+            note.attempt(f"batch {size}, profile", lambda: profiled(lambda: inverted(size), size))
     pictures = [each.permute(1, 2, 0).numpy() for each in pixels[: full(128, 2)]]
-    note.attempt("Model.invert", lambda: rate(len(pictures), lambda: model.invert(pictures, **FEW)))
+    note.attempt("Model.invert", lambda: timed(len(pictures), lambda: model.invert(pictures, **FEW)))
 
 
 @step(90)
 def train(note: Notes) -> None:
     """Training of clevr-pos: images per second, memory, that the loss falls, and that a run goes on."""
-    speed = ROOT / "benchmarks" / "train_speed.py"
-    if speed.is_file():
-        for batch in full((48, 384), (4,)):
-            asked = "--device", DEVICE, "--batch-size", batch, "--steps", full(60, 2)
-            note.attempt(
-                f"train_speed, batch {batch}", lambda asked=asked: program(speed, *asked).splitlines()[-6:]
-            )
+    speed = ROOT / "benchmarks" / "train_speed.py", "--device", DEVICE, "--json", "--data", "rendered"
+    sizes = full(("--images", 2000, "--steps", 60), ("--images", 8, "--steps", 2, "--warm-up", 1, "--tiny"))
+    for batches, compiled in full((((48, 384), "no"), ((48,), "reduce-overhead")), (((4,), "no"),)):
+        asked = *speed, *sizes, "--batch-size", *batches, "--compile", compiled
+        note.attempt(
+            f"compile {compiled}", lambda: {row["batch_size"]: row for row in records(program(*asked))}
+        )
     batch, steps = full(48, 4), full(120, 3)
 
     def run(steps: int) -> dict[str, Any]:
         lines = train_run("train", steps, batch, tiny=False)
         first, last = lines[-min(4, len(lines))], lines[-1]
-        spent = last["seconds"] - first["seconds"]
-        images = batch * (last["step"] - first["step"])
-        losses = [round(line["loss"], 4) for line in lines]
+        spent, images = last["seconds"] - first["seconds"], batch * (last["step"] - first["step"])
         return {
-            "steps": last["step"],
-            "per_second": round(images / spent, 1) if spent else None,
-            "loss": losses,
+            "per_second": round(images / max(spent, 1e-9), 1),
+            "loss": [round(line["loss"], 4) for line in lines],
         }
 
     note.attempt("igm train", lambda: run(steps))
@@ -349,16 +325,17 @@ def stable_diffusion(note: Notes) -> None:
     from igm_cli.core.types import InversionSettings
 
     device = torch.device(DEVICE)
+    whole = benchmark.random_parts(device, 64, resolve_dtype("auto", device), full(1, 10))
 
     def measured(side: int, labels: int, draws: int) -> dict[str, Any]:
-        parts = benchmark.random_parts(device, side, resolve_dtype("auto", device), full(1, 10))
+        parts = dataclasses.replace(whole, image_size=(side, side))
         denoiser = TextToImageDenoiser(parts, Text(benchmark.LABELS[:labels]))
         image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
         latent = denoiser.encode(image)
 
         def understood(draws: int) -> int:
             how = InversionSettings(draws=draws, max_draws=draws, low=0.05, high=0.95, give_up=False)
-            return invert(denoiser, latent, how, k=labels // 2, composition="mean").network_calls
+            return invert(denoiser, latent, how, k=min(3, labels - 1), composition="mean").network_calls
 
         x = torch.randn(denoiser.batch, *parts.latent_shape, device=device).to(parts.dtype)
         prompt = denoiser.embed(["a photo of a dog"]).sequence.to(parts.dtype).expand(len(x), -1, -1)
@@ -371,39 +348,31 @@ def stable_diffusion(note: Notes) -> None:
 
         calls = understood(1) * draws
         alone(len(x))
-        ours, bare = clock(lambda: understood(draws)), clock(lambda: alone(calls))
+        ours, bare = timed(1, lambda: understood(draws)), timed(1, lambda: alone(calls))
+        encoded = timed(1, lambda: denoiser.encode(image))
         return {
+            "dtype": str(parts.dtype),
             "calls": calls,
             "calls_at_once": len(x),
-            "dtype": str(parts.dtype),
-            "seconds_per_image": round(ours, 3),
-            "unet_alone_seconds": round(bare, 3),
-            "share_of_unet_speed": round(bare / ours, 3),
-            **rate(1, lambda: denoiser.encode(image)),
+            "seconds_per_image": ours["seconds"],
+            "unet_alone": bare["seconds"],
+            "share_of_unet_speed": round(bare["seconds"] / ours["seconds"], 3),
+            "encode": encoded["seconds"],
+            "peak_gb": ours.get("peak_gb"),
         }
 
     for side, labels, draws in full(((512, 20, 50), (768, 20, 10)), ((64, 3, 1),)):
-        note.attempt(
-            f"{side} x {side}, {labels} labels, {draws} draws", lambda x=(side, labels, draws): measured(*x)
-        )
+        note.attempt(f"{side} x {side}, {labels} labels, {draws} draws", lambda: measured(side, labels, draws))
 
 
 @step(90, timed=False)
 def gpu_tests(note: Notes) -> None:
     """The tests that are marked gpu."""
-    report = WORK / "gpu_tests.xml"
-    where = "-m", "gpu", ROOT / "tests" / "gpu", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"
-    note.attempt(
-        "pytest", lambda: program("-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *where)
-    )
-    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
-    bad = {}
-    for case in cases:
-        failed = case.find("failure") if case.find("failure") is not None else case.find("error")
-        if failed is not None:
-            bad[str(case.get("name"))] = " ".join((failed.get("message") or "").split())[:300]
-    skipped = sum(case.find("skipped") is not None for case in cases)
-    note["pytest"] = {"passed": len(cases) - len(bad) - skipped, "skipped": skipped, "failed": bad}
+    where = ROOT / "tests" / "gpu", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"
+    options = "-m", "gpu", "-rfEs", "--tb=line", "-p", "no:cacheprovider"
+    said = program("-m", "pytest", *options, *where, codes=(0, 1)).splitlines()
+    note["failed"] = [line[:300] for line in said if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
+    note["pytest"] = said[-1]
 
 
 @step(120, timed=False)
@@ -412,7 +381,7 @@ def launch(note: Notes) -> None:
     one, few = launcher(1, on_cpu=not GPU), full(10, 3)
     distributed = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"
 
-    def steps(name: str, count: int, by: Iterable[str]) -> float:
+    def steps(name: str, count: int, by: Sequence[str]) -> float:
         return train_run(name, count, 4, by=by)[-1]["step"]
 
     def inverted() -> list[int]:
@@ -444,7 +413,7 @@ def repeat(note: Notes) -> None:
     note.attempt("inversion, twice", lambda: inverted() == once)
     note.attempt("inversion, one by one", lambda: inverted("--batch-size", 1) == once)
     for name in ("one", "two"):
-        note.attempt(f"training {name}", lambda name=name: train_run(name, full(20, 2), 8)[-1]["loss"])
+        note.attempt(f"training {name}", lambda: train_run(name, full(20, 2), 8)[-1]["loss"])
     note.attempt("training, twice", lambda: apart("one", "two"))
 
 
@@ -457,15 +426,14 @@ def renderer(note: Notes) -> None:
 
     count, options, pictures = full(512, 8), SceneOptions(objects=(3, 10)), {}
     scenes = sample_scenes(options, range(count), SEED)
-    note["sampling"] = rate(count, lambda: sample_scenes(options, range(count), SEED))
+    note["sampling"] = timed(count, lambda: sample_scenes(options, range(count), SEED))
 
     def run(device: str, chunk: int) -> None:
         pictures[device] = render(scenes, options, device=device, chunk=chunk)
 
     for device, chunk in full((("cpu", 16), (DEVICE, 16), (DEVICE, 128), (DEVICE, 512)), (("cpu", 4),)):
-        once = functools.partial(run, device, chunk)
-        once()
-        note.attempt(f"{device}, {chunk} at a time", lambda once=once: rate(count, once))
+        run(device, chunk)
+        note.attempt(f"{device}, {chunk} at a time", lambda: timed(count, lambda: run(device, chunk)))
     difference = (pictures[DEVICE].cpu().int() - pictures["cpu"].int()).abs()
     note["apart"] = {"most": int(difference.max()), "share_of_bytes": float((difference > 0).float().mean())}
 
@@ -486,10 +454,10 @@ def on_both(note: Notes, name: str, files: Sequence[Path]) -> None:
                 sorted([v for v in item.values() if isinstance(v, str)] for item in each) for each in items
             ]
 
-        return rate(len(files), run)
+        return timed(len(files), run)
 
     for device in dict.fromkeys((DEVICE, "cpu")):
-        note.attempt(device, lambda device=device: read(device))
+        note.attempt(device, lambda: read(device))
     same = [a == b for a, b in zip(said[DEVICE], said["cpu"], strict=True)]
     note["same"] = f"{sum(same)} of {len(files)}"
 
@@ -535,11 +503,11 @@ def decomposition(note: Notes) -> None:
             right[:] = [a == sorted(b.flatten().tolist()) for a, b in zip(words, problems.truth, strict=True)]
 
         run()
-        return {**rate(len(problems.vectors), run), "right": round(sum(right) / len(right), 4)}
+        return {**timed(len(problems.vectors), run), "right": round(sum(right) / len(right), 4)}
 
     for name, case in cases.items():
         for device in dict.fromkeys((DEVICE, "cpu")):
-            note.attempt(f"{name}, {device}", lambda device=device, case=case: taken_apart(device, *case))
+            note.attempt(f"{name}, {device}", lambda: taken_apart(device, *case))
 
 
 # ---- the runner ------------------------------------------------------------------------------------------------------
@@ -556,7 +524,7 @@ def groups(names: Sequence[str]) -> list[list[str]]:
     """Steps in order; neighbours that time nothing run at the same time."""
     grouped: list[list[str]] = []
     for name in names:
-        if grouped and not (STEPS[name].timed or STEPS[grouped[-1][0]].timed):
+        if grouped and not (STEPS[name][2] or STEPS[grouped[-1][0]][2]):
             grouped[-1].append(name)
         else:
             grouped.append([name])
@@ -576,7 +544,7 @@ def run_group(names: list[str], results: dict[str, Any], log: Any) -> None:
         process = subprocess.Popen(
             call, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
-        running[name] = process, min(left, STEPS[name].seconds if GPU else 1500), said
+        running[name] = process, min(left, STEPS[name][1] if GPU else 1500), said
     while running:
         time.sleep(0.2)
         for name, (process, allowed, said) in list(running.items()):
@@ -600,23 +568,26 @@ def run_group(names: list[str], results: dict[str, Any], log: Any) -> None:
         write_json(OUT / "results.json", results)
 
 
+def brief(found: Any) -> Any:
+    """What a step found, without what only the file needs."""
+    long = ("packages", "waits", "copies", "longest_ms")
+    return {k: brief(v) for k, v in found.items() if k not in long} if isinstance(found, dict) else found
+
+
 def run() -> int:
     """All steps, or those asked for; prints what they found, the most important last."""
     asked = [name for name in os.environ.get("STEPS", "").split(",") if name] or list(STEPS)
+    if unknown := [name for name in asked if name not in STEPS]:
+        print(f"no step is called {unknown[0]!r}; there are {', '.join(STEPS)}", file=sys.stderr)
+        return 2
     results: dict[str, Any] = {"device": DEVICE, "steps": {}}
     with (OUT / "log.txt").open("w") as log:
         for group in groups([name for name in STEPS if name in asked]):
             run_group(group, results, log)
     results["seconds"] = round(time.time() - STARTED, 1)
     write_json(OUT / "results.json", results)
-    long = ("packages", "waits", "copies", "longest_ms", "first_seconds")
     for name, found in reversed(results["steps"].items()):
-        kept = {
-            key: {k: v for k, v in value.items() if k not in long} if isinstance(value, dict) else value
-            for key, value in found.items()
-            if key not in long
-        }
-        print(f"\n{name}: {json.dumps(kept, default=str)[:1500]}")
+        print(f"\n{name}: {json.dumps(brief(found), default=str)[:1500]}")
     print(f"\n{results['seconds']} s in all; everything is in {OUT / 'results.json'}")
     return 0 if all(found["status"] == "done" for found in results["steps"].values()) else 1
 
@@ -633,7 +604,7 @@ def main(arguments: list[str]) -> int:
         return app.main(arguments[1:])
     note = Notes(Path(arguments[2]))
     try:
-        STEPS[arguments[1]].run(note)
+        STEPS[arguments[1]][0](note)
     except Exception as error:
         traceback.print_exc()
         note["failed"] = f"{type(error).__name__}: {error}"[:500]

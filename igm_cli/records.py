@@ -303,7 +303,7 @@ class GpuState(BaseModel):
     free_gb: float | None
     capability: str | None = Field(description="Compute capability, e.g. 9.0.")
     bf16: bool = Field(description="Whether it multiplies bfloat16 in hardware.")
-    tf32: bool = Field(description="Whether products of float32 matrices may be rounded to TF32.")
+    tf32: bool = Field(description="Whether it multiplies TF32, which training uses.")
     problem: str
 
 

@@ -300,13 +300,6 @@ def test_too_many_large_objects_are_refused() -> None:
         sample_scenes(SceneOptions(objects=(12, 12), sizes={"giant": 1.2}), [0], 0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_agrees_with_cpu() -> None:
-    scenes = sample_scenes(OPTIONS, range(8), 0)
-    on_gpu = render(scenes, OPTIONS, device="cuda").cpu()
-    assert (render(scenes, OPTIONS).int() - on_gpu.int()).abs().float().mean() < 0.1
-
-
 @pytest.mark.parametrize(
     ("cause", "error"),
     [

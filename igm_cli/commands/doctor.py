@@ -119,7 +119,7 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
     if gpu["problem"]:
         return f"cannot be used: {gpu['problem']}"
     memory = f"{gpu['free_gb']} of {gpu['memory_gb']} GB free"
-    return f"{gpu['name']}, {memory}, capability {gpu['capability']}, TF32 {'on' if gpu['tf32'] else 'off'}"
+    return f"{gpu['name']}, {memory}, capability {gpu['capability']}, {'' if gpu['tf32'] else 'no '}TF32"
 
 
 def _checkpoints() -> tuple[list[dict[str, Any]], bool]:

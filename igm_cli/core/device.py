@@ -20,6 +20,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def _other_devices() -> str:
+    """What to use instead of a GPU that is not there."""
+    count = torch.cuda.device_count()
+    if count:
+        others = {1: "", 2: " and cuda:1"}.get(count, f" to cuda:{count - 1}")
+        return f"this machine has cuda:0{others}"
+    return f"this machine has no GPU that torch {torch.__version__} can use; use --device auto or cpu"
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """The device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
@@ -41,29 +50,6 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def _other_devices() -> str:
-    """What to use instead of a GPU that is not there."""
-    count = torch.cuda.device_count()
-    if count:
-        others = {1: "", 2: " and cuda:1"}.get(count, f" to cuda:{count - 1}")
-        return f"this machine has cuda:0{others}"
-    return f"this machine has no GPU that torch {torch.__version__} can use; use --device auto or cpu"
-
-
-def gpu_state(number: int) -> dict[str, Any]:
-    """What a CUDA device is and how it stands; ``problem`` says why it cannot be used, and is empty if it can."""
-    device = torch.device("cuda", number)
-    state: dict[str, Any] = {"device": str(device), "name": "unknown", "memory_gb": None, "free_gb": None}
-    state |= {"capability": None, "bf16": False, "tf32": torch.get_float32_matmul_precision() != "highest"}
-    try:
-        known, (free, _) = torch.cuda.get_device_properties(device), torch.cuda.mem_get_info(device)
-    except RuntimeError as error:  # busy, full or broken
-        return state | {"problem": str(error).partition("\n")[0]}
-    memory = {"memory_gb": round(known.total_memory / 1e9, 1), "free_gb": round(free / 1e9, 1)}
-    what = {"name": known.name, "capability": f"{known.major}.{known.minor}", "bf16": has_bf16(device)}
-    return {**state, **what, **memory, "problem": ""}
-
-
 def has_bf16(device: torch.device) -> bool:
     """True if the processor multiplies bfloat16 in hardware."""
     if device.type == "cuda":
@@ -71,6 +57,20 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported())
     return False
+
+
+def gpu_state(number: int) -> dict[str, Any]:
+    """What a CUDA device is and how it stands; ``problem`` says why it cannot be used, and is empty if it can."""
+    device = torch.device("cuda", number)
+    state: dict[str, Any] = {"device": str(device), "name": "unknown", "memory_gb": None, "free_gb": None}
+    state |= {"capability": None, "bf16": False, "tf32": False}
+    try:
+        known, (free, _) = torch.cuda.get_device_properties(device), torch.cuda.mem_get_info(device)
+    except RuntimeError as error:  # busy, full or broken
+        return state | {"problem": str(error).partition("\n")[0]}
+    memory = {"memory_gb": round(known.total_memory / 1e9, 1), "free_gb": round(free / 1e9, 1)}
+    what = {"name": known.name, "capability": f"{known.major}.{known.minor}"}
+    return {**state, **what, **memory, "bf16": has_bf16(device), "tf32": known.major >= 8, "problem": ""}
 
 
 def inference_precision(device: torch.device) -> AbstractContextManager[object]:
