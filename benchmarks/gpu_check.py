@@ -137,6 +137,13 @@ def program(*command: object, env: dict[str, str] | None = None, codes: Sequence
     return done.stdout
 
 
+def together(note: Notes, parts: dict[str, Callable[[], Any]]) -> None:
+    """Notes what parts of a step find that run at the same time."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for name, job in [(name, pool.submit(part)) for name, part in parts.items()]:
+            note.attempt(name, job.result)
+
+
 def records(text: str) -> list[dict[str, Any]]:
     """The JSON lines of an output."""
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -187,7 +194,7 @@ def train_run(
     )
     folder = WORK / "runs" / name
     program(
-        *by, "-m", "igm_cli", "train", "clevr", "--limit", full(480, 8), "--steps", steps, "--batch-size", batch,
+        *by, "-m", "igm_cli", "train", "clevr", "--limit", full(240, 8), "--steps", steps, "--batch-size", batch,
         "--device", DEVICE, "--precision", full("bf16", "no"), "-o", folder,
         *[word for pair in (*often, *small) for word in ("--set", pair)],
     )  # fmt: skip
@@ -207,7 +214,7 @@ def apart(one: str, other: str) -> dict[str, Any]:
 # ---- the steps -------------------------------------------------------------------------------------------------------
 
 
-@step(60, timed=False)
+@step(90, timed=False)
 def versions(note: Notes) -> None:
     """What there is, as igm doctor says it."""
     (report,) = records(program("-m", "igm_cli", "doctor", "--json"))
@@ -228,16 +235,10 @@ def same_as_cpu(note: Notes) -> None:
         env = {"OMP_NUM_THREADS": "1"} | ({"NVIDIA_TF32_OVERRIDE": "0"} if exact else {})
         return records(program(*launched, *way, *asked, "--device", device, env=env))
 
-    with ThreadPoolExecutor(4) as pool:
-        found = {
-            name: [
-                pool.submit(inverted, "cpu", launcher(many, on_cpu=True), exact),
-                pool.submit(inverted, DEVICE, (), exact),
-            ]
-            for name, exact in (("float32", True), ("by default", False))
-        }
-        for name, jobs in found.items():
-            note.attempt(name, lambda: compared(*(job.result() for job in jobs)))
+    def both(exact: bool) -> dict[str, Any]:
+        return compared(inverted("cpu", launcher(many, on_cpu=True), exact), inverted(DEVICE, (), exact))
+
+    together(note, {"float32": lambda: both(True), "by default": lambda: both(False)})
 
 
 def compared(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -286,16 +287,17 @@ def speed_invert(note: Notes) -> None:
     note.attempt("Model.invert", lambda: timed(len(pictures), lambda: model.invert(pictures, **FEW)))
 
 
-@step(90)
+@step(110)
 def train(note: Notes) -> None:
     """Training of clevr-pos: images per second, memory, that the loss falls, and that a run goes on."""
     speed = ROOT / "benchmarks" / "train_speed.py", "--device", DEVICE, "--json", "--data", "rendered"
     sizes = full(("--images", 2000, "--steps", 60), ("--images", 8, "--steps", 2, "--warm-up", 1, "--tiny"))
-    for batches, compiled in full((((48, 384), "no"), ((48,), "reduce-overhead")), (((4,), "no"),)):
+
+    def speeds(compiled: str, *batches: int) -> dict[str, Any]:
         asked = *speed, *sizes, "--batch-size", *batches, "--compile", compiled
-        note.attempt(
-            f"compile {compiled}", lambda: {row["batch_size"]: row for row in records(program(*asked))}
-        )
+        return {row["batch_size"]: row for row in records(program(*asked))}
+
+    note.attempt("train_speed", lambda: speeds("no", *full((48, 384), (4,))))
     batch, steps = full(48, 4), full(120, 3)
 
     def run(steps: int) -> dict[str, Any]:
@@ -309,6 +311,8 @@ def train(note: Notes) -> None:
 
     note.attempt("igm train", lambda: run(steps))
     note.attempt("igm train, resumed", lambda: run(steps + full(60, 2)))
+    if GPU:
+        note.attempt("train_speed, compiled", lambda: speeds("reduce-overhead", 48))
 
 
 @step(75)
@@ -369,7 +373,7 @@ def stable_diffusion(note: Notes) -> None:
 def gpu_tests(note: Notes) -> None:
     """The tests that are marked gpu."""
     where = ROOT / "tests" / "gpu", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"
-    options = "-m", "gpu", "-rfEs", "--tb=line", "-p", "no:cacheprovider"
+    options = "-m", "gpu", "-rfEs", "--tb=line", "-p", "no:cacheprovider", "-n", full(4, 0)
     said = program("-m", "pytest", *options, *where, codes=(0, 1)).splitlines()
     note["failed"] = [line[:300] for line in said if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
     note["pytest"] = said[-1]
@@ -381,21 +385,22 @@ def launch(note: Notes) -> None:
     one, few = launcher(1, on_cpu=not GPU), full(10, 3)
     distributed = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"
 
-    def steps(name: str, count: int, by: Sequence[str]) -> float:
-        return train_run(name, count, 4, by=by)[-1]["step"]
+    def twice(name: str, by: Sequence[str]) -> list[float]:
+        return [train_run(name, steps, 4, by=by)[-1]["step"] for steps in (few, 2 * few)]
 
     def inverted() -> list[int]:
-        file, model = written(1)[0], WORK / "runs" / "distributed"
-        few = "--draws", 2, "--k-max", 2
-        text = program(*distributed, "-m", "igm_cli", "invert", file, "--model", model, "--json", *few)
-        return [record["k"] for record in records(text)]
+        asked = written(1)[0], "--model", WORK / "runs" / "distributed", "--json", "--draws", 2, "--k-max", 2
+        return [record["k"] for record in records(program(*distributed, "-m", "igm_cli", "invert", *asked))]
 
-    note.attempt("accelerate launch", lambda: steps("resumed", few, one))
-    note.attempt("resumed", lambda: steps("resumed", 2 * few, one))
-    note.attempt("in one go", lambda: steps("whole", 2 * few, ()))
-    note.attempt("resumed and in one go apart", lambda: apart("resumed", "whole"))
-    note.attempt("torch.distributed", lambda: steps("distributed", few, distributed))
-    note.attempt("torch.distributed, resumed", lambda: steps("distributed", 2 * few, distributed))
+    together(
+        note,
+        {
+            "accelerate launch, resumed": lambda: twice("resumed", one),
+            "in one go": lambda: train_run("whole", 2 * few, 4)[-1]["step"],
+            "torch.distributed, resumed": lambda: twice("distributed", distributed),
+        },
+    )
+    note.attempt("resumed and in one go", lambda: apart("resumed", "whole"))
     note.attempt("torch.distributed, igm invert: K", inverted)
 
 
@@ -409,12 +414,12 @@ def repeat(note: Notes) -> None:
         text = program("-m", "igm_cli", "invert", files[0].parent, "--json", "--device", DEVICE, *few, *more)
         return [(record["items"], record["denoising_error"], record["k_curve"]) for record in records(text)]
 
-    once = inverted()
-    note.attempt("inversion, twice", lambda: inverted() == once)
-    note.attempt("inversion, one by one", lambda: inverted("--batch-size", 1) == once)
-    for name in ("one", "two"):
-        note.attempt(f"training {name}", lambda: train_run(name, full(20, 2), 8)[-1]["loss"])
-    note.attempt("training, twice", lambda: apart("one", "two"))
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(train_run, name, full(20, 2), 8) for name in ("one", "two")]
+        once, again, one_by_one = (pool.submit(inverted, *more) for more in ((), (), ("--batch-size", 1)))
+    note.attempt("inversion, twice", lambda: again.result() == once.result())
+    note.attempt("inversion, one by one", lambda: one_by_one.result() == once.result())
+    note.attempt("training, twice", lambda: [run.result() for run in runs] and apart("one", "two"))
 
 
 @step(30)

@@ -22,7 +22,7 @@ trap 'rm -rf "$WORK"' EXIT
 mkdir -p "$OUT" "$WORK/site"
 
 packages=${PACKAGES:-.whl/site.tar.xz}
-[ -f "$packages" ] && "$PYTHON" -m tarfile -e "$packages" "$WORK/site"
+[ -f "$packages" ] && "$PYTHON" -W ignore -m tarfile -e "$packages" "$WORK/site"
 export PYTHONPATH="$WORK/site:$ROOT:$ROOT/packages/igm-clevr-render${PYTHONPATH:+:$PYTHONPATH}"
 # The metadata by which plugins are found, of both distributions.
 "$PYTHON" - "$WORK/site" <<'PY'
