@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace, space_from_dict, space_to_dict
+from igm_cli.core.device import has_bf16
 from igm_cli.core.files import file_hash, read_json, write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
@@ -155,12 +156,15 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Loads a checkpoint onto a device, frozen, in evaluation mode."""
+    """Loads a checkpoint onto a device, frozen, in evaluation mode; with weights in bfloat16 where a GPU has that."""
+    device = torch.device(device)
     spec = read_spec(folder)
     with torch.device("meta"):
         model = spec.build()
     load_weights(model, folder)
     model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type != "cpu" and has_bf16(device) and hasattr(model, "dtype"):
+        model = model.to(torch.bfloat16)  # once, not at every call
     return Checkpoint(folder.name, spec, cast("Denoiser", model))
 
 

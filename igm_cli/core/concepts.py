@@ -8,6 +8,7 @@ them.  A new kind is a subclass of :class:`ConceptSpace`; nothing else has to be
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -167,7 +168,7 @@ class Continuous(ConceptSpace):
 
     def clamp(self, concepts: Tensor) -> Tensor:
         """Moves concepts ``[..., D]`` into the box."""
-        low, high = concepts.new_tensor(self.low), concepts.new_tensor(self.high)
+        low, high = _bounds(self.low, self.high, concepts.dtype, concepts.device)
         return torch.minimum(torch.maximum(concepts, low), high)
 
     def variants(self, concepts: Tensor) -> Tensor:
@@ -375,6 +376,14 @@ class Product(ConceptSpace):
         values = self.combinations().to(points)
         g, r = len(points), len(values)
         return torch.cat([points.repeat_interleave(r, 0), values.repeat(g, 1)], dim=-1)
+
+
+@functools.cache
+def _bounds(
+    low: tuple[float, ...], high: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The bounds of a box ``[D]``, copied to a device once."""
+    return torch.tensor(low, dtype=dtype).to(device), torch.tensor(high, dtype=dtype).to(device)
 
 
 def space_to_dict(space: ConceptSpace) -> dict[str, Any]:

@@ -50,6 +50,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def search_device(device: torch.device) -> torch.device:
+    """Where small things are worked out in double precision: on the device itself, or on the CPU if it has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def has_bf16(device: torch.device) -> bool:
     """True if the processor multiplies bfloat16 in hardware."""
     if device.type == "cuda":

@@ -6,6 +6,7 @@ exchange with it; the few lines of arithmetic are ours, because importing diffus
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -77,6 +78,7 @@ class Schedule:
             alpha_bar = torch.cumprod(1 - _betas(self.config), dim=0)
         self._alpha = alpha_bar.sqrt().float()
         self._sigma = (1 - alpha_bar).sqrt().float()
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
     def steps(self) -> int:
@@ -85,11 +87,17 @@ class Schedule:
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal level of integer timesteps ``[...]``."""
-        return self._alpha.to(t.device)[t]
+        return self._on(t.device)[0][t]
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level of integer timesteps ``[...]``."""
-        return self._sigma.to(t.device)[t]
+        return self._on(t.device)[1][t]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """alpha and sigma of all timesteps, copied to a device once."""
+        if device not in self._tables:
+            self._tables[device] = self._alpha.to(device), self._sigma.to(device)
+        return self._tables[device]
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Forward noising.  x0, noise: ``[N,C,H,W]``; t: ``[N]``; returns x_t ``[N,C,H,W]``."""
@@ -204,6 +212,21 @@ def draw(
         for i in range(count)
     ]
     return Draws(t, torch.stack(noise))
+
+
+@functools.lru_cache(maxsize=16)
+def drawn(
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    count: int,
+    low: float,
+    high: float,
+    seed: int,
+    start: int,
+    device: torch.device,
+) -> Draws:
+    """The same draws as :func:`draw`, on a device; images that are inverted one after another share them."""
+    return draw(schedule, shape, count, low=low, high=high, seed=seed, start=start).to(device)
 
 
 def shown(views: Tensor, start: int, count: int) -> Tensor:

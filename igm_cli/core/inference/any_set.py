@@ -130,7 +130,7 @@ class AnySet(Constraint):
         return torch.where(few[:, None], (keep | nearest) & usable, keep)
 
     def _cheapest(self, errors: Tensor) -> Tensor:
-        return choose_size(errors.clone(), torch.tensor(self.sizes), self.cost)
+        return choose_size(errors, torch.tensor(self.sizes), self.cost)
 
     def _rate(self, alternatives: Alternatives, chosen: Tensor, usable: Tensor, rows: Tensor) -> None:
         """Keeps the probability of every label that is in the running."""

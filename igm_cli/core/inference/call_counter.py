@@ -50,6 +50,7 @@ class CallCounter:
         self.space, self.schedule = denoiser.space, denoiser.schedule
         self.image_size: tuple[int, int] | None = getattr(denoiser, "image_size", None)
         self.any_size: bool = getattr(denoiser, "any_size", False)
+        self.dtype: torch.dtype = getattr(denoiser, "dtype", torch.float32)
         self.used = Use()
         self._lock = threading.Lock()
         self.contributions = self._counted(denoiser.contributions)

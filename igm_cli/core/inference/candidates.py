@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.device import side_by_side
+from igm_cli.core.device import search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch, Whole, noised
 from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.inference.windows import DENSE_CELLS, Windows
-from igm_cli.core.noise_schedule import draw, shown
+from igm_cli.core.noise_schedule import drawn, shown
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
 
@@ -78,6 +78,7 @@ class CandidateSet:
         candidates: ``[b,M,D]``.
         usable: Which of them are there, and not given up ``[b,M]``.
         calls: Network calls made for each image ``[b]``.
+        home: Where the statistics are held and searched.
     """
 
     denoiser: Denoiser
@@ -90,12 +91,14 @@ class CandidateSet:
 
     def __post_init__(self) -> None:
         b, dim = len(self.images), self.denoiser.space.dim
+        self.home = search_device(self.images.device) if self.growing else torch.device("cpu")
         self.candidates = self.images.new_zeros(b, 0, dim)
-        self.usable = torch.ones(b, 0, dtype=torch.bool)
-        self.calls = torch.zeros(b, dtype=torch.long)
-        self.residual = torch.zeros(b, 0)
-        self.linear, self.gram = torch.zeros(b, 0, 0), torch.zeros(b, 0, 0, 0)
-        self.importance = torch.zeros(0)
+        self.usable = torch.ones(b, 0, dtype=torch.bool, device=self.home)
+        self.calls = torch.zeros(b, dtype=torch.long, device=self.home)
+        self.residual = torch.zeros(b, 0, device=self.home)
+        self.linear = torch.zeros(b, 0, 0, device=self.home)
+        self.gram = torch.zeros(b, 0, 0, 0, device=self.home)
+        self.importance = torch.zeros(0, device=self.home)
         self._told = threading.Lock()
 
     @property
@@ -131,45 +134,50 @@ class CandidateSet:
         return self.has_base + self.usable.sum(1) * self.denoiser.space.calls_per_concept
 
     def statistics(self) -> GramStatistics:
-        """The statistics of all candidates under all noise samples, on the CPU, where they are searched."""
+        """The statistics of all candidates under all noise samples."""
         return GramStatistics(
             self.residual, self.linear, self.gram, self.usable, self.composition, self.importance
         )
 
     def see(self, count: int) -> None:
         """Takes further noise samples for all candidates."""
-        asked = self.usable.any(0).nonzero()[:, 0]  # what all images have given up is not asked for
-        starts = range(self.draws, self.draws + count, self._draws_at_once(len(asked)))
+        every = self.home.type != "cpu"  # which of them matter is not worth waiting for
+        asked = slice(None) if every else self.usable.any(0).nonzero()[:, 0]  # not what all images have given up
+        number = self.usable.shape[1] if every else len(asked)
+        starts = range(self.draws, self.draws + count, self._draws_at_once(number))
         spans = [(start, min(start + starts.step, starts.stop)) for start in starts]
         seen = side_by_side(lambda span: self._see(span, asked), spans)
         m = self.usable.shape[1]
         for part, residual, linear, gram in seen:
             n = residual.shape[1]
-            wide = linear.new_zeros(len(linear), n, m).index_copy_(2, asked, linear)
-            square = gram.new_zeros(len(gram), n, m, m)
-            square[:, :, asked[:, None], asked] = gram
+            wide, square = linear, gram
+            if not every:
+                wide = linear.new_zeros(len(linear), n, m).index_copy_(2, asked, linear)
+                square = gram.new_zeros(len(gram), n, m, m)
+                square[:, :, asked[:, None], asked] = gram
             self.residual = torch.cat([self.residual, residual], dim=1)
             self.linear = torch.cat([self.linear, wide], dim=1)
             self.gram = torch.cat([self.gram, square], dim=1)
-            self.importance = torch.cat([self.importance, part.seen.importance.cpu()])
+            self.importance = torch.cat([self.importance, part.seen.importance.to(self.home)])
             if self.growing:
                 self.parts.append(part)
         if not self.progress:
             self.calls += count * self.calls_per_draw()
 
-    def _see(self, span: tuple[int, int], asked: Tensor) -> tuple[_Part, Tensor, Tensor, Tensor]:
+    def _see(self, span: tuple[int, int], asked: Tensor | slice) -> tuple[_Part, Tensor, Tensor, Tensor]:
         start, end = span
         s, device = self.settings, self.images.device
         shape = tuple(self.images.shape[-3:])
-        taken = draw(
-            self.denoiser.schedule, shape, end - start, low=s.low, high=s.high, seed=s.seed, start=start
-        ).to(device)
-        images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
-        candidates = self.candidates[:, asked.to(device)]
+        taken = drawn(self.denoiser.schedule, shape, end - start, s.low, s.high, s.seed, start, device)
+        if self.images.dim() == 4:
+            images = self.images.expand(end - start, *self.images.shape)
+        else:
+            images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
+        candidates = self.candidates[:, asked if isinstance(asked, slice) else asked.to(device)]
         shared = None if self.has_base else candidates[:1]
         seen = noised(self.denoiser, images, taken, s.power, shared)
         part = _Part(seen)
-        square = seen.residual.square().mean((2, 3)).T.cpu()
+        square = seen.residual.square().mean((2, 3)).T.to(self.home)
         linear, gram = self._add(part, candidates)
         if self.progress:
             with self._told:
@@ -188,7 +196,7 @@ class CandidateSet:
             usable: Which of them are there ``[b,m]``; all if left out.
         """
         if usable is None:
-            usable = torch.ones(candidates.shape[:2], dtype=torch.bool)
+            usable = torch.ones(candidates.shape[:2], dtype=torch.bool, device=self.home)
         grown = side_by_side(lambda part: self._add(part, candidates), self.parts)
         if grown:
             linear = torch.cat([linear for linear, _ in grown], dim=1)
@@ -199,7 +207,8 @@ class CandidateSet:
             self.linear = torch.cat([self.linear, linear], dim=2)
         else:  # no noise was seen yet
             m = self.candidates.shape[1] + candidates.shape[1]
-            self.linear, self.gram = torch.zeros(len(usable), 0, m), torch.zeros(len(usable), 0, m, m)
+            self.linear, self.gram = usable.new_zeros(len(usable), 0, m), usable.new_zeros(len(usable), 0, m, m)
+            self.linear, self.gram = self.linear.float(), self.gram.float()
         self.candidates = torch.cat([self.candidates, candidates], dim=1)
         self.usable = torch.cat([self.usable, usable], dim=1)
         self.calls += self.draws * usable.sum(1) * self.denoiser.space.calls_per_concept
@@ -208,10 +217,10 @@ class CandidateSet:
         """Returns <r,Delta> ``[b,n,m]`` and <Delta,Delta_all> ``[b,n,m,M+m]`` of further candidates."""
         n, b = part.seen.residual.shape[:2]
         if candidates.shape[1] == 0:
-            return torch.zeros(b, n, 0), torch.zeros(b, n, 0, 0)
+            return torch.zeros(b, n, 0, device=self.home), torch.zeros(b, n, 0, 0, device=self.home)
         new = part.seen.contributions(candidates)
         linear, rows = (each / new.pixels for each in part.add(new, keep=self.growing))
-        return linear.transpose(0, 1).cpu(), rows.transpose(0, 1).cpu()
+        return linear.transpose(0, 1).to(self.home), rows.transpose(0, 1).to(self.home)
 
     def select(self, index: Tensor) -> None:
         """Keeps some of the candidates of each image, ``[b,m]`` by number; -1 fills up where there are fewer."""
@@ -222,14 +231,19 @@ class CandidateSet:
         rows = self.gram.gather(2, index[:, None, :, None].expand(-1, n, -1, self.gram.shape[3]))
         self.gram = rows.gather(3, index[:, None, None].expand(-1, n, m, -1))
         index = index.to(self.candidates.device)
-        self.candidates = self.candidates.gather(1, index[..., None].expand(-1, -1, self.candidates.shape[2]))
+        self.candidates = gathered(self.candidates, index)
         for part in self.parts:
             part.select(index)
 
+    def of(self, index: Tensor) -> Tensor:
+        """Returns candidates of each image ``[b,m,D]`` by number ``[b,m]``; any for a number below 0."""
+        return gathered(self.candidates, index.clamp(min=0))
+
     def keep_images(self, index: Tensor) -> None:
         """Goes on with some of the images only; no candidates can be added after that."""
-        self.parts, self.growing = [], False
-        self.images, self.candidates = self.images[index.to(self.images.device)], self.candidates[index]
+        self.parts, self.growing, index = [], False, index.to(self.home)
+        there = index.to(self.images.device)
+        self.images, self.candidates = self.images[there], self.candidates[there]
         self.usable, self.calls = self.usable[index], self.calls[index]
         self.residual, self.linear, self.gram = self.residual[index], self.linear[index], self.gram[index]
 
@@ -255,3 +269,8 @@ class CandidateSet:
             return DRAWS_AT_ONCE
         size = len(self.images) * max(1, candidates) * math.prod(self.images.shape[-3:])
         return max(1, FLOATS_AT_ONCE // size)
+
+
+def gathered(rows: Tensor, index: Tensor) -> Tensor:
+    """Returns rows ``[b,m,D]`` of each image's ``[b,M,D]``, by number ``[b,m]``."""
+    return rows.gather(1, index.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))

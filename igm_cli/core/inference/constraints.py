@@ -36,7 +36,11 @@ class Solution:
     @property
     def best(self) -> Tensor:
         """The chosen sets ``[B,K]``."""
-        return self.sets[torch.arange(len(self.sets)), self.chosen]
+        return self.sets[torch.arange(len(self.sets), device=self.sets.device), self.chosen]
+
+    def to(self, device: torch.device) -> Solution:
+        """The same on a device."""
+        return Solution(self.sets.to(device), self.errors.to(device), self.chosen.to(device))
 
     def members(self, image: int) -> list[int]:
         """The candidates chosen for an image."""
@@ -54,6 +58,12 @@ class Alternatives:
 
     difference: PairedDifference
     exists: Tensor
+
+    def to(self, device: torch.device) -> Alternatives:
+        """The same on a device."""
+        d = self.difference
+        difference = PairedDifference(d.mean.to(device), d.stderr.to(device), d.draws)
+        return Alternatives(difference, self.exists.to(device))
 
     def ruled_out(self, standard_errors: float) -> Tensor:
         """Whether every alternative is worse by that many standard errors ``[B]``."""

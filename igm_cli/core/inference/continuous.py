@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from igm_cli.core.composition import weight
 from igm_cli.core.concepts import Continuous, Product
 from igm_cli.core.device import side_by_side
-from igm_cli.core.inference.candidates import CandidateSet
+from igm_cli.core.inference.candidates import CandidateSet, gathered
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import NoisedBatch
@@ -71,7 +72,7 @@ class ContinuousInference:
         self.sharpen(one_more(found), form)
         self.sharpen(found.best, form)
         _, found = self.search()
-        self.candidates.select(useful(found))
+        self.candidates.select(self.useful(found))
         self.compare_values()
 
     def search(self) -> tuple[QuadraticForm, Solution]:
@@ -103,9 +104,9 @@ class ContinuousInference:
         keep = min(len(grid), max(round(s.keep * max(1.0, area)), 2 * k_max))
         self.candidates.add(grid[explained.topk(keep).indices.sort().values])
         path = pursuit(self.candidates.statistics().expected(), k_max + BEYOND)
-        self.candidates.select(useful(path))
+        self.candidates.select(self.useful(path))
         self.settle_values(0, path.sets[:, 0])
-        every = torch.arange(self.candidates.usable.shape[1])
+        every = torch.arange(self.candidates.usable.shape[1], device=self.candidates.home)
         self.exchange_values(torch.where(self.candidates.usable, every, -1))
 
     def rescan(self, found: Tensor, form: QuadraticForm) -> None:
@@ -114,14 +115,13 @@ class ContinuousInference:
         What is hidden by something larger shows only once the larger is explained.
         """
         concepts, present = self.members(found)
-        w = weights(form, present)
-        scale = (w[:, None] * present).to(concepts)
+        scale = (weight(form.composition, present.sum(1))[:, None] * present).to(concepts)
         left = side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
         self.count(present.sum(1))
         gain = self.candidates.explained(self.between, left)
         best = gain.topk(min(self.rescanned, len(self.between))).indices
-        hypotheses, more = self.between[best][:, :, None], torch.ones(len(found), 1, dtype=torch.bool)
-        w = torch.tensor([form.w(k + 1) for k in present.sum(1).tolist()])
+        hypotheses, more = self.between[best][:, :, None], torch.ones_like(found[:, :1], dtype=torch.bool)
+        w = weight(form.composition, present.sum(1) + 1)
         held = self.candidates.usable.shape[1]
         self.add_refined(left, hypotheses, more, w)
         self.settle_values(held, found)
@@ -129,8 +129,9 @@ class ContinuousInference:
     def sharpen(self, found: Tensor, form: QuadraticForm) -> None:
         """Adds the refined members of sets ``[b,K]``."""
         concepts, present = self.members(found)
-        if bool(present.any()) and self.settings.refine_steps:
-            self.add_refined(self.scanned, concepts[:, None], present, weights(form, present))
+        if present.shape[1] and self.settings.refine_steps:
+            w = weight(form.composition, present.sum(1))
+            self.add_refined(self.scanned, concepts[:, None], present, w)
 
     def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
         """Adds all concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best."""
@@ -152,20 +153,21 @@ class ContinuousInference:
             held: Number of the first candidate that is a mixture; all after it are, too.
             found: What is explained already: sets of candidates before ``held`` ``[b,K]``.
         """
-        image = torch.arange(len(found))[:, None]
+        image = torch.arange(len(found), device=found.device)[:, None]
         for values in self.space.variant_groups() if self.space.mixes else []:
             mixed, usable = self.candidates.candidates[:, held:], self.candidates.usable
             there = usable[:, held:]
             variants = self.space.variants(mixed)[:, :, values]  # [b,m,V,D]
             self.candidates.add(variants.flatten(1, 2), there.repeat_interleave(len(values), dim=1))
             form, m = self.candidates.statistics().expected(), there.shape[1]
-            w = weights(form, found >= 0).to(form.linear)
+            w = weight(form.composition, (found >= 0).sum(1)).to(form.linear)
             shared = (form.gram[image, found.clamp(min=0)] * (found >= 0)[..., None]).sum(1)
             pull = (form.linear - w[:, None] * shared).clamp(min=0)
             explained = (pull.square() / form.diagonal.clamp(min=1e-12))[:, held + m :]
             best = explained.unflatten(1, (m, len(values))).argmax(2)  # [b,m]
-            chosen = held + m + torch.arange(m) * len(values) + best
-            old = torch.where(usable[:, :held], torch.arange(held), -1)
+            count = torch.arange(max(m, held), device=best.device)
+            chosen = held + m + count[:m] * len(values) + best
+            old = torch.where(usable[:, :held], count[:held], -1)
             self.candidates.select(torch.cat([old, torch.where(there, chosen, -1)], dim=1))
 
     def compare_values(self) -> None:
@@ -175,7 +177,7 @@ class ContinuousInference:
         """
         factors = len(self.space.variant_groups())
         for _ in range(factors and factors + 1):
-            if not self.exchange_values(useful(self.search()[1])):
+            if not self.exchange_values(self.useful(self.search()[1])):
                 return
 
     def exchange_values(self, which: Tensor) -> bool:
@@ -184,19 +186,20 @@ class ContinuousInference:
         Returns:
             Whether any was added.
         """
-        known, image = self.candidates.candidates, torch.arange(len(which))[:, None]
-        variants = self.space.variants(known[image, which.clamp(min=0)])  # [b,m,V,D]
+        known, home = self.candidates.candidates, self.candidates.home
+        image = torch.arange(len(which), device=home)[:, None]
+        variants = self.space.variants(self.candidates.of(which))  # [b,m,V,D]
         each, variants = variants.shape[2], variants.flatten(1, 2)
         m, held = variants.shape[1], known.shape[1]
         if not m:
             return False
         there = torch.cat([self.candidates.usable, (which >= 0).repeat_interleave(each, dim=1)], dim=1)
         every = torch.cat([known, variants], dim=1)
-        same = (variants[:, :, None] == every[:, None]).all(3).cpu() & there[:, None]  # [b,m*V,M+m*V]
-        new = there[:, held:] & (same.long().argmax(2) == held + torch.arange(m))
+        same = (variants[:, :, None] == every[:, None]).all(3).to(home) & there[:, None]  # [b,m*V,M+m*V]
+        new = there[:, held:] & (same.long().argmax(2) == held + torch.arange(m, device=home))
         order = (~new).long().argsort(dim=1, stable=True)[:, : int(new.sum(1).max())]
         if order.shape[1]:
-            self.candidates.add(variants[image, order], new[image, order])
+            self.candidates.add(gathered(variants, order), new[image, order])
         return order.shape[1] > 0
 
     def members(self, found: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,29 +208,26 @@ class ContinuousInference:
         longest = int(there.sum(1).max())
         order = (~there).long().argsort(dim=1, stable=True)[:, :longest]
         index, there = found.gather(1, order).clamp(min=0), there.gather(1, order)
-        image = torch.arange(len(found))[:, None].to(self.candidates.candidates.device)
-        return self.candidates.candidates[image, index.to(image.device)], there
+        return self.candidates.of(index), there
 
     def count(self, contributions: Tensor) -> None:
         """Counts contributions ``[b]`` that were evaluated under the noise samples of the scan."""
-        self.candidates.calls += sum(len(part.importance) for part in self.scanned) * contributions
+        self.candidates.calls += sum(len(part.importance) for part in self.scanned) * contributions.to(
+            self.candidates.home
+        )
 
-
-def weights(form: QuadraticForm, present: Tensor) -> Tensor:
-    """Returns the weight of a contribution in sets of which so many are present ``[b,K]``, ``[b]``."""
-    return torch.tensor([form.w(k) for k in present.sum(1).tolist()])
+    def useful(self, path: Solution) -> Tensor:
+        """Returns the candidates that occur in any set of a path ``[b,m]``; -1 fills up where there are fewer."""
+        b, held = self.candidates.usable.shape
+        seen = torch.zeros(b, held + 1, dtype=torch.bool, device=path.sets.device)
+        seen = seen.scatter_(1, path.sets.flatten(1) + 1, True)[:, 1:]  # [b,M]
+        order = (~seen).long().argsort(dim=1, stable=True)[:, : int(seen.sum(1).max())]
+        return torch.where(seen.gather(1, order), order, -1)
 
 
 def one_more(found: Solution) -> Tensor:
     """Returns the set after the chosen one of each image ``[b,K]``, if there is one."""
     after = (found.chosen + 1).clamp(max=found.errors.shape[1] - 1)
-    image = torch.arange(len(after))
+    image = torch.arange(len(after), device=after.device)
     after = torch.where(found.errors[image, after].isfinite(), after, found.chosen)
     return found.sets[image, after]
-
-
-def useful(path: Solution) -> Tensor:
-    """Returns the candidates that occur in any set of a path ``[b,m]``; -1 fills up where there are fewer."""
-    every = [sorted(set(sets.flatten().tolist()) - {-1}) for sets in path.sets]
-    longest = max(map(len, every))
-    return torch.tensor([index + [-1] * (longest - len(index)) for index in every], dtype=torch.long)

@@ -5,19 +5,15 @@ K* = argmin_K  min_{|S| = K} error(S) + cost K
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
-def choose_size(errors: Tensor, sizes: Tensor, cost: float, least: int = 0) -> Tensor:
+def choose_size(errors: Tensor, sizes: Tensor, cost: float) -> Tensor:
     """Returns the place of the size of least error ``[B]``, each concept at its cost.
 
     Args:
-        errors: Errors of the best sets ``[B,S]``.
+        errors: Errors of the best sets ``[B,S]``; infinite for sizes that may not be chosen.
         sizes: Their sizes ``[S]``.
         cost: Fall of the error that justifies one more concept.
-        least: Place of the first size that may be chosen.
     """
-    total = errors + cost * sizes
-    total[:, :least] = torch.inf
-    return total.argmin(1)
+    return (errors + cost * sizes).argmin(1)

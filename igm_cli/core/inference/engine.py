@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_method", "constraint_of", "invert", "invert_batch"]
 
-IMAGES_AT_ONCE = 16
+IMAGES_AT_ONCE = 64
 """Images whose tensors pass a GPU together."""
 
 
@@ -150,13 +150,15 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         form = statistics.expected()
         solution = constraint.solve(form)
         alternatives = constraint.alternatives(statistics, form, solution, rows)
-        decided = alternatives.ruled_out(s.settled) | (candidates.draws >= s.max_draws)
-        for image in decided.nonzero()[:, 0].tolist():
-            row = int(rows[image])
-            concepts = candidates.candidates[image]
-            answer = constraint.answer(statistics, solution, alternatives, image, row, concepts)
-            calls = int(candidates.calls[image])
-            answers[row] = report(statistics, solution, image, answer, concepts, calls, given)
+        decided = (alternatives.ruled_out(s.settled) | (candidates.draws >= s.max_draws)).cpu()
+        if bool(decided.any()):
+            cpu = torch.device("cpu")
+            told = statistics.to(cpu), solution.to(cpu), alternatives.to(cpu)
+            concepts, calls = candidates.candidates.cpu(), candidates.calls.cpu()
+            for image in decided.nonzero()[:, 0].tolist():
+                row = int(rows[image])
+                answer = constraint.answer(*told, image, row, concepts[image])
+                answers[row] = report(*told[:2], image, answer, concepts[image], int(calls[image]), given)
         if bool(decided.all()):
             return [answers[row] for row in range(len(answers))]
         candidates.usable = constraint.still_possible(statistics, solution, alternatives)

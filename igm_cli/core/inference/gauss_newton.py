@@ -8,6 +8,7 @@ whatever precision it computes them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
-from igm_cli.core.device import side_by_side
+from igm_cli.core.device import search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch
 from igm_cli.core.inference.windows import Windows
 
@@ -59,18 +60,19 @@ def refine(
     Returns:
         Hypotheses of which none has a higher error than where it started.
     """
-    problem = _Problem(parts, point, present.to(concepts.device), w.to(concepts))
+    present = present.to(concepts.device)
+    problem = _Problem(parts, point, present, w.to(concepts))
     each = concepts.shape[1] * present.sum(1)
     calls, state = each.clone(), problem.start(concepts)
     active = present.any(1)
     for step in range(steps):
-        active = active & ~state.settled.all(1).cpu()
+        active = active & ~state.settled.all(1)
         if not bool(active.any()):
             break
         if step < FRESH:
             problem.differentiate(state.concepts)
             calls += 2 * point.dim * each * active
-        state = problem.step(state, active.to(concepts.device))
+        state = problem.step(state, active)
         calls += each * active
     return Refined(state.concepts, state.errors, calls)
 
@@ -100,7 +102,8 @@ class _Problem:
     def __init__(self, parts: Sequence[NoisedBatch], point: Continuous, present: Tensor, w: Tensor) -> None:
         self.parts, self.point = parts, point
         self.weight = present * w[:, None]  # [b,K]
-        self.extent = point.extent.to(w.device)
+        self.home = search_device(w.device)
+        self.extent = _extent(point, self.home)
         self.total = torch.stack([part.importance.sum() for part in parts]).sum()
 
     def start(self, concepts: Tensor) -> _State:
@@ -142,24 +145,30 @@ class _Problem:
             there, back = delta.values.unflatten(2, (2, h * k * m)).unbind(2)  # [n,b,H*K*m,W,c]
             cells = delta.cells.unflatten(1, (2, h * k * m))[:, 0]
             jacobian = one_by_one(Windows((there - back).mul_(scale), cells, delta.grid), b * h)  # K*m each
-            gram = jacobian.gram_of_groups(m).double()
-            return jacobian, torch.einsum("n,nhij->hij", part.importance.double(), gram).unflatten(0, (b, h))
+            gram, importance = self.precise(jacobian.gram_of_groups(m)), self.precise(part.importance)
+            return jacobian, torch.einsum("n,nhij->hij", importance, gram).unflatten(0, (b, h))
 
         found = side_by_side(of, self.parts)
         self.jacobian = [jacobian for jacobian, _ in found]  # [n,b*H,K*m,W,c] of every part
         self.curvature = (
-            torch.stack([curvature for _, curvature in found]).sum(0) / self.total / self.jacobian[0].pixels
+            torch.stack([curvature for _, curvature in found]).sum(0)
+            / self.total.to(self.home)
+            / self.jacobian[0].pixels
         )
+
+    def precise(self, tensor: Tensor) -> Tensor:
+        """Returns a small tensor in double precision, where that can be computed with."""
+        return tensor.to(self.home).double()
 
     def way_down(self, left: list[Tensor]) -> Tensor:
         """Returns half the negative gradient ``[b,H,K*m]``, float64."""
 
         def of(index: int) -> Tensor:
-            pull = self.jacobian[index].pull(left[index]).double()
-            return torch.einsum("n,nhj->hj", self.parts[index].importance.double(), pull)
+            pull = self.precise(self.jacobian[index].pull(left[index]))
+            return torch.einsum("n,nhj->hj", self.precise(self.parts[index].importance), pull)
 
         down = torch.stack(side_by_side(of, range(len(self.parts)))).sum(0)
-        return down.view(self.curvature.shape[:3]) / self.total / self.jacobian[0].pixels
+        return down.view(self.curvature.shape[:3]) / self.total.to(self.home) / self.jacobian[0].pixels
 
     def step(self, at: _State, active: Tensor) -> _State:
         """Makes one damped Gauss-Newton step of every hypothesis; those whose error would not fall stay."""
@@ -171,7 +180,7 @@ class _Problem:
         left, errors = self.left_over(concepts)
         better = (errors < at.errors) & active[:, None]
         little = (at.errors - errors).abs() < 1e-4 * at.errors
-        short = (move / self.extent).abs().amax((2, 3)) < 1e-4
+        short = ((move / self.extent).abs().amax((2, 3)) < 1e-4).to(little.device)
         which = better.flatten()[:, None, None]
         kept = [torch.where(which, new, old) for new, old in zip(left, at.left, strict=True)]
         return _State(
@@ -185,10 +194,18 @@ class _Problem:
     def move(self, at: _State) -> Tensor:
         """Returns the moves ``[b,H,K,m]`` of a step, none longer than the reach."""
         down, diagonal = self.way_down(at.left), self.curvature.diagonal(dim1=2, dim2=3)
-        damped = self.curvature + torch.diag_embed(at.damping[..., None] * (diagonal + 1e-12))
-        move = torch.linalg.solve(damped, down[..., None])[..., 0].unflatten(-1, (-1, self.point.dim))
+        damping = at.damping.to(self.home)[..., None]
+        damped = self.curvature + torch.diag_embed(damping * (diagonal + 1e-12))
+        solved = torch.linalg.solve_ex(damped, down[..., None]).result  # damped: it has a solution
+        move = solved[..., 0].unflatten(-1, (-1, self.point.dim))
         longest = REACH * self.extent
         return torch.minimum(torch.maximum(move, -longest), longest)
+
+
+@functools.cache
+def _extent(point: Continuous, device: torch.device) -> Tensor:
+    """The range of every coordinate ``[m]``, copied to a device once."""
+    return point.extent.to(device)
 
 
 def one_by_one(delta: Windows, hypotheses: int) -> Windows:

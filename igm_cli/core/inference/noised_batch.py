@@ -38,8 +38,12 @@ def predictions(denoiser: Denoiser, features: Any, concepts: Tensor) -> Tensor:
 
 
 def precision_of(denoiser: Denoiser, device: torch.device) -> AbstractContextManager[object]:
-    """Returns the context a denoiser computes in; one that has whole predictions settles its precision by itself."""
-    return nullcontext() if isinstance(denoiser, Whole) else inference_precision(device)
+    """Returns the context a denoiser computes in.
+
+    One that has whole predictions, or weights that are not float32, settles its precision by itself.
+    """
+    settled = isinstance(denoiser, Whole) or getattr(denoiser, "dtype", torch.float32) != torch.float32
+    return nullcontext() if settled else inference_precision(device)
 
 
 def importance_of(schedule: Schedule, t: Tensor, power: float) -> Tensor:
@@ -146,7 +150,7 @@ def noised(
     """
     n, b = images.shape[:2]
     noise = draws.noise[:, None].expand_as(images).flatten(0, 1)
-    t = draws.t.repeat_interleave(b)
+    t = draws.t[:, None].expand(n, b).flatten()
     with precision_of(denoiser, images.device):
         features = denoiser.features(denoiser.schedule.add_noise(images.flatten(0, 1), noise, t), t)
         if shared is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
+from igm_cli.core.inference import pursuit_kernel
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.posterior import posterior
@@ -54,25 +55,23 @@ class SparseSubset(Constraint):
 
     def chosen(self, path: Solution) -> Solution:
         """Chooses the K asked for, or the one that the errors speak for, each concept at its cost."""
-        sizes = torch.arange(path.errors.shape[1])
+        sizes = torch.arange(path.errors.shape[1], device=path.errors.device)
         most = (path.errors.isfinite() * sizes).amax(1)  # [B]
         if self.k is not None:
             return Solution(path.sets, path.errors, most.clamp(max=self.k))
-        least = min(self.settings.k_min, int(most.min()))
-        chosen = choose_size(path.errors.clone(), sizes, self.cost, least)
-        return Solution(path.sets, path.errors, chosen)
+        enough = sizes >= most.min().clamp(max=self.settings.k_min)
+        errors = path.errors.masked_fill(~enough, torch.inf)
+        return Solution(path.sets, path.errors, choose_size(errors, sizes, self.cost))
 
     def alternatives(
         self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
     ) -> Alternatives:
         """Compares the chosen K with every other that may be chosen; there is none if K is given."""
-        errors = statistics.errors(solution.sets) + self.cost * torch.arange(solution.sets.shape[1])[:, None]
-        chosen = errors[torch.arange(len(errors)), solution.chosen][:, None]
-        exists = solution.errors.isfinite()
-        exists[:, : self.settings.k_min] = False
-        exists[torch.arange(len(errors)), solution.chosen] = False
-        if self.k is not None:
-            exists[:] = False
+        sizes = torch.arange(solution.sets.shape[1], device=solution.sets.device)
+        errors = statistics.errors(solution.sets) + self.cost * sizes[:, None]
+        chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
+        exists = solution.errors.isfinite() & (sizes >= self.settings.k_min)
+        exists &= (sizes != solution.chosen[:, None]) & (self.k is None)
         return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), exists)
 
     def more_draws(self, seen: int) -> int:
@@ -139,6 +138,12 @@ def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
     Returns:
         Sets of which none is chosen yet; larger ones than there are candidates have an infinite error.
     """
+    if pursuit_kernel.fits(form, k_max + beyond):
+        sets, found = pursuit_kernel.search(form, k_max, beyond, swaps=SWAPS, exchanges=EXCHANGES)
+        errors = form.error(sets).masked_fill(~found, torch.inf)
+        return Solution(sets, errors, torch.zeros_like(sets[:, 0, 0]))
+    if form.gram.device.type != "cpu":
+        return pursuit(form.to(torch.device("cpu")), k_max, beyond).to(form.gram.device)
     images, candidates = form.linear.shape
     fewest = form.usable.sum(1)
     top = (k_max + beyond) if candidates == 0 else min(k_max + beyond, int(fewest.max()))

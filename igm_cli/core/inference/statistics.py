@@ -44,13 +44,18 @@ class QuadraticForm:
         """<Delta_j,Delta_j> ``[B,M]``."""
         return self.gram.diagonal(dim1=1, dim2=2)
 
+    def to(self, device: torch.device) -> QuadraticForm:
+        """The same on a device."""
+        tensors = (self.constant, self.linear, self.gram, self.usable)
+        return QuadraticForm(*(tensor.to(device) for tensor in tensors), self.composition)
+
     def w(self, k: int) -> float:
         """Weight of a contribution among K."""
         return float(weight(self.composition, torch.tensor(k)))
 
     def error(self, sets: Tensor) -> Tensor:
         """Errors ``[B,...]`` of sets ``[B,...,K]`` of candidate indices; -1 stands for no candidate."""
-        image = torch.arange(len(sets)).view(-1, *[1] * (sets.dim() - 1))  # [B,1..,1]
+        image = torch.arange(len(sets), device=sets.device).view(-1, *[1] * (sets.dim() - 1))  # [B,1..,1]
         index, there = sets.clamp(min=0), sets >= 0
         w = weight(self.composition, there.sum(-1)).double()  # [B,...]
         pull = (self.linear[image, index] * there).sum(-1)
@@ -107,12 +112,17 @@ class GramStatistics:
         b, s, _ = sets.shape
         there = sets >= 0
         w = weight(self.composition, there.sum(-1))[:, None]  # [B,1,S]
-        held = torch.zeros(b, s, self.linear.shape[2]).scatter_add_(2, sets.clamp(min=0), there.float())[
-            :, None
-        ]
+        held = self.linear.new_zeros(b, s, self.linear.shape[2])
+        held = held.scatter_add_(2, sets.clamp(min=0), there.float())[:, None]  # [B,1,S,M]
         pull = (self.linear[:, :, None] * held).sum(3)  # [B,N,S]
         square = ((held @ self.gram) * held).sum(3)
         return (self.residual[..., None] - 2 * w * pull + w * w * square).mT
+
+    def to(self, device: torch.device) -> GramStatistics:
+        """The same on a device."""
+        tensors = (self.residual, self.linear, self.gram, self.usable, self.importance)
+        residual, linear, gram, usable, importance = (tensor.to(device) for tensor in tensors)
+        return GramStatistics(residual, linear, gram, usable, self.composition, importance)
 
     def images(self, index: Tensor) -> GramStatistics:
         """The statistics of some of the images."""

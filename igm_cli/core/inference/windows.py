@@ -115,9 +115,15 @@ class Windows:
         """Returns images ``[n,b,G,c]`` with contributions added, each by its weight ``[b,M]``."""
         n, b, _, c = patches.shape
         total = torch.cat([patches, patches.new_zeros(n, b, 1, c)], dim=2)
-        index = (self.cells + torch.arange(b, device=self.cells.device)[:, None, None] * (self.g + 1)).flatten()
-        values = (self.values * weight[None, ..., None, None]).view(n, -1, c)
-        return total.view(n, -1, c).index_add_(1, index, values).view(total.shape)[:, :, :-1]
+        flat = total.view(n, -1, c)
+        index = self.cells + torch.arange(b, device=self.cells.device)[:, None, None] * (self.g + 1)
+        values = self.values * weight[None, ..., None, None]
+        if flat.device.type == "cpu":
+            flat.index_add_(1, index.flatten(), values.view(n, -1, c))
+        else:  # one after another: other devices add up what falls on one cell in any order
+            for k in range(values.shape[2]):
+                flat.index_add_(1, index[:, k].flatten(), values[:, :, k].flatten(1, 2))
+        return total[:, :, :-1]
 
     def canvas(self) -> Tensor:
         """Returns the contributions as whole images ``[n,b,M,G*c]``."""

@@ -7,6 +7,7 @@ its own place only, so contributions learned from few objects add up for many.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -60,9 +61,13 @@ class FactoredConfig:
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding (Vaswani et al. 2017) of timesteps ``[N]``, ``[N,dim]``."""
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) / (dim // 2))
-    angles = t.float()[:, None] * frequencies
+    angles = t.float()[:, None] * _frequencies(dim, t.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@functools.cache
+def _frequencies(dim: int, device: torch.device) -> Tensor:
+    return torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=device) / (dim // 2))
 
 
 class ResidualBlock(nn.Module):
@@ -128,8 +133,9 @@ class Trunk(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t: ``[N,C,H,W]``; t: ``[N]``; returns ``[N,fine,H/patch,W/patch]``."""
-        time = self.time(timestep_embedding(t, self.fine))
-        x = F.pixel_unshuffle(x_t, self.patch)
+        dtype = self.stem.weight.dtype
+        time = self.time(timestep_embedding(t, self.fine).to(dtype))
+        x = F.pixel_unshuffle(x_t.to(dtype), self.patch)
         if self.coordinates:
             x = torch.cat([x, _coordinates(x)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -159,6 +165,11 @@ class TrunkDenoiser(nn.Module):
         self.trunk = Trunk(config)
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights, in which the network computes unless autocast says otherwise."""
+        return self.base_out.weight.dtype
 
     def base(self, features: Any) -> Tensor:
         """eps_u ``[N,C,H,W]``."""
@@ -248,7 +259,7 @@ class FactoredDenoiser(TrunkDenoiser):
     def _view(self, features: FactoredFeatures) -> HeadView:
         """The head's view of what the trunk saw, perhaps under autocast, as precise as is asked for now."""
         view = features.view
-        return view if torch.is_autocast_enabled(view.here.device.type) else view.float()
+        return view if torch.is_autocast_enabled(view.here.device.type) else view.to(self.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
         """Returns (eps_u, Delta) in one call, as distributed training needs it."""

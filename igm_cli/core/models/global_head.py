@@ -69,7 +69,7 @@ class GlobalHead(nn.Module):
         Returns:
             ``[N,M,C,H,W]`` float32.
         """
-        n, m = len(view), concepts.shape[1]
+        n, m, concepts = len(view), concepts.shape[1], concepts.to(self.out.weight.dtype)
         z = view[:, None].expand(-1, m, -1, -1, -1)
         for film, layer in zip(self.film, self.layers, strict=True):
             scale, shift = film(concepts)[..., None, None].chunk(2, dim=2)  # [N or 1,M,d,1,1]

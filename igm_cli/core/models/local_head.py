@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,9 +77,9 @@ class HeadView:
     there: Tensor
     grid: tuple[int, int]
 
-    def float(self) -> HeadView:
-        """The same in single precision."""
-        return HeadView(self.here.float(), self.there.float(), self.grid)
+    def to(self, dtype: torch.dtype) -> HeadView:
+        """The same in another precision."""
+        return HeadView(self.here.to(dtype), self.there.to(dtype), self.grid)
 
 
 class LocalHead(nn.Module):
@@ -132,8 +133,14 @@ class LocalHead(nn.Module):
             ``[N,M,gh*gw*c]`` float32.
         """
         (b, m, _), cells = position.shape, view.grid[0] * view.grid[1]
-        canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
         square = self._square(position, self.radius, view.grid)
+        if position.device.type != "cpu":
+            values, number = self._of_square(view, position, square, gain)  # [n,b,m,W,c]
+            canvas = values.new_zeros(len(values), b * m * (cells + 1), self.out.out_features)
+            owner = torch.arange(b * m, device=number.device).view(b, m, 1) * (cells + 1)
+            canvas = canvas.index_copy(1, (owner + number).flatten(), values.flatten(1, 3))
+            return canvas.view(len(gain), m, cells + 1, -1)[:, :, :-1].flatten(2)
+        canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
         for touched, values in self._values(view, position, square, gain):
             canvas.index_copy_(1, touched.owner * cells + touched.cell, values)
         return canvas.view(len(gain), m, -1)
@@ -153,6 +160,8 @@ class LocalHead(nn.Module):
             Values ``[n,B,M,W,c]``, and the number of each cell ``[B,M,W]``; the number of cells stands for one outside.
         """
         square = self._square(position, self.radius, view.grid, around)
+        if position.device.type != "cpu":
+            return self._of_square(view, position, square, gain)
         cell, _, inside = square
         b, m, w = inside.shape
         window = gain.new_zeros(len(gain) // b, b * m * w, self.out.out_features)
@@ -174,10 +183,14 @@ class LocalHead(nn.Module):
             gain: ``[N]``.
             patches: The images, cell after cell ``[N,gh*gw*c]``.
         """
-        shape = len(gain), position.shape[1], (2 * self.ranking_radius) ** 2
-        linear, square = gain.new_zeros(shape), gain.new_zeros(shape)
         image = patches.unflatten(1, (-1, self.out.out_features))
         inner = self._square(position, self.ranking_radius, view.grid)
+        if position.device.type != "cpu":
+            values, number = self._of_square(view, position, inner, gain)  # [N,1,M,W,c]
+            seen = image[:, number.clamp(max=image.shape[1] - 1).flatten()].view(values.shape)
+            return (seen * values).sum((1, 3, 4)), values.square().sum((1, 3, 4))
+        shape = len(gain), position.shape[1], (2 * self.ranking_radius) ** 2
+        linear, square = gain.new_zeros(shape), gain.new_zeros(shape)
         for touched, values in self._values(view, position, inner, gain):
             pull = (touched.rows(image, touched.cell) * values).sum(-1)
             linear.flatten(1).index_copy_(1, touched.place, pull)
@@ -213,15 +226,13 @@ class LocalHead(nn.Module):
         """Returns the cells of a square around positions ``[B,M,2]``.
 
         Returns:
-            (x, y) of cells ``[B,M,W,2]``, their offset from the position ``[B,M,W,2]`` in cells, and
+            (x, y) of cells ``[B,M,W,2]`` (but for corners, which the window does not reach, on other devices than a
+            CPU), their offset from the position ``[B,M,W,2]`` in cells, and
             whether they lie in the image ``[B,M,W]``.
         """
-        side = 2 * radius
-        limit = torch.tensor(grid, device=position.device)
+        limit, square = _limit(grid, position.device), _square_of(radius, self.radius - 0.5, position.device)
         at = position * limit
         middle = at if around is None else around * limit
-        steps = torch.arange(side, device=position.device)
-        square = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=-1)  # [W,2]
         cell = (middle.detach().round().long() - radius)[:, :, None] + square
         return cell, cell + 0.5 - at[:, :, None], ((cell >= 0) & (cell < limit)).all(-1)
 
@@ -239,11 +250,40 @@ class LocalHead(nn.Module):
             height = part.bump * part.rows(gain[:, None, None], part.image)
             yield part, self._describe(here, query, part).float().mul_(height)
 
+    def _of_square(
+        self, view: HeadView, position: Tensor, square: Square, gain: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns contributions to all cells of squares, zero outside the window, and the numbers of the cells.
+
+        How many cells are touched depends on the positions; a device that computes while the host goes on must not be
+        asked for it.
+
+        Returns:
+            ``[n,B,M,W,c]`` float32, and ``[B,M,W]``; the number of cells stands for one outside the image.
+        """
+        cell, offset, inside = square
+        (b, m, w), g = inside.shape, view.grid[0] * view.grid[1]
+        number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, g)
+        pointed = self._pointed(position, view.grid).to(view.there.dtype)
+        query = self.query(pointed @ view.there.unflatten(0, (-1, b)))  # [n,b,M,d]
+        here = F.pad(view.here, (0, 0, 0, 1)).view(-1, b * (g + 1), view.here.shape[-1])  # [n,b*(G+1),d]
+        index = number + torch.arange(b, device=number.device)[:, None, None] * (g + 1)
+        z = here.index_select(1, index.flatten()).unflatten(1, (b, m, w))  # [n,b,m,W,d]
+        z = z + self._where(offset) + query[:, :, :, None]
+        height = _bump(offset / (self.radius - 0.5)) * inside[..., None]  # [b,m,W,1]
+        height = height * gain.view(-1, b, 1, 1, 1)
+        return self._put_out(z).float() * height, number
+
     def _describe(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
         """Returns what the head puts out for cells, each knowing what its concept points at ``[n,R,c]``."""
-        spare = not torch.is_grad_enabled()  # no gradient needs what an activation overwrites
         z = touched.rows(here, touched.image * here.shape[1] + touched.cell)
-        z = z.add_(self.where(self._encode(touched.offset))).add_(touched.rows(query, touched.owner))
+        return self._put_out(
+            z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner))
+        )
+
+    def _put_out(self, z: Tensor) -> Tensor:
+        """Returns the output ``[...,c]`` of the layers for what each cell knows ``[...,d]``."""
+        spare = not torch.is_grad_enabled()  # no gradient needs what an activation overwrites
         z = F.silu(z, inplace=spare)
         for layer in self.layers:
             first, _, second = layer.children()
@@ -258,15 +298,42 @@ class LocalHead(nn.Module):
         weights = nearness.new_zeros(*inside.shape[:2], grid[0] * grid[1])
         return weights.scatter_add(2, y * grid[0] + x, nearness)
 
-    def _encode(self, offset: Tensor) -> Tensor:
-        """Returns Fourier features of offsets in window radii ``[R,2]``, ``[R,3+4F]``."""
+    def _where(self, offset: Tensor) -> Tensor:
+        """Returns what the layers make of Fourier features of offsets ``[...,2]``, ``[...,d]``."""
         u = offset / self.radius
-        octaves = math.pi * 2.0 ** torch.arange(self.FREQUENCIES, device=u.device)
-        angles = (u[..., None] * octaves).flatten(-2)
-        return torch.cat([u, u.square().sum(-1, keepdim=True), angles.sin(), angles.cos()], dim=-1)
+        angles = (u[..., None] * _octaves(self.FREQUENCIES, u.device)).flatten(-2)
+        features = torch.cat([u, u.square().sum(-1, keepdim=True), angles.sin(), angles.cos()], dim=-1)
+        return torch.as_tensor(self.where(features.to(self.where.weight.dtype)))
 
 
 def _bump(u: Tensor) -> Tensor:
     """A smooth window of offsets ``[...,2]`` in radii: 1 at the centre, 0 from distance 1 on."""
     square = u.square().sum(-1, keepdim=True).clamp(max=1.0)
     return (1 - square.square()).square()
+
+
+@functools.cache
+def _limit(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """The number of cells along the width and the height, on a device."""
+    return torch.tensor(grid).to(device)
+
+
+@functools.cache
+def _octaves(count: int, device: torch.device) -> Tensor:
+    """Angular frequencies of the Fourier features."""
+    return (math.pi * 2.0 ** torch.arange(count)).to(device)
+
+
+@functools.cache
+def _square_of(radius: int, reach: float, device: torch.device) -> Tensor:
+    """Steps ``[W,2]`` through a square of cells from its corner, on a CPU all of them.
+
+    On other devices those that a window of some reach never touches are left out: corners.  A position lies half a cell
+    off the middle of its square at most, and a few hundredths more where derivatives are taken.
+    """
+    steps = torch.arange(2 * radius)
+    square = torch.stack([steps.repeat(2 * radius), steps.repeat_interleave(2 * radius)], dim=-1)
+    if device.type == "cpu":
+        return square
+    least = ((square - radius + 0.5).abs() - 0.65).clamp(min=0)
+    return square[least.square().sum(1) < reach**2].to(device)

@@ -100,7 +100,8 @@ def test_the_size_is_chosen_at_its_cost():
     errors, sizes = torch.tensor([[9.0, 5.0, 3.0, 2.5], [9.0, 8.5, 8.2, 8.0]]), torch.arange(4)
     assert choose_size(errors.clone(), sizes, 0.0).tolist() == [3, 3]
     assert choose_size(errors.clone(), sizes, 1.0).tolist() == [2, 0]
-    assert choose_size(errors.clone(), sizes, 1.0, 1).tolist() == [2, 1]
+    impossible = errors.masked_fill(sizes < 1, torch.inf)
+    assert choose_size(impossible, sizes, 1.0).tolist() == [2, 1]
 
 
 def decided(settings_, k, truth=TRUTH, candidates=None, seed=0):
