@@ -372,10 +372,14 @@ def stable_diffusion(note: Notes) -> None:
 @step(90, timed=False)
 def gpu_tests(note: Notes) -> None:
     """The tests that are marked gpu."""
-    where = ROOT / "tests" / "gpu", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"
+    files = [
+        file for file in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in file.read_text(encoding="utf-8")
+    ]
+    where = *files, "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"
     options = "-m", "gpu", "-rfEs", "--tb=line", "-p", "no:cacheprovider", "-n", full(4, 0)
-    said = program("-m", "pytest", *options, *where, codes=(0, 1)).splitlines()
-    note["failed"] = [line[:300] for line in said if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
+    said = program("-m", "pytest", *options, *where, env={"COLUMNS": "300"}, codes=(0, 1)).splitlines()
+    bad = [line for line in said if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
+    note["failed"] = [line.rpartition("/")[2][:300] for line in bad]
     note["pytest"] = said[-1]
 
 
@@ -602,10 +606,12 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         return run()
     if arguments[0] == "float32":
-        from igm_cli import app
-        from igm_cli.core import device
+        import torch
 
-        device.has_bf16 = lambda device: False
+        from igm_cli import app
+
+        torch.cuda.is_bf16_supported = lambda *how, **more: False
+        torch.cpu._is_avx512_bf16_supported = lambda: False
         return app.main(arguments[1:])
     note = Notes(Path(arguments[2]))
     try:

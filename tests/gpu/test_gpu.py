@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import igm_cli
+from igm_clevr_render.materials import TEXTURES
 from igm_clevr_render.options import SceneOptions
 from igm_clevr_render.renderer import render
 from igm_clevr_render.sampling import sample_scenes
@@ -39,7 +40,8 @@ def places(result: Any) -> torch.Tensor:
 
 
 def test_positions_are_those_of_the_cpu(scenes: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("igm_cli.core.device.has_bf16", lambda device: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *how, **more: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     there, here = (igm_cli.load("clevr-pos", device=device).invert(scenes, **FEW) for device in ("cpu", DEVICE))
     assert [one.k for one in here] == [one.k for one in there]
     for one, other in zip(here, there, strict=True):
@@ -96,12 +98,14 @@ def test_labels_and_attributes_are_those_of_the_cpu(model: str, folder: str) -> 
         assert sorted(said[0]) == sorted(said[1])
 
 
-def test_scenes_look_as_on_the_cpu() -> None:
-    options = SceneOptions(objects=(3, 10))
-    scenes = sample_scenes(options, range(8), 0)
-    apart = (render(scenes, options).int() - render(scenes, options, device=DEVICE).cpu().int()).abs()
+@pytest.mark.parametrize("more", [{}, {"textures": tuple(TEXTURES)}, {"crowd": 1.0}])
+def test_scenes_look_as_on_the_cpu(more: dict[str, Any]) -> None:
+    options = SceneOptions(objects=(3, 10), **more)
+    scenes = sample_scenes(options, range(16), 0)
+    on_device = render(scenes, options, device=DEVICE, chunk=32).cpu()
+    apart = (render(scenes, options).int() - on_device.int()).abs()
     assert apart.float().mean() < 0.01
-    assert (apart > 1).float().mean() < 1e-4  # an edge may fall on the other side of a ray
+    assert (apart > 1).float().mean() < 1e-4  # a ray at an edge may meet something else
 
 
 def test_doctor_names_the_gpu(igm: Any) -> None:
