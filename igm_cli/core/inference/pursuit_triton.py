@@ -65,7 +65,19 @@ def _rearranged(members, source, BT: tl.constexpr):
 
 
 @triton.jit
-def _swap(members, size, linear, gram, usable, M, w, tolerance, BM: tl.constexpr, BT: tl.constexpr, SWAPS: tl.constexpr):
+def _swap(
+    members,
+    size,
+    linear,
+    gram,
+    usable,
+    M,
+    w,
+    tolerance,
+    BM: tl.constexpr,
+    BT: tl.constexpr,
+    SWAPS: tl.constexpr,
+):
     """Replaces one member by another candidate as long as the error falls."""
     t = tl.arange(0, BT)
     rounds = 0
