@@ -23,13 +23,52 @@ _setup_privateuseone_for_python_backend(NAME)
 DEVICE = torch.device(NAME, 0)
 aten = torch.ops.aten
 
-WAITS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_linalg_check_errors", "unique")
+WAITS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "equal",
+    "is_nonzero",
+    "masked_select",
+    "_linalg_check_errors",
+    "unique",
+)
 """Operations whose result, or whose shape, the host must know."""
 
 FREE = (
-    *("view", "_unsafe_view", "expand", "permute", "transpose", "t", "select", "slice", "unsqueeze", "squeeze", "detach"),
-    *("alias", "as_strided", "unbind", "split", "split_with_sizes", "diagonal", "empty", "empty_like", "empty_strided"),
-    *("new_empty", "new_empty_strided", "unfold", "lift_fresh", "_reshape_alias", "is_same_size", "chunk", "mT"),
+    *(
+        "view",
+        "_unsafe_view",
+        "expand",
+        "permute",
+        "transpose",
+        "t",
+        "select",
+        "slice",
+        "unsqueeze",
+        "squeeze",
+        "detach",
+    ),
+    *(
+        "alias",
+        "as_strided",
+        "unbind",
+        "split",
+        "split_with_sizes",
+        "diagonal",
+        "empty",
+        "empty_like",
+        "empty_strided",
+    ),
+    *(
+        "new_empty",
+        "new_empty_strided",
+        "unfold",
+        "lift_fresh",
+        "_reshape_alias",
+        "is_same_size",
+        "chunk",
+        "mT",
+    ),
 )
 """Operations that start no kernel."""
 
