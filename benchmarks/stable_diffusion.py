@@ -2,36 +2,30 @@
 
     python benchmarks/stable_diffusion.py --size 256 --draws 4
 
-The weights are random: they say nothing of accuracy, but cost what pretrained ones cost.  The pipeline is written
-to a folder and loaded as every other.  Ours asks the U-Net once a label and draw; plain enumeration (IGM, Wang et
-al. 2025) K times for every set of K labels and draw.  Where enumeration would take too long, its first sets are
-timed and the rest is reckoned from them, which the table says.
+The weights are random: they say nothing of accuracy, but cost what pretrained ones cost.  Ours asks the U-Net once
+per label and draw; plain enumeration (IGM, Wang et al. 2025) K times for every set of K labels and draw.  Where
+enumeration would take too long, its first sets are timed and the rest is reckoned from them, which the table says.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import multiprocessing
 import platform
 import resource
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from torch import nn
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.models.pipeline_files import quiet
-from igm_cli.core.models.pipelines import Loading, load_pipeline
+from igm_cli.core.models.pipelines import TextToImageParts, resolve_dtype
 from igm_cli.core.models.prompts import word_tokenizer
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
-from igm_cli.core.noise_schedule import draw
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
 from igm_cli.core.types import InversionSettings
 
 LABELS = (
@@ -39,67 +33,67 @@ LABELS = (
     "car", "bus", "train", "boat", "plane", "bike", "chair", "table", "cup", "book",
 )  # fmt: skip
 CASES = ((3, 2), (20, 3))
-COUNTS = "parameters.json"
 MOST_ENUMERATED = 60
-"""Calls of plain enumeration that are really made a draw."""
+"""Calls of plain enumeration that are really made per draw."""
 
 
-def write_pipeline(folder: Path, dtype: torch.dtype) -> None:
-    """A StableDiffusionPipeline folder of Stable Diffusion 2.1's structure, and how many parameters its parts have.
+def random_parts(device: torch.device, size: int, dtype: torch.dtype, shrink: int = 1) -> TextToImageParts:
+    """A pipeline of Stable Diffusion 2.1's structure with random weights, made on its device.
 
-    Run in a process of its own: its memory is not that of perception.
+    Args:
+        device: Where it computes.
+        size: Side of the images in pixels.
+        dtype: What the U-Net and the text encoder compute in.
+        shrink: By what the widths are divided, for tests: 1, or 10.
     """
-    with quiet():
-        _write(folder, dtype)
-
-
-def _write(folder: Path, dtype: torch.dtype) -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    torch.set_default_dtype(dtype)
-    unet = UNet2DConditionModel(
-        sample_size=96,
-        block_out_channels=(320, 640, 1280, 1280),
-        attention_head_dim=(5, 10, 20, 20),
-        cross_attention_dim=1024,
-        use_linear_projection=True,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        sample_size=768,
-    )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=23,
-            num_attention_heads=16,
-            hidden_act="gelu",
-            projection_dim=512,
+    with quiet():
+        with torch.device(device):
+            unet = UNet2DConditionModel(
+                sample_size=96,
+                block_out_channels=tuple(width // shrink for width in (320, 640, 1280, 1280)),
+                attention_head_dim=(5, 10, 20, 20) if shrink == 1 else (1, 2, 4, 4),
+                cross_attention_dim=1024 // shrink // 2 * 2,
+                use_linear_projection=True,
+            )
+            vae = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512) if shrink == 1 else (32, 32, 32, 32),
+                layers_per_block=2,
+                latent_channels=4,
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                sample_size=768,
+            )
+            text = CLIPTextModel(
+                CLIPTextConfig(
+                    hidden_size=1024 // shrink // 2 * 2,
+                    intermediate_size=4096 // shrink,
+                    num_hidden_layers=23 // shrink,
+                    num_attention_heads=16 if shrink == 1 else 2,
+                    hidden_act="gelu",
+                    projection_dim=512,
+                )
+            )
+        for network in (unet, vae, text):
+            network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        scheduler = DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+        )  # fmt: skip
+        pipe = StableDiffusionPipeline(
+            unet=unet.to(dtype),
+            vae=vae,
+            text_encoder=text.to(dtype),
+            tokenizer=word_tokenizer((*LABELS, "a", "photo", "of"), 77),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
         )
-    )
-    torch.set_default_dtype(torch.float32)
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-    )  # fmt: skip
-    parts: dict[str, nn.Module] = {"unet": unet, "vae": vae, "text_encoder": text}
-    tokenizer = word_tokenizer((*LABELS, "a", "photo", "of"), 77)
-    StableDiffusionPipeline(
-        **parts,
-        tokenizer=tokenizer,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    (folder / COUNTS).write_text(json.dumps(counts))
+    schedule = Schedule(ScheduleConfig.from_dict(dict(scheduler.config)))
+    return TextToImageParts(pipe, schedule, (size, size), device, dtype)
 
 
 def enumerated(
@@ -150,25 +144,18 @@ def main() -> None:
     args = parser.parse_args()
     device = resolve_device(args.device)
     keep_freed_memory()
-    with tempfile.TemporaryDirectory() as name:
-        writer = multiprocessing.get_context("spawn").Process(
-            target=write_pipeline, args=(Path(name), torch.bfloat16)
-        )
-        writer.start()
-        writer.join()
-        counts = json.loads((Path(name) / COUNTS).read_text())
-        began = time.monotonic()
-        parts = load_pipeline(name, device, Loading(size=args.size))
-        loaded = time.monotonic() - began
-        millions = ", ".join(f"{part} {count / 1e6:.0f} M" for part, count in counts.items())
-        processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-        print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
-        print(
-            f"parameters: {millions}; {parts.dtype}; loaded in {loaded:.1f} s; image {args.size} x {args.size}"
-        )
-        image = torch.rand(3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        for labels, k in CASES:
-            print(compared(TextToImageDenoiser(parts, Text(LABELS[:labels])), image, k, args.draws))
+    parts = random_parts(device, args.size, resolve_dtype("auto", device))
+    networks = {name: getattr(parts.pipe, name) for name in ("unet", "vae", "text_encoder")}
+    millions = ", ".join(
+        f"{name} {sum(p.numel() for p in network.parameters()) / 1e6:.0f} M"
+        for name, network in networks.items()
+    )
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
+    print(f"parameters: {millions}; {parts.dtype}; image {args.size} x {args.size}")
+    image = torch.rand(3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for labels, k in CASES:
+        print(compared(TextToImageDenoiser(parts, Text(LABELS[:labels])), image, k, args.draws))
     print(f"peak memory: {peak_memory(device)}")
 
 

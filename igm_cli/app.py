@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.errors import IgmError, cause, kind_and_message
+from igm_cli.errors import IgmError, cause, kind_and_message, out_of_memory
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
@@ -95,12 +95,15 @@ def _sentence(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return f"cannot read or write{where}: {cause(error)}; check the path, its rights and space", 3
-    says = str(error).lower()
-    told_by_name = type(error).__name__ == "OutOfMemoryError"  # so that torch stays unimported
-    full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
-    if isinstance(error, MemoryError) or told_by_name or full:
+    if out_of_memory(error):
         way_out = "use --device cpu, a smaller --batch-size or fewer --draws, or end other programs"
         return f"not enough memory; {way_out}", 3
+    says = str(error).lower()
+    if isinstance(error, RuntimeError) and "busy or unavailable" in says:
+        way_out = "end what uses it, choose another with --device cuda:N, or use --device cpu"
+        return f"the GPU is busy with another program, or not to be used by this one; {way_out}", 3
+    if "mps" in says and ("float64" in says or isinstance(error, NotImplementedError)):
+        return "this needs an operation that MPS does not have, such as one in float64; use --device cpu", 3
     return f"this is a bug in igm: {kind_and_message(error)}; set IGM_DEBUG=1 to see where, and report it", 1
 
 

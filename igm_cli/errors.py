@@ -93,3 +93,10 @@ def cause(error: OSError) -> str:
 def kind_and_message(error: BaseException) -> str:
     """Returns the class of somebody else's error and what it says, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether memory ran out, of the machine or of a GPU; torch stays unimported."""
+    says = str(error).lower()
+    full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
+    return full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -292,6 +292,21 @@ class CheckpointState(BaseModel):
     problem: str
 
 
+class GpuState(BaseModel):
+    """One CUDA device; its problem is empty if it can be used."""
+
+    model_config = _CLOSED
+
+    device: str
+    name: str
+    memory_gb: float | None
+    free_gb: float | None
+    capability: str | None = Field(description="Compute capability, e.g. 9.0.")
+    bf16: bool = Field(description="Whether it multiplies bfloat16 in hardware.")
+    tf32: bool = Field(description="Whether it multiplies TF32, which training uses.")
+    problem: str
+
+
 class DoctorRecord(BaseModel):
     """What igm finds on this machine."""
 
@@ -305,6 +320,9 @@ class DoctorRecord(BaseModel):
     extras: dict[str, list[str]] = Field(description="The libraries that each extra of igm-cli lacks.")
     xformers: str | None
     devices: list[str]
+    gpus: list[GpuState]
+    cuda: str | None = Field(description="Version of CUDA (or ROCm) that torch is built with.")
+    driver: str | None = Field(description="Version of NVIDIA's driver.")
     bf16: dict[str, bool]
     threads: Annotated[int, Field(ge=1)]
     checkpoints: list[CheckpointState]

@@ -239,7 +239,9 @@ def test_what_a_device_renders_is_trained_on_as_what_is_loaded(name: str) -> Non
         adapter.render("val", device=torch.device("cpu"), progress=lambda *step: None, **asked), POS
     )
     assert len(rendered) == len(loaded) == 3
-    for one, other in zip(rendered.batch([2, 0], [True, False]), loaded.batch([2, 0], [True, False]), strict=True):
+    for one, other in zip(
+        rendered.batch([2, 0], [True, False]), loaded.batch([2, 0], [True, False]), strict=True
+    ):
         assert torch.equal(one, other)
     with pytest.raises(UsageError, match="no option 'colour'"):
         adapter.render("val", device=torch.device("cpu"), colour="red", **asked | {"progress": print})

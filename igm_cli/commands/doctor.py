@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,16 @@ def doctor(as_json: o.Json = False) -> None:
     models = [
         (f"model {m['name']}", m["problem"] or f"ok, concepts {m['concepts']}") for m in report["checkpoints"]
     ]
+    built = f"for CUDA {report['cuda']}" if report["cuda"] else "without CUDA"
     found = {
         **{name: report[name] for name in ("igm", "python", "platform")},
         **{name: version or "missing" for name, version in report["packages"].items()},
         **{f"extra {name}": _lacks(name, absent) for name, absent in report["extras"].items()},
         "xformers": report["xformers"] or "not installed (optional)",
         "devices": ", ".join(report["devices"]) or "none",
+        **{gpu["device"]: _gpu_line(gpu) for gpu in report["gpus"]},
+        **({} if report["gpus"] else {"GPU": "none"}),
+        "GPU driver": f"{report['driver'] or 'none'}; torch is built {built}",
         **{f"bf16 on {name}": "yes" if known else "no" for name, known in report["bf16"].items()},
         "threads": str(report["threads"]),
         **dict(models or [("models", "none bundled; train one with igm train")]),
@@ -59,6 +64,7 @@ def examine() -> dict[str, Any]:
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     here = importlib.util.find_spec("torch") is not None
     checkpoints, sound = _checkpoints() if here else ([], True)
+    nothing = {"devices": [], "gpus": [], "cuda": None, "bf16": {}, "threads": os.cpu_count() or 1}
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     return {
         "schema": "igm.doctor/1",
@@ -68,7 +74,8 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "extras": {name: missing(*libraries) for name, (_, libraries) in EXTRAS.items()},
         "xformers": _version("xformers"),
-        **(_compute() if here else {"devices": [], "bf16": {}, "threads": os.cpu_count() or 1}),
+        **(_compute() if here else nothing),
+        "driver": _driver(),
         "checkpoints": checkpoints,
         "plugins": plugin_states(),
         "caches": {
@@ -82,16 +89,37 @@ def examine() -> dict[str, Any]:
 def _compute() -> dict[str, Any]:
     import torch
 
-    from igm_cli.core.device import has_bf16
+    from igm_cli.core.device import gpu_state, has_bf16
 
-    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    gpus = [gpu_state(number) for number in range(torch.cuda.device_count())]
+    devices = ["cpu", *(gpu["device"] for gpu in gpus)]
     if torch.backends.mps.is_available():
         devices.append("mps")
     return {
         "devices": devices,
+        "gpus": gpus,
+        "cuda": torch.version.cuda or torch.version.hip,
         "bf16": {name: has_bf16(torch.device(name)) for name in devices},
         "threads": torch.get_num_threads(),
     }
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, which torch does not tell."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next(iter(said.stdout.split()), None) if said.returncode == 0 else None
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    """A GPU as people read it."""
+    if gpu["problem"]:
+        return f"cannot be used: {gpu['problem']}"
+    memory = f"{gpu['free_gb']} of {gpu['memory_gb']} GB free"
+    return f"{gpu['name']}, {memory}, capability {gpu['capability']}, {'' if gpu['tf32'] else 'no '}TF32"
 
 
 def _checkpoints() -> tuple[list[dict[str, Any]], bool]:

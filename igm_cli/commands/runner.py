@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from igm_cli.errors import InputError, need
+from igm_cli.errors import InputError, need, out_of_memory
 from igm_cli.imaging import expand_inputs
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
@@ -127,6 +127,7 @@ class Runner:
     _store: ResultFile | None = None
     _targets: Mapping[str, Path] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
+    _halved: bool = False
 
     def run(self) -> None:
         """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
@@ -224,9 +225,9 @@ class Runner:
                 yield waiting[first : first + size]
             if together:
                 progress(f"vectors: {path.name}", len(inputs), len(inputs))
-            elif len(waiting) >= size:
+                waiting = []
+            elif len(waiting) >= self.session.batch_size:  # which may have become smaller
                 yield waiting
-            if together or len(waiting) >= size:
                 waiting = []
         if waiting:
             yield waiting
@@ -239,8 +240,11 @@ class Runner:
         todo = [each for each in batch if kept[self._about(each)] is None]
         if todo and self.session.together:  # so that a result is the same when a run goes on
             todo = list(batch)
-        work: Callable[..., Sequence[Any]] = self.session.count if self.count else self.session.invert
-        for each, result in zip(todo, work(todo, progress) if todo else (), strict=True):
+        results = self._results(todo, progress)
+        if results is None:
+            middle = batch.index(todo[self.session.batch_size])
+            return [*self._records(batch[:middle], progress), *self._records(batch[middle:], progress)]
+        for each, result in zip(todo, results, strict=True):
             about = self._about(each)
             if kept[about] is None:
                 kept[about] = record = result.to_dict()
@@ -248,6 +252,23 @@ class Runner:
                 if self._store:
                     self._store.add(record)
         return [record for record in kept.values() if record is not None]
+
+    def _results(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> Sequence[Any] | None:
+        """The results of a batch; None if memory ran out for the first time, and the batch is to be halved."""
+        work: Callable[..., Sequence[Any]] = self.session.count if self.count else self.session.invert
+        try:
+            return work(batch, progress) if batch else ()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or self._halved or len(batch) < 2 or self.session.together:
+                raise
+        self._halved, self.session.batch_size = True, (len(batch) + 1) // 2
+        fewer = f"going on with {self.session.batch_size}"
+        self.sink.note(f"igm: not enough memory for {len(batch)} images at once; {fewer}")
+        if self.session.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        return None
 
     def _kept(self, each: Input[Any]) -> Record | None:
         """The record that is kept of an input, if it is of the same content."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,15 @@ from igm_cli.errors import InputError, UsageError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def _other_devices() -> str:
+    """What to use instead of a GPU that is not there."""
+    count = torch.cuda.device_count()
+    if count:
+        others = {1: "", 2: " and cuda:1"}.get(count, f" to cuda:{count - 1}")
+        return f"this machine has cuda:0{others}"
+    return f"this machine has no GPU that torch {torch.__version__} can use; use --device auto or cpu"
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -36,7 +45,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
         raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r} is not here; use --device auto or cpu")
+        raise InputError(f"device {name!r} is not here; {_other_devices()}")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("device 'mps' is not here; use --device auto or cpu")
     return torch.device(name)
@@ -80,6 +89,20 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported())
     return False
+
+
+def gpu_state(number: int) -> dict[str, Any]:
+    """What a CUDA device is and how it stands; ``problem`` says why it cannot be used, and is empty if it can."""
+    device = torch.device("cuda", number)
+    state: dict[str, Any] = {"device": str(device), "name": "unknown", "memory_gb": None, "free_gb": None}
+    state |= {"capability": None, "bf16": False, "tf32": False}
+    try:
+        known, (free, _) = torch.cuda.get_device_properties(device), torch.cuda.mem_get_info(device)
+    except RuntimeError as error:  # busy, full or broken
+        return state | {"problem": str(error).partition("\n")[0]}
+    memory = {"memory_gb": round(known.total_memory / 1e9, 1), "free_gb": round(free / 1e9, 1)}
+    what = {"name": known.name, "capability": f"{known.major}.{known.minor}"}
+    return {**state, **what, **memory, "bf16": has_bf16(device), "tf32": known.major >= 8, "problem": ""}
 
 
 def inference_precision(device: torch.device) -> AbstractContextManager[object]:
