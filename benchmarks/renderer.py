@@ -18,6 +18,8 @@ import torch
 
 from igm_clevr_render.examples import render_batches
 from igm_clevr_render.options import SceneOptions
+from igm_clevr_render.renderer import render
+from igm_clevr_render.sampling import sample_scenes
 from igm_cli.core.device import keep_freed_memory
 
 
@@ -47,6 +49,8 @@ def main() -> None:
         f"{statistics.mean(times):.2f} ± {deviation:.2f} (std) ms per image, "
         f"{1000 / statistics.mean(times):.0f} images per second, sampling and rendering"
     )
+    alone = [rendering(options, args.batch, args.device) for _ in range(args.repeats)]
+    print(f"{1 / statistics.mean(alone):.0f} images per second, rendering alone")
 
 
 def milliseconds(options: SceneOptions, images: int, batch: int, device: str) -> float:
@@ -55,6 +59,15 @@ def milliseconds(options: SceneOptions, images: int, batch: int, device: str) ->
     for part in render_batches(options, images, 0, batch, device):
         part.images.cpu()
     return 1000 * (time.perf_counter() - started) / images
+
+
+def rendering(options: SceneOptions, batch: int, device: str) -> float:
+    """Seconds that the rendering of an image takes."""
+    scenes = sample_scenes(options, range(batch), seed=0)
+    chunk = {} if device == "cpu" else {"chunk": batch}
+    started = time.perf_counter()
+    render(scenes, options, device=device, **chunk).cpu()
+    return (time.perf_counter() - started) / batch
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[in
 
     def cross_entropies(logits: Tensor) -> Tensor:
         each = [
-            F.cross_entropy(logits[:, g], true[:, f] - g[0], reduction="none") for f, g in enumerate(groups)
+            F.cross_entropy(logits[:, g[0] : g[-1] + 1], true[:, f] - g[0], reduction="none")
+            for f, g in enumerate(groups)
         ]
         return torch.stack(each, dim=1)
 

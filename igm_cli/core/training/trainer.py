@@ -160,6 +160,12 @@ class Trainer:
                     self.accelerator.backward(loss)
                 except torch.OutOfMemoryError:
                     return None
+                except RuntimeError as error:
+                    if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                        raise
+                    raise InputError(
+                        f"torch.compile does not work here ({type(error).__name__}); use --set compile=no"
+                    ) from error
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 

@@ -19,8 +19,8 @@ from igm_clevr_render.renderer import render
 from igm_clevr_render.sampling import sample_scenes
 from igm_clevr_render.scenes import Scene
 
-RENDERED_AT_ONCE = 256
-"""Scenes in a batch on a GPU."""
+RENDERED_AT_ONCE = 512
+"""Scenes in a batch on a GPU, which take about 2 GB of its memory."""
 
 SAMPLED_HERE = 2000
 """Scenes that one process samples sooner than others would have started."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +16,14 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import launch_two
 from test_training import CONFIG, SPEC, Spots, run, stop, weights
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from igm_cli.core.checkpoint import ModelSpec
+from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.core.training import batches, trainer
-from igm_cli.core.training.batches import HostBatches, ResidentBatches, SentBatches, as_floats
+from igm_cli.core.training.batches import HostBatches, ResidentBatches, Samples, SentBatches, as_floats
+from igm_cli.core.training.objectives import ComposedObjective
 from igm_cli.core.training.plan import plan_step
-from igm_cli.core.training.trainer import DivergenceError, Trainer
+from igm_cli.core.training.trainer import DivergenceError, Trainer, fresh_model
 from igm_cli.errors import InputError
 
 CPU = torch.device("cpu")
@@ -49,28 +55,49 @@ def small(config=CONFIG, objective=None, **more) -> Trainer:
     return Trainer(model, objective or Squares(config), 10, config, Accelerator(cpu=True), **more)
 
 
-class Waits(TorchDispatchMode):
-    """Counts where a host would wait: for the value of a tensor, or for a size that depends on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal"):
-            self.seen.append(function._schema.name)
-        return function(*args, **(kwargs or {}))
+FACTORS = replace(SPEC, space=space_to_dict(Categorical({"a": ("x", "y"), "b": ("u", "v", "w")})))
 
 
-def test_steps_do_not_wait_for_the_device(pretended):
-    training = small(replace(CONFIG, accumulation=2))
-    training.model.train()
-    with Waits() as waits:
+class Faces(Spots):
+    """Images with one value of each factor."""
+
+    def batch(self, indices, flips):
+        images, _, present = super().batch(indices, flips)
+        rows = [
+            [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0]] if i % 2 else [[0, 1, 0, 0, 0], [0, 0, 0, 0, 1]] for i in indices
+        ]
+        return images, torch.tensor(rows).float(), torch.ones_like(present)
+
+
+def count_waits(spec: ModelSpec, samples: Samples, contrast: float) -> None:
+    """Trains on the device that is pretended for counts."""
+    from pretended_device import DEVICE, Pretended
+
+    config = replace(CONFIG, batch_size=2, accumulation=2, contrast=contrast)
+    accelerator = Accelerator(cpu=True)
+    accelerator.state.device = DEVICE
+    with Pretended() as seen:
+        model = fresh_model(spec, 0).to(DEVICE)
+        objective = ComposedObjective(model, spec, samples, config, accelerator)
+        training = Trainer(model, objective, 10, config, accelerator)
+        training.train_step()  # copies what is constant
+        seen.waits.clear()
         losses = [training.train_step() for _ in range(3)]
-        assert waits.seen == []
+        assert seen.waits.total() == 0, seen.waits
         figures = training.figures(losses)
-        assert waits.seen
-    assert figures["loss"] == pytest.approx(sum(map(float, losses)) / 3)
+        assert seen.waits.total() > 0
+    assert 0 < figures["loss"] < 20 and training.step == 4
+
+
+def test_steps_do_not_wait_for_the_device():
+    """In a process of its own, as a device once pretended stays."""
+    here = Path(__file__)
+    code = "import test_device_training as t; t.count_waits(t.SPEC, t.Spots(), 0.0); t.count_waits(t.FACTORS, t.Faces(), 0.5)"
+    path = os.pathsep.join(map(str, (here.parent, here.parents[2], here.parents[3] / "benchmarks")))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_pretended_device_trains_what_a_cpu_trains(monkeypatch, pretended):
@@ -169,6 +196,26 @@ def test_out_of_memory_again_says_what_to_do():
         training.train_step()
 
 
+@pytest.mark.parametrize("how", ["no", "reduce-overhead"])
+def test_the_network_is_compiled_as_asked_for(monkeypatch, how):
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode) or model)
+    small(replace(CONFIG, compile=how))
+    assert modes == [how][: how != "no"]
+
+
+def test_a_network_that_cannot_be_compiled_says_so():
+    class Uncompiled(RuntimeError):
+        __module__ = "torch._dynamo.exc"
+
+    class Failing(Squares):
+        def loss(self, model, step, plan):
+            raise Uncompiled("no working C++ compiler")
+
+    with pytest.raises(InputError, match=r"does not work here \(Uncompiled\); use --set compile=no"):
+        small(objective=Failing(CONFIG)).train_step()
+
+
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +261,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from dataclasses import replace
+from igm_cli.core.checkpoint import ModelSpec
+from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.core.training import batches, trainer
 from test_training import CONFIG, run
 for module in (trainer, batches):
@@ -230,6 +279,16 @@ def test_two_processes_on_a_pretended_device_train_and_resume(tmp_path):
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
+
+
+def test_the_speed_of_training_is_measured():
+    script = Path(__file__).parents[3] / "benchmarks" / "train_speed.py"
+    small = "--tiny --images 6 --steps 1 --warm-up 1 --batch-size 2 4 --precision no --data rendered --json"
+    call = [sys.executable, script, "--device", "cpu", *small.split()]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["batch_size"] for row in rows] == [2, 4]
+    assert all(row["images_per_second"] > 0 and row["rendered_per_second"] > 0 for row in rows)
 
 
 @pytest.mark.gpu
