@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,12 @@ def peak_memory(device: torch.device) -> float | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return torch.mps.driver_allocated_memory() / 1e9 if device.type == "mps" else None
+
+
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """True if there are kernels of our own for a device: those are in Triton, which torch brings along with CUDA."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def search_device(device: torch.device) -> torch.device:

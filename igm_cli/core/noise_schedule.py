@@ -94,7 +94,7 @@ class Schedule:
         return self._on(t.device)[1][t]
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """alpha and sigma of all timesteps, copied to a device once."""
+        """Alpha and sigma of all timesteps, copied to a device once."""
         if device not in self._tables:
             self._tables[device] = self._alpha.to(device), self._sigma.to(device)
         return self._tables[device]

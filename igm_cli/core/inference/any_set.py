@@ -92,19 +92,22 @@ class AnySet(Constraint):
         self._rate(result, chosen, statistics.usable, rows)
         return result
 
-    def answer(
+    def answers(
         self,
         statistics: GramStatistics,
         solution: Solution,
         alternatives: Alternatives,
-        image: int,
-        row: int,
-        concepts: Tensor,
-    ) -> Answer:
+        candidates: Tensor,
+        images: Sequence[int],
+        rows: Tensor,
+    ) -> list[Answer]:
         """Says how probable every label is, those that were given up included; the most probable comes first."""
-        marginals, members = self.marginals[row], torch.tensor(solution.members(image))
-        members = members[marginals[members].argsort(descending=True, stable=True)]
-        return Answer(members.tolist(), marginals[members], marginals=marginals)
+        found, concepts = [], candidates.float().cpu()
+        for image in images:
+            marginals, members = self.marginals[int(rows[image])], torch.tensor(solution.members(image))
+            members = members[marginals[members].argsort(descending=True, stable=True)]
+            found.append(Answer(concepts[image, members], marginals[members], marginals=marginals))
+        return found
 
     def still_possible(
         self, statistics: GramStatistics, solution: Solution, alternatives: Alternatives

@@ -13,7 +13,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.device import search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch, Whole, noised
-from igm_cli.core.inference.statistics import GramStatistics
+from igm_cli.core.inference.statistics import GramStatistics, gathered
 from igm_cli.core.inference.windows import DENSE_CELLS, Windows
 from igm_cli.core.noise_schedule import drawn, shown
 from igm_cli.core.types import InversionSettings, Progress
@@ -271,8 +271,3 @@ class CandidateSet:
             return DRAWS_AT_ONCE
         size = len(self.images) * max(1, candidates) * math.prod(self.images.shape[-3:])
         return max(1, FLOATS_AT_ONCE // size)
-
-
-def gathered(rows: Tensor, index: Tensor) -> Tensor:
-    """Returns rows ``[b,m,D]`` of each image's ``[b,M,D]``, by number ``[b,m]``."""
-    return rows.gather(1, index.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))

@@ -8,6 +8,7 @@ of :class:`Constraint` with that name, which the engine looks up.  Each has a fi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,12 +60,6 @@ class Alternatives:
     difference: PairedDifference
     exists: Tensor
 
-    def to(self, device: torch.device) -> Alternatives:
-        """The same on a device."""
-        d = self.difference
-        difference = PairedDifference(d.mean.to(device), d.stderr.to(device), d.draws)
-        return Alternatives(difference, self.exists.to(device))
-
     def ruled_out(self, standard_errors: float) -> Tensor:
         """Whether every alternative is worse by that many standard errors ``[B]``."""
         return (self.difference.at_least(standard_errors) | ~self.exists).all(1)
@@ -75,14 +70,14 @@ class Answer:
     """What is said of one image.
 
     Attributes:
-        members: The candidates chosen, in the order they are reported.
+        concepts: The concepts of the candidates chosen ``[K,D]``, in the order they are reported.
         confidence: Probability of each ``[K]``.
         typicality: How typical the image is of those trained on, 0..1; nan if that is not calibrated.
         marginals: Probability of every candidate ``[M]``, where that is known.
         values: Probability of each value of each concept ``[K,F]``, where concepts have values.
     """
 
-    members: list[int]
+    concepts: Tensor
     confidence: Tensor
     typicality: float = float("nan")
     marginals: Tensor | None = None
@@ -129,24 +124,24 @@ class Constraint(ABC):
         """
 
     @abstractmethod
-    def answer(
+    def answers(
         self,
         statistics: GramStatistics,
         solution: Solution,
         alternatives: Alternatives,
-        image: int,
-        row: int,
-        concepts: Tensor,
-    ) -> Answer:
-        """Says how sure the chosen set of an image is.
+        candidates: Tensor,
+        images: Sequence[int],
+        rows: Tensor,
+    ) -> list[Answer]:
+        """Says how sure the chosen sets of some of the images are.
 
         Args:
             statistics: Statistics of the images.
             solution: What was chosen.
             alternatives: From :meth:`alternatives`.
-            image: Place of the image among those of the statistics.
-            row: Its place among the images that the search began with.
-            concepts: Its candidates ``[M,D]``.
+            candidates: ``[B,M,D]``.
+            images: Which of the images of the statistics.
+            rows: Which of the images that the search began with these are ``[B]``.
         """
 
     def more_draws(self, seen: int) -> int:

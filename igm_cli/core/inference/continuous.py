@@ -12,12 +12,12 @@ from torch import Tensor
 from igm_cli.core.composition import weight
 from igm_cli.core.concepts import Continuous, Product
 from igm_cli.core.device import side_by_side
-from igm_cli.core.inference.candidates import CandidateSet, gathered
+from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import NoisedBatch
 from igm_cli.core.inference.sparse_subset import SparseSubset, pursuit
-from igm_cli.core.inference.statistics import QuadraticForm
+from igm_cli.core.inference.statistics import QuadraticForm, gathered
 from igm_cli.errors import UsageError
 
 GRID_SIZE = 384

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -152,13 +152,10 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         alternatives = constraint.alternatives(statistics, form, solution, rows)
         decided = (alternatives.ruled_out(s.settled) | (candidates.draws >= s.max_draws)).cpu()
         if bool(decided.any()):
-            cpu = torch.device("cpu")
-            told = statistics.to(cpu), solution.to(cpu), alternatives.to(cpu)
-            concepts, calls = candidates.candidates.cpu(), candidates.calls.cpu()
-            for image in decided.nonzero()[:, 0].tolist():
-                row = int(rows[image])
-                answer = constraint.answer(*told, image, row, concepts[image])
-                answers[row] = report(*told[:2], image, answer, concepts[image], int(calls[image]), given)
+            images = decided.nonzero()[:, 0].tolist()
+            told = constraint.answers(statistics, solution, alternatives, candidates.candidates, images, rows)
+            found = report(statistics, solution, told, images, candidates.calls.tolist(), given)
+            answers |= zip(rows[decided].tolist(), found, strict=True)
         if bool(decided.all()):
             return [answers[row] for row in range(len(answers))]
         candidates.usable = constraint.still_possible(statistics, solution, alternatives)
@@ -171,34 +168,38 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
 def report(
     statistics: GramStatistics,
     solution: Solution,
-    image: int,
-    answer: Answer,
-    concepts: Tensor,
-    calls: int,
+    answers: Sequence[Answer],
+    images: Sequence[int],
+    calls: Sequence[int],
     given: bool,
-) -> Inversion:
-    """Returns the answer for one image, with the error over K."""
-    place, one = int(solution.chosen[image]), statistics.images(torch.tensor([image]))
-    errors = one.errors(solution.sets[image : image + 1])[0]  # [S,N]
-    stderr = PairedDifference.of(errors, errors[place], one.importance).stderr
-    stderr[place] = 0.0
-    sizes = (solution.sets[image] >= 0).sum(-1)
-    curve = [
-        KPoint(int(size), float(error), float(spread))
-        for size, error, spread in zip(sizes, solution.errors[image], stderr, strict=True)
-        if error.isfinite()
+) -> list[Inversion]:
+    """Returns the answers for some of the images, each with the error over K."""
+    errors = statistics.errors(solution.sets)  # [B,S,N]
+    chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
+    stderr = PairedDifference.of(errors, chosen, statistics.importance).stderr.cpu()
+    expected, places = solution.errors.cpu(), solution.chosen.cpu()
+    stderr[torch.arange(len(places)), places] = 0.0
+    sizes = (solution.sets >= 0).sum(-1).tolist()
+    return [
+        Inversion(
+            concepts=answer.concepts,
+            confidence=answer.confidence,
+            k=len(answer.concepts),
+            k_source="given" if given else "estimated",
+            denoising_error=float(expected[image, places[image]]),
+            k_curve=tuple(
+                KPoint(size, error, spread)
+                for size, error, spread in zip(
+                    sizes[image], expected[image].tolist(), stderr[image].tolist(), strict=True
+                )
+                if math.isfinite(error)
+            ),
+            network_calls=calls[image],
+            seconds=0.0,
+            draws=statistics.draws,
+            familiarity=answer.typicality,
+            marginals=answer.marginals,
+            values=answer.values,
+        )
+        for answer, image in zip(answers, images, strict=True)
     ]
-    return Inversion(
-        concepts=concepts[answer.members].float().cpu(),
-        confidence=answer.confidence,
-        k=len(answer.members),
-        k_source="given" if given else "estimated",
-        denoising_error=float(solution.errors[image, place]),
-        k_curve=tuple(curve),
-        network_calls=calls,
-        seconds=0.0,
-        draws=statistics.draws,
-        familiarity=answer.typicality,
-        marginals=answer.marginals,
-        values=answer.values,
-    )

@@ -63,25 +63,29 @@ class OneOfEach(Constraint):
         others = torch.ones(len(best), d, dtype=torch.bool).scatter_(1, best, False)
         return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), others)
 
-    def answer(
+    def answers(
         self,
         statistics: GramStatistics,
         solution: Solution,
         alternatives: Alternatives,
-        image: int,
-        row: int,
-        concepts: Tensor,
-    ) -> Answer:
+        candidates: Tensor,
+        images: Sequence[int],
+        rows: Tensor,
+    ) -> list[Answer]:
         """Says how probable each value is, the other factors held, and how typical the image is."""
-        s, members = self.settings, solution.members(image)
-        rivals = [[value for value in group if value not in members] for group in self.groups]
-        probability = torch.tensor(
-            [posterior(alternatives.difference, image, others, s.temperature) for others in rivals]
-        )
+        s, found, concepts = self.settings, [], candidates.float().cpu()
         chance = torch.tensor([1 / len(group) for group in self.groups])
-        error = float(solution.errors[image, 0])
-        typical = typicality(error, s.typical) * least_certain(probability, chance)  # nan if not calibrated
-        return Answer(members, shrink_to_chance(probability, chance, typical), typical)
+        for image in images:
+            members = solution.members(image)
+            rivals = [[value for value in group if value not in members] for group in self.groups]
+            probability = torch.tensor(
+                [posterior(alternatives.difference, image, others, s.temperature) for others in rivals]
+            )
+            error = float(solution.errors[image, 0])
+            typical = typicality(error, s.typical) * least_certain(probability, chance)  # nan if not calibrated
+            certain = shrink_to_chance(probability, chance, typical)
+            found.append(Answer(concepts[image, members], certain, typical))
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ Here every image searches to its end by itself.  It needs Triton, which torch br
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import weight
+from igm_cli.core.device import has_triton
 from igm_cli.core.inference.statistics import QuadraticForm
 
 MOST_MEMBERS = 32
@@ -22,7 +21,7 @@ MOST_CANDIDATES = 128
 def fits(form: QuadraticForm, top: int) -> bool:
     """Whether the kernel can search sets of up to ``top`` candidates; else the CPU does."""
     small = top < MOST_MEMBERS and 0 < form.linear.shape[1] <= MOST_CANDIDATES
-    return small and form.gram.device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    return small and has_triton(form.gram.device)
 
 
 def search(

@@ -1,7 +1,6 @@
 """The kernel of :mod:`igm_cli.core.inference.pursuit_kernel`, in Triton; imported on a GPU only."""
 
 # mypy: ignore-errors
-# ruff: noqa: N803
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ def _members_of(members, size, linear, gram, M, w, BT: tl.constexpr):
 @triton.jit
 def _error(members, size, linear, gram, M, w, BT: tl.constexpr):
     """The error of the members, but for the constant."""
-    lin, inner, out = _members_of(members, size, linear, gram, M, w, BT)
+    lin, inner, _out = _members_of(members, size, linear, gram, M, w, BT)
     return -2 * w * tl.sum(lin, 0) + w * w * tl.sum(tl.sum(inner, 1), 0)
 
 
@@ -103,7 +102,7 @@ def _swap_pair(members, size, linear, gram, usable, M, w, tolerance, BM: tl.cons
     every = tl.where(j[:, None] == j[None, :], float("inf"), 2 * w * w * every)
     least = -tolerance
     p, q, one, other = 0, 0, 0, 0
-    for left in range(0, size):
+    for left in range(size):
         leave_left, member_left = _at(out, left, BT), _at(members, left, BT)
         row_left = tl.load(gram + member_left * M + j, mask=inside, other=0.0)
         for right in range(left + 1, size):

@@ -5,6 +5,7 @@ Used for concepts of a continuous space, of which the candidates are proposals, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +17,7 @@ from igm_cli.core.inference import pursuit_kernel
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.posterior import posterior
-from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
+from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm, gathered
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
@@ -78,28 +79,38 @@ class SparseSubset(Constraint):
         """Returns how many noise samples to take next: always as many, for every one of them tells much of an image."""
         return self.settings.draws
 
-    def answer(
+    def answers(
         self,
         statistics: GramStatistics,
         solution: Solution,
         alternatives: Alternatives,
-        image: int,
-        row: int,
-        concepts: Tensor,
-    ) -> Answer:
+        candidates: Tensor,
+        images: Sequence[int],
+        rows: Tensor,
+    ) -> list[Answer]:
         """Says for each member how probable it is that leaving it out raises the error, and so for its values.
 
         The members were chosen under the same noise, so that it is rather too high than too low.
         """
-        members = solution.members(image)
-        k, one = len(members), statistics.images(torch.tensor([image]))
-        whole = one.errors(torch.tensor(members, dtype=torch.long).view(1, 1, k))[0]
-        without = torch.tensor([members[:i] + members[i + 1 :] for i in range(k)]).reshape(1, k, max(0, k - 1))
-        errors = one.errors(without.long())[0] - self.cost
-        there = PairedDifference.of(errors, whole, one.importance).probability().float()
+        best = solution.best[:, : max(1, int((solution.best >= 0).sum(1).max()))]  # members come first
+        alone = torch.eye(best.shape[1], dtype=torch.bool, device=best.device)
+        without = torch.where(alone, -1, best[:, None, :])  # [B,K,K]
+        errors, whole = statistics.errors(without) - self.cost, statistics.errors(best[:, None])
+        difference = PairedDifference.of(errors, whole, statistics.importance).to(torch.device("cpu"))
+        there, chosen = difference.probability().float(), best.cpu()
+        concepts = gathered(candidates, best.clamp(min=0)).float().cpu()
         groups = cast(Continuous | Product, self.space).variant_groups()
-        values = torch.tensor([[self._value(one, concepts, members, i, g) for g in groups] for i in range(k)])
-        return Answer(members, there, values=values.reshape(k, len(groups)) if groups else None)
+        found = []
+        for image in images:
+            k = int((chosen[image] >= 0).sum())
+            values = None
+            if groups:
+                one = statistics.images(torch.tensor([image])).to(torch.device("cpu"))
+                known, members = candidates[image].cpu(), chosen[image, :k].tolist()
+                sure = [[self._value(one, known, members, i, group) for group in groups] for i in range(k)]
+                values = torch.tensor(sure).reshape(k, len(groups))
+            found.append(Answer(concepts[image, :k], there[image, :k], values=values))
+        return found
 
     def _value(
         self, one: GramStatistics, concepts: Tensor, members: list[int], place: int, group: list[int]
@@ -111,7 +122,7 @@ class SparseSubset(Constraint):
         member = concepts[members[place]]
         others = cast(Continuous | Product, self.space).variants(member)[group]
         others = others[(others != member).any(1)]
-        found = (others[:, None] == concepts).all(2).cpu() & one.usable  # [V-1,M]
+        found = (others[:, None] == concepts).all(2) & one.usable  # [V-1,M]
         rivals = [
             [*members[:place], index, *members[place + 1 :]]
             for index in found[found.any(1)].long().argmax(1).tolist()

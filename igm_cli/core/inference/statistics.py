@@ -170,6 +170,10 @@ class PairedDifference:
             return cls(mean, torch.full_like(mean, math.inf), n)
         return cls(mean, ((p * (d - mean[..., None])).square().sum(-1) * (n / (n - 1))).sqrt(), n)
 
+    def to(self, device: torch.device) -> PairedDifference:
+        """The same on a device."""
+        return PairedDifference(self.mean.to(device), self.stderr.to(device), self.draws)
+
     def probability(self) -> Tensor:
         """Probability that the difference is above zero in expectation (Student's t) ``[...]``."""
         if self.draws < 2:
@@ -181,3 +185,8 @@ class PairedDifference:
     def at_least(self, standard_errors: float) -> Tensor:
         """Whether the difference is that many standard errors above zero ``[...]``."""
         return self.mean >= standard_errors * self.stderr
+
+
+def gathered(rows: Tensor, index: Tensor) -> Tensor:
+    """Returns rows ``[b,m,D]`` of each image's ``[b,M,D]``, by number ``[b,m]``."""
+    return rows.gather(1, index.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))

@@ -105,7 +105,8 @@ class Windows:
         index = self.cells.clamp(max=self.g - 1).flatten(1)  # values outside are zero, whatever they meet
         if b == 1:
             return patches[:, 0].index_select(1, index[0]).view(self.values.shape)
-        return patches.gather(2, index[None, ..., None].expand(n, -1, -1, c)).view(self.values.shape)
+        index = index + torch.arange(b, device=index.device)[:, None] * self.g
+        return patches.reshape(n, -1, c).index_select(1, index.flatten()).view(self.values.shape)
 
     def pull(self, patches: Tensor) -> Tensor:
         """Returns <image,Delta_j> ``[n,b,M]`` of images ``[n,b,G,c]``."""

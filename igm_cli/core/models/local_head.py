@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from igm_cli.core.device import has_triton
+
 ROWS_IN_CACHE = 16384
 """Rows that pass the layers at once on a CPU: what lies between two layers then stays in its caches."""
 
@@ -115,6 +117,7 @@ class LocalHead(nn.Module):
         self.out = nn.Linear(width, out_channels * patch**2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self._padded: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
 
     def project(self, h: Tensor) -> HeadView:
         """Returns what does not depend on a position, of features ``[N,C,gh,gw]``."""
@@ -133,13 +136,13 @@ class LocalHead(nn.Module):
             ``[N,M,gh*gw*c]`` float32.
         """
         (b, m, _), cells = position.shape, view.grid[0] * view.grid[1]
-        square = self._square(position, self.radius, view.grid)
         if position.device.type != "cpu":
-            values, number = self._of_square(view, position, square, gain)  # [n,b,m,W,c]
+            values, number = self._of_square(view, position, self.radius, gain)  # [n,b,m,W,c]
             canvas = values.new_zeros(len(values), b * m * (cells + 1), self.out.out_features)
             owner = torch.arange(b * m, device=number.device).view(b, m, 1) * (cells + 1)
             canvas = canvas.index_copy(1, (owner + number).flatten(), values.flatten(1, 3))
             return canvas.view(len(gain), m, cells + 1, -1)[:, :, :-1].flatten(2)
+        square = self._square(position, self.radius, view.grid)
         canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
         for touched, values in self._values(view, position, square, gain):
             canvas.index_copy_(1, touched.owner * cells + touched.cell, values)
@@ -159,9 +162,9 @@ class LocalHead(nn.Module):
         Returns:
             Values ``[n,B,M,W,c]``, and the number of each cell ``[B,M,W]``; the number of cells stands for one outside.
         """
-        square = self._square(position, self.radius, view.grid, around)
         if position.device.type != "cpu":
-            return self._of_square(view, position, square, gain)
+            return self._of_square(view, position, self.radius, gain, around)
+        square = self._square(position, self.radius, view.grid, around)
         cell, _, inside = square
         b, m, w = inside.shape
         window = gain.new_zeros(len(gain) // b, b * m * w, self.out.out_features)
@@ -184,11 +187,11 @@ class LocalHead(nn.Module):
             patches: The images, cell after cell ``[N,gh*gw*c]``.
         """
         image = patches.unflatten(1, (-1, self.out.out_features))
-        inner = self._square(position, self.ranking_radius, view.grid)
         if position.device.type != "cpu":
-            values, number = self._of_square(view, position, inner, gain)  # [N,1,M,W,c]
+            values, number = self._of_square(view, position, self.ranking_radius, gain)  # [N,1,M,W,c]
             seen = image[:, number.clamp(max=image.shape[1] - 1).flatten()].view(values.shape)
             return (seen * values).sum((1, 3, 4)), values.square().sum((1, 3, 4))
+        inner = self._square(position, self.ranking_radius, view.grid)
         shape = len(gain), position.shape[1], (2 * self.ranking_radius) ** 2
         linear, square = gain.new_zeros(shape), gain.new_zeros(shape)
         for touched, values in self._values(view, position, inner, gain):
@@ -251,7 +254,7 @@ class LocalHead(nn.Module):
             yield part, self._describe(here, query, part).float().mul_(height)
 
     def _of_square(
-        self, view: HeadView, position: Tensor, square: Square, gain: Tensor
+        self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns contributions to all cells of squares, zero outside the window, and the numbers of the cells.
 
@@ -261,7 +264,9 @@ class LocalHead(nn.Module):
         Returns:
             ``[n,B,M,W,c]`` float32, and ``[B,M,W]``; the number of cells stands for one outside the image.
         """
-        cell, offset, inside = square
+        if self.kernels_fit(position):
+            return self._by_kernels(view, position, radius, gain, around)
+        cell, offset, inside = self._square(position, radius, view.grid, around)
         (b, m, w), g = inside.shape, view.grid[0] * view.grid[1]
         number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, g)
         pointed = self._pointed(position, view.grid).to(view.there.dtype)
@@ -273,6 +278,34 @@ class LocalHead(nn.Module):
         height = _bump(offset / (self.radius - 0.5)) * inside[..., None]  # [b,m,W,1]
         height = height * gain.view(-1, b, 1, 1, 1)
         return self._put_out(z).float() * height, number
+
+    def kernels_fit(self, position: Tensor) -> bool:
+        """Whether two kernels of our own take the place of the layers: on a GPU, with weights meant for inference."""
+        half, d = self.out.weight.dtype == torch.bfloat16, self.out.in_features
+        return half and d % 16 == 0 and d <= 128 and has_triton(position.device) and not torch.is_grad_enabled()
+
+    def _by_kernels(
+        self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`_of_square`, by :mod:`igm_cli.core.models.local_head_triton`."""
+        from igm_cli.core.models import local_head_triton as kernels
+
+        grid, device, reach = view.grid, position.device, self.radius - 0.5
+        limit, near = _limit(grid, device), min(self.POINTED, self.radius)
+        at = position * limit
+        middle = at if around is None else around * limit
+        pointed = kernels.pointed_at(
+            view.there, at, (at.round() - near).int(), _square_of(near, reach, device, torch.int32), grid
+        )
+        first = self.out.weight
+        if self._padded is None or self._padded[0] != (first.data_ptr(), first._version):
+            weights = kernels.padded(self.where, self.layers, self.out)
+            self._padded = (first.data_ptr(), first._version), weights
+        return kernels.contributions(
+            view.here, self.query(pointed), at, (middle.round() - radius).int(),
+            _square_of(radius, reach, device, torch.int32), gain, self.out.out_features, self._padded[1], grid,
+            self.radius,
+        )  # fmt: skip
 
     def _describe(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
         """Returns what the head puts out for cells, each knowing what its concept points at ``[n,R,c]``."""
@@ -323,7 +356,7 @@ def _octaves(count: int, device: torch.device) -> Tensor:
 
 
 @functools.cache
-def _square_of(radius: int, reach: float, device: torch.device) -> Tensor:
+def _square_of(radius: int, reach: float, device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
     """Steps ``[W,2]`` through a square of cells from its corner, on a CPU all of them.
 
     On other devices those that a window of some reach never touches are left out: corners.  A position lies half a cell
@@ -334,4 +367,4 @@ def _square_of(radius: int, reach: float, device: torch.device) -> Tensor:
     if device.type == "cpu":
         return square
     least = ((square - radius + 0.5).abs() - 0.65).clamp(min=0)
-    return square[least.square().sum(1) < reach**2].to(device)
+    return square[least.square().sum(1) < reach**2].to(device, dtype)

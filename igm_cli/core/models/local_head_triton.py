@@ -6,18 +6,15 @@ those of :class:`igm_cli.core.models.local_head.LocalHead`, to which tests hold 
 """
 
 # mypy: ignore-errors
-# ruff: noqa: N803
 
 from __future__ import annotations
-
-import math
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-ROWS = 64
+ROWS = 128
 """Rows of a program."""
 
 
@@ -67,12 +64,18 @@ def contributions(
         radius: Radius of the window in cells.
     """
     (n, b, m, d), w = query.shape, len(steps)
-    values = torch.empty(n, b, m, w, c, device=here.device)
     number = torch.empty(b, m, w, dtype=torch.long, device=here.device)
+    height = torch.empty(b, m, w, device=here.device)
+    where = here.new_empty(b, m, w, d)
+    _squares[(triton.cdiv(b * m * w, ROWS),)](
+        at, corner, steps, *weights[:2], number, height, where, b * m * w, w, *grid, radius,
+        D=d, BR=ROWS, BD=weights[0].shape[1], num_warps=8,
+    )  # fmt: skip
+    values = torch.empty(n, b, m, w, c, device=here.device)
     rows = n * b * m * w
     _contributions[(triton.cdiv(rows, ROWS),)](
-        here, query, at, corner, steps, gain, *weights, values, number, rows, m, b, w, *grid, radius,
-        D=d, C=c, LAYERS=len(weights[2]), BR=ROWS, BD=weights[0].shape[1], BC=weights[-1].shape[0], num_warps=4,
+        here, query, number, height, where, gain, *weights[2:], values, rows, m, b, w, grid[0] * grid[1],
+        D=d, C=c, LAYERS=len(weights[2]), BR=ROWS, BD=weights[0].shape[1], BC=weights[-1].shape[0], num_warps=8,
     )  # fmt: skip
     return values, number
 
@@ -127,7 +130,7 @@ def _silu(x):
 
 @triton.jit
 def _linear(x, weight, bias, BI: tl.constexpr, BO: tl.constexpr):
-    """x ``[R,I]`` through a linear layer ``[I,O]``, in float32."""
+    """X ``[R,I]`` through a linear layer ``[I,O]``, in float32."""
     i, o = tl.arange(0, BI), tl.arange(0, BO)
     matrix = tl.load(weight + i[:, None] * BO + o[None, :])
     return tl.dot(x, matrix, input_precision="ieee") + tl.load(bias + o).to(tl.float32)[None, :]
@@ -144,39 +147,61 @@ def _sine_of_half_turns(v):
 
 
 @triton.jit
-def _contributions(
-    here, query, at, corner, steps, gain, w_where, b_where, w_first, b_first, w_second, b_second, w_out, b_out,
-    values, number, rows, M, B, W, GW, GH, radius,
-    D: tl.constexpr, C: tl.constexpr, LAYERS: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr, BC: tl.constexpr,
+def _squares(
+    at, corner, steps, w_where, b_where, number, height, where, rows, W, GW, GH, radius,
+    D: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    dtype = here.dtype.element_ty
-    row = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)
+    """Of the cells of the squares around positions: their number, the window's height, and where they lie."""
+    row = tl.program_id(0) * BR + tl.arange(0, BR)
     there = row < rows
-    pair, step = row // W, row % W  # which of n*b images and M positions, and which cell of the square
-    image = pair // M
-    place = (image % B) * M + pair % M
+    place, step = row // W, row % W
     x = tl.load(corner + 2 * place, mask=there, other=0) + tl.load(steps + 2 * step, mask=there, other=0)
-    y = tl.load(corner + 2 * place + 1, mask=there, other=0) + tl.load(steps + 2 * step + 1, mask=there, other=0)
+    y = tl.load(corner + 2 * place + 1, mask=there, other=0) + tl.load(
+        steps + 2 * step + 1, mask=there, other=0
+    )
     inside = there & (x >= 0) & (x < GW) & (y >= 0) & (y < GH)
-    cell = tl.where(inside, y * GW + x, GW * GH)
-    tl.store(number + place * W + step, cell.to(tl.int64), mask=there & (image < B))
+    tl.store(number + row, tl.where(inside, y * GW + x, GW * GH).to(tl.int64), mask=there)
 
-    # Fourier features of the offset in radii: u, |u|², sines and cosines of u times pi 2^f.
+    # The smooth window: 1 at the position, 0 from its rim on.
     across = x + 0.5 - tl.load(at + 2 * place, mask=there, other=0.0)
     along = y + 0.5 - tl.load(at + 2 * place + 1, mask=there, other=0.0)
+    square = tl.minimum((across * across + along * along) / ((radius - 0.5) * (radius - 0.5)), 1.0)
+    bump = (1 - square * square) * (1 - square * square)
+    tl.store(height + row, tl.where(inside, bump, 0.0), mask=there)
+
+    # Fourier features of the offset u in radii: u, |u|², sines and cosines of u times pi 2^f.
     ux, uy = (across / radius)[:, None], (along / radius)[:, None]
     f = tl.arange(0, 32)[None, :]
     wave = (f - 3) % 10
     turns = tl.where(wave < 5, ux, uy) * tl.exp2((wave % 5).to(tl.float32)) + tl.where(f < 13, 0.0, 0.5)
     features = tl.where(f < 23, _sine_of_half_turns(turns), 0.0)
     features = tl.where(f == 0, ux, tl.where(f == 1, uy, tl.where(f == 2, ux * ux + uy * uy, features)))
-
     d = tl.arange(0, BD)
-    z = _linear(features.to(dtype), w_where, b_where, 32, BD).to(dtype).to(tl.float32)
-    known = inside[:, None] & (d < D)[None, :]
-    own = (image * GW * GH + tl.where(inside, cell, 0)) * D
-    z += tl.load(here + own[:, None] + d[None, :], mask=known, other=0.0).to(tl.float32)
-    z += tl.load(query + (pair * D)[:, None] + d[None, :], mask=known, other=0.0).to(tl.float32)
+    dtype = where.dtype.element_ty
+    result = _linear(features.to(dtype), w_where, b_where, 32, BD).to(dtype)
+    tl.store(where + row[:, None] * D + d[None, :], result, mask=there[:, None] & (d < D)[None, :])
+
+
+@triton.jit
+def _contributions(
+    here, query, number, height, where, gain, w_first, b_first, w_second, b_second, w_out, b_out,
+    values, rows, M, B, W, G,
+    D: tl.constexpr, C: tl.constexpr, LAYERS: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """What each cell knows, through the layers."""
+    dtype = here.dtype.element_ty
+    row = tl.program_id(0) * BR + tl.arange(0, BR)
+    there = row < rows
+    pair = row // W  # which of n*b images and M positions
+    image = pair // M
+    place = (image % B * M + pair % M) * W + row % W
+    cell = tl.load(number + place, mask=there, other=G).to(tl.int32)
+    d = tl.arange(0, BD)
+    known = there[:, None] & (d < D)[None, :]
+    own = image * G + tl.where(cell < G, cell, 0)
+    z = tl.load(here + own[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
+    z += tl.load(where + place[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
+    z += tl.load(query + pair[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
     z = _silu(z).to(dtype)
     for layer in tl.static_range(LAYERS):
         h = _linear(z, w_first + layer * BD * BD, b_first + layer * BD, BD, BD)
@@ -184,13 +209,7 @@ def _contributions(
         h = _linear(h, w_second + layer * BD * BD, b_second + layer * BD, BD, BD)
         z = (h + z.to(tl.float32)).to(dtype)
     result = _linear(z, w_out, b_out, BD, BC).to(dtype).to(tl.float32)
-
-    # The smooth window: 1 at the position, 0 from its rim on.
-    square = tl.minimum((across * across + along * along) / ((radius - 0.5) * (radius - 0.5)), 1.0)
-    bump = (1 - square * square) * (1 - square * square)
-    height = tl.where(inside, bump * tl.load(gain + image, mask=there, other=0.0), 0.0)
+    factor = tl.load(height + place, mask=there, other=0.0) * tl.load(gain + image, mask=there, other=0.0)
     c = tl.arange(0, BC)
-    tl.store(
-        values + (row * C)[:, None] + c[None, :], result * height[:, None],
-        mask=there[:, None] & (c < C)[None, :],
-    )  # fmt: skip
+    target = values + row.to(tl.int64)[:, None] * C + c[None, :]
+    tl.store(target, result * factor[:, None], mask=there[:, None] & (c < C)[None, :])

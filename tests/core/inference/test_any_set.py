@@ -122,8 +122,9 @@ def test_alternatives_are_the_best_on_the_other_side_of_every_label(
             assert bool(found.exists[image, label])
             gap = float(found.difference.mean[image, label])
             assert gap == pytest.approx(totals[other] - totals[best], rel=1e-3, abs=1e-5)
-        said = constraint.answer(statistics, solution, found, image, image, rows)
-        assert sorted(said.members) == list(best) and said.marginals is not None
+        told = constraint.answers(statistics, solution, found, rows.expand(3, -1, -1), [image], torch.arange(3))
+        said = told[0]
+        assert sorted(said.concepts.argmax(1).tolist()) == list(best) and said.marginals is not None
         for label in range(6):
             sure = posterior(found.difference, image, [label], settings_.temperature)
             assert float(said.marginals[label]) == pytest.approx(sure if label in best else 1 - sure, abs=1e-6)

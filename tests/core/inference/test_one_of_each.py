@@ -143,14 +143,14 @@ def test_confidence_is_the_posterior_over_the_values_of_a_factor():
         form = statistics.expected()
         solution = constraint.solve(form)
         found = constraint.alternatives(statistics, form, solution, torch.arange(1))
-        said = constraint.answer(statistics, solution, found, 0, 0, rows)
+        said = constraint.answers(statistics, solution, found, rows[None], [0], torch.arange(1))[0]
         return said, solution, found
 
     said, solution, found = answer(settings_)
     members = solution.members(0)
     rivals = [[value for value in group if value not in members] for group in oracle.space.groups()]
     expected = [posterior(found.difference, 0, others, 0.01) for others in rivals]
-    assert said.members == members and said.confidence.tolist() == pytest.approx(expected)
+    assert said.concepts.equal(rows[members]) and said.confidence.tolist() == pytest.approx(expected)
     assert math.isnan(said.typicality) and 0.5 < min(expected) < 0.999
     error = float(solution.errors[0, 0])
     typical, _, _ = answer(InversionSettings(draws=6, temperature=0.01, typical=(error, 0.1)))

@@ -163,9 +163,11 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
     """By more than the cost of a concept."""
     faint = InversionSettings(draws=6, k_max=5, penalty=40.0)
     constraint, statistics, _, solution, found = decided(faint, 4)
-    said = constraint.answer(statistics, solution, found, 0, 0, torch.zeros(7, 2))
+    said = constraint.answers(
+        statistics, solution, found, torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1), [0], torch.arange(1)
+    )[0]
     members = solution.members(0)
-    assert said.members == members and len(members) == 4 and said.values is None
+    assert said.concepts[:, 0].tolist() == members and len(members) == 4 and said.values is None
     one = statistics.images(torch.tensor([0]))
     whole = one.errors(torch.tensor([[members]]))[0, 0]
     for place in range(4):
@@ -177,8 +179,10 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
 
 def test_no_members_are_no_members():
     constraint, statistics, _, solution, found = decided(InversionSettings(draws=6, k_max=5), 0)
-    said = constraint.answer(statistics, solution, found, 0, 0, torch.zeros(7, 2))
-    assert said.members == [] and said.confidence.shape == (0,)
+    said = constraint.answers(
+        statistics, solution, found, torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1), [0], torch.arange(1)
+    )[0]
+    assert said.concepts.shape == (0, 1) and said.confidence.shape == (0,)
 
 
 @pytest.mark.parametrize("k", [-1, MOST_CONCEPTS + 1])
