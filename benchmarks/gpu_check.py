@@ -94,19 +94,21 @@ def timed(count: int, run: Callable[[], Any], repeats: int = 1) -> dict[str, flo
 def profiled(run: Callable[[], Any], images: int) -> dict[str, Any]:
     """Kernels started and points where the host waits, per image, and the share of the time that the GPU computes.
 
-    On a CPU operators of torch are counted instead of kernels.
+    On a CPU operators of torch are counted instead of kernels, and tensors that become numbers.
     """
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     began = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CUDA if GPU else ProfilerActivity.CPU]) as watched:
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]) as watched:
         run()
         wall = time.perf_counter() - began
     events = list(watched.events() or [])
     calls = collections.Counter(e.name for e in events if e.device_type == DeviceType.CPU)
     waits = {
-        name: n for name, n in calls.items() if "Synchronize" in name or name in ("cudaMemcpy", "aten::item")
+        name: n
+        for name, n in calls.items()
+        if "Synchronize" in name or name in ("cudaMemcpy", full("", "aten::item"))
     }
     on_gpu = [
         e for e in events if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
@@ -147,15 +149,6 @@ def together(note: Notes, parts: dict[str, Callable[[], Any]]) -> None:
 def records(text: str) -> list[dict[str, Any]]:
     """The JSON lines of an output."""
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-
-def launcher(processes: int, *, on_cpu: bool) -> Sequence[str]:
-    """``accelerate launch`` with some processes."""
-    return (
-        "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-        *(("--cpu",) if on_cpu else ()),
-    )  # fmt: skip
 
 
 def rendered(count: int) -> Any:
@@ -228,15 +221,18 @@ def versions(note: Notes) -> None:
 def same_as_cpu(note: Notes) -> None:
     """Positions found on the device beside those that several processes find on the CPU, in float32 and by default."""
     files, many = written(full(64, 3)), full(max(1, (os.cpu_count() or 2) // 2 - 1), 2)
-    asked = "invert", files[0].parent, "--json", *full((), ("--draws", 2, "--k-max", 2))
+    few = full((), ("--draws", 2, "--k-max", 2))
 
-    def inverted(device: str, launched: Sequence[str], exact: bool) -> list[dict[str, Any]]:
+    def inverted(device: str, exact: bool, part: Sequence[Path]) -> list[dict[str, Any]]:
         way = (__file__, "float32") if exact else ("-m", "igm_cli")
         env = {"OMP_NUM_THREADS": "1"} | ({"NVIDIA_TF32_OVERRIDE": "0"} if exact else {})
-        return records(program(*launched, *way, *asked, "--device", device, env=env))
+        return records(program(*way, "invert", *part, "--json", "--device", device, *few, env=env))
 
     def both(exact: bool) -> dict[str, Any]:
-        return compared(inverted("cpu", launcher(many, on_cpu=True), exact), inverted(DEVICE, (), exact))
+        with ThreadPoolExecutor(many) as pool:
+            parts = pool.map(lambda part: inverted("cpu", exact, part), [files[i::many] for i in range(many)])
+            cpu = {record["image"]: record for part in parts for record in part}
+        return compared([cpu[str(file)] for file in files], inverted(DEVICE, exact, files))
 
     together(note, {"float32": lambda: both(True), "by default": lambda: both(False)})
 
@@ -386,7 +382,8 @@ def gpu_tests(note: Notes) -> None:
 @step(120, timed=False)
 def launch(note: Notes) -> None:
     """Runs accelerate launch with one process, a run that goes on, and torch.distributed: NCCL, or gloo on a CPU."""
-    one, few = launcher(1, on_cpu=not GPU), full(10, 3)
+    few, one = full(10, 3), ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    one += ["--mixed_precision", "no", "--dynamo_backend", "no", *full([], ["--cpu"])]
     distributed = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"
 
     def twice(name: str, by: Sequence[str]) -> list[float]:
