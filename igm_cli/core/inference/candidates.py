@@ -142,7 +142,9 @@ class CandidateSet:
     def see(self, count: int) -> None:
         """Takes further noise samples for all candidates."""
         every = self.home.type != "cpu"  # which of them matter is not worth waiting for
-        asked = slice(None) if every else self.usable.any(0).nonzero()[:, 0]  # not what all images have given up
+        asked = (
+            slice(None) if every else self.usable.any(0).nonzero()[:, 0]
+        )  # not what all images have given up
         number = self.usable.shape[1] if every else len(asked)
         starts = range(self.draws, self.draws + count, self._draws_at_once(number))
         spans = [(start, min(start + starts.step, starts.stop)) for start in starts]

@@ -277,9 +277,7 @@ class LocalHead(nn.Module):
     def _describe(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
         """Returns what the head puts out for cells, each knowing what its concept points at ``[n,R,c]``."""
         z = touched.rows(here, touched.image * here.shape[1] + touched.cell)
-        return self._put_out(
-            z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner))
-        )
+        return self._put_out(z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner)))
 
     def _put_out(self, z: Tensor) -> Tensor:
         """Returns the output ``[...,c]`` of the layers for what each cell knows ``[...,d]``."""
