@@ -21,6 +21,7 @@ from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.reference import configurations
 from igm_cli.core.noise_schedule import draw
+from igm_cli.core.training.batches import as_floats
 from igm_cli.core.types import InversionSettings
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples
@@ -79,7 +80,7 @@ def look_at(checkpoint: Checkpoint, samples: DatasetSamples, draws: int) -> Kept
     for index in range(len(samples)):
         images, concepts, _ = samples.batch([index], [False])
         with torch.no_grad():
-            candidates = CandidateSet(denoiser, images[:1], settings, checkpoint.composition)
+            candidates = CandidateSet(denoiser, as_floats(images), settings, checkpoint.composition)
             candidates.add(space.candidates()[None])
             candidates.see(draws)
         rows.append(candidates.statistics().errors(subsets[None])[0].T)

@@ -35,41 +35,10 @@ WAITS = (
 """Operations whose result, or whose shape, the host must know."""
 
 FREE = (
-    *(
-        "view",
-        "_unsafe_view",
-        "expand",
-        "permute",
-        "transpose",
-        "t",
-        "select",
-        "slice",
-        "unsqueeze",
-        "squeeze",
-        "detach",
-    ),
-    *(
-        "alias",
-        "as_strided",
-        "unbind",
-        "split",
-        "split_with_sizes",
-        "diagonal",
-        "empty",
-        "empty_like",
-        "empty_strided",
-    ),
-    *(
-        "new_empty",
-        "new_empty_strided",
-        "unfold",
-        "lift_fresh",
-        "_reshape_alias",
-        "is_same_size",
-        "chunk",
-        "mT",
-    ),
-)
+    "view _unsafe_view expand permute transpose t mT select slice unsqueeze squeeze detach alias as_strided unbind "
+    "split split_with_sizes chunk diagonal unfold empty empty_like empty_strided new_empty new_empty_strided "
+    "lift_fresh _reshape_alias is_same_size"
+).split()
 """Operations that start no kernel."""
 
 

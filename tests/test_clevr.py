@@ -17,7 +17,7 @@ from igm_cli.plugins.base import Frame
 from igm_cli.plugins.choices import object_range
 from igm_cli.plugins.clevr.adapter import RENDERER, Clevr
 from igm_cli.plugins.positions import Positions
-from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
+from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
 POS = Positions()
 unit = st.floats(0, 1, allow_nan=False, width=32)
@@ -231,6 +231,22 @@ def test_drawings_of_long_images_stay_small():
     assert POS.draw(Image.new("RGB", (5000, 10)), []).size == (5000, 10)
 
 
+@pytest.mark.parametrize("name", ["clevr", "clevrtex"])
+def test_what_a_device_renders_is_trained_on_as_what_is_loaded(name: str) -> None:
+    adapter, asked = registry.dataset(name), {"limit": 3, "seed": 4, "objects": "3-4", "size": 9}
+    loaded = DatasetSamples(adapter.load("val", **asked), POS, (96, 64))
+    rendered = RenderedSamples(
+        adapter.render("val", device=torch.device("cpu"), progress=lambda *step: None, **asked), POS
+    )
+    assert len(rendered) == len(loaded) == 3
+    for one, other in zip(
+        rendered.batch([2, 0], [True, False]), loaded.batch([2, 0], [True, False]), strict=True
+    ):
+        assert torch.equal(one, other)
+    with pytest.raises(UsageError, match="no option 'colour'"):
+        adapter.render("val", device=torch.device("cpu"), colour="red", **asked | {"progress": print})
+
+
 def test_samples_flip_images_and_positions_together():
     data = Clevr().load("val", size=3, objects="3-4")
     samples = JoinedSamples([DatasetSamples(data, POS, (96, 64)), DatasetSamples(data, POS, (96, 64))])
@@ -238,4 +254,4 @@ def test_samples_flip_images_and_positions_together():
     images, concepts, present = samples.batch([0, 3, 4], [False, True, False])
     torch.testing.assert_close(images[1], images[0].flip(-1))
     torch.testing.assert_close(concepts[1, :, 0][present[1]], 1 - concepts[0, :, 0][present[0]])
-    assert images.min() >= -1 and images.max() <= 1 and images.shape == (3, 3, 64, 96)
+    assert images.dtype == torch.uint8 and images.shape == (3, 3, 64, 96)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from igm_clevr_render.camera import focal_length, project, visible_pixels
-from igm_clevr_render.dataset import ClevrRender, annotate, render_examples
+from igm_clevr_render.dataset import ClevrRender
+from igm_clevr_render.examples import annotate, render_batches, render_examples
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_clevr_render.options import CLEVR_COLORS, COLORS, SIZES, SceneOptions
@@ -300,6 +301,31 @@ def test_too_many_large_objects_are_refused() -> None:
         sample_scenes(SceneOptions(objects=(12, 12), sizes={"giant": 1.2}), [0], 0)
 
 
+def test_scenes_sampled_by_processes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a GPU, which renders faster than one process samples; here nothing is rendered."""
+    monkeypatch.setattr("igm_clevr_render.examples.SAMPLED_HERE", 2)
+    monkeypatch.setattr("igm_clevr_render.examples.render", lambda scenes, *_, **__: torch.zeros(len(scenes)))
+    parts = list(render_batches(OPTIONS, 5, 3, batch=2, device="meta"))
+    assert [scene for part in parts for scene in part.scenes] == sample_scenes(OPTIONS, range(5), 3)
+    assert [objects for part in parts for objects in part.objects] == _objects(OPTIONS, 5, 3)
+
+
+def test_what_is_rendered_on_a_device_is_what_is_loaded() -> None:
+    told: list[tuple[str, int, int]] = []
+    asked = {"limit": 3, "seed": 5, "size": 4, "objects": "3-4"}
+    ((images, examples),) = ClevrRender().render(
+        "val", device=torch.device("cpu"), progress=lambda *step: told.append(step), **asked
+    )
+    loaded = ClevrRender().load("val", **asked)
+    assert told == [("rendering scenes", 3, 3)]
+    assert [e["objects"] for e in examples] == loaded["objects"]
+    assert [e["file"] for e in examples] == loaded["file"]
+    for image, kept in zip(images, loaded["image"], strict=True):
+        assert (image.permute(1, 2, 0).numpy() == kept).all()
+    with pytest.raises(UsageError, match="has no option 'colour'"):
+        next(ClevrRender().render("val", device=torch.device("cpu"), colour="red"))
+
+
 @pytest.mark.parametrize(
     ("cause", "error"),
     [
@@ -316,7 +342,7 @@ def test_renders_that_fail(
         yield
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
-    monkeypatch.setattr("igm_clevr_render.dataset.render_examples", fail)
+    monkeypatch.setattr("igm_clevr_render.examples.render_examples", fail)
     with pytest.raises(error, match=r"space|fit|memory"):
         ClevrRender().load("val", size=2, seed=99 + len(str(cause)))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from igm_clevr_render.dataset import render_examples
+from igm_clevr_render.examples import render_examples
 from igm_clevr_render.options import SceneOptions
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry

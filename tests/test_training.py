@@ -15,6 +15,7 @@ from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, rea
 from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.objective import composed_loss
+from igm_cli.core.philox import normal_rows
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.plan import plan_step
@@ -196,7 +197,7 @@ def test_a_run_is_the_plain_loop(tmp_path, ema):
     for step in range(6):
         plan = plan_step(step, 10, config)
         images, concepts, present = Spots().batch(plan.indices, plan.flips)
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(plan.seed))
+        noise = normal_rows(images.shape[1:], range(4 * step, 4 * step + 4), plan.noise_seed)
         t = (plan.u.square() * 1000).long()
         optimizer.zero_grad()
         composed_loss(model, model.schedule, "sum", images, concepts, present, t, noise).backward()
@@ -288,7 +289,7 @@ def test_learning_rate_rises_stays_and_falls():
         ("steps", 2.5, "'steps' must be a whole number, not 2.5"),
         ("steps", True, "'steps' must be a whole number, not True"),
         ("accumulation", 0, "'accumulation' must be at least 1"),
-        ("precision", "int4", "'precision' must be 'no', 'bf16' or 'fp16', not 'int4'"),
+        ("precision", "int4", "'precision' must be 'no', 'bf16', 'fp16' or 'auto', not 'int4'"),
         ("timestep_power", math.nan, "'timestep_power' must be a finite number, not nan"),
         ("learning_rate", "fast", "'learning_rate' must be a number, not 'fast'"),
         ("learning_rate", 0, "'learning_rate' must be above 0"),

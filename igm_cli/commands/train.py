@@ -30,7 +30,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
-    precision: Annotated[str | None, typer.Option(help="no, bf16 or fp16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="no, bf16, fp16 or auto.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,8 +56,8 @@ def train(
     from igm_cli.plugins import registry
 
     given = o.parse_settings(settings or [])
-    if precision is not None and precision not in ("no", "bf16", "fp16"):
-        raise UsageError(f"unknown precision {precision!r}; choose no, bf16 or fp16")
+    if precision is not None and precision not in ("no", "bf16", "fp16", "auto"):
+        raise UsageError(f"unknown precision {precision!r}; choose no, bf16, fp16 or auto")
     direct = {"steps": steps, "batch_size": batch_size, "precision": precision, "seed": seed}
     given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
     adapter = registry.dataset(dataset, typed=True)

@@ -13,10 +13,11 @@ from igm_cli.errors import IgmError, InputError, MissingError, UsageError, near_
 
 if TYPE_CHECKING:
     import datasets
+    import torch
 
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.training.config import TrainConfig
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Progress
+    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Progress, RenderedBatches, RenderingAdapter
 
 
 @validated("option of [[data]]")
@@ -55,6 +56,12 @@ class DataPart:
         """A split of the dataset as this part has it."""
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
         return adapter.load(split, limit=limit, progress=progress, **more)
+
+    def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:
+        """The training split of this part, which the dataset makes, rendered on a device."""
+        split = self.split or adapter.splits[0]
+        asked = {"limit": self.limit, "seed": self.seed or 0, **self.options}
+        return adapter.render(split, device=device, progress=progress, **asked)
 
 
 @validated("table of the preset")

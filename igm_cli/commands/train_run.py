@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from igm_cli.commands.train_preset import DataPart, Preset, data_parts, model_spec
 from igm_cli.errors import InputError, UsageError, cause, need
@@ -14,9 +14,10 @@ from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
     import datasets
+    import torch
 
-    from igm_cli.core.training.trainer import Samples
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter
+    from igm_cli.core.training.batches import Samples
+    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, RenderingAdapter
 
 
 def run_training(
@@ -38,7 +39,8 @@ def run_training(
     from igm_cli.core.training.state import RunRecord, describe_run
     from igm_cli.core.training.trainer import fresh_model, train
 
-    on_cpu = _is_cpu(device)
+    place = _training_device(device)
+    on_cpu = place.type == "cpu"
     config = preset.config()
     own = frozenset(getattr(adapter, "rendered_options", ()))
     parts = data_parts(preset, data_root, limit, own)
@@ -60,7 +62,7 @@ def run_training(
     if on_cpu:
         keep_freed_memory()
     with sink.progress() as progress:
-        samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, progress)
+        samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, place, progress)
         validation = None
         if config.picture_every and (examples := _validation_data(adapter, parts[0], data_root, command, sink)):
             from igm_cli.commands.validation import Validation
@@ -71,12 +73,14 @@ def run_training(
         def report(step: int, figures: Mapping[str, float]) -> None:
             if "loss" in figures:  # those of validation are in the metrics
                 shown = f"loss {figures['loss']:.4g} learning_rate {figures['learning_rate']:.4g}"
+                if "memory_gb" in figures:
+                    shown += f", {figures['images_per_second']:.0f} images/s, {figures['memory_gb']:.1f} GB"
                 progress(f"training: {shown}", step, config.steps)
 
         data["images"] = len(samples)
         train(
             spec, samples, config, output, data=data, report=report, validate=validation,
-            device_is_cpu=on_cpu, init=init, model=model,
+            device_is_cpu=on_cpu, init=init, model=model, note=sink.note,
         )  # fmt: skip
     sink.note(f"done; use it with: {use}")
 
@@ -103,16 +107,16 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
         raise InputError(f"cannot write to {folder} ({cause(error)}); choose another --output") from error
 
 
-def _is_cpu(name: str) -> bool:
-    """Whether a device is the CPU; another one is made the current one, which accelerate takes."""
+def _training_device(name: str) -> torch.device:
+    """The device of this process; a GPU is made the current one, which accelerate takes."""
     import torch
 
-    from igm_cli.core.device import resolve_device
+    from igm_cli.session import process_device
 
-    device = resolve_device(name)
+    device = process_device(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    return device.type == "cpu"
+    return device
 
 
 def _load_samples(
@@ -121,17 +125,24 @@ def _load_samples(
     parts: Sequence[DataPart],
     root: Path | None,
     image_size: tuple[int, int],
+    device: torch.device,
     progress: ProgressReport,
 ) -> Samples:
-    """All parts of the training data, decoded."""
-    from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
+    """All parts of the training data, decoded; a GPU renders those that it can."""
+    from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
+
+    renders = device.type == "cuda" and hasattr(adapter, "render") and image_size == adapter.image_size
 
     def show(number: int, what: str, done: int, total: int) -> None:
         progress(f"{what} ({number} of {len(parts)})" if len(parts) > 1 else what, done, total)
 
-    loaded = []
+    loaded: list[Samples] = []
     for number, part in enumerate(parts, 1):
         shown = partial(show, number)
+        if renders and part.data_root == "builtin":
+            rendering = cast("RenderingAdapter", adapter)
+            loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
+            continue
         data = part.load(adapter, part.split or adapter.splits[0], part.limit, root, shown)
         loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from igm_cli.errors import InputError, UsageError
 
@@ -50,6 +51,32 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """Returns whether the host goes on while a device computes, so that looking at a result is a wait."""
+    return device.type != "cpu"
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the host on a device, without waiting for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "mps")  # there it was known to copy too late
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Returns whether so many bytes of data leave most of a device's free memory to what computes with them."""
+    if device.type == "cuda":
+        return size <= torch.cuda.mem_get_info(device)[0] // 4
+    return device.type != "mps" or size <= torch.mps.recommended_max_memory() // 4
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Returns the most memory that tensors took on a device so far, in GB; None on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return torch.mps.driver_allocated_memory() / 1e9 if device.type == "mps" else None
+
+
 def search_device(device: torch.device) -> torch.device:
     """Where small things are worked out in double precision: on the device itself, or on the CPU if it has none."""
     return torch.device("cpu") if device.type == "mps" else device
@@ -83,6 +110,33 @@ def inference_precision(device: torch.device) -> AbstractContextManager[object]:
     if has_bf16(device):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def training_precision(name: str, device: torch.device) -> str:
+    """Returns what a training computes in, ``no``, ``bf16`` or ``fp16``: ``auto`` is bf16 on a GPU that has it.
+
+    Raises:
+        InputError: If the device does not compute in that.
+    """
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and has_bf16(device) else "no"
+    if name == "bf16" and device.type == "cuda" and not has_bf16(device):
+        raise InputError("this GPU does not compute in bf16; use --precision auto or fp16")
+    return name
+
+
+@contextmanager
+def tf32_products(device: torch.device) -> Iterator[None]:
+    """Within it, products of float32 matrices on a GPU are taken in TF32, which training does not mind.
+
+    Elsewhere they are exact: inference decides by small differences of errors.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def keep_freed_memory() -> None:

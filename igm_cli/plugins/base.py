@@ -7,7 +7,7 @@ Both are plain classes found through the entry-point groups ``igm_cli.datasets``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -15,13 +15,14 @@ from igm_cli.imaging import Frame
 
 if TYPE_CHECKING:
     import datasets
+    import torch
     from PIL.Image import Image
     from torch import Tensor
 
     from igm_cli.core.concepts import ConceptSpace
     from igm_cli.core.decomposition.codebooks import Codebooks
 
-__all__ = ["ConceptParser", "DatasetAdapter", "Frame", "Progress", "VectorParser"]
+__all__ = ["ConceptParser", "DatasetAdapter", "Frame", "Progress", "RenderingAdapter", "VectorParser"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all)."""
@@ -133,4 +134,25 @@ class DatasetAdapter(Protocol):
         Raises:
             InputError: If the data root does not hold the dataset, saying what is missing.
         """
+        ...
+
+
+RenderedBatches: TypeAlias = "Iterator[tuple[Tensor, list[dict[str, Any]]]]"
+"""Images, bytes ``[B,3,H,W]`` on the device that rendered them, and the other columns of each."""
+
+
+class RenderingAdapter(DatasetAdapter, Protocol):
+    """A dataset whose own images a GPU renders while a model is trained there, sooner than they could be loaded."""
+
+    def render(
+        self,
+        split: str,
+        *,
+        device: torch.device,
+        limit: int | None,
+        seed: int,
+        progress: Progress,
+        **options: Any,
+    ) -> RenderedBatches:
+        """What :meth:`load` gives with no ``data_root``, of ``image_size``, rendered on a device and not kept."""
         ...

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from igm_cli.errors import InputError
 from igm_cli.imaging import to_model, to_rgb
-from igm_cli.plugins.base import ConceptParser, Frame, Progress
+from igm_cli.plugins.base import ConceptParser, Frame, Progress, RenderedBatches
 
 if TYPE_CHECKING:
     import datasets
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DatasetSamples:
     """A dataset as the trainer wants it, decoded once into bytes (18 kB for 96x64 pixels).
 
-    Implements :class:`igm_cli.core.training.trainer.Samples`.
+    Implements :class:`igm_cli.core.training.batches.Samples`.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class DatasetSamples:
         return len(self._concepts)
 
     def batch(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``[B,3,H,W]`` in -1..1, concepts ``[B,K,D]``, presence ``[B,K]``."""
-        images = self._images[list(indices)].float() / 127.5 - 1
+        """Images ``[B,3,H,W]`` as bytes, concepts ``[B,K,D]``, presence ``[B,K]``."""
+        images = self._images[list(indices)]
         flipped = torch.tensor(list(flips))
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
         rows = [
@@ -56,6 +56,20 @@ class DatasetSamples:
             for i, flip in zip(indices, flips, strict=True)
         ]
         return images, *pad(rows)
+
+
+class RenderedSamples(DatasetSamples):
+    """Rendered images as the trainer wants them, which are of the size that the model sees."""
+
+    def __init__(self, batches: RenderedBatches, parser: ConceptParser) -> None:
+        self.parser, self._concepts = parser, []
+        images = []
+        for rendered, examples in batches:
+            height, width = rendered.shape[2:]
+            frame = Frame.fit((width, height), width / height)
+            images.append(rendered.cpu())
+            self._concepts += [parser.parse(example, frame) for example in examples]
+        self._images = torch.cat(images)
 
 
 class JoinedSamples:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from igm_cli.core.checkpoint import WEIGHTS
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import exclusive, write_json
+from igm_cli.core.training.batches import Batches, Samples, as_floats, make_batches
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.plan import StepPlan
 from igm_cli.core.training.state import BASELINE, STATE, RunRecord
-from igm_cli.core.training.trainer import DivergenceError, Samples, Trainer, learned
+from igm_cli.core.training.trainer import DivergenceError, Trainer, learned
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, need
 
@@ -147,13 +148,14 @@ class _Fitting:
     progress: Progress
     trials: dict[str, float] = field(default_factory=dict)
     pending: dict[str, Any] | None = None  # state of the training that was cut short
+    batches: Batches = field(init=False)  # of the training samples
 
     def _take(self, state: dict[str, Any]) -> None:
         self.trials, self.pending = state["trials"], state["run"]
 
     def run(self, budget: Budget, seed: int) -> Fitted:
         """Runs the trials that are left, then the final training."""
-        self.record.load_state(self.device, self._take)
+        self.record.load_state(self._take)
         rates = self.baseline.learning_rates
         for rate in rates if len(rates) > 1 else ():
             if str(rate) not in self.trials:
@@ -190,6 +192,7 @@ class _Fitting:
         from accelerate import Accelerator
 
         accelerator = Accelerator(cpu=self.device.type == "cpu")
+        self.batches = make_batches(self.training, config, accelerator)
         trainer = Trainer(
             model, self, len(self.training), config, accelerator, budget=budget, average_buffers=True
         )
@@ -215,21 +218,18 @@ class _Fitting:
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`~igm_cli.core.training.objectives.Objective`."""
-        images, concepts, present = self._on_device(self.training.batch(plan.indices, plan.flips))
+        images, concepts, present = self.batches.rows(plan)
         images = images.contiguous(memory_format=torch.channels_last)
         with inference_precision(self.device):
             return self.baseline.loss(model, images, concepts, present, plan.generator())
 
     def _score(self, model: nn.Module) -> float:
         count = len(self.validation)
-        batch = self._on_device(self.validation.batch(list(range(count)), [False] * count))
-        with torch.no_grad(), inference_precision(self.device):
-            error = self.baseline.validate(model, *batch)
-        return error if math.isfinite(error) else math.inf
-
-    def _on_device(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        batch = self.validation.batch(list(range(count)), [False] * count)
         images, concepts, present = (tensor.to(self.device) for tensor in batch)
-        return images, concepts, present
+        with torch.no_grad(), inference_precision(self.device):
+            error = self.baseline.validate(model, as_floats(images), concepts, present)
+        return error if math.isfinite(error) else math.inf
 
     def _save_state(self, trainer: Trainer | None) -> None:
         self.record.save_state({"trials": self.trials, "run": trainer.state() if trainer else None})

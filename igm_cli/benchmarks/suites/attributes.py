@@ -21,7 +21,7 @@ from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCo
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
-from igm_cli.core.training.trainer import Samples
+from igm_cli.core.training.batches import Samples
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry

@@ -39,7 +39,7 @@ from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.reference import descend, score
 from igm_cli.core.metrics import match
-from igm_cli.core.training.trainer import Samples
+from igm_cli.core.training.batches import Samples
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry

@@ -24,7 +24,8 @@ class TrainConfig:
         decay: Fraction of the steps, at the end, over which the rate falls linearly to zero.
         clip: Largest gradient norm.
         ema: Decay of the exponential moving average of the weights, which is what is saved.
-        precision: ``no``, ``bf16`` or ``fp16``.
+        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else ``no``.
+        compile: How the network is compiled: ``no``, or a mode of torch.compile; ``reduce-overhead`` uses CUDA graphs.
         accumulation: Micro-batches per step on each process.
         mirror: Whether images are flipped left to right at random.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
@@ -50,7 +51,8 @@ class TrainConfig:
     decay: Share = 0.45
     clip: PositiveFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9985
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16", "fp16", "auto"] = "no"
+    compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no"
     accumulation: Positive = 1
     mirror: bool = True
     timestep_power: PositiveFloat = 1.0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.device import to_device
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import denoising_weight
 
@@ -46,7 +47,7 @@ def contrastive_loss(
         contrast: Weight of the cross-entropy.
     """
     x_t = schedule.add_noise(x0, noise, t)
-    base, contributions, logits = model(x_t, t, space.candidates().to(x0)[None], read=True)
+    base, contributions, logits = model(x_t, t, to_device(space.candidates(), x0.device)[None], read=True)
     residual, delta = (noise - base.float()).flatten(1), contributions.float().flatten(2)  # [B,P], [B,D,P]
     true = concepts.argmax(2)
     errors = errors_of_values(residual, delta, true, space.groups(), composition)
@@ -89,7 +90,7 @@ def errors_of_values(
         composition: How contributions add up.
     """
     w = float(weight(composition, torch.tensor(len(groups))))
-    factor = torch.tensor([f for f, group in enumerate(groups) for _ in group], device=delta.device)
+    factor = to_device(torch.tensor([f for f, group in enumerate(groups) for _ in group]), delta.device)
     chosen = delta.gather(1, true[..., None].expand(-1, -1, delta.shape[2]))  # [B,F,P]
     left = residual - w * chosen.sum(1)
     return (left[:, None] - w * (delta - chosen[:, factor])).square().mean(2)

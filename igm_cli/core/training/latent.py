@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from igm_cli.core.device import fits, to_device
 from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.training.batches import Samples, as_floats
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.latent_losses import (
     LABELS,
@@ -23,7 +25,6 @@ from igm_cli.core.training.latent_losses import (
     label_loss,
     reading_loss,
 )
-from igm_cli.core.training.objectives import Samples
 from igm_cli.core.training.plan import StepPlan
 from igm_cli.errors import InputError
 
@@ -76,25 +77,28 @@ class LatentObjective:
                 images, _, _ = self._batch(few.indices, few.flips)
                 return autoencoder_loss(network, images, generator)
             if step < config.autoencoder_steps + config.reading_steps:
-                return reading_loss(network, *self._noised(plan, generator), generator)
-            seen, held = self._noised(_part(plan, LABELS), generator)
+                return reading_loss(network, *self._noised(plan), generator)
+            seen, held = self._noised(_part(plan, LABELS))
             loss = caption_loss if step % CAPTION_EVERY == 0 else label_loss
             return loss(network, seen, held, config.contrast_at(step), generator)
 
     def _batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         images, concepts, present = self.samples.batch(indices, flips)
-        images = images.to(self.accelerator.device).contiguous(memory_format=torch.channels_last)
+        images = as_floats(to_device(images, self.accelerator.device))
+        images = images.contiguous(memory_format=torch.channels_last)
         return images, concepts, present
 
-    def _noised(self, plan: StepPlan, generator: torch.Generator) -> tuple[Noised, Tensor]:
+    def _noised(self, plan: StepPlan) -> tuple[Noised, Tensor]:
         """Latents under noise, and which labels their images hold ``[b,M]``."""
         assert self.encoded is not None  # once the autoencoder is trained
-        index, side = torch.tensor(plan.indices), torch.tensor(plan.flips).long()
         device, schedule = self.accelerator.device, self.network.schedule
-        t = plan.timesteps(schedule.steps, self.config.timestep_power).to(device)
-        latents = self.encoded.latents[index, side].to(device, torch.float32)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        return Noised(schedule.add_noise(latents, noise, t), t, noise), self.encoded.held[index].to(device)
+        places = torch.tensor([plan.indices, [int(flip) for flip in plan.flips]])
+        index, side = to_device(places, self.encoded.latents.device)
+        latents = to_device(self.encoded.latents[index, side], device).float()
+        held = to_device(self.encoded.held[index], device)
+        t = to_device(plan.timesteps(schedule.steps, self.config.timestep_power), device)
+        noise = plan.noise(tuple(latents.shape[1:]), device)
+        return Noised(schedule.add_noise(latents, noise, t), t, noise), held
 
     @torch.no_grad()
     def _encode(self, step: int) -> Encoded:
@@ -114,7 +118,9 @@ class LatentObjective:
                 sides.append(self._latents(images).half().cpu())
             latents.append(torch.stack(sides, dim=1))
             held.append(labels_of(concepts, present))
-        return Encoded(torch.cat(latents), torch.cat(held))
+        device, one = self.accelerator.device, latents[0]
+        home = device if fits(one.nbytes // len(one) * len(self.samples), device) else torch.device("cpu")
+        return Encoded(torch.cat(latents).to(home), torch.cat(held).to(home))
 
     def _latents(self, images: Tensor) -> Tensor:
         with self.accelerator.autocast():

@@ -5,29 +5,28 @@ argmin_theta  E_{x0, c, t, eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖² 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.device import runs_ahead, to_device
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import composed_loss
+from igm_cli.core.philox import NormalRows
+from igm_cli.core.training.batches import Samples, make_batches
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrastive_loss
-from igm_cli.core.training.plan import StepPlan
+from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.errors import InputError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-class Samples(Protocol):
-    """Training images with their concepts."""
 
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``[B,C,H,W]`` in -1..1, concepts ``[B,K,D]``, presence ``[B,K]`` (False = padding)."""
-        ...
+STEPS_AHEAD = 8
+"""Steps whose noise a GPU draws at once."""
 
 
 class Objective(Protocol):
@@ -52,14 +51,19 @@ class ComposedObjective:
         spec: Its description.
         samples: What it is trained on.
         config: How.
-        device: Where.
+        accelerator: Where, and in how many processes.
 
     Raises:
         InputError: If the configuration asks for what only other models learn by.
     """
 
     def __init__(
-        self, model: nn.Module, spec: ModelSpec, samples: Samples, config: TrainConfig, device: torch.device
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        samples: Samples,
+        config: TrainConfig,
+        accelerator: Accelerator,
     ) -> None:
         if config.autoencoder_steps or config.reading_steps:
             raise InputError(
@@ -74,15 +78,17 @@ class ComposedObjective:
             layer.requires_grad_(config.contrast > 0)  # distributed training refuses idle parameters
         self.schedule: Schedule = model.schedule  # type: ignore[assignment]
         self.space, self.composition = space, spec.composition
-        self.samples, self.config, self.device = samples, config, device
+        self.config, self.device = config, accelerator.device
+        self.batches = make_batches(samples, config, accelerator)
+        alone = runs_ahead(self.device) and accelerator.num_processes == 1
+        seed = plan_step(0, len(samples), config).noise_seed
+        self.noise = NormalRows(seed, self.device, STEPS_AHEAD * config.batch_size if alone else 0)
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`Objective`."""
-        images, concepts, present = (
-            tensor.to(self.device) for tensor in self.samples.batch(plan.indices, plan.flips)
-        )
-        t = plan.timesteps(self.schedule.steps, self.config.timestep_power).to(self.device)
-        noise = plan.noise(tuple(images.shape[1:])).to(self.device)
+        images, concepts, present = self.batches.rows(plan)
+        t = to_device(plan.timesteps(self.schedule.steps, self.config.timestep_power), self.device)
+        noise = self.noise.rows(tuple(images.shape[1:]), plan.numbers)
         if self.config.contrast and isinstance(self.space, Categorical):
             weight = self.config.contrast_at(step)
             return contrastive_loss(

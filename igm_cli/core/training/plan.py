@@ -1,8 +1,8 @@
 """What a training step draws, and how fast it learns.
 
 Everything random in a step follows from (seed, step) alone: indices, flips, timesteps and the seed of
-the noise are drawn for the whole batch.  So a resumed run, and a run on several processes, sees exactly
-what one uninterrupted process sees.
+what else is random are drawn for the whole batch, and the noise of a row follows from its number in the whole
+training.  So a resumed run, and a run on several processes, sees exactly what one uninterrupted process sees.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from igm_cli.core.philox import normal_rows
 from igm_cli.core.training.config import TrainConfig
 
 
@@ -24,16 +25,20 @@ class StepPlan:
         indices: Which samples.
         flips: Which of them are mirrored.
         u: Stratified uniform numbers ``[rows]``, which timesteps follow from.
-        seed: Seed of the whole batch's noise.
+        seed: Seed of what else the step draws.
+        noise_seed: Seed of all noise of the training.
         size: Rows of the whole batch.
-        first: Number of the first of these rows in it.
+        step: Number of the step.
+        first: Number of the first of these rows in the whole batch.
     """
 
     indices: list[int]
     flips: list[bool]
     u: Tensor
     seed: int
+    noise_seed: int
     size: int
+    step: int
     first: int = 0
 
     def rows(self, start: int, stop: int) -> StepPlan:
@@ -47,10 +52,15 @@ class StepPlan:
         """Timesteps t = T u^power ``[rows]`` of a schedule of T steps."""
         return (self.u**power * steps).long().clamp(max=steps - 1)
 
-    def noise(self, shape: tuple[int, ...]) -> Tensor:
-        """Noise ``[rows, *shape]``, cut from that of the whole batch."""
-        whole = torch.randn((self.size, *shape), generator=torch.Generator().manual_seed(self.seed))
-        return whole[self.first : self.first + len(self.indices)]
+    @property
+    def numbers(self) -> range:
+        """Numbers of these rows in the whole training."""
+        first = self.step * self.size + self.first
+        return range(first, first + len(self.indices))
+
+    def noise(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+        """Noise ``[rows, *shape]``, drawn on a device; that of a row is the same on all of them."""
+        return normal_rows(shape, self.numbers, self.noise_seed, device)
 
     def generator(self) -> torch.Generator:
         """What else these rows draw comes from a generator of their own."""
@@ -61,14 +71,16 @@ def plan_step(step: int, samples: int, config: TrainConfig) -> StepPlan:
     """What step number ``step`` draws: shuffled epochs, flips, stratified timesteps."""
     size = config.batch_size
     indices: list[int] = []
-    for position in range(step * size, (step + 1) * size):
-        epoch, place = divmod(position, samples)
-        indices.append(int(_permutation(samples, config.seed, epoch)[place]))
+    while len(indices) < size:
+        epoch, place = divmod(step * size + len(indices), samples)
+        left = size - len(indices)
+        indices += _permutation(samples, config.seed, epoch)[place : place + left].tolist()
     generator = torch.Generator().manual_seed(_mix(config.seed, step))
     flips = (torch.rand(size, generator=generator) < 0.5) & config.mirror
     strata = torch.randperm(size, generator=generator)
     u = (strata + torch.rand(size, generator=generator)) / size
-    return StepPlan(indices, flips.tolist(), u, _mix(config.seed, step) + 1, size)
+    seeds = _mix(config.seed, step) + 1, _mix(config.seed, -1)
+    return StepPlan(indices, flips.tolist(), u, *seeds, size, step)
 
 
 @lru_cache(maxsize=2)  # a step touches two epochs at most, unless there are fewer samples than rows

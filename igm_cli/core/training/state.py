@@ -20,8 +20,10 @@ _PARTS = ("vae", "text_encoder", "unet", "tokenizer", "scheduler")
 _WRITTEN = (STATE, METRICS, BASELINE, WEIGHTS, CONFIG, SCHEDULE, DESCRIPTION, PIPELINE, *_PARTS)
 """Everything that a run would replace in its folder, which ``run.json`` shows to be its own."""
 
-# What may change between two calls of one run: how long it goes on and how often it reports.
-_FREE = {"train.steps", "train.log_every", "train.checkpoint_every", "train.picture_every", "train.half"}
+# What may change between two calls of one run: how long it goes on, how often it reports, how it is compiled.
+_FREE = {
+    f"train.{name}" for name in ("steps", "log_every", "checkpoint_every", "picture_every", "half", "compile")
+}
 
 
 def describe_run(
@@ -96,8 +98,8 @@ class RunRecord:
             defaults={"init": None},
         )
 
-    def load_state(self, device: torch.device, take: Callable[[dict[str, Any]], None]) -> None:
-        """Hands the state to ``take``, if there is one.
+    def load_state(self, take: Callable[[dict[str, Any]], None]) -> None:
+        """Hands the state to ``take``, if there is one, on the CPU: what goes to a device, ``take`` knows.
 
         Raises:
             InputError: If it cannot be read or taken.
@@ -106,7 +108,7 @@ class RunRecord:
         if not path.is_file():
             return
         try:
-            take(torch.load(path, map_location=device, weights_only=True))
+            take(torch.load(path, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             way_out = "delete it to start again, or use another --output"
             raise InputError(f"{path} is damaged; {way_out}") from error

@@ -9,19 +9,21 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
+from igm_cli.core.device import peak_memory, runs_ahead, tf32_products, training_precision
 from igm_cli.core.files import exclusive
+from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.learning_rate import learning_rate_factor
-from igm_cli.core.training.objectives import ComposedObjective, Objective, Samples
-from igm_cli.core.training.plan import plan_step
+from igm_cli.core.training.objectives import ComposedObjective, Objective
+from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.training.state import RunRecord, describe_run
 from igm_cli.core.weights import require_finite
 from igm_cli.errors import InputError, need
@@ -29,10 +31,13 @@ from igm_cli.errors import InputError, need
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["DivergenceError", "Samples", "Trainer", "fresh_model", "learned", "train"]
+__all__ = ["DivergenceError", "Trainer", "fresh_model", "learned", "train"]
 
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
 """Called with the step and its figures whenever some are logged, on the main process."""
+
+Note: TypeAlias = Callable[[str], None]
+"""Called with a sentence for the user."""
 
 Validate: TypeAlias = Callable[[int, nn.Module], Mapping[str, float]]
 """Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures to log."""
@@ -53,6 +58,7 @@ class Trainer:
         accelerator: Where, in how many processes, and how precisely.
         budget: How long; None takes the configuration's steps.
         average_buffers: Whether buffers (statistics of normalisation) are averaged, too, instead of copied.
+        note: Told what the user should know, in a sentence.
 
     Raises:
         InputError: If the batch cannot be shared among the processes.
@@ -68,6 +74,7 @@ class Trainer:
         *,
         budget: Budget | None = None,
         average_buffers: bool = False,
+        note: Note = lambda text: None,
     ) -> None:
         if config.batch_size % (accelerator.num_processes * config.accumulation):
             raise InputError(
@@ -75,16 +82,26 @@ class Trainer:
                 f"times {config.accumulation} accumulation steps"
             )
         self.objective, self.images, self.config, self.accelerator = objective, images, config, accelerator
-        self.budget = budget or Budget(steps=config.steps)
+        self.budget, self.note = budget or Budget(steps=config.steps), note
+        device = accelerator.device
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=runs_ahead(device),  # on a CPU it rounds differently
         )
         # Copied before accelerate wraps forward, and kept without its wrappers: unwrapping a model
         # would take its autocast away.
-        self.average = _averaged(model, config.ema, average_buffers).to(accelerator.device)
+        self.average = Average(model, config.ema, average_buffers).to(device)
         self.bare_model = model
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        if config.compile != "no":
+            self.model = torch.compile(self.model, mode=config.compile)
         self.step, self.spent = 0, 0.0
+        self.accumulation, self.halved = config.accumulation, False
+        self.diverged = torch.zeros((), dtype=torch.bool, device=device)
+        self.sound = torch.zeros((), dtype=torch.long, device=device)  # steps before the gradients diverged
+        self.reported = 0, 0.0  # step and time of the last figures
 
     @property
     def position(self) -> float:
@@ -96,58 +113,127 @@ class Trainer:
         """The learning rate of the next step."""
         return self.config.learning_rate * learning_rate_factor(self.position, self.config)
 
-    def run(self) -> Iterator[float]:
-        """Trains until the budget is used, and yields the loss of every step on this process.
+    def run(self) -> Iterator[Tensor]:
+        """Trains until the budget is used, and yields the loss of every step on this process, where it was computed.
 
         Raises:
             DivergenceError: If the gradients of a step are not finite; the weights are those before it then.
+            InputError: If a step needs more memory than there is, also with half the rows at once.
         """
         self.model.train()
         while self.position < self.config.steps:
             yield self.train_step()
+        self.require_sound()
 
-    def train_step(self) -> float:
-        """One optimizer step, timed; returns the loss of this process."""
+    def train_step(self) -> Tensor:
+        """One optimizer step, timed; returns the loss of this process.
+
+        On a GPU nothing waits for its end: a step that diverges changes no weight, nor does any after it, and
+        :meth:`require_sound` tells.
+        """
         began = time.monotonic()
         plan = plan_step(self.step, self.images, self.config)
-        share = self.config.batch_size // self.accelerator.num_processes
-        first = self.accelerator.process_index * share
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        micro, total = share // self.config.accumulation, 0.0
-        for part in range(self.config.accumulation):
-            rows = plan.rows(first + part * micro, first + (part + 1) * micro)
-            last = part == self.config.accumulation - 1
-            with self.accelerator.no_sync(self.model) if not last else nullcontext():
-                loss = self.objective.loss(self.model, self.step, rows)
-                self.accelerator.backward(loss / self.config.accumulation)
-            total += float(loss.detach()) / self.config.accumulation
+        while (loss := self._gradients(plan)) is None:
+            self._halve()
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if self.accelerator.scaler is None:  # with one, steps that overflow are left out
-            self.require_finite(float(norm))
+        self._leave_out_unless_finite(norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.average.update_parameters(self.bare_model)
+        self.average.update(self.bare_model, self.step)
         self.step += 1
         self.spent += time.monotonic() - began
-        return total
+        return loss
 
-    def figures(self, losses: Sequence[float]) -> dict[str, float]:
-        """What is logged after some steps: the mean of their losses over all processes, the rate, the time."""
-        loss = self.accelerator.reduce(torch.tensor(sum(losses) / len(losses)), "mean").item()
-        self.require_finite(loss)
-        return {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": self.spent}
+    def _gradients(self, plan: StepPlan) -> Tensor | None:
+        """Leaves the gradients of the rows of this process; returns their loss, None if memory does not suffice."""
+        share = self.config.batch_size // self.accelerator.num_processes
+        first, micro = self.accelerator.process_index * share, share // self.accumulation
+        losses = []
+        for part in range(self.accumulation):
+            rows = plan.rows(first + part * micro, first + (part + 1) * micro)
+            last = part == self.accumulation - 1
+            with self.accelerator.no_sync(self.model) if not last else nullcontext():
+                try:
+                    loss = self.objective.loss(self.model, self.step, rows) / self.accumulation
+                    self.accelerator.backward(loss)
+                except torch.OutOfMemoryError:
+                    return None
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def require_finite(self, figure: float) -> None:
-        """Raises a :class:`DivergenceError` if a loss or the norm of the gradients is not finite."""
-        if not math.isfinite(figure):
+    def _halve(self) -> None:
+        """Takes half the rows at once from now on, so that gradients stay those of the whole batch.
+
+        Raises:
+            InputError: If that was done before, or cannot be: several processes would wait for one another.
+        """
+        share, several = (
+            self.config.batch_size // self.accelerator.num_processes,
+            self.accelerator.num_processes > 1,
+        )
+        finer = [n for n in range(2 * self.accumulation, share + 1) if share % n == 0]
+        if self.halved or several or not finer:
+            raise InputError(
+                f"a training step of {share // self.accumulation} images at once needs more memory than the device "
+                f"has left; use --set accumulation={(finer or [share])[0]}, a smaller --batch-size or --precision bf16"
+            )
+        self.halved, self.accumulation = True, finer[0]
+        self.optimizer.zero_grad()
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.note(
+            f"out of memory in step {self.step + 1}; training goes on with {share // self.accumulation} images at once "
+            f"(accumulation {self.accumulation}), which changes no gradient"
+        )
+
+    def _leave_out_unless_finite(self, norm: Tensor) -> None:
+        """Keeps the optimizer from steps whose gradients are not finite, of this norm, and from all after them."""
+        if self.accelerator.scaler is not None:  # which leaves out steps that overflow
+            return
+        self.diverged |= ~norm.isfinite()
+        self.sound += ~self.diverged
+        if self.optimizer.param_groups[0]["fused"]:
+            self.optimizer.optimizer.found_inf = self.diverged.float()
+        else:
+            self.require_sound()
+
+    def figures(self, losses: Sequence[Tensor]) -> dict[str, float]:
+        """What is logged after some steps: the mean of their losses over all processes, the rate, the time.
+
+        Raises:
+            DivergenceError: If one of them, or a gradient, was not finite.
+        """
+        began = time.monotonic()
+        mean = torch.stack(list(losses)).mean().to(self.accelerator.device)
+        loss = float(self.accelerator.reduce(mean, "mean"))
+        self.spent += time.monotonic() - began  # of the steps that were still being computed
+        self.require_sound(loss)
+        step, spent = self.reported
+        self.reported = self.step, self.spent
+        figures = {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": self.spent}
+        if (memory := peak_memory(self.accelerator.device)) is not None:
+            images = (self.step - step) * self.config.batch_size
+            figures |= {"images_per_second": images / max(self.spent - spent, 1e-9), "memory_gb": memory}
+        return figures
+
+    def require_sound(self, loss: float = 0.0) -> None:
+        """Raises a :class:`DivergenceError` if a loss or the gradients of a step so far were not finite."""
+        if bool(self.diverged) or not math.isfinite(loss):
+            step = int(self.sound) if bool(self.diverged) else self.step
             raise DivergenceError(
-                f"the training diverges after step {self.step}, what was saved before is kept; "
+                f"the training diverges after step {step}, what was saved before is kept; "
                 "use a lower learning_rate, or more warmup"
             )
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load` goes on from."""
+        """What :meth:`load` goes on from.
+
+        Raises:
+            DivergenceError: If the gradients of a step were not finite.
+        """
+        self.require_sound()
         state = {
             "step": self.step,
             "spent": self.spent,
@@ -173,20 +259,41 @@ class Trainer:
             module.load_state_dict({**module.state_dict(), **weights})
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.spent = state["step"], state["spent"]
+        self.sound.fill_(self.step)
+        self.reported = self.step, self.spent
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def _averaged(model: nn.Module, decay: float, buffers: bool) -> AveragedModel:
-    """An exponential moving average that forgets its first steps faster; whole numbers are copied."""
+class Average(nn.Module):
+    """An exponential moving average of a model that forgets its first steps faster; whole numbers are copied.
 
-    def update(averages: Any, currents: Any, count: Any) -> None:
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, max(1 - decay, 10 / (10 + float(count))))
-        else:
-            torch._foreach_copy_(averages, currents)
+    It is torch's ``AveragedModel`` with a count that the host knows, so that no step waits for it.
 
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update), use_buffers=buffers)
+    Args:
+        model: What is averaged.
+        decay: Of the average.
+        buffers: Whether buffers are averaged, too, instead of copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, buffers: bool) -> None:
+        super().__init__()
+        self.module, self.decay, self.buffers_too = deepcopy(model), decay, buffers
+        self.n_averaged: Tensor
+        self.register_buffer("n_averaged", torch.tensor(0))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, count: int) -> None:
+        """Takes the model in, after ``count`` times before."""
+        pairs = list(zip(self.module.parameters(), model.parameters(), strict=True))
+        buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
+        averaged = [pair for pair in pairs + buffers * self.buffers_too if pair[0].is_floating_point()]
+        copied = [pair for pair in buffers if not (self.buffers_too and pair[0].is_floating_point())]
+        weight = max(1 - self.decay, 10 / (10 + count))
+        torch._foreach_lerp_([mean for mean, _ in averaged], [value for _, value in averaged], weight)
+        if copied:
+            torch._foreach_copy_([mean for mean, _ in copied], [value for _, value in copied])
+        self.n_averaged += 1
 
 
 def learned(model: nn.Module) -> dict[str, Tensor]:
@@ -217,6 +324,7 @@ def train(
     device_is_cpu: bool = False,
     init: Path | None = None,
     model: nn.Module | None = None,
+    note: Note = lambda text: None,
 ) -> None:
     """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
 
@@ -231,22 +339,24 @@ def train(
         device_is_cpu: Keeps accelerate off an accelerator that is there.
         init: Checkpoint folder whose weights the training starts from; None starts afresh.
         model: What :func:`fresh_model` made of the above, if that is built already.
+        note: Told what the user should know, in a sentence.
 
     Raises:
         MissingError: If ``init`` is no checkpoint.
         InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
     """
     need("train", "accelerate", "tensorboard")
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
+    precision = training_precision(config.precision, PartialState(cpu=device_is_cpu).device)
     accelerator = Accelerator(
-        mixed_precision=config.precision, cpu=device_is_cpu, log_with="tensorboard", project_dir=str(folder)
+        mixed_precision=precision, cpu=device_is_cpu, log_with="tensorboard", project_dir=str(folder)
     )
     record = RunRecord(folder, describe_run(spec, config, data or {}, init))
     main = accelerator.is_main_process
     model = model or fresh_model(spec, config.seed, init)
     objective = _objective(model, spec, samples, config, accelerator)
-    trainer = Trainer(model, objective, len(samples), config, accelerator)
+    trainer = Trainer(model, objective, len(samples), config, accelerator, note=note)
 
     def due(every: int) -> bool:
         return every > 0 and (trainer.step % every == 0 or trainer.step == config.steps)
@@ -258,16 +368,16 @@ def train(
             if report:
                 report(trainer.step, values)
 
-    with exclusive(folder) if main else nullcontext():
+    with exclusive(folder) if main else nullcontext(), tf32_products(accelerator.device):
         record.refuse_other_run()
-        record.load_state(accelerator.device, trainer.load)
+        record.load_state(trainer.load)
         accelerator.wait_for_everyone()
         if main:
             record.begin(trainer.step)
             accelerator.init_trackers("tensorboard")
             if trainer.step >= config.steps:
                 _save(record, spec, trainer)  # whatever of a finished run is gone
-        losses: list[float] = []
+        losses: list[Tensor] = []
         for loss in trainer.run():
             losses.append(loss)
             if due(config.log_every):
@@ -291,11 +401,12 @@ def _objective(
         from igm_cli.core.training.latent import LatentObjective
 
         return LatentObjective(model, samples, config, accelerator)  # type: ignore[arg-type]
-    return ComposedObjective(model, spec, samples, config, accelerator.device)
+    return ComposedObjective(model, spec, samples, config, accelerator)
 
 
 def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
     """Writes the averaged weights as a checkpoint, then the state: a run that says it is finished has its weights."""
+    trainer.require_sound()
     dtype = torch.float16 if trainer.config.half else torch.float32
     save_model(record.folder, spec, trainer.average.module, dtype)
     record.save_state(trainer.state())

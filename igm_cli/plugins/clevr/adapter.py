@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import MissingError, PluginError, UsageError
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import DatasetAdapter, Progress
+from igm_cli.plugins.base import Progress, RenderedBatches, RenderingAdapter
 from igm_cli.plugins.choices import check_request, object_range, preset_files
 from igm_cli.plugins.clevr.folder import from_folder
 
 if TYPE_CHECKING:
     import datasets
+    import torch
 
 RENDERER = "clevr-render"
 """The dataset that renders scenes; the package igm-clevr-render brings it."""
@@ -78,15 +79,34 @@ class Clevr:
             MissingError: If scenes are to be rendered and no package does it.
         """
         if data_root is None:
-            scenes = renderer(self.name)
-            check_request(self.name, split, self.splits, options, self.options)
+            scenes = self._renderer(split, options)
             return scenes.load(split, limit=limit, seed=seed, progress=progress, **options)
         check_request(self.name, split, self.splits, options, self.options)
         refuse_render_options(options, data_root)
         return from_folder(data_root, split, limit, object_range(options.get("objects")))
 
+    def render(
+        self,
+        split: str,
+        *,
+        device: torch.device,
+        limit: int | None,
+        seed: int,
+        progress: Progress,
+        **options: Any,
+    ) -> RenderedBatches:
+        """Returns what :meth:`load` renders, rendered on a device."""
+        scenes = self._renderer(split, options)
+        return scenes.render(split, device=device, limit=limit, seed=seed, progress=progress, **options)
 
-def renderer(dataset: str) -> DatasetAdapter:
+    def _renderer(self, split: str, options: Mapping[str, Any]) -> RenderingAdapter:
+        """Returns the dataset that renders such a split."""
+        scenes = renderer(self.name)
+        check_request(self.name, split, self.splits, options, self.options)
+        return scenes
+
+
+def renderer(dataset: str) -> RenderingAdapter:
     """Returns the dataset that renders the scenes of another one.
 
     Raises:
@@ -98,7 +118,8 @@ def renderer(dataset: str) -> DatasetAdapter:
             f"no package that renders {dataset} scenes is installed; pip install 'igm-cli[render]', or use real "
             "images only: --data-root FOLDER, in training with a preset that renders none (clevr has 'real')"
         )
-    return registry.dataset(RENDERER)
+    scenes: Any = registry.dataset(RENDERER)
+    return scenes  # type: ignore[no-any-return]
 
 
 def render_options() -> Mapping[str, str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import Progress, RenderedBatches, RenderingAdapter
 from igm_cli.plugins.choices import check_request, object_range, preset_files
 from igm_cli.plugins.clevr.adapter import OBJECTS, refuse_render_options, render_options, renderer
 from igm_cli.plugins.clevrtex.folder import from_folder
 
 if TYPE_CHECKING:
     import datasets
+    import torch
 
 _GIVEN = {"variant": "full, pbg, vbg, grassbg, camo or outd, where the folder holds several (real data only)"}
 # Ground and objects each wear one of all textures, in any colour and, as in CLEVRTex, in three sizes.
@@ -72,13 +73,32 @@ class ClevrTex:
             MissingError: If scenes are to be rendered and no package does it.
         """
         if data_root is None:
-            scenes = renderer(self.name)
-            check_request(self.name, split, self.splits, options, self.options)
-            if "variant" in options:
-                raise UsageError("option 'variant' works on real data only; give its folder as data root")
+            scenes = self._renderer(split, options)
             return scenes.load(split, limit=limit, seed=seed, progress=progress, **{**_RENDERED, **options})
         check_request(self.name, split, self.splits, options, self.options)
         refuse_render_options(options, data_root)
         variant = options.get("variant")
         counts = object_range(options.get("objects"))
         return from_folder(data_root, split, limit, counts, None if variant is None else str(variant), progress)
+
+    def render(
+        self,
+        split: str,
+        *,
+        device: torch.device,
+        limit: int | None,
+        seed: int,
+        progress: Progress,
+        **options: Any,
+    ) -> RenderedBatches:
+        """Returns what :meth:`load` renders, rendered on a device."""
+        scenes, options = self._renderer(split, options), {**_RENDERED, **options}
+        return scenes.render(split, device=device, limit=limit, seed=seed, progress=progress, **options)
+
+    def _renderer(self, split: str, options: Mapping[str, Any]) -> RenderingAdapter:
+        """Returns the dataset that renders such a split."""
+        scenes = renderer(self.name)
+        check_request(self.name, split, self.splits, options, self.options)
+        if "variant" in options:
+            raise UsageError("option 'variant' works on real data only; give its folder as data root")
+        return scenes

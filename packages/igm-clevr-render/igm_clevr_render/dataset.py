@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,11 @@ from igm_cli.plugins.generated import Generator, generated
 
 if TYPE_CHECKING:
     import datasets
-
-    from igm_clevr_render.options import SceneOptions
-    from igm_clevr_render.scenes import Scene
+    import torch
+    from torch import Tensor
 
 # Scenes of one split never meet those of another: each split renders from its own seed.
 _SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
-_NAMES = ("shape", "size", "color", "material")
 _DEFAULT_SIZES = {"train": 8000, "val": 200, "test": 200}
 
 
@@ -79,26 +78,59 @@ class ClevrRender:
             UsageError: If the split or an option is unknown, or such scenes cannot be rendered.
             InputError: If a data root is given, or the images cannot be kept.
         """
+        if data_root is not None:
+            raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")
+        # Everything that shapes the images is in here: its hash names the cache.
+        kwargs = {**self._asked(split, limit, seed, options), "version": self.version}
+        with _impossible_scenes():
+            return generated(_Renders(progress), _features(), kwargs)
+
+    def render(
+        self,
+        split: str,
+        *,
+        device: torch.device,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:
+        """Yields what :meth:`load` loads, rendered on a device and not kept: images ``[B,3,H,W]`` as bytes, examples."""
+        from igm_clevr_render.examples import RENDERED_AT_ONCE, render_batches
+        from igm_clevr_render.options import SceneOptions
+
+        asked = self._asked(split, limit, seed, options)
+        scene_options, count = SceneOptions.parse(json.loads(asked["options"])), asked["count"]
+        with _impossible_scenes():
+            for part in render_batches(scene_options, count, asked["seed"], RENDERED_AT_ONCE, device):
+                if progress is not None:
+                    progress("rendering scenes", part.scenes[-1].index + 1, count)
+                yield part.images, part.examples()
+
+    def _asked(self, split: str, limit: int | None, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns which scenes are asked for, if there are such."""
         from igm_clevr_render.options import SceneOptions
 
         check_request(self.name, split, self.splits, options, self.options)
-        if data_root is not None:
-            raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")
+        options = dict(options)
         size = image_count(options.pop("size", _DEFAULT_SIZES[split]))
         SceneOptions.parse(options)  # a mistake is reported before anything is rendered
-        # Everything that shapes the images is in here: its hash names the cache.
-        kwargs = {
+        return {
             "options": json.dumps(options, sort_keys=True),
             "count": min(size, limit) if limit else size,
             "seed": seed + _SPLIT_SEEDS[split],
-            "version": self.version,
         }
-        try:
-            return generated(_Renders(progress), _features(), kwargs)
-        except RuntimeError as error:
-            if "allow fewer" in str(error):
-                raise UsageError(f"these scenes cannot be rendered: {str(error).rstrip('.')}") from error
-            raise
+
+
+@contextmanager
+def _impossible_scenes() -> Iterator[None]:
+    """Says in a sentence if there are no scenes as they are asked for."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "allow fewer" in str(error):
+            raise UsageError(f"these scenes cannot be rendered: {str(error).rstrip('.')}") from error
+        raise
 
 
 def _features() -> datasets.Features:
@@ -106,7 +138,7 @@ def _features() -> datasets.Features:
     need("train", "datasets")
     import datasets
 
-    names = {name: datasets.Value("string") for name in _NAMES}
+    names = {name: datasets.Value("string") for name in ("shape", "size", "color", "material")}
     places = {name: datasets.List(datasets.Value("float64")) for name in ("3d_coords", "pixel_coords")}
     return datasets.Features(
         {
@@ -122,6 +154,7 @@ class _Renders(Generator):
     """Renders scenes."""
 
     def __call__(self, options: str, count: int, seed: int, version: int) -> Iterator[dict[str, Any]]:
+        from igm_clevr_render.examples import render_examples
         from igm_clevr_render.options import SceneOptions
 
         def report(done: int, total: int) -> None:
@@ -129,61 +162,3 @@ class _Renders(Generator):
                 self.progress("rendering scenes", done, total)
 
         yield from render_examples(SceneOptions.parse(json.loads(options)), count, seed, progress=report)
-
-
-def render_examples(
-    options: SceneOptions,
-    count: int,
-    seed: int,
-    batch: int = 64,
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Renders the first scenes of a set.
-
-    Args:
-        options: What may occur in a scene.
-        count: Number of scenes.
-        seed: Set number.
-        batch: Scenes rendered at a time; does not change the result.
-        device: Torch device that casts the rays.
-        progress: Called with (done, count) after each batch.
-
-    Yields:
-        The columns of the dataset, the image as a uint8 [H,W,3] numpy array.
-    """
-    from igm_clevr_render.renderer import render
-    from igm_clevr_render.sampling import sample_scenes
-
-    for first in range(0, count, batch):
-        last = min(first + batch, count)
-        scenes = sample_scenes(options, range(first, last), seed)
-        images = render(scenes, options, device=device).permute(0, 2, 3, 1).cpu().numpy()
-        for image, scene, objects in zip(images, scenes, annotate(scenes, options), strict=True):
-            file = f"render_{scene.index:06d}.png"
-            yield {"image": image, "image_index": scene.index, "file": file, "objects": objects}
-        if progress is not None:
-            progress(last, count)
-
-
-def annotate(scenes: Sequence[Scene], options: SceneOptions) -> list[list[dict[str, Any]]]:
-    """Describes the objects of each scene as CLEVR's scene files do: places in scene units, and in pixels with depth."""
-    import torch
-
-    from igm_clevr_render.camera import project
-
-    described = []
-    for scene in scenes:
-        places = torch.tensor([[(item.x, item.y, item.radius) for item in scene.objects]])
-        (pixels,) = project(places, torch.tensor([scene.camera]), options.image_size).tolist()
-        objects = [
-            {
-                **{name: getattr(item, name) for name in _NAMES},
-                "rotation": round(item.rotation, 4),
-                "3d_coords": [round(item.x, 4), round(item.y, 4), round(item.radius, 4)],
-                "pixel_coords": [round(x, 3), round(y, 3), round(depth, 4)],
-            }
-            for item, (x, y, depth) in zip(scene.objects, pixels, strict=True)
-        ]
-        described.append(objects)
-    return described

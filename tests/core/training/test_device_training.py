@@ -1,0 +1,247 @@
+"""Training on a device that the host runs ahead of, which the CPU pretends to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from conftest import launch_two
+from test_training import CONFIG, SPEC, Spots, run, stop, weights
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from igm_cli.core.training import batches, trainer
+from igm_cli.core.training.batches import HostBatches, ResidentBatches, SentBatches, as_floats
+from igm_cli.core.training.plan import plan_step
+from igm_cli.core.training.trainer import DivergenceError, Trainer
+from igm_cli.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (trainer, batches):
+        monkeypatch.setattr(module, "runs_ahead", lambda device: True)
+
+
+class Squares:
+    """Lowers the square of what one convolution makes of images and noise."""
+
+    def __init__(self, config, samples=None):
+        self.batches = batches.make_batches(samples or Spots(), config, Accelerator(cpu=True))
+        self.rows: list[int] = []
+
+    def loss(self, model, step, plan):
+        self.rows.append(len(plan.indices))
+        images, _, _ = self.batches.rows(plan)
+        noise = plan.noise(tuple(images.shape[1:]))
+        return (model(images + noise) - noise).square().mean()
+
+
+def small(config=CONFIG, objective=None, **more) -> Trainer:
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 3, 3, padding=1)
+    return Trainer(model, objective or Squares(config), 10, config, Accelerator(cpu=True), **more)
+
+
+class Waits(TorchDispatchMode):
+    """Counts where a host would wait: for the value of a tensor, or for a size that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal"):
+            self.seen.append(function._schema.name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_steps_do_not_wait_for_the_device(pretended):
+    training = small(replace(CONFIG, accumulation=2))
+    training.model.train()
+    with Waits() as waits:
+        losses = [training.train_step() for _ in range(3)]
+        assert waits.seen == []
+        figures = training.figures(losses)
+        assert waits.seen
+    assert figures["loss"] == pytest.approx(sum(map(float, losses)) / 3)
+
+
+def test_a_pretended_device_trains_what_a_cpu_trains(monkeypatch, pretended):
+    there = small()
+    list(there.run())
+    monkeypatch.undo()
+    here = small()
+    list(here.run())
+    for one, other in zip(here.bare_model.parameters(), there.bare_model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+class Broken(Spots):
+    """Spots whose images are no numbers in one step."""
+
+    def __init__(self, step: int) -> None:
+        self.indices = plan_step(step, 10, CONFIG).indices
+
+    def batch(self, indices, flips):
+        images, concepts, present = super().batch(indices, flips)
+        return images * float("nan") if indices == self.indices else images, concepts, present
+
+
+def test_a_step_that_diverges_changes_nothing_nor_does_any_after_it(pretended, monkeypatch):
+    monkeypatch.setattr(batches, "fits", lambda size, device: False)
+    training = small(objective=Squares(CONFIG, Broken(2)))
+    before = []
+    for _ in range(5):
+        before.append(training.bare_model.weight.detach().clone())
+        training.train_step()
+    assert not torch.equal(before[1], before[2]) and torch.equal(before[2], before[4])
+    assert torch.equal(training.bare_model.weight, before[2])
+    for look in (training.state, lambda: training.figures([torch.ones(())]), lambda: list(training.run())):
+        with pytest.raises(DivergenceError, match="diverges after step 2"):
+            look()
+
+
+def test_figures_are_reduced_on_the_device():
+    training = small()
+    devices = []
+
+    def reduce(tensor, reduction):
+        devices.append(tensor.device)
+        return torch.ones(())
+
+    training.accelerator = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
+    training.figures([torch.ones(()), torch.zeros(())])
+    assert devices == [torch.device("meta")]
+
+
+def test_the_optimizer_keeps_its_counters_where_it_wants_them(tmp_path):
+    """Read onto a GPU, every step of every parameter would wait for its own."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, report=stop(3))
+    placed = []
+
+    def take(state):
+        placed.extend(entry["step"].device for entry in state["optimizer"]["state"].values())
+
+    trainer.RunRecord(tmp_path, {}).load_state(take)
+    assert set(placed) == {CPU}
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+class Greedy(Squares):
+    """Takes more memory than there is for more rows than ``most``."""
+
+    def __init__(self, config, most):
+        super().__init__(config)
+        self.most = most
+
+    def loss(self, model, step, plan):
+        loss = super().loss(model, step, plan)
+        if len(plan.indices) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss
+
+
+def test_out_of_memory_halves_the_rows_at_once_and_says_so():
+    notes: list[str] = []
+    greedy = Greedy(CONFIG, 2)
+    training, plenty = small(objective=greedy, note=notes.append), small(replace(CONFIG, accumulation=2))
+    for _ in range(2):
+        training.train_step()
+        plenty.train_step()
+    assert greedy.rows == [4, 2, 2, 2, 2] and len(notes) == 1
+    assert "out of memory in step 1; training goes on with 2 images at once (accumulation 2)" in notes[0]
+    assert torch.equal(training.bare_model.weight, plenty.bare_model.weight)
+
+
+def test_out_of_memory_again_says_what_to_do():
+    training = small(objective=Greedy(CONFIG, 1))
+    with pytest.raises(InputError, match=r"2 images at once.*--set accumulation=4, a smaller --batch-size"):
+        training.train_step()
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_batches_on_a_device_are_those_of_the_host(mirror):
+    config = replace(CONFIG, mirror=mirror)
+    host = HostBatches(Spots())
+    for ours in (ResidentBatches(Spots(), config, CPU), SentBatches(Spots(), config, CPU, range(4))):
+        for step in range(6):
+            for first in (0, 2):
+                plan = plan_step(step, 10, config).rows(first, first + 2)
+                images, concepts, present = ours.rows(plan)
+                expected, places, there = host.rows(plan)
+                assert torch.equal(images, expected)
+                assert torch.equal(concepts[present], places[there])
+
+
+def test_the_batch_after_this_one_is_made_ahead():
+    asked = []
+
+    class Told(Spots):
+        def batch(self, indices, flips):
+            asked.append(indices)
+            return super().batch(indices, flips)
+
+    sent = SentBatches(Told(), CONFIG, CPU, range(4))
+    first, second = (plan_step(step, 10, CONFIG) for step in (0, 1))
+    sent.rows(first)
+    sent.thread.shutdown()
+    assert asked == [first.indices, second.indices]
+
+
+def test_bytes_are_turned_into_floats():
+    torch.testing.assert_close(as_floats(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-1.0, 1.0]))
+    floats = torch.tensor([0.3])
+    assert as_floats(floats) is floats
+
+
+# ---- several processes, and the real thing ---------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from dataclasses import replace
+from igm_cli.core.training import batches, trainer
+from test_training import CONFIG, run
+for module in (trainer, batches):
+    module.runs_ahead = lambda device: True
+for steps in (4, 6):  # the second call goes on
+    run(Path(sys.argv[1]), replace(CONFIG, steps=steps, decay=0.0))
+"""
+
+
+def test_two_processes_on_a_pretended_device_train_and_resume(tmp_path):
+    run(tmp_path / "one", replace(CONFIG, decay=0.0))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    launch_two(tmp_path / "script.py", tmp_path / "two", Path(__file__).parents[2])
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_what_a_cpu_trains(tmp_path):
+    config = replace(CONFIG, decay=0.0)
+    try:
+        run(tmp_path / "cpu", config)
+        AcceleratorState._reset_state(True)  # one device a process, says accelerate
+        for steps in (4, 6):  # the second call goes on
+            trainer.train(SPEC, Spots(), replace(config, steps=steps), tmp_path / "gpu")
+    finally:
+        AcceleratorState._reset_state(True)
+    assert weights(tmp_path / "gpu").keys() == weights(tmp_path / "cpu").keys()
+    for name, value in weights(tmp_path / "cpu").items():
+        torch.testing.assert_close(weights(tmp_path / "gpu")[name].cpu(), value, rtol=1e-2, atol=2e-3)
