@@ -233,7 +233,7 @@ def test_two_processes_on_a_pretended_device_train_and_resume(tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_what_a_cpu_trains(tmp_path):
+def test_a_gpu_trains_what_a_cpu_trains(tmp_path, gpu):
     config = replace(CONFIG, decay=0.0)
     try:
         run(tmp_path / "cpu", config)
