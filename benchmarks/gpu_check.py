@@ -24,7 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from igm_cli.core.device import resolve_device
 from igm_cli.core.files import write_json
+from igm_cli.errors import IgmError
 
 DEVICE = os.environ.get("DEVICE", "cuda")
 GPU = DEVICE != "cpu"
@@ -550,6 +552,11 @@ def run() -> int:
     if unknown := [name for name in asked if name not in STEPS]:
         print(f"no step is called {unknown[0]!r}; there are {', '.join(STEPS)}", file=sys.stderr)
         return 2
+    try:
+        resolve_device(DEVICE)
+    except IgmError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     results: dict[str, Any] = {"device": DEVICE, "steps": {}}
     with (OUT / "log.txt").open("w") as log:
         names = [name for name in STEPS if name in asked]
