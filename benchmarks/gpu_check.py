@@ -110,14 +110,9 @@ def profiled(run: Callable[[], Any], images: int) -> dict[str, Any]:
         wall = time.perf_counter() - began
     events = list(watched.events() or [])
     calls = collections.Counter(e.name for e in events if e.device_type == DeviceType.CPU)
-    waits = {
-        name: n
-        for name, n in calls.items()
-        if "Synchronize" in name or name in ("cudaMemcpy", full("", "aten::item"))
-    }
-    on_gpu = [
-        e for e in events if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
-    ]
+    numbers = full("cudaMemcpy", "aten::item")
+    waits = {name: n for name, n in calls.items() if "Synchronize" in name or name == numbers}
+    on_gpu = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     kernels = [e for e in on_gpu if not e.name.startswith(("Memcpy", "Memset"))] if GPU else events
     longest: collections.Counter[str] = collections.Counter()
     for event in kernels:
@@ -183,18 +178,12 @@ def train_run(
 ) -> list[dict[str, float]]:
     """The logged losses of ``igm train clevr``; a run of the same name goes on."""
     small = ("model.channels=[32,32,32]", "model.blocks=1", "model.window=3") if tiny or not GPU else ()
-    often = (
-        "picture_every=0",
-        f"log_every={max(1, steps // 6)}",
-        "checkpoint_every=100000",
-        "half=false",
-        "decay=0.0",
-    )
+    often = "picture_every=0", f"log_every={max(1, steps // 6)}", "checkpoint_every=100000", "half=false"
     folder = WORK / "runs" / name
     program(
         *by, "-m", "igm_cli", "train", "clevr", "--limit", full(240, 8), "--steps", steps, "--batch-size", batch,
         "--device", DEVICE, "--precision", full("bf16", "no"), "-o", folder,
-        *[word for pair in (*often, *small) for word in ("--set", pair)],
+        "--set", "decay=0.0", *[word for pair in (*often, *small) for word in ("--set", pair)],
     )  # fmt: skip
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [line for line in lines if "loss" in line]
@@ -222,7 +211,7 @@ def versions(note: Notes) -> None:
     note["broken"] = [each for each in (*report["plugins"], *report["checkpoints"]) if each["problem"]]
 
 
-@step(100, timed=False)
+@step(110, timed=False)
 def same_as_cpu(note: Notes) -> None:
     """Positions found on the device beside those that several processes find on the CPU, in float32 and by default."""
     files, many = written(full(64, 3)), full(max(1, (os.cpu_count() or 2) // 2 - 1), 2)
@@ -370,7 +359,7 @@ def stable_diffusion(note: Notes) -> None:
         note.attempt(f"{side} x {side}, {labels} labels, {draws} draws", lambda: measured(side, labels, draws))
 
 
-@step(90, timed=False)
+@step(110, timed=False)
 def gpu_tests(note: Notes) -> None:
     """The tests that are marked gpu."""
     files = [
