@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -22,6 +23,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from igm_cli.core.device import resolve_device
+from igm_cli.core.files import write_json
+from igm_cli.errors import IgmError
 
 DEVICE = os.environ.get("DEVICE", "cuda")
 GPU = DEVICE != "cpu"
@@ -46,7 +51,7 @@ class Notes:
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.data[key] = value
-        write_json(self.path, self.data)
+        write_json(self.path, self.data)  # whole at any time
 
     def attempt(self, key: str, part: Callable[[], Any]) -> None:
         """Notes what a part of a step finds, or why it finds nothing; the other parts go on."""
@@ -94,23 +99,20 @@ def timed(count: int, run: Callable[[], Any], repeats: int = 1) -> dict[str, flo
 def profiled(run: Callable[[], Any], images: int) -> dict[str, Any]:
     """Kernels started and points where the host waits, per image, and the share of the time that the GPU computes.
 
-    On a CPU operators of torch are counted instead of kernels.
+    On a CPU operators of torch are counted instead of kernels, and tensors that become numbers.
     """
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     began = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CUDA if GPU else ProfilerActivity.CPU]) as watched:
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]) as watched:
         run()
         wall = time.perf_counter() - began
     events = list(watched.events() or [])
     calls = collections.Counter(e.name for e in events if e.device_type == DeviceType.CPU)
-    waits = {
-        name: n for name, n in calls.items() if "Synchronize" in name or name in ("cudaMemcpy", "aten::item")
-    }
-    on_gpu = [
-        e for e in events if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
-    ]
+    numbers = full("cudaMemcpy", "aten::item")
+    waits = {name: n for name, n in calls.items() if "Synchronize" in name or name == numbers}
+    on_gpu = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     kernels = [e for e in on_gpu if not e.name.startswith(("Memcpy", "Memset"))] if GPU else events
     longest: collections.Counter[str] = collections.Counter()
     for event in kernels:
@@ -149,15 +151,6 @@ def records(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def launcher(processes: int, *, on_cpu: bool) -> Sequence[str]:
-    """``accelerate launch`` with some processes."""
-    return (
-        "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-        *(("--cpu",) if on_cpu else ()),
-    )  # fmt: skip
-
-
 def rendered(count: int) -> Any:
     """CLEVR-style scenes of 3 to 8 objects as bytes ``[B,3,H,W]``."""
     from igm_clevr_render.options import SceneOptions
@@ -185,18 +178,12 @@ def train_run(
 ) -> list[dict[str, float]]:
     """The logged losses of ``igm train clevr``; a run of the same name goes on."""
     small = ("model.channels=[32,32,32]", "model.blocks=1", "model.window=3") if tiny or not GPU else ()
-    often = (
-        "picture_every=0",
-        f"log_every={max(1, steps // 6)}",
-        "checkpoint_every=100000",
-        "half=false",
-        "decay=0.0",
-    )
+    often = "picture_every=0", f"log_every={max(1, steps // 6)}", "checkpoint_every=100000", "half=false"
     folder = WORK / "runs" / name
     program(
         *by, "-m", "igm_cli", "train", "clevr", "--limit", full(240, 8), "--steps", steps, "--batch-size", batch,
         "--device", DEVICE, "--precision", full("bf16", "no"), "-o", folder,
-        *[word for pair in (*often, *small) for word in ("--set", pair)],
+        "--set", "decay=0.0", *[word for pair in (*often, *small) for word in ("--set", pair)],
     )  # fmt: skip
     lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [line for line in lines if "loss" in line]
@@ -224,19 +211,22 @@ def versions(note: Notes) -> None:
     note["broken"] = [each for each in (*report["plugins"], *report["checkpoints"]) if each["problem"]]
 
 
-@step(100, timed=False)
+@step(110, timed=False)
 def same_as_cpu(note: Notes) -> None:
     """Positions found on the device beside those that several processes find on the CPU, in float32 and by default."""
     files, many = written(full(64, 3)), full(max(1, (os.cpu_count() or 2) // 2 - 1), 2)
-    asked = "invert", files[0].parent, "--json", *full((), ("--draws", 2, "--k-max", 2))
+    few = full((), ("--draws", 2, "--k-max", 2))
 
-    def inverted(device: str, launched: Sequence[str], exact: bool) -> list[dict[str, Any]]:
+    def inverted(device: str, exact: bool, part: Sequence[Path]) -> list[dict[str, Any]]:
         way = (__file__, "float32") if exact else ("-m", "igm_cli")
         env = {"OMP_NUM_THREADS": "1"} | ({"NVIDIA_TF32_OVERRIDE": "0"} if exact else {})
-        return records(program(*launched, *way, *asked, "--device", device, env=env))
+        return records(program(*way, "invert", *part, "--json", "--device", device, *few, env=env))
 
     def both(exact: bool) -> dict[str, Any]:
-        return compared(inverted("cpu", launcher(many, on_cpu=True), exact), inverted(DEVICE, (), exact))
+        with ThreadPoolExecutor(many) as pool:
+            parts = pool.map(lambda part: inverted("cpu", exact, part), [files[i::many] for i in range(many)])
+            cpu = {record["image"]: record for part in parts for record in part}
+        return compared([cpu[str(file)] for file in files], inverted(DEVICE, exact, files))
 
     together(note, {"float32": lambda: both(True), "by default": lambda: both(False)})
 
@@ -369,7 +359,7 @@ def stable_diffusion(note: Notes) -> None:
         note.attempt(f"{side} x {side}, {labels} labels, {draws} draws", lambda: measured(side, labels, draws))
 
 
-@step(90, timed=False)
+@step(110, timed=False)
 def gpu_tests(note: Notes) -> None:
     """The tests that are marked gpu."""
     files = [
@@ -386,7 +376,8 @@ def gpu_tests(note: Notes) -> None:
 @step(120, timed=False)
 def launch(note: Notes) -> None:
     """Runs accelerate launch with one process, a run that goes on, and torch.distributed: NCCL, or gloo on a CPU."""
-    one, few = launcher(1, on_cpu=not GPU), full(10, 3)
+    few, one = full(10, 3), ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    one += ["--mixed_precision", "no", "--dynamo_backend", "no", *full([], ["--cpu"])]
     distributed = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"
 
     def twice(name: str, by: Sequence[str]) -> list[float]:
@@ -428,61 +419,43 @@ def repeat(note: Notes) -> None:
 
 @step(30)
 def renderer(note: Notes) -> None:
-    """Scenes rendered per second on both, and whether they look alike."""
-    from igm_clevr_render.options import SceneOptions
-    from igm_clevr_render.renderer import render
-    from igm_clevr_render.sampling import sample_scenes
-
-    count, options, pictures = full(512, 8), SceneOptions(objects=(3, 10)), {}
-    scenes = sample_scenes(options, range(count), SEED)
-    note["sampling"] = timed(count, lambda: sample_scenes(options, range(count), SEED))
-
-    def run(device: str, chunk: int) -> None:
-        pictures[device] = render(scenes, options, device=device, chunk=chunk)
-
-    for device, chunk in full((("cpu", 16), (DEVICE, 16), (DEVICE, 128), (DEVICE, 512)), (("cpu", 4),)):
-        run(device, chunk)
-        note.attempt(f"{device}, {chunk} at a time", lambda: timed(count, lambda: run(device, chunk)))
-    difference = (pictures[DEVICE].cpu().int() - pictures["cpu"].int()).abs()
-    note["apart"] = {"most": int(difference.max()), "share_of_bytes": float((difference > 0).float().mean())}
+    """Scenes sampled and rendered per second on both; the tests see to it that they look alike."""
+    speed, count = ROOT / "benchmarks" / "renderer.py", full(1024, 8)
+    for device, batch in full((("cpu", 64), (DEVICE, 64), (DEVICE, 512)), (("cpu", 4),)):
+        asked = speed, "--device", device, "--batch", batch, "--images", count, "--repeats", 2
+        note.attempt(f"{device}, {batch} at a time", lambda: program(*asked).splitlines()[-1])
 
 
-def on_both(note: Notes, name: str, files: Sequence[Path]) -> None:
-    """Notes how fast a bundled model reads files on the device and on the CPU, and whether it says the same."""
+def on_both(note: Notes, name: str, folder: str, count: int | None) -> None:
+    """Notes how fast a bundled model reads examples on the device and on the CPU, and whether it says the same."""
     import igm_cli
 
-    said: dict[str, list[Any]] = {}
+    files, said = sorted((ROOT / "examples" / folder).glob("*.png"))[:count], {}
 
     def read(device: str) -> dict[str, float]:
         model = igm_cli.load(name, device=device)
         model.invert(files[0], **FEW)
+        return timed(len(files), lambda: said.update({device: model.invert(files, **FEW)}))
 
-        def run() -> None:
-            items = [one.items for one in model.invert(files, **FEW)]
-            said[device] = [
-                sorted([v for v in item.values() if isinstance(v, str)] for item in each) for each in items
-            ]
-
-        return timed(len(files), run)
+    def words(result: Any) -> list[Any]:
+        return sorted([value for value in item.values() if isinstance(value, str)] for item in result.items)
 
     for device in dict.fromkeys((DEVICE, "cpu")):
         note.attempt(device, lambda: read(device))
-    same = [a == b for a, b in zip(said[DEVICE], said["cpu"], strict=True)]
-    note["same"] = f"{sum(same)} of {len(files)}"
+    same = sum(words(a) == words(b) for a, b in zip(said[DEVICE], said["cpu"], strict=True))
+    note["same"] = f"{same} of {len(files)}"
 
 
 @step(40)
 def zero_shot(note: Notes) -> None:
-    """Pictures named per second by the bundled animals-tiny, and whether they are named as on the CPU."""
-    files = sorted((ROOT / "examples" / "animals").glob("*.png"))[: full(6, 1)]
-    on_both(note, "animals-tiny", files)
+    """Pictures named per second by the bundled animals-tiny."""
+    on_both(note, "animals-tiny", "animals", full(6, 1))
 
 
 @step(30)
 def attributes(note: Notes) -> None:
-    """Faces read per second, and whether they are read as on the CPU."""
-    files = sorted((ROOT / "examples" / "faces").glob("*.png"))[: full(None, 1)]
-    on_both(note, "celeba-attributes", files)
+    """Faces read per second by the bundled celeba-attributes."""
+    on_both(note, "celeba-attributes", "faces", full(None, 1))
 
 
 @step(40)
@@ -491,28 +464,28 @@ def decomposition(note: Notes) -> None:
     import igm_cli
     from igm_cli.core.decomposition.problems import random_problems
 
-    cases: dict[str, tuple[tuple[int, int, int, int], dict[str, Any], dict[str, Any]]] = {
+    bound, sums = (40, 3, 1000, 128), (20, 3, 2000, 8)
+    cases: dict[str, tuple[Sequence[int], dict[str, Any], dict[str, Any]]] = {
         "auto n100": ((100, 3, 1000, 128), {}, {}),
-        "coupled n40": ((40, 3, 1000, 128), {}, {"method": "coupled"}),
-        "coupled hrr n40": ((40, 3, 1000, 128), {"binding": "hrr"}, {"method": "coupled"}),
-        "resonator n40": ((40, 3, 1000, 128), {}, {"method": "resonator"}),
-        "exhaustive n40": ((40, 3, 1000, 128), {}, {"method": "exhaustive"}),
-        "sums of three n20": ((20, 3, 2000, 8), {"superposed": 3}, {"k": 3}),
+        "coupled n40": (bound, {}, {"method": "coupled"}),
+        "coupled hrr n40": (bound, {"binding": "hrr"}, {"method": "coupled"}),
+        "resonator n40": (bound, {}, {"method": "resonator"}),
+        "exhaustive n40": (bound, {}, {"method": "exhaustive"}),
+        "sums of three n20": (sums, {"superposed": 3}, {"k": 3}),
     }
 
-    def taken_apart(
-        device: str, size: Sequence[int], about: dict[str, Any], how: dict[str, Any]
-    ) -> dict[str, Any]:
+    def taken_apart(device: str, size: Sequence[int], about: Any, how: Any) -> dict[str, Any]:
         problems = random_problems(*full(size, (8, 3, 400, 2)), seed=SEED, **about)
-        right: list[bool] = []
+        found: list[Any] = []
 
         def run() -> None:
-            found = igm_cli.decompose(problems.vectors, problems.codebooks, device=device, **how)
-            words = [sorted(item["index"] for item in one.items) for one in found]
-            right[:] = [a == sorted(b.flatten().tolist()) for a, b in zip(words, problems.truth, strict=True)]
+            found[:] = igm_cli.decompose(problems.vectors, problems.codebooks, device=device, **how)
 
         run()
-        return {**timed(len(problems.vectors), run), "right": round(sum(right) / len(right), 4)}
+        speed, truth = timed(len(problems.vectors), run), problems.truth.flatten(1).tolist()
+        words = [sorted(item["index"] for item in one.items) for one in found]
+        right = sum(a == sorted(b) for a, b in zip(words, truth, strict=True))
+        return {**speed, "right": round(right / len(truth), 4)}
 
     for name, case in cases.items():
         for device in dict.fromkeys((DEVICE, "cpu")):
@@ -520,24 +493,6 @@ def decomposition(note: Notes) -> None:
 
 
 # ---- the runner ------------------------------------------------------------------------------------------------------
-
-
-def write_json(path: Path, data: Any) -> None:
-    """A file that is whole at any time."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=1, default=str), encoding="utf-8")
-    temporary.replace(path)
-
-
-def groups(names: Sequence[str]) -> list[list[str]]:
-    """Steps in order; neighbours that time nothing run at the same time."""
-    grouped: list[list[str]] = []
-    for name in names:
-        if grouped and not (STEPS[name][2] or STEPS[grouped[-1][0]][2]):
-            grouped[-1].append(name)
-        else:
-            grouped.append([name])
-    return grouped
 
 
 def run_group(names: list[str], results: dict[str, Any], log: Any) -> None:
@@ -551,28 +506,25 @@ def run_group(names: list[str], results: dict[str, Any], log: Any) -> None:
         said = (WORK / f"{name}.log").open("w")
         call = [sys.executable, __file__, "step", name, str(WORK / f"{name}.json")]
         process = subprocess.Popen(
-            call, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            call, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True
         )
-        running[name] = process, min(left, STEPS[name][1] if GPU else 1500), said
+        running[name] = process, min(left, STEPS[name][1] if GPU else 1500)
     while running:
         time.sleep(0.2)
-        for name, (process, allowed, said) in list(running.items()):
-            seconds, code, status = time.perf_counter() - began, process.poll(), "running"
-            if code is not None:
+        for name, (process, allowed) in list(running.items()):
+            seconds, status = time.perf_counter() - began, "running"
+            if (code := process.poll()) is not None:
                 status = "done" if code == 0 else f"failed ({code})"
             elif seconds > allowed:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
                 status = "too long"
             notes = WORK / f"{name}.json"
             found = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {}
             results["steps"][name] = {"status": status, "seconds": round(seconds, 1), **found}
             if status != "running":
                 del running[name]
-                said.close()
-                text = (WORK / f"{name}.log").read_text(errors="replace")
-                print(f"\n==== {name}\n{text}", file=log, flush=True)
+                print(f"==== {name}", (WORK / f"{name}.log").read_text(errors="replace"), sep="\n", file=log)
                 print(f"{name}: {status}, {seconds:.1f} s", flush=True)
         write_json(OUT / "results.json", results)
 
@@ -589,14 +541,20 @@ def run() -> int:
     if unknown := [name for name in asked if name not in STEPS]:
         print(f"no step is called {unknown[0]!r}; there are {', '.join(STEPS)}", file=sys.stderr)
         return 2
+    try:
+        resolve_device(DEVICE)
+    except IgmError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     results: dict[str, Any] = {"device": DEVICE, "steps": {}}
     with (OUT / "log.txt").open("w") as log:
-        for group in groups([name for name in STEPS if name in asked]):
-            run_group(group, results, log)
+        names = [name for name in STEPS if name in asked]
+        for _, group in itertools.groupby(names, lambda name: name if STEPS[name][2] else "together"):
+            run_group(list(group), results, log)
     results["seconds"] = round(time.time() - STARTED, 1)
     write_json(OUT / "results.json", results)
-    for name, found in reversed(results["steps"].items()):
-        print(f"\n{name}: {json.dumps(brief(found), default=str)[:1500]}")
+    told = [f"{name}: {json.dumps(brief(found))[:1500]}" for name, found in reversed(results["steps"].items())]
+    print("\n", "\n\n".join(told)[-9000:])
     print(f"\n{results['seconds']} s in all; everything is in {OUT / 'results.json'}")
     return 0 if all(found["status"] == "done" for found in results["steps"].values()) else 1
 
@@ -610,8 +568,7 @@ def main(arguments: list[str]) -> int:
 
         from igm_cli import app
 
-        torch.cuda.is_bf16_supported = lambda *how, **more: False
-        torch.cpu._is_avx512_bf16_supported = lambda: False
+        torch.cuda.is_bf16_supported = torch.cpu._is_avx512_bf16_supported = lambda *how, **more: False
         return app.main(arguments[1:])
     note = Notes(Path(arguments[2]))
     try:

@@ -9,7 +9,7 @@
 #
 #     OUT       where results go                                   (gpu_check_out)
 #     PYTHON    interpreter                                        (that of .venv, else python3)
-#     PACKAGES  an archive of Python packages the machine lacks    (.whl/site.tar.xz, if it is there)
+#     PACKAGES  a tar archive of Python packages the machine lacks (none)
 #     SECONDS_IN_ALL  after which no further step begins           (360)
 #     STEPS     some of the steps, with commas between them        (all)
 set -eu
@@ -21,8 +21,7 @@ export STARTED WORK
 trap 'rm -rf "$WORK"' EXIT
 mkdir -p "$OUT" "$WORK/site"
 
-packages=${PACKAGES:-.whl/site.tar.xz}
-[ -f "$packages" ] && "$PYTHON" -W ignore -m tarfile -e "$packages" "$WORK/site"
+[ -n "${PACKAGES:-}" ] && "$PYTHON" -W ignore -m tarfile -e "$PACKAGES" "$WORK/site"
 export PYTHONPATH="$WORK/site:$ROOT:$ROOT/packages/igm-clevr-render${PYTHONPATH:+:$PYTHONPATH}"
 # The metadata by which plugins are found, of both distributions.
 "$PYTHON" - "$WORK/site" <<'PY'

@@ -53,6 +53,15 @@ def igm(tmp_path_factory: pytest.TempPathFactory) -> Igm:
 
 
 @pytest.fixture(scope="session")
+def gpu() -> str:
+    """The device of a test that needs a GPU; with DEVICE=cpu in the environment it runs without one."""
+    device = os.environ.get("DEVICE", "cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return device
+
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     """Runs every method of a benchmark suite on a few items of some splits, once per session."""
     from benchmark_cases import CASES, Run, work

@@ -73,9 +73,10 @@ def test_doctor_names_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     gpus(monkeypatch, 1)
     assert app.main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    assert "NVIDIA H100 80GB HBM3, 70.0 of 85.0 GB free, capability 9.0, TF32" in shown
+    assert "NVIDIA H100 80GB HBM3, 70.0 of 85.0 GB free, capability 9.0, with TF32" in shown
     assert "bf16 on cuda:0" in shown
     gpus(monkeypatch, 2, BUSY)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *how, **more: 1 / 0)
     assert app.main(["doctor"]) == 0
     assert "cannot be used: CUDA error: CUDA-capable device(s) is/are busy" in capsys.readouterr().out
     assert app.main(["doctor", "--json"]) == 0

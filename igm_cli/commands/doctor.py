@@ -64,7 +64,13 @@ def examine() -> dict[str, Any]:
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     here = importlib.util.find_spec("torch") is not None
     checkpoints, sound = _checkpoints() if here else ([], True)
-    nothing = {"devices": [], "gpus": [], "cuda": None, "bf16": {}, "threads": os.cpu_count() or 1}
+    nothing: dict[str, Any] = {
+        "devices": [],
+        "gpus": [],
+        "cuda": None,
+        "bf16": {},
+        "threads": os.cpu_count() or 1,
+    }
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     return {
         "schema": "igm.doctor/1",
@@ -92,14 +98,14 @@ def _compute() -> dict[str, Any]:
     from igm_cli.core.device import gpu_state, has_bf16
 
     gpus = [gpu_state(number) for number in range(torch.cuda.device_count())]
-    devices = ["cpu", *(gpu["device"] for gpu in gpus)]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
+    plain = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    bf16 = {gpu["device"]: gpu["bf16"] for gpu in gpus} | {name: has_bf16(torch.device(name)) for name in plain}
+    devices = [plain[0], *(gpu["device"] for gpu in gpus), *plain[1:]]
     return {
         "devices": devices,
         "gpus": gpus,
         "cuda": torch.version.cuda or torch.version.hip,
-        "bf16": {name: has_bf16(torch.device(name)) for name in devices},
+        "bf16": {name: bf16[name] for name in devices},
         "threads": torch.get_num_threads(),
     }
 
@@ -119,7 +125,9 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
     if gpu["problem"]:
         return f"cannot be used: {gpu['problem']}"
     memory = f"{gpu['free_gb']} of {gpu['memory_gb']} GB free"
-    return f"{gpu['name']}, {memory}, capability {gpu['capability']}, {'' if gpu['tf32'] else 'no '}TF32"
+    return (
+        f"{gpu['name']}, {memory}, capability {gpu['capability']}, {'with' if gpu['tf32'] else 'without'} TF32"
+    )
 
 
 def _checkpoints() -> tuple[list[dict[str, Any]], bool]:

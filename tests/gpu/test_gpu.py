@@ -21,10 +21,7 @@ DEVICE = os.environ.get("DEVICE", "cuda")
 ROOT = Path(__file__).parents[2]
 FEW: dict[str, Any] = {} if DEVICE != "cpu" else {"draws": 2, "max_draws": 2}
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.fixture(scope="module")

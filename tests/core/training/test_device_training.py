@@ -292,7 +292,7 @@ def test_the_speed_of_training_is_measured():
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_what_a_cpu_trains(tmp_path):
+def test_a_gpu_trains_what_a_cpu_trains(tmp_path, gpu):
     config = replace(CONFIG, decay=0.0)
     try:
         run(tmp_path / "cpu", config)

@@ -56,6 +56,6 @@ def test_samples_are_normal_and_independent():
 
 
 @pytest.mark.gpu
-def test_a_gpu_draws_the_same():
-    here, there = (normal_rows((3, 64, 96), range(5, 9), 11, device) for device in ("cpu", "cuda"))
+def test_a_gpu_draws_the_same(gpu):
+    here, there = (normal_rows((3, 64, 96), range(5, 9), 11, device) for device in ("cpu", gpu))
     torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6)
