@@ -204,6 +204,46 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     return list(_pool(_lane.threads).map(torch.no_grad()(function), items))
 
 
+def on_streams(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Applies a function to items without gradients, on CUDA two at a time: one computes while the host prepares another.
+
+    Args:
+        function: Called with one item; what it returns lies on the CPU.
+        items: Tensors on one device.
+
+    Returns:
+        The results, in order.
+    """
+    device = items[0].device if isinstance(items[0], Tensor) else torch.device("cpu")
+    if device.type != "cuda" or len(items) < 2:
+        return [function(item) for item in items]
+    before = torch.cuda.current_stream(device)
+    streams = threading.local()
+
+    def begin() -> None:
+        streams.own = torch.cuda.Stream(device)
+        streams.own.wait_stream(before)
+
+    def run(item: T) -> R:
+        with torch.no_grad(), torch.cuda.stream(streams.own):
+            return function(item)
+
+    with ThreadPoolExecutor(2, thread_name_prefix="igm", initializer=begin) as pool:
+        return list(pool.map(run, items))
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory of a device; of one that does not tell, those of a small one."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return 24 * 2**30
+
+
+def floats_at_once(device: torch.device) -> int:
+    """How large a tensor an inference works with at a time, which bounds its memory: 128 MiB on a CPU."""
+    return 2**25 if device.type == "cpu" else memory_of(device) // 64
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     def begin() -> None:

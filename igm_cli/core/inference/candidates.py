@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.device import search_device, side_by_side
+from igm_cli.core.device import floats_at_once, search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch, Whole, noised
 from igm_cli.core.inference.statistics import GramStatistics, gathered
 from igm_cli.core.inference.windows import DENSE_CELLS, Windows
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 DRAWS_AT_ONCE = 6
 """Noise samples that pass the network together on a CPU: the parts that its cores share."""
-
-FLOATS_AT_ONCE = 2**27
-"""Predictions that are held at once on other devices, which bounds the memory."""
 
 
 @dataclass
@@ -270,4 +267,4 @@ class CandidateSet:
         if self.images.device.type == "cpu":
             return DRAWS_AT_ONCE
         size = len(self.images) * max(1, candidates) * math.prod(self.images.shape[-3:])
-        return max(1, FLOATS_AT_ONCE // size)
+        return max(1, floats_at_once(self.images.device) // size)

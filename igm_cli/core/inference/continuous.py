@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igm_cli.core.composition import weight
 from igm_cli.core.concepts import Continuous, Product
-from igm_cli.core.device import side_by_side
+from igm_cli.core.device import floats_at_once, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
@@ -28,9 +28,6 @@ BEYOND = 3
 
 RESCANNED = 16
 """Candidates taken in that explain what a set of concepts leaves over."""
-
-FLOATS_AT_ONCE = 2**25
-"""Numbers of what hypotheses leave over that are held at once, which bounds the memory."""
 
 
 def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
@@ -136,7 +133,8 @@ class ContinuousInference:
     def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
         """Adds all concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best."""
         if self.settings.refine_steps:
-            at_once = max(1, FLOATS_AT_ONCE // (sum(part.residual.numel() for part in parts)))
+            size = sum(part.residual.numel() for part in parts)
+            at_once = max(1, floats_at_once(hypotheses.device) // size)
             results = [
                 refine(parts, self.space.point, some, present, w, steps=self.settings.refine_steps)
                 for some in hypotheses.split(at_once, dim=1)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.device import divided_work, side_by_side
+from igm_cli.core.device import divided_work, memory_of, on_streams, side_by_side
 from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (constraints that spaces name)
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Answer, Constraint, Solution
@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["check_method", "constraint_of", "invert", "invert_batch"]
 
-IMAGES_AT_ONCE = 64
-"""Images whose tensors pass a GPU together."""
+IMAGES_AT_ONCE = 128
+"""Images whose tensors pass a GPU together, at most."""
+
+BYTES_PER_PIXEL = 60_000
+"""Memory of a GPU for each pixel of the images that pass it together; most of it is used where two groups are at work."""
 
 
 def check_method(space: ConceptSpace, method: str) -> None:
@@ -106,9 +109,18 @@ def invert_batch(
         seconds = (time.monotonic() - started) / len(group)
         return [replace(each, seconds=seconds) for each in found]
 
-    at_once = 1 if images.device.type == "cpu" else IMAGES_AT_ONCE
+    groups = images.split(_images_at_once(images))
     with torch.no_grad(), divided_work(images.device):
-        return [each for found in side_by_side(understand, images.split(at_once)) for each in found]
+        together = side_by_side if images.device.type == "cpu" else on_streams
+        return [each for found in together(understand, groups) for each in found]
+
+
+def _images_at_once(images: Tensor) -> int:
+    """How many images pass a device together: on a CPU one, on a GPU as many as its memory holds."""
+    if images.device.type == "cpu":
+        return 1
+    fit = memory_of(images.device) // (BYTES_PER_PIXEL * images.shape[-1] * images.shape[-2])
+    return min(IMAGES_AT_ONCE, max(1, fit))
 
 
 def by_statistics(
@@ -154,7 +166,7 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         if bool(decided.any()):
             images = decided.nonzero()[:, 0].tolist()
             told = constraint.answers(statistics, solution, alternatives, candidates.candidates, images, rows)
-            found = report(statistics, solution, told, images, candidates.calls.tolist(), given)
+            found = report(statistics, solution, told, images, candidates.calls.cpu().tolist(), given)
             answers |= zip(rows[decided].tolist(), found, strict=True)
         if bool(decided.all()):
             return [answers[row] for row in range(len(answers))]
@@ -179,7 +191,7 @@ def report(
     stderr = PairedDifference.of(errors, chosen, statistics.importance).stderr.cpu()
     expected, places = solution.errors.cpu(), solution.chosen.cpu()
     stderr[torch.arange(len(places)), places] = 0.0
-    sizes = (solution.sets >= 0).sum(-1).tolist()
+    sizes = (solution.sets >= 0).sum(-1).cpu().tolist()
     return [
         Inversion(
             concepts=answer.concepts,

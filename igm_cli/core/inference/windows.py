@@ -118,12 +118,13 @@ class Windows:
         total = torch.cat([patches, patches.new_zeros(n, b, 1, c)], dim=2)
         flat = total.view(n, -1, c)
         index = self.cells + torch.arange(b, device=self.cells.device)[:, None, None] * (self.g + 1)
-        values = self.values * weight[None, ..., None, None]
         if flat.device.type == "cpu":
+            values = self.values * weight[None, ..., None, None]
             flat.index_add_(1, index.flatten(), values.view(n, -1, c))
         else:  # one after another: other devices add up what falls on one cell in any order
-            for k in range(values.shape[2]):
-                flat.index_add_(1, index[:, k].flatten(), values[:, :, k].flatten(1, 2))
+            values = (self.values.movedim(2, 0) * weight.T[:, None, :, None, None]).flatten(2, 3)  # [M,n,b*W,c]
+            for cells, value in zip(index.movedim(1, 0).flatten(1), values, strict=True):
+                flat.index_add_(1, cells, value)
         return total[:, :, :-1]
 
     def canvas(self) -> Tensor:

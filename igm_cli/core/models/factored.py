@@ -67,7 +67,7 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 @functools.cache
 def _frequencies(dim: int, device: torch.device) -> Tensor:
-    return torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=device) / (dim // 2))
+    return torch.exp(-math.log(10000.0) * torch.arange(dim // 2) / (dim // 2)).to(device)
 
 
 class ResidualBlock(nn.Module):

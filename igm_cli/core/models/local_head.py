@@ -300,6 +300,7 @@ class LocalHead(nn.Module):
         first = self.out.weight
         if self._padded is None or self._padded[0] != (first.data_ptr(), first._version):
             weights = kernels.padded(self.where, self.layers, self.out)
+            torch.cuda.synchronize(position.device)  # other streams read them, too
             self._padded = (first.data_ptr(), first._version), weights
         return kernels.contributions(
             view.here, self.query(pointed), at, (middle.round() - radius).int(),

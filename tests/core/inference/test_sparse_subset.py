@@ -164,7 +164,12 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
     faint = InversionSettings(draws=6, k_max=5, penalty=40.0)
     constraint, statistics, _, solution, found = decided(faint, 4)
     said = constraint.answers(
-        statistics, solution, found, torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1), [0], torch.arange(1)
+        statistics,
+        solution,
+        found,
+        torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1),
+        [0],
+        torch.arange(1),
     )[0]
     members = solution.members(0)
     assert said.concepts[:, 0].tolist() == members and len(members) == 4 and said.values is None
@@ -180,7 +185,12 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
 def test_no_members_are_no_members():
     constraint, statistics, _, solution, found = decided(InversionSettings(draws=6, k_max=5), 0)
     said = constraint.answers(
-        statistics, solution, found, torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1), [0], torch.arange(1)
+        statistics,
+        solution,
+        found,
+        torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1),
+        [0],
+        torch.arange(1),
     )[0]
     assert said.concepts.shape == (0, 1) and said.confidence.shape == (0,)
 
