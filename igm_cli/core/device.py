@@ -84,6 +84,12 @@ def has_triton(device: torch.device) -> bool:
     return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
+@functools.cache
+def fast_memory(device: torch.device) -> int:
+    """Bytes of memory that the threads of one program share on a GPU."""
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+
+
 def search_device(device: torch.device) -> torch.device:
     """Where small things are worked out in double precision: on the device itself, or on the CPU if it has none."""
     return torch.device("cpu") if device.type == "mps" else device

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.device import has_triton
+from igm_cli.core.device import fast_memory, has_triton
 
 ROWS_IN_CACHE = 16384
 """Rows that pass the layers at once on a CPU: what lies between two layers then stays in its caches."""
@@ -280,9 +280,11 @@ class LocalHead(nn.Module):
         return self._put_out(z).float() * height, number
 
     def kernels_fit(self, position: Tensor) -> bool:
-        """Whether two kernels of our own take the place of the layers: on a GPU, with weights meant for inference."""
-        half, d = self.out.weight.dtype == torch.bfloat16, self.out.in_features
-        return half and d % 16 == 0 and d <= 128 and has_triton(position.device) and not torch.is_grad_enabled()
+        """Whether kernels of our own take the place of the layers: on a GPU, with weights meant for inference."""
+        d, layers = self.out.in_features, len(self.layers)
+        if self.out.weight.dtype != torch.bfloat16 or d % 16 or d > 128 or layers > 2 or torch.is_grad_enabled():
+            return False
+        return has_triton(position.device) and fast_memory(position.device) > 220_000  # the layers' weights lie there
 
     def _by_kernels(
         self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
@@ -300,7 +302,8 @@ class LocalHead(nn.Module):
         first = self.out.weight
         if self._padded is None or self._padded[0] != (first.data_ptr(), first._version):
             weights = kernels.padded(self.where, self.layers, self.out)
-            torch.cuda.synchronize(position.device)  # other streams read them, too
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # other streams read them, too
             self._padded = (first.data_ptr(), first._version), weights
         return kernels.contributions(
             view.here, self.query(pointed), at, (middle.round() - radius).int(),

@@ -73,9 +73,11 @@ def contributions(
     )  # fmt: skip
     values = torch.empty(n, b, m, w, c, device=here.device)
     rows = n * b * m * w
-    _contributions[(triton.cdiv(rows, ROWS),)](
+    programs = torch.cuda.get_device_properties(here.device).multi_processor_count if here.is_cuda else 2
+    _contributions[(min(programs, triton.cdiv(rows, ROWS)),)](
         here, query, number, height, where, gain, *weights[2:], values, rows, m, b, w, grid[0] * grid[1],
-        D=d, C=c, LAYERS=len(weights[2]), BR=ROWS, BD=weights[0].shape[1], BC=weights[-1].shape[0], num_warps=8,
+        D=d, C=c, LAYERS=len(weights[2]), BR=ROWS, BD=weights[0].shape[1], BC=weights[-1].shape[0],
+        num_warps=8, num_stages=1,
     )  # fmt: skip
     return values, number
 
@@ -188,28 +190,43 @@ def _contributions(
     values, rows, M, B, W, G,
     D: tl.constexpr, C: tl.constexpr, LAYERS: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """What each cell knows, through the layers."""
+    """What each cell knows, through the layers; their weights stay in fast memory while rows pass."""
     dtype = here.dtype.element_ty
-    row = tl.program_id(0) * BR + tl.arange(0, BR)
-    there = row < rows
-    pair = row // W  # which of n*b images and M positions
-    image = pair // M
-    place = (image % B * M + pair % M) * W + row % W
-    cell = tl.load(number + place, mask=there, other=G).to(tl.int32)
-    d = tl.arange(0, BD)
-    known = there[:, None] & (d < D)[None, :]
-    own = image * G + tl.where(cell < G, cell, 0)
-    z = tl.load(here + own[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
-    z += tl.load(where + place[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
-    z += tl.load(query + pair[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
-    z = _silu(z).to(dtype)
-    for layer in tl.static_range(LAYERS):
-        h = _linear(z, w_first + layer * BD * BD, b_first + layer * BD, BD, BD)
-        h = _silu(h.to(dtype).to(tl.float32)).to(dtype)
-        h = _linear(h, w_second + layer * BD * BD, b_second + layer * BD, BD, BD)
-        z = (h + z.to(tl.float32)).to(dtype)
-    result = _linear(z, w_out, b_out, BD, BC).to(dtype).to(tl.float32)
-    factor = tl.load(height + place, mask=there, other=0.0) * tl.load(gain + image, mask=there, other=0.0)
-    c = tl.arange(0, BC)
-    target = values + row.to(tl.int64)[:, None] * C + c[None, :]
-    tl.store(target, result * factor[:, None], mask=there[:, None] & (c < C)[None, :])
+    d, c = tl.arange(0, BD), tl.arange(0, BC)
+    square = d[:, None] * BD + d[None, :]
+    if LAYERS > 0:
+        first_0, second_0 = tl.load(w_first + square), tl.load(w_second + square)
+    if LAYERS > 1:
+        first_1, second_1 = tl.load(w_first + BD * BD + square), tl.load(w_second + BD * BD + square)
+    out = tl.load(w_out + d[:, None] * BC + c[None, :])
+    out_bias = tl.load(b_out + c).to(tl.float32)[None, :]
+    for block in range(tl.program_id(0), tl.cdiv(rows, BR), tl.num_programs(0)):
+        row = block * BR + tl.arange(0, BR)
+        there = row < rows
+        pair = row // W  # which of n*b images and M positions
+        image = pair // M
+        place = (image % B * M + pair % M) * W + row % W
+        cell = tl.load(number + place, mask=there, other=G).to(tl.int32)
+        known = there[:, None] & (d < D)[None, :]
+        own = image * G + tl.where(cell < G, cell, 0)
+        z = tl.load(here + own[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
+        z += tl.load(where + place[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
+        z += tl.load(query + pair[:, None] * D + d[None, :], mask=known, other=0.0).to(tl.float32)
+        z = _silu(z).to(dtype)
+        if LAYERS > 0:
+            z = _residual(z, first_0, b_first, second_0, b_second, d)
+        if LAYERS > 1:
+            z = _residual(z, first_1, b_first + BD, second_1, b_second + BD, d)
+        result = (tl.dot(z, out, input_precision="ieee") + out_bias).to(dtype).to(tl.float32)
+        factor = tl.load(height + place, mask=there, other=0.0) * tl.load(gain + image, mask=there, other=0.0)
+        target = values + row.to(tl.int64)[:, None] * C + c[None, :]
+        tl.store(target, result * factor[:, None], mask=there[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def _residual(z, first, b_first, second, b_second, d):
+    """z + second(silu(first(z)))."""
+    h = tl.dot(z, first, input_precision="ieee") + tl.load(b_first + d).to(tl.float32)[None, :]
+    h = _silu(h.to(z.dtype).to(tl.float32)).to(z.dtype)
+    h = tl.dot(h, second, input_precision="ieee") + tl.load(b_second + d).to(tl.float32)[None, :]
+    return (h + z.to(tl.float32)).to(z.dtype)
