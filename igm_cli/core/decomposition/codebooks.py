@@ -134,8 +134,10 @@ class Codebooks:
     @cached_property
     def inverse_grams(self) -> list[Tensor]:
         """(Re XᴴX)⁻¹ of each factor ``[n_k,n_k]``, real; the pseudo-inverse where codewords are linearly dependent."""
-        grams = (one.double() @ other.double().T for one, other in zip(self._weighted, self._rows, strict=True))
-        return [torch.linalg.pinv(gram, hermitian=True).float() for gram in grams]
+        books = zip(self._weighted, self._rows, strict=True)
+        # on the CPU: not every device has float64
+        grams = (one.cpu().double() @ other.cpu().double().T for one, other in books)
+        return [torch.linalg.pinv(gram, hermitian=True).float().to(self.device) for gram in grams]
 
     @cached_property
     def phases(self) -> dict[int, Tensor]:

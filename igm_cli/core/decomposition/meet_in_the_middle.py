@@ -54,7 +54,7 @@ class Halves:
             Numbers of the problems ``[H]`` and indices of the codewords ``[H,K]``.
         """
         codebooks = self.codebooks
-        sorted_keys, order = _keys(_products(codebooks, self.table_factors, coordinates)).sort()
+        sorted_keys, order = _keys(_products(codebooks, self.table_factors, coordinates)).sort(stable=True)
         keys, entries = sorted_keys.unique_consecutive(return_counts=True)
         queries = spectra[:, None] * _products(codebooks, self.query_factors, coordinates).conj()
         wanted = _keys(queries).flatten()  # [B·queries]

@@ -74,6 +74,7 @@ def sgd(
     for size in sizes:
         starts, used = descend(denoiser, image, settings, size, composition)
         errors, scored = score(denoiser, image, starts, settings, composition)  # [R,N]
+        errors = errors.cpu()
         least = int(errors.mean(1).argmin())
         best[size] = starts[least], errors[least]
         calls += used + scored
@@ -148,7 +149,7 @@ def relax(
     groups = space.groups()
     logits = torch.zeros(space.dim, device=image.device, requires_grad=True)
     optimizer = torch.optim.AdamW([logits], lr=RELAX_RATE, weight_decay=0.0)
-    error, shape = 0.0, tuple(image.shape)
+    loss, shape = torch.zeros(()), tuple(image.shape)
     for step in range(s.relax_steps):
         start = step * RELAX_BATCH
         draws = draw(
@@ -163,8 +164,8 @@ def relax(
         # The error hardly depends on what is looked for: the direction counts, not its length.
         logits.grad /= logits.grad.norm().clamp(min=1e-12)
         optimizer.step()
-        error = float(loss.detach())
-    chosen = [group[int(logits.detach()[group].argmax())] for group in groups]
+    weights, error = logits.detach().cpu(), float(loss.detach())
+    chosen = [group[int(weights[group].argmax())] for group in groups]
     samples = s.relax_steps * RELAX_BATCH
     return _answer(space.candidates()[chosen], error, samples * (1 + len(groups)), samples)
 
