@@ -66,7 +66,7 @@ def _best_of_each(rows: Tensor, similarity: Tensor) -> Tensor:
     """Returns which of the candidates ``[H]`` is the most similar one of its problem ``[H]``."""
     order = similarity.argsort(stable=True)
     order = order[rows[order].argsort(stable=True)]
-    return order[rows[order].diff(append=rows.new_tensor([-1])) != 0]
+    return order[rows[order].diff(append=rows.new_full((1,), -1)) != 0]
 
 
 def _shared_tables(search: SearchState, halves: Halves, generator: torch.Generator) -> None:
@@ -89,6 +89,6 @@ def _own_tables(search: SearchState, halves: Halves, generator: torch.Generator)
         for table in range(int(min(OWN_TABLES, budget))):
             among = largest[: max(halves.bits, len(largest) >> (4 - table % 4))]
             chosen = torch.randperm(len(among), generator=generator)[: halves.bits].to(among.device)
-            _query(search, halves, among.new_tensor([row]), among[chosen])
+            _query(search, halves, among.new_full((1,), row), among[chosen])
             if search.decided[row]:
                 break

@@ -42,4 +42,8 @@ def exhaustive_operations(codebooks: Codebooks) -> float:
 
 def unravel(numbers: Tensor, sizes: list[int] | tuple[int, ...]) -> Tensor:
     """Returns numbers of products ``[N]`` as the indices of their codewords ``[N,len(sizes)]``."""
-    return torch.stack(torch.unravel_index(numbers, tuple(sizes)), -1)
+    indices = []
+    for size in reversed(sizes):  # torch.unravel_index copies the sizes to the device, for which the host waits
+        indices.append(numbers % size)
+        numbers = numbers // size
+    return torch.stack(indices[::-1], -1)
