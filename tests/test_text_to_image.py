@@ -262,6 +262,7 @@ def test_packed_weights_are_loaded(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights_on_disk, "PACKED_FROM", 256)
+    monkeypatch.setattr(weights_on_disk, "CHANNELS", 8)
     folder = Path(shutil.copytree(folders["sd1"], tmp_path / "packed"))
     for part in ("unet", "vae"):
         path = folder / part / "diffusion_pytorch_model.safetensors"

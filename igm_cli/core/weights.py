@@ -17,8 +17,11 @@ from torch import Tensor
 from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError
 
-PACKED_FROM = 2**16
-"""Weights of a matrix or convolution from which on it is packed; it leaves out first and last layers, which are small."""
+PACKED_FROM, CHANNELS = 2**14, 64
+"""Values of a matrix or convolution, and its channels in and out, from which on it is packed.
+
+Small tensors are left out, and first and last layers, which have few channels on one side.
+"""
 
 SCALE = ".scale"
 """What the name of a packed tensor's factors ends in."""
@@ -77,10 +80,11 @@ def require_finite(
 
 
 def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns weights with matrices and convolutions of :data:`PACKED_FROM` values or more as int8, others as float16."""
+    """Returns weights with large matrices and convolutions as int8, and all other floating-point ones as float16."""
     packed: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        if value.is_floating_point() and value.ndim > 1 and value.numel() >= PACKED_FROM:
+        large = value.ndim > 1 and value.numel() >= PACKED_FROM and min(value.shape[:2]) >= CHANNELS
+        if large and value.is_floating_point():
             packed[name], packed[name + SCALE] = quantize(value)
         else:
             packed[name] = value.half() if value.is_floating_point() else value

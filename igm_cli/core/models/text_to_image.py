@@ -185,7 +185,7 @@ class TextToImageDenoiser:
                 "use --dtype float32"
             )
         self.calls += len(prompts)
-        return eps.unflatten(0, (n, m))
+        return eps.view(n, m, *eps.shape[1:])
 
     @cached_property
     def _time_ids(self) -> Tensor:
