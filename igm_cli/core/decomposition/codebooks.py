@@ -90,7 +90,7 @@ class Codebooks:
 
     def noise(self, rows: int, generator: torch.Generator) -> Tensor:
         """Draws white noise as spectra ``[rows,F]``."""
-        return self.binding.noise(rows, self.dim, generator).to(self.device)
+        return moved(self.binding.noise(rows, self.dim, generator), self.device)
 
     def square(self, spectra: Tensor) -> Tensor:
         """Returns ‖x‖² of spectra ``[...,F]``."""
@@ -150,6 +150,11 @@ class Codebooks:
             if collinear.any():
                 result[factor] = torch.where(collinear, cosine, torch.zeros_like(cosine))
         return result
+
+
+def moved(noise: Tensor, device: torch.device) -> Tensor:
+    """Returns noise that was drawn on the CPU on a device; on CUDA the host does not wait for the copy."""
+    return noise.to(device, non_blocking=device.type == "cuda")
 
 
 def check_books(books: Sequence[Tensor]) -> None:

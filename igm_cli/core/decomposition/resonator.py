@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from igm_cli.core.decomposition.codebooks import Codebooks
+from igm_cli.core.decomposition.codebooks import Codebooks, moved
 from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
 
 State: TypeAlias = list[Tensor]  # tensors with one row per problem
@@ -75,8 +75,9 @@ def iterate(
                 continue
             indices, similarity = search.indices[rows], search.similarity[rows]
         done = decided(codebooks, left, indices, similarity)
-        if done.any():
-            rows, left, state = rows[~done], left[~done], [part[~done] for part in state]
+        stay = (~done).nonzero()[:, 0]
+        if len(stay) < len(rows):
+            rows, left, state = rows[stay], left[stay], [part[stay] for part in state]
         if not len(rows):
             break
     search.operations += search.iterations.cpu() * dynamics.operations(codebooks)
@@ -158,7 +159,7 @@ class Factorizer(Network):
     def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
         """Returns ``sign(X [a]_{≥ threshold})`` for ``a = Xᵀ unbound + noise``."""
         similarity = codebooks.scores(factor, unbound) / codebooks.dim**0.5
-        noise = torch.randn(similarity.shape, generator=generator).to(similarity)
+        noise = moved(torch.randn(similarity.shape, generator=generator), similarity.device)
         read = similarity + self.noise * noise
         kept = torch.where(read >= self.threshold, read, 0.0)
         silent = (kept == 0).all(1, keepdim=True)  # nothing reaches the threshold: then all similarities count
