@@ -13,9 +13,10 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
 
 from igm_cli.core.models.latent import PARTS
+from igm_cli.core.weights import read_weights, write_weights
 
 SCALE = Path("vae") / "config.json"
 RUN = ("state.pt", "run.json", "metrics.jsonl", "tensorboard")
@@ -47,12 +48,15 @@ def average_scale(before: Path, after: Path, share: float) -> None:
 
 
 def average(before: Path, after: Path, share: float) -> None:
-    """Moves the weights of a file towards those of another, in place."""
-    old, new = load_file(before), load_file(after)
+    """Moves the weights of a file towards those of another, in place; they become float16."""
+    old, new = read_weights(before), read_weights(after)
     if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in new):
         raise SystemExit(f"{before} and {after} are of different models")
-    mean = {name: old[name].float().lerp(new[name].float(), share).to(new[name].dtype) for name in new}
-    save_file(mean, after, {"format": "pt"})
+    mean = {
+        name: old[name].lerp(value, share) if value.is_floating_point() else value
+        for name, value in new.items()
+    }
+    write_weights(after, mean, torch.float16)
 
 
 if __name__ == "__main__":

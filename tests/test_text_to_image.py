@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from igm_cli.core import weights as weights_on_disk
 from igm_cli.core.concepts import Text
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeline, resolve_dtype
 from igm_cli.core.models.text_to_image import TextToImageDenoiser, TextToImageFeatures
+from igm_cli.core.weights import is_packed, read_weights, write_weights
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 
 CPU = torch.device("cpu")
@@ -254,6 +256,54 @@ def test_infinite_predictions_are_refused(folders: dict[str, Path]) -> None:
     denoiser.parts.pipe.unet.conv_out.bias.data.fill_(float("inf"))
     with pytest.raises(InputError, match="not finite in float32"):
         denoiser.base(noised(denoiser))
+
+
+def test_packed_weights_are_loaded(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_on_disk, "PACKED_FROM", 256)
+    monkeypatch.setattr(weights_on_disk, "CHANNELS", 8)
+    folder = Path(shutil.copytree(folders["sd1"], tmp_path / "packed"))
+    for part in ("unet", "vae"):
+        path = folder / part / "diffusion_pytorch_model.safetensors"
+        write_weights(path, read_weights(path), torch.int8)
+        assert is_packed(path)
+    plain, packed = (load_pipeline(str(path), CPU, EXACT) for path in (folders["sd1"], folder))
+    for part in ("unet", "vae"):
+        mine, theirs = (getattr(each.pipe, part) for each in (packed, plain))
+        values, wanted = mine.state_dict(), theirs.state_dict()
+        assert values.keys() == wanted.keys() and mine.dtype == theirs.dtype and not mine.training
+        assert all((values[name] - wanted[name]).norm() <= 0.01 * wanted[name].norm() for name in wanted)
+    features = TextToImageFeatures(torch.randn(2, *plain.latent_shape), torch.tensor([10, 900]))
+    eps = [TextToImageDenoiser(each, Text(LABELS)).base(features) for each in (packed, plain)]
+    assert float((eps[0] - eps[1]).norm() / eps[1].norm()) < 0.05
+    assert load_pipeline(str(folder), CPU, Loading(dtype="bfloat16")).pipe.unet.dtype == torch.bfloat16
+    without_a_weight(folder / UNET)
+    with pytest.raises(InputError, match=r"the unet of .* cannot be loaded"):
+        load_pipeline(str(folder), CPU, EXACT)
+
+
+def test_a_batch_that_does_not_fit_is_halved_once(
+    parts: dict[str, TextToImageParts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = TextToImageDenoiser(parts["sd1"], Text(LABELS), batch=8)
+    features = TextToImageFeatures(torch.randn(4, *parts["sd1"].latent_shape), torch.tensor([10, 90, 500, 900]))
+    wanted, room, call = denoiser.predictions(features, torch.eye(3)[None]), 4, denoiser._call
+
+    def in_room(x_t: Tensor, *rest: Any) -> Tensor:
+        if len(x_t) > room:
+            raise torch.OutOfMemoryError("out of memory")
+        return call(x_t, *rest)
+
+    monkeypatch.setattr(denoiser, "_call", in_room)
+    denoiser.calls = 0
+    with pytest.warns(UserWarning, match="a U-Net call takes 4 latents from now on"):
+        found = denoiser.predictions(features, torch.eye(3)[None])
+    torch.testing.assert_close(found, wanted)
+    assert denoiser.calls == 12 and denoiser.batch == 4
+    room = 2
+    with pytest.raises(torch.OutOfMemoryError):
+        denoiser.predictions(features, torch.eye(3)[None])
 
 
 def test_float16_weights_and_other_latents(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def auto(codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> D
             found = iterate(CoupledDiffusion(), codebooks, spectra[rows], ITERATIONS, generator)
         search.improve(rows, found.indices, found.similarity)
         search.iterations[rows] += found.iterations
-        search.operations[rows] += found.operations
+        search.operations[rows.cpu()] += found.operations
     return search.result()
 
 
@@ -54,19 +54,19 @@ def _query(search: SearchState, halves: Halves, rows: Tensor, coordinates: Tenso
         numbers, indices = halves.meet(spectra[part[:, None], coordinates], coordinates)
         found = part[numbers]  # problems of the hits [H]
         similarity = codebooks.similarity(codebooks.product(indices), spectra[found])
-        compared = torch.full_like(similarity, 4.0 * codebooks.values, dtype=torch.float64)
-        search.operations[part] += halves.operations
-        search.operations.index_add_(0, found, compared)
+        compared = torch.full((len(found),), 4.0 * codebooks.values, dtype=torch.float64)
+        search.operations[part.cpu()] += halves.operations
+        search.operations.index_add_(0, found.cpu(), compared)
         best = _best_of_each(found, similarity)
-        new = search.improve(found[best], indices[best], similarity[best])
+        new = found[best][search.improve(found[best], indices[best], similarity[best])]
         search.decided[new] = decided(codebooks, spectra[new], search.indices[new], search.similarity[new])
 
 
 def _best_of_each(rows: Tensor, similarity: Tensor) -> Tensor:
     """Returns which of the candidates ``[H]`` is the most similar one of its problem ``[H]``."""
-    order = similarity.argsort()
+    order = similarity.argsort(stable=True)
     order = order[rows[order].argsort(stable=True)]
-    return order[rows[order].diff(append=rows.new_tensor([-1])) != 0]
+    return order[rows[order].diff(append=rows.new_full((1,), -1)) != 0]
 
 
 def _shared_tables(search: SearchState, halves: Halves, generator: torch.Generator) -> None:
@@ -84,10 +84,11 @@ def _own_tables(search: SearchState, halves: Halves, generator: torch.Generator)
     """Queries tables for each undecided problem, at coordinates drawn among 1/16, 1/8, 1/4, 1/2 of the largest."""
     budget = exhaustive_operations(search.codebooks) / max(1.0, halves.operations)
     for row in search.undecided().tolist():
-        largest = search.spectra[row].abs().argsort(descending=True)  # noise flips their signs least
+        # noise flips the signs of these least
+        largest = search.spectra[row].abs().argsort(descending=True, stable=True)
         for table in range(int(min(OWN_TABLES, budget))):
             among = largest[: max(halves.bits, len(largest) >> (4 - table % 4))]
             chosen = torch.randperm(len(among), generator=generator)[: halves.bits].to(among.device)
-            _query(search, halves, among.new_tensor([row]), among[chosen])
+            _query(search, halves, among.new_full((1,), row), among[chosen])
             if search.decided[row]:
                 break

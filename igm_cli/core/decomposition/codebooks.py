@@ -90,7 +90,7 @@ class Codebooks:
 
     def noise(self, rows: int, generator: torch.Generator) -> Tensor:
         """Draws white noise as spectra ``[rows,F]``."""
-        return self.binding.noise(rows, self.dim, generator).to(self.device)
+        return moved(self.binding.noise(rows, self.dim, generator), self.device)
 
     def square(self, spectra: Tensor) -> Tensor:
         """Returns ‖x‖² of spectra ``[...,F]``."""
@@ -134,8 +134,10 @@ class Codebooks:
     @cached_property
     def inverse_grams(self) -> list[Tensor]:
         """(Re XᴴX)⁻¹ of each factor ``[n_k,n_k]``, real; the pseudo-inverse where codewords are linearly dependent."""
-        grams = (one.double() @ other.double().T for one, other in zip(self._weighted, self._rows, strict=True))
-        return [torch.linalg.pinv(gram, hermitian=True).float() for gram in grams]
+        books = zip(self._weighted, self._rows, strict=True)
+        # on the CPU: not every device has float64
+        grams = (one.cpu().double() @ other.cpu().double().T for one, other in books)
+        return [torch.linalg.pinv(gram, hermitian=True).float().to(self.device) for gram in grams]
 
     @cached_property
     def phases(self) -> dict[int, Tensor]:
@@ -148,6 +150,11 @@ class Codebooks:
             if collinear.any():
                 result[factor] = torch.where(collinear, cosine, torch.zeros_like(cosine))
         return result
+
+
+def moved(noise: Tensor, device: torch.device) -> Tensor:
+    """Returns noise that was drawn on the CPU on a device; on CUDA the host does not wait for the copy."""
+    return noise.to(device, non_blocking=device.type == "cuda")
 
 
 def check_books(books: Sequence[Tensor]) -> None:

@@ -34,7 +34,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from igm_cli.core.decomposition.codebooks import Codebooks
+from igm_cli.core.decomposition.codebooks import Codebooks, moved
 from igm_cli.core.decomposition.resonator import Dynamics, State, Step, others, rms
 
 Space: TypeAlias = Literal["latent", "codebook"]
@@ -135,7 +135,7 @@ class CoupledDiffusion(Dynamics):
         if self.space == "latent":
             return self.temperature * codebooks.noise(rows, generator)
         noise = torch.randn(rows, codebooks.sizes[factor], generator=generator)
-        return self.temperature * noise.to(codebooks.device)
+        return self.temperature * moved(noise, codebooks.device)
 
 
 def posterior(codebooks: Codebooks, factor: int, noised: Tensor, a: float, space: Space = "latent") -> Tensor:

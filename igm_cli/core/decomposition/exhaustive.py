@@ -9,6 +9,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.result import Decomposition, SearchState
 
 PRODUCTS_AT_ONCE = 2048  # few enough to stay in a processor's cache
+ON_DEVICE = 2**15  # at once on another device, which few would leave idle
 
 
 def exhaustive(codebooks: Codebooks, spectra: Tensor) -> Decomposition:
@@ -18,7 +19,8 @@ def exhaustive(codebooks: Codebooks, spectra: Tensor) -> Decomposition:
     best = torch.full((len(spectra),), -torch.inf, device=spectra.device)
     winner = torch.zeros(len(spectra), dtype=torch.long, device=spectra.device)
     beginnings = torch.arange(codebooks.search_space // last, device=spectra.device)
-    at_once = min(len(beginnings), max(1, PRODUCTS_AT_ONCE // last))
+    products_at_once = PRODUCTS_AT_ONCE if spectra.device.type == "cpu" else ON_DEVICE
+    at_once = min(len(beginnings), max(1, products_at_once // last))
     room = codebooks.spectra[-1].new_empty(at_once, *codebooks.spectra[-1].shape)  # used again by each block
     for block in beginnings.split(at_once):
         begin = codebooks.product(unravel(block, sizes), without=len(sizes))  # of the first K-1 factors [P',F]
@@ -40,4 +42,8 @@ def exhaustive_operations(codebooks: Codebooks) -> float:
 
 def unravel(numbers: Tensor, sizes: list[int] | tuple[int, ...]) -> Tensor:
     """Returns numbers of products ``[N]`` as the indices of their codewords ``[N,len(sizes)]``."""
-    return torch.stack(torch.unravel_index(numbers, tuple(sizes)), -1)
+    indices = []
+    for size in reversed(sizes):  # torch.unravel_index copies the sizes to the device, for which the host waits
+        indices.append(numbers % size)
+        numbers = numbers // size
+    return torch.stack(indices[::-1], -1)

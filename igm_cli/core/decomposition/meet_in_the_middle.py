@@ -54,7 +54,7 @@ class Halves:
             Numbers of the problems ``[H]`` and indices of the codewords ``[H,K]``.
         """
         codebooks = self.codebooks
-        sorted_keys, order = _keys(_products(codebooks, self.table_factors, coordinates)).sort()
+        sorted_keys, order = _keys(_products(codebooks, self.table_factors, coordinates)).sort(stable=True)
         keys, entries = sorted_keys.unique_consecutive(return_counts=True)
         queries = spectra[:, None] * _products(codebooks, self.query_factors, coordinates).conj()
         wanted = _keys(queries).flatten()  # [B·queries]
@@ -66,10 +66,10 @@ class Halves:
         offset = torch.arange(len(source), device=keys.device) - (hits.cumsum(0) - hits).repeat_interleave(hits)
         first = (entries.cumsum(0) - entries)[place]
         entry = order[first.repeat_interleave(hits) + offset]
-        indices = torch.empty(len(source), len(codebooks.sizes), dtype=torch.long, device=keys.device)
-        indices[:, self.query_factors] = unravel(source % self.queries, self.query_sizes)
-        indices[:, self.table_factors] = unravel(entry, self.table_sizes)
-        return source // self.queries, indices
+        queried, found = unravel(source % self.queries, self.query_sizes), unravel(entry, self.table_sizes)
+        numbered = zip([*self.query_factors, *self.table_factors], [*queried.T, *found.T], strict=True)
+        columns = dict(numbered)
+        return source // self.queries, torch.stack([columns[k] for k in range(len(columns))], 1)
 
 
 def _halves(sizes: tuple[int, ...]) -> tuple[list[int], list[int]]:

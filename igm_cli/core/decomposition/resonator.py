@@ -20,13 +20,17 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from igm_cli.core.decomposition.codebooks import Codebooks
+from igm_cli.core.decomposition.codebooks import Codebooks, moved
 from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
 
 State: TypeAlias = list[Tensor]  # tensors with one row per problem
 Step: TypeAlias = tuple[
     State, list[Tensor]
 ]  # the next state, and the belief in each codeword [B,n_k] per factor
+
+CHECKED_EVERY = 8
+"""Iterations between checks on a device, where a check makes the host wait; on the CPU every iteration is checked."""
+
 Estimate: TypeAlias = tuple[
     Tensor, Tensor
 ]  # a factor's estimate x_k [B,F], and the belief in each codeword [B,n_k]
@@ -54,22 +58,29 @@ def iterate(
 ) -> Decomposition:
     """Runs a method on bound vectors ``[B,F]``, and keeps the best product that it has believed in.
 
-    A problem that is decided takes no further part.
+    A problem that is decided takes no further part.  On a device that is seen at every :data:`CHECKED_EVERY`-th iteration,
+    by the best product so far.
     """
     search, state = SearchState(codebooks, spectra), dynamics.start(codebooks, spectra, generator)
-    rows, left = search.undecided(), spectra
+    rows, left = torch.arange(len(spectra), device=spectra.device), spectra
+    on_cpu = spectra.device.type == "cpu"
     for i in range(iterations):
         state, beliefs = dynamics.step(codebooks, left, state, i, generator)
         indices = torch.stack([belief.argmax(1) for belief in beliefs], 1)
         similarity = codebooks.similarity(codebooks.product(indices), left)
         search.improve(rows, indices, similarity)
         search.iterations[rows] += 1
+        if not on_cpu:
+            if (i + 1) % CHECKED_EVERY:
+                continue
+            indices, similarity = search.indices[rows], search.similarity[rows]
         done = decided(codebooks, left, indices, similarity)
-        if done.any():
-            rows, left, state = rows[~done], left[~done], [part[~done] for part in state]
+        stay = (~done).nonzero()[:, 0]
+        if len(stay) < len(rows):
+            rows, left, state = rows[stay], left[stay], [part[stay] for part in state]
         if not len(rows):
             break
-    search.operations += search.iterations * dynamics.operations(codebooks)
+    search.operations += search.iterations.cpu() * dynamics.operations(codebooks)
     return search.result()
 
 
@@ -148,7 +159,7 @@ class Factorizer(Network):
     def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
         """Returns ``sign(X [a]_{≥ threshold})`` for ``a = Xᵀ unbound + noise``."""
         similarity = codebooks.scores(factor, unbound) / codebooks.dim**0.5
-        noise = torch.randn(similarity.shape, generator=generator).to(similarity)
+        noise = moved(torch.randn(similarity.shape, generator=generator), similarity.device)
         read = similarity + self.noise * noise
         kept = torch.where(read >= self.threshold, read, 0.0)
         silent = (kept == 0).all(1, keepdim=True)  # nothing reaches the threshold: then all similarities count

@@ -31,7 +31,7 @@ class Decomposition:
             posterior of the codeword given the others.
         ambiguous: True where another codeword of the factor fits equally well ``[B,K]``.
         iterations: Iterations of the method ``[B]``, 0 if it has none.
-        operations: Multiplications and additions ``[B]``, float64.
+        operations: Multiplications and additions ``[B]``, float64 on the CPU.
     """
 
     indices: Tensor
@@ -52,12 +52,12 @@ def beyond_chance(
     Where moduli differ, products that share all but one codeword with the bound one have a larger standard deviation,
     which is allowed for if ``spectra`` and ``indices`` are given.
     """
-    z = similarity.double().clamp(-1 + 1e-12, 1 - 1e-12).atanh()
+    z = similarity.cpu().double().clamp(-1 + 1e-12, 1 - 1e-12).atanh()  # not every device has float64
     hits = math.log(codebooks.search_space) + torch.special.log_ndtr(-z * math.sqrt(codebooks.coordinates))
     if spectra is not None and indices is not None and not codebooks.unit:
-        std = codebooks.chance_std(codebooks.product(indices), spectra)
+        std = codebooks.chance_std(codebooks.product(indices), spectra).cpu()
         hits = torch.logaddexp(hits, math.log(sum(codebooks.sizes)) + torch.special.log_ndtr(-z / std))
-    return torch.sigmoid(-(hits + math.log(CAUTION))).float()
+    return torch.sigmoid(-(hits + math.log(CAUTION))).float().to(similarity.device)
 
 
 def exchanges(codebooks: Codebooks, spectra: Tensor, indices: Tensor) -> list[Tensor]:
@@ -108,17 +108,18 @@ class SearchState:
         self.similarity = torch.full((problems,), -2.0, device=device)
         self.decided = torch.zeros(problems, dtype=torch.bool, device=device)
         self.iterations = torch.zeros(problems, dtype=torch.long, device=device)
-        self.operations = torch.zeros(problems, dtype=torch.float64, device=device)
+        self.operations = torch.zeros(problems, dtype=torch.float64)
 
     def undecided(self) -> Tensor:
         """Returns the numbers of the problems that are not decided."""
         return (~self.decided).nonzero()[:, 0]
 
     def improve(self, rows: Tensor, indices: Tensor, similarity: Tensor) -> Tensor:
-        """Takes products ``[R,K]`` for problems ``[R]`` where they are better, and returns where."""
+        """Takes products ``[R,K]`` for different problems ``[R]`` where they are better, and returns where ``[R]``."""
         better = similarity > self.similarity[rows]
-        self.indices[rows[better]], self.similarity[rows[better]] = indices[better], similarity[better]
-        return rows[better]
+        self.indices[rows] = torch.where(better[:, None], indices, self.indices[rows])
+        self.similarity[rows] = torch.where(better, similarity, self.similarity[rows])
+        return better
 
     def result(self) -> Decomposition:
         """Returns what was found, with the confidence in it."""

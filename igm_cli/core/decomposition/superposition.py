@@ -81,6 +81,7 @@ def _residual(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
     products = codebooks.product(indices)
     inner = (products.conj() * codebooks.weights) @ whole[:, None]
     gram = (products.conj() * codebooks.weights) @ products.T
-    weights = torch.linalg.lstsq(gram.real.double(), inner.real.double()).solution.float()
-    residual: Tensor = whole - (weights * products).sum(0)
+    # On the CPU: CUDA's solver needs a full rank, which a product found twice has not, and MPS has no float64.
+    weights = torch.linalg.lstsq(gram.real.cpu().double(), inner.real.cpu().double()).solution.float()
+    residual: Tensor = whole - (weights.to(whole.device) * products).sum(0)
     return residual

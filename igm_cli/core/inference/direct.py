@@ -143,15 +143,15 @@ def _summed(
 ) -> tuple[Tensor, float]:
     """Adds up the weighted errors of some hypotheses ``[R']`` from noise sample ``first`` on; returns the weights, too."""
     shape, s = tuple(image.shape[-3:]), settings
-    draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first).to(
-        image.device
-    )
+    draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
+    every = importance_of(denoiser.schedule, draws.t, s.power).cpu().double()  # not every device has float64
+    draws = draws.to(image.device)
     total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
     most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
     group = min(most, len(which))  # hypotheses at once; then as many noise samples as there is room for
     at_once, images = max(1, most // group), shown(image, first, count)
-    for seen, t, noise in zip(*(p.split(at_once) for p in (images, draws.t, draws.noise)), strict=True):
-        importance = importance_of(denoiser.schedule, t, s.power).cpu().double()  # not every device has float64
+    parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
+    for seen, t, noise, importance in zip(*parts, strict=True):
         with inference_precision(image.device):
             features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
         errors = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -40,6 +40,9 @@ Method = Callable[
 
 # Of the released code: starts ~ N(0.5, 0.13²) of the box, gradient norm clipped at 1.
 START_MEAN, START_STD, CLIP = 0.5, 0.13, 1.0
+
+MOVED_AT_ONCE = 64
+"""Samples of descent that go to the device together, for the host waits for each copy."""
 
 SCORED_AT_ONCE = 8
 """Noise samples under which starts are scored together."""
@@ -74,6 +77,7 @@ def sgd(
     for size in sizes:
         starts, used = descend(denoiser, image, settings, size, composition)
         errors, scored = score(denoiser, image, starts, settings, composition)  # [R,N]
+        errors = errors.cpu()
         least = int(errors.mean(1).argmin())
         best[size] = starts[least], errors[least]
         calls += used + scored
@@ -100,11 +104,9 @@ def descend(
     concepts = space.clamp(low + (high - low) * start.to(image.device)).requires_grad_(True)
     optimizer = torch.optim.AdamW([concepts], lr=settings.learning_rate)
     top = max(1, int(settings.sgd_high * denoiser.schedule.steps))
-    for _ in range(settings.steps):
-        t = torch.randint(0, top, (1,), generator=generator).to(image.device)
-        noise = torch.randn(1, *image.shape, generator=generator).to(image.device)
+    for draws in _samples(settings.steps, top, image, generator):
         with torch.enable_grad():
-            error = hypothesis_errors(denoiser, image, Draws(t, noise), concepts, composition).sum()
+            error = hypothesis_errors(denoiser, image, draws, concepts, composition).sum()
             (concepts.grad,) = torch.autograd.grad(error, concepts)
         norm = concepts.grad.flatten(1).norm(dim=1).clamp(min=CLIP)
         concepts.grad /= norm[:, None, None] / CLIP  # each start is a run of its own
@@ -112,6 +114,20 @@ def descend(
         with torch.no_grad():
             concepts.copy_(space.clamp(concepts))
     return concepts.detach(), settings.steps * r * (k + 1)
+
+
+def _samples(steps: int, top: int, image: Tensor, generator: torch.Generator) -> Iterator[Draws]:
+    """Draws one (t, eps) sample per step, t below ``top``; they are moved to the image's device many at once."""
+    for left in range(steps, 0, -MOVED_AT_ONCE):
+        drawn = [
+            (
+                torch.randint(0, top, (1,), generator=generator),
+                torch.randn(1, *image.shape, generator=generator),
+            )
+            for _ in range(min(left, MOVED_AT_ONCE))
+        ]
+        t, noise = (torch.cat(part).to(image.device) for part in zip(*drawn, strict=True))
+        yield from map(Draws, t.split(1), noise.split(1))
 
 
 def score(
@@ -148,7 +164,7 @@ def relax(
     groups = space.groups()
     logits = torch.zeros(space.dim, device=image.device, requires_grad=True)
     optimizer = torch.optim.AdamW([logits], lr=RELAX_RATE, weight_decay=0.0)
-    error, shape = 0.0, tuple(image.shape)
+    loss, shape = torch.zeros(()), tuple(image.shape)
     for step in range(s.relax_steps):
         start = step * RELAX_BATCH
         draws = draw(
@@ -163,8 +179,8 @@ def relax(
         # The error hardly depends on what is looked for: the direction counts, not its length.
         logits.grad /= logits.grad.norm().clamp(min=1e-12)
         optimizer.step()
-        error = float(loss.detach())
-    chosen = [group[int(logits.detach()[group].argmax())] for group in groups]
+    weights, error = logits.detach().cpu(), float(loss.detach())
+    chosen = [group[int(weights[group].argmax())] for group in groups]
     samples = s.relax_steps * RELAX_BATCH
     return _answer(space.candidates()[chosen], error, samples * (1 + len(groups)), samples)
 

@@ -18,6 +18,7 @@ from igm_cli.core.device import has_bf16
 from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
 from igm_cli.core.models.prompts import text_encoders
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
+from igm_cli.core.weights import is_packed, read_weights
 from igm_cli.errors import InputError, MissingError, UsageError, need
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -145,16 +146,27 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
             if part not in weights:
                 parts[part] = load()
                 continue
+            of_part = torch.float32 if part == "vae" else dtype
+            if library is diffusers and any(map(is_packed, weights[part][1])):
+                parts[part] = _unpacked(getattr(library, name), path / part, weights[part][1]).to(of_part)
+                continue
             parts[part], report = load(
-                variant=weights[part][0],
-                torch_dtype=torch.float32 if part == "vae" else dtype,
-                use_safetensors=True,
-                output_loading_info=True,
+                variant=weights[part][0], torch_dtype=of_part, use_safetensors=True, output_loading_info=True
             )
         if report["missing_keys"]:
             raise InputError(f"the {part} of {path} lacks weights: {min(report['missing_keys'])}")
     with refusing(f"{path} cannot be loaded"):
         return getattr(diffusers, kind).from_pretrained(path, **parts, **UNUSED, local_files_only=True)
+
+
+def _unpacked(kind: Any, folder: Path, files: list[Path]) -> Any:
+    """Returns a network of diffusers with packed weights, which its own ``from_pretrained`` cannot read, as float32."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        network = kind.from_config(kind.load_config(folder, local_files_only=True))
+    network.load_state_dict({k: v for file in files for k, v in read_weights(file).items()}, assign=True)
+    return network
 
 
 def _from_file(path: Path, loading: Loading, dtype: torch.dtype) -> Any:

@@ -6,8 +6,10 @@ eps_u.  Works in the latent space of the model's own autoencoder.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,11 +19,22 @@ from igm_cli.core.models.pipelines import TextToImageParts
 from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
 from igm_cli.errors import InputError
 
+ALIVE = 64
+"""Tensors of the size of the first level's hidden state that a U-Net call holds per latent, amply reckoned."""
+
 
 def default_batch(parts: TextToImageParts) -> int:
-    """Returns how many latents a U-Net call takes at once: many small ones, where overheads count, few large ones."""
-    places, most = (1 << 16, 64) if parts.device.type == "cuda" else (1 << 14, 32)
+    """Returns how many latents a U-Net call takes at once: many small ones, where overheads count, few large ones.
+
+    On CUDA at most as many as half the free memory has room for, rounded down to a power of two: a little more or less
+    memory changes nothing then.
+    """
+    places, most = (1 << 18, 256) if parts.device.type == "cuda" else (1 << 14, 32)
     _, height, width = parts.latent_shape
+    if parts.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(parts.device)
+        level = int(parts.pipe.unet.config.block_out_channels[0]) * parts.dtype.itemsize * height * width
+        most = min(most, 1 << max(0, (free // 2 // (ALIVE * level)).bit_length() - 1))
     return max(1, min(most, places // (height * width)))
 
 
@@ -51,6 +64,7 @@ class TextToImageDenoiser:
 
     Attributes:
         calls: U-Net evaluations so far, one per latent and prompt.
+        halved: Whether memory ran out once, since when the batch is half as large.
     """
 
     def __init__(
@@ -64,7 +78,7 @@ class TextToImageDenoiser:
         self.device, self.image_size, self.latent_shape = parts.device, parts.image_size, parts.latent_shape
         self.batch = batch or default_batch(parts)
         self.encoder = encoder or PromptEncoder(parts.pipe, parts.device)
-        self.calls = 0
+        self.calls, self.halved = 0, False
 
     def with_labels(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> TextToImageDenoiser:
         """Returns the same networks and memory of prompts for other labels; its calls are counted anew."""
@@ -112,7 +126,8 @@ class TextToImageDenoiser:
         """
         n = len(features.t)
         labels, which = self._labels(concepts).expand(n, -1).unique(return_inverse=True)
-        prompts = [self.space.prompts(int(label)) for label in labels]
+        which = which.to(self.device)
+        prompts = [self.space.prompts(label) for label in labels.tolist()]
         total = torch.zeros(())
         for template in range(len(self.space.templates)):
             embeddings = self.embed([of_label[template] for of_label in prompts])
@@ -133,33 +148,58 @@ class TextToImageDenoiser:
         return self.encoder(texts)
 
     def _labels(self, concepts: Tensor) -> Tensor:
-        """Returns the labels ``[N,M]`` that one-hot rows ``[N,M,D]`` stand for."""
+        """Returns the labels ``[N,M]`` that one-hot rows ``[N,M,D]`` stand for, on the CPU: the host must know them."""
+        concepts = concepts.cpu()
         labels = concepts.argmax(-1)
         if not torch.equal(torch.nn.functional.one_hot(labels, self.space.dim).to(concepts), concepts):
             raise ValueError("concepts of a text-to-image model are one-hot rows over its labels")
-        return labels.to(self.device)
+        return labels
 
     def _epsilon(self, features: TextToImageFeatures, embeddings: PromptEmbeddings, which: Tensor) -> Tensor:
         """Returns eps ``[N,M,C,h,w]`` of latent n under the prompts ``which[n]`` of ``[N,M]``."""
         n, m = which.shape
         latents = torch.arange(n, device=self.device).repeat_interleave(m)
         x_t, t = features.x_t.to(self.device, torch.float32), features.t.to(self.device)
-        rows = zip(latents.split(self.batch), which.flatten().split(self.batch), strict=True)
-        eps = [self._call(x_t[row], t[row], embeddings.select(prompt)) for row, prompt in rows]
-        return torch.cat(eps).unflatten(0, (n, m))  # type: ignore[no-any-return]
+        prompts = which.flatten()
+
+        def every() -> Tensor:
+            rows = zip(latents.split(self.batch), prompts.split(self.batch), strict=True)
+            return torch.cat([self._call(x_t[row], t[row], embeddings.select(prompt)) for row, prompt in rows])
+
+        eps = None
+        try:
+            eps = every()
+        except torch.OutOfMemoryError:
+            if self.halved or self.batch == 1:
+                raise
+        if eps is None:  # not within the except clause, whose traceback holds on to what filled the memory
+            self.halved, self.batch = True, self.batch // 2
+            warnings.warn(
+                f"not enough memory; a U-Net call takes {self.batch} latents from now on", stacklevel=2
+            )
+            torch.cuda.empty_cache()
+            eps = every()
+        if not bool(torch.isfinite(eps).all()):  # once for all calls, for the host waits for the device here
+            raise InputError(
+                f"the model's predictions are not finite in {str(self.parts.dtype).removeprefix('torch.')}; "
+                "use --dtype float32"
+            )
+        self.calls += len(prompts)
+        return eps.view(n, m, *eps.shape[1:])
+
+    @cached_property
+    def _time_ids(self) -> Tensor:
+        """What SDXL is told besides the prompt ``[1,6]``: that the image is whole and not cropped."""
+        width, height = self.image_size
+        return torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=self.parts.dtype)
 
     @torch.no_grad()
     def _call(self, x_t: Tensor, t: Tensor, embeddings: PromptEmbeddings) -> Tensor:
         """Returns eps ``[R,C,h,w]`` of R latents, each under its own prompt, by one U-Net call."""
-        self.calls += len(t)
-        dtype = self.parts.dtype
-        conditions = None
-        if (
-            embeddings.pooled is not None
-        ):  # SDXL: also the pooled prompts, and that the image is whole, not cropped
-            width, height = self.image_size
-            sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device, dtype=dtype)
-            conditions = {"text_embeds": embeddings.pooled.to(dtype), "time_ids": sizes.expand(len(t), -1)}
+        dtype, conditions = self.parts.dtype, None
+        if embeddings.pooled is not None:  # SDXL
+            time_ids = self._time_ids.expand(len(t), -1)
+            conditions = {"text_embeds": embeddings.pooled.to(dtype), "time_ids": time_ids}
         output: Tensor = self.parts.pipe.unet(
             x_t.to(dtype),
             t,
@@ -167,9 +207,4 @@ class TextToImageDenoiser:
             added_cond_kwargs=conditions,
             return_dict=False,
         )[0].float()
-        if not bool(torch.isfinite(output).all()):
-            raise InputError(
-                f"the model's predictions are not finite in {str(dtype).removeprefix('torch.')}; "
-                "use --dtype float32"
-            )
         return self.schedule.output_to_epsilon(output, x_t, t)
