@@ -18,52 +18,51 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+
+
+class _Module:
+    """What torch asks of the module of a device."""
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return True
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def manual_seed_all(self, seed: int) -> None:
+        """The generator is that of the CPU."""
+
+    def get_rng_state(self, device: int) -> Tensor:
+        return torch.empty(0)
+
+    def set_rng_state(self, state: Tensor, device: int) -> None:
+        """The generator is that of the CPU."""
+
+
 NAME = "pretended"
-_setup_privateuseone_for_python_backend(NAME)
+_setup_privateuseone_for_python_backend(NAME, _Module())
 DEVICE = torch.device(NAME, 0)
 aten = torch.ops.aten
 
 WAITS = (
-    "_local_scalar_dense",
-    "nonzero",
-    "equal",
-    "is_nonzero",
-    "masked_select",
-    "_linalg_check_errors",
-    "unique",
-)
+    "_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_linalg_check_errors", "unique",
+)  # fmt: skip
 """Operations whose result, or whose shape, the host must know."""
 
-FREE = [
-    "view",
-    "_unsafe_view",
-    "expand",
-    "permute",
-    "transpose",
-    "t",
-    "mT",
-    "select",
-    "slice",
-    "unsqueeze",
-    "squeeze",
-    "detach",
-    "alias",
-    "as_strided",
-    "unbind",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "diagonal",
-    "unfold",
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "new_empty",
-    "new_empty_strided",
-    "lift_fresh",
-    "_reshape_alias",
-    "is_same_size",
-]
+FREE = (
+    "view", "_unsafe_view", "expand", "permute", "transpose", "t", "mT", "select", "slice", "unsqueeze", "squeeze",
+    "detach", "alias", "as_strided", "unbind", "split", "split_with_sizes", "chunk", "diagonal", "unfold", "empty",
+    "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_reshape_alias", "is_same_size",
+)  # fmt: skip
 """Operations that start no kernel."""
 
 
@@ -74,6 +73,7 @@ class PretendedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> PretendedTensor:
+        """Wraps a tensor on the CPU."""
         made = Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
@@ -98,6 +98,8 @@ class PretendedTensor(Tensor):
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Computes on the CPU what is asked of the pretended device, and wraps the result."""
+    if func is aten._conj.default:  # a view that is lazy, which a wrapper would lose
+        func = aten._conj_physical.default
     inner_args = tree_map_only(PretendedTensor, lambda x: x.inner, args)
     inner_kwargs = tree_map_only(PretendedTensor, lambda x: x.inner, kwargs)
     on_cpu = False

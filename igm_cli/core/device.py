@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.util
 import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -81,13 +80,20 @@ def peak_memory(device: torch.device) -> float | None:
 @functools.cache
 def has_triton(device: torch.device) -> bool:
     """True if there are kernels of our own for a device: those are in Triton, which torch brings along with CUDA."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    if device.type != "cuda":
+        return False
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 @functools.cache
 def fast_memory(device: torch.device) -> int:
     """Bytes of memory that the threads of one program share on a GPU."""
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)
 
 
 def search_device(device: torch.device) -> torch.device:

@@ -138,11 +138,10 @@ class CandidateSet:
 
     def see(self, count: int) -> None:
         """Takes further noise samples for all candidates."""
-        every = self.home.type != "cpu"  # which of them matter is not worth waiting for
-        asked = (
-            slice(None) if every else self.usable.any(0).nonzero()[:, 0]
-        )  # not what all images have given up
-        number = self.usable.shape[1] if every else len(asked)
+        asked = None  # all of them: which of them matter is not worth waiting for
+        if self.home.type == "cpu":
+            asked = self.usable.any(0).nonzero()[:, 0]  # what all images have given up is not asked for
+        number = self.usable.shape[1] if asked is None else len(asked)
         starts = range(self.draws, self.draws + count, self._draws_at_once(number))
         spans = [(start, min(start + starts.step, starts.stop)) for start in starts]
         seen = side_by_side(lambda span: self._see(span, asked), spans)
@@ -150,7 +149,7 @@ class CandidateSet:
         for part, residual, linear, gram in seen:
             n = residual.shape[1]
             wide, square = linear, gram
-            if not every:
+            if asked is not None:
                 wide = linear.new_zeros(len(linear), n, m).index_copy_(2, asked, linear)
                 square = gram.new_zeros(len(gram), n, m, m)
                 square[:, :, asked[:, None], asked] = gram
@@ -163,7 +162,7 @@ class CandidateSet:
         if not self.progress:
             self.calls += count * self.calls_per_draw()
 
-    def _see(self, span: tuple[int, int], asked: Tensor | slice) -> tuple[_Part, Tensor, Tensor, Tensor]:
+    def _see(self, span: tuple[int, int], asked: Tensor | None) -> tuple[_Part, Tensor, Tensor, Tensor]:
         start, end = span
         s, device = self.settings, self.images.device
         shape = tuple(self.images.shape[-3:])
@@ -172,7 +171,7 @@ class CandidateSet:
             images = self.images.expand(end - start, *self.images.shape)
         else:
             images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
-        candidates = self.candidates[:, asked if isinstance(asked, slice) else asked.to(device)]
+        candidates = self.candidates if asked is None else self.candidates[:, asked.to(device)]
         shared = None if self.has_base else candidates[:1]
         seen = noised(self.denoiser, images, taken, s.power, shared)
         part = _Part(seen)

@@ -46,8 +46,8 @@ class QuadraticForm:
 
     def to(self, device: torch.device) -> QuadraticForm:
         """The same on a device."""
-        tensors = (self.constant, self.linear, self.gram, self.usable)
-        return QuadraticForm(*(tensor.to(device) for tensor in tensors), self.composition)
+        constant, linear = self.constant.to(device), self.linear.to(device)
+        return QuadraticForm(constant, linear, self.gram.to(device), self.usable.to(device), self.composition)
 
     def w(self, k: int) -> float:
         """Weight of a contribution among K."""

@@ -225,7 +225,7 @@ def _contributions(
 
 @triton.jit
 def _residual(z, first, b_first, second, b_second, d):
-    """z + second(silu(first(z)))."""
+    """A residual layer: z + second(silu(first(z)))."""
     h = tl.dot(z, first, input_precision="ieee") + tl.load(b_first + d).to(tl.float32)[None, :]
     h = _silu(h.to(z.dtype).to(tl.float32)).to(z.dtype)
     h = tl.dot(h, second, input_precision="ieee") + tl.load(b_second + d).to(tl.float32)[None, :]

@@ -28,8 +28,6 @@ def device() -> Iterator[torch.device]:
 
     class WithoutFloat64(pretended_device.Pretended):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func is torch.ops.aten._conj.default:  # a view, which what is below the mode does not know
-                func = torch.ops.aten._conj_physical.default
             out = super().__torch_dispatch__(func, types, args, kwargs)
             for made in tree_leaves(out):
                 there = isinstance(made, pretended_device.PretendedTensor)
