@@ -14,9 +14,10 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from igm_cli.core.models.latent import PARTS
-from igm_cli.core.weights import read_weights, write_weights
+from igm_cli.core.weights import is_packed, read_weights, write_weights
 
 SCALE = Path("vae") / "config.json"
 RUN = ("state.pt", "run.json", "metrics.jsonl", "tensorboard")
@@ -48,7 +49,7 @@ def average_scale(before: Path, after: Path, share: float) -> None:
 
 
 def average(before: Path, after: Path, share: float) -> None:
-    """Moves the weights of a file towards those of another, in place; they become float16."""
+    """Moves the weights of a file towards those of another, in place; packed ones become float16."""
     old, new = read_weights(before), read_weights(after)
     if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in new):
         raise SystemExit(f"{before} and {after} are of different models")
@@ -56,7 +57,12 @@ def average(before: Path, after: Path, share: float) -> None:
         name: old[name].lerp(value, share) if value.is_floating_point() else value
         for name, value in new.items()
     }
-    write_weights(after, mean, torch.float16)
+    write_weights(after, mean, torch.float16 if is_packed(after) else dtype_of(after))
+
+
+def dtype_of(path: Path) -> torch.dtype:
+    """The type of the floating-point values of a file."""
+    return next(value.dtype for value in load_file(path).values() if value.is_floating_point())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 
-
 class _Module:
     """What torch asks of the module of a device."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
-from igm_cli.core.inference import pursuit_kernel
+from igm_cli.core.device import has_triton
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.posterior import posterior
@@ -149,10 +149,13 @@ def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
     Returns:
         Sets of which none is chosen yet; larger ones than there are candidates have an infinite error.
     """
-    if pursuit_kernel.fits(form, k_max + beyond):
-        sets, found = pursuit_kernel.search(form, k_max, beyond, swaps=SWAPS, exchanges=EXCHANGES)
-        errors = form.error(sets).masked_fill(~found, torch.inf)
-        return Solution(sets, errors, torch.zeros_like(sets[:, 0, 0]))
+    if has_triton(form.gram.device):
+        from igm_cli.core.inference import pursuit_triton as kernel
+
+        if kernel.fits(form, k_max + beyond):
+            sets, found = kernel.search(form, k_max, beyond, swaps=SWAPS, exchanges=EXCHANGES)
+            errors = form.error(sets).masked_fill(~found, torch.inf)
+            return Solution(sets, errors, torch.zeros_like(sets[:, 0, 0]))
     if form.gram.device.type != "cpu":
         return pursuit(form.to(torch.device("cpu")), k_max, beyond).to(form.gram.device)
     images, candidates = form.linear.shape
