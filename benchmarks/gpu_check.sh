@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs what of igm needs a GPU, in about six minutes, and keeps what it finds in $OUT/results.json, step by step.
+# Runs what of igm needs a GPU, in about eight minutes, and keeps what it finds in $OUT/results.json, step by step.
 #
 #     bash benchmarks/gpu_check.sh                in the root of the repository, on a machine with a GPU
 #     STEPS=versions,same_as_cpu,speed_invert,train SECONDS_IN_ALL=120 bash benchmarks/gpu_check.sh
@@ -10,7 +10,7 @@
 #     OUT       where results go                                   (gpu_check_out)
 #     PYTHON    interpreter                                        (that of .venv, else python3)
 #     PACKAGES  a tar archive of Python packages the machine lacks (none)
-#     SECONDS_IN_ALL  after which no further step begins           (360)
+#     SECONDS_IN_ALL  after which no further step begins           (470)
 #     STEPS     some of the steps, with commas between them        (all)
 set -eu
 [ -f igm_cli/__init__.py ] || { echo "start it in the root of the repository"; exit 2; }
