@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +30,7 @@ def pretended() -> Any:
     return pretended_device
 
 
-@pytest.fixture(scope="module")
-def denoiser() -> FactoredDenoiser:
+def network() -> FactoredDenoiser:
     """A network of random weights: what it says means nothing, but is the same everywhere."""
     torch.manual_seed(0)
     config = FactoredConfig(
@@ -41,9 +43,11 @@ def denoiser() -> FactoredDenoiser:
     return made.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def images() -> Tensor:
+def pictures() -> Tensor:
     return torch.rand(4, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+denoiser, images = pytest.fixture(network, name="denoiser"), pytest.fixture(pictures, name="images")
 
 
 def counted(pretended: Any, denoiser: FactoredDenoiser, images: Tensor) -> tuple[list[Any], int, int]:
@@ -79,3 +83,39 @@ def test_kernels_and_waits_do_not_grow_with_the_batch(
     _, more_kernels, more_waits = counted(pretended, denoiser, images[:1].expand(16, -1, -1, -1))
     assert more_kernels < kernels + 50
     assert more_waits <= waits
+
+
+SCRIPT = """
+import sys
+
+sys.path[:0] = sys.argv[1:]
+import test_device
+import torch
+import torch.distributed as dist
+from pretended_device import DEVICE, Pretended
+
+from igm_cli.core.inference.engine import invert_batch
+
+dist.init_process_group("gloo")
+rank, half = dist.get_rank(), test_device.pictures().chunk(2)[dist.get_rank()]
+with Pretended():
+    found = invert_batch(test_device.network().to(DEVICE), half.to(DEVICE), test_device.SETTINGS, k=2)
+every = [None, None]
+dist.all_gather_object(every, [one.concepts.tolist() for one in found])
+if rank == 0:
+    print("found", every[0] + every[1])
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_find_what_one_finds(
+    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    folders = (ROOT / "tests/core/inference", ROOT / "tests", ROOT / "benchmarks")
+    two_of = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    call = [*two_of, tmp_path / "script.py", *folders]
+    said = subprocess.run(call, capture_output=True, text=True, check=True, timeout=240).stdout
+    two = torch.tensor(json.loads(said.split("found")[1].splitlines()[0]))
+    one, _, _ = counted(pretended, denoiser, images)
+    torch.testing.assert_close(two, torch.stack([each.concepts for each in one]), atol=1e-3, rtol=0)
