@@ -130,13 +130,18 @@ class MadeOnTheHost(TorchFunctionMode):
 class Pretended(TorchDispatchMode):
     """Within it there is a pretended device, and what is asked of it is counted.
 
+    Args:
+        lines: Whether to note the lines of igm that ask.
+        float64: Whether the device has float64; else it raises a TypeError, as MPS does.
+
     Attributes:
         kernels: How often each operation would start a kernel.
         waits: How often each operation would make the host wait.
     """
 
-    def __init__(self, lines: bool = False) -> None:
+    def __init__(self, lines: bool = False, float64: bool = True) -> None:
         super().__init__()
+        self.float64 = float64
         self.lines, self.kernel_lines, self.wait_lines = lines, collections.Counter(), collections.Counter()
         self.kernels: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[str] = collections.Counter()
@@ -148,7 +153,12 @@ class Pretended(TorchDispatchMode):
         if not there and (asked is None or torch.device(asked).type != NAME):
             return func(*args, **kwargs)
         self.count(func, args, kwargs, there)
-        return run(func, args, kwargs)
+        made = run(func, args, kwargs)
+        for tensor in tree_leaves(made):
+            double = isinstance(tensor, PretendedTensor) and tensor.dtype in (torch.float64, torch.complex128)
+            if double and not self.float64:
+                raise TypeError(f"{func} makes float64, which the device does not have")
+        return made
 
     def count(self, func: Any, args: Any, kwargs: dict[str, Any], there: bool) -> None:
         """Counts one operation."""

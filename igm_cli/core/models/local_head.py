@@ -281,18 +281,11 @@ class LocalHead(nn.Module):
 
     def kernels_fit(self, position: Tensor) -> bool:
         """Whether kernels of our own take the place of the layers: on a GPU, with weights meant for inference."""
-        d, layers = self.out.in_features, len(self.layers)
-        if (
-            self.out.weight.dtype != torch.bfloat16
-            or d % 16
-            or d > 128
-            or layers > 2
-            or torch.is_grad_enabled()
-        ):
+        d, device = self.out.in_features, position.device
+        known = d % 16 == 0 and d <= 128 and len(self.layers) <= 2
+        if not known or self.out.weight.dtype != torch.bfloat16 or torch.is_grad_enabled():
             return False
-        return (
-            has_triton(position.device) and fast_memory(position.device) > 220_000
-        )  # the layers' weights lie there
+        return has_triton(device) and fast_memory(device) > 220_000  # where the layers' weights lie
 
     def _by_kernels(
         self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -24,18 +23,8 @@ def device() -> Iterator[torch.device]:
     """A pretended device, which refuses float64."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import pretended_device
-    from torch.utils._pytree import tree_leaves
 
-    class WithoutFloat64(pretended_device.Pretended):  # type: ignore[misc]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            out = super().__torch_dispatch__(func, types, args, kwargs)
-            for made in tree_leaves(out):
-                there = isinstance(made, pretended_device.PretendedTensor)
-                if there and made.dtype in (torch.float64, torch.complex128):
-                    raise TypeError(f"{func} makes float64, which the device does not have")
-            return out
-
-    with pretended_device.MadeOnTheHost(), WithoutFloat64():
+    with pretended_device.MadeOnTheHost(), pretended_device.Pretended(float64=False):
         yield pretended_device.DEVICE
     sys.path.remove(str(ROOT / "benchmarks"))
 

@@ -50,9 +50,11 @@ def pictures() -> Tensor:
 denoiser, images = pytest.fixture(network, name="denoiser"), pytest.fixture(pictures, name="images")
 
 
-def counted(pretended: Any, denoiser: FactoredDenoiser, images: Tensor) -> tuple[list[Any], int, int]:
+def counted(
+    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, float64: bool = True
+) -> tuple[list[Any], int, int]:
     """Answers, kernels and waits of an inversion on the pretended device."""
-    with pretended.Pretended() as seen:
+    with pretended.Pretended(float64=float64) as seen:
         there, moved = denoiser.to(pretended.DEVICE), images.to(pretended.DEVICE)
         seen.kernels.clear()
         seen.waits.clear()
@@ -62,12 +64,18 @@ def counted(pretended: Any, denoiser: FactoredDenoiser, images: Tensor) -> tuple
     return found, kernels, waits
 
 
+@pytest.mark.parametrize("float64", [True, False])
 def test_a_device_finds_what_the_cpu_finds(
-    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, monkeypatch: pytest.MonkeyPatch, float64: bool
 ) -> None:
+    """Also a device that has no float64, as MPS: what needs it is worked out on the CPU."""
+    if not float64:
+        for module in ("candidates", "gauss_newton"):
+            place = f"igm_cli.core.inference.{module}.search_device"
+            monkeypatch.setattr(place, lambda device: torch.device("cpu"))
     monkeypatch.setattr("igm_cli.core.device.has_bf16", lambda device: False)
     expected = invert_batch(denoiser, images, SETTINGS, k=2)
-    found, _, _ = counted(pretended, denoiser, images)
+    found, _, _ = counted(pretended, denoiser, images, float64)
     assert {one.k for one in expected} == {2}
     for one, other in zip(found, expected, strict=True):
         assert (one.k, one.draws, one.network_calls) == (other.k, other.draws, other.network_calls)
