@@ -1,4 +1,4 @@
-"""Images from concepts."""
+"""The reverse process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from oracle import Oracle, positions
 
 from igm_cli.core.composition import compose
-from igm_cli.core.sampling import sample
+from igm_cli.core.sampling import Langevin, sample
+from igm_cli.core.sampling.noise import ImageNoise
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
 SHAPE = (3, 24, 24)
@@ -22,13 +23,15 @@ def test_samples_of_the_oracle_are_its_templates():
     assert float((images[0] - expected).abs().mean()) < 3 * oracle.spread
 
 
-def test_samples_follow_the_seed_and_not_the_batch():
+@pytest.mark.parametrize("how", [{}, {"sampler": "ancestral", "corrector": Langevin(1)}, {"particles": 2}])
+def test_an_image_follows_the_seed_and_its_number(how):
+    """Whatever else is in the batch."""
     oracle = positions()
-    first, again, other = (sample(oracle, TRUTH[None], SHAPE, steps=3, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    two = sample(oracle, torch.stack([TRUTH, TRUTH]), SHAPE, steps=3)
-    torch.testing.assert_close(two[0], first[0])
-    assert not torch.equal(two[0], two[1])
+    three = sample(oracle, TRUTH[None].expand(3, -1, -1), SHAPE, steps=3, **how)
+    again = sample(oracle, TRUTH[None], SHAPE, steps=3, first=1, **how)
+    other = sample(oracle, TRUTH[None], SHAPE, steps=3, first=1, seed=1, **how)
+    torch.testing.assert_close(three[1:2], again)
+    assert not torch.allclose(three[0], three[1]) and not torch.allclose(again, other)
 
 
 def test_padding_is_not_drawn():
@@ -46,7 +49,7 @@ def test_every_step_is_that_of_ddim_from_the_clamped_image(composition):
     oracle.template = lambda concepts: 3 * template(concepts)
     steps, schedule = 4, oracle.schedule
     images = sample(oracle, TRUTH[None], SHAPE, composition, steps=steps, seed=2)
-    x = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2))
+    x = ImageNoise(2, [0], torch.device("cpu")).normal(SHAPE)
     times, clamped = [999, 749, 500, 250, 0], 0
     for now, after in itertools.pairwise(times):
         t = torch.tensor([now])
@@ -61,3 +64,21 @@ def test_every_step_is_that_of_ddim_from_the_clamped_image(composition):
         x = schedule.alpha(torch.tensor(after)) * x0 + schedule.sigma(torch.tensor(after)) * epsilon
     torch.testing.assert_close(images, x0, atol=1e-4, rtol=1e-4)
     assert clamped > 50 and float(images.abs().max()) <= 1
+
+
+def test_guidance_below_zero_is_away_from_a_concept():
+    oracle = positions()
+    guidance = torch.tensor([[1.0, 1.0, -1.0]])
+    image = sample(oracle, TRUTH[None], SHAPE, guidance=guidance, steps=40)[0]
+    drawn = oracle.template(TRUTH)
+    expected = (drawn[0] + drawn[1] - drawn[2]).clamp(-1, 1)
+    assert float((image - expected).abs().mean()) < 3 * oracle.spread
+
+
+def test_samples_vary_as_the_data():
+    """A little less: what is returned is the mean of the clean images at the last level but one."""
+    oracle = positions()
+    none = torch.zeros(64, 0, 2)
+    for sampler in ("ddim", "ancestral"):
+        images = sample(oracle, none, SHAPE, steps=60, sampler=sampler)
+        assert float(images.std()) == pytest.approx(0.9 * oracle.spread, rel=0.1)

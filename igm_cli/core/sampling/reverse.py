@@ -1,0 +1,121 @@
+"""The reverse process: from noise to an image, level by level.
+
+    x0 = (x_t - sigma_t eps) / alpha_t,   x_s = alpha_s x0 + sqrt(sigma_s² - eta² s²) eps + eta s z,
+    s² = sigma_s²/sigma_t² (1 - alpha_t²/alpha_s²)                        (DDIM, Song et al. 2021, eq. 12 and 16)
+
+with eta = 0 for ``ddim`` and eta = 1 for ``ancestral`` steps (DDPM, Ho et al. 2020).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.composition import Composition
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.noise_schedule import Schedule
+from igm_cli.core.sampling.composed import Composed
+from igm_cli.core.sampling.correctors import Corrector
+from igm_cli.core.sampling.noise import ImageNoise
+from igm_cli.core.sampling.particles import Particles
+
+Sampler: TypeAlias = Literal["ddim", "ancestral"]
+
+
+def levels(schedule: Schedule, steps: int) -> list[int]:
+    """Returns the timesteps of a reverse process, from the last to 0."""
+    return torch.linspace(schedule.steps - 1, 0, steps + 1).round().long().tolist()
+
+
+def sample(
+    denoiser: Denoiser,
+    concepts: Tensor,
+    shape: tuple[int, int, int],
+    composition: Composition = "sum",
+    *,
+    present: Tensor | None = None,
+    guidance: Tensor | float = 1.0,
+    steps: int = 30,
+    seed: int = 0,
+    first: int = 0,
+    sampler: Sampler = "ddim",
+    corrector: Corrector | None = None,
+    particles: int = 1,
+    clip: bool = True,
+) -> Tensor:
+    """Draws one image for every set of concepts.
+
+    Args:
+        denoiser: The model.
+        concepts: ``[B,K,D]`` on its device.
+        shape: (C, H, W) of an image.
+        composition: How the model composes.
+        present: ``[B,K]`` booleans, False for padding.
+        guidance: Factor of every contribution, ``[B,K]`` or one for all: 1 for AND, above for more of it, below 0 for
+            NOT.
+        steps: Noise levels on the way.
+        seed: Seed of all randomness.
+        first: Number of the first image; image number i depends on the seed and on i alone.
+        sampler: ``ddim`` or ``ancestral``.
+        corrector: Steps at every level but the last; None for none.
+        particles: M, particles of every set, of which one is returned.  Their weights are those of ``ancestral`` steps.
+        clip: Whether x0 is kept in -1..1 on the way; latents are not.
+
+    Returns:
+        ``[B,C,H,W]``, nominally in -1..1.
+    """
+    model = Composed.of(denoiser, concepts, composition, present, guidance)
+    numbers, device = range(first, first + len(model)), concepts.device
+    flock = Particles(len(model), particles, ImageNoise(seed + 1, numbers, device)) if particles > 1 else None
+    model = model.repeated(particles)
+    every = (number * particles + each for number in numbers for each in range(particles))
+    noise = ImageNoise(seed, every, device)
+    x = x0 = noise.normal(shape)
+    with torch.no_grad():
+        for now, after in itertools.pairwise(levels(denoiser.schedule, steps)):
+            prediction = model.predict(x, now)
+            x, x0 = step(x, prediction.epsilon, denoiser.schedule, now, after, sampler, noise, clip)
+            if flock:
+                (alpha, sigma), (alpha_after, _) = (level_of(denoiser.schedule, t) for t in (now, after))
+                flock.advance(prediction.overlap, sigma, alpha, alpha_after)
+                x = flock.redrawn(x) if after else flock.one(x0)
+                x0 = x if not after else x0
+            if corrector and after:
+                sigma = level_of(denoiser.schedule, after)[1]
+                x = corrector(x, lambda y: -model.predict(y, after).epsilon / sigma, sigma, noise)  # noqa: B023
+    return x0
+
+
+def step(
+    x: Tensor,
+    epsilon: Tensor,
+    schedule: Schedule,
+    now: int,
+    after: int,
+    sampler: Sampler,
+    noise: ImageNoise,
+    clip: bool,
+) -> tuple[Tensor, Tensor]:
+    """Returns images ``[B,C,H,W]`` at the next noise level, and the clean images they point at."""
+    (alpha, sigma), (alpha_after, sigma_after) = level_of(schedule, now), level_of(schedule, after)
+    x0 = (x - sigma * epsilon) / alpha
+    if clip:
+        x0 = x0.clamp(-1, 1)
+        epsilon = (x - alpha * x0) / sigma  # so that both describe the same x
+    variance = 0.0
+    if sampler == "ancestral":
+        variance = sigma_after**2 / sigma**2 * max(0.0, 1 - alpha**2 / alpha_after**2)
+    x = alpha_after * x0 + math.sqrt(max(0.0, sigma_after**2 - variance)) * epsilon
+    if variance:
+        x = x + math.sqrt(variance) * noise.normal(tuple(x.shape[1:]))
+    return x, x0
+
+
+def level_of(schedule: Schedule, t: int) -> tuple[float, float]:
+    """Alpha and sigma of a timestep."""
+    at = torch.tensor(t)
+    return float(schedule.alpha(at)), float(schedule.sigma(at))
