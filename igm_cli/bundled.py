@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
+from igm_cli.core.files import HUB_ID
 from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent / "checkpoints"
@@ -13,8 +13,6 @@ BUNDLED = Path(__file__).resolve().parent / "checkpoints"
 
 DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
 """The concept parser where a user names none: for a trained checkpoint, a text-to-image pipeline, bound vectors."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def bundled() -> dict[str, Path]:
@@ -77,7 +75,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
     if path is not None:
         return path
-    if _HUB_ID.fullmatch(model):
+    if HUB_ID.fullmatch(model):
         return _from_hub(model)
     ours = [name for name, path in bundled().items() if not is_pipeline(path)]
     hint = near_names(model, ours, "bundled are")

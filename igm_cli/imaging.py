@@ -25,14 +25,10 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of an image that a model sees.
+    """The part of an image that a model sees."""
 
-    Attributes:
-        size: (width, height) in pixels of the image as given.
-        box: (left, top, right, bottom) in its pixels; the whole image when squashed.
-    """
-
-    size: tuple[int, int]
+    size: tuple[int, int]  # (width, height) in pixels of the image as given
+    # (left, top, right, bottom) in its pixels; the whole image when squashed
     box: tuple[float, float, float, float]
 
     @classmethod

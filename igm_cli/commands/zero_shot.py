@@ -94,7 +94,7 @@ def zero_shot(
     chosen = given.read_labels(labels, labels_file)
     prompts = given.read_templates(template or [], templates_file)
 
-    from igm_cli.pipelines import open_pipeline
+    from igm_cli.label_models import open_pipeline
     from igm_cli.session import ImageSession
 
     how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.imaging import read_bytes
-from igm_cli.pipelines import check_labels
+from igm_cli.label_models import check_labels
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000

@@ -34,11 +34,7 @@ class Positions:
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out.
-
-        Raises:
-            InputError: If the example holds no pixel coordinates, or those of an image of another size.
-        """
+        """``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out."""
         try:
             pixels = [[float(o["pixel_coords"][i]) for i in (0, 1)] for o in example["objects"]]
         except (KeyError, IndexError, TypeError, ValueError) as error:

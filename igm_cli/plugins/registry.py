@@ -30,19 +30,12 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Listing:
-    """A plugin as package metadata names it; nothing of it is imported.
+    """A plugin as package metadata names it; nothing of it is imported."""
 
-    Attributes:
-        kind: Its group without the prefix.
-        name: Its name on the command line.
-        target: ``package.module:attribute``.
-        packages: Distributions that offer the name; more than one is a conflict.
-    """
-
-    kind: Kind
-    name: str
-    target: str
-    packages: tuple[str, ...]
+    kind: Kind  # its group without the prefix
+    name: str  # its name on the command line
+    target: str  # ``package.module:attribute``
+    packages: tuple[str, ...]  # distributions that offer the name; more than one is a conflict
 
 
 def listings(kind: Kind) -> list[Listing]:

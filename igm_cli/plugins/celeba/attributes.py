@@ -46,18 +46,11 @@ class Attributes:
 
         Args:
             options: See ``options``.
-
-        Raises:
-            UsageError: If a factor is named twice or has fewer than two values.
         """
         return Attributes(parse_factors(options["factors"])) if "factors" in options else Attributes()
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """The example's ``attributes`` as one-hot rows ``[F,D]``, one a factor in the space's order.
-
-        Raises:
-            InputError: If it has none, or no such factor or value.
-        """
+        """The example's ``attributes`` as one-hot rows ``[F,D]``, one a factor in the space's order."""
         attributes = example.get("attributes")
         if not isinstance(attributes, Mapping):
             raise InputError(
@@ -85,11 +78,7 @@ class Attributes:
         return row
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items with ``factor`` and ``value`` to one-hot rows ``[F,D]``.
-
-        Raises:
-            InputError: If the space has no such factor or value.
-        """
+        """Items with ``factor`` and ``value`` to one-hot rows ``[F,D]``."""
         try:
             named = [(str(item["factor"]), str(item["value"])) for item in items]
         except KeyError as error:
@@ -120,11 +109,7 @@ class Attributes:
 
 
 def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
-    """``Black_Hair,hair=black|blond|grey`` to factors and their values.
-
-    Raises:
-        UsageError: If a factor is named twice, has no name, or has fewer than two different values.
-    """
+    """``Black_Hair,hair=black|blond|grey`` to factors and their values."""
     parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
     factors: dict[str, tuple[str, ...]] = {}
     for part in parts:

@@ -23,11 +23,7 @@ _CENTRE = (132, 122)  # of a face in the library's drawings
 
 
 def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Image:
-    """A face as an RGB picture of ``size`` x ``size`` pixels.
-
-    Raises:
-        MissingError: If the libraries are not installed.
-    """
+    """A face as an RGB picture of ``size`` x ``size`` pixels."""
     _, resvg = libraries()
     png = resvg.svg_to_bytes(
         svg_string=scene_svg(face),
@@ -101,11 +97,7 @@ def _hex(color: Color) -> str:
 
 
 def libraries() -> tuple[Any, Any]:
-    """The two libraries of the extra ``faces``.
-
-    Raises:
-        MissingError: If they are not installed.
-    """
+    """The two libraries of the extra ``faces``."""
     need("faces")
     import python_avatars
     import resvg_py

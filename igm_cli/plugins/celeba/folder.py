@@ -6,15 +6,13 @@ import os
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from igm_cli.errors import InputError, need
+from igm_cli.errors import InputError
+from igm_cli.plugins.adapters import Dataset, image_dataset
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
-
-if TYPE_CHECKING:
-    import datasets
 
 DOMAIN = "Male"
 """The attribute that tells the domains apart."""
@@ -29,8 +27,8 @@ _IMAGE_FOLDERS = (
 _LAYOUT = "give a folder in the layout of CelebA (img_align_celeba/000001.jpg and list_attr_celeba.txt)"
 
 
-def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> datasets.Dataset:
-    """A split of CelebA as it is published.
+def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> Dataset:
+    """Returns a split of CelebA as it is published.
 
     The splits are those of ``list_eval_partition``, or without it those of the images' numbers.  Where these
     leave a split empty, or names are no numbers, they are 80, 10 and 10 per cent in the order of the file.
@@ -39,14 +37,8 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
         root: The folder.
         split: ``train``, ``val`` or ``test``.
         male: The domain; None takes both.
-        limit: At most so many images.
-
-    Raises:
-        InputError: If the folder does not hold CelebA, or a file is damaged or missing.
+        limit: Largest number of images.
     """
-    need("train", "datasets")
-    import datasets
-
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
     folder, present = _images(root)
@@ -68,12 +60,10 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
             f"{path} has no {split} image{domain}; choose another split or domain, or a larger limit"
         )
     files = _existing(folder, present, [table.files[row] for row in rows])
-    columns: dict[str, Any] = {
-        "image": [str(folder / file) for file in files],
-        "file": files,
-        "attributes": _struct(table.names, table.holds[rows]),
-    }
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    attributes = _struct(table.names, table.holds[rows])
+    return image_dataset(
+        {"image": [str(folder / file) for file in files], "file": files, "attributes": attributes}
+    )
 
 
 def _images(root: Path) -> tuple[Path, frozenset[str]]:

@@ -37,9 +37,6 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
     """Returns bound vectors ``[B,D]``, float32 or complex64; one vector ``[D]`` is a batch of one.
 
     An archive holds them as its only array, or under the name ``vectors``.
-
-    Raises:
-        InputError: If the file cannot be read, or holds anything but vectors that ``codebooks`` can take apart.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is no file of vectors; give a .npy, .npz or .safetensors file")
@@ -65,9 +62,6 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
         path: A .safetensors file.
         binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, or else the one that fits the codewords: complex
             ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``.
-
-    Raises:
-        InputError: If the file cannot be read, or its codebooks cannot be used.
     """
     if path.suffix.lower() != ".safetensors":
         raise InputError(
@@ -108,11 +102,7 @@ def write_problems(path: Path, problems: Problems) -> None:
 
 
 def read_problems(path: Path) -> Problems:
-    """Inverse of :func:`write_problems`.
-
-    Raises:
-        InputError: If the file holds none.
-    """
+    """Inverse of :func:`write_problems`."""
     codebooks = read_codebooks(path)
     vectors = read_vectors(path, codebooks)
     with _open_safetensors(path) as file:

@@ -38,11 +38,7 @@ class Labels:
         self.labels, self.templates = tuple(labels), tuple(templates)
 
     def configured(self, options: Mapping[str, Any]) -> Labels:
-        """A parser of other labels and templates.
-
-        Raises:
-            InputError: If they cannot be used.
-        """
+        """A parser of other labels and templates."""
         labels = options.get("labels", self.labels)
         labels = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
         templates = options.get("templates", self.templates)
@@ -63,11 +59,7 @@ class Labels:
         return self.encode([{"label": label} for label in dict.fromkeys(example["labels"])], frame)
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items ``{"label": ..}`` to one-hot rows ``[K,M]``.
-
-        Raises:
-            InputError: If a label is none of those known.
-        """
+        """Items ``{"label": ..}`` to one-hot rows ``[K,M]``."""
         for item in items:
             if item["label"] not in self.labels:
                 raise InputError(f"unknown label {item['label']!r}; {near_names(item['label'], self.labels)}")

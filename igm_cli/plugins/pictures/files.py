@@ -18,9 +18,6 @@ class ImageFiles:
     Attributes:
         folder: Where they are searched for.
         names: Paths in it with ``/`` between folders, in an order that is the same on every machine.
-
-    Raises:
-        InputError: If there is none, or the folder may not be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,9 +36,6 @@ class ImageFiles:
         """The image that a table means.
 
         A path may be written with backslashes, in another case, or without its folders if no other image has the name.
-
-        Raises:
-            InputError: If there is no such image, or several may be meant.
         """
         path = PurePosixPath(written.strip().replace("\\", "/")).as_posix()
         for name in (written, path):

@@ -40,9 +40,6 @@ def find_table(folder: Path, layout: str) -> Path | None:
     Args:
         folder: Where it lies; not in folders inside.
         layout: A key of `NAMES`, or ``auto`` for the first of them.  Other layouts have no table.
-
-    Raises:
-        InputError: If several files may be it.
     """
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     by_name = {path.name.lower(): path for path in files}
@@ -70,9 +67,6 @@ def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[st
         path: The table.
         files: Images that it may list.
         vocabulary: Labels that count.
-
-    Raises:
-        InputError: If a line cannot be read, lists no image or one twice, or has no label; it is named.
     """
     read = {".jsonl": _json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _csv_rows)
     lines: dict[str, int] = {}

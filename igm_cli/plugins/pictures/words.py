@@ -24,21 +24,13 @@ _AROUND = "'\"[]"  # what is left around a word of a list that was written as te
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which labels count.
+    """Which labels count."""
 
-    Attributes:
-        known: They, in lower case; none for all that are found.
-    """
-
-    known: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()  # they, in lower case; none for all that are found
 
     @classmethod
     def of(cls, value: Any) -> Vocabulary:
-        """The option ``labels``: names between commas, a list of names, or None for all.
-
-        Raises:
-            UsageError: If it is none of these, or holds no name.
-        """
+        """The option ``labels``: names between commas, a list of names, or None for all."""
         names = value.split(",") if isinstance(value, str) else value
         if names is None:
             return cls()

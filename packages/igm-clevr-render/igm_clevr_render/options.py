@@ -11,7 +11,7 @@ from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.choices import object_range
+from igm_cli.plugins.adapters import object_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87),
@@ -40,30 +40,23 @@ SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What may occur in a scene; the defaults are CLEVR's, other values make sets a model has never seen.
+    """What may occur in a scene; the defaults are CLEVR's, other values make sets a model has never seen."""
 
-    Attributes:
-        objects: Least and greatest number of objects, both included.
-        colors: Names out of `COLORS`.
-        shapes: Names out of `SHAPES`: cube, sphere, cylinder, and the unseen cone.
-        sizes: Name to radius in scene units.
-        materials: Names out of rubber and metal.
-        light: `default` or `shifted` (other lamp places, colours and strengths).
-        textures: Names out of `TEXTURES`: the ground and every object wear one of them each; none for plain surfaces.
-        crowd: Share of the scenes whose objects share a small part of the plane and so often hide one another.
-        image_size: (width, height) in pixels; annotations and the visibility rule refer to it.
-    """
-
-    objects: tuple[int, int] = (3, 5)
-    colors: tuple[str, ...] = tuple(CLEVR_COLORS)
+    objects: tuple[int, int] = (3, 5)  # least and greatest number of objects, both included
+    colors: tuple[str, ...] = tuple(CLEVR_COLORS)  # names out of `COLORS`
+    # names out of `SHAPES`: cube, sphere, cylinder, and the unseen cone
     shapes: tuple[str, ...] = ("cube", "sphere", "cylinder")
+    # name to radius in scene units
     sizes: Mapping[str, float] = field(
         default_factory=lambda: {name: SIZES[name] for name in ("large", "small")}
     )
-    materials: tuple[str, ...] = MATERIALS
-    light: str = "default"
+    materials: tuple[str, ...] = MATERIALS  # names out of rubber and metal
+    light: str = "default"  # `default` or `shifted` (other lamp places, colours and strengths)
+    # names out of `TEXTURES`: the ground and every object wear one of them each; none for plain surfaces
     textures: tuple[str, ...] = ()
+    # share of the scenes whose objects share a small part of the plane and so often hide one another
     crowd: float = 0.0
+    # (width, height) in pixels; annotations and the visibility rule refer to it
     image_size: tuple[int, int] = (96, 64)
 
     def __post_init__(self) -> None:
@@ -86,11 +79,7 @@ class SceneOptions:
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> SceneOptions:
-        """Reads options as given on a command line or in a preset; ``all`` stands for all names there are.
-
-        Raises:
-            UsageError: If a value is none that the renderer knows.
-        """
+        """Reads options as given on a command line or in a preset; ``all`` stands for all names there are."""
         values: dict[str, Any] = dict(options)
         for name, read in _READERS.items():
             if name in values:

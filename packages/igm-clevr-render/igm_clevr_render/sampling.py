@@ -34,9 +34,6 @@ def sample_scenes(options: SceneOptions, indices: Sequence[int], seed: int) -> l
     """Returns the scenes with the given indices of a set; another seed is another, independent set.
 
     Scenes with an object hidden too far are drawn again from a further stream of the same (seed, index).
-
-    Raises:
-        RuntimeError: If there are no such scenes.
     """
     fine: dict[int, Scene] = {}
     pending = list(indices)
@@ -75,11 +72,7 @@ def _sample_scene(options: SceneOptions, index: int, seed: int, attempt: int) ->
 def _place_objects(
     options: SceneOptions, stream: random.Random, count: int, camera: tuple[float, float]
 ) -> tuple[SceneObject, ...]:
-    """Draws as many objects of one scene as `count` says.
-
-    Raises:
-        RuntimeError: If they do not fit.
-    """
+    """Draws as many objects of one scene as `count` says."""
     crowded = stream.random() < options.crowd
     half = stream.uniform(0.25, 0.6) * PLANE if crowded else PLANE
     for number in range(MAX_REGIONS):
@@ -99,19 +92,12 @@ def _place_objects(
 
 @dataclass(frozen=True)
 class Region:
-    """The part of the plane that a scene's objects share.
+    """The part of the plane that a scene's objects share."""
 
-    Attributes:
-        center: Its middle in scene units.
-        half: Half its side in scene units.
-        width: Its extent across the line of sight as a share of that along it.
-        camera: x and y of the camera in scene units.
-    """
-
-    center: tuple[float, float]
-    half: float
-    width: float
-    camera: tuple[float, float]
+    center: tuple[float, float]  # its middle in scene units
+    half: float  # half its side in scene units
+    width: float  # its extent across the line of sight as a share of that along it
+    camera: tuple[float, float]  # x and y of the camera in scene units
 
     def holds(self, x: float, y: float) -> bool:
         """Says whether a point of the square lies near enough to the line of sight through the middle."""
