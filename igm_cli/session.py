@@ -83,31 +83,20 @@ class Session(Generic[Data]):
 
 @dataclass(repr=False)
 class Model:
-    """A denoiser and the parser of its concepts; :func:`igm_cli.load` makes it.
+    """A denoiser and the parser of its concepts; :func:`igm_cli.load` makes it."""
 
-    Attributes:
-        name: What users call it.
-        parser: The concept parser.
-        composition: How its predictions compose.
-        inference: Inversion settings tuned to its weights.
-        device: Where it computes.
-        open: Loads the denoiser.
-        identity: What of the model decides about a result.
-        size: (width, height) in pixels of the images it sees; None asks the denoiser.
-        encode: Turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views.
-        unknown: Concepts asked for that it says it was not trained on.
-    """
-
-    name: str
-    parser: ConceptParser
-    composition: Composition
-    inference: Mapping[str, Any]
-    device: torch.device
-    open: Callable[[], Any]
-    identity: Mapping[str, Any]
+    name: str  # what users call it
+    parser: ConceptParser  # the concept parser
+    composition: Composition  # how its predictions compose
+    inference: Mapping[str, Any]  # inversion settings tuned to its weights
+    device: torch.device  # where it computes
+    open: Callable[[], Any]  # loads the denoiser
+    identity: Mapping[str, Any]  # what of the model decides about a result
+    # (width, height) in pixels of the images it sees; None asks the denoiser
     size: tuple[int, int] | None = None
+    # turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views
     encode: Callable[[Tensor, int], Tensor] | None = None
-    unknown: tuple[str, ...] = field(default=())
+    unknown: tuple[str, ...] = field(default=())  # concepts asked for that it says it was not trained on
 
     def __repr__(self) -> str:
         return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"

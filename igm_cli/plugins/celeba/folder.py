@@ -67,7 +67,7 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
 
 
 def _images(root: Path) -> tuple[Path, frozenset[str]]:
-    """The first folder that holds images, and their names."""
+    """Returns the first folder that holds images, and their names."""
     for folder in filter(Path.is_dir, (root / name for name in _IMAGE_FOLDERS)):
         with os.scandir(folder) as entries:
             names = frozenset(e.name for e in entries if e.name.lower().endswith((".jpg", ".jpeg", ".png")))
@@ -77,14 +77,14 @@ def _images(root: Path) -> tuple[Path, frozenset[str]]:
 
 
 def _find(root: Path, stem: str) -> Path | None:
-    """A file of the dataset, which lies above the images if their folder was given."""
+    """Returns a file of the dataset, which lies above the images if their folder was given."""
     homes = [root, root.parent, root.parent.parent] if root.name in _NESTS else [root]
     names = [f"{folder}{stem}{suffix}" for folder in ("", "Anno/", "Eval/") for suffix in (".txt", ".csv")]
     return next(filter(Path.is_file, (home / name for home in homes for name in names)), None)
 
 
 def _splits(root: Path, table: AttributeTable) -> list[int]:
-    """The index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
+    """Returns the index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
     path = _find(root, "list_eval_partition")
     if path is not None:
         partition = read_partition(path)
@@ -105,7 +105,7 @@ def _splits(root: Path, table: AttributeTable) -> list[int]:
 
 
 def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -> list[str]:
-    """Names of images as they are on disk: annotations say .jpg even where the images are .png."""
+    """Returns names of images as they are on disk: annotations say .jpg even where the images are .png."""
     files = [name if name in present else f"{name.rpartition('.')[0]}.png" for name in annotated]
     absent = [name for name, file in zip(annotated, files, strict=True) if file not in present]
     if absent:
@@ -117,7 +117,7 @@ def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -
 
 
 def _struct(names: Sequence[str], holds: np.ndarray) -> Any:
-    """A column of name to whether it holds, without a Python object per value."""
+    """Returns a column of name to whether it holds, without a Python object per value."""
     import pyarrow  # type: ignore[import-untyped]
 
     columns = [pyarrow.array(np.ascontiguousarray(column)) for column in holds.T]

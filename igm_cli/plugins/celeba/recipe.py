@@ -96,7 +96,7 @@ class Face:
 
 
 def draw_face(rng: random.Random, *, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
-    """A random face of given attributes.
+    """Returns a random face of given attributes.
 
     Args:
         rng: Source of every choice; the same state gives the same face.
@@ -131,22 +131,22 @@ def draw_face(rng: random.Random, *, black_hair: bool, eyeglasses: bool, smiling
 
 
 def balanced_face(index: int, seed: int, male: bool | None) -> Face:
-    """Face number ``index`` of a set in which every configuration of the attributes is as frequent as any other.
+    """Returns face number ``index`` of a set; consecutive ones go through all configurations of the attributes.
 
-    Args:
-        index: Its number; consecutive ones go through all configurations.
-        seed: Of the set.
-        male: The domain; None takes both in turn.
+    ``male`` is the domain; None takes both in turn.
     """
-    attributes = {
-        name: bool(index >> bit & 1) for bit, name in enumerate(("black_hair", "eyeglasses", "smiling"))
-    }
-    domain = bool(index >> len(attributes) & 1) if male is None else male
-    return draw_face(random.Random(f"{seed} {index}"), **attributes, male=domain)
+    black_hair, eyeglasses, smiling, domain = (bool(index >> bit & 1) for bit in range(4))
+    return draw_face(
+        random.Random(f"{seed} {index}"),
+        black_hair=black_hair,
+        eyeglasses=eyeglasses,
+        smiling=smiling,
+        male=domain if male is None else male,
+    )
 
 
 def _near(rng: random.Random, color: Color, spread: int) -> Color:
-    """A colour not far from another."""
+    """Returns a colour not far from another."""
     red, green, blue = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
     return red, green, blue
 

@@ -42,7 +42,7 @@ def from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, in
 
 
 def _scenes_file(root: Path, split: str) -> Path:
-    """The annotation file: in ``scenes/`` as published, or at the root as the paper's code has it."""
+    """Returns the annotation file: in ``scenes/`` as published, or at the root as the paper's code has it."""
     name = f"CLEVR_{split}_scenes.json"
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; give a folder in the layout of CLEVR_v1.0")

@@ -85,7 +85,7 @@ class Pictures(Adapter):
 
 
 def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
-    """The folder of a split, or the whole folder if it has none of any split."""
+    """Returns the folder of a split, or the whole folder if it has none of any split."""
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; give a folder with pictures")
     try:
@@ -104,7 +104,7 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
 
 
 def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Labels of the images of a split by their paths in the root, in order."""
+    """Returns labels of the images of a split by their paths in the root, in order."""
     inside = "" if home == root else f"{home.name}/"
     for folder in dict.fromkeys((home, root)):  # a table of the split itself before one of all splits
         table = find_table(folder, layout)
@@ -119,7 +119,7 @@ def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary) -> dict
 
 
 def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Labels in the names of files, or of the nearest folder whose name holds any."""
+    """Returns labels in the names of files, or of the nearest folder whose name holds any."""
     by_name, by_folder = {}, {}
     for file in files.names:
         path = PurePosixPath(file)
@@ -140,7 +140,7 @@ def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, 
 
 
 def _guess(by_name: Mapping[str, list[str]], by_folder: Mapping[str, list[str]]) -> str:
-    """Where labels stand, if no option says it: where fewer images lack them."""
+    """Returns where labels stand, if no option says it: where fewer images lack them."""
     if len(set(map(frozenset, by_folder.values()))) == 1:
         # One folder of all images is named like a cat and a dog only if their own names say nothing at all.
         return "folders" if all(by_folder.values()) and not any(by_name.values()) else "names"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, generated
 from igm_cli.plugins.base import Progress, RenderedBatches
@@ -66,8 +65,7 @@ class ClevrRender(Adapter):
         self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
     ) -> Dataset:
         """Returns rendered scenes."""
-        with _impossible_scenes():
-            return generated(_Renders(progress), _COLUMNS, self.requested(split, limit, seed, options))
+        return generated(_Renders(progress), _COLUMNS, self.requested(split, limit, seed, options))
 
     def read(
         self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
@@ -92,11 +90,10 @@ class ClevrRender(Adapter):
         self.check(split, None, options)
         requested = self.requested(split, limit, seed, options)
         scene_options, count = SceneOptions.parse(json.loads(requested["options"])), requested["count"]
-        with _impossible_scenes():
-            for part in render_batches(scene_options, count, requested["seed"], RENDERED_AT_ONCE, device):
-                if progress is not None:
-                    progress("rendering scenes", part.scenes[-1].index + 1, count)
-                yield part.images, part.examples()
+        for part in render_batches(scene_options, count, requested["seed"], RENDERED_AT_ONCE, device):
+            if progress is not None:
+                progress("rendering scenes", part.scenes[-1].index + 1, count)
+            yield part.images, part.examples()
 
     def requested(self, split: str, limit: int | None, seed: int, options: Options) -> dict[str, Any]:
         """Returns which scenes are to be rendered, if there are such: all that shapes them."""
@@ -110,24 +107,12 @@ class ClevrRender(Adapter):
         }
 
 
-@contextmanager
-def _impossible_scenes() -> Iterator[None]:
-    """Says in a sentence if there are no scenes as they are asked for."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "allow fewer" in str(error):
-            raise UsageError(f"these scenes cannot be rendered: {str(error).rstrip('.')}") from error
-        raise
-
-
 class _Renders(Generator):
     def __call__(self, options: str, count: int, seed: int, version: int) -> Iterator[dict[str, Any]]:
         from igm_clevr_render.examples import render_examples
         from igm_clevr_render.options import SceneOptions
 
-        def report(done: int, total: int) -> None:
-            if self.progress:
-                self.progress("rendering scenes", done, total)
-
-        yield from render_examples(SceneOptions.parse(json.loads(options)), count, seed, progress=report)
+        scenes = render_examples(SceneOptions.parse(json.loads(options)), count, seed)
+        for index, example in enumerate(scenes):
+            self.report("rendering scenes", index, count)
+            yield example

@@ -15,6 +15,7 @@ from itertools import compress
 from igm_clevr_render.camera import CAMERA, visible_pixels
 from igm_clevr_render.options import SceneOptions
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
+from igm_cli.errors import UsageError
 
 CAMERA_JITTER = 0.5
 LIGHT_JITTER = 1.0
@@ -43,9 +44,9 @@ def sample_scenes(options: SceneOptions, indices: Sequence[int], seed: int) -> l
         pending = [index for index in pending if index not in fine]
         if not pending:
             return [fine[index] for index in indices]
-    raise RuntimeError(
-        f"No scene with {options.objects} visible objects found in {MAX_ATTEMPTS} attempts; "
-        "allow fewer or smaller objects."
+    raise UsageError(
+        f"these scenes cannot be rendered: No scene with {options.objects} visible objects found in "
+        f"{MAX_ATTEMPTS} attempts; allow fewer or smaller objects"
     )
 
 
@@ -84,9 +85,9 @@ def _place_objects(
         if len(placed) == count:
             return tuple(placed)
         half = min(PLANE, half * 1.05)  # a crowd too dense for its number of objects gets more room
-    raise RuntimeError(
-        f"{count} objects of sizes {sorted(options.sizes.values())} do not fit on the plane; "
-        "allow fewer or smaller ones."
+    raise UsageError(
+        f"these scenes cannot be rendered: {count} objects of sizes {sorted(options.sizes.values())} do not fit on "
+        "the plane; allow fewer or smaller ones"
     )
 
 
