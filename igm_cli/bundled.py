@@ -1,4 +1,4 @@
-"""From what a user calls a model to where it is: a bundled name, a folder, a file or a hub id."""
+"""Where a model is that a user names: by a bundled name, a folder, a file or a hub id."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codeb
 
 
 def bundled() -> dict[str, Path]:
-    """Checkpoints that come with the package, by name."""
+    """Returns the checkpoints that come with the package, by name."""
     if not BUNDLED.is_dir():
         return {}
     return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
 
 
 def is_pipeline(path: Path) -> bool:
-    """Whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
+    """Returns whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
     return path.is_file() or (path / "model_index.json").is_file()
 
 
 def names_pipeline(model: str | None, concepts: str | None) -> bool:
-    """Whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
+    """Returns whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
     path = _local(model) if model else _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     return path is not None and is_pipeline(path)
 
@@ -94,7 +94,7 @@ def find_model(model: str | None, concepts: str) -> Path:
 
 
 def _local(model: str) -> Path | None:
-    """The bundled folder of a name, or the folder or file of a path; None if there is none here."""
+    """Returns the bundled folder of a name, or the folder or file of a path; None if there is none here."""
     path = bundled().get(model) or Path(model).expanduser()
     return path if path.exists() else None
 

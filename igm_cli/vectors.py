@@ -83,6 +83,7 @@ class VectorSession(Session["Tensor"]):
         from igm_cli.core.decomposition.decompose import decompose
         from igm_cli.core.decomposition.superposition import superposition
 
+        search: dict[str, float | None]
         results, began, settings = [], time.perf_counter(), self.settings
         if settings["k"] == 1:
             stacked = torch.stack([each.data for each in vectors])

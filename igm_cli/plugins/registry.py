@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
-KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NOUNS = {"datasets": "dataset", "concepts": "concept parser", "benchmarks": "benchmark"}
 _NEEDS = {

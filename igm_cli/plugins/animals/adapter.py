@@ -45,24 +45,8 @@ class Animals(Adapter):
     def make(
         self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
     ) -> Dataset:
-        """Returns scenes of our own drawings."""
-        return self._composed(None, split, limit, seed, progress, options)
-
-    def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
-        """Returns scenes of the pictograms in a folder."""
-        return self._composed(root, split, limit, seed, progress, options)
-
-    def _composed(
-        self,
-        root: Path | None,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        options: Options,
-    ) -> Dataset:
+        """Returns scenes of our own drawings, or of the pictograms in a folder ``root``."""
+        root = options.get("root")
         requested = self.requested(split, limit, seed, options)
         styles, without = _names(options.get("styles", "")), _names(options.get("without", ""))
         source = _source(root, styles, without)
@@ -81,6 +65,12 @@ class Animals(Adapter):
             **requested,
         }
         return generated(_Scenes(progress), {"image": "image", "file": "string", "labels": ["string"]}, kwargs)
+
+    def read(
+        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns scenes of the pictograms in a folder."""
+        return self.make(split, limit, seed, progress, {**options, "root": root})
 
 
 def _source(root: Path | None, styles: Sequence[str], without: Sequence[str]) -> Drawings | Pictograms:
