@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from igm_cli.errors import InputError, UsageError, cause, near_names, need
+from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
 from igm_cli.plugins.base import Progress
 
 Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F821
@@ -66,8 +66,10 @@ class Adapter:
     def make(
         self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
     ) -> Dataset:
-        """Returns a split of our own images."""
-        raise NotImplementedError
+        """Returns a split of our own images, where there are any."""
+        raise MissingError(
+            f"{self.name} has no images of its own; give the folder of yours with --data-root FOLDER"
+        )
 
     def read(
         self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options

@@ -37,8 +37,13 @@ class Positions:
             raise InputError(
                 "concepts pos need 'objects' with 'pixel_coords' of x and y; this dataset has none"
             ) from error
-        for x, y in pixels:
-            _check_inside(x, y, frame.size)
+        width, height = frame.size
+        for x, y in pixels:  # the centre of an object may lie somewhat off its image, but not by half a side
+            if not (-width / 2 <= x <= 1.5 * width and -height / 2 <= y <= 1.5 * height):
+                raise InputError(
+                    f"pixel_coords ({x:g}, {y:g}) lie outside their {width}×{height} image; "
+                    "the scenes file belongs to images of another size"
+                )
         concepts = _to_frame(torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2), frame)
         inside = ((concepts >= 0) & (concepts <= 1)).all(dim=1)
         return concepts[inside]
@@ -102,15 +107,6 @@ class Positions:
                 (x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
             )
         return canvas
-
-
-def _check_inside(x: float, y: float, size: tuple[int, int]) -> None:
-    """Refuses the centre of an object that lies off its image by half a side or more."""
-    if not all(-side / 2 <= place <= 1.5 * side for place, side in zip((x, y), size, strict=True)):
-        raise InputError(
-            f"pixel_coords ({x:g}, {y:g}) lie outside their {size[0]}×{size[1]} image; "
-            "the scenes file belongs to images of another size"
-        )
 
 
 def _to_frame(pixels: Tensor, frame: Frame) -> Tensor:

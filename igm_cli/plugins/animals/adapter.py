@@ -121,8 +121,6 @@ def _count(text: Any, animals: int) -> tuple[int, int]:
 
 
 def _switch(option: str, value: Any) -> bool:
-    if value in (True, False):
-        return bool(value)
-    if value not in ("on", "off"):
+    if value not in (True, False, "on", "off"):
         raise UsageError(f"{option} must be on or off, not {value!r}")
-    return bool(value == "on")
+    return value in (True, "on")

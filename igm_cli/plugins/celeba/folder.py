@@ -6,7 +6,6 @@ import os
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,6 +38,8 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
         male: The domain; None takes both.
         limit: Largest number of images.
     """
+    import pyarrow  # type: ignore[import-untyped]
+
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
     folder, present = _images(root)
@@ -60,7 +61,8 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
             f"{path} has no {split} image{domain}; choose another split or domain, or a larger limit"
         )
     files = _existing(folder, present, [table.files[row] for row in rows])
-    attributes = _struct(table.names, table.holds[rows])
+    holds = [pyarrow.array(np.ascontiguousarray(column)) for column in table.holds[rows].T]
+    attributes = pyarrow.StructArray.from_arrays(holds, names=list(table.names))  # no Python object per value
     return image_dataset(
         {"image": [str(folder / file) for file in files], "file": files, "attributes": attributes}
     )
@@ -114,11 +116,3 @@ def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -
             "extract all of its archive"
         )
     return files
-
-
-def _struct(names: Sequence[str], holds: np.ndarray) -> Any:
-    """Returns a column of name to whether it holds, without a Python object per value."""
-    import pyarrow  # type: ignore[import-untyped]
-
-    columns = [pyarrow.array(np.ascontiguousarray(column)) for column in holds.T]
-    return pyarrow.StructArray.from_arrays(columns, names=list(names))

@@ -95,7 +95,7 @@ class Face:
     pose: Pose
 
 
-def draw_face(rng: random.Random, *, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
+def draw_face(rng: random.Random, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
     """Returns a random face of given attributes.
 
     Args:
@@ -135,14 +135,8 @@ def balanced_face(index: int, seed: int, male: bool | None) -> Face:
 
     ``male`` is the domain; None takes both in turn.
     """
-    black_hair, eyeglasses, smiling, domain = (bool(index >> bit & 1) for bit in range(4))
-    return draw_face(
-        random.Random(f"{seed} {index}"),
-        black_hair=black_hair,
-        eyeglasses=eyeglasses,
-        smiling=smiling,
-        male=domain if male is None else male,
-    )
+    *attributes, domain = (bool(index >> bit & 1) for bit in range(len(ATTRIBUTES)))
+    return draw_face(random.Random(f"{seed} {index}"), *attributes, domain if male is None else male)
 
 
 def _near(rng: random.Random, color: Color, spread: int) -> Color:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from igm_cli.errors import InputError, MissingError
+from igm_cli.errors import InputError
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.pictures.files import ImageFiles
@@ -55,14 +55,6 @@ class Pictures(Adapter):
         super().check(split, data_root, options)
         Vocabulary.of(options.get("labels"))
         choice("layout", options.get("layout", "auto"), LAYOUTS)
-
-    def make(
-        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
-        """Refuses to make pictures."""
-        raise MissingError(
-            "pictures has no images of its own; give the folder of yours with --data-root FOLDER"
-        )
 
     def read(
         self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options

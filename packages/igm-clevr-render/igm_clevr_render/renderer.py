@@ -23,10 +23,7 @@ _SOFTEN = 0.025  # share of a pixel's light that each neighbour gets
 
 @torch.inference_mode()
 def render(
-    scenes: Sequence[Scene],
-    options: SceneOptions,
-    device: str | torch.device = "cpu",
-    chunk: int = 16,
+    scenes: Sequence[Scene], options: SceneOptions, device: str | torch.device = "cpu", chunk: int = 16
 ) -> Tensor:
     """Renders scenes.
 
