@@ -35,7 +35,7 @@ class Animals(Adapter):
         "styles": "comma list of drawing styles, or of folders of pictograms in the data root (default: all)",
         "without": "comma list of styles left out where they are, to be kept unseen",
         "animals": "comma list of the animals that occur (default: all there are)",
-        "count": "how many a scene: a number or a range such as 1-3 (default)",
+        "count": "how many animals are in a scene: a number or a range such as 1-3 (default)",
         "jitter": "whether pictograms are redrawn and colours changed at random: on or off (default: on for train)",
         "size": "how many scenes to compose",
     }

@@ -1,4 +1,4 @@
-"""What an avatar is drawn from: every choice, at random, so that no attribute is told by anything but itself.
+"""What an avatar is drawn from: every choice, at random, so that nothing but an attribute itself gives it away.
 
 The three attributes and the domain are set from outside; all the rest (skin, clothes, eyes, brows, nose,
 shape of the hair, background, pose) is drawn from one distribution whatever they are.  A beard has a colour of
@@ -135,8 +135,10 @@ def balanced_face(index: int, seed: int, male: bool | None) -> Face:
 
     ``male`` is the domain; None takes both in turn.
     """
-    *attributes, domain = (bool(index >> bit & 1) for bit in range(len(ATTRIBUTES)))
-    return draw_face(random.Random(f"{seed} {index}"), *attributes, domain if male is None else male)
+    attributes = [bool(index >> bit & 1) for bit in range(len(ATTRIBUTES))]
+    if male is not None:
+        attributes[-1] = male
+    return draw_face(random.Random(f"{seed} {index}"), *attributes)
 
 
 def _near(rng: random.Random, color: Color, spread: int) -> Color:
