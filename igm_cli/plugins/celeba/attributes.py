@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NO_YES = ("no", "yes")
 """Values of a factor that none are given for."""
 
+_MEANT = dict.fromkeys(("True", "1", "1.0"), "yes") | dict.fromkeys(("False", "0", "0.0", "-1", "-1.0"), "no")
+
 DEFAULT_FACTORS = "Black_Hair,Eyeglasses,Smiling"
 """The three of IGM (Wang et al. 2025), section 5.2."""
 
@@ -121,8 +123,7 @@ def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
 
 def _value_name(value: Any, values: Sequence[str]) -> str:
     """Returns an annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
-    if str(value) in values:
-        return str(value)
-    if set(values) == set(NO_YES) and str(value) in ("True", "1", "1.0", "False", "0", "0.0", "-1", "-1.0"):
-        return NO_YES[str(value) in ("True", "1", "1.0")]
-    return str(value)
+    text = str(value)
+    if text not in values and set(values) == set(NO_YES):
+        return _MEANT.get(text, text)
+    return text

@@ -29,14 +29,7 @@ _NAMES = ("shape", "size", "color", "material")
 
 
 def render_examples(options: SceneOptions, count: int, seed: int, batch: int = 64) -> Iterator[dict[str, Any]]:
-    """Yields the first scenes of a set, rendered on the CPU, as the columns of the dataset.
-
-    Args:
-        options: What may occur in a scene.
-        count: Number of scenes.
-        seed: Number of the set.
-        batch: Scenes rendered at a time; does not change the result.
-    """
+    """Yields the first scenes of a set, rendered on the CPU a batch at a time, as the columns of the dataset."""
     for part in render_batches(options, count, seed, batch, "cpu"):
         images = part.images.permute(0, 2, 3, 1).numpy()
         for image, example in zip(images, part.examples(), strict=True):
