@@ -67,7 +67,7 @@ def load(
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
         opened = open_checkpoint(name, concepts, device)
     else:
-        from igm_cli.pipelines import check_labels, open_pipeline
+        from igm_cli.label_models import check_labels, open_pipeline
 
         chosen = check_labels(labels, "labels", UsageError) if labels is not None else ()
         opened = open_pipeline(name, device, labels=chosen, templates=templates or (), loading=loading)

@@ -1,11 +1,11 @@
-"""From what a user calls a model to where it is: a bundled name, a folder, a file or a hub id."""
+"""Where a model is that a user names: by a bundled name, a folder, a file or a hub id."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
+from igm_cli.core.files import HUB_ID
 from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent / "checkpoints"
@@ -14,23 +14,21 @@ BUNDLED = Path(__file__).resolve().parent / "checkpoints"
 DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
 """The concept parser where a user names none: for a trained checkpoint, a text-to-image pipeline, bound vectors."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 
 def bundled() -> dict[str, Path]:
-    """Checkpoints that come with the package, by name."""
+    """Returns the checkpoints that come with the package, by name."""
     if not BUNDLED.is_dir():
         return {}
     return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
 
 
 def is_pipeline(path: Path) -> bool:
-    """Whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
+    """Returns whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
     return path.is_file() or (path / "model_index.json").is_file()
 
 
 def names_pipeline(model: str | None, concepts: str | None) -> bool:
-    """Whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
+    """Returns whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
     path = _local(model) if model else _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     return path is not None and is_pipeline(path)
 
@@ -77,7 +75,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
     if path is not None:
         return path
-    if _HUB_ID.fullmatch(model):
+    if HUB_ID.fullmatch(model):
         return _from_hub(model)
     ours = [name for name, path in bundled().items() if not is_pipeline(path)]
     hint = near_names(model, ours, "bundled are")
@@ -96,7 +94,7 @@ def find_model(model: str | None, concepts: str) -> Path:
 
 
 def _local(model: str) -> Path | None:
-    """The bundled folder of a name, or the folder or file of a path; None if there is none here."""
+    """Returns the bundled folder of a name, or the folder or file of a path; None if there is none here."""
     path = bundled().get(model) or Path(model).expanduser()
     return path if path.exists() else None
 

@@ -46,7 +46,7 @@ class PluginError(IgmError):
 
 
 def near_names(name: str, known: Sequence[str], otherwise: str = "known are") -> str:
-    """Which known names a mistyped one may mean, for the sentence that refuses it; all of them if none is near."""
+    """Returns which known names a mistyped one may mean, for the sentence that refuses it; all if none is near."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.45)
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 

@@ -25,24 +25,17 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of an image that a model sees.
+    """The part of an image that a model sees."""
 
-    Attributes:
-        size: (width, height) in pixels of the image as given.
-        box: (left, top, right, bottom) in its pixels; the whole image when squashed.
-    """
-
-    size: tuple[int, int]
+    size: tuple[int, int]  # (width, height) in pixels of the image as given
+    # (left, top, right, bottom) in its pixels; the whole image when squashed
     box: tuple[float, float, float, float]
 
     @classmethod
     def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:
-        """The frame of aspect ratio ``aspect`` (width / height) around the centre of an image.
+        """Returns the frame of an aspect ratio (width / height) around the centre of an image of a size.
 
-        Args:
-            size: (width, height) of the image.
-            aspect: Of the model.
-            mode: ``crop`` cuts what sticks out; ``squash`` takes the whole image.
+        The mode ``crop`` cuts what sticks out, ``squash`` takes the whole image.
         """
         w, h = size
         if mode == "squash":
@@ -74,9 +67,6 @@ def decode_image(data: bytes, name: str) -> Image:
     """Returns an encoded image as 8-bit RGB, turned as its EXIF says, transparency on white; ``name`` is for messages.
 
     Greyscale, palette, 16-bit and animated files (their first frame) are understood.
-
-    Raises:
-        InputError: If it is no image that can be used.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -111,9 +101,6 @@ def from_array(values: Any, name: str) -> Image:
         values: A PIL image, an array ``[H,W]``, ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[3,H,W]`` or ``[1,H,W]``;
             whole numbers are 0..255, others 0..1.
         name: What messages call it.
-
-    Raises:
-        InputError: If it is no image that can be used.
     """
     import numpy as np
     from PIL import Image
@@ -126,9 +113,8 @@ def from_array(values: Any, name: str) -> Image:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    if pixels.dtype.kind not in "fui" or not (
-        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
-    ):
+    layered = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+    if pixels.dtype.kind not in "fui" or not (pixels.ndim == 2 or layered):
         raise InputError(
             f"{name} has the shape {list(pixels.shape)} and the type {pixels.dtype}; "
             "give arrays [H,W,3] or tensors [3,H,W] of 0..255 or 0..1, several of them as a list"
@@ -146,7 +132,7 @@ def _large_enough(image: Image, name: str) -> Image:
 
 
 def to_rgb(image: Image) -> Image:
-    """Any mode of PIL as RGB: 16 bits scaled to 8, transparency composited on white."""
+    """Returns an image of any mode as RGB: 16 bits scaled to 8, transparency composited on white."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
@@ -159,27 +145,20 @@ def to_rgb(image: Image) -> Image:
 
 
 def _deep_to_8_bit(image: Image) -> Image:
-    """16-bit modes and the 32-bit ones that PIL opens 16-bit files in."""
+    """Returns images of 16-bit modes and of the 32-bit ones that PIL opens 16-bit files in as bytes."""
     import numpy as np
     from PIL import Image
 
     values = np.asarray(image).astype(np.float64)
     top = float(values.max(initial=0.0))
-    if image.mode == "F" and top <= 1.0:
-        scale = 255.0
-    elif image.mode in ("I", "F") and top <= 255.0:
-        scale = 1.0
-    else:
-        scale = 255.0 / 65535.0
+    scale = 255.0 / 65535.0
+    if image.mode in ("I", "F") and top <= 255.0:
+        scale = 255.0 if image.mode == "F" and top <= 1.0 else 1.0
     return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
 
 
 def expand_inputs(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES, noun: str = "image") -> list[Path]:
-    """Returns the files that files, folders (searched in depth) and patterns name, sorted within each, each once.
-
-    Raises:
-        InputError: If a folder holds no image, a pattern matches nothing, or nothing is left.
-    """
+    """Returns the files that files, folders (searched in depth) and patterns name, sorted within each, each once."""
     found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text).expanduser()
@@ -221,7 +200,7 @@ def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
 
 
 def from_model(x: Tensor) -> Image:
-    """``[3,H,W]`` in -1..1 as an RGB image; inverse of :func:`to_model`."""
+    """Returns ``[3,H,W]`` in -1..1 as an RGB image; inverse of :func:`to_model`."""
     import torch
     from PIL import Image
 

@@ -19,7 +19,7 @@ Record: TypeAlias = Mapping[str, Any]
 """A result as programs read it."""
 
 ProgressReport: TypeAlias = Callable[[str, int, int], None]
-"""Moves the progress shown: what is being done, done so far, in all."""
+"""Called with (what is being done, done so far, in all), which it shows."""
 
 
 class Output:
@@ -31,16 +31,16 @@ class Output:
 
     @classmethod
     def of_process(cls, as_json: bool) -> Output:
-        """The output of one of several processes: all but the main one are quiet."""
+        """Returns the output of one of several processes: all but the main one are quiet."""
         return cls(as_json=as_json, quiet=process_rank()[0] != 0)
 
     def result(self, data: Mapping[str, Any]) -> None:
-        """One JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
+        """Writes one JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
         if self.as_json and not self.quiet:
             self.write(json_line(data) + "\n")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table on stdout for people; nothing with ``--json``."""
+        """Writes a table on stdout for people; nothing with ``--json``."""
         if self.as_json or self.quiet:
             return
         from rich.console import Console
@@ -59,7 +59,7 @@ class Output:
         console.print(table)
 
     def say(self, text: str) -> None:
-        """A line for people on stdout, broken between words on a terminal; nothing with ``--json``."""
+        """Writes a line for people on stdout, broken between words on a terminal; nothing with ``--json``."""
         if self.as_json or self.quiet:
             return
         if sys.stdout.isatty():
@@ -70,23 +70,23 @@ class Output:
         self.write(text + "\n")
 
     def note(self, text: str) -> None:
-        """A line on stderr."""
+        """Writes a line on stderr."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
 
     def error(self, text: str) -> None:
-        """A line on stderr about something that went wrong; never silenced."""
+        """Writes a line on stderr about something that went wrong; never silenced."""
         print(f"igm: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     @staticmethod
     def write(text: str) -> None:
-        """Text as it is on stdout, at once."""
+        """Writes text as it is on stdout, at once."""
         sys.stdout.write(text)
         sys.stdout.flush()
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Progress with the time left, on stderr, if that is a terminal."""
+        """Shows progress with the time left, on stderr, if that is a terminal."""
         if self.quiet or not sys.stderr.isatty():
             yield lambda what, done, total: None
             return
@@ -111,7 +111,7 @@ class Output:
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    """Strict JSON on one line; a figure that is no number (NaN, infinity) becomes null."""
+    """Returns strict JSON on one line, where NaN and infinity become null."""
     return json.dumps(_strict(data), ensure_ascii=False, allow_nan=False)
 
 
@@ -126,7 +126,7 @@ def _strict(value: Any) -> Any:
 
 
 def process_rank() -> tuple[int, int]:
-    """(rank, number of processes) of a run under ``accelerate launch`` or ``torchrun``."""
+    """Returns (rank, number of processes) of a run under ``accelerate launch`` or ``torchrun``."""
     try:
         return int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1")))
     except ValueError:

@@ -6,6 +6,7 @@ The JSON schemas under ``igm_cli/schemas`` are generated from these models: ``py
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 from collections.abc import Callable
@@ -17,8 +18,6 @@ from typing_extensions import NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_CLOSED = ConfigDict(extra="forbid")
 
 Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0)]
@@ -38,8 +37,7 @@ Run = Annotated[
 ]
 
 
-@with_config(_CLOSED)
-class KPoint(TypedDict):
+class CurvePoint(TypedDict):
     """The error under the best k concepts."""
 
     k: Natural
@@ -47,7 +45,6 @@ class KPoint(TypedDict):
     stderr: Annotated[float | None, Field(description="Standard error of the difference to the chosen K.")]
 
 
-@with_config(_CLOSED)
 class Position(TypedDict):
     """Where something is in the image as given."""
 
@@ -58,7 +55,6 @@ class Position(TypedDict):
     confidence: Confidence
 
 
-@with_config(_CLOSED)
 class Attribute(TypedDict):
     """One value of a factor."""
 
@@ -67,7 +63,6 @@ class Attribute(TypedDict):
     confidence: Confidence
 
 
-@with_config(_CLOSED)
 class Label(TypedDict):
     """A label that is true of the image."""
 
@@ -93,7 +88,6 @@ else:
     Item = Position | Attribute | Label | OtherItem
 
 
-@with_config(_CLOSED)
 class Codeword(TypedDict):
     """The codeword of one factor of a product."""
 
@@ -115,7 +109,6 @@ class Codeword(TypedDict):
     ]
 
 
-@with_config(_CLOSED)
 class LabelProbability(TypedDict):
     """How probable a label is."""
 
@@ -123,7 +116,6 @@ class LabelProbability(TypedDict):
     probability: Probability
 
 
-@with_config(_CLOSED)
 class Unexplained(TypedDict):
     """What the best k products leave of a vector."""
 
@@ -131,10 +123,16 @@ class Unexplained(TypedDict):
     unexplained: Annotated[Share, Field(description="Share of the vector's square that they leave.")]
 
 
-class Result(BaseModel):
+class _Closed(BaseModel):
+    """A record, and the tables in it, without fields other than these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Result(_Closed):
     """What was found in one image or vector; its fields are those of the JSON line."""
 
-    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     schema_id: str = Field(alias="schema")
 
@@ -173,7 +171,7 @@ class _OfImage(Result):
     k_penalty: Share = Field(
         description="Error that a concept must save: where K is estimated, it is the k of the least error + k_penalty * k."
     )
-    k_curve: list[KPoint]
+    k_curve: list[CurvePoint]
     network_calls: Natural = Field(description="Evaluations of the denoiser.")
     seconds: Share = Field(description="For this image; of those worked out together the mean.")
     device: str
@@ -262,10 +260,8 @@ class VectorCount(_OfVector):
     k_curve: list[Unexplained] = Field(min_length=1)
 
 
-class PluginState(BaseModel):
+class PluginState(_Closed):
     """One plugin, and whether it loads; its problem is empty if it does."""
-
-    model_config = _CLOSED
 
     kind: Literal["datasets", "concepts", "benchmarks"]
     name: str
@@ -282,20 +278,16 @@ class PluginRecord(PluginState):
     schema_id: Literal["igm.plugins/1"] = Field(alias="schema")
 
 
-class CheckpointState(BaseModel):
+class CheckpointState(_Closed):
     """A bundled checkpoint; its problem is empty if it can be used."""
-
-    model_config = _CLOSED
 
     name: str
     concepts: str
     problem: str
 
 
-class GpuState(BaseModel):
+class GpuState(_Closed):
     """One CUDA device; its problem is empty if it can be used."""
-
-    model_config = _CLOSED
 
     device: str
     name: str
@@ -307,10 +299,8 @@ class GpuState(BaseModel):
     problem: str
 
 
-class DoctorRecord(BaseModel):
+class DoctorRecord(_Closed):
     """What igm finds on this machine."""
-
-    model_config = _CLOSED
 
     schema_id: Literal["igm.doctor/1"] = Field(alias="schema")
     igm: str
@@ -367,8 +357,6 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def _cell(value: Any) -> str:
-    import html
-
     if isinstance(value, float):
         return f"{value:.3f}"
     return "" if value is None else html.escape(str(value))

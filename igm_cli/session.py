@@ -1,4 +1,4 @@
-"""A model of concepts of images, and sessions: a model or codebooks with settled settings.
+"""A model of concepts of images, and sessions: a model or codebooks with the settings of one call.
 
 The library face and the commands share them.  A session reads files as inputs, each with the fields that name it and the
 hash of its content, and turns inputs into results.
@@ -41,14 +41,11 @@ BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
 
 @dataclass
 class Input(Generic[Data]):
-    """An image or a bound vector, as a file or a program gives it.
+    """An image or a bound vector, as a file or a program gives it."""
 
-    ``about`` holds the fields of its record that say which it is, ``sha256`` the hash of its content; ``load`` decodes it.
-    """
-
-    about: Mapping[str, Any]
-    sha256: str
-    load: Callable[[], Data]
+    about: Mapping[str, Any]  # the fields of its record that say which it is
+    sha256: str  # of its content
+    load: Callable[[], Data]  # decodes it
 
     @cached_property
     def data(self) -> Data:
@@ -57,26 +54,19 @@ class Input(Generic[Data]):
 
 
 class Session(Generic[Data]):
-    """What turns inputs into results, with the settings of one call: the base of the two sessions.
+    """What turns inputs into results, with the settings of one call: the base of the two sessions."""
 
-    Attributes:
-        key: Fields of a record that together name its input.
-        together: Whether a result may depend on what is worked out with it.
-        batch_size: How many inputs are worked out together.
-        run: Fingerprint of everything that decides about a result but the input.
-    """
-
-    key: Sequence[str]
-    together: bool
+    key: Sequence[str]  # fields of a record that together name its input
+    together: bool  # whether a result may depend on what is worked out with it
     parser: ConceptParser
     device: torch.device
-    batch_size: int
-    run: str
+    batch_size: int  # how many inputs are worked out together
+    run: str  # fingerprint of everything that decides about a result but the input
 
     def in_batches(
         self, work: Callable[..., Sequence[Any]], inputs: Sequence[Input[Data]], progress: Progress | None
     ) -> list[Any]:
-        """The results of any number of inputs; progress is told on the way."""
+        """Returns the results of any number of inputs, and reports progress."""
         results: list[Any] = []
         tell, what = progress or (lambda what, done, total: None), f"{self.key[-1]}s"
         for first in range(0, len(inputs), self.batch_size):
@@ -86,38 +76,27 @@ class Session(Generic[Data]):
         return results
 
     def record(self, schema: str, each: Input[Data], seconds: float, **found: Any) -> dict[str, Any]:
-        """The record of an input: what all records have, and what was found."""
+        """Returns the record of an input: what all records have, and what was found."""
         about = {"schema": schema, **each.about, "sha256": each.sha256, "concepts": self.parser.name}
         return {**about, **found, "seconds": seconds, "device": str(self.device), "run": self.run}
 
 
 @dataclass(repr=False)
 class Model:
-    """A denoiser and the parser of its concepts; :func:`igm_cli.load` makes it.
+    """A denoiser and the parser of its concepts; :func:`igm_cli.load` makes it."""
 
-    Attributes:
-        name: What users call it.
-        parser: The concept parser.
-        composition: How its predictions compose.
-        inference: Inversion settings tuned to its weights.
-        device: Where it computes.
-        open: Loads the denoiser.
-        identity: What of the model decides about a result.
-        size: (width, height) in pixels of the images it sees; None asks the denoiser.
-        encode: Turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views.
-        unknown: Concepts asked for that it says it was not trained on.
-    """
-
-    name: str
-    parser: ConceptParser
-    composition: Composition
-    inference: Mapping[str, Any]
-    device: torch.device
-    open: Callable[[], Any]
-    identity: Mapping[str, Any]
+    name: str  # what users call it
+    parser: ConceptParser  # the concept parser
+    composition: Composition  # how its predictions compose
+    inference: Mapping[str, Any]  # inversion settings tuned to its weights
+    device: torch.device  # where it computes
+    open: Callable[[], Any]  # loads the denoiser
+    identity: Mapping[str, Any]  # what of the model decides about a result
+    # (width, height) in pixels of the images it sees; None asks the denoiser
     size: tuple[int, int] | None = None
+    # turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views
     encode: Callable[[Tensor, int], Tensor] | None = None
-    unknown: tuple[str, ...] = field(default=())
+    unknown: tuple[str, ...] = field(default=())  # concepts asked for that it says it was not trained on
 
     def __repr__(self) -> str:
         return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"
@@ -193,14 +172,9 @@ class Model:
 
 
 class ImageSession(Session["Image"]):
-    """A model with the settings of one call.
+    """A model with the settings of one call; arguments are those of :meth:`Model.invert`.
 
-    Args:
-        model: The model.
-        k: Number of concepts; None estimates it.
-        fit: ``crop`` or ``squash`` images of another aspect ratio.
-        batch_size: Images worked out together; None takes what suits the device.
-        given: Inversion settings above the model's own; None for those not given.
+    ``given`` holds inversion settings that replace the model's own, None for those not given.
     """
 
     key = ("image",)
@@ -216,7 +190,7 @@ class ImageSession(Session["Image"]):
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
         self.model, self.parser, self.device = model, model.parser, model.device
-        self.k, self.fit, self.batch_size = k, fit, batch_size or self._suitable()
+        self.k, self.fit, self.batch_size = k, fit, batch_size or _suitable_batch(model)
         self._refuse_count(given)
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
@@ -224,13 +198,6 @@ class ImageSession(Session["Image"]):
             constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
         self.run = fingerprint_of({**model.identity, **identity})
-
-    def _suitable(self) -> int:
-        """How many images this device works out together."""
-        if self.model.encode:  # a text-to-image network is busy with the labels of one image
-            return 1
-        width, height = self.model.image_size
-        return max(1, BATCH_PIXELS.get(self.device.type, 0) // (width * height))
 
     def require_counting(self) -> None:
         """Refuses to count where every image has the same number of concepts."""
@@ -254,20 +221,20 @@ class ImageSession(Session["Image"]):
 
     @staticmethod
     def read(path: Path) -> list[Input[Image]]:
-        """An image file, not decoded yet."""
+        """Returns an image file, not decoded yet."""
         data = read_bytes(path)
         digest = hashlib.sha256(data).hexdigest()
         return [Input({"image": str(path)}, digest, lambda: decode_image(data, str(path)))]
 
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
-        """Results of images in whatever form; of one image without a list around it."""
+        """Returns the results of images in whatever form; of one image without a list around it."""
         if isinstance(images, list | tuple):
             inputs = [_input(image, f"image {number}") for number, image in enumerate(images, 1)]
             return self.in_batches(work, inputs, progress)
         return work([_input(images, "image")], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
-        """The concepts of images that are worked out together."""
+        """Returns the concepts of images that are worked out together."""
         results = []
         for image, frame, found, record in self._understood("igm.invert/1", images, progress):
             sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
@@ -287,14 +254,14 @@ class ImageSession(Session["Image"]):
         return results
 
     def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
-        """How many concepts images hold that are worked out together."""
+        """Returns how many concepts images hold that are worked out together."""
         understood = self._understood("igm.estimate-k/1", images, progress)
         return [ImageCount.model_validate(record) for *_, record in understood]
 
     def _understood(
         self, schema: str, images: Sequence[Input[Image]], progress: Progress | None
     ) -> list[tuple[Input[Image], Frame, Inversion, dict[str, Any]]]:
-        """The one call of the engine: images with their frames, what was found, and the fields that all records have."""
+        """Returns images with their frames, what the engine found, and the fields that all records have."""
         import torch
 
         from igm_cli.core.inference.engine import invert_batch
@@ -305,32 +272,29 @@ class ImageSession(Session["Image"]):
         framed = [to_model(image.data, f, (width, height)) for image, f in zip(images, frames, strict=True)]
         encode = model.encode
         seen = torch.stack([encode(x, self.settings.views) if encode else x.to(self.device) for x in framed])
-        what = f"network calls: {Path(str(images[0].about['image'])).name}"  # told of a single image only
+        what = f"network calls: {Path(str(images[0].about['image'])).name}"  # shown for a single image only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
-        found = invert_batch(model.denoiser, seen, self.settings, **how)
+        inverted = invert_batch(model.denoiser, seen, self.settings, **how)
         seconds = round((time.monotonic() - started) / len(images), 4)
-        return [
-            (image, frame, one, self.record(schema, image, seconds, **self._fields(image, one)))
-            for image, frame, one in zip(images, frames, found, strict=True)
-        ]
-
-    def _fields(self, image: Input[Image], found: Inversion) -> dict[str, Any]:
-        """What all records of images say of what was found."""
-        curve = [{"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve]
-        return {
-            "size": list(image.data.size),
-            "model": self.model.name,
-            "k": found.k,
-            "k_source": found.k_source,
-            "denoising_error": _finite(found.denoising_error),
-            "k_penalty": self.settings.cost,
-            "k_curve": curve,
-            "network_calls": found.network_calls,
-        }
+        understood = []
+        for image, frame, found in zip(images, frames, inverted, strict=True):
+            curve = [{"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve]
+            fields = {
+                "size": list(image.data.size),
+                "model": model.name,
+                "k": found.k,
+                "k_source": found.k_source,
+                "denoising_error": _finite(found.denoising_error),
+                "k_penalty": self.settings.cost,
+                "k_curve": curve,
+                "network_calls": found.network_calls,
+            }
+            understood.append((image, frame, found, self.record(schema, image, seconds, **fields)))
+        return understood
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """Every candidate with its probability, the most probable first."""
+        """Returns every candidate with its probability, the most probable first."""
         import torch
 
         every = self.parser.decode(torch.eye(len(marginals)), frame)
@@ -338,14 +302,16 @@ class ImageSession(Session["Image"]):
         return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
 
 
-def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
-    """Opens a trained checkpoint; what is cheap to refuse is refused before its weights are loaded.
+def _suitable_batch(model: Model) -> int:
+    """Returns how many images the model's device works out together."""
+    if model.encode:  # a text-to-image network is busy with the labels of one image
+        return 1
+    width, height = model.image_size
+    return max(1, BATCH_PIXELS.get(model.device.type, 0) // (width * height))
 
-    Args:
-        model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
-        concepts: Name of a concept parser, or ``package.module:attribute``; None takes the checkpoint's.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-    """
+
+def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
+    """Opens a trained checkpoint, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use."""
     from igm_cli.plugins import registry
 
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
@@ -370,7 +336,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
 
 
 def process_device(name: str) -> torch.device:
-    """The device of a name; with several processes on several GPUs, each takes its own."""
+    """Returns the device of a name; with several processes on several GPUs, each takes its own."""
     import torch
 
     from igm_cli.core.device import resolve_device
@@ -382,7 +348,7 @@ def process_device(name: str) -> torch.device:
 
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
-    """The parser of a model's concepts, which must be the one asked for, and of the space trained on."""
+    """Returns the parser of a model's concepts, which must be the one asked for, and have the space trained on."""
     from igm_cli.core.concepts import space_to_dict
     from igm_cli.plugins import registry
 
@@ -402,7 +368,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
 
 
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
-    """A model's own settings under those given, None for those not given."""
+    """Returns a model's own settings, replaced by those given that are not None."""
     from igm_cli.core.types import InversionSettings
 
     given, default = dict(given), InversionSettings.from_dict(own)
@@ -424,7 +390,7 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
 
 
 def _input(image: Any, name: str) -> Input[Image]:
-    """An image in whatever form as an input."""
+    """Returns an image in whatever form as an input."""
     if isinstance(image, str | Path):
         return ImageSession.read(Path(image).expanduser())[0]
     name = getattr(image, "filename", "") or name
@@ -434,7 +400,7 @@ def _input(image: Any, name: str) -> Input[Image]:
 
 
 def _finite(value: float) -> float | None:
-    """A figure as JSON may hold it."""
+    """Returns a number as JSON may hold it."""
     return float(value) if math.isfinite(value) else None
 
 

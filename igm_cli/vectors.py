@@ -1,4 +1,4 @@
-"""Bound vectors: codebooks with settled settings, and what they make of vectors."""
+"""Bound vectors: codebooks with the settings of one call, and what they make of vectors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from igm_cli.bundled import DEFAULT_CONCEPTS
 from igm_cli.core.files import file_hash, fingerprint_of
 from igm_cli.errors import UsageError
+from igm_cli.imaging import Frame
 from igm_cli.records import VectorCount, VectorResult
 from igm_cli.session import Input, Session, process_device
 
@@ -55,11 +56,11 @@ class VectorSession(Session["Tensor"]):
         self.run = fingerprint_of({**identity, **settings})
 
     def read(self, path: Path) -> list[Input[Tensor]]:
-        """The bound vectors ``[D]`` of a file."""
+        """Returns the bound vectors ``[D]`` of a file."""
         return self._inputs(self.parser.read_vectors(path, self.codebooks), str(path), file_hash(path))
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
-        """Results of vectors in whatever form, some worked out together; of one ``[D]`` without a list around it."""
+        """Returns the results of vectors in whatever form; of one ``[D]`` without a list around it."""
         import torch
 
         from igm_cli.core.decomposition.decompose import check_vectors
@@ -76,36 +77,35 @@ class VectorSession(Session["Tensor"]):
         return results[0] if alone else results
 
     def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:
-        """The codewords of bound vectors that are one product each, or the sum of several."""
+        """Returns the codewords of bound vectors that are one product each, or the sum of several."""
         import torch
 
         from igm_cli.core.decomposition.decompose import decompose
         from igm_cli.core.decomposition.superposition import superposition
 
-        products, began, results = self.settings["k"], time.perf_counter(), []
-        if products > 1:
-            for each in vectors:
-                began = time.perf_counter()
-                sums = superposition(each.data, self.codebooks, k_max=products, seed=self.seed)
-                similarity = max(0.0, 1 - float(sums.errors[-1])) ** 0.5  # of the vector and the best sum
-                seconds = time.perf_counter() - began
-                results.append(self._result(each, sums, slice(None), similarity, seconds))
+        search: dict[str, float | None]
+        results, began, settings = [], time.perf_counter(), self.settings
+        if settings["k"] == 1:
+            stacked = torch.stack([each.data for each in vectors])
+            how = {name: settings[name] for name in ("method", "iterations")}
+            found = decompose(stacked, self.codebooks, **how, seed=self.seed)
+            seconds = (time.perf_counter() - began) / len(vectors)
+            for i, each in enumerate(vectors):
+                search = {"iterations": int(found.iterations[i]), "operations": float(found.operations[i])}
+                similarity = float(found.similarity[i])
+                results.append(self._result(each, found, slice(i, i + 1), similarity, seconds, search))
             return results
-        stacked = torch.stack([each.data for each in vectors])
-        how = {name: self.settings[name] for name in ("method", "iterations")}
-        found = decompose(stacked, self.codebooks, **how, seed=self.seed)
-        seconds = (time.perf_counter() - began) / len(vectors)
-        for i, each in enumerate(vectors):
-            used: dict[str, Any] = {
-                "iterations": int(found.iterations[i]),
-                "operations": float(found.operations[i]),
-            }
-            similarity = float(found.similarity[i])
-            results.append(self._result(each, found, slice(i, i + 1), similarity, seconds, **used))
+        for each in vectors:
+            began = time.perf_counter()
+            sums = superposition(each.data, self.codebooks, k_max=settings["k"], seed=self.seed)
+            similarity = max(0.0, 1 - float(sums.errors[-1])) ** 0.5  # of the vector and the best sum
+            search = {"iterations": None, "operations": None}
+            seconds = time.perf_counter() - began
+            results.append(self._result(each, sums, slice(None), similarity, seconds, search))
         return results
 
     def count(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorCount]:
-        """How many products bound vectors are the sum of."""
+        """Returns how many products bound vectors are the sum of."""
         from igm_cli.core.decomposition.superposition import superposition
 
         results, most = [], self.settings["k_max"]
@@ -126,31 +126,25 @@ class VectorSession(Session["Tensor"]):
         ]
 
     def _result(
-        self,
-        vector: Input[Tensor],
-        found: Any,
-        rows: slice,
-        similarity: float,
-        seconds: float,
-        iterations: int | None = None,
-        operations: float | None = None,
+        self, vector: Input[Tensor], found: Any, rows: slice, similarity: float, seconds: float, search: Any
     ) -> VectorResult:
-        """The result of the products found in these rows; ``similarity`` is that of their sum."""
-        from igm_cli.imaging import Frame
-
+        """Returns the result of the products found in these rows, whose sum has this similarity."""
         indices, confidence, ambiguous = found.indices[rows], found.confidence[rows], found.ambiguous[rows]
         alike = found.similarity[rows].repeat_interleave(indices.shape[1])
-        decoded = self.parser.decode(
-            indices.cpu(), Frame((1, 1), (0.0, 0.0, 1.0, 1.0))
-        )  # vectors have no frame
+        no_frame = Frame((1, 1), (0.0, 0.0, 1.0, 1.0))
+        decoded = self.parser.decode(indices.cpu(), no_frame)
         figures = (x.flatten().tolist() for x in (alike, confidence, ambiguous))
         items = [
-            {**item, "similarity": round(s, 6), "confidence": round(p, 4)}
-            | ({"ambiguous": True} if tied else {})
+            {
+                **item,
+                "similarity": round(s, 6),
+                "confidence": round(p, 4),
+                **({"ambiguous": True} if tied else {}),
+            }
             for item, s, p, tied in zip(decoded, *figures, strict=True)
         ]
         what = {**self._about, "k": len(indices), "method": self.settings["method"], "items": items}
-        what |= {"similarity": round(similarity, 6), "iterations": iterations, "operations": operations}
+        what |= {"similarity": round(similarity, 6), **search}
         return VectorResult.model_validate(self.record("igm.decompose/1", vector, round(seconds, 6), **what))
 
 
@@ -163,7 +157,7 @@ def open_vectors(
     seed: int = 0,
     device: str = "auto",
 ) -> VectorSession:
-    """A session of codebooks: a .safetensors file, codebooks made ready, or an array or tensor ``[n,D]`` per factor."""
+    """Returns a session of codebooks: a .safetensors file, codebooks made ready, or an array or tensor ``[n,D]`` per factor."""
     from igm_cli.core.device import keep_freed_memory
     from igm_cli.plugins import registry
 
@@ -184,7 +178,7 @@ def open_vectors(
 
 
 def vector_settings(k: int | None, method: str | None, iterations: int | None) -> dict[str, Any]:
-    """Settings of a search for codewords, None for those not given; they are refused if they do not go together."""
+    """Returns the settings of a search for codewords, None for those not given, if they go together."""
     from igm_cli.core.decomposition.decompose import ITERATIONS, ITERATIVE, METHODS
 
     products, method = k or 1, method or "auto"
@@ -202,7 +196,7 @@ def vector_settings(k: int | None, method: str | None, iterations: int | None) -
 
 
 def _codebooks(books: Any, binding: str | None) -> Codebooks:
-    """Codebooks in memory, made ready."""
+    """Returns codebooks in memory, made ready."""
     import torch
 
     from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding

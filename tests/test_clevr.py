@@ -13,8 +13,8 @@ from PIL import Image
 
 from igm_cli.errors import InputError, MissingError, PluginError, UsageError
 from igm_cli.plugins import registry
+from igm_cli.plugins.adapters import object_range
 from igm_cli.plugins.base import Frame
-from igm_cli.plugins.choices import object_range
 from igm_cli.plugins.clevr.adapter import RENDERER, Clevr
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples

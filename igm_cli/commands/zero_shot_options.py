@@ -1,31 +1,83 @@
-"""What ``igm zero-shot`` is told, read and checked before anything is loaded."""
+"""The options of ``igm zero-shot``, and how they are read and checked before anything is loaded."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
 
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.imaging import read_bytes
-from igm_cli.pipelines import check_labels
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000
 """Timesteps that Stable Diffusion is trained on: a range of theirs is divided by it."""
 
 
+Labels = Annotated[str | None, typer.Option(help="What may be there: dog,cat,polar bear.")]
+LabelsFile = Annotated[Path | None, typer.Option(help="The same, one label per line; # comments.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A bundled name, a diffusers folder, a .safetensors file or a hub id.  Default: the bundled one."
+    ),
+]
+K = Annotated[str, typer.Option(metavar="N|auto", help="Number of labels in an image, or auto.")]
+KMax = Annotated[
+    int | None, typer.Option(min=1, help="Most labels considered by auto.  Default: the model's, or 3.")
+]
+Template = Annotated[
+    list[str] | None, typer.Option(help="Prompt, such as 'a photo of a {label}'; several are averaged.")
+]
+TemplatesFile = Annotated[Path | None, typer.Option(help="The same, one prompt per line.")]
+MaxDraws = Annotated[int | None, typer.Option(min=1, help="Draws at most, if undecided.")]
+Timesteps = Annotated[
+    str | None, typer.Option(metavar="LOW-HIGH", help="Noise levels, fractions of the schedule: 0.1-0.7.")
+]
+Weighting = Annotated[
+    float | None, typer.Option(min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER")
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2|4",
+        help="Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  "
+        "Default: the model's, or 1.",
+    ),
+]
+Variant = Annotated[str | None, typer.Option(help="Variant of the weights, such as fp16.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "float16", "bfloat16"],
+    typer.Option(help="What the U-Net computes in; auto: by device."),
+]
+Attention = Annotated[Literal["auto", "sliced", "xformers"], typer.Option(help="sliced: less memory, slower.")]
+Offload = Annotated[bool, typer.Option("--offload", help="Keep on the GPU only the part that computes.")]
+Size = Annotated[int | None, typer.Option(min=8, help="Side of images in pixels.  Default: the model's.")]
+Config = Annotated[str | None, typer.Option(help="Folder or hub id that describes a single file's parts.")]
+Prediction = Annotated[
+    Literal["auto", "epsilon", "v_prediction"],
+    typer.Option(help="What the U-Net puts out, where its description is wrong."),
+]
+Overlay = Annotated[
+    Path | None,
+    typer.Option(help="Write the labels beside the image: a file for one image, a folder for several."),
+]
+
+
 def read_labels(text: str | None, file: Path | None) -> tuple[str, ...]:
     """Returns the labels of ``--labels`` or ``--labels-file``; none if neither is given."""
     if text is not None and file is not None:
         raise UsageError("--labels and --labels-file exclude each other; leave one out")
+    if file is None and text is None:
+        return ()
+    from igm_cli.label_models import check_labels
+
     if file is not None:
         return check_labels(_lines(file, "labels"), str(file), InputError)
-    return (
-        check_labels([part.strip() for part in text.split(",")], "--labels", UsageError)
-        if text is not None
-        else ()
-    )
+    return check_labels([part.strip() for part in (text or "").split(",")], "--labels", UsageError)
 
 
 def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:

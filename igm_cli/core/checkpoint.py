@@ -137,8 +137,6 @@ def save_checkpoint(
 
 def write_description(folder: Path, spec: ModelSpec) -> None:
     """igm.json: what is known of a model besides its networks and its schedule."""
-    from igm_cli.core.files import write_json
-
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
     write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+"""How a model of the Hugging Face hub is named, ``owner/name``."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

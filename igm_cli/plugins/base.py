@@ -1,8 +1,7 @@
-"""What a plugin is: a dataset adapter or a concept parser.
+"""What a plugin is: a dataset adapter or a concept parser, a plain class that need not subclass anything.
 
-Both are plain classes found through the entry-point groups ``igm_cli.datasets`` and
-``igm_cli.concepts``; nothing has to be subclassed.  Benchmark suites (``suite.py``) have the group
-``igm_cli.benchmarks``.
+Both are found through the entry-point groups ``igm_cli.datasets`` and ``igm_cli.concepts``.  Benchmark suites
+(``benchmarks/suite.py``) have the group ``igm_cli.benchmarks``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 class ConceptParser(Protocol):
-    """Maps annotations to concepts and back.
+    """Maps annotations to concepts and back; what cannot be mapped raises an InputError.
 
     Concept tensors are relative to the frame the model sees; items (dicts) are what users read and
     are relative to the image as given.
@@ -49,27 +48,27 @@ class ConceptParser(Protocol):
         ...
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Annotations of one example of a dataset to concepts ``[K,D]`` in the frame."""
+        """Returns the annotations of one example of a dataset as concepts ``[K,D]`` in the frame."""
         ...
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items to concepts ``[K,D]``; inverse of :meth:`decode`."""
+        """Returns items as concepts ``[K,D]``; inverse of :meth:`decode`."""
         ...
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """Concepts ``[K,D]`` to items, e.g. ``{"x": .., "y": .., "x_px": .., "y_px": ..}``."""
+        """Returns concepts ``[K,D]`` as items, e.g. ``{"x": .., "y": .., "x_px": .., "y_px": ..}``."""
         ...
 
     def mirror(self, concepts: Tensor) -> Tensor:
-        """Concepts ``[...,D]`` of the image flipped left to right."""
+        """Returns concepts ``[...,D]`` of the image flipped left to right."""
         ...
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Metrics of predicted ``[K,D]`` against true ``[L,D]`` concepts of one image."""
+        """Returns metrics of predicted ``[K,D]`` against true ``[L,D]`` concepts of one image."""
         ...
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """The image as given with the items drawn on a copy of it."""
+        """Returns the image as given with the items drawn on a copy of it."""
         ...
 
 
@@ -79,11 +78,11 @@ class VectorParser(ConceptParser, Protocol):
     reads: Literal["vectors"]
 
     def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
-        """The codebooks of a file, or an InputError; a binding of None is told from the file."""
+        """Returns the codebooks of a file; no binding takes the file's."""
         ...
 
     def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Bound vectors ``[B,D]`` of a file, or an InputError if they are none of these codebooks."""
+        """Returns bound vectors ``[B,D]`` of a file, which must be of these codebooks."""
         ...
 
 
@@ -93,7 +92,7 @@ class DatasetAdapter(Protocol):
     Attributes:
         name: Name on the command line.
         summary: One line for ``igm plugins``.
-        licence: Of the data.
+        licence: Licence of the data.
         source: How to get the real data, one sentence with the address.
         splits: Names of its splits; the first one is trained on, the second one validates.
         image_size: (width, height) that a model of it sees by default.
@@ -126,12 +125,19 @@ class DatasetAdapter(Protocol):
         progress: Progress | None = None,
         **options: Any,
     ) -> datasets.Dataset:
-        """A split with an ``image`` column and whatever annotation columns the parsers read.
+        """Returns a split with an ``image`` column and whatever annotation columns the parsers read.
 
-        With no ``data_root`` the adapter renders or composes its own default, cached by
-        ``datasets`` and the same for the same seed.
+        Args:
+            split: One of ``splits``.
+            data_root: Folder of the real data; None renders or composes images, the same for the same seed, which
+                ``datasets`` keeps.
+            limit: Largest number of images.
+            seed: Seed of images that are made.
+            progress: Called while images are made or read.
+            **options: Values of ``options``.
 
         Raises:
+            UsageError: If there is no such split, option or value.
             InputError: If the data root does not hold the dataset, saying what is missing.
         """
         ...
@@ -154,5 +160,5 @@ class RenderingAdapter(DatasetAdapter, Protocol):
         progress: Progress,
         **options: Any,
     ) -> RenderedBatches:
-        """What :meth:`load` gives with no ``data_root``, of ``image_size``, rendered on a device and not kept."""
+        """Returns what :meth:`load` gives with no ``data_root``, of ``image_size``, rendered on a device and not kept."""
         ...

@@ -1,4 +1,4 @@
-"""What was found written beside an image, line by line, with a bar for the confidence."""
+"""What was found, written beside an image, line by line, with a bar for the confidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE = 44
 PAPER, TRACK, FAINT = (255, 255, 255), (230, 230, 230), (150, 150, 150)
 SURE, DOUBTFUL = (40, 120, 200), (225, 110, 40)
 CONFIDENT = 0.9
-"""Below this confidence a line has another colour."""
+"""Below this confidence an item has another colour."""
 
 
 def draw_items(
@@ -26,15 +26,15 @@ def draw_items(
 
     Args:
         image: The image as given by the user.
-        items: From top to bottom; they may have a ``confidence``.
-        text: The key of what was found, written large.
-        title: The key of what it is about, written small above it; None writes nothing.
+        items: Items from top to bottom; they may have a ``confidence``.
+        text: The key of what was found, which is written large.
+        title: The key of what it is about, which is written small above it; None writes nothing.
     """
     shown = _readable(image)
     step = max(LINE, shown.height / max(6, len(items)))
     height = max(shown.height, round(step * len(items)))
     small, large = ImageFont.load_default(size=step * 0.34), ImageFont.load_default(size=step * 0.40)
-    sure = [_confidence(item) for item in items]
+    sure = [confidence_of(item) for item in items]
     titles = [str(item[title]).replace("_", " ") if title else "" for item in items]
     texts = [str(item[text]) + ("" if p is None else f"  {p:.0%}") for item, p in zip(items, sure, strict=True)]
     width = max(4 * step, *map(small.getlength, titles), *map(large.getlength, texts), 0)
@@ -54,14 +54,14 @@ def draw_items(
     return canvas
 
 
-def _confidence(item: Mapping[str, Any]) -> float | None:
-    """The confidence of an item; None where the method has none."""
+def confidence_of(item: Mapping[str, Any]) -> float | None:
+    """Returns the confidence of an item; None where the method has none."""
     confidence = item.get("confidence")
     return None if confidence is None or confidence != confidence else float(confidence)
 
 
 def _readable(image: Image.Image) -> Image.Image:
-    """A small image enlarged."""
+    """Returns an image, enlarged if it is small."""
     scale = max(1.0, min(HEIGHT / image.height, LONG_SIDE / image.width))
     size = round(image.width * scale), round(image.height * scale)
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)

@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 
     from igm_cli.plugins.base import Frame
 
-SHORT_SIDE = 480
-"""Small images are enlarged to this, so that rings and numbers can be read."""
-
-LONG_SIDE = 4096
-"""But no side beyond this."""
+SHORT_SIDE, LONG_SIDE = 480, 4096
+"""Small images are enlarged to one, so that rings and numbers can be read, but no side beyond the other."""
 
 COLOR, DOUBTFUL = (255, 214, 0), (255, 110, 60)
-CONFIDENT = 0.9
 
 
 class Positions:
@@ -34,31 +30,32 @@ class Positions:
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out.
-
-        Raises:
-            InputError: If the example holds no pixel coordinates, or those of an image of another size.
-        """
+        """Returns ``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out."""
         try:
             pixels = [[float(o["pixel_coords"][i]) for i in (0, 1)] for o in example["objects"]]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise InputError(
                 "concepts pos need 'objects' with 'pixel_coords' of x and y; this dataset has none"
             ) from error
-        for x, y in pixels:
-            _check_inside(x, y, frame.size)
+        width, height = frame.size
+        for x, y in pixels:  # the centre of an object may lie somewhat off its image, but not by half a side
+            if not (-width / 2 <= x <= 1.5 * width and -height / 2 <= y <= 1.5 * height):
+                raise InputError(
+                    f"pixel_coords ({x:g}, {y:g}) lie outside their {width}×{height} image; "
+                    "the scenes file belongs to images of another size"
+                )
         concepts = _to_frame(torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2), frame)
         inside = ((concepts >= 0) & (concepts <= 1)).all(dim=1)
         return concepts[inside]
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items with ``x``, ``y`` (0..1 of the image as given) to ``[K,2]`` in the frame."""
+        """Returns items with ``x``, ``y`` (0..1 of the image as given) as ``[K,2]`` in the frame."""
         points = torch.tensor([[item["x"], item["y"]] for item in items], dtype=torch.float64)
         pixels = points.reshape(-1, 2) * torch.tensor(frame.size, dtype=torch.float64)
         return _to_frame(pixels, frame).float()
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """``[K,2]`` in the frame to items on the image as given."""
+        """Returns ``[K,2]`` in the frame as items on the image as given."""
         left, top, right, bottom = frame.box
         scale = torch.tensor([right - left, bottom - top], dtype=torch.float64)
         pixels = concepts.double().cpu() * scale + torch.tensor([left, top], dtype=torch.float64)
@@ -66,11 +63,11 @@ class Positions:
         return [{"x": x / width, "y": y / height, "x_px": x, "y_px": y} for x, y in pixels.tolist()]
 
     def mirror(self, concepts: Tensor) -> Tensor:
-        """Positions in the image flipped left to right."""
+        """Returns positions in the image flipped left to right."""
         return torch.stack([1 - concepts[..., 0], concepts[..., 1]], dim=-1)
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Perceived objects by both readings of the paper's criterion, and the matched error."""
+        """Returns perceived objects by both readings of the paper's criterion, and the matched error."""
         from igm_cli.core.metrics import match
 
         result = match(predicted, truth)
@@ -84,13 +81,13 @@ class Positions:
         }
 
     def draw(self, image: Picture, items: Sequence[Mapping[str, Any]]) -> Picture:
-        """Returns a copy with a numbered ring at every position, in another colour where confidence is below 0.9.
+        """Returns a copy, if small enlarged by a whole factor, with a numbered ring at every position.
 
-        Args:
-            image: As given by the user; a small one is enlarged by a whole factor.
-            items: With ``x`` and ``y`` in 0..1 of it, perhaps ``confidence``.
+        Rings have another colour where the confidence is below 0.9.
         """
         from PIL import Image, ImageDraw, ImageFont
+
+        from igm_cli.plugins.overlays import CONFIDENT, confidence_of
 
         factor = max(1, min(round(SHORT_SIDE / min(image.size)), LONG_SIDE // max(image.size)))
         canvas = image.convert("RGB").resize(
@@ -101,9 +98,8 @@ class Positions:
         font = ImageFont.load_default(size=max(12, int(radius * 1.1)))
         for number, item in enumerate(items, 1):
             x, y = item["x"] * canvas.width, item["y"] * canvas.height
-            confidence = item.get("confidence")
-            sure = confidence is None or confidence != confidence or confidence >= CONFIDENT
-            color = COLOR if sure else DOUBTFUL
+            confidence = confidence_of(item)
+            color = COLOR if confidence is None or confidence >= CONFIDENT else DOUBTFUL
             box = (x - radius, y - radius, x + radius, y + radius)
             pen.ellipse(box, outline=(0, 0, 0), width=max(4, radius // 3))
             pen.ellipse(box, outline=color, width=max(2, radius // 5))
@@ -111,15 +107,6 @@ class Positions:
                 (x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
             )
         return canvas
-
-
-def _check_inside(x: float, y: float, size: tuple[int, int]) -> None:
-    """The centre of an object may lie somewhat off its image, but not by half a side."""
-    if not all(-side / 2 <= place <= 1.5 * side for place, side in zip((x, y), size, strict=True)):
-        raise InputError(
-            f"pixel_coords ({x:g}, {y:g}) lie outside their {size[0]}×{size[1]} image; "
-            "the scenes file belongs to images of another size"
-        )
 
 
 def _to_frame(pixels: Tensor, frame: Frame) -> Tensor:

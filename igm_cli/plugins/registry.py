@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 Kind: TypeAlias = Literal["datasets", "concepts", "benchmarks"]
-KINDS: tuple[Kind, ...] = ("datasets", "concepts", "benchmarks")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NOUNS = {"datasets": "dataset", "concepts": "concept parser", "benchmarks": "benchmark"}
 _NEEDS = {
@@ -30,33 +30,26 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Listing:
-    """A plugin as package metadata names it; nothing of it is imported.
+    """A plugin as package metadata names it; nothing of it is imported."""
 
-    Attributes:
-        kind: Its group without the prefix.
-        name: Its name on the command line.
-        target: ``package.module:attribute``.
-        packages: Distributions that offer the name; more than one is a conflict.
-    """
-
-    kind: Kind
-    name: str
-    target: str
-    packages: tuple[str, ...]
+    kind: Kind  # its group without the prefix
+    name: str  # its name on the command line
+    target: str  # ``package.module:attribute``
+    packages: tuple[str, ...]  # distributions that offer the name; more than one is a conflict
 
 
 def listings(kind: Kind) -> list[Listing]:
-    """All plugins of a kind, sorted by name, none of them imported."""
+    """Returns all plugins of a kind, sorted by name, none of them imported."""
     return [_listing(kind, name, points) for name, points in sorted(_points(kind).items())]
 
 
 def dataset(name: str, *, typed: bool = False) -> DatasetAdapter:
-    """The dataset adapter of a name, as :func:`load` takes it."""
+    """Returns the dataset adapter of a name, as :func:`load` takes it."""
     return cast("DatasetAdapter", load("datasets", name, typed=typed))
 
 
 def concept_parser(name: str, *, typed: bool = False) -> ConceptParser:
-    """The concept parser of a name, as :func:`load` takes it."""
+    """Returns the concept parser of a name, as :func:`load` takes it."""
     return cast("ConceptParser", load("concepts", name, typed=typed))
 
 
@@ -68,11 +61,10 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
             raise UsageError(f"the concepts {parser.name!r} have no option {name!r}; {near_names(name, known)}")
     if not options:
         return parser
-    plugin = parser.configured(options)  # type: ignore[attr-defined]
-    return cast(
-        "ConceptParser",
-        _Guarded(plugin, parser._label, parser._way_out) if isinstance(parser, _Guarded) else plugin,
-    )
+    plugin: Any = parser.configured(options)  # type: ignore[attr-defined]
+    if isinstance(parser, _Guarded):
+        plugin = _Guarded(plugin, parser._label, parser._way_out)
+    return cast("ConceptParser", plugin)
 
 
 def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
@@ -120,7 +112,7 @@ def _points(kind: Kind) -> dict[str, list[EntryPoint]]:
 
 
 def _package(point: EntryPoint) -> str:
-    """The distribution an entry point belongs to."""
+    """Returns the distribution that an entry point belongs to."""
     if point.dist is not None:
         return str(point.dist.name)
     return point.value.partition(":")[0].partition(".")[0]

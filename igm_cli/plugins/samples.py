@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from igm_cli.errors import InputError
 from igm_cli.imaging import to_model, to_rgb
@@ -47,7 +48,7 @@ class DatasetSamples:
         return len(self._concepts)
 
     def batch(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``[B,3,H,W]`` as bytes, concepts ``[B,K,D]``, presence ``[B,K]``."""
+        """Returns images ``[B,3,H,W]`` as bytes, concepts ``[B,K,D]``, presence ``[B,K]``."""
         images = self._images[list(indices)]
         flipped = torch.tensor(list(flips))
         images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
@@ -83,7 +84,7 @@ class JoinedSamples:
         return len(self._places)
 
     def batch(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """As :meth:`DatasetSamples.batch`, rows in the order asked for."""
+        """Returns what :meth:`DatasetSamples.batch` does, in the order of the indices."""
         images, rows = [], []
         for index, flip in zip(indices, flips, strict=True):
             part, place = self._places[index]
@@ -94,11 +95,8 @@ class JoinedSamples:
 
 
 def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Concepts ``[K_i,D]`` of several images as ``[B,K,D]`` and presence ``[B,K]``."""
-    longest = max(1, *(len(row) for row in rows)) if rows else 1
-    concepts = torch.zeros(len(rows), longest, rows[0].shape[-1])
-    present = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        concepts[i, : len(row)] = row
-        present[i, : len(row)] = True
-    return concepts, present
+    """Returns concepts ``[K_i,D]`` of several images as ``[B,K,D]``, and presence ``[B,K]``."""
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = max(1, int(lengths.max()))
+    concepts = torch.stack([functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
+    return concepts, torch.arange(longest) < lengths[:, None]

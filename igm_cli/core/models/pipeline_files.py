@@ -15,7 +15,7 @@ from typing import Any
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
-from igm_cli.core.files import file_hash, read_json
+from igm_cli.core.files import HUB_ID, file_hash, read_json
 from igm_cli.errors import IgmError, InputError, MissingError, need
 
 _DIFFUSION = {
@@ -35,7 +35,6 @@ PIPELINES: Mapping[str, Mapping[str, str]] = {
 UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
 """Parts that do not predict noise and are not loaded."""
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _UNSAFE = "is a pickle, which can run code; convert it to safetensors"
@@ -67,7 +66,7 @@ def find_pipeline(source: str, variant: str | None = None, *, weights: bool = Tr
         if path.suffix != ".safetensors":
             raise InputError(f"{source} is no model; give a pipeline folder or a .safetensors file")
         return path
-    if path.suffix == ".safetensors" or not _HUB_ID.fullmatch(source):
+    if path.suffix == ".safetensors" or not HUB_ID.fullmatch(source):
         raise MissingError(f"{source} does not exist; give a pipeline folder, a .safetensors file or a hub id")
     return _from_hub(source, variant, weights)
 

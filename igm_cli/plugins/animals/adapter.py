@@ -5,34 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from igm_cli.errors import InputError, UsageError, need
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_choice, check_request, image_count, preset_files
-from igm_cli.plugins.generated import SPLIT_SEEDS, Generator, generated
-
-if TYPE_CHECKING:
-    import datasets
-
-_SIZES = {"train": 30000, "val": 400, "test": 400}
 
 SIDE = 64
 
-_OPTIONS = {
-    "styles": "comma list of drawing styles, or of folders of pictograms in the data root (default: all)",
-    "without": "comma list of styles left out where they are, to be kept unseen",
-    "animals": "comma list of the animals that occur (default: all there are)",
-    "count": "how many a scene: a number or a range such as 1-3 (default)",
-    "jitter": "whether pictograms are redrawn and colours changed at random: on or off (default: on for train)",
-    "size": "how many scenes to compose",
-}
 
+class Animals(Adapter):
+    """Scenes of animals at random places, scales and angles before random backdrops, partly hidden.
 
-class Animals:
-    """Scenes of animals at random places, scales and angles before random backdrops, partly hidden."""
+    The columns of a split are ``image``, ``file`` and ``labels`` (what is in it, from the back to the front).
+    """
 
     name = "animals"
     summary = "scenes of one to three animals, of our own drawings or of pictograms given"
@@ -43,73 +31,54 @@ class Animals:
     splits = ("train", "val", "test")
     image_size = (SIDE, SIDE)
     concepts = "labels"
-    options: Mapping[str, str] = _OPTIONS
+    options: Mapping[str, str] = {
+        "styles": "comma list of drawing styles, or of folders of pictograms in the data root (default: all)",
+        "without": "comma list of styles left out where they are, to be kept unseen",
+        "animals": "comma list of the animals that occur (default: all there are)",
+        "count": "how many animals are in a scene: a number or a range such as 1-3 (default)",
+        "jitter": "whether pictograms are redrawn and colours changed at random: on or off (default: on for train)",
+        "size": "how many scenes to compose",
+    }
+    sizes: Mapping[str, int] = {"train": 30000, "val": 400, "test": 400}
     version = 5
-    """Raise it whenever scenes change, so that caches are composed anew."""
 
-    @property
-    def presets(self) -> Mapping[str, Path]:
-        """The TOML files beside this module."""
-        return preset_files(Path(__file__).parent)
-
-    def load(
-        self,
-        split: str,
-        *,
-        data_root: Path | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-        **options: Any,
-    ) -> datasets.Dataset:
-        """A split with columns ``image``, ``file`` and ``labels`` (what is in it, from the back to the front).
-
-        Raises:
-            UsageError: If the split or an option is unknown.
-            InputError: If the folder holds no pictograms.
-        """
-        need("train", "datasets")
-        import datasets
-
-        check_request(self.name, split, self.splits, options, _OPTIONS)
-        size = image_count(options.get("size", _SIZES[split]))
-        styles = _names(options.get("styles", ""))
-        without = _names(options.get("without", ""))
-        source = _source(data_root, styles, without)
+    def make(
+        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns scenes of our own drawings, or of the pictograms in a folder ``root``."""
+        root = options.get("root")
+        requested = self.requested(split, limit, seed, options)
+        styles, without = _names(options.get("styles", "")), _names(options.get("without", ""))
+        source = _source(root, styles, without)
         animals = _names(options.get("animals", "")) or source.animals
         for animal in animals:
-            check_choice("animal", animal, source.animals)
+            choice("animal", animal, source.animals)
         least, most = _count(options.get("count", f"1-{MAX_ANIMALS}"), len(animals))
-        features = datasets.Features(
-            {
-                "image": datasets.Image(),
-                "file": datasets.Value("string"),
-                "labels": datasets.Sequence(datasets.Value("string")),
-            }
-        )
         kwargs = {
-            "root": None if data_root is None else str(data_root.resolve()),
+            "root": None if root is None else str(root.resolve()),
             "styles": styles,  # tuples: of lists `datasets` would make shards
             "without": without,
             "animals": animals,
             "least": least,
             "most": most,
             "jitter": _switch("jitter", options.get("jitter", "on" if split == "train" else "off")),
-            "count": min(size, limit) if limit else size,
-            "seed": seed + SPLIT_SEEDS[split],
-            "version": self.version,
+            **requested,
         }
-        return generated(_Scenes(progress), features, kwargs)
+        return generated(_Scenes(progress), {"image": "image", "file": "string", "labels": ["string"]}, kwargs)
+
+    def read(
+        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns scenes of the pictograms in a folder."""
+        return self.make(split, limit, seed, progress, {**options, "root": root})
 
 
 def _source(root: Path | None, styles: Sequence[str], without: Sequence[str]) -> Drawings | Pictograms:
-    """Where pictures of animals come from: a folder, or our own drawings."""
+    """Returns where pictures of animals come from: a folder, or our own drawings."""
     return Drawings(styles, without) if root is None else Pictograms(root, styles, without)
 
 
 class _Scenes(Generator):
-    """Composes scenes."""
-
     def __call__(
         self,
         root: str | None,
@@ -133,7 +102,7 @@ class _Scenes(Generator):
 
 
 def _names(text: Any) -> tuple[str, ...]:
-    """A comma list, or a list already."""
+    """Returns the names of a comma list, or of a list."""
     parts = text.split(",") if isinstance(text, str) else text
     return tuple(str(part).strip() for part in parts if str(part).strip())
 
@@ -152,8 +121,6 @@ def _count(text: Any, animals: int) -> tuple[int, int]:
 
 
 def _switch(option: str, value: Any) -> bool:
-    if value in (True, False):
-        return bool(value)
-    if value not in ("on", "off"):
+    if value not in (True, False, "on", "off"):
         raise UsageError(f"{option} must be on or off, not {value!r}")
-    return bool(value == "on")
+    return value in (True, "on")

@@ -14,12 +14,7 @@ Field: TypeAlias = Any
 
 
 def paint_backdrop(rng: random.Random, size: int) -> Image.Image:
-    """A square RGB backdrop.
-
-    Args:
-        rng: Source of every choice.
-        size: Side in pixels.
-    """
+    """Returns a square RGB backdrop whose side has so many pixels."""
     paint = rng.choice((_plain, _gradient, _stripes, _dots, _hills, _blotches))
     field = paint(rng, size)  # 0..1: how much of the second colour
     first, second = (np.array(_color(rng), dtype=np.float32) for _ in range(2))
@@ -28,21 +23,21 @@ def paint_backdrop(rng: random.Random, size: int) -> Image.Image:
 
 
 def _color(rng: random.Random) -> Color:
-    """Light and pale more often than dark."""
+    """Returns a random colour, light and pale more often than dark."""
     light = rng.uniform(90, 255)
     red, green, blue = (round(min(255, max(0, light + rng.gauss(0, 45)))) for _ in range(3))
     return red, green, blue
 
 
 def _grid(size: int) -> tuple[Field, Field]:
-    """Coordinates x and y of the pixels, 0..1."""
+    """Returns coordinates x and y of the pixels, 0..1."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     across: Field = axis[None].repeat(size, 0)
     return across, across.T
 
 
 def _along(rng: random.Random, size: int) -> Field:
-    """Distance along a random direction."""
+    """Returns distances along a random direction."""
     x, y = _grid(size)
     angle = rng.uniform(0, 2 * np.pi)
     return np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)
@@ -75,7 +70,7 @@ def _hills(rng: random.Random, size: int) -> Field:
 
 
 def _blotches(rng: random.Random, size: int) -> Field:
-    """Noise of a few pixels, enlarged smoothly."""
+    """Returns noise of a few pixels, enlarged smoothly."""
     cells = rng.randint(3, 8)
     noise = np.array([[rng.randint(0, 255) for _ in range(cells)] for _ in range(cells)], dtype=np.uint8)
     smooth = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.choices import check_choice
+from igm_cli.plugins.adapters import choice
 
 ARCHIVE = Path(__file__).parent / "assets" / "drawings.zip"
 
@@ -25,33 +25,25 @@ with zipfile.ZipFile(ARCHIVE) as _archive:
 
 
 class Drawings:
-    """Our own drawings in some styles.
-
-    Args:
-        styles: Names of those taken; empty for all.
-        without: Names of those left out.
-
-    Raises:
-        UsageError: If there is no such style, or none is left.
-    """
+    """Our own drawings in the styles named, or in all if none is, but for those left out."""
 
     animals = ANIMALS
 
     def __init__(self, styles: Sequence[str] = (), without: Sequence[str] = ()) -> None:
         for style in styles:
-            check_choice("style", style, STYLES)
+            choice("style", style, STYLES)
         self.styles = [style for style in styles or STYLES if style not in without]
         if not self.styles:
             raise UsageError("no style is left to draw in; take one out of the option without")
         self._pictures = functools.cache(read_drawings)
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
-        """One of the drawings of an animal, every style as often as any other."""
+        """Returns one of the drawings of an animal, every style as often as any other."""
         return rng.choice(self._pictures(rng.choice(self.styles), animal))
 
 
 def read_drawings(style: str, animal: str) -> list[Image.Image]:
-    """All drawings of an animal in a style: squares, RGBA."""
+    """Returns all drawings of an animal in a style: squares, RGBA."""
     with zipfile.ZipFile(ARCHIVE) as archive, archive.open(f"{style}/{animal}.webp") as file:
         column = Image.open(file).convert("RGBA")
     side = column.width
@@ -59,17 +51,7 @@ def read_drawings(style: str, animal: str) -> list[Image.Image]:
 
 
 class Pictograms:
-    """The pictograms of some styles, by animal.
-
-    Args:
-        root: Folder of the styles.
-        styles: Names of those taken; empty for all.
-        without: Names of those left out.
-
-    Raises:
-        InputError: If the folder holds no pictograms in this layout, or one cannot be read.
-        UsageError: If a style is not there.
-    """
+    """The pictograms in a folder, by animal; styles as in :class:`Drawings`."""
 
     def __init__(self, root: Path, styles: Sequence[str] = (), without: Sequence[str] = ()) -> None:
         there = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -85,7 +67,7 @@ class Pictograms:
         self.animals = tuple(sorted(self._pictures))
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
-        """One of the pictograms of an animal."""
+        """Returns one of the pictograms of an animal."""
         return rng.choice(self._pictures[animal])
 
 

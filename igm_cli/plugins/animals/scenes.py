@@ -32,12 +32,12 @@ def compose_scene(
     size: int,
     jitter: bool = False,
 ) -> Image.Image:
-    """A random scene of given animals.
+    """Returns a random scene of given animals; the same state of ``rng`` gives the same scene.
 
     Args:
-        labels: From the back to the front.
-        draw: Makes the pictograms.
-        rng: Source of every choice; the same state gives the same scene.
+        labels: Animals from the back to the front.
+        draw: Returns a pictogram of an animal.
+        rng: Source of every choice.
         size: Side of the image in pixels.
         jitter: Whether pictograms and colours are changed at random, for training.
     """
@@ -50,7 +50,7 @@ def compose_scene(
 
 
 def make_sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitter: bool) -> Pictogram:
-    """A pictogram at its size and angle, mirrored or not."""
+    """Returns a pictogram at its size and angle, mirrored or not."""
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if jitter:
@@ -60,15 +60,12 @@ def make_sprite(picture: Pictogram, rng: random.Random, size: int, count: int, j
     angle = rng.gauss(0, 12)
     turned = picture.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     scale = side / max(picture.size)
-    shape = (
-        max(4, round(turned.width * scale * stretch)),
-        max(4, round(turned.height * scale / stretch)),
-    )
-    return turned.resize(shape, Image.Resampling.LANCZOS)
+    width, height = round(turned.width * scale * stretch), round(turned.height * scale / stretch)
+    return turned.resize((max(4, width), max(4, height)), Image.Resampling.LANCZOS)
 
 
 def find_places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> list[tuple[int, int]]:
-    """Upper left corners at which every animal can be seen; the best of many throws if none will do."""
+    """Returns upper left corners at which every animal can be seen; the best of many throws if none will do."""
     best: tuple[float, list[tuple[int, int]]] = (-1.0, [])
     for _ in range(40):
         places = [(_along(s.width, rng, size), _along(s.height, rng, size)) for s in sprites]
@@ -80,13 +77,13 @@ def find_places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> 
 
 
 def _along(length: int, rng: random.Random, size: int) -> int:
-    """Where a sprite of that length begins; up to a tenth of it may stick out."""
+    """Returns where a sprite of that length begins; up to a tenth of it may stick out."""
     out = round(0.1 * length)
     return rng.randint(-out, max(-out, size - length + out))
 
 
 def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]], size: int) -> float:
-    """The proportion that can be seen of the animal that is hidden most, 0..1."""
+    """Returns the visible proportion of the animal that is hidden most, 0..1."""
     covered: np.ndarray = np.zeros((size, size), dtype=bool)
     least = 1.0
     for sprite, place in reversed(list(zip(sprites, places, strict=True))):
@@ -101,6 +98,6 @@ def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]
 
 
 def _recolored(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Light and contrast of the whole scene."""
+    """Returns the whole scene in another light and contrast."""
     image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.8, 1.15))
     return ImageEnhance.Contrast(image).enhance(rng.uniform(0.8, 1.15))

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import product
 
 from PIL import Image, ImageChops, ImageFilter
 
 CELLS = 3
-"""The grid whose corners are moved has so many cells a side."""
+"""The grid whose corners are moved has so many cells along each side."""
 
 
 def vary(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Another drawing of what a pictogram shows; half of the time another colouring only.
-
-    Args:
-        picture: RGBA.
-        rng: Source of every choice.
-
-    Returns:
-        RGBA, if redrawn no wider than what is drawn.
-    """
+    """Returns another drawing of an RGBA pictogram, half of the time only another colouring; what is redrawn is cropped."""
     if rng.random() < 0.5:
         return _shifted_colors(picture, rng)
     picture = _warped(_with_margin(picture), rng)
@@ -33,7 +26,7 @@ def vary(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _with_margin(picture: Image.Image) -> Image.Image:
-    """A tenth wider on every side, so that what is warped outwards is not cut off."""
+    """Returns a picture a tenth wider on every side, so that what is warped outwards is not cut off."""
     width, height = picture.size
     canvas = Image.new("RGBA", (round(1.2 * width), round(1.2 * height)))
     canvas.paste(picture, (round(0.1 * width), round(0.1 * height)))
@@ -41,31 +34,25 @@ def _with_margin(picture: Image.Image) -> Image.Image:
 
 
 def _warped(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Sheared, and the corners of a grid moved, the outer ones along with their neighbours."""
+    """Returns a picture sheared, and the corners of a grid moved."""
     strength, shear = abs(rng.gauss(0, 0.035)), rng.gauss(0, 0.1)
     width, height = picture.size
     corners = {}
-    for row in range(CELLS + 1):
-        for column in range(CELLS + 1):
-            x, y = column / CELLS, row / CELLS
-            moved = x + shear * (y - 0.5) + rng.gauss(0, strength), y + rng.gauss(0, strength)
-            corners[row, column] = moved[0] * width, moved[1] * height
+    for row, column in product(range(CELLS + 1), repeat=2):
+        x, y = column / CELLS, row / CELLS
+        moved = x + shear * (y - 0.5) + rng.gauss(0, strength), y + rng.gauss(0, strength)
+        corners[row, column] = moved[0] * width, moved[1] * height
+    xs, ys = ([round(i * side / CELLS) for i in range(CELLS + 1)] for side in (width, height))
     mesh = []
-    for row in range(CELLS):
-        for column in range(CELLS):
-            box = (
-                round(column * width / CELLS),
-                round(row * height / CELLS),
-                round((column + 1) * width / CELLS),
-                round((row + 1) * height / CELLS),
-            )
-            around = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
-            mesh.append((box, tuple(value for corner in around for value in corners[corner])))
+    for row, column in product(range(CELLS), repeat=2):
+        around = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
+        box = (xs[column], ys[row], xs[column + 1], ys[row + 1])
+        mesh.append((box, tuple(value for corner in around for value in corners[corner])))
     return picture.transform(picture.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
 
 def _redrawn(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """As it is half of the time, else in fewer colours, with softer details, or with a contour."""
+    """Returns a picture as it is half of the time, else in fewer colours, with softer details, or with a contour."""
     kind = rng.random()
     if kind < 0.5:
         return picture
@@ -81,7 +68,7 @@ def _redrawn(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _outlined(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """With a contour, dark more often than white."""
+    """Returns a picture with a contour, dark more often than white."""
     alpha = picture.getchannel("A")
     wide = alpha.filter(ImageFilter.MaxFilter(rng.choice((3, 5))))
     shade = 245 if rng.random() < 0.25 else rng.randint(10, 90)
@@ -92,7 +79,7 @@ def _outlined(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _shifted_colors(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Another colouring of the same drawing: mostly a near one, sometimes any, sometimes grey."""
+    """Returns another colouring of the same drawing: mostly a near one, sometimes any, sometimes grey."""
     kind = rng.random()
     alpha = picture.getchannel("A")
     hue, saturation, value = picture.convert("RGB").convert("HSV").split()

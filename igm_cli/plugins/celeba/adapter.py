@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from igm_cli.errors import UsageError, need
+from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.celeba.folder import from_folder
-from igm_cli.plugins.choices import check_choice, check_request, image_count, preset_files
-from igm_cli.plugins.generated import SPLIT_SEEDS, Generator, generated
-
-if TYPE_CHECKING:
-    import datasets
 
 DOMAINS = {"female": False, "male": True, "all": None}
 """Values of the attribute Male; ``all`` takes both."""
 
-_DRAWN_SIZES = {"train": 24000, "val": 400, "test": 400}
 
-DRAWN = {
-    "style": "flat, or outlined as a cartoon (drawn faces only)",
-    "size": "how many faces to draw (drawn faces only)",
-}
-_OPTIONS = {"domain": "female (the paper trains on it), male or all, by the attribute Male"} | DRAWN
+class Celeba(Adapter):
+    """CelebA (Liu et al. 2015): faces with 40 attributes.
 
-
-class Celeba:
-    """CelebA (Liu et al. 2015): faces with 40 attributes."""
+    The columns of a split are ``image``, ``file`` and ``attributes`` (name to whether it holds).
+    """
 
     name = "celeba"
     summary = "faces with attributes; drawn avatars where no CelebA is given"
@@ -37,78 +27,41 @@ class Celeba:
     splits = ("train", "val", "test")
     image_size = (64, 64)
     concepts = "attributes"
-    options: Mapping[str, str] = _OPTIONS
-    version = 1
-    """Raise it whenever drawn faces change, so that caches are drawn anew."""
-    rendered_options: frozenset[str] = frozenset(DRAWN)
-
-    @property
-    def presets(self) -> Mapping[str, Path]:
-        """The TOML files beside this module."""
-        return preset_files(Path(__file__).parent)
-
-    def load(
-        self,
-        split: str,
-        *,
-        data_root: Path | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-        **options: Any,
-    ) -> datasets.Dataset:
-        """A split with columns ``image``, ``file`` and ``attributes`` (name to whether it holds).
-
-        Raises:
-            UsageError: If the split or an option is unknown.
-            InputError: If the folder does not hold CelebA.
-            MissingError: If avatars are to be drawn and the libraries are not installed.
-        """
-        check_request(self.name, split, self.splits, options, _OPTIONS)
-        domain = options.get("domain", "all")
-        check_choice("domain", domain, DOMAINS)
-        if data_root is None:
-            return _drawn(split, domain, limit, seed, progress, options)
-        drawn_only = sorted(set(options) & self.rendered_options)
-        if drawn_only:
-            raise UsageError(f"option {drawn_only[0]!r} works on drawn faces only, not on {data_root}")
-        return from_folder(data_root, split, DOMAINS[domain], limit)
-
-
-def _drawn(
-    split: str, domain: str, limit: int | None, seed: int, progress: Progress | None, options: Mapping[str, Any]
-) -> datasets.Dataset:
-    """Avatars: every configuration of the attributes as often as any other."""
-    need("train", "datasets")
-    import datasets
-
-    from igm_cli.plugins.celeba.avatars import STYLES, libraries
-    from igm_cli.plugins.celeba.recipe import ATTRIBUTES
-
-    style = options.get("style", "flat")
-    check_choice("style", style, STYLES)
-    size = image_count(options.get("size", _DRAWN_SIZES[split]))
-    libraries()
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "file": datasets.Value("string"),
-            "attributes": {name: datasets.Value("bool") for name in ATTRIBUTES},
-        }
-    )
-    kwargs = {
-        "domain": domain,
-        "style": style,
-        "count": min(size, limit) if limit else size,
-        "seed": seed + SPLIT_SEEDS[split],
-        "version": Celeba.version,
+    options: Mapping[str, str] = {
+        "domain": "female (the paper trains on it), male or all, by the attribute Male",
+        "style": "flat, or outlined as a cartoon (drawn faces only)",
+        "size": "how many faces to draw (drawn faces only)",
     }
-    return generated(_Drawings(progress), features, kwargs)
+    rendered_options = frozenset(("style", "size"))
+    drawn = "drawn faces"
+    sizes: Mapping[str, int] = {"train": 24000, "val": 400, "test": 400}
+    version = 1
+
+    def make(
+        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns avatars, every configuration of the attributes as often as any other."""
+        from igm_cli.plugins.celeba.avatars import STYLES, libraries
+        from igm_cli.plugins.celeba.recipe import ATTRIBUTES
+
+        kwargs = {
+            "domain": choice("domain", options.get("domain", "all"), DOMAINS),
+            "style": choice("style", options.get("style", "flat"), STYLES),
+            **self.requested(split, limit, seed, options),
+        }
+        libraries()
+        columns = {"image": "image", "file": "string", "attributes": dict.fromkeys(ATTRIBUTES, "bool")}
+        return generated(_Drawings(progress), columns, kwargs)
+
+    def read(
+        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns faces of the real CelebA."""
+        domain = choice("domain", options.get("domain", "all"), DOMAINS)
+        return from_folder(root, split, DOMAINS[domain], limit)
 
 
 class _Drawings(Generator):
-    """Draws faces."""
-
     def __call__(
         self, domain: str, style: str, count: int, seed: int, version: int
     ) -> Iterator[dict[str, Any]]:

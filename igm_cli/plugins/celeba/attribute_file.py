@@ -21,27 +21,16 @@ Row: TypeAlias = "tuple[int, list[str]]"
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """Which attributes images have.
+    """Which attributes images have."""
 
-    Attributes:
-        path: The file they were read from.
-        files: Names of the images, in its order.
-        names: Names of the attributes.
-        holds: Whether an image has an attribute, ``[N,A]``.
-    """
-
-    path: Path
-    files: Sequence[str]
-    names: Sequence[str]
-    holds: np.ndarray
+    path: Path  # the file they were read from
+    files: Sequence[str]  # names of the images, in its order
+    names: Sequence[str]  # names of the attributes
+    holds: np.ndarray  # whether an image has an attribute, ``[N,A]``
 
 
 def read_attributes(path: Path) -> AttributeTable:
-    """``list_attr_celeba``: a value of every attribute for every image, 1 for yes and -1 or 0 for no.
-
-    Raises:
-        InputError: If the file is damaged, naming the line.
-    """
+    """Reads ``list_attr_celeba``: a value of every attribute for every image, 1 for yes and -1 or 0 for no."""
     rows = _rows(path)
     declared, names = _header(path, rows)
     seen: dict[str, int] = {}
@@ -68,11 +57,7 @@ def read_attributes(path: Path) -> AttributeTable:
 
 
 def read_partition(path: Path) -> dict[str, str]:
-    """``list_eval_partition``: the official split of every image, by its name.
-
-    Raises:
-        InputError: If the file is damaged, naming the line.
-    """
+    """Reads ``list_eval_partition``: the official split of every image, by its name."""
     rows = _rows(path)
     if path.suffix == ".csv":
         next(rows, None)  # names of columns
@@ -89,7 +74,7 @@ def read_partition(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The lines that are not blank, cut at commas or at runs of spaces."""
+    """Yields the lines that are not blank, cut at commas or at runs of spaces."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
@@ -103,7 +88,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _header(path: Path, rows: Iterator[Row]) -> tuple[int | None, list[str]]:
-    """How many images follow, where the first line says it, and the names of the attributes."""
+    """Returns how many images follow, where the first line says it, and the names of the attributes."""
     declared = None
     if path.suffix == ".txt":
         line, values = next(rows, (1, [""]))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NO_YES = ("no", "yes")
 """Values of a factor that none are given for."""
 
+_MEANT = dict.fromkeys(("True", "1", "1.0"), "yes") | dict.fromkeys(("False", "0", "0.0", "-1", "-1.0"), "no")
+
 DEFAULT_FACTORS = "Black_Hair,Eyeglasses,Smiling"
 """The three of IGM (Wang et al. 2025), section 5.2."""
 
@@ -42,22 +44,11 @@ class Attributes:
         self._columns = [(factor, value) for factor, values in self.space.factors.items() for value in values]
 
     def configured(self, options: Mapping[str, Any]) -> ConceptParser:
-        """This parser for other factors.
-
-        Args:
-            options: See ``options``.
-
-        Raises:
-            UsageError: If a factor is named twice or has fewer than two values.
-        """
+        """Returns a parser of other factors."""
         return Attributes(parse_factors(options["factors"])) if "factors" in options else Attributes()
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """The example's ``attributes`` as one-hot rows ``[F,D]``, one a factor in the space's order.
-
-        Raises:
-            InputError: If it has none, or no such factor or value.
-        """
+        """Returns the example's ``attributes`` as one-hot rows ``[F,D]``, one for each factor in the space's order."""
         attributes = example.get("attributes")
         if not isinstance(attributes, Mapping):
             raise InputError(
@@ -66,7 +57,7 @@ class Attributes:
         return torch.stack([self._row(factor, attributes) for factor in self.space.factors])
 
     def _row(self, factor: str, attributes: Mapping[str, Any]) -> Tensor:
-        """The one-hot row ``[D]`` of what an example says of one factor."""
+        """Returns the one-hot row ``[D]`` of what an example says of one factor."""
         if attributes.get(factor) is None:
             known = [name for name, value in attributes.items() if value is not None]
             raise InputError(f"the dataset has no attribute {factor!r}; {near_names(factor, known)}")
@@ -85,11 +76,7 @@ class Attributes:
         return row
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items with ``factor`` and ``value`` to one-hot rows ``[F,D]``.
-
-        Raises:
-            InputError: If the space has no such factor or value.
-        """
+        """Returns items with ``factor`` and ``value`` as one-hot rows ``[F,D]``."""
         try:
             named = [(str(item["factor"]), str(item["value"])) for item in items]
         except KeyError as error:
@@ -98,33 +85,29 @@ class Attributes:
         return torch.stack(rows) if rows else torch.zeros(0, self.space.dim)
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """One-hot rows ``[F,D]`` to items ``{"factor": .., "value": ..}``."""
+        """Returns one-hot rows ``[F,D]`` as items ``{"factor": .., "value": ..}``."""
         chosen = concepts.argmax(dim=1).tolist() if len(concepts) else []
         return [dict(zip(("factor", "value"), self._columns[index], strict=True)) for index in chosen]
 
     def mirror(self, concepts: Tensor) -> Tensor:
-        """What an image shows does not change when it is flipped."""
+        """Returns the same: what an image shows does not change when it is flipped."""
         return concepts
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Whether all attributes are right at once (the paper's accuracy), and each of them."""
+        """Returns whether all attributes are right at once (the paper's accuracy), and each of them."""
         right = (predicted.argmax(dim=1) == truth.argmax(dim=1)).tolist()
         each = {factor: float(hit) for factor, hit in zip(self.space.factors, right, strict=True)}
         return {"all_right": float(all(right)), **each}
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """The image with its attributes beside it; in another colour where the confidence is low."""
+        """Returns the image with its attributes beside it; in another colour where the confidence is low."""
         from igm_cli.plugins.overlays import draw_items
 
         return draw_items(image, items, "value", title="factor")
 
 
 def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
-    """``Black_Hair,hair=black|blond|grey`` to factors and their values.
-
-    Raises:
-        UsageError: If a factor is named twice, has no name, or has fewer than two different values.
-    """
+    """Returns the factors in ``Black_Hair,hair=black|blond|grey``, and their values."""
     parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
     factors: dict[str, tuple[str, ...]] = {}
     for part in parts:
@@ -139,9 +122,8 @@ def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _value_name(value: Any, values: Sequence[str]) -> str:
-    """An annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
-    if str(value) in values:
-        return str(value)
-    if set(values) == set(NO_YES) and str(value) in ("True", "1", "1.0", "False", "0", "0.0", "-1", "-1.0"):
-        return NO_YES[str(value) in ("True", "1", "1.0")]
-    return str(value)
+    """Returns an annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
+    text = str(value)
+    if text not in values and set(values) == set(NO_YES):
+        return _MEANT.get(text, text)
+    return text

@@ -13,34 +13,21 @@ from igm_cli.plugins.celeba.recipe import Backdrop, Color, Face
 STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; }"}
 """Ways to render, as style sheets: without lines, and as a cartoon whose every shape has an outline."""
 
-SIDE = 200
-"""Of the scene, in its own units; a pose is relative to it."""
-
-PIXELS = 96
-"""Side of a drawn picture."""
-
+SIDE = 200  # of the scene, in its own units; a pose is relative to it
+PIXELS = 96  # side of a drawn picture
 _CENTRE = (132, 122)  # of a face in the library's drawings
 
 
 def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Image:
-    """A face as an RGB picture of ``size`` x ``size`` pixels.
-
-    Raises:
-        MissingError: If the libraries are not installed.
-    """
+    """Returns a face as an RGB picture of ``size`` x ``size`` pixels."""
     _, resvg = libraries()
-    png = resvg.svg_to_bytes(
-        svg_string=scene_svg(face),
-        width=size,
-        height=size,
-        style_sheet=STYLES[style] or None,
-        skip_system_fonts=True,
-    )
+    how = {"width": size, "height": size, "style_sheet": STYLES[style] or None, "skip_system_fonts": True}
+    png = resvg.svg_to_bytes(svg_string=scene_svg(face), **how)
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
 
 def scene_svg(face: Face) -> str:
-    """The SVG of a face before its backdrop, its middle near the middle of the scene, turned and scaled."""
+    """Returns the SVG of a face before its backdrop, its middle near the middle of the scene, turned and scaled."""
     x, y = SIDE / 2 + face.pose.dx, SIDE / 2 + face.pose.dy
     pose = (
         f"translate({x:.2f} {y:.2f}) rotate({face.pose.angle:.2f}) scale({face.pose.scale:.3f}) "
@@ -53,7 +40,7 @@ def scene_svg(face: Face) -> str:
 
 
 def _avatar_svg(face: Face) -> str:
-    """The library's drawing, from its root element on."""
+    """Returns the library's drawing, from its root element on."""
     library, _ = libraries()
     drawn: str = library.Avatar(
         style=library.AvatarStyle.TRANSPARENT,
@@ -101,11 +88,7 @@ def _hex(color: Color) -> str:
 
 
 def libraries() -> tuple[Any, Any]:
-    """The two libraries of the extra ``faces``.
-
-    Raises:
-        MissingError: If they are not installed.
-    """
+    """Returns the two libraries of the extra ``faces``."""
     need("faces")
     import python_avatars
     import resvg_py

@@ -6,15 +6,12 @@ import os
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from igm_cli.errors import InputError, need
+from igm_cli.errors import InputError
+from igm_cli.plugins.adapters import Dataset, image_dataset
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
-
-if TYPE_CHECKING:
-    import datasets
 
 DOMAIN = "Male"
 """The attribute that tells the domains apart."""
@@ -29,8 +26,8 @@ _IMAGE_FOLDERS = (
 _LAYOUT = "give a folder in the layout of CelebA (img_align_celeba/000001.jpg and list_attr_celeba.txt)"
 
 
-def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> datasets.Dataset:
-    """A split of CelebA as it is published.
+def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> Dataset:
+    """Returns a split of CelebA as it is published.
 
     The splits are those of ``list_eval_partition``, or without it those of the images' numbers.  Where these
     leave a split empty, or names are no numbers, they are 80, 10 and 10 per cent in the order of the file.
@@ -39,13 +36,9 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
         root: The folder.
         split: ``train``, ``val`` or ``test``.
         male: The domain; None takes both.
-        limit: At most so many images.
-
-    Raises:
-        InputError: If the folder does not hold CelebA, or a file is damaged or missing.
+        limit: Largest number of images.
     """
-    need("train", "datasets")
-    import datasets
+    import pyarrow  # type: ignore[import-untyped]
 
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
@@ -68,16 +61,15 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
             f"{path} has no {split} image{domain}; choose another split or domain, or a larger limit"
         )
     files = _existing(folder, present, [table.files[row] for row in rows])
-    columns: dict[str, Any] = {
-        "image": [str(folder / file) for file in files],
-        "file": files,
-        "attributes": _struct(table.names, table.holds[rows]),
-    }
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    holds = [pyarrow.array(np.ascontiguousarray(column)) for column in table.holds[rows].T]
+    attributes = pyarrow.StructArray.from_arrays(holds, names=list(table.names))  # no Python object per value
+    return image_dataset(
+        {"image": [str(folder / file) for file in files], "file": files, "attributes": attributes}
+    )
 
 
 def _images(root: Path) -> tuple[Path, frozenset[str]]:
-    """The first folder that holds images, and their names."""
+    """Returns the first folder that holds images, and their names."""
     for folder in filter(Path.is_dir, (root / name for name in _IMAGE_FOLDERS)):
         with os.scandir(folder) as entries:
             names = frozenset(e.name for e in entries if e.name.lower().endswith((".jpg", ".jpeg", ".png")))
@@ -87,14 +79,14 @@ def _images(root: Path) -> tuple[Path, frozenset[str]]:
 
 
 def _find(root: Path, stem: str) -> Path | None:
-    """A file of the dataset, which lies above the images if their folder was given."""
+    """Returns a file of the dataset, which lies above the images if their folder was given."""
     homes = [root, root.parent, root.parent.parent] if root.name in _NESTS else [root]
     names = [f"{folder}{stem}{suffix}" for folder in ("", "Anno/", "Eval/") for suffix in (".txt", ".csv")]
     return next(filter(Path.is_file, (home / name for home in homes for name in names)), None)
 
 
 def _splits(root: Path, table: AttributeTable) -> list[int]:
-    """The index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
+    """Returns the index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
     path = _find(root, "list_eval_partition")
     if path is not None:
         partition = read_partition(path)
@@ -115,7 +107,7 @@ def _splits(root: Path, table: AttributeTable) -> list[int]:
 
 
 def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -> list[str]:
-    """Names of images as they are on disk: annotations say .jpg even where the images are .png."""
+    """Returns names of images as they are on disk: annotations say .jpg even where the images are .png."""
     files = [name if name in present else f"{name.rpartition('.')[0]}.png" for name in annotated]
     absent = [name for name, file in zip(annotated, files, strict=True) if file not in present]
     if absent:
@@ -124,11 +116,3 @@ def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -
             "extract all of its archive"
         )
     return files
-
-
-def _struct(names: Sequence[str], holds: np.ndarray) -> Any:
-    """A column of name to whether it holds, without a Python object per value."""
-    import pyarrow  # type: ignore[import-untyped]
-
-    columns = [pyarrow.array(np.ascontiguousarray(column)) for column in holds.T]
-    return pyarrow.StructArray.from_arrays(columns, names=list(names))

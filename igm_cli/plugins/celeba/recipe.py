@@ -1,4 +1,4 @@
-"""What an avatar is drawn from: every choice, at random, so that no attribute is told by anything but itself.
+"""What an avatar is drawn from: every choice, at random, so that nothing but an attribute itself gives it away.
 
 The three attributes and the domain are set from outside; all the rest (skin, clothes, eyes, brows, nose,
 shape of the hair, background, pose) is drawn from one distribution whatever they are.  A beard has a colour of
@@ -95,8 +95,8 @@ class Face:
     pose: Pose
 
 
-def draw_face(rng: random.Random, *, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
-    """A random face of given attributes.
+def draw_face(rng: random.Random, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
+    """Returns a random face of given attributes.
 
     Args:
         rng: Source of every choice; the same state gives the same face.
@@ -131,22 +131,18 @@ def draw_face(rng: random.Random, *, black_hair: bool, eyeglasses: bool, smiling
 
 
 def balanced_face(index: int, seed: int, male: bool | None) -> Face:
-    """Face number ``index`` of a set in which every configuration of the attributes is as frequent as any other.
+    """Returns face number ``index`` of a set; consecutive ones go through all configurations of the attributes.
 
-    Args:
-        index: Its number; consecutive ones go through all configurations.
-        seed: Of the set.
-        male: The domain; None takes both in turn.
+    ``male`` is the domain; None takes both in turn.
     """
-    attributes = {
-        name: bool(index >> bit & 1) for bit, name in enumerate(("black_hair", "eyeglasses", "smiling"))
-    }
-    domain = bool(index >> len(attributes) & 1) if male is None else male
-    return draw_face(random.Random(f"{seed} {index}"), **attributes, male=domain)
+    attributes = [bool(index >> bit & 1) for bit in range(len(ATTRIBUTES))]
+    if male is not None:
+        attributes[-1] = male
+    return draw_face(random.Random(f"{seed} {index}"), *attributes)
 
 
 def _near(rng: random.Random, color: Color, spread: int) -> Color:
-    """A colour not far from another."""
+    """Returns a colour not far from another."""
     red, green, blue = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
     return red, green, blue
 

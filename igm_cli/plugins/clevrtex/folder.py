@@ -12,14 +12,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from igm_cli.errors import InputError, UsageError, need
+from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.adapters import Dataset, image_dataset
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.clevr.folder import plain_object
-
-if TYPE_CHECKING:
-    import datasets
 
 FRACTIONS = {"test": (0.0, 0.1), "val": (0.1, 0.2), "train": (0.2, 1.0)}
 TEST_ONLY = "outd"  # the variant that has no splits: all of it is for testing
@@ -39,12 +37,7 @@ class Variant:
     annotations: Mapping[int, Path]
 
     def part(self, split: str) -> list[int]:
-        """Numbers of the images of a split.
-
-        Raises:
-            UsageError: If the variant has no such split.
-            InputError: If there are too few images.
-        """
+        """Returns the numbers of the images of a split."""
         if self.name == TEST_ONLY:
             if split != "test":
                 raise UsageError(f"variant {self.name} of clevrtex is for testing only; choose split test")
@@ -65,8 +58,8 @@ def from_folder(
     counts: tuple[int, int] | None,
     variant: str | None,
     progress: Progress | None,
-) -> datasets.Dataset:
-    """A split of CLEVRTex as it is published.
+) -> Dataset:
+    """Returns a split of CLEVRTex as it is published.
 
     Its generator draws a scene again until every object shows more than 200 of 320×240 pixels, so no annotated
     object is hidden, and the masks are not read.
@@ -74,18 +67,11 @@ def from_folder(
     Args:
         root: The folder of a variant, or one that holds such folders.
         split: ``train``, ``val`` or ``test``.
-        limit: At most so many images.
+        limit: Largest number of images.
         counts: Least and most objects; None takes all scenes.
         variant: Which one, where there are several; None takes ``full``.
         progress: Called while annotations are read.
-
-    Raises:
-        UsageError: If the folder has no such variant, or the variant no such split.
-        InputError: If the folder does not hold CLEVRTex, or holds it in part.
     """
-    need("train", "datasets")
-    import datasets
-
     found = find_variant(root, variant)
     numbers = found.part(split)
     columns: dict[str, list[Any]] = {"image": [], "image_index": [], "file": [], "objects": []}
@@ -101,23 +87,15 @@ def from_folder(
             break
     if not columns["image"]:
         raise InputError(f"{found.folder} holds no {split} scene with so many objects; widen objects")
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    return image_dataset(columns)
 
 
 def find_variant(root: Path, name: str | None) -> Variant:
-    """A variant in a folder, its images complete and annotated.
-
-    Args:
-        root: Folder of one variant, or of folders of several.
-        name: Of the variant; None takes the only one, or ``full``.
-
-    Raises:
-        UsageError: If it is not there, or several are and none is named.
-        InputError: If no variant is there, or a file is missing.
-    """
+    """Returns a variant in a folder, complete and annotated; no name takes the only one, or ``full``."""
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
-    named = {match[1].lower(): path for path in sorted(root.iterdir()) if (match := _is_variant(path))}
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    named = {match[1].lower(): path for path in folders if (match := _FOLDER.fullmatch(path.name))}
     if named:
         name = _choose(root, named, name)
         root = named[name]
@@ -136,10 +114,6 @@ def find_variant(root: Path, name: str | None) -> Variant:
     return Variant(name, root, images, annotations)
 
 
-def _is_variant(path: Path) -> re.Match[str] | None:
-    return _FOLDER.fullmatch(path.name) if path.is_dir() else None
-
-
 def _choose(root: Path, names: Iterable[str], wanted: str | None) -> str:
     known = sorted(names)
     if wanted is None:
@@ -152,11 +126,7 @@ def _choose(root: Path, names: Iterable[str], wanted: str | None) -> str:
 
 
 def _files(root: Path) -> dict[str, dict[str, dict[int, Path]]]:
-    """Variant to suffix to number to file, at any depth.
-
-    Raises:
-        InputError: If two files have the same name.
-    """
+    """Returns files at any depth, by variant, suffix and number."""
     found: dict[str, dict[str, dict[int, Path]]] = {}
     for folder, _, names in os.walk(root):
         for match in filter(None, map(_FILE.fullmatch, names)):
@@ -170,7 +140,7 @@ def _files(root: Path) -> dict[str, dict[str, dict[int, Path]]]:
 
 
 def _read_objects(path: Path, colored: bool) -> list[dict[str, Any]]:
-    """The objects of a scene; colours only where they are those of the image."""
+    """Returns the objects of a scene; colours only where they are those of the image."""
     try:
         objects = json.loads(path.read_text(encoding="utf-8"))["objects"]
         if not isinstance(objects, list):

@@ -7,22 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError, need
+from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_request
 
 if TYPE_CHECKING:
-    import datasets
-
     from igm_cli.core.decomposition.problems import Problems
 
 _NUMBERS = {  # smallest value and default of each number; those whose default is int must be whole
     "codewords": (2, 50), "factors": (2, 3), "dim": (1, 1000), "noise": (0, 0.0), "superposed": (1, 1), "size": (1, 128),
 }  # fmt: skip
-_BINDINGS = ("map", "hrr", "fhrr")
-_SPLIT_SEEDS = {"val": 1_000_003, "test": 2_000_003}  # no codebook of one split is one of another
 
 
-class CodebookProblems:
+class CodebookProblems(Adapter):
     """Vectors bound from random codewords; each split and seed has codebooks of its own.
 
     It has no ``image`` column, and nothing is trained on it: a codebook's denoiser is known exactly.  Its columns are
@@ -34,7 +30,7 @@ class CodebookProblems:
     summary = "vectors bound from random codewords, to be taken apart (nothing to train)"
     licence = "made by this project (MIT)"
     source = "SPLIT.safetensors files, each with factor_0, factor_1, ..., vectors and truth"
-    splits = tuple(_SPLIT_SEEDS)
+    splits = ("val", "test")
     image_size = (0, 0)
     concepts = "codebook"
     options: Mapping[str, str] = {
@@ -46,46 +42,31 @@ class CodebookProblems:
         "superposed": "how many products a vector is the sum of (default 1)",
         "size": "how many vectors (default 128)",
     }
-    presets: Mapping[str, Path] = {}
 
     def load(
-        self,
-        split: str,
-        *,
-        data_root: Path | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-        **options: Any,
-    ) -> datasets.Dataset:
-        """Returns a split with the columns ``vector`` and ``truth``; a data root holds files as ``source`` says.
-
-        Raises:
-            UsageError: If the split or an option is unknown.
-            InputError: If the folder has no such file.
-        """
+        self, split: str, *, limit: int | None = None, progress: Progress | None = None, **options: Any
+    ) -> Dataset:
+        """Returns a split; a data root holds files as ``source`` says."""
         need("train", "datasets")
         import datasets
         import torch
 
-        found = self.problems(split, data_root=data_root, seed=seed, **options)
+        found = self.problems(split, **options)
         vectors, truth = found.vectors[:limit], found.truth[:limit]
         number: Any = datasets.Value("float32")
         if vectors.is_complex():
-            vectors, number = torch.view_as_real(vectors), datasets.Sequence(number)
+            vectors, number = torch.view_as_real(vectors), [number]
         if progress:
             progress("drawing problems", len(vectors), len(vectors))
         products = truth.reshape(len(truth), -1, truth.shape[-1])  # [B,S,K]
-        indices = datasets.Sequence(datasets.Sequence(datasets.Value("int64")))
-        dataset: datasets.Dataset = datasets.Dataset.from_dict(
+        return datasets.Dataset.from_dict(
             {"vector": vectors.numpy(), "truth": products.numpy()},
-            features=datasets.Features({"vector": datasets.Sequence(number), "truth": indices}),
+            features=datasets.Features({"vector": [number], "truth": [[datasets.Value("int64")]]}),
         )
-        return dataset
 
     def problems(self, split: str, *, data_root: Path | None = None, seed: int = 0, **options: Any) -> Problems:
         """Returns a split as tensors, with its codebooks; arguments as those of :meth:`load`."""
-        check_request(self.name, split, self.splits, options, self.options)
+        self.check(split, data_root, options)
         if data_root is not None:
             from igm_cli.plugins.codebook.files import read_problems
 
@@ -102,9 +83,9 @@ class CodebookProblems:
         settings: dict[str, Any] = {name: _number(name, options) for name in _NUMBERS}
         sizes = [settings.pop(name) for name in ("codewords", "factors", "dim", "size")]
         settings["binding"] = str(options.get("binding", "map"))
-        if settings["binding"] not in _BINDINGS:
+        if settings["binding"] not in ("map", "hrr", "fhrr"):
             raise UsageError(f"binding must be map, hrr or fhrr, not {settings['binding']!r}")
-        return random_problems(*sizes, seed=seed + _SPLIT_SEEDS[split], **settings)
+        return random_problems(*sizes, seed=seed + SPLIT_SEEDS[split], **settings)
 
 
 def _number(name: str, options: Mapping[str, Any]) -> float:

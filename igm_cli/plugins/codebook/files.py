@@ -23,7 +23,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
 from igm_cli.core.files import write_atomically
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, cause
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 VECTORS = "vectors"  # name of the array that is read if there are several
@@ -37,9 +37,6 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
     """Returns bound vectors ``[B,D]``, float32 or complex64; one vector ``[D]`` is a batch of one.
 
     An archive holds them as its only array, or under the name ``vectors``.
-
-    Raises:
-        InputError: If the file cannot be read, or holds anything but vectors that ``codebooks`` can take apart.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is no file of vectors; give a .npy, .npz or .safetensors file")
@@ -65,9 +62,6 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
         path: A .safetensors file.
         binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, or else the one that fits the codewords: complex
             ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``.
-
-    Raises:
-        InputError: If the file cannot be read, or its codebooks cannot be used.
     """
     if path.suffix.lower() != ".safetensors":
         raise InputError(
@@ -85,14 +79,7 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
 def write_codebooks(
     path: Path, books: Sequence[Tensor], binding: str, others: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Writes a file of codebooks.
-
-    Args:
-        path: A path that ends in .safetensors.
-        books: Codewords ``[n_k,D]`` of each factor, torchhd's tensors, too.
-        binding: ``map``, ``hrr`` or ``fhrr``.
-        others: Further tensors by name, such as ``vectors``.
-    """
+    """Writes the codewords ``[n_k,D]`` of each factor, torchhd's tensors, too, and other tensors by name."""
     from safetensors.torch import save_file
 
     named = {f"factor_{number}": book for number, book in enumerate(books)} | dict(others or {})
@@ -108,11 +95,7 @@ def write_problems(path: Path, problems: Problems) -> None:
 
 
 def read_problems(path: Path) -> Problems:
-    """Inverse of :func:`write_problems`.
-
-    Raises:
-        InputError: If the file holds none.
-    """
+    """Inverse of :func:`write_problems`."""
     codebooks = read_codebooks(path)
     vectors = read_vectors(path, codebooks)
     with _open_safetensors(path) as file:
@@ -154,17 +137,14 @@ def _numpy_array(path: Path) -> Any:
     except InputError:
         raise
     except _DAMAGED as error:
-        # NumPy takes any unknown file for a pickle
-        if "Object arrays" in str(error) or ("pickle" in str(error).lower() and _starts_a_pickle(path)):
+        # NumPy takes any unknown file for a pickle, which begins with this byte
+        with path.open("rb") as file:
+            pickled = "pickle" in str(error).lower() and file.read(1) == b"\x80"
+        if pickled or "Object arrays" in str(error):
             raise InputError(
                 f"{path} holds a pickle, which could run any code, so it is not opened; save a plain array of numbers"
             ) from error
         raise InputError(f"{path} is no {path.suffix.lower()} file that can be read; save it again") from error
-
-
-def _starts_a_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(1) == b"\x80"
 
 
 def _check_readable(path: Path) -> None:
@@ -177,16 +157,17 @@ def _check_readable(path: Path) -> None:
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{path} cannot be read ({reason}); change its permissions") from error
+        raise InputError(f"{path} cannot be read ({cause(error)}); change its permissions") from error
     if empty:
         raise InputError(f"{path} is empty (0 bytes); save it again")
 
 
 def _only_name(path: Path, names: Sequence[str]) -> str:
     """Returns the name of the vectors among those of an archive's arrays."""
-    if VECTORS in names or len(names) == 1:
-        return VECTORS if VECTORS in names else names[0]
+    if VECTORS in names:
+        return VECTORS
+    if len(names) == 1:
+        return names[0]
     if not names:
         raise InputError(f"{path} holds no array; save the vectors under the name {VECTORS!r}")
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Codebook
 from igm_cli.errors import InputError, UsageError
+from igm_cli.plugins.codebook.files import read_codebooks, read_vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from igm_cli.core.decomposition.codebooks import Codebooks
     from igm_cli.plugins.base import Frame
 
 
@@ -41,11 +40,7 @@ class CodebookProducts:
         self.space = Codebook(tuple(sizes), dim)
 
     def configured(self, options: Mapping[str, Any]) -> CodebookProducts:
-        """Returns this parser for other codebooks.
-
-        Raises:
-            UsageError: If an option is no such number, or too small.
-        """
+        """Returns this parser for other codebooks."""
         sizes, dim = options.get("sizes", self.space.sizes), options.get("dim", self.space.dim)
         try:
             numbers = [int(n) for n in sizes.split(",")] if isinstance(sizes, str) else sizes
@@ -55,35 +50,18 @@ class CodebookProducts:
                 f"there are no codebooks of the sizes {sizes} and the dimension {dim}: {error}"
             ) from error
 
-    def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
-        """Returns the codebooks of a file; see :func:`igm_cli.plugins.codebook.files.read_codebooks`."""
-        from igm_cli.plugins.codebook.files import read_codebooks
-
-        return read_codebooks(path, binding)
-
-    def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Returns bound vectors ``[B,D]`` of a file; see :func:`igm_cli.plugins.codebook.files.read_vectors`."""
-        from igm_cli.plugins.codebook.files import read_vectors
-
-        return read_vectors(path, codebooks)
+    read_codebooks = staticmethod(read_codebooks)
+    read_vectors = staticmethod(read_vectors)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Returns the example's ``truth`` as indices ``[S,K]``.
-
-        Raises:
-            InputError: If it has none.
-        """
+        """Returns the example's ``truth`` as indices ``[S,K]``."""
         if "truth" not in example:
             raise InputError("concepts codebook need a column 'truth' of indices; this dataset has none")
         rows = torch.as_tensor(example["truth"], dtype=torch.long)
         return self._checked(rows.reshape(-1, rows.shape[-1]))
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Maps items ``{"factor": .., "index": ..}``, of several products also ``"product"``, to indices ``[S,K]``.
-
-        Raises:
-            InputError: If a factor of a product is missing or named twice, or a codebook has no such codeword.
-        """
+        """Maps items ``{"factor": .., "index": ..}``, of several products also ``"product"``, to indices ``[S,K]``."""
         products: dict[int, dict[int, int]] = {}
         for item in items:
             try:
@@ -99,13 +77,12 @@ class CodebookProducts:
             raise InputError(f"the products {sorted(products)} are not numbered from 0 on; correct them")
         count = len(self.space.sizes)
         for product, indices in products.items():
-            for factor in (*indices, *range(count)):
-                if factor not in range(count):
-                    raise InputError(
-                        f"there is no factor {factor}; the codebooks are those of 0 to {count - 1}"
-                    )
-                if factor not in indices:
-                    raise InputError(f"product {product} has no codeword of factor {factor}; add it")
+            if unknown := sorted(indices.keys() - set(range(count))):
+                raise InputError(
+                    f"there is no factor {unknown[0]}; the codebooks are those of 0 to {count - 1}"
+                )
+            if absent := sorted(set(range(count)) - indices.keys()):
+                raise InputError(f"product {product} has no codeword of factor {absent[0]}; add it")
         rows = [products[product][factor] for product in sorted(products) for factor in range(count)]
         return self._checked(torch.tensor(rows, dtype=torch.long).reshape(-1, count))
 
@@ -132,11 +109,7 @@ class CodebookProducts:
         return {"factors": right, "exact": float(right == 1.0 and len(predicted) == len(truth))}
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Refuses to draw.
-
-        Raises:
-            UsageError: Always.
-        """
+        """Refuses to draw."""
         raise UsageError("a bound vector is no image that could be drawn on; use --json or --output")
 
     def _checked(self, rows: Tensor) -> Tensor:

@@ -20,11 +20,9 @@ TEMPLATES = ("a photo of a {label}",)
 
 
 class Labels:
-    """A set of labels; a concept is a one-hot row.
+    """A set of labels, which a model or the command line names; a concept is a one-hot row.
 
-    Args:
-        labels: In order; none until a model or the command line says which.
-        templates: Prompts that a label is put into.
+    ``templates`` are the prompts that a label is put into.
     """
 
     name = "labels"
@@ -38,11 +36,7 @@ class Labels:
         self.labels, self.templates = tuple(labels), tuple(templates)
 
     def configured(self, options: Mapping[str, Any]) -> Labels:
-        """A parser of other labels and templates.
-
-        Raises:
-            InputError: If they cannot be used.
-        """
+        """Returns a parser of other labels and templates."""
         labels = options.get("labels", self.labels)
         labels = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
         templates = options.get("templates", self.templates)
@@ -59,15 +53,11 @@ class Labels:
         return Text(self.labels, self.templates)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """``[K,M]``, a row for every different label of an example."""
+        """Returns a row of ``[K,M]`` for every different label of an example."""
         return self.encode([{"label": label} for label in dict.fromkeys(example["labels"])], frame)
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Items ``{"label": ..}`` to one-hot rows ``[K,M]``.
-
-        Raises:
-            InputError: If a label is none of those known.
-        """
+        """Returns items ``{"label": ..}`` as one-hot rows ``[K,M]``."""
         for item in items:
             if item["label"] not in self.labels:
                 raise InputError(f"unknown label {item['label']!r}; {near_names(item['label'], self.labels)}")
@@ -75,21 +65,21 @@ class Labels:
         return torch.eye(len(self.labels))[rows]
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """One-hot rows ``[K,M]`` to items ``{"label": ..}``."""
+        """Returns one-hot rows ``[K,M]`` as items ``{"label": ..}``."""
         return [{"label": self.labels[int(row.argmax())]} for row in concepts]
 
     def mirror(self, concepts: Tensor) -> Tensor:
-        """The same: what is in an image does not change when it is flipped."""
+        """Returns the same: what is in an image does not change when it is flipped."""
         return concepts
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Whether the sets are the same, and what share of the true labels was found."""
+        """Returns whether the sets are the same, and which proportion of the true labels was found."""
         found = {int(row.argmax()) for row in predicted}
         true = {int(row.argmax()) for row in truth}
         return {"exact": float(found == true), "recall": len(found & true) / max(1, len(true))}
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """The image with the labels written beside it."""
+        """Returns the image with the labels written beside it."""
         from igm_cli.plugins.overlays import draw_items
 
         return draw_items(image, items, "label")

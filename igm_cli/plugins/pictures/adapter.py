@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, MissingError, need
+from igm_cli.errors import InputError
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
 from igm_cli.plugins.base import Progress
-from igm_cli.plugins.choices import check_choice, check_request
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table
 from igm_cli.plugins.pictures.words import Vocabulary
 
-if TYPE_CHECKING:
-    import datasets
-
 LAYOUTS = ("auto", *NAMES, "names", "folders")
 _SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-_OPTIONS = {
-    "labels": "labels between commas, e.g. cat,dog,rabbit: only these count; else every one that is found",
-    "layout": "where labels stand: jsonl (metadata.jsonl), csv (labels.csv), parquet (metadata.parquet), "
-    "names (cat_dog_1.jpg), folders (cat_dog/1.jpg) or auto, which finds out",
-}
 
 
-class Pictures:
+class Pictures(Adapter):
     """Pictures of several things, such as two of cat, dog and rabbit, with the names of these.
 
     A folder holds images at any depth, and says in one of four ways what they show:
@@ -40,6 +31,10 @@ class Pictures:
 
     With folders ``train``, ``val`` (or ``validation``) and ``test`` each split is one of them, in any of these
     layouts, or listed in a file beside the three.  With none of them every split is the whole folder.
+
+    The columns of a split are ``image``, ``file`` (its path in the data root) and ``labels`` (their names, in lower
+    case, each once, in the order they are written in).  Images are in the order of their paths, the same on every
+    machine, and read only when they are asked for.
     """
 
     name = "pictures"
@@ -49,56 +44,40 @@ class Pictures:
     splits = ("train", "val", "test")
     image_size = (64, 64)
     concepts = "labels"
-    options: Mapping[str, str] = _OPTIONS
-    presets: Mapping[str, Path] = {}
+    options: Mapping[str, str] = {
+        "labels": "labels between commas, e.g. cat,dog,rabbit: only these count; else every one that is found",
+        "layout": "where labels stand: jsonl (metadata.jsonl), csv (labels.csv), parquet (metadata.parquet), "
+        "names (cat_dog_1.jpg), folders (cat_dog/1.jpg) or auto, which finds out",
+    }
 
-    def load(
-        self,
-        split: str,
-        *,
-        data_root: Path | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-        **options: Any,
-    ) -> datasets.Dataset:
-        """A split with columns ``image``, ``file`` (its path in the data root) and ``labels`` (their names).
+    def check(self, split: str, data_root: Path | None, options: Options) -> None:
+        """Refuses what :class:`Adapter` does, and labels or a layout that cannot be."""
+        super().check(split, data_root, options)
+        Vocabulary.of(options.get("labels"))
+        choice("layout", options.get("layout", "auto"), LAYOUTS)
 
-        Images are in the order of their paths, the same on every machine, and read only when they are asked for.
-        Labels are in lower case, each once, in the order they are written in.
-
-        Raises:
-            UsageError: If the split or an option is unknown.
-            MissingError: If no data root is given.
-            InputError: If the folder has no images or no such split, or an image has no label.
-        """
-        need("train", "datasets")
-        import datasets
-
-        check_request(self.name, split, self.splits, options, _OPTIONS)
+    def read(
+        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns the pictures in a folder."""
         vocabulary = Vocabulary.of(options.get("labels"))
         layout = options.get("layout", "auto")
-        check_choice("layout", layout, LAYOUTS)
-        if data_root is None:
-            raise MissingError(
-                "pictures has no images of its own; give the folder of yours with --data-root FOLDER"
-            )
-        labels = _labels(data_root, _home(data_root, split, vocabulary), layout, vocabulary)
+        labels = _labels(root, _home(root, split, vocabulary), layout, vocabulary)
         files = list(labels)[:limit]
         if not files:
             raise InputError(
-                f"{data_root} has no {split} image in its table; add some, or choose another split or limit"
+                f"{root} has no {split} image in its table; add some, or choose another split or limit"
             )
         columns = {
-            "image": [str(data_root / file) for file in files],
+            "image": [str(root / file) for file in files],
             "file": files,
             "labels": [labels[file] for file in files],
         }
-        return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+        return image_dataset(columns)
 
 
 def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
-    """The folder of a split, or the whole folder if it has none of any split."""
+    """Returns the folder of a split, or the whole folder if it has none of any split."""
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; give a folder with pictures")
     try:
@@ -117,7 +96,7 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
 
 
 def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Labels of the images of a split by their paths in the root, in order."""
+    """Returns labels of the images of a split by their paths in the root, in order."""
     inside = "" if home == root else f"{home.name}/"
     for folder in dict.fromkeys((home, root)):  # a table of the split itself before one of all splits
         table = find_table(folder, layout)
@@ -132,7 +111,7 @@ def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary) -> dict
 
 
 def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Labels in the names of files, or of the nearest folder whose name holds any."""
+    """Returns labels in the names of files, or of the nearest folder whose name holds any."""
     by_name, by_folder = {}, {}
     for file in files.names:
         path = PurePosixPath(file)
@@ -153,7 +132,7 @@ def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, 
 
 
 def _guess(by_name: Mapping[str, list[str]], by_folder: Mapping[str, list[str]]) -> str:
-    """Where labels stand, if no option says it: where fewer images lack them."""
+    """Returns where labels stand, if no option says it: where fewer images lack them."""
     if len(set(map(frozenset, by_folder.values()))) == 1:
         # One folder of all images is named like a cat and a dog only if their own names say nothing at all.
         return "folders" if all(by_folder.values()) and not any(by_name.values()) else "names"

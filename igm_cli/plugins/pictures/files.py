@@ -15,12 +15,7 @@ from igm_cli.imaging import SUFFIXES
 class ImageFiles:
     """Images at any depth of a folder; none is opened, and hidden files and folders are passed over.
 
-    Attributes:
-        folder: Where they are searched for.
-        names: Paths in it with ``/`` between folders, in an order that is the same on every machine.
-
-    Raises:
-        InputError: If there is none, or the folder may not be read.
+    ``names`` are their paths with ``/`` between folders, in an order that is the same on every machine.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,12 +31,9 @@ class ImageFiles:
                 self._alike.setdefault(key, []).append(name)
 
     def find(self, written: str) -> str:
-        """The image that a table means.
+        """Returns the image that a table means.
 
         A path may be written with backslashes, in another case, or without its folders if no other image has the name.
-
-        Raises:
-            InputError: If there is no such image, or several may be meant.
         """
         path = PurePosixPath(written.strip().replace("\\", "/")).as_posix()
         for name in (written, path):
@@ -62,9 +54,15 @@ def _key(path: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Paths of images in a folder; links to folders are followed, but to no folder twice."""
+    """Yields paths of images in a folder; links to folders are followed, but to no folder twice."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(
+            f"{error.filename} may not be read ({error.strerror}); change its permissions"
+        ) from error
+
     seen = {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         targets = {
             os.path.realpath(Path(parent, name)): name for name in sorted(filter(_visible, folders))[::-1]
         }
@@ -72,21 +70,12 @@ def _walk(folder: Path) -> Iterator[str]:
         seen.update(targets)
         for name in filter(_visible, names):
             if Path(name).suffix.lower() in SUFFIXES:
-                yield _readable(Path(parent, name).relative_to(folder).as_posix(), folder)
-
-
-def _readable(name: str, folder: Path) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{folder} has a file {name!r} whose name is not in UTF-8; rename it") from error
-    return name
+                path = Path(parent, name).relative_to(folder).as_posix()
+                if any("\ud800" <= character <= "\udfff" for character in path):  # what UTF-8 cannot hold
+                    raise InputError(f"{folder} has a file {path!r} whose name is not in UTF-8; rename it")
+                yield path
 
 
 def _visible(name: str) -> bool:
-    """Whether a file is none of those that file managers and archives leave behind."""
+    """Returns whether a file is none of those that file managers and archives leave behind."""
     return not name.startswith(".") and name != "__MACOSX"
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename} may not be read ({error.strerror}); change its permissions") from error

@@ -22,11 +22,7 @@ from igm_cli.plugins.pictures.words import Vocabulary, plain
 Row: TypeAlias = "tuple[int, dict[str, Any]]"
 """The number of a line, and values by the names of columns in lower case."""
 
-NAMES = {
-    "jsonl": ("metadata.jsonl",),
-    "csv": ("metadata.csv", "labels.csv"),
-    "parquet": ("metadata.parquet",),
-}
+NAMES = {"jsonl": ("metadata.jsonl",), "csv": ("metadata.csv", "labels.csv"), "parquet": ("metadata.parquet",)}
 FILE_COLUMNS = ("file_name", "file", "filename", "image")
 LABEL_COLUMNS = ("labels", "label", "text")
 TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -35,14 +31,9 @@ LONGEST_HEADER = 100_000  # characters; csv refuses more in one cell
 
 
 def find_table(folder: Path, layout: str) -> Path | None:
-    """The table of a folder; None if it has none.
+    """Returns the table that lies in a folder; None if there is none.
 
-    Args:
-        folder: Where it lies; not in folders inside.
-        layout: A key of `NAMES`, or ``auto`` for the first of them.  Other layouts have no table.
-
-    Raises:
-        InputError: If several files may be it.
+    The layout is a key of `NAMES`, or ``auto`` for the first of them; other layouts have no table.
     """
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     by_name = {path.name.lower(): path for path in files}
@@ -64,16 +55,7 @@ def find_table(folder: Path, layout: str) -> Path | None:
 
 
 def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Labels of the images that a table lists, in the order of the images; others are left out.
-
-    Args:
-        path: The table.
-        files: Images that it may list.
-        vocabulary: Labels that count.
-
-    Raises:
-        InputError: If a line cannot be read, lists no image or one twice, or has no label; it is named.
-    """
+    """Returns labels of the images that a table lists, in the order of the images; others are left out."""
     read = {".jsonl": _json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _csv_rows)
     lines: dict[str, int] = {}
     labels: dict[str, list[str]] = {}
@@ -93,7 +75,7 @@ def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[st
 
 
 def _written(row: Mapping[str, Any]) -> str:
-    """The path of an image as it is written."""
+    """Returns the path of an image as it is written."""
     column = next(filter(row.__contains__, FILE_COLUMNS), None)
     if column is None:
         raise InputError(f"it has no {FILE_COLUMNS[0]}; add the path of an image")
@@ -104,7 +86,7 @@ def _written(row: Mapping[str, Any]) -> str:
 
 
 def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary) -> list[str]:
-    """The labels of a row: those listed in a column, or those whose own columns say 1."""
+    """Returns the labels of a row: those listed in a column, or those whose own columns say 1."""
     column = next(filter(row.__contains__, LABEL_COLUMNS), None)
     if column is not None:
         found = _listed(column, row[column], vocabulary)
@@ -179,7 +161,11 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if columns and any(cells):
-                _check_length(path, line, cells, columns)
+                if len(cells) != len(columns):
+                    raise InputError(
+                        f"{path} line {line} has {len(cells)} values for {len(columns)} columns; correct it, "
+                        'and put quotes around labels with commas between them: "cat,dog"'
+                    )
                 # A column without a name numbers the rows, as pandas does.
                 yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
             elif any(cells):
@@ -192,16 +178,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path} line {line} is no line of a table: {error}; correct its quotes") from error
 
 
-def _check_length(path: Path, line: int, cells: list[str], columns: list[str]) -> None:
-    if len(cells) != len(columns):
-        raise InputError(
-            f"{path} line {line} has {len(cells)} values for {len(columns)} columns; correct it, "
-            f'and put quotes around labels with commas between them: "cat,dog"'
-        )
-
-
 def _delimiter(path: Path, text: str) -> str:
-    """The character between columns: in some countries spreadsheets write semicolons."""
+    """Returns the character between columns: in some countries spreadsheets write semicolons."""
     header = next(filter(str.strip, io.StringIO(text, newline=None)), "")[:LONGEST_HEADER]
     for delimiter in ",;\t":
         names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
@@ -214,7 +192,7 @@ def _delimiter(path: Path, text: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 if it says so."""
+    """Returns the text of a file in UTF-8, or in UTF-16 if it says so."""
     try:
         content = path.read_bytes()
     except OSError as error:

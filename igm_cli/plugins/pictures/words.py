@@ -24,21 +24,13 @@ _AROUND = "'\"[]"  # what is left around a word of a list that was written as te
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which labels count.
+    """Which labels count."""
 
-    Attributes:
-        known: They, in lower case; none for all that are found.
-    """
-
-    known: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()  # the labels, in lower case; none for all that are found
 
     @classmethod
     def of(cls, value: Any) -> Vocabulary:
-        """The option ``labels``: names between commas, a list of names, or None for all.
-
-        Raises:
-            UsageError: If it is none of these, or holds no name.
-        """
+        """Reads the option ``labels``: names between commas, a list of names, or None for all."""
         names = value.split(",") if isinstance(value, str) else value
         if names is None:
             return cls()
@@ -50,12 +42,12 @@ class Vocabulary:
         return cls(known)
 
     def among(self, labels: Iterable[str]) -> list[str]:
-        """Those of some labels that count, each once."""
+        """Returns those of some labels that count, each once."""
         found = filter(None, map(plain, labels))
         return list(dict.fromkeys(label for label in found if not self.known or label in self.known))
 
     def in_cell(self, text: str) -> list[str]:
-        """Labels with commas, semicolons, bars or spaces between them; spaces only inside labels that are known."""
+        """Returns labels with commas, semicolons, bars or spaces between them; only known labels hold spaces."""
         found: list[str] = []
         for part in re.split(r"[,;|]", text):
             label = plain(part).strip(_AROUND)
@@ -64,7 +56,7 @@ class Vocabulary:
         return self.among(found)
 
     def in_name(self, text: str) -> list[str]:
-        """Labels in the name of a file or folder (without its suffix), or in a sentence."""
+        """Returns labels in the name of a file or folder (without its suffix), or in a sentence."""
         words = _words(text)
         if not self.known:
             return self.among(word for word in words if word not in _FILLERS and _kind(word[0]) == "L")
@@ -80,22 +72,22 @@ class Vocabulary:
 
     @cached_property
     def _by_words(self) -> Mapping[tuple[str, ...], str]:
-        """In the name of a file a label of several words may be joined by anything: traffic_light, traffic-light."""
+        """The known labels by their words, which a file's name may join by anything: traffic_light, traffic-light."""
         return {tuple(_words(label)): label for label in self.known}
 
 
 def plain(text: str) -> str:
-    """A label as it is compared: composed, in lower case, with single spaces."""
+    """Returns a label as it is compared: composed, in lower case, with single spaces."""
     return unicodedata.normalize("NFC", " ".join(text.lower().split()))
 
 
 def _words(text: str) -> list[str]:
-    """Runs of letters and runs of digits, in lower case."""
+    """Returns runs of letters and runs of digits, in lower case."""
     runs = groupby(plain(text), _kind)
     return ["".join(run) for kind, run in runs if kind]
 
 
 def _kind(character: str) -> str:
-    """L for letters with their marks (vowels, in some scripts), N for digits, nothing for what lies between."""
+    """Returns L for letters with their marks (vowels, in some scripts), N for digits, nothing for what lies between."""
     major = unicodedata.category(character)[0]
     return "L" if major in "LM" else "N" if major == "N" else ""

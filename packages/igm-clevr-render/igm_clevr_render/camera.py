@@ -47,26 +47,16 @@ class View:
     """The rays of B cameras through P = H·W pixels, at S places in each.
 
     Lengths in the image are in focal lengths, so that a ray (u, v) steps 1 along the view axis.
-
-    Attributes:
-        u: Pixel centres [P], rightwards from the middle of the image.
-        v: Pixel centres [P], downwards from the middle of the image.
-        places: The S places in a pixel, from its centre [S,2].
-        right: Unit vectors [3,B].
-        up: Unit vectors [3,B].
-        forward: Unit vectors [3,B].
-        origin: Where the cameras stand [3,B] in scene units.
-        pixel: Side of a pixel.
     """
 
-    u: Tensor
-    v: Tensor
-    places: Tensor
-    right: Tensor
-    up: Tensor
-    forward: Tensor
-    origin: Tensor
-    pixel: float
+    u: Tensor  # pixel centres [P], rightwards from the middle of the image
+    v: Tensor  # pixel centres [P], downwards from the middle of the image
+    places: Tensor  # the S places in a pixel, from its centre [S,2]
+    right: Tensor  # unit vectors [3,B]
+    up: Tensor  # unit vectors [3,B]
+    forward: Tensor  # unit vectors [3,B]
+    origin: Tensor  # where the cameras stand [3,B] in scene units
+    pixel: float  # side of a pixel
 
     @classmethod
     def of(cls, camera: Tensor, image_size: tuple[int, int], samples: int = 2) -> View:
@@ -95,19 +85,12 @@ def _sub_pixels(n: int) -> list[tuple[float, float]]:
 
 
 class Hits(NamedTuple):
-    """The nearest hits of sub-pixel rays.
+    """The nearest hits of sub-pixel rays."""
 
-    Attributes:
-        slot: Number of the ray [N], (b·P + p)·S + s.
-        which: The object [N], b·K + k.
-        distance: In lengths of the direction [N].
-        direction: Of the ray [3,N], 1 long along the view axis.
-    """
-
-    slot: Tensor
-    which: Tensor
-    distance: Tensor
-    direction: Tensor
+    slot: Tensor  # number of the ray [N], (b·P + p)·S + s
+    which: Tensor  # the object [N], b·K + k
+    distance: Tensor  # how far away it is, in lengths of the direction [N]
+    direction: Tensor  # directions of the rays [3,N], 1 long along the view axis
 
 
 def visible_pixels(batch: SceneBatch, image_size: tuple[int, int], samples: int = 2) -> Tensor:

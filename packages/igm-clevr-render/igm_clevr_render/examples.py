@@ -28,33 +28,12 @@ SAMPLED_HERE = 2000
 _NAMES = ("shape", "size", "color", "material")
 
 
-def render_examples(
-    options: SceneOptions,
-    count: int,
-    seed: int,
-    batch: int = 64,
-    device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Renders the first scenes of a set.
-
-    Args:
-        options: What may occur in a scene.
-        count: Number of scenes.
-        seed: Set number.
-        batch: Scenes rendered at a time; does not change the result.
-        device: Torch device that casts the rays.
-        progress: Called with (done, count) after each batch.
-
-    Yields:
-        The columns of the dataset, the image as a uint8 [H,W,3] numpy array.
-    """
-    for part in render_batches(options, count, seed, batch, device):
-        images = part.images.permute(0, 2, 3, 1).cpu().numpy()
+def render_examples(options: SceneOptions, count: int, seed: int, batch: int = 64) -> Iterator[dict[str, Any]]:
+    """Yields the first scenes of a set, rendered on the CPU a batch at a time, as the columns of the dataset."""
+    for part in render_batches(options, count, seed, batch, "cpu"):
+        images = part.images.permute(0, 2, 3, 1).numpy()
         for image, example in zip(images, part.examples(), strict=True):
             yield {"image": image, **example}
-        if progress is not None:
-            progress(part.scenes[-1].index + 1, count)
 
 
 class Rendered(NamedTuple):
@@ -75,7 +54,7 @@ class Rendered(NamedTuple):
 def render_batches(
     options: SceneOptions, count: int, seed: int, batch: int, device: str | torch.device
 ) -> Iterator[Rendered]:
-    """Yields the first scenes of a set, so many rendered at a time; scenes are the same whatever renders them."""
+    """Yields the first scenes of a set, a batch rendered at a time; scenes are the same whatever renders them."""
     parts = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
     on_cpu = torch.device(device).type == "cpu"
     chunk = {} if on_cpu else {"chunk": batch}

@@ -16,19 +16,12 @@ Triple = tuple[float, float, float]
 
 
 class Lamp(NamedTuple):
-    """A square lamp that shines towards the origin.
+    """A square lamp that shines towards the origin."""
 
-    Attributes:
-        place: Its middle in scene units.
-        power: Radiance that it makes on the ground, times squared distance.
-        half_size: Half an edge in scene units.
-        jitter: Which of the scene's jitters moves it; None for a sun, whose light neither fades with distance
-            nor moves.
-    """
-
-    place: Triple
-    power: Triple
-    half_size: float
+    place: Triple  # its middle in scene units
+    power: Triple  # radiance that it makes on the ground, times squared distance
+    half_size: float  # half an edge in scene units
+    # which of the scene's jitters moves it; None for a sun, whose light neither fades with distance nor moves
     jitter: int | None
 
 
@@ -70,23 +63,14 @@ def lamp_samples(sub: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class PlacedLamp(NamedTuple):
-    """One lamp in every scene of a batch.
+    """One lamp in every scene of a batch."""
 
-    Attributes:
-        place: Its middle [3,B] in scene units.
-        u: Half an edge [3,B].
-        v: Half the other edge [3,B].
-        aim: Unit vectors [3,B].
-        power: As in `Lamp`, [3,1].
-        sun: Whether its light neither fades with distance nor spreads.
-    """
-
-    place: Tensor
-    u: Tensor
-    v: Tensor
-    aim: Tensor
-    power: Tensor
-    sun: bool
+    place: Tensor  # its middle [3,B] in scene units
+    u: Tensor  # half an edge [3,B]
+    v: Tensor  # half the other edge [3,B]
+    aim: Tensor  # unit vectors [3,B]
+    power: Tensor  # as in `Lamp`, [3,1]
+    sun: bool  # whether its light neither fades with distance nor spreads
 
     def sample(self, scene: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
         """Returns places [3,N] on the lamp in scenes [N], `a` and `b` half edges from its middle."""

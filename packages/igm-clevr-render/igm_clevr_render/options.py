@@ -2,68 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.choices import object_range
+from igm_cli.plugins.adapters import object_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
-    "gray": (87, 87, 87),
-    "red": (173, 35, 35),
-    "blue": (42, 75, 215),
-    "green": (29, 105, 20),
-    "brown": (129, 74, 25),
-    "purple": (129, 38, 192),
-    "cyan": (41, 208, 208),
-    "yellow": (255, 238, 51),
-}
+    "gray": (87, 87, 87), "red": (173, 35, 35), "blue": (42, 75, 215), "green": (29, 105, 20),
+    "brown": (129, 74, 25), "purple": (129, 38, 192), "cyan": (41, 208, 208), "yellow": (255, 238, 51),
+}  # fmt: skip
 UNSEEN_COLORS: dict[str, tuple[int, int, int]] = {
-    "orange": (255, 120, 10),
-    "pink": (255, 130, 180),
-    "white": (240, 240, 240),
-    "black": (12, 12, 12),
-    "olive": (95, 110, 10),
-    "navy": (10, 15, 80),
-    "lime": (120, 240, 20),
-    "magenta": (220, 15, 150),
-}
+    "orange": (255, 120, 10), "pink": (255, 130, 180), "white": (240, 240, 240), "black": (12, 12, 12),
+    "olive": (95, 110, 10), "navy": (10, 15, 80), "lime": (120, 240, 20), "magenta": (220, 15, 150),
+}  # fmt: skip
 COLORS = CLEVR_COLORS | UNSEEN_COLORS
 MATERIALS = ("rubber", "metal")
 SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 0.5, "huge": 0.95}
+_KNOWN: dict[str, Iterable[str]] = {
+    "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "materials": MATERIALS, "light": LIGHTS, "texture": TEXTURES,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What may occur in a scene; the defaults are CLEVR's, other values make sets a model has never seen.
+    """What may occur in a scene; the defaults are CLEVR's, other values make sets a model has never seen."""
 
-    Attributes:
-        objects: Least and greatest number of objects, both included.
-        colors: Names out of `COLORS`.
-        shapes: Names out of `SHAPES`: cube, sphere, cylinder, and the unseen cone.
-        sizes: Name to radius in scene units.
-        materials: Names out of rubber and metal.
-        light: `default` or `shifted` (other lamp places, colours and strengths).
-        textures: Names out of `TEXTURES`: the ground and every object wear one of them each; none for plain surfaces.
-        crowd: Share of the scenes whose objects share a small part of the plane and so often hide one another.
-        image_size: (width, height) in pixels; annotations and the visibility rule refer to it.
-    """
-
-    objects: tuple[int, int] = (3, 5)
-    colors: tuple[str, ...] = tuple(CLEVR_COLORS)
+    objects: tuple[int, int] = (3, 5)  # least and greatest number of objects, both included
+    colors: tuple[str, ...] = tuple(CLEVR_COLORS)  # names out of `COLORS`
+    # names out of `SHAPES`: cube, sphere, cylinder, and the unseen cone
     shapes: tuple[str, ...] = ("cube", "sphere", "cylinder")
+    # name to radius in scene units
     sizes: Mapping[str, float] = field(
         default_factory=lambda: {name: SIZES[name] for name in ("large", "small")}
     )
-    materials: tuple[str, ...] = MATERIALS
-    light: str = "default"
+    materials: tuple[str, ...] = MATERIALS  # names out of rubber and metal
+    light: str = "default"  # `default` or `shifted` (other lamp places, colours and strengths)
+    # names out of `TEXTURES`: the ground and every object wear one of them each; none for plain surfaces
     textures: tuple[str, ...] = ()
+    # share of the scenes whose objects share a small part of the plane and so often hide one another
     crowd: float = 0.0
+    # (width, height) in pixels; annotations and the visibility rule refer to it
     image_size: tuple[int, int] = (96, 64)
 
     def __post_init__(self) -> None:
@@ -74,11 +57,9 @@ class SceneOptions:
             raise ValueError(f"crowd={self.crowd}: give a probability between 0 and 1.")
         if min(self.image_size) < 16:
             raise ValueError(f"image_size={self.image_size}: give (width, height) of at least 16 pixels.")
-        _check_names("colors", self.colors, COLORS)
-        _check_names("shapes", self.shapes, SHAPES)
-        _check_names("materials", self.materials, MATERIALS)
-        _check_names("light", (self.light,), LIGHTS)
-        _check_names("texture", self.textures, TEXTURES)
+        given = {"colors": self.colors, "shapes": self.shapes, "materials": self.materials}
+        for option, names in {**given, "light": (self.light,), "texture": self.textures}.items():
+            _check_names(option, names)
         if not (self.colors and self.shapes and self.sizes and self.materials):
             raise ValueError("colors, shapes, sizes and materials need at least one value each.")
         if not all(0.1 <= radius <= 1.2 for radius in self.sizes.values()):
@@ -86,40 +67,37 @@ class SceneOptions:
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> SceneOptions:
-        """Reads options as given on a command line or in a preset; ``all`` stands for all names there are.
-
-        Raises:
-            UsageError: If a value is none that the renderer knows.
-        """
+        """Reads options as given on a command line or in a preset; ``all`` stands for all names there are."""
         values: dict[str, Any] = dict(options)
-        for name, read in _READERS.items():
-            if name in values:
-                values[name] = read(values[name])
+        if "objects" in values:
+            values["objects"] = object_range(values["objects"])
+        if "crowd" in values:
+            values["crowd"] = _share(values["crowd"])
+        for option in values.keys() & {"colors", "shapes", "sizes", "texture"}:
+            values[option] = _names(option, values[option])
         try:
             if "texture" in values:
                 values["textures"] = values.pop("texture")
             if "sizes" in values:
-                _check_names("sizes", values["sizes"], SIZES)
+                _check_names("sizes", values["sizes"])
                 values["sizes"] = {name: SIZES[name] for name in values["sizes"]}
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise UsageError(f"these scenes cannot be rendered: {error}") from error
 
 
-def _check_names(what: str, values: Iterable[str], known: Iterable[str]) -> None:
-    names = tuple(known)
+def _check_names(option: str, values: Iterable[str]) -> None:
     for value in values:
-        if value not in names:
-            raise ValueError(f"{what}: '{value}' is unknown; choose from {', '.join(names)}.")
+        if value not in _KNOWN[option]:
+            raise ValueError(f"{option}: '{value}' is unknown; choose from {', '.join(_KNOWN[option])}.")
 
 
-def _names(option: str, known: Iterable[str], value: Any) -> tuple[str, ...]:
-    if value == "all":
-        return tuple(known)
-    if isinstance(value, str):
-        return tuple(value.split(","))
-    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
-        return tuple(value)
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    if option == "texture" and value in (None, "none"):
+        return ()
+    names = value.split(",") if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(_KNOWN[option] if value == "all" else names)
     raise UsageError(f"{option} must be names with commas between them, not {value!r}")
 
 
@@ -128,13 +106,3 @@ def _share(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "objects": object_range,
-    "colors": partial(_names, "colors", COLORS),
-    "shapes": partial(_names, "shapes", SHAPES),
-    "sizes": partial(_names, "sizes", SIZES),
-    "texture": lambda value: () if value in (None, "none") else _names("texture", TEXTURES, value),
-    "crowd": _share,
-}

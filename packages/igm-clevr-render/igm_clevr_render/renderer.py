@@ -23,21 +23,11 @@ _SOFTEN = 0.025  # share of a pixel's light that each neighbour gets
 
 @torch.inference_mode()
 def render(
-    scenes: Sequence[Scene],
-    options: SceneOptions,
-    device: str | torch.device = "cpu",
-    chunk: int = 16,
+    scenes: Sequence[Scene], options: SceneOptions, device: str | torch.device = "cpu", chunk: int = 16
 ) -> Tensor:
-    """Renders scenes.
+    """Returns the images of B scenes as bytes [B,3,H,W], rendered on a device `chunk` at a time, for memory.
 
-    Args:
-        scenes: B scenes.
-        options: What they were sampled from: light, texture and image size.
-        device: Where to cast the rays.
-        chunk: Scenes at a time, for memory; does not change the result.
-
-    Returns:
-        uint8 [B,3,H,W] on `device`.
+    Of the options only light, texture and image size matter.
     """
     parts = (SceneBatch.of(scenes[i : i + chunk], options, device) for i in range(0, len(scenes), chunk))
     return torch.cat([_render(part, *options.image_size) for part in parts])

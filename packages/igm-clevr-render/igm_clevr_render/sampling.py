@@ -15,6 +15,7 @@ from itertools import compress
 from igm_clevr_render.camera import CAMERA, visible_pixels
 from igm_clevr_render.options import SceneOptions
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
+from igm_cli.errors import UsageError
 
 CAMERA_JITTER = 0.5
 LIGHT_JITTER = 1.0
@@ -34,9 +35,6 @@ def sample_scenes(options: SceneOptions, indices: Sequence[int], seed: int) -> l
     """Returns the scenes with the given indices of a set; another seed is another, independent set.
 
     Scenes with an object hidden too far are drawn again from a further stream of the same (seed, index).
-
-    Raises:
-        RuntimeError: If there are no such scenes.
     """
     fine: dict[int, Scene] = {}
     pending = list(indices)
@@ -46,9 +44,9 @@ def sample_scenes(options: SceneOptions, indices: Sequence[int], seed: int) -> l
         pending = [index for index in pending if index not in fine]
         if not pending:
             return [fine[index] for index in indices]
-    raise RuntimeError(
-        f"No scene with {options.objects} visible objects found in {MAX_ATTEMPTS} attempts; "
-        "allow fewer or smaller objects."
+    raise UsageError(
+        f"these scenes cannot be rendered: No scene with {options.objects} visible objects found in "
+        f"{MAX_ATTEMPTS} attempts; allow fewer or smaller objects"
     )
 
 
@@ -75,11 +73,7 @@ def _sample_scene(options: SceneOptions, index: int, seed: int, attempt: int) ->
 def _place_objects(
     options: SceneOptions, stream: random.Random, count: int, camera: tuple[float, float]
 ) -> tuple[SceneObject, ...]:
-    """Draws as many objects of one scene as `count` says.
-
-    Raises:
-        RuntimeError: If they do not fit.
-    """
+    """Draws as many objects of one scene as `count` says."""
     crowded = stream.random() < options.crowd
     half = stream.uniform(0.25, 0.6) * PLANE if crowded else PLANE
     for number in range(MAX_REGIONS):
@@ -91,27 +85,20 @@ def _place_objects(
         if len(placed) == count:
             return tuple(placed)
         half = min(PLANE, half * 1.05)  # a crowd too dense for its number of objects gets more room
-    raise RuntimeError(
-        f"{count} objects of sizes {sorted(options.sizes.values())} do not fit on the plane; "
-        "allow fewer or smaller ones."
+    raise UsageError(
+        f"these scenes cannot be rendered: {count} objects of sizes {sorted(options.sizes.values())} do not fit on "
+        "the plane; allow fewer or smaller ones"
     )
 
 
 @dataclass(frozen=True)
 class Region:
-    """The part of the plane that a scene's objects share.
+    """The part of the plane that a scene's objects share."""
 
-    Attributes:
-        center: Its middle in scene units.
-        half: Half its side in scene units.
-        width: Its extent across the line of sight as a share of that along it.
-        camera: x and y of the camera in scene units.
-    """
-
-    center: tuple[float, float]
-    half: float
-    width: float
-    camera: tuple[float, float]
+    center: tuple[float, float]  # its middle in scene units
+    half: float  # half its side in scene units
+    width: float  # its extent across the line of sight as a share of that along it
+    camera: tuple[float, float]  # x and y of the camera in scene units
 
     def holds(self, x: float, y: float) -> bool:
         """Says whether a point of the square lies near enough to the line of sight through the middle."""

@@ -48,39 +48,22 @@ _PADDING = SceneObject("sphere", "", "gray", "rubber", 0.0, 0.0, 0.35, 0.0)
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """A batch of B scenes of at most K objects; all objects stand in one row of N = B·K, number b·K + k.
+    """A batch of B scenes of at most K objects; all objects stand in one row of N = B·K, number b·K + k."""
 
-    Attributes:
-        count: K.
-        center: Centres of the objects [3,N] in scene units.
-        radius: In scene units [N].
-        bound: Radius of the bounding sphere [N] in scene units; 0 for padding.
-        cos: Of the rotation about the vertical [N].
-        sin: Of the same [N].
-        shape: Indices into `SHAPES` [N].
-        rgb: Linear base colours in 0..1 [3,N].
-        metal: Whether objects are of metal, bool [N].
-        camera: Where the cameras stand [B,3] in scene units; they look at the origin.
-        seed: Texture seeds [B] in 0..1.
-        textures: Names out of `TEXTURES`; none where surfaces are plain.
-        lamps: Each of them in all scenes.
-        ambient: Light of the world on the ground.
-    """
-
-    count: int
-    center: Tensor
-    radius: Tensor
-    bound: Tensor
-    cos: Tensor
-    sin: Tensor
-    shape: Tensor
-    rgb: Tensor
-    metal: Tensor
-    camera: Tensor
-    seed: Tensor
-    textures: tuple[str, ...]
-    lamps: list[PlacedLamp]
-    ambient: Triple
+    count: int  # K, padding included
+    center: Tensor  # centres of the objects [3,N] in scene units
+    radius: Tensor  # radius of the objects in scene units [N]
+    bound: Tensor  # radius of the bounding sphere [N] in scene units; 0 for padding
+    cos: Tensor  # cosine of the rotation about the vertical [N]
+    sin: Tensor  # its sine [N]
+    shape: Tensor  # indices into `SHAPES` [N]
+    rgb: Tensor  # linear base colours in 0..1 [3,N]
+    metal: Tensor  # whether objects are of metal, bool [N]
+    camera: Tensor  # where the cameras stand [B,3] in scene units; they look at the origin
+    seed: Tensor  # texture seeds [B] in 0..1
+    textures: tuple[str, ...]  # names out of `TEXTURES`; none where surfaces are plain
+    lamps: list[PlacedLamp]  # the lamps, each in all scenes
+    ambient: Triple  # light that the world casts on the ground
 
     @classmethod
     def of(

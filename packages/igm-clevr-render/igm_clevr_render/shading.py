@@ -29,23 +29,14 @@ _WORLD_SEEN = 0.406  # what a mirror sees of the world, relative to the light th
 
 
 class Surface(NamedTuple):
-    """Points on objects.
+    """Points on objects."""
 
-    Attributes:
-        which: The object [N].
-        scene: Its scene [N].
-        point: In scene units [3,N].
-        normal: Unit vectors [3,N].
-        rgb: Linear colours [3,N].
-        metal: Whether the object is of metal, bool [N].
-    """
-
-    which: Tensor
-    scene: Tensor
-    point: Tensor
-    normal: Tensor
-    rgb: Tensor
-    metal: Tensor
+    which: Tensor  # the object [N]
+    scene: Tensor  # its scene [N]
+    point: Tensor  # the points in scene units [3,N]
+    normal: Tensor  # outward unit vectors [3,N]
+    rgb: Tensor  # linear colours [3,N]
+    metal: Tensor  # whether the object is of metal, bool [N]
 
     @classmethod
     def of(cls, batch: SceneBatch, which: Tensor, point: Tensor) -> Surface:

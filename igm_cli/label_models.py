@@ -18,14 +18,9 @@ def open_pipeline(
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Opens a text-to-image pipeline; what is cheap to refuse is refused before its weights are loaded.
+    """Opens a text-to-image pipeline, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use.
 
-    Args:
-        model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        labels: What may be in an image; none of them takes those the model was trained on.
-        templates: Prompts with ``{label}`` in them; none of them takes the model's.
-        loading: Fields of :class:`igm_cli.core.models.pipelines.Loading`.
+    No labels or templates take the model's own; ``loading`` has fields of :class:`igm_cli.core.models.pipelines.Loading`.
     """
     name, source = resolve_pipeline(model)
 
@@ -76,7 +71,7 @@ def open_pipeline(
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
-    """Labels among which a choice makes sense; ``error`` names ``where`` they come from if they are not."""
+    """Returns labels if a choice among them makes sense; else raises an error that says ``where`` they come from."""
     seen: dict[str, str] = {}
     for label in labels:
         key = plain(label)
@@ -93,5 +88,5 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
 
 
 def plain(label: str) -> str:
-    """A label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
+    """Returns a label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
     return " ".join(label.casefold().split())

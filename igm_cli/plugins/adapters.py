@@ -1,0 +1,179 @@
+"""What our own dataset adapters share: requests are checked, images are made once or read from a folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
+from igm_cli.plugins.base import Progress
+
+Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F821
+Options: TypeAlias = Mapping[str, Any]
+
+SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
+"""Added to the seed: every split draws from its own, so that no example of one is in another."""
+
+
+class Adapter:
+    """A base with the ``load`` of :class:`igm_cli.plugins.base.DatasetAdapter`.
+
+    A subclass has that protocol's attributes, and says how to make a split, how to read it from a folder, or both.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    options: Mapping[str, str]
+    rendered_options: frozenset[str] = frozenset()  # those that only made images take
+    drawn = "rendered scenes"  # what made images are called
+    sizes: Mapping[str, int]  # how many images a split has where the option size does not say
+    version = 0  # to be raised whenever made images change, so that caches are made anew
+
+    @property
+    def presets(self) -> Mapping[str, Path]:
+        """The TOML files beside the adapter's module."""
+        folder = Path(inspect.getfile(type(self))).parent / "presets"
+        return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+    def load(
+        self,
+        split: str,
+        *,
+        data_root: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Dataset:
+        """Returns a split; no data root makes it."""
+        need("train", "datasets")
+        self.check(split, data_root, options)
+        if data_root is None:
+            return self.make(split, limit, seed, progress, options)
+        return self.read(data_root, split, limit, seed, progress, options)
+
+    def check(self, split: str, data_root: Path | None, options: Options) -> None:
+        """Refuses a split or an option that the dataset, made or real, does not have."""
+        if split not in self.splits:
+            raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(self.splits)}")
+        if unknown := sorted(set(options) - set(self.options)):
+            raise UsageError(f"{self.name} has no option {unknown[0]!r}; it has {', '.join(self.options)}")
+        if data_root is not None and (wrong := sorted(set(options) & self.rendered_options)):
+            raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
+
+    def make(
+        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns a split of our own images, where there are any."""
+        raise MissingError(
+            f"{self.name} has no images of its own; give the folder of yours with --data-root FOLDER"
+        )
+
+    def read(
+        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+    ) -> Dataset:
+        """Returns a split of the images in a folder."""
+        raise NotImplementedError
+
+    def requested(self, split: str, limit: int | None, seed: int, options: Options) -> dict[str, int]:
+        """Returns how many images are to be made, from which seed, by which version."""
+        size = whole_size(options.get("size", self.sizes[split]))
+        count = min(size, limit) if limit else size
+        return {"count": count, "seed": seed + SPLIT_SEEDS[split], "version": self.version}
+
+
+def choice(option: str, value: Any, known: Iterable[str]) -> str:
+    """Returns the value of an option, which must be a known one."""
+    names = list(known)
+    if value not in names:
+        raise UsageError(f"unknown {option} {value!r}; {near_names(str(value), names)}")
+    return str(value)
+
+
+def object_range(text: Any) -> tuple[int, int] | None:
+    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image."""
+    if text is None:
+        return None
+    try:
+        parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
+        low, high = int(parts[0]), int(parts[-1])
+        if not 1 <= low <= high or len(parts) > 2:
+            raise ValueError("the least comes first, and is at least 1")
+    except (TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"objects must look like 3-5, not {text!r}") from error
+    return low, high
+
+
+def whole_size(text: Any) -> int:
+    """Returns a number of images, at least 1."""
+    try:
+        count = int(text)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"size must be a number of images, not {text!r}") from error
+    if count < 1:
+        raise UsageError(f"size must be at least 1, not {count}")
+    return count
+
+
+def image_dataset(columns: Mapping[str, Any]) -> Dataset:
+    """Returns a dataset of columns; files in the column ``image`` are decoded when they are asked for."""
+    import datasets
+
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+class Generator:
+    """A base of functions that yield examples; progress is no part of the hash by which ``datasets`` caches them."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+
+    def report(self, what: str, index: int, count: int) -> None:
+        """Reports progress after example ``index`` of ``count``, now and then and at the end."""
+        if self.progress and (index % 64 == 0 or index + 1 == count):
+            self.progress(what, index + 1, count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.progress = None
+
+
+def generated(generator: Callable[..., Iterator[dict[str, Any]]], columns: Options, kwargs: Options) -> Dataset:
+    """Returns the examples of a generator, from the cache if it ran before with the same arguments.
+
+    Args:
+        generator: Called with ``kwargs``; its pickled form and theirs name the cache, so everything that
+            shapes the examples must be among them.
+        columns: Type of each column: ``"image"``, a name of pyarrow's, a list of one type, or a table of types.
+        kwargs: Arguments of the generator.
+    """
+    import datasets
+
+    def feature(kind: Any) -> Any:
+        if isinstance(kind, Mapping):
+            return {name: feature(inner) for name, inner in kind.items()}
+        if isinstance(kind, list):
+            return [feature(inner) for inner in kind]
+        return datasets.Image() if kind == "image" else datasets.Value(kind)
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # progress is reported by callback
+    try:
+        features = datasets.Features(feature(columns))
+        return datasets.Dataset.from_generator(generator, features=features, gen_kwargs=dict(kwargs))
+    except datasets.exceptions.DatasetGenerationError as error:
+        inner = error.__cause__
+        if isinstance(inner, OSError):
+            raise InputError(
+                f"generated images cannot be kept ({cause(inner)}); free space or set HF_HOME"
+            ) from error
+        if inner is not None:
+            raise inner from None
+        raise
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
