@@ -354,5 +354,6 @@ def test_dinosaur_trains_all_but_its_vit(tmp_path, tiny_vit):
 
 @pytest.mark.parametrize("name", ["nowhere", "nobody/nothing", ""])
 def test_missing_dino_weights(monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingError, match="--set dino=FOLDER"):
-        DinosaurSet((32, 32), dino=name, local_files_only=True).build()
+        DinosaurSet((32, 32), dino=name).build()

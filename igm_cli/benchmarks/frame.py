@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData, fit
+from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
+from igm_cli.benchmarks.timing import machine
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
@@ -81,6 +82,10 @@ class DeclaredSuite:
             return self._defaults(data_root)
         return tuple(self._declared["folder" if data_root else "drawn"])
 
+    def published_on(self, split: str) -> Mapping[str, str]:
+        """Returns what papers printed of a split, whose images may come from a folder, too."""
+        return self.published.get(split.removeprefix("folder-"), {})
+
     def open(self, request: Request) -> Bench:
         """Loads the data; raises an IgmError if the model, a split or an option cannot be used."""
         return self.bench(self, request)
@@ -108,23 +113,33 @@ class DeclaredBench:
         A path counts by its last part, so that a folder may move.  The ``version`` of a dataset adapter that draws
         or renders its images counts, too: records of other pictures must not be taken for those of these.
         """
-        options = {
-            key: Path(str(value)).name if os.sep in str(value) else str(value)
-            for key, value in self.options.items()
-            if key not in self.free
-        }
-        return {
-            "data_root": self.folder_name,
-            "seed": self.request.seed,
-            "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
-            "options": options,
-            **more,
-        }
+        told = {key: str(value) for key, value in self.options.items() if key not in self.free}
+        options = {key: Path(text).name if os.sep in text else text for key, text in told.items()}
+        version = int(getattr(registry.dataset(dataset), "version", 0))
+        own = {"data_root": self.folder_name, "seed": self.request.seed, "scenes": version, "options": options}
+        return {**own, **more}
 
     @property
     def folder_name(self) -> str | None:
         """The last part of the data root."""
         return self.request.data_root.absolute().name if self.request.data_root else None
+
+
+class MachineBench(DeclaredBench):
+    """A suite that makes its own problems, and whose rows depend on the machine."""
+
+    makes: ClassVar[str]  # what, for messages
+    defaults: ClassVar[Mapping[str, int]]  # options that are whole numbers
+    least: ClassVar[Mapping[str, int]] = {}  # the least of those that may not be 1, or may be less
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        if request.data_root is not None:
+            raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out the data root")
+        self.numbers = {
+            n: self.whole_number(n, value, self.least.get(n, 1)) for n, value in self.defaults.items()
+        }
+        self.machine = machine(self.device)
 
 
 class CheckpointBench(DeclaredBench):
@@ -133,6 +148,7 @@ class CheckpointBench(DeclaredBench):
     dataset: ClassVar[str]  # name of the dataset adapter
     called: ClassVar[str]  # what its concepts are called, for messages
     scenes: dict[str, AnnotatedImages]  # images of every split
+    data: TrainingData  # what baselines are trained on: the images that igm's own checkpoint was trained on
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -157,13 +173,7 @@ class CheckpointBench(DeclaredBench):
     def on_images(
         self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
     ) -> Method:
-        """Returns a method that looks at one image after another; the truth is added to its rows.
-
-        Args:
-            find: From an image to rows.
-            info: What the report says about the method.
-            limit: Largest number of images per split.
-        """
+        """Returns a method that finds rows in one image after another; the truth is added to them."""
 
         def rows(split: str, item: str) -> list[Row]:
             scene = self.scenes[split][item]
@@ -191,20 +201,10 @@ class CheckpointBench(DeclaredBench):
         """Returns the true concepts of an image as rows hold them."""
         return scene.truth.tolist()
 
-    def training_data(self) -> TrainingData:
-        """Returns what baselines are trained on: the images that igm's own checkpoint was trained on."""
-        raise NotImplementedError
-
-    @cached_property
-    def data(self) -> TrainingData:
-        """What baselines are trained on, loaded when first used."""
-        return self.training_data()
-
-    def fitted(self, baseline: Any) -> Fitted:
+    def fitted(self, baseline: Baseline) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
         data, r = self.data, self.request
-        identity = [baseline.describe(), data.about, vars(r.budget), r.seed]
-        digest = fingerprint_of(identity, 12)
+        digest = fingerprint_of([baseline.describe(), data.about, vars(r.budget), r.seed], 12)
         folder = r.cache / f"{baseline.name}-{digest}"
         return fit(baseline, data, r.budget, folder, seed=r.seed, device=r.device, progress=r.progress)
 

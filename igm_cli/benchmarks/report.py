@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from PIL import ImageOps
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
-from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
-from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Record, Report, Table
+from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, agreement
+from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
+from igm_cli.plugins.base import ConceptParser
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
 """Head of a column, and from what a row is about to its cell."""
@@ -76,6 +77,7 @@ def number_column(head: str, name: str, form: str) -> Column:
 
 
 IMAGES: Column = ("images", lambda s: str(len(s.rows)))
+DRAWS: Column = ("draws", lambda s: f"{s['draws'].value:.3g}")
 SECONDS = number_column("seconds", "seconds", ".3g")
 
 
@@ -89,15 +91,17 @@ def score_table(
     about: str,
     scores: Sequence[Scores],
     columns: Sequence[Column],
-    failed: Sequence[str] = (),
+    failed: Sequence[str],
     published: Mapping[str, str] | None = None,
+    note: str = "",
+    brief: int = 0,
 ) -> Table:
     """Returns the scores of every label on one split, a failed method's row saying so.
 
     Columns come after the first, which holds the label; ``published`` are figures of failed methods, in the third.
     """
     labelled: list[Column] = [("method", lambda s: str(s.label)), *columns]
-    shown = table(f"table-{split}", capitalised(about), labelled, scores)
+    shown = table(f"table-{split}", capitalised(about), labelled, scores, note, brief)
     blank = [""] * (len(columns) - 2)
     lost = [[method, "failed", (published or {}).get(method, ""), *blank] for method in failed]
     return replace(shown, rows=[*shown.rows, *lost])
@@ -124,19 +128,6 @@ def score_tables(
     return tables
 
 
-def results_table(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """Returns every number on a line of its own, from split to label to ``images`` and [value, low, high]."""
-    rows = [
-        [split, label, str(scores["images"]), name, *map(repr, estimate)]
-        for split, labels in summary.items()
-        for label, scores in labels.items()
-        for name, estimate in scores.items()
-        if name != "images"
-    ]
-    columns = ("split", "method", "images", "figure", "value", "low", "high")
-    return Table("results", "Every figure", columns, rows)
-
-
 def scored_report(
     scored: ScoredSplits,
     tables: Sequence[Table],
@@ -147,8 +138,16 @@ def scored_report(
 ) -> Report:
     """Returns the report of scores, and of what else was ``found``."""
     splits = scored.to_dict()
-    summary = {"splits": splits, **found, "methods": dict(infos)}
-    return Report(tables, [results_table(splits)], figures, summary, notes)
+    rows = [
+        [split, label, str(scores["images"]), name, *map(repr, estimate)]
+        for split, labels in splits.items()
+        for label, scores in labels.items()
+        for name, estimate in scores.items()
+        if name != "images"
+    ]
+    columns = ("split", "method", "images", "figure", "value", "low", "high")
+    results = Table("results", "Every figure", columns, rows)
+    return Report(tables, [results], figures, {"splits": splits, **found, "methods": dict(infos)}, notes)
 
 
 def methods_table(infos: Infos) -> Table:
@@ -160,9 +159,21 @@ def methods_table(infos: Infos) -> Table:
     return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
 
 
-def paired_cells(paired: Paired) -> list[str]:
-    """Returns the cells of two methods on the same items: items, both right, the first alone, the second alone, p."""
-    return [*map(str, paired), f"{paired.p:.2g}"]
+def paired_table(
+    name: str, title: str, columns: Sequence[str], paired: Mapping[str, Mapping[str, Paired]], note: str
+) -> Table:
+    """Returns two methods on the same items, by split and what else tells pairs apart."""
+    found = [(split, other, p) for split, part in paired.items() for other, p in part.items()]
+    rows = [[split, other, *map(str, p), f"{p.p:.2g}"] for split, other, p in found]
+    return Table(name, title, [*columns, "p"], rows, note)
+
+
+def agreements(
+    scored: ScoredSplits, labels: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Returns the :func:`~igm_cli.benchmarks.scores.agreement` of two labels on every split that has both."""
+    found = {split: agreement(part, labels, answer, base) for split, part in scored.labels.items()}
+    return {split: agreed for split, agreed in found.items() if agreed}
 
 
 def agreement_table(
@@ -173,10 +184,9 @@ def agreement_table(
     heads: Sequence[str],
     note: str,
 ) -> Table:
-    """Returns how igm agrees with enumeration, by :func:`~igm_cli.benchmarks.scores.agreement` of every split.
+    """Returns how igm agrees with enumeration, by :func:`agreements` of two labels, igm's first.
 
-    The two labels that were compared begin with igm's; the first of the heads is that of the number of equal
-    answers, a second one asks for their proportion, too.
+    The first of the heads is that of the number of equal answers, a second one asks for their proportion, too.
     """
     rows = []
     for split, a in agreed.items():
@@ -188,61 +198,59 @@ def agreement_table(
 
 
 def answer_grids(
-    records: Sequence[Record],
+    scored: ScoredSplits,
     scenes: Mapping[str, AnnotatedImages],
     unseen: Sequence[str],
     right: Callable[[Mapping[str, Any]], bool],
-    items: Callable[[AnnotatedImages, Mapping[str, Any]], list[dict[str, Any]]],
+    items: Callable[[Mapping[str, Any]], list[dict[str, Any]]],
 ) -> Iterator[PictureGrid]:
     """Yields pictures with what each method says about them, framed red where it is wrong.
 
     Pictures come first on which igm itself is wrong, then those on which the most methods are.
 
     Args:
-        records: Records of the splits that are shown.
-        scenes: Images of these splits.
+        scored: Scores of the splits that are shown.
+        scenes: Images of every split.
         unseen: Labels that are left out, because they say what igm says.
         right: From a row to whether it is right.
         items: From a row to what it answers, as the concept parser draws it.
     """
-    labels = {label: rows for label, rows in by_label(records).items() if label not in unseen}
+    labels: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for part in scored.labels.values():
+        for label, rows in part.items():
+            if label not in unseen:
+                labels.setdefault(label, {}).update(rows)
 
     def wrong_first(key: str) -> tuple[bool, int]:
         wrong = {label for label, rows in labels.items() if key in rows and not right(rows[key])}
         return "igm" not in wrong, -len(wrong)
 
-    def answer(scene: AnnotatedImage, images: AnnotatedImages, row: Mapping[str, Any] | None) -> Any:
-        return None if row is None else _framed(scene, images, items(images, row), right(row))
+    def answer(scene: AnnotatedImage, parser: ConceptParser, row: Mapping[str, Any] | None) -> Any:
+        if row is None:
+            return None
+        told = items(row)
+        if row["confidence"] is not None:
+            told = [{**item, "confidence": c} for item, c in zip(told, row["confidence"], strict=True)]
+        return _framed(parser.draw(scene.image, told), right(row))
 
-    each = max(1, GRID_ROWS // max(1, len(scenes)))
+    each = max(1, GRID_ROWS // max(1, len(scored.labels)))
     shown = []
-    for split, images in scenes.items():
-        keys = [f"{split} {item}" for item in images.rows]
+    for split in scored.labels:
+        keys = [f"{split} {item}" for item in scenes[split].rows]
         known = [key for key in keys if any(key in rows for rows in labels.values())]
         shown += [(split, key) for key in sorted(known, key=wrong_first)[:each]]
     names = list(labels)
     for number, first in enumerate(range(0, len(names), ACROSS), start=1):
         part, rows = names[first : first + ACROSS], []
         for split, key in shown:
-            images = scenes[split]
-            scene = images[key.removeprefix(f"{split} ")]
-            truth = _framed(scene, images, images.parser.decode(scene.truth, scene.frame), True)
-            rows.append((split, [truth, *(answer(scene, images, labels[name].get(key)) for name in part)]))
+            scene, parser = scenes[split][key.removeprefix(f"{split} ")], scenes[split].parser
+            truth = _framed(parser.draw(scene.image, parser.decode(scene.truth, scene.frame)), True)
+            rows.append((split, [truth, *(answer(scene, parser, labels[name].get(key)) for name in part)]))
         title = "Truth and what each method says; framed red where it is wrong"
         yield PictureGrid(f"pictures-{number}", title, ["truth", *part], rows)
 
 
-def with_confidence(items: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns items with the row's confidence in each, where it has one."""
-    if row["confidence"] is None:
-        return items
-    return [{**item, "confidence": c} for item, c in zip(items, row["confidence"], strict=True)]
-
-
-def _framed(
-    scene: AnnotatedImage, images: AnnotatedImages, items: Sequence[Mapping[str, Any]], right: bool
-) -> Any:
-    drawn = images.parser.draw(scene.image, items)
+def _framed(drawn: Any, right: bool) -> Any:
     return ImageOps.expand(drawn, border=max(1, drawn.height // 32), fill=_RIGHT if right else _WRONG)
 
 

@@ -66,12 +66,11 @@ class DinosaurNet(SlotNet):
         return prediction._replace(auxiliary=self.reconstruction * error)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DinosaurSet(SetPredictor):
     """DINOSAUR, supervised with object positions beside its own feature reconstruction."""
 
     dino: str = "facebook/dino-vitb16"  # folder or hub id of the ViT
-    local_files_only: bool = False
     vit_size: tuple[int, int] = (336, 224)  # that images are scaled to, cut down to whole patches
     slots: int = 11  # see SlotAttentionSet
     test_slots: int = 11
@@ -87,5 +86,4 @@ class DinosaurSet(SetPredictor):
         need("bench", "transformers")
         from transformers import ViTModel
 
-        options = {"local_files_only": self.local_files_only, "add_pooling_layer": False}
-        return DinosaurNet(self, load_pretrained(ViTModel, self.dino, "dino", **options))
+        return DinosaurNet(self, load_pretrained(ViTModel, self.dino, "dino", add_pooling_layer=False))

@@ -122,7 +122,7 @@ def place_grid(width: int, height: int) -> Tensor:
     return torch.cartesian_prod(y, x).flip(-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SlotAttentionSet(SetPredictor):
     """Slot Attention, supervised with object positions."""
 

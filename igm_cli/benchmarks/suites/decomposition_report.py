@@ -103,7 +103,10 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
     summary = {
         "auto": raced,
         "coupled_and_resonator": {
-            split: {point: _paired_json(point, pair) for point, pair in found.items()}
+            split: {
+                point: pair.to_dict("problems", "both", "first", "second", point=point)
+                for point, pair in found.items()
+            }
             for split, found in pairs.items()
         },
         "splits": {
@@ -152,10 +155,6 @@ def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired
         if len(hits) == 2:
             found[point] = Paired.of(list(zip(hits[first], hits[second], strict=False)))
     return found
-
-
-def _paired_json(point: str, p: Paired) -> dict[str, Any]:
-    return dict(zip(("point", "problems", "both", "first", "second", "p"), (point, *p, p.p), strict=True))
 
 
 RACES: Sequence[Column] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import (
-    Confusion,
     Figure,
     Infos,
     Method,
@@ -71,18 +70,17 @@ class DiscoveryBench(frame.CheckpointBench):
         self.sgd_images = self.whole_number("sgd_images", 1)
         self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
-        self.scenes = {name: self._load(name) for name in request.splits}
+        self.scenes = {}
+        for name in request.splits:
+            # Always rendered in one size where that is enough, so that a larger limit finds the same images.
+            data = self.load("val", name, max(RENDERED, request.limit or 0), "CLEVR_v1.0")
+            if not suite.images[name].folder:
+                data = data.select(range(min(len(data), request.limit or RENDERED)))
+            self.scenes[name] = frame.AnnotatedImages(data, self.parser, self.image_size)
 
-    def _load(self, name: str) -> frame.AnnotatedImages:
-        # Always rendered in one size where that is enough, so that a larger limit finds the same images.
-        limit = self.request.limit
-        data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
-        if not self.suite.images[name].folder:
-            data = data.select(range(min(len(data), limit or RENDERED)))
-        return frame.AnnotatedImages(data, self.parser, self.image_size)
-
-    def training_data(self) -> TrainingData:
-        """Returns images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
+    @cached_property
+    def data(self) -> TrainingData:
+        """Images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
         root, progress = self.request.data_root, self.request.progress
         rendered, adapter = {**RENDERS, "size": self.renders}, registry.dataset(self.dataset)
 
@@ -139,7 +137,14 @@ class DiscoveryBench(frame.CheckpointBench):
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
-            models["igm-sgd-unet"] = self._unet(Path(str(self.options["unet"])).expanduser())
+            folder = Path(str(self.options["unet"])).expanduser()
+            unet = models["igm-sgd-unet"] = load_checkpoint(folder, self.device)
+            if (unet.concepts, unet.image_size) != (self.parser.name, self.image_size):
+                width, height = self.image_size
+                raise InputError(
+                    f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
+                    f"train it with --set model.image_size=[{width},{height}]"
+                )
         restarted = {}
         for label, checkpoint in models.items():
             settings = InversionSettings.from_dict(checkpoint.inference, seed=self.request.seed)
@@ -152,16 +157,6 @@ class DiscoveryBench(frame.CheckpointBench):
 
         info = {label: {**frame.checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
         return self.on_images(rows, info, self.sgd_images)
-
-    def _unet(self, folder: Path) -> Checkpoint:
-        checkpoint = load_checkpoint(folder, self.device)
-        if (checkpoint.concepts, checkpoint.image_size) != (self.parser.name, self.image_size):
-            width, height = self.image_size
-            raise InputError(
-                f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
-                f"train it with --set model.image_size=[{width},{height}]"
-            )
-        return checkpoint
 
     def predicted(self, label: str, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions in one pass."""
@@ -197,7 +192,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
-        published = self._published(split)
+        published = self.suite.published_on(split)
         columns = [
             report.rate_column("perceived", "perception"),
             report.published_column(published),
@@ -211,7 +206,7 @@ class DiscoveryBench(frame.CheckpointBench):
             report.rate_column("recall", "recall"),
             report.rate_column("precision", "precision"),
         ]
-        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=8)
+        return report.score_table(split, heading, scores, columns, failed, published, brief=8)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
@@ -223,14 +218,10 @@ class DiscoveryBench(frame.CheckpointBench):
             if labels := by_label(record for record in records if record["split"] in group):
                 rows = {label: list(part.values()) for label, part in labels.items()}
                 figures += [_over_objects(stem, title, rows), *_confusion(stem, title, rows)]
-        figures += [
-            self._over_time(name, part) for name, part in scored.scores.items() if self._published(name)
-        ]
+        timed = [name for name in scored.scores if self.suite.published_on(name)]
+        figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
         return report.scored_report(scored, tables, figures, {}, infos, self.suite.notes)
-
-    def _published(self, split: str) -> Mapping[str, str]:
-        return self.suite.published.get(split.removeprefix("folder-"), {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
@@ -253,14 +244,13 @@ class DiscoveryBench(frame.CheckpointBench):
             items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))
             for item in items[: max(1, report.GRID_ROWS // len(splits))]:
                 scene, key = self.scenes[split][item], f"{split} {item}"
-                answers = [rows[key]["given"] if key in rows else None for rows in labels.values()]
-                rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
+                given = [
+                    scene.truth.tolist(),
+                    *(found[key]["given"] if key in found else None for found in labels.values()),
+                ]
+                decoded = [c if c is None else self.parser.decode(_positions(c), scene.frame) for c in given]
+                rows.append((split, [d if d is None else self.parser.draw(scene.image, d) for d in decoded]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
-
-    def _drawn(self, scene: frame.AnnotatedImage, concepts: Any) -> Any:
-        if concepts is None:
-            return None
-        return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))
 
 
 def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
@@ -356,7 +346,7 @@ def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
     return Plot(f"perception-{stem}", f"Perception, {title}", *axes, curves)
 
 
-def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confusion]:
+def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Figure]:
     """Returns true against estimated K, of the methods that count."""
     pairs = {
         label: [(len(row["truth"]), len(row["free"])) for row in rows]
