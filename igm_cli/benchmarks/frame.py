@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -39,6 +39,12 @@ class Split(NamedTuple):
     folder: bool = False  # whether the images come from the given folder instead of being drawn
 
 
+@cache
+def declared(name: str) -> Mapping[str, Any]:
+    """Returns what the TOML file of a suite declares."""
+    return parse_toml((Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 class DeclaredSuite:
     """A suite whose words and splits are declared in a TOML file of its name, beside its module.
 
@@ -52,6 +58,7 @@ class DeclaredSuite:
         images: Splits of images, as they are declared.
         published: Figures that papers printed: name of a table to labels.
         notes: Sentences on how it was measured, for the report.
+        table_notes: Names of tables to sentences below them.
     """
 
     def __init__(
@@ -61,20 +68,20 @@ class DeclaredSuite:
         splits: Mapping[str, str] | None = None,
         defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
     ) -> None:
-        text = (Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8")
-        declared = parse_toml(text)
+        words = declared(name)
         self.name, self.bench, self._defaults = name, bench, defaults
-        self.summary: str = declared["summary"]
-        self.concepts: str = declared["concepts"]
-        self.methods: Mapping[str, str] = declared["methods"]
-        self.options: Mapping[str, str] = declared["options"]
-        listed = declared.get("splits", {})
+        self.summary: str = words["summary"]
+        self.concepts: str = words["concepts"]
+        self.methods: Mapping[str, str] = words["methods"]
+        self.options: Mapping[str, str] = words["options"]
+        listed = words.get("splits", {})
         self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
         lines = {name: split["about"] if name in self.images else split for name, split in listed.items()}
         self.splits: Mapping[str, str] = splits or lines
-        self.published: Mapping[str, Mapping[str, str]] = declared.get("published", {})
-        self.notes: Sequence[str] = declared["notes"]
-        self._declared = declared.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
+        self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
+        self.notes: Sequence[str] = words["notes"]
+        self.table_notes: Mapping[str, str] = words.get("table_notes", {})
+        self._declared = words.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 
+from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.report import COSTS, capitalised
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import clocked
@@ -29,14 +30,6 @@ REPEATS = 5
 FEW, MANY = 3, 12  # factors between which the growth is told
 LARGEST = 6  # factors up to which enumeration is measured
 FEW_DRAWS = 2  # draws that it is measured with
-
-NOTE = (
-    "Binary factors, on networks of the checkpoint's shape with fresh weights (time does not depend on them), one "
-    "image, median of some runs after a warm-up, both with the most draws that the checkpoint's settings allow: igm "
-    "often stops earlier on a trained model. Calls a draw: besides the unconditional one. "
-    f"Enumeration: measured with {FEW_DRAWS} draws and scaled to all in proportion; above {LARGEST} factors scaled from "
-    f"{LARGEST} in proportion to its network calls."
-)
 
 
 class FactorCost:
@@ -109,9 +102,10 @@ def factor_report(records: Sequence[Record]) -> Report:
         growth = many["seconds"] / few["seconds"]
         summary["growth"] = {"from": FEW, "to": MANY, "seconds": growth}
         grown = f" {MANY} factors take igm {growth:.2f} times the seconds of {FEW}."
+    note = declared("attributes")["table_notes"]["factors"].format(few_draws=FEW_DRAWS, largest=LARGEST)
     columns = ("factors", "configurations", *COSTS, "enumerate over igm", "draws")
     rows = [_cells(count, points[count]) for count in points]
-    table = Table("factors", "Cost over the number of factors", columns, rows, NOTE + grown)
+    table = Table("factors", "Cost over the number of factors", columns, rows, note + grown)
     return Report([table], figures=[_plot(points, "seconds"), _plot(points, "calls_a_draw")], summary=summary)
 
 

@@ -39,11 +39,6 @@ FEMALE = {"domain": "female"}
 PUBLISHED_FACTORS = {"Black_Hair", "Eyeglasses", "Smiling"}
 """Attributes that the published figures are of."""
 
-EXACTNESS = (
-    "Enumeration of all configurations by network calls against igm under the same draws. Calls a draw: besides the "
-    "unconditional one, the sum of the numbers of values against factors times their product."
-)
-
 
 class AttributeBench(frame.CheckpointBench):
     """The suite opened for one request."""
@@ -204,7 +199,7 @@ class AttributeBench(frame.CheckpointBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
-        compared = (SAME_DRAWS, ENUMERATE)
+        compared, notes = (SAME_DRAWS, ENUMERATE), self.suite.table_notes
         exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
         calibrated = {
             name: {s.label: found for s in part if (found := calibration(s.rows))}
@@ -214,8 +209,10 @@ class AttributeBench(frame.CheckpointBench):
         tables = report.score_tables(scored, self.suite.splits, self.table, infos)
         if exact:
             title, heads = "Evidence against enumeration", ("same answer", "share")
-            tables.append(report.agreement_table("exactness", title, exact, compared, heads, EXACTNESS))
-        tables += [table] if (table := _calibration_table(calibrated)).rows else []
+            tables.append(
+                report.agreement_table("exactness", title, exact, compared, heads, notes["exactness"])
+            )
+        tables += [table] if (table := _calibration_table(calibrated, notes["calibration"])).rows else []
         tables += [*factors.tables, report.methods_table(infos)]
 
         def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -262,7 +259,7 @@ def _described(s: InversionSettings) -> str:
     return f"{s.method}, {draws[s.method]}"
 
 
-def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]], note: str) -> Table:
     rows = [
         [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
         for split, labels in calibrated.items()
@@ -270,8 +267,7 @@ def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]
         if label != SAME_DRAWS
     ]
     columns = ("split", "method", "values", "mean confidence", "right", "ECE")
-    note = f"Over the values of all attributes. ECE: expected calibration error, {BINS} bins of confidence."
-    return Table("calibration", "Confidence against accuracy", columns, rows, note)
+    return Table("calibration", "Confidence against accuracy", columns, rows, note.format(bins=BINS))
 
 
 SUITE = frame.DeclaredSuite("attributes", AttributeBench)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from igm_cli.benchmarks.frame import DeclaredSuite
+from igm_cli.benchmarks.frame import DeclaredSuite, declared
 from igm_cli.benchmarks.report import capitalised
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import machine_note
@@ -15,19 +15,9 @@ GIVEN, ESTIMATED = "igm, K given", "igm, K estimated"
 BATCHED = "igm-sgd, restarts in one batch"
 IN_TURN = "igm-sgd, restarts one after another"
 
-X_LABELS = {
-    "candidates": "candidates", "draws": "noise draws", "restarts": "random starts R", "steps": "steps of descent",
-    "batch": "workers", **dict.fromkeys(("k", "memory", "size"), "objects K"),
-}  # fmt: skip
-QUANTITIES = {
-    "seconds": "seconds",
-    "cpu_seconds": "processor seconds",
-    "passes": "noised images looked at (trunk passes)",
-    "contributions": "contributions (heads)",
-    "whole_calls": "whole-network calls, each image's base once",
-    "network_calls": "whole-network calls, as the inversion charges them",
-    "gflop": "GFLOP",
-}
+_WORDS = declared("cost")
+X_LABELS: Mapping[str, str] = _WORDS["x_labels"]
+QUANTITIES: Mapping[str, str] = _WORDS["quantities"]
 _ALL = {**QUANTITIES, "seconds_per_object": "seconds per object", "memory_mb": "MB above the loaded model"}
 HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
@@ -44,7 +34,8 @@ def build(
     }
     axes = {axis: rows for axis, rows in axes.items() if rows}
     ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []), FEW, MANY)
-    scaled = _scaled(numbers)
+    ends = {"half": numbers["sgd_steps"] // 2, "twice": 2 * numbers["sgd_steps"]}
+    scaled = suite.table_notes["headline"].format(**ends, **numbers)
     tables = [_headline(ratios, growth, numbers, scaled)] if ratios or growth else []
     tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
     summary: dict[str, Any] = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
@@ -54,15 +45,6 @@ def build(
     off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
     notes += [f"Farthest from the line of seconds over steps: {max(off):.1%}."] if off else []
     return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
-
-
-def _scaled(numbers: Mapping[str, int]) -> str:
-    n = numbers["sgd_steps"]
-    return (
-        "igm-sgd is scaled, not run in full: one step with the whole scoring, and the cost of a further step "
-        f"from runs of {n // 2}, {n} and {2 * n} steps, times {numbers['steps']}. One after another: "
-        f"{numbers['restarts']} times the cost of one restart, each with draws of its own, as in the paper."
-    )
 
 
 def _find(rows: Sequence[Row], label: str, x: float) -> Row | None:
@@ -109,39 +91,17 @@ def _headline(
 
 def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
     """Returns all rows of an axis; only columns that any of them fills."""
-    columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
-    heads = [_COLUMNS[name][0] or X_LABELS[axis] for name in columns]
+    columns: Mapping[str, tuple[str, str]] = _WORDS["columns"]
+    filled = [name for name in columns if any(row.get(name) is not None for row in rows)]
+    heads = [columns[name][0] or X_LABELS[axis] for name in filled]
+    forms = {name: columns[name][1] for name in filled}
     cells = [
-        ["" if row.get(name) is None else _COLUMNS[name][1].format(row[name]) for name in columns]
+        ["" if row.get(name) is None else form.format(row[name]) for name, form in forms.items()]
         for row in rows
     ]
     title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
     notes = {"batch": _fastest, "size": _per_object}
     return Table(f"cost-{axis}", title, heads, cells, notes[axis](rows) if axis in notes else "")
-
-
-_COLUMNS = {
-    "label": ("method", "{}"),
-    "x": ("", "{:g}"),
-    "size": ("image", "{}"),
-    "images_per_second": ("images a second", "{:.3f}"),
-    "seconds": ("seconds an image", "{:.3f}"),
-    "seconds_per_object": ("seconds per object", "{:.4f}"),
-    "seconds_std": ("± std", "{:.3f}"),
-    "seconds_median": ("median", "{:.3f}"),
-    "cpu_seconds": ("processor seconds", "{:.3f}"),
-    "passes": ("trunk passes", "{:.0f}"),
-    "contributions": ("contributions", "{:.0f}"),
-    "whole_calls": ("whole-network calls, bases shared", "{:.0f}"),
-    "network_calls": ("network calls", "{:.0f}"),
-    "gflop": ("GFLOP", "{:.1f}"),
-    "memory_mb": ("MB above the loaded model", "{:.0f}"),
-    "process_mb": ("MB in all", "{:.0f}"),
-    "nonlinearity": ("farthest from linear", "{:.1%}"),
-    "scaled_from": ("scaled from steps", "{}"),
-    "runs": ("runs", "{}"),
-}
-"""Field of a row to head and form of its column; the head of ``x`` is the axis'."""
 
 
 def _fastest(rows: Sequence[Row]) -> str:

@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite
+from igm_cli.benchmarks.frame import DeclaredSuite, MachineBench
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.decomposition_points import COUPLED, EXHAUSTIVE, OWN, POINTS, RESONATOR, Point
 from igm_cli.benchmarks.suites.decomposition_report import build
-from igm_cli.benchmarks.timing import Clock, clocked, machine, machine_note
+from igm_cli.benchmarks.timing import Clock, clocked, machine_note
 from igm_cli.core.decomposition.auto import FEW_PRODUCTS
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
@@ -51,41 +51,31 @@ MOST_RUNS = 5
 SURE = 0.99  # confidence in every factor from which on an answer is given as sure
 
 
-class DecompositionBench(DeclaredBench):
+class DecompositionBench(MachineBench):
     """The suite opened for one request."""
+
+    makes = "makes its own random problems"
+    defaults: ClassVar[Mapping[str, int]] = {"problems": 128, "iterations": 100, "exhaustive_gflop": 2500}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        if request.data_root is not None:
-            text = "the decomposition benchmark makes its own random problems; leave out the data root"
-            raise UsageError(text)
-        defaults = {"problems": 128, "iterations": 100, "exhaustive_gflop": 2500}
-        self.numbers = {name: self.whole_number(name, default) for name, default in defaults.items()}
         self.precision = self.options.get("precision", PRECISIONS[0])
         if self.precision not in PRECISIONS:
             raise UsageError(f"--set precision takes {' or '.join(PRECISIONS)}, not {self.precision!r}")
         own = [Point.parse(name) for name in str(self.options.get(OWN, "")).split(",") if name.strip()]
         if (OWN in request.splits) != bool(own):
-            text = "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
-            raise UsageError(text)
+            raise UsageError(
+                "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
+            )
         splits = {split: own if split == OWN else POINTS[split] for split in request.splits}
         self.points = {split: {point.name: point for point in points} for split, points in splits.items()}
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits, points and limit may differ between two calls."""
-        return {
-            "seed": self.request.seed,
-            **self.numbers,
-            "precision": self.precision,
-            "settings": {name: described(name) for name in self.suite.methods},
-            **self.machine,
-        }
-
-    @cached_property
-    def machine(self) -> dict[str, Any]:
-        """What computes."""
-        return machine(self.device)
+        settings = {name: described(name) for name in self.suite.methods}
+        run = {"seed": self.request.seed, **self.numbers, "precision": self.precision}
+        return {**run, "settings": settings, **self.machine}
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the names of a split's points."""

@@ -48,20 +48,6 @@ RELAX_STEPS = 100
 SLOW = 100
 """U-Net calls per image, in units of the draws that all methods see, above which a method is slow."""
 
-PUBLISHED_NOTE = (
-    "Published: the paper's accuracy with Stable Diffusion 2.1 on 71 photographs from the web: another model, other "
-    "data. Its own method is the enumeration, which igm gives the answers of."
-)
-
-PAIRED_NOTE = (
-    "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
-)
-
-AGREEMENT_NOTE = (
-    "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
-    "the errors' difference is relative."
-)
-
 
 def most_calls(method: str, labels: int, k: int, draws: int, settings: InversionSettings) -> int:
     """Returns the largest number of U-Net calls per image; most methods see so many draws."""
@@ -143,8 +129,9 @@ class ZeroShotBench(DeclaredBench):
         )
 
     def _is_slow(self, name: str, cell: LabelledSplit) -> bool:
-        calls = most_calls(name, len(cell.labels), cell.most, self.draws, self.settings)
-        return name not in COUNTING and calls > SLOW * self.draws
+        if name in COUNTING:
+            return False
+        return most_calls(name, len(cell.labels), cell.most, self.draws, self.settings) > SLOW * self.draws
 
     def _finder(self, name: str) -> Callable[[TextToImageDenoiser, Tensor, int | None], Inversion]:
         """Returns a method, from a latent to what is found."""
@@ -188,23 +175,25 @@ class ZeroShotBench(DeclaredBench):
             report.IMAGES,
             report.DRAWS,
         ]
-        note = PUBLISHED_NOTE if published else ""
+        note = self.suite.table_notes["published"] if published else ""
         return report.score_table(split, heading, scores, columns, failed, note=note)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
-        compared = (IGM, ENUMERATE)
+        compared, notes = (IGM, ENUMERATE), self.suite.table_notes
         agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
         tables = report.score_tables(scored, SPLITS, self.table, infos)
         if pairs:
             heads = ["split", "igm against", "images", "both right", "only igm", "only the other"]
             title = "igm against each other method, picture by picture"
-            tables.append(report.paired_table("paired", title, heads, pairs, PAIRED_NOTE))
+            tables.append(report.paired_table("paired", title, heads, pairs, notes["paired"]))
         if agreed:
             title, heads = "igm against plain enumeration", ["equal sets"]
-            tables.append(report.agreement_table("agreement", title, agreed, compared, heads, AGREEMENT_NOTE))
+            tables.append(
+                report.agreement_table("agreement", title, agreed, compared, heads, notes["agreement"])
+            )
         tables.append(report.methods_table({"model": model, **infos}))
         figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
@@ -267,7 +256,7 @@ def _confusion(split: str, scores: Sequence[Scores]) -> Figure:
 
 def default_splits(data_root: Path | None) -> tuple[str, ...]:
     """Returns pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
-    looks = [name for name, look in splits.LOOKS.items() if look.folder == (data_root is not None)]
+    looks = [name for name, look in splits.LOOKS.items() if look["folder"] == (data_root is not None)]
     return tuple(f"{task}-{look}" for look in looks for task in splits.TASKS if task != "count-3")
 
 
