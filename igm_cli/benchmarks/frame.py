@@ -189,14 +189,7 @@ class CheckpointBench(DeclaredBench):
         return Method(rows, info, limit)
 
     def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
-        """Returns the images of a split, as the dataset adapter gives them.
-
-        Args:
-            part: The dataset's own name of the split.
-            name: Name of the split.
-            drawn: How many images are drawn, if they are.
-            layout: What the folder is like that images are read from, for the message.
-        """
+        """Returns the images of a split, as the dataset adapter gives them: ``part`` of a folder, or so many drawn."""
         split, request = self.suite.images[name], self.request
         adapter = registry.dataset(self.dataset)
         if split.folder:

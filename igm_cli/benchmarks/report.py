@@ -206,14 +206,8 @@ def answer_grids(
 ) -> Iterator[PictureGrid]:
     """Yields pictures with what each method says about them, framed red where it is wrong.
 
-    Pictures come first on which igm itself is wrong, then those on which the most methods are.
-
-    Args:
-        scored: Scores of the splits that are shown.
-        scenes: Images of every split.
-        unseen: Labels that are left out, because they say what igm says.
-        right: From a row to whether it is right.
-        items: From a row to what it answers, as the concept parser draws it.
+    Pictures come first on which igm itself is wrong, then those on which the most methods are; ``unseen`` labels say
+    what igm says.  Rows are turned by ``items`` into what the concept parser draws.
     """
     labels: dict[str, dict[str, Mapping[str, Any]]] = {}
     for part in scored.labels.values():

@@ -149,13 +149,9 @@ class ScoredSplits:
 def agreement(
     labels: Labels, names: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
 ) -> dict[str, Any] | None:
-    """Returns how the answers of two labels agree on the images both saw; None if there are none.
+    """Returns how the answers of two labels agree on the images of a split that both saw; None if there are none.
 
-    Args:
-        labels: Label to item to row, of one split.
-        names: The two labels; errors differ relative to the second's.
-        answer: From a row to what is compared.
-        base: Unconditional network calls per draw, which are left out of ``calls``.
+    Errors differ relative to the second's; ``base`` unconditional network calls per draw are left out of ``calls``.
     """
     first, second = (labels.get(name, {}) for name in names)
     pairs = [(first[key], row) for key, row in second.items() if key in first]

@@ -110,14 +110,8 @@ def fit(
 ) -> Fitted:
     """Trains a baseline, goes on with a training cut short, or loads a finished one.
 
-    Args:
-        baseline: What is trained.
-        data: What it is trained on, and what learning rates are chosen by; no image may be in both.
-        budget: For trials and final training together.
-        folder: Holds the state of the training, then its result.
-        seed: Seed of everything random.
-        device: Where to compute.
-        progress: Called with (what, done, total), in seconds or steps as the budget is.
+    The budget is for trials and final training together; the folder holds the state of the training, then its
+    result.  ``progress`` is called with (what, done, total), in seconds or steps as the budget is.
 
     Raises:
         InputError: If the folder holds something else, is damaged, or the training diverges.
@@ -215,7 +209,13 @@ class _Fitting:
                 self.progress(f"{self.baseline.name}: {what}", min(total, done), total)
         except DivergenceError:
             return math.inf
-        return self._score(trainer.average.module.eval())
+        count = len(self.validation)
+        batch = self.validation.batch(list(range(count)), [False] * count)
+        images, concepts, present = (tensor.to(self.device) for tensor in batch)
+        with torch.no_grad(), inference_precision(self.device):
+            model = trainer.average.module.eval()
+            error = self.baseline.validate(model, as_floats(images), concepts, present)
+        return error if math.isfinite(error) else math.inf
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`~igm_cli.core.training.objectives.Objective`."""
@@ -223,14 +223,6 @@ class _Fitting:
         images = images.contiguous(memory_format=torch.channels_last)
         with inference_precision(self.device):
             return self.baseline.loss(model, images, concepts, present, plan.generator())
-
-    def _score(self, model: nn.Module) -> float:
-        count = len(self.validation)
-        batch = self.validation.batch(list(range(count)), [False] * count)
-        images, concepts, present = (tensor.to(self.device) for tensor in batch)
-        with torch.no_grad(), inference_precision(self.device):
-            error = self.baseline.validate(model, as_floats(images), concepts, present)
-        return error if math.isfinite(error) else math.inf
 
     def _save_state(self, trainer: Trainer | None) -> None:
         self.record.save_state({"trials": self.trials, "run": trainer.state() if trainer else None})

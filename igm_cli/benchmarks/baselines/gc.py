@@ -27,17 +27,9 @@ from igm_cli.errors import InputError
 
 
 def start_from(model: nn.Module, init: Path, kind: type[nn.Module], of: str, parts: Mapping[str, str]) -> None:
-    """Copies the trunk, the unconditional output and parts of the head from a checkpoint.
+    """Copies the trunk, the unconditional output and those parts of the head that have the same shape from ``init``.
 
-    Args:
-        model: Network to be trained.
-        init: Checkpoint folder of a factored denoiser.
-        kind: Class that the denoiser must have.
-        of: What such a denoiser is of, for the user.
-        parts: Names of parts in the model, and in the checkpoint; those of the same shape are copied.
-
-    Raises:
-        InputError: If the folder holds another architecture or another trunk.
+    ``parts`` are their names in the model, and in the checkpoint, whose denoiser is a ``kind`` (``of``: for messages).
     """
     donor: object = load_checkpoint(init).denoiser
     if not isinstance(donor, kind):

@@ -50,17 +50,23 @@ class FactorCost:
         """Returns the row of all configurations; beyond :data:`LARGEST` factors in proportion to network calls."""
         measured, draws = min(factors, LARGEST), self.settings.draws
         seconds, found = self._enumerated(measured)
-        calls = draws * (
-            1 + factors * 2**factors
-        )  # every factor of every configuration, and the unconditional one
+        calls = draws * (1 + factors * 2**factors)  # the unconditional one, every factor of every configuration
         row = _row(ENUMERATE, factors, seconds * calls / found.network_calls, calls, draws)
         about = {"factors": measured, "draws": found.draws, "seconds": seconds}
         return {**row, "scaled": factors > measured, "measured": about}
 
     def _timed(self, factors: int, settings: InversionSettings) -> tuple[float, Inversion]:
         """Returns the median seconds of some runs after a warm-up, and what one of them found."""
-        denoiser, composition = self._fresh(factors), self.checkpoint.composition
-        width, height = self.checkpoint.image_size
+        space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)})
+        spec, composition = (
+            replace(self.checkpoint.spec, space=space_to_dict(space)),
+            self.checkpoint.composition,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            model = spec.build().eval().requires_grad_(False)  # fresh weights
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        denoiser, (width, height) = cast(Denoiser, model), self.checkpoint.image_size
         generator = torch.Generator().manual_seed(settings.seed)
         image = (torch.rand(3, height, width, generator=generator) * 2 - 1).to(self.device)
 
@@ -69,16 +75,6 @@ class FactorCost:
 
         found = run()
         return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), found
-
-    def _fresh(self, factors: int) -> Denoiser:
-        """Returns a network of the checkpoint's shape with fresh weights."""
-        space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)})
-        spec = replace(self.checkpoint.spec, space=space_to_dict(space))
-        with torch.random.fork_rng():
-            torch.manual_seed(self.settings.seed)
-            model = spec.build()
-        model = model.eval().requires_grad_(False)
-        return cast(Denoiser, model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Row:
@@ -90,9 +86,8 @@ def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Ro
 def factor_report(records: Sequence[Record]) -> Report:
     """Returns table, plots and summary of the cost over factors; empty without records."""
     points: dict[int, dict[str, Row]] = {}
-    for row in sorted(
-        (row for record in records for row in record["rows"]), key=lambda row: int(row["factors"])
-    ):
+    every = [row for record in records for row in record["rows"]]
+    for row in sorted(every, key=lambda row: int(row["factors"])):
         points.setdefault(row["factors"], {})[row["label"]] = row
     if not points:
         return Report([])

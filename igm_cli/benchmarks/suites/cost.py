@@ -44,7 +44,7 @@ class CostBench(MachineBench):
         "workers": 0,
         "flops": 0,
         "sgd_steps": 2,
-    }  # half of the steps are run, too
+    }  # half of which are run, too
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -39,7 +39,7 @@ from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.reference import descend, score
 from igm_cli.core.metrics import match
 from igm_cli.core.training.batches import Samples
-from igm_cli.core.types import Inversion, InversionSettings
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
@@ -89,49 +89,43 @@ class DiscoveryBench(frame.CheckpointBench):
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
                 given += [adapter.load("train", data_root=root, objects="3-5")] if root else []
-            kept, held = [], []
-            for data in given:
-                samples = range(len(data))
-                cut = max(len(data) - HELD_OUT, (len(data) + 1) // 2)
-                kept.append(data.select(samples[:cut]))
-                held += [data.select(samples[cut:])] if samples[cut:] else []
+            cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
+            kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
+            held = [data.select(range(cut, len(data))) for data, cut in zip(given, cuts, strict=True)]
             return joined(kept), joined(held)
 
         def joined(given: Sequence[Any]) -> Samples:
-            return JoinedSamples([DatasetSamples(d, self.parser, self.image_size, progress) for d in given])
+            parts = [DatasetSamples(d, self.parser, self.image_size, progress) for d in given if len(d)]
+            return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData({"folder": self.folder_name, **chosen}, lambda: parts()[0], lambda: parts()[1])
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
-        size, options = self.image_size, self.options
-        dino = str(options.get("dino", "facebook/dino-vitb16"))
-        ready: dict[str, Callable[[], Method]] = {
-            "igm": self.inverted,
-            "igm-sgd": self.descended,
-            "gc": self.whole_set,
-            "slot-attention": lambda: self.predicted(name, SlotAttentionSet(size)),
-            "resnet-50": lambda: self.predicted(name, ResNetSet(size, weights=options.get("resnet"))),
-            "dinosaur": lambda: self.predicted(name, DinosaurSet(size, dino=dino)),
+        if name in (own := {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}):
+            return own[name]()
+        size, dino = self.image_size, str(self.options.get("dino", "facebook/dino-vitb16"))
+        predictors: dict[str, SetPredictor] = {
+            "slot-attention": SlotAttentionSet(size),
+            "resnet-50": ResNetSet(size, weights=self.options.get("resnet")),
+            "dinosaur": DinosaurSet(size, dino=dino),
         }
-        return ready[name]()
+        return self.predicted(name, predictors[name])
 
     def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
-        checkpoint, device = self.checkpoint, self.device
-
-        def inversion(scene: frame.AnnotatedImage, k: int | None) -> Inversion:
-            image, composition = scene.x0.to(device), checkpoint.composition
-            return invert(checkpoint.denoiser, image, self.settings, k=k, composition=composition)
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
-            given, free = inversion(scene, len(scene.truth)), inversion(scene, None)
+            image, settings = scene.x0.to(self.device), self.settings
+            sizes = (len(scene.truth), None)
+            given, free = (invert(denoiser, image, settings, k=k, composition=composition) for k in sizes)
             seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
             return [_row("igm", given.concepts, free.concepts, **seconds, **calls)]
 
-        return self.on_images(rows, frame.checkpoint_info(checkpoint))
+        return self.on_images(rows, frame.checkpoint_info(self.checkpoint))
 
     def descended(self) -> Method:
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
@@ -163,7 +157,7 @@ class DiscoveryBench(frame.CheckpointBench):
         trained = self.fitted(predictor)
 
         def predict(image: Tensor, k: int | None) -> Tensor:
-            with torch.no_grad(), inference_precision(self.device):
+            with inference_precision(self.device):
                 return predictor.predict(trained.model, image, [k])[0]
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
