@@ -59,6 +59,7 @@ class DeclaredSuite:
         published: Figures that papers printed: name of a table to labels.
         notes: Sentences on how it was measured, for the report.
         table_notes: Names of tables to sentences below them.
+        columns: Heads of columns of scores to what is in their cells.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class DeclaredSuite:
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
         self.notes: Sequence[str] = words["notes"]
         self.table_notes: Mapping[str, str] = words.get("table_notes", {})
+        self.columns: Mapping[str, str] = words.get("columns", {})
         self._declared = words.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:

@@ -66,44 +66,42 @@ def confusion(
     return Confusion(name, title, list(map(str, truths)), list(map(str, estimates)), counts)
 
 
-def rate_column(head: str, name: str) -> Column:
-    """Returns a column of proportions; empty where a method has none."""
-    return head, lambda s: percent(s[name]) if name in s.estimates else ""
+def score_column(head: str, cell: str, published: Mapping[str, str]) -> Column:
+    """Returns a column of scores as a suite declares it; it is empty where a method has no such estimate.
 
-
-def number_column(head: str, name: str, form: str) -> Column:
-    """Returns a column of numbers with intervals; empty where a method has none."""
-    return head, lambda s: interval(s[name], form) if name in s.estimates else ""
-
-
-IMAGES: Column = ("images", lambda s: str(len(s.rows)))
-DRAWS: Column = ("draws", lambda s: f"{s['draws'].value:.3g}")
-SECONDS = number_column("seconds", "seconds", ".3g")
-
-
-def published_column(published: Mapping[str, str]) -> Column:
-    """Returns the column of the paper's figures."""
-    return "published", lambda s: published.get(s.label, "")
+    The cell is ``published`` or ``images``, or a form and the name of an estimate: ``rate`` of a proportion, ``.3g``
+    of a number with its interval, ``=.3g`` of a number alone.
+    """
+    form, _, name = cell.partition(" ")
+    cells: dict[str, Callable[[Any], str]] = {
+        "published": lambda s: published.get(s.label, ""),
+        "images": lambda s: str(len(s.rows)),
+        "rate": lambda s: percent(s[name]) if name in s.estimates else "",
+        f"={form[1:]}": lambda s: f"{s[name].value:{form[1:]}}",
+    }
+    return head, cells.get(form, lambda s: interval(s[name], form) if name in s.estimates else "")
 
 
 def score_table(
     split: str,
     about: str,
     scores: Sequence[Scores],
-    columns: Sequence[Column],
     failed: Sequence[str],
-    published: Mapping[str, str] | None = None,
+    columns: Mapping[str, str],
+    published: Mapping[str, str],
     note: str = "",
     brief: int = 0,
 ) -> Table:
-    """Returns the scores of every label on one split, a failed method's row saying so.
+    """Returns the scores of every label on one split in declared columns, a failed method's row saying so.
 
-    Columns come after the first, which holds the label; ``published`` are figures of failed methods, in the third.
+    Of a failed method the third column, after the label and the first declared one, holds what is published.
     """
-    labelled: list[Column] = [("method", lambda s: str(s.label)), *columns]
+    labelled: list[Column] = [("method", lambda s: str(s.label))]
+    labelled += [score_column(head, cell, published) for head, cell in columns.items()]
     shown = table(f"table-{split}", capitalised(about), labelled, scores, note, brief)
-    blank = [""] * (len(columns) - 2)
-    lost = [[method, "failed", (published or {}).get(method, ""), *blank] for method in failed]
+    third, blank = list(columns.values())[1], [""] * (len(columns) - 2)
+    printed = published if third == "published" else {}
+    lost = [[method, "failed", printed.get(method, ""), *blank] for method in failed]
     return replace(shown, rows=[*shown.rows, *lost])
 
 

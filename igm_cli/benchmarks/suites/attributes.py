@@ -185,16 +185,9 @@ class AttributeBench(frame.CheckpointBench):
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
         published = self.suite.published_on(split) if set(self.factors) == PUBLISHED_FACTORS else {}
-        columns = [
-            report.rate_column("all right", "all_right"),
-            report.published_column(published),
-            report.SECONDS,
-            report.number_column("network calls", "calls", ".0f"),
-            report.IMAGES,
-            report.DRAWS,
-            *(report.rate_column(factor.replace("_", " "), factor) for factor in self.factors),
-        ]
-        return report.score_table(split, heading, scores, columns, failed, published, brief=6)
+        factors = {factor.replace("_", " "): f"rate {factor}" for factor in self.factors}
+        columns = {**self.suite.columns, **factors}
+        return report.score_table(split, heading, scores, failed, columns, published, brief=6)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""

@@ -186,21 +186,8 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
-        published = self.suite.published_on(split)
-        columns = [
-            report.rate_column("perceived", "perception"),
-            report.published_column(published),
-            report.number_column("error", "error", ".1e"),
-            report.rate_column("K exact", "k_exact"),
-            report.SECONDS,
-            report.number_column("network calls", "calls", ".0f"),
-            report.IMAGES,
-            report.rate_column("perceived (mean)", "perception_mean"),
-            report.number_column("K off by", "k_off", ".2f"),
-            report.rate_column("recall", "recall"),
-            report.rate_column("precision", "precision"),
-        ]
-        return report.score_table(split, heading, scores, columns, failed, published, brief=8)
+        columns, published = self.suite.columns, self.suite.published_on(split)
+        return report.score_table(split, heading, scores, failed, columns, published, brief=8)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""

@@ -163,20 +163,12 @@ class ZeroShotBench(DeclaredBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns accuracy and cost on one split."""
-        published = self.suite.published.get(split.rpartition("-")[0])
-        extra: list[report.Column] = [report.published_column(published)] if published else []
-        columns = [
-            report.rate_column("exact set", "exact"),
-            *([report.rate_column("number right", "number")] if counts(split) else extra),
-            report.rate_column("recall", "recall"),
-            ("calls a draw", lambda s: f"{s['calls_a_draw'].value:.4g}"),
-            report.number_column("U-Net calls", "calls", ".0f"),
-            report.SECONDS,
-            report.IMAGES,
-            report.DRAWS,
-        ]
+        published = self.suite.published.get(split.rpartition("-")[0], {})
+        unsaid = ["published"] if counts(split) or not published else []
+        unsaid += [] if counts(split) else ["number right"]
+        columns = {head: cell for head, cell in self.suite.columns.items() if head not in unsaid}
         note = self.suite.table_notes["published"] if published else ""
-        return report.score_table(split, heading, scores, columns, failed, note=note)
+        return report.score_table(split, heading, scores, failed, columns, published, note)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
