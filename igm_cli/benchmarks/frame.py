@@ -48,12 +48,6 @@ def declared(name: str) -> Mapping[str, Any]:
 class DeclaredSuite:
     """A suite whose words and splits are declared in a TOML file of its name, beside its module.
 
-    Args:
-        name: Name on the command line, and of the file.
-        bench: Opens the suite for a request.
-        splits: Splits that are not listed in the file.
-        defaults: From the data root to the splits that are run where none is named.
-
     Attributes:
         images: Splits of images, as they are declared.
         published: Figures that papers printed: name of a table to labels.
@@ -62,34 +56,27 @@ class DeclaredSuite:
         columns: Heads of columns of scores to what is in their cells.
     """
 
-    def __init__(
-        self,
-        name: str,
-        bench: Callable[[DeclaredSuite, Request], Bench],
-        splits: Mapping[str, str] | None = None,
-        defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
-    ) -> None:
+    def __init__(self, name: str, bench: Callable[[DeclaredSuite, Request], Bench]) -> None:
         words = declared(name)
-        self.name, self.bench, self._defaults = name, bench, defaults
+        self.name, self.bench = name, bench
         self.summary: str = words["summary"]
         self.concepts: str = words["concepts"]
         self.methods: Mapping[str, str] = words["methods"]
         self.options: Mapping[str, str] = words["options"]
-        listed = words.get("splits", {})
+        listed = words["splits"]
         self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
-        lines = {name: split["about"] if name in self.images else split for name, split in listed.items()}
-        self.splits: Mapping[str, str] = splits or lines
+        self.splits: Mapping[str, str] = {
+            name: split["about"] if name in self.images else split for name, split in listed.items()
+        }
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
         self.notes: Sequence[str] = words["notes"]
         self.table_notes: Mapping[str, str] = words.get("table_notes", {})
         self.columns: Mapping[str, str] = words.get("columns", {})
-        self._declared = words.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
+        self._defaults = words.get("defaults", {})
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""
-        if self._defaults:
-            return self._defaults(data_root)
-        return tuple(self._declared["folder" if data_root else "drawn"])
+        return tuple(self._defaults.get("folder" if data_root else "drawn", self.splits))
 
     def published_on(self, split: str) -> Mapping[str, str]:
         """Returns what papers printed of a split, whose images may come from a folder, too."""
@@ -157,7 +144,6 @@ class CheckpointBench(DeclaredBench):
     dataset: ClassVar[str]  # name of the dataset adapter
     called: ClassVar[str]  # what its concepts are called, for messages
     scenes: dict[str, AnnotatedImages]  # images of every split
-    data: TrainingData  # what baselines are trained on: the images that igm's own checkpoint was trained on
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -202,6 +188,11 @@ class CheckpointBench(DeclaredBench):
     def truth(self, scene: AnnotatedImage) -> Any:
         """Returns the true concepts of an image as rows hold them."""
         return scene.truth.tolist()
+
+    @property
+    def data(self) -> TrainingData:
+        """What baselines are trained on: the images that igm's own checkpoint was trained on."""
+        raise NotImplementedError
 
     def fitted(self, baseline: Baseline) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is."""

@@ -9,13 +9,16 @@ from typing import Any, TypeAlias
 
 from PIL import ImageOps
 
-from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite
 from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, agreement
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
 from igm_cli.plugins.base import ConceptParser
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
 """Head of a column, and from what a row is about to its cell."""
+
+MakeTable: TypeAlias = Callable[[str, str, Sequence[Scores], Sequence[str]], Table]
+"""From a split, its heading, scores and the names of failed methods to a table."""
 
 COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
 GRID_ROWS = 9  # of a grid, shared by the splits
@@ -106,35 +109,32 @@ def score_table(
 
 
 def score_tables(
-    scored: ScoredSplits,
-    about: Mapping[str, str],
-    table: Callable[[str, str, Sequence[Scores], Sequence[str]], Table],
-    infos: Infos,
-) -> list[Table]:
-    """Returns a table per split, and again over the images that every method was run on, where some were run on fewer.
-
-    ``about`` tells what the splits are; ``table`` makes one of a split, its heading, scores and failed methods.
-    """
-    failed = [name for name, info in infos.items() if "failed" in info]
-    tables = [table(name, about[name], part, failed) for name, part in scored.scores.items()]
+    scored: ScoredSplits, about: Mapping[str, str], table: MakeTable, failed: Sequence[str]
+) -> Iterator[Table]:
+    """Yields a table per split, and again over the images that every method was run on, where some were run on fewer."""
+    for name, part in scored.scores.items():
+        yield table(name, about[name], part, failed)
     for name in scored.scores:
         if common := scored.common(name):
             number = len(common[0].rows)
             images = f"{number} images" if number > 1 else "one image"
             shown = table(name, f"{about[name]}: the {images} that every method was run on", common, ())
-            tables.append(replace(shown, name=f"{shown.name}-common"))
-    return tables
+            yield replace(shown, name=f"{shown.name}-common")
 
 
 def scored_report(
+    suite: DeclaredSuite,
     scored: ScoredSplits,
+    table: MakeTable,
+    infos: Infos,
     tables: Sequence[Table],
     figures: Sequence[Figure],
     found: Mapping[str, Any],
-    infos: Infos,
-    notes: Sequence[str],
 ) -> Report:
-    """Returns the report of scores, and of what else was ``found``."""
+    """Returns the report of scores by :func:`score_tables`, of other tables and of what else was ``found``."""
+    failed = [name for name, info in infos.items() if "failed" in info]
+    told = {"model": found["model"], **infos} if "model" in found else infos
+    shown = [*score_tables(scored, suite.splits, table, failed), *tables, methods_table(told)]
     splits = scored.to_dict()
     rows = [
         [split, label, str(scores["images"]), name, *map(repr, estimate)]
@@ -145,7 +145,7 @@ def scored_report(
     ]
     columns = ("split", "method", "images", "figure", "value", "low", "high")
     results = Table("results", "Every figure", columns, rows)
-    return Report(tables, [results], figures, {"splits": splits, **found, "methods": dict(infos)}, notes)
+    return Report(shown, [results], figures, {"splits": splits, **found, "methods": dict(infos)}, suite.notes)
 
 
 def methods_table(infos: Infos) -> Table:
@@ -208,10 +208,9 @@ def answer_grids(
     what igm says.  Rows are turned by ``items`` into what the concept parser draws.
     """
     labels: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for part in scored.labels.values():
-        for label, rows in part.items():
-            if label not in unseen:
-                labels.setdefault(label, {}).update(rows)
+    for seen in scored.labels.values():
+        for label in (label for label in seen if label not in unseen):
+            labels.setdefault(label, {}).update(seen[label])
 
     def wrong_first(key: str) -> tuple[bool, int]:
         wrong = {label for label, rows in labels.items() if key in rows and not right(rows[key])}

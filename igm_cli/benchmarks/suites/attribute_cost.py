@@ -57,21 +57,19 @@ class FactorCost:
 
     def _timed(self, factors: int, settings: InversionSettings) -> tuple[float, Inversion]:
         """Returns the median seconds of some runs after a warm-up, and what one of them found."""
-        space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)})
-        spec, composition = (
-            replace(self.checkpoint.spec, space=space_to_dict(space)),
-            self.checkpoint.composition,
-        )
+        space = space_to_dict(Categorical({f"factor {number}": ("no", "yes") for number in range(factors)}))
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
-            model = spec.build().eval().requires_grad_(False)  # fresh weights
+            model = (
+                replace(self.checkpoint.spec, space=space).build().eval().requires_grad_(False)
+            )  # fresh weights
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         denoiser, (width, height) = cast(Denoiser, model), self.checkpoint.image_size
         generator = torch.Generator().manual_seed(settings.seed)
         image = (torch.rand(3, height, width, generator=generator) * 2 - 1).to(self.device)
 
         def run() -> Inversion:
-            return invert(denoiser, image, settings, composition=composition)
+            return invert(denoiser, image, settings, composition=self.checkpoint.composition)
 
         found = run()
         return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), found

@@ -199,14 +199,14 @@ class AttributeBench(frame.CheckpointBench):
             for name, part in scored.scores.items()
         }
         factors = factor_report([record for record in records if record["split"] == FACTORS])
-        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
+        tables = []
         if exact:
             title, heads = "Evidence against enumeration", ("same answer", "share")
             tables.append(
                 report.agreement_table("exactness", title, exact, compared, heads, notes["exactness"])
             )
         tables += [table] if (table := _calibration_table(calibrated, notes["calibration"])).rows else []
-        tables += [*factors.tables, report.methods_table(infos)]
+        tables += factors.tables
 
         def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             values = zip(self.space.factors.items(), row["predicted"], strict=True)
@@ -214,8 +214,9 @@ class AttributeBench(frame.CheckpointBench):
 
         unseen = (ENUMERATE, SAME_DRAWS)
         grids = report.answer_grids(scored, self.scenes, unseen, lambda r: r["predicted"] == r["truth"], named)
-        found = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
-        return report.scored_report(scored, tables, [*factors.figures, *grids], found, infos, self.suite.notes)
+        told = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
+        figures = [*factors.figures, *grids]
+        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:

@@ -190,4 +190,4 @@ def described(name: str) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-SUITE = DeclaredSuite("decomposition", DecompositionBench, defaults=lambda data_root: tuple(POINTS))
+SUITE = DeclaredSuite("decomposition", DecompositionBench)

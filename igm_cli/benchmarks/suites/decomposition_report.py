@@ -84,7 +84,7 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
     """Returns tables, plots and numbers of all records; ``about`` tells what the splits are."""
     found = {name: [Score(row) for r in records if r["split"] == name for row in r["rows"]] for name in about}
     splits = {split: part for split, part in found.items() if part}
-    raced = {split: found for split, part in splits.items() if (found := races(part))}
+    raced = {split: race for split, part in splits.items() if (race := races(part))}
     pairs = {split: both for split, part in splits.items() if (both := paired(part, COUPLED, RESONATOR))}
     failed = [name for name, info in infos.items() if "failed" in info]
     tables = [_races_table(raced, splits)] if raced else []
@@ -248,8 +248,8 @@ def _plots(split: str, scored: Sequence[Score]) -> Iterator[Plot]:
             parts[f"-K{factors}", f", K = {factors}"] = grouped(part, "label")
     elif split == "restarts":
         for label, part in grouped(scored, "label").items():
-            curves = {f"ρ = {ratio:g}": each for ratio, each in grouped(part, "ratio").items()}
-            parts[f"-{label}", f", {label}"] = curves
+            ratios = grouped(part, "ratio")
+            parts[f"-{label}", f", {label}"] = {f"ρ = {ratio:g}": each for ratio, each in ratios.items()}
     elif split in AXES:
         parts["", ""] = grouped(scored, "label")
     shown = {"size": tuple(QUANTITIES), "restarts": ("exact",)}.get(split, ("exact", "right"))

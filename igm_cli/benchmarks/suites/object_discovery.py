@@ -192,8 +192,6 @@ class DiscoveryBench(frame.CheckpointBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
         scored = ScoredSplits(records, self.scenes, metrics)
-        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
-        tables.append(report.methods_table(infos))
         figures: list[Figure] = []
         for stem, (title, group) in GROUPS.items():
             if labels := by_label(record for record in records if record["split"] in group):
@@ -202,7 +200,7 @@ class DiscoveryBench(frame.CheckpointBench):
         timed = [name for name in scored.scores if self.suite.published_on(name)]
         figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        return report.scored_report(scored, tables, figures, {}, infos, self.suite.notes)
+        return report.scored_report(self.suite, scored, self.table, infos, [], figures, {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns the estimation error over seconds: a line through the restarts, a point for the others."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -172,11 +171,11 @@ class ZeroShotBench(DeclaredBench):
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
-        scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
+        scored = ScoredSplits(records, self.cells, metrics)
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
         compared, notes = (IGM, ENUMERATE), self.suite.table_notes
         agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
-        tables = report.score_tables(scored, SPLITS, self.table, infos)
+        tables = []
         if pairs:
             heads = ["split", "igm against", "images", "both right", "only igm", "only the other"]
             title = "igm against each other method, picture by picture"
@@ -186,7 +185,6 @@ class ZeroShotBench(DeclaredBench):
             tables.append(
                 report.agreement_table("agreement", title, agreed, compared, heads, notes["agreement"])
             )
-        tables.append(report.methods_table({"model": model, **infos}))
         figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
         scenes = {name: cell.scenes for name, cell in self.cells.items()}
@@ -201,8 +199,8 @@ class ZeroShotBench(DeclaredBench):
         }
         for one in agreed.values():
             del one["agree"]
-        told = {"model": model, "paired": paired, "agreement": agreed}
-        return report.scored_report(scored, tables, figures, told, infos, self.suite.notes)
+        told = {"model": self.model_info(), "paired": paired, "agreement": agreed}
+        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
 def right(row: Mapping[str, Any]) -> bool:
@@ -246,10 +244,4 @@ def _confusion(split: str, scores: Sequence[Scores]) -> Figure:
     return report.confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", pairs, sizes, sizes)
 
 
-def default_splits(data_root: Path | None) -> tuple[str, ...]:
-    """Returns pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
-    looks = [name for name, look in splits.LOOKS.items() if look["folder"] == (data_root is not None)]
-    return tuple(f"{task}-{look}" for look in looks for task in splits.TASKS if task != "count-3")
-
-
-SUITE = DeclaredSuite("zero-shot", ZeroShotBench, SPLITS, default_splits)
+SUITE = DeclaredSuite("zero-shot", ZeroShotBench)

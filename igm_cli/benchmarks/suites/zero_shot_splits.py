@@ -24,14 +24,10 @@ PICTURES = "pictures"
 DATASET = "animals"
 
 
-TASKS: Mapping[str, Mapping[str, Any]] = declared("zero-shot")["tasks"]
-LOOKS: Mapping[str, Mapping[str, Any]] = declared("zero-shot")["looks"]
-SPLITS: dict[str, str] = {
-    f"{t}-{name}": f"{task['about']}: {look['about']}"
-    for name, look in LOOKS.items()
-    for t, task in TASKS.items()
-}
-SPLITS[PICTURES] = "your own pictures (--set pictures=FOLDER): as many labels as each has, of all that occur"
+_WORDS = declared("zero-shot")
+TASKS: Mapping[str, Mapping[str, Any]] = _WORDS["tasks"]
+LOOKS: Mapping[str, Mapping[str, Any]] = _WORDS["looks"]
+SPLITS: Mapping[str, str] = _WORDS["splits"]
 
 
 def counts(split: str) -> bool:
@@ -77,7 +73,11 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Labell
     animals = TRIO if task["trio"] else _names(request.options, "animals", ANIMALS)
     styles = _names(request.options, style, look["styles"].split(","))
     scenes = {"styles": ",".join(styles), "animals": ",".join(animals), "count": task["number"]}
-    drawn = {"seed": request.seed, "size": request.limit or IMAGES, "progress": request.progress}
+    drawn: dict[str, Any] = {
+        "seed": request.seed,
+        "size": request.limit or IMAGES,
+        "progress": request.progress,
+    }
     data = registry.dataset(DATASET).load("test", data_root=root, **drawn, **scenes)
     return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.get("k"))
 
