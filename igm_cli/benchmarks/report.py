@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from PIL import ImageOps
 
-from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite, declared
 from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, agreement
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
 from igm_cli.plugins.base import ConceptParser
@@ -20,7 +20,6 @@ Column: TypeAlias = tuple[str, Callable[[Any], str]]
 MakeTable: TypeAlias = Callable[[str, str, Sequence[Scores], Sequence[str]], Table]
 """From a split, its heading, scores and the names of failed methods to a table."""
 
-COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
 GRID_ROWS = 9  # of a grid, shared by the splits
 ACROSS = 3  # methods beside the truth: more would be too small to read
 _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
@@ -157,13 +156,16 @@ def methods_table(infos: Infos) -> Table:
     return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
 
 
-def paired_table(
-    name: str, title: str, columns: Sequence[str], paired: Mapping[str, Mapping[str, Paired]], note: str
-) -> Table:
-    """Returns two methods on the same items, by split and what else tells pairs apart."""
+def declared_table(suite: str, name: str, rows: Sequence[Sequence[str]], **numbers: object) -> Table:
+    """Returns a table whose title, columns and note, with numbers in it, are declared in the file of a suite."""
+    words = declared(suite)["tables"][name]
+    return Table(name, words["title"], words["columns"], rows, words["note"].format(**numbers))
+
+
+def paired_rows(paired: Mapping[str, Mapping[str, Paired]]) -> list[list[str]]:
+    """Returns the cells of two methods on the same items, by split and what else tells pairs apart."""
     found = [(split, other, p) for split, part in paired.items() for other, p in part.items()]
-    rows = [[split, other, *map(str, p), f"{p.p:.2g}"] for split, other, p in found]
-    return Table(name, title, [*columns, "p"], rows, note)
+    return [[split, other, *map(str, p), f"{p.p:.2g}"] for split, other, p in found]
 
 
 def agreements(
@@ -174,25 +176,18 @@ def agreements(
     return {split: agreed for split, agreed in found.items() if agreed}
 
 
-def agreement_table(
-    name: str,
-    title: str,
-    agreed: Mapping[str, Mapping[str, Any]],
-    labels: tuple[str, str],
-    heads: Sequence[str],
-    note: str,
-) -> Table:
-    """Returns how igm agrees with enumeration, by :func:`agreements` of two labels, igm's first.
-
-    The first of the heads is that of the number of equal answers, a second one asks for their proportion, too.
-    """
+def agreement_rows(
+    agreed: Mapping[str, Mapping[str, Any]], labels: tuple[str, str], share: bool = False
+) -> list[list[str]]:
+    """Returns how igm agrees with enumeration, by :func:`agreements` of two labels, igm's first; as a share, too."""
     rows = []
     for split, a in agreed.items():
-        same = [f"{a['agreeing']} of {a['images']}", percent(Estimate(*a["agree"]))][: len(heads)]
+        shares = [percent(Estimate(*a["agree"]))] if share else []
         forms = (("calls", "g"), ("seconds", ".3g"))
         costs = [f"{a[what][label]:{form}}" for what, form in forms for label in labels]
-        rows.append([split, *same, f"{a['difference']:.1e}", *costs])
-    return Table(name, title, ["split", *heads, "errors differ by at most", *COSTS], rows, note)
+        same = f"{a['agreeing']} of {a['images']}"
+        rows.append([split, same, *shares, f"{a['difference']:.1e}", *costs])
+    return rows
 
 
 def answer_grids(

@@ -14,9 +14,8 @@ from typing import Any, cast
 
 import torch
 
-from igm_cli.benchmarks.frame import declared
-from igm_cli.benchmarks.report import COSTS, capitalised
-from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
+from igm_cli.benchmarks.report import capitalised, declared_table
+from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row
 from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.concepts import Categorical, space_to_dict
@@ -95,10 +94,9 @@ def factor_report(records: Sequence[Record]) -> Report:
         growth = many["seconds"] / few["seconds"]
         summary["growth"] = {"from": FEW, "to": MANY, "seconds": growth}
         grown = f" {MANY} factors take igm {growth:.2f} times the seconds of {FEW}."
-    note = declared("attributes")["table_notes"]["factors"].format(few_draws=FEW_DRAWS, largest=LARGEST)
-    columns = ("factors", "configurations", *COSTS, "enumerate over igm", "draws")
     rows = [_cells(count, points[count]) for count in points]
-    table = Table("factors", "Cost over the number of factors", columns, rows, note + grown)
+    numbers = {"few_draws": FEW_DRAWS, "largest": LARGEST, "grown": grown}
+    table = declared_table("attributes", "factors", rows, **numbers)
     return Report([table], figures=[_plot(points, "seconds"), _plot(points, "calls_a_draw")], summary=summary)
 
 

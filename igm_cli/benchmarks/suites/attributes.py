@@ -192,7 +192,7 @@ class AttributeBench(frame.CheckpointBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
-        compared, notes = (SAME_DRAWS, ENUMERATE), self.suite.table_notes
+        compared = (SAME_DRAWS, ENUMERATE)
         exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
         calibrated = {
             name: {s.label: found for s in part if (found := calibration(s.rows))}
@@ -201,11 +201,10 @@ class AttributeBench(frame.CheckpointBench):
         factors = factor_report([record for record in records if record["split"] == FACTORS])
         tables = []
         if exact:
-            title, heads = "Evidence against enumeration", ("same answer", "share")
-            tables.append(
-                report.agreement_table("exactness", title, exact, compared, heads, notes["exactness"])
-            )
-        tables += [table] if (table := _calibration_table(calibrated, notes["calibration"])).rows else []
+            rows = report.agreement_rows(exact, compared, share=True)
+            tables.append(report.declared_table("attributes", "exactness", rows))
+        if rows := _calibration_rows(calibrated):
+            tables.append(report.declared_table("attributes", "calibration", rows, bins=BINS))
         tables += factors.tables
 
         def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -253,15 +252,13 @@ def _described(s: InversionSettings) -> str:
     return f"{s.method}, {draws[s.method]}"
 
 
-def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]], note: str) -> Table:
-    rows = [
+def _calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+    return [
         [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
         for split, labels in calibrated.items()
         for label, c in labels.items()
         if label != SAME_DRAWS
     ]
-    columns = ("split", "method", "values", "mean confidence", "right", "ECE")
-    return Table("calibration", "Confidence against accuracy", columns, rows, note.format(bins=BINS))
 
 
 SUITE = frame.DeclaredSuite("attributes", AttributeBench)

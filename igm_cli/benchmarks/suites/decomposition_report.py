@@ -9,16 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from igm_cli.benchmarks.frame import declared
-from igm_cli.benchmarks.report import Column, capitalised, curve, paired_table, percent, table
+from igm_cli.benchmarks.report import Column, capitalised, curve, declared_table, paired_rows, percent, table
 from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
 SLOWER = 1.1
 """How many times as long counts as slower: repeated calls of the same method differ by as much."""
-
-NOTES: Mapping[str, str] = declared("decomposition")["table_notes"]
-"""Sentences below tables."""
 
 QUANTITIES = {
     "exact": ("exact", "exact accuracy"),
@@ -91,11 +88,7 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
     for split, part in splits.items():
         tables += [_side_by_side(split, about[split], part), _details(split, about[split], part, failed)]
     if pairs:
-        heads = ["split", "point", "problems", "both right", "only coupled", "only resonator"]
-        title = "Coupled diffusion and the resonator network, problem by problem"
-        tables.append(
-            paired_table("coupled-and-resonator", title, heads, pairs, NOTES["coupled-and-resonator"])
-        )
+        tables.append(declared_table("decomposition", "coupled-and-resonator", paired_rows(pairs)))
     tables.append(_methods_table(infos))
     names = ("problems", "both", "first", "second")
     summary = {
@@ -193,7 +186,7 @@ def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Se
         if s["label"] == AUTO
     ]
     title = "auto beside the fastest of the others that are as accurate"
-    return table("auto", title, RACES, items, NOTES["auto"])
+    return table("auto", title, RACES, items, declared("decomposition")["table_notes"]["auto"])
 
 
 def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
@@ -219,9 +212,7 @@ def _methods_table(infos: Infos) -> Table:
     for name, info in infos.items():
         settings = "; ".join(f"{key} {value}" for key, value in info.items() if key not in ("how", "failed"))
         rows.append([name, info.get("how", "failed"), settings or info.get("failed", "none")])
-    return Table(
-        "methods", "Methods and their settings", ("method", "what it is", "settings"), rows, NOTES["methods"]
-    )
+    return declared_table("decomposition", "methods", rows)
 
 
 def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:

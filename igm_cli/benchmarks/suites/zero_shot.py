@@ -173,18 +173,14 @@ class ZeroShotBench(DeclaredBench):
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.cells, metrics)
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
-        compared, notes = (IGM, ENUMERATE), self.suite.table_notes
+        compared = (IGM, ENUMERATE)
         agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
         tables = []
         if pairs:
-            heads = ["split", "igm against", "images", "both right", "only igm", "only the other"]
-            title = "igm against each other method, picture by picture"
-            tables.append(report.paired_table("paired", title, heads, pairs, notes["paired"]))
+            tables.append(report.declared_table("zero-shot", "paired", report.paired_rows(pairs)))
         if agreed:
-            title, heads = "igm against plain enumeration", ["equal sets"]
-            tables.append(
-                report.agreement_table("agreement", title, agreed, compared, heads, notes["agreement"])
-            )
+            rows = report.agreement_rows(agreed, compared)
+            tables.append(report.declared_table("zero-shot", "agreement", rows))
         figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
         scenes = {name: cell.scenes for name, cell in self.cells.items()}
