@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.report import Column, capitalised, curve, declared_table, paired_rows, percent, table
 from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
@@ -148,18 +147,6 @@ def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired
     return found
 
 
-RACES: Sequence[Column] = (
-    ("split", lambda r: str(r["split"])),
-    ("point", lambda r: str(r["point"])),
-    ("auto, exact", lambda r: percent(r["estimate"])),
-    ("demanded", lambda r: f"≥ {100 * r['demanded'][0]:g} %" if r["demanded"] else ""),
-    ("seconds", lambda r: _seconds(r["seconds"])),
-    ("fastest of the others as accurate", lambda r: r["fastest_as_accurate"] or "none"),
-    ("its seconds", lambda r: _seconds(r["its_seconds"]) if r["its_seconds"] else ""),
-    ("auto is faster", lambda r: f"{r['its_seconds'] / r['seconds']:.3g}×" if r["its_seconds"] else ""),
-    ("arithmetic over exhaustive", lambda r: f"{r['arithmetic']:.2g}"),
-    ("as demanded, and no slower", lambda r: "yes" if r["met"] else "no"),
-)
 DETAILS: Sequence[Column] = (
     ("point", lambda s: str(s["point"])),
     ("search space", lambda s: f"{float(s['search_space']):.3g}"),
@@ -179,14 +166,16 @@ DETAILS: Sequence[Column] = (
 
 
 def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[Score]]) -> Table:
-    items = [
-        {"split": split, "point": s["point"], "estimate": s.exact, **raced[split][s["point"]]}
-        for split in raced
-        for s in splits[split]
-        if s["label"] == AUTO
-    ]
-    title = "auto beside the fastest of the others that are as accurate"
-    return table("auto", title, RACES, items, declared("decomposition")["table_notes"]["auto"])
+    rows = []
+    for split, ours in ((name, s) for name in raced for s in splits[name] if s["label"] == AUTO):
+        race = raced[split][ours["point"]]
+        seconds, theirs = race["seconds"], race["its_seconds"]
+        demanded = f"≥ {100 * race['demanded'][0]:g} %" if race["demanded"] else ""
+        best, faster = race["fastest_as_accurate"] or "none", f"{theirs / seconds:.3g}×" if theirs else ""
+        times = [_seconds(seconds), best, _seconds(theirs) if theirs else "", faster]
+        met = [f"{race['arithmetic']:.2g}", "yes" if race["met"] else "no"]
+        rows.append([split, ours["point"], percent(ours.exact), demanded, *times, *met])
+    return declared_table("decomposition", "auto", rows)
 
 
 def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:

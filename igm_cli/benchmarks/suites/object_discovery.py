@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks import frame, report
-from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
 from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
+from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import (
     Figure,

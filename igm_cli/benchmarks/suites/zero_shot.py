@@ -123,9 +123,8 @@ class ZeroShotBench(DeclaredBench):
 
         own = {ADAPTIVE: f"{s.draws} to {s.max_draws}", WEIGHTS: f"{s.relax_steps} steps of four"}
         stages = {"stages": "on"} if name == "dc-compound" and self.stages else {}
-        return Method(
-            rows, {"how": self.suite.methods[name], "draws": own.get(name, str(self.draws)), **stages}
-        )
+        info = {"how": self.suite.methods[name], "draws": own.get(name, str(self.draws)), **stages}
+        return Method(rows, info)
 
     def _is_slow(self, name: str, cell: LabelledSplit) -> bool:
         if name in COUNTING:

@@ -73,12 +73,9 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Labell
     animals = TRIO if task["trio"] else _names(request.options, "animals", ANIMALS)
     styles = _names(request.options, style, look["styles"].split(","))
     scenes = {"styles": ",".join(styles), "animals": ",".join(animals), "count": task["number"]}
-    drawn: dict[str, Any] = {
-        "seed": request.seed,
-        "size": request.limit or IMAGES,
-        "progress": request.progress,
-    }
-    data = registry.dataset(DATASET).load("test", data_root=root, **drawn, **scenes)
+    size, seed, progress = request.limit or IMAGES, request.seed, request.progress
+    adapter = registry.dataset(DATASET)
+    data = adapter.load("test", data_root=root, size=size, seed=seed, progress=progress, **scenes)
     return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.get("k"))
 
 
