@@ -52,8 +52,7 @@ class DeclaredSuite:
         images: Splits of images, as they are declared.
         published: Figures that papers printed: name of a table to labels.
         notes: Sentences on how it was measured, for the report.
-        table_notes: Names of tables to sentences below them.
-        columns: Heads of columns of scores to what is in their cells.
+        words: All that is declared.
     """
 
     def __init__(self, name: str, bench: Callable[[DeclaredSuite, Request], Bench]) -> None:
@@ -70,8 +69,7 @@ class DeclaredSuite:
         }
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
         self.notes: Sequence[str] = words["notes"]
-        self.table_notes: Mapping[str, str] = words.get("table_notes", {})
-        self.columns: Mapping[str, str] = words.get("columns", {})
+        self.words = words
         self._defaults = words.get("defaults", {})
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:

@@ -186,7 +186,7 @@ class AttributeBench(frame.CheckpointBench):
         """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
         published = self.suite.published_on(split) if set(self.factors) == PUBLISHED_FACTORS else {}
         factors = {factor.replace("_", " "): f"rate {factor}" for factor in self.factors}
-        columns = {**self.suite.columns, **factors}
+        columns = {**self.suite.words["columns"], **factors}
         return report.score_table(split, heading, scores, failed, columns, published, brief=6)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:

@@ -35,7 +35,7 @@ def build(
     ratios = {k: each for k, each in found.items() if each}  # of igm-sgd over igm: [K][way][quantity]
     growth = _over(rows, (GIVEN, MANY), (GIVEN, FEW))
     ends = {"half": numbers["sgd_steps"] // 2, "twice": 2 * numbers["sgd_steps"]}
-    scaled = suite.table_notes["headline"].format(**ends, **numbers)
+    scaled = suite.words["table_notes"]["headline"].format(**ends, **numbers)
     tables = [_headline(ratios, growth, numbers, scaled)] if ratios or growth else []
     tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
     summary: dict[str, Any] = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}

@@ -185,7 +185,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
-        columns, published = self.suite.columns, self.suite.published_on(split)
+        columns, published = self.suite.words["columns"], self.suite.published_on(split)
         return report.score_table(split, heading, scores, failed, columns, published, brief=8)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:

@@ -164,8 +164,8 @@ class ZeroShotBench(DeclaredBench):
         published = self.suite.published.get(split.rpartition("-")[0], {})
         unsaid = ["published"] if counts(split) or not published else []
         unsaid += [] if counts(split) else ["number right"]
-        columns = {head: cell for head, cell in self.suite.columns.items() if head not in unsaid}
-        note = self.suite.table_notes["published"] if published else ""
+        columns = {head: cell for head, cell in self.suite.words["columns"].items() if head not in unsaid}
+        note = self.suite.words["table_notes"]["published"] if published else ""
         return report.score_table(split, heading, scores, failed, columns, published, note)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
