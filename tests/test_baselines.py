@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.benchmarks.baselines import fit as fit_module
-from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import Budget, TrainingData, fit
 from igm_cli.benchmarks.baselines.resnet import ResNetSet, imagenet_normalised
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, assign, choose, set_loss
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttention, SlotAttentionSet, place_grid
+from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttention, SlotAttentionSet, place_grid
 from igm_cli.core.device import inference_precision
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.plan import plan_step
@@ -354,5 +353,6 @@ def test_dinosaur_trains_all_but_its_vit(tmp_path, tiny_vit):
 
 @pytest.mark.parametrize("name", ["nowhere", "nobody/nothing", ""])
 def test_missing_dino_weights(monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingError, match="--set dino=FOLDER"):
-        DinosaurSet((32, 32), dino=name, local_files_only=True).build()
+        DinosaurSet((32, 32), dino=name).build()

@@ -132,7 +132,7 @@ def test_starts_as_the_unconditional_output_of_a_checkpoint(
     donor = spec.build()
     torch.nn.init.normal_(donor.base_out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
     save_checkpoint(tmp_path / "donor", spec, donor.state_dict())
-    baseline = GenerativeClassifier(TINY, tmp_path / "donor")
+    baseline = GenerativeClassifier(TINY, init=tmp_path / "donor")
     model = baseline.build()
     base, _ = donor(x_t, t, concepts)
     torch.testing.assert_close(model.epsilon(model.features(x_t, t), concepts), base, atol=1e-5, rtol=1e-4)

@@ -7,14 +7,15 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData, fit
+from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
+from igm_cli.benchmarks.timing import machine
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
@@ -38,48 +39,46 @@ class Split(NamedTuple):
     folder: bool = False  # whether the images come from the given folder instead of being drawn
 
 
+@cache
+def declared(name: str) -> Mapping[str, Any]:
+    """Returns what the TOML file of a suite declares."""
+    return parse_toml((Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 class DeclaredSuite:
     """A suite whose words and splits are declared in a TOML file of its name, beside its module.
-
-    Args:
-        name: Name on the command line, and of the file.
-        bench: Opens the suite for a request.
-        splits: Splits that are not listed in the file.
-        defaults: From the data root to the splits that are run where none is named.
 
     Attributes:
         images: Splits of images, as they are declared.
         published: Figures that papers printed: name of a table to labels.
         notes: Sentences on how it was measured, for the report.
+        words: All that is declared.
     """
 
-    def __init__(
-        self,
-        name: str,
-        bench: Callable[[DeclaredSuite, Request], Bench],
-        splits: Mapping[str, str] | None = None,
-        defaults: Callable[[Path | None], tuple[str, ...]] | None = None,
-    ) -> None:
-        text = (Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8")
-        declared = parse_toml(text)
-        self.name, self.bench, self._defaults = name, bench, defaults
-        self.summary: str = declared["summary"]
-        self.concepts: str = declared["concepts"]
-        self.methods: Mapping[str, str] = declared["methods"]
-        self.options: Mapping[str, str] = declared["options"]
-        listed = declared.get("splits", {})
+    def __init__(self, name: str, bench: Callable[[DeclaredSuite, Request], Bench]) -> None:
+        words = declared(name)
+        self.name, self.bench = name, bench
+        self.summary: str = words["summary"]
+        self.concepts: str = words["concepts"]
+        self.methods: Mapping[str, str] = words["methods"]
+        self.options: Mapping[str, str] = words["options"]
+        listed = words["splits"]
         self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
-        lines = {name: split["about"] if name in self.images else split for name, split in listed.items()}
-        self.splits: Mapping[str, str] = splits or lines
-        self.published: Mapping[str, Mapping[str, str]] = declared.get("published", {})
-        self.notes: Sequence[str] = declared["notes"]
-        self._declared = declared.get("defaults", {"drawn": list(self.splits), "folder": list(self.splits)})
+        self.splits: Mapping[str, str] = {
+            name: split["about"] if name in self.images else split for name, split in listed.items()
+        }
+        self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
+        self.notes: Sequence[str] = words["notes"]
+        self.words = words
+        self._defaults = words.get("defaults", {})
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""
-        if self._defaults:
-            return self._defaults(data_root)
-        return tuple(self._declared["folder" if data_root else "drawn"])
+        return tuple(self._defaults.get("folder" if data_root else "drawn", self.splits))
+
+    def published_on(self, split: str) -> Mapping[str, str]:
+        """Returns what papers printed of a split, whose images may come from a folder, too."""
+        return self.published.get(split.removeprefix("folder-"), {})
 
     def open(self, request: Request) -> Bench:
         """Loads the data; raises an IgmError if the model, a split or an option cannot be used."""
@@ -108,23 +107,33 @@ class DeclaredBench:
         A path counts by its last part, so that a folder may move.  The ``version`` of a dataset adapter that draws
         or renders its images counts, too: records of other pictures must not be taken for those of these.
         """
-        options = {
-            key: Path(str(value)).name if os.sep in str(value) else str(value)
-            for key, value in self.options.items()
-            if key not in self.free
-        }
-        return {
-            "data_root": self.folder_name,
-            "seed": self.request.seed,
-            "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
-            "options": options,
-            **more,
-        }
+        told = {key: str(value) for key, value in self.options.items() if key not in self.free}
+        options = {key: Path(text).name if os.sep in text else text for key, text in told.items()}
+        version = int(getattr(registry.dataset(dataset), "version", 0))
+        own = {"data_root": self.folder_name, "seed": self.request.seed, "scenes": version, "options": options}
+        return {**own, **more}
 
     @property
     def folder_name(self) -> str | None:
         """The last part of the data root."""
         return self.request.data_root.absolute().name if self.request.data_root else None
+
+
+class MachineBench(DeclaredBench):
+    """A suite that makes its own problems, and whose rows depend on the machine."""
+
+    makes: ClassVar[str]  # what, for messages
+    defaults: ClassVar[Mapping[str, int]]  # options that are whole numbers
+    least: ClassVar[Mapping[str, int]] = {}  # the least of those that may not be 1, or may be less
+
+    def __init__(self, suite: DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        if request.data_root is not None:
+            raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out the data root")
+        self.numbers = {
+            n: self.whole_number(n, value, self.least.get(n, 1)) for n, value in self.defaults.items()
+        }
+        self.machine = machine(self.device)
 
 
 class CheckpointBench(DeclaredBench):
@@ -157,13 +166,7 @@ class CheckpointBench(DeclaredBench):
     def on_images(
         self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
     ) -> Method:
-        """Returns a method that looks at one image after another; the truth is added to its rows.
-
-        Args:
-            find: From an image to rows.
-            info: What the report says about the method.
-            limit: Largest number of images per split.
-        """
+        """Returns a method that finds rows in one image after another; the truth is added to them."""
 
         def rows(split: str, item: str) -> list[Row]:
             scene = self.scenes[split][item]
@@ -172,14 +175,7 @@ class CheckpointBench(DeclaredBench):
         return Method(rows, info, limit)
 
     def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
-        """Returns the images of a split, as the dataset adapter gives them.
-
-        Args:
-            part: The dataset's own name of the split.
-            name: Name of the split.
-            drawn: How many images are drawn, if they are.
-            layout: What the folder is like that images are read from, for the message.
-        """
+        """Returns the images of a split, as the dataset adapter gives them: ``part`` of a folder, or so many drawn."""
         split, request = self.suite.images[name], self.request
         adapter = registry.dataset(self.dataset)
         if split.folder:
@@ -191,20 +187,15 @@ class CheckpointBench(DeclaredBench):
         """Returns the true concepts of an image as rows hold them."""
         return scene.truth.tolist()
 
-    def training_data(self) -> TrainingData:
-        """Returns what baselines are trained on: the images that igm's own checkpoint was trained on."""
+    @property
+    def data(self) -> TrainingData:
+        """What baselines are trained on: the images that igm's own checkpoint was trained on."""
         raise NotImplementedError
 
-    @cached_property
-    def data(self) -> TrainingData:
-        """What baselines are trained on, loaded when first used."""
-        return self.training_data()
-
-    def fitted(self, baseline: Any) -> Fitted:
+    def fitted(self, baseline: Baseline) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
         data, r = self.data, self.request
-        identity = [baseline.describe(), data.about, vars(r.budget), r.seed]
-        digest = fingerprint_of(identity, 12)
+        digest = fingerprint_of([baseline.describe(), data.about, vars(r.budget), r.seed], 12)
         folder = r.cache / f"{baseline.name}-{digest}"
         return fit(baseline, data, r.budget, folder, seed=r.seed, device=r.device, progress=r.progress)
 

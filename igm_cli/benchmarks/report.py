@@ -9,14 +9,17 @@ from typing import Any, TypeAlias
 
 from PIL import ImageOps
 
-from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
-from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, by_label
-from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Record, Report, Table
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite, declared
+from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, agreement
+from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
+from igm_cli.plugins.base import ConceptParser
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
 """Head of a column, and from what a row is about to its cell."""
 
-COSTS = [f"{cost}: {who}" for cost in ("calls a draw", "seconds") for who in ("igm", "enumerate")]
+MakeTable: TypeAlias = Callable[[str, str, Sequence[Scores], Sequence[str]], Table]
+"""From a split, its heading, scores and the names of failed methods to a table."""
+
 GRID_ROWS = 9  # of a grid, shared by the splits
 ACROSS = 3  # methods beside the truth: more would be too small to read
 _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
@@ -65,90 +68,83 @@ def confusion(
     return Confusion(name, title, list(map(str, truths)), list(map(str, estimates)), counts)
 
 
-def rate_column(head: str, name: str) -> Column:
-    """Returns a column of proportions; empty where a method has none."""
-    return head, lambda s: percent(s[name]) if name in s.estimates else ""
+def score_column(head: str, cell: str, published: Mapping[str, str]) -> Column:
+    """Returns a column of scores as a suite declares it; it is empty where a method has no such estimate.
 
-
-def number_column(head: str, name: str, form: str) -> Column:
-    """Returns a column of numbers with intervals; empty where a method has none."""
-    return head, lambda s: interval(s[name], form) if name in s.estimates else ""
-
-
-IMAGES: Column = ("images", lambda s: str(len(s.rows)))
-SECONDS = number_column("seconds", "seconds", ".3g")
-
-
-def published_column(published: Mapping[str, str]) -> Column:
-    """Returns the column of the paper's figures."""
-    return "published", lambda s: published.get(s.label, "")
+    The cell is ``published`` or ``images``, or a form and the name of an estimate: ``rate`` of a proportion, ``.3g``
+    of a number with its interval, ``=.3g`` of a number alone.
+    """
+    form, _, name = cell.partition(" ")
+    cells: dict[str, Callable[[Any], str]] = {
+        "published": lambda s: published.get(s.label, ""),
+        "images": lambda s: str(len(s.rows)),
+        "rate": lambda s: percent(s[name]) if name in s.estimates else "",
+        f"={form[1:]}": lambda s: f"{s[name].value:{form[1:]}}",
+    }
+    return head, cells.get(form, lambda s: interval(s[name], form) if name in s.estimates else "")
 
 
 def score_table(
     split: str,
     about: str,
     scores: Sequence[Scores],
-    columns: Sequence[Column],
-    failed: Sequence[str] = (),
-    published: Mapping[str, str] | None = None,
+    failed: Sequence[str],
+    columns: Mapping[str, str],
+    published: Mapping[str, str],
+    note: str = "",
+    brief: int = 0,
 ) -> Table:
-    """Returns the scores of every label on one split, a failed method's row saying so.
+    """Returns the scores of every label on one split in declared columns, a failed method's row saying so.
 
-    Columns come after the first, which holds the label; ``published`` are figures of failed methods, in the third.
+    Of a failed method the third column, after the label and the first declared one, holds what is published.
     """
-    labelled: list[Column] = [("method", lambda s: str(s.label)), *columns]
-    shown = table(f"table-{split}", capitalised(about), labelled, scores)
-    blank = [""] * (len(columns) - 2)
-    lost = [[method, "failed", (published or {}).get(method, ""), *blank] for method in failed]
+    labelled: list[Column] = [("method", lambda s: str(s.label))]
+    labelled += [score_column(head, cell, published) for head, cell in columns.items()]
+    shown = table(f"table-{split}", capitalised(about), labelled, scores, note, brief)
+    third, blank = list(columns.values())[1], [""] * (len(columns) - 2)
+    printed = published if third == "published" else {}
+    lost = [[method, "failed", printed.get(method, ""), *blank] for method in failed]
     return replace(shown, rows=[*shown.rows, *lost])
 
 
 def score_tables(
-    scored: ScoredSplits,
-    about: Mapping[str, str],
-    table: Callable[[str, str, Sequence[Scores], Sequence[str]], Table],
-    infos: Infos,
-) -> list[Table]:
-    """Returns a table per split, and again over the images that every method was run on, where some were run on fewer.
-
-    ``about`` tells what the splits are; ``table`` makes one of a split, its heading, scores and failed methods.
-    """
-    failed = [name for name, info in infos.items() if "failed" in info]
-    tables = [table(name, about[name], part, failed) for name, part in scored.scores.items()]
+    scored: ScoredSplits, about: Mapping[str, str], table: MakeTable, failed: Sequence[str]
+) -> Iterator[Table]:
+    """Yields a table per split, and again over the images that every method was run on, where some were run on fewer."""
+    for name, part in scored.scores.items():
+        yield table(name, about[name], part, failed)
     for name in scored.scores:
         if common := scored.common(name):
             number = len(common[0].rows)
             images = f"{number} images" if number > 1 else "one image"
             shown = table(name, f"{about[name]}: the {images} that every method was run on", common, ())
-            tables.append(replace(shown, name=f"{shown.name}-common"))
-    return tables
+            yield replace(shown, name=f"{shown.name}-common")
 
 
-def results_table(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """Returns every number on a line of its own, from split to label to ``images`` and [value, low, high]."""
+def scored_report(
+    suite: DeclaredSuite,
+    scored: ScoredSplits,
+    table: MakeTable,
+    infos: Infos,
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    found: Mapping[str, Any],
+) -> Report:
+    """Returns the report of scores by :func:`score_tables`, of other tables and of what else was ``found``."""
+    failed = [name for name, info in infos.items() if "failed" in info]
+    told = {"model": found["model"], **infos} if "model" in found else infos
+    shown = [*score_tables(scored, suite.splits, table, failed), *tables, methods_table(told)]
+    splits = scored.to_dict()
     rows = [
         [split, label, str(scores["images"]), name, *map(repr, estimate)]
-        for split, labels in summary.items()
+        for split, labels in splits.items()
         for label, scores in labels.items()
         for name, estimate in scores.items()
         if name != "images"
     ]
     columns = ("split", "method", "images", "figure", "value", "low", "high")
-    return Table("results", "Every figure", columns, rows)
-
-
-def scored_report(
-    scored: ScoredSplits,
-    tables: Sequence[Table],
-    figures: Sequence[Figure],
-    found: Mapping[str, Any],
-    infos: Infos,
-    notes: Sequence[str],
-) -> Report:
-    """Returns the report of scores, and of what else was ``found``."""
-    splits = scored.to_dict()
-    summary = {"splits": splits, **found, "methods": dict(infos)}
-    return Report(tables, [results_table(splits)], figures, summary, notes)
+    results = Table("results", "Every figure", columns, rows)
+    return Report(shown, [results], figures, {"splits": splits, **found, "methods": dict(infos)}, suite.notes)
 
 
 def methods_table(infos: Infos) -> Table:
@@ -160,89 +156,87 @@ def methods_table(infos: Infos) -> Table:
     return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
 
 
-def paired_cells(paired: Paired) -> list[str]:
-    """Returns the cells of two methods on the same items: items, both right, the first alone, the second alone, p."""
-    return [*map(str, paired), f"{paired.p:.2g}"]
+def declared_table(suite: str, name: str, rows: Sequence[Sequence[str]], **numbers: object) -> Table:
+    """Returns a table whose title, columns and note, with numbers in it, are declared in the file of a suite."""
+    words = declared(suite)["tables"][name]
+    return Table(name, words["title"], words["columns"], rows, words["note"].format(**numbers))
 
 
-def agreement_table(
-    name: str,
-    title: str,
-    agreed: Mapping[str, Mapping[str, Any]],
-    labels: tuple[str, str],
-    heads: Sequence[str],
-    note: str,
-) -> Table:
-    """Returns how igm agrees with enumeration, by :func:`~igm_cli.benchmarks.scores.agreement` of every split.
+def paired_rows(paired: Mapping[str, Mapping[str, Paired]]) -> list[list[str]]:
+    """Returns the cells of two methods on the same items, by split and what else tells pairs apart."""
+    found = [(split, other, p) for split, part in paired.items() for other, p in part.items()]
+    return [[split, other, *map(str, p), f"{p.p:.2g}"] for split, other, p in found]
 
-    The two labels that were compared begin with igm's; the first of the heads is that of the number of equal
-    answers, a second one asks for their proportion, too.
-    """
+
+def agreements(
+    scored: ScoredSplits, labels: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Returns the :func:`~igm_cli.benchmarks.scores.agreement` of two labels on every split that has both."""
+    found = {split: agreement(part, labels, answer, base) for split, part in scored.labels.items()}
+    return {split: agreed for split, agreed in found.items() if agreed}
+
+
+def agreement_rows(
+    agreed: Mapping[str, Mapping[str, Any]], labels: tuple[str, str], share: bool = False
+) -> list[list[str]]:
+    """Returns how igm agrees with enumeration, by :func:`agreements` of two labels, igm's first; as a share, too."""
     rows = []
     for split, a in agreed.items():
-        same = [f"{a['agreeing']} of {a['images']}", percent(Estimate(*a["agree"]))][: len(heads)]
+        shares = [percent(Estimate(*a["agree"]))] if share else []
         forms = (("calls", "g"), ("seconds", ".3g"))
         costs = [f"{a[what][label]:{form}}" for what, form in forms for label in labels]
-        rows.append([split, *same, f"{a['difference']:.1e}", *costs])
-    return Table(name, title, ["split", *heads, "errors differ by at most", *COSTS], rows, note)
+        same = f"{a['agreeing']} of {a['images']}"
+        rows.append([split, same, *shares, f"{a['difference']:.1e}", *costs])
+    return rows
 
 
 def answer_grids(
-    records: Sequence[Record],
+    scored: ScoredSplits,
     scenes: Mapping[str, AnnotatedImages],
     unseen: Sequence[str],
     right: Callable[[Mapping[str, Any]], bool],
-    items: Callable[[AnnotatedImages, Mapping[str, Any]], list[dict[str, Any]]],
+    items: Callable[[Mapping[str, Any]], list[dict[str, Any]]],
 ) -> Iterator[PictureGrid]:
     """Yields pictures with what each method says about them, framed red where it is wrong.
 
-    Pictures come first on which igm itself is wrong, then those on which the most methods are.
-
-    Args:
-        records: Records of the splits that are shown.
-        scenes: Images of these splits.
-        unseen: Labels that are left out, because they say what igm says.
-        right: From a row to whether it is right.
-        items: From a row to what it answers, as the concept parser draws it.
+    Pictures come first on which igm itself is wrong, then those on which the most methods are; ``unseen`` labels say
+    what igm says.  Rows are turned by ``items`` into what the concept parser draws.
     """
-    labels = {label: rows for label, rows in by_label(records).items() if label not in unseen}
+    labels: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for seen in scored.labels.values():
+        for label in (label for label in seen if label not in unseen):
+            labels.setdefault(label, {}).update(seen[label])
 
     def wrong_first(key: str) -> tuple[bool, int]:
         wrong = {label for label, rows in labels.items() if key in rows and not right(rows[key])}
         return "igm" not in wrong, -len(wrong)
 
-    def answer(scene: AnnotatedImage, images: AnnotatedImages, row: Mapping[str, Any] | None) -> Any:
-        return None if row is None else _framed(scene, images, items(images, row), right(row))
+    def answer(scene: AnnotatedImage, parser: ConceptParser, row: Mapping[str, Any] | None) -> Any:
+        if row is None:
+            return None
+        told = items(row)
+        if row["confidence"] is not None:
+            told = [{**item, "confidence": c} for item, c in zip(told, row["confidence"], strict=True)]
+        return _framed(parser.draw(scene.image, told), right(row))
 
-    each = max(1, GRID_ROWS // max(1, len(scenes)))
+    each = max(1, GRID_ROWS // max(1, len(scored.labels)))
     shown = []
-    for split, images in scenes.items():
-        keys = [f"{split} {item}" for item in images.rows]
+    for split in scored.labels:
+        keys = [f"{split} {item}" for item in scenes[split].rows]
         known = [key for key in keys if any(key in rows for rows in labels.values())]
         shown += [(split, key) for key in sorted(known, key=wrong_first)[:each]]
     names = list(labels)
     for number, first in enumerate(range(0, len(names), ACROSS), start=1):
         part, rows = names[first : first + ACROSS], []
         for split, key in shown:
-            images = scenes[split]
-            scene = images[key.removeprefix(f"{split} ")]
-            truth = _framed(scene, images, images.parser.decode(scene.truth, scene.frame), True)
-            rows.append((split, [truth, *(answer(scene, images, labels[name].get(key)) for name in part)]))
+            scene, parser = scenes[split][key.removeprefix(f"{split} ")], scenes[split].parser
+            truth = _framed(parser.draw(scene.image, parser.decode(scene.truth, scene.frame)), True)
+            rows.append((split, [truth, *(answer(scene, parser, labels[name].get(key)) for name in part)]))
         title = "Truth and what each method says; framed red where it is wrong"
         yield PictureGrid(f"pictures-{number}", title, ["truth", *part], rows)
 
 
-def with_confidence(items: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns items with the row's confidence in each, where it has one."""
-    if row["confidence"] is None:
-        return items
-    return [{**item, "confidence": c} for item, c in zip(items, row["confidence"], strict=True)]
-
-
-def _framed(
-    scene: AnnotatedImage, images: AnnotatedImages, items: Sequence[Mapping[str, Any]], right: bool
-) -> Any:
-    drawn = images.parser.draw(scene.image, items)
+def _framed(drawn: Any, right: bool) -> Any:
     return ImageOps.expand(drawn, border=max(1, drawn.height // 32), fill=_RIGHT if right else _WRONG)
 
 

@@ -17,6 +17,8 @@ RESAMPLES = 2000
 LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tables have it
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
+Labels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Label to (split and item) to row."""
 
 
 class Estimate(NamedTuple):
@@ -79,6 +81,10 @@ class Paired(NamedTuple):
         """Returns the counts of whether (first, second) are right."""
         return cls(len(pairs), *(pairs.count(each) for each in ((True, True), (True, False), (False, True))))
 
+    def to_dict(self, *names: str, **about: Any) -> dict[str, Any]:
+        """Returns the JSON form: ``about``, the four counts by these names, and p."""
+        return {**about, **dict(zip(names, self, strict=True)), "p": self.p}
+
     @property
     def p(self) -> float:
         """The exact two-sided p of McNemar's test (1947): the binomial test of discordant pairs."""
@@ -87,7 +93,7 @@ class Paired(NamedTuple):
 
 
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Returns label to (split and item) to row, labels in the order they come."""
+    """Returns the rows of records as :data:`Labels`, in the order they come."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for record in records:
         for row in record["rows"]:
@@ -118,17 +124,13 @@ class ScoredSplits:
         self, records: Sequence[Record], splits: Iterable[str], metrics: Callable[[Rows], dict[str, Estimate]]
     ) -> None:
         self.metrics = metrics
-        parts = {name: [record for record in records if record["split"] == name] for name in splits}
-        self.parts = {name: part for name, part in parts.items() if by_label(part)}
-        self.labels = {name: by_label(part) for name, part in self.parts.items()}
-        self.scores = {
-            name: [self.score(label, list(rows.values())) for label, rows in labels.items()]
-            for name, labels in self.labels.items()
-        }
+        found = {name: by_label(record for record in records if record["split"] == name) for name in splits}
+        self.labels = {name: labels for name, labels in found.items() if labels}
+        self.scores = {name: self._scored(labels) for name, labels in self.labels.items()}
 
-    def score(self, label: str, rows: Rows) -> Scores:
-        """Returns the scores of some rows of a label."""
-        return Scores(label, rows, self.metrics(rows))
+    def _scored(self, labels: Labels) -> list[Scores]:
+        parts = {label: list(rows.values()) for label, rows in labels.items()}
+        return [Scores(label, rows, self.metrics(rows)) for label, rows in parts.items()]
 
     def common(self, split: str) -> list[Scores]:
         """Returns the scores on the images that every label has; none if all have all of them, or none is common."""
@@ -136,10 +138,8 @@ class ScoredSplits:
         common = set.intersection(*(set(rows) for rows in labels.values()))
         if not common or all(len(rows) == len(common) for rows in labels.values()):
             return []
-        return [
-            self.score(label, [row for key, row in rows.items() if key in common])
-            for label, rows in labels.items()
-        ]
+        shared = {label: {k: row for k, row in rows.items() if k in common} for label, rows in labels.items()}
+        return self._scored(shared)
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Returns the JSON form: split to label to scores."""
@@ -147,18 +147,11 @@ class ScoredSplits:
 
 
 def agreement(
-    labels: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    names: tuple[str, str],
-    answer: Callable[[Mapping[str, Any]], Any],
-    base: int = 0,
+    labels: Labels, names: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
 ) -> dict[str, Any] | None:
-    """Returns how the answers of two labels agree on the images both saw; None if there are none.
+    """Returns how the answers of two labels agree on the images of a split that both saw; None if there are none.
 
-    Args:
-        labels: Label to item to row, of one split.
-        names: The two labels; errors differ relative to the second's.
-        answer: From a row to what is compared.
-        base: Unconditional network calls per draw, which are left out of ``calls``.
+    Errors differ relative to the second's; ``base`` unconditional network calls per draw are left out of ``calls``.
     """
     first, second = (labels.get(name, {}) for name in names)
     pairs = [(first[key], row) for key, row in second.items() if key in first]

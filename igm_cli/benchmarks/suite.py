@@ -49,17 +49,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Method:
-    """One method, trained and loaded.
+    """One method, trained and loaded."""
 
-    Attributes:
-        rows: From the names of a split and an item to rows, one per setting.
-        info: What the report says about it: training budget, learning rate, parameters.
-        limit: Largest number of items per split it is run on; None for all.
-    """
-
-    rows: Callable[[str, str], list[Row]]
-    info: Mapping[str, Any]
-    limit: int | None = None
+    rows: Callable[[str, str], list[Row]]  # from the names of a split and an item to rows, one per setting
+    info: Mapping[str, Any]  # what the report says about it: training budget, learning rate, parameters
+    limit: int | None = None  # largest number of items per split it is run on; None for all
 
     def __call__(self, split: str, item: str) -> list[Row]:
         """Returns the rows of one item."""
@@ -84,11 +78,9 @@ class Bench(Protocol):
         """
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
-        """Returns what the records of all methods amount to.
+        """Returns what the records amount to, in the order of methods, splits and items.
 
-        Args:
-            records: In the order of methods, splits and items.
-            infos: ``info`` of every method that ran; ``{"failed": reason}`` of one that could not.
+        ``infos`` are the ``info`` of every method that ran; ``{"failed": reason}`` of one that could not.
         """
 
 

@@ -30,10 +30,8 @@ def clocked(run: Callable[[], Any], device: torch.device) -> Clock:
 
 
 def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def cores() -> int:

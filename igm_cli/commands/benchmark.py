@@ -16,8 +16,6 @@ from igm_cli.output import Output
 if TYPE_CHECKING:
     from igm_cli.benchmarks.baselines.fit import Budget
 
-DEFAULT_BUDGET = "20m"
-
 Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out to list the suites.")]
 Methods = Annotated[str | None, typer.Option("--methods", help="Comma-separated.  Default: all of the suite.")]
 Splits = Annotated[
@@ -50,7 +48,7 @@ def benchmark(
     splits: Splits = None,
     data_root: DataRoot = None,
     limit: Limit = None,
-    train_budget: TrainBudget = DEFAULT_BUDGET,
+    train_budget: TrainBudget = "20m",
     seed: Seed = 0,
     model: o.Model = None,
     settings: Settings = None,

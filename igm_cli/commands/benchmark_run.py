@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,7 +49,10 @@ def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: P
         run = _Run(suite.name, bench, out, sink, progress)
         run.work(methods, request.splits)
     report = bench.report(run.records(methods, request.splits), run.infos(methods))
-    written = write_report(report, out, {**provenance(), **run.describe(request)})
+    origin = {**provenance(), "suite": suite.name, "seed": request.seed, "device": str(request.device)}
+    origin |= {"checkpoint": request.model.name} if request.model.name else {}
+    origin |= {"failed": run.failures} if run.failures else {}
+    written = write_report(report, out, origin)
     show_report(sink, report)
     sink.result({"schema": SCHEMA, "suite": suite.name, "failed": run.failures, **report.summary})
     sink.note(f"igm: {len(written)} files in {out}")
@@ -56,15 +61,19 @@ def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: P
 
 
 class _Run:
-    """The records of one result folder and what adds to them."""
+    """The records of one result folder, which belongs to one configuration, and what adds to them."""
 
     def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
-        self.suite, self.bench, self.out, self.sink, self.progress = suite, bench, out, sink, progress
+        from igm_cli.core.training.state import refuse_other
+
+        self.bench, self.out, self.sink, self.progress = bench, out, sink, progress
         identity = {"suite": suite, **bench.identity}
-        open_folder(out, identity)
-        self.store = ResultFile(
-            out / RECORDS, ROW_SCHEMA, fingerprint_of(identity), key=("method", "split", "item")
-        )
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out} is a file; name a folder")
+        refuse_other(out / IDENTITY, identity, what="benchmark", option="--out")
+        write_json(out / IDENTITY, identity)
+        key = ("method", "split", "item")
+        self.store = ResultFile(out / RECORDS, ROW_SCHEMA, fingerprint_of(identity), key=key)
         told = out / METHODS
         self.known: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
         self.failures: dict[str, str] = {}
@@ -109,13 +118,6 @@ class _Run:
         known = {**self.known, **failed}
         return {name: known[name] for name in methods if name in known}
 
-    def describe(self, request: Request) -> dict[str, Any]:
-        """The part of the provenance that is this run's."""
-        where = {"suite": self.suite, "seed": request.seed, "device": str(request.device)}
-        failed = {"failed": self.failures} if self.failures else {}
-        checkpoint = {"checkpoint": request.model.name} if request.model.name else {}
-        return {**where, **checkpoint, **failed}
-
     def records(self, methods: Sequence[str], splits: Sequence[str]) -> list[dict[str, Any]]:
         """What is known of the asked-for methods, splits and items, in their order."""
         wanted = (_about(m, s, i) for m in methods for s in splits for i in self.bench.items(s))
@@ -124,16 +126,6 @@ class _Run:
 
 def _about(method: str, split: str, item: str) -> str:
     return f"{method} {split} {item}"
-
-
-def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Makes a result folder this benchmark's; raises InputError if it holds another configuration."""
-    from igm_cli.core.training.state import refuse_other
-
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder} is a file; name a folder")
-    refuse_other(folder / IDENTITY, identity, what="benchmark", option="--out")
-    write_json(folder / IDENTITY, identity)
 
 
 def cache_folder() -> Path:
@@ -149,10 +141,8 @@ def provenance() -> dict[str, Any]:
 
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "command": shlex.join(["igm", *map(_portable, sys.argv[1:])]),
         "machine": f"{_processor()}, {torch.get_num_threads()} threads",
@@ -170,8 +160,8 @@ def _portable(argument: str) -> str:
 def _processor() -> str:
     """The processor's name where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    named = re.search(r"^model name\s*:(.*)$", told, re.MULTILINE)
+    return named[1].strip() if named else platform.machine()

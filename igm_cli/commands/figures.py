@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import textwrap
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot
+from igm_cli.benchmarks.suite import Confusion, Curve, Figure, PictureGrid, Plot
 from igm_cli.errors import need
 
 if TYPE_CHECKING:
@@ -60,12 +61,12 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     return found
 
 
-def report_styles(figures: Iterable[Plot | Confusion | PictureGrid]) -> dict[str, Style]:
+def report_styles(figures: Iterable[Figure]) -> dict[str, Style]:
     """The looks of all curves of a report, so that a method looks the same in every plot."""
     return styles(curve.label for figure in figures if isinstance(figure, Plot) for curve in figure.curves)
 
 
-def draw(figure: Plot | Confusion | PictureGrid, looks: Mapping[str, Style] | None = None) -> Image:
+def draw(figure: Figure, looks: Mapping[str, Style] | None = None) -> Image:
     """Returns a figure as a picture, its curves in the looks of the whole report (:func:`report_styles`) or its own."""
     if isinstance(figure, Plot):
         return _draw_plot(figure, looks or report_styles([figure]))
@@ -234,10 +235,9 @@ def _draw_grid(grid: PictureGrid) -> Image:
     title_height = _text_size(title, 12)[1] + 2 * gap if title else 0
     head_height = max((_text_size(head, 10)[1] for head in heads), default=0) + gap
     pictures = [[None if p is None else _to_width(p, cell) for p in row] for _, row in grid.rows]
-    sizes = [p.height for row in pictures for p in row if p is not None]
-    heights = [
-        max((p.height for p in row if p is not None), default=max(sizes, default=cell)) for row in pictures
-    ]
+    sizes = [[p.height for p in row if p is not None] for row in pictures]
+    tallest = max(itertools.chain(*sizes), default=cell)
+    heights = [max(row, default=tallest) for row in sizes]
     width = left + len(heads) * (cell + gap) - gap + margin
     width = max(width, _text_size(title, 12)[0] + 2 * margin)
     height = margin + title_height + head_height + sum(heights) + gap * max(0, len(heights) - 1) + margin

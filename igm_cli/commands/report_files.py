@@ -40,7 +40,10 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
     """
     from igm_cli.commands.figures import draw, report_styles
     from igm_cli.commands.results import save_picture
-    from igm_cli.core.files import write_json
+    from igm_cli.core.files import write_atomically, write_json
+
+    def write_text(path: Path, text: str) -> None:
+        write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))
 
     looks = report_styles(report.figures)
     summary, page = folder / "summary.json", folder / "report.md"
@@ -50,11 +53,11 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
         write_json(summary, json.loads(json_line(data)))
         for table in report.data or report.tables:
             written.append(folder / f"{table.name}.csv")
-            _write_text(written[-1], csv_text(table))
+            write_text(written[-1], csv_text(table))
         for figure in report.figures:
             written.append(folder / f"{figure.name}.png")
             save_picture(draw(figure, looks), written[-1])
-        _write_text(page, markdown(report, provenance))
+        write_text(page, markdown(report, provenance))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot write the report to {folder} ({reason}); choose another folder") from error
@@ -79,20 +82,19 @@ def csv_text(table: Table) -> str:
 
 def markdown(report: Report, provenance: Mapping[str, Any]) -> str:
     """The whole report in GitHub's Markdown; figures are files beside it."""
-    suite = provenance.get("suite")
-    parts = [f"# Benchmark {_text(str(suite))}" if suite else "# Benchmark"]
+    parts = [f"# Benchmark {_text(str(provenance.get('suite', '')))}".strip()]
     first = [key for key in PROVENANCE if key in provenance]
     rest = [key for key in provenance if key not in PROVENANCE and key != "suite"]
     lines = [line for key in first + rest for line in _entry(key, provenance[key], "")]
-    if lines:
-        parts.append("\n".join(lines))
+    parts += ["\n".join(lines)] if lines else []
     for table in report.tables:
         parts += [f"## {_text(table.title)}", markdown_table(table.columns, table.rows)]
         parts += [_text(table.note)] if table.note else []
     if report.figures:
         parts.append("## Figures")
     for figure in report.figures:
-        parts.append(f"![{_alternative(figure.title)}]({quote(figure.name)}.png)")
+        title = re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _text(" ".join(figure.title.split())))
+        parts.append(f"![{title}]({quote(figure.name)}.png)")
         parts += [_text(figure.note)] if figure.note else []
     if report.notes:
         parts += ["## Notes", "\n".join(f"- {_text(note)}" for note in report.notes)]
@@ -137,20 +139,9 @@ def _text(text: str) -> str:
     return BREAK.sub("<br>", SPECIAL.sub(r"\\\g<0>", text.strip()))
 
 
-def _alternative(text: str) -> str:
-    """Text between the brackets of a picture."""
-    return re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _text(" ".join(text.split())))
-
-
 def _code(text: str) -> str:
     """Text between as many backticks as it takes."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
     room = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{room}{BREAK.sub(' ', text)}{room}{fence}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    from igm_cli.core.files import write_atomically
-
-    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode()))

@@ -17,7 +17,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -66,13 +65,12 @@ class ConfigurationClassifier(DiffusionBaseline):
     """GC over configurations."""
 
     spec: ModelSpec  # of the model that it is compared with: network, space and schedule are taken from it
-    init: Path | None = None  # checkpoint folder of a factored denoiser whose trunk the training starts from
     contrast: float = 0.0  # weight of the contrast between values (:mod:`igm_cli.core.training.contrast`)
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
         spec = {key: getattr(self.spec, key) for key in ("architecture", "options", "space", "schedule")}
-        return {**spec, "contrast": self.contrast, **self.training_options(self.init)}
+        return {**spec, "contrast": self.contrast, **self.training_options()}
 
     def build(self) -> GlobalDenoiser:
         """Returns the network, its trunk from ``init`` if there is one (see :func:`.gc.start_from`)."""

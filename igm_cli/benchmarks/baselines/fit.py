@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,28 +35,33 @@ WHOLE = 1000
 Progress = Callable[[str, int, int], None]
 
 
-class Baseline(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
     """A network that names the concepts of an image, and how it learns."""
 
-    name: str  # as reports show it
-    learning_rates: tuple[float, ...]  # those that are tried
-    batch_size: int
-    ema: float  # decay of the moving average of the weights
-    weight_decay: float  # of AdamW
+    name: str = ""  # as reports show it
+    learning_rates: tuple[float, ...] = ()  # those that are tried
+    batch_size: int = 32
+    ema: float = 0.998  # decay of the moving average of the weights
+    weight_decay: float = 0.01  # of AdamW
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model and its training, as JSON."""
+        return asdict(self)
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights; frozen parameters are neither trained nor stored."""
+        raise NotImplementedError
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Returns what training minimises, of images ``[B,3,H,W]`` in -1..1 with ``[B,K,D]``, ``[B,K]``."""
+        raise NotImplementedError
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the error on held-out images, without chance; lower is better."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -105,25 +110,14 @@ def fit(
 ) -> Fitted:
     """Trains a baseline, goes on with a training cut short, or loads a finished one.
 
-    Args:
-        baseline: What is trained.
-        data: What it is trained on, and what learning rates are chosen by; no image may be in both.
-        budget: For trials and final training together.
-        folder: Holds the state of the training, then its result.
-        seed: Seed of everything random.
-        device: Where to compute.
-        progress: Called with (what, done, total), in seconds or steps as the budget is.
+    The budget is for trials and final training together; the folder holds the state of the training, then its
+    result.  ``progress`` is called with (what, done, total), in seconds or steps as the budget is.
 
     Raises:
         InputError: If the folder holds something else, is damaged, or the training diverges.
     """
-    identity = {
-        "baseline": baseline.name,
-        "model": baseline.describe(),
-        "data": dict(data.about),
-        "budget": asdict(budget),
-        "seed": seed,
-    }
+    described = {"baseline": baseline.name, "model": baseline.describe(), "data": dict(data.about)}
+    identity = {**described, "budget": asdict(budget), "seed": seed}
     record = RunRecord(folder, identity)
     record.refuse_other_run()
     if (folder / BASELINE).is_file():
@@ -132,7 +126,13 @@ def fit(
         record.begin(0)
         samples = data.training(), data.validation()
         fitted = _Fitting(baseline, *samples, record, device, progress).run(budget, seed)
-        _save(fitted, folder, identity)
+        write_weights(folder / WEIGHTS, learned(fitted.model))
+        result = {name: value for name, value in vars(fitted).items() if name != "model"}
+        machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
+        write_json(
+            folder / BASELINE, {**identity, "result": result, **machine}
+        )  # last: it tells that all is there
+        (folder / STATE).unlink(missing_ok=True)
     return fitted
 
 
@@ -172,15 +172,10 @@ class _Fitting:
 
     def _trainer(self, rate: float, budget: Budget, seed: int) -> Trainer:
         """Returns a training at one learning rate, at its beginning or where it was cut short."""
+        names = ("batch_size", "weight_decay", "ema")
+        options: dict[str, Any] = {name: getattr(self.baseline, name) for name in names}
         config = TrainConfig(
-            batch_size=self.baseline.batch_size,
-            learning_rate=rate,
-            weight_decay=self.baseline.weight_decay,
-            ema=self.baseline.ema,
-            seed=seed,
-            steps=WHOLE,
-            warmup=WHOLE // 20,
-            decay=0.5,
+            learning_rate=rate, seed=seed, steps=WHOLE, warmup=WHOLE // 20, decay=0.5, **options
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -214,7 +209,13 @@ class _Fitting:
                 self.progress(f"{self.baseline.name}: {what}", min(total, done), total)
         except DivergenceError:
             return math.inf
-        return self._score(trainer.average.module.eval())
+        count = len(self.validation)
+        batch = self.validation.batch(list(range(count)), [False] * count)
+        images, concepts, present = (tensor.to(self.device) for tensor in batch)
+        with torch.no_grad(), inference_precision(self.device):
+            model = trainer.average.module.eval()
+            error = self.baseline.validate(model, as_floats(images), concepts, present)
+        return error if math.isfinite(error) else math.inf
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`~igm_cli.core.training.objectives.Objective`."""
@@ -223,25 +224,8 @@ class _Fitting:
         with inference_precision(self.device):
             return self.baseline.loss(model, images, concepts, present, plan.generator())
 
-    def _score(self, model: nn.Module) -> float:
-        count = len(self.validation)
-        batch = self.validation.batch(list(range(count)), [False] * count)
-        images, concepts, present = (tensor.to(self.device) for tensor in batch)
-        with torch.no_grad(), inference_precision(self.device):
-            error = self.baseline.validate(model, as_floats(images), concepts, present)
-        return error if math.isfinite(error) else math.inf
-
     def _save_state(self, trainer: Trainer | None) -> None:
         self.record.save_state({"trials": self.trials, "run": trainer.state() if trainer else None})
-
-
-def _save(fitted: Fitted, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Writes weights first, the result last: a folder with a result is complete."""
-    write_weights(folder / WEIGHTS, learned(fitted.model))
-    result = {name: value for name, value in vars(fitted).items() if name != "model"}
-    machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
-    write_json(folder / BASELINE, {**identity, "result": result, **machine})
-    (folder / STATE).unlink(missing_ok=True)
 
 
 def _load(baseline: Baseline, folder: Path, device: torch.device) -> Fitted:

@@ -10,13 +10,14 @@ the start: what differs is that the set is not taken apart.  :mod:`.configuratio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from igm_cli.benchmarks.baselines.fit import Baseline
 from igm_cli.benchmarks.baselines.gc_network import SetConfig, SetDenoiser
 from igm_cli.core.checkpoint import fingerprint, load_checkpoint
 from igm_cli.core.device import inference_precision
@@ -26,17 +27,9 @@ from igm_cli.errors import InputError
 
 
 def start_from(model: nn.Module, init: Path, kind: type[nn.Module], of: str, parts: Mapping[str, str]) -> None:
-    """Copies the trunk, the unconditional output and parts of the head from a checkpoint.
+    """Copies the trunk, the unconditional output and those parts of the head that have the same shape from ``init``.
 
-    Args:
-        model: Network to be trained.
-        init: Checkpoint folder of a factored denoiser.
-        kind: Class that the denoiser must have.
-        of: What such a denoiser is of, for the user.
-        parts: Names of parts in the model, and in the checkpoint; those of the same shape are copied.
-
-    Raises:
-        InputError: If the folder holds another architecture or another trunk.
+    ``parts`` are their names in the model, and in the checkpoint, whose denoiser is a ``kind`` (``of``: for messages).
     """
     donor: object = load_checkpoint(init).denoiser
     if not isinstance(donor, kind):
@@ -51,9 +44,10 @@ def start_from(model: nn.Module, init: Path, kind: type[nn.Module], of: str, par
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionBaseline:
+class DiffusionBaseline(Baseline):
     """How a conditional diffusion model that is not composed is trained."""
 
+    init: Path | None = None  # checkpoint folder of a factored denoiser whose trunk the training starts from
     timestep_power: float = 1.0  # t = T u^power with u uniform; above 1 favours low noise
     low: float = 0.02  # least timestep of validation, as a fraction of T
     high: float = 0.98  # greatest timestep of validation
@@ -64,14 +58,12 @@ class DiffusionBaseline:
     weight_decay: float = 0.01
     name: str = "gc"
 
-    def training_options(self, init: Path | None) -> dict[str, Any]:
-        """Returns everything that shapes the training, which starts from the checkpoint ``init``, as JSON."""
+    def training_options(self) -> dict[str, Any]:
+        """Returns everything that shapes the training, as JSON."""
         names = ("name", "timestep_power", "learning_rates", "batch_size", "ema", "weight_decay")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "init": None if init is None else fingerprint(init),
-            "validation": [self.low, self.high, self.validation_draws],
-        }
+        options = {name: getattr(self, name) for name in names}
+        init = None if self.init is None else fingerprint(self.init)
+        return {**options, "init": init, "validation": [self.low, self.high, self.validation_draws]}
 
     def timesteps(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Returns the timesteps of training ``[B]`` for u ``[B]`` in 0..1."""
@@ -79,10 +71,7 @@ class DiffusionBaseline:
 
 
 def set_error(model: nn.Module, schedule: Schedule, x0: Tensor, draws: Draws, *condition: Tensor) -> Tensor:
-    """Returns ‖v - v_theta(x_t, t | C)‖² per image of ``[B,C,H,W]``, the error of eps over alpha².
-
-    The model is called with (x_t, t, concepts ``[B,K,2]``, present ``[B,K]``) for v; every image has one draw.
-    """
+    """Returns ‖v - v_theta(x_t, t | C)‖² per image ``[B,C,H,W]``, the error of eps over alpha², a draw for each."""
     x_t = schedule.add_noise(x0, draws.noise, draws.t)
     alpha, sigma = (level(draws.t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
     v = alpha * draws.noise - sigma * x0
@@ -94,15 +83,13 @@ class GenerativeClassifier(DiffusionBaseline):
     """GC of a set of positions."""
 
     config: SetConfig = field(default_factory=SetConfig)
-    init: Path | None = None  # checkpoint folder of a factored denoiser whose trunk the training starts from
-    _: KW_ONLY
-    timestep_power: float = 2.0
-    high: float = 0.35
+    timestep_power: float = field(default=2.0, kw_only=True)
+    high: float = field(default=0.35, kw_only=True)
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
         schedule = Schedule().config.to_dict()
-        return {"config": asdict(self.config), "schedule": schedule, **self.training_options(self.init)}
+        return {"config": asdict(self.config), "schedule": schedule, **self.training_options()}
 
     def build(self) -> SetDenoiser:
         """Returns the network, its trunk from ``init`` if there is one (see :func:`start_from`)."""

@@ -112,14 +112,9 @@ class SetAttention(nn.Module):
     def forward(
         self, cells: Tensor, tokens: Tensor, relations: Tensor, distance: Tensor, present: Tensor
     ) -> Tensor:
-        """Returns cells ``[N,d,gh,gw]`` after one round of attention.
+        """Returns G cells ``[N,d,gh,gw]`` after one round of attention to tokens ``[N,K,d]`` present ``[N,K]``.
 
-        Args:
-            cells: ``[N,d,gh,gw]``, G of them.
-            tokens: ``[N,K,d]``.
-            relations: Features of cells and positions ``[N,G,K,g]``.
-            distance: Their squared distances ``[N,G,K]``.
-            present: ``[N,K]``, False for padding.
+        Relations are features ``[N,G,K,g]``, distances are squared ``[N,G,K]``: those of cells and positions.
         """
         q = self.query(self.norm(cells)).flatten(2).unflatten(1, (self.heads, -1))  # [N,h,d/h,G]
         keys_values = self.key_value(self.norm_tokens(tokens)).chunk(2, dim=-1)
@@ -172,9 +167,8 @@ class SetDenoiser(nn.Module):
 
     OCTAVES = 6
 
-    def __init__(self, config: SetConfig | None = None) -> None:
+    def __init__(self, config: SetConfig) -> None:
         super().__init__()
-        config = config or SetConfig()
         trunk, dim, fine = config.trunk, config.width, config.trunk.channels[0]
         self.schedule, self.patch = Schedule(), trunk.patch
         self.grid = (trunk.image_size[0] // trunk.patch, trunk.image_size[1] // trunk.patch)
@@ -204,12 +198,9 @@ class SetDenoiser(nn.Module):
         return SetFeatures(self.to_cells(h), readable, base, time, x_t, t)
 
     def output(self, features: SetFeatures, concepts: Tensor, present: Tensor | None = None) -> Tensor:
-        """Returns the network's output ``[N,C,H,W]`` float32 under one set per image.
+        """Returns the network's output ``[N,C,H,W]`` float32 under one set ``[N,K,2]`` per image; K may be 0.
 
-        Args:
-            features: Features of N images.
-            concepts: Positions in 0..1, ``[N,K,2]``; K may be 0.
-            present: ``[N,K]``, False for padding; None if all are there.
+        ``present [N,K]`` is False for padding; None if all are there.
         """
         if present is None:
             present = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)

@@ -15,20 +15,21 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp, options_of
+from igm_cli.benchmarks.baselines.fit import Baseline
+from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp
 from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.errors import MissingError, need
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_pretrained(kind: Any, name: str, option: str, *, local_files_only: bool, **options: Any) -> Any:
+def load_pretrained(kind: Any, name: str, option: str, **options: Any) -> Any:
     """Returns a pretrained network of a class of transformers, from a folder or the hub.
 
     Where the weights cannot be had, a MissingError names the ``option`` that takes a folder.
     """
     try:
-        return kind.from_pretrained(name, local_files_only=local_files_only, **options)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingError(
             f"the weights {name!r} are not here and cannot be fetched; "
@@ -43,16 +44,13 @@ def imagenet_normalised(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetOptions:
+class ResNetOptions(Baseline):
     """Options of both ResNets."""
 
     weights: str | None = None  # folder or hub id, such as microsoft/resnet-50; None trains from scratch
-    local_files_only: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)  # of transformers.ResNetConfig, where not ResNet-50
     upscale: int = 1  # how much larger the network sees the image; its map has a cell per 32 pixels
     learning_rates: tuple[float, ...] = (3e-4, 1e-3)
-    batch_size: int = 32
-    ema: float = 0.998
     weight_decay: float = 0.01
     name: str = "resnet"
 
@@ -63,7 +61,7 @@ class ResNetOptions:
 
         if self.weights is None:
             return ResNetModel(ResNetConfig(**self.config))
-        return load_pretrained(ResNetModel, self.weights, "resnet", local_files_only=self.local_files_only)
+        return load_pretrained(ResNetModel, self.weights, "resnet")
 
 
 class ResNet(nn.Module):
@@ -102,7 +100,7 @@ class PositionResNet(ResNet):
         return Prediction(out[..., :2], out[..., 2])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResNetSet(ResNetOptions, SetPredictor):
     """ResNet-50, supervised with object positions."""
 
@@ -149,7 +147,7 @@ class ResNetFactors(ResNetOptions):
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
-        return {**options_of(self), "space": space_to_dict(self.space)}
+        return {**super().describe(), "space": space_to_dict(self.space)}
 
     def build(self) -> nn.Module:
         """Returns the network; raises MissingError if pretrained weights cannot be had."""
@@ -174,5 +172,8 @@ class ResNetFactors(ResNetOptions):
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Returns the probability of every value within its factor, ``[B,D]`` float32 on the CPU."""
-        logits = torch.cat([model(chunk) for chunk in images.split(CHUNK)])
-        return log_probabilities(self.space, logits).exp().cpu()
+        return (
+            log_probabilities(self.space, torch.cat([model(chunk) for chunk in images.split(CHUNK)]))
+            .exp()
+            .cpu()
+        )

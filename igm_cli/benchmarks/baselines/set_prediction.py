@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
+from igm_cli.benchmarks.baselines.fit import Baseline
 from igm_cli.core.metrics import PERCEPTION_THRESHOLD, match
 
 POSITION_WEIGHT, EARLIER_WEIGHT = 5.0, 0.5
@@ -86,24 +87,12 @@ def mlp(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def options_of(baseline: Any) -> dict[str, Any]:
-    """Returns all fields of a baseline but where its files may be looked for."""
-    return {key: value for key, value in asdict(baseline).items() if key != "local_files_only"}
-
-
 @dataclass(frozen=True)
-class SetPredictor:
+class SetPredictor(Baseline):
     """A baseline whose network maps (images, generator or None) to a :class:`Prediction`."""
 
     image_size: tuple[int, int]  # (width, height) in pixels
-    _: KW_ONLY
-    batch_size: int = 32
-    ema: float = 0.998
-    weight_decay: float = 1e-4
-
-    def describe(self) -> dict[str, Any]:
-        """Returns everything that shapes the model, as JSON."""
-        return options_of(self)
+    weight_decay: float = field(default=1e-4, kw_only=True)
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
@@ -112,22 +101,20 @@ class SetPredictor:
         return set_loss(model(images, generator), concepts, present)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean distance of objects from the positions chosen for them, K being given.
+        """Returns the mean distance of objects from their positions, K given, in :data:`FAR`, and 1 beyond it.
 
-        It is measured in :data:`FAR`, and 1 beyond it: the rate of missed objects averaged over how near
-        a position must be.
+        That is the rate of missed objects, averaged over how near a position must be.
         """
-        errors = []
-        found = self.predict(model, images, [int(count) for count in present.sum(1)])
-        for positions, truth, there in zip(found, concepts, present, strict=True):
-            errors.append(match(positions, truth[there]).squared.sum(1).sqrt() / FAR)
+        found = self.predict(model, images, present.sum(1).tolist())
+        triples = zip(found, concepts, present, strict=True)
+        errors = [
+            match(positions, truth[there]).squared.sum(1).sqrt() / FAR for positions, truth, there in triples
+        ]
         return float(torch.cat(errors).nan_to_num(1.0).clamp(max=1).mean())
 
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor, k: Sequence[int | None]) -> list[Tensor]:
         """Returns the positions in each image, ``[K,2]`` on the CPU, without chance; K of None is estimated."""
-        rows: list[tuple[Tensor, Tensor]] = []
-        for chunk in images.split(CHUNK):
-            found: Prediction = model(chunk, None)
-            rows += zip(found.positions.float().cpu(), found.logits.float().cpu(), strict=True)
-        return [choose(*row, count) for row, count in zip(rows, k, strict=True)]
+        found = [model(chunk, None) for chunk in images.split(CHUNK)]
+        positions, logits = (torch.cat([part[n] for part in found]).float().cpu() for n in (0, 1))
+        return [choose(*row) for row in zip(positions, logits, k, strict=True)]

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import torch
 
-from igm_cli.benchmarks.report import COSTS, capitalised
-from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
+from igm_cli.benchmarks.report import capitalised, declared_table
+from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row
 from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.concepts import Categorical, space_to_dict
@@ -29,14 +29,6 @@ REPEATS = 5
 FEW, MANY = 3, 12  # factors between which the growth is told
 LARGEST = 6  # factors up to which enumeration is measured
 FEW_DRAWS = 2  # draws that it is measured with
-
-NOTE = (
-    "Binary factors, on networks of the checkpoint's shape with fresh weights (time does not depend on them), one "
-    "image, median of some runs after a warm-up, both with the most draws that the checkpoint's settings allow: igm "
-    "often stops earlier on a trained model. Calls a draw: besides the unconditional one. "
-    f"Enumeration: measured with {FEW_DRAWS} draws and scaled to all in proportion; above {LARGEST} factors scaled from "
-    f"{LARGEST} in proportion to its network calls."
-)
 
 
 class FactorCost:
@@ -57,35 +49,29 @@ class FactorCost:
         """Returns the row of all configurations; beyond :data:`LARGEST` factors in proportion to network calls."""
         measured, draws = min(factors, LARGEST), self.settings.draws
         seconds, found = self._enumerated(measured)
-        calls = draws * (
-            1 + factors * 2**factors
-        )  # every factor of every configuration, and the unconditional one
+        calls = draws * (1 + factors * 2**factors)  # the unconditional one, every factor of every configuration
         row = _row(ENUMERATE, factors, seconds * calls / found.network_calls, calls, draws)
         about = {"factors": measured, "draws": found.draws, "seconds": seconds}
         return {**row, "scaled": factors > measured, "measured": about}
 
     def _timed(self, factors: int, settings: InversionSettings) -> tuple[float, Inversion]:
         """Returns the median seconds of some runs after a warm-up, and what one of them found."""
-        denoiser, composition = self._fresh(factors), self.checkpoint.composition
-        width, height = self.checkpoint.image_size
+        space = space_to_dict(Categorical({f"factor {number}": ("no", "yes") for number in range(factors)}))
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            model = (
+                replace(self.checkpoint.spec, space=space).build().eval().requires_grad_(False)
+            )  # fresh weights
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        denoiser, (width, height) = cast(Denoiser, model), self.checkpoint.image_size
         generator = torch.Generator().manual_seed(settings.seed)
         image = (torch.rand(3, height, width, generator=generator) * 2 - 1).to(self.device)
 
         def run() -> Inversion:
-            return invert(denoiser, image, settings, composition=composition)
+            return invert(denoiser, image, settings, composition=self.checkpoint.composition)
 
         found = run()
         return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), found
-
-    def _fresh(self, factors: int) -> Denoiser:
-        """Returns a network of the checkpoint's shape with fresh weights."""
-        space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)})
-        spec = replace(self.checkpoint.spec, space=space_to_dict(space))
-        with torch.random.fork_rng():
-            torch.manual_seed(self.settings.seed)
-            model = spec.build()
-        model = model.eval().requires_grad_(False)
-        return cast(Denoiser, model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Row:
@@ -97,9 +83,8 @@ def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Ro
 def factor_report(records: Sequence[Record]) -> Report:
     """Returns table, plots and summary of the cost over factors; empty without records."""
     points: dict[int, dict[str, Row]] = {}
-    for row in sorted(
-        (row for record in records for row in record["rows"]), key=lambda row: int(row["factors"])
-    ):
+    every = [row for record in records for row in record["rows"]]
+    for row in sorted(every, key=lambda row: int(row["factors"])):
         points.setdefault(row["factors"], {})[row["label"]] = row
     if not points:
         return Report([])
@@ -109,9 +94,9 @@ def factor_report(records: Sequence[Record]) -> Report:
         growth = many["seconds"] / few["seconds"]
         summary["growth"] = {"from": FEW, "to": MANY, "seconds": growth}
         grown = f" {MANY} factors take igm {growth:.2f} times the seconds of {FEW}."
-    columns = ("factors", "configurations", *COSTS, "enumerate over igm", "draws")
     rows = [_cells(count, points[count]) for count in points]
-    table = Table("factors", "Cost over the number of factors", columns, rows, NOTE + grown)
+    numbers = {"few_draws": FEW_DRAWS, "largest": LARGEST, "grown": grown}
+    table = declared_table("attributes", "factors", rows, **numbers)
     return Report([table], figures=[_plot(points, "seconds"), _plot(points, "calls_a_draw")], summary=summary)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
-from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, agreement, mean, proportion
+from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, mean, proportion
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.core.concepts import Categorical
@@ -56,25 +56,22 @@ class AttributeBench(frame.CheckpointBench):
         self.relax_images = self.whole_number("relax_images", 50)
         steps = self.whole_number("relax_steps", self.settings.relax_steps)
         self.settings = replace(self.settings, method="evidence", relax_steps=steps)
-        self.contrast = self._contrast()
+        contrast = self.options.get("contrast", self.checkpoint.info.get("contrast", 0.0))
+        if not isinstance(contrast, int | float) or isinstance(contrast, bool) or not 0 <= contrast < math.inf:
+            raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
+        self.contrast = float(contrast)
         self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
-        self.scenes = {name: self._load(name) for name in request.splits if name != FACTORS}
+        self.scenes = {}
+        for name in request.splits:
+            if name != FACTORS:
+                data = self.load("test", name, request.limit or DRAWN, "CelebA")
+                scenes = self.scenes[name] = frame.AnnotatedImages(data, self.parser, self.image_size)
+                scenes[next(iter(scenes.rows))]  # attributes that they lack are told before anything is trained
         self.cost = FactorCost(self.checkpoint, self.settings, request.device)
 
-    def _contrast(self) -> float:
-        value = self.options.get("contrast", self.checkpoint.info.get("contrast", 0.0))
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-            raise UsageError(f"--set contrast takes a number of at least 0, not {value!r}")
-        return float(value)
-
-    def _load(self, name: str) -> frame.AnnotatedImages:
-        data = self.load("test", name, self.request.limit or DRAWN, "CelebA")
-        scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
-        scenes[next(iter(scenes.rows))]  # attributes that the images lack are told before anything is trained
-        return scenes
-
-    def training_data(self) -> TrainingData:
-        """Returns training and validation images of the domain trained on."""
+    @cached_property
+    def data(self) -> TrainingData:
+        """Training and validation images of the domain trained on."""
         root, request = self.request.data_root, self.request
         drawn = {"size": self.faces} if self.faces and root is None else {}
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
@@ -148,7 +145,7 @@ class AttributeBench(frame.CheckpointBench):
 
         Its trunk starts from the weights of the model that is measured.
         """
-        baseline = kind(self.checkpoint.spec, self.request.model, contrast=self.contrast)
+        baseline = kind(self.checkpoint.spec, init=self.request.model, contrast=self.contrast)
         trained, s = self.fitted(baseline), self.settings
         model = trained.model.requires_grad_(False)
 
@@ -187,47 +184,38 @@ class AttributeBench(frame.CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
-        papers = set(self.factors) == PUBLISHED_FACTORS
-        published = self.suite.published.get(split.removeprefix("folder-"), {}) if papers else {}
-        columns = [
-            report.rate_column("all right", "all_right"),
-            report.published_column(published),
-            report.SECONDS,
-            report.number_column("network calls", "calls", ".0f"),
-            report.IMAGES,
-            ("draws", lambda s: f"{s['draws'].value:.3g}"),
-            *(report.rate_column(factor.replace("_", " "), factor) for factor in self.factors),
-        ]
-        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=6)
+        published = self.suite.published_on(split) if set(self.factors) == PUBLISHED_FACTORS else {}
+        factors = {factor.replace("_", " "): f"rate {factor}" for factor in self.factors}
+        columns = {**self.suite.words["columns"], **factors}
+        return report.score_table(split, heading, scores, failed, columns, published, brief=6)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
-        exact = {
-            name: found
-            for name, labels in scored.labels.items()
-            if (found := agreement(labels, (SAME_DRAWS, ENUMERATE), lambda row: row["predicted"], base=1))
-        }
+        compared = (SAME_DRAWS, ENUMERATE)
+        exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
         calibrated = {
             name: {s.label: found for s in part if (found := calibration(s.rows))}
             for name, part in scored.scores.items()
         }
         factors = factor_report([record for record in records if record["split"] == FACTORS])
-        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
-        tables += [_exactness(exact)] if exact else []
-        tables += [table] if (table := _calibration_table(calibrated)).rows else []
-        tables += [*factors.tables, report.methods_table(infos)]
-        shown = {name: self.scenes[name] for name in scored.parts}
-        records = [record for part in scored.parts.values() for record in part]
-        grids = report.answer_grids(records, shown, (ENUMERATE, SAME_DRAWS), _right, self._answered)
-        found = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
-        return report.scored_report(scored, tables, [*factors.figures, *grids], found, infos, self.suite.notes)
+        tables = []
+        if exact:
+            rows = report.agreement_rows(exact, compared, share=True)
+            tables.append(report.declared_table("attributes", "exactness", rows))
+        if rows := _calibration_rows(calibrated):
+            tables.append(report.declared_table("attributes", "calibration", rows, bins=BINS))
+        tables += factors.tables
 
-    def _answered(self, scenes: frame.AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-        values = zip(self.space.factors.items(), row["predicted"], strict=True)
-        return report.with_confidence(
-            [{"factor": name, "value": names[value]} for (name, names), value in values], row
-        )
+        def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+            values = zip(self.space.factors.items(), row["predicted"], strict=True)
+            return [{"factor": name, "value": names[value]} for (name, names), value in values]
+
+        unseen = (ENUMERATE, SAME_DRAWS)
+        grids = report.answer_grids(scored, self.scenes, unseen, lambda r: r["predicted"] == r["truth"], named)
+        told = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
+        figures = [*factors.figures, *grids]
+        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:
@@ -248,16 +236,9 @@ def calibration(rows: Rows) -> dict[str, float] | None:
     right = torch.tensor([p == t for values in pairs for p, t in values]).double()
     bins = (confidence * BINS).long().clamp(0, BINS - 1)
     gaps = torch.zeros(BINS).double().index_add_(0, bins, confidence - right)
-    return {
-        "values": len(right),
-        "confidence": float(confidence.mean()),
-        "accuracy": float(right.mean()),
-        "error": float(gaps.abs().sum()) / len(right),
-    }
-
-
-def _right(row: Mapping[str, Any]) -> bool:
-    return bool(row["predicted"] == row["truth"])
+    error = float(gaps.abs().sum()) / len(right)
+    means = {"confidence": float(confidence.mean()), "accuracy": float(right.mean())}
+    return {"values": len(right), **means, "error": error}
 
 
 def _described(s: InversionSettings) -> str:
@@ -271,25 +252,13 @@ def _described(s: InversionSettings) -> str:
     return f"{s.method}, {draws[s.method]}"
 
 
-def _exactness(exact: Mapping[str, Mapping[str, Any]]) -> Table:
-    note = (
-        "Enumeration of all configurations by network calls against igm under the same draws. Calls a draw: besides the "
-        "unconditional one, the sum of the numbers of values against factors times their product."
-    )
-    heads, labels = ("same answer", "share"), (SAME_DRAWS, ENUMERATE)
-    return report.agreement_table("exactness", "Evidence against enumeration", exact, labels, heads, note)
-
-
-def _calibration_table(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    rows = [
+def _calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+    return [
         [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
         for split, labels in calibrated.items()
         for label, c in labels.items()
         if label != SAME_DRAWS
     ]
-    columns = ("split", "method", "values", "mean confidence", "right", "ECE")
-    note = f"Over the values of all attributes. ECE: expected calibration error, {BINS} bins of confidence."
-    return Table("calibration", "Confidence against accuracy", columns, rows, note)
 
 
 SUITE = frame.DeclaredSuite("attributes", AttributeBench)

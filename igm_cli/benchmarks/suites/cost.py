@@ -10,17 +10,17 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite
+from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredSuite, MachineBench, declared
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import cost_workers as workers
 from igm_cli.benchmarks.suites.cost_measure import Meter, repeated
 from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
-from igm_cli.benchmarks.timing import cores, machine
+from igm_cli.benchmarks.timing import cores
 from igm_cli.core.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.types import InversionSettings
@@ -31,34 +31,23 @@ MOST = 12  # objects in one scene
 ROOMY = 10
 """Most objects of the usual sizes in a scene; more are all small, so that they fit on the plane."""
 
-ITEMS: Mapping[str, tuple[str, ...]] = {
-    "k": tuple(f"k={k}" for k in range(1, 13)),
-    "candidates": ("grid=12x8", "grid=18x12", "grid=24x16", "grid=36x24", "grid=48x32"),
-    "draws": tuple(f"draws={n}" for n in (4, 8, 12, 16, 32, 64)),
-    "restarts": tuple(f"restarts={n}" for n in (1, 5, 10, 15, 20)),
-    "steps": tuple(f"steps={n}" for n in (5, 10, 20, 40, 80)),
-    "batch": ("way=in turn", "way=threads", "way=processes"),
-    "memory": ("k=2", "k=5", "k=8", "k=12"),
-    "size": ("k=5 at 96x64", "k=20 at 192x128", "k=60 at 240x160", "k=200 at 320x240"),
-}
+ITEMS: Mapping[str, Sequence[str]] = declared("cost")["items"]
 """The points of every axis."""
 
-DEFAULTS = {
-    "images": 4, "repeats": 2, "objects": 5, "sgd_steps": 20, "steps": 2000, "restarts": 20, "batch": 16,
-    "workers": 0, "flops": 1,
-}  # fmt: skip
-"""The suite's options are numbers."""
 
-
-class CostBench(DeclaredBench):
+class CostBench(MachineBench):
     """The suite opened for one request; images are rendered when a point needs them."""
+
+    makes = "renders scenes of 1 to 12 objects"
+    defaults: ClassVar[Mapping[str, int]] = declared("cost")["numbers"]
+    least: ClassVar[Mapping[str, int]] = {
+        "workers": 0,
+        "flops": 0,
+        "sgd_steps": 2,
+    }  # half of which are run, too
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        if request.data_root is not None:
-            raise UsageError("the cost benchmark renders scenes of 1 to 12 objects; leave out the data root")
-        least = {"workers": 0, "flops": 0, "sgd_steps": 2}  # half of the steps are measured, too
-        self.numbers = {n: self.whole_number(n, value, least.get(n, 1)) for n, value in DEFAULTS.items()}
         self.flops = bool(self.numbers["flops"])
         self.checkpoint = load_checkpoint(request.model, request.device)
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
@@ -69,18 +58,8 @@ class CostBench(DeclaredBench):
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits and limit may differ between two calls."""
-        return {
-            "suite": self.suite.name,
-            "weights": fingerprint(self.request.model),
-            "options": self.numbers,
-            "settings": self.base.to_dict(),
-            **self.machine,
-        }
-
-    @cached_property
-    def machine(self) -> dict[str, Any]:
-        """What computes."""
-        return machine(self.device)
+        measured = {"suite": self.suite.name, "weights": fingerprint(self.request.model)}
+        return {**measured, "options": self.numbers, "settings": self.base.to_dict(), **self.machine}
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the points of an axis."""
@@ -106,13 +85,9 @@ class CostBench(DeclaredBench):
     def images(self, k: int, count: int) -> list[Tensor]:
         """Returns rendered images ``[3,H,W]`` of k objects on the device."""
         if (k, count) not in self._images:
-            options: dict[str, Any] = {
-                "objects": f"{k}-{k}",
-                "size": count,
-                **({"sizes": "small"} if k > ROOMY else {}),
-            }
-            run: dict[str, Any] = {"seed": self.request.seed, "progress": self.request.progress}
-            data = registry.dataset("clevr").load("val", **run, **options)
+            options: dict[str, Any] = {"objects": f"{k}-{k}", "size": count, "seed": self.request.seed}
+            options |= {"sizes": "small"} if k > ROOMY else {}
+            data = registry.dataset("clevr").load("val", progress=self.request.progress, **options)
             scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.image_size)
             self._images[k, count] = [scenes[item].x0.to(self.device) for item in scenes.rows]
         return self._images[k, count]
@@ -135,8 +110,8 @@ class CostBench(DeclaredBench):
             return [row(math.prod(grid), objects, objects, grid=grid)]
 
         def draws(value: str) -> list[Row]:
-            most = max(int(value), self.base.max_draws)
-            return [row(int(value), objects, objects, draws=int(value), max_draws=most)]
+            n = int(value)
+            return [row(n, objects, objects, draws=n, max_draws=max(n, self.base.max_draws))]
 
         return {
             "k": lambda value: [row(int(value), int(value), k) for k in (int(value), None)],

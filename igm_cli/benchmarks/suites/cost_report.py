@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from igm_cli.benchmarks.frame import DeclaredSuite
+from igm_cli.benchmarks.frame import DeclaredSuite, declared
 from igm_cli.benchmarks.report import capitalised
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import machine_note
@@ -15,19 +14,9 @@ GIVEN, ESTIMATED = "igm, K given", "igm, K estimated"
 BATCHED = "igm-sgd, restarts in one batch"
 IN_TURN = "igm-sgd, restarts one after another"
 
-X_LABELS = {
-    "candidates": "candidates", "draws": "noise draws", "restarts": "random starts R", "steps": "steps of descent",
-    "batch": "workers", **dict.fromkeys(("k", "memory", "size"), "objects K"),
-}  # fmt: skip
-QUANTITIES = {
-    "seconds": "seconds",
-    "cpu_seconds": "processor seconds",
-    "passes": "noised images looked at (trunk passes)",
-    "contributions": "contributions (heads)",
-    "whole_calls": "whole-network calls, each image's base once",
-    "network_calls": "whole-network calls, as the inversion charges them",
-    "gflop": "GFLOP",
-}
+_WORDS = declared("cost")
+X_LABELS: Mapping[str, str] = _WORDS["x_labels"]
+QUANTITIES: Mapping[str, str] = _WORDS["quantities"]
 _ALL = {**QUANTITIES, "seconds_per_object": "seconds per object", "memory_mb": "MB above the loaded model"}
 HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
@@ -38,17 +27,19 @@ def build(
     records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
 ) -> Report:
     """Returns what all records amount to; ``numbers`` are the options of the suite, its splits the axes."""
-    axes = {
-        axis: [row for record in records if record["split"] == axis for row in record["rows"]]
-        for axis in suite.splits
-    }
-    axes = {axis: rows for axis, rows in axes.items() if rows}
-    ratios, growth = _ratios(axes.get("k", [])), _growth(axes.get("k", []), FEW, MANY)
-    scaled = _scaled(numbers)
+    every = {axis: [row for r in records if r["split"] == axis for row in r["rows"]] for axis in suite.splits}
+    axes = {axis: rows for axis, rows in every.items() if rows}
+    rows = axes.get("k", [])
+    ways = {k: {way: _over(rows, (way, k), (GIVEN, k)) for way in (BATCHED, IN_TURN)} for k in HEADLINE_K}
+    found = {str(k): {way: ratio for way, ratio in each.items() if ratio} for k, each in ways.items()}
+    ratios = {k: each for k, each in found.items() if each}  # of igm-sgd over igm: [K][way][quantity]
+    growth = _over(rows, (GIVEN, MANY), (GIVEN, FEW))
+    ends = {"half": numbers["sgd_steps"] // 2, "twice": 2 * numbers["sgd_steps"]}
+    scaled = suite.words["table_notes"]["headline"].format(**ends, **numbers)
     tables = [_headline(ratios, growth, numbers, scaled)] if ratios or growth else []
     tables += [_table(axis, suite.splits[axis], rows) for axis, rows in axes.items()]
     summary: dict[str, Any] = {"machine": machine, "ratios": ratios, "growth": growth, "axes": axes}
-    if scaling := _growth(axes.get("size", []), *SIZED):
+    if scaling := _over(axes.get("size", []), (GIVEN, SIZED[1]), (GIVEN, SIZED[0])):
         summary["scaling"] = scaling
     notes = [machine_note(machine), *(note.format(**numbers, scaled=scaled) for note in suite.notes)]
     off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
@@ -56,37 +47,11 @@ def build(
     return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
 
 
-def _scaled(numbers: Mapping[str, int]) -> str:
-    n = numbers["sgd_steps"]
-    return (
-        "igm-sgd is scaled, not run in full: one step with the whole scoring, and the cost of a further step "
-        f"from runs of {n // 2}, {n} and {2 * n} steps, times {numbers['steps']}. One after another: "
-        f"{numbers['restarts']} times the cost of one restart, each with draws of its own, as in the paper."
-    )
-
-
-def _find(rows: Sequence[Row], label: str, x: float) -> Row | None:
-    return next((row for row in rows if row["label"] == label and row["x"] == x), None)
-
-
-def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns igm-sgd over igm: ``[K][way][quantity]``."""
-    ratios: dict[str, dict[str, dict[str, float]]] = {}
-    for k, label in itertools.product(HEADLINE_K, (BATCHED, IN_TURN)):
-        ours, theirs = _find(rows, GIVEN, k), _find(rows, label, k)
-        if ours and theirs:
-            ratios.setdefault(str(k), {})[label] = _over(theirs, ours)
-    return ratios
-
-
-def _growth(rows: Sequence[Row], few_objects: int, many_objects: int) -> dict[str, float]:
-    """Returns what many objects cost igm over few."""
-    few, many = _find(rows, GIVEN, few_objects), _find(rows, GIVEN, many_objects)
-    return _over(many, few) if few and many else {}
-
-
-def _over(above: Row, below: Row) -> dict[str, float]:
-    return {q: above[q] / below[q] for q in _ALL if above.get(q) and below.get(q)}
+def _over(rows: Sequence[Row], above: tuple[str, int], below: tuple[str, int]) -> dict[str, float]:
+    """Returns what one point (label and x) costs over another, by quantity; nothing if one of them is missing."""
+    points = {(row["label"], row["x"]): row for row in reversed(rows)}
+    many, few = points.get(above, {}), points.get(below, {})
+    return {q: many[q] / few[q] for q in _ALL if many.get(q) and few.get(q)}
 
 
 def _headline(
@@ -101,7 +66,11 @@ def _headline(
         for label, r in ways.items()
     }
     columns[f"igm, K={MANY} over K={FEW}"] = growth
-    rows = [[name, *(_times(ratio.get(q)) for ratio in columns.values())] for q, name in QUANTITIES.items()]
+
+    def times(value: float | None) -> str:
+        return "" if value is None else f"{value:.1f}×" if value < 100 else f"{value:.0f}×"
+
+    rows = [[name, *(times(ratio.get(q)) for ratio in columns.values())] for q, name in QUANTITIES.items()]
     sgd = f"igm-sgd (R={numbers['restarts']}, {numbers['steps']} steps)"
     title = f"{sgd} over igm (K given), and igm at {MANY} objects over {FEW}"
     return Table("headline", title, ["cost", *columns], rows, note)
@@ -109,39 +78,17 @@ def _headline(
 
 def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
     """Returns all rows of an axis; only columns that any of them fills."""
-    columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
-    heads = [_COLUMNS[name][0] or X_LABELS[axis] for name in columns]
+    columns: Mapping[str, tuple[str, str]] = _WORDS["columns"]
+    filled = [name for name in columns if any(row.get(name) is not None for row in rows)]
+    heads = [columns[name][0] or X_LABELS[axis] for name in filled]
+    forms = {name: columns[name][1] for name in filled}
     cells = [
-        ["" if row.get(name) is None else _COLUMNS[name][1].format(row[name]) for name in columns]
+        ["" if row.get(name) is None else form.format(row[name]) for name, form in forms.items()]
         for row in rows
     ]
     title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
     notes = {"batch": _fastest, "size": _per_object}
     return Table(f"cost-{axis}", title, heads, cells, notes[axis](rows) if axis in notes else "")
-
-
-_COLUMNS = {
-    "label": ("method", "{}"),
-    "x": ("", "{:g}"),
-    "size": ("image", "{}"),
-    "images_per_second": ("images a second", "{:.3f}"),
-    "seconds": ("seconds an image", "{:.3f}"),
-    "seconds_per_object": ("seconds per object", "{:.4f}"),
-    "seconds_std": ("± std", "{:.3f}"),
-    "seconds_median": ("median", "{:.3f}"),
-    "cpu_seconds": ("processor seconds", "{:.3f}"),
-    "passes": ("trunk passes", "{:.0f}"),
-    "contributions": ("contributions", "{:.0f}"),
-    "whole_calls": ("whole-network calls, bases shared", "{:.0f}"),
-    "network_calls": ("network calls", "{:.0f}"),
-    "gflop": ("GFLOP", "{:.1f}"),
-    "memory_mb": ("MB above the loaded model", "{:.0f}"),
-    "process_mb": ("MB in all", "{:.0f}"),
-    "nonlinearity": ("farthest from linear", "{:.1%}"),
-    "scaled_from": ("scaled from steps", "{}"),
-    "runs": ("runs", "{}"),
-}
-"""Field of a row to head and form of its column; the head of ``x`` is the axis'."""
 
 
 def _fastest(rows: Sequence[Row]) -> str:
@@ -150,9 +97,10 @@ def _fastest(rows: Sequence[Row]) -> str:
 
 
 def _per_object(rows: Sequence[Row]) -> str:
-    few, many = (_find(rows, GIVEN, k) for k in SIZED)
-    if not few or not many:
+    points = {row["x"]: row for row in rows}
+    if not points.keys() >= set(SIZED):
         return ""
+    few, many = (points[k] for k in SIZED)
     times = many["seconds_per_object"] / few["seconds_per_object"]
     ends = [f"K = {row['x']} on {row['size']}" for row in (many, few)]
     return f"Seconds per object at {ends[0]} over those at {ends[1]}: {times:.2f}."
@@ -160,12 +108,9 @@ def _per_object(rows: Sequence[Row]) -> str:
 
 def _plots(axes: Mapping[str, Sequence[Row]]) -> list[Plot]:
     """Returns seconds and passes over every axis that is a number; memory by itself."""
-    plots = []
     own = {"memory": ("memory_mb",), "batch": (), "size": ("seconds_per_object", "network_calls", "memory_mb")}
-    for axis, rows in axes.items():
-        wanted = own.get(axis, ("seconds", "passes", "network_calls"))
-        plots += [_plot(axis, quantity, rows) for quantity in wanted]
-    return plots
+    shown = {axis: own.get(axis, ("seconds", "passes", "network_calls")) for axis in axes}
+    return [_plot(axis, quantity, axes[axis]) for axis, wanted in shown.items() for quantity in wanted]
 
 
 def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
@@ -181,7 +126,3 @@ def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
     wide = len(curves) > 1 and quantity != "memory_mb"
     title = f"{capitalised(name)} over {X_LABELS[axis]}"
     return Plot(f"cost-{axis}-{quantity}", title, X_LABELS[axis], name, curves, log_y=wide)
-
-
-def _times(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}×" if value < 100 else f"{value:.0f}×"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite
+from igm_cli.benchmarks.frame import DeclaredSuite, MachineBench
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.decomposition_points import COUPLED, EXHAUSTIVE, OWN, POINTS, RESONATOR, Point
 from igm_cli.benchmarks.suites.decomposition_report import build
-from igm_cli.benchmarks.timing import Clock, clocked, machine, machine_note
+from igm_cli.benchmarks.timing import Clock, clocked, machine_note
 from igm_cli.core.decomposition.auto import FEW_PRODUCTS
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
@@ -51,41 +51,31 @@ MOST_RUNS = 5
 SURE = 0.99  # confidence in every factor from which on an answer is given as sure
 
 
-class DecompositionBench(DeclaredBench):
+class DecompositionBench(MachineBench):
     """The suite opened for one request."""
+
+    makes = "makes its own random problems"
+    defaults: ClassVar[Mapping[str, int]] = {"problems": 128, "iterations": 100, "exhaustive_gflop": 2500}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        if request.data_root is not None:
-            text = "the decomposition benchmark makes its own random problems; leave out the data root"
-            raise UsageError(text)
-        defaults = {"problems": 128, "iterations": 100, "exhaustive_gflop": 2500}
-        self.numbers = {name: self.whole_number(name, default) for name, default in defaults.items()}
         self.precision = self.options.get("precision", PRECISIONS[0])
         if self.precision not in PRECISIONS:
             raise UsageError(f"--set precision takes {' or '.join(PRECISIONS)}, not {self.precision!r}")
         own = [Point.parse(name) for name in str(self.options.get(OWN, "")).split(",") if name.strip()]
         if (OWN in request.splits) != bool(own):
-            text = "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
-            raise UsageError(text)
+            raise UsageError(
+                "the split points and --set points=K3-n50-D1000,... go together; give both or neither"
+            )
         splits = {split: own if split == OWN else POINTS[split] for split in request.splits}
         self.points = {split: {point.name: point for point in points} for split, points in splits.items()}
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits, points and limit may differ between two calls."""
-        return {
-            "seed": self.request.seed,
-            **self.numbers,
-            "precision": self.precision,
-            "settings": {name: described(name) for name in self.suite.methods},
-            **self.machine,
-        }
-
-    @cached_property
-    def machine(self) -> dict[str, Any]:
-        """What computes."""
-        return machine(self.device)
+        settings = {name: described(name) for name in self.suite.methods}
+        run = {"seed": self.request.seed, **self.numbers, "precision": self.precision}
+        return {**run, "settings": settings, **self.machine}
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the names of a split's points."""
@@ -114,20 +104,31 @@ class DecompositionBench(DeclaredBench):
         if name == EXHAUSTIVE:  # goes through so many codewords of the first factor
             most = self.numbers["exhaustive_gflop"] * 1e9
             kept = min(kept, max(2, int(kept * most / (whole * len(vectors)))))
-        searched = codebooks if kept == point.codewords else part_of(codebooks, kept)
+        searched, binding = codebooks, codebooks.binding
+        if kept < point.codewords:
+            books = [binding.vector(spectrum, codebooks.dim) for spectrum in codebooks.spectra]
+            searched = Codebooks([books[0][:kept], *books[1:]], binding.name, codebooks.precision)
         self._warm_up(method, point)
-        # Problems are drawn from the seed itself: a method that drew from it too would see the same random numbers.
-        found, clocks = timed(
-            lambda: decompose(vectors, searched, method, iterations=iterations, seed=seed + 1), self.device
-        )
-        share, fastest = kept / point.codewords, min(clocks, key=lambda clock: clock.seconds)
+        found: list[Decomposition] = []
+        clocks: list[Clock] = []
+
+        def run() -> None:
+            # Problems are drawn from the seed itself: a method that drew from it too would see the same numbers.
+            found.append(decompose(vectors, searched, method, iterations=iterations, seed=seed + 1))
+
+        while not clocks or (sum(clock.seconds for clock in clocks) < LONG_ENOUGH and len(clocks) < MOST_RUNS):
+            clocks.append(clocked(run, self.device))
+        answer, fastest, share = found[0], min(clocks, key=lambda clock: clock.seconds), kept / point.codewords
+        right = (answer.indices.cpu() == plain.truth).sum(1).tolist()
+        sure = (answer.confidence.cpu() >= SURE).all(1).int().tolist()
         each = 1 / (len(vectors) * share)
         return {
             "problems": len(vectors),
             "share": share,
-            **(judged(found, plain.truth) if share == 1 else {"right": None, "sure": None}),
-            "iterations": found.iterations.tolist(),
-            "operations": (found.operations / share).tolist(),
+            "right": right if share == 1 else None,
+            "sure": sure if share == 1 else None,
+            "iterations": answer.iterations.tolist(),
+            "operations": (answer.operations / share).tolist(),
             "seconds": fastest.seconds * each,
             "cpu_seconds": fastest.cpu_seconds * each,
             "runs": len(clocks),
@@ -189,26 +190,4 @@ def described(name: str) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-def part_of(codebooks: Codebooks, kept: int) -> Codebooks:
-    """Returns the codebooks with only some codewords of the first factor."""
-    binding = codebooks.binding
-    books = [binding.vector(spectrum, codebooks.dim) for spectrum in codebooks.spectra]
-    return Codebooks([books[0][:kept], *books[1:]], binding.name, codebooks.precision)
-
-
-def judged(found: Decomposition, truth: Tensor) -> dict[str, Any]:
-    """Returns the right factors of every problem, and whether its answer was given as sure."""
-    sure = (found.confidence.cpu() >= SURE).all(1)
-    return {"right": (found.indices.cpu() == truth).sum(1).tolist(), "sure": sure.int().tolist()}
-
-
-def timed(run: Callable[[], Decomposition], device: torch.device) -> tuple[Decomposition, list[Clock]]:
-    """Returns what a run gives, and how long it takes, several times if it is short."""
-    found: list[Decomposition] = []
-    clocks: list[Clock] = []
-    while not clocks or (sum(clock.seconds for clock in clocks) < LONG_ENOUGH and len(clocks) < MOST_RUNS):
-        clocks.append(clocked(lambda: found.append(run()), device))
-    return found[0], clocks
-
-
-SUITE = DeclaredSuite("decomposition", DecompositionBench, defaults=lambda data_root: tuple(POINTS))
+SUITE = DeclaredSuite("decomposition", DecompositionBench)

@@ -6,21 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
-from igm_cli.benchmarks.report import Column, capitalised, curve, paired_cells, percent, table
+from igm_cli.benchmarks.report import Column, capitalised, curve, declared_table, paired_rows, percent, table
 from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
 SLOWER = 1.1
 """How many times as long counts as slower: repeated calls of the same method differ by as much."""
-
-ORIGIN = (
-    "Settings were chosen by benchmarks/calibrate_decomposition.py on problems of other seeds with K = 3, n = 100, "
-    "D = 1000 and 100 iterations; the variants of coupled diffusion one by one; the factorizer's are near the best ones and do for few codewords, too."
-)
-"""Where the settings of the methods come from."""
 
 QUANTITIES = {
     "exact": ("exact", "exact accuracy"),
@@ -82,33 +76,32 @@ class Score:
         return {"problems": self["problems"], **estimates, **costs}
 
 
-Splits: TypeAlias = Mapping[str, Sequence[Score]]
-
-
 def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> Report:
     """Returns tables, plots and numbers of all records; ``about`` tells what the splits are."""
-    splits: dict[str, list[Score]] = {}
-    for split in about:
-        rows = [row for record in records if record["split"] == split for row in record["rows"]]
-        splits.update({split: list(map(Score, rows))} if rows else {})
-    raced = {split: found for split, part in splits.items() if (found := races(part))}
+    found = {name: [Score(row) for r in records if r["split"] == name for row in r["rows"]] for name in about}
+    splits = {split: part for split, part in found.items() if part}
+    raced = {split: race for split, part in splits.items() if (race := races(part))}
     pairs = {split: both for split, part in splits.items() if (both := paired(part, COUPLED, RESONATOR))}
     failed = [name for name, info in infos.items() if "failed" in info]
     tables = [_races_table(raced, splits)] if raced else []
     for split, part in splits.items():
         tables += [_side_by_side(split, about[split], part), _details(split, about[split], part, failed)]
-    tables += [_paired_table(pairs)] if pairs else []
+    if pairs:
+        tables.append(declared_table("decomposition", "coupled-and-resonator", paired_rows(pairs)))
     tables.append(_methods_table(infos))
-    points = {split: grouped(part, "point") for split, part in splits.items()}
+    names = ("problems", "both", "first", "second")
     summary = {
         "auto": raced,
         "coupled_and_resonator": {
-            split: {point: _paired_json(point, pair) for point, pair in found.items()}
-            for split, found in pairs.items()
+            split: {point: p.to_dict(*names, point=point) for point, p in part.items()}
+            for split, part in pairs.items()
         },
         "splits": {
-            split: {point: {s["label"]: s.to_dict() for s in part} for point, part in found.items()}
-            for split, found in points.items()
+            split: {
+                point: {s["label"]: s.to_dict() for s in scores}
+                for point, scores in grouped(part, "point").items()
+            }
+            for split, part in splits.items()
         },
         "methods": dict(infos),
     }
@@ -154,22 +147,6 @@ def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired
     return found
 
 
-def _paired_json(point: str, p: Paired) -> dict[str, Any]:
-    return dict(zip(("point", "problems", "both", "first", "second", "p"), (point, *p, p.p), strict=True))
-
-
-RACES: Sequence[Column] = (
-    ("split", lambda r: str(r["split"])),
-    ("point", lambda r: str(r["point"])),
-    ("auto, exact", lambda r: percent(r["estimate"])),
-    ("demanded", lambda r: f"≥ {100 * r['demanded'][0]:g} %" if r["demanded"] else ""),
-    ("seconds", lambda r: _seconds(r["seconds"])),
-    ("fastest of the others as accurate", lambda r: r["fastest_as_accurate"] or "none"),
-    ("its seconds", lambda r: _seconds(r["its_seconds"]) if r["its_seconds"] else ""),
-    ("auto is faster", lambda r: f"{r['its_seconds'] / r['seconds']:.3g}×" if r["its_seconds"] else ""),
-    ("arithmetic over exhaustive", lambda r: f"{r['arithmetic']:.2g}"),
-    ("as demanded, and no slower", lambda r: "yes" if r["met"] else "no"),
-)
 DETAILS: Sequence[Column] = (
     ("point", lambda s: str(s["point"])),
     ("search space", lambda s: f"{float(s['search_space']):.3g}"),
@@ -188,19 +165,17 @@ DETAILS: Sequence[Column] = (
 )
 
 
-def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Splits) -> Table:
-    items = [
-        {"split": split, "point": s["point"], "estimate": s.exact, **raced[split][s["point"]]}
-        for split in raced
-        for s in splits[split]
-        if s["label"] == AUTO
-    ]
-    note = (
-        "As accurate: as many problems right; exhaustive search is taken for as accurate where only its time was "
-        "reckoned. Slower: by more than a tenth. Of exhaustive search's arithmetic auto may take a tenth at K4-n100-D2000, "
-        "elsewhere all."
-    )
-    return table("auto", "auto beside the fastest of the others that are as accurate", RACES, items, note)
+def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[Score]]) -> Table:
+    rows = []
+    for split, ours in ((name, s) for name in raced for s in splits[name] if s["label"] == AUTO):
+        race = raced[split][ours["point"]]
+        seconds, theirs = race["seconds"], race["its_seconds"]
+        demanded = f"≥ {100 * race['demanded'][0]:g} %" if race["demanded"] else ""
+        best, faster = race["fastest_as_accurate"] or "none", f"{theirs / seconds:.3g}×" if theirs else ""
+        times = [_seconds(seconds), best, _seconds(theirs) if theirs else "", faster]
+        met = [f"{race['arithmetic']:.2g}", "yes" if race["met"] else "no"]
+        rows.append([split, ours["point"], percent(ours.exact), demanded, *times, *met])
+    return declared_table("decomposition", "auto", rows)
 
 
 def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
@@ -221,23 +196,15 @@ def _details(split: str, about: str, scored: Sequence[Score], failed: Sequence[s
     return replace(shown, rows=[*shown.rows, *lost])
 
 
-def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
-    rows = [[split, point, *paired_cells(p)] for split, found in pairs.items() for point, p in found.items()]
-    columns = ("split", "point", "problems", "both right", "only coupled", "only resonator", "p")
-    note = "p: McNemar's exact test, two-sided, not corrected for the number of points."
-    title = "Coupled diffusion and the resonator network, problem by problem"
-    return Table("coupled-and-resonator", title, columns, rows, note)
-
-
 def _methods_table(infos: Infos) -> Table:
     rows = []
     for name, info in infos.items():
         settings = "; ".join(f"{key} {value}" for key, value in info.items() if key not in ("how", "failed"))
         rows.append([name, info.get("how", "failed"), settings or info.get("failed", "none")])
-    return Table("methods", "Methods and their settings", ("method", "what it is", "settings"), rows, ORIGIN)
+    return declared_table("decomposition", "methods", rows)
 
 
-def _results_table(splits: Splits) -> Table:
+def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:
     """Returns every number on a line of its own, for scripts."""
     rows = []
     for split, s in ((split, s) for split, part in splits.items() for s in part):
@@ -254,24 +221,21 @@ def _seconds(value: float) -> str:
 
 
 def _plots(split: str, scored: Sequence[Score]) -> Iterator[Plot]:
-    """Yields the plots of one split; none of one that varies no number."""
-    shown = {"size": tuple(QUANTITIES), "restarts": ("exact",)}.get(split, ("exact", "right"))
-    for part, title, curves in _parts(split, scored) if split in AXES else ():
-        for quantity in shown:
-            yield _plot(split, part, title, quantity, curves)
-
-
-def _parts(split: str, scored: Sequence[Score]) -> Iterator[tuple[str, str, Mapping[str, list[Score]]]]:
-    """Yields name, title and curves of every part of a split: one per K, one per method of restarts, else the whole."""
+    """Yields the plots of one split, one per K or per method of restarts; none of one that varies no number."""
+    parts: dict[tuple[str, str], Mapping[Any, list[Score]]] = {}  # by name and title
     if split == "size":
         for factors, part in sorted(grouped(scored, "factors").items()):
-            yield f"-K{factors}", f", K = {factors}", grouped(part, "label")
+            parts[f"-K{factors}", f", K = {factors}"] = grouped(part, "label")
     elif split == "restarts":
         for label, part in grouped(scored, "label").items():
-            curves = {f"ρ = {ratio:g}": each for ratio, each in grouped(part, "ratio").items()}
-            yield f"-{label}", f", {label}", curves
-    else:
-        yield "", "", grouped(scored, "label")
+            ratios = grouped(part, "ratio")
+            parts[f"-{label}", f", {label}"] = {f"ρ = {ratio:g}": each for ratio, each in ratios.items()}
+    elif split in AXES:
+        parts["", ""] = grouped(scored, "label")
+    shown = {"size": tuple(QUANTITIES), "restarts": ("exact",)}.get(split, ("exact", "right"))
+    for (name, title), curves in parts.items():
+        for quantity in shown:
+            yield _plot(split, name, title, quantity, curves)
 
 
 def grouped(scored: Sequence[Score], field: str) -> dict[Any, list[Score]]:

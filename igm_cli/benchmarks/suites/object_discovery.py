@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks import frame, report
-from igm_cli.benchmarks.baselines.dinosaur import DinosaurSet
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
 from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
+from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
 from igm_cli.benchmarks.suite import (
-    Confusion,
     Figure,
     Infos,
     Method,
@@ -40,7 +38,7 @@ from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.reference import descend, score
 from igm_cli.core.metrics import match
 from igm_cli.core.training.batches import Samples
-from igm_cli.core.types import Inversion, InversionSettings
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
@@ -71,18 +69,17 @@ class DiscoveryBench(frame.CheckpointBench):
         self.sgd_images = self.whole_number("sgd_images", 1)
         self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
-        self.scenes = {name: self._load(name) for name in request.splits}
+        self.scenes = {}
+        for name in request.splits:
+            # Always rendered in one size where that is enough, so that a larger limit finds the same images.
+            data = self.load("val", name, max(RENDERED, request.limit or 0), "CLEVR_v1.0")
+            if not suite.images[name].folder:
+                data = data.select(range(min(len(data), request.limit or RENDERED)))
+            self.scenes[name] = frame.AnnotatedImages(data, self.parser, self.image_size)
 
-    def _load(self, name: str) -> frame.AnnotatedImages:
-        # Always rendered in one size where that is enough, so that a larger limit finds the same images.
-        limit = self.request.limit
-        data = self.load("val", name, max(RENDERED, limit or 0), "CLEVR_v1.0")
-        if not self.suite.images[name].folder:
-            data = data.select(range(min(len(data), limit or RENDERED)))
-        return frame.AnnotatedImages(data, self.parser, self.image_size)
-
-    def training_data(self) -> TrainingData:
-        """Returns images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
+    @cached_property
+    def data(self) -> TrainingData:
+        """Images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
         root, progress = self.request.data_root, self.request.progress
         rendered, adapter = {**RENDERS, "size": self.renders}, registry.dataset(self.dataset)
 
@@ -91,55 +88,56 @@ class DiscoveryBench(frame.CheckpointBench):
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
                 given += [adapter.load("train", data_root=root, objects="3-5")] if root else []
-            kept, held = [], []
-            for data in given:
-                samples = range(len(data))
-                cut = max(len(data) - HELD_OUT, (len(data) + 1) // 2)
-                kept.append(data.select(samples[:cut]))
-                held += [data.select(samples[cut:])] if samples[cut:] else []
+            cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
+            kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
+            held = [data.select(range(cut, len(data))) for data, cut in zip(given, cuts, strict=True)]
             return joined(kept), joined(held)
 
         def joined(given: Sequence[Any]) -> Samples:
-            return JoinedSamples([DatasetSamples(d, self.parser, self.image_size, progress) for d in given])
+            parts = [DatasetSamples(d, self.parser, self.image_size, progress) for d in given if len(d)]
+            return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData({"folder": self.folder_name, **chosen}, lambda: parts()[0], lambda: parts()[1])
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
-        size, options = self.image_size, self.options
-        dino = str(options.get("dino", "facebook/dino-vitb16"))
-        ready: dict[str, Callable[[], Method]] = {
-            "igm": self.inverted,
-            "igm-sgd": self.descended,
-            "gc": self.whole_set,
-            "slot-attention": lambda: self.predicted(name, SlotAttentionSet(size)),
-            "resnet-50": lambda: self.predicted(name, ResNetSet(size, weights=options.get("resnet"))),
-            "dinosaur": lambda: self.predicted(name, DinosaurSet(size, dino=dino)),
+        if name in (own := {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}):
+            return own[name]()
+        size, dino = self.image_size, str(self.options.get("dino", "facebook/dino-vitb16"))
+        predictors: dict[str, SetPredictor] = {
+            "slot-attention": SlotAttentionSet(size),
+            "resnet-50": ResNetSet(size, weights=self.options.get("resnet")),
+            "dinosaur": DinosaurSet(size, dino=dino),
         }
-        return ready[name]()
+        return self.predicted(name, predictors[name])
 
     def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
-        checkpoint, device = self.checkpoint, self.device
-
-        def inversion(scene: frame.AnnotatedImage, k: int | None) -> Inversion:
-            image, composition = scene.x0.to(device), checkpoint.composition
-            return invert(checkpoint.denoiser, image, self.settings, k=k, composition=composition)
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
-            given, free = inversion(scene, len(scene.truth)), inversion(scene, None)
+            image, settings = scene.x0.to(self.device), self.settings
+            sizes = (len(scene.truth), None)
+            given, free = (invert(denoiser, image, settings, k=k, composition=composition) for k in sizes)
             seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
             return [_row("igm", given.concepts, free.concepts, **seconds, **calls)]
 
-        return self.on_images(rows, frame.checkpoint_info(checkpoint))
+        return self.on_images(rows, frame.checkpoint_info(self.checkpoint))
 
     def descended(self) -> Method:
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
-            models["igm-sgd-unet"] = self._unet(Path(str(self.options["unet"])).expanduser())
+            folder = Path(str(self.options["unet"])).expanduser()
+            unet = models["igm-sgd-unet"] = load_checkpoint(folder, self.device)
+            if (unet.concepts, unet.image_size) != (self.parser.name, self.image_size):
+                width, height = self.image_size
+                raise InputError(
+                    f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
+                    f"train it with --set model.image_size=[{width},{height}]"
+                )
         restarted = {}
         for label, checkpoint in models.items():
             settings = InversionSettings.from_dict(checkpoint.inference, seed=self.request.seed)
@@ -153,22 +151,12 @@ class DiscoveryBench(frame.CheckpointBench):
         info = {label: {**frame.checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
         return self.on_images(rows, info, self.sgd_images)
 
-    def _unet(self, folder: Path) -> Checkpoint:
-        checkpoint = load_checkpoint(folder, self.device)
-        if (checkpoint.concepts, checkpoint.image_size) != (self.parser.name, self.image_size):
-            width, height = self.image_size
-            raise InputError(
-                f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
-                f"train it with --set model.image_size=[{width},{height}]"
-            )
-        return checkpoint
-
     def predicted(self, label: str, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions in one pass."""
         trained = self.fitted(predictor)
 
         def predict(image: Tensor, k: int | None) -> Tensor:
-            with torch.no_grad(), inference_precision(self.device):
+            with inference_precision(self.device):
                 return predictor.predict(trained.model, image, [k])[0]
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
@@ -197,40 +185,21 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
-        published = self._published(split)
-        columns = [
-            report.rate_column("perceived", "perception"),
-            report.published_column(published),
-            report.number_column("error", "error", ".1e"),
-            report.rate_column("K exact", "k_exact"),
-            report.SECONDS,
-            report.number_column("network calls", "calls", ".0f"),
-            report.IMAGES,
-            report.rate_column("perceived (mean)", "perception_mean"),
-            report.number_column("K off by", "k_off", ".2f"),
-            report.rate_column("recall", "recall"),
-            report.rate_column("precision", "precision"),
-        ]
-        return replace(report.score_table(split, heading, scores, columns, failed, published), brief=8)
+        columns, published = self.suite.words["columns"], self.suite.published_on(split)
+        return report.score_table(split, heading, scores, failed, columns, published, brief=8)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
         scored = ScoredSplits(records, self.scenes, metrics)
-        tables = report.score_tables(scored, self.suite.splits, self.table, infos)
-        tables.append(report.methods_table(infos))
         figures: list[Figure] = []
         for stem, (title, group) in GROUPS.items():
             if labels := by_label(record for record in records if record["split"] in group):
                 rows = {label: list(part.values()) for label, part in labels.items()}
                 figures += [_over_objects(stem, title, rows), *_confusion(stem, title, rows)]
-        figures += [
-            self._over_time(name, part) for name, part in scored.scores.items() if self._published(name)
-        ]
+        timed = [name for name in scored.scores if self.suite.published_on(name)]
+        figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        return report.scored_report(scored, tables, figures, {}, infos, self.suite.notes)
-
-    def _published(self, split: str) -> Mapping[str, str]:
-        return self.suite.published.get(split.removeprefix("folder-"), {})
+        return report.scored_report(self.suite, scored, self.table, infos, [], figures, {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
@@ -253,14 +222,13 @@ class DiscoveryBench(frame.CheckpointBench):
             items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))
             for item in items[: max(1, report.GRID_ROWS // len(splits))]:
                 scene, key = self.scenes[split][item], f"{split} {item}"
-                answers = [rows[key]["given"] if key in rows else None for rows in labels.values()]
-                rows.append((split, [self._drawn(scene, found) for found in (scene.truth.tolist(), *answers)]))
+                given = [
+                    scene.truth.tolist(),
+                    *(found[key]["given"] if key in found else None for found in labels.values()),
+                ]
+                decoded = [c if c is None else self.parser.decode(_positions(c), scene.frame) for c in given]
+                rows.append((split, [d if d is None else self.parser.draw(scene.image, d) for d in decoded]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
-
-    def _drawn(self, scene: frame.AnnotatedImage, concepts: Any) -> Any:
-        if concepts is None:
-            return None
-        return self.parser.draw(scene.image, self.parser.decode(_positions(concepts), scene.frame))
 
 
 def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
@@ -356,7 +324,7 @@ def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
     return Plot(f"perception-{stem}", f"Perception, {title}", *axes, curves)
 
 
-def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Confusion]:
+def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Figure]:
     """Returns true against estimated K, of the methods that count."""
     pairs = {
         label: [(len(row["truth"]), len(row["free"])) for row in rows]

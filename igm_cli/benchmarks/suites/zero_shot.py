@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,28 +13,21 @@ from torch import Tensor
 
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
-from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredBench, DeclaredSuite, inversion_row, timed
+from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
     Estimate,
+    Labels,
     Paired,
     Rows,
     ScoredSplits,
     Scores,
-    agreement,
     mean,
     proportion,
     rate,
 )
-from igm_cli.benchmarks.suite import Confusion, Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.suites.zero_shot_splits import (
-    DATASET,
-    LOOKS,
-    SPLITS,
-    TASKS,
-    LabelledSplit,
-    counts,
-    load_split,
-)
+from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suites import zero_shot_splits as splits
+from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.engine import invert
@@ -55,59 +47,13 @@ RELAX_STEPS = 100
 SLOW = 100
 """U-Net calls per image, in units of the draws that all methods see, above which a method is slow."""
 
-PUBLISHED_NOTE = (
-    "Published: the paper's accuracy with Stable Diffusion 2.1 on 71 photographs from the web: another model, other "
-    "data. Its own method is the enumeration, which igm gives the answers of."
-)
 
-AGREEMENT_NOTE = (
-    "Under equal draws. Calls a draw: M labels against K times the number of sets of K of them; "
-    "the errors' difference is relative."
-)
-
-
-@dataclass(frozen=True)
-class LabelPlan:
-    """How methods are run."""
-
-    settings: InversionSettings  # of the model; ``draws`` are those of the first decision of ``igm-adaptive``
-    draws: int  # noise draws that all other methods see
-    stages: bool  # whether ``dc-compound`` leaves captions out in stages
-    slow_limit: int  # images per split that slow methods are run on
-    templates: tuple[str, ...]  # prompts
-
-    def calls(self, method: str, labels: int, k: int) -> int:
-        """Returns the largest number of U-Net calls per image."""
-        sets = math.comb(labels, k)
-        each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
-        draws = {WEIGHTS: label_methods.BATCH * self.settings.relax_steps, ADAPTIVE: self.settings.max_draws}
-        return each * draws.get(method, self.draws) * len(self.templates)
-
-    def limit(self, method: str, cell: LabelledSplit) -> int | None:
-        """Returns the largest number of images per split, fewer for a slow method; None for all."""
-        calls = self.calls(method, len(cell.labels), cell.most)
-        slow = method not in COUNTING and calls > SLOW * self.draws * len(self.templates)
-        return self.slow_limit if slow else None
-
-    def find(self, method: str) -> Callable[[TextToImageDenoiser, Tensor, int | None], Inversion]:
-        """Returns the method, from a latent to what is found."""
-        equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
-        if method in COUNTING:
-            settings = replace(self.settings if method == ADAPTIVE else equal, give_up=method == ADAPTIVE)
-            return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
-        methods: Mapping[str, Any] = {
-            ENUMERATE: label_methods.enumerate_sets,
-            "dc-compound": partial(label_methods.compound_prompts, stages=self.stages),
-            "dc-variant": label_methods.labels_alone,
-            WEIGHTS: label_methods.prompt_weights,
-        }
-        return lambda model, x, k: methods[method](model, x, equal, k)
-
-    def draws_of(self, method: str) -> str:
-        """Returns the draws of a method, as the report shows them."""
-        s = self.settings
-        own = {ADAPTIVE: f"{s.draws} to {s.max_draws}", WEIGHTS: f"{s.relax_steps} steps of four"}
-        return own.get(method, str(self.draws))
+def most_calls(method: str, labels: int, k: int, draws: int, settings: InversionSettings) -> int:
+    """Returns the largest number of U-Net calls per image; most methods see so many draws."""
+    sets = math.comb(labels, k)
+    each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
+    own = {WEIGHTS: label_methods.BATCH * settings.relax_steps, ADAPTIVE: settings.max_draws}
+    return each * own.get(method, draws)
 
 
 class ZeroShotBench(DeclaredBench):
@@ -118,37 +64,38 @@ class ZeroShotBench(DeclaredBench):
         dtype = str(self.options.get("dtype", "auto"))
         self.loading = Loading(variant=self.options.get("variant"), dtype=dtype)
         self.path = find_pipeline(str(request.model), self.loading.variant)
-        self.plan = self._plan()
-        parts = load_pipeline(str(self.path), request.device, self.loading)
-        self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
-        self.cells = {name: load_split(name, request, self.denoiser.image_size) for name in request.splits}
-        for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
-            space = Text(cell.labels, self.plan.templates)
-            self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
-
-    def _plan(self) -> LabelPlan:
         options, own = self.options, read_description(self.path)
         if own.composition != "mean":  # as all of the paper's methods compose
             raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
         views = self.whole_number("views", 1) if "views" in options else None
-        settings = InversionSettings.from_dict(own.inference, seed=self.request.seed, views=views)
+        settings = InversionSettings.from_dict(own.inference, seed=request.seed, views=views)
         steps = self.whole_number("relax_steps", RELAX_STEPS)
-        settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)
-        template = options.get("template", own.space.templates[0] if own.space else TEMPLATES[0])
-        if "{label}" not in str(template):
+        self.settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)  # of ``igm-adaptive``
+        template = str(options.get("template", own.space.templates[0] if own.space else TEMPLATES[0]))
+        if "{label}" not in template:
             raise UsageError(f"--set template must hold {{label}}, where the label goes, not {template!r}")
         stages = options.get("stages", "off")
         if stages not in ("on", "off", True, False):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
-        draws, slow_limit = self.whole_number("draws", settings.draws), self.whole_number("slow_limit", 50)
-        return LabelPlan(settings, draws, stages in ("on", True), slow_limit, (str(template),))
+        self.templates, self.stages = (template,), stages in ("on", True)
+        self.draws, self.slow_limit = (
+            self.whole_number("draws", settings.draws),
+            self.whole_number("slow_limit", 50),
+        )
+        parts = load_pipeline(str(self.path), request.device, self.loading)
+        self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
+        size = self.denoiser.image_size
+        self.cells = {name: splits.load_split(name, request, size) for name in request.splits}
+        for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
+            space = Text(cell.labels, self.templates)
+            self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Methods, splits and limit may differ between two calls."""
-        model, plan = pipeline_fingerprint(self.path, self.loading.variant), self.plan
-        run = {"settings": plan.settings.to_dict(), "templates": list(plan.templates), "draws": plan.draws}
-        return self.image_identity(DATASET, model=model, **run)
+        model = pipeline_fingerprint(self.path, self.loading.variant)
+        run = {"settings": self.settings.to_dict(), "templates": list(self.templates), "draws": self.draws}
+        return self.image_identity(splits.DATASET, model=model, **run)
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's pictures."""
@@ -156,33 +103,51 @@ class ZeroShotBench(DeclaredBench):
 
     def method(self, name: str) -> Method:
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
-        plan, find = self.plan, self.plan.find(name)
+        find, s = self._finder(name), self.settings
         models = {
-            split: self.denoiser.with_labels(cell.labels, plan.templates)
+            split: self.denoiser.with_labels(cell.labels, self.templates)
             for split, cell in self.cells.items()
             if cell.k or cell.given or name in COUNTING
         }
-        limits = {split: plan.limit(name, self.cells[split]) for split in models}
 
         def rows(split: str, item: str) -> list[Row]:
-            cell, limit = self.cells[split], limits.get(split, 0)
-            if limit is not None and cell.scenes.rows[item] >= limit:
+            cell = self.cells[split]
+            if split not in models or (self._is_slow(name, cell) and cell.scenes.rows[item] >= self.slow_limit):
                 return []
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
             with torch.no_grad():
-                found, seconds = timed(
-                    lambda: find(model, encoded_views(model.encode, scene.x0, plan.settings.views), k)
-                )
+                found, seconds = timed(lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k))
             row = inversion_row(name, cell.names(scene, found.concepts), found, seconds)
             return [{**row, "truth": cell.names(scene, scene.truth)}]
 
-        stages = {"stages": "on"} if name == "dc-compound" and plan.stages else {}
-        return Method(rows, {"how": self.suite.methods[name], "draws": plan.draws_of(name), **stages})
+        own = {ADAPTIVE: f"{s.draws} to {s.max_draws}", WEIGHTS: f"{s.relax_steps} steps of four"}
+        stages = {"stages": "on"} if name == "dc-compound" and self.stages else {}
+        info = {"how": self.suite.methods[name], "draws": own.get(name, str(self.draws)), **stages}
+        return Method(rows, info)
+
+    def _is_slow(self, name: str, cell: LabelledSplit) -> bool:
+        if name in COUNTING:
+            return False
+        return most_calls(name, len(cell.labels), cell.most, self.draws, self.settings) > SLOW * self.draws
+
+    def _finder(self, name: str) -> Callable[[TextToImageDenoiser, Tensor, int | None], Inversion]:
+        """Returns a method, from a latent to what is found."""
+        equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
+        if name in COUNTING:
+            settings = replace(self.settings if name == ADAPTIVE else equal, give_up=name == ADAPTIVE)
+            return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
+        methods: Mapping[str, Any] = {
+            ENUMERATE: label_methods.enumerate_sets,
+            "dc-compound": partial(label_methods.compound_prompts, stages=self.stages),
+            "dc-variant": label_methods.labels_alone,
+            WEIGHTS: label_methods.prompt_weights,
+        }
+        return lambda model, x, k: methods[name](model, x, equal, k)
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
-        parts, settings = self.denoiser.parts, self.plan.settings
+        parts, settings = self.denoiser.parts, self.settings
         return {
             "model": self.path.name,
             "parameters": sum(p.numel() for p in parts.pipe.unet.parameters()),
@@ -191,55 +156,46 @@ class ZeroShotBench(DeclaredBench):
             "timesteps": f"{settings.low:g} to {settings.high:g}",
             "power": settings.power,
             "views": settings.views,
-            "templates": list(self.plan.templates),
+            "templates": list(self.templates),
         }
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns accuracy and cost on one split."""
-        published = self.suite.published.get(split.rpartition("-")[0])
-        extra: list[report.Column] = [report.published_column(published)] if published else []
-        columns = [
-            report.rate_column("exact set", "exact"),
-            *([report.rate_column("number right", "number")] if counts(split) else extra),
-            report.rate_column("recall", "recall"),
-            ("calls a draw", lambda s: f"{s['calls_a_draw'].value:.4g}"),
-            report.number_column("U-Net calls", "calls", ".0f"),
-            report.SECONDS,
-            report.IMAGES,
-            ("draws", lambda s: f"{s['draws'].value:.3g}"),
-        ]
-        table = report.score_table(split, heading, scores, columns, failed)
-        return replace(table, note=PUBLISHED_NOTE) if published else table
+        published = self.suite.published.get(split.rpartition("-")[0], {})
+        unsaid = ["published"] if counts(split) or not published else []
+        unsaid += [] if counts(split) else ["number right"]
+        columns = {head: cell for head, cell in self.suite.words["columns"].items() if head not in unsaid}
+        note = self.suite.words["table_notes"]["published"] if published else ""
+        return report.score_table(split, heading, scores, failed, columns, published, note)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
-        scored, model = ScoredSplits(records, self.cells, metrics), self.model_info()
+        scored = ScoredSplits(records, self.cells, metrics)
         pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
-        agreed = {
-            name: one
-            for name, labels in scored.labels.items()
-            if (one := agreement(labels, (IGM, ENUMERATE), lambda row: set(row["predicted"])))
-        }
-        tables = report.score_tables(scored, SPLITS, self.table, infos)
-        tables += [_paired_table(pairs)] if pairs else []
+        compared = (IGM, ENUMERATE)
+        agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
+        tables = []
+        if pairs:
+            tables.append(report.declared_table("zero-shot", "paired", report.paired_rows(pairs)))
         if agreed:
-            labels, heads = (IGM, ENUMERATE), ("equal sets",)
-            title = "igm against plain enumeration"
-            tables.append(report.agreement_table("agreement", title, agreed, labels, heads, AGREEMENT_NOTE))
-        tables.append(report.methods_table({"model": model, **infos}))
-        figures: list[Figure] = [_plot(name, s) for name, s in scored.scores.items()]
-        figures += [_confusion(name, scored.scores[name]) for name in scored.parts if counts(name)]
-        shown = {name: self.cells[name].scenes for name in scored.parts}
-        records = [record for part in scored.parts.values() for record in part]
-        figures += report.answer_grids(records, shown, (ADAPTIVE, ENUMERATE), right, _answered)
-        told = {
-            "model": model,
-            "paired": {name: _paired_json(part) for name, part in pairs.items()},
-            "agreement": {
-                name: {key: v for key, v in one.items() if key != "agree"} for name, one in agreed.items()
-            },
+            rows = report.agreement_rows(agreed, compared)
+            tables.append(report.declared_table("zero-shot", "agreement", rows))
+        figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
+        figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
+        scenes = {name: cell.scenes for name, cell in self.cells.items()}
+        unseen = (ADAPTIVE, ENUMERATE)
+        figures += report.answer_grids(
+            scored, scenes, unseen, right, lambda row: [{"label": name} for name in row["predicted"]]
+        )
+        names = ("images", "both", "ours", "theirs")
+        paired = {
+            split: {other: p.to_dict(*names, other=other) for other, p in part.items()}
+            for split, part in pairs.items()
         }
-        return report.scored_report(scored, tables, figures, told, infos, self.suite.notes)
+        for one in agreed.values():
+            del one["agree"]
+        told = {"model": self.model_info(), "paired": paired, "agreement": agreed}
+        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
 def right(row: Mapping[str, Any]) -> bool:
@@ -259,7 +215,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     }
 
 
-def paired_with_igm(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Paired]:
+def paired_with_igm(labels: Labels) -> dict[str, Paired]:
     """Returns igm beside every other method of one split, on the pictures that both were run on."""
     ours, found = labels.get(IGM, {}), {}
     for label, rows in labels.items():
@@ -269,42 +225,18 @@ def paired_with_igm(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> di
     return found
 
 
-def _answered(scenes: AnnotatedImages, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return report.with_confidence([{"label": name} for name in row["predicted"]], row)
-
-
-def _paired_json(pairs: Mapping[str, Paired]) -> dict[str, Any]:
-    keys = ("other", "images", "both", "ours", "theirs", "p")
-    return {other: dict(zip(keys, (other, *p, p.p), strict=True)) for other, p in pairs.items()}
-
-
-def _paired_table(pairs: Mapping[str, Mapping[str, Paired]]) -> Table:
-    rows = [
-        [split, other, *report.paired_cells(p)] for split, part in pairs.items() for other, p in part.items()
-    ]
-    columns = ("split", "igm against", "images", "both right", "only igm", "only the other", "p")
-    note = "On the pictures that both were run on. p: McNemar's exact test, two-sided, not corrected for their number."
-    return Table("paired", "igm against each other method, picture by picture", columns, rows, note)
-
-
-def _plot(split: str, scores: Sequence[Scores]) -> Plot:
+def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:
     """Returns accuracy over cost, a point per method."""
     curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
     title = report.capitalised(SPLITS[split])
     return Plot(f"cost-{split}", title, "U-Net calls a picture", "exact sets", curves, log_x=True)
 
 
-def _confusion(split: str, scores: Sequence[Scores]) -> Confusion:
+def _confusion(split: str, scores: Sequence[Scores]) -> Figure:
     """Returns true against estimated numbers of labels."""
     pairs = {s.label: [(len(r["truth"]), len(r["predicted"])) for r in s.rows] for s in scores}
     sizes = sorted({size for part in pairs.values() for pair in part for size in pair})
     return report.confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", pairs, sizes, sizes)
 
 
-def default_splits(data_root: Path | None) -> tuple[str, ...]:
-    """Returns pictograms of the folder, if there is one, else drawings; all animals are counted, not only three."""
-    looks = [name for name, look in LOOKS.items() if look.folder == (data_root is not None)]
-    return tuple(f"{task}-{look}" for look in looks for task in TASKS if task != "count-3")
-
-
-SUITE = DeclaredSuite("zero-shot", ZeroShotBench, SPLITS, default_splits)
+SUITE = DeclaredSuite("zero-shot", ZeroShotBench)

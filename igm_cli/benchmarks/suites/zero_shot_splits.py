@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, folder_of
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, declared, folder_of
 from igm_cli.benchmarks.suite import Request
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
@@ -23,47 +24,15 @@ PICTURES = "pictures"
 DATASET = "animals"
 
 
-class Task(NamedTuple):
-    """What is to be found in scenes of animals."""
-
-    about: str
-    trio: bool  # whether the labels are those of the paper, else all animals
-    number: str  # of animals in a scene, as the dataset adapter's option has it
-    k: int | None  # how many are to be chosen; None if that is to be found, too
-
-
-class Appearance(NamedTuple):
-    """How the animals look."""
-
-    about: str
-    folder: bool  # whether pictograms of the data root are shown, else our own drawings
-    styles: str  # by default; the option of the same name names others
-
-
-TASKS = {
-    "pairs-3": Task("two of cat, dog and rabbit", True, "2", 2),
-    "pairs-25": Task("two of 25 animals", False, "2", 2),
-    "count": Task("one to three of 25 animals, their number to be found, too", False, "1-3", None),
-    "count-3": Task("one to three of cat, dog and rabbit, their number to be found, too", True, "1-3", None),
-}
-LOOKS = {
-    "seen": Appearance("pictograms of --data-root in styles trained on", True, "fluent,fluent-flat,noto"),
-    "unseen": Appearance("pictograms of --data-root in a style never trained on", True, "twemoji"),
-    "drawn": Appearance("our own drawings", False, "flat,shaded,outlined,crayon"),
-}
-SPLITS: dict[str, str] = {
-    **{
-        f"{t}-{name}": f"{task.about}: {look.about}"
-        for name, look in LOOKS.items()
-        for t, task in TASKS.items()
-    },
-    PICTURES: "your own pictures (--set pictures=FOLDER): as many labels as each has, of all that occur",
-}
+_WORDS = declared("zero-shot")
+TASKS: Mapping[str, Mapping[str, Any]] = _WORDS["tasks"]
+LOOKS: Mapping[str, Mapping[str, Any]] = _WORDS["looks"]
+SPLITS: Mapping[str, str] = _WORDS["splits"]
 
 
 def counts(split: str) -> bool:
     """Returns whether the number of labels is to be found, too."""
-    return split != PICTURES and TASKS[split.rpartition("-")[0]].k is None
+    return split != PICTURES and "k" not in TASKS[split.rpartition("-")[0]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +44,7 @@ class LabelledSplit:
     k: int | None  # labels that are chosen; None if their number is to be found
     given: bool = False  # whether as many are chosen as a picture has, instead
 
-    @property
+    @cached_property
     def most(self) -> int:
         """The largest number of labels that are chosen of a picture."""
         return self.k or max(len(set(labels)) for labels in self.scenes.data["labels"])
@@ -100,19 +69,14 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Labell
 
     kind, _, style = name.rpartition("-")
     task, look = TASKS[kind], LOOKS[style]
-    root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look.folder else None
-    animals = TRIO if task.trio else _names(request.options, "animals", ANIMALS)
-    data = registry.dataset(DATASET).load(
-        "test",
-        data_root=root,
-        seed=request.seed,
-        progress=request.progress,
-        size=request.limit or IMAGES,
-        styles=",".join(_names(request.options, style, look.styles.split(","))),
-        animals=",".join(animals),
-        count=task.number,
-    )
-    return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.k)
+    root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look["folder"] else None
+    animals = TRIO if task["trio"] else _names(request.options, "animals", ANIMALS)
+    styles = _names(request.options, style, look["styles"].split(","))
+    scenes = {"styles": ",".join(styles), "animals": ",".join(animals), "count": task["number"]}
+    size, seed, progress = request.limit or IMAGES, request.seed, request.progress
+    adapter = registry.dataset(DATASET)
+    data = adapter.load("test", data_root=root, size=size, seed=seed, progress=progress, **scenes)
+    return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.get("k"))
 
 
 def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
@@ -134,9 +98,8 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
 
 def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
     """Returns names between commas among the options; raises UsageError if there are none."""
-    if name not in options:
-        return tuple(default)
-    names = tuple(dict.fromkeys(part.strip() for part in str(options[name]).split(",") if part.strip()))
+    parts = str(options[name]).split(",") if name in options else default
+    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not names:
         raise UsageError(f"--set {name} takes names with commas between them")
     return names
