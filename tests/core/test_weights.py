@@ -31,8 +31,8 @@ def test_small_tensors_and_others_than_weights_stay() -> None:
         "large": torch.randn(256, 256),
         "zero": torch.zeros(256, 256),
         "norm": torch.randn(2**17),
-        "last": torch.randn(8, 256, 3, 3),
-        "small": torch.randn(64, 64),
+        "last": torch.randn(64, 256, 3, 3),
+        "small": torch.randn(128, 128),
         "steps": torch.arange(3),
         "last.scale": torch.ones(2),
     }
@@ -58,6 +58,8 @@ def test_files_are_packed_and_read_as_float32(tmp_path: Path) -> None:
     found = read_weights(path)
     assert found.keys() == given.keys() and {value.dtype for value in found.values()} == {torch.float32}
     torch.testing.assert_close(found["large"], given["large"], atol=0.03, rtol=0)
+    write_weights(path, found, torch.float16)
+    assert not is_packed(path) and path.stat().st_size == plain
     with pytest.raises(InputError, match="not finite"):
         write_weights(path, {"large": given["large"] / 0}, torch.int8)
 
