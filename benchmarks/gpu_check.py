@@ -368,8 +368,8 @@ def gpu_tests(note: Notes) -> None:
     where = *files, "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"
     options = "-m", "gpu", "-rfEs", "--tb=line", "-p", "no:cacheprovider", "-n", full(4, 0)
     said = program("-m", "pytest", *options, *where, env={"COLUMNS": "300"}, codes=(0, 1)).splitlines()
-    bad = [line for line in said if line.startswith(("FAILED", "ERROR", "SKIPPED"))]
-    note["failed"] = [line.rpartition("/")[2][:300] for line in bad]
+    for name, starts in (("failed", ("FAILED", "ERROR")), ("skipped", ("SKIPPED",))):
+        note[name] = [line.rpartition("/")[2][:300] for line in said if line.startswith(starts)]
     note["pytest"] = said[-1]
 
 
@@ -423,7 +423,7 @@ def renderer(note: Notes) -> None:
     speed, count = ROOT / "benchmarks" / "renderer.py", full(1024, 8)
     for device, batch in full((("cpu", 64), (DEVICE, 64), (DEVICE, 512)), (("cpu", 4),)):
         asked = speed, "--device", device, "--batch", batch, "--images", count, "--repeats", 2
-        note.attempt(f"{device}, {batch} at a time", lambda: program(*asked).splitlines()[-1])
+        note.attempt(f"{device}, {batch} at a time", lambda: program(*asked).splitlines()[-2:])
 
 
 def on_both(note: Notes, name: str, folder: str, count: int | None) -> None:
