@@ -95,6 +95,7 @@ def test_bad_input(
     assert not (tmp_path / "run" / "records.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_every_method_failing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     request = CASES["object-discovery"].request(tmp_path)
     arguments = ["--model", request.model, "--data-root", request.data_root, "-o", tmp_path / "run"]

@@ -513,6 +513,7 @@ def test_train_resume_and_use(igm: Igm, pictures: Path, tmp_path: Path) -> None:
     assert line["model"] == "run"
 
 
+@pytest.mark.slow
 def test_a_folder_without_validation_images(igm: Igm, tmp_path: Path) -> None:
     from PIL import Image
 

@@ -115,6 +115,7 @@ def test_wrong_settings_of_a_training(igm: Igm, tmp_path: Path, setting: str, co
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_training_on_drawn_faces(igm: Igm, tmp_path: Path) -> None:
     pytest.importorskip("python_avatars")
     pytest.importorskip("resvg_py")

@@ -108,6 +108,7 @@ def test_commands_parse(line: str) -> None:
     assert set(arguments) <= arrived
 
 
+@pytest.mark.slow
 def test_without_packaging(igm: Igm, tmp_path: Path) -> None:
     """The commands of that section as they are, but small."""
     from PIL import Image
