@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.core.sampling import Hamiltonian, Langevin, sample, sample_any
-from igm_cli.core.sampling.composed import Composed
+from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from mixture_oracle import SHAPE, Experts, Mixture, bar, ring, total_variation
@@ -49,7 +48,8 @@ def main() -> None:
 
     def joined(experts: Experts, seed: int, how: dict[str, Any]) -> Tensor:
         how = {"sampler": "ancestral", **how}
-        return sample(experts, both, SHAPE, steps=asked.steps, seed=seed, clip=False, **how).flatten(1)
+        model = Composed.of(experts, both, guidance=how.pop("guidance", 1.0))
+        return sample(model, SHAPE, steps=asked.steps, seed=seed, clip=False, **how).flatten(1)
 
     wanted, shown = one.times(other), {}
     print(f"AND, {asked.count} samples, {asked.steps} levels: total variation above the truth's, calls")
@@ -69,13 +69,11 @@ def main() -> None:
     def drawn(experts: Experts, seed: int) -> Tensor:
         branch = torch.rand(asked.count, generator=torch.Generator().manual_seed(seed)) < 0.5
         chosen = branch.float()[:, None, None]
-        return sample(
-            experts, chosen, SHAPE, steps=asked.steps, seed=seed, sampler="ancestral", clip=False
-        ).flatten(1)
+        model = Composed.of(experts, chosen)
+        return sample(model, SHAPE, steps=asked.steps, seed=seed, sampler="ancestral", clip=False).flatten(1)
 
     def mixture(experts: Experts, seed: int, steps: int) -> Tensor:
-        ones = torch.ones(asked.count, 1)
-        branches = [Composed(experts, torch.full((asked.count, 1, 1), i), ones) for i in (0.0, 1.0)]
+        branches = [Composed.of(experts, torch.full((asked.count, 1, 1), i)) for i in (0.0, 1.0)]
         return sample_any(branches, SHAPE, steps=steps, seed=seed, clip=False)[0].flatten(1)
 
     print("OR: the same, and the share of the second branch")

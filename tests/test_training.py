@@ -161,6 +161,28 @@ def test_a_run_of_before_there_was_init_goes_on(tmp_path):
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 8
 
 
+def test_a_run_of_before_there_was_an_option_goes_on(tmp_path):
+    run(tmp_path)
+    described = json.loads((tmp_path / "run.json").read_text())
+    del described["train"]["drop"]
+    (tmp_path / "run.json").write_text(json.dumps(described))
+    run(tmp_path, replace(CONFIG, steps=CONFIG.steps + 1))
+    with pytest.raises(InputError, match=r"train\.drop = 0\.0, not 0\.5"):
+        run(tmp_path, replace(CONFIG, drop=0.5))
+
+
+def test_images_without_their_concepts_train_the_prediction_under_none(tmp_path):
+    """If all are shown so, no concept is learned: the head stays as it was."""
+    fresh = fresh_model(SPEC, CONFIG.seed).state_dict()
+    run(tmp_path / "none", replace(CONFIG, drop=0.999, weight_decay=0.0))
+    run(tmp_path / "all", replace(CONFIG, weight_decay=0.0))
+    none, every = weights(tmp_path / "none"), weights(tmp_path / "all")
+    head = [name for name in fresh if name.startswith("head.")]
+    assert head and all(torch.equal(none[name], fresh[name]) for name in head)
+    assert not all(torch.equal(none[name], every[name]) for name in head)
+    assert not torch.equal(none["base_out.weight"], fresh["base_out.weight"])
+
+
 def test_weights_that_cannot_be_started_from(tmp_path, pretrained):
     deeper = replace(SPEC, options={**SPEC.options, "blocks": 2})
     wider = replace(SPEC, options={**SPEC.options, "channels": [32, 32, 32]})

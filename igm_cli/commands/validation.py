@@ -77,7 +77,7 @@ class Validation:
         """What the model saw of every image above a sample composed of its true concepts."""
         import torch
 
-        from igm_cli.core.sampling import sample
+        from igm_cli.core.sampling import Composed, sample
         from igm_cli.imaging import from_model
         from igm_cli.plugins.samples import pad
 
@@ -86,8 +86,8 @@ class Validation:
         _, channels, height, width = originals.shape
         concepts, present = pad([truth for *_, truth in self.rows])
         asked, present, shape = concepts.to(device), present.to(device), (channels, height, width)
-        composition, steps = self.spec.composition, SAMPLING_STEPS
-        samples = sample(denoiser, asked, shape, composition, present=present, steps=steps)
+        model = Composed.of(denoiser, asked, self.spec.composition, present)
+        samples = sample(model, shape, steps=SAMPLING_STEPS)
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.noised_batch import precision_of
+from igm_cli.core.noise_schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Composed:
-    """Concepts joined by AND, each with its weight: the product of experts (Du, Li & Mordatch 2020, eq. 4).
+class Part:
+    """Concepts of one model, each with its weight.
 
     Attributes:
         denoiser: The model.
@@ -39,37 +40,86 @@ class Composed:
     concepts: Tensor
     scale: Tensor
 
+
+@dataclass(frozen=True)
+class Composed:
+    """Concepts joined by AND: the product of experts (Du, Li & Mordatch 2020, eq. 4), of one model or of several.
+
+        eps = eps_u + sum_k v_k Delta_k
+
+    with eps_u of the first model.  Models trained apart follow the factors of p(x|c) p(d|x): a contribution of every
+    further model is log p(d|x) = log p(x|d) - log p(x), so its eps_u must be that of images whatever they show
+    (:attr:`igm_cli.core.training.config.TrainConfig.drop`); that of the first model need not be.
+
+    Attributes:
+        parts: The concepts of every model, for the same B images.
+    """
+
+    parts: tuple[Part, ...]
+
     @classmethod
     def of(
         cls,
         denoiser: Denoiser,
         concepts: Tensor,
-        composition: Composition,
-        present: Tensor | None,
-        guidance: Tensor | float,
+        composition: Composition = "sum",
+        present: Tensor | None = None,
+        guidance: Tensor | float = 1.0,
     ) -> Composed:
-        """Composes concepts as a model was trained to, contributions times a guidance ``[B,K]`` or a number."""
+        """Composes concepts ``[B,K,D]`` as a model was trained to.
+
+        Args:
+            denoiser: The model.
+            concepts: On its device.
+            composition: How the model composes.
+            present: ``[B,K]`` booleans, False for padding.
+            guidance: Factor of every contribution, ``[B,K]`` or one for all: 1 for AND, above for more of it, below 0
+                for NOT.
+        """
         if present is None:
             present = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
-        return cls(
-            denoiser, concepts, weight(composition, present.sum(1))[:, None].to(concepts) * present * guidance
-        )
+        scale = weight(composition, present.sum(1))[:, None].to(concepts) * present * guidance
+        return cls((Part(denoiser, concepts, scale),))
+
+    def __and__(self, other: Composed) -> Composed:
+        """Joins the concepts of other models, for the same images, by AND."""
+        return Composed(self.parts + other.parts)
 
     def __len__(self) -> int:
-        return len(self.concepts)
+        return len(self.parts[0].concepts)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule, which all models share."""
+        return self.parts[0].denoiser.schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models compute."""
+        return self.parts[0].concepts.device
 
     def repeated(self, particles: int) -> Composed:
         """Each set of concepts for so many images in a row."""
-        concepts, scale = (tensor.repeat_interleave(particles, 0) for tensor in (self.concepts, self.scale))
-        return Composed(self.denoiser, concepts, scale)
+        return Composed(
+            tuple(
+                Part(part.denoiser, *(x.repeat_interleave(particles, 0) for x in (part.concepts, part.scale)))
+                for part in self.parts
+            )
+        )
 
     def predict(self, x: Tensor, t: int) -> Prediction:
         """Predicts the noise in ``[B,C,H,W]`` at timestep t."""
         times = torch.full((len(x),), t, device=x.device)
-        with precision_of(self.denoiser, x.device):
-            features = self.denoiser.features(x, times)
-            base, delta = self.denoiser.base(features), self.denoiser.contributions(features, self.concepts)
-        parts = self.scale[..., None] * delta.float().flatten(2)  # [B,K,P]
-        total = parts.sum(1)
-        overlap = total.square().sum(1) - parts.square().sum((1, 2))
-        return Prediction(base.float() + total.view_as(base), overlap)
+        base = torch.zeros_like(x)
+        deltas: list[Tensor] = []
+        for part in self.parts:
+            with precision_of(part.denoiser, x.device):
+                features = part.denoiser.features(x, times)
+                if not deltas:
+                    base = part.denoiser.base(features).float()
+                delta = part.denoiser.contributions(features, part.concepts)
+            deltas.append(part.scale[..., None] * delta.float().flatten(2))  # [B,K,P]
+        each = torch.cat(deltas, 1)
+        total = each.sum(1)
+        overlap = total.square().sum(1) - each.square().sum((1, 2))
+        return Prediction(base + total.view_as(base), overlap)

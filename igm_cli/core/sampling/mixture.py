@@ -47,8 +47,7 @@ def sample_any(
     Returns:
         Images ``[B,C,H,W]``, and the probability of each branch of each ``[B,I]``.
     """
-    schedule, count = branches[0].denoiser.schedule, len(branches[0])
-    device = branches[0].concepts.device
+    schedule, count, device = branches[0].schedule, len(branches[0]), branches[0].device
     noise = ImageNoise(seed, range(first, first + count), device)
     prior = torch.tensor(weights or [1.0] * len(branches), device=device).log()
     log_q = prior.expand(count, -1).clone()

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from igm_cli.core.composition import Composition
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.sampling.composed import Composed
 from igm_cli.core.sampling.correctors import Corrector
@@ -32,13 +31,9 @@ def levels(schedule: Schedule, steps: int) -> list[int]:
 
 
 def sample(
-    denoiser: Denoiser,
-    concepts: Tensor,
+    model: Composed,
     shape: tuple[int, int, int],
-    composition: Composition = "sum",
     *,
-    present: Tensor | None = None,
-    guidance: Tensor | float = 1.0,
     steps: int = 30,
     seed: int = 0,
     first: int = 0,
@@ -46,17 +41,13 @@ def sample(
     corrector: Corrector | None = None,
     particles: int = 1,
     clip: bool = True,
+    progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Tensor:
     """Draws one image for every set of concepts.
 
     Args:
-        denoiser: The model.
-        concepts: ``[B,K,D]`` on its device.
+        model: B sets of concepts, and the models that they are of.
         shape: (C, H, W) of an image.
-        composition: How the model composes.
-        present: ``[B,K]`` booleans, False for padding.
-        guidance: Factor of every contribution, ``[B,K]`` or one for all: 1 for AND, above for more of it, below 0 for
-            NOT.
         steps: Noise levels on the way.
         seed: Seed of all randomness.
         first: Number of the first image; image number i depends on the seed and on i alone.
@@ -64,29 +55,30 @@ def sample(
         corrector: Steps at every level but the last; None for none.
         particles: M, particles of every set, of which one is returned.  Their weights are those of ``ancestral`` steps.
         clip: Whether x0 is kept in -1..1 on the way; latents are not.
+        progress: Called with the levels that are done, and all of them.
 
     Returns:
         ``[B,C,H,W]``, nominally in -1..1.
     """
-    model = Composed.of(denoiser, concepts, composition, present, guidance)
-    numbers, device = range(first, first + len(model)), concepts.device
+    numbers, schedule, device = range(first, first + len(model)), model.schedule, model.device
     flock = Particles(len(model), particles, ImageNoise(seed + 1, numbers, device)) if particles > 1 else None
     model = model.repeated(particles)
     every = (number * particles + each for number in numbers for each in range(particles))
     noise = ImageNoise(seed, every, device)
     x = x0 = noise.normal(shape)
     with torch.no_grad():
-        for now, after in itertools.pairwise(levels(denoiser.schedule, steps)):
+        for done, (now, after) in enumerate(itertools.pairwise(levels(schedule, steps)), 1):
             prediction = model.predict(x, now)
-            x, x0 = step(x, prediction.epsilon, denoiser.schedule, now, after, sampler, noise, clip)
+            x, x0 = step(x, prediction.epsilon, schedule, now, after, sampler, noise, clip)
             if flock:
-                (alpha, sigma), (alpha_after, _) = (level_of(denoiser.schedule, t) for t in (now, after))
+                (alpha, sigma), (alpha_after, _) = (level_of(schedule, t) for t in (now, after))
                 flock.advance(prediction.overlap, sigma, alpha, alpha_after)
                 x = flock.redrawn(x) if after else flock.one(x0)
                 x0 = x if not after else x0
             if corrector and after:
-                sigma = level_of(denoiser.schedule, after)[1]
+                sigma = level_of(schedule, after)[1]
                 x = corrector(x, lambda y: -model.predict(y, after).epsilon / sigma, sigma, noise)  # noqa: B023
+            progress(done, steps)
     return x0
 
 

@@ -28,6 +28,9 @@ class TrainConfig:
         compile: How the network is compiled: ``no``, or a mode of torch.compile; ``reduce-overhead`` uses CUDA graphs.
         accumulation: Micro-batches per step on each process.
         mirror: Whether images are flipped left to right at random.
+        drop: Proportion of images that are shown without any of their concepts, so that the prediction under none becomes
+            that of images whatever they show (Ho & Salimans 2022): what models that are trained apart need to be
+            composed.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
         contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.training.contrast`); 0 is the
             paper's objective.
@@ -55,6 +58,7 @@ class TrainConfig:
     compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no"
     accumulation: Positive = 1
     mirror: bool = True
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     timestep_power: PositiveFloat = 1.0
     contrast: Annotated[float, Field(ge=0)] = 0.0
     contrast_from: Natural = 0

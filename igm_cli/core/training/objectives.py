@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import ModelSpec
@@ -70,6 +71,8 @@ class ComposedObjective:
                 "autoencoder_steps and reading_steps are of text-to-image models; set them to 0 for others"
             )
         space = getattr(model, "space", None)
+        if config.contrast and config.drop:
+            raise InputError("contrast needs the concepts of every image; set drop to 0, or contrast")
         if config.contrast and not (isinstance(space, Categorical) and spec.architecture == "factored"):
             raise InputError(
                 "contrast is between values of factors of a factored denoiser; set it to 0 for others"
@@ -87,6 +90,9 @@ class ComposedObjective:
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`Objective`."""
         images, concepts, present = self.batches.rows(plan)
+        if self.config.drop:
+            kept = torch.rand(len(present), generator=plan.generator()) >= self.config.drop
+            present = present & to_device(kept, self.device)[:, None]
         t = to_device(plan.timesteps(self.schedule.steps, self.config.timestep_power), self.device)
         noise = self.noise.rows(tuple(images.shape[1:]), plan.numbers)
         if self.config.contrast and isinstance(self.space, Categorical):

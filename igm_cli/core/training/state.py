@@ -95,7 +95,7 @@ class RunRecord:
             what="run",
             option="--output",
             free=_FREE | images,
-            defaults={"init": None},
+            defaults={"init": None, "train": TrainConfig().to_dict()},
         )
 
     def load_state(self, take: Callable[[dict[str, Any]], None]) -> None:
@@ -153,7 +153,7 @@ def refuse_other(
     if not path.is_file():
         return
     try:
-        old = _flat({**(defaults or {}), **json.loads(path.read_text(encoding="utf-8"))})
+        old = {**_flat(dict(defaults or {})), **_flat(json.loads(path.read_text(encoding="utf-8")))}
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged; use another {option}") from error
     new = _flat(json.loads(json.dumps(description)))

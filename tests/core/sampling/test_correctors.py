@@ -9,8 +9,7 @@ import torch
 from mixture_oracle import SHAPE, Experts, Mixture, bar, ring, total_variation
 from torch import Tensor
 
-from igm_cli.core.sampling import Hamiltonian, Langevin, sample, sample_any
-from igm_cli.core.sampling.composed import Composed
+from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.correctors import rise
 from igm_cli.core.sampling.noise import ImageNoise
 from igm_cli.core.sampling.particles import Particles
@@ -33,7 +32,7 @@ def plain() -> Tensor:
 def drawn(**how: object) -> Tensor:
     """Samples ``[N,2]`` of both experts at once."""
     both = torch.tensor([[[0.0], [1.0]]]).expand(COUNT, -1, -1)
-    return sample(Experts(ring(), bar()), both, SHAPE, steps=STEPS, clip=False, **how).flatten(1)  # type: ignore[arg-type]
+    return sample(Composed.of(Experts(ring(), bar()), both), SHAPE, steps=STEPS, clip=False, **how).flatten(1)  # type: ignore[arg-type]
 
 
 def above(points: Tensor, wanted: Mixture) -> float:
@@ -83,12 +82,25 @@ def test_the_overlap_is_the_off_diagonal_of_the_gram_matrix():
     experts = Experts(ring(), bar(), ring())
     concepts, scale = torch.tensor([[[0.0], [1.0], [2.0]]]).expand(4, -1, -1), torch.tensor([[1.0, -0.5, 2.0]])
     x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
-    prediction = Composed(experts, concepts, scale.expand(4, -1)).predict(x, 300)
+    prediction = Composed.of(experts, concepts, guidance=scale.expand(4, -1)).predict(x, 300)
     delta = experts.contributions((x, 300), concepts).flatten(2)
     gram = torch.einsum("k,nkp,l,nlp->nkl", scale[0], delta, scale[0], delta)
     off = gram.sum((1, 2)) - gram.diagonal(dim1=1, dim2=2).sum(1)
     torch.testing.assert_close(prediction.overlap, off)
     torch.testing.assert_close(prediction.epsilon.flatten(1), (scale[0, :, None] * delta).sum(1))
+
+
+def test_models_trained_apart_add_their_contributions_to_the_first_ones_base():
+    """The second has a prediction of its own under no concept, which is taken off."""
+    both, left, right = Experts(ring(), bar()), Experts(ring(), bar()), Experts(bar(), ring())
+    right.base = lambda features: torch.ones_like(features[0])  # type: ignore[method-assign]
+    x = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(4, 1, 1)
+    joined = (Composed.of(left, zeros, guidance=2.0) & Composed.of(right, zeros)).predict(x, 300)
+    concepts, weights = torch.tensor([[[0.0], [1.0]]]).expand(4, -1, -1), torch.tensor([[2.0, 1.0]])
+    expected = Composed.of(both, concepts, guidance=weights).predict(x, 300)
+    torch.testing.assert_close(joined.epsilon, expected.epsilon)
+    torch.testing.assert_close(joined.overlap, expected.overlap)
 
 
 def test_particles_are_drawn_by_their_weights():
@@ -114,7 +126,7 @@ def test_a_mixture_has_its_branches_as_often_as_wanted(wanted):
     left = Mixture(torch.ones(2) / 2, torch.tensor([[-0.8, -0.5], [-0.6, -0.9]]), 0.1**2)
     right = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[0.7, 0.5], [0.5, 0.9]]), 0.15**2)
     experts = Experts(left, right)
-    branches = [Composed(experts, torch.full((COUNT, 1, 1), float(i)), torch.ones(COUNT, 1)) for i in (0, 1)]
+    branches = [Composed.of(experts, torch.full((COUNT, 1, 1), float(i))) for i in (0, 1)]
     points, sure = sample_any(branches, SHAPE, wanted, steps=60, clip=False)
     found = points.flatten(1)[:, 0] > 0
     assert float(found.float().mean()) == pytest.approx(wanted[1], abs=0.05)

@@ -9,7 +9,7 @@ import torch
 from oracle import Oracle, positions
 
 from igm_cli.core.composition import compose
-from igm_cli.core.sampling import Langevin, sample
+from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.core.sampling.noise import ImageNoise
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
@@ -18,7 +18,7 @@ SHAPE = (3, 24, 24)
 
 def test_samples_of_the_oracle_are_its_templates():
     oracle = positions()
-    images = sample(oracle, TRUTH[None], SHAPE, steps=40)
+    images = sample(Composed.of(oracle, TRUTH[None]), SHAPE, steps=40)
     expected = oracle.template(TRUTH).sum(0).clamp(-1, 1)
     assert float((images[0] - expected).abs().mean()) < 3 * oracle.spread
 
@@ -27,9 +27,9 @@ def test_samples_of_the_oracle_are_its_templates():
 def test_an_image_follows_the_seed_and_its_number(how):
     """Whatever else is in the batch."""
     oracle = positions()
-    three = sample(oracle, TRUTH[None].expand(3, -1, -1), SHAPE, steps=3, **how)
-    again = sample(oracle, TRUTH[None], SHAPE, steps=3, first=1, **how)
-    other = sample(oracle, TRUTH[None], SHAPE, steps=3, first=1, seed=1, **how)
+    three = sample(Composed.of(oracle, TRUTH[None].expand(3, -1, -1)), SHAPE, steps=3, **how)
+    again = sample(Composed.of(oracle, TRUTH[None]), SHAPE, steps=3, first=1, **how)
+    other = sample(Composed.of(oracle, TRUTH[None]), SHAPE, steps=3, first=1, seed=1, **how)
     torch.testing.assert_close(three[1:2], again)
     assert not torch.allclose(three[0], three[1]) and not torch.allclose(again, other)
 
@@ -37,8 +37,8 @@ def test_an_image_follows_the_seed_and_its_number(how):
 def test_padding_is_not_drawn():
     oracle = positions()
     present = torch.tensor([[True, False, False]])
-    padded = sample(oracle, TRUTH[None], SHAPE, steps=3, present=present)
-    torch.testing.assert_close(padded, sample(oracle, TRUTH[None, :1], SHAPE, steps=3))
+    padded = sample(Composed.of(oracle, TRUTH[None], present=present), SHAPE, steps=3)
+    torch.testing.assert_close(padded, sample(Composed.of(oracle, TRUTH[None, :1]), SHAPE, steps=3))
 
 
 @pytest.mark.parametrize("composition", ["sum", "mean"])
@@ -48,7 +48,7 @@ def test_every_step_is_that_of_ddim_from_the_clamped_image(composition):
     template = oracle.template
     oracle.template = lambda concepts: 3 * template(concepts)
     steps, schedule = 4, oracle.schedule
-    images = sample(oracle, TRUTH[None], SHAPE, composition, steps=steps, seed=2)
+    images = sample(Composed.of(oracle, TRUTH[None], composition), SHAPE, steps=steps, seed=2)
     x = ImageNoise(2, [0], torch.device("cpu")).normal(SHAPE)
     times, clamped = [999, 749, 500, 250, 0], 0
     for now, after in itertools.pairwise(times):
@@ -69,7 +69,7 @@ def test_every_step_is_that_of_ddim_from_the_clamped_image(composition):
 def test_guidance_below_zero_is_away_from_a_concept():
     oracle = positions()
     guidance = torch.tensor([[1.0, 1.0, -1.0]])
-    image = sample(oracle, TRUTH[None], SHAPE, guidance=guidance, steps=40)[0]
+    image = sample(Composed.of(oracle, TRUTH[None], guidance=guidance), SHAPE, steps=40)[0]
     drawn = oracle.template(TRUTH)
     expected = (drawn[0] + drawn[1] - drawn[2]).clamp(-1, 1)
     assert float((image - expected).abs().mean()) < 3 * oracle.spread
@@ -80,5 +80,5 @@ def test_samples_vary_as_the_data():
     oracle = positions()
     none = torch.zeros(64, 0, 2)
     for sampler in ("ddim", "ancestral"):
-        images = sample(oracle, none, SHAPE, steps=60, sampler=sampler)
+        images = sample(Composed.of(oracle, none), SHAPE, steps=60, sampler=sampler)
         assert float(images.std()) == pytest.approx(0.9 * oracle.spread, rel=0.1)
