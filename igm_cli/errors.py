@@ -23,6 +23,10 @@ class UsageError(IgmError):
     exit_code = 2
 
 
+class UnknownConceptError(UsageError):
+    """A concept parser does not know the words that a concept is asked for by."""
+
+
 class InputError(IgmError):
     """An input or a configuration cannot be used (exit code 3)."""
 

@@ -9,6 +9,9 @@ from igm_cli.bundled import DEFAULT_CONCEPTS, resolve_pipeline
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.session import Model, process_device
 
+PIPELINE_GUIDANCE = 7.5
+"""Factor of contributions in generation by text-to-image models, as diffusers has it by default."""
+
 
 def open_pipeline(
     model: str | None,
@@ -65,6 +68,10 @@ def open_pipeline(
             "composition": description.composition,
         },
         encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
+        decode=lambda latents: opened.denoiser.decode(latents),
+        guidance=PIPELINE_GUIDANCE,
+        joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
+        draws=description.draws,
         unknown=tuple(label for label in chosen if plain(label) not in known),
     )
     return opened

@@ -211,6 +211,57 @@ class ImageResult(_OfImage):
         return f'<img src="data:image/png;base64,{encoded}">{super()._repr_html_()}'
 
 
+class Check(TypedDict):
+    """What the model itself finds in an image that it drew; it is known to be kind to its own pictures."""
+
+    k: Natural
+    items: list[Item]
+    scores: Annotated[
+        dict[str, float], Field(description="Metrics of what was found against what was asked for.")
+    ]
+
+
+class GeneratedImage(Result):
+    """An image that was drawn, and what was asked for."""
+
+    schema_id: Literal["igm.generate/1"] = Field(alias="schema")
+    image: str = Field(description="Path of the picture; of one in memory its number.")
+    expression: str = Field(description="What was asked for, as given.")
+    index: Natural = Field(
+        description="Number of the image; the seed and this number decide what is left to chance."
+    )
+    clause: str = Field(description="The concepts joined by AND that were drawn from the expression.")
+    size: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=2, max_length=2, description="[width, height] in pixels."
+    )
+    sha256: Sha256 = Field(description="Of the pixels.")
+    model: str = Field(description="Several models are joined by ' + '.")
+    concepts: str = Field(description="Names of the concept parsers, in the order of the models.")
+    items: list[Item] = Field(description="What the image was asked to show, as igm.invert/1 has it.")
+    weights: list[float] = Field(description="Of every item, and then of what NOT keeps away.")
+    seed: Natural
+    steps: Natural
+    sampler: Literal["ancestral", "ddim"]
+    guidance: float
+    correct: Natural = Field(description="Corrector steps at every noise level.")
+    corrector: Literal["ula", "mala", "hmc"]
+    particles: Natural
+    branches: Literal["draw", "mix"]
+    network_calls: Natural = Field(description="Evaluations of the denoiser.")
+    seconds: Share = Field(description="For this image; of those drawn together the mean.")
+    device: str
+    run: Run
+    check: Check | None = None
+
+    _picture: Image | None = PrivateAttr(default=None)
+
+    @property
+    def picture(self) -> Image:
+        """The image itself."""
+        assert self._picture is not None  # set by the session that drew it
+        return self._picture
+
+
 class LabelResult(ImageResult):
     """The labels of an image, and the probability of every label asked about."""
 
@@ -335,6 +386,7 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     ImageResult: "igm invert",
     ImageCount: "igm estimate-k",
     LabelResult: "igm zero-shot",
+    GeneratedImage: "igm generate",
     VectorResult: "igm invert --codebooks",
     VectorCount: "igm estimate-k --codebooks",
     PluginRecord: "igm plugins",

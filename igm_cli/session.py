@@ -21,7 +21,7 @@ from igm_cli.bundled import is_pipeline, resolve_model
 from igm_cli.core.files import fingerprint_of
 from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.imaging import SUFFIXES, Frame, decode_image, from_array, read_bytes, to_model
-from igm_cli.records import ImageCount, ImageResult, LabelResult
+from igm_cli.records import GeneratedImage, ImageCount, ImageResult, LabelResult
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,12 @@ class Model:
     size: tuple[int, int] | None = None
     # turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views
     encode: Callable[[Tensor, int], Tensor] | None = None
+    # turns latents ``[B,C,h,w]`` into images ``[B,3,H,W]``
+    decode: Callable[[Tensor], Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())  # concepts asked for that it says it was not trained on
+    guidance: float = 1.0  # factor of contributions in generation, where nobody says
+    joins: Composition | None = None  # how concepts compose in generation, if not as in inversion
+    draws: bool = True  # whether it says that its pictures are worth looking at
 
     def __repr__(self) -> str:
         return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"
@@ -170,6 +175,37 @@ class Model:
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
+    def generate(
+        self,
+        expression: str | Sequence[str],
+        n: int = 1,
+        *,
+        join: Sequence[Model] = (),
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> list[GeneratedImage]:
+        """Draws images of concepts joined by AND, OR and NOT.
+
+        Args:
+            expression: Such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
+            n: Images of each.
+            join: Models trained apart whose concepts may be named, too; they are composed as one.
+            progress: Called with what is being done, done so far, and in all.
+            **options: Fields of :class:`igm_cli.generation.GenerationSettings`, such as ``seed``, ``steps``, ``sampler``,
+                ``guidance``, ``correct`` and ``particles``.
+
+        Returns:
+            The images in order, each with its record: ``result.picture`` is a PIL image.
+
+        Raises:
+            IgmError: If an expression or an option cannot be used, with the way out.
+        """
+        from igm_cli.generation import Generation, GenerationSettings
+
+        session = Generation([self, *join], GenerationSettings(**options))
+        asked = [expression] if isinstance(expression, str) else list(expression)
+        return session.draw([session.wish(text) for text in asked], n, progress)
+
 
 class ImageSession(Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`Model.invert`.
@@ -190,7 +226,7 @@ class ImageSession(Session["Image"]):
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
         self.model, self.parser, self.device = model, model.parser, model.device
-        self.k, self.fit, self.batch_size = k, fit, batch_size or _suitable_batch(model)
+        self.k, self.fit, self.batch_size = k, fit, batch_size or suitable_batch(model)
         self._refuse_count(given)
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
@@ -229,9 +265,9 @@ class ImageSession(Session["Image"]):
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
         """Returns the results of images in whatever form; of one image without a list around it."""
         if isinstance(images, list | tuple):
-            inputs = [_input(image, f"image {number}") for number, image in enumerate(images, 1)]
+            inputs = [input_of(image, f"image {number}") for number, image in enumerate(images, 1)]
             return self.in_batches(work, inputs, progress)
-        return work([_input(images, "image")], progress)[0]
+        return work([input_of(images, "image")], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
         """Returns the concepts of images that are worked out together."""
@@ -239,7 +275,7 @@ class ImageSession(Session["Image"]):
         for image, frame, found, record in self._understood("igm.invert/1", images, progress):
             sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
             decoded = self.parser.decode(found.concepts, frame)
-            items = [{**_rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
+            items = [{**rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
             record["items"] = items
             if not math.isnan(found.familiarity):
                 record["familiarity"] = round(found.familiarity, 4)
@@ -302,7 +338,7 @@ class ImageSession(Session["Image"]):
         return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
 
 
-def _suitable_batch(model: Model) -> int:
+def suitable_batch(model: Model) -> int:
     """Returns how many images the model's device works out together."""
     if model.encode:  # a text-to-image network is busy with the labels of one image
         return 1
@@ -332,6 +368,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
         open=lambda: load_checkpoint(folder, target).denoiser,
         identity={"model": model_fingerprint(folder)},
         size=spec.image_size,
+        draws=bool(spec.info.get("draws", True)),
     )
 
 
@@ -389,7 +426,7 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     return InversionSettings.from_dict(own, **given)
 
 
-def _input(image: Any, name: str) -> Input[Image]:
+def input_of(image: Any, name: str) -> Input[Image]:
     """Returns an image in whatever form as an input."""
     if isinstance(image, str | Path):
         return ImageSession.read(Path(image).expanduser())[0]
@@ -404,5 +441,6 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _rounded(item: Mapping[str, Any]) -> dict[str, Any]:
+def rounded(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an item with numbers of six digits after the point."""
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in item.items()}

@@ -174,10 +174,15 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
             taken.add(name)
             targets[str(path)] = target / name
     refuse_inputs(targets.values(), paths, option)
-    for picture in targets.values():
+    refuse_others_pictures(targets.values(), option)
+    return targets
+
+
+def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
+    """Raises a :class:`UsageError` if something would be written over a picture that igm did not draw."""
+    for picture in targets:
         if picture.exists() and not _drawn_by_igm(picture):
             raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
-    return targets
 
 
 def _drawn_by_igm(path: Path) -> bool:
@@ -190,15 +195,21 @@ def _drawn_by_igm(path: Path) -> bool:
         return False
 
 
-def save_picture(image: Any, path: Path) -> None:
-    """Writes a PIL image atomically in the format its name says, marked as igm's own."""
+def save_picture(image: Any, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Writes a PIL image atomically in the format its name says, marked as igm's own; a PNG may say what it is about."""
     from PIL import Image
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()
     mark[SOFTWARE] = DRAWN_BY
+    how: dict[str, Any] = {"format": kind, "exif": mark}
+    if about is not None:
+        from PIL.PngImagePlugin import PngInfo
+
+        how["pnginfo"] = PngInfo()
+        how["pnginfo"].add_itxt("igm", json_line(about))
     try:
-        write_atomically(path, lambda temporary: image.save(temporary, format=kind, exif=mark))
+        write_atomically(path, lambda temporary: image.save(temporary, **how))
     except OSError as error:
         raise IgmPictureError(f"cannot write {path} ({cause(error)}); choose another path") from error
 
@@ -207,3 +218,16 @@ class IgmPictureError(IgmError):
     """A picture cannot be written: not the fault of one image, so it ends the run."""
 
     exit_code = 3
+
+
+def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
+    """Returns PIL images side by side, some in a row, each scaled to one width."""
+    from PIL import Image
+
+    columns = min(columns, len(pictures))
+    scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
+    height = max(p.height for p in scaled)
+    page = Image.new("RGB", (columns * width, -(-len(scaled) // columns) * height))
+    for number, picture in enumerate(scaled):
+        page.paste(picture, (number % columns * width, number // columns * height))
+    return page

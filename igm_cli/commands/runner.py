@@ -171,8 +171,8 @@ class Runner:
             if self._store:  # several processes may have begun what this one has ended
                 self._store.merge(order)
             return
-        _meet(on_cpu=self.session.device.type == "cpu")
-        gathered = _gather((self._work_through(self.files[rank::world], show=False), self._failed))
+        meet(on_cpu=self.session.device.type == "cpu")
+        gathered = gather((self._work_through(self.files[rank::world], show=False), self._failed))
         records = {about: record for part, _ in gathered for about, record in part.items()}
         self._failed = {name for _, failed in gathered for name in failed}
         if rank == 0:
@@ -304,7 +304,7 @@ class Runner:
             self.report.add(record)
 
 
-def _meet(*, on_cpu: bool) -> None:
+def meet(*, on_cpu: bool) -> None:
     """Joins the processes before the work, with time enough for a slow one to end."""
     need("train", "accelerate")
     from accelerate import PartialState
@@ -312,7 +312,7 @@ def _meet(*, on_cpu: bool) -> None:
     PartialState(cpu=on_cpu, timeout=timedelta(days=7))
 
 
-def _gather(value: Any) -> list[Any]:
+def gather(value: Any) -> list[Any]:
     """The value of every process, on every process."""
     import torch.distributed as dist
     from accelerate import PartialState

@@ -32,7 +32,7 @@ class ImageReport:
             title = f"{record['image']}: " + (f"K = {k}{how}, " if counted else "")
             self.sink.table(f"{title}{record['seconds']:.2f} s", *self._table(record))
         else:
-            self.rows.append([record["image"], *([k] if counted else []), _brief(record["items"])])
+            self.rows.append([record["image"], *([k] if counted else []), brief(record["items"])])
 
     def end(self) -> None:
         """Shows the table of many images."""
@@ -94,7 +94,7 @@ def draw_curve(record: Record) -> Image:
     return to_picture(figure)
 
 
-def _brief(items: Sequence[Record]) -> str:
+def brief(items: Sequence[Record]) -> str:
     """Items on a line: what they say, less pixels and confidence, which JSON has."""
     rows = [{k: v for k, v in item.items() if k != "confidence" and not k.endswith("_px")} for item in items]
     if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"

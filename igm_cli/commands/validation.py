@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ class Validation:
 
     def __call__(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
         """Inverts the images and samples from their concepts; returns mean scores, writes two pictures."""
-        from igm_cli.commands.results import save_picture
+        from igm_cli.commands.results import save_picture, sheet
 
         training = denoiser.training
         denoiser.eval()
@@ -89,16 +88,3 @@ class Validation:
         model = Composed.of(denoiser, asked, self.spec.composition, present)
         samples = sample(model, shape, steps=SAMPLING_STEPS)
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
-
-
-def sheet(pictures: Sequence[Image], width: int = 240) -> Image:
-    """Pictures side by side, four in a row, each scaled to one width."""
-    from PIL import Image
-
-    columns = min(4, len(pictures))
-    scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
-    height = max(p.height for p in scaled)
-    page = Image.new("RGB", (columns * width, math.ceil(len(scaled) / columns) * height))
-    for number, picture in enumerate(scaled):
-        page.paste(picture, (number % columns * width, number // columns * height))
-    return page

@@ -173,13 +173,20 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     return Checkpoint(folder.name, spec, cast("Denoiser", model))
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Loads the weights of a checkpoint folder, as float32, into a model of their shapes."""
+def load_weights(model: nn.Module, folder: Path, *, grown: bool = False) -> None:
+    """Loads the weights of a checkpoint folder, as float32, into a model of their shapes.
+
+    A model that has ``grown`` may have parts that the checkpoint lacks, of those that add nothing while they are fresh
+    (its ``neutral``): they stay as they are.
+    """
     load_folder: Any = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
     if load_folder is not None:
         load_folder(folder)
         return
     weights = read_weights(_weights_of(folder)[0])
+    if grown:
+        neutral = tuple(getattr(model, "neutral", ()))
+        weights = {n: w for n, w in model.state_dict().items() if neutral and n.startswith(neutral)} | weights
     try:
         # On the meta device there is nothing to copy into.
         model.load_state_dict(weights, assign=any(p.is_meta for p in model.parameters()))

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -30,6 +30,8 @@ class ConceptSpace:
             them.
         methods: Names of the methods that find its concepts.
         countable: Whether images differ in the number of concepts they hold, so that it is worth estimating.
+        negation: What NOT makes of a concept in generation: ``complement``, one of its alternatives; ``guidance``, away
+            from it; empty where a set of concepts is complete, so that leaving one out says it.
         calls_per_concept: Network calls that the prediction under one concept takes.
     """
 
@@ -38,6 +40,7 @@ class ConceptSpace:
     constraint: ClassVar[str] = ""
     methods: ClassVar[tuple[str, ...]] = ("evidence",)
     countable: ClassVar[bool] = True
+    negation: ClassVar[Literal["complement", "guidance", ""]] = ""
 
     @property
     def calls_per_concept(self) -> int:
@@ -49,6 +52,14 @@ class ConceptSpace:
         @property
         def dim(self) -> int:
             """Length D of a concept vector."""
+
+    def alternatives(self, concept: Tensor) -> Tensor:
+        """Returns the concepts ``[V,D]`` that exclude one ``[D]``, and of which one is true if it is not: none known."""
+        return concept.new_zeros(0, self.dim)
+
+    def left_open(self, concepts: Tensor) -> list[Tensor]:
+        """Returns, for everything of which ``[K,D]`` say nothing though an image has it, the concepts ``[V,D]`` to choose from."""
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form, as igm.json holds it."""
@@ -191,6 +202,7 @@ class Categorical(ConceptSpace):
     kind: ClassVar[str] = "categorical"
     plural: ClassVar[str] = "factors"
     constraint: ClassVar[str] = "one-of-each"
+    negation = "complement"
     methods: ClassVar[tuple[str, ...]] = ("evidence", "relax", "enumerate", "eliminate")
     countable: ClassVar[bool] = False
 
@@ -209,6 +221,17 @@ class Categorical(ConceptSpace):
     def candidates(self) -> Tensor:
         """Returns every value of every factor, ``[D, D]``."""
         return torch.eye(self.dim)
+
+    def alternatives(self, concept: Tensor) -> Tensor:
+        """Returns the other values ``[V,D]`` of the factor of a value ``[D]``."""
+        value = int(concept.argmax())
+        group = next(group for group in self.groups() if value in group)
+        return self.candidates()[[other for other in group if other != value]]
+
+    def left_open(self, concepts: Tensor) -> list[Tensor]:
+        """Returns the values ``[V,D]`` of every factor that has none among concepts ``[K,D]``."""
+        named = set(concepts.argmax(1).tolist()) if len(concepts) else set()
+        return [self.candidates()[group] for group in self.groups() if named.isdisjoint(group)]
 
     def groups(self) -> list[list[int]]:
         """Returns the candidate indices of each factor."""
@@ -232,6 +255,7 @@ class Text(ConceptSpace):
     kind: ClassVar[str] = "text"
     plural: ClassVar[str] = "labels"
     constraint: ClassVar[str] = "any-set"
+    negation = "guidance"
 
     labels: tuple[str, ...]
     templates: tuple[str, ...] = ("a photo of a {label}",)

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from igm_cli.core.concepts import ConceptSpace
     from igm_cli.core.decomposition.codebooks import Codebooks
 
-__all__ = ["ConceptParser", "DatasetAdapter", "Frame", "Progress", "RenderingAdapter", "VectorParser"]
+__all__ = [
+    "AskedParser",
+    "ConceptParser",
+    "DatasetAdapter",
+    "Frame",
+    "Progress",
+    "RenderingAdapter",
+    "VectorParser",
+]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all)."""
@@ -69,6 +77,24 @@ class ConceptParser(Protocol):
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """Returns the image as given with the items drawn on a copy of it."""
+        ...
+
+
+class AskedParser(ConceptParser, Protocol):
+    """A parser whose concepts can be asked for in words, so that ``igm generate`` draws them."""
+
+    def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
+        """Returns the concepts ``[K,D]`` that words of an expression name, in the frame.
+
+        Args:
+            text: The words, without AND, OR, NOT and weights.
+            random: Where they leave something to chance: asked again with another generator, they give other concepts.
+            beside: Concepts ``[L,D]`` that the image has besides.
+
+        Raises:
+            UnknownConceptError: If the words are none of this parser's; another model's may know them.
+            UsageError: If they are, but cannot be meant.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, UnknownConceptError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -22,12 +23,43 @@ SHORT_SIDE, LONG_SIDE = 480, 4096
 COLOR, DOUBTFUL = (255, 214, 0), (255, 110, 60)
 
 
+ANYWHERE = ((0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95))
+"""Corners of where places are drawn at random, if a model does not say."""
+
+TRIES = 2000
+"""Random places that are tried for one set, and sets that are begun anew, before there is no room."""
+
+_PLACE = re.compile(r"pos\s*\(([^,()]*),([^,()]*)\)")
+_SOME = re.compile(r"(\d+)(?:\s*-\s*(\d+))? pos")
+
+
 class Positions:
-    """Object centres, x to the right and y down, 0..1 of the frame the model sees."""
+    """Object centres, x to the right and y down, 0..1 of the frame the model sees.
+
+    Args:
+        region: Corners (x, y) of a convex area in which places are drawn at random.
+        distance: The least distance of two such places.
+    """
 
     name = "pos"
     summary = "object positions in the image"
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
+    options: Mapping[str, str] = {
+        "region": "corners [[x, y], ...] of the convex area in which igm generate draws places at random, 0..1",
+        "distance": "least distance of places drawn at random, in 0..1 (default 0.1)",
+    }
+
+    def __init__(self, region: Sequence[Sequence[float]] = ANYWHERE, distance: float = 0.1) -> None:
+        self.region, self.distance = torch.tensor(region, dtype=torch.float64), float(distance)
+        if self.region.dim() != 2 or self.region.shape[1] != 2 or len(self.region) < 3 or self.distance < 0:
+            raise ValueError("a region is three corners (x, y) or more, and a distance is 0 or more")
+
+    def configured(self, options: Mapping[str, Any]) -> Positions:
+        """Returns a parser that draws places elsewhere."""
+        try:
+            return Positions(**options)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the options of concepts pos cannot be used: {error}") from error
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns ``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out."""
@@ -61,6 +93,42 @@ class Positions:
         pixels = concepts.double().cpu() * scale + torch.tensor([left, top], dtype=torch.float64)
         width, height = frame.size
         return [{"x": x / width, "y": y / height, "x_px": x, "y_px": y} for x, y in pixels.tolist()]
+
+    def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
+        """Returns the place of ``pos(x,y)`` ``[1,2]``, or places drawn at random of ``3 pos`` and ``3-5 pos`` ``[K,2]``."""
+        if place := _PLACE.fullmatch(text):
+            return _place(text, *place.groups())
+        some = _SOME.fullmatch(text)
+        if not some:
+            raise UnknownConceptError(f"{text!r} is no place; write pos(0.3,0.5), 3 pos or 3-5 pos")
+        least, most = int(some[1]), int(some[2] or some[1])
+        if most < least:
+            raise UsageError(f"{text!r} names its larger number first; write {most}-{least} pos")
+        count = int(torch.randint(least, most + 1, (), generator=random))
+        if count > TRIES:
+            raise UsageError(f"there is no room for {count} places; ask for fewer")
+        for _ in range(TRIES // max(1, count)):
+            places = self._scattered(count, random, beside.double().cpu())
+            if len(places) == count:
+                return places.float()
+        raise UsageError(
+            f"there is no room for {count} places at least {self.distance:g} apart; ask for fewer, or name each"
+        )
+
+    def _scattered(self, count: int, random: torch.Generator, beside: Tensor) -> Tensor:
+        """Returns random places ``[K,2]`` that keep their distance from others, no more than asked for."""
+        low, high = self.region.amin(0), self.region.amax(0)
+        points = low + (high - low) * torch.rand(20 * count, 2, generator=random, dtype=torch.float64)
+        side = self.region.roll(-1, 0) - self.region
+        away = points[:, None] - self.region
+        turn = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]  # on which side of every edge
+        taken = beside.reshape(-1, 2)
+        for point in points[(turn >= 0).all(1) | (turn <= 0).all(1)]:
+            if len(taken) < len(beside) + count and bool(
+                (torch.cdist(point[None], taken) >= self.distance).all()
+            ):
+                taken = torch.cat([taken, point[None]])
+        return taken[len(beside) :]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns positions in the image flipped left to right."""
@@ -107,6 +175,18 @@ class Positions:
                 (x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
             )
         return canvas
+
+
+def _place(text: str, *coordinates: str) -> Tensor:
+    try:
+        x, y = (float(value) for value in coordinates)
+    except ValueError as error:
+        raise UsageError(f"{text!r} needs two numbers, such as pos(0.3,0.5)") from error
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise UsageError(
+            f"{text!r} lies outside the image; x and y are 0..1 of its width and height, y downwards"
+        )
+    return torch.tensor([[x, y]])
 
 
 def _to_frame(pixels: Tensor, frame: Frame) -> Tensor:

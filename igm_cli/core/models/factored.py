@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,9 @@ class FactoredConfig:
         head_channels: Channels of the concept head.
         head_layers: Residual layers of the concept head.
         window: Radius in cells beyond which a contribution is zero.
+        pixel_channels: Channels of the layers that refine the prediction under no concept pixel by pixel, across the borders
+            of cells; 0 for none.
+        query_layers: Residual layers that look at what a position of the local head points at.
         coordinates: Whether the trunk is told where in the image a cell lies; without that, a model of local concepts
             inverts images of any size.
     """
@@ -46,6 +49,8 @@ class FactoredConfig:
     head_channels: Positive = 96
     head_layers: Natural = 2
     window: Natural = 6
+    pixel_channels: Natural = 0
+    query_layers: Natural = 0
     coordinates: bool = True
 
     def __post_init__(self) -> None:
@@ -147,16 +152,48 @@ class Trunk(nn.Module):
         return F.silu(self.norm(a))
 
 
+class PixelLayers(nn.Module):
+    """Adds to an output what its neighbourhood asks for, pixel by pixel: cells of ``patch**2`` pixels leave no borders.
+
+    Args:
+        config: Its shape.
+    """
+
+    SEEN = 8  # channels of the trunk's features at every pixel
+
+    def __init__(self, config: FactoredConfig) -> None:
+        super().__init__()
+        self.patch, width = config.patch, config.pixel_channels
+        self.up = nn.Conv2d(config.channels[0], self.SEEN * config.patch**2, 1)
+        self.first = nn.Conv2d(6 + self.SEEN, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, 3, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, output: Tensor, x_t: Tensor, h: Tensor) -> Tensor:
+        """output, x_t: ``[N,3,H,W]``; h: features ``[N,c,H/patch,W/patch]``; returns ``[N,3,H,W]``."""
+        seen = F.pixel_shuffle(self.up(h), self.patch)
+        z = torch.cat([x_t.to(seen), output.to(seen), seen], 1).contiguous(memory_format=torch.channels_last)
+        total: Tensor = output + self.out(F.silu(self.second(F.silu(self.first(z)))))
+        return total
+
+
 class TrunkDenoiser(nn.Module):
     """What factored denoisers share: the trunk, and the prediction under no concept that it makes alone.
 
     A head makes a denoiser of it: subclasses add what the protocol asks for besides.
+
+    Attributes:
+        neutral: How the names of parts begin that add nothing while they are fresh.
 
     Args:
         config: Shape of the trunk.
         space: Concept space.
         schedule: The noise schedule; the network puts out its prediction type.
     """
+
+    neutral: ClassVar[tuple[str, ...]] = ("pixels.", "head.asked.")
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
         super().__init__()
@@ -165,6 +202,7 @@ class TrunkDenoiser(nn.Module):
         self.trunk = Trunk(config)
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)
+        self.pixels = PixelLayers(config) if config.pixel_channels else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,7 +211,10 @@ class TrunkDenoiser(nn.Module):
 
     def base(self, features: Any) -> Tensor:
         """eps_u ``[N,C,H,W]``."""
-        output = F.pixel_shuffle(self.base_out(features.h), self.config.patch).float()
+        output = F.pixel_shuffle(self.base_out(features.h), self.config.patch)
+        if self.pixels is not None:
+            output = self.pixels(output, features.x_t, features.h)
+        output = output.float()
         return self.schedule.output_to_epsilon(output, features.x_t, features.t)
 
 
@@ -222,6 +263,7 @@ class FactoredDenoiser(TrunkDenoiser):
             config.head_layers,
             window=config.window,
             patch=config.patch,
+            query_layers=config.query_layers,
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -97,13 +97,22 @@ class LocalHead(nn.Module):
         window: Radius in cells beyond which a contribution is zero.
         patch: Side of a cell in pixels.
         out_channels: C of the image.
+        query_layers: Residual layers that look at what a position points at, once per position.
     """
 
     FREQUENCIES = 5
     POINTED = 3
 
     def __init__(
-        self, channels: int, width: int, layers: int, *, window: int, patch: int, out_channels: int = 3
+        self,
+        channels: int,
+        width: int,
+        layers: int,
+        *,
+        window: int,
+        patch: int,
+        out_channels: int = 3,
+        query_layers: int = 0,
     ) -> None:
         super().__init__()
         self.radius, self.ranking_radius, self.patch = window, max(1, 2 * window // 3), patch
@@ -111,6 +120,14 @@ class LocalHead(nn.Module):
         self.there = nn.Conv2d(channels, width, 1)
         self.where = nn.Linear(3 + 4 * self.FREQUENCIES, width)
         self.query = nn.Linear(width, width)
+        self.asked = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+            for _ in range(query_layers)
+        )
+        for layer in self.asked:
+            *_, last = layer.parameters()
+            nn.init.zeros_(last)
+            nn.init.zeros_(layer.get_parameter("3.weight"))
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(layers)
         )
@@ -244,7 +261,7 @@ class LocalHead(nn.Module):
     ) -> Iterator[tuple[Touched, Tensor]]:
         """Yields contributions ``[n,R,c]`` to the cells of squares that are touched, some of the pairs at a time."""
         here, there = view.here, view.there
-        query = self.query(self._pointed(position, view.grid).to(there.dtype) @ there)  # [N,M,d]
+        query = self._query(self._pointed(position, view.grid).to(there.dtype) @ there)  # [N,M,d]
         touched = self._touched(square, view.grid)
         size = max(1, len(touched.place))
         if here.device.type == "cpu" and not torch.is_grad_enabled():
@@ -270,7 +287,7 @@ class LocalHead(nn.Module):
         (b, m, w), g = inside.shape, view.grid[0] * view.grid[1]
         number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, g)
         pointed = self._pointed(position, view.grid).to(view.there.dtype)
-        query = self.query(pointed @ view.there.unflatten(0, (-1, b)))  # [n,b,M,d]
+        query = self._query(pointed @ view.there.unflatten(0, (-1, b)))  # [n,b,M,d]
         here = F.pad(view.here, (0, 0, 0, 1)).view(-1, b * (g + 1), view.here.shape[-1])  # [n,b*(G+1),d]
         index = number + torch.arange(b, device=number.device)[:, None, None] * (g + 1)
         z = here.index_select(1, index.flatten()).unflatten(1, (b, m, w))  # [n,b,m,W,d]
@@ -307,7 +324,7 @@ class LocalHead(nn.Module):
                 torch.cuda.synchronize(device)  # other streams read them, too
             self._padded = (first.data_ptr(), first._version), weights
         return kernels.contributions(
-            view.here, self.query(pointed), at, (middle.round() - radius).int(),
+            view.here, self._query(pointed), at, (middle.round() - radius).int(),
             _square_of(radius, reach, device, torch.int32), gain, self.out.out_features, self._padded[1], grid,
             self.radius,
         )  # fmt: skip
@@ -325,6 +342,13 @@ class LocalHead(nn.Module):
             first, _, second = layer.children()
             z = second(F.silu(first(z), inplace=spare)).add_(z)
         return torch.as_tensor(self.out(z))
+
+    def _query(self, pointed: Tensor) -> Tensor:
+        """Returns what the layers make of what positions point at ``[...,d]``."""
+        query = self.query(pointed)
+        for layer in self.asked:
+            query = query + layer(query)
+        return torch.as_tensor(query)
 
     def _pointed(self, position: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns how much positions ``[B,M,2]`` point at every cell ``[B,M,gh*gw]``: softly, at those close by."""

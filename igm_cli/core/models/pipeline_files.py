@@ -161,11 +161,13 @@ class PipelineDescription:
         space: Labels and templates it was trained on; None if it does not say.
         composition: How its predictions compose; the mean is what the paper does with pretrained models.
         inference: Inversion settings: those tuned to its weights over the published ones.
+        draws: Whether it says that its pictures are worth looking at.
     """
 
     space: Text | None = None
     composition: Composition = "mean"
     inference: Mapping[str, Any] = field(default_factory=lambda: dict(PUBLISHED))
+    draws: bool = True
 
 
 def read_description(path: Path) -> PipelineDescription:
@@ -181,7 +183,8 @@ def read_description(path: Path) -> PipelineDescription:
         space, composition = space_from_dict(data["space"]), data.get("composition", "mean")
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are no labels")
-        return PipelineDescription(space, composition, {**PUBLISHED, **data.get("inference", {})})
+        inference, draws = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {}).get("draws", True)
+        return PipelineDescription(space, composition, inference, bool(draws))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path / 'igm.json'} does not describe a text-to-image pipeline: {error}") from error
 

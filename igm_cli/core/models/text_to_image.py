@@ -101,8 +101,23 @@ class TextToImageDenoiser:
         pipe = self.parts.pipe
         mean: Tensor = pipe.vae.encode(image[None].to(self.device, torch.float32)).latent_dist.mode()[0]
         pipe.maybe_free_model_hooks()  # where offloading is on, the autoencoder leaves the device
-        shift = getattr(pipe.vae.config, "shift_factor", None) or 0.0
-        return (mean - shift) * float(pipe.vae.config.scaling_factor)
+        shift, scale = self._latent_units
+        return (mean - shift) * scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Returns the images ``[B,3,H,W]`` of latents ``[B,C,h,w]``, nominally in -1..1: the inverse of :meth:`encode`."""
+        pipe, (shift, scale) = self.parts.pipe, self._latent_units
+        each = (latents.to(self.device, torch.float32) / scale + shift).split(1)
+        images = torch.cat([pipe.vae.decode(latent, return_dict=False)[0].float() for latent in each])
+        pipe.maybe_free_model_hooks()
+        return images
+
+    @property
+    def _latent_units(self) -> tuple[float, float]:
+        """What is taken from the autoencoder's latents, and what they are multiplied by then."""
+        config = self.parts.pipe.vae.config
+        return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
     def features(self, x_t: Tensor, t: Tensor) -> TextToImageFeatures:
         """Keeps the input: nothing before the U-Net is shared."""

@@ -314,7 +314,7 @@ def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Modu
         torch.manual_seed(seed)
         model = spec.build()
     if init:
-        load_weights(model, init)
+        load_weights(model, init, grown=True)
     return model
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Categorical
-from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.errors import InputError, UnknownConceptError, UsageError, near_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,6 +88,27 @@ class Attributes:
         """Returns one-hot rows ``[F,D]`` as items ``{"factor": .., "value": ..}``."""
         chosen = concepts.argmax(dim=1).tolist() if len(concepts) else []
         return [dict(zip(("factor", "value"), self._columns[index], strict=True)) for index in chosen]
+
+    def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
+        """Returns the value ``[1,D]`` of ``factor=value``, of a factor that is yes, or of the only value of a name."""
+        factor, equals, value = (part.strip() for part in text.partition("="))
+        if equals and factor in self.space.factors:
+            known = self.space.factors[factor]
+            if value not in known:
+                raise UsageError(f"{factor} cannot be {value!r}; {near_names(value, known)}")
+            return self._one_hot(factor, value)[None]
+        named = [column for column in self._columns if column == (text, "yes")]
+        named = named or [column for column in self._columns if column[1] == text and text not in NO_YES]
+        if len(named) == 1:
+            return self._one_hot(*named[0])[None]
+        if named:
+            raise UsageError(
+                f"{text!r} is a value of {' and of '.join(f for f, _ in named)}; write factor=value"
+            )
+        words = [
+            f if set(v) == set(NO_YES) else f"{f}={each}" for f, v in self.space.factors.items() for each in v
+        ]
+        raise UnknownConceptError(f"unknown attribute {text!r}; {near_names(text, list(dict.fromkeys(words)))}")
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns the same: what an image shows does not change when it is flipped."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.errors import InputError, near_names
+from igm_cli.errors import InputError, UnknownConceptError, near_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,6 +67,12 @@ class Labels:
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns one-hot rows ``[K,M]`` as items ``{"label": ..}``."""
         return [{"label": self.labels[int(row.argmax())]} for row in concepts]
+
+    def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
+        """Returns a label as a one-hot row ``[1,M]``."""
+        if text not in self.labels:
+            raise UnknownConceptError(f"unknown label {text!r}; {near_names(text, self.labels)}")
+        return torch.eye(len(self.labels))[[self.labels.index(text)]]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns the same: what is in an image does not change when it is flipped."""

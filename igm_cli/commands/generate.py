@@ -1,0 +1,306 @@
+"""``igm generate``: draws images of concepts joined by AND, OR and NOT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from igm_cli.commands import options as o
+from igm_cli.commands import zero_shot_options as z
+from igm_cli.errors import InputError, UsageError
+from igm_cli.output import Output, ProgressReport, Record, process_rank
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.commands.results import ResultFile
+    from igm_cli.generation import Generation, Wish
+    from igm_cli.session import Model
+
+SCHEMA = "igm.generate/1"
+LISTED = 12  # images up to which each is listed
+
+Expressions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EXPRESSION...",
+        help="Concepts joined by AND, OR, NOT: 'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'.",
+        show_default=False,
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A bundled name, a checkpoint or pipeline folder, or a hub id; several that were trained apart are "
+        "composed as one.  Default: clevr-pos."
+    ),
+]
+Folder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of the pictures and results.jsonl; it is gone on with.")
+]
+
+
+def generate(
+    expressions: Expressions = None,
+    model: Models = None,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images of every expression.")] = 1,
+    like: Annotated[
+        list[Path] | None,
+        typer.Option(help="Draw the concepts of an image, or of every line of a results file, too."),
+    ] = None,
+    seed: o.Seed = None,
+    steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 50,
+    sampler: Annotated[
+        Literal["ancestral", "ddim"], typer.Option(help="How to go from level to level.")
+    ] = "ancestral",
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Factor of every concept.  Default: 1, of text-to-image models 7.5."),
+    ] = None,
+    correct: Annotated[
+        int, typer.Option(min=0, metavar="L", help="Corrector steps at every level, for models trained apart.")
+    ] = 0,
+    corrector: Annotated[
+        Literal["ula", "mala", "hmc"],
+        typer.Option(help="Langevin steps, those accepted or refused, or Hamiltonian ones."),
+    ] = "ula",
+    particles: Annotated[
+        int, typer.Option(min=1, metavar="M", help="Samples of every image, weighted and drawn anew.")
+    ] = 1,
+    either: Annotated[
+        Literal["draw", "mix"],
+        typer.Option("--or", help="Draw a branch of OR for every image, which is exact, or mix their scores."),
+    ] = "draw",
+    free: Annotated[
+        Literal["random", "none"],
+        typer.Option(help="What becomes of factors that are not named: a random value, or no contribution."),
+    ] = "random",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Let the model find what it drew; it is kind to its own pictures."),
+    ] = False,
+    grid: Annotated[Path | None, typer.Option(help="All pictures on one sheet, a row per expression.")] = None,
+    variant: z.Variant = None,
+    dtype: z.Dtype = "auto",
+    offload: z.Offload = False,
+    size: z.Size = None,
+    batch_size: o.BatchSize = "auto",
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    output: Folder = Path("generated"),
+) -> None:
+    """Draw images of concepts joined by AND, OR and NOT, such as objects at places.
+
+    Image number i depends on the seed and on i alone.  A weight stands behind a concept (cat:1.5), and says of a branch of
+    OR how often it is drawn.  JSON lines follow the schema igm.generate/1.
+    """
+    from igm_cli.generation import Generation, GenerationSettings
+
+    sink = Output.of_process(as_json)
+    settings = GenerationSettings(
+        seed=seed or 0, steps=steps, sampler=sampler, guidance=guidance, correct=correct, corrector=corrector,
+        particles=particles, branches=either, free=free, check=check,
+        batch_size=o.number_or_auto("--batch-size", batch_size),
+    )  # fmt: skip
+    if not expressions and not like:
+        raise UsageError("nothing to draw; give an expression such as 'pos(0.3,0.5)', or --like")
+    loading = {"variant": variant, "dtype": dtype, "offload": offload, "size": size}
+    texts = list(dict.fromkeys(expressions or ()))
+    records = [line for path in like or () if path.suffix == ".jsonl" for line in _lines(path)]
+    models = [_open(name, device, texts, records, loading) for name in model or (None,)]
+    session = Generation(models, settings)
+    wishes = [session.wish(text) for text in texts]
+    wishes += _alike(session, like or (), records)
+    for wish in wishes:
+        session.require_possible(wish)
+    for each in models:
+        if not each.draws:
+            sink.note(f"igm: {each.name} was not trained to draw; its pictures are rough")
+        if each.unknown:
+            named = ", ".join(map(repr, each.unknown))
+            sink.note(f"igm: {each.name} was not trained on {named}; its pictures of it are a guess")
+    Drawing(session, wishes, number, output.expanduser(), o.expanded(grid), sink).run()
+
+
+def _open(
+    name: str | None,
+    device: str,
+    texts: Sequence[str],
+    records: Sequence[Record],
+    loading: dict[str, Any],
+) -> Model:
+    """A model; of a text-to-image pipeline one of the labels that are asked for."""
+    from igm_cli.bundled import names_pipeline
+    from igm_cli.core.expression import parse, words
+
+    if not names_pipeline(name, None):
+        from igm_cli.session import open_checkpoint
+
+        return open_checkpoint(name, None, device)
+    from igm_cli.label_models import open_pipeline
+
+    labels = [label for text in texts for label in words(parse(text))]
+    labels += [item["label"] for record in records for item in record["items"] if "label" in item]
+    if not labels:
+        raise UsageError(
+            "a text-to-image model draws labels; give an expression, or --like with a results file"
+        )
+    labels = list(dict.fromkeys(labels))
+    return open_pipeline(name, device, labels=labels, templates=("{label}",), loading=loading)
+
+
+def _lines(path: Path) -> list[Record]:
+    """The lines of a results file that hold items."""
+    from igm_cli.imaging import read_bytes
+
+    try:
+        lines = [json.loads(x) for x in read_bytes(path.expanduser()).decode("utf-8").splitlines() if x.strip()]
+        for line in lines:
+            _ = line["image"], line["size"][1], line["items"]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{path} holds lines that are no results of igm invert; choose another file"
+        ) from error
+    if not lines:
+        raise InputError(f"{path} holds no results; choose another file")
+    return lines
+
+
+def _alike(session: Generation, like: Sequence[Path], records: Sequence[Record]) -> list[Wish]:
+    """The wishes for what records hold, and for what is found in images."""
+    from igm_cli.imaging import SUFFIXES, Frame
+
+    first = session.models[0]
+    found = list(records)
+    for path in like:
+        if path.suffix == ".jsonl":
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
+        if first.decode:
+            raise UsageError("--like with a text-to-image model takes a results file of igm zero-shot --output")
+        found.append(first.invert(path).to_dict())
+    wishes = []
+    for record in found:
+        width, height = first.image_size
+        frame = Frame.fit((record["size"][0], record["size"][1]), width / height)
+        wishes.append(session.like(record["items"], frame, Path(record["image"]).name))
+    return wishes
+
+
+class Drawing:
+    """The images of one call, where they go, and what is said of them.
+
+    Args:
+        session: Draws.
+        wishes: What is asked for.
+        number: Images of each.
+        folder: Of the pictures and their records.
+        grid: A file for all pictures on one sheet.
+        sink: Takes results, progress and messages.
+    """
+
+    def __init__(
+        self,
+        session: Generation,
+        wishes: Sequence[Wish],
+        number: int,
+        folder: Path,
+        grid: Path | None,
+        sink: Output,
+    ) -> None:
+        from igm_cli.commands.results import picture_targets, refuse_others_pictures
+
+        self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--output {folder} is a file; name a folder")
+        self.grid = picture_targets([Path("grid")], grid, "--grid").get("grid")
+        if self.grid and self.grid.parent == grid:
+            raise UsageError(f"--grid {grid} is a folder; name a file in it, such as {grid}/grid.png")
+        refuse_others_pictures((self._path(w, i) for w in wishes for i in range(number)), "--output")
+
+    def run(self) -> None:
+        """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
+        from igm_cli.commands.results import open_results
+        from igm_cli.commands.runner import gather, meet
+
+        rank, world = process_rank()
+        if world > 1:
+            meet(on_cpu=self.session.device.type == "cpu")
+        keep = open_results(self.folder / "results.jsonl", SCHEMA, self.session.run, self.session.key, ())
+        with keep as store, self.sink.progress() as progress:
+            assert store is not None
+            todo = list(self._batches(store))
+            for done, (wish, numbers) in enumerate(todo):
+                progress("images", done, len(todo))
+                if done % world == rank:
+                    self._draw(store, wish, numbers, progress)
+            progress("images", len(todo), len(todo))
+            if world > 1:
+                gather(None)
+            if rank == 0:
+                store.merge([self._about(wish, i) for wish in self.wishes for i in range(self.number)])
+                self._show([store.done[self._about(w, i)] for w in self.wishes for i in range(self.number)])
+
+    def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
+        """Images that are drawn together, of those that are not there yet."""
+        for wish in self.wishes:
+            start = None
+            for i in range(self.number + 1):
+                there = i == self.number or (
+                    self._about(wish, i) in store.done and self._path(wish, i).is_file()
+                )
+                if start is not None and (there or i - start == self.session.batch_size):
+                    yield wish, range(start, i)
+                    start = None
+                if not there and start is None:
+                    start = i
+
+    def _draw(self, store: ResultFile, wish: Wish, numbers: range, progress: ProgressReport) -> None:
+        from igm_cli.commands.results import save_picture
+
+        for result in self.session.images(wish, numbers, lambda i: str(self._path(wish, i)), progress):
+            record = result.to_dict()
+            save_picture(result.picture, Path(record["image"]), record)
+            store.add(record)
+
+    def _path(self, wish: Wish, number: int) -> Path:
+        """Where an image goes: its name tells what was asked for, as far as names of files can."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", wish.expression).strip("-.").lower()[:40].strip("-.")
+        digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:4]
+        return self.folder / f"{words}-{digest}-{number:04}.png"
+
+    def _about(self, wish: Wish, number: int) -> str:
+        return f"{wish.expression} {number}"
+
+    def _show(self, records: Sequence[Record]) -> None:
+        """Prints all records, and puts the pictures on one sheet."""
+        from igm_cli.commands.results import save_picture, sheet
+        from igm_cli.commands.show import brief
+
+        for record in records:
+            self.sink.result(record)
+        if self.grid:
+            save_picture(sheet([_opened(record) for record in records], self.number), self.grid)
+        if len(records) <= LISTED:
+            checked = ["found again"] if self.session.settings.check else []
+            rows = [
+                [record["image"], record["clause"], *([brief(record["check"]["items"])] if checked else [])]
+                for record in records
+            ]
+            self.sink.table("", ["image", "shows", *checked], rows)
+        where = f" and on {self.grid}" if self.grid else ""
+        self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
+
+
+def _opened(record: Record) -> Image:
+    from PIL import Image
+
+    return Image.open(record["image"])

@@ -1,0 +1,431 @@
+"""Drawing what is asked for: expressions of concepts become images of a model, or of several composed as one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from igm_cli.core.expression import MOST_CLAUSES, Clause, clauses, parse
+from igm_cli.core.files import fingerprint_of
+from igm_cli.core.inference.call_counter import CallCounter
+from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
+from igm_cli.core.validation import Natural, Positive, PositiveFloat, validated
+from igm_cli.errors import InputError, UnknownConceptError, UsageError
+from igm_cli.imaging import Frame, from_model
+from igm_cli.records import GeneratedImage
+from igm_cli.session import ImageSession, Model, input_of, rounded, suitable_batch
+
+if TYPE_CHECKING:
+    from igm_cli.core.sampling.correctors import Corrector
+    from igm_cli.plugins.base import Progress
+
+MOST_CONCEPTS = 100
+"""Concepts that one image may be asked to show."""
+
+CORRECTORS: dict[str, Callable[[int], Corrector]] = {
+    "ula": lambda steps: Langevin(steps, 0.1),
+    "mala": lambda steps: Langevin(steps, 0.1, accept=True),
+    "hmc": lambda steps: Hamiltonian(steps),
+}
+
+
+@validated("generation option", UsageError)
+class GenerationSettings:
+    """How images are drawn.
+
+    Attributes:
+        seed: Seed of everything random; image number i depends on it and on i alone.
+        steps: Noise levels on the way from noise to an image.
+        sampler: ``ancestral`` or ``ddim``.
+        guidance: Factor of every contribution; None takes the model's own, which is 1 for AND.
+        correct: L, steps of the corrector at every noise level.
+        corrector: ``ula`` or ``mala``, Langevin steps, the second accepted or refused; ``hmc``.
+        particles: M, particles of every image, weighted and drawn anew.
+        branches: Of OR: ``draw`` one branch for each image, which is exact, or ``mix`` the scores.
+        free: What becomes of factors that are not named: ``random``, or ``none`` for no contribution.
+        check: Whether the model looks at what it drew.
+        batch_size: Images drawn together; None takes what suits the device.
+    """
+
+    seed: Natural = 0
+    steps: Annotated[int, Field(ge=2)] = 50
+    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    guidance: PositiveFloat | None = None
+    correct: Natural = 0
+    corrector: Literal["ula", "mala", "hmc"] = "ula"
+    particles: Positive = 1
+    branches: Literal["draw", "mix"] = "draw"
+    free: Literal["random", "none"] = "random"
+    check: bool = False
+    batch_size: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """A concept, or several, of one of the models.
+
+    Attributes:
+        model: Number of the model.
+        text: How it is asked for.
+        weight: Factor of its contribution.
+        absent: Whether the image is kept away from it.
+        concepts: ``[K,D]``; None where they are left to chance.
+    """
+
+    model: int
+    text: str
+    weight: float
+    absent: bool = False
+    concepts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Terms joined by AND, and how often they are drawn."""
+
+    terms: tuple[Term, ...]
+    probability: float
+
+    def __str__(self) -> str:
+        return " AND ".join(f"{'NOT ' * term.absent}{term.text}" for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: branches, of which an image shows one."""
+
+    expression: str
+    branches: tuple[Branch, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The concepts of one image: those of every model ``[K,D]``, and their weights ``[K]``, below 0 for absent ones."""
+
+    branch: Branch
+    concepts: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+
+
+class Generation:
+    """Models, composed as one, with the settings of one call.
+
+    Args:
+        models: The models; the first one's prediction under no concept is the base of all.
+        settings: How to draw.
+
+    Raises:
+        UsageError: If the settings do not fit each other.
+        InputError: If the models do not fit each other.
+    """
+
+    key = ("expression", "index")
+
+    def __init__(self, models: Sequence[Model], settings: GenerationSettings) -> None:
+        self.models, self.settings, self.device = list(models), settings, models[0].device
+        s = settings
+        if s.branches == "mix" and (s.correct or s.particles > 1):
+            raise UsageError("--or mix follows the mixture itself; leave out --correct and --particles")
+        if s.check and (len(models) > 1 or models[0].decode):
+            raise UsageError("--check looks with one trained checkpoint; leave it out, or use igm zero-shot")
+        for model in models:
+            if not hasattr(model.parser, "ask"):
+                raise UsageError(
+                    f"concepts {model.parser.name} cannot be asked for in words: their parser has no 'ask'"
+                )
+        self.name = " + ".join(model.name for model in models)
+        self.guidance = s.guidance or models[0].guidance
+        told = {**asdict(s), "guidance": self.guidance, "batch_size": None}
+        self.run = fingerprint_of({"models": [dict(model.identity) for model in models], "settings": told})
+
+    def wish(self, expression: str) -> Wish:
+        """Reads an expression.
+
+        Raises:
+            UsageError: If it does not parse, names what no model knows, or cannot be meant.
+        """
+        every = clauses(parse(expression))
+        branches, refused = [], ""
+        for clause in every:
+            for branch in self._branches(clause):
+                refused = refused or self._contradiction(branch)
+                if not self._contradiction(branch):
+                    branches.append(branch)
+        if not branches:
+            raise UsageError(f"no image is as asked for: {refused}; leave one out, or join them by OR")
+        total = math.fsum(branch.probability for branch in branches)
+        return Wish(expression, tuple(Branch(b.terms, b.probability / total) for b in branches))
+
+    def like(self, items: Sequence[Mapping[str, Any]], frame: Frame, name: str) -> Wish:
+        """Returns the wish for the items of an inversion; the first model knows their concepts."""
+        concepts = self.models[0].parser.encode(items, frame)
+        return Wish(f"like {name}", (Branch((Term(0, f"like {name}", 1.0, concepts=concepts),), 1.0),))
+
+    def require_possible(self, wish: Wish) -> None:
+        """Raises a :class:`UsageError` if the first image of a wish cannot be asked for, before a model is loaded."""
+        self._asked(wish, 0)
+
+    def _branches(self, clause: Clause) -> list[Branch]:
+        """A conjunction with every NOT replaced by what it amounts to."""
+        branches = [Branch((), clause.probability)]
+        for atom in clause.atoms:
+            number, concepts = self._known(atom.text)
+            parser, space = self.models[number].parser, self.models[number].parser.space
+            options = [Term(number, atom.text, atom.weight, atom.negated, concepts)]
+            if atom.negated and not space.negation:
+                raise UsageError(
+                    f"NOT cannot be said of {atom.text}: a set of {space.plural} is complete; leave it out instead"
+                )
+            if atom.negated and space.negation == "complement" and concepts is not None:
+                others = space.alternatives(concepts[0])
+                texts = [_text(item) for item in parser.decode(others, self.frame)]
+                options = [
+                    Term(number, text, atom.weight, concepts=row[None])
+                    for text, row in zip(texts, others, strict=True)
+                ]
+            branches = [
+                Branch((*branch.terms, term), branch.probability / len(options))
+                for branch in branches
+                for term in options
+            ]
+            if len(branches) > MOST_CLAUSES:
+                raise UsageError(
+                    f"the expression amounts to more than {MOST_CLAUSES} branches; use fewer NOTs, or name the values"
+                )
+        return branches
+
+    def _known(self, text: str) -> tuple[int, Tensor | None]:
+        """The number of the model that knows a concept, and the concepts, None where they are left to chance."""
+        unknown: list[str] = []
+        for number, model in enumerate(self.models):
+            random = torch.Generator().manual_seed(0)
+            before = random.get_state()
+            parser: Any = model.parser
+            try:
+                concepts = parser.ask(text, random, torch.zeros(0, parser.space.dim))
+            except UnknownConceptError as error:
+                unknown.append(str(error))
+                continue
+            return number, concepts if torch.equal(before, random.get_state()) else None
+        raise UnknownConceptError("; ".join(unknown))
+
+    def _contradiction(self, branch: Branch) -> str:
+        """What in a branch cannot be true of one image; empty if all can."""
+        known = [term for term in branch.terms if term.concepts is not None and len(term.concepts) == 1]
+        for place, term in enumerate(known):
+            for other in known[:place]:
+                if other.model != term.model or term.concepts is None or other.concepts is None:
+                    continue
+                same = torch.equal(term.concepts, other.concepts)
+                if same and term.absent != other.absent:
+                    return f"it shows {term.text} and does not"
+                excluded = self.models[term.model].parser.space.alternatives(other.concepts[0])
+                if not same and bool((excluded == term.concepts).all(1).any()):
+                    return f"{other.text} and {term.text} exclude each other"
+        return ""
+
+    def draw(self, wishes: Sequence[Wish], n: int, progress: Progress | None = None) -> list[GeneratedImage]:
+        """Returns n images of each of some wishes."""
+        every = []
+        for wish in wishes:
+            for first in range(0, n, self.batch_size):
+                every += self.images(wish, range(first, min(n, first + self.batch_size)), progress=progress)
+        return every
+
+    @cached_property
+    def batch_size(self) -> int:
+        """How many images are drawn together."""
+        return self.settings.batch_size or suitable_batch(self.models[0])
+
+    def images(
+        self,
+        wish: Wish,
+        numbers: range,
+        name: Callable[[int], str] = str,
+        progress: Progress | None = None,
+    ) -> list[GeneratedImage]:
+        """Returns the images of some numbers, which are drawn together; ``name`` gives the path of each."""
+        started, s = time.monotonic(), self.settings
+        counters = [CallCounter(model.denoiser) for model in self.models]
+        asked = [self._asked(wish, number) for number in numbers]
+        mixed = s.branches == "mix" and len(wish.branches) > 1
+        how: dict[str, Any] = {"steps": self._steps, "seed": s.seed, "first": numbers.start}
+        how |= {"clip": self.models[0].decode is None}
+        if mixed:
+            each = [
+                self._composed(counters, [self._of(branch, number) for number in numbers])
+                for branch in wish.branches
+            ]
+            weights = [branch.probability for branch in wish.branches]
+            x, sure = sample_any(each, self._shape, weights, **how)
+            chosen = sure.argmax(1).tolist()
+            asked = [self._of(wish.branches[b], number) for b, number in zip(chosen, numbers, strict=True)]
+        else:
+            tell = progress or (lambda what, done, total: None)
+            what = f"noise levels: image {numbers.start + 1} to {numbers.stop}"
+            x = sample(
+                self._composed(counters, asked), self._shape, sampler=s.sampler, particles=s.particles,
+                corrector=CORRECTORS[s.corrector](s.correct) if s.correct else None,
+                progress=lambda done, total: tell(what, done, total), **how,
+            )  # fmt: skip
+        decode = self.models[0].decode
+        pictures = [from_model(image) for image in (decode(x) if decode else x)]
+        calls = round(sum(counter.used.whole_calls for counter in counters) / len(numbers))
+        seconds = round((time.monotonic() - started) / len(numbers), 4)
+        results = []
+        for number, each_asked, picture in zip(numbers, asked, pictures, strict=True):
+            record = self._record(wish, number, each_asked, picture.size)
+            digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+            record |= {"image": name(number), "sha256": digest, "network_calls": calls, "seconds": seconds}
+            if s.check:
+                record["check"] = self._check(each_asked, picture)
+            result = GeneratedImage.model_validate(record)
+            result._picture = picture
+            results.append(result)
+        return results
+
+    def _record(self, wish: Wish, number: int, asked: Asked, size: tuple[int, int]) -> dict[str, Any]:
+        """What is said of an image besides how it was drawn."""
+        s, items, present, absent = self.settings, [], [], []
+        for model, concepts, weights in zip(self.models, asked.concepts, asked.weights, strict=True):
+            shown = weights > 0
+            items += model.parser.decode(concepts[shown], self.frame)
+            present += weights[shown].tolist()
+            absent += weights[~shown].tolist()
+        return {
+            "schema": "igm.generate/1",
+            "expression": wish.expression,
+            "index": number,
+            "clause": str(asked.branch),
+            "size": list(size),
+            "model": self.name,
+            "concepts": " + ".join(model.parser.name for model in self.models),
+            "items": [{**rounded(item), "confidence": None} for item in items],
+            "weights": [round(weight, 6) for weight in present + absent],
+            "guidance": self.guidance,
+            **{n: getattr(s, n) for n in ("seed", "sampler", "correct", "corrector", "particles", "branches")},
+            "steps": self._steps,
+            "device": str(self.device),
+            "run": self.run,
+        }
+
+    def _check(self, asked: Asked, picture: Any) -> dict[str, Any]:
+        """What the model finds in an image that it drew."""
+        found = self._looking.invert([input_of(picture, "image")])[0]
+        predicted = self._looking.parser.encode(found.items, self.frame)
+        scores = self._looking.parser.score(predicted, asked.concepts[0][asked.weights[0] > 0])
+        return {"k": found.k, "items": found.items, "scores": scores}
+
+    @cached_property
+    def _looking(self) -> ImageSession:
+        return ImageSession(self.models[0], k=None, fit="crop", batch_size=None, given={})
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The whole of an image."""
+        width, height = self._size
+        return Frame((width, height), (0.0, 0.0, float(width), float(height)))
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        """(width, height) of images; models that are composed must agree on it, and on the noise schedule."""
+        first, *others = self.models
+        every = torch.arange(first.denoiser.schedule.steps)
+        for other in others:
+            if other.image_size != first.image_size:
+                (w, h), (v, g) = first.image_size, other.image_size
+                raise InputError(
+                    f"{first.name!r} draws images of {w}×{h} pixels and {other.name!r} of {v}×{g}; models that are "
+                    "composed need one size"
+                )
+            schedules = first.denoiser.schedule, other.denoiser.schedule
+            if len({schedule.steps for schedule in schedules}) > 1 or not torch.allclose(
+                *(schedule.alpha(every) for schedule in schedules)
+            ):
+                raise InputError(
+                    f"{first.name!r} and {other.name!r} were trained on different noise schedules, so that they cannot "
+                    "be composed; train one of them again on the other's"
+                )
+        return first.image_size
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what is sampled."""
+        width, height = self._size
+        return tuple(getattr(self.models[0].denoiser, "latent_shape", (3, height, width)))
+
+    @property
+    def _steps(self) -> int:
+        """Noise levels, no more than the schedule has."""
+        return min(self.settings.steps, int(self.models[0].denoiser.schedule.steps) - 1)
+
+    def _asked(self, wish: Wish, number: int) -> Asked:
+        """The concepts of an image of a wish: a branch is drawn, then what it leaves to chance."""
+        chance = torch.tensor([branch.probability for branch in wish.branches], dtype=torch.float64)
+        which = int(torch.multinomial(chance, 1, generator=self._random(number)))
+        return self._of(wish.branches[which], number)
+
+    def _of(self, branch: Branch, number: int) -> Asked:
+        """The concepts of an image of a branch."""
+        random = self._random(number, 1)
+        concepts, weights = [], []
+        for place, model in enumerate(self.models):
+            parser: Any = model.parser
+            rows, scale = torch.zeros(0, parser.space.dim), torch.zeros(0)
+            terms = [term for term in branch.terms if term.model == place]
+            for term in sorted(terms, key=lambda term: term.concepts is None):  # chance keeps its distance
+                new = parser.ask(term.text, random, rows) if term.concepts is None else term.concepts
+                new = new[[not bool((rows == row).all(1).any()) for row in new]] if len(new) == 1 else new
+                rows = torch.cat([rows, new])
+                scale = torch.cat(
+                    [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
+                )
+            for choice in parser.space.left_open(rows) if self._draws_rest(terms) else []:
+                row = choice[int(torch.randint(len(choice), (), generator=random))]
+                rows, scale = torch.cat([rows, row[None]]), torch.cat([scale, torch.ones(1)])
+            concepts.append(rows)
+            weights.append(scale)
+        if sum(map(len, concepts)) > MOST_CONCEPTS:
+            raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
+        return Asked(branch, tuple(concepts), tuple(weights))
+
+    def _draws_rest(self, terms: Sequence[Term]) -> bool:
+        return self.settings.free == "random" and (bool(terms) or len(self.models) == 1)
+
+    def _composed(self, counters: Sequence[CallCounter], asked: Sequence[Asked]) -> Composed:
+        """The models under the concepts of some images."""
+        joined: Composed | None = None
+        for place, (model, counter) in enumerate(zip(self.models, counters, strict=True)):
+            rows, weights = [a.concepts[place] for a in asked], [a.weights[place] for a in asked]
+            most = max(map(len, rows))
+            if not most and len(self.models) > 1 and (joined or place < len(self.models) - 1):
+                continue  # nothing is asked of this model
+            most = max(1, most)
+            padding = torch.cat([*rows, torch.zeros(1, model.parser.space.dim)])[:1]
+            concepts = torch.stack([torch.cat([r, padding.expand(most - len(r), -1)]) for r in rows])
+            scale = torch.stack([torch.cat([w, w.new_zeros(most - len(w))]) for w in weights])
+            part = Composed.of(
+                counter, concepts.to(self.device), model.joins or model.composition,
+                (scale != 0).to(self.device), self.guidance * scale.to(self.device),
+            )  # fmt: skip
+            joined = joined & part if joined else part
+        assert joined is not None
+        return joined
+
+    def _random(self, number: int, purpose: int = 0) -> torch.Generator:
+        """What an image leaves to chance follows from the seed and its number."""
+        return torch.Generator().manual_seed(((self.settings.seed << 24) + number) * 2 + purpose + 2**48)
+
+
+def _text(item: Mapping[str, Any]) -> str:
+    """An item in the words of an expression."""
+    return "=".join(str(value) for value in item.values())
