@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GeneratedImage",
     "IgmError",
     "ImageCount",
     "ImageResult",
@@ -28,6 +29,7 @@ __all__ = [
     "VectorResult",
     "count",
     "decompose",
+    "generate",
     "invert",
     "load",
 ]

@@ -1,4 +1,4 @@
-"""The library's face (stable): load a model, find the concepts of images, count them, take bound vectors apart.
+"""The library's face (stable): load a model, find the concepts of images, count them, draw images, take vectors apart.
 
     import igm_cli as igm
 
@@ -6,6 +6,7 @@
     result = model.invert("photo.png")
     print(result.k, result.items)
     result.overlay().save("found.png")
+    model.generate("pos(0.3,0.5) AND pos(0.7,0.5)")[0].picture.save("drawn.png")
 
 What is named here keeps its name and meaning from one minor version to the next.
 """
@@ -18,10 +19,19 @@ from typing import Any, Literal
 
 from igm_cli.bundled import names_pipeline
 from igm_cli.errors import IgmError, UsageError
-from igm_cli.records import ImageCount, ImageResult, LabelResult, Result, VectorCount, VectorResult
-from igm_cli.session import Model, open_checkpoint
+from igm_cli.model import Model, open_checkpoint
+from igm_cli.records import (
+    GeneratedImage,
+    ImageCount,
+    ImageResult,
+    LabelResult,
+    Result,
+    VectorCount,
+    VectorResult,
+)
 
 __all__ = [
+    "GeneratedImage",
     "IgmError",
     "ImageCount",
     "ImageResult",
@@ -32,6 +42,7 @@ __all__ = [
     "VectorResult",
     "count",
     "decompose",
+    "generate",
     "invert",
     "load",
 ]
@@ -81,6 +92,41 @@ def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     ``options`` are those of :func:`load` and of :meth:`Model.invert`.
     """
     return _loaded(model, options).invert(images, **options)
+
+
+def generate(
+    expression: str | Sequence[str],
+    model: str | Path | Sequence[str | Path] | None = None,
+    n: int = 1,
+    *,
+    device: str = "auto",
+    **options: Any,
+) -> list[GeneratedImage]:
+    """Draws images of concepts joined by AND, OR and NOT, with models that are loaded for this call.
+
+    Args:
+        expression: Such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
+        model: As for :func:`load`; several that were trained apart are composed as one.  Text-to-image models draw the
+            labels that the expressions name.
+        n: Images of each expression.
+        device: Where to compute.
+        **options: Those of :meth:`Model.generate`; of text-to-image models also ``templates``, and those of loading.
+
+    Raises:
+        IgmError: If an expression, a model or an option cannot be used, with the way out.
+    """
+    from igm_cli.core.expression import parse, words
+    from igm_cli.label_models import open_to_draw
+
+    names = [model] if model is None or isinstance(model, str | Path) else list(model)
+    texts = [expression] if isinstance(expression, str) else list(expression)
+    labels = [label for text in texts for label in words(parse(text))]
+    templates = options.pop("templates", ())
+    loading = {name: options.pop(name) for name in _LOADING if name in options}
+    first, *others = (
+        open_to_draw(None if name is None else str(name), device, labels, templates, loading) for name in names
+    )
+    return first.generate(texts, n, join=others, **options)
 
 
 def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:

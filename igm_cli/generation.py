@@ -22,7 +22,7 @@ from igm_cli.core.validation import Natural, Positive, PositiveFloat, validated
 from igm_cli.errors import InputError, UnknownConceptError, UsageError
 from igm_cli.imaging import Frame, from_model
 from igm_cli.records import GeneratedImage
-from igm_cli.session import ImageSession, Model, input_of, rounded, suitable_batch
+from igm_cli.session import ImageSession, OpenModel, input_of, rounded, suitable_batch
 
 if TYPE_CHECKING:
     from igm_cli.core.sampling.correctors import Corrector
@@ -130,7 +130,7 @@ class Generation:
 
     key = ("expression", "index")
 
-    def __init__(self, models: Sequence[Model], settings: GenerationSettings) -> None:
+    def __init__(self, models: Sequence[OpenModel], settings: GenerationSettings) -> None:
         self.models, self.settings, self.device = list(models), settings, models[0].device
         s = settings
         if s.branches == "mix" and (s.correct or s.particles > 1):

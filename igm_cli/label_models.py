@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from igm_cli.bundled import DEFAULT_CONCEPTS, resolve_pipeline
+from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline, resolve_pipeline
 from igm_cli.errors import IgmError, InputError, UsageError
-from igm_cli.session import Model, process_device
+from igm_cli.model import Model, open_checkpoint
+from igm_cli.session import process_device
 
 PIPELINE_GUIDANCE = 7.5
 """Factor of contributions in generation by text-to-image models, as diffusers has it by default."""
@@ -75,6 +76,25 @@ def open_pipeline(
         unknown=tuple(label for label in chosen if plain(label) not in known),
     )
     return opened
+
+
+def open_to_draw(
+    model: str | None,
+    device: str,
+    labels: Sequence[str],
+    templates: Sequence[str] = (),
+    loading: Mapping[str, Any] | None = None,
+) -> Model:
+    """Opens a model for generation: a trained checkpoint, or a text-to-image pipeline of the labels that are asked for.
+
+    Without templates a label is the whole prompt.
+    """
+    if not names_pipeline(model, None):
+        return open_checkpoint(model, None, device)
+    if not labels:
+        raise UsageError("a text-to-image model draws labels; name some in an expression")
+    every = list(dict.fromkeys(labels))
+    return open_pipeline(model, device, labels=every, templates=templates or ("{label}",), loading=loading)
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:

@@ -50,7 +50,8 @@ def estimate_k(
     number = o.number_or_auto("--batch-size", batch_size)
 
     from igm_cli.commands.runner import understand_images
-    from igm_cli.session import ImageSession, open_checkpoint
+    from igm_cli.model import open_checkpoint
+    from igm_cli.session import ImageSession
 
     settings = {**given, "k_max": k_max, "seed": seed}
     opened = open_checkpoint(model, concepts, device)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation, Wish
-    from igm_cli.session import Model
+    from igm_cli.model import Model
 
 SCHEMA = "igm.generate/1"
 LISTED = 12  # images up to which each is listed
@@ -86,6 +86,7 @@ def generate(
         typer.Option("--check", help="Let the model find what it drew; it is kind to its own pictures."),
     ] = False,
     grid: Annotated[Path | None, typer.Option(help="All pictures on one sheet, a row per expression.")] = None,
+    template: z.Template = None,
     variant: z.Variant = None,
     dtype: z.Dtype = "auto",
     offload: z.Offload = False,
@@ -100,7 +101,9 @@ def generate(
     Image number i depends on the seed and on i alone.  A weight stands behind a concept (cat:1.5), and says of a branch of
     OR how often it is drawn.  JSON lines follow the schema igm.generate/1.
     """
+    from igm_cli.core.expression import parse, words
     from igm_cli.generation import Generation, GenerationSettings
+    from igm_cli.label_models import open_to_draw
 
     sink = Output.of_process(as_json)
     settings = GenerationSettings(
@@ -113,10 +116,12 @@ def generate(
     loading = {"variant": variant, "dtype": dtype, "offload": offload, "size": size}
     texts = list(dict.fromkeys(expressions or ()))
     records = [line for path in like or () if path.suffix == ".jsonl" for line in _lines(path)]
-    models = [_open(name, device, texts, records, loading) for name in model or (None,)]
+    labels = [label for text in texts for label in words(parse(text))]
+    labels += [item["label"] for record in records for item in record["items"] if "label" in item]
+    models = [open_to_draw(name, device, labels, template or (), loading) for name in model or (None,)]
     session = Generation(models, settings)
     wishes = [session.wish(text) for text in texts]
-    wishes += _alike(session, like or (), records)
+    wishes += _alike(session, models[0], like or (), records)
     for wish in wishes:
         session.require_possible(wish)
     for each in models:
@@ -126,33 +131,6 @@ def generate(
             named = ", ".join(map(repr, each.unknown))
             sink.note(f"igm: {each.name} was not trained on {named}; its pictures of it are a guess")
     Drawing(session, wishes, number, output.expanduser(), o.expanded(grid), sink).run()
-
-
-def _open(
-    name: str | None,
-    device: str,
-    texts: Sequence[str],
-    records: Sequence[Record],
-    loading: dict[str, Any],
-) -> Model:
-    """A model; of a text-to-image pipeline one of the labels that are asked for."""
-    from igm_cli.bundled import names_pipeline
-    from igm_cli.core.expression import parse, words
-
-    if not names_pipeline(name, None):
-        from igm_cli.session import open_checkpoint
-
-        return open_checkpoint(name, None, device)
-    from igm_cli.label_models import open_pipeline
-
-    labels = [label for text in texts for label in words(parse(text))]
-    labels += [item["label"] for record in records for item in record["items"] if "label" in item]
-    if not labels:
-        raise UsageError(
-            "a text-to-image model draws labels; give an expression, or --like with a results file"
-        )
-    labels = list(dict.fromkeys(labels))
-    return open_pipeline(name, device, labels=labels, templates=("{label}",), loading=loading)
 
 
 def _lines(path: Path) -> list[Record]:
@@ -172,11 +150,10 @@ def _lines(path: Path) -> list[Record]:
     return lines
 
 
-def _alike(session: Generation, like: Sequence[Path], records: Sequence[Record]) -> list[Wish]:
+def _alike(session: Generation, first: Model, like: Sequence[Path], records: Sequence[Record]) -> list[Wish]:
     """The wishes for what records hold, and for what is found in images."""
     from igm_cli.imaging import SUFFIXES, Frame
 
-    first = session.models[0]
     found = list(records)
     for path in like:
         if path.suffix == ".jsonl":

@@ -72,7 +72,8 @@ def invert(
     number = o.number_or_auto("--batch-size", batch_size)
 
     from igm_cli.commands.runner import understand_images
-    from igm_cli.session import ImageSession, open_checkpoint
+    from igm_cli.model import open_checkpoint
+    from igm_cli.session import ImageSession
 
     settings = {**given, "seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)

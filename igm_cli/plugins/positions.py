@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ COLOR, DOUBTFUL = (255, 214, 0), (255, 110, 60)
 ANYWHERE = ((0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95))
 """Corners of where places are drawn at random, if a model does not say."""
 
-TRIES = 2000
-"""Random places that are tried for one set, and sets that are begun anew, before there is no room."""
+TRIES = 400
+"""Places in all sets that are begun anew, before there is no room."""
 
 _PLACE = re.compile(r"pos\s*\(([^,()]*),([^,()]*)\)")
 _SOME = re.compile(r"(\d+)(?:\s*-\s*(\d+))? pos")
@@ -105,12 +106,12 @@ class Positions:
         if most < least:
             raise UsageError(f"{text!r} names its larger number first; write {most}-{least} pos")
         count = int(torch.randint(least, most + 1, (), generator=random))
-        if count > TRIES:
-            raise UsageError(f"there is no room for {count} places; ask for fewer")
-        for _ in range(TRIES // max(1, count)):
-            places = self._scattered(count, random, beside.double().cpu())
-            if len(places) == count:
-                return places.float()
+        width, height = (self.region.amax(0) - self.region.amin(0) + self.distance).tolist()
+        if count * math.pi / 4 * self.distance**2 < width * height and count < TRIES:
+            for _ in range(TRIES // max(1, count)):
+                places = self._scattered(count, random, beside.double().cpu())
+                if len(places) == count:
+                    return places.float()
         raise UsageError(
             f"there is no room for {count} places at least {self.distance:g} apart; ask for fewer, or name each"
         )

@@ -1,0 +1,153 @@
+"""A model of concepts of images, as the library shows it, and how a trained checkpoint is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from igm_cli.bundled import is_pipeline, resolve_model
+from igm_cli.errors import InputError, UsageError
+from igm_cli.records import GeneratedImage, ImageCount, ImageResult
+from igm_cli.session import ImageSession, OpenModel, process_device
+
+if TYPE_CHECKING:
+    from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.plugins.base import ConceptParser, Progress
+
+
+class Model(OpenModel):
+    """A model of concepts of images; :func:`igm_cli.load` makes it."""
+
+    @overload
+    def invert(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageResult]: ...
+
+    @overload
+    def invert(self, images: Any, **options: Any) -> ImageResult: ...
+
+    def invert(
+        self,
+        images: Any,
+        *,
+        k: int | None = None,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> ImageResult | list[ImageResult]:
+        """Finds the concepts of an image, or of several.
+
+        Args:
+            images: A path, a PIL image, an array ``[H,W,3]`` or a tensor ``[3,H,W]`` of 0..255 or 0..1; or a list of them.
+            k: Number of concepts; None estimates it.
+            fit: ``crop`` or ``squash`` images of another aspect ratio than the model's.
+            progress: Called with what is being done, done so far, and in all.
+            batch_size: Images worked out together; None takes what suits the device.
+            **settings: ``draws``, ``k_max``, ``seed``, ``method`` and the other inversion settings.
+
+        Returns:
+            A result; of a list one per image.
+
+        Raises:
+            IgmError: If an image or a setting cannot be used, with the way out.
+        """
+        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings)
+        return session.each(session.invert, images, progress)  # type: ignore[no-any-return]
+
+    @overload
+    def count(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageCount]: ...
+
+    @overload
+    def count(self, images: Any, **options: Any) -> ImageCount: ...
+
+    def count(
+        self,
+        images: Any,
+        *,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> ImageCount | list[ImageCount]:
+        """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
+        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings)
+        session.require_counting()
+        return session.each(session.count, images, progress)  # type: ignore[no-any-return]
+
+    def generate(
+        self,
+        expression: str | Sequence[str],
+        n: int = 1,
+        *,
+        join: Sequence[Model] = (),
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> list[GeneratedImage]:
+        """Draws images of concepts joined by AND, OR and NOT.
+
+        Args:
+            expression: Such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
+            n: Images of each.
+            join: Models trained apart whose concepts may be named, too; they are composed as one.
+            progress: Called with what is being done, done so far, and in all.
+            **options: Fields of :class:`igm_cli.generation.GenerationSettings`, such as ``seed``, ``steps``, ``sampler``,
+                ``guidance``, ``correct`` and ``particles``.
+
+        Returns:
+            The images in order, each with its record: ``result.picture`` is a PIL image.
+
+        Raises:
+            IgmError: If an expression or an option cannot be used, with the way out.
+        """
+        from igm_cli.generation import Generation, GenerationSettings
+
+        session = Generation([self, *join], GenerationSettings(**options))
+        asked = [expression] if isinstance(expression, str) else list(expression)
+        return session.draw([session.wish(text) for text in asked], n, progress)
+
+
+def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
+    """Opens a trained checkpoint, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use."""
+    from igm_cli.plugins import registry
+
+    asked = registry.concept_parser(concepts, typed=True) if concepts else None
+    folder = resolve_model(model, asked.name if asked else None)
+    if is_pipeline(folder):
+        raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
+
+    from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
+
+    spec = read_spec(folder)
+    target = process_device(device)
+    return Model(
+        name=folder.name,
+        parser=_parser_of(spec, folder, asked),
+        composition=spec.composition,
+        inference=spec.inference,
+        device=target,
+        open=lambda: load_checkpoint(folder, target).denoiser,
+        identity={"model": model_fingerprint(folder)},
+        size=spec.image_size,
+        draws=bool(spec.info.get("draws", True)),
+    )
+
+
+def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
+    """Returns the parser of a model's concepts, which must be the one asked for, and have the space trained on."""
+    from igm_cli.core.concepts import space_to_dict
+    from igm_cli.plugins import registry
+
+    if asked and asked.name != spec.concepts:
+        raise InputError(
+            f"the model {folder.name!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "
+            f"use --concepts {spec.concepts} or another --model"
+        )
+    parser = asked or registry.concept_parser(spec.concepts)
+    parser = registry.configured(parser, spec.concept_options)
+    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
+        raise InputError(
+            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
+            "train it again, or install the version of the plugin it was trained with"
+        )
+    return parser
