@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "igm.generate/1"
 LISTED = 12  # images up to which each is listed
+MOST_COLUMNS = 9  # of a sheet of expressions with one image each
 
 Expressions = Annotated[
     list[str] | None,
@@ -85,7 +86,7 @@ def generate(
         bool,
         typer.Option("--check", help="Let the model find what it drew; it is kind to its own pictures."),
     ] = False,
-    grid: Annotated[Path | None, typer.Option(help="All pictures on one sheet, a row per expression.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="All pictures on one sheet, a row per expression if there are several of each.")] = None,
     template: z.Template = None,
     variant: z.Variant = None,
     dtype: z.Dtype = "auto",
@@ -265,7 +266,8 @@ class Drawing:
         for record in records:
             self.sink.result(record)
         if self.grid:
-            save_picture(sheet([_opened(record) for record in records], self.number), self.grid)
+            columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
+            save_picture(sheet([_opened(record) for record in records], columns), self.grid)
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [
