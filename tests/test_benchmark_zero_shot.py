@@ -15,7 +15,7 @@ from benchmark_cases import CASES, FOUR, Run, records_of, work
 from PIL import Image
 
 from igm_cli.benchmarks.baselines.label_methods import BATCH
-from igm_cli.benchmarks.scores import Paired, agreement, by_label
+from igm_cli.benchmarks.scores import Paired, agreement, by_label, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
     ADAPTIVE,
@@ -26,7 +26,6 @@ from igm_cli.benchmarks.suites.zero_shot import (
     WEIGHTS,
     metrics,
     most_calls,
-    paired_with_igm,
     right,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
@@ -256,10 +255,10 @@ def test_methods_are_paired_on_the_pictures_both_saw() -> None:
         record("4", row(IGM, "ab", "ab")),
         record("5", row(IGM, "ab", "ab"), row("other", "bc", "ab")),
     ]
-    found = paired_with_igm(by_label(records))
+    found = paired_with(IGM, by_label(records), right)
     assert found == {"other": Paired(items=4, both=1, first=2, second=1)}
     assert found["other"].p == 1
-    assert paired_with_igm(by_label([record("1", row("other", "a", "a"))])) == {}
+    assert paired_with(IGM, by_label([record("1", row("other", "a", "a"))]), right) == {}
 
 
 def test_agreement_is_of_sets() -> None:

@@ -101,6 +101,16 @@ def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]
     return found
 
 
+def paired_with(name: str, labels: Labels, right: Callable[[Mapping[str, Any]], bool]) -> dict[str, Paired]:
+    """Returns one label beside every other of a split, on the items that both were run on."""
+    first, found = labels.get(name, {}), {}
+    for label, rows in labels.items():
+        pairs = [(right(first[key]), right(row)) for key, row in rows.items() if key in first]
+        if label != name and pairs:
+            found[label] = Paired.of(pairs)
+    return found
+
+
 @dataclass(frozen=True)
 class Scores:
     """One label (a method in one setting) on one set of images."""

@@ -16,12 +16,11 @@ from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
     Estimate,
-    Labels,
-    Paired,
     Rows,
     ScoredSplits,
     Scores,
     mean,
+    paired_with,
     proportion,
     rate,
 )
@@ -171,7 +170,9 @@ class ZeroShotBench(DeclaredBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.cells, metrics)
-        pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
+        pairs = {
+            name: found for name, labels in scored.labels.items() if (found := paired_with(IGM, labels, right))
+        }
         compared = (IGM, ENUMERATE)
         agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
         tables = []
@@ -213,16 +214,6 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "calls_a_draw": mean(r["calls"] / r["draws"] for r in rows),
         **{name: mean(r[name] for r in rows) for name in ("calls", "seconds", "draws")},
     }
-
-
-def paired_with_igm(labels: Labels) -> dict[str, Paired]:
-    """Returns igm beside every other method of one split, on the pictures that both were run on."""
-    ours, found = labels.get(IGM, {}), {}
-    for label, rows in labels.items():
-        pairs = [(right(ours[key]), right(row)) for key, row in rows.items() if key in ours]
-        if label != IGM and pairs:
-            found[label] = Paired.of(pairs)
-    return found
 
 
 def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:
