@@ -16,7 +16,7 @@ from PIL import Image
 from igm_cli.benchmarks.scores import agreement, by_label
 from igm_cli.benchmarks.suite import Infos, PictureGrid, Plot, Report, find_suite
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, LARGEST
-from igm_cli.benchmarks.suites.attributes import FACTORS, READ_OUT, SAME_DRAWS, calibration, values_of
+from igm_cli.benchmarks.suites.attributes import FACTORS, READ_OUT, SAME_DRAWS, calibrated, values_of
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import InputError, UsageError
@@ -56,7 +56,7 @@ def test_every_method_names_a_value_of_every_factor(run: Run) -> None:
             assert row["confidence"] is None or all(0.4 <= c <= 1 for c in row["confidence"])
     truths = {r["item"]: r["rows"][0]["truth"] for r in records}
     assert truths["000075.jpg"] == [1, 1, 1] and truths["000076.jpg"] == [0, 0, 1]  # bits of the number
-    assert set(summary["calibration"]["folder-male"]) == {"igm", SAME_DRAWS, READ_OUT, "resnet-50"}
+    assert set(summary["calibration"]["folder-male"]) == {"igm", READ_OUT, "resnet-50"}
     assert summary["calibration"]["folder-male"]["igm"]["values"] == 9
 
 
@@ -263,7 +263,7 @@ def test_scores_of_known_rows(folder: Path) -> None:
     )
     assert scores["all_right"] == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
     assert report.tables[0].rows[0][2] == "65.6 %"
-    assert calibration([row("any", [0], [0])]) is None
+    assert calibrated([row("any", [0], [0])]) is None
 
 
 def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tmp_path: Path) -> None:
@@ -276,9 +276,9 @@ def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tm
 
 def test_confidence_is_held_against_accuracy() -> None:
     def found(confidence: list[float], predicted: list[int]) -> dict[str, float]:
-        calibrated = calibration([row("any", predicted, [1] * len(predicted), confidence=confidence)])
-        assert calibrated is not None
-        return calibrated
+        found = calibrated([row("any", predicted, [1] * len(predicted), confidence=confidence)])
+        assert found is not None
+        return found
 
     assert found([1.0, 1.0, 0.0], [1, 1, 0])["error"] == 0
     assert found([1.0, 1.0], [1, 0])["error"] == 0.5

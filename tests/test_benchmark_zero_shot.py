@@ -24,6 +24,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     IGM,
     SUITE,
     WEIGHTS,
+    calibrated,
     metrics,
     most_calls,
     right,
@@ -259,6 +260,15 @@ def test_methods_are_paired_on_the_pictures_both_saw() -> None:
     assert found == {"other": Paired(items=4, both=1, first=2, second=1)}
     assert found["other"].p == 1
     assert paired_with(IGM, by_label([record("1", row("other", "a", "a"))]), right) == {}
+
+
+def test_confidence_is_held_against_the_labels_that_are_there() -> None:
+    rows = [row(IGM, "ab", "ab", confidence=[0.95, 0.85]), row(IGM, "ac", "ab", confidence=[0.95, 0.65])]
+    found = calibrated(rows)
+    assert found == pytest.approx(
+        {"values": 4, "confidence": 0.85, "accuracy": 0.75, "error": (0.1 + 0.15 + 0.65) / 4}
+    )
+    assert calibrated([row("other", "a", "a", confidence=None)]) is None
 
 
 def test_agreement_is_of_sets() -> None:

@@ -16,12 +16,14 @@ from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, 
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
 from igm_cli.benchmarks.scores import (
+    BINS,
     Estimate,
     Labels,
     Paired,
     Rows,
     ScoredSplits,
     Scores,
+    calibration,
     mean,
     paired_with,
     proportion,
@@ -47,7 +49,6 @@ SAME_DRAWS = "igm, same draws"
 
 FACTORS = "factors"
 DRAWN = 400  # faces of a drawn split, unless another limit is given
-BINS = 10  # of confidence, equally wide
 FEMALE = {"domain": "female"}
 """The domain trained on, as in the paper."""
 
@@ -242,8 +243,8 @@ class AttributeBench(frame.CheckpointBench):
         scored = ScoredSplits(records, self.scenes, self.metrics)
         compared = (SAME_DRAWS, ENUMERATE)
         exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
-        calibrated = {
-            name: {s.label: found for s in part if (found := calibration(s.rows))}
+        sureness = {
+            name: {s.label: found for s in part if s.label != SAME_DRAWS and (found := calibrated(s.rows))}
             for name, part in scored.scores.items()
         }
         factors = factor_report([record for record in records if record["split"] == FACTORS])
@@ -254,7 +255,7 @@ class AttributeBench(frame.CheckpointBench):
         if exact:
             rows = report.agreement_rows(exact, compared, share=True)
             tables.append(report.declared_table("attributes", "exactness", rows))
-        if rows := _calibration_rows(calibrated):
+        if rows := report.calibration_rows(sureness):
             tables.append(report.declared_table("attributes", "calibration", rows, bins=BINS))
         tables += factors.tables
 
@@ -268,7 +269,7 @@ class AttributeBench(frame.CheckpointBench):
         paired = {
             split: {other: p.to_dict(*names) for other, p in part.items()} for split, part in pairs.items()
         }
-        told = {"paired": paired, "exactness": exact, "calibration": calibrated, "factors": factors.summary}
+        told = {"paired": paired, "exactness": exact, "calibration": sureness, "factors": factors.summary}
         figures = [*factors.figures, *grids]
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
@@ -285,21 +286,12 @@ def paired_with_igm(labels: Labels) -> dict[str, Paired]:
     return paired_with("igm", methods, lambda row: row["predicted"] == row["truth"])
 
 
-def calibration(rows: Rows) -> dict[str, float] | None:
-    """Returns confidence held against accuracy, over all values named; None where a method does not tell how sure it is.
-
-    ``error`` is the expected calibration error (Naeini et al. 2015): the mean distance of the two in each bin.
-    """
+def calibrated(rows: Rows) -> dict[str, float] | None:
+    """Returns confidence held against accuracy; None where a method does not tell how sure it is."""
     if any(row["confidence"] is None for row in rows):
         return None
-    confidence = torch.tensor([row["confidence"] for row in rows]).double().flatten()
-    pairs = [zip(row["predicted"], row["truth"], strict=True) for row in rows]
-    right = torch.tensor([p == t for values in pairs for p, t in values]).double()
-    bins = (confidence * BINS).long().clamp(0, BINS - 1)
-    gaps = torch.zeros(BINS).double().index_add_(0, bins, confidence - right)
-    error = float(gaps.abs().sum()) / len(right)
-    means = {"confidence": float(confidence.mean()), "accuracy": float(right.mean())}
-    return {"values": len(right), **means, "error": error}
+    pairs = [pair for row in rows for pair in zip(row["predicted"], row["truth"], strict=True)]
+    return calibration([c for row in rows for c in row["confidence"]], [p == t for p, t in pairs])
 
 
 def _described(s: InversionSettings) -> str:
@@ -311,15 +303,6 @@ def _described(s: InversionSettings) -> str:
         "evidence": f"{s.draws} to {s.max_draws} draws" if s.draws < s.max_draws else f"{s.draws} draws",
     }
     return f"{s.method}, {draws[s.method]}"
-
-
-def _calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
-    return [
-        [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
-        for split, labels in calibrated.items()
-        for label, c in labels.items()
-        if label != SAME_DRAWS
-    ]
 
 
 SUITE = frame.DeclaredSuite("attributes", AttributeBench)

@@ -15,10 +15,12 @@ from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
+    BINS,
     Estimate,
     Rows,
     ScoredSplits,
     Scores,
+    calibration,
     mean,
     paired_with,
     proportion,
@@ -173,11 +175,17 @@ class ZeroShotBench(DeclaredBench):
         pairs = {
             name: found for name, labels in scored.labels.items() if (found := paired_with(IGM, labels, right))
         }
+        sureness = {
+            name: {s.label: sure for s in part if (sure := calibrated(s.rows))}
+            for name, part in scored.scores.items()
+        }
         compared = (IGM, ENUMERATE)
         agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
         tables = []
         if pairs:
             tables.append(report.declared_table("zero-shot", "paired", report.paired_rows(pairs)))
+        if rows := report.calibration_rows(sureness):
+            tables.append(report.declared_table("zero-shot", "calibration", rows, bins=BINS))
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))
@@ -195,13 +203,26 @@ class ZeroShotBench(DeclaredBench):
         }
         for one in agreed.values():
             del one["agree"]
-        told = {"model": self.model_info(), "paired": paired, "agreement": agreed}
+        told = {
+            "model": self.model_info(),
+            "paired": paired,
+            "calibration": sureness,
+            "agreement": agreed,
+        }
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
 def right(row: Mapping[str, Any]) -> bool:
     """Returns whether a row names exactly the labels that are there."""
     return set(row["predicted"]) == set(row["truth"])
+
+
+def calibrated(rows: Rows) -> dict[str, float] | None:
+    """Returns confidence held against accuracy, over all labels named; None where a method tells no confidence."""
+    if any(row["confidence"] is None for row in rows):
+        return None
+    named = [label in row["truth"] for row in rows for label in row["predicted"]]
+    return calibration([c for row in rows for c in row["confidence"]], named) if named else None
 
 
 def metrics(rows: Rows) -> dict[str, Estimate]:
