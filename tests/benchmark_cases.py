@@ -85,6 +85,7 @@ def attribute_spec(*factors: str) -> ModelSpec:
         concepts="attributes",
         concept_options={"factors": ",".join(factors)},
         inference={"draws": 2, "max_draws": 6, "relax_steps": 3},
+        info={"contrast": 0.03},
     )
 
 
@@ -133,7 +134,16 @@ def write_positions(folder: Path) -> Path:
 
 CASES: dict[str, Case] = {
     "attributes": Case(
-        methods=("igm", "enumerate", "relax", "diffusion-classifier", "gc", "gc-variant", "resnet-50"),
+        methods=(
+            "igm",
+            "enumerate",
+            "relax",
+            "diffusion-classifier",
+            "read-out",
+            "gc",
+            "gc-variant",
+            "resnet-50",
+        ),
         splits=("folder-female", "folder-male", "factors"),
         options={"exact_images": 2, "relax_images": 1},
         model=lambda folder: write_model(folder, attribute_spec(*PAPERS)),

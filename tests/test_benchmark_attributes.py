@@ -16,8 +16,9 @@ from PIL import Image
 from igm_cli.benchmarks.scores import agreement, by_label
 from igm_cli.benchmarks.suite import Infos, PictureGrid, Plot, Report, find_suite
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, LARGEST
-from igm_cli.benchmarks.suites.attributes import FACTORS, SAME_DRAWS, calibration, values_of
+from igm_cli.benchmarks.suites.attributes import FACTORS, READ_OUT, SAME_DRAWS, calibrated, values_of
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import InputError, UsageError
 
 CASE = CASES["attributes"]
@@ -55,7 +56,7 @@ def test_every_method_names_a_value_of_every_factor(run: Run) -> None:
             assert row["confidence"] is None or all(0.4 <= c <= 1 for c in row["confidence"])
     truths = {r["item"]: r["rows"][0]["truth"] for r in records}
     assert truths["000075.jpg"] == [1, 1, 1] and truths["000076.jpg"] == [0, 0, 1]  # bits of the number
-    assert set(summary["calibration"]["folder-male"]) == {"igm", SAME_DRAWS, "resnet-50"}
+    assert set(summary["calibration"]["folder-male"]) == {"igm", READ_OUT, "resnet-50"}
     assert summary["calibration"]["folder-male"]["igm"]["values"] == 9
 
 
@@ -87,8 +88,43 @@ def test_calls_are_those_of_each_method(run: Run) -> None:
     assert calls["gc-variant"] == (6 * 7, 6)
     assert calls["relax"] == (12 * 4, 12)  # three steps of four draws
     assert calls["resnet-50"] == (1, 0)
+    assert calls[READ_OUT] == (2, 2)  # the trunk alone
     assert calls["igm"][0] == 7 * calls["igm"][1] and 2 <= calls["igm"][1] <= 6
     assert calls["diffusion-classifier"][0] < calls[ENUMERATE][0]
+
+
+def test_the_read_out_is_the_mean_of_what_the_model_reads_off_the_same_draws(folder: Path) -> None:
+    bench = opened(folder, "folder-female", data_root=folder / "data")
+    method, denoiser, s = bench.method(READ_OUT), bench.checkpoint.denoiser, bench.settings
+    draws = draw(denoiser.schedule, (3, 32, 32), s.draws, low=s.low, high=s.high, seed=s.seed)
+    for item in bench.items("folder-female"):
+        (found,) = method("folder-female", item)
+        x_t = denoiser.schedule.add_noise(bench.scenes["folder-female"][item].x0[None], draws.noise, draws.t)
+        with torch.no_grad():
+            each = [
+                denoiser(x_t[i : i + 1], draws.t[i : i + 1], torch.eye(6)[None], read=True)[2] for i in (0, 1)
+            ]
+        logits = (torch.cat(each).double().mean(0)).view(3, 2)
+        assert found["predicted"] == logits.argmax(1).tolist()
+        assert found["confidence"] == pytest.approx(logits.softmax(1).amax(1).tolist(), abs=0.02)
+
+
+def test_a_read_out_that_was_never_trained_is_not_measured(folder: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "plain", replace(attribute_spec(*PAPERS), info={}))
+    with pytest.raises(InputError, match="trained without a contrast"):
+        opened(folder, "folder-female", data_root=folder / "data", model=model).method(READ_OUT)
+
+
+def test_igm_is_paired_with_every_other_method(run: Run) -> None:
+    for split, part in run.summary["paired"].items():
+        rows = by_label(r for r in records_of(run.out) if r["split"] == split)
+        assert set(part) == set(rows) - {"igm", SAME_DRAWS}
+        for label, told in part.items():
+            both = [(rows["igm"][key], row) for key, row in rows[label].items()]
+            right = [tuple(r["predicted"] == r["truth"] for r in pair) for pair in both]
+            counts = [right.count(each) for each in ((True, True), (True, False), (False, True))]
+            assert [told[name] for name in ("images", "both", "ours", "theirs")] == [len(both), *counts]
+    assert "igm against each other method" in (run.out / "report.md").read_text(encoding="utf-8")
 
 
 def test_calls_over_factors_are_a_sum_against_a_product(folder: Path) -> None:
@@ -227,7 +263,7 @@ def test_scores_of_known_rows(folder: Path) -> None:
     )
     assert scores["all_right"] == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
     assert report.tables[0].rows[0][2] == "65.6 %"
-    assert calibration([row("any", [0], [0])]) is None
+    assert calibrated([row("any", [0], [0])]) is None
 
 
 def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tmp_path: Path) -> None:
@@ -240,9 +276,9 @@ def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tm
 
 def test_confidence_is_held_against_accuracy() -> None:
     def found(confidence: list[float], predicted: list[int]) -> dict[str, float]:
-        calibrated = calibration([row("any", predicted, [1] * len(predicted), confidence=confidence)])
-        assert calibrated is not None
-        return calibrated
+        found = calibrated([row("any", predicted, [1] * len(predicted), confidence=confidence)])
+        assert found is not None
+        return found
 
     assert found([1.0, 1.0, 0.0], [1, 1, 0])["error"] == 0
     assert found([1.0, 1.0], [1, 0])["error"] == 0.5

@@ -255,6 +255,18 @@ def test_coupled_and_resonator_are_paired() -> None:
     assert found["K3-n100-D1000"].p == 1
 
 
+def test_coupled_stands_beside_every_rival_that_was_run() -> None:
+    rows = [row(COUPLED, [3, 3, 0]), row("resonator-outer", [3, 0, 0]), row("factorizer", [3, 3, 3])]
+    report = build([record(each, split="size") for each in rows], {}, SUITE.splits)
+    (table,) = [table for table in report.tables if table.name == "coupled-and-rivals"]
+    point = "K3-n100-D1000"
+    assert [found[:7] for found in table.rows] == [
+        ["size", point, "resonator-outer", "3", "1", "1", "0"],
+        ["size", point, "factorizer", "3", "2", "0", "1"],
+    ]
+    assert report.summary["coupled_and_factorizer"]["size"][point]["second"] == 1
+
+
 def plots_of(*records: dict[str, Any]) -> dict[str, Plot]:
     figures = build(records, {}, SUITE.splits).figures
     return {figure.name: figure for figure in figures if isinstance(figure, Plot)}

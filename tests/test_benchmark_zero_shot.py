@@ -15,7 +15,7 @@ from benchmark_cases import CASES, FOUR, Run, records_of, work
 from PIL import Image
 
 from igm_cli.benchmarks.baselines.label_methods import BATCH
-from igm_cli.benchmarks.scores import Paired, agreement, by_label
+from igm_cli.benchmarks.scores import Paired, agreement, by_label, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
     ADAPTIVE,
@@ -24,9 +24,9 @@ from igm_cli.benchmarks.suites.zero_shot import (
     IGM,
     SUITE,
     WEIGHTS,
+    calibrated,
     metrics,
     most_calls,
-    paired_with_igm,
     right,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
@@ -256,10 +256,19 @@ def test_methods_are_paired_on_the_pictures_both_saw() -> None:
         record("4", row(IGM, "ab", "ab")),
         record("5", row(IGM, "ab", "ab"), row("other", "bc", "ab")),
     ]
-    found = paired_with_igm(by_label(records))
+    found = paired_with(IGM, by_label(records), right)
     assert found == {"other": Paired(items=4, both=1, first=2, second=1)}
     assert found["other"].p == 1
-    assert paired_with_igm(by_label([record("1", row("other", "a", "a"))])) == {}
+    assert paired_with(IGM, by_label([record("1", row("other", "a", "a"))]), right) == {}
+
+
+def test_confidence_is_held_against_the_labels_that_are_there() -> None:
+    rows = [row(IGM, "ab", "ab", confidence=[0.95, 0.85]), row(IGM, "ac", "ab", confidence=[0.95, 0.65])]
+    found = calibrated(rows)
+    assert found == pytest.approx(
+        {"values": 4, "confidence": 0.85, "accuracy": 0.75, "error": (0.1 + 0.15 + 0.65) / 4}
+    )
+    assert calibrated([row("other", "a", "a", confidence=None)]) is None
 
 
 def test_agreement_is_of_sets() -> None:

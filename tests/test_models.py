@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,6 +76,46 @@ def test_local_contributions_end_at_their_window():
         reach = (TINY["window"] + 1) * 4
         assert float(delta[..., distance > reach].abs().max()) == 0.0
         assert float(delta[..., distance < 6].abs().max()) > 0.0
+
+
+def test_contributions_fade_to_nothing_at_the_edge_of_the_window_and_follow_the_gain():
+    """(1 - (d/r)^4)^2 of what the layers put out, at d cells from the position, r half a cell short of the window."""
+    model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
+    torch.nn.init.zeros_(model.head.out.weight)
+    torch.nn.init.ones_(model.head.out.bias)
+    x, t, _ = inputs(model)
+    position, gain = torch.tensor([0.3, 0.45]), torch.tensor([1.0, 2.5])
+    found = model.head(model.features(x, t).view, position[None, None], gain).view(2, 8, 12, -1)
+    columns, rows = torch.meshgrid(torch.arange(12) + 0.5, torch.arange(8) + 0.5, indexing="xy")
+    distance = ((columns - 12 * position[0]).square() + (rows - 8 * position[1]).square()).sqrt() / 2.5
+    expected = (1 - distance.clamp(max=1) ** 4).square()
+    for image in range(2):
+        torch.testing.assert_close(found[image, ..., 0], float(gain[image]) * expected)
+
+
+def test_a_position_points_at_cells_of_the_image_only():
+    """One in the last corner does not learn of the first cell, which cells outside the image are counted as."""
+    model = randomised(build_denoiser("factored", TINY, PLANE, Schedule()))
+    x, t, _ = inputs(model)
+    view, corner = model.features(x, t).view, torch.ones(1, 1, 2)
+    changed = replace(view, there=view.there.clone())
+    changed.there[:, 0] += 5
+    one, other = (model.head(each, corner, torch.ones(2)) for each in (view, changed))
+    assert torch.equal(one, other)
+    changed.there[:, -1] += 5
+    assert not torch.allclose(model.head(changed, corner, torch.ones(2)), one)
+
+
+def test_what_is_noticed_is_learned_from_the_read_out_alone():
+    model = build_denoiser("factored", TINY, FACTORS, Schedule())
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    x, t, c = inputs(model)
+    _, delta, read = model(x, t, c, read=True)
+    noticing = list(model.head.notice.parameters())
+    contributed = torch.autograd.grad(delta.square().sum(), noticing, retain_graph=True, allow_unused=True)
+    assert all(gradient is None for gradient in contributed)
+    assert all(gradient.abs().sum() > 0 for gradient in torch.autograd.grad(read.square().sum(), noticing))
 
 
 def test_products_are_those_of_whole_contributions():

@@ -278,6 +278,7 @@ def test_what_steps_draw_follows_from_seed_and_step():
     for other in (plan_step(4, 20, config), plan_step(3, 20, replace(config, seed=2))):
         assert first.indices != other.indices and not torch.equal(first.u, other.u)
         assert not torch.equal(first.noise((2, 2)), other.noise((2, 2)))
+        assert first.generator().initial_seed() != other.generator().initial_seed()
     assert any(first.flips) and not any(plan_step(3, 20, replace(config, mirror=False)).flips)
 
 

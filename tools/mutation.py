@@ -51,7 +51,8 @@ class Change:
 
     def problem(self) -> str:
         """Why the change cannot be tried; empty if it can."""
-        missing = [name for name in (self.path, *self.tests) if not (ROOT / name).exists()]
+        files = (self.path, *(test.partition("::")[0] for test in self.tests))
+        missing = [name for name in files if not (ROOT / name).exists()]
         if missing:
             return f"{missing[0]} is not there"
         number = (ROOT / self.path).read_text(encoding="utf-8").count(self.before)

@@ -168,6 +168,15 @@ def paired_rows(paired: Mapping[str, Mapping[str, Paired]]) -> list[list[str]]:
     return [[split, other, *map(str, p), f"{p.p:.2g}"] for split, other, p in found]
 
 
+def calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+    """Returns the cells of :func:`~igm_cli.benchmarks.scores.calibration`, by split and label."""
+    return [
+        [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
+        for split, labels in calibrated.items()
+        for label, c in labels.items()
+    ]
+
+
 def agreements(
     scored: ScoredSplits, labels: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
 ) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from igm_cli.benchmarks.suite import Record
 
 RESAMPLES = 2000
+BINS = 10  # of confidence, equally wide
 LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tables have it
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -92,12 +93,39 @@ class Paired(NamedTuple):
         return float(binomtest(self.first, discordant).pvalue) if discordant else 1.0
 
 
+def calibration(confidence: Sequence[float], right: Sequence[bool]) -> dict[str, float]:
+    """Returns confidence held against accuracy, over all values named.
+
+    ``error`` is the expected calibration error (Naeini et al. 2015): the mean distance of the two in each bin.
+    """
+    sure, hits = torch.tensor(confidence).double(), torch.tensor(right).double()
+    bins = (sure * BINS).long().clamp(0, BINS - 1)
+    gaps = torch.zeros(BINS).double().index_add_(0, bins, sure - hits)
+    error = float(gaps.abs().sum()) / len(hits)
+    return {
+        "values": len(hits),
+        "confidence": float(sure.mean()),
+        "accuracy": float(hits.mean()),
+        "error": error,
+    }
+
+
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Returns the rows of records as :data:`Labels`, in the order they come."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for record in records:
         for row in record["rows"]:
             found.setdefault(row["label"], {})[f"{record['split']} {record['item']}"] = row
+    return found
+
+
+def paired_with(name: str, labels: Labels, right: Callable[[Mapping[str, Any]], bool]) -> dict[str, Paired]:
+    """Returns one label beside every other of a split, on the items that both were run on."""
+    first, found = labels.get(name, {}), {}
+    for label, rows in labels.items():
+        pairs = [(right(first[key]), right(row)) for key, row in rows.items() if key in first]
+        if label != name and pairs:
+            found[label] = Paired.of(pairs)
     return found
 
 

@@ -15,24 +15,40 @@ from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
-from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, mean, proportion
+from igm_cli.benchmarks.scores import (
+    BINS,
+    Estimate,
+    Labels,
+    Paired,
+    Rows,
+    ScoredSplits,
+    Scores,
+    calibration,
+    mean,
+    paired_with,
+    proportion,
+)
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
+from igm_cli.core.models.factored_global import GlobalDenoiser
+from igm_cli.core.noise_schedule import draw
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples
 
+READ_OUT = "read-out"
+"""The linear read-out that a model's training used, without an inversion."""
+
 SAME_DRAWS = "igm, same draws"
 """The exact search under the draws of the enumeration beside it."""
 
 FACTORS = "factors"
 DRAWN = 400  # faces of a drawn split, unless another limit is given
-BINS = 10  # of confidence, equally wide
 FEMALE = {"domain": "female"}
 """The domain trained on, as in the paper."""
 
@@ -115,6 +131,8 @@ class AttributeBench(frame.CheckpointBench):
             return self.classified(ConfigurationClassifier if name == "gc" else FactorClassifier)
         if name == "resnet-50":
             return self.predicted()
+        if name == READ_OUT:
+            return self.read_out()
         if name == ENUMERATE:  # under the same draws as igm beside it: as many as igm takes at most
             same = replace(settings, draws=settings.max_draws)
             both = {ENUMERATE: replace(same, method="enumerate"), SAME_DRAWS: same}
@@ -166,12 +184,43 @@ class AttributeBench(frame.CheckpointBench):
             image = scene.x0[None].to(self.device)
             with inference_precision(self.device):
                 chances, seconds = frame.timed(lambda: baseline.predict(trained.model, image).float())
-            confidence = [float(chances[0, group].max()) for group in self.space.groups()]
-            values = most_likely(self.space, chances)[0].tolist()
-            cost = {"seconds": seconds, "calls": 1, "draws": 0}
-            return [{"label": "resnet-50", "predicted": values, "confidence": confidence, **cost}]
+            return [self.named("resnet-50", chances[0], seconds=seconds, calls=1, draws=0)]
 
         return self.on_images(rows, trained.info(self.request.budget))
+
+    def read_out(self) -> Method:
+        """Returns the read-out of the measured model, averaged over the noise samples of igm's first decision.
+
+        Raises:
+            InputError: If the model has none, or its training did not use it.
+        """
+        denoiser, s = self.checkpoint.denoiser, self.settings
+        if not isinstance(denoiser, GlobalDenoiser) or not self.checkpoint.info.get("contrast"):
+            raise InputError("the model was trained without a contrast, which its read-out learns by")
+        draws = draw(
+            denoiser.schedule, (3, *self.image_size[::-1]), s.draws, low=s.low, high=s.high, seed=s.seed
+        )
+        draws = draws.to(self.device)
+
+        @torch.no_grad()
+        def chances(x0: Tensor) -> Tensor:
+            with inference_precision(self.device):
+                seen = denoiser.features(denoiser.schedule.add_noise(x0[None], draws.noise, draws.t), draws.t)
+            logits = seen.view.read.float().mean(0)
+            return torch.cat([logits[group].softmax(0) for group in self.space.groups()])
+
+        def rows(scene: frame.AnnotatedImage) -> list[Row]:
+            image = scene.x0.to(self.device)
+            found, seconds = frame.timed(lambda: chances(image).cpu())
+            return [self.named(READ_OUT, found, seconds=seconds, calls=s.draws, draws=s.draws)]
+
+        return self.on_images(rows, {**frame.checkpoint_info(self.checkpoint), "settings": f"{s.draws} draws"})
+
+    def named(self, label: str, chances: Tensor, **cost: float) -> Row:
+        """Returns the row of a network that tells the probability of every value ``[D]``."""
+        confidence = [float(chances[group].max()) for group in self.space.groups()]
+        values = most_likely(self.space, chances[None])[0].tolist()
+        return {"label": label, "predicted": values, "confidence": confidence, **cost}
 
     def metrics(self, rows: Rows) -> dict[str, Estimate]:
         """Returns how often all factors are right, how often each is, and costs."""
@@ -194,16 +243,19 @@ class AttributeBench(frame.CheckpointBench):
         scored = ScoredSplits(records, self.scenes, self.metrics)
         compared = (SAME_DRAWS, ENUMERATE)
         exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
-        calibrated = {
-            name: {s.label: found for s in part if (found := calibration(s.rows))}
+        sureness = {
+            name: {s.label: found for s in part if s.label != SAME_DRAWS and (found := calibrated(s.rows))}
             for name, part in scored.scores.items()
         }
         factors = factor_report([record for record in records if record["split"] == FACTORS])
+        pairs = {name: beside for name, labels in scored.labels.items() if (beside := paired_with_igm(labels))}
         tables = []
+        if pairs:
+            tables.append(report.declared_table("attributes", "paired", report.paired_rows(pairs)))
         if exact:
             rows = report.agreement_rows(exact, compared, share=True)
             tables.append(report.declared_table("attributes", "exactness", rows))
-        if rows := _calibration_rows(calibrated):
+        if rows := report.calibration_rows(sureness):
             tables.append(report.declared_table("attributes", "calibration", rows, bins=BINS))
         tables += factors.tables
 
@@ -213,7 +265,11 @@ class AttributeBench(frame.CheckpointBench):
 
         unseen = (ENUMERATE, SAME_DRAWS)
         grids = report.answer_grids(scored, self.scenes, unseen, lambda r: r["predicted"] == r["truth"], named)
-        told = {"exactness": exact, "calibration": calibrated, "factors": factors.summary}
+        names = ("images", "both", "ours", "theirs")
+        paired = {
+            split: {other: p.to_dict(*names) for other, p in part.items()} for split, part in pairs.items()
+        }
+        told = {"paired": paired, "exactness": exact, "calibration": sureness, "factors": factors.summary}
         figures = [*factors.figures, *grids]
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
@@ -224,21 +280,18 @@ def values_of(space: Categorical, concepts: Tensor) -> list[int]:
     return [group.index(index) for group, index in zip(space.groups(), chosen, strict=True)]
 
 
-def calibration(rows: Rows) -> dict[str, float] | None:
-    """Returns confidence held against accuracy, over all values named; None where a method does not tell how sure it is.
+def paired_with_igm(labels: Labels) -> dict[str, Paired]:
+    """Returns igm beside every other method of one split; an image is right if all of its values are."""
+    methods = {label: rows for label, rows in labels.items() if label != SAME_DRAWS}
+    return paired_with("igm", methods, lambda row: row["predicted"] == row["truth"])
 
-    ``error`` is the expected calibration error (Naeini et al. 2015): the mean distance of the two in each bin.
-    """
+
+def calibrated(rows: Rows) -> dict[str, float] | None:
+    """Returns confidence held against accuracy; None where a method does not tell how sure it is."""
     if any(row["confidence"] is None for row in rows):
         return None
-    confidence = torch.tensor([row["confidence"] for row in rows]).double().flatten()
-    pairs = [zip(row["predicted"], row["truth"], strict=True) for row in rows]
-    right = torch.tensor([p == t for values in pairs for p, t in values]).double()
-    bins = (confidence * BINS).long().clamp(0, BINS - 1)
-    gaps = torch.zeros(BINS).double().index_add_(0, bins, confidence - right)
-    error = float(gaps.abs().sum()) / len(right)
-    means = {"confidence": float(confidence.mean()), "accuracy": float(right.mean())}
-    return {"values": len(right), **means, "error": error}
+    pairs = [pair for row in rows for pair in zip(row["predicted"], row["truth"], strict=True)]
+    return calibration([c for row in rows for c in row["confidence"]], [p == t for p, t in pairs])
 
 
 def _described(s: InversionSettings) -> str:
@@ -250,15 +303,6 @@ def _described(s: InversionSettings) -> str:
         "evidence": f"{s.draws} to {s.max_draws} draws" if s.draws < s.max_draws else f"{s.draws} draws",
     }
     return f"{s.method}, {draws[s.method]}"
-
-
-def _calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
-    return [
-        [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
-        for split, labels in calibrated.items()
-        for label, c in labels.items()
-        if label != SAME_DRAWS
-    ]
 
 
 SUITE = frame.DeclaredSuite("attributes", AttributeBench)

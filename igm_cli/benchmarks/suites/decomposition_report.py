@@ -33,6 +33,9 @@ AXES = {
 }
 """Field and name of what a split varies."""
 
+RIVALS = (RESONATOR, "resonator-outer", "factorizer")
+"""Methods that coupled diffusion is compared with problem by problem."""
+
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
@@ -81,20 +84,31 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
     found = {name: [Score(row) for r in records if r["split"] == name for row in r["rows"]] for name in about}
     splits = {split: part for split, part in found.items() if part}
     raced = {split: race for split, part in splits.items() if (race := races(part))}
-    pairs = {split: both for split, part in splits.items() if (both := paired(part, COUPLED, RESONATOR))}
+    pairs = {
+        rival: {split: both for split, part in splits.items() if (both := paired(part, COUPLED, rival))}
+        for rival in RIVALS
+    }
     failed = [name for name, info in infos.items() if "failed" in info]
     tables = [_races_table(raced, splits)] if raced else []
     for split, part in splits.items():
         tables += [_side_by_side(split, about[split], part), _details(split, about[split], part, failed)]
-    if pairs:
-        tables.append(declared_table("decomposition", "coupled-and-resonator", paired_rows(pairs)))
+    compared = [
+        [split, point, rival, *rest]
+        for rival, both in pairs.items()
+        for split, point, *rest in paired_rows(both)
+    ]
+    if compared:
+        tables.append(declared_table("decomposition", "coupled-and-rivals", compared))
     tables.append(_methods_table(infos))
     names = ("problems", "both", "first", "second")
     summary = {
         "auto": raced,
-        "coupled_and_resonator": {
-            split: {point: p.to_dict(*names, point=point) for point, p in part.items()}
-            for split, part in pairs.items()
+        **{
+            f"coupled_and_{rival.replace('-', '_')}": {
+                split: {point: p.to_dict(*names, point=point) for point, p in part.items()}
+                for split, part in both.items()
+            }
+            for rival, both in pairs.items()
         },
         "splits": {
             split: {

@@ -15,13 +15,14 @@ from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
+    BINS,
     Estimate,
-    Labels,
-    Paired,
     Rows,
     ScoredSplits,
     Scores,
+    calibration,
     mean,
+    paired_with,
     proportion,
     rate,
 )
@@ -171,12 +172,20 @@ class ZeroShotBench(DeclaredBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.cells, metrics)
-        pairs = {name: found for name, labels in scored.labels.items() if (found := paired_with_igm(labels))}
+        pairs = {
+            name: found for name, labels in scored.labels.items() if (found := paired_with(IGM, labels, right))
+        }
+        sureness = {
+            name: {s.label: sure for s in part if (sure := calibrated(s.rows))}
+            for name, part in scored.scores.items()
+        }
         compared = (IGM, ENUMERATE)
         agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
         tables = []
         if pairs:
             tables.append(report.declared_table("zero-shot", "paired", report.paired_rows(pairs)))
+        if rows := report.calibration_rows(sureness):
+            tables.append(report.declared_table("zero-shot", "calibration", rows, bins=BINS))
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))
@@ -194,13 +203,26 @@ class ZeroShotBench(DeclaredBench):
         }
         for one in agreed.values():
             del one["agree"]
-        told = {"model": self.model_info(), "paired": paired, "agreement": agreed}
+        told = {
+            "model": self.model_info(),
+            "paired": paired,
+            "calibration": sureness,
+            "agreement": agreed,
+        }
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
 def right(row: Mapping[str, Any]) -> bool:
     """Returns whether a row names exactly the labels that are there."""
     return set(row["predicted"]) == set(row["truth"])
+
+
+def calibrated(rows: Rows) -> dict[str, float] | None:
+    """Returns confidence held against accuracy, over all labels named; None where a method tells no confidence."""
+    if any(row["confidence"] is None for row in rows):
+        return None
+    named = [label in row["truth"] for row in rows for label in row["predicted"]]
+    return calibration([c for row in rows for c in row["confidence"]], named) if named else None
 
 
 def metrics(rows: Rows) -> dict[str, Estimate]:
@@ -213,16 +235,6 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "calls_a_draw": mean(r["calls"] / r["draws"] for r in rows),
         **{name: mean(r[name] for r in rows) for name in ("calls", "seconds", "draws")},
     }
-
-
-def paired_with_igm(labels: Labels) -> dict[str, Paired]:
-    """Returns igm beside every other method of one split, on the pictures that both were run on."""
-    ours, found = labels.get(IGM, {}), {}
-    for label, rows in labels.items():
-        pairs = [(right(ours[key]), right(row)) for key, row in rows.items() if key in ours]
-        if label != IGM and pairs:
-            found[label] = Paired.of(pairs)
-    return found
 
 
 def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:

@@ -33,6 +33,7 @@ def test_auto_sees_through_noise(noise: float) -> None:
     found = decompose(problems.vectors, problems.codebooks)
     assert torch.equal(found.indices, problems.truth)
     assert (found.confidence > 0.99).all() and (found.similarity < 0.95).all()
+    assert (found.iterations == 0).all()  # all products can be compared, so nothing is left to diffusion
 
 
 def test_where_nothing_else_is_affordable_auto_ends_with_coupled_diffusion(

@@ -149,7 +149,7 @@ def test_the_evidence_is_that_of_enumeration(composition):
         evidence = invert(oracle, image, QUICK, composition=composition)
         enumerated = invert(oracle, image, replace(QUICK, method="enumerate"), composition=composition)
         assert torch.equal(evidence.concepts, enumerated.concepts)
-        assert evidence.denoising_error == pytest.approx(enumerated.denoising_error, rel=1e-4)
+        assert evidence.denoising_error == pytest.approx(enumerated.denoising_error, rel=5e-4)
 
 
 def test_configurations_are_all_choices_of_one_value_each():

@@ -55,7 +55,7 @@ def test_the_form_is_the_direct_error_of_every_set(kind, composition):
         errors = statistics.errors(sets.expand(2, -1, -1))
         for image in range(2):
             direct = hypothesis_errors(oracle, images[image], draws, candidates[sets], composition)
-            torch.testing.assert_close(errors[image], direct, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(errors[image], direct, rtol=5e-4, atol=1e-5)
             expected = form.error(sets.expand(2, -1, -1))[image]
             torch.testing.assert_close(expected.float(), direct.mean(1), rtol=1e-4, atol=1e-5)
 
