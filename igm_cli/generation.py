@@ -256,34 +256,20 @@ class Generation:
         """Returns the images of some numbers, which are drawn together; ``name`` gives the path of each."""
         started, s = time.monotonic(), self.settings
         counters = [CallCounter(model.denoiser) for model in self.models]
-        asked = [self._asked(wish, number) for number in numbers]
-        mixed = s.branches == "mix" and len(wish.branches) > 1
-        how: dict[str, Any] = {"steps": self._steps, "seed": s.seed, "first": numbers.start}
-        how |= {"clip": self.models[0].decode is None}
-        if mixed:
-            each = [
-                self._composed(counters, [self._of(branch, number) for number in numbers])
-                for branch in wish.branches
-            ]
-            weights = [branch.probability for branch in wish.branches]
-            x, sure = sample_any(each, self._shape, weights, **how)
-            chosen = sure.argmax(1).tolist()
-            asked = [self._of(wish.branches[b], number) for b, number in zip(chosen, numbers, strict=True)]
+        if s.branches == "mix" and len(wish.branches) > 1:
+            asked, x = self._mixed(counters, wish, numbers)
         else:
-            tell = progress or (lambda what, done, total: None)
-            what = f"noise levels: image {numbers.start + 1} to {numbers.stop}"
-            x = sample(
-                self._composed(counters, asked), self._shape, sampler=s.sampler, particles=s.particles,
-                corrector=CORRECTORS[s.corrector](s.correct) if s.correct else None,
-                progress=lambda done, total: tell(what, done, total), **how,
-            )  # fmt: skip
+            asked = [self._asked(wish, number) for number in numbers]
+            x = self._sampled(self._composed(counters, asked), numbers, progress)
+        touching = self._composed(counters, asked).overlap_in(x, self._levels // 2).tolist()
         decode = self.models[0].decode
         pictures = [from_model(image) for image in (decode(x) if decode else x)]
         calls = round(sum(counter.used.whole_calls for counter in counters) / len(numbers))
         seconds = round((time.monotonic() - started) / len(numbers), 4)
         results = []
-        for number, each_asked, picture in zip(numbers, asked, pictures, strict=True):
+        for number, each_asked, picture, overlap in zip(numbers, asked, pictures, touching, strict=True):
             record = self._record(wish, number, each_asked, picture.size)
+            record["overlap"] = round(overlap, 4)
             digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
             record |= {"image": name(number), "sha256": digest, "network_calls": calls, "seconds": seconds}
             if s.check:
@@ -292,6 +278,29 @@ class Generation:
             result._picture = picture
             results.append(result)
         return results
+
+    def _sampled(self, model: Composed, numbers: range, progress: Progress | None) -> Tensor:
+        """Samples ``[B,C,H,W]`` of the images of some numbers."""
+        s, tell = self.settings, progress or (lambda what, done, total: None)
+        what = f"noise levels: image {numbers.start + 1} to {numbers.stop}"
+        return sample(
+            model, self._shape, sampler=s.sampler, particles=s.particles,
+            corrector=CORRECTORS[s.corrector](s.correct) if s.correct else None,
+            progress=lambda done, total: tell(what, done, total), **self._how(numbers),
+        )  # fmt: skip
+
+    def _mixed(self, counters: Sequence[CallCounter], wish: Wish, numbers: range) -> tuple[list[Asked], Tensor]:
+        """The branches that samples of a mixture ended in, and the samples ``[B,C,H,W]``."""
+        every = [[self._of(branch, number) for number in numbers] for branch in wish.branches]
+        weights = [branch.probability for branch in wish.branches]
+        models = [self._composed(counters, asked) for asked in every]
+        x, sure = sample_any(models, self._shape, weights, **self._how(numbers))
+        return [every[b][row] for row, b in enumerate(sure.argmax(1).tolist())], x
+
+    def _how(self, numbers: range) -> dict[str, Any]:
+        """What all samplers are told; latents are not clipped."""
+        clip = self.models[0].decode is None
+        return {"steps": self._steps, "seed": self.settings.seed, "first": numbers.start, "clip": clip}
 
     def _record(self, wish: Wish, number: int, asked: Asked, size: tuple[int, int]) -> dict[str, Any]:
         """What is said of an image besides how it was drawn."""
@@ -366,7 +375,12 @@ class Generation:
     @property
     def _steps(self) -> int:
         """Noise levels, no more than the schedule has."""
-        return min(self.settings.steps, int(self.models[0].denoiser.schedule.steps) - 1)
+        return min(self.settings.steps, self._levels - 1)
+
+    @property
+    def _levels(self) -> int:
+        """T, the timesteps of the schedule."""
+        return int(self.models[0].denoiser.schedule.steps)
 
     def _asked(self, wish: Wish, number: int) -> Asked:
         """The concepts of an image of a wish: a branch is drawn, then what it leaves to chance."""

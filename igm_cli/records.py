@@ -247,6 +247,10 @@ class GeneratedImage(Result):
     corrector: Literal["ula", "mala", "hmc"]
     particles: Natural
     branches: Literal["draw", "mix"]
+    overlap: float = Field(
+        description="Sum of the inner products of different contributions over that of each with itself, at half of the "
+        "noise levels: 0 where concepts do not meet; well above 0 they may melt into one."
+    )
     network_calls: Natural = Field(description="Evaluations of the denoiser.")
     seconds: Share = Field(description="For this image; of those drawn together the mean.")
     device: str

@@ -125,6 +125,12 @@ def test_an_image_is_a_sample_of_the_composed_model(model):
     assert made.weights == [1, 0.5] and made.network_calls > 3 * 3
 
 
+def test_the_overlap_says_whether_concepts_touch():
+    model = igm_cli.load("clevr-pos", device="cpu")
+    apart, close = model.generate(["pos(0.3,0.4) AND pos(0.7,0.6)", "pos(0.5,0.5) AND pos(0.52,0.5)"], steps=12)
+    assert abs(apart.overlap) < 0.05 and close.overlap > 0.5
+
+
 def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     asked = ["1-3 pos", "pos(0.5,0.5) OR pos(0.2,0.2)"]
     every = model.generate(asked, 3, **QUICK)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "igm.generate/1"
 LISTED = 12  # images up to which each is listed
+TOUCHING = 0.3  # overlap of contributions from which on people are warned
 MOST_COLUMNS = 9  # of a sheet of expressions with one image each
 
 Expressions = Annotated[
@@ -86,7 +87,10 @@ def generate(
         bool,
         typer.Option("--check", help="Let the model find what it drew; it is kind to its own pictures."),
     ] = False,
-    grid: Annotated[Path | None, typer.Option(help="All pictures on one sheet, a row per expression if there are several of each.")] = None,
+    grid: Annotated[
+        Path | None,
+        typer.Option(help="All pictures on one sheet, a row per expression if there are several of each."),
+    ] = None,
     template: z.Template = None,
     variant: z.Variant = None,
     dtype: z.Dtype = "auto",
@@ -265,6 +269,11 @@ class Drawing:
 
         for record in records:
             self.sink.result(record)
+        touching = sum(record["overlap"] > TOUCHING for record in records)
+        if touching:
+            self.sink.note(
+                f"igm: in {touching} of {len(records)} images concepts touch, so that they may melt into one"
+            )
         if self.grid:
             columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
             save_picture(sheet([_opened(record) for record in records], columns), self.grid)

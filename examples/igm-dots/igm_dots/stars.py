@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from igm_cli.core.concepts import Continuous
+from igm_cli.errors import UnknownConceptError
 
 
 class Stars:
@@ -44,3 +45,9 @@ class Stars:
             x, y = item["x"] * image.width, item["y"] * image.height
             pen.rectangle((x - 2, y - 2, x + 2, y + 2), outline=(255, 0, 0))
         return picture
+
+    def ask(self, text, random, beside):
+        number, _, noun = text.partition(" ")
+        if not number.isdecimal() or noun not in ("star", "stars"):
+            raise UnknownConceptError(f"{text!r} is no number of stars; write 3 stars")
+        return torch.rand(int(number), 2, generator=random)

@@ -20,10 +20,12 @@ class Prediction:
     Attributes:
         epsilon: eps_u + sum_k v_k Delta_k ``[B,C,H,W]``.
         overlap: sum_{i≠j} v_i v_j <Delta_i,Delta_j> ``[B]``: how far contributions meet.
+        own: sum_i v_i² <Delta_i,Delta_i> ``[B]``.
     """
 
     epsilon: Tensor
     overlap: Tensor
+    own: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,17 @@ class Composed:
             )
         )
 
+    def overlap_in(self, x0: Tensor, t: int) -> Tensor:
+        """Returns sum_{i≠j} / sum_i of the Gram matrix of contributions ``[B]``, in clean images at timestep t.
+
+        Where it is 0, adding up scores is exact; where it is large, concepts touch.
+        """
+        noise = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(x0)
+        with torch.no_grad():
+            at = torch.full((len(x0),), t, device=x0.device)
+            found = self.predict(self.schedule.add_noise(x0, noise.expand_as(x0), at), t)
+        return found.overlap / found.own.clamp(min=1e-12)
+
     def predict(self, x: Tensor, t: int) -> Prediction:
         """Predicts the noise in ``[B,C,H,W]`` at timestep t."""
         times = torch.full((len(x),), t, device=x.device)
@@ -121,5 +134,5 @@ class Composed:
             deltas.append(part.scale[..., None] * delta.float().flatten(2))  # [B,K,P]
         each = torch.cat(deltas, 1)
         total = each.sum(1)
-        overlap = total.square().sum(1) - each.square().sum((1, 2))
-        return Prediction(base + total.view_as(base), overlap)
+        own = each.square().sum((1, 2))
+        return Prediction(base + total.view_as(base), total.square().sum(1) - own, own)
