@@ -18,8 +18,9 @@ from igm_cli.core.expression import MOST_CLAUSES, Clause, clauses, parse
 from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
+from igm_cli.core.sampling.composed import require_alike
 from igm_cli.core.validation import Natural, Positive, PositiveFloat, validated
-from igm_cli.errors import InputError, UnknownConceptError, UsageError
+from igm_cli.errors import UnknownConceptError, UsageError
 from igm_cli.imaging import Frame, from_model
 from igm_cli.records import GeneratedImage
 from igm_cli.session import ImageSession, OpenModel, input_of, rounded, suitable_batch
@@ -137,6 +138,11 @@ class Generation:
             raise UsageError("--or mix follows the mixture itself; leave out --correct and --particles")
         if s.check and (len(models) > 1 or models[0].decode):
             raise UsageError("--check looks with one trained checkpoint; leave it out, or use igm zero-shot")
+        if models[0].companions:
+            others = " and ".join(models[0].companions)
+            raise UsageError(
+                f"{models[0].name} adds to {others}, with which it was trained; name {others} first"
+            )
         for model in models:
             if not hasattr(model.parser, "ask"):
                 raise UsageError(
@@ -157,8 +163,9 @@ class Generation:
         branches, refused = [], ""
         for clause in every:
             for branch in self._branches(clause):
-                refused = refused or self._contradiction(branch)
-                if not self._contradiction(branch):
+                if why := self._contradiction(branch):
+                    refused = refused or why
+                else:
                     branches.append(branch)
         if not branches:
             raise UsageError(f"no image is as asked for: {refused}; leave one out, or join them by OR")
@@ -347,24 +354,9 @@ class Generation:
     @cached_property
     def _size(self) -> tuple[int, int]:
         """(width, height) of images; models that are composed must agree on it, and on the noise schedule."""
-        first, *others = self.models
-        every = torch.arange(first.denoiser.schedule.steps)
-        for other in others:
-            if other.image_size != first.image_size:
-                (w, h), (v, g) = first.image_size, other.image_size
-                raise InputError(
-                    f"{first.name!r} draws images of {w}×{h} pixels and {other.name!r} of {v}×{g}; models that are "
-                    "composed need one size"
-                )
-            schedules = first.denoiser.schedule, other.denoiser.schedule
-            if len({schedule.steps for schedule in schedules}) > 1 or not torch.allclose(
-                *(schedule.alpha(every) for schedule in schedules)
-            ):
-                raise InputError(
-                    f"{first.name!r} and {other.name!r} were trained on different noise schedules, so that they cannot "
-                    "be composed; train one of them again on the other's"
-                )
-        return first.image_size
+        if len(self.models) > 1:
+            require_alike([(model.name, model.denoiser) for model in self.models])
+        return self.models[0].image_size
 
     @cached_property
     def _shape(self) -> tuple[int, int, int]:

@@ -129,6 +129,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
         open=lambda: load_checkpoint(folder, target).denoiser,
         identity={"model": model_fingerprint(folder)},
         size=spec.image_size,
+        companions=tuple(spec.info.get("with", ())),
         draws=bool(spec.info.get("draws", True)),
     )
 

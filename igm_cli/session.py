@@ -98,6 +98,7 @@ class OpenModel:
     unknown: tuple[str, ...] = field(default=())  # concepts asked for that it says it was not trained on
     guidance: float = 1.0  # factor of contributions in generation, where nobody says
     joins: Composition | None = None  # how concepts compose in generation, if not as in inversion
+    companions: tuple[str, ...] = ()  # models that it was trained with, without which it predicts nothing
     draws: bool = True  # whether it says that its pictures are worth looking at
 
     def __repr__(self) -> str:
@@ -136,6 +137,11 @@ class ImageSession(Session["Image"]):
 
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
+        if model.companions:
+            raise UsageError(
+                f"{model.name} predicts nothing by itself, it adds to {' and '.join(model.companions)}; draw with both by "
+                "igm generate --model, or train it without --with"
+            )
         self.model, self.parser, self.device = model, model.parser, model.device
         self.k, self.fit, self.batch_size = k, fit, batch_size or suitable_batch(model)
         self._refuse_count(given)

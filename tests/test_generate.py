@@ -233,9 +233,21 @@ def test_models_that_do_not_fit_each_other(tmp_path, model, tiny_attributes):
     slow = igm_cli.load(other_model(tmp_path / "slow", tiny_attributes, schedule=schedule), device="cpu")
     with pytest.raises(IgmError, match="different noise schedules"):
         model.generate("pos(0.5,0.5) AND Smiling", join=[slow], **QUICK)
-    small = other_model(tmp_path / "small", tiny_attributes, image_size=(16, 16))
+    options = {**read_spec(tiny_attributes).options, "image_size": [16, 16]}
+    small = other_model(tmp_path / "small", tiny_attributes, image_size=(16, 16), options=options)
     with pytest.raises(IgmError, match="32×32 pixels and 'small' of 16×16"):
         model.generate("pos(0.5,0.5) AND Smiling", join=[igm_cli.load(small, device="cpu")], **QUICK)
+
+
+def test_a_model_that_adds_to_another_needs_it(tmp_path, model, tiny_attributes):
+    spec = read_spec(tiny_attributes)
+    added = other_model(tmp_path / "added", tiny_attributes, info={**spec.info, "with": ["tiny-pos"]})
+    second = igm_cli.load(added, device="cpu")
+    assert len(model.generate("pos(0.5,0.5) AND Smiling", join=[second], **QUICK)) == 1
+    with pytest.raises(UsageError, match="name tiny-pos first"):
+        second.generate("Smiling", **QUICK)
+    with pytest.raises(UsageError, match="predicts nothing by itself, it adds to tiny-pos"):
+        second.invert(Image.new("RGB", (32, 32)))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,14 @@ import torch
 from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
+from igm_cli.core.composition import compose
 from igm_cli.core.concepts import Continuous, space_to_dict
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.philox import normal_rows
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.learning_rate import learning_rate_factor
+from igm_cli.core.training.objectives import Companion
 from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.trainer import fresh_model, learned, train
 from igm_cli.errors import InputError, MissingError
@@ -355,3 +357,45 @@ def test_broken_checkpoints_say_what_is_wrong(tmp_path):
     (tmp_path / "igm.json").write_text("{")
     with pytest.raises(InputError, match="JSON"):
         load_checkpoint(tmp_path)
+
+
+def companion(folder: Path) -> Companion:
+    return Companion(folder, load_checkpoint(folder).denoiser, "sum", Spots())
+
+
+def test_a_model_learns_to_add_to_a_frozen_one(tmp_path):
+    """Its loss is that of the composed prediction: the other's under all concepts, and its own contributions."""
+    run(tmp_path / "first", replace(CONFIG, steps=4))
+    first = companion(tmp_path / "first")
+    before = weights(tmp_path / "first")
+    run(tmp_path / "second", replace(CONFIG, seed=5), companions=[first])
+    assert all(torch.equal(value, weights(tmp_path / "first")[name]) for name, value in before.items())
+    fresh = fresh_model(SPEC, 5)
+    plan = plan_step(0, len(Spots()), replace(CONFIG, seed=5))
+    images, concepts, present = Spots().batch(plan.indices, plan.flips)
+    t = plan.timesteps(1000, 1.0)
+    noise = normal_rows((3, 32, 32), plan.numbers, plan.noise_seed)
+    x_t = fresh.schedule.add_noise(images, noise, t)
+    known = first.denoiser
+    with torch.no_grad():
+        base, delta = known(x_t, t, concepts)  # type: ignore[operator]
+        everything = compose(base, delta, "sum", present)
+    expected = composed_loss(
+        fresh, fresh.schedule, "sum", images, concepts, present, t, noise, lambda x, u: everything
+    )
+    lines = (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["loss"] == pytest.approx(expected.item(), rel=1e-3)
+    start = fresh.state_dict()
+    trained = load_checkpoint(tmp_path / "second").denoiser.state_dict()  # type: ignore[attr-defined]
+    assert torch.equal(trained["base_out.weight"], start["base_out.weight"])  # the other's takes its place
+    assert not torch.equal(trained["head.out.weight"], start["head.out.weight"])
+
+
+def test_what_a_run_adds_to_stays(tmp_path):
+    run(tmp_path / "a", replace(CONFIG, steps=2))
+    run(tmp_path / "b", replace(CONFIG, steps=2, seed=1))
+    run(tmp_path / "sum", companions=[companion(tmp_path / "a")])
+    with pytest.raises(InputError, match="holds a run with with"):
+        run(tmp_path / "sum", replace(CONFIG, steps=8), companions=[companion(tmp_path / "b")])
+    with pytest.raises(InputError, match="neither contrast nor drop"):
+        run(tmp_path / "other", replace(CONFIG, drop=0.1), companions=[companion(tmp_path / "a")])

@@ -25,6 +25,14 @@ def train(
         str | None,
         typer.Option(help="Start from the weights of this model: a bundled name, a folder, a hub id."),
     ] = None,
+    companions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="MODEL",
+            help="Learn to add to this model, which stays as it is; several are composed.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder.  Default: runs/DATASET-CONCEPTS.")
     ] = None,
@@ -75,5 +83,6 @@ def train(
         limit=limit,
         device=device,
         init=resolve_model(init, None) if init else None,
+        companions=[resolve_model(name, None) for name in companions or ()],
         sink=Output(quiet=process_rank()[0] != 0),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,25 +31,31 @@ def run_training(
     limit: int | None,
     device: str,
     init: Path | None,
+    companions: Sequence[Path] = (),
     sink: Output,
 ) -> None:
     """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's."""
     need("train")
     _check(adapter, parser, output, init)
     from igm_cli.core.device import keep_freed_memory
+    from igm_cli.core.training.objectives import Companion
     from igm_cli.core.training.state import RunRecord, describe_run
     from igm_cli.core.training.trainer import fresh_model, train
+    from igm_cli.model import open_checkpoint
 
     place = _training_device(device)
     on_cpu = place.type == "cpu"
     config = preset.config()
     own = frozenset(getattr(adapter, "rendered_options", ()))
     parts = data_parts(preset, data_root, limit, own)
+    known = [open_checkpoint(str(folder), None, str(place)) for folder in companions]
+    if known:
+        preset = replace(preset, info={**preset.info, "with": [model.name for model in known]})
     spec = model_spec(adapter, parser, preset, parts)
     command = "zero-shot" if spec.architecture == "text-to-image" else "invert"
     use = f"igm {command} IMAGE --model {output}"
     data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe(data_root) for part in parts]}
-    record = RunRecord(output, describe_run(spec, config, data, init))
+    record = RunRecord(output, describe_run(spec, config, data, init, companions))
     if record.is_finished(config.steps):
         sink.note(
             f"{output} already holds all {config.steps} steps of this run; "
@@ -56,6 +63,8 @@ def run_training(
         )
         return
     record.refuse_other_run()
+    if command == "zero-shot" and known:
+        raise UsageError("a text-to-image model adds to no other; leave out --with")
     if command == "zero-shot" and not (config.autoencoder_steps or init):
         raise UsageError("a training without autoencoder_steps starts from a trained model; give --init MODEL")
     model = fresh_model(spec, config.seed, init)
@@ -64,7 +73,18 @@ def run_training(
     with sink.progress() as progress:
         samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, place, progress)
         validation = None
-        if config.picture_every and (examples := _validation_data(adapter, parts[0], data_root, command, sink)):
+        beside = [
+            Companion(
+                folder, each.denoiser, each.composition,
+                _load_samples(adapter, each.parser, parts, data_root, spec.image_size, place, progress),
+            )
+            for folder, each in zip(companions, known, strict=True)
+        ]  # fmt: skip
+        if known and config.picture_every:
+            sink.note("a model that adds to others is not validated while it is trained")
+        elif config.picture_every and (
+            examples := _validation_data(adapter, parts[0], data_root, command, sink)
+        ):
             from igm_cli.commands.validation import Validation
 
             validation = Validation(examples, parser, spec, output)
@@ -80,8 +100,11 @@ def run_training(
         data["images"] = len(samples)
         train(
             spec, samples, config, output, data=data, report=report, validate=validation,
-            device_is_cpu=on_cpu, init=init, model=model, note=sink.note,
+            device_is_cpu=on_cpu, init=init, model=model, companions=beside, note=sink.note,
         )  # fmt: skip
+    if known:
+        every = " ".join(f"--model {path}" for path in (*companions, output))
+        use = f"igm generate EXPRESSION {every}"
     sink.note(f"done; use it with: {use}")
 
 

@@ -8,6 +8,8 @@ form, for all sets of many candidates at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition, compose
@@ -23,6 +25,7 @@ def composed_loss(
     present: Tensor,
     t: Tensor,
     noise: Tensor,
+    frozen: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
 
@@ -38,9 +41,12 @@ def composed_loss(
         present: ``[B,K]``.
         t: ``[B]``.
         noise: ``[B,C,H,W]``.
+        frozen: The prediction of other models, given (x_t, t), to which this one adds; it takes the place of eps_u.
     """
     x_t = schedule.add_noise(x0, noise, t)
     base, contributions = model(x_t, t, concepts)
+    if frozen is not None:
+        base = frozen(x_t, t)
     prediction = compose(base.float(), contributions.float(), composition, present)
     error = (noise - prediction).square().mean(dim=(1, 2, 3))
     return (denoising_weight(schedule, t) * error).mean()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from igm_cli.core.composition import Composition, weight
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.noised_batch import precision_of
 from igm_cli.core.noise_schedule import Schedule
+from igm_cli.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,9 @@ class Composed:
             found = self.predict(self.schedule.add_noise(x0, noise.expand_as(x0), at), t)
         return found.overlap / found.own.clamp(min=1e-12)
 
-    def predict(self, x: Tensor, t: int) -> Prediction:
-        """Predicts the noise in ``[B,C,H,W]`` at timestep t."""
-        times = torch.full((len(x),), t, device=x.device)
+    def predict(self, x: Tensor, t: int | Tensor) -> Prediction:
+        """Predicts the noise in ``[B,C,H,W]`` at a timestep, or at one of each image ``[B]``."""
+        times = t if isinstance(t, Tensor) else torch.full((len(x),), t, device=x.device)
         base = torch.zeros_like(x)
         deltas: list[Tensor] = []
         for part in self.parts:
@@ -136,3 +139,26 @@ class Composed:
         total = each.sum(1)
         own = each.square().sum((1, 2))
         return Prediction(base + total.view_as(base), total.square().sum(1) - own, own)
+
+
+def require_alike(named: Sequence[tuple[str, Any]]) -> None:
+    """Makes sure that models, each with its name, can be composed: they see one size of images and one noise schedule.
+
+    Raises:
+        InputError: If they do not, naming the first two.
+    """
+    (name, first), *others = named
+    every = torch.arange(first.schedule.steps)
+    for other_name, other in others:
+        if tuple(other.image_size) != tuple(first.image_size):
+            (w, h), (v, g) = first.image_size, other.image_size
+            raise InputError(
+                f"{name!r} sees images of {w}×{h} pixels and {other_name!r} of {v}×{g}; models that are composed need one "
+                "size"
+            )
+        steps = {model.schedule.steps for model in (first, other)}
+        if len(steps) > 1 or not torch.allclose(first.schedule.alpha(every), other.schedule.alpha(every)):
+            raise InputError(
+                f"{name!r} and {other_name!r} have different noise schedules, so that they cannot be composed; train one "
+                "of them again on the other's"
+            )

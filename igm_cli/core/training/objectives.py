@@ -5,17 +5,23 @@ argmin_theta  E_{x0, c, t, eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖² 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import ModelSpec
+from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import runs_ahead, to_device
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.philox import NormalRows
+from igm_cli.core.sampling.composed import Composed, require_alike
 from igm_cli.core.training.batches import Samples, make_batches
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrastive_loss
@@ -44,6 +50,23 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Companion:
+    """A trained model that stays as it is, to which another one learns to add (Du, Li & Mordatch 2020, section 4.4).
+
+    Attributes:
+        folder: Its checkpoint.
+        denoiser: The model, on the device that trains.
+        composition: How it composes.
+        samples: The images of the training with its concepts.
+    """
+
+    folder: Path
+    denoiser: Denoiser
+    composition: Composition
+    samples: Samples
+
+
 class ComposedObjective:
     """The composed error, and the contrast between values of factors where the configuration asks for it.
 
@@ -53,6 +76,7 @@ class ComposedObjective:
         samples: What it is trained on.
         config: How.
         accelerator: Where, and in how many processes.
+        companions: Frozen models; the composed prediction is theirs, and the contributions of the one in training.
 
     Raises:
         InputError: If the configuration asks for what only other models learn by.
@@ -65,6 +89,7 @@ class ComposedObjective:
         samples: Samples,
         config: TrainConfig,
         accelerator: Accelerator,
+        companions: Sequence[Companion] = (),
     ) -> None:
         if config.autoencoder_steps or config.reading_steps:
             raise InputError(
@@ -79,6 +104,16 @@ class ComposedObjective:
             )
         for layer in getattr(model, "auxiliary", ()):  # only the contrast's loss reaches these
             layer.requires_grad_(config.contrast > 0)  # distributed training refuses idle parameters
+        if companions:
+            if config.contrast or config.drop:
+                raise InputError("a model that adds to others takes neither contrast nor drop; set both to 0")
+            require_alike(
+                [*((each.folder.name, each.denoiser) for each in companions), ("the new model", model)]
+            )
+            for layer in (getattr(model, name, None) for name in ("base_out", "pixels")):
+                if isinstance(layer, nn.Module):
+                    layer.requires_grad_(False)  # the prediction under no concept is the companions'
+        self.companions = [(each, make_batches(each.samples, config, accelerator)) for each in companions]
         self.schedule: Schedule = model.schedule  # type: ignore[assignment]
         self.space, self.composition = space, spec.composition
         self.config, self.device = config, accelerator.device
@@ -100,4 +135,22 @@ class ComposedObjective:
             return contrastive_loss(
                 model, self.schedule, self.composition, self.space, images, concepts, t, noise, weight
             )
-        return composed_loss(model, self.schedule, self.composition, images, concepts, present, t, noise)
+        frozen = self._frozen(plan) if self.companions else None
+        return composed_loss(
+            model, self.schedule, self.composition, images, concepts, present, t, noise, frozen
+        )
+
+    def _frozen(self, plan: StepPlan) -> Callable[[Tensor, Tensor], Tensor]:
+        """What the companions predict for the rows of a step."""
+        joined: Composed | None = None
+        for each, batches in self.companions:
+            _, concepts, present = batches.rows(plan)
+            part = Composed.of(each.denoiser, concepts, each.composition, present)
+            joined = joined & part if joined else part
+        assert joined is not None
+
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
+            with torch.no_grad():
+                return joined.predict(x_t, t).epsilon
+
+        return predict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,11 @@ _FREE = {
 
 
 def describe_run(
-    spec: ModelSpec, config: TrainConfig, data: Mapping[str, Any], init: Path | None
+    spec: ModelSpec,
+    config: TrainConfig,
+    data: Mapping[str, Any],
+    init: Path | None,
+    companions: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """What makes a run this run, as JSON.
 
@@ -36,6 +40,7 @@ def describe_run(
         config: How.
         data: Description of the data.
         init: Checkpoint folder that the training starts from; None starts afresh.
+        companions: Checkpoint folders of the frozen models that it adds to.
 
     Raises:
         MissingError: If ``init`` has no weights.
@@ -46,6 +51,7 @@ def describe_run(
         "train": config.to_dict(),
         "data": dict(data),
         "init": fingerprint(init) if init else None,
+        "with": [fingerprint(folder) for folder in companions],
     }
 
 
@@ -95,7 +101,7 @@ class RunRecord:
             what="run",
             option="--output",
             free=_FREE | images,
-            defaults={"init": None, "train": TrainConfig().to_dict()},
+            defaults={"init": None, "with": [], "train": TrainConfig().to_dict()},
         )
 
     def load_state(self, take: Callable[[dict[str, Any]], None]) -> None:

@@ -22,7 +22,7 @@ from igm_cli.core.files import exclusive
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.learning_rate import learning_rate_factor
-from igm_cli.core.training.objectives import ComposedObjective, Objective
+from igm_cli.core.training.objectives import Companion, ComposedObjective, Objective
 from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.training.state import RunRecord, describe_run
 from igm_cli.core.weights import require_finite
@@ -330,6 +330,7 @@ def train(
     device_is_cpu: bool = False,
     init: Path | None = None,
     model: nn.Module | None = None,
+    companions: Sequence[Companion] = (),
     note: Note = lambda text: None,
 ) -> None:
     """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
@@ -345,6 +346,7 @@ def train(
         device_is_cpu: Keeps accelerate off an accelerator that is there.
         init: Checkpoint folder whose weights the training starts from; None starts afresh.
         model: What :func:`fresh_model` made of the above, if that is built already.
+        companions: Frozen models that it learns to add to.
         note: Told what the user should know, in a sentence.
 
     Raises:
@@ -358,10 +360,10 @@ def train(
     accelerator = Accelerator(
         mixed_precision=precision, cpu=device_is_cpu, log_with="tensorboard", project_dir=str(folder)
     )
-    record = RunRecord(folder, describe_run(spec, config, data or {}, init))
+    record = RunRecord(folder, describe_run(spec, config, data or {}, init, [c.folder for c in companions]))
     main = accelerator.is_main_process
     model = model or fresh_model(spec, config.seed, init)
-    objective = _objective(model, spec, samples, config, accelerator)
+    objective = _objective(model, spec, samples, config, accelerator, companions)
     trainer = Trainer(model, objective, len(samples), config, accelerator, note=note)
 
     def due(every: int) -> bool:
@@ -400,14 +402,19 @@ def train(
 
 
 def _objective(
-    model: nn.Module, spec: ModelSpec, samples: Samples, config: TrainConfig, accelerator: Accelerator
+    model: nn.Module,
+    spec: ModelSpec,
+    samples: Samples,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    companions: Sequence[Companion],
 ) -> Objective:
     """What models of an architecture learn by."""
     if spec.architecture == TEXT_TO_IMAGE:
         from igm_cli.core.training.latent import LatentObjective
 
         return LatentObjective(model, samples, config, accelerator)  # type: ignore[arg-type]
-    return ComposedObjective(model, spec, samples, config, accelerator)
+    return ComposedObjective(model, spec, samples, config, accelerator, companions)
 
 
 def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
