@@ -27,7 +27,8 @@ demo: .venv/installed
 	$(BIN)/igm invert examples/images --overlay demo
 	$(BIN)/igm invert examples/faces --concepts attributes --overlay demo
 	$(BIN)/igm zero-shot examples/animals --overlay demo
-	@echo "pictures with what was found drawn in: demo/"
+	$(BIN)/igm generate "3-5 pos" -n 8 -o demo/drawn --grid demo/drawn.png
+	@echo "pictures with what was found drawn in, and a sheet of drawn ones: demo/"
 
 # ARGS="-m slow" runs the long ones.
 test: .venv/installed

@@ -56,7 +56,7 @@ def generate(
         list[Path] | None,
         typer.Option(help="Draw the concepts of an image, or of every line of a results file, too."),
     ] = None,
-    seed: o.Seed = None,
+    seed: Annotated[int, typer.Option(min=0, max=o.MAX_SEED, help="Same seed and device: same pictures.")] = 0,
     steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 50,
     sampler: Annotated[
         Literal["ancestral", "ddim"], typer.Option(help="How to go from level to level.")
@@ -112,7 +112,7 @@ def generate(
 
     sink = Output.of_process(as_json)
     settings = GenerationSettings(
-        seed=seed or 0, steps=steps, sampler=sampler, guidance=guidance, correct=correct, corrector=corrector,
+        seed=seed, steps=steps, sampler=sampler, guidance=guidance, correct=correct, corrector=corrector,
         particles=particles, branches=either, free=free, check=check,
         batch_size=o.number_or_auto("--batch-size", batch_size),
     )  # fmt: skip
@@ -217,19 +217,21 @@ class Drawing:
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
         keep = open_results(self.folder / "results.jsonl", SCHEMA, self.session.run, self.session.key, ())
-        with keep as store, self.sink.progress() as progress:
+        with keep as store:
             assert store is not None
             todo = list(self._batches(store))
-            for done, (wish, numbers) in enumerate(todo):
-                progress("images", done, len(todo))
-                if done % world == rank:
-                    self._draw(store, wish, numbers, progress)
-            progress("images", len(todo), len(todo))
+            with self.sink.progress() as progress:
+                for done, (wish, numbers) in enumerate(todo):
+                    progress("images", done, len(todo))
+                    if done % world == rank:
+                        self._draw(store, wish, numbers, progress)
+                progress("images", len(todo), len(todo))
             if world > 1:
                 gather(None)
             if rank == 0:
-                store.merge([self._about(wish, i) for wish in self.wishes for i in range(self.number)])
-                self._show([store.done[self._about(w, i)] for w in self.wishes for i in range(self.number)])
+                order = [self._about(wish, i) for wish in self.wishes for i in range(self.number)]
+                store.merge(order)
+                self._show([store.done[about] for about in order])
 
     def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
         """Images that are drawn together, of those that are not there yet."""
@@ -280,10 +282,15 @@ class Drawing:
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [
-                [record["image"], record["clause"], *([brief(record["check"]["items"])] if checked else [])]
+                [
+                    Path(record["image"]).name,
+                    record["clause"],
+                    brief(record["items"]),
+                    *([brief(record["check"]["items"])] if checked else []),
+                ]
                 for record in records
             ]
-            self.sink.table("", ["image", "shows", *checked], rows)
+            self.sink.table("", ["image", "asked for", "shows", *checked], rows)
         where = f" and on {self.grid}" if self.grid else ""
         self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
 
