@@ -19,18 +19,18 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
 from igm_clevr_render.camera import focal_length, visible_pixels
 from igm_clevr_render.geometry import viewer_axes
 from igm_clevr_render.options import SceneOptions
 from igm_clevr_render.renderer import render
 from igm_clevr_render.sampling import MIN_DISTANCE, MIN_VISIBLE, PLANE, sample_scenes
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
-from torch import Tensor
-
 from igm_cli.benchmarks.scores import Estimate, mean, proportion
 from igm_cli.core.inference.shared import SharedInversion, invert_shared
 from igm_cli.core.types import InversionSettings
-from igm_cli.session import Model, open_checkpoint
+from igm_cli.model import Model, open_checkpoint
 
 FOUND = 0.063
 OTHERS = 3
@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--images", default="1,3,6")
     parser.add_argument("--seed", type=int, default=22)
     parser.add_argument("--others", type=int, default=OTHERS)
-    parser.add_argument("--shift", type=float, default=0.0, help="how far places differ between images, at most")
+    parser.add_argument(
+        "--shift", type=float, default=0.0, help="how far places differ between images, at most"
+    )
     parser.add_argument("--estimate", action="store_true", help="estimate K, too, which takes as long again")
     parser.add_argument("--model", default="clevr-pos")
     args = parser.parse_args()
@@ -141,9 +143,7 @@ def _scene(
             radius,
             stream.uniform(0, 360),
         )
-        free = all(
-            math.hypot(x - o.x, y - o.y) >= radius + o.radius + MIN_DISTANCE for o in scene.objects
-        )
+        free = all(math.hypot(x - o.x, y - o.y) >= radius + o.radius + MIN_DISTANCE for o in scene.objects)
         whole = replace(scene, objects=(*scene.objects, item))
         if max(abs(x), abs(y)) <= PLANE + 0.5 and free and _all_visible(whole, options):
             return whole

@@ -78,7 +78,9 @@ class SharedInversion:
         return self.support.prod(0)
 
 
-def check_shared(space: ConceptSpace, settings: InversionSettings, k: int | None, images: int = 1) -> Constraint:
+def check_shared(
+    space: ConceptSpace, settings: InversionSettings, k: int | None, images: int = 1
+) -> Constraint:
     """Returns the constraint on the sets of each image, which may hold as many concepts as they have in common.
 
     Raises:
@@ -208,7 +210,8 @@ class _Search:
         self.calls += sum(calls for _, calls, _ in proposed)
         constraint.cost = proposed[0][2]
         members = sorted((own for group, _, _ in proposed for own in group), key=len)
-        return torch.cat(members[:PROPOSERS]).unique(dim=0)
+        candidates: Tensor = torch.cat(members[:PROPOSERS]).unique(dim=0)
+        return candidates
 
     def seen(self) -> list[CandidateSet]:
         """Returns the candidates under the noise samples of the first decision, for every group of images."""
@@ -225,11 +228,14 @@ class _Search:
     def statistics(self, sets: Sequence[CandidateSet]) -> GramStatistics:
         """Returns the statistics of all images."""
         every = [each.statistics() for each in sets]
-        joined = (
-            torch.cat([getattr(each, name) for each in every])
-            for name in ("residual", "linear", "gram", "usable")
+        return GramStatistics(
+            torch.cat([each.residual for each in every]),
+            torch.cat([each.linear for each in every]),
+            torch.cat([each.gram for each in every]),
+            torch.cat([each.usable for each in every]),
+            self.composition,
+            every[0].importance,
         )
-        return GramStatistics(*joined, self.composition, every[0].importance)
 
     def choose(self, statistics: GramStatistics) -> _Choice:
         """Takes in one concept after the other, and exchanges those taken in as long as that helps."""
@@ -313,7 +319,8 @@ class _Search:
             )
         self.calls += draws * (int(moved.calls) * len(parts) + int(sizes.sum()) + len(parts))
         members = sorted({member for members in sets for member in members})
-        return torch.cat([moved.concepts[0, 0], self.candidates[members]]).unique(dim=0)
+        every: Tensor = torch.cat([moved.concepts[0, 0], self.candidates[members]]).unique(dim=0)
+        return every
 
     def tell(self, images: int) -> None:
         """Reports progress."""

@@ -132,7 +132,7 @@ class SparseSubset(Constraint):
         # A member of the best set stays in it.
         kept = (sets == torch.arange(m)[:, None, None]).any(3)
         total = form.error(sets.flatten(1, 2)).unflatten(1, (m, -1)) + self.cost * (sets >= 0).sum(3)
-        least = total.masked_fill(~kept, torch.inf).amin(2).masked_fill(~form.usable, torch.inf)
+        least: Tensor = total.masked_fill(~kept, torch.inf).amin(2).masked_fill(~form.usable, torch.inf)
         least = least.index_fill(1, torch.tensor(list(held), dtype=torch.long), torch.inf)
         together = least.sum(0)
         for index in together.topk(min(SEARCHED_ANEW, m), largest=False).indices.tolist():

@@ -66,8 +66,8 @@ class QuadraticForm:
 
     def mean(self) -> QuadraticForm:
         """The form of the mean error over the images, as that of a single one."""
-        averages = (each.mean(0, keepdim=True) for each in (self.constant, self.linear, self.gram))
-        return QuadraticForm(*averages, self.usable.all(0, keepdim=True), self.composition)
+        constant, linear, gram = (x.mean(0, keepdim=True) for x in (self.constant, self.linear, self.gram))
+        return QuadraticForm(constant, linear, gram, self.usable.all(0, keepdim=True), self.composition)
 
     def given(self, held: Sequence[int], k: int) -> QuadraticForm:
         """The same form over what is added to some candidates, in sets of K in all.

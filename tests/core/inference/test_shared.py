@@ -36,7 +36,9 @@ def scenes(oracle: Oracle, images: int, seed: int, shared: Sequence[Sequence[flo
 def least(form: QuadraticForm, sets: Sequence[Sequence[int]], held: Sequence[int], cost: float) -> Tensor:
     """The least error ``[B]`` of those of some sets that hold candidates, by trying all."""
     kept = [s for s in sets if set(held) <= set(s)]
-    errors = [form.error(torch.tensor(s, dtype=torch.long).expand(len(form.linear), -1)) + cost * len(s) for s in kept]
+    errors = [
+        form.error(torch.tensor(s, dtype=torch.long).expand(len(form.linear), -1)) + cost * len(s) for s in kept
+    ]
     return torch.stack(errors).amin(0) if errors else torch.full_like(form.constant, torch.inf)
 
 
@@ -53,9 +55,7 @@ def test_any_set_against_all_sets(composition: Composition, held: list[int]) -> 
     with_each = constraint.least_with(form, held)
     for label in range(7):
         if label not in held:
-            torch.testing.assert_close(
-                with_each[:, label], least(form, sets, [*held, label], constraint.cost)
-            )
+            torch.testing.assert_close(with_each[:, label], least(form, sets, [*held, label], constraint.cost))
     if held:
         found = constraint.containing(form, held)
         assert all(set(held) <= set(found.members(image)) for image in range(3))
@@ -109,7 +109,9 @@ def test_all_factors_minimise_the_sum_of_the_errors(seed: int) -> None:
     found = invert_shared(oracle, images, settings, k=3)
     form = statistics_of(oracle, images, torch.eye(9), settings=settings).expected()
     sets = torch.tensor(list(itertools.product((0, 1), (2, 3, 4), (5, 6, 7, 8))))
-    assert found.concepts.argmax(1).tolist() == sets[form.error(sets.expand(3, -1, -1)).sum(0).argmin()].tolist()
+    assert (
+        found.concepts.argmax(1).tolist() == sets[form.error(sets.expand(3, -1, -1)).sum(0).argmin()].tolist()
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -133,14 +135,19 @@ def test_what_all_images_hold_and_nothing_else() -> None:
     assert found.concepts.argmax(1).tolist() == [3] and found.k_source == "estimated"
     assert float(found.confidence) > 0.9
     every = invert_shared(oracle, images, InversionSettings(draws=6), k=3)
-    assert every.confidence[1] > 0.99 and every.confidence[[0, 2]].max() < 0.01  # no image speaks for the others
+    assert (
+        every.confidence[1] > 0.99 and every.confidence[[0, 2]].max() < 0.01
+    )  # no image speaks for the others
     speaks = LabelOracle(letters(6))
     shown = [["a", "b"], ["b", "c"], ["b", "d", "e"]]
     images = torch.stack([speaks.image(labels, i) for i, labels in enumerate(shown)])
     settings = InversionSettings(draws=6, k_max=3)
     found = invert_shared(speaks, images, settings, composition="mean")
     assert names(speaks, found.concepts) == {"b"}
-    assert names(speaks, invert_shared(speaks, images[1:2], settings, composition="mean").concepts) == {"b", "c"}
+    assert names(speaks, invert_shared(speaks, images[1:2], settings, composition="mean").concepts) == {
+        "b",
+        "c",
+    }
     images = torch.stack([speaks.image(labels, i) for i, labels in enumerate([["a", "b"], ["c", "d"]])])
     assert len(invert_shared(speaks, images, settings, composition="mean").concepts) == 0
 
@@ -177,7 +184,10 @@ def test_places_that_differ_a_little() -> None:
     """The place in between is found, which no image proposes."""
     oracle = positions()
     images = torch.stack(
-        [oracle.image(torch.tensor([[0.4 + shift, 0.6], [0.8, x]]), i) for i, (shift, x) in enumerate([(-0.02, 0.2), (0.02, 0.8)])]
+        [
+            oracle.image(torch.tensor([[0.4 + shift, 0.6], [0.8, x]]), i)
+            for i, (shift, x) in enumerate([(-0.02, 0.2), (0.02, 0.8)])
+        ]
     )
     found = invert_shared(oracle, images, SETTINGS, k=1)
     torch.testing.assert_close(found.concepts[0], PLACE, atol=0.006, rtol=0)
