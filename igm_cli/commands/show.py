@@ -60,13 +60,17 @@ def show_shared(sink: Output, record: Record) -> None:
     """Shows what images have in common: a row for each item, with its confidence in all images and in each."""
     images, items = record["images"], record["items"]
     title = f"{len(images)} images: K = {record['k']} in common ({record['k_source']}), "
-    names = [name for name in items[0] if name != "confidence"] if items else []
+    title += f"{record['seconds']:.2f} s"
+    if not items:
+        sink.say(title)
+        return
+    names = [name for name in items[0] if name != "confidence"]
     columns = ["#", *names, "all", *(Path(image["image"]).name for image in images[:SHOWN])]
     rows = []
     for number, item in enumerate(items):
         sure = [item["confidence"], *(image["items"][number]["confidence"] for image in images[:SHOWN])]
         rows.append([str(number + 1), *(cell(n, item[n]) for n in names), *(cell("", p) for p in sure)])
-    sink.table(f"{title}{record['seconds']:.2f} s", columns, rows)
+    sink.table(title, columns, rows)
 
 
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:

@@ -63,6 +63,8 @@ def draw_items(
 def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float, float]) -> Image.Image:
     """Returns the image in grey with a map of values in colour over a part of it; what is not above zero stays grey.
 
+    Colours follow the square root of a value, so that what explains little beside the most is seen.
+
     Args:
         image: The image as given by the user; it is enlarged if it is small.
         values: ``[rows,columns]``.
@@ -71,7 +73,7 @@ def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float
     canvas = _readable(image)
     scale = canvas.width / image.width
     left, top, right, bottom = (round(edge * scale) for edge in box)
-    share = (values.clamp(min=0) / values.max().clamp(min=1e-12)).float()
+    share = (values.clamp(min=0) / values.max().clamp(min=1e-12)).sqrt().float()
     heat = Image.fromarray((255 * share).round().byte().numpy())
     heat = heat.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC)
     strength = Image.new("L", canvas.size)
@@ -83,33 +85,28 @@ def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float
 
 
 def draw_bars(image: Image.Image, names: Sequence[str], values: Tensor) -> Image.Image:
-    """Returns the image, enlarged if it is small, and beside it a bar for every value; below zero it points to the left.
+    """Returns the image, enlarged if it is small, and beside it every value with a bar: by how much it is above the least.
 
     Args:
         image: The image as given by the user.
         names: What the values are of.
         values: ``[M]``, in the order of the names.
     """
-    shown = _readable(image)
-    step = max(LINE // 2, shown.height / max(12, len(names)))
+    shown, numbers = _readable(image), [f"{value:+.5f}" for value in values.tolist()]
+    step = max(LINE / 2, shown.height / max(12, len(names)))
     height = max(shown.height, round(step * len(names)))
     font, margin = ImageFont.load_default(size=step * 0.5), step * 0.5
-    text, bar = max(map(font.getlength, names)), 6 * step
-    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
-    numbers = [f"{value:+.5f}" for value in values.tolist()]
-    number = max(map(font.getlength, numbers))
+    text, number, bar = max(map(font.getlength, names)), max(map(font.getlength, numbers)), 6 * step
     canvas = Image.new("RGB", (shown.width + round(text + bar + number + 4 * margin), height), PAPER)
     canvas.paste(shown, (0, 0))
     pen, left = ImageDraw.Draw(canvas), shown.width + 2 * margin + text
-    unit = bar / max(1e-12, high - low)
-    zero = left - low * unit
-    for line, (name, value, written) in enumerate(zip(names, values.tolist(), numbers, strict=True)):
+    shares = ((values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)).tolist()
+    for line, (name, share, written) in enumerate(zip(names, shares, numbers, strict=True)):
         y = (height - step * len(names)) / 2 + (line + 0.5) * step
-        pen.text((left - margin, y), name, fill=SURE if value > 0 else FAINT, font=font, anchor="rm")
-        ends = sorted((zero, zero + value * unit))
-        pen.rectangle((ends[0], y - step * 0.3, ends[1], y + step * 0.3), fill=SURE if value > 0 else TRACK)
+        pen.text((left - margin, y), name, fill=FAINT, font=font, anchor="rm")
+        pen.rectangle((left, y - step * 0.3, left + bar, y + step * 0.3), fill=TRACK)
+        pen.rectangle((left, y - step * 0.3, left + share * bar, y + step * 0.3), fill=SURE)
         pen.text((left + bar + margin, y), written, fill=FAINT, font=font, anchor="lm")
-    pen.line((zero, 0, zero, height), fill=FAINT)
     return canvas
 
 

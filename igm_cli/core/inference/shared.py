@@ -151,7 +151,9 @@ class _Search:
         progress: Progress | None,
     ) -> None:
         self.denoiser, self.images, self.k, self.composition = denoiser, images, k, composition
-        self.constraint = check_shared(denoiser.space, settings, k, len(images))
+        self.as_given = check_shared(denoiser.space, settings, k, len(images))
+        # An image that lacks what is asked of it is no less typical for it.
+        self.constraint = check_shared(denoiser.space, replace(settings, typical=()), k, len(images))
         self.settings, self.progress, self.calls, self.done = self.constraint.settings, progress, 0, 0
         self.candidates = images.new_zeros(0, denoiser.space.dim)
         """What may be in common ``[M,D]``."""
@@ -208,7 +210,7 @@ class _Search:
 
         proposed = in_groups(propose_for, self.images)
         self.calls += sum(calls for _, calls, _ in proposed)
-        constraint.cost = proposed[0][2]
+        self.constraint.cost = self.as_given.cost = proposed[0][2]
         members = sorted((own for group, _, _ in proposed for own in group), key=len)
         candidates: Tensor = torch.cat(members[:PROPOSERS]).unique(dim=0)
         return candidates
@@ -240,16 +242,17 @@ class _Search:
     def choose(self, statistics: GramStatistics) -> _Choice:
         """Takes in one concept after the other, and exchanges those taken in as long as that helps."""
         form = statistics.expected()
-        free = self.constraint.solve(form)
+        free = self.as_given.solve(form)
+        own, _ = self.confidences(self.as_given, statistics, free)
         most = self.k if self.k is not None else int((free.best >= 0).sum(1).min())
-        choice, alone = self.explained(statistics, []), (2 * form.linear - form.diagonal).sum(0)
+        choice, alone = self.explained(statistics, [], own), (2 * form.linear - form.diagonal).sum(0)
         while len(choice.held) < most:
             total = self.constraint.least_with(form, choice.held).sum(0)
             if not bool(total.isfinite().any()):
                 break
             tied = total <= total.min() * (1 + 1e-9)  # as all that a single image holds: the strongest then
             best = int(alone.masked_fill(~tied, -torch.inf).argmax())
-            more = self.explained(statistics, [*choice.held, best])
+            more = self.explained(statistics, [*choice.held, best], own)
             if self.k is None and bool((more.support[:, -1] < SUPPORTED).any()):
                 break
             choice = more
@@ -261,34 +264,48 @@ class _Search:
                 total = self.constraint.least_with(form, others).sum(0)
                 if int(total.argmin()) == choice.held[place] or float(total.min()) >= least:
                     continue
-                other = self.explained(statistics, [*others, int(total.argmin())])
+                other = self.explained(statistics, [*others, int(total.argmin())], own)
                 if self.error(other.solution) < least - 1e-9 * abs(least):
                     choice, improved = other, True
                     break
         if isinstance(self.constraint, SparseSubset) or choice.held == sorted(choice.held):
             return choice
-        return self.explained(statistics, sorted(choice.held))
+        return self.explained(statistics, sorted(choice.held), own)
 
     def error(self, solution: Solution) -> float:
         """Returns the sum of the errors of the chosen sets, each at the cost of its concepts."""
         chosen = solution.errors.gather(1, solution.chosen[:, None])[:, 0]
         return float((chosen + self.constraint.cost * (solution.best >= 0).sum(1)).sum())
 
-    def explained(self, statistics: GramStatistics, held: list[int]) -> _Choice:
-        """Returns the best sets that hold some candidates, and how probable these are in each image."""
-        form, n = statistics.expected(), len(self.images)
+    def explained(self, statistics: GramStatistics, held: list[int], own: Tensor) -> _Choice:
+        """Returns the best sets that hold some candidates, and how probable these are in each image.
+
+        Args:
+            statistics: Statistics of all images.
+            held: The candidates.
+            own: What :meth:`confidences` says of the images' own sets, which holds for what is in them.
+        """
+        form = statistics.expected()
         self.constraint.solve(form)  # which the alternatives refer to
-        solution, rows = self.constraint.containing(form, held), torch.arange(n)
-        alternatives = self.constraint.alternatives(statistics, form, solution, rows)
-        decided = bool(alternatives.ruled_out(self.settings.settled).all())
-        answers = self.constraint.answers(
+        solution = self.constraint.containing(form, held)
+        forced, decided = self.confidences(self.constraint, statistics, solution)
+        support = torch.where(own.isnan(), forced, own)[:, held]
+        return _Choice(held, solution, support, decided)
+
+    def confidences(
+        self, constraint: Constraint, statistics: GramStatistics, solution: Solution
+    ) -> tuple[Tensor, bool]:
+        """Returns how probable the members of sets are ``[n,M]``, nan for others, and whether all sets are decided."""
+        n, rows = len(self.images), torch.arange(len(self.images))
+        alternatives = constraint.alternatives(statistics, statistics.expected(), solution, rows)
+        answers = constraint.answers(
             statistics, solution, alternatives, self.candidates.expand(n, -1, -1), range(n), rows
         )
-        support, concepts = torch.zeros(n, len(held)), self.candidates[held].float().cpu()
+        known, every = self.candidates.float().cpu(), torch.full(statistics.usable.shape, torch.nan)
         for image, answer in enumerate(answers):  # which has an order of its own
-            place = (concepts[:, None] == answer.concepts).all(2).long().argmax(1)
-            support[image] = answer.confidence[place]
-        return _Choice(held, solution, support, decided)
+            same = (answer.concepts[:, None] == known).all(2)  # [K,M]
+            every[image, same.long().argmax(1)] = answer.confidence
+        return every, bool(alternatives.ruled_out(self.settings.settled).all())
 
     def sharpened(self, choice: _Choice) -> Tensor:
         """Moves the common concepts to where the error of all images is least, each image's own rest held.
