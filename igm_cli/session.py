@@ -244,7 +244,7 @@ class ImageSession(Session["Image"]):
         tell = (lambda done, most: progress("what images share", done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
         found = invert_shared(model.denoiser, seen, self.settings, **how)
-        decoded = [[_rounded(item) for item in self.parser.decode(found.concepts, f)] for f in frames]
+        decoded = [[rounded(item) for item in self.parser.decode(found.concepts, f)] for f in frames]
 
         def with_confidence(items: list[dict[str, Any]], confidence: Tensor) -> list[dict[str, Any]]:
             sure = [round(p, 4) for p in confidence.tolist()]
