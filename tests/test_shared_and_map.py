@@ -15,7 +15,7 @@ from test_cli import one_sentence, schema
 from test_cli_safety import igm
 
 import igm_cli
-from igm_cli.session import Model
+from igm_cli.model import Model
 
 FACES, ANIMALS = ROOT / "examples" / "faces", ROOT / "examples" / "animals"
 QUICK = ("--draws", 2, "--device", "cpu")
