@@ -181,7 +181,7 @@ def differences(golden: object, now: object, where: str = "") -> Iterator[str]:
 
 def equal(golden: object, now: object, field: str) -> bool:
     """True if two values are the same: numbers within the field's tolerance, anything else exactly."""
-    if isinstance(golden, float) and isinstance(now, (int, float)) or field == "network_calls":
+    if (isinstance(golden, float) and isinstance(now, (int, float))) or field == "network_calls":
         assert isinstance(golden, (int, float)) and isinstance(now, (int, float))
         relative, absolute = TOLERANCES.get(field, OTHERWISE)
         return abs(now - golden) <= absolute + relative * abs(golden)
