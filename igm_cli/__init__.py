@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EnergyMap",
     "GeneratedImage",
     "IgmError",
     "ImageCount",
@@ -25,6 +26,7 @@ __all__ = [
     "LabelResult",
     "Model",
     "Result",
+    "SharedResult",
     "VectorCount",
     "VectorResult",
     "count",

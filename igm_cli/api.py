@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from igm_cli.bundled import names_pipeline
+from igm_cli.energy_map import EnergyMap
 from igm_cli.errors import IgmError, UsageError
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.records import (
@@ -26,11 +27,13 @@ from igm_cli.records import (
     ImageResult,
     LabelResult,
     Result,
+    SharedResult,
     VectorCount,
     VectorResult,
 )
 
 __all__ = [
+    "EnergyMap",
     "GeneratedImage",
     "IgmError",
     "ImageCount",
@@ -38,6 +41,7 @@ __all__ = [
     "LabelResult",
     "Model",
     "Result",
+    "SharedResult",
     "VectorCount",
     "VectorResult",
     "count",

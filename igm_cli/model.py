@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from igm_cli.bundled import is_pipeline, resolve_model
 from igm_cli.errors import InputError, UsageError
-from igm_cli.records import GeneratedImage, ImageCount, ImageResult
-from igm_cli.session import ImageSession, OpenModel, process_device
+from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
+from igm_cli.session import ImageSession, OpenModel, input_of, inputs_of, process_device
 
 if TYPE_CHECKING:
     from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.energy_map import EnergyMap
     from igm_cli.plugins.base import ConceptParser, Progress
 
 
@@ -74,6 +75,45 @@ class Model(OpenModel):
         session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings)
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
+
+    def invert_shared(
+        self,
+        images: Sequence[Any],
+        *,
+        k: int | None = None,
+        fit: Literal["crop", "squash"] = "crop",
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> SharedResult:
+        """Finds what several images have in common; each may hold more, and they may differ in size.
+
+        Args:
+            images: Two images or more, as :meth:`invert` takes them.
+            k: Number of concepts in common; None estimates it: all whose presence every image supports.
+            fit: See :meth:`invert`.
+            progress: See :meth:`invert`.
+            **settings: See :meth:`invert`.
+
+        Raises:
+            IgmError: If an image or a setting cannot be used, with the way out.
+        """
+        session = ImageSession(self, k=k, fit=fit, batch_size=None, given=settings, shared=True)
+        return session.invert_shared(inputs_of(images), progress)
+
+    def energy_map(self, image: Any, *, fit: Literal["crop", "squash"] = "crop", **settings: Any) -> EnergyMap:
+        """Returns how much every single concept, by itself, lowers the denoising error of an image.
+
+        Args:
+            image: As :meth:`invert` takes it.
+            fit: See :meth:`invert`.
+            **settings: ``draws``, ``low``, ``high``, ``power`` and ``seed``; the model's own if left out.  At high noise
+                levels what is near melts into one.
+
+        Raises:
+            IgmError: If the image or a setting cannot be used, or the model has no map, with the way out.
+        """
+        session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings)
+        return session.energy_map(input_of(image, "image"))
 
     def generate(
         self,

@@ -277,6 +277,49 @@ class LabelResult(ImageResult):
     )
 
 
+class SharedImage(_Closed):
+    """One of several images, and what they have in common as it is in this one."""
+
+    image: str = Field(description="Path as given.")
+    size: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
+    )
+    sha256: Sha256 = Field(description="Of the image file; of an image in memory, of its pixels.")
+    items: list[Item] = Field(
+        description="The common items, in their order; the confidence is that of this image by itself."
+    )
+
+
+class SharedResult(Result):
+    """What several images have in common."""
+
+    schema_id: Literal["igm.invert-shared/1"] = Field(alias="schema")
+    images: list[SharedImage] = Field(min_length=2)
+    sha256: Sha256 = Field(description="Of the paths and hashes of the images, in their order.")
+    model: str
+    concepts: str = Field(description="Name of the concept parser.")
+    k: Natural = Field(description="Number of concepts in common.")
+    k_source: Literal["given", "estimated"]
+    denoising_error: float | None = Field(
+        description="Mean squared error of the noise predicted under the common concepts and the rest of each image."
+    )
+    k_penalty: Share = Field(description="Error that a concept of an image must save.")
+    items: list[Item] = Field(
+        description="The common items, as they are in the first image; the confidence is that of all images together."
+    )
+    network_calls: Natural = Field(description="Evaluations of the denoiser, for all images.")
+    seconds: Share = Field(description="For all images.")
+    device: str
+    run: Run
+
+    _draw: Callable[[], list[Image]] | None = PrivateAttr(default=None)
+
+    def overlays(self) -> list[Image]:
+        """The images as given with the common items drawn on copies of them, as ``--overlay`` draws them."""
+        assert self._draw is not None  # set by the session that made this result
+        return self._draw()
+
+
 class _OfVector(Result):
     """What the records of all commands about bound vectors have in common."""
 
@@ -390,6 +433,7 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     ImageResult: "igm invert",
     ImageCount: "igm estimate-k",
     LabelResult: "igm zero-shot",
+    SharedResult: "igm invert --shared",
     GeneratedImage: "igm generate",
     VectorResult: "igm invert --codebooks",
     VectorCount: "igm estimate-k --codebooks",

@@ -7,6 +7,7 @@ hash of its content, and turns inputs into results.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from igm_cli.core.files import fingerprint_of
 from igm_cli.errors import UsageError, near_names
 from igm_cli.imaging import SUFFIXES, Frame, decode_image, from_array, read_bytes, to_model
-from igm_cli.records import ImageCount, ImageResult, LabelResult
+from igm_cli.records import ImageCount, ImageResult, LabelResult, SharedResult
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from igm_cli.core.composition import Composition
     from igm_cli.core.types import Inversion, InversionSettings
+    from igm_cli.energy_map import EnergyMap
     from igm_cli.plugins.base import ConceptParser, Progress
 
 Data = TypeVar("Data")
@@ -131,7 +133,14 @@ class ImageSession(Session["Image"]):
     together = False
 
     def __init__(
-        self, model: OpenModel, *, k: int | None, fit: str, batch_size: int | None, given: Mapping[str, Any]
+        self,
+        model: OpenModel,
+        *,
+        k: int | None,
+        fit: str,
+        batch_size: int | None,
+        given: Mapping[str, Any],
+        shared: bool = False,
     ) -> None:
         from igm_cli.core.inference.engine import check_method, constraint_of
 
@@ -144,13 +153,25 @@ class ImageSession(Session["Image"]):
             )
         self.model, self.parser, self.device = model, model.parser, model.device
         self.k, self.fit, self.batch_size = k, fit, batch_size or suitable_batch(model)
-        self._refuse_count(given)
+        if not shared or any(given.get(name) is not None for name in ("k_min", "k_max")):
+            self._refuse_count(given)
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
-        if self.settings.method == "evidence":  # a number that the constraint refuses is refused now
-            constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
+        if shared:
+            from igm_cli.core.inference.shared import check_shared
+
+            check_shared(self.parser.space, self.settings, k)
+            identity |= {"shared": True}
+        elif self.settings.method == "evidence":  # a number that the constraint refuses is refused now
+            constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         self.run = fingerprint_of({**model.identity, **identity})
+
+    def require_map(self) -> None:
+        """Refuses a map of a space that has none."""
+        from igm_cli.energy_map import map_axes
+
+        map_axes(self.parser.space, (2, 2))
 
     def require_counting(self) -> None:
         """Refuses to count where every image has the same number of concepts."""
@@ -182,8 +203,7 @@ class ImageSession(Session["Image"]):
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
         """Returns the results of images in whatever form; of one image without a list around it."""
         if isinstance(images, list | tuple):
-            inputs = [input_of(image, f"image {number}") for number, image in enumerate(images, 1)]
-            return self.in_batches(work, inputs, progress)
+            return self.in_batches(work, inputs_of(images), progress)
         return work([input_of(images, "image")], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
@@ -211,20 +231,85 @@ class ImageSession(Session["Image"]):
         understood = self._understood("igm.estimate-k/1", images, progress)
         return [ImageCount.model_validate(record) for *_, record in understood]
 
+    def invert_shared(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> SharedResult:
+        """Returns what images have in common, in a session that is ``shared``."""
+        from igm_cli.core.inference.shared import invert_shared
+
+        if len(images) < 2:
+            raise UsageError(
+                "one image has nothing in common with others; invert it as it is, or give two or more"
+            )
+        model, started = self.model, time.monotonic()
+        frames, seen = self._framed(images)
+        tell = (lambda done, most: progress("what images share", done, most)) if progress else None
+        how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
+        found = invert_shared(model.denoiser, seen, self.settings, **how)
+        decoded = [[rounded(item) for item in self.parser.decode(found.concepts, f)] for f in frames]
+
+        def with_confidence(items: list[dict[str, Any]], confidence: Tensor) -> list[dict[str, Any]]:
+            sure = [round(p, 4) for p in confidence.tolist()]
+            return [{**item, "confidence": p} for item, p in zip(items, sure, strict=True)]
+
+        each = [
+            {
+                "image": image.about["image"],
+                "size": list(image.data.size),
+                "sha256": image.sha256,
+                "items": with_confidence(items, sure),
+            }
+            for image, items, sure in zip(images, decoded, found.support, strict=True)
+        ]
+        together = Input[Any]({"images": each}, shared_hash(images), lambda: None)
+        fields = {
+            "model": model.name,
+            "k": len(found.concepts),
+            "k_source": found.k_source,
+            "denoising_error": _finite(found.denoising_error),
+            "k_penalty": self.settings.cost,
+            "network_calls": found.network_calls,
+            "items": with_confidence(decoded[0], found.confidence),
+        }
+        seconds = round(time.monotonic() - started, 4)
+        result = SharedResult.model_validate(self.record("igm.invert-shared/1", together, seconds, **fields))
+        result._draw = lambda: [
+            self.parser.draw(image.data, one["items"]) for image, one in zip(images, each, strict=True)
+        ]
+        return result
+
+    def energy_map(self, image: Input[Image]) -> EnergyMap:
+        """Returns how much every single concept lowers the denoising error of an image, by itself."""
+        from igm_cli.core.inference.energy_map import energy_map
+        from igm_cli.energy_map import EnergyMap, map_axes
+
+        axes, candidates = map_axes(self.parser.space, self.model.image_size)
+        (frame,), (seen,) = self._framed([image])
+        gains = energy_map(self.model.denoiser, seen, self.settings, candidates)
+        shape = [len(axis) for axis in axes.values()]
+        best = gains.view(*shape, -1).amax(-1)  # of a point with values, those that explain most
+        named: dict[str, list[Any]] = {**axes} or {
+            self.parser.space.plural: self.parser.decode(candidates, frame)
+        }
+        return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, self.parser)
+
+    def _framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], Tensor]:
+        """Returns which part of each image the model sees, and what it sees of them all."""
+        import torch
+
+        width, height = self.model.image_size
+        frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
+        framed = [to_model(image.data, f, (width, height)) for image, f in zip(images, frames, strict=True)]
+        encode = self.model.encode
+        seen = [encode(x, self.settings.views) if encode else x.to(self.device) for x in framed]
+        return frames, torch.stack(seen)
+
     def _understood(
         self, schema: str, images: Sequence[Input[Image]], progress: Progress | None
     ) -> list[tuple[Input[Image], Frame, Inversion, dict[str, Any]]]:
         """Returns images with their frames, what the engine found, and the fields that all records have."""
-        import torch
-
         from igm_cli.core.inference.engine import invert_batch
 
         model, started = self.model, time.monotonic()
-        width, height = model.image_size
-        frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
-        framed = [to_model(image.data, f, (width, height)) for image, f in zip(images, frames, strict=True)]
-        encode = model.encode
-        seen = torch.stack([encode(x, self.settings.views) if encode else x.to(self.device) for x in framed])
+        frames, seen = self._framed(images)
         what = f"network calls: {Path(str(images[0].about['image'])).name}"  # shown for a single image only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
@@ -295,6 +380,17 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     if draws is None and most is not None:
         given["draws"] = min(default.draws, most)
     return InversionSettings.from_dict(own, **given)
+
+
+def inputs_of(images: Sequence[Any]) -> list[Input[Image]]:
+    """Returns images in whatever form as inputs."""
+    return [input_of(image, f"image {number}") for number, image in enumerate(images, 1)]
+
+
+def shared_hash(images: Sequence[Input[Image]]) -> str:
+    """Returns the hash by which a result about several images is known: of their paths and contents."""
+    every = [[image.about["image"], image.sha256] for image in images]
+    return hashlib.sha256(json.dumps(every).encode()).hexdigest()
 
 
 def input_of(image: Any, name: str) -> Input[Image]:

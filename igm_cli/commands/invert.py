@@ -49,17 +49,27 @@ def invert(
     device: o.Device = "auto",
     as_json: o.Json = False,
     overlay: o.Overlay = None,
+    map_: o.Map = None,
+    shared: o.Shared = False,
     output: o.Results = None,
 ) -> None:
     """Find the concepts of images, such as where the objects are, or the codewords of bound vectors.
 
-    JSON lines follow the schema igm.invert/1, of bound vectors igm.decompose/1.  On several processes or
-    machines: accelerate launch -m igm_cli invert FOLDER ...
+    JSON lines follow the schema igm.invert/1, of --shared igm.invert-shared/1, of bound vectors igm.decompose/1.
+    On several processes or machines: accelerate launch -m igm_cli invert FOLDER ...
     """
     sink = Output.of_process(as_json)
     given = {"k_max": k_max, "draws": draws, "restarts": restarts, "steps": steps}
     if o.about_vectors(concepts, codebooks):
-        o.refuse(o.ABOUT_IMAGES, model=model, **given, overlay=overlay, fit=None if fit == "crop" else fit)
+        o.refuse(
+            o.ABOUT_IMAGES,
+            model=model,
+            **given,
+            shared=shared or None,
+            overlay=overlay,
+            map=map_,
+            fit=None if fit == "crop" else fit,
+        )
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import vector_settings
 
@@ -70,12 +80,17 @@ def invert(
     o.refuse(o.ABOUT_VECTORS, binding=binding, iterations=iterations)
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
+    if shared:
+        o.refuse(o.ABOUT_SINGLE, map=map_)
 
-    from igm_cli.commands.runner import understand_images
+    from igm_cli.commands.runner import understand_images, understand_shared
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 
     settings = {**given, "seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)
-    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings)
-    understand_images(session, paths, "igm.invert/1", sink, output, pictures=overlay)
+    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, shared=shared)
+    if shared:
+        understand_shared(session, paths, sink, output, pictures=overlay)
+        return
+    understand_images(session, paths, "igm.invert/1", sink, output, pictures=overlay, maps=map_)

@@ -11,6 +11,7 @@ from igm_cli.core.files import parse_toml
 from igm_cli.errors import UsageError
 
 ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
+ABOUT_SINGLE = "single images; leave it out or leave out --shared"
 ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
@@ -55,6 +56,18 @@ BatchSize = Annotated[
 ]
 Overlay = Annotated[
     Path | None, typer.Option(help="Draw the result: a file for one image, a folder for several.")
+]
+Shared = Annotated[
+    bool,
+    typer.Option("--shared", help="Find what all images have in common; --k is the number of common concepts."),
+]
+Map = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        help="Draw how much each concept by itself explains, a file for one image, a folder for several; the values "
+        "go into a .npy beside it.  Maps of high noise levels melt together.",
+    ),
 ]
 Results = Annotated[
     Path | None,

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from igm_cli.core.files import exclusive, write_atomically
+from igm_cli.core.files import exclusive, file_hash, write_atomically
 from igm_cli.errors import IgmError, InputError, UsageError, cause
 from igm_cli.imaging import SUFFIXES
 from igm_cli.output import json_line, process_rank
+
+if TYPE_CHECKING:
+    from igm_cli.energy_map import EnergyMap
 
 START = b'{"schema": "igm.'
 """How every line of a results file begins."""
 
 SOFTWARE, DRAWN_BY = 0x0131, "igm"
 """The EXIF field by which a picture that igm drew is known."""
+
+BESIDE = 0x010E
+"""The EXIF field of a picture that says the hash of the array beside it."""
 
 
 class ResultFile:
@@ -185,23 +192,58 @@ def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
             raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
 
 
+def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
+    """Raises a :class:`UsageError` if the array beside a picture is not the one that igm wrote with it."""
+    for path in pictures:
+        array = path.with_suffix(".npy")
+        if array.exists() and _exif(path).get(BESIDE) != file_hash(array):
+            raise UsageError(f"{option} would overwrite {array}, which igm did not write; choose another path")
+
+
 def _drawn_by_igm(path: Path) -> bool:
+    return bool(_exif(path).get(SOFTWARE) == DRAWN_BY)
+
+
+def _exif(path: Path) -> Mapping[int, Any]:
+    """Returns the EXIF fields of a picture; none if there is no picture."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            return bool(picture.getexif().get(SOFTWARE) == DRAWN_BY)
+            return dict(picture.getexif())
     except (OSError, SyntaxError, ValueError):
-        return False
+        return {}
 
 
-def save_picture(image: Any, path: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Writes a PIL image atomically in the format its name says, marked as igm's own; a PNG may say what it is about."""
+def save_map(found: EnergyMap, path: Path) -> None:
+    """Writes the picture of a map, and its values beside it as .npy."""
+    data = found.npy()
+    save_picture(found.picture(), path, beside=hashlib.sha256(data).hexdigest())
+    array = path.with_suffix(".npy")
+    try:
+        write_atomically(array, lambda temporary: temporary.write_bytes(data))
+    except OSError as error:
+        raise IgmPictureError(f"cannot write {array} ({cause(error)}); choose another path") from error
+
+
+def save_picture(
+    image: Any, path: Path, about: Mapping[str, Any] | None = None, beside: str | None = None
+) -> None:
+    """Writes a PIL image atomically in the format its name says, marked as igm's own.
+
+    Args:
+        image: The image.
+        path: Where to.
+        about: What a PNG says it is about.
+        beside: Hash of an array that belongs to it.
+    """
     from PIL import Image
 
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()
     mark[SOFTWARE] = DRAWN_BY
+    if beside is not None:
+        mark[BESIDE] = beside
     how: dict[str, Any] = {"format": kind, "exif": mark}
     if about is not None:
         from PIL.PngImagePlugin import PngInfo

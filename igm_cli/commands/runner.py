@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from igm_cli.errors import InputError, need, out_of_memory
+from igm_cli.errors import InputError, UsageError, need, out_of_memory
 from igm_cli.imaging import expand_inputs
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
@@ -40,6 +40,8 @@ def understand_images(
     *,
     count: bool = False,
     pictures: Path | None,
+    option: str = "--overlay",
+    maps: Path | None = None,
     **options: Any,
 ) -> None:
     """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
@@ -52,6 +54,8 @@ def understand_images(
         output: Where results are kept.
         count: Whether only the number of concepts is wanted.
         pictures: A file or folder for pictures.
+        option: The option that gives it.
+        maps: A file or folder for energy maps.
         **options: Further fields of :class:`Runner`.
 
     Raises:
@@ -73,13 +77,79 @@ def understand_images(
         from igm_cli.commands.show import ImageReport
 
         report = ImageReport(sink, parser.space)
-    where = pictures.expanduser() if pictures else None
-    runner = Runner(
-        session, paths, schema, report, sink, output, count=count, draw=draw, pictures=where, **options
-    )
+    drawings = []
+    if pictures:
+        drawings.append(Drawing(option, pictures.expanduser(), draw))
+    if maps:
+        drawings.append(Drawing("--map", maps.expanduser(), lambda _, image: session.energy_map(image), True))
+        session.require_map()
+    runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
     if report:
         report.detailed = count or len(runner.files) <= DETAILED
     runner.run()
+
+
+def understand_shared(
+    session: ImageSession,
+    paths: Sequence[str],
+    sink: Output,
+    output: Path | None,
+    *,
+    pictures: Path | None,
+    sources: Sequence[Path] = (),
+    announce: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Finds what all images have in common, which is one record, and shows, draws and keeps it.
+
+    Of several processes, the main one does it.
+
+    Args:
+        session: The model with its settings, ``shared``.
+        paths: Images, folders and patterns.
+        sink: For the result, progress and messages.
+        output: Where the result is kept.
+        pictures: A folder for pictures.
+        sources: Further files that are read, so that nothing is written over them.
+        announce: Called with the number of images before they are worked out.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    from igm_cli.commands.results import open_results
+    from igm_cli.session import shared_hash
+
+    if process_rank()[0]:
+        return
+    files = expand_inputs(paths, session.suffixes, session.noun)
+    images = [image for path in files for image in session.read(path)]
+    if len(images) < 2:
+        raise UsageError(f"--shared needs two images or more, and {files[0]} is one; leave out --shared")
+    drawing = None
+    if pictures:
+        drawing = Drawing(
+            "--overlay",
+            pictures.expanduser(),
+            lambda shown, image: session.parser.draw(image.data, shown["items"]),
+        )
+        drawing.aim(files)
+    _ = [image.data for image in images]  # a mistake is told before the model is loaded
+    about = shared_hash(images)
+    with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), [*files, *sources]) as store:
+        record = store.done.get(about) if store else None
+        if record is None:
+            announce(len(images))
+            with sink.progress() as progress:
+                record = session.invert_shared(images, progress).to_dict()
+            if store:
+                store.add(record)
+    for shown, image in zip(record["images"], images, strict=True):
+        if drawing:
+            drawing.make(shown, image, shown["image"])
+    sink.result(record)
+    if not sink.as_json:
+        from igm_cli.commands.show import show_shared
+
+        show_shared(sink, record)
 
 
 class Report(Protocol):
@@ -95,6 +165,47 @@ class Report(Protocol):
 
 
 @dataclass
+class Drawing:
+    """What is drawn of every image.
+
+    Attributes:
+        option: The option that asks for it.
+        where: A file or folder.
+        draw: Makes a picture, or a map, of a record and its input.
+        is_map: Whether it is a map, which has an array beside it.
+        targets: Where the picture of each image goes.
+    """
+
+    option: str
+    where: Path
+    draw: Callable[[Record, Input[Image]], Any]
+    is_map: bool = False
+    targets: Mapping[str, Path] = field(default_factory=dict)
+
+    def aim(self, files: Sequence[Path]) -> None:
+        """Decides where the pictures go; what is not igm's own is not written over."""
+        from igm_cli.commands.results import picture_targets, refuse_arrays
+
+        self.targets = picture_targets(files, self.where, self.option)
+        if self.is_map:
+            refuse_arrays(self.targets.values(), self.option)
+
+    def missing(self, image: str) -> bool:
+        """Returns whether the picture of an image is not there yet."""
+        target = self.targets.get(image)
+        every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
+        return not all(path.exists() for path in every)
+
+    def make(self, record: Record, each: Input[Image], image: str) -> None:
+        """Draws an image."""
+        if target := self.targets.get(image):
+            from igm_cli.commands.results import save_map, save_picture
+
+            save = save_map if self.is_map else save_picture
+            save(self.draw(record, each), target)
+
+
+@dataclass
 class Runner:
     """The files of one call, what is done with each, and where the results go.
 
@@ -106,8 +217,7 @@ class Runner:
         sink: Takes results, progress and messages.
         output: Where results are kept.
         count: Whether only the number of concepts is wanted.
-        draw: Makes a picture of a record and its input.
-        pictures: A file or folder for pictures, as ``option`` gives it.
+        drawings: What is drawn of every image.
         sources: Further files that are read, so that nothing is written over them.
         announce: Called with the number of files that are left to do.
     """
@@ -119,23 +229,25 @@ class Runner:
     sink: Output
     output: Path | None
     count: bool = False
-    draw: Callable[[Record, Input[Image]], Image] | None = None
-    pictures: Path | None = None
-    option: str = "--overlay"
+    drawings: Sequence[Drawing] = ()
     sources: Sequence[Path] = ()
     announce: Callable[[int], None] = lambda files: None
     _store: ResultFile | None = None
-    _targets: Mapping[str, Path] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
     _halved: bool = False
 
     def run(self) -> None:
         """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
         kept: Any = nullcontext()
-        if self.pictures or self.output:
-            from igm_cli.commands.results import open_results, picture_targets
+        if self.drawings or self.output:
+            from igm_cli.commands.results import open_results
 
-            self._targets = picture_targets(self.files, self.pictures, self.option)
+            for drawing in self.drawings:
+                drawing.aim(self.files)
+            targets = [path for drawing in self.drawings for path in drawing.targets.values()]
+            if len(set(targets)) < len(targets):
+                options = " and ".join(drawing.option for drawing in self.drawings)
+                raise UsageError(f"{options} would write the same file; give each a path of its own")
             session, inputs = self.session, [*self.files, *self.sources]
             kept = open_results(self.output, self.schema, session.run, session.key, inputs)
         if self._only:
@@ -248,7 +360,8 @@ class Runner:
             about = self._about(each)
             if kept[about] is None:
                 kept[about] = record = result.to_dict()
-                self._picture(record, each)
+                for drawing in self.drawings:
+                    drawing.make(record, each, about)
                 if self._store:
                     self._store.add(record)
         return [record for record in kept.values() if record is not None]
@@ -283,17 +396,11 @@ class Runner:
     def _about(self, each: Input[Any]) -> str:
         return " ".join(str(each.about[name]) for name in self.session.key)
 
-    def _picture(self, record: Record, each: Input[Any]) -> None:
-        target = self._targets.get(self._about(each))
-        if target and self.draw:
-            from igm_cli.commands.results import save_picture
-
-            save_picture(self.draw(record, each), target)
-
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
-        target = self._targets.get(record.get("image", ""))
-        if target and not target.exists():  # kept from an earlier call that drew nothing
-            self._picture(record, each or self.session.read(Path(record["image"]))[0])
+        for drawing in self.drawings:
+            if drawing.missing(record["image"]):  # kept from an earlier call that drew nothing
+                image: Any = each or self.session.read(Path(record["image"]))[0]
+                drawing.make(record, image, record["image"])
         self.sink.result(record)
         if record.get("familiarity", 1.0) < UNFAMILIAR:
             self.sink.note(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from igm_cli.core.concepts import ConceptSpace
 
+SHOWN = 6  # images of which the confidence in what they have in common has a column
 LISTED = 10  # candidates up to which all are listed in it
 
 
@@ -53,6 +54,23 @@ class ImageReport:
             others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
             rows += [["", *row] for row in others if row[0] not in shown]
         return ["#", *every[0]], rows
+
+
+def show_shared(sink: Output, record: Record) -> None:
+    """Shows what images have in common: a row for each item, with its confidence in all images and in each."""
+    images, items = record["images"], record["items"]
+    title = f"{len(images)} images: K = {record['k']} in common ({record['k_source']}), "
+    title += f"{record['seconds']:.2f} s"
+    if not items:
+        sink.say(title)
+        return
+    names = [name for name in items[0] if name != "confidence"]
+    columns = ["#", *names, "all", *(Path(image["image"]).name for image in images[:SHOWN])]
+    rows = []
+    for number, item in enumerate(items):
+        sure = [item["confidence"], *(image["items"][number]["confidence"] for image in images[:SHOWN])]
+        rows.append([str(number + 1), *(cell(n, item[n]) for n in names), *(cell("", p) for p in sure)])
+    sink.table(title, columns, rows)
 
 
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:

@@ -41,15 +41,19 @@ def zero_shot(
     device: o.Device = "auto",
     as_json: o.Json = False,
     overlay: z.Overlay = None,
+    map_: o.Map = None,
+    shared: o.Shared = False,
     output: o.Results = None,
 ) -> None:
     """Find which labels are in images, by a text-to-image model such as Stable Diffusion.
 
-    JSON lines follow the schema igm.zero-shot/1.  On several processes or machines:
-    accelerate launch -m igm_cli zero-shot FOLDER ...
+    JSON lines follow the schema igm.zero-shot/1, of --shared igm.invert-shared/1.
+    On several processes or machines: accelerate launch -m igm_cli zero-shot FOLDER ...
     """
-    from igm_cli.commands.runner import understand_images
+    from igm_cli.commands.runner import understand_images, understand_shared
 
+    if shared:
+        o.refuse(o.ABOUT_SINGLE, map=map_)
     number = o.number_or_auto("--k", k)
     o.check_k_range(number, None, k_max)
     low, high = z.parse_timesteps(timesteps)
@@ -64,11 +68,14 @@ def zero_shot(
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}
-    session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings)
+    session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings, shared=shared)
     sink = Output.of_process(as_json)
     how = {"announce": partial(_announce, session, sink)}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}
-    understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, **how)
+    if shared:
+        understand_shared(session, paths, sink, output, pictures=overlay, **how)
+        return
+    understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, maps=map_, **how)
 
 
 def _announce(session: ImageSession, sink: Output, images: int) -> None:

@@ -43,7 +43,8 @@ class ConceptParser(Protocol):
 
     A parser may also have ``options`` (name to one line of help) and ``configured(options)``, which returns
     a parser with them: training takes them from ``--set concepts.NAME=VALUE`` or the preset's table
-    ``[concepts]``, and keeps them with the model.  A parser that reads something other than images says so by
+    ``[concepts]``, and keeps them with the model.  A parser may have ``draw_map(image, values, frame)``, which returns
+    the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`).  A parser that reads something other than images says so by
     ``reads``.
     """
 

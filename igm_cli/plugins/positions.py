@@ -177,6 +177,12 @@ class Positions:
             )
         return canvas
 
+    def draw_map(self, image: Picture, values: Tensor, frame: Frame) -> Picture:
+        """Returns the image with a map of values ``[rows,columns]`` over what the model sees of it."""
+        from igm_cli.plugins.overlays import draw_heat
+
+        return draw_heat(image, values, frame.box)
+
 
 def _place(text: str, *coordinates: str) -> Tensor:
     try:

@@ -92,6 +92,35 @@ class AnySet(Constraint):
         self._rate(result, chosen, statistics.usable, rows)
         return result
 
+    @property
+    def most(self) -> int:
+        """Most labels that an image may hold."""
+        return max(self.sizes)
+
+    def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
+        """Returns the best set of every size that holds some labels."""
+        if not held:
+            return self.solve(form)
+        images, h = len(form.linear), len(held)
+        sizes = [size for size in self.sizes if size >= h]
+        sets = torch.full((images, len(sizes), max(sizes)), -1)
+        sets[:, :, :h] = torch.tensor(list(held))
+        for place, size in enumerate(sizes):
+            if size > h:
+                sets[:, place, h:size] = minima(form.given(held, size), size - h).best[0]
+        errors = form.error(sets)
+        return Solution(sets, errors, choose_size(errors, torch.tensor(sizes), self.cost))
+
+    def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
+        """Returns the error of the best set, of any size, that holds some labels and one more ``[B,M]``."""
+        h = len(held)
+        every = [
+            minima(form.given(held, size), size - h).errors + self.cost * size
+            for size in self.sizes
+            if size > h
+        ]
+        return torch.stack(every).amin(0)
+
     def answers(
         self,
         statistics: GramStatistics,

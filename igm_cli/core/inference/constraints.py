@@ -18,6 +18,7 @@ from torch import Tensor
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
+from igm_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,23 @@ class Constraint(ABC):
             images: Which of the images of the statistics.
             rows: Which of the images that the search began with these are ``[B]``.
         """
+
+    @property
+    def most(self) -> int:
+        """Most concepts that an image may hold."""
+        raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
+
+    def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
+        """Returns the best sets that hold some candidates, and which of them is chosen."""
+        raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
+
+    def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
+        """Returns the error of the best set that holds some candidates and one more, at the cost of its concepts.
+
+        Returns:
+            For every candidate ``[B,M]``, float64; infinite where there is no such set, and for those held.
+        """
+        raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
 
     def more_draws(self, seen: int) -> int:
         """Returns how many noise samples to take next, where so many did not decide: as many again."""

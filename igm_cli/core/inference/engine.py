@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,9 @@ from igm_cli.errors import UsageError
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
-__all__ = ["check_method", "constraint_of", "invert", "invert_batch"]
+__all__ = ["check_method", "constraint_of", "in_groups", "invert", "invert_batch"]
+
+R = TypeVar("R")
 
 IMAGES_AT_ONCE = 128
 """Images whose tensors pass a GPU together, at most."""
@@ -109,10 +111,14 @@ def invert_batch(
         seconds = (time.monotonic() - started) / len(group)
         return [replace(each, seconds=seconds) for each in found]
 
-    groups = images.split(_images_at_once(images))
+    return [each for found in in_groups(understand, images) for each in found]
+
+
+def in_groups(work: Callable[[Tensor], R], images: Tensor) -> list[R]:
+    """Works on images in groups whose tensors pass a device together: on a CPU one by one, on its cores side by side."""
     with torch.no_grad(), divided_work(images.device):
         together = side_by_side if images.device.type == "cpu" else on_streams
-        return [each for found in together(understand, groups) for each in found]
+        return together(work, images.split(_images_at_once(images)))
 
 
 def _images_at_once(images: Tensor) -> int:

@@ -63,6 +63,29 @@ class OneOfEach(Constraint):
         others = torch.ones(len(best), d, dtype=torch.bool).scatter_(1, best, False)
         return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), others)
 
+    @property
+    def most(self) -> int:
+        """Number of factors."""
+        return len(self.groups)
+
+    def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
+        """Returns the best configuration of each image that has some values."""
+        groups = [[v for v in group if v in held] or group for group in self.groups]
+        sets, errors = best_configurations(form, groups)
+        return Solution(sets[:, None], errors[:, None], torch.zeros(len(sets), dtype=torch.long))
+
+    def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
+        """Returns the error of the best configuration that has some values and one more ``[B,M]``.
+
+        Of every factor, only the value is tried that it has in the configuration that is best for all images together:
+        what several images have in common has one value of it.
+        """
+        least = torch.full_like(form.linear, torch.inf)
+        for value in self.containing(form.mean(), held).members(0):
+            if value not in held:
+                least[:, value] = self.containing(form, [*held, value]).errors[:, 0]
+        return least
+
     def answers(
         self,
         statistics: GramStatistics,

@@ -34,6 +34,12 @@ NEIGHBOURS = 48
 BEYOND = 4
 """How many concepts more than asked for the way down begins with."""
 
+IN_THE_WAY = 3
+"""Members that may give way to a candidate that images are to have in common."""
+
+SEARCHED_ANEW = 4
+"""Candidates that images are most likely to have in common, for which the rest of every image is searched anew."""
+
 SWAPS, EXCHANGES = 50, 20
 """Rounds at most."""
 
@@ -74,6 +80,68 @@ class SparseSubset(Constraint):
         exists = solution.errors.isfinite() & (sizes >= self.settings.k_min)
         exists &= (sizes != solution.chosen[:, None]) & (self.k is None)
         return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), exists)
+
+    @property
+    def most(self) -> int:
+        """Most concepts that an image may hold."""
+        return MOST_CONCEPTS
+
+    def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
+        """Returns the best set found of every size that holds some candidates."""
+        if not held:
+            return self.solve(form)
+        h, rest = len(held), max(0, self.k_max - len(held))
+        if form.composition == "sum":
+            path = pursuit(form.given(held, h), rest)
+        else:  # the weight of a contribution depends on how many there are
+            every = [pursuit(form.given(held, h + size), size) for size in range(rest + 1)]
+            sets = torch.full((len(form.linear), rest + 1, rest), -1)
+            for size, found in enumerate(every):
+                sets[:, size, :size] = found.sets[:, size]
+            errors = torch.stack([found.errors[:, size] for size, found in enumerate(every)], dim=1)
+            path = Solution(sets, errors, torch.zeros(len(sets), dtype=torch.long))
+        fixed = torch.tensor(list(held)).expand(*path.sets.shape[:2], -1)
+        sizes = h + torch.arange(rest + 1)
+        return Solution(
+            torch.cat([fixed, path.sets], dim=2), path.errors, choose_size(path.errors, sizes, self.cost)
+        )
+
+    def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
+        """Returns the error of a good set that holds some candidates and one more ``[B,M]``, at its cost.
+
+        One more is taken into the best set with ``held``, in exchange for none, one or more of the :data:`IN_THE_WAY`
+        members that have most in common with it.  For the few candidates that are best for all images together, sets
+        are searched anew.
+        """
+        base = self.containing(form, held).best  # [B,T]
+        (b, m), t = form.linear.shape, base.shape[1]
+        member = torch.zeros(b, m + 1, dtype=torch.bool).scatter_(1, base + 1, True)[:, 1:]
+        fixed = torch.isin(base, torch.tensor(list(held), dtype=torch.long)) | (base < 0)
+        image = torch.arange(b)[:, None]
+        shared = form.gram[image, :, base.clamp(min=0)].abs().mT.masked_fill(fixed[:, None], -1.0)  # [B,M,T]
+        few = min(IN_THE_WAY, t)
+        near = shared.topk(few, dim=2).indices  # [B,M,few]
+        masks = torch.cartesian_prod(*[torch.tensor([False, True])] * few).reshape(-1, few)  # [P,few]
+        out = torch.zeros(b, m, len(masks), t, dtype=torch.bool)
+        out.scatter_(3, near[:, :, None].expand(-1, -1, len(masks), -1), masks.expand(b, m, -1, -1))
+        out &= ~fixed[:, None, None]
+        sets = torch.where(out, -1, base[:, None, None])  # [B,M,P,T]
+        more = torch.arange(m)[None, :, None, None].expand(b, -1, len(masks), 1)
+        more = torch.where(member[:, :, None, None], -1, more)
+        sets = torch.cat([sets, more], dim=3)
+        # A member of the best set stays in it.
+        kept = (sets == torch.arange(m)[:, None, None]).any(3)
+        total = form.error(sets.flatten(1, 2)).unflatten(1, (m, -1)) + self.cost * (sets >= 0).sum(3)
+        least: Tensor = total.masked_fill(~kept, torch.inf).amin(2).masked_fill(~form.usable, torch.inf)
+        least = least.index_fill(1, torch.tensor(list(held), dtype=torch.long), torch.inf)
+        together = least.sum(0)
+        for index in together.topk(min(SEARCHED_ANEW, m), largest=False).indices.tolist():
+            if bool(together[index].isfinite()):
+                found = self.containing(form, [*held, index])
+                errors = found.errors.gather(1, found.chosen[:, None])[:, 0]
+                total = errors + self.cost * (found.best >= 0).sum(1)
+                least[:, index] = torch.minimum(least[:, index], total)
+        return least
 
     def more_draws(self, seen: int) -> int:
         """Returns how many noise samples to take next: always as many, for every one of them tells much of an image."""

@@ -12,6 +12,7 @@ batch of B images at once, which share their noise samples.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,24 @@ class QuadraticForm:
         both = there[..., :, None] & there[..., None, :]
         square = (self.gram[image[..., None], index[..., :, None], index[..., None, :]] * both).sum((-2, -1))
         return self.constant.view(image.shape[:-1]) - 2 * w * pull + w * w * square
+
+    def mean(self) -> QuadraticForm:
+        """The form of the mean error over the images, as that of a single one."""
+        constant, linear, gram = (x.mean(0, keepdim=True) for x in (self.constant, self.linear, self.gram))
+        return QuadraticForm(constant, linear, gram, self.usable.all(0, keepdim=True), self.composition)
+
+    def given(self, held: Sequence[int], k: int) -> QuadraticForm:
+        """The same form over what is added to some candidates, in sets of K in all.
+
+        The error of a set R is then that of ``held`` and R together; w(K) is part of the inner products, which R sums.
+        """
+        index = torch.tensor(list(held), dtype=torch.long, device=self.linear.device)
+        w, rows = self.w(k), self.gram[:, index]  # [B,H,M]
+        within = rows[:, :, index].sum((1, 2))
+        constant = self.constant - 2 * w * self.linear[:, index].sum(1) + w * w * within
+        linear, usable = w * self.linear - w * w * rows.sum(1), self.usable.clone()
+        usable[:, index] = False
+        return QuadraticForm(constant, linear, w * w * self.gram, usable, "sum")
 
     def without(self, candidates: Tensor) -> QuadraticForm:
         """The same form in which one candidate of each image ``[B]`` may not be chosen (-1: all may)."""

@@ -126,6 +126,14 @@ class Attributes:
 
         return draw_items(image, items, "value", title="factor")
 
+    def draw_map(self, image: Image, values: Tensor, frame: Frame) -> Image:
+        """Returns the image with a bar for every value of every attribute beside it."""
+        from igm_cli.plugins.overlays import draw_bars
+
+        return draw_bars(
+            image, [f"{factor.replace('_', ' ')}: {value}" for factor, value in self._columns], values
+        )
+
 
 def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
     """Returns the factors in ``Black_Hair,hair=black|blond|grey``, and their values."""

@@ -89,3 +89,9 @@ class Labels:
         from igm_cli.plugins.overlays import draw_items
 
         return draw_items(image, items, "label")
+
+    def draw_map(self, image: Image, values: Tensor, frame: Frame) -> Image:
+        """Returns the image with a bar for every label beside it."""
+        from igm_cli.plugins.overlays import draw_bars
+
+        return draw_bars(image, self.labels, values)

@@ -1,0 +1,196 @@
+"""``--shared`` and ``--map``: real renders, faces and drawings, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from jsonschema import validate
+from PIL import Image
+from test_cli import one_sentence, schema
+from test_cli_safety import igm
+
+import igm_cli
+from igm_cli.model import Model
+
+FACES, ANIMALS = ROOT / "examples" / "faces", ROOT / "examples" / "animals"
+QUICK = ("--draws", 2, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], tuple[float, float]]:
+    """Three renders that have an object at one place in common, and the place; the second one has a border."""
+    import sys
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from shared_place import scenes_with_a_place
+    finally:
+        sys.path.pop(0)
+    seen, place = scenes_with_a_place(3, seed=3, trial=1, others=1)
+    folder, paths = tmp_path_factory.mktemp("renders"), []
+    for number, image in enumerate(seen):
+        pixels = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        picture = Image.fromarray(pixels)
+        if number == 1:  # which the frame of the model cuts off
+            wide = Image.new("RGB", (116, 64))
+            wide.paste(picture, (10, 0))
+            picture = wide
+        paths.append(folder / f"{number}.png")
+        picture.save(paths[-1])
+    return paths, (float(place[0]), float(place[1]))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return igm_cli.load("clevr-pos", device="cpu")
+
+
+def test_a_place_in_common(
+    renders: tuple[list[Path], tuple[float, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, kept and gone on with; drawn on every image, on each where it is in that one."""
+    paths, (x, y) = renders
+    command = ("invert", *paths, "--shared", "--json", "--device", "cpu", "--draws", 4)
+    command = (*command, "-o", tmp_path / "r.jsonl", "--overlay", tmp_path / "found")
+    assert igm(*command) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    record = json.loads(line)
+    validate(record, schema("igm.invert-shared-1"))
+    assert record["k"] == 1 and record["k_source"] == "estimated"
+    first, second, _ = (image["items"][0] for image in record["images"])
+    assert math.hypot(first["x"] - x, first["y"] - y) < 0.02
+    assert second["x_px"] == pytest.approx(first["x_px"] + 10, abs=0.01)  # in its own pixels
+    product = math.prod(image["items"][0]["confidence"] for image in record["images"])
+    assert record["items"][0]["confidence"] == pytest.approx(product, abs=1e-3) and product > 0.5
+    assert [path.name for path in sorted((tmp_path / "found").iterdir())] == ["0.png", "1.png", "2.png"]
+    (tmp_path / "found" / "1.png").unlink()
+    assert igm(*command) == 0
+    assert json.loads(capsys.readouterr().out) == record  # its seconds included: it was kept
+    assert (tmp_path / "found" / "1.png").exists()
+
+
+def test_in_the_library(renders: tuple[list[Path], tuple[float, float]], model: Model) -> None:
+    paths, (x, y) = renders
+    result = model.invert_shared(paths[::2], k=1, draws=4)
+    assert result.k_source == "given"
+    assert math.hypot(result.items[0]["x"] - x, result.items[0]["y"] - y) < 0.02
+    assert [image.size for image in result.overlays()] == [(768, 512)] * 2
+
+
+def test_factors_in_common(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two faces that share two of three attributes; of what they do not share nothing is said, unless asked for."""
+    faces = [FACES / "long-1.png", FACES / "long-3.png"]
+    command = ("invert", *faces, "--concepts", "attributes", "--shared", "--device", "cpu", "--json")
+    assert igm(*command) == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert [(item["factor"], item["value"]) for item in items] == [("Eyeglasses", "yes"), ("Smiling", "no")]
+    assert all(item["confidence"] > 0.9 for item in items)
+    assert igm(*command, "--k", 3) == 0
+    hair, *others = json.loads(capsys.readouterr().out)["items"]
+    assert hair["confidence"] < 0.1 and others == items
+    assert igm(*command, "--k", 4) == 2
+    assert "1 to 3 factors in common, not 4" in one_sentence(capsys.readouterr().err)
+
+
+def test_labels_in_common(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures = [ANIMALS / "cat-rabbit.png", ANIMALS / "rabbit-dog.png"]
+    command = ("zero-shot", *pictures, "--labels", "dog,cat,rabbit", "--shared", "--device", "cpu")
+    assert igm(*command, "--draws", 8, "--overlay", tmp_path / "o") == 0
+    out = capsys.readouterr().out
+    assert "2 images: K = 1 in common (estimated)" in out and "rabbit" in out and "dog " not in out
+    assert len(list((tmp_path / "o").iterdir())) == 2
+
+
+def test_nothing_in_common(pictures: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that knows nothing finds nothing; as many as asked for are told with the confidence they deserve."""
+    command = ("invert", pictures / "0.png", pictures / "1.png", "--model", tiny_model, "--shared", *QUICK)
+    assert igm(*command, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    validate(record, schema("igm.invert-shared-1"))
+    assert igm(*command) == 0
+    assert "2 images: K = " in capsys.readouterr().out
+
+
+def test_shared_refused(
+    pictures: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model", tiny_model, "--shared", *QUICK)
+    one, two = pictures / "0.png", pictures / "1.png"
+    for command, words in (
+        ((one, *model), "needs two images or more"),
+        ((one, two, *model, "--map", tmp_path / "m"), "--map is about single images"),
+        ((one, two, *model, "--method", "sgd"), "'sgd' does not find what images have in common"),
+        ((one, two, *model, "--k", 1001), "in common, not 1001"),
+        ((one, two, *model, "--overlay", tmp_path / "o.png"), "name a folder"),
+    ):
+        assert igm("invert", *command) == 2
+        assert words in one_sentence(capsys.readouterr().err)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert igm("invert", one, tmp_path / "bad.png", *model) == 3
+    assert "bad.png" in one_sentence(capsys.readouterr().err)
+    with pytest.raises(igm_cli.IgmError, match="give two or more"):
+        igm_cli.load(tiny_model, device="cpu").invert_shared([one])
+
+
+def test_a_map_of_positions(
+    renders: tuple[list[Path], tuple[float, float]],
+    tmp_path: Path,
+    model: Model,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its highest cell is at an object, in the frame of a wide image, too; the array beside the picture is the values."""
+    paths, (x, y) = renders
+    assert igm("invert", *paths[:2], "--map", tmp_path / "maps", "--device", "cpu", "--draws", 4) == 0
+    capsys.readouterr()
+    for path in paths[:2]:
+        found = model.energy_map(path, draws=4)
+        assert np.array_equal(np.load(tmp_path / "maps" / f"{path.stem}.npy"), found.values)
+        assert found.values.shape == (32, 48) and list(found.axes) == ["y", "x"]
+        assert len(found.axes["y"]) == 32 and len(found.axes["x"]) == 48
+        near = (abs(np.array(found.axes["y"]) - y)[:, None] < 0.03) & (
+            abs(np.array(found.axes["x"]) - x) < 0.03
+        )
+        assert found.values[near].max() > 5 * abs(np.median(found.values))
+        drawn = np.asarray(Image.open(tmp_path / "maps" / f"{path.stem}.png").convert("HSV"))
+        left, _, right, _ = found.frame.box
+        column = (left + x * (right - left)) / found.image.width * drawn.shape[1]
+        assert drawn[int(y * drawn.shape[0]), int(column), 1] > 100  # colour where the object is
+    assert model.energy_map(paths[1]).frame.box[0] == pytest.approx(10)
+
+
+def test_maps_of_values_and_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    face, drawing = FACES / "long-0.png", ANIMALS / "owl-fox.png"
+    concepts = ("--concepts", "attributes", "--device", "cpu", "--draws", 4)
+    assert igm("invert", face, *concepts, "--map", tmp_path / "face.png") == 0
+    assert np.load(tmp_path / "face.npy").shape == (6,)
+    labels = ("--labels", "dog,owl,whale", "--device", "cpu", "--draws", 4)
+    assert igm("zero-shot", drawing, *labels, "--map", tmp_path / "label.png") == 0
+    assert np.load(tmp_path / "label.npy").argmax() == 1
+    capsys.readouterr()
+    found = igm_cli.load(concepts="attributes", device="cpu").energy_map(face, draws=4)
+    assert found.axes["factors"][0] == {"factor": "Black_Hair", "value": "no"}
+
+
+def test_no_array_of_a_user_is_written_over(
+    pictures: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, array = tmp_path / "m.png", tmp_path / "m.npy"
+    command = ("invert", pictures / "0.png", "--model", tiny_model, *QUICK, "--map", target)
+    array.write_bytes(b"mine")
+    assert igm(*command) == 2
+    assert "which igm did not write" in one_sentence(capsys.readouterr().err)
+    assert array.read_bytes() == b"mine" and not target.exists()
+    array.unlink()
+    assert igm(*command) == 0
+    before = array.read_bytes()
+    assert igm(*command) == 0 and array.read_bytes() == before
+    array.write_bytes(b"mine")
+    assert igm(*command) == 2 and array.read_bytes() == b"mine"
+    capsys.readouterr()
+    assert igm(*command[:-1], tmp_path / "n.png", "--overlay", tmp_path / "n.png") == 2
+    assert "would write the same file" in one_sentence(capsys.readouterr().err)
