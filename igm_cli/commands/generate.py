@@ -135,7 +135,7 @@ def generate(
         if each.unknown:
             named = ", ".join(map(repr, each.unknown))
             sink.note(f"igm: {each.name} was not trained on {named}; its pictures of it are a guess")
-    Drawing(session, wishes, number, output.expanduser(), o.expanded(grid), sink).run()
+    Gallery(session, wishes, number, output.expanduser(), o.expanded(grid), sink).run()
 
 
 def _lines(path: Path) -> list[Record]:
@@ -176,7 +176,7 @@ def _alike(session: Generation, first: Model, like: Sequence[Path], records: Seq
     return wishes
 
 
-class Drawing:
+class Gallery:
     """The images of one call, where they go, and what is said of them.
 
     Args:
