@@ -152,6 +152,15 @@ CASES: dict[str, Case] = {
         other=("relax_steps", 5),
         limit=3,
     ),
+    "composition": Case(
+        methods=("real", "igm", "ddim", "ula"),
+        splits=("and-1", "and-3"),
+        options={"steps": 3, "correct": 1, "renders": 4, "inverted": 1, "twins": 1},
+        model=write_positions,
+        data=None,
+        files=("pictures.png",),
+        other=("steps", 4),
+    ),
     "decomposition": Case(
         methods=("auto", "coupled", "resonator", "exhaustive"),
         splits=("points",),

@@ -192,12 +192,16 @@ class CheckpointBench(DeclaredBench):
         """What baselines are trained on: the images that igm's own checkpoint was trained on."""
         raise NotImplementedError
 
-    def fitted(self, baseline: Baseline) -> Fitted:
-        """Returns a trained baseline: from the cache folder, where one of the same configuration is."""
+    def fitted(self, baseline: Baseline, another: int = 0) -> Fitted:
+        """Returns a trained baseline: from the cache folder, where one of the same configuration is.
+
+        ``another`` is added to the seed of the request.
+        """
         data, r = self.data, self.request
-        digest = fingerprint_of([baseline.describe(), data.about, vars(r.budget), r.seed], 12)
+        seed = r.seed + another
+        digest = fingerprint_of([baseline.describe(), data.about, vars(r.budget), seed], 12)
         folder = r.cache / f"{baseline.name}-{digest}"
-        return fit(baseline, data, r.budget, folder, seed=r.seed, device=r.device, progress=r.progress)
+        return fit(baseline, data, r.budget, folder, seed=seed, device=r.device, progress=r.progress)
 
 
 def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def refuse_other(
         what: Name of what it holds, for the message.
         option: Option of the command line that names the folder.
         free: Keys that may differ, nested ones joined by dots.
-        defaults: Values of keys that older files lack.
+        defaults: Values of keys that older files lack, if what is described has them.
 
     Raises:
         InputError: If it holds something else, naming the first key that differs.
@@ -159,10 +159,11 @@ def refuse_other(
     if not path.is_file():
         return
     try:
-        old = {**_flat(dict(defaults or {})), **_flat(json.loads(path.read_text(encoding="utf-8")))}
+        old = _flat(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged; use another {option}") from error
     new = _flat(json.loads(json.dumps(description)))
+    old = {key: value for key, value in _flat(dict(defaults or {})).items() if key in new} | old
     differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in free]
     if differing:
         key = differing[0]

@@ -1,0 +1,219 @@
+"""Judges of samples: networks trained on real images alone, which never saw the model whose samples they judge.
+
+A judge of places is a map of peaks (Zhou et al. 2019, *Objects as Points*); one of kinds names shape and so on of a crop.
+Both are trained on images that are blurred, brightened and made noisy, so that they do not feed on the texture of
+real images, which samples do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from igm_cli.benchmarks.baselines.fit import Baseline
+from igm_cli.core.metrics import match
+
+NEAR = 0.0632
+"""Largest distance of a right place in 0..1 of both sides: a squared error of 0.004, twice what counts as perceived."""
+
+PEAK = 0.35
+"""Least height of a peak that counts as an object."""
+
+CHUNK = 50  # images that are judged at once
+
+
+def roughened(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns images ``[B,3,H,W]`` some of which are blurred, brighter or darker, and noisy."""
+
+    def drawn() -> Tensor:
+        return torch.rand(len(images), 1, 1, 1, generator=generator).to(images)
+
+    for _ in range(2):
+        blurred = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        images = torch.lerp(images, blurred, drawn())
+    images = images * (0.75 + 0.5 * drawn()) + 0.3 * (drawn() - 0.5)
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return (images + 0.12 * drawn() * noise).clamp(-1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceJudge(Baseline):
+    """Says where the objects of an image are, by peaks in a map of half its sides."""
+
+    name: str = "judge-places"
+    channels: int = 32
+    learning_rates: tuple[float, ...] = (2e-3,)
+    batch_size: int = 24
+
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights."""
+        return Peaks(self.channels)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the focal loss of the peaks (Zhou et al. 2019, eq. 1) plus the error of their offsets."""
+        found = model(roughened(images, generator)).float()
+        _, _, height, width = found.shape
+        size = torch.tensor([width, height]).to(concepts)
+        places = (concepts[..., :2] * size).clamp(min=0) * present[..., None]
+        cells = torch.minimum(places.floor(), size - 1)
+        rows, columns = torch.arange(height).to(concepts), torch.arange(width).to(concepts)
+        down, right = rows - cells[..., 1:], columns - cells[..., :1]  # [B,K,H], [B,K,W]
+        humps = (-0.5 * (down.square()[..., :, None] + right.square()[..., None, :])).exp()
+        target = (humps * present[..., None, None]).amax(1)  # [B,H,W]
+        logits = found[:, 0]
+        chance = logits.sigmoid()
+        at_peak = -((1 - chance) ** 2) * functional.logsigmoid(logits)
+        elsewhere = -((1 - target) ** 4) * chance**2 * functional.logsigmoid(-logits)
+        peaks = torch.where(target == 1, at_peak, elsewhere).sum() / present.sum().clamp(min=1)
+        image, number = present.nonzero(as_tuple=True)
+        x, y = cells[image, number].long().unbind(-1)
+        offsets = found[image, 1:, y, x]
+        error = functional.l1_loss(offsets, (places - cells)[image, number], reduction="sum")
+        return peaks + error / present.sum().clamp(min=1)
+
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the share of images of which a place is missing, wrong or too many."""
+        found = self.places(model, images)
+        pairs = zip(found, concepts, present, strict=True)
+        right = [all_right(places, truth[there][:, :2]) for places, truth, there in pairs]
+        return 1 - sum(right) / len(right)
+
+    @torch.no_grad()
+    def places(self, model: nn.Module, images: Tensor) -> list[Tensor]:
+        """Returns the places in each image ``[K,2]``, 0..1, on the CPU."""
+        found = torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
+        height = found[:, :1].sigmoid()
+        top = (height == functional.max_pool2d(height, 3, 1, 1)) & (height > PEAK)
+        size = torch.tensor([found.shape[3], found.shape[2]])
+        places = []
+        for peaks, offsets in zip(top[:, 0], found[:, 1:], strict=True):
+            y, x = peaks.nonzero(as_tuple=True)
+            places.append((torch.stack([x, y], 1) + offsets[:, y, x].T.clamp(0, 1)) / size)
+        return places
+
+
+class Peaks(nn.Module):
+    """From images ``[B,3,H,W]`` to a map ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.stem = nn.Sequential(_layer(3, channels, stride=2), _layer(channels, channels))
+        self.inner = nn.Sequential(
+            _layer(channels, wide, stride=2), *(_layer(wide, wide, dilation=step) for step in (1, 2, 1))
+        )
+        self.join = nn.Sequential(_layer(wide + channels, channels), nn.Conv2d(channels, 3, 1))
+        nn.init.constant_(self.join[-1].bias[:1], -3.0)  # type: ignore[index]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the map."""
+        near = self.stem(images)
+        far = functional.interpolate(self.inner(near), size=near.shape[2:], mode="nearest")
+        found: Tensor = self.join(torch.cat([near, far], 1))
+        return found
+
+
+def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size: int = 3) -> nn.Sequential:
+    padding = dilation * (size // 2)
+    convolution = nn.Conv2d(before, after, size, stride, padding, dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.SiLU())
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindJudge(Baseline):
+    """Names the values of several factors of an object in a crop round its place.
+
+    Concepts are ``[K,2+F]``: the place and the number of the value of each factor.
+
+    Attributes:
+        values: How many values each factor has.
+        crop: Side of a crop in pixels of the image.
+        kernel: Side of the convolutions; with another, it is another architecture.
+    """
+
+    values: tuple[int, ...]
+    name: str = "judge-kinds"
+    crop: int = 24
+    kernel: int = 3
+    channels: int = 24
+    learning_rates: tuple[float, ...] = (2e-3,)
+    batch_size: int = 24
+
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights."""
+        c, k = self.channels, self.kernel
+        if k == 3:
+            layers = [
+                _layer(3, c),
+                _layer(c, 2 * c, stride=2),
+                _layer(2 * c, 4 * c, stride=2),
+                nn.AdaptiveAvgPool2d(1),
+            ]
+            flat = 4 * c
+        else:
+            layers = [
+                _layer(3, c, stride=2, size=k),
+                _layer(c, 2 * c, stride=2, size=k),
+                nn.AdaptiveAvgPool2d(3),
+            ]
+            flat = 9 * 2 * c
+        return nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(flat, 64), nn.SiLU(), nn.Linear(64, sum(self.values))
+        )
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the cross entropy of all factors, of crops somewhat off their places."""
+        image, number = present.nonzero(as_tuple=True)
+        objects = concepts[image, number]
+        jitter = 0.02 * (2 * torch.rand(len(objects), 2, generator=generator).to(objects) - 1)
+        crops = self.crops(roughened(images, generator), image, objects[:, :2] + jitter)
+        logits, truth = model(crops).float().split(self.values, 1), objects[:, 2:].long().unbind(1)
+        return sum(
+            (functional.cross_entropy(*pair) for pair in zip(logits, truth, strict=True)), torch.zeros(())
+        )
+
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the share of values that are wrong."""
+        rows = [row[there] for row, there in zip(concepts, present, strict=True)]
+        truth = torch.cat(rows)[:, 2:].cpu().T.flatten()
+        chances = self.kinds(model, images, [r[:, :2] for r in rows])
+        named = torch.cat([chance.argmax(1) for chance in chances])
+        return float((named != truth).float().mean())
+
+    def crops(self, images: Tensor, image: Tensor, places: Tensor) -> Tensor:
+        """Returns square crops ``[N,3,S,S]`` round places ``[N,2]`` in 0..1, each of the image of its number ``[N]``."""
+        height, width = images.shape[2:]
+        reach = torch.linspace(-1, 1, self.crop, device=images.device) * self.crop
+        across = 2 * places[:, :1] - 1 + reach / width
+        down = 2 * places[:, 1:] - 1 + reach / height
+        size = (len(places), self.crop, self.crop)
+        grid = torch.stack([across[:, None, :].expand(size), down[:, :, None].expand(size)], 3)
+        return functional.grid_sample(images[image], grid, padding_mode="border", align_corners=False)
+
+    @torch.no_grad()
+    def kinds(self, model: nn.Module, images: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the chances of the values of each factor, ``[N,values]`` on the CPU, of N places in all images."""
+        counts = torch.tensor([len(part) for part in places])
+        image = torch.arange(len(places)).repeat_interleave(counts).to(images.device)
+        if not len(image):
+            return [torch.zeros(0, count) for count in self.values]
+        logits = model(self.crops(images, image, torch.cat(list(places)).to(images))).float().cpu()
+        return [part.softmax(1) for part in logits.split(self.values, 1)]
+
+
+def all_right(found: Tensor, truth: Tensor) -> bool:
+    """Whether places ``[K,2]`` are those of the truth ``[L,2]``, one for each and none too many."""
+    return len(found) == len(truth) == near(found, truth)
+
+
+def near(found: Tensor, truth: Tensor) -> int:
+    """Returns how many places of the truth ``[L,2]`` were found ``[K,2]``."""
+    return int((match(found, truth).squared.sum(1) < NEAR**2).sum())

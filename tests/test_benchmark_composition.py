@@ -1,0 +1,161 @@
+"""``igm benchmark composition``: judges on images whose truth is known, and samples that no batch changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmark_cases import CASES, Run, records_of
+from torch import nn
+
+from igm_cli.benchmarks.baselines.judges import KindJudge, PlaceJudge, all_right, near
+from igm_cli.benchmarks.suite import PictureGrid, find_suite
+from igm_cli.benchmarks.suites.composition import metrics
+from igm_cli.errors import InputError
+
+
+@pytest.fixture
+def run(finished: Callable[[str], Run]) -> Run:
+    return finished("composition")
+
+
+@pytest.fixture
+def folder(run: Run) -> Path:
+    """Where model and judges are."""
+    return run.out.parent
+
+
+def opened(folder: Path, **changes: Any) -> Any:
+    return find_suite("composition").open(CASES["composition"].request(folder, **changes))
+
+
+class Told(nn.Module):
+    """A network that answers what it is told."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.answer
+
+
+def test_peaks_are_places() -> None:
+    """A cell (x, y) of a 24 x 16 map with an offset in it is the place (cell + offset) / size; low peaks are none."""
+    heat = torch.full((1, 3, 16, 24), -9.0)
+    heat[0, :, 4, 6] = torch.tensor([5.0, 0.5, 0.25])
+    heat[0, :, 10, 20] = torch.tensor([1.0, 0.0, 0.0])
+    heat[0, 0, 10, 21] = 0.5  # beside a higher one
+    heat[0, 0, 1, 1] = -1.0  # below the threshold
+    (places,) = PlaceJudge().places(Told(heat), torch.zeros(1, 3, 32, 48))
+    expected = torch.tensor([[6.5 / 24, 4.25 / 16], [20 / 24, 10 / 16]])
+    assert torch.allclose(places, expected)
+
+
+def test_the_truth_has_the_least_loss() -> None:
+    judge, truth = PlaceJudge(), torch.tensor([[[6.5 / 24, 4.25 / 16], [0.0, 0.0]]])
+    present = torch.tensor([[True, False]])
+
+    def loss(x: int, y: int, offset: tuple[float, float]) -> float:
+        heat = torch.full((1, 3, 16, 24), -9.0)
+        heat[0, :, y, x] = torch.tensor([9.0, *offset])
+        random = torch.Generator().manual_seed(0)
+        return float(judge.loss(Told(heat), torch.zeros(1, 3, 32, 48), truth, present, random))
+
+    right = loss(6, 4, (0.5, 0.25))
+    assert right < 0.01
+    assert loss(6, 4, (0.0, 0.25)) == pytest.approx(right + 0.5, abs=1e-3)
+    assert loss(15, 9, (0.5, 0.25)) > 5
+
+
+def test_crops_are_centred() -> None:
+    images = torch.zeros(2, 3, 32, 48)
+    images[1, :, 8:12, 30:34] = 1.0
+    judge = KindJudge(values=(2,), crop=4)
+    places = torch.tensor([[32 / 48, 10 / 32], [0.0, 0.0]])
+    crops = judge.crops(images, torch.tensor([1, 0]), places)
+    assert crops.shape == (2, 3, 4, 4)
+    assert crops[0, 0, 1:3, 1:3].min() > 0.99 and crops[1].max() == 0
+    for turned in (crops[0].flip(1), crops[0].flip(2), crops[0].mT):
+        assert torch.allclose(crops[0], turned, atol=1e-4)
+
+
+def test_places_too_far_or_too_many_are_wrong() -> None:
+    truth = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    assert all_right(truth.flip(0) + 0.04, truth)
+    assert near(truth + 0.05, truth) == 0  # 0.07 away
+    assert not all_right(torch.cat([truth, truth[:1]]), truth)
+    assert not all_right(truth[:1], truth) and near(truth[:1], truth) == 1
+    assert not all_right(torch.zeros(0, 2), truth)
+
+
+def test_rates_count_what_they_say() -> None:
+    one = {"truth": [[0.2, 0.2], [0.8, 0.8]], "found": [[0.2, 0.2], [0.5, 0.5]], "which": [0]}
+    two = {"truth": [[0.2, 0.2]], "found": [[0.2, 0.2]], "which": [0]}
+    told = [{"shape_told": 0, "shape_sure": 1}, {"shape_told": 1, "shape_sure": 1}]
+    kinds = {f"material_{how}": 1 for how in ("told", "sure")}
+    rows = [{**row, **kinds, **more} for row, more in zip((one, two), told, strict=True)]
+    found = {name: estimate.value for name, estimate in metrics(rows).items()}
+    assert found["all_right"] == 0.5 and found["count"] == 1
+    assert found["recall"] == found["precision"] == pytest.approx(2 / 3)
+    assert (found["shape_told"], found["shape_sure"]) == (0.5, 1)
+    assert "seconds" not in found and "own_recall" not in found
+
+
+def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run, folder: Path) -> None:
+    options = dict(run.case.options)
+    alone, together = (
+        opened(folder, options={**options, "batch": batch}, splits=("and-3",))._drawn for batch in (1, 2)
+    )
+    for name in ("igm", "ddim", "ula"):
+        assert (alone(name, "and-3", 1)[0] - together(name, "and-3", 1)[0]).abs().max() < 0.02
+    assert (together("igm", "and-3", 1)[0] - together("ula", "and-3", 1)[0]).abs().max() > 0.1
+    assert (together("igm", "and-3", 1)[0] - together("igm", "and-3", 1, other=True)[0]).abs().max() > 0.1
+
+
+def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
+    rows = {(r["method"], r["split"], r["item"]): r["rows"][0] for r in records_of(run.out)}
+    first, second = sorted({item for _, _, item in rows})
+    assert len(rows["real", "and-3", first]["truth"]) == 3
+    assert "seconds" not in rows["real", "and-3", first] and "shape_right" in rows["real", "and-3", first]
+    assert rows["igm", "and-3", first]["calls"] == 3 * 4  # a pass and three concepts at each of three levels
+    assert rows["ula", "and-3", first]["calls"] == (3 + 2) * 4  # and a Langevin step at all but the last
+    assert {"own", "diversity"} <= set(rows["ddim", "and-1", first])
+    assert not {"own", "diversity"} & set(rows["ddim", "and-1", second])
+
+
+def test_pictures_stand_beside_renders(run: Run, folder: Path) -> None:
+    report = opened(folder).report(records_of(run.out), {})
+    (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
+    assert grid.columns == ["real", "igm", "ddim", "ula"] and len(grid.rows) == 4
+
+
+def test_a_data_root_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="leave out the data root"):
+        opened(folder, data_root=folder)
+
+
+@pytest.mark.slow
+def test_a_judge_learns_to_see_places() -> None:
+    """Bright squares on a dark ground are found after some dozens of steps."""
+    judge = PlaceJudge(channels=8)
+    torch.manual_seed(0)
+    model, random = judge.build(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+
+    def batch(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        images, places = torch.full((size, 3, 32, 48), -0.8), torch.zeros(size, 1, 2)
+        for row in range(size):
+            x, y = (int(torch.randint(4, side - 4, (), generator=random)) for side in (48, 32))
+            images[row, :, y - 3 : y + 3, x - 3 : x + 3] = 0.8
+            places[row, 0] = torch.tensor([x / 48, y / 32])
+        return images, places, torch.ones(size, 1, dtype=torch.bool)
+
+    for _ in range(150):
+        optimizer.zero_grad()
+        judge.loss(model, *batch(16), random).backward()
+        optimizer.step()
+    assert judge.validate(model.eval(), *batch(32)) < 0.2
