@@ -145,6 +145,13 @@ def test_an_image_depends_on_the_seed_and_its_number_alone(model):
     assert len({len(r.items) for r in model.generate("1-3 pos", 12, **QUICK)}) > 1
 
 
+def test_chance_keeps_its_distance_from_what_is_named(model):
+    """Wherever it stands in the expression."""
+    for result in model.generate("9 pos AND pos(0.5,0.5)", 6, steps=2):
+        places = torch.tensor([[item["x"], item["y"]] for item in result.items])
+        assert len(places) == 10 and bool((torch.cdist(places, places) + torch.eye(10) >= 0.0999).all())
+
+
 def test_branches_are_drawn_as_often_as_they_weigh(model):
     texts = [r.clause for r in model.generate("pos(0.1,0.1) OR pos(0.9,0.9):3", 40, steps=2)]
     assert 22 <= texts.count("pos(0.9,0.9)") <= 38
