@@ -23,6 +23,7 @@ from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.errors import IgmError, UnknownConceptError, UsageError
+from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.plugins.celeba.attributes import Attributes
 from igm_cli.plugins.positions import Positions
 
@@ -168,6 +169,22 @@ def test_not_is_one_of_the_other_values(faces):
     assert all(each["Smiling"] == "yes" for each in made)
     assert {each["hair"] for each in made} == {"blond", "grey"}
     assert {named(r)["hair"] for r in faces.generate("NOT blond AND NOT grey", 4, steps=2)} == {"black"}
+
+
+def test_not_is_one_branch_however_many_values_it_leaves(faces):
+    wish = Generation([faces], GenerationSettings()).wish("Smiling OR NOT hair=black")
+    chances = {str(branch): branch.probability for branch in wish.branches}
+    assert chances == pytest.approx({"Smiling": 0.5, "hair=blond": 0.25, "hair=grey": 0.25})
+
+
+def test_the_mean_is_over_the_concepts_of_each_image(tmp_path, tiny_model):
+    """Not over those that fill up the batch."""
+    mean = igm_cli.load(other_model(tmp_path / "mean", tiny_model, composition="mean"), device="cpu")
+    together = mean.generate("1-3 pos", 4, **QUICK)
+    alone = mean.generate("1-3 pos", 4, batch_size=1, **QUICK)
+    assert len({len(result.items) for result in together}) > 1
+    for one, other in zip(together, alone, strict=True):
+        assert max(abs(a - b) for a, b in zip(pixels(one), pixels(other), strict=True)) <= 1
 
 
 def test_what_is_not_named_is_left_to_chance_or_left_out(faces):

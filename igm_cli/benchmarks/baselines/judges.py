@@ -148,21 +148,13 @@ class KindJudge(Baseline):
     def build(self) -> nn.Module:
         """Returns the network with fresh weights."""
         c, k = self.channels, self.kernel
+        layers: list[nn.Module]
         if k == 3:
-            layers = [
-                _layer(3, c),
-                _layer(c, 2 * c, stride=2),
-                _layer(2 * c, 4 * c, stride=2),
-                nn.AdaptiveAvgPool2d(1),
-            ]
-            flat = 4 * c
+            layers, last = [_layer(3, c), _layer(c, 2 * c, stride=2), _layer(2 * c, 4 * c, stride=2)], 4 * c
         else:
-            layers = [
-                _layer(3, c, stride=2, size=k),
-                _layer(c, 2 * c, stride=2, size=k),
-                nn.AdaptiveAvgPool2d(3),
-            ]
-            flat = 9 * 2 * c
+            layers, last = [_layer(3, c, stride=2, size=k), _layer(c, 2 * c, stride=2, size=k)], 2 * c
+        layers.append(nn.AdaptiveAvgPool2d(3))  # shapes are told by where their edges are
+        flat = 9 * last
         return nn.Sequential(
             *layers, nn.Flatten(), nn.Linear(flat, 64), nn.SiLU(), nn.Linear(64, sum(self.values))
         )
