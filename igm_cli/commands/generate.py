@@ -271,7 +271,8 @@ class Gallery:
 
         for record in records:
             self.sink.result(record)
-        touching = sum(record["overlap"] > TOUCHING for record in records)
+        local = any(getattr(model.parser.space, "local", False) for model in self.session.models)
+        touching = local * sum(record["overlap"] > TOUCHING for record in records)
         if touching:
             self.sink.note(
                 f"igm: in {touching} of {len(records)} images concepts touch, so that they may melt into one"
