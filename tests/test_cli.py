@@ -283,7 +283,7 @@ def test_sgd_options_need_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> Non
 
 
 def test_the_models_own_seed_counts(tiny_model: Path, tmp_path: Path) -> None:
-    import igm_cli.session as session
+    from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 
     own = tmp_path / "own"
@@ -291,7 +291,7 @@ def test_the_models_own_seed_counts(tiny_model: Path, tmp_path: Path) -> None:
     description = json.loads((own / "igm.json").read_text())
     description["inference"] |= {"seed": 5, "method": "sgd", "restarts": 2}
     (own / "igm.json").write_text(json.dumps(description))
-    model = session.open_checkpoint(str(own), None, "cpu")
+    model = open_checkpoint(str(own), None, "cpu")
 
     def settings(**given: Any) -> Any:
         return ImageSession(model, k=None, fit="crop", batch_size=None, given=given).settings
