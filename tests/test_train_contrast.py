@@ -100,6 +100,7 @@ def test_before_it_begins_training_is_that_of_the_paper(tmp_path):
 
 
 @pytest.mark.parametrize("contrast", [0.0, 0.03])
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path, contrast):
     config = replace(CONFIG, contrast=contrast)
     run(tmp_path / "one", config)
