@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 MOST_CONCEPTS = 100
 """Concepts that one image may be asked to show."""
 
+BATCH = 3
+"""Images that are drawn together for each that is inverted: a sample needs no statistics."""
+
 CORRECTORS: dict[str, Callable[[int], Corrector]] = {
     "ula": lambda steps: Langevin(steps, 0.1),
     "mala": lambda steps: Langevin(steps, 0.1, accept=True),
@@ -251,7 +254,8 @@ class Generation:
     @cached_property
     def batch_size(self) -> int:
         """How many images are drawn together."""
-        return self.settings.batch_size or suitable_batch(self.models[0])
+        alone = self.models[0].decode is not None  # a text-to-image network is busy with one image
+        return self.settings.batch_size or (1 if alone else BATCH * suitable_batch(self.models[0]))
 
     def images(
         self,
