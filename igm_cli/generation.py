@@ -181,8 +181,9 @@ class Generation:
         return Wish(f"like {name}", (Branch((Term(0, f"like {name}", 1.0, concepts=concepts),), 1.0),))
 
     def require_possible(self, wish: Wish) -> None:
-        """Raises a :class:`UsageError` if the first image of a wish cannot be asked for, before a model is loaded."""
+        """Raises an :class:`IgmError` if the first image of a wish cannot be drawn, before anything is written."""
         self._asked(wish, 0)
+        _ = self._size  # of several models it is compared
 
     def _branches(self, clause: Clause) -> list[Branch]:
         """A conjunction with every NOT replaced by what it amounts to."""

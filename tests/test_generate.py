@@ -379,6 +379,14 @@ def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
     assert code == 3 and "no results of igm invert" in said
 
 
+def test_models_that_do_not_fit_leave_nothing_behind(tmp_path, capsys, tiny_model, tiny_attributes):
+    options = {**read_spec(tiny_attributes).options, "image_size": [16, 16]}
+    small = other_model(tmp_path / "small", tiny_attributes, image_size=(16, 16), options=options)
+    asked = ("pos(0.3,0.5) AND Smiling", "--model", tiny_model, "--model", small, "-o", tmp_path / "out")
+    code, _, said = run(capsys, *asked)
+    assert code == 3 and "need one size" in said and not (tmp_path / "out").exists()
+
+
 def test_check_says_what_the_model_finds_again(tmp_path, capsys, tiny_attributes):
     code, [record], _ = run(
         capsys, "Smiling AND blond", "--model", tiny_attributes, "-o", tmp_path / "out", "--check"
