@@ -110,6 +110,11 @@ class Wish:
     expression: str
     branches: tuple[Branch, ...]
 
+    @property
+    def models(self) -> set[int]:
+        """Numbers of the models whose concepts it names, in whatever branch."""
+        return {term.model for branch in self.branches for term in branch.terms}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -124,7 +129,7 @@ class Generation:
     """Models, composed as one, with the settings of one call.
 
     Args:
-        models: The models; the first one's prediction under no concept is the base of all.
+        models: The models; the prediction under no concept of the first that an expression names is the base of all.
         settings: How to draw.
 
     Raises:
@@ -272,8 +277,8 @@ class Generation:
             asked, x = self._mixed(counters, wish, numbers)
         else:
             asked = [self._asked(wish, number) for number in numbers]
-            x = self._sampled(self._composed(counters, asked), numbers, progress)
-        touching = self._composed(counters, asked).overlap_in(x, self._levels // 2).tolist()
+            x = self._sampled(self._composed(counters, wish, asked), numbers, progress)
+        touching = self._composed(counters, wish, asked).overlap_in(x, self._levels // 2).tolist()
         decode = self.models[0].decode
         pictures = [from_model(image) for image in (decode(x) if decode else x)]
         calls = round(sum(counter.used.whole_calls for counter in counters) / len(numbers))
@@ -305,7 +310,7 @@ class Generation:
         """The branches that samples of a mixture ended in, and the samples ``[B,C,H,W]``."""
         every = [[self._of(branch, number) for number in numbers] for branch in wish.branches]
         weights = [branch.probability for branch in wish.branches]
-        models = [self._composed(counters, asked) for asked in every]
+        models = [self._composed(counters, wish, asked) for asked in every]
         x, sure = sample_any(models, self._shape, weights, **self._how(numbers))
         return [every[b][row] for row, b in enumerate(sure.argmax(1).tolist())], x
 
@@ -412,15 +417,17 @@ class Generation:
     def _draws_rest(self, terms: Sequence[Term]) -> bool:
         return self.settings.free == "random" and (bool(terms) or len(self.models) == 1)
 
-    def _composed(self, counters: Sequence[CallCounter], asked: Sequence[Asked]) -> Composed:
-        """The models under the concepts of some images."""
+    def _composed(self, counters: Sequence[CallCounter], wish: Wish, asked: Sequence[Asked]) -> Composed:
+        """The models that a wish names, under the concepts of some of its images; the first of them gives the base.
+
+        Which these are must not depend on the images that are drawn together.
+        """
         joined: Composed | None = None
         for place, (model, counter) in enumerate(zip(self.models, counters, strict=True)):
+            if place not in wish.models:
+                continue
             rows, weights = [a.concepts[place] for a in asked], [a.weights[place] for a in asked]
-            most = max(map(len, rows))
-            if not most and len(self.models) > 1 and (joined or place < len(self.models) - 1):
-                continue  # nothing is asked of this model
-            most = max(1, most)
+            most = max(1, *map(len, rows))
             padding = torch.cat([*rows, torch.zeros(1, model.parser.space.dim)])[:1]
             concepts = torch.stack([torch.cat([r, padding.expand(most - len(r), -1)]) for r in rows])
             scale = torch.stack([torch.cat([w, w.new_zeros(most - len(w))]) for w in weights])

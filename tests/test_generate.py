@@ -243,6 +243,16 @@ def test_models_trained_apart_are_composed(model, faces):
         model.generate("cat", join=[faces], **QUICK)
 
 
+def test_which_model_gives_the_base_does_not_depend_on_the_batch(model, faces):
+    """Also where a branch names the second model alone."""
+    asked = {"join": [faces], "free": "none", "steps": 3}
+    together = model.generate("pos(0.5,0.5) OR Smiling", 6, **asked)
+    alone = model.generate("pos(0.5,0.5) OR Smiling", 6, batch_size=1, **asked)
+    assert {result.clause for result in together} == {"pos(0.5,0.5)", "Smiling"}
+    for one, other in zip(together, alone, strict=True):
+        assert max(abs(a - b) for a, b in zip(pixels(one), pixels(other), strict=True)) <= 1
+
+
 def other_model(folder: Path, source: Path, **changes: Any) -> Path:
     """A copy of a checkpoint with another description."""
     from dataclasses import replace
