@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -265,27 +265,38 @@ class Generation:
 
     def images(
         self,
-        wish: Wish,
+        wish: Wish | Sequence[Wish],
         numbers: range,
         name: Callable[[int], str] = str,
         progress: Progress | None = None,
     ) -> list[GeneratedImage]:
-        """Returns the images of some numbers, which are drawn together; ``name`` gives the path of each."""
+        """Returns the images of some numbers, which are drawn together.
+
+        Args:
+            wish: What all of them show, or one wish for each image.  The wishes must name the same models.
+            numbers: Numbers of the images.
+            name: Gives the path of each.
+            progress: Called with what is being done, done so far, and in all.
+        """
         started, s = time.monotonic(), self.settings
+        wishes = [wish] * len(numbers) if isinstance(wish, Wish) else list(wish)
+        (named,) = {frozenset(each.models) for each in wishes}
         counters = [CallCounter(model.denoiser) for model in self.models]
-        if s.branches == "mix" and len(wish.branches) > 1:
+        if s.branches == "mix" and isinstance(wish, Wish) and len(wish.branches) > 1:
             asked, x = self._mixed(counters, wish, numbers)
         else:
-            asked = [self._asked(wish, number) for number in numbers]
-            x = self._sampled(self._composed(counters, wish, asked), numbers, progress)
-        touching = self._composed(counters, wish, asked).overlap_in(x, self._levels // 2).tolist()
+            asked = [self._asked(*pair) for pair in zip(wishes, numbers, strict=True)]
+            x = self._sampled(self._composed(counters, named, asked), numbers, progress)
+        touching = self._composed(counters, named, asked).overlap_in(x, self._levels // 2).tolist()
         decode = self.models[0].decode
         pictures = [from_model(image) for image in (decode(x) if decode else x)]
         calls = round(sum(counter.used.whole_calls for counter in counters) / len(numbers))
         seconds = round((time.monotonic() - started) / len(numbers), 4)
         results = []
-        for number, each_asked, picture, overlap in zip(numbers, asked, pictures, touching, strict=True):
-            record = self._record(wish, number, each_asked, picture.size)
+        for each, number, each_asked, picture, overlap in zip(
+            wishes, numbers, asked, pictures, touching, strict=True
+        ):
+            record = self._record(each, number, each_asked, picture.size)
             record["overlap"] = round(overlap, 4)
             digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
             record |= {"image": name(number), "sha256": digest, "network_calls": calls, "seconds": seconds}
@@ -310,7 +321,7 @@ class Generation:
         """The branches that samples of a mixture ended in, and the samples ``[B,C,H,W]``."""
         every = [[self._of(branch, number) for number in numbers] for branch in wish.branches]
         weights = [branch.probability for branch in wish.branches]
-        models = [self._composed(counters, wish, asked) for asked in every]
+        models = [self._composed(counters, wish.models, asked) for asked in every]
         x, sure = sample_any(models, self._shape, weights, **self._how(numbers))
         return [every[b][row] for row, b in enumerate(sure.argmax(1).tolist())], x
 
@@ -417,14 +428,14 @@ class Generation:
     def _draws_rest(self, terms: Sequence[Term]) -> bool:
         return self.settings.free == "random" and (bool(terms) or len(self.models) == 1)
 
-    def _composed(self, counters: Sequence[CallCounter], wish: Wish, asked: Sequence[Asked]) -> Composed:
+    def _composed(self, counters: Sequence[CallCounter], named: Set[int], asked: Sequence[Asked]) -> Composed:
         """The models that a wish names, under the concepts of some of its images; the first of them gives the base.
 
         Which these are must not depend on the images that are drawn together.
         """
         joined: Composed | None = None
         for place, (model, counter) in enumerate(zip(self.models, counters, strict=True)):
-            if place not in wish.models:
+            if place not in named:
                 continue
             rows, weights = [a.concepts[place] for a in asked], [a.weights[place] for a in asked]
             most = max(1, *map(len, rows))

@@ -24,7 +24,7 @@ from igm_cli.core.concepts import Categorical
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.errors import IgmError, UnknownConceptError, UsageError
 from igm_cli.generation import Generation, GenerationSettings
-from igm_cli.plugins.celeba.attributes import Attributes
+from igm_cli.plugins.attributes import Attributes
 from igm_cli.plugins.positions import Positions
 
 NONE = torch.zeros(0, 2)

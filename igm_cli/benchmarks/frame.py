@@ -37,6 +37,7 @@ class Split(NamedTuple):
     about: str
     options: Mapping[str, Any] = {}  # of the dataset adapter
     folder: bool = False  # whether the images come from the given folder instead of being drawn
+    asked: Mapping[str, Any] = {}  # what is asked for by an expression, and of which models
 
 
 @cache
@@ -192,12 +193,12 @@ class CheckpointBench(DeclaredBench):
         """What baselines are trained on: the images that igm's own checkpoint was trained on."""
         raise NotImplementedError
 
-    def fitted(self, baseline: Baseline, another: int = 0) -> Fitted:
+    def fitted(self, baseline: Baseline, another: int = 0, data: TrainingData | None = None) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is.
 
-        ``another`` is added to the seed of the request.
+        ``another`` is added to the seed of the request; ``data`` are the suite's own where none are given.
         """
-        data, r = self.data, self.request
+        data, r = data or self.data, self.request
         seed = r.seed + another
         digest = fingerprint_of([baseline.describe(), data.about, vars(r.budget), seed], 12)
         folder = r.cache / f"{baseline.name}-{digest}"

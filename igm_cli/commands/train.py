@@ -70,8 +70,9 @@ def train(
     given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
     adapter = registry.dataset(dataset, typed=True)
     tables = read_preset(adapter, preset)
-    parser = registry.concept_parser(concepts or adapter.concepts, typed=True)
-    if parser.name != adapter.concepts:
+    its_own = str(tables.pop("parser", adapter.concepts))
+    parser = registry.concept_parser(concepts or its_own, typed=True)
+    if parser.name != its_own:
         tables.pop("concepts", None)  # options of another parser
     plan = override(tables, given)
     run_training(

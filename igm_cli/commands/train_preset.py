@@ -101,7 +101,7 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
     """Returns the tables of a preset of the dataset by name, or of a TOML file; no preset at all is an empty one.
 
     ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
-    ``[[data]]`` is taken whole.
+    ``[[data]]`` is taken whole.  ``parser = "NAME"`` names the concept parser where it is not the dataset's.
     """
     tables = _load(adapter, preset)
     if "extends" not in tables:

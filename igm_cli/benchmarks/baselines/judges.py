@@ -1,12 +1,13 @@
 """Judges of samples: networks trained on real images alone, which never saw the model whose samples they judge.
 
-A judge of places is a map of peaks (Zhou et al. 2019, *Objects as Points*); one of kinds names shape and so on of a crop.
-Both are trained on images that are blurred, brightened and made noisy, so that they do not feed on the texture of
+A judge of places is a map of peaks (Zhou et al. 2019, *Objects as Points*); one of kinds names shape and so on of a crop;
+one of factors names those of a whole image.  All are trained on images that are blurred, brightened and made noisy, so that they do not feed on the texture of
 real images, which samples do not have.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -199,6 +200,48 @@ class KindJudge(Baseline):
             return [torch.zeros(0, count) for count in self.values]
         logits = model(self.crops(images, image, torch.cat(list(places)).to(images))).float().cpu()
         return [part.softmax(1) for part in logits.split(self.values, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorJudge(Baseline):
+    """Names the value of every factor of an image; concepts are one-hot rows ``[F,D]``.
+
+    Attributes:
+        values: How many values each factor has.
+    """
+
+    values: tuple[int, ...]
+    name: str = "judge-factors"
+    channels: int = 32
+    learning_rates: tuple[float, ...] = (2e-3,)
+    batch_size: int = 32
+
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights."""
+        c = self.channels
+        widths = [3, c, c, 2 * c, 4 * c]
+        layers = [_layer(a, b, stride=2, size=5 if a == 3 else 3) for a, b in itertools.pairwise(widths)]
+        last = nn.Sequential(nn.Dropout(0.2), nn.Linear(16 * widths[-1], sum(self.values)))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), last)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the cross entropy of all factors."""
+        logits = model(roughened(images, generator)).float().split(self.values, 1)
+        truth = concepts.sum(1).split(self.values, 1)
+        return sum((functional.cross_entropy(*p) for p in zip(logits, truth, strict=True)), torch.zeros(()))
+
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the share of images of which a value is wrong."""
+        truth = [part.argmax(1) for part in concepts.sum(1).cpu().split(self.values, 1)]
+        return float((self.named(model, images) != torch.stack(truth, 1)).any(1).float().mean())
+
+    @torch.no_grad()
+    def named(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Returns the number of the value of each factor of images ``[B,3,H,W]``, as ``[B,F]`` on the CPU."""
+        logits = torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
+        return torch.stack([part.argmax(1) for part in logits.split(self.values, 1)], 1)
 
 
 def all_right(found: Tensor, truth: Tensor) -> bool:

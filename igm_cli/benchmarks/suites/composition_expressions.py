@@ -1,0 +1,174 @@
+"""Expressions that models draw, by themselves or composed with models trained apart, for the suite ``composition``.
+
+Tables 1 and 2 of Du, Li & Mordatch (2020), at this machine's scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+from igm_cli.benchmarks import frame
+from igm_cli.benchmarks.baselines.judges import NEAR
+from igm_cli.benchmarks.scores import Estimate, Rows, proportion
+from igm_cli.benchmarks.suite import Row
+from igm_cli.benchmarks.suites.composition_judges import Judges, Objects
+from igm_cli.benchmarks.suites.composition_sets import Drawn, costs, sampling
+from igm_cli.generation import Generation, GenerationSettings
+from igm_cli.imaging import Frame, to_model
+from igm_cli.model import Model
+from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
+
+APART = 0.25
+"""Least distance, in 0..1 of both sides, of the places of two branches."""
+
+Values = Mapping[str, Any]
+"""Names in an expression, such as color or place2, to values."""
+
+
+@dataclass
+class Expressions:
+    """Expressions about the only object of an image, filled in with what renders or drawn faces show.
+
+    Attributes:
+        models: The models, in order.
+        asked: What the suite's file declares: the expression, with names in braces; what each of its branches ``shows``,
+            and what must not be shown.
+        scenes: The real images.
+        judges: They say what a sample shows.
+        numbers: Options of the suite.
+        seed: Of everything random.
+    """
+
+    models: Sequence[Model]
+    asked: Mapping[str, Any]
+    scenes: frame.AnnotatedImages
+    judges: Judges
+    numbers: Mapping[str, int]
+    seed: int
+    values: list[Values] = field(init=False)  # of every image
+
+    def __post_init__(self) -> None:
+        self._items = list(self.scenes.rows)
+        self._together = cache(self._batch)
+        known = [_values(row, Frame.fit(row["image"].size, 1.0, "squash")) for row in self.scenes.data]
+        self.values = [{**own, **_another(known, number)} for number, own in enumerate(known)]
+
+    @property
+    def faces(self) -> bool:
+        """Whether images are of faces instead of scenes."""
+        return "attributes" in self.scenes.data.column_names
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """Errors of the judges on real images."""
+        if not self.faces:
+            return self.judges.errors
+        judge, fitted, _ = self.judges.factors
+        return {judge.name: fitted.validation}
+
+    def expression(self, number: int) -> str:
+        """Returns what is asked for in the image of a number."""
+        return str(self.asked["expression"]).format(**self.values[number])
+
+    def row(self, method: str, item: str) -> Row:
+        """Returns what the judges say of a sample."""
+        number = self._items.index(item)
+        image, seconds, calls = self.drawn(method, number)
+        row = {"label": method, **self._judged(image, number), "seconds": seconds, "calls": calls}
+        if number < self.numbers["twins"]:
+            row["diversity"] = float((image - self.drawn(method, number, other=True).image).square().mean() / 4)
+        return row
+
+    def real(self, item: str) -> Row:
+        """Returns what the judges say of a real image that shows the first branch."""
+        return {"label": "real", **self._judged(self.scenes[item].x0, self._items.index(item))}
+
+    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
+        """As :class:`~igm_cli.benchmarks.suites.composition_sets.Drawer`."""
+        batch = self.numbers["batch"]
+        return self._together(method, number - number % batch, other)[number % batch]
+
+    def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
+        """Images that are drawn together."""
+        how = GenerationSettings(seed=2 * self.seed + other, **sampling(method, self.numbers))
+        generation = Generation(self.models, how)
+        numbers = range(first, min(first + self.numbers["batch"], len(self._items)))
+        images = generation.images([generation.wish(self.expression(number)) for number in numbers], numbers)
+        width, height = self.scenes.image_size
+        whole = Frame.fit((width, height), width / height)
+        return [
+            Drawn(to_model(one.picture, whole, (width, height)), one.seconds, one.network_calls)
+            for one in images
+        ]
+
+    def _judged(self, image: torch.Tensor, number: int) -> Row:
+        """What the judges say of an image, and of which branches it shows."""
+        objects = self.judges.face(image) if self.faces else self.judges.objects(image)
+        values, asked = self.values[number], self.asked
+        shown = [[_holds(objects, name, values) for name in branch] for branch in asked["shows"]]
+        excluded = [_holds(objects, name, values) for name in asked.get("excludes", ())]
+        parts = dict(zip(asked["shows"][0], shown[0], strict=True))
+        return {
+            "objects": objects,
+            "branches": [all(branch) and not any(excluded) for branch in shown],
+            "shown": parts if len(shown) == 1 else {},
+            "excluded": excluded,
+        }
+
+
+def _values(row: Mapping[str, Any], whole: Frame) -> dict[str, Any]:
+    """What an image shows, by the names that expressions use."""
+    if "attributes" in row:
+        return {factor: "yes" if held else "no" for factor, held in row["attributes"].items()}
+    (thing,) = row["objects"]
+    x, y = (p / side for p, side in zip(thing["pixel_coords"][:2], whole.size, strict=True))
+    kinds = {kind: thing[kind] for kind in KINDS}
+    others = [color for color in KINDS["color"] if color != kinds["color"]]
+    none_else = " AND ".join(f"NOT color={color}" for color in others)
+    return {"place": f"pos({x:.4f},{y:.4f})", "at": (x, y), "no_other_color": none_else, **kinds}
+
+
+def _another(known: Sequence[Values], number: int) -> dict[str, Any]:
+    """The names of the next image whose place is far and whose colour is another, each with a 2; none of a lone one."""
+    own = known[number]
+    if "at" not in own:
+        return {}
+    for other in (*known[number + 1 :], *known[:number]):
+        if math.dist(own["at"], other["at"]) >= APART and own["color"] != other["color"]:
+            return {f"{name}2": value for name, value in other.items()}
+    x, y = own["at"]
+    index = KINDS["color"].index(own["color"])
+    mirrored = (1 - x, y) if abs(1 - 2 * x) >= APART else ((x + 0.4) % 1, y)
+    color = KINDS["color"][index - 1]
+    return {"place2": "pos({:.4f},{:.4f})".format(*mirrored), "at2": mirrored, "color2": color}
+
+
+def _holds(objects: Objects, name: str, values: Values) -> bool:
+    """Whether an image shows one object, and that has the value of a name such as color, color2 or place."""
+    if len(objects) != 1:
+        return False
+    kind, number = name.rstrip("2"), "2" * name.endswith("2")
+    if kind == "place":
+        return math.dist(objects[0]["place"], values[f"at{number}"]) < NEAR
+    return bool(objects[0][kind] == values[name])
+
+
+def expression_metrics(rows: Rows) -> dict[str, Estimate]:
+    """Returns how often samples are as asked, and what of it they show, by the judges; and costs."""
+    branches = [row["branches"] for row in rows]
+    estimates = {"as_asked": proportion([any(hits) for hits in branches])}
+    for name in rows[0]["shown"]:
+        estimates[name] = proportion([row["shown"][name] for row in rows])
+    if any(row["excluded"] for row in rows):
+        estimates["excluded"] = proportion([any(row["excluded"]) for row in rows])
+    if len(branches[0]) > 1:
+        estimates |= {n: proportion([hits[b] for hits in branches]) for b, n in enumerate(("first", "second"))}
+        if decided := [hits[0] for hits in branches if any(hits)]:
+            estimates["share"] = proportion(decided)
+    return estimates | costs(rows)

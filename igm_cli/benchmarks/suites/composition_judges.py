@@ -1,0 +1,163 @@
+"""The judges of the suite ``composition``: trained apart, on real images alone, and what they say of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
+from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, PlaceJudge
+from igm_cli.benchmarks.suite import Request
+from igm_cli.core.device import inference_precision
+from igm_cli.plugins import registry
+from igm_cli.plugins.attributes import Attributes
+from igm_cli.plugins.base import ConceptParser, Frame
+from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
+from igm_cli.plugins.positions import Positions
+from igm_cli.plugins.samples import DatasetSamples
+
+HELD_OUT = 200  # images that judges are not trained on, or as many as they are
+SEED = 31  # of the judges' images
+SURE = 0.2  # the share of real objects on which a judge is less sure than it calls sure
+
+Objects = list[dict[str, Any]]
+"""What a judge says of an image: its objects, each with the names of what it is, and ``place`` where that is known."""
+
+
+class DescribedObjects(Positions):
+    """Objects by where they are and what they are, as judges of kinds learn them: ``[K,2+F]``."""
+
+    name = "described-objects"
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """Returns place and numbers of the values of each object whose centre lies in the frame."""
+        rows = [torch.zeros(0, 2 + len(KINDS))]
+        for thing in example["objects"]:
+            place = super().parse({"objects": [thing]}, frame)
+            kinds = torch.tensor([[float(names.index(thing[kind])) for kind, names in KINDS.items()]])
+            rows.append(torch.cat([place, kinds[: len(place)]], 1))
+        return torch.cat(rows)
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """Returns the objects of the image flipped left to right."""
+        return torch.cat([super().mirror(concepts[..., :2]), concepts[..., 2:]], -1)
+
+
+class Judged(NamedTuple):
+    """What judges of places and kinds say of an image."""
+
+    found: Tensor  # places [N,2]
+    which: Tensor  # numbers of those places at which kinds were named [M]
+    chances: Mapping[str, tuple[Tensor, Tensor]]  # kind to the chances of its values by two judges [M,values]
+
+
+@dataclass
+class Judges:
+    """Judges of rendered scenes and of drawn faces, trained when they are asked for.
+
+    Attributes:
+        request: Budget, seed, device and cache folder.
+        renders: Images that each is trained on.
+        image_size: (width, height) of rendered scenes.
+        fitted: Trains a judge on some data, given the number of its seed.
+    """
+
+    request: Request
+    renders: int
+    image_size: tuple[int, int]
+    fitted: Callable[[Baseline, int, TrainingData], Fitted]
+
+    def data(self, dataset: str, parser: ConceptParser, size: tuple[int, int], **options: Any) -> TrainingData:
+        """Returns images of the split that models are trained on, under a seed of their own."""
+        cut = self.renders
+        options["size"] = cut + min(HELD_OUT, cut)
+
+        @cache
+        def parts() -> tuple[DatasetSamples, DatasetSamples]:
+            progress = self.request.progress
+            data = registry.dataset(dataset).load("train", seed=SEED, progress=progress, **options)
+            kept = data.select(range(cut)), data.select(range(cut, len(data)))
+            first, second = (DatasetSamples(d, parser, size, progress) for d in kept)
+            return first, second
+
+        about = {"rendered": options, "seed": SEED, "trained_on": cut}
+        return TrainingData(about, lambda: parts()[0], lambda: parts()[1])
+
+    @cached_property
+    def scenes(self) -> TrainingData:
+        """Renders of 1 to 8 objects."""
+        return self.data("clevr-render", DescribedObjects(), self.image_size, objects="1-8")
+
+    @cached_property
+    def place(self) -> tuple[PlaceJudge, Fitted]:
+        """The judge of places."""
+        judge = PlaceJudge()
+        return judge, self.fitted(judge, 0, self.scenes)
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[KindJudge, Fitted], ...]:
+        """Two judges of kinds, of other architecture and seed."""
+        counts = tuple(len(names) for names in KINDS.values())
+        both = KindJudge(values=counts), KindJudge(values=counts, name="judge-kinds-2", kernel=5, channels=32)
+        return tuple((judge, self.fitted(judge, n, self.scenes)) for n, judge in enumerate(both, 1))
+
+    @cached_property
+    def factors(self) -> tuple[FactorJudge, Fitted, Attributes]:
+        """The judge of faces, which is trained on both domains."""
+        parser = Attributes()
+        judge = FactorJudge(values=tuple(len(group) for group in parser.space.groups()))
+        return judge, self.fitted(judge, 0, self.data("celeba", parser, (64, 64))), parser
+
+    @cached_property
+    def least(self) -> Mapping[str, float]:
+        """Kind to the chance above which the first judge of kinds is sure of it."""
+        samples, (judge, fitted) = self.scenes.validation(), self.kinds[0]
+        images, concepts, present = samples.batch(list(range(len(samples))), [False] * len(samples))
+        places = [row[there][:, :2] for row, there in zip(concepts, present, strict=True)]
+        chances = self._kinds(judge, fitted.model, images.float() / 127.5 - 1, places)
+        return {k: float(c.amax(1).quantile(SURE)) for k, c in zip(KINDS, chances, strict=True)}
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """Errors on held-out real images, of the judges of scenes."""
+        every = (self.place, *self.kinds)
+        return {judge.name: fitted.validation for judge, fitted in every}
+
+    def judged(self, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Judged:
+        """Returns what the judges say of a rendered scene ``[3,H,W]``.
+
+        ``choose`` takes the places found ``[N,2]`` to the numbers of those whose kinds are asked for; None asks for all.
+        """
+        judge, fitted = self.place
+        with inference_precision(self.request.device):
+            (found,) = judge.places(fitted.model, image[None].to(self.request.device))
+        which = choose(found) if choose else torch.arange(len(found))
+        first, second = (self._kinds(j, f.model, image[None], [found[which]]) for j, f in self.kinds)
+        return Judged(found, which, dict(zip(KINDS, zip(first, second, strict=True), strict=True)))
+
+    def objects(self, image: Tensor) -> Objects:
+        """Returns the objects of a rendered scene ``[3,H,W]``."""
+        judged = self.judged(image)
+        named = {kind: [KINDS[kind][n] for n in first.argmax(1)] for kind, (first, _) in judged.chances.items()}
+        return [
+            {"place": place, **{kind: values[n] for kind, values in named.items()}}
+            for n, place in enumerate(judged.found.tolist())
+        ]
+
+    def face(self, image: Tensor) -> Objects:
+        """Returns the attributes of a face ``[3,H,W]``, as those of one object."""
+        judge, fitted, parser = self.factors
+        with inference_precision(self.request.device):
+            values = judge.named(fitted.model, image[None].to(self.request.device))[0].tolist()
+        return [{f: names[v] for (f, names), v in zip(parser.space.factors.items(), values, strict=True)}]
+
+    def _kinds(
+        self, judge: KindJudge, model: nn.Module, images: Tensor, places: Sequence[Tensor]
+    ) -> list[Tensor]:
+        with inference_precision(self.request.device):
+            return judge.kinds(model, images.to(self.request.device), places)

@@ -1,0 +1,189 @@
+"""Sets of objects that one model draws, for the suite ``composition``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks import frame
+from igm_cli.benchmarks.baselines.judges import NEAR, all_right, near
+from igm_cli.benchmarks.scores import Estimate, Rows, mean, proportion, rate
+from igm_cli.benchmarks.suite import Row
+from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges
+from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.inference.call_counter import CallCounter
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.metrics import match
+from igm_cli.core.sampling import Composed, Langevin, sample
+from igm_cli.core.types import InversionSettings
+from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
+
+TOLD = ("shape", "material")  # kinds that are reported
+
+
+class Drawn(NamedTuple):
+    """A sample as its bytes say it, and its share of seconds and network calls."""
+
+    image: Tensor  # [3,H,W] in -1..1
+    seconds: float
+    calls: float
+
+
+class Drawer(Protocol):
+    """What draws the samples of one split."""
+
+    scenes: frame.AnnotatedImages
+
+    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
+        """Returns a sample of what the image of a number shows, or another one."""
+        ...
+
+
+def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """Returns how a method of the suite draws, as the settings of igm generate name it."""
+    how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
+    if method == "ula":
+        how["correct"] = numbers["correct"]
+    if method == "particles":
+        how["particles"] = numbers["particles"]
+    return how
+
+
+@dataclass
+class Sets:
+    """Sets of places, as many as the objects of renders.
+
+    Attributes:
+        checkpoint: The model.
+        settings: Of its own inversion.
+        scenes: The renders.
+        judges: They say what a sample shows.
+        numbers: Options of the suite.
+        seed: Of everything random.
+    """
+
+    checkpoint: Checkpoint
+    settings: InversionSettings
+    scenes: frame.AnnotatedImages
+    judges: Judges
+    numbers: Mapping[str, int]
+    seed: int
+    device: torch.device
+    _items: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._items = list(self.scenes.rows)
+        self._together = cache(self._batch)
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """Errors of the judges on real images."""
+        return self.judges.errors
+
+    def row(self, method: str, item: str) -> Row:
+        """Returns what the judges say of a sample, and for some what the model itself says."""
+        scene, number, n = self.scenes[item], self._items.index(item), self.numbers
+        image, seconds, calls = self.drawn(method, number)
+        row = {"label": method, **self._judged(image, scene.truth), "seconds": seconds, "calls": calls}
+        if number < n["inverted"]:
+            composition, denoiser = self.checkpoint.composition, self.checkpoint.denoiser
+            found = invert(denoiser, image.to(self.device), self.settings, composition=composition)
+            row["own"] = found.concepts.tolist()
+        if number < n["twins"]:
+            row["diversity"] = float((image - self.drawn(method, number, other=True).image).square().mean() / 4)
+        return {**row, "truth": scene.truth.tolist()}
+
+    def real(self, item: str) -> Row:
+        """Returns what the judges say of a render, and how often they are right about what it shows."""
+        scene = self.scenes[item]
+        described = DescribedObjects().parse(self.scenes.data[self.scenes.rows[item]], scene.frame)
+        row: Row = {"label": "real", **self._judged(scene.x0, scene.truth), "truth": scene.truth.tolist()}
+        for number, kind in enumerate(KINDS, start=2):
+            true = described[row["which"], number].long().tolist()
+            row[f"{kind}_right"] = sum(a == b for a, b in zip(row[kind], true, strict=True))
+        return row
+
+    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
+        """As :class:`Drawer`."""
+        batch = self.numbers["batch"]
+        images, seconds, calls = self._together(method, number - number % batch, other)
+        return Drawn(images[number % batch].float() / 127.5 - 1, seconds, calls)
+
+    def _batch(self, method: str, first: int, other: bool) -> tuple[Tensor, float, float]:
+        """Images that are drawn together, as bytes, and the share of each."""
+        truths = [self.scenes[item].truth for item in self._items[first : first + self.numbers["batch"]]]
+        counter, longest = CallCounter(self.checkpoint.denoiser), max(map(len, truths))
+        concepts = torch.stack([torch.cat([t, t.new_zeros(longest - len(t), 2)]) for t in truths])
+        present = torch.tensor([[k < len(t) for k in range(longest)] for t in truths])
+        composed = Composed.of(
+            counter, concepts.to(self.device), self.checkpoint.composition, present.to(self.device)
+        )
+        width, height = self.scenes.image_size
+        how = sampling(method, self.numbers)
+        corrector = Langevin(how.pop("correct")) if "correct" in how else None
+        images, seconds = frame.timed(
+            lambda: sample(
+                composed, (3, height, width), seed=2 * self.seed + other, first=first, corrector=corrector, **how
+            ).cpu()
+        )  # fmt: skip
+        as_bytes = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return as_bytes, seconds / len(truths), counter.used.whole_calls / len(truths)
+
+    def _judged(self, image: Tensor, truth: Tensor) -> Row:
+        """What the judges say of an image of which places were asked for."""
+        of_truth: list[int] = []
+
+        def confirmed(found: Tensor) -> Tensor:
+            matched = match(found, truth)
+            close = matched.squared.sum(1) < NEAR**2
+            of_truth.extend(matched.truth[close].tolist())
+            return torch.as_tensor(matched.predicted[close])
+
+        judged = self.judges.judged(image, confirmed)
+        row: Row = {"found": judged.found.tolist(), "which": of_truth}
+        for kind, (here, there) in judged.chances.items():
+            row[kind] = here.argmax(1).tolist()
+            row[f"{kind}_told"] = int((here.argmax(1) == there.argmax(1)).sum())
+            row[f"{kind}_sure"] = int((here.amax(1) > self.judges.least[kind]).sum())
+        return row
+
+
+def set_metrics(rows: Rows) -> dict[str, Estimate]:
+    """Returns how often what was asked for is there, whether kinds can be told, and costs."""
+    truths, found = ([torch.tensor(row[key]).reshape(-1, 2) for row in rows] for key in ("truth", "found"))
+    pairs = list(zip(found, truths, strict=True))
+    hits, asked = [near(*pair) for pair in pairs], [len(truth) for truth in truths]
+    confirmed = [len(row["which"]) for row in rows]
+    estimates = {
+        "all_right": proportion([all_right(*pair) for pair in pairs]),
+        "recall": rate(hits, asked),
+        "precision": rate(hits, [len(places) for places in found]),
+        "count": proportion([len(places) == len(truth) for places, truth in pairs]),
+    }
+    for name in (f"{kind}_{how}" for kind in TOLD for how in ("told", "sure", "right")):
+        if all(name in row for row in rows):
+            estimates[name] = rate([row[name] for row in rows], confirmed)
+    estimates |= costs(rows)
+    if inverted := [
+        (torch.tensor(r["own"]).reshape(-1, 2), t) for r, t in zip(rows, truths, strict=True) if "own" in r
+    ]:
+        estimates["own_recall"] = rate(
+            [near(*pair) for pair in inverted], [len(truth) for _, truth in inverted]
+        )
+        estimates["own_count"] = proportion([len(own) == len(truth) for own, truth in inverted])
+    return estimates
+
+
+def costs(rows: Rows) -> dict[str, Estimate]:
+    """Returns seconds and network calls of a sample, and how different two of them are."""
+    estimates: dict[str, Estimate] = {}
+    if all("seconds" in row for row in rows):
+        estimates |= {name: mean(row[name] for row in rows) for name in ("seconds", "calls")}
+    if twins := [row["diversity"] for row in rows if "diversity" in row]:
+        estimates["diversity"] = mean(twins)
+    return estimates
