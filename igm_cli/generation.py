@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from igm_cli.core.expression import MOST_CLAUSES, Clause, clauses, parse
+from igm_cli.core.expression import MOST_CLAUSES, Atom, Clause, clauses, parse
 from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
@@ -99,6 +99,15 @@ class Branch:
     terms: tuple[Term, ...]
     probability: float
 
+    def __contains__(self, term: Term) -> bool:
+        """Whether it holds the same concept, of the same weight, already."""
+        return any(
+            (each.model, each.text, each.weight, each.absent)
+            == (term.model, term.text, term.weight, term.absent)
+            and term.concepts is not None
+            for each in self.terms
+        )
+
     def __str__(self) -> str:
         return " AND ".join(f"{'NOT ' * term.absent}{term.text}" for term in self.terms)
 
@@ -167,16 +176,13 @@ class Generation:
         Raises:
             UsageError: If it does not parse, names what no model knows, or cannot be meant.
         """
-        every = clauses(parse(expression))
-        branches, refused = [], ""
-        for clause in every:
-            for branch in self._branches(clause):
-                if why := self._contradiction(branch):
-                    refused = refused or why
-                else:
-                    branches.append(branch)
+        branches, refused = [], []
+        for clause in clauses(parse(expression)):
+            possible, why = self._branches(clause)
+            branches += possible
+            refused += why
         if not branches:
-            raise UsageError(f"no image is as asked for: {refused}; leave one out, or join them by OR")
+            raise UsageError(f"no image is as asked for: {refused[0]}; leave one out, or join them by OR")
         total = math.fsum(branch.probability for branch in branches)
         return Wish(expression, tuple(Branch(b.terms, b.probability / total) for b in branches))
 
@@ -190,34 +196,43 @@ class Generation:
         self._asked(wish, 0)
         _ = self._size  # of several models it is compared
 
-    def _branches(self, clause: Clause) -> list[Branch]:
-        """A conjunction with every NOT replaced by what it amounts to."""
-        branches = [Branch((), clause.probability)]
+    def _branches(self, clause: Clause) -> tuple[list[Branch], list[str]]:
+        """A conjunction with every NOT replaced by what it amounts to, and why some of that cannot be.
+
+        What remains is drawn as often as the whole conjunction.
+        """
+        branches, refused = [Branch((), 1.0)], []
         for atom in clause.atoms:
-            number, concepts = self._known(atom.text)
-            parser, space = self.models[number].parser, self.models[number].parser.space
-            options = [Term(number, atom.text, atom.weight, atom.negated, concepts)]
-            if atom.negated and not space.negation:
-                raise UsageError(
-                    f"NOT cannot be said of {atom.text}: a set of {space.plural} is complete; leave it out instead"
-                )
-            if atom.negated and space.negation == "complement" and concepts is not None:
-                others = space.alternatives(concepts[0])
-                texts = [_text(item) for item in parser.decode(others, self.frame)]
-                options = [
-                    Term(number, text, atom.weight, concepts=row[None])
-                    for text, row in zip(texts, others, strict=True)
-                ]
-            branches = [
-                Branch((*branch.terms, term), branch.probability / len(options))
-                for branch in branches
-                for term in options
-            ]
+            grown = []
+            for branch in branches:
+                for term in self._meanings(atom):
+                    new = branch if term in branch else Branch((*branch.terms, term), branch.probability)
+                    if why := self._contradiction(new):
+                        refused.append(why)
+                    else:
+                        grown.append(new)
+            branches = grown
             if len(branches) > MOST_CLAUSES:
                 raise UsageError(
                     f"the expression amounts to more than {MOST_CLAUSES} branches; use fewer NOTs, or name the values"
                 )
-        return branches
+        return [Branch(b.terms, clause.probability / len(branches)) for b in branches], refused
+
+    def _meanings(self, atom: Atom) -> list[Term]:
+        """A concept, or in place of NOT what it amounts to, one of which is true."""
+        number, concepts = self._known(atom.text)
+        parser, space = self.models[number].parser, self.models[number].parser.space
+        if atom.negated and not space.negation:
+            raise UsageError(
+                f"NOT cannot be said of {atom.text}: a set of {space.plural} is complete; leave it out instead"
+            )
+        if not atom.negated or space.negation != "complement" or concepts is None:
+            return [Term(number, atom.text, atom.weight, atom.negated, concepts)]
+        others = space.alternatives(concepts[0])
+        texts = [_text(item) for item in parser.decode(others, self.frame)]
+        return [
+            Term(number, text, atom.weight, concepts=row[None]) for text, row in zip(texts, others, strict=True)
+        ]
 
     def _known(self, text: str) -> tuple[int, Tensor | None]:
         """The number of the model that knows a concept, and the concepts, None where they are left to chance."""

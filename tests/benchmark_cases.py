@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.output import Output
+from igm_cli.plugins.clevr.object_attributes import VALUES, ObjectAttributes
 
 EASY, NOISY = "K3-n6-D200", "hrr-K2-n6-D128-noise0.5"
 FOUR = "cat,dog,rabbit,fox"
@@ -34,7 +36,7 @@ class Case:
     Attributes:
         methods: Those that are run.
         splits: Those that are run.
-        options: Options of the suite.
+        options: Options of the suite; ``{folder}`` in a text is the folder of models and data.
         model: Makes its model in a folder; None where it needs none.
         data: Makes its data in a folder; None where it needs none.
         files: What a run leaves besides the report, the summary and the records.
@@ -67,7 +69,7 @@ class Case:
             device=torch.device("cpu"),
             model=model if self.model else Path(),
             cache=folder / "cache",
-            options=self.options,
+            options={k: v.format(folder=folder) if isinstance(v, str) else v for k, v in self.options.items()},
         )
         return replace(request, **changes)
 
@@ -132,6 +134,27 @@ def write_positions(folder: Path) -> Path:
     return write_model(folder, spec)
 
 
+def write_composed(folder: Path) -> Path:
+    """Writes a tiny random model of positions, and beside it those that learn to add to others."""
+    models = folder.parent / "models" / "continual"
+    for name in ("color", "shape"):
+        parser = ObjectAttributes({name: VALUES[name]})
+        spec = attribute_spec("Smiling")
+        spec = replace(
+            spec,
+            options={**spec.options, "image_size": [48, 32]},
+            space=space_to_dict(parser.space),
+            schedule=ScheduleConfig().to_dict(),
+            image_size=(48, 32),
+            concepts=parser.name,
+            concept_options={"factors": name},
+        )
+        write_model(models / name, spec)
+    shutil.copytree(models / "color", models.parent / "color")
+    write_positions(models / "position")
+    return write_positions(folder)
+
+
 CASES: dict[str, Case] = {
     "attributes": Case(
         methods=(
@@ -153,10 +176,20 @@ CASES: dict[str, Case] = {
         limit=3,
     ),
     "composition": Case(
-        methods=("real", "igm", "ddim", "ula"),
-        splits=("and-1", "and-3"),
-        options={"steps": 3, "correct": 1, "renders": 4, "inverted": 1, "twins": 1},
-        model=write_positions,
+        methods=("real", "igm", "ddim", "ula", "particles", "finetuned"),
+        splits=("and-1", "and-3", "or-of-ands", "pos-and-not-color", "continual-3", "faces"),
+        options={
+            "steps": 3,
+            "correct": 1,
+            "particles": 2,
+            "renders": 4,
+            "inverted": 1,
+            "twins": 1,
+            "finetune": 2,
+            "finetune_images": 4,
+            "models": "{folder}/models",
+        },
+        model=write_composed,
         data=None,
         files=("pictures.png",),
         other=("steps", 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from igm_cli.benchmarks.baselines.judges import KindJudge, PlaceJudge, all_right, near
 from igm_cli.benchmarks.suite import PictureGrid, find_suite
 from igm_cli.benchmarks.suites.composition import metrics
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, MissingError
 
 
 @pytest.fixture
@@ -106,19 +107,21 @@ def test_rates_count_what_they_say() -> None:
 
 
 def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run, folder: Path) -> None:
-    options = dict(run.case.options)
-    alone, together = (
-        opened(folder, options={**options, "batch": batch}, splits=("and-3",))._drawn for batch in (1, 2)
-    )
-    for name in ("igm", "ddim", "ula"):
-        assert (alone(name, "and-3", 1)[0] - together(name, "and-3", 1)[0]).abs().max() < 0.02
-    assert (together("igm", "and-3", 1)[0] - together("ula", "and-3", 1)[0]).abs().max() > 0.1
-    assert (together("igm", "and-3", 1)[0] - together("igm", "and-3", 1, other=True)[0]).abs().max() > 0.1
+    options = dict(run.request.options)
+    for split in ("and-3", "continual-3"):
+        alone, together = (
+            opened(folder, options={**options, "batch": batch}, splits=(split,)).parts[split].drawn
+            for batch in (1, 2)
+        )
+        for name in ("igm", "ddim", "ula") if split == "and-3" else ("igm", "particles", "finetuned"):
+            assert (alone(name, 1).image - together(name, 1).image).abs().max() < 0.02
+        assert (together("igm", 1).image - together("ula", 1).image).abs().max() > 0.1
+        assert (together("igm", 1).image - together("igm", 1, other=True).image).abs().max() > 0.1
 
 
 def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
-    rows = {(r["method"], r["split"], r["item"]): r["rows"][0] for r in records_of(run.out)}
-    first, second = sorted({item for _, _, item in rows})
+    rows = {(r["method"], r["split"], r["item"]): r["rows"][0] for r in records_of(run.out) if r["rows"]}
+    first, second = sorted({item for _, split, item in rows if split == "and-3"})
     assert len(rows["real", "and-3", first]["truth"]) == 3
     assert "seconds" not in rows["real", "and-3", first] and "shape_right" in rows["real", "and-3", first]
     assert rows["igm", "and-3", first]["calls"] == 3 * 4  # a pass and three concepts at each of three levels
@@ -130,7 +133,64 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
 def test_pictures_stand_beside_renders(run: Run, folder: Path) -> None:
     report = opened(folder).report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
-    assert grid.columns == ["real", "igm", "ddim", "ula"] and len(grid.rows) == 4
+    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "finetuned"] and len(grid.rows) == 12
+    empty = {split for split, pictures in grid.rows if pictures[-1] is None}
+    assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces"}
+
+
+def test_expressions_are_filled_in_with_what_renders_show(folder: Path) -> None:
+    parts = opened(folder).parts
+    for number, row in enumerate(parts["or-of-ands"].scenes.data):
+        (thing,), asked = row["objects"], parts["or-of-ands"].expression(number)
+        x, y = thing["pixel_coords"][0] / 96, thing["pixel_coords"][1] / 64
+        first, _, second = asked.partition(" OR ")
+        assert first == f"(pos({x:.4f},{y:.4f}) AND color={thing['color']})"
+        assert thing["color"] not in second and asked.count("pos(") == 2
+    (thing,) = parts["continual-3"].scenes.data[0]["objects"]
+    assert parts["continual-3"].expression(0).endswith(f"AND shape={thing['shape']} AND color={thing['color']}")
+    assert thing["shape"] != "cylinder"
+    held = parts["faces"].scenes.data[0]["attributes"]["Smiling"]
+    assert parts["faces"].expression(0).endswith(f"Smiling={'yes' if held else 'no'}")
+
+
+def test_a_branch_holds_if_all_that_it_asks_for_does(folder: Path) -> None:
+    """One object, at the place and of the color; a second object, or the excluded color, spoils it."""
+    either, without = (opened(folder).parts[name] for name in ("or-of-ands", "pos-and-not-color"))
+    ours = either.values[0]
+    right = {"place": list(ours["at"]), "color": ours["color"]}
+    other = {"place": list(ours["at2"]), "color": ours["color2"]}
+    assert either.judged([right], 0)["branches"] == [True, False]
+    assert either.judged([other], 0)["branches"] == [False, True]
+    assert either.judged([{**right, "color": ours["color2"]}], 0)["branches"] == [False, False]
+    assert either.judged([right, other], 0)["branches"] == [False, False]
+    assert either.judged([], 0)["branches"] == [False, False]
+    at, color = without.values[0]["at"], without.values[0]["color2"]
+    assert without.judged([{"place": list(at), "color": color}], 0)["branches"] == [False]
+    fine = without.judged([{"place": [at[0] + 0.05, at[1]], "color": "none"}], 0)
+    assert fine["branches"] == [True] and fine["shown"] == {"place": True}
+    assert not without.judged([{"place": [at[0] + 0.07, at[1]], "color": "none"}], 0)["shown"]["place"]
+
+
+def test_rates_of_expressions() -> None:
+    def row(first: bool, second: bool) -> dict[str, Any]:
+        return {"branches": [first, second], "shown": {}, "excluded": []}
+
+    rows = [row(True, False), row(True, False), row(False, True), row(False, False)]
+    found = {name: estimate.value for name, estimate in metrics(rows).items()}
+    assert found == {"as_asked": 0.75, "first": 0.5, "second": 0.25, "share": pytest.approx(2 / 3)}
+    one = [{"branches": [hit], "shown": {"place": True}, "excluded": [not hit]} for hit in (True, False)]
+    found = {name: estimate.value for name, estimate in metrics(one).items()}
+    assert found == {"as_asked": 0.5, "place": 1, "excluded": 0.5}
+
+
+def test_a_missing_model_is_told_with_the_command_that_trains_it(folder: Path, tmp_path: Path) -> None:
+    options = {"models": str(tmp_path)}
+    with pytest.raises(MissingError, match="igm train clevr --preset color --output"):
+        opened(folder, splits=("or-of-ands",), options=options)
+    (tmp_path / "continual").mkdir()
+    shutil.copytree(folder / "models" / "continual" / "position", tmp_path / "continual" / "position")
+    with pytest.raises(MissingError, match=r"--preset continual-shape --with \S+continual/position --output"):
+        opened(folder, splits=("continual-2",), options=options)
 
 
 def test_a_data_root_is_refused(folder: Path) -> None:

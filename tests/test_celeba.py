@@ -18,10 +18,10 @@ from PIL import Image
 
 from igm_cli.errors import InputError, MissingError, UsageError
 from igm_cli.plugins import registry
+from igm_cli.plugins.attributes import NO_YES, Attributes, parse_factors
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.celeba import recipe
 from igm_cli.plugins.celeba.adapter import Celeba
-from igm_cli.plugins.attributes import NO_YES, Attributes, parse_factors
 from igm_cli.plugins.overlays import HEIGHT, LINE, LONG_SIDE
 from igm_cli.plugins.samples import DatasetSamples
 

@@ -175,6 +175,13 @@ def test_not_is_one_branch_however_many_values_it_leaves(faces):
     wish = Generation([faces], GenerationSettings()).wish("Smiling OR NOT hair=black")
     chances = {str(branch): branch.probability for branch in wish.branches}
     assert chances == pytest.approx({"Smiling": 0.5, "hair=blond": 0.25, "hair=grey": 0.25})
+    wish = Generation([faces], GenerationSettings()).wish("Smiling OR (NOT hair=black AND NOT hair=grey)")
+    assert {str(b): b.probability for b in wish.branches} == pytest.approx({"Smiling": 0.5, "hair=blond": 0.5})
+
+
+def test_many_nots_of_one_factor_are_no_more_branches_than_it_has_values(faces):
+    wish = Generation([faces], GenerationSettings()).wish(" AND ".join(["NOT hair=black"] * 9))
+    assert [str(branch) for branch in wish.branches] == ["hair=blond", "hair=grey"]
 
 
 def test_the_mean_is_over_the_concepts_of_each_image(tmp_path, tiny_model):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData, fit
+from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.benchmarks.timing import machine
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
@@ -193,16 +193,29 @@ class CheckpointBench(DeclaredBench):
         """What baselines are trained on: the images that igm's own checkpoint was trained on."""
         raise NotImplementedError
 
-    def fitted(self, baseline: Baseline, another: int = 0, data: TrainingData | None = None) -> Fitted:
+    def fitted(
+        self,
+        baseline: Baseline,
+        another: int = 0,
+        data: TrainingData | None = None,
+        budget: Budget | None = None,
+    ) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is.
 
-        ``another`` is added to the seed of the request; ``data`` are the suite's own where none are given.
+        Args:
+            baseline: What is trained.
+            another: Added to the seed of the request.
+            data: Images to train on; the suite's own if None.
+            budget: How long to train; what the request gives each baseline if None.
         """
-        data, r = data or self.data, self.request
-        seed = r.seed + another
-        digest = fingerprint_of([baseline.describe(), data.about, vars(r.budget), seed], 12)
-        folder = r.cache / f"{baseline.name}-{digest}"
-        return fit(baseline, data, r.budget, folder, seed=seed, device=r.device, progress=r.progress)
+        data, budget, r = data or self.data, budget or self.request.budget, self.request
+        folder, seed = self.folder_of(baseline, another, data, budget), r.seed + another
+        return fit(baseline, data, budget, folder, seed=seed, device=r.device, progress=r.progress)
+
+    def folder_of(self, baseline: Baseline, another: int, data: TrainingData, budget: Budget) -> Path:
+        """Returns the folder of a trained baseline in the cache, by the arguments of :meth:`fitted`."""
+        identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another]
+        return self.request.cache / f"{baseline.name}-{fingerprint_of(identity, 12)}"
 
 
 def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:

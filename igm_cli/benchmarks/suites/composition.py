@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from igm_cli.benchmarks import frame, report
+from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser, ObjectDiffusion
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
-from igm_cli.benchmarks.suites.composition_judges import Judges
+from igm_cli.benchmarks.suites.composition_expressions import FINETUNED, Expressions, expression_metrics
+from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
 from igm_cli.benchmarks.suites.composition_sets import TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.errors import InputError, MissingError
 from igm_cli.imaging import from_model
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.plugins import registry
+from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
 
 IMAGES = 200  # of a split, unless others are asked for
 SHOWN = 2  # images of a split in the picture
@@ -37,6 +40,7 @@ class CompositionBench(frame.CheckpointBench):
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise InputError("composition measures models of positions")
         numbers = {"steps": 50, "correct": 5, "particles": 8, "batch": 8, "renders": 3000}
+        numbers |= {"finetune": 2000, "finetune_images": 8000}
         self.numbers = {name: self.whole_number(name, value) for name, value in numbers.items()}
         self.numbers |= {name: self.whole_number(name, 20, least=0) for name in ("inverted", "twins")}
         self.judges = Judges(request, self.numbers["renders"], self.image_size, self.fitted)
@@ -61,7 +65,27 @@ class CompositionBench(frame.CheckpointBench):
             "test", seed=seed, progress=request.progress, size=request.limit or IMAGES, **declared.options
         )
         scenes = frame.AnnotatedImages(data, models[-1].parser, models[0].image_size)
-        return Expressions(models, declared.asked, scenes, self.judges, self.numbers, seed)
+        conditional = cache(partial(self._finetuned, name)) if "after" in declared.asked else None
+        return Expressions(
+            models, declared.asked, scenes, self.judges, self.numbers, seed, conditional=conditional
+        )
+
+    def _finetuned(self, split: str) -> ObjectDenoiser:
+        """One conditional model, trained on the images of the splits before, then on those like this split's."""
+        count, budget = self.numbers["finetune_images"], Budget(steps=self.numbers["finetune"])
+        asked, earlier, model = self.suite.images[split].asked, None, None
+        for number, name in enumerate((*asked["after"], split)):
+            shape: Any = self._model(split, asked["models"][number]).denoiser
+            baseline = ObjectDiffusion(
+                config=shape.config, values=tuple(map(len, KINDS.values())), earlier=earlier
+            )
+            data = training_images(
+                self.dataset, DescribedObjects(), self.image_size, count, 0, self.request.progress,
+                self.suite.images[name].options,
+            )  # fmt: skip
+            model = self.fitted(baseline, data=data, budget=budget).model
+            earlier = self.folder_of(baseline, 0, data, budget)
+        return cast(ObjectDenoiser, model)
 
     def _model(self, split: str, name: str) -> Model:
         """A model of an expression: the measured one, a bundled one after a colon, or one of the folder of models."""
@@ -110,7 +134,12 @@ class CompositionBench(frame.CheckpointBench):
     def method(self, name: str) -> Method:
         """Makes a method ready; judges are trained first."""
         info: dict[str, Any] = {"images": "rendered"}
-        if name != "real":
+        if name == FINETUNED:
+            info = {
+                "steps of each training": self.numbers["finetune"],
+                "images": self.numbers["finetune_images"],
+            }
+        elif name != "real":
             info = {**frame.checkpoint_info(self.checkpoint), "steps": self.numbers["steps"]}
             about = {"ula": "Langevin steps a level", "particles": "particles"}
             if name in about:
@@ -119,6 +148,8 @@ class CompositionBench(frame.CheckpointBench):
 
         def rows(split: str, item: str) -> list[Row]:
             part = self.parts[split]
+            if not part.draws(name):
+                return []
             return [part.real(item) if name == "real" else part.row(name, item)]
 
         return Method(rows, {**info, "judges' errors": errors})
@@ -159,7 +190,9 @@ class CompositionBench(frame.CheckpointBench):
         for split in splits:
             part = self.parts[split]
             for number, item in enumerate(self.items(split)[:SHOWN]):
-                samples = [from_model(part.drawn(name, number).image) for name in drawn]
+                samples = [
+                    from_model(part.drawn(name, number).image) if part.draws(name) else None for name in drawn
+                ]
                 rows.append((split, [from_model(part.scenes[item].x0), *samples]))
         return PictureGrid("pictures", "Real images, and samples of what they show", ["real", *drawn], rows)
 

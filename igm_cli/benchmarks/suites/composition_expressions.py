@@ -6,7 +6,7 @@ Tables 1 and 2 of Du, Li & Mordatch (2020), at this machine's scale.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,14 +15,20 @@ import torch
 
 from igm_cli.benchmarks import frame
 from igm_cli.benchmarks.baselines.judges import NEAR
+from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
 from igm_cli.benchmarks.scores import Estimate, Rows, proportion
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import Judges, Objects
 from igm_cli.benchmarks.suites.composition_sets import Drawn, costs, sampling
+from igm_cli.core.inference.call_counter import CallCounter
+from igm_cli.core.sampling import Composed, sample
 from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.imaging import Frame, to_model
 from igm_cli.model import Model
 from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
+
+FINETUNED = "finetuned"
+"""The method of one conditional model that is trained further on each new set of images."""
 
 APART = 0.25
 """Least distance, in 0..1 of both sides, of the places of two branches."""
@@ -43,6 +49,7 @@ class Expressions:
         judges: They say what a sample shows.
         numbers: Options of the suite.
         seed: Of everything random.
+        conditional: Gives one conditional model that stands beside them, where there is one.
     """
 
     models: Sequence[Model]
@@ -51,6 +58,7 @@ class Expressions:
     judges: Judges
     numbers: Mapping[str, int]
     seed: int
+    conditional: Callable[[], ObjectDenoiser] | None = None
     values: list[Values] = field(init=False)  # of every image
 
     def __post_init__(self) -> None:
@@ -72,6 +80,10 @@ class Expressions:
         judge, fitted, _ = self.judges.factors
         return {judge.name: fitted.validation}
 
+    def draws(self, method: str) -> bool:
+        """Whether a method can draw these, or has them, as ``real`` has."""
+        return method != FINETUNED or self.conditional is not None
+
     def expression(self, number: int) -> str:
         """Returns what is asked for in the image of a number."""
         return str(self.asked["expression"]).format(**self.values[number])
@@ -80,14 +92,14 @@ class Expressions:
         """Returns what the judges say of a sample."""
         number = self._items.index(item)
         image, seconds, calls = self.drawn(method, number)
-        row = {"label": method, **self._judged(image, number), "seconds": seconds, "calls": calls}
+        row = {"label": method, **self.judged(self._looked(image), number), "seconds": seconds, "calls": calls}
         if number < self.numbers["twins"]:
             row["diversity"] = float((image - self.drawn(method, number, other=True).image).square().mean() / 4)
         return row
 
     def real(self, item: str) -> Row:
         """Returns what the judges say of a real image that shows the first branch."""
-        return {"label": "real", **self._judged(self.scenes[item].x0, self._items.index(item))}
+        return {"label": "real", **self.judged(self._looked(self.scenes[item].x0), self._items.index(item))}
 
     def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
         """As :class:`~igm_cli.benchmarks.suites.composition_sets.Drawer`."""
@@ -96,6 +108,8 @@ class Expressions:
 
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
         """Images that are drawn together."""
+        if method == FINETUNED:
+            return self._conditional_batch(first, other)
         how = GenerationSettings(seed=2 * self.seed + other, **sampling(method, self.numbers))
         generation = Generation(self.models, how)
         numbers = range(first, min(first + self.numbers["batch"], len(self._items)))
@@ -107,9 +121,30 @@ class Expressions:
             for one in images
         ]
 
-    def _judged(self, image: torch.Tensor, number: int) -> Row:
-        """What the judges say of an image, and of which branches it shows."""
-        objects = self.judges.face(image) if self.faces else self.judges.objects(image)
+    def _conditional_batch(self, first: int, other: bool) -> list[Drawn]:
+        """Images that one conditional model draws together."""
+        assert self.conditional is not None
+        values = self.values[first : first + self.numbers["batch"]]
+        numbered = [[*v["at"], *(float(names.index(v[kind])) for kind, names in KINDS.items())] for v in values]
+        counter = CallCounter(self.conditional())
+        condition = torch.tensor(numbered, device=self.models[0].device)[:, None]
+        width, height = self.scenes.image_size
+        seed, steps = 2 * self.seed + other, self.numbers["steps"]
+        images, seconds = frame.timed(
+            lambda: sample(
+                Composed.of(counter, condition), (3, height, width),
+                steps=steps, seed=seed, first=first, sampler="ancestral",
+            ).cpu()
+        )  # fmt: skip
+        as_bytes = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+        calls = counter.used.whole_calls / len(values)
+        return [Drawn(image, seconds / len(values), calls) for image in as_bytes]
+
+    def _looked(self, image: torch.Tensor) -> Objects:
+        return self.judges.face(image) if self.faces else self.judges.objects(image)
+
+    def judged(self, objects: Objects, number: int) -> Row:
+        """Returns which branches of what is asked for in the image of a number some objects are."""
         values, asked = self.values[number], self.asked
         shown = [[_holds(objects, name, values) for name in branch] for branch in asked["shows"]]
         excluded = [_holds(objects, name, values) for name in asked.get("excludes", ())]

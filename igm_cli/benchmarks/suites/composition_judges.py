@@ -16,7 +16,7 @@ from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
 from igm_cli.plugins import registry
 from igm_cli.plugins.attributes import Attributes
-from igm_cli.plugins.base import ConceptParser, Frame
+from igm_cli.plugins.base import ConceptParser, Frame, Progress
 from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples
@@ -48,6 +48,29 @@ class DescribedObjects(Positions):
         return torch.cat([super().mirror(concepts[..., :2]), concepts[..., 2:]], -1)
 
 
+def training_images(
+    dataset: str,
+    parser: ConceptParser,
+    image_size: tuple[int, int],
+    count: int,
+    seed: int,
+    progress: Progress,
+    options: Mapping[str, Any],
+) -> TrainingData:
+    """Returns so many images of the split that models are trained on, and others held out."""
+    rendered = {**options, "size": count + min(HELD_OUT, count)}
+
+    @cache
+    def parts() -> tuple[DatasetSamples, DatasetSamples]:
+        data = registry.dataset(dataset).load("train", seed=seed, progress=progress, **rendered)
+        kept = data.select(range(count)), data.select(range(count, len(data)))
+        first, second = (DatasetSamples(d, parser, image_size, progress) for d in kept)
+        return first, second
+
+    about = {"rendered": rendered, "seed": seed, "trained_on": count}
+    return TrainingData(about, lambda: parts()[0], lambda: parts()[1])
+
+
 class Judged(NamedTuple):
     """What judges of places and kinds say of an image."""
 
@@ -72,26 +95,10 @@ class Judges:
     image_size: tuple[int, int]
     fitted: Callable[[Baseline, int, TrainingData], Fitted]
 
-    def data(self, dataset: str, parser: ConceptParser, size: tuple[int, int], **options: Any) -> TrainingData:
-        """Returns images of the split that models are trained on, under a seed of their own."""
-        cut = self.renders
-        options["size"] = cut + min(HELD_OUT, cut)
-
-        @cache
-        def parts() -> tuple[DatasetSamples, DatasetSamples]:
-            progress = self.request.progress
-            data = registry.dataset(dataset).load("train", seed=SEED, progress=progress, **options)
-            kept = data.select(range(cut)), data.select(range(cut, len(data)))
-            first, second = (DatasetSamples(d, parser, size, progress) for d in kept)
-            return first, second
-
-        about = {"rendered": options, "seed": SEED, "trained_on": cut}
-        return TrainingData(about, lambda: parts()[0], lambda: parts()[1])
-
     @cached_property
     def scenes(self) -> TrainingData:
         """Renders of 1 to 8 objects."""
-        return self.data("clevr-render", DescribedObjects(), self.image_size, objects="1-8")
+        return self._data("clevr-render", DescribedObjects(), self.image_size, objects="1-8")
 
     @cached_property
     def place(self) -> tuple[PlaceJudge, Fitted]:
@@ -111,7 +118,7 @@ class Judges:
         """The judge of faces, which is trained on both domains."""
         parser = Attributes()
         judge = FactorJudge(values=tuple(len(group) for group in parser.space.groups()))
-        return judge, self.fitted(judge, 0, self.data("celeba", parser, (64, 64))), parser
+        return judge, self.fitted(judge, 0, self._data("celeba", parser, (64, 64))), parser
 
     @cached_property
     def least(self) -> Mapping[str, float]:
@@ -155,6 +162,9 @@ class Judges:
         with inference_precision(self.request.device):
             values = judge.named(fitted.model, image[None].to(self.request.device))[0].tolist()
         return [{f: names[v] for (f, names), v in zip(parser.space.factors.items(), values, strict=True)}]
+
+    def _data(self, dataset: str, parser: ConceptParser, size: tuple[int, int], **options: Any) -> TrainingData:
+        return training_images(dataset, parser, size, self.renders, SEED, self.request.progress, options)
 
     def _kinds(
         self, judge: KindJudge, model: nn.Module, images: Tensor, places: Sequence[Tensor]

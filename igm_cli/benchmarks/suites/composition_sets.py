@@ -80,6 +80,10 @@ class Sets:
         self._items = list(self.scenes.rows)
         self._together = cache(self._batch)
 
+    def draws(self, method: str) -> bool:
+        """Whether a method can draw these, or has them, as ``real`` has."""
+        return method != "finetuned"
+
     @property
     def errors(self) -> Mapping[str, float]:
         """Errors of the judges on real images."""

@@ -1,0 +1,136 @@
+"""One conditional diffusion model of the only object of an image, which is not composed, for ``composition``.
+
+    argmin_theta  E ‖eps - eps_theta(x_t, t | place, color, shape)‖²
+
+What Du, Li & Mordatch (2020, table 2) train a generator for: one network that knows all conditions, and is
+trained further on each new set of images.  The trunk is that of igm's factored denoiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igm_cli.benchmarks.baselines.gc import DiffusionBaseline, set_error
+from igm_cli.core.checkpoint import WEIGHTS, fingerprint
+from igm_cli.core.concepts import ConceptSpace, Continuous
+from igm_cli.core.device import inference_precision
+from igm_cli.core.models.factored import FactoredConfig, Trunk
+from igm_cli.core.noise_schedule import Draws, Schedule, draw
+from igm_cli.core.weights import read_weights
+
+BUMP = 0.06
+"""Width of the bump that marks the place, in 0..1 of the sides."""
+
+
+class ObjectDenoiser(nn.Module):
+    """The trunk, told the place by planes that show how far each cell is from it, and kinds by constant planes.
+
+    It is a :class:`~igm_cli.core.denoiser.Denoiser` whose prediction under no concept is nothing.
+
+    Args:
+        config: Shape of the trunk.
+        values: How many values each kind has.
+    """
+
+    def __init__(self, config: FactoredConfig, values: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config, self.values, self.schedule = config, values, Schedule()
+        self.image_size = config.image_size
+        dim = 2 + len(values)
+        self.space: ConceptSpace = Continuous(tuple(map(str, range(dim))), (0.0,) * dim, (16.0,) * dim)
+        self.trunk = Trunk(config, 3 + 3 + sum(values))
+        self.out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.out.weight.dtype
+
+    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
+        """Returns v ``[N,3,H,W]`` of images of one object each, ``[N,D]``: its place, and the numbers of its kinds."""
+        n, _, height, width = x_t.shape
+        across = (torch.arange(width).to(x_t) + 0.5) / width - concepts[:, 0, None]  # [N,W]
+        down = (torch.arange(height).to(x_t) + 0.5) / height - concepts[:, 1, None]
+        away = across[:, None, :].expand(n, height, width), down[:, :, None].expand(n, height, width)
+        bump = (-0.5 * (away[0].square() + away[1].square()) / BUMP**2).exp()
+        kinds = [F.one_hot(concepts[:, 2 + k].long(), count).to(x_t) for k, count in enumerate(self.values)]
+        told = torch.cat(kinds, 1)[..., None, None].expand(-1, -1, height, width)
+        seen = torch.cat([x_t, torch.stack([*away, bump], 1), told], 1)
+        return F.pixel_shuffle(self.out(self.trunk(seen, t)), self.config.patch)
+
+    def features(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the inputs: nothing is shared between conditions."""
+        return x_t, t
+
+    def base(self, features: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns nothing ``[N,3,H,W]``."""
+        return torch.zeros_like(features[0])
+
+    def contributions(self, features: tuple[Tensor, Tensor], concepts: Tensor) -> Tensor:
+        """Returns eps under each of some conditions ``[N,M,D]`` as ``[N,M,3,H,W]``."""
+        x_t, t = features
+        each = [self(x_t, t, condition).float() for condition in concepts.unbind(1)]
+        return torch.stack([self.schedule.output_to_epsilon(v, x_t, t) for v in each], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectDiffusion(DiffusionBaseline):
+    """A conditional model, from scratch or trained further.
+
+    Attributes:
+        config: Shape of the trunk.
+        values: How many values each kind has.
+        earlier: Folder of the training before.
+    """
+
+    config: FactoredConfig
+    values: tuple[int, ...]
+    earlier: Path | None = None
+    name: str = "finetuned"
+    learning_rates: tuple[float, ...] = field(default=(7e-4,))
+    ema: float = 0.998
+
+    def describe(self) -> dict[str, Any]:
+        """Returns everything that shapes the model, as JSON."""
+        before = fingerprint(self.earlier) if self.earlier else None
+        return {
+            "config": asdict(self.config),
+            "values": self.values,
+            "earlier": before,
+            **self.training_options(),
+        }
+
+    def build(self) -> ObjectDenoiser:
+        """Returns the network, with the weights of the training before, if there is one."""
+        model = ObjectDenoiser(self.config, self.values)
+        if self.earlier is not None:
+            model.load_state_dict(read_weights(self.earlier / WEIGHTS))
+        return model
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
+        u = torch.rand(len(images), generator=generator)
+        noise = torch.randn(images.shape, generator=generator)
+        draws = Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+        return set_error(model, Schedule(), images, draws, concepts[:, 0]).mean()
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the mean error of v, one draw for each image; the same draws at every call."""
+        draws = draw(Schedule(), tuple(images.shape[1:]), len(images), low=self.low, high=self.high, seed=0)
+        total = 0.0
+        for rows in torch.arange(len(images)).split(self.batch_size):
+            some = Draws(draws.t[rows], draws.noise[rows]).to(images.device)
+            with inference_precision(images.device):
+                total += float(set_error(model, Schedule(), images[rows], some, concepts[rows, 0]).sum())
+        return total / len(images)
