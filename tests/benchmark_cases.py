@@ -150,8 +150,9 @@ def write_composed(folder: Path) -> Path:
             concept_options={"factors": name},
         )
         write_model(models / name, spec)
-    shutil.copytree(models / "color", models.parent / "color")
     write_positions(models / "position")
+    for name in ("color", "position"):
+        shutil.copytree(models / name, models.parent / name)
     return write_positions(folder)
 
 

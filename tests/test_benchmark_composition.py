@@ -185,7 +185,7 @@ def test_rates_of_expressions() -> None:
 
 def test_a_missing_model_is_told_with_the_command_that_trains_it(folder: Path, tmp_path: Path) -> None:
     options = {"models": str(tmp_path)}
-    with pytest.raises(MissingError, match="igm train clevr --preset color --output"):
+    with pytest.raises(MissingError, match="igm train clevr --preset object-position --output"):
         opened(folder, splits=("or-of-ands",), options=options)
     (tmp_path / "continual").mkdir()
     shutil.copytree(folder / "models" / "continual" / "position", tmp_path / "continual" / "position")

@@ -101,7 +101,8 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
     """Returns the tables of a preset of the dataset by name, or of a TOML file; no preset at all is an empty one.
 
     ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
-    ``[[data]]`` is taken whole.  ``parser = "NAME"`` names the concept parser where it is not the dataset's.
+    ``[[data]]`` is taken whole.  ``parser = "NAME"`` names the concept parser where it is not the dataset's; the other
+    preset's ``[concepts]`` are not taken then.
     """
     tables = _load(adapter, preset)
     if "extends" not in tables:
@@ -112,6 +113,8 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
     if base in seen:
         raise InputError(f"the preset {preset} extends {base}, which leads back to it; take one of them out")
     merged = read_preset(adapter, base, extended_by=seen)
+    if tables.get("parser", merged.get("parser")) != merged.get("parser"):
+        merged.pop("concepts", None)
     for name, table in tables.items():
         known = merged.get(name)
         merged[name] = {**known, **table} if isinstance(known, dict) and isinstance(table, dict) else table

@@ -13,19 +13,16 @@ from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser, Object
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.composition_expressions import FINETUNED, Expressions, expression_metrics
-from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
+from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges, training_images
 from igm_cli.benchmarks.suites.composition_sets import TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.errors import InputError, MissingError
 from igm_cli.imaging import from_model
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.plugins import registry
-from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
 
 IMAGES = 200  # of a split, unless others are asked for
 SHOWN = 2  # images of a split in the picture
-MEASURED = "measured"
-"""Stands for the model that is measured, among the models of an expression."""
 
 
 class CompositionBench(frame.CheckpointBench):
@@ -43,8 +40,8 @@ class CompositionBench(frame.CheckpointBench):
         numbers |= {"finetune": 2000, "finetune_images": 8000}
         self.numbers = {name: self.whole_number(name, value) for name, value in numbers.items()}
         self.numbers |= {name: self.whole_number(name, 20, least=0) for name in ("inverted", "twins")}
-        self.judges = Judges(request, self.numbers["renders"], self.image_size, self.fitted)
-        self.models: dict[str, Model] = {}  # beside the one that is measured
+        self._judges = cache(self._make_judges)
+        self.models: dict[str, Model] = {}  # of expressions
         self.parts: dict[str, Sets | Expressions] = {}
         for name in request.splits:
             declared = suite.images[name]
@@ -54,7 +51,13 @@ class CompositionBench(frame.CheckpointBench):
         data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends on its number alone
         scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
         seed = self.request.seed
-        return Sets(self.checkpoint, self.settings, scenes, self.judges, self.numbers, seed, self.device)
+        judges = self._judges("judged", self.image_size)
+        return Sets(self.checkpoint, self.settings, scenes, judges, self.numbers, seed, self.device)
+
+    def _make_judges(self, declared: str, image_size: tuple[int, int]) -> Judges:
+        """Judges of rendered scenes that the suite's file declares."""
+        rendered = self.suite.words[declared]
+        return Judges(self.request, self.numbers["renders"], image_size, rendered, self.fitted)
 
     def _expressions(self, name: str, declared: frame.Split) -> Expressions:
         models = [self._model(name, each) for each in declared.asked["models"]]
@@ -66,9 +69,8 @@ class CompositionBench(frame.CheckpointBench):
         )
         scenes = frame.AnnotatedImages(data, models[-1].parser, models[0].image_size)
         conditional = cache(partial(self._finetuned, name)) if "after" in declared.asked else None
-        return Expressions(
-            models, declared.asked, scenes, self.judges, self.numbers, seed, conditional=conditional
-        )
+        judges = self._judges("judged_alone", models[0].image_size)
+        return Expressions(models, declared.asked, scenes, judges, self.numbers, seed, conditional=conditional)
 
     def _finetuned(self, split: str) -> ObjectDenoiser:
         """One conditional model, trained on the images of the splits before, then on those like this split's."""
@@ -80,7 +82,7 @@ class CompositionBench(frame.CheckpointBench):
                 config=shape.config, values=tuple(map(len, KINDS.values())), earlier=earlier
             )
             data = training_images(
-                self.dataset, DescribedObjects(), self.image_size, count, 0, self.request.progress,
+                self.dataset, DescribedObjects(), shape.image_size, count, 0, self.request.progress,
                 self.suite.images[name].options,
             )  # fmt: skip
             model = self.fitted(baseline, data=data, budget=budget).model
@@ -88,10 +90,8 @@ class CompositionBench(frame.CheckpointBench):
         return cast(ObjectDenoiser, model)
 
     def _model(self, split: str, name: str) -> Model:
-        """A model of an expression: the measured one, a bundled one after a colon, or one of the folder of models."""
-        if name == MEASURED:
-            path = str(self.request.model)
-        elif name.startswith(":"):
+        """A model of an expression: a bundled one after a colon, or one of the folder of models."""
+        if name.startswith(":"):
             path = name[1:]
         else:
             root = Path(str(self.options.get("models", "runs"))).expanduser()
@@ -104,7 +104,7 @@ class CompositionBench(frame.CheckpointBench):
                 options = "".join(f" --with {root / each}" for each in before)
                 raise MissingError(
                     f"the split {split} needs a model in {folder}; train it with: igm train clevr --preset "
-                    f"{name.replace('/', '-')}{options} --output {folder}"
+                    f"{name.replace('/', '-') if '/' in name else f'object-{name}'}{options} --output {folder}"
                 )
             path = str(folder)
         if name not in self.models:
@@ -115,8 +115,8 @@ class CompositionBench(frame.CheckpointBench):
     def identity(self) -> Mapping[str, Any]:
         """As of every suite of a checkpoint, with the models beside it."""
         found = dict(super().identity)
-        if beside := {n: dict(m.identity) for n, m in sorted(self.models.items()) if n != MEASURED}:
-            found["models"] = beside
+        if self.models:
+            found["models"] = {name: dict(model.identity) for name, model in sorted(self.models.items())}
         if others := {part.asked["dataset"] for part in self._asking if "dataset" in part.asked}:
             found["other_scenes"] = {
                 name: int(getattr(registry.dataset(name), "version", 0)) for name in sorted(others)

@@ -18,14 +18,13 @@ from igm_cli.benchmarks.baselines.judges import NEAR
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
 from igm_cli.benchmarks.scores import Estimate, Rows, proportion
 from igm_cli.benchmarks.suite import Row
-from igm_cli.benchmarks.suites.composition_judges import Judges, Objects
+from igm_cli.benchmarks.suites.composition_judges import KINDS, Judges, Objects
 from igm_cli.benchmarks.suites.composition_sets import Drawn, costs, sampling
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, sample
 from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.imaging import Frame, to_model
 from igm_cli.model import Model
-from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
 
 FINETUNED = "finetuned"
 """The method of one conditional model that is trained further on each new set of images."""

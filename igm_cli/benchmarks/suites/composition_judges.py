@@ -17,9 +17,12 @@ from igm_cli.core.device import inference_precision
 from igm_cli.plugins import registry
 from igm_cli.plugins.attributes import Attributes
 from igm_cli.plugins.base import ConceptParser, Frame, Progress
-from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
+from igm_cli.plugins.clevr.object_attributes import VALUES
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples
+
+KINDS = {kind: VALUES[kind] for kind in ("shape", "material", "color")}
+"""What judges of kinds name."""
 
 HELD_OUT = 200  # images that judges are not trained on, or as many as they are
 SEED = 31  # of the judges' images
@@ -87,18 +90,20 @@ class Judges:
         request: Budget, seed, device and cache folder.
         renders: Images that each is trained on.
         image_size: (width, height) of rendered scenes.
+        rendered: Options of the scenes that they learn from.
         fitted: Trains a judge on some data, given the number of its seed.
     """
 
     request: Request
     renders: int
     image_size: tuple[int, int]
+    rendered: Mapping[str, Any]
     fitted: Callable[[Baseline, int, TrainingData], Fitted]
 
     @cached_property
     def scenes(self) -> TrainingData:
-        """Renders of 1 to 8 objects."""
-        return self._data("clevr-render", DescribedObjects(), self.image_size, objects="1-8")
+        """Renders for the judges of places and kinds."""
+        return self._data("clevr-render", DescribedObjects(), self.image_size, **self.rendered)
 
     @cached_property
     def place(self) -> tuple[PlaceJudge, Fitted]:

@@ -14,14 +14,13 @@ from igm_cli.benchmarks import frame
 from igm_cli.benchmarks.baselines.judges import NEAR, all_right, near
 from igm_cli.benchmarks.scores import Estimate, Rows, mean, proportion, rate
 from igm_cli.benchmarks.suite import Row
-from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges
+from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.metrics import match
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.core.types import InversionSettings
-from igm_cli.plugins.clevr.object_attributes import VALUES as KINDS
 
 TOLD = ("shape", "material")  # kinds that are reported
 
