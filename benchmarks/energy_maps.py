@@ -59,10 +59,10 @@ def main() -> None:
         exact = proportion(counted)
         print(f"{objects:<9} {cells[0]:<30} {cells[1]:<31} {100 * exact.value:.0f} %", flush=True)
     if args.picture:
-        width, height = shown[0].size
+        width, height = (side // 2 for side in shown[0].size)
         sheet = Image.new("RGB", (4 * width, 2 * height))
         for number, picture in enumerate(shown):
-            sheet.paste(picture, (number % 4 * width, number // 4 * height))
+            sheet.paste(picture.resize((width, height)), (number % 4 * width, number // 4 * height))
         sheet.save(args.picture)
 
 

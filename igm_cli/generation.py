@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,23 +13,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from igm_cli.core.expression import MOST_CLAUSES, Atom, Clause, clauses, parse
 from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.composed import require_alike
 from igm_cli.core.validation import Natural, Positive, PositiveFloat, validated
-from igm_cli.errors import UnknownConceptError, UsageError
+from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model
 from igm_cli.records import GeneratedImage
 from igm_cli.session import ImageSession, OpenModel, input_of, rounded, suitable_batch
+from igm_cli.wishes import Asked, Reader, Wish
 
 if TYPE_CHECKING:
     from igm_cli.core.sampling.correctors import Corrector
     from igm_cli.plugins.base import Progress
-
-MOST_CONCEPTS = 100
-"""Concepts that one image may be asked to show."""
 
 BATCH = 3
 """Images that are drawn together for each that is inverted: a sample needs no statistics."""
@@ -73,67 +69,6 @@ class GenerationSettings:
     batch_size: Positive | None = None
 
 
-@dataclass(frozen=True)
-class Term:
-    """A concept, or several, of one of the models.
-
-    Attributes:
-        model: Number of the model.
-        text: How it is asked for.
-        weight: Factor of its contribution.
-        absent: Whether the image is kept away from it.
-        concepts: ``[K,D]``; None where they are left to chance.
-    """
-
-    model: int
-    text: str
-    weight: float
-    absent: bool = False
-    concepts: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Terms joined by AND, and how often they are drawn."""
-
-    terms: tuple[Term, ...]
-    probability: float
-
-    def __contains__(self, term: Term) -> bool:
-        """Whether it holds the same concept, of the same weight, already."""
-        return any(
-            (each.model, each.text, each.weight, each.absent)
-            == (term.model, term.text, term.weight, term.absent)
-            and term.concepts is not None
-            for each in self.terms
-        )
-
-    def __str__(self) -> str:
-        return " AND ".join(f"{'NOT ' * term.absent}{term.text}" for term in self.terms)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is asked for: branches, of which an image shows one."""
-
-    expression: str
-    branches: tuple[Branch, ...]
-
-    @property
-    def models(self) -> set[int]:
-        """Numbers of the models whose concepts it names, in whatever branch."""
-        return {term.model for branch in self.branches for term in branch.terms}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The concepts of one image: those of every model ``[K,D]``, and their weights ``[K]``, below 0 for absent ones."""
-
-    branch: Branch
-    concepts: tuple[Tensor, ...]
-    weights: tuple[Tensor, ...]
-
-
 class Generation:
     """Models, composed as one, with the settings of one call.
 
@@ -170,99 +105,16 @@ class Generation:
         told = {**asdict(s), "guidance": self.guidance, "batch_size": None}
         self.run = fingerprint_of({"models": [dict(model.identity) for model in models], "settings": told})
 
-    def wish(self, expression: str) -> Wish:
-        """Reads an expression.
-
-        Raises:
-            UsageError: If it does not parse, names what no model knows, or cannot be meant.
-        """
-        branches, refused = [], []
-        for clause in clauses(parse(expression)):
-            possible, why = self._branches(clause)
-            branches += possible
-            refused += why
-        if not branches:
-            raise UsageError(f"no image is as asked for: {refused[0]}; leave one out, or join them by OR")
-        total = math.fsum(branch.probability for branch in branches)
-        return Wish(expression, tuple(Branch(b.terms, b.probability / total) for b in branches))
-
-    def like(self, items: Sequence[Mapping[str, Any]], frame: Frame, name: str) -> Wish:
-        """Returns the wish for the items of an inversion; the first model knows their concepts."""
-        concepts = self.models[0].parser.encode(items, frame)
-        return Wish(f"like {name}", (Branch((Term(0, f"like {name}", 1.0, concepts=concepts),), 1.0),))
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads what the models are asked for."""
+        s = self.settings
+        return Reader([model.parser for model in self.models], self.frame, s.seed, s.free)
 
     def require_possible(self, wish: Wish) -> None:
         """Raises an :class:`IgmError` if the first image of a wish cannot be drawn, before anything is written."""
-        self._asked(wish, 0)
+        self.reader.asked(wish, 0)
         _ = self._size  # of several models it is compared
-
-    def _branches(self, clause: Clause) -> tuple[list[Branch], list[str]]:
-        """A conjunction with every NOT replaced by what it amounts to, and why some of that cannot be.
-
-        What remains is drawn as often as the whole conjunction.
-        """
-        branches, refused = [Branch((), 1.0)], []
-        for atom in clause.atoms:
-            grown = []
-            for branch in branches:
-                for term in self._meanings(atom):
-                    new = branch if term in branch else Branch((*branch.terms, term), branch.probability)
-                    if why := self._contradiction(new):
-                        refused.append(why)
-                    else:
-                        grown.append(new)
-            branches = grown
-            if len(branches) > MOST_CLAUSES:
-                raise UsageError(
-                    f"the expression amounts to more than {MOST_CLAUSES} branches; use fewer NOTs, or name the values"
-                )
-        return [Branch(b.terms, clause.probability / len(branches)) for b in branches], refused
-
-    def _meanings(self, atom: Atom) -> list[Term]:
-        """A concept, or in place of NOT what it amounts to, one of which is true."""
-        number, concepts = self._known(atom.text)
-        parser, space = self.models[number].parser, self.models[number].parser.space
-        if atom.negated and not space.negation:
-            raise UsageError(
-                f"NOT cannot be said of {atom.text}: a set of {space.plural} is complete; leave it out instead"
-            )
-        if not atom.negated or space.negation != "complement" or concepts is None:
-            return [Term(number, atom.text, atom.weight, atom.negated, concepts)]
-        others = space.alternatives(concepts[0])
-        texts = [_text(item) for item in parser.decode(others, self.frame)]
-        return [
-            Term(number, text, atom.weight, concepts=row[None]) for text, row in zip(texts, others, strict=True)
-        ]
-
-    def _known(self, text: str) -> tuple[int, Tensor | None]:
-        """The number of the model that knows a concept, and the concepts, None where they are left to chance."""
-        unknown: list[str] = []
-        for number, model in enumerate(self.models):
-            random = torch.Generator().manual_seed(0)
-            before = random.get_state()
-            parser: Any = model.parser
-            try:
-                concepts = parser.ask(text, random, torch.zeros(0, parser.space.dim))
-            except UnknownConceptError as error:
-                unknown.append(str(error))
-                continue
-            return number, concepts if torch.equal(before, random.get_state()) else None
-        raise UnknownConceptError("; ".join(unknown))
-
-    def _contradiction(self, branch: Branch) -> str:
-        """What in a branch cannot be true of one image; empty if all can."""
-        known = [term for term in branch.terms if term.concepts is not None and len(term.concepts) == 1]
-        for place, term in enumerate(known):
-            for other in known[:place]:
-                if other.model != term.model or term.concepts is None or other.concepts is None:
-                    continue
-                same = torch.equal(term.concepts, other.concepts)
-                if same and term.absent != other.absent:
-                    return f"it shows {term.text} and does not"
-                excluded = self.models[term.model].parser.space.alternatives(other.concepts[0])
-                if not same and bool((excluded == term.concepts).all(1).any()):
-                    return f"{other.text} and {term.text} exclude each other"
-        return ""
 
     def draw(self, wishes: Sequence[Wish], n: int, progress: Progress | None = None) -> list[GeneratedImage]:
         """Returns n images of each of some wishes."""
@@ -300,7 +152,7 @@ class Generation:
         if s.branches == "mix" and isinstance(wish, Wish) and len(wish.branches) > 1:
             asked, x = self._mixed(counters, wish, numbers)
         else:
-            asked = [self._asked(*pair) for pair in zip(wishes, numbers, strict=True)]
+            asked = [self.reader.asked(*pair) for pair in zip(wishes, numbers, strict=True)]
             x = self._sampled(self._composed(counters, named, asked), numbers, progress)
         touching = self._composed(counters, named, asked).overlap_in(x, self._levels // 2).tolist()
         decode = self.models[0].decode
@@ -334,7 +186,7 @@ class Generation:
 
     def _mixed(self, counters: Sequence[CallCounter], wish: Wish, numbers: range) -> tuple[list[Asked], Tensor]:
         """The branches that samples of a mixture ended in, and the samples ``[B,C,H,W]``."""
-        every = [[self._of(branch, number) for number in numbers] for branch in wish.branches]
+        every = [[self.reader.of(branch, number) for number in numbers] for branch in wish.branches]
         weights = [branch.probability for branch in wish.branches]
         models = [self._composed(counters, wish.models, asked) for asked in every]
         x, sure = sample_any(models, self._shape, weights, **self._how(numbers))
@@ -410,39 +262,6 @@ class Generation:
         """T, the timesteps of the schedule."""
         return int(self.models[0].denoiser.schedule.steps)
 
-    def _asked(self, wish: Wish, number: int) -> Asked:
-        """The concepts of an image of a wish: a branch is drawn, then what it leaves to chance."""
-        chance = torch.tensor([branch.probability for branch in wish.branches], dtype=torch.float64)
-        which = int(torch.multinomial(chance, 1, generator=self._random(number)))
-        return self._of(wish.branches[which], number)
-
-    def _of(self, branch: Branch, number: int) -> Asked:
-        """The concepts of an image of a branch."""
-        random = self._random(number, 1)
-        concepts, weights = [], []
-        for place, model in enumerate(self.models):
-            parser: Any = model.parser
-            rows, scale = torch.zeros(0, parser.space.dim), torch.zeros(0)
-            terms = [term for term in branch.terms if term.model == place]
-            for term in sorted(terms, key=lambda term: term.concepts is None):  # chance keeps its distance
-                new = parser.ask(term.text, random, rows) if term.concepts is None else term.concepts
-                new = new[[not bool((rows == row).all(1).any()) for row in new]] if len(new) == 1 else new
-                rows = torch.cat([rows, new])
-                scale = torch.cat(
-                    [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
-                )
-            for choice in parser.space.left_open(rows) if self._draws_rest(terms) else []:
-                row = choice[int(torch.randint(len(choice), (), generator=random))]
-                rows, scale = torch.cat([rows, row[None]]), torch.cat([scale, torch.ones(1)])
-            concepts.append(rows)
-            weights.append(scale)
-        if sum(map(len, concepts)) > MOST_CONCEPTS:
-            raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
-        return Asked(branch, tuple(concepts), tuple(weights))
-
-    def _draws_rest(self, terms: Sequence[Term]) -> bool:
-        return self.settings.free == "random" and (bool(terms) or len(self.models) == 1)
-
     def _composed(self, counters: Sequence[CallCounter], named: Set[int], asked: Sequence[Asked]) -> Composed:
         """The models that a wish names, under the concepts of some of its images; the first of them gives the base.
 
@@ -464,12 +283,3 @@ class Generation:
             joined = joined & part if joined else part
         assert joined is not None
         return joined
-
-    def _random(self, number: int, purpose: int = 0) -> torch.Generator:
-        """What an image leaves to chance follows from the seed and its number."""
-        return torch.Generator().manual_seed(((self.settings.seed << 24) + number) * 2 + purpose + 2**48)
-
-
-def _text(item: Mapping[str, Any]) -> str:
-    """An item in the words of an expression."""
-    return "=".join(str(value) for value in item.values())

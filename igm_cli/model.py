@@ -144,7 +144,7 @@ class Model(OpenModel):
 
         session = Generation([self, *join], GenerationSettings(**options))
         asked = [expression] if isinstance(expression, str) else list(expression)
-        return session.draw([session.wish(text) for text in asked], n, progress)
+        return session.draw([session.reader.read(text) for text in asked], n, progress)
 
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:

@@ -113,6 +113,7 @@ def test_scores_of_known_rows() -> None:
     e = metrics([row(two, two, [*two, [0.5, 0.5]]), row(two, [[0.2, 0.2], [0.5, 0.5]], two[:1])])
     assert e["perception"].value == pytest.approx(3 / 4)
     assert e["error"].value == pytest.approx(0.09 / 4)
+    assert e["absolute_error"].value == pytest.approx(0.3 / 4)
     assert e["k_exact"].value == 0
     assert e["k_off"].value == 1
     assert e["recall"].value == pytest.approx(3 / 4)
@@ -123,7 +124,7 @@ def test_scores_of_known_rows() -> None:
 def test_what_finds_nothing_perceives_nothing() -> None:
     e = metrics([row([[0.2, 0.2]], [], [])])
     assert (e["perception"].value, e["recall"].value) == (0, 0)
-    assert e["error"].value == 1
+    assert e["error"].value == e["absolute_error"].value == 1
 
 
 def test_methods_that_do_not_count_have_no_counts() -> None:

@@ -172,15 +172,17 @@ def test_not_is_one_of_the_other_values(faces):
 
 
 def test_not_is_one_branch_however_many_values_it_leaves(faces):
-    wish = Generation([faces], GenerationSettings()).wish("Smiling OR NOT hair=black")
+    wish = Generation([faces], GenerationSettings()).reader.read("Smiling OR NOT hair=black")
     chances = {str(branch): branch.probability for branch in wish.branches}
     assert chances == pytest.approx({"Smiling": 0.5, "hair=blond": 0.25, "hair=grey": 0.25})
-    wish = Generation([faces], GenerationSettings()).wish("Smiling OR (NOT hair=black AND NOT hair=grey)")
+    wish = Generation([faces], GenerationSettings()).reader.read(
+        "Smiling OR (NOT hair=black AND NOT hair=grey)"
+    )
     assert {str(b): b.probability for b in wish.branches} == pytest.approx({"Smiling": 0.5, "hair=blond": 0.5})
 
 
 def test_many_nots_of_one_factor_are_no_more_branches_than_it_has_values(faces):
-    wish = Generation([faces], GenerationSettings()).wish(" AND ".join(["NOT hair=black"] * 9))
+    wish = Generation([faces], GenerationSettings()).reader.read(" AND ".join(["NOT hair=black"] * 9))
     assert [str(branch) for branch in wish.branches] == ["hair=blond", "hair=grey"]
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.commands.results import ResultFile
-    from igm_cli.generation import Generation, Wish
+    from igm_cli.generation import Generation
     from igm_cli.model import Model
+    from igm_cli.wishes import Wish
 
 SCHEMA = "igm.generate/1"
 LISTED = 12  # images up to which each is listed
@@ -125,7 +126,7 @@ def generate(
     labels += [item["label"] for record in records for item in record["items"] if "label" in item]
     models = [open_to_draw(name, device, labels, template or (), loading) for name in model or (None,)]
     session = Generation(models, settings)
-    wishes = [session.wish(text) for text in texts]
+    wishes = [session.reader.read(text) for text in texts]
     wishes += _alike(session, models[0], like or (), records)
     for wish in wishes:
         session.require_possible(wish)
@@ -172,7 +173,7 @@ def _alike(session: Generation, first: Model, like: Sequence[Path], records: Seq
     for record in found:
         width, height = first.image_size
         frame = Frame.fit((record["size"][0], record["size"][1]), width / height)
-        wishes.append(session.like(record["items"], frame, Path(record["image"]).name))
+        wishes.append(session.reader.like(record["items"], frame, Path(record["image"]).name))
     return wishes
 
 

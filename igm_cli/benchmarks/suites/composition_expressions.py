@@ -112,7 +112,9 @@ class Expressions:
         how = GenerationSettings(seed=2 * self.seed + other, **sampling(method, self.numbers))
         generation = Generation(self.models, how)
         numbers = range(first, min(first + self.numbers["batch"], len(self._items)))
-        images = generation.images([generation.wish(self.expression(number)) for number in numbers], numbers)
+        images = generation.images(
+            [generation.reader.read(self.expression(number)) for number in numbers], numbers
+        )
         width, height = self.scenes.image_size
         whole = Frame.fit((width, height), width / height)
         return [

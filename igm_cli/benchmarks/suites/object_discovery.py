@@ -277,11 +277,15 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     pairs, by_square = ([_matched(row, "given", squared=squared) for row in rows] for squared in (False, True))
     # An object without any prediction is as wrong as one at the far corner.
     squared = [float(p.squared.mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)]
+    absolute = [
+        float(p.squared.sqrt().mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)
+    ]
     estimates = {
         "perception": rate([int(p.perceived("sum").sum()) for p in pairs], objects),
         "perception_mean": rate([int(p.perceived("mean").sum()) for p in pairs], objects),
         "perception_squares": rate([int(p.perceived("sum").sum()) for p in by_square], objects),
         "error": ratio(squared, objects),
+        "absolute_error": ratio(absolute, objects),
         "seconds": mean(row["seconds"] for row in rows),
         "calls": mean(row["calls"] for row in rows),
     }

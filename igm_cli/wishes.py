@@ -1,0 +1,228 @@
+"""Reading what is asked for: expressions become branches, and what an image leaves to chance is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.expression import MOST_CLAUSES, Atom, Clause, clauses, parse
+from igm_cli.errors import UnknownConceptError, UsageError
+from igm_cli.imaging import Frame
+from igm_cli.plugins.base import ConceptParser
+
+MOST_CONCEPTS = 100
+"""Concepts that one image may be asked to show."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A concept, or several, of one of the models.
+
+    Attributes:
+        model: Number of the model.
+        text: How it is asked for.
+        weight: Factor of its contribution.
+        absent: Whether the image is kept away from it.
+        concepts: ``[K,D]``; None where they are left to chance.
+    """
+
+    model: int
+    text: str
+    weight: float
+    absent: bool = False
+    concepts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Terms joined by AND, and how often they are drawn."""
+
+    terms: tuple[Term, ...]
+    probability: float
+
+    def __contains__(self, term: Term) -> bool:
+        """Whether it holds the same concept, of the same weight, already."""
+        return any(
+            (each.model, each.text, each.weight, each.absent)
+            == (term.model, term.text, term.weight, term.absent)
+            and term.concepts is not None
+            for each in self.terms
+        )
+
+    def __str__(self) -> str:
+        return " AND ".join(f"{'NOT ' * term.absent}{term.text}" for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: branches, of which an image shows one."""
+
+    expression: str
+    branches: tuple[Branch, ...]
+
+    @property
+    def models(self) -> set[int]:
+        """Numbers of the models whose concepts it names, in whatever branch."""
+        return {term.model for branch in self.branches for term in branch.terms}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The concepts of one image: those of every model ``[K,D]``, and their weights ``[K]``, below 0 for absent ones."""
+
+    branch: Branch
+    concepts: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The concept parsers of some models, and what is left to chance.
+
+    Attributes:
+        parsers: Of every model; the first that knows a concept takes it.
+        frame: The whole of an image.
+        seed: Seed of everything random; image number i depends on it and on i alone.
+        free: What becomes of factors that are not named: ``random``, or ``none`` for no contribution.
+    """
+
+    parsers: Sequence[ConceptParser]
+    frame: Frame
+    seed: int
+    free: Literal["random", "none"]
+
+    def read(self, expression: str) -> Wish:
+        """Reads an expression.
+
+        Raises:
+            UsageError: If it does not parse, names what no model knows, or cannot be meant.
+        """
+        branches, refused = [], []
+        for clause in clauses(parse(expression)):
+            possible, why = self._branches(clause)
+            branches += possible
+            refused += why
+        if not branches:
+            raise UsageError(f"no image is as asked for: {refused[0]}; leave one out, or join them by OR")
+        total = math.fsum(branch.probability for branch in branches)
+        return Wish(expression, tuple(Branch(b.terms, b.probability / total) for b in branches))
+
+    def like(self, items: Sequence[Mapping[str, Any]], frame: Frame, name: str) -> Wish:
+        """Returns the wish for the items of an inversion; the first model knows their concepts."""
+        concepts = self.parsers[0].encode(items, frame)
+        return Wish(f"like {name}", (Branch((Term(0, f"like {name}", 1.0, concepts=concepts),), 1.0),))
+
+    def _branches(self, clause: Clause) -> tuple[list[Branch], list[str]]:
+        """A conjunction with every NOT replaced by what it amounts to, and why some of that cannot be.
+
+        What remains is drawn as often as the whole conjunction.
+        """
+        branches, refused = [Branch((), 1.0)], []
+        for atom in clause.atoms:
+            grown = []
+            for branch in branches:
+                for term in self._meanings(atom):
+                    new = branch if term in branch else Branch((*branch.terms, term), branch.probability)
+                    if why := self._contradiction(new):
+                        refused.append(why)
+                    else:
+                        grown.append(new)
+            branches = grown
+            if len(branches) > MOST_CLAUSES:
+                raise UsageError(
+                    f"the expression amounts to more than {MOST_CLAUSES} branches; use fewer NOTs, or name the values"
+                )
+        return [Branch(b.terms, clause.probability / len(branches)) for b in branches], refused
+
+    def _meanings(self, atom: Atom) -> list[Term]:
+        """A concept, or in place of NOT what it amounts to, one of which is true."""
+        number, concepts = self._known(atom.text)
+        parser, space = self.parsers[number], self.parsers[number].space
+        if atom.negated and not space.negation:
+            raise UsageError(
+                f"NOT cannot be said of {atom.text}: a set of {space.plural} is complete; leave it out instead"
+            )
+        if not atom.negated or space.negation != "complement" or concepts is None:
+            return [Term(number, atom.text, atom.weight, atom.negated, concepts)]
+        others = space.alternatives(concepts[0])
+        texts = [_text(item) for item in parser.decode(others, self.frame)]
+        return [
+            Term(number, text, atom.weight, concepts=row[None]) for text, row in zip(texts, others, strict=True)
+        ]
+
+    def _known(self, text: str) -> tuple[int, Tensor | None]:
+        """The number of the model that knows a concept, and the concepts, None where they are left to chance."""
+        unknown: list[str] = []
+        for number, each in enumerate(self.parsers):
+            random = torch.Generator().manual_seed(0)
+            before = random.get_state()
+            parser: Any = each
+            try:
+                concepts = parser.ask(text, random, torch.zeros(0, parser.space.dim))
+            except UnknownConceptError as error:
+                unknown.append(str(error))
+                continue
+            return number, concepts if torch.equal(before, random.get_state()) else None
+        raise UnknownConceptError("; ".join(unknown))
+
+    def _contradiction(self, branch: Branch) -> str:
+        """What in a branch cannot be true of one image; empty if all can."""
+        known = [term for term in branch.terms if term.concepts is not None and len(term.concepts) == 1]
+        for place, term in enumerate(known):
+            for other in known[:place]:
+                if other.model != term.model or term.concepts is None or other.concepts is None:
+                    continue
+                same = torch.equal(term.concepts, other.concepts)
+                if same and term.absent != other.absent:
+                    return f"it shows {term.text} and does not"
+                excluded = self.parsers[term.model].space.alternatives(other.concepts[0])
+                if not same and bool((excluded == term.concepts).all(1).any()):
+                    return f"{other.text} and {term.text} exclude each other"
+        return ""
+
+    def asked(self, wish: Wish, number: int) -> Asked:
+        """The concepts of an image of a wish: a branch is drawn, then what it leaves to chance."""
+        chance = torch.tensor([branch.probability for branch in wish.branches], dtype=torch.float64)
+        which = int(torch.multinomial(chance, 1, generator=self._random(number)))
+        return self.of(wish.branches[which], number)
+
+    def of(self, branch: Branch, number: int) -> Asked:
+        """The concepts of an image of a branch."""
+        random = self._random(number, 1)
+        concepts, weights = [], []
+        for place, each in enumerate(self.parsers):
+            parser: Any = each
+            rows, scale = torch.zeros(0, parser.space.dim), torch.zeros(0)
+            terms = [term for term in branch.terms if term.model == place]
+            for term in sorted(terms, key=lambda term: term.concepts is None):  # chance keeps its distance
+                new = parser.ask(term.text, random, rows) if term.concepts is None else term.concepts
+                new = new[[not bool((rows == row).all(1).any()) for row in new]] if len(new) == 1 else new
+                rows = torch.cat([rows, new])
+                scale = torch.cat(
+                    [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
+                )
+            for choice in parser.space.left_open(rows) if self._draws_rest(terms) else []:
+                row = choice[int(torch.randint(len(choice), (), generator=random))]
+                rows, scale = torch.cat([rows, row[None]]), torch.cat([scale, torch.ones(1)])
+            concepts.append(rows)
+            weights.append(scale)
+        if sum(map(len, concepts)) > MOST_CONCEPTS:
+            raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
+        return Asked(branch, tuple(concepts), tuple(weights))
+
+    def _draws_rest(self, terms: Sequence[Term]) -> bool:
+        return self.free == "random" and (bool(terms) or len(self.parsers) == 1)
+
+    def _random(self, number: int, purpose: int = 0) -> torch.Generator:
+        """What an image leaves to chance follows from the seed and its number."""
+        return torch.Generator().manual_seed(((self.seed << 24) + number) * 2 + purpose + 2**48)
+
+
+def _text(item: Mapping[str, Any]) -> str:
+    """An item in the words of an expression."""
+    return "=".join(str(value) for value in item.values())
