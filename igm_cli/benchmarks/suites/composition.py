@@ -90,25 +90,17 @@ class CompositionBench(frame.CheckpointBench):
         return cast(ObjectDenoiser, model)
 
     def _model(self, split: str, name: str) -> Model:
-        """A model of an expression: a bundled one after a colon, or one of the folder of models."""
-        if name.startswith(":"):
-            path = name[1:]
-        else:
-            root = Path(str(self.options.get("models", "runs"))).expanduser()
-            folder = root / name
-            if not folder.is_dir():
-                asked: Sequence[str] = self.suite.images[split].asked["models"]
-                before = (
-                    asked[: asked.index(name)] if "/" in name else ()
-                )  # models that learn one after the other
-                options = "".join(f" --with {root / each}" for each in before)
-                raise MissingError(
-                    f"the split {split} needs a model in {folder}; train it with: igm train clevr --preset "
-                    f"{name.replace('/', '-') if '/' in name else f'object-{name}'}{options} --output {folder}"
-                )
-            path = str(folder)
+        """A model of an expression: one of the folder of models, if the suite declares how it is trained, else a bundled one."""
+        root = Path(str(self.options.get("models", "runs"))).expanduser()
+        path = root / name
+        if name in (training := self.suite.words["models"]) and not path.is_dir():
+            command = training[name].format(root=root)
+            raise MissingError(
+                f"the split {split} needs a model in {path}; train it with: igm train clevr {command} --output {path}"
+            )
         if name not in self.models:
-            self.models[name] = open_checkpoint(path, None, str(self.device))
+            opened = str(path) if name in training else name
+            self.models[name] = open_checkpoint(opened, None, str(self.device))
         return self.models[name]
 
     @cached_property
@@ -144,6 +136,8 @@ class CompositionBench(frame.CheckpointBench):
             about = {"ula": "Langevin steps a level", "particles": "particles"}
             if name in about:
                 info[about[name]] = self.numbers["correct" if name == "ula" else name]
+        if self.models and name not in ("real", FINETUNED):
+            info["models of expressions"] = ", ".join(self.models)
         errors = {judge: error for part in self.parts.values() for judge, error in part.errors.items()}
 
         def rows(split: str, item: str) -> list[Row]:
