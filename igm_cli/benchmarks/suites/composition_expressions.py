@@ -163,26 +163,32 @@ def _values(row: Mapping[str, Any], whole: Frame) -> dict[str, Any]:
     if "attributes" in row:
         return {factor: "yes" if held else "no" for factor, held in row["attributes"].items()}
     (thing,) = row["objects"]
-    x, y = (p / side for p, side in zip(thing["pixel_coords"][:2], whole.size, strict=True))
+    x, y = (float(p / side) for p, side in zip(thing["pixel_coords"][:2], whole.size, strict=True))
     kinds = {kind: thing[kind] for kind in KINDS}
     others = [color for color in KINDS["color"] if color != kinds["color"]]
     none_else = " AND ".join(f"NOT color={color}" for color in others)
-    return {"place": f"pos({x:.4f},{y:.4f})", "at": (x, y), "no_other_color": none_else, **kinds}
+    return {"place": _place((x, y)), "at": (x, y), "no_other_color": none_else, **kinds}
 
 
 def _another(known: Sequence[Values], number: int) -> dict[str, Any]:
-    """The names of the next image whose place is far and whose colour is another, each with a 2; none of a lone one."""
+    """The names of another image, each with a 2: of the last one before whose place is far and whose color is another.
+
+    Where there is none, a place and a color are made, so that what is asked for depends on the images before alone.
+    """
     own = known[number]
     if "at" not in own:
         return {}
-    for other in (*known[number + 1 :], *known[:number]):
+    for other in reversed(known[:number]):
         if math.dist(own["at"], other["at"]) >= APART and own["color"] != other["color"]:
             return {f"{name}2": value for name, value in other.items()}
     x, y = own["at"]
-    index = KINDS["color"].index(own["color"])
-    mirrored = (1 - x, y) if abs(1 - 2 * x) >= APART else ((x + 0.4) % 1, y)
-    color = KINDS["color"][index - 1]
-    return {"place2": "pos({:.4f},{:.4f})".format(*mirrored), "at2": mirrored, "color2": color}
+    across = (1 - x if abs(1 - 2 * x) >= APART else x + 0.27 * (1 if x < 0.5 else -1)), y
+    color = KINDS["color"][KINDS["color"].index(own["color"]) - 1]
+    return {"place2": _place(across), "at2": across, "color2": color}
+
+
+def _place(at: tuple[float, float]) -> str:
+    return "pos({:.4f},{:.4f})".format(*at)
 
 
 def _holds(objects: Objects, name: str, values: Values) -> bool:
