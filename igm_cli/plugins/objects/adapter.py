@@ -13,7 +13,8 @@ from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_da
 from igm_cli.plugins.base import Note, Progress
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 from igm_cli.plugins.objects.checks import usable
-from igm_cli.plugins.objects.layout import FORMATS, Folder
+from igm_cli.plugins.objects.formats import FORMATS, choose
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.objects.splits import SPLITS, seeded_share, split_images
 
 _REPORT_EVERY = 64
@@ -65,7 +66,7 @@ class Objects(Adapter):
         if data_root is None:
             return self.make(split, limit, seed, progress, options)
         folder, findings = Folder(data_root), Findings()
-        name, files = folder.choose(options.get("format"))
+        name, files = choose(folder, options.get("format"))
         annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
         for image in folder.images:
             if image not in annotations:

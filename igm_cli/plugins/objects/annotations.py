@@ -107,8 +107,9 @@ class Findings:
         self._found: dict[str, dict[str, tuple[str, list[int]]]] = {}
 
     def add(self, kind: str, file: str, says: str, count: int = 1) -> None:
-        """Adds what is amiss with a file; of several findings of a kind the first is told."""
-        self._found.setdefault(kind, {}).setdefault(file, (says, []))[1].append(count)
+        """Adds what is amiss with a file; of several findings of a kind the first is told, and 0 is not counted."""
+        counts = self._found.setdefault(kind, {}).setdefault(file, (says, []))[1]
+        counts += [count] * (count > 0)
 
     @contextmanager
     def reading(self, path: Path, file: str, kept: str = "its image is left out") -> Iterator[None]:
@@ -131,7 +132,7 @@ class Findings:
     def counts(self) -> str:
         """Returns the number of findings of every kind, in one phrase; empty if nothing is amiss."""
         found = {kind: sum(sum(counts) for _, counts in files.values()) for kind, files in self._found.items()}
-        return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if kind in found)
+        return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if found.get(kind))
 
 
 def counted(count: int, noun: str, more: str = "") -> str:

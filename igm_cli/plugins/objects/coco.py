@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from igm_cli.plugins.objects.annotations import (
     UNREADABLE,
@@ -18,10 +18,8 @@ from igm_cli.plugins.objects.annotations import (
     pairs,
     told,
 )
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import text_of
-
-if TYPE_CHECKING:
-    from igm_cli.plugins.objects.layout import Folder
 
 WHAT = "COCO (.json with images and annotations)"
 SUFFIXES = (".json",)

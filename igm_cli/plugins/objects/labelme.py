@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, boxed, number, outlined
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import text_of
-
-if TYPE_CHECKING:
-    from igm_cli.plugins.objects.layout import Folder
 
 WHAT = "LabelMe (.json for each image)"
 SUFFIXES = (".json",)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, number
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.objects.yolo import Classes, line_by_line
-
-if TYPE_CHECKING:
-    from igm_cli.plugins.objects.layout import Folder
 
 WHAT = 'points (.txt for each image, with lines "x y" or "x y class")'
 SUFFIXES = (".txt",)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from igm_cli.errors import InputError
 from igm_cli.plugins.objects.annotations import UNREADABLE, Annotation, Findings, Object, number, told
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import FILE_COLUMNS, Row, csv_rows, json_rows
-
-if TYPE_CHECKING:
-    from igm_cli.plugins.objects.layout import Folder
 
 WHAT = "a table (.csv, .tsv or .jsonl with columns file, x and y)"
 SUFFIXES = (".csv", ".tsv", ".jsonl")

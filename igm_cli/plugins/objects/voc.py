@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, boxed, number
-
-if TYPE_CHECKING:
-    from igm_cli.plugins.objects.layout import Folder
+from igm_cli.plugins.objects.layout import Folder
 
 WHAT = "Pascal VOC (.xml for each image)"
 SUFFIXES = (".xml",)

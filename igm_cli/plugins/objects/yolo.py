@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from igm_cli.errors import InputError
 from igm_cli.plugins.objects.annotations import (
@@ -19,10 +18,8 @@ from igm_cli.plugins.objects.annotations import (
     outlined,
     pairs,
 )
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import text_of
-
-if TYPE_CHECKING:
-    from igm_cli.plugins.objects.layout import Folder
 
 WHAT = "YOLO (.txt for each image, with lines of a class and numbers in 0..1)"
 SUFFIXES = (".txt",)
@@ -137,7 +134,7 @@ class Classes:
             self.findings.add("unnamed", file, f"class {key} has no name, and its number is the label")
         else:
             says = "there is none, so classes have no names, and their numbers are the labels"
-            self.findings.add("unnamed", "classes.txt", says)
+            self.findings.add("unnamed", "classes.txt", says, 0)
         return key
 
 
