@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.training.config import TrainConfig
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Progress, RenderedBatches, RenderingAdapter
+    from igm_cli.plugins.base import (
+        ConceptParser,
+        DatasetAdapter,
+        Note,
+        Progress,
+        RenderedBatches,
+        RenderingAdapter,
+    )
 
 
 @validated("option of [[data]]")
@@ -52,9 +60,12 @@ class DataPart:
         limit: int | None,
         root: Path | None,
         progress: Progress | None,
+        note: Note,
     ) -> datasets.Dataset:
-        """A split of the dataset as this part has it."""
+        """A split of the dataset as this part has it; what it finds amiss is noted."""
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
+        if "note" in inspect.signature(adapter.load).parameters:
+            more["note"] = note
         return adapter.load(split, limit=limit, progress=progress, **more)
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:

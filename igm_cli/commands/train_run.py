@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, RenderingAdapter
+    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note, RenderingAdapter
 
 
 def run_training(
@@ -70,20 +70,21 @@ def run_training(
     model = fresh_model(spec, config.seed, init)
     if on_cpu:
         keep_freed_memory()
+    note = _once(sink.note)  # the parts of the data and its splits may be in one folder
     with sink.progress() as progress:
-        samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, place, progress)
+        samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, place, progress, note)
         validation = None
         beside = [
             Companion(
                 folder, each.denoiser, each.composition,
-                _load_samples(adapter, each.parser, parts, data_root, spec.image_size, place, progress),
+                _load_samples(adapter, each.parser, parts, data_root, spec.image_size, place, progress, note),
             )
             for folder, each in zip(companions, known, strict=True)
         ]  # fmt: skip
         if known and config.picture_every:
             sink.note("a model that adds to others is not validated while it is trained")
         elif config.picture_every and (
-            examples := _validation_data(adapter, parts[0], data_root, command, sink)
+            examples := _validation_data(adapter, parts[0], data_root, command, note)
         ):
             from igm_cli.commands.validation import Validation
 
@@ -142,6 +143,18 @@ def _training_device(name: str) -> torch.device:
     return device
 
 
+def _once(note: Note) -> Note:
+    """Returns a function that notes every sentence once."""
+    noted: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in noted:
+            noted.add(text)
+            note(text)
+
+    return say
+
+
 def _load_samples(
     adapter: DatasetAdapter,
     parser: ConceptParser,
@@ -150,6 +163,7 @@ def _load_samples(
     image_size: tuple[int, int],
     device: torch.device,
     progress: ProgressReport,
+    note: Note,
 ) -> Samples:
     """All parts of the training data, decoded; a GPU renders those that it can."""
     from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
@@ -166,13 +180,13 @@ def _load_samples(
             rendering = cast("RenderingAdapter", adapter)
             loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
             continue
-        data = part.load(adapter, part.split or adapter.splits[0], part.limit, root, shown)
+        data = part.load(adapter, part.split or adapter.splits[0], part.limit, root, shown, note)
         loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
 
 def _validation_data(
-    adapter: DatasetAdapter, part: DataPart, root: Path | None, command: str, sink: Output
+    adapter: DatasetAdapter, part: DataPart, root: Path | None, command: str, note: Note
 ) -> datasets.Dataset | None:
     """A few images of the second split; None if the dataset or the given folder has only one."""
     from igm_cli.commands.validation import COUNT
@@ -180,12 +194,12 @@ def _validation_data(
     if len(adapter.splits) < 2:
         return None
     if command == "zero-shot":
-        sink.note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
+        note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
         return None
     try:
-        return part.load(adapter, adapter.splits[1], COUNT, root, None)
+        return part.load(adapter, adapter.splits[1], COUNT, root, None, note)
     except InputError as error:
         if part.data_root == "builtin":
             raise
-        sink.note(f"training goes on without validation: {error}")
+        note(f"training goes on without validation: {error}")
         return None

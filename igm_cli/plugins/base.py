@@ -26,6 +26,7 @@ __all__ = [
     "ConceptParser",
     "DatasetAdapter",
     "Frame",
+    "Note",
     "Progress",
     "RenderingAdapter",
     "VectorParser",
@@ -33,6 +34,9 @@ __all__ = [
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all)."""
+
+Note: TypeAlias = Callable[[str], None]
+"""Called with a sentence for people."""
 
 
 class ConceptParser(Protocol):
@@ -129,7 +133,8 @@ class DatasetAdapter(Protocol):
             when none is named.
 
     An adapter that makes its images itself may have a ``version``, a whole number that is raised whenever
-    they change: benchmarks keep records of one version only.
+    they change: benchmarks keep records of one version only.  One that reads what people annotated may give its
+    :meth:`load` a parameter ``note``: training passes a function that shows what is amiss, a sentence a call.
     """
 
     name: str

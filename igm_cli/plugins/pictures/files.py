@@ -21,7 +21,7 @@ class ImageFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # Some machines take names apart into letters and accents: this must not change their order.
-        self.names = sorted(_walk(folder), key=lambda name: (unicodedata.normalize("NFC", name), name))
+        self.names = sorted(walk(folder), key=lambda name: (unicodedata.normalize("NFC", name), name))
         if not self.names:
             raise InputError(f"{folder} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
         self._present = frozenset(self.names)
@@ -53,8 +53,8 @@ def _key(path: str) -> str:
     return unicodedata.normalize("NFC", path.casefold())
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Yields paths of images in a folder; links to folders are followed, but to no folder twice."""
+def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[str]:
+    """Yields paths of images, or of files of other suffixes, in a folder; links to folders are followed, but to no folder twice."""
 
     def refuse(error: OSError) -> NoReturn:
         raise InputError(
@@ -69,7 +69,7 @@ def _walk(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for target, name in targets.items() if target not in seen)
         seen.update(targets)
         for name in filter(_visible, names):
-            if Path(name).suffix.lower() in SUFFIXES:
+            if Path(name).suffix.lower() in suffixes:
                 path = Path(parent, name).relative_to(folder).as_posix()
                 if any("\ud800" <= character <= "\udfff" for character in path):  # what UTF-8 cannot hold
                     raise InputError(f"{folder} has a file {path!r} whose name is not in UTF-8; rename it")

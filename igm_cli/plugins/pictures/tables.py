@@ -56,7 +56,7 @@ def find_table(folder: Path, layout: str) -> Path | None:
 
 def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[str, list[str]]:
     """Returns labels of the images that a table lists, in the order of the images; others are left out."""
-    read = {".jsonl": _json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _csv_rows)
+    read = {".jsonl": json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), csv_rows)
     lines: dict[str, int] = {}
     labels: dict[str, list[str]] = {}
     for line, row in read(path):
@@ -134,8 +134,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         yield number, {name.strip().lower(): value for name, value in row.items()}
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
+def json_rows(path: Path) -> Iterator[Row]:
+    """Yields the lines of a file in JSON Lines."""
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text_of(path)), 1):
         if not line.strip():
             continue
         try:
@@ -150,8 +151,9 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield number, {name.strip().lower(): value for name, value in row.items()}
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
-    text = _text(path)
+def csv_rows(path: Path) -> Iterator[Row]:
+    """Yields the lines of a table with commas, semicolons or tabs, but for that of the columns' names."""
+    text = text_of(path)
     # Without strict a quote that nothing closes would swallow the rest of the file.
     options: Any = {"delimiter": _delimiter(path, text), "skipinitialspace": True, "strict": True}
     reader = csv.reader(io.StringIO(text, newline=""), **options)
@@ -191,7 +193,7 @@ def _delimiter(path: Path, text: str) -> str:
     )
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """Returns the text of a file in UTF-8, or in UTF-16 if it says so."""
     try:
         content = path.read_bytes()

@@ -1,0 +1,160 @@
+"""Dataset ``objects``: a folder of your own images, with annotations of what is where in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from igm_cli.errors import InputError, UsageError, near_names, need
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
+from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
+from igm_cli.plugins.objects.checks import usable
+from igm_cli.plugins.objects.formats import FORMATS, choose
+from igm_cli.plugins.objects.layout import Folder
+from igm_cli.plugins.objects.splits import SPLITS, seeded_share, split_images
+
+_REPORT_EVERY = 64
+
+
+class Objects(Adapter):
+    """Images of any number of objects, with annotations in one of the formats that people already have.
+
+    The columns of a split are ``image``, ``file`` (its path in the data root), ``width``, ``height`` and ``objects``:
+    a list of ``{"pixel_coords": [x, y], "label": "", "box": [width, height] or None, "attributes": {}}``.  Images are in
+    the order of their paths, turned as their EXIF says, and decoded only when they are asked for.
+    """
+
+    name = "objects"
+    summary = "your own images, annotated in COCO, Pascal VOC, YOLO, LabelMe, text or a table"
+    licence = "your own"
+    source = "put images and their annotations into a folder, and give it with --data-root FOLDER"
+    splits = SPLITS
+    image_size = (128, 96)
+    concepts = "pos"
+    options: Mapping[str, str] = {
+        "format": f"format of the annotations: {', '.join(FORMATS)}; else it is found out",
+        "labels": "labels between commas: only these objects count; else all do",
+        "shares": "shares of train, val and test, where no list or folder says them (default 80/10/10)",
+        "split_seed": "seed of which images are in which share (default 0)",
+    }
+
+    def check(self, split: str, data_root: Path | None, options: Options) -> None:
+        """Refuses what :class:`Adapter` does, and a format, shares or a seed that cannot be."""
+        super().check(split, data_root, options)
+        if options.get("format") is not None:
+            choice("format", options["format"], FORMATS)
+        _shares(options)
+
+    def load(
+        self,
+        split: str,
+        *,
+        data_root: Path | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        note: Note | None = None,
+        **options: Any,
+    ) -> Dataset:
+        """Returns a split; ``note`` is told what is amiss in the folder, whatever the split."""
+        need("train", "datasets")
+        self.check(split, data_root, options)
+        if data_root is None:
+            return self.make(split, limit, seed, progress, options)
+        folder, findings = Folder(data_root), Findings()
+        name, files = choose(folder, options.get("format"))
+        annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
+        for image in folder.images:
+            if image not in annotations:
+                findings.add("bare", image, "it has no annotation, and is left out")
+        share = partial(seeded_share, **_shares(options))
+        splits = split_images(folder, annotations, not FORMATS[name].PER_IMAGE, share, findings)
+        chosen = [image for image in folder.images if splits.get(image) == split]
+        every = [each for found in annotations.values() for part in found for each in part.objects or ()]
+        kept = _labels(options.get("labels"), every)
+        attributes = sorted({key for each in every for key in each.attributes})
+        count = min(limit or len(chosen), len(chosen))
+        rows: list[dict[str, Any]] = []
+        for image in chosen:
+            found = usable(folder.root / image, image, annotations[image], findings)
+            if found is not None:
+                (width, height), objects = found
+                described = [_described(each, attributes) for each in objects if not kept or each.label in kept]
+                row = {"file": image, "width": width, "height": height, "objects": described}
+                rows.append({"image": str(folder.root / image), **row})
+                if progress and (len(rows) % _REPORT_EVERY == 0 or len(rows) == count):
+                    progress("reading annotations", len(rows), count)
+                if len(rows) == count:
+                    break
+        if not rows:
+            raise InputError(f"{data_root} has no usable {split} image{_why(split, splits, findings)}")
+        if note:
+            for sentence in findings.sentences():
+                note(sentence)
+            if counts := findings.counts():
+                note(f"amiss in all, reading the split {split} of {data_root.name}: {counts}")
+        return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
+
+
+def _by_image(annotations: Iterable[Annotation], findings: Findings) -> dict[str, list[Annotation]]:
+    """Returns the annotations of every image that has any."""
+    found: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        found.setdefault(annotation.image, []).append(annotation)
+    for image, several in found.items():
+        if len(several) > 1:
+            where = " and ".join(dict.fromkeys(each.source for each in several))
+            findings.add(
+                "twice", image, f"it is annotated {len(several)} times, in {where}; all objects are taken"
+            )
+    return found
+
+
+def _described(thing: Object, attributes: Sequence[str]) -> dict[str, Any]:
+    """Returns an object as it stands in a row; all have the same attributes, empty where one has none."""
+    return {
+        "pixel_coords": [thing.x, thing.y],
+        "label": thing.label,
+        "box": None if thing.box is None else list(thing.box),
+        "attributes": {name: thing.attributes.get(name, "") for name in attributes},
+    }
+
+
+def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
+    """Returns why a split holds nothing, and the way out."""
+    others = " and ".join(name for name in SPLITS if name in splits.values())
+    if others and split not in splits.values():
+        return f", only {others}; list some in {split}.txt, or choose another split or other shares"
+    sentences = findings.sentences()
+    amiss = f" ({sentences[0]})" if sentences else ""
+    return f"{amiss}; correct its annotations, or name another format with --set data.format=..."
+
+
+def _labels(value: Any, objects: Iterable[Object]) -> frozenset[str]:
+    """Returns the option ``labels``, names between commas or a list of them; none for all."""
+    if value is None:
+        return frozenset()
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    names, known = [str(part).strip() for part in parts], sorted({each.label for each in objects})
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"no object has the label {unknown[0]!r}; {near_names(unknown[0], known)}")
+    return frozenset(names)
+
+
+def _shares(options: Options) -> dict[str, Any]:
+    """Returns the shares of the splits, and their seed."""
+    text = options.get("shares", "80/10/10")
+    try:
+        shares = [float(part) for part in str(text).split("/")]
+        if len(shares) != len(SPLITS) or min(shares) < 0 or not 0 < sum(shares) < math.inf:
+            raise ValueError("three shares are needed")
+    except ValueError as error:
+        raise UsageError(f"shares must look like 80/10/10, not {text!r}") from error
+    try:
+        return {"shares": shares, "seed": int(options.get("split_seed", 0))}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"split_seed must be a whole number, not {options['split_seed']!r}") from error

@@ -1,0 +1,146 @@
+"""What every reader of annotations gives, the objects of one image, and what it finds amiss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from igm_cli.errors import InputError, kind_and_message
+
+Point: TypeAlias = tuple[float, float]
+
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, RecursionError, OSError)
+"""What reading a broken file raises: ``SyntaxError`` is that of XML."""
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "unreadable": ("annotation", " that cannot be read"),
+    "missing": ("annotation", " of images that are not there"),
+    "bare": ("image", " without annotation"),
+    "broken": ("image", " that cannot be opened"),
+    "resized": ("image", " of another size than annotated"),
+    "empty": ("image", " annotated as empty"),
+    "twice": ("image", " annotated more than once"),
+    "unplaced": ("image", " in no split"),
+    "unnamed": ("object", " of classes without a name"),
+    "unknown": ("object", " of shapes without an area"),
+    "flat": ("object", " without an area"),
+    "outside": ("object", " outside of the image"),
+    "identical": ("object", " annotated more than once"),
+}
+"""What can be amiss, and how it is counted."""
+
+SHOWN = 3
+"""Files of each kind that are told of; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object, in the units of its annotation: pixels, if that does not say another size of the image."""
+
+    x: float  # its centre
+    y: float
+    label: str = ""
+    box: Point | None = None  # width and height
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The objects of an image, as one file has them."""
+
+    image: str  # its path in the folder
+    objects: Sequence[Object] | None  # None where they cannot be read
+    source: str = ""  # path of the file in the folder
+    size: Point | None = None  # width and height of the image in the units of its objects; None in pixels
+
+
+def boxed(left: float, top: float, right: float, bottom: float, label: str = "", **more: Any) -> Object:
+    """Returns the object in a box."""
+    return Object((left + right) / 2, (top + bottom) / 2, label, (right - left, bottom - top), **more)
+
+
+def outlined(points: Sequence[Point], label: str = "", **more: Any) -> Object:
+    """Returns the object in a polygon: its centre is the polygon's centroid, its box encloses it."""
+    (xs, ys), following = zip(*points, strict=True), [*points[1:], points[0]]
+    cross = [x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True)]
+    width, height, area = max(xs) - min(xs), max(ys) - min(ys), sum(cross) / 2
+    if abs(area) <= 1e-9 * width * height:  # its points lie on a line
+        return Object((max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2, label, (0.0, 0.0), **more)
+    sums = (sum((p[i] + q[i]) * c for p, q, c in zip(points, following, cross, strict=True)) for i in (0, 1))
+    x, y = (total / (6 * area) for total in sums)
+    return Object(x, y, label, (width, height), **more)
+
+
+def middle(points: Sequence[Point], label: str = "", **more: Any) -> Object:
+    """Returns the object at the mean of its points."""
+    xs, ys = zip(*points, strict=True)
+    return Object(sum(xs) / len(xs), sum(ys) / len(ys), label, **more)
+
+
+def number(value: Any) -> float:
+    """Returns a finite number; a ValueError says what is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{str(value)[:40]!r} is no number")
+    return found
+
+
+def pairs(values: Sequence[Any]) -> list[Point]:
+    """Returns ``x, y, x, y, ...`` as points."""
+    if len(values) % 2:
+        raise ValueError(f"{len(values)} coordinates are no pairs of x and y")
+    found = [number(value) for value in values]
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+class Findings:
+    """What is amiss in a folder: one sentence for each of the first files, and counts of all."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, tuple[str, list[int]]]] = {}
+
+    def add(self, kind: str, file: str, says: str, count: int = 1) -> None:
+        """Adds what is amiss with a file; of several findings of a kind the first is told, and 0 is not counted."""
+        counts = self._found.setdefault(kind, {}).setdefault(file, (says, []))[1]
+        counts += [count] * (count > 0)
+
+    @contextmanager
+    def reading(self, path: Path, file: str, kept: str = "its image is left out") -> Iterator[None]:
+        """Takes what a broken file raises as a finding."""
+        try:
+            yield
+        except InputError as error:
+            self.add("unreadable", file, str(error).removeprefix(f"{path} "))
+        except UNREADABLE as error:
+            self.add("unreadable", file, f"cannot be read, {kept}; correct or remove it ({told(error)})")
+
+    def sentences(self) -> list[str]:
+        """Returns what is to be told, without the counts."""
+        return [
+            f"{file}: {says}{f' (and {len(counts) - 1} more like it)' if len(counts) > 1 else ''}"
+            for kind in KINDS
+            for file, (says, counts) in list(self._found.get(kind, {}).items())[:SHOWN]
+        ]
+
+    def counts(self) -> str:
+        """Returns the number of findings of every kind, in one phrase; empty if nothing is amiss."""
+        found = {kind: sum(sum(counts) for _, counts in files.values()) for kind, files in self._found.items()}
+        return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if found.get(kind))
+
+
+def counted(count: int, noun: str, more: str = "") -> str:
+    """Returns a number of things in words."""
+    return f"{count} {noun}{'' if count == 1 else 's'}{more}"
+
+
+def told(error: BaseException) -> str:
+    """Returns what a broken file raised, in words where it has any."""
+    plain = type(error) is ValueError and str(error)
+    return str(error) if plain else kind_and_message(error)

@@ -1,0 +1,84 @@
+"""What can be used of the annotations of one image: its objects in its pixels, without those that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, counted
+
+Usable: TypeAlias = tuple[tuple[int, int], list[Object]]
+"""Width and height of an image, and its objects in its pixels."""
+
+_TOLERANCE = 0.02  # by which the shape of an image may differ from the one annotated
+_DECIMALS = 6  # of pixels, to which two objects must agree to count as one
+
+
+def usable(path: Path, image: str, annotations: Sequence[Annotation], findings: Findings) -> Usable | None:
+    """Returns what can be used of an image; None if nothing can."""
+    if any(each.objects is None for each in annotations):
+        return None
+    try:
+        size = image_size(path)
+    except (OSError, ValueError, SyntaxError) as error:
+        why = str(error).replace(str(path), image)
+        findings.add("broken", image, f"it cannot be opened ({why}), and is left out; save it again")
+        return None
+    every: list[Object] = []
+    for annotation in annotations:
+        scales = _scales(annotation, size, image, findings)
+        if scales is None:
+            return None
+        every += [_scaled(each, *scales) for each in annotation.objects or ()]
+    solid = [each for each in every if each.box is None or min(each.box) > 0]
+    inside = [each for each in solid if 0 <= each.x <= size[0] and 0 <= each.y <= size[1]]
+    distinct = list({_identity(each): each for each in reversed(inside)}.values())[::-1]
+    for kind, what, more, fewer in (
+        ("flat", "no area", every, solid),
+        ("outside", f"a centre outside its {size[0]}×{size[1]} pixels", solid, inside),
+        ("identical", "an equal", inside, distinct),
+    ):
+        if count := len(more) - len(fewer):
+            verb = "has" if count == 1 else "have"
+            says = f"{counted(count, 'object')} of {len(every)} {verb} {what}, left out"
+            findings.add(kind, image, says, count)
+    if not every:
+        findings.add("empty", image, "its annotation names no object; it is taken as an image without any")
+    return size, distinct
+
+
+def _scales(
+    annotation: Annotation, size: tuple[int, int], image: str, findings: Findings
+) -> tuple[float, float] | None:
+    """Returns how many pixels the units of an annotation are in x and y; None if the image has another shape."""
+    wide, high = annotation.size or size
+    across, down = size[0] / wide, size[1] / high
+    if annotation.size not in (None, size, (1.0, 1.0)):
+        says = f"it is annotated as {wide:g}×{high:g} and has {size[0]}×{size[1]} pixels"
+        alike = abs(across / down - 1) <= _TOLERANCE
+        what = "its annotations are scaled" if alike else "it is left out; annotate it again"
+        findings.add("resized", image, f"{says}: {what}")
+        if not alike:
+            return None
+    return across, down
+
+
+def _scaled(thing: Object, across: float, down: float) -> Object:
+    box = thing.box and (thing.box[0] * across, thing.box[1] * down)
+    return replace(thing, x=thing.x * across, y=thing.y * down, box=box)
+
+
+def _identity(thing: Object) -> tuple[Any, ...]:
+    numbers = (thing.x, thing.y, *(thing.box or ()))
+    return thing.label, *(round(each, _DECIMALS) for each in numbers), *sorted(thing.attributes.items())
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns width and height of an image, turned as its EXIF says; its pixels are not decoded."""
+    from PIL import ExifTags, Image
+
+    with Image.open(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else (image.width, image.height)

@@ -1,0 +1,69 @@
+"""Formats of annotations: which one a folder has, and in which files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from igm_cli.errors import InputError
+from igm_cli.plugins.objects import coco, labelme, points, table, voc, yolo
+from igm_cli.plugins.objects.layout import Folder, suffix_of
+
+FORMATS: Mapping[str, ModuleType] = {
+    "coco": coco, "voc": voc, "yolo": yolo, "points": points, "table": table, "labelme": labelme,
+}  # fmt: skip
+"""Readers: each knows its files by their ends (``claims``), and yields the annotations in them (``read``)."""
+
+_END = 20_000  # bytes from which a format is known
+
+
+def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
+    """Returns the format of the annotations in a folder and the files that hold them; None finds out.
+
+    Raises:
+        InputError: If there are none, or files of several formats.
+    """
+    known = [name] if name else list(FORMATS)
+    found = {each: files for each in known if (files := _files(folder, each, only=bool(name)))}
+    if len(found) > 1:
+        listed = " and ".join(f"{each} ({files[0]})" for each, files in found.items())
+        raise InputError(
+            f"{folder.root} has annotations in several formats, {listed}; "
+            f"choose one with --set data.format={next(iter(found))}"
+        )
+    if not found:
+        what = "; ".join(FORMATS[each].WHAT for each in known)
+        more = "" if name else ", or name it with --set data.format=... to be told what is wrong in it"
+        raise InputError(
+            f"{folder.root} has {len(folder.images)} images and no annotation that igm knows: {what}; add one{more}"
+        )
+    return next(iter(found.items()))
+
+
+def _files(folder: Folder, name: str, only: bool) -> list[str]:
+    """Returns the files of a format: those like it, and with them those named like images, or empty.
+
+    Where it is the only one that is asked for, all files of its suffix are taken if none is like it.
+    """
+    reader = FORMATS[name]
+    files = [f for f in folder.others if suffix_of(f) in reader.SUFFIXES and not folder.is_list(f)]
+    ends = {file: _ends(folder.root / file) for file in files}
+    claimed = {file for file in files if reader.claims(ends[file])}
+    if not claimed:
+        return files if only else []
+    alike = folder.named_like if reader.PER_IMAGE else lambda file: not ends[file].strip()
+    return [file for file in files if file in claimed or alike(file)]
+
+
+def _ends(path: Path) -> str:
+    """Returns the beginning and the end of a file, whatever it holds."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_END)
+            if len(begin) == _END:
+                file.seek(-min(_END, path.stat().st_size), 2)
+                begin += file.read()
+    except OSError:
+        return ""
+    return begin.decode("utf-8-sig", errors="replace")

@@ -1,0 +1,125 @@
+"""A folder of annotated images: which files are which, and which image an annotation means."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from igm_cli.errors import InputError
+from igm_cli.imaging import SUFFIXES
+from igm_cli.plugins.objects.annotations import Annotation, Findings
+from igm_cli.plugins.pictures.files import walk
+
+LISTS = {
+    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of splits, and so of folders and lists of one, to the split that is meant."""
+
+_OTHERS = (".json", ".jsonl", ".xml", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".names")
+_MASKS = frozenset(("SegmentationClass", "SegmentationObject"))  # of Pascal VOC: images that are annotations
+
+
+class Folder:
+    """The files of a folder at any depth, by their paths in it; none is opened here, and hidden ones are passed over.
+
+    Attributes:
+        root: The folder.
+        images: Images, in an order that is the same on every machine.
+        others: Files that may say something about them.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise InputError(f"data root {root} is not a folder; give a folder of images and annotations")
+        self.root = root
+        files = sorted(walk(root, (*SUFFIXES, *_OTHERS)), key=lambda file: (_plain(file), file))
+        self.images = [f for f in files if suffix_of(f) in SUFFIXES and _MASKS.isdisjoint(f.split("/"))]
+        self.others = [file for file in files if suffix_of(file) in _OTHERS]
+        if not self.images:
+            raise InputError(f"{root} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for file in self.images:
+            self._by_stem[_parts(file)[-1]].append(file)
+
+    def find(self, written: str, near: str) -> str | None:
+        """Returns the image that an annotation means; None if there is none.
+
+        Its path may be written with folders of another machine or none, in another case, or without its suffix.  Of
+        several images of the name, the one whose folders are most like those written, then like those of ``near``.
+
+        Raises:
+            InputError: If it may be one of several.
+        """
+        path = written.strip().replace("\\", "/")
+        *folders, name = _parts(path)
+        beside = set(_plain(near).split("/")[:-1])
+
+        def likeness(file: str) -> tuple[int, bool, int, int]:
+            own, same = _parts(file)[:-1], 0
+            while same < min(len(own), len(folders)) and own[-1 - same] == folders[-1 - same]:
+                same += 1
+            alike = beside.intersection(own)
+            exact = _plain(file.rpartition("/")[2]) == _plain(path.rpartition("/")[2])
+            return same, exact, len(alike), len(alike) - len(own)
+
+        best = sorted(self._by_stem.get(name, ()), key=likeness, reverse=True)
+        if len(best) > 1 and likeness(best[0]) == likeness(best[1]):
+            raise InputError(f"{written} may be {best[0]} or {best[1]}; rename one of them, or take it out")
+        return best[0] if best else None
+
+    def image(self, written: str, source: str, findings: Findings) -> str | None:
+        """Returns what :meth:`find` does; None is told as a finding about the annotation's file."""
+        try:
+            image = self.find(written, source)
+        except InputError as error:
+            findings.add("unreadable", source, str(error))
+            return None
+        if image is None:
+            findings.add("missing", source, f"there is no image {written}; add it or remove its annotation")
+        return image
+
+    def one_by_one(
+        self, files: Sequence[str], parse: Callable[[str], Annotation], findings: Findings
+    ) -> Iterator[Annotation]:
+        """Yields the annotations of files that have one image each: it is named as they are, or as they say."""
+        for file in files:
+            read = None
+            with findings.reading(self.root / file, file):
+                read = parse(file)
+            with findings.reading(self.root / file, file):
+                says = read.image if read else ""
+                image = self.find(file[: -len(suffix_of(file))] + suffix_of(says), file) or self.find(
+                    says, file
+                )
+                if image is not None:
+                    yield replace(read, image=image) if read else Annotation(image, None, file)
+                elif read:
+                    findings.add("missing", file, "there is no image of its name; add it or remove this file")
+
+    def named_like(self, file: str) -> bool:
+        """Returns whether an image has the name of another file, but for the suffix."""
+        return _plain(PurePosixPath(file).stem) in self._by_stem
+
+    @staticmethod
+    def is_list(file: str) -> bool:
+        """Returns whether a file lists the images of a split."""
+        return PurePosixPath(file).stem.lower() in LISTS and suffix_of(file) == ".txt"
+
+
+def _plain(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold())
+
+
+def suffix_of(file: str) -> str:
+    """Returns the suffix of a file in lower case."""
+    return PurePosixPath(file).suffix.lower()
+
+
+def _parts(path: str) -> list[str]:
+    """Returns the folders and the name of an image, the latter without its suffix, for comparison."""
+    stem = path[: -len(suffix_of(path))] if suffix_of(path) in SUFFIXES else path
+    return [part for part in _plain(stem).split("/") if part not in ("", ".", "..")] or [""]

@@ -1,0 +1,69 @@
+"""One table of all objects, a line each: CSV, TSV or JSON Lines with columns ``file``, ``x`` and ``y``, in pixels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from igm_cli.errors import InputError
+from igm_cli.plugins.objects.annotations import UNREADABLE, Annotation, Findings, Object, number, told
+from igm_cli.plugins.objects.layout import Folder
+from igm_cli.plugins.pictures.tables import FILE_COLUMNS, Row, csv_rows, json_rows
+
+WHAT = "a table (.csv, .tsv or .jsonl with columns file, x and y)"
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+PER_IMAGE = False
+LABEL_COLUMNS = ("label", "class", "category", "name")
+
+
+def claims(ends: str) -> bool:
+    """Returns whether the first line names such columns."""
+    words = re.split(r"[,;\t{}:]", ends.strip().partition("\n")[0].lower())
+    names = {word.strip().strip('"') for word in words}
+    return {"x", "y"} <= names and not names.isdisjoint(FILE_COLUMNS)
+
+
+def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[Annotation]:
+    """Yields the annotations of every image that the files list; a line without x and y says there is no object."""
+    for file in files:
+        path = folder.root / file
+        objects: dict[str, list[Object] | None] = {}
+        with findings.reading(path, file, "its images are left out"):
+            for line, row in _rows(path):
+                column = next(filter(row.__contains__, FILE_COLUMNS))
+                image = folder.image(str(row[column]), file, findings)
+                known = None if image is None else objects.setdefault(image, [])
+                if image is None or known is None:
+                    continue
+                try:
+                    if any(str(row[side]).strip() not in ("", "None") for side in "xy"):
+                        known.append(_object(row))
+                except UNREADABLE as error:
+                    objects[image] = None
+                    says = f"line {line} cannot be read, and {image} is left out; correct it ({told(error)})"
+                    findings.add("unreadable", file, says)
+            for image, found in objects.items():
+                yield Annotation(image, found, file)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    for line, row in (json_rows if path.suffix.lower() == ".jsonl" else csv_rows)(path):
+        if row.keys().isdisjoint(FILE_COLUMNS) or not {"x", "y"} <= row.keys():
+            raise InputError(f"{path} line {line} has no columns file, x and y; add them")
+        yield line, row
+
+
+def _object(row: Mapping[str, Any]) -> Object:
+    cells = {name: "" if value is None else str(value).strip() for name, value in row.items()}
+    label = next(filter(cells.__contains__, LABEL_COLUMNS), "")
+    width = 2 * number(cells["radius"]) if cells.get("radius") else None
+    used = {"x", "y", "radius", label, *FILE_COLUMNS}
+    return Object(
+        number(cells["x"]),
+        number(cells["y"]),
+        cells.get(label, ""),
+        None if width is None else (width, width),
+        {name: value for name, value in cells.items() if name not in used},
+    )

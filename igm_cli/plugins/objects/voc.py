@@ -1,0 +1,46 @@
+"""Pascal VOC's XML, one file for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from xml.etree import ElementTree
+
+from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, boxed, number
+from igm_cli.plugins.objects.layout import Folder
+
+WHAT = "Pascal VOC (.xml for each image)"
+SUFFIXES = (".xml",)
+PER_IMAGE = True
+
+
+def claims(ends: str) -> bool:
+    """Returns whether the beginning and the end of a file look like Pascal VOC's."""
+    return "<annotation" in ends
+
+
+def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[Annotation]:
+    """Yields the annotation of every file."""
+
+    def parse(file: str) -> Annotation:
+        parser = ElementTree.XMLParser(target=_Builder())
+        root = ElementTree.fromstring((folder.root / file).read_bytes(), parser)
+        sides = [number(root.findtext(f"size/{side}") or 0) for side in ("width", "height")]
+        size = (sides[0], sides[1]) if all(sides) else None
+        objects = [_object(element) for element in root.findall("object")]
+        return Annotation(root.findtext("filename") or "", objects, file, size)
+
+    return folder.one_by_one(files, parse, findings)
+
+
+def _object(element: ElementTree.Element) -> Object:
+    left, top, right, bottom = (
+        number(element.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
+    return boxed(left, top, right, bottom, (element.findtext("name") or "").strip())
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuses a document type, whose entities could grow without bounds."""
+
+    def doctype(self, *_: str | None) -> None:
+        raise ValueError("it has a DOCTYPE, which annotations do not need")

@@ -1,0 +1,148 @@
+"""YOLO's text, one file for each image: lines ``class x y width height``, or outlines, in shares of the image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from igm_cli.errors import InputError
+from igm_cli.plugins.objects.annotations import (
+    Annotation,
+    Findings,
+    Object,
+    boxed,
+    middle,
+    number,
+    outlined,
+    pairs,
+)
+from igm_cli.plugins.objects.layout import Folder
+from igm_cli.plugins.pictures.tables import text_of
+
+WHAT = "YOLO (.txt for each image, with lines of a class and numbers in 0..1)"
+SUFFIXES = (".txt",)
+PER_IMAGE = True
+_NAMES = re.compile(r"^names\s*:(.*(?:\n(?:[ \t\-\]}].*|[ \t]*))*)", re.MULTILINE)
+_ENTRY = re.compile(r"""(?:[^,\n'"]|'[^']*'|"[^"]*")+""")
+_NAME = re.compile(r"""\s*(?:-\s|(\d+)\s*:)?\s*(.*?)\s*""", re.DOTALL)
+_KEYPOINTS = re.compile(r"^kpt_shape\s*:\s*\[\s*(\d+)\s*,\s*([23])\s*\]", re.MULTILINE)
+
+
+def claims(ends: str) -> bool:
+    """Returns whether the beginning of a file is such a line."""
+    first, *numbers = ends.strip().partition("\n")[0].split() or [""]
+    try:
+        return first.isdecimal() and len(numbers) >= 4 and all(abs(number(each)) <= 1.5 for each in numbers)
+    except ValueError:
+        return False
+
+
+def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[Annotation]:
+    """Yields the annotation of every file."""
+    classes = Classes.of(folder, findings)
+
+    def parse(line: str, file: str) -> Object:
+        first, *numbers = line.split()
+        if not first.isdecimal():
+            raise ValueError(f"{first[:40]!r} is no number of a class")
+        return to_object(classes.label(first, file), numbers, classes.keypoints)
+
+    return line_by_line(folder, files, parse, findings, (1.0, 1.0))
+
+
+def line_by_line(
+    folder: Folder,
+    files: Sequence[str],
+    parse: Callable[[str, str], Object],
+    findings: Findings,
+    size: tuple[float, float] | None = None,
+) -> Iterator[Annotation]:
+    """Yields the annotations of files with a line for each object, in units of which images have a size."""
+
+    def parse_file(file: str) -> Annotation:
+        objects = []
+        for row, line in enumerate(text_of(folder.root / file).splitlines(), 1):
+            if line.strip():
+                try:
+                    objects.append(parse(line, file))
+                except ValueError as error:
+                    raise ValueError(f"line {row}: {error}") from error
+        return Annotation("", objects, file, size)
+
+    return folder.one_by_one(files, parse_file, findings)
+
+
+def to_object(label: str, numbers: Sequence[str], keypoints: tuple[int, int] | None = None) -> Object:
+    """Returns the object of a line.
+
+    Args:
+        label: Name of its class.
+        numbers: What follows the class: a box, with a confidence at its end perhaps; a box and keypoints; or an outline.
+        keypoints: Their number, and the numbers of each (the third is 0 where one is not labelled), if there are any.
+    """
+    if keypoints and len(numbers) == 4 + keypoints[0] * keypoints[1]:
+        points = [numbers[i : i + keypoints[1]] for i in range(4, len(numbers), keypoints[1])]
+        visible = [pairs(point[:2])[0] for point in points if len(point) < 3 or number(point[2])]
+        if visible:
+            return middle(visible, label)
+        numbers = numbers[:4]
+    if len(numbers) in (4, 5):
+        x, y, width, height = map(number, numbers[:4])
+        return boxed(x - width / 2, y - height / 2, x + width / 2, y + height / 2, label)
+    if len(numbers) < 6:
+        raise ValueError(f"{len(numbers)} numbers are no box and no outline")
+    return outlined(pairs(numbers), label)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names of numbered classes: ``names`` of a ``data.yaml``, or the lines of ``classes.txt`` or ``obj.names``."""
+
+    names: Mapping[str, str]
+    findings: Findings
+    keypoints: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, folder: Folder, findings: Findings) -> Classes:
+        """Reads the first of these files in a folder that names any; no other part of YAML is understood."""
+        for file in sorted(folder.others, key=lambda file: (file.count("/"), file)):
+            path = PurePosixPath(file)
+            listed = path.name.lower() == "classes.txt" or path.suffix.lower() == ".names"
+            if not listed and path.suffix.lower() not in (".yaml", ".yml"):
+                continue
+            try:
+                text = text_of(folder.root / file)
+            except InputError as error:
+                findings.add("unreadable", file, str(error).removeprefix(f"{folder.root / file} "))
+                continue
+            shape = _KEYPOINTS.search(text)
+            names = text.splitlines() if listed else yaml_names(text)
+            if names:
+                numbered = names if isinstance(names, dict) else dict(enumerate(map(str.strip, names)))
+                points = (int(shape[1]), int(shape[2])) if shape else None
+                return cls({str(k): v for k, v in numbered.items() if v}, findings, points)
+        return cls({}, findings)
+
+    def label(self, written: str, file: str) -> str:
+        """Returns the name of a class; a number without one stands for itself, and so does a name."""
+        key = str(int(written)) if written.isdecimal() else written
+        if key in self.names or not written.isdecimal():
+            return self.names.get(key, written)
+        if self.names:
+            self.findings.add("unnamed", file, f"class {key} has no name, and its number is the label")
+        else:
+            says = "there is none, so classes have no names, and their numbers are the labels"
+            self.findings.add("unnamed", "classes.txt", says, 0)
+        return key
+
+
+def yaml_names(text: str) -> dict[int, str]:
+    """Returns ``names`` of a ``data.yaml``, which are a list or a table, on one line or on several."""
+    found = _NAMES.search(re.sub(r"(?:^|\s)#.*", "", text))
+    entries = (
+        [entry for entry in _ENTRY.findall(found[1].strip().strip("[]{}")) if entry.strip()] if found else []
+    )
+    names = [match.groups() for match in map(_NAME.fullmatch, entries) if match]
+    return {int(key or row): name.strip("'\"") for row, (key, name) in enumerate(names)}

@@ -1,0 +1,536 @@
+"""Folders of annotated images: every format says the same, splits stay, and what is amiss is told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from igm_cli.errors import InputError, MissingError, UsageError
+from igm_cli.plugins.base import DatasetAdapter, Frame
+from igm_cli.plugins.objects.adapter import Objects
+from igm_cli.plugins.objects.annotations import outlined
+from igm_cli.plugins.objects.yolo import to_object, yaml_names
+from igm_cli.plugins.positions import Positions
+
+ADAPTER: DatasetAdapter = Objects()
+Box = tuple[float, float, float, float, str]
+"""Left, top, right, bottom, label."""
+
+WIDTH, HEIGHT = 80, 40
+BOXES: Mapping[str, Sequence[Box]] = {
+    "a": [(10, 10, 30, 20, "red"), (40, 4, 50, 24, "white")],
+    "b": [(0, 0, 8, 8, "white")],
+    "c.d": [(60, 20, 80, 40, "red"), (10, 20, 20, 30, "red"), (30, 30, 32, 34, "white")],
+}
+NAMES = ("red", "white")
+OPEN = {"shares": "1/0/0"}
+"""Everything is for training."""
+
+
+def image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 90, 90)).save(path)
+
+
+def write(path: Path, text: str | bytes | object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(text, bytes):
+        path.write_bytes(text)
+    else:
+        path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+
+
+def coco_of(boxes: Mapping[str, Sequence[Box]], folder: str = "") -> dict[str, Any]:
+    rows = [(number, box) for number, found in enumerate(boxes.values()) for box in found]
+    return {
+        "images": [
+            {"id": number, "file_name": f"{folder}{stem}.png", "width": WIDTH, "height": HEIGHT}
+            for number, stem in enumerate(boxes)
+        ],
+        "categories": [{"id": 7 + number, "name": name} for number, name in enumerate(NAMES)],
+        "annotations": [
+            {"id": i, "image_id": n, "category_id": 7 + NAMES.index(name), "bbox": [x, y, u - x, v - y]}
+            for i, (n, (x, y, u, v, name)) in enumerate(rows)
+        ],
+    }
+
+
+def voc_of(boxes: Sequence[Box], file: str = "") -> str:
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{x}</xmin><ymin>{y}</ymin><xmax>{u}</xmax><ymax>{v}</ymax></bndbox>"
+        "</object>"
+        for x, y, u, v, name in boxes
+    )
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+    return f"<annotation><filename>{file}</filename>{size}{objects}</annotation>"
+
+
+def yolo_of(boxes: Sequence[Box]) -> str:
+    return "".join(
+        f"{NAMES.index(name)} {(x + u) / 2 / WIDTH} {(y + v) / 2 / HEIGHT} {(u - x) / WIDTH} {(v - y) / HEIGHT}\n"
+        for x, y, u, v, name in boxes
+    )
+
+
+def outline_of(boxes: Sequence[Box]) -> str:
+    return "".join(
+        f"{NAMES.index(name)} {x / WIDTH} {y / HEIGHT} {u / WIDTH} {y / HEIGHT} {u / WIDTH} {v / HEIGHT} {x / WIDTH} {v / HEIGHT}\n"
+        for x, y, u, v, name in boxes
+    )
+
+
+def points_of(boxes: Sequence[Box], names: bool = True) -> str:
+    return "".join(
+        f"{(x + u) / 2} {(y + v) / 2} {name if names else NAMES.index(name)}\n" for x, y, u, v, name in boxes
+    )
+
+
+def labelme_of(boxes: Sequence[Box], file: str = "") -> dict[str, Any]:
+    shapes = [{"label": n, "shape_type": "rectangle", "points": [[u, y], [x, v]]} for x, y, u, v, n in boxes]
+    return {"shapes": shapes, "imagePath": file, "imageWidth": WIDTH, "imageHeight": HEIGHT, "imageData": None}
+
+
+def coco(root: Path) -> None:
+    write(root / "notes.json", coco_of(BOXES, "/home/someone/data/"))
+
+
+def voc(root: Path) -> None:
+    for stem, boxes in BOXES.items():
+        write(root / "Annotations" / f"{stem}.xml", voc_of(boxes, "stale.jpg"))
+
+
+def yolo(root: Path) -> None:
+    write(
+        root / "data.yaml",
+        f"path: .  # here\ntrain: images\nnames:\n  0: {NAMES[0]}\n  1: '{NAMES[1]}'\nnc: 2\n",
+    )
+    for stem, boxes in BOXES.items():
+        write(root / "labels" / f"{stem}.txt", yolo_of(boxes))
+
+
+def yolo_outlines(root: Path) -> None:
+    write(root / "classes.txt", "red\nwhite\n")
+    for stem, boxes in BOXES.items():
+        write(root / "labels" / f"{stem}.txt", outline_of(boxes))
+
+
+def points(root: Path) -> None:
+    for stem, boxes in BOXES.items():
+        write(root / "Label" / f"{stem}.txt", points_of(boxes))
+
+
+def numbered_points(root: Path) -> None:
+    write(root / "Label" / "classes.txt", "red\nwhite")
+    for stem, boxes in BOXES.items():
+        write(root / "Label" / f"{stem}.txt", points_of(boxes, names=False).replace(" ", ", "))
+
+
+def table(root: Path) -> None:
+    rows = [(stem, box) for stem, boxes in BOXES.items() for box in boxes]
+    lines = "".join(f"{stem}.png\t{(x + u) / 2}\t{(y + v) / 2}\t{n}\n" for stem, (x, y, u, v, n) in rows)
+    write(root / "cells.tsv", "File\tX\tY\tLabel\n" + lines)
+
+
+def lines_of_json(root: Path) -> None:
+    rows = [
+        {"file_name": f"{stem}.png", "x": (x + u) / 2, "y": (y + v) / 2, "category": name}
+        for stem, boxes in BOXES.items()
+        for x, y, u, v, name in boxes
+    ]
+    write(root / "cells.jsonl", "\n".join(map(json.dumps, rows)))
+
+
+def labelme(root: Path) -> None:
+    for stem, boxes in BOXES.items():
+        write(root / "images" / f"{stem}.json", labelme_of(boxes, f"..\\images\\{stem}.png"))
+
+
+FORMATS: Mapping[str, tuple[Callable[[Path], None], bool]] = {
+    "coco": (coco, True), "voc": (voc, True), "yolo": (yolo, True), "yolo-outlines": (yolo_outlines, True),
+    "points": (points, False), "points-numbered": (numbered_points, False), "table": (table, False),
+    "table-json": (lines_of_json, False), "labelme": (labelme, True),
+}  # fmt: skip
+"""Writers, and whether the format has boxes."""
+
+
+def read(root: Path, split: str = "train", **options: Any) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """The objects of every image, and what is told."""
+    notes: list[str] = []
+    data = ADAPTER.load(split, data_root=root, note=notes.append, **options)  # type: ignore[call-arg]
+    assert data.column_names == ["image", "file", "width", "height", "objects"]
+    return dict(zip(data["file"][:], data["objects"][:], strict=True)), notes
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of images alone."""
+    for stem in BOXES:
+        image(tmp_path / "images" / f"{stem}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_says_the_same(root: Path, name: str) -> None:
+    writer, boxes = FORMATS[name]
+    writer(root)
+    found, notes = read(root, **OPEN)
+    assert list(found) == [f"images/{stem}.png" for stem in BOXES] and not notes
+    for stem, wanted in BOXES.items():
+        for each, (x, y, u, v, label) in zip(found[f"images/{stem}.png"], wanted, strict=True):
+            assert each["pixel_coords"] == pytest.approx([(x + u) / 2, (y + v) / 2])
+            assert each["label"] == label and each["attributes"] == {}
+            assert each["box"] == (pytest.approx([u - x, v - y]) if boxes else None)
+    assert read(root, format=name.partition("-")[0], **OPEN)[0] == found
+    assert ADAPTER.load("train", data_root=root, limit=2, **OPEN)[1]["image"].size == (WIDTH, HEIGHT)
+
+
+def test_the_parser_of_positions_takes_them(root: Path) -> None:
+    coco(root)
+    row = ADAPTER.load("train", data_root=root, **OPEN)[0]
+    concepts = Positions().parse(row, Frame.fit(row["image"].size, WIDTH / HEIGHT))
+    assert concepts.flatten().tolist() == pytest.approx([0.25, 0.375, 0.5625, 0.35])
+
+
+SIDE = st.floats(0.01, 0.5)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), SIDE, SIDE, st.integers(0, 3))
+def test_boxes_and_outlines_have_their_centres(
+    x: float, y: float, width: float, height: float, turn: int
+) -> None:
+    found = to_object("", [repr(n) for n in (x, y, width, height)])
+    assert (found.x, found.y, *(found.box or ())) == pytest.approx((x, y, width, height))
+    left, top = x - width / 2, y - height / 2
+    corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    corners = corners[turn:] + corners[:turn]
+    for shape in (corners, corners[::-1]):
+        outline = outlined(shape)
+        assert (outline.x, outline.y, *(outline.box or ())) == pytest.approx((x, y, width, height), abs=1e-6)
+
+
+def test_centres_of_other_shapes(root: Path) -> None:
+    shapes = [
+        {"label": "p", "shape_type": "point", "points": [[5, 6]]},
+        {"label": "c", "shape_type": "circle", "points": [[30, 20], [33, 24]]},
+        {"label": "t", "points": [[0, 0], [30, 0], [0, 30]]},
+        {"label": "l", "shape_type": "line", "points": [[0, 0], [30, 0]]},
+    ]
+    write(root / "images/a.json", {"shapes": shapes, "imageWidth": WIDTH, "imageHeight": HEIGHT})
+    found, notes = read(root, **OPEN)
+    places = [(o["label"], *o["pixel_coords"], o["box"]) for o in found["images/a.png"]]
+    assert places == [("p", 5, 6, None), ("c", 30, 20, [10, 10]), ("t", 10, 10, [30, 30])]
+    assert any("a line is none of point, circle, rectangle, polygon" in note for note in notes)
+
+
+def test_keypoints_masks_and_crowds(root: Path) -> None:
+    data = coco_of({"a": []})
+    data["annotations"] = [
+        {"image_id": 0, "category_id": 7, "keypoints": [10, 10, 2, 0, 0, 0, 20, 30, 1], "bbox": [0, 0, 9, 9]},
+        {"image_id": 0, "category_id": 7, "keypoints": [0, 0, 0], "bbox": [10, 10, 4, 4]},
+        {"image_id": 0, "category_id": 8, "segmentation": [[0, 0, 30, 0, 0, 30]]},
+        {"image_id": 0, "segmentation": {"counts": "x", "size": [1, 1]}, "bbox": [2, 2, 2, 2]},
+        {"image_id": 0, "category_id": 7, "bbox": [0, 0, 60, 30], "iscrowd": 1},
+    ]
+    data["annotations"][1]["attributes"] = {"round": True}
+    write(root / "x.json", data)
+    (objects,) = read(root, **OPEN)[0].values()
+    assert [o["pixel_coords"] for o in objects] == [[15, 20], [12, 12], [10, 10], [3, 3]]
+    assert [o["label"] for o in objects] == ["red", "red", "white", ""]
+    assert [o["attributes"]["round"] for o in objects] == ["", "True", "", ""]
+
+
+def test_keypoints_of_yolo() -> None:
+    numbers = ["0.5", "0.5", "0.2", "0.2", "0.4", "0.4", "2", "0", "0", "0", "0.6", "0.5", "1"]
+    assert (to_object("", numbers, (3, 3)).x, to_object("", numbers, (3, 3)).y) == pytest.approx((0.5, 0.45))
+    hidden = ["0.5", "0.5", "0.2", "0.2", "0", "0", "0"]
+    assert to_object("", hidden, (1, 3)).box == pytest.approx((0.2, 0.2))
+    assert to_object("", ["0.5", "0.5", "0.2", "0.2", "0.9"]).x == 0.5  # a confidence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [red, 'white cell']",
+        "names: {0: red, 1: 'white cell'}\nnc: 2",
+        "names:\n- red\n- white cell\nnc: 2",
+        'names:\n  0: red\n  1: "white cell"  # leukocytes\n',
+        "names: ['red',\n  'white cell']\ntrain: x\n",
+    ],
+)
+def test_names_in_yaml(text: str) -> None:
+    assert yaml_names(f"nc: 2\n{text}") == {0: "red", 1: "white cell"}
+    assert yaml_names("path: x\nnc: 2\n") == {}
+
+
+def test_attributes_of_a_table(root: Path) -> None:
+    lines = 'image;x;y;class;stage;radius\na.png;3;4;red;"ring, late";2\na.png;5;6;red;;\nb.png;;;;;\n'
+    write(root / "cells.csv", lines)
+    found, notes = read(root, **OPEN)
+    first, second = found["images/a.png"]
+    assert first["attributes"] == {"stage": "ring, late"} and first["box"] == [4, 4]
+    assert second["attributes"] == {"stage": ""} and second["box"] is None
+    assert found["images/b.png"] == []
+    assert "images/b.png: its annotation names no object; it is taken as an image without any" in notes
+
+
+def test_splits_by_lists(root: Path) -> None:
+    points(root)
+    write(root / "train.txt", "a\nb\nnowhere\n")
+    write(root / "val.txt", "b\n")
+    found, notes = read(root)
+    assert list(found) == ["images/a.png"] and list(read(root, "val")[0]) == ["images/b.png"]
+    assert "train.txt: it lists 1 image that there is none of, the first nowhere" in notes
+    assert "images/c.d.png: it is in no list of a split, and is left out" in notes
+    with pytest.raises(InputError, match=r"no usable test image, only train and val; list some in test.txt"):
+        read(root, "test")
+
+
+def test_splits_of_pascal_voc(root: Path) -> None:
+    voc(root)
+    image(root / "SegmentationClass/a.png")
+    for name, text in {
+        "Main/trainval": "a\nb",
+        "Main/val": "b",
+        "Main/a_train": "b 1",
+        "Layout/train": "b",
+    }.items():
+        write(root / f"ImageSets/{name}.txt", text)
+    assert list(read(root)[0]) == ["images/a.png"] and list(read(root, "val")[0]) == ["images/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "labels"), [("images/{}", "labels/{}"), ("{}/images", "{}/labels"), ("{}", "{}")]
+)
+def test_splits_by_folders(tmp_path: Path, pictures: str, labels: str) -> None:
+    for folder, stem in (("train", "a"), ("valid", "a"), ("test", "b")):  # the same name twice
+        image(tmp_path / pictures.format(folder) / f"{stem}.jpg")
+        box = (0, 0, 10, 10, "red") if folder == "valid" else (0, 0, 20, 20, "red")
+        write(tmp_path / labels.format(folder) / f"{stem}.txt", yolo_of([box]))
+    write(tmp_path / "data.yaml", "names: [red, white]")
+    boxes = {split: [o["box"] for (o,) in read(tmp_path, split)[0].values()] for split in ADAPTER.splits}
+    assert boxes == {"train": [[20, 20]], "val": [[10, 10]], "test": [[20, 20]]}
+
+
+def test_splits_by_names_of_coco_files(root: Path) -> None:
+    write(root / "annotations/instances_train2017.json", coco_of({"a": BOXES["a"], "b": BOXES["b"]}))
+    write(root / "annotations/instances_val2017.json", coco_of({"c.d": BOXES["c.d"]}))
+    assert list(read(root)[0]) == ["images/a.png", "images/b.png"]
+    assert list(read(root, "val")[0]) == ["images/c.d.png"]
+
+
+def test_images_that_are_added_move_none(tmp_path: Path) -> None:
+    def add(numbers: range) -> dict[str, set[str]]:
+        for number in numbers:
+            image(tmp_path / f"{number}.png", (4, 4))
+            write(tmp_path / f"{number}.txt", "1 1\n")
+        return {split: set(read(tmp_path, split)[0]) for split in ADAPTER.splits}
+
+    few = add(range(60))
+    many = add(range(60, 120))
+    assert sum(map(len, many.values())) == 120 and all(few[split] <= many[split] for split in few)
+    assert len(many["train"]) > 80 and all(many.values())
+    again = {split: set(read(tmp_path, split, split_seed=1)[0]) for split in ADAPTER.splits}
+    assert again != many
+    assert len(read(tmp_path, shares="0/0/1", split="test")[0]) == 120
+
+
+def test_only_labels_that_are_asked_for(root: Path) -> None:
+    coco(root)
+    found, _ = read(root, labels="red", **OPEN)
+    assert {o["label"] for objects in found.values() for o in objects} == {"red"} and len(found) == 3
+    with pytest.raises(UsageError, match="no object has the label 'whit'; did you mean white"):
+        read(root, labels=["whit"], **OPEN)
+
+
+def test_what_is_amiss_is_told(root: Path) -> None:
+    boxes: list[Box] = [
+        (10, 10, 30, 20, "red"),
+        (10, 10, 30, 20, "red"),
+        (5, 5, 5, 9, "red"),
+        (90, 0, 99, 9, "red"),
+    ]
+    data = coco_of({"a": boxes, "gone": [], "b": [], "c.d": [(0, 0, 4, 4, "red")]})
+    data["annotations"] += [
+        {"image_id": 0, "category_id": 99, "bbox": [1, 1, 2, 2]},
+        {"image_id": 77, "bbox": [1, 1, 2, 2]},
+        {"image_id": 3, "bbox": [1, "x", 2, 2]},
+    ]
+    write(root / "x.json", data)
+    write(root / "y.json", "")
+    image(root / "images/d.png")
+    found, notes = read(root, **OPEN)
+    assert [len(objects) for objects in found.values()] == [2, 0]
+    assert found["images/a.png"][1]["label"] == "99"
+    expected = [
+        "x.json: an annotation of c.d.png cannot be read, which is left out ('x' is no number)",
+        "y.json: cannot be read, its images are left out",
+        "x.json: it has annotations of image 77, which it does not list (and 1 more like it)",
+        "images/d.png: it has no annotation, and is left out",
+        "images/b.png: its annotation names no object",
+        "x.json: category 99 has no name, and its number is the label",
+        "images/a.png: 1 object of 5 has no area, left out",
+        "images/a.png: 1 object of 5 has a centre outside its 80×40 pixels, left out",
+        "images/a.png: 1 object of 5 has an equal, left out",
+    ]
+    assert len(notes) == len(expected) + 1
+    for note, wanted in zip(notes, expected, strict=False):
+        assert note.startswith(wanted) and "\n" not in note
+    assert notes[-1].endswith(
+        "2 annotations that cannot be read, 2 annotations of images that are not there, 1 image without annotation, "
+        "1 image annotated as empty, 1 object of classes without a name, 1 object without an area, "
+        "1 object outside of the image, 1 object annotated more than once"
+    )
+
+
+def test_the_first_files_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    for number in range(9):
+        image(tmp_path / f"{number}.png", (9, 9))
+        write(tmp_path / f"{number}.txt", "1 1 red\n" + "99 1 red\n" * (number > 0))
+    _, notes = read(tmp_path, **OPEN)
+    assert [note[:5] for note in notes[:3]] == ["1.png", "2.png", "3.png"]
+    assert len(notes) == 4 and notes[3].endswith("8 objects outside of the image")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        (
+            "Label/a.txt",
+            "3 4\nfive 6\n",
+            "Label/a.txt: cannot be read, its image .*line 2: 'five 6' is not \"x y\"",
+        ),
+        ("Label/a.txt", b"3 4 caf\xe9\n", r"Label/a.txt: line 1 is not in UTF-8; save the file as UTF-8"),
+        ("Label/q.txt", "3 4\n", "Label/q.txt: there is no image of its name; add it or remove this file"),
+        ("Label/a.txt", "", "images/a.png: its annotation names no object"),
+        ("images/a.png", b"no image", "images/a.png: it cannot be opened .*; save it again"),
+        ("other/a.png", b"no image", "Label/a.txt: Label/a may be images/a.png or other/a.png; rename"),
+        ("classes.txt", "red", "Label/b.txt: class 1 has no name, and its number is the label"),
+    ],
+)
+def test_one_broken_file_spoils_no_other(root: Path, file: str, text: str | bytes, says: str) -> None:
+    for stem in BOXES:
+        write(root / f"Label/{stem}.txt", points_of(BOXES[stem], names=file != "classes.txt"))
+    write(root / file, text)
+    found, notes = read(root, **OPEN)
+    assert len(found["images/c.d.png"]) == 3 and any(re.match(says, note) for note in notes), notes
+
+
+def test_broken_lines_of_yolo(root: Path) -> None:
+    yolo(root)
+    for text, says in {
+        "0 0.5 0.5 0.1 0.1\nred 0.5 0.5 0.1 0.1": "line 2: 'red' is no number of a class",
+        "0 0.5 0.5 0.1": "line 1: 3 numbers are no box and no outline",
+        "0 0.5 0.5 nan 0.1": "line 1: 'nan' is no number",
+        "0 .1 .1 .2 .2 .3 .3 .4": "line 1: 7 coordinates are no pairs of x and y",
+    }.items():
+        write(root / "labels/a.txt", text)
+        found, notes = read(root, **OPEN)
+        assert list(found) == ["images/b.png", "images/c.d.png"] and says in notes[0]
+
+
+def test_xml_with_entities_is_refused(root: Path) -> None:
+    voc(root)
+    bomb = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]>' + voc_of(BOXES["a"]).replace("red", "&b;")
+    for content in (bomb.encode(), bomb.encode("utf-16"), b"<annotation><object>"):
+        write(root / "Annotations/a.xml", content)
+        found, notes = read(root, format="voc", **OPEN)
+        assert "images/a.png" not in found and notes[0].startswith("Annotations/a.xml: cannot be read")
+        assert ("DOCTYPE" in notes[0]) == (content != b"<annotation><object>")
+
+
+def test_an_image_of_another_size_than_annotated(root: Path) -> None:
+    coco(root)
+    image(root / "images/a.png", (WIDTH * 2, HEIGHT * 2))
+    image(root / "images/b.png", (HEIGHT, WIDTH))
+    found, notes = read(root, **OPEN)
+    assert found["images/a.png"][0]["pixel_coords"] == [40, 30] and found["images/a.png"][0]["box"] == [40, 20]
+    assert "images/b.png" not in found
+    assert "images/a.png: it is annotated as 80×40 and has 160×80 pixels: its annotations are scaled" in notes
+
+
+def test_images_turned_by_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 80)).save(tmp_path / "a.jpg", exif=exif)
+    write(tmp_path / "a.txt", "0 0.5 0.25 0.5 0.5\n")
+    data = ADAPTER.load("train", data_root=tmp_path, **OPEN)
+    assert data[0]["image"].size == (data[0]["width"], data[0]["height"]) == (80, 40)
+    assert data[0]["objects"][0]["pixel_coords"] == [40, 10]
+
+
+def test_an_image_in_two_files(root: Path) -> None:
+    write(root / "red.json", coco_of({"a": BOXES["a"][:1]}))
+    write(root / "white.json", coco_of({"a": BOXES["a"]}))
+    found, notes = read(root, **OPEN)
+    assert len(found["images/a.png"]) == 2
+    assert "images/a.png: it is annotated 2 times, in red.json and white.json; all objects are taken" in notes
+
+
+def test_several_formats_are_not_mixed(root: Path) -> None:
+    voc(root)
+    points(root)
+    says = r"in several formats, voc \(Annotations/a.xml\) and points \(Label/a.txt\); choose one with --set data.format="
+    with pytest.raises(InputError, match=says):
+        read(root)
+    assert read(root, format="points", **OPEN)[0]["images/a.png"][0]["box"] is None
+
+
+def test_folders_that_hold_nothing_usable(root: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder"):
+        read(root / "nowhere")
+    (root / "none").mkdir()
+    with pytest.raises(InputError, match="none holds no image"):
+        read(root / "none")
+    with pytest.raises(
+        InputError, match=r"3 images and no annotation that igm knows: COCO .*; add one, or name it"
+    ):
+        read(root)
+    with pytest.raises(
+        InputError, match=r"no annotation that igm knows: Pascal VOC \(.xml for each image\); add one$"
+    ):
+        read(root, format="voc")
+    write(root / "x.json", '{"images": [], "annotations": [')
+    with pytest.raises(
+        InputError, match=r"no usable train image \(x.json: cannot be read.*; correct its annotations"
+    ):
+        read(root)
+    write(root / "x.json", "")
+    with pytest.raises(InputError, match=r"no usable train image \(x.json: cannot be read"):
+        read(root, format="coco")
+
+
+def test_requests_that_cannot_be(root: Path) -> None:
+    with pytest.raises(MissingError, match="--data-root FOLDER"):
+        ADAPTER.load("train")
+    with pytest.raises(UsageError, match="unknown format 'yollo'; did you mean yolo"):
+        read(root, format="yollo")
+    for shares in ("80/20", "1/-1/1", "0/0/0", "a/b/c", "inf/1/1"):
+        with pytest.raises(UsageError, match="shares must look like 80/10/10"):
+            read(root, shares=shares)
+    with pytest.raises(UsageError, match="split_seed must be a whole number"):
+        read(root, split_seed="x")
+
+
+def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from igm_cli import app
+
+    points(root)
+    write(root / "Label/a.txt", "nonsense")
+    write(root / "val.txt", "b")
+    write(root / "train.txt", "a\nc.d")
+    shape = {"channels": "[8,8,8]", "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3, "patch": 4}
+    model = {**shape, "image_size": "[32,32]"}
+    sets = [word for key, value in model.items() for word in ("--set", f"model.{key}={value}")]
+    size = ("--steps", "1", "--batch-size", "1", "--device", "cpu", "--output", str(root / "run"))
+    assert app.main(["train", "objects", "--data-root", str(root), *size, *sets]) == 0
+    told = capsys.readouterr().err
+    assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits
+    assert "training on 1 images of objects" in told
