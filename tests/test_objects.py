@@ -99,7 +99,7 @@ def labelme_of(boxes: Sequence[Box], file: str = "") -> dict[str, Any]:
 
 
 def coco(root: Path) -> None:
-    write(root / "notes.json", coco_of(BOXES, "/home/someone/data/"))
+    write(root / "notes.json", coco_of(BOXES, "/elsewhere/data/"))
 
 
 def voc(root: Path) -> None:

@@ -69,6 +69,12 @@ class DiffusionBaseline(Baseline):
         """Returns the timesteps of training ``[B]`` for u ``[B]`` in 0..1."""
         return (u**self.timestep_power * schedule.steps).long().clamp(max=schedule.steps - 1)
 
+    def random_draws(self, images: Tensor, generator: torch.Generator) -> Draws:
+        """Returns timesteps and noise of training, one for each of images ``[B,3,H,W]``."""
+        u = torch.rand(len(images), generator=generator)
+        noise = torch.randn(images.shape, generator=generator)
+        return Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+
 
 def set_error(model: nn.Module, schedule: Schedule, x0: Tensor, draws: Draws, *condition: Tensor) -> Tensor:
     """Returns ‖v - v_theta(x_t, t | C)‖² per image ``[B,C,H,W]``, the error of eps over alpha², a draw for each."""
@@ -103,9 +109,7 @@ class GenerativeClassifier(DiffusionBaseline):
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
-        u = torch.rand(len(images), generator=generator)
-        noise = torch.randn(images.shape, generator=generator)
-        draws = Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+        draws = self.random_draws(images, generator)
         return set_error(model, Schedule(), images, draws, concepts, present).mean()
 
     @torch.no_grad()

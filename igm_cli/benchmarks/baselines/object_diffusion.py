@@ -119,9 +119,7 @@ class ObjectDiffusion(DiffusionBaseline):
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
-        u = torch.rand(len(images), generator=generator)
-        noise = torch.randn(images.shape, generator=generator)
-        draws = Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+        draws = self.random_draws(images, generator)
         return set_error(model, Schedule(), images, draws, concepts[:, 0]).mean()
 
     @torch.no_grad()

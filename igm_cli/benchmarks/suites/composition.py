@@ -12,9 +12,9 @@ from igm_cli.benchmarks.baselines.fit import Budget
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser, ObjectDiffusion
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.suites.composition_expressions import FINETUNED, Expressions, expression_metrics
+from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
 from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges, training_images
-from igm_cli.benchmarks.suites.composition_sets import TOLD, Sets, set_metrics
+from igm_cli.benchmarks.suites.composition_sets import FINETUNED, TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.errors import InputError, MissingError
 from igm_cli.imaging import from_model

@@ -19,15 +19,12 @@ from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
 from igm_cli.benchmarks.scores import Estimate, Rows, proportion
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, Judges, Objects
-from igm_cli.benchmarks.suites.composition_sets import Drawn, costs, sampling
+from igm_cli.benchmarks.suites.composition_sets import FINETUNED, Drawn, costs, sampling
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, sample
 from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.imaging import Frame, to_model
 from igm_cli.model import Model
-
-FINETUNED = "finetuned"
-"""The method of one conditional model that is trained further on each new set of images."""
 
 APART = 0.25
 """Least distance, in 0..1 of both sides, of the places of two branches."""
