@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """What a folder is searched for; a file named on the command line may end as it likes."""
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Frame:
     size: tuple[int, int]  # (width, height) in pixels of the image as given
     # (left, top, right, bottom) in its pixels; the whole image when squashed
     box: tuple[float, float, float, float]
+    # how far beyond its sides, in x and y, centres lie of what shows in it in part and is meant as well
+    margin: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:

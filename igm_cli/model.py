@@ -33,6 +33,7 @@ class Model(OpenModel):
         *,
         k: int | None = None,
         fit: Literal["crop", "squash"] = "crop",
+        scale: float | None = None,
         progress: Progress | None = None,
         batch_size: int | None = None,
         **settings: Any,
@@ -43,6 +44,8 @@ class Model(OpenModel):
             images: A path, a PIL image, an array ``[H,W,3]`` or a tensor ``[3,H,W]`` of 0..255 or 0..1; or a list of them.
             k: Number of concepts; None estimates it.
             fit: ``crop`` or ``squash`` images of another aspect ratio than the model's.
+            scale: Pixels that the model sees per pixel of the images, for models of images of any size; None takes the
+                model's, that of the images it was trained on.
             progress: Called with what is being done, done so far, and in all.
             batch_size: Images worked out together; None takes what suits the device.
             **settings: ``draws``, ``k_max``, ``seed``, ``method`` and the other inversion settings.
@@ -53,7 +56,7 @@ class Model(OpenModel):
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
         """
-        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings)
+        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings, scale=scale)
         return session.each(session.invert, images, progress)  # type: ignore[no-any-return]
 
     @overload
@@ -67,12 +70,13 @@ class Model(OpenModel):
         images: Any,
         *,
         fit: Literal["crop", "squash"] = "crop",
+        scale: float | None = None,
         progress: Progress | None = None,
         batch_size: int | None = None,
         **settings: Any,
     ) -> ImageCount | list[ImageCount]:
         """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
-        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings)
+        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings, scale=scale)
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
@@ -169,6 +173,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
         open=lambda: load_checkpoint(folder, target).denoiser,
         identity={"model": model_fingerprint(folder)},
         size=spec.image_size,
+        scale=spec.scale,
         companions=tuple(spec.info.get("with", ())),
         draws=bool(spec.info.get("draws", True)),
     )

@@ -93,6 +93,7 @@ class OpenModel:
     identity: Mapping[str, Any]  # what of the model decides about a result
     # (width, height) in pixels of the images it sees; None asks the denoiser
     size: tuple[int, int] | None = None
+    scale: float = 0.0  # pixels it sees per pixel of an image of any size; 0 brings every image to its size
     # turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views
     encode: Callable[[Tensor, int], Tensor] | None = None
     # turns latents ``[B,C,h,w]`` into images ``[B,3,H,W]``
@@ -140,6 +141,7 @@ class ImageSession(Session["Image"]):
         fit: str,
         batch_size: int | None,
         given: Mapping[str, Any],
+        scale: float | None = None,
         shared: bool = False,
     ) -> None:
         from igm_cli.core.inference.engine import check_method, constraint_of
@@ -155,9 +157,21 @@ class ImageSession(Session["Image"]):
         self.k, self.fit, self.batch_size = k, fit, batch_size or suitable_batch(model)
         if not shared or any(given.get(name) is not None for name in ("k_min", "k_max")):
             self._refuse_count(given)
+        if scale is not None and not model.scale:
+            raise UsageError(f"the model {model.name!r} sees every image in its own size; leave out the scale")
+        if scale is not None and not 0.01 <= scale <= 100:
+            raise UsageError(f"a scale lies between 0.01 and 100, not {scale:g}")
+        self.scale, self.k_max = scale or model.scale, given.get("k_max")
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
-        identity = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
+        identity: dict[str, Any] = {
+            "concepts": self.parser.name,
+            "settings": self.settings.to_dict(),
+            "k": k,
+            "fit": fit,
+        }
+        if self.scale:
+            identity |= {"scale": self.scale}
         if shared:
             from igm_cli.core.inference.shared import check_shared
 
@@ -233,6 +247,8 @@ class ImageSession(Session["Image"]):
 
     def invert_shared(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> SharedResult:
         """Returns what images have in common, in a session that is ``shared``."""
+        import torch
+
         from igm_cli.core.inference.shared import invert_shared
 
         if len(images) < 2:
@@ -240,7 +256,12 @@ class ImageSession(Session["Image"]):
                 "one image has nothing in common with others; invert it as it is, or give two or more"
             )
         model, started = self.model, time.monotonic()
-        frames, seen = self._framed(images)
+        frames, framed = self._framed(images)
+        if len({tuple(x.shape) for x in framed}) > 1:
+            raise UsageError(
+                "images in which something in common is to be found must be of one size; scale or cut them"
+            )
+        seen = torch.stack(framed)
         tell = (lambda done, most: progress("what images share", done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
         found = invert_shared(model.denoiser, seen, self.settings, **how)
@@ -281,8 +302,9 @@ class ImageSession(Session["Image"]):
         from igm_cli.core.inference.energy_map import energy_map
         from igm_cli.energy_map import EnergyMap, map_axes
 
-        axes, candidates = map_axes(self.parser.space, self.model.image_size)
         (frame,), (seen,) = self._framed([image])
+        size = (seen.shape[-1], seen.shape[-2]) if self.scale else self.model.image_size
+        axes, candidates = map_axes(self.parser.space, size)
         gains = energy_map(self.model.denoiser, seen, self.settings, candidates)
         shape = [len(axis) for axis in axes.values()]
         best = gains.view(*shape, -1).amax(-1)  # of a point with values, those that explain most
@@ -291,29 +313,36 @@ class ImageSession(Session["Image"]):
         }
         return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, self.parser)
 
-    def _framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], Tensor]:
-        """Returns which part of each image the model sees, and what it sees of them all."""
-        import torch
-
+    def _framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], list[Tensor]]:
+        """Returns which part of each image the model sees, and what it sees of it."""
         width, height = self.model.image_size
-        frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
-        framed = [to_model(image.data, f, (width, height)) for image, f in zip(images, frames, strict=True)]
-        encode = self.model.encode
-        seen = [encode(x, self.settings.views) if encode else x.to(self.device) for x in framed]
-        return frames, torch.stack(seen)
+        if self.scale:
+            sizes = [self._scaled(image.data.size) for image in images]
+            frames = [Frame.fit(image.data.size, 1.0, "squash") for image in images]
+        else:
+            sizes = [(width, height)] * len(images)
+            frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
+        encode, seen = self.model.encode, []
+        for image, frame, size in zip(images, frames, sizes, strict=True):
+            x = to_model(image.data, frame, size)
+            seen.append(encode(x, self.settings.views) if encode else x.to(self.device))
+        return frames, seen
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the size (width, height) nearest to an image's at the model's scale that the denoiser can take."""
+        unit = int(getattr(self.model.denoiser, "multiple", 1))
+        width, height = (max(1, round(side * self.scale / unit)) * unit for side in size)
+        return width, height
 
     def _understood(
         self, schema: str, images: Sequence[Input[Image]], progress: Progress | None
     ) -> list[tuple[Input[Image], Frame, Inversion, dict[str, Any]]]:
         """Returns images with their frames, what the engine found, and the fields that all records have."""
-        from igm_cli.core.inference.engine import invert_batch
-
         model, started = self.model, time.monotonic()
         frames, seen = self._framed(images)
         what = f"network calls: {Path(str(images[0].about['image'])).name}"  # shown for a single image only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
-        how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
-        inverted = invert_batch(model.denoiser, seen, self.settings, **how)
+        inverted = self._inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
         understood = []
         for image, frame, found in zip(images, frames, inverted, strict=True):
@@ -330,6 +359,24 @@ class ImageSession(Session["Image"]):
             }
             understood.append((image, frame, found, self.record(schema, image, seconds, **fields)))
         return understood
+
+    def _inverted(self, seen: list[Tensor], progress: Callable[[int, int], None] | None) -> list[Inversion]:
+        """Returns what the engine finds in images, those of one size worked out together."""
+        import torch
+
+        from igm_cli.core.inference.engine import invert_batch
+        from igm_cli.core.inference.tiles import invert_any_size
+
+        how: dict[str, Any] = {"k": self.k, "composition": self.model.composition, "progress": progress}
+        if not self.scale:
+            return invert_batch(self.model.denoiser, torch.stack(seen), self.settings, **how)
+        found: dict[int, Inversion] = {}
+        for shape in dict.fromkeys(x.shape for x in seen):
+            rows = [row for row, x in enumerate(seen) if x.shape == shape]
+            images = torch.stack([seen[row] for row in rows])
+            inverted = invert_any_size(self.model.denoiser, images, self.settings, k_max=self.k_max, **how)
+            found |= zip(rows, inverted, strict=True)
+        return [found[row] for row in range(len(seen))]
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns every candidate with its probability, the most probable first."""

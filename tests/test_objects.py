@@ -165,7 +165,7 @@ def read(root: Path, split: str = "train", **options: Any) -> tuple[dict[str, li
     """The objects of every image, and what is told."""
     notes: list[str] = []
     data = ADAPTER.load(split, data_root=root, note=notes.append, **options)  # type: ignore[call-arg]
-    assert data.column_names == ["image", "file", "width", "height", "objects"]
+    assert data.column_names == ["image", "file", "width", "height", "objects", "ignored"]
     return dict(zip(data["file"][:], data["objects"][:], strict=True)), notes
 
 
@@ -533,4 +533,4 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
     assert app.main(["train", "objects", "--data-root", str(root), *size, *sets]) == 0
     told = capsys.readouterr().err
     assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits
-    assert "training on 1 images of objects" in told
+    assert "training on 100000 crops of 1 image of objects" in told

@@ -22,6 +22,7 @@ def estimate_k(
     codebooks: o.Codebooks = None,
     binding: o.Binding = None,
     fit: o.Fit = "crop",
+    scale: o.Scale = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -38,7 +39,9 @@ def estimate_k(
     sink = Output.of_process(as_json)
     given = {"k_min": k_min, "draws": draws}
     if o.about_vectors(concepts, codebooks):
-        o.refuse(o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=None if fit == "crop" else fit)
+        o.refuse(
+            o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=None if fit == "crop" else fit, scale=scale
+        )
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import MOST_PRODUCTS
 
@@ -55,7 +58,7 @@ def estimate_k(
 
     settings = {**given, "k_max": k_max, "seed": seed}
     opened = open_checkpoint(model, concepts, device)
-    session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings)
+    session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings, scale=scale)
     session.require_counting()
     understand_images(
         session, paths, "igm.estimate-k/1", sink, output, count=True, pictures=plot, option="--plot"

@@ -45,6 +45,7 @@ def invert(
         int | None, typer.Option(min=1, help="Of the iterative methods of codebooks.  Default: 100.")
     ] = None,
     fit: o.Fit = "crop",
+    scale: o.Scale = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -69,6 +70,7 @@ def invert(
             overlay=overlay,
             map=map_,
             fit=None if fit == "crop" else fit,
+            scale=scale,
         )
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import vector_settings
@@ -89,7 +91,7 @@ def invert(
 
     settings = {**given, "seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)
-    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, shared=shared)
+    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, scale=scale, shared=shared)
     if shared:
         understand_shared(session, paths, sink, output, pictures=overlay)
         return

@@ -38,6 +38,13 @@ Fit = Annotated[
     Literal["crop", "squash"],
     typer.Option(help="crop or squash an image of another aspect ratio than the model's."),
 ]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
+        "trained; half of it for an image enlarged twice as much."
+    ),
+]
 KMax = Annotated[int | None, typer.Option(min=1, help="Most concepts considered when K is estimated.")]
 KMin = Annotated[int | None, typer.Option(min=0, help="Fewest concepts considered when K is estimated.")]
 Draws = Annotated[int | None, typer.Option(min=1, help="Noise draws to begin with.")]

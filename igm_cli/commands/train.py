@@ -52,6 +52,10 @@ def train(
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images of each part of the data.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained on, draw twelve samples of it, and stop."),
+    ] = False,
 ) -> None:
     """Train a model; the same command again goes on where it stopped.
 
@@ -59,7 +63,7 @@ def train(
     tensorboard logs.  On several processes or machines: accelerate launch -m igm_cli train ...
     """
     from igm_cli.bundled import resolve_model
-    from igm_cli.commands.train_preset import override, read_preset
+    from igm_cli.commands.train_preset import beside, override, read_preset
     from igm_cli.commands.train_run import run_training
     from igm_cli.plugins import registry
 
@@ -79,11 +83,13 @@ def train(
         adapter,
         registry.configured(parser, plan.concepts),
         plan,
+        lambda advised: override(beside(advised, tables), given),
         output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=o.expanded(data_root),
         limit=limit,
         device=device,
         init=resolve_model(init, None) if init else None,
         companions=[resolve_model(name, None) for name in companions or ()],
+        dry_run=dry_run,
         sink=Output(quiet=process_rank()[0] != 0),
     )

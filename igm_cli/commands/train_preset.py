@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RenderedBatches,
         RenderingAdapter,
     )
+    from igm_cli.plugins.crops import Crops
 
 
 @validated("option of [[data]]")
@@ -85,6 +86,7 @@ class Preset:
         schedule: Noise schedule, in diffusers' words.
         train: Fields of the trainer's configuration.
         data: Parts of the training data.
+        crops: How training images are cut from larger ones; empty takes them whole.
         inference: Settings that igm invert takes by default with this model.
         info: Anything to keep with the checkpoint.
     """
@@ -94,12 +96,19 @@ class Preset:
     schedule: Table = field(default_factory=dict)
     train: Table = field(default_factory=dict)
     data: list[Table] = field(default_factory=lambda: [{}])
+    crops: Table = field(default_factory=dict)
     inference: Table = field(default_factory=dict)
     info: Table = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in self.data:
             DataPart(**part)
+
+    def cut(self) -> Crops | None:
+        """Returns how training images are cut, None if they are taken whole."""
+        from igm_cli.plugins.crops import Crops
+
+        return Crops(**self.crops) if self.crops else None
 
     def config(self) -> TrainConfig:
         """Returns how to train."""
@@ -147,6 +156,11 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
         return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no valid TOML: {error}") from error
+
+
+def beside(advised: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns tables with what a dataset advises wherever they say nothing."""
+    return {**tables, **{name: {**table, **tables.get(name, {})} for name, table in advised.items()}}
 
 
 def override(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> Preset:
@@ -211,6 +225,11 @@ def model_spec(
     model = {"architecture": "factored", "composition": "sum", "image_size": adapter.image_size, **preset.model}
     named = {name: model.pop(name) for name in ("architecture", "composition")}
     config = preset.config()
+    crops = preset.cut()
+    if crops and model.get("coordinates", True):
+        raise InputError(
+            "a model that is trained on crops is not told where it looks; use model.coordinates = false"
+        )
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
     return ModelSpec(
         **named,
@@ -218,6 +237,7 @@ def model_spec(
         space=space_to_dict(parser.space),
         schedule=ScheduleConfig(**preset.schedule).to_dict(),
         image_size=model["image_size"],
+        scale=crops.scale if crops else 0.0,
         concepts=parser.name,
         concept_options=preset.concepts,
         inference=preset.inference,

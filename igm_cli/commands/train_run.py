@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     import torch
 
     from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note, RenderingAdapter
+    from igm_cli.plugins.base import AdvisingAdapter, ConceptParser, DatasetAdapter, Note, RenderingAdapter
 
 
 def run_training(
     adapter: DatasetAdapter,
     parser: ConceptParser,
     preset: Preset,
+    advised: Callable[[Mapping[str, Any]], Preset],
     *,
     output: Path,
     data_root: Path | None,
@@ -32,9 +33,13 @@ def run_training(
     device: str,
     init: Path | None,
     companions: Sequence[Path] = (),
+    dry_run: bool = False,
     sink: Output,
 ) -> None:
-    """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's."""
+    """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's.
+
+    ``advised`` returns the preset with what the dataset advises, where that is not said otherwise.
+    """
     need("train")
     _check(adapter, parser, output, init)
     from igm_cli.core.device import keep_freed_memory
@@ -45,9 +50,20 @@ def run_training(
 
     place = _training_device(device)
     on_cpu = place.type == "cpu"
-    config = preset.config()
     own = frozenset(getattr(adapter, "rendered_options", ()))
     parts = data_parts(preset, data_root, limit, own)
+    note = _once(sink.note)  # the parts of the data and its splits may be in one folder
+    if hasattr(adapter, "advise"):
+        first = parts[0]
+        with sink.progress() as progress:
+            data_given = first.load(
+                adapter, first.split or adapter.splits[0], first.limit, data_root, progress, note
+            )
+        advice = cast("AdvisingAdapter", adapter).advise(data_given, asdict(preset))
+        for reason in advice.reasons:
+            note(reason)
+        preset = advised(advice.tables)
+    config = preset.config()
     known = [open_checkpoint(str(folder), None, str(place)) for folder in companions]
     if known:
         preset = replace(preset, info={**preset.info, "with": [model.name for model in known]})
@@ -70,14 +86,23 @@ def run_training(
     model = fresh_model(spec, config.seed, init)
     if on_cpu:
         keep_freed_memory()
-    note = _once(sink.note)  # the parts of the data and its splits may be in one folder
+    load = partial(
+        _load_samples, adapter, preset=preset, root=data_root, image_size=spec.image_size, device=place
+    )
     with sink.progress() as progress:
-        samples = _load_samples(adapter, parser, parts, data_root, spec.image_size, place, progress, note)
+        samples = load(parser, parts, progress=progress, note=note)
+        if dry_run:
+            picture = output / "pictures" / "samples.png"
+            _draw_samples(samples, parser, picture)
+            sink.note(
+                f"would train on {_told(samples, adapter)} for {config.steps} steps; twelve are drawn in {picture}"
+            )
+            return
         validation = None
         beside = [
             Companion(
                 folder, each.denoiser, each.composition,
-                _load_samples(adapter, each.parser, parts, data_root, spec.image_size, place, progress, note),
+                load(each.parser, parts, progress=progress, note=note),
             )
             for folder, each in zip(companions, known, strict=True)
         ]  # fmt: skip
@@ -88,8 +113,8 @@ def run_training(
         ):
             from igm_cli.commands.validation import Validation
 
-            validation = Validation(examples, parser, spec, output)
-        sink.note(f"training on {len(samples)} images of {adapter.name} for {config.steps} steps in {output}")
+            validation = Validation(examples, parser, spec, output, preset.cut())
+        sink.note(f"training on {_told(samples, adapter)} for {config.steps} steps in {output}")
 
         def report(step: int, figures: Mapping[str, float]) -> None:
             if "loss" in figures:  # those of validation are in the metrics
@@ -155,20 +180,49 @@ def _once(note: Note) -> Note:
     return say
 
 
+def _told(samples: Samples, adapter: DatasetAdapter) -> str:
+    """Returns what is trained on in words."""
+    large = len(getattr(samples, "images", ()))
+    crops = f"crops of {large} image{'' if large == 1 else 's'}"
+    return f"{len(samples)} {crops if large else 'images'} of {adapter.name}"
+
+
+def _draw_samples(samples: Samples, parser: ConceptParser, path: Path, count: int = 12) -> None:
+    """Writes a picture of some training samples with their concepts."""
+    from igm_cli.commands.results import save_picture, sheet
+    from igm_cli.core.training.batches import as_floats
+    from igm_cli.imaging import Frame, from_model
+
+    rows = list(range(min(count, len(samples))))
+    images, concepts, present = samples.batch(rows, [False] * len(rows))
+    pictures = []
+    for image, some, there in zip(as_floats(images), concepts, present, strict=True):
+        picture = from_model(image)
+        items = parser.decode(some[there], Frame.fit(picture.size, picture.width / picture.height))
+        pictures.append(parser.draw(picture, items))
+    save_picture(sheet(pictures), path)
+
+
 def _load_samples(
     adapter: DatasetAdapter,
     parser: ConceptParser,
     parts: Sequence[DataPart],
+    *,
+    preset: Preset,
     root: Path | None,
     image_size: tuple[int, int],
     device: torch.device,
     progress: ProgressReport,
     note: Note,
 ) -> Samples:
-    """All parts of the training data, decoded; a GPU renders those that it can."""
+    """All parts of the training data, decoded, and cut where the preset says so; a GPU renders those that it can."""
+    from igm_cli.plugins.crops import CropSamples
     from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
-    renders = device.type == "cuda" and hasattr(adapter, "render") and image_size == adapter.image_size
+    crops, seed = preset.cut(), preset.config().seed
+    renders = (
+        not crops and device.type == "cuda" and hasattr(adapter, "render") and image_size == adapter.image_size
+    )
 
     def show(number: int, what: str, done: int, total: int) -> None:
         progress(f"{what} ({number} of {len(parts)})" if len(parts) > 1 else what, done, total)
@@ -181,7 +235,10 @@ def _load_samples(
             loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
             continue
         data = part.load(adapter, part.split or adapter.splits[0], part.limit, root, shown, note)
-        loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
+        if crops:
+            loaded.append(CropSamples(data, parser, image_size, crops, seed, shown, note))
+        else:
+            loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
     return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
-    from torch import nn
+    from torch import Tensor, nn
 
     from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.imaging import Frame
     from igm_cli.plugins.base import ConceptParser
+    from igm_cli.plugins.crops import Crops
+
+    Row: TypeAlias = tuple[Image, Frame, Tensor, Tensor]
+    """An image, its frame, what the model sees of it ``[3,H,W]``, and its concepts ``[K,D]``."""
 
 COUNT = 8
 SAMPLING_STEPS = 30
@@ -22,19 +28,15 @@ class Validation:
     """At most :data:`COUNT` images with known concepts, on which a model in training is tried; pictures go to ``folder``."""
 
     def __init__(
-        self, examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec, folder: Path
+        self,
+        examples: datasets.Dataset,
+        parser: ConceptParser,
+        spec: ModelSpec,
+        folder: Path,
+        crops: Crops | None = None,
     ) -> None:
-        from igm_cli.imaging import to_model, to_rgb
-        from igm_cli.plugins.base import Frame
-
         self.parser, self.spec, self.folder = parser, spec, folder
-        self.rows = []
-        width, height = spec.image_size
-        for example in examples.select(range(min(COUNT, len(examples)))):
-            image = to_rgb(example["image"])
-            frame = Frame.fit(image.size, width / height)
-            x0 = to_model(image, frame, spec.image_size)
-            self.rows.append((image, frame, x0, parser.parse(example, frame)))
+        self.rows = _crops(examples, parser, spec, crops) if crops else _whole(examples, parser, spec)
 
     def __call__(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
         """Inverts the images and samples from their concepts; returns mean scores, writes two pictures."""
@@ -88,3 +90,33 @@ class Validation:
         model = Composed.of(denoiser, asked, self.spec.composition, present)
         samples = sample(model, shape, steps=SAMPLING_STEPS)
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
+
+
+def _whole(examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec) -> list[Row]:
+    """Returns whole images as the model sees them."""
+    from igm_cli.imaging import Frame, to_model, to_rgb
+
+    rows = []
+    width, height = spec.image_size
+    for example in examples.select(range(min(COUNT, len(examples)))):
+        image = to_rgb(example["image"])
+        frame = Frame.fit(image.size, width / height)
+        rows.append((image, frame, to_model(image, frame, spec.image_size), parser.parse(example, frame)))
+    return rows
+
+
+def _crops(examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec, crops: Crops) -> list[Row]:
+    """Returns crops as the model sees them, unchanged, and the concepts whose centres lie in them."""
+    from igm_cli.core.training.batches import as_floats
+    from igm_cli.imaging import Frame, from_model
+    from igm_cli.plugins.crops import CropSamples
+
+    plain = replace(crops, margin=0, brightness=0.0, turns=False)
+    samples = CropSamples(examples, parser, spec.image_size, plain, seed=0)
+    rows = []
+    for number in range(COUNT):
+        pixels, truth = samples.cut(samples.crop(number))
+        x0 = as_floats(pixels)
+        image = from_model(x0)
+        rows.append((image, Frame.fit(image.size, image.width / image.height), x0, truth))
+    return rows

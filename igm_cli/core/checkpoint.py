@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
@@ -47,6 +48,8 @@ class ModelSpec:
         schedule: diffusers scheduler configuration.
         composition: ``sum`` or ``mean``.
         image_size: (width, height) in pixels.
+        scale: Pixels that the model sees per pixel of an image, of any size; 0 if every image is brought to
+            ``image_size``.
         concepts: Name of the concept parser, an installed plugin.
         concept_options: Options of the concept parser.
         inference: Settings of :class:`igm_cli.core.types.InversionSettings` tuned to the weights.
@@ -63,6 +66,7 @@ class ModelSpec:
     concept_options: Table = field(default_factory=dict)
     inference: Table = field(default_factory=dict)
     info: Table = field(default_factory=dict)
+    scale: Annotated[float, Field(ge=0)] = 0.0
 
     def build(self) -> nn.Module:
         """The denoiser with fresh weights."""
@@ -138,7 +142,8 @@ def save_checkpoint(
 def write_description(folder: Path, spec: ModelSpec) -> None:
     """igm.json: what is known of a model besides its networks and its schedule."""
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
-    write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names})
+    scale = {"scale": spec.scale} if spec.scale else {}
+    write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names} | scale)
 
 
 def read_spec(folder: Path) -> ModelSpec:

@@ -7,6 +7,7 @@ Both are found through the entry-point groups ``igm_cli.datasets`` and ``igm_cli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from igm_cli.core.decomposition.codebooks import Codebooks
 
 __all__ = [
+    "Advice",
+    "AdvisingAdapter",
     "AskedParser",
     "ConceptParser",
     "DatasetAdapter",
@@ -48,7 +51,8 @@ class ConceptParser(Protocol):
     A parser may also have ``options`` (name to one line of help) and ``configured(options)``, which returns
     a parser with them: training takes them from ``--set concepts.NAME=VALUE`` or the preset's table
     ``[concepts]``, and keeps them with the model.  A parser may have ``draw_map(image, values, frame)``, which returns
-    the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`).  A parser that reads something other than images says so by
+    the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`).  A parser of concepts that lie somewhere may have ``turn(concepts)``, which returns
+    concepts of the image turned by a quarter, counterclockwise.  A parser that reads something other than images says so by
     ``reads``.
     """
 
@@ -172,6 +176,27 @@ class DatasetAdapter(Protocol):
             UsageError: If there is no such split, option or value.
             InputError: If the data root does not hold the dataset, saying what is missing.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Advice:
+    """How to train on some images, as a dataset advises.
+
+    Attributes:
+        tables: Tables of a preset, which take the place of what neither the preset nor the user says.
+        reasons: What was chosen and why, a sentence each.
+    """
+
+    tables: Mapping[str, Mapping[str, Any]]
+    reasons: Sequence[str]
+
+
+class AdvisingAdapter(DatasetAdapter, Protocol):
+    """A dataset of images that differ from folder to folder, which says what suits those it is given."""
+
+    def advise(self, data: datasets.Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
+        """Returns what suits the images of a split that was loaded, beside the tables of the preset and the user."""
         ...
 
 

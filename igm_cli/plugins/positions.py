@@ -63,7 +63,7 @@ class Positions:
             raise InputError(f"the options of concepts pos cannot be used: {error}") from error
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Returns ``pixel_coords`` of the example's objects as ``[K,2]``; those outside the frame are left out."""
+        """Returns ``pixel_coords`` of the example's objects as ``[K,2]``; those beyond the frame's margin are left out."""
         try:
             pixels = [[float(o["pixel_coords"][i]) for i in (0, 1)] for o in example["objects"]]
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -78,7 +78,9 @@ class Positions:
                     "the scenes file belongs to images of another size"
                 )
         concepts = _to_frame(torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2), frame)
-        inside = ((concepts >= 0) & (concepts <= 1)).all(dim=1)
+        left, top, right, bottom = frame.box
+        margin = torch.tensor(frame.margin) / torch.tensor([right - left, bottom - top])
+        inside = ((concepts >= -margin) & (concepts <= 1 + margin)).all(dim=1)
         return concepts[inside]
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
@@ -134,6 +136,10 @@ class Positions:
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns positions in the image flipped left to right."""
         return torch.stack([1 - concepts[..., 0], concepts[..., 1]], dim=-1)
+
+    def turn(self, concepts: Tensor) -> Tensor:
+        """Returns positions in the image turned by a quarter, as ``rot90`` of its rows and columns turns it."""
+        return torch.stack([concepts[..., 1], 1 - concepts[..., 0]], dim=-1)
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
         """Returns perceived objects by both readings of the paper's criterion, and the matched error."""

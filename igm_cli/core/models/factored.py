@@ -199,6 +199,7 @@ class TrunkDenoiser(nn.Module):
         super().__init__()
         self.config, self.space, self.schedule = config, space, schedule
         self.image_size, self.any_size = config.image_size, not config.coordinates
+        self.multiple = 4 * config.patch  # of which the sides of images must be multiples
         self.trunk = Trunk(config)
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)

@@ -10,7 +10,9 @@ from typing import Any
 
 from igm_cli.errors import InputError, UsageError, near_names, need
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
-from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.base import Advice, Note, Progress
+from igm_cli.plugins.crops import Crops
+from igm_cli.plugins.objects.advice import advise
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 from igm_cli.plugins.objects.checks import usable
 from igm_cli.plugins.objects.formats import FORMATS, choose
@@ -25,7 +27,8 @@ class Objects(Adapter):
 
     The columns of a split are ``image``, ``file`` (its path in the data root), ``width``, ``height`` and ``objects``:
     a list of ``{"pixel_coords": [x, y], "label": "", "box": [width, height] or None, "attributes": {}}``.  Images are in
-    the order of their paths, turned as their EXIF says, and decoded only when they are asked for.
+    the order of their paths, turned as their EXIF says, and decoded only when they are asked for.  ``ignored`` holds the
+    boxes ``[left, top, right, bottom]`` of regions that are not annotated in full: no training crop meets them.
     """
 
     name = "objects"
@@ -38,6 +41,7 @@ class Objects(Adapter):
     options: Mapping[str, str] = {
         "format": f"format of the annotations: {', '.join(FORMATS)}; else it is found out",
         "labels": "labels between commas: only these objects count; else all do",
+        "ignore": "labels between commas whose boxes are regions to ignore: nothing in them is trained on or scored",
         "shares": "shares of train, val and test, where no list or folder says them (default 80/10/10)",
         "split_seed": "seed of which images are in which share (default 0)",
     }
@@ -75,7 +79,7 @@ class Objects(Adapter):
         splits = split_images(folder, annotations, not FORMATS[name].PER_IMAGE, share, findings)
         chosen = [image for image in folder.images if splits.get(image) == split]
         every = [each for found in annotations.values() for part in found for each in part.objects or ()]
-        kept = _labels(options.get("labels"), every)
+        kept, regions = (_labels(options.get(name), every) for name in ("labels", "ignore"))
         attributes = sorted({key for each in every for key in each.attributes})
         count = min(limit or len(chosen), len(chosen))
         rows: list[dict[str, Any]] = []
@@ -83,8 +87,16 @@ class Objects(Adapter):
             found = usable(folder.root / image, image, annotations[image], findings)
             if found is not None:
                 (width, height), objects = found
-                described = [_described(each, attributes) for each in objects if not kept or each.label in kept]
-                row = {"file": image, "width": width, "height": height, "objects": described}
+                counted = [each for each in objects if each.label not in regions]
+                described = [_described(each, attributes) for each in counted if not kept or each.label in kept]
+                ignored = [_region(each, image) for each in objects if each.label in regions]
+                row = {
+                    "file": image,
+                    "width": width,
+                    "height": height,
+                    "objects": described,
+                    "ignored": ignored,
+                }
                 rows.append({"image": str(folder.root / image), **row})
                 if progress and (len(rows) % _REPORT_EVERY == 0 or len(rows) == count):
                     progress("reading annotations", len(rows), count)
@@ -98,6 +110,13 @@ class Objects(Adapter):
             if counts := findings.counts():
                 note(f"amiss in all, reading the split {split} of {data_root.name}: {counts}")
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
+
+    def advise(self, data: Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
+        """Returns the scale, the crops, the reach and the grid that suit the images."""
+        most = tables.get("crops", {}).get("most", Crops.most)
+        if not isinstance(most, int) or most < 1:
+            raise InputError(f"crops.most must be a whole number of at least 1, not {most!r}")
+        return advise(data, most)
 
 
 def _by_image(annotations: Iterable[Annotation], findings: Findings) -> dict[str, list[Annotation]]:
@@ -124,6 +143,14 @@ def _described(thing: Object, attributes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _region(thing: Object, image: str) -> list[float]:
+    """Returns the box of a region to ignore: left, top, right, bottom."""
+    if thing.box is None:
+        raise InputError(f"{image}: a {thing.label!r} has no box, so it marks no region to ignore; draw a box")
+    (width, height), x, y = thing.box, thing.x, thing.y
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
 def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
     """Returns why a split holds nothing, and the way out."""
     others = " and ".join(name for name in SPLITS if name in splits.values())
@@ -135,7 +162,7 @@ def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
 
 
 def _labels(value: Any, objects: Iterable[Object]) -> frozenset[str]:
-    """Returns the option ``labels``, names between commas or a list of them; none for all."""
+    """Returns labels that an option names between commas or as a list; none if it is not given."""
     if value is None:
         return frozenset()
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]

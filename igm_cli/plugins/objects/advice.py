@@ -1,0 +1,120 @@
+"""What suits a folder of images: a scale, the size of training crops, the reach of a concept, by how near objects lie."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError
+from igm_cli.plugins.base import Advice
+
+if TYPE_CHECKING:
+    import datasets
+
+DISTANCE = 20.0
+"""Pixels that the model sees between typical neighbours, or across a typical object if that is larger."""
+
+CELL = 4
+"""Side in pixels of the cells in which the reach of a concept is counted."""
+
+SIDES = (32, 48, 64, 96, 128)
+"""Sides of crops that are tried."""
+
+ENOUGH = 0.6
+"""Proportion of random crops that must hold few enough objects."""
+
+_CROPS = 2000
+
+
+def advise(data: datasets.Dataset, most: int) -> Advice:
+    """Returns options of a training that suit annotated images, and why.
+
+    Args:
+        data: A split of the dataset ``objects``.
+        most: Most objects of a crop.
+
+    Raises:
+        InputError: If no image has an object.
+    """
+    rows = [
+        ((row["width"], row["height"]), [thing["pixel_coords"] for thing in row["objects"]])
+        for row in data.remove_columns("image")
+    ]
+    boxes = [max(thing["box"]) for things in data["objects"] for thing in things if thing["box"]]
+    count = sum(len(centres) for _, centres in rows)
+    if not count:
+        raise InputError("no training image has an object; annotate some, or choose other labels")
+    nearest = [distance for _, centres in rows for distance in _nearest(centres)]
+    near = statistics.median(nearest) if nearest else math.inf
+    size = statistics.median(boxes) if boxes else 0.0
+    typical = max(near, size) if math.isfinite(near) else size
+    if not typical:
+        typical = min(min(shape) for shape, _ in rows) / 4
+    scale = float(f"{min(1.0, DISTANCE / typical):.2g}")
+    seen = scale * (size or typical)  # across an object
+    margin = round(0.4 * seen)
+    side, share = _side(rows, scale, margin, most)
+    window = math.ceil(0.5 * seen / CELL) + 2
+    grid = round(side / CELL)
+    counts = sorted(len(centres) for _, centres in rows)
+    reasons = (
+        f"{len(rows)} images with {count} objects, {counts[0]} to {counts[-1]} in each, the median {counts[len(counts) // 2]}",
+        f"crops.scale = {scale:g}: "
+        + (f"objects measure {size:.0f} pixels (the median), " if size else "")
+        + (f"neighbours are {near:.0f} pixels apart, " if nearest else "")
+        + f"and the model sees {scale * typical:.0f}",
+        f"model.image_size = [{side}, {side}]: {100 * share:.0f} % of random crops of {side / scale:.0f} pixels of "
+        f"the images hold {most} objects or fewer (crops.most)",
+        f"crops.margin = {margin}: so many pixels beyond a crop, objects whose border shows in it are known, too",
+        f"model.window = {window}: a concept reaches {window * CELL} pixels of a crop, {window * CELL / scale:.0f} of the images",
+        f"inference.grid = [{grid}, {grid}]: candidates are {side / grid:g} pixels of a crop apart",
+    )
+    tables: dict[str, dict[str, Any]] = {
+        "model": {"image_size": [side, side], "window": window},
+        "crops": {"scale": scale, "margin": margin},
+        "inference": {"grid": [grid, grid], "k_max": most},
+    }
+    return Advice(tables, reasons)
+
+
+def _nearest(centres: Sequence[Sequence[float]]) -> list[float]:
+    """Returns the distance of every point from its nearest neighbour; of a single one none."""
+    from scipy.spatial import cKDTree
+
+    if len(centres) < 2:
+        return []
+    distances, _ = cKDTree(centres).query(centres, k=2)
+    return [float(distance) for distance in distances[:, 1]]
+
+
+def _side(
+    rows: Sequence[tuple[tuple[int, int], Sequence[Sequence[float]]]], scale: float, margin: int, most: int
+) -> tuple[int, float]:
+    """Returns the largest side of crops of which enough hold few objects, and how many do, as a proportion."""
+    best = SIDES[0], 0.0
+    for side in SIDES:
+        share = _few(rows, side / scale, margin / scale, most)
+        if best[1] and share < ENOUGH:
+            break
+        best = side, share
+    return best
+
+
+def _few(
+    rows: Sequence[tuple[tuple[int, int], Sequence[Sequence[float]]]], side: float, margin: float, most: int
+) -> float:
+    """Returns the proportion of random squares with so few objects in them or near them; 0 if no image is as large."""
+    chance, few, tried = random.Random(0), 0, 0
+    large = [row for row in rows if min(row[0]) >= side]
+    for _ in range(_CROPS if large else 0):
+        (width, height), centres = chance.choice(large)
+        left, top = chance.uniform(0, width - side), chance.uniform(0, height - side)
+        inside = sum(
+            left - margin <= x <= left + side + margin and top - margin <= y <= top + side + margin
+            for x, y in centres
+        )
+        few, tried = few + (inside <= most), tried + 1
+    return few / max(1, tried)
