@@ -1,0 +1,88 @@
+"""Images of any size by a denoiser in closed form whose spots have a width in pixels."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from igm_cli.core.inference import tiles
+from igm_cli.core.inference.tiles import invert_any_size
+from igm_cli.core.types import InversionSettings
+from igm_cli.errors import UsageError
+from tests.oracle import SQUARE, Oracle
+
+SETTINGS = InversionSettings(k_max=3, draws=4, max_draws=8, grid=(8, 8), scan_draws=3, keep=24, penalty=20.0)
+
+
+class Unbounded(Oracle):
+    """An oracle for images of any size, trained on 24×24 pixels."""
+
+    image_size, any_size, multiple = (24, 24), True, 4
+    PIXELS = 1.8
+
+    def spots(self, points: Tensor, height: int, width: int) -> Tensor:
+        """Spots ``[...,3,H,W]`` at points ``[...,2]`` in pixels."""
+        dx = torch.arange(width) + 0.5 - points[..., 0:1]
+        dy = torch.arange(height) + 0.5 - points[..., 1:2]
+        square = dx[..., None, :] ** 2 + dy[..., :, None] ** 2
+        spot = torch.exp(-square / (2 * self.PIXELS**2))[..., None, :, :]
+        return spot.expand(*spot.shape[:-3], 3, -1, -1)
+
+    def contributions(self, features: tuple[Tensor, Tensor], concepts: Tensor) -> Tensor:
+        x_t, t = features
+        height, width = x_t.shape[-2:]
+        scale = (self._gain(t) * self.schedule.alpha(t)[:, None, None, None])[:, None]
+        return -scale * self.spots(concepts * torch.tensor([width, height]), height, width)
+
+
+def picture(points: Tensor, width: int, height: int) -> tuple[Unbounded, Tensor]:
+    oracle = Unbounded(SQUARE)
+    noise = oracle.spread * torch.randn(3, height, width, generator=torch.Generator().manual_seed(0))
+    return oracle, oracle.spots(points, height, width).sum(0) + noise
+
+
+def apart(found: Tensor, points: Tensor, width: int, height: int) -> Tensor:
+    """Distances in pixels of every point from the nearest one found."""
+    return torch.cdist(points, found.float() * torch.tensor([width, height])).amin(1)
+
+
+def test_every_object_of_an_image_in_tiles_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "TILE", 48)
+    monkeypatch.setattr(tiles, "OVERLAP", 20)
+    width, height = 120, 44
+    # Some lie where tiles meet: their common borders are at 36, 60 and 84 pixels.
+    points = torch.tensor(
+        [[6.0, 9], [36, 12], [35.4, 30], [60.3, 10], [59.7, 33], [84.2, 22], [100, 12], [113, 38]]
+    )
+    oracle, image = picture(points, width, height)
+    told: list[tuple[int, int]] = []
+    (found,) = invert_any_size(oracle, image[None], SETTINGS, progress=lambda *done: told.append(done))
+    assert found.k == len(found.concepts) == len(found.confidence) == len(points)
+    assert apart(found.concepts, points, width, height).max() < 0.3
+    assert told[0][1] == told[-1][0] == 4
+    with pytest.raises(UsageError, match="cannot be given for an image that is inverted in tiles"):
+        invert_any_size(oracle, image[None], SETTINGS, k=8)
+
+
+def test_more_concepts_are_looked_for_in_larger_images() -> None:
+    points = torch.tensor([[x, y] for x in (6.0, 20, 34) for y in (6.0, 20, 34)])
+    oracle, image = picture(points, 40, 40)
+    (found,) = invert_any_size(oracle, image[None], SETTINGS)
+    assert found.k == 9 > SETTINGS.k_max
+    assert apart(found.concepts, points, 40, 40).max() < 0.3
+    (fewer,) = invert_any_size(oracle, image[None], SETTINGS, k_max=5)
+    assert fewer.k == 5
+
+
+@pytest.mark.parametrize("length", [384, 400, 656, 1200, 6000])
+def test_tiles_cover_a_side_and_overlap(length: int) -> None:
+    spans = tiles._spans(length, 16)
+    assert spans[0].start == 0 and spans[-1].stop == length
+    assert all(span.stop - span.start == min(length, tiles.TILE) and span.start % 16 == 0 for span in spans)
+    for one, two in itertools.pairwise(spans):
+        assert one.stop - two.start >= tiles.OVERLAP - 16
+        assert one.high == two.low
+        assert two.start + 16 < one.high < one.stop - 16
