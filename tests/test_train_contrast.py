@@ -120,6 +120,6 @@ def test_two_processes_train_what_one_trains(tmp_path, contrast):
 def test_a_contrast_of_what_has_no_values_is_refused(tmp_path):
     plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
     with pytest.raises(InputError, match="between values of factors"):
-        run(tmp_path, spec=replace(SPEC, space=space_to_dict(plane)))
+        run(tmp_path, spec=replace(SPEC, space=space_to_dict(plane), composition="mean"))
     with pytest.raises(InputError, match="at least 0"):
         replace(CONFIG, contrast=-1.0)

@@ -32,8 +32,8 @@ class TrainConfig:
             that of images whatever they show (Ho & Salimans 2022): what models that are trained apart need to be
             composed.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
-        contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.training.contrast`); 0 is the
-            paper's objective.
+        contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.training.contrast`), or between
+            points and none (:mod:`igm_cli.core.training.presence`); 0 is the paper's objective.
         contrast_from: Step at which the contrast begins: a model that cannot denoise yet has nothing to tell apart.
         autoencoder_steps: Those of ``steps``, at the beginning, that train the autoencoder of a latent model; it is
             frozen then, and the learning rate begins anew.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import Categorical
+from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import runs_ahead, to_device
 from igm_cli.core.noise_schedule import Schedule
@@ -26,6 +26,7 @@ from igm_cli.core.training.batches import Samples, make_batches
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrastive_loss
 from igm_cli.core.training.plan import StepPlan, plan_step
+from igm_cli.core.training.presence import presence_loss
 from igm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,9 +99,11 @@ class ComposedObjective:
         space = getattr(model, "space", None)
         if config.contrast and config.drop:
             raise InputError("contrast needs the concepts of every image; set drop to 0, or contrast")
-        if config.contrast and not (isinstance(space, Categorical) and spec.architecture == "factored"):
+        known = isinstance(space, Categorical) or (isinstance(space, Continuous) and spec.composition == "sum")
+        if config.contrast and not (known and spec.architecture == "factored"):
             raise InputError(
-                "contrast is between values of factors of a factored denoiser; set it to 0 for others"
+                "contrast is between values of factors, or points whose contributions are summed, of a factored "
+                "denoiser; set it to 0 for others"
             )
         for layer in getattr(model, "auxiliary", ()):  # only the contrast's loss reaches these
             layer.requires_grad_(config.contrast > 0)  # distributed training refuses idle parameters
@@ -134,6 +137,11 @@ class ComposedObjective:
             weight = self.config.contrast_at(step)
             return contrastive_loss(
                 model, self.schedule, self.composition, self.space, images, concepts, t, noise, weight
+            )
+        if self.config.contrast and isinstance(self.space, Continuous):
+            weight = self.config.contrast_at(step)
+            return presence_loss(
+                model, self.schedule, self.space, images, concepts, present, t, noise, weight, plan.generator()
             )
         frozen = self._frozen(plan) if self.companions else None
         return composed_loss(

@@ -20,6 +20,9 @@ DISTANCE = 20.0
 CELL = 4
 """Side in pixels of the cells in which the reach of a concept is counted."""
 
+STEP = 6
+"""Pixels between candidates: two or three of them lie within a typical object, and the best are refined."""
+
 SIDES = (32, 48, 64, 96, 128)
 """Sides of crops that are tried."""
 
@@ -58,7 +61,7 @@ def advise(data: datasets.Dataset, most: int) -> Advice:
     margin = round(0.4 * seen)
     side, share = _side(rows, scale, margin, most)
     window = math.ceil(0.5 * seen / CELL) + 2
-    grid = round(side / CELL)
+    grid = round(side / STEP)
     counts = sorted(len(centres) for _, centres in rows)
     reasons = (
         f"{len(rows)} images with {count} objects, {counts[0]} to {counts[-1]} in each, the median {counts[len(counts) // 2]}",

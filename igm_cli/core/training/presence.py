@@ -1,0 +1,69 @@
+"""The composed objective with a contrast between sets of points that differ in one of them (ours).
+
+The composed error is lowered under the true concepts only: what a point predicts where there is nothing, on which counting
+rests, is left to chance.  The contrast asks for it.  With r the residual under the true points, the likelihood of the
+noise, exp(-‖r‖²/2), falls to that of
+
+    r + Delta_k   if point k is left out,        r - Delta_j   if a point j is added where there is none,
+
+so that the log-likelihood ratios, 1/2 (‖r + Delta_k‖² - ‖r‖²) and 1/2 (‖r - Delta_j‖² - ‖r‖²), should be positive: their
+logistic loss is added.  It is the decision that inversion takes for every point.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igm_cli.core.composition import compose
+from igm_cli.core.concepts import Continuous
+from igm_cli.core.device import to_device
+from igm_cli.core.noise_schedule import Schedule
+from igm_cli.core.objective import denoising_weight
+
+ELSEWHERE = 4
+"""Points where nothing is, of each image."""
+
+
+def presence_loss(
+    model: nn.Module,
+    schedule: Schedule,
+    space: Continuous,
+    x0: Tensor,
+    concepts: Tensor,
+    present: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    contrast: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """The composed error under the true points, and ``contrast`` times the logistic loss of one less and one more.
+
+    Args:
+        model: Called with (x_t, t, concepts) for (eps_u, Delta), whose contributions are summed.
+        schedule: The noise schedule.
+        space: The space of the points.
+        x0: Clean images ``[B,C,H,W]``.
+        concepts: ``[B,K,D]``.
+        present: ``[B,K]``.
+        t: Timesteps ``[B]``.
+        noise: Standard normal samples ``[B,C,H,W]``.
+        contrast: Weight of the logistic loss.
+        generator: Draws the points where nothing is, on the CPU.
+    """
+    k = concepts.shape[1]
+    low, extent = torch.tensor(space.low), space.extent.float()
+    elsewhere = low + torch.rand(len(x0), ELSEWHERE, space.dim, generator=generator) * extent
+    x_t = schedule.add_noise(x0, noise, t)
+    base, delta = model(x_t, t, torch.cat([concepts, to_device(elsewhere, x0.device)], dim=1))
+    delta = delta.float()
+    residual = noise - compose(base.float(), delta[:, :k], "sum", present)
+    pull = torch.einsum("bchw,bmchw->bm", residual, delta)
+    square = delta.square().sum((2, 3, 4))
+    sign = torch.ones_like(pull)
+    sign[:, k:] = -1
+    loss = F.softplus(-(sign * pull + square / 2))  # of log-likelihood ratios
+    missed = (loss[:, :k] * present).sum() / present.sum().clamp(min=1)
+    error = residual.square().mean(dim=(1, 2, 3))
+    return (denoising_weight(schedule, t) * error).mean() + contrast * (missed + loss[:, k:].mean())
