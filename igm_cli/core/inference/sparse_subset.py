@@ -40,6 +40,9 @@ IN_THE_WAY = 3
 SEARCHED_ANEW = 4
 """Candidates that images are most likely to have in common, for which the rest of every image is searched anew."""
 
+PATIENCE = 24
+"""Sizes by which sets grow beyond the best one, at their cost, before larger ones are given up."""
+
 SWAPS, EXCHANGES = 50, 20
 """Rounds at most."""
 
@@ -55,10 +58,11 @@ class SparseSubset(Constraint):
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
         # Sets of another size than the one asked for lead to candidates that it needs, too.
         self.k_max = max(settings.k_max, k or 0)
+        self.least = settings.k_min if k is None else self.k_max  # up to which sets of all sizes are searched
 
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best set found of every size 0..k_max."""
-        return self.chosen(pursuit(form, self.k_max))
+        return self.chosen(pursuit(form, self.k_max, cost=self.cost, least=self.least))
 
     def chosen(self, path: Solution) -> Solution:
         """Chooses the K asked for, or the one that the errors speak for, each concept at its cost."""
@@ -202,7 +206,9 @@ class SparseSubset(Constraint):
         return posterior(difference, 0, range(len(rivals)), self.settings.temperature)
 
 
-def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
+def pursuit(
+    form: QuadraticForm, k_max: int, beyond: int = BEYOND, *, cost: float = 0.0, least: int | None = None
+) -> Solution:
     """Finds a good set of every size 0..k_max.
 
     Upwards, the candidate that lowers the error most is added; downwards from a few concepts more, the one that is
@@ -213,9 +219,11 @@ def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
         form: Expected errors of B images.
         k_max: Largest set asked for.
         beyond: How many concepts more the way down begins with.
+        cost: Cost of a concept, by which sets that are too large to be chosen are given up.
+        least: Size up to which none is given up; None gives up none at all.
 
     Returns:
-        Sets of which none is chosen yet; larger ones than there are candidates have an infinite error.
+        Sets of which none is chosen yet; larger ones than there are candidates, or given up, have an infinite error.
     """
     if has_triton(form.gram.device):
         from igm_cli.core.inference import pursuit_triton as kernel
@@ -246,6 +254,11 @@ def pursuit(form: QuadraticForm, k_max: int, beyond: int = BEYOND) -> Solution:
         search.add(size, active)
         search.exchange(size, active, pairs=size <= k_max)
         keep(size, active)
+        if least is not None and PATIENCE + least < size <= k_max:
+            total = errors[:, : size + 1] + cost * torch.arange(size + 1)
+            if bool((total.argmin(1) + PATIENCE < size).all()):
+                top = size
+                break
     for size in range(min(top, candidates) - 1, 0, -1):
         active = size < fewest
         search.drop(size + 1, active)

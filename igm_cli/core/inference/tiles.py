@@ -33,9 +33,6 @@ OVERLAP = 96
 SAME = 4.0
 """Pixels up to which two points that two tiles found at their common border are the same."""
 
-MORE = 1.5
-"""How many times as many concepts per area are looked for as a training image holds at most."""
-
 
 def invert_any_size(
     denoiser: Denoiser,
@@ -78,7 +75,7 @@ def _settings(
 ) -> InversionSettings:
     trained: tuple[int, int] = denoiser.image_size  # type: ignore[attr-defined]
     area = math.prod(size) / math.prod(trained)
-    most = k_max or max(settings.k_max, math.ceil(MORE * settings.k_max * area))
+    most = k_max or max(settings.k_max, math.ceil(settings.k_max * area))
     return replace(settings, k_max=min(MOST_CONCEPTS, most))
 
 

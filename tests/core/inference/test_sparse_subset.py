@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import best_of, positions, random_form, statistics_of
 
+from igm_cli.core.inference import sparse_subset
 from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS, SparseSubset, pursuit
 from igm_cli.core.inference.statistics import PairedDifference, QuadraticForm
@@ -94,6 +95,22 @@ def test_no_candidates_and_few(beyond):
         QuadraticForm(form.constant, form.linear[:, :0], form.gram[:, :0, :0], form.usable[:, :0], "sum"), 3
     )
     assert none.errors.isfinite().sum(1).tolist() == [1, 1] and none.sets.shape == (2, 4, 3)
+
+
+def test_sets_far_too_large_to_be_chosen_are_given_up(monkeypatch):
+    monkeypatch.setattr(sparse_subset, "PATIENCE", 6)
+    form = random_form(40, 3, rank=60, coupling=2, scale=2.0)
+    every = pursuit(form, 30)
+    cost = float((every.errors[0, 7] - every.errors[0, 8]).abs())  # so that about eight are worth it
+    some = pursuit(form, 30, cost=cost, least=0)
+    sizes = torch.arange(31)
+    best = int((every.errors + cost * sizes).argmin())
+    assert int((some.errors + cost * sizes).argmin()) == best
+    assert bool(some.errors[0, : best + 6].isfinite().all()) and not bool(
+        some.errors[0, best + 8 :].isfinite().any()
+    )
+    torch.testing.assert_close(some.errors[0, : best + 1], every.errors[0, : best + 1])
+    assert torch.equal(pursuit(form, 30, cost=cost, least=30).errors, every.errors)
 
 
 def test_the_size_is_chosen_at_its_cost():
