@@ -34,12 +34,14 @@ def understand_vectors(
     settings: dict[str, Any],
     sink: Output,
     output: Path | None,
+    csv: Path | None = None,
     **options: Any,
 ) -> None:
     """Takes the bound vectors of files apart, or without ``k`` counts products, and shows and keeps what is found.
 
-    ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
+    ``csv`` is a table of it; ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
     """
+    from igm_cli.commands.exports import table
     from igm_cli.vectors import open_vectors
 
     assert codebooks is not None  # or it would not be about vectors
@@ -50,7 +52,12 @@ def understand_vectors(
     note_duplicates(session.codebooks, sink)
     report = VectorReport(sink, products, session.codebooks)
     schema = "igm.decompose/1" if products else "igm.decompose-k/1"
-    Runner(session, paths, schema, report, sink, output, count=not products, sources=[source]).run()
+    how: dict[str, Any] = {
+        "count": not products,
+        "sources": [source],
+        "exports": [table(csv, session.key)] if csv else [],
+    }
+    Runner(session, paths, schema, report, sink, output, **how).run()
 
 
 class VectorReport:
