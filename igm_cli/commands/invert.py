@@ -92,7 +92,6 @@ def invert(
     if overlay is None:
         o.refuse("the picture of --overlay; add that or leave it out", labels=labels or None)
 
-    from igm_cli.commands.exports import image_exports
     from igm_cli.commands.runner import understand_images, understand_shared
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
@@ -102,11 +101,11 @@ def invert(
     session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, scale=scale, shared=shared)
     if labels:
         session.require_labels()
-    files: dict[str, Any] = {
-        "exports": image_exports(session, csv, coco),
-        "pictures": overlay,
-        "labels": labels,
-    }
+    files: dict[str, Any] = {"pictures": overlay, "labels": labels}
+    if csv or coco:
+        from igm_cli.commands.exports import image_exports
+
+        files["exports"] = image_exports(session, csv, coco)
     if shared:
         understand_shared(session, paths, sink, output, **files)
         return

@@ -41,7 +41,6 @@ def understand_vectors(
 
     ``csv`` is a table of it; ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
     """
-    from igm_cli.commands.exports import table
     from igm_cli.vectors import open_vectors
 
     assert codebooks is not None  # or it would not be about vectors
@@ -52,11 +51,11 @@ def understand_vectors(
     note_duplicates(session.codebooks, sink)
     report = VectorReport(sink, products, session.codebooks)
     schema = "igm.decompose/1" if products else "igm.decompose-k/1"
-    how: dict[str, Any] = {
-        "count": not products,
-        "sources": [source],
-        "exports": [table(csv, session.key)] if csv else [],
-    }
+    how: dict[str, Any] = {"count": not products, "sources": [source]}
+    if csv:
+        from igm_cli.commands.exports import table
+
+        how["exports"] = [table(csv, session.key)]
     Runner(session, paths, schema, report, sink, output, **how).run()
 
 
