@@ -187,6 +187,24 @@ class ImageSession(Session["Image"]):
 
         map_axes(self.parser.space, (2, 2))
 
+    def require_labels(self) -> None:
+        """Refuses to write beside objects what they are, where that is not known or they are not drawn."""
+        if not hasattr(self.parser, "draw_labels"):
+            raise UsageError(
+                f"concepts {self.parser.name} have nothing to write beside objects; leave out --labels"
+            )
+
+    def example(self) -> dict[str, Any]:
+        """Returns an item such as are found, with all of its fields but the confidence; empty if the space tells none."""
+        space: Any = self.parser.space
+        if hasattr(space, "candidates"):
+            concepts = space.candidates()
+        elif hasattr(space, "point"):
+            concepts = space.grid([1] * space.point.dim)
+        else:
+            return {}
+        return self.parser.decode(concepts[:1], Frame.fit((2, 2), 1.0))[0]
+
     def require_counting(self) -> None:
         """Refuses to count where every image has the same number of concepts."""
         if not self.parser.space.countable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def estimate_k(
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import MOST_PRODUCTS
 
-        how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
+        how: dict[str, Any] = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
         understand_vectors(paths, codebooks, {"k_max": k_max or MOST_PRODUCTS}, sink, output, **how)
         return
     o.refuse(o.ABOUT_VECTORS, binding=binding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,8 +50,11 @@ def invert(
     device: o.Device = "auto",
     as_json: o.Json = False,
     overlay: o.Overlay = None,
+    labels: o.OverlayLabels = False,
     map_: o.Map = None,
     shared: o.Shared = False,
+    csv: o.Csv = None,
+    coco: o.Coco = None,
     output: o.Results = None,
 ) -> None:
     """Find the concepts of images, such as where the objects are, or the codewords of bound vectors.
@@ -68,7 +71,9 @@ def invert(
             **given,
             shared=shared or None,
             overlay=overlay,
+            labels=labels or None,
             map=map_,
+            coco=coco,
             fit=None if fit == "crop" else fit,
             scale=scale,
         )
@@ -77,13 +82,15 @@ def invert(
 
         asked = vector_settings(k, method, iterations)
         how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
-        understand_vectors(paths, codebooks, asked, sink, output, **how)
+        understand_vectors(paths, codebooks, asked, sink, output, csv, **how)
         return
     o.refuse(o.ABOUT_VECTORS, binding=binding, iterations=iterations)
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
     if shared:
         o.refuse(o.ABOUT_SINGLE, map=map_)
+    if overlay is None:
+        o.refuse("the picture of --overlay; add that or leave it out", labels=labels or None)
 
     from igm_cli.commands.runner import understand_images, understand_shared
     from igm_cli.model import open_checkpoint
@@ -92,7 +99,14 @@ def invert(
     settings = {**given, "seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)
     session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, scale=scale, shared=shared)
+    if labels:
+        session.require_labels()
+    files: dict[str, Any] = {"pictures": overlay, "labels": labels}
+    if csv or coco:
+        from igm_cli.commands.exports import image_exports
+
+        files["exports"] = image_exports(session, csv, coco)
     if shared:
-        understand_shared(session, paths, sink, output, pictures=overlay)
+        understand_shared(session, paths, sink, output, **files)
         return
-    understand_images(session, paths, "igm.invert/1", sink, output, pictures=overlay, maps=map_)
+    understand_images(session, paths, "igm.invert/1", sink, output, maps=map_, **files)

@@ -64,6 +64,21 @@ BatchSize = Annotated[
 Overlay = Annotated[
     Path | None, typer.Option(help="Draw the result: a file for one image, a folder for several.")
 ]
+OverlayLabels = Annotated[
+    bool,
+    typer.Option("--labels", help="Write beside every object of --overlay what it is, where there is room."),
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        help="Write what is found into one table, a row for each item: for spreadsheets, napari, ImageJ.",
+    ),
+]
+Coco = Annotated[
+    Path | None,
+    typer.Option("--coco", help="Write the objects into one file of COCO's JSON, a keypoint each."),
+]
 Shared = Annotated[
     bool,
     typer.Option("--shared", help="Find what all images have in common; --k is the number of common concepts."),

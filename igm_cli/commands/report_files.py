@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +13,7 @@ from igm_cli.errors import InputError
 from igm_cli.output import Output, json_line
 
 if TYPE_CHECKING:
-    from igm_cli.benchmarks.suite import Report, Table
+    from igm_cli.benchmarks.suite import Report
 
 SCHEMA = "igm.benchmark/1"
 PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoint")
@@ -38,6 +36,7 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
         InputError: If the folder cannot be written.
         IgmPictureError: If a picture cannot be written.
     """
+    from igm_cli.commands.exports import csv_text
     from igm_cli.commands.figures import draw, report_styles
     from igm_cli.commands.results import save_picture
     from igm_cli.core.files import write_atomically, write_json
@@ -53,7 +52,7 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
         write_json(summary, json.loads(json_line(data)))
         for table in report.data or report.tables:
             written.append(folder / f"{table.name}.csv")
-            write_text(written[-1], csv_text(table))
+            write_text(written[-1], csv_text(table.columns, table.rows))
         for figure in report.figures:
             written.append(folder / f"{figure.name}.png")
             save_picture(draw(figure, looks), written[-1])
@@ -71,13 +70,6 @@ def show_report(sink: Output, report: Report) -> None:
         sink.table(table.title, table.columns[:shown], [row[:shown] for row in table.rows])
         if table.note:
             sink.say(table.note)
-
-
-def csv_text(table: Table) -> str:
-    """A table as CSV, its heads first."""
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows([table.columns, *table.rows])
-    return buffer.getvalue()
 
 
 def markdown(report: Report, provenance: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from igm_cli.output import Output, ProgressReport, Record, process_rank
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from igm_cli.commands.exports import Export
     from igm_cli.commands.results import ResultFile
     from igm_cli.commands.show import ImageReport
     from igm_cli.session import ImageSession, Input
@@ -41,6 +42,7 @@ def understand_images(
     count: bool = False,
     pictures: Path | None,
     option: str = "--overlay",
+    labels: bool = False,
     maps: Path | None = None,
     **options: Any,
 ) -> None:
@@ -55,19 +57,19 @@ def understand_images(
         count: Whether only the number of concepts is wanted.
         pictures: A file or folder for pictures.
         option: The option that gives it.
+        labels: Whether the pictures say of every object what it is.
         maps: A file or folder for energy maps.
         **options: Further fields of :class:`Runner`.
 
     Raises:
         IgmError: With the way out, whatever does not fit.
     """
-    parser = session.parser
     if count and pictures:
         need("plots")
 
     def draw(record: Record, image: Input[Image]) -> Image:
         if not count:
-            return parser.draw(image.data, record["items"])
+            return drawer(session, labels)(image.data, record["items"])
         from igm_cli.commands.show import draw_curve
 
         return draw_curve(record)
@@ -76,10 +78,10 @@ def understand_images(
     if not sink.as_json:
         from igm_cli.commands.show import ImageReport
 
-        report = ImageReport(sink, parser.space)
+        report = ImageReport(sink, session.parser.space)
     drawings = []
     if pictures:
-        drawings.append(Drawing(option, pictures.expanduser(), draw))
+        drawings.append(Drawing(option, pictures.expanduser(), draw, anew=labels))
     if maps:
         drawings.append(Drawing("--map", maps.expanduser(), lambda _, image: session.energy_map(image), True))
         session.require_map()
@@ -96,6 +98,8 @@ def understand_shared(
     output: Path | None,
     *,
     pictures: Path | None,
+    labels: bool = False,
+    exports: Sequence[Export] = (),
     sources: Sequence[Path] = (),
     announce: Callable[[int], None] = lambda images: None,
 ) -> None:
@@ -109,6 +113,8 @@ def understand_shared(
         sink: For the result, progress and messages.
         output: Where the result is kept.
         pictures: A folder for pictures.
+        labels: Whether they say of every object what it is.
+        exports: Files of all that is found.
         sources: Further files that are read, so that nothing is written over them.
         announce: Called with the number of images before they are worked out.
 
@@ -126,12 +132,12 @@ def understand_shared(
         raise UsageError(f"--shared needs two images or more, and {files[0]} is one; leave out --shared")
     drawing = None
     if pictures:
+        draw = drawer(session, labels)
         drawing = Drawing(
-            "--overlay",
-            pictures.expanduser(),
-            lambda shown, image: session.parser.draw(image.data, shown["items"]),
+            "--overlay", pictures.expanduser(), lambda shown, image: draw(image.data, shown["items"])
         )
         drawing.aim(files)
+    aim_apart([drawing] if drawing else [], exports, output, [*files, *sources])
     _ = [image.data for image in images]  # a mistake is told before the model is loaded
     about = shared_hash(images)
     with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), [*files, *sources]) as store:
@@ -145,11 +151,45 @@ def understand_shared(
     for shown, image in zip(record["images"], images, strict=True):
         if drawing:
             drawing.make(shown, image, shown["image"])
+        for export in exports:
+            export.add(shown)
+    for export in exports:
+        export.write()
     sink.result(record)
     if not sink.as_json:
         from igm_cli.commands.show import show_shared
 
         show_shared(sink, record)
+
+
+def drawer(session: ImageSession, labels: bool) -> Callable[[Image, Sequence[Any]], Image]:
+    """Returns what draws items on a copy of an image; with ``labels`` the session must have been asked for them."""
+    draw: Callable[[Image, Sequence[Any]], Image]
+    draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
+    return draw
+
+
+def aim_apart(
+    drawings: Sequence[Drawing], exports: Sequence[Export], output: Path | None, inputs: Sequence[Path]
+) -> None:
+    """Refuses files that cannot be written, and options that would write the same one.
+
+    Args:
+        drawings: Pictures, which know where they go.
+        exports: Files of all that is found.
+        output: Where results are kept.
+        inputs: Files that are read.
+    """
+    for export in exports:
+        export.check(inputs)
+    written = [(each.option, path) for each in drawings for path in each.targets.values()]
+    written += [(each.option, each.path) for each in exports]
+    written += [("--output", output.expanduser())] if output else []
+    owner: dict[Path, str] = {}
+    for option, path in written:
+        other = owner.setdefault(path.resolve(), option)
+        if other != option:
+            raise UsageError(f"{other} and {option} would write the same file; give each a path of its own")
 
 
 class Report(Protocol):
@@ -174,6 +214,7 @@ class Drawing:
         draw: Makes a picture, or a map, of a record and its input.
         is_map: Whether it is a map, which has an array beside it.
         targets: Where the picture of each image goes.
+        anew: Whether pictures that are there are drawn again.
     """
 
     option: str
@@ -181,6 +222,8 @@ class Drawing:
     draw: Callable[[Record, Input[Image]], Any]
     is_map: bool = False
     targets: Mapping[str, Path] = field(default_factory=dict)
+    anew: bool = False
+    _made: set[str] = field(default_factory=set)
 
     def aim(self, files: Sequence[Path]) -> None:
         """Decides where the pictures go; what is not igm's own is not written over."""
@@ -191,7 +234,9 @@ class Drawing:
             refuse_arrays(self.targets.values(), self.option)
 
     def missing(self, image: str) -> bool:
-        """Returns whether the picture of an image is not there yet."""
+        """Returns whether the picture of an image is still to be drawn."""
+        if self.anew and image not in self._made:
+            return image in self.targets
         target = self.targets.get(image)
         every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
         return not all(path.exists() for path in every)
@@ -203,6 +248,7 @@ class Drawing:
 
             save = save_map if self.is_map else save_picture
             save(self.draw(record, each), target)
+            self._made.add(image)
 
 
 @dataclass
@@ -218,6 +264,7 @@ class Runner:
         output: Where results are kept.
         count: Whether only the number of concepts is wanted.
         drawings: What is drawn of every image.
+        exports: Files of all that is found.
         sources: Further files that are read, so that nothing is written over them.
         announce: Called with the number of files that are left to do.
     """
@@ -230,6 +277,7 @@ class Runner:
     output: Path | None
     count: bool = False
     drawings: Sequence[Drawing] = ()
+    exports: Sequence[Export] = ()
     sources: Sequence[Path] = ()
     announce: Callable[[int], None] = lambda files: None
     _store: ResultFile | None = None
@@ -239,16 +287,13 @@ class Runner:
     def run(self) -> None:
         """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
         kept: Any = nullcontext()
-        if self.drawings or self.output:
+        if self.drawings or self.exports or self.output:
             from igm_cli.commands.results import open_results
 
             for drawing in self.drawings:
                 drawing.aim(self.files)
-            targets = [path for drawing in self.drawings for path in drawing.targets.values()]
-            if len(set(targets)) < len(targets):
-                options = " and ".join(drawing.option for drawing in self.drawings)
-                raise UsageError(f"{options} would write the same file; give each a path of its own")
             session, inputs = self.session, [*self.files, *self.sources]
+            aim_apart(self.drawings, self.exports, self.output, inputs)
             kept = open_results(self.output, self.schema, session.run, session.key, inputs)
         if self._only:
             _ = self._only[0].data  # a mistake is told before the model is loaded
@@ -256,6 +301,9 @@ class Runner:
             done = self._store.done if self._store else {}
             self.announce(sum(str(path) not in done for path in self.files))
             self._share_out()
+        if process_rank()[0] == 0:
+            for export in self.exports:
+                export.write()
         if self.report:
             self.report.end()
         if self._failed:
@@ -401,6 +449,8 @@ class Runner:
             if drawing.missing(record["image"]):  # kept from an earlier call that drew nothing
                 image: Any = each or self.session.read(Path(record["image"]))[0]
                 drawing.make(record, image, record["image"])
+        for export in self.exports:
+            export.add(record)
         self.sink.result(record)
         if record.get("familiarity", 1.0) < UNFAMILIAR:
             self.sink.note(

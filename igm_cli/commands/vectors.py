@@ -34,11 +34,12 @@ def understand_vectors(
     settings: dict[str, Any],
     sink: Output,
     output: Path | None,
+    csv: Path | None = None,
     **options: Any,
 ) -> None:
     """Takes the bound vectors of files apart, or without ``k`` counts products, and shows and keeps what is found.
 
-    ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
+    ``csv`` is a table of it; ``options`` are those of :func:`igm_cli.vectors.open_vectors`.
     """
     from igm_cli.vectors import open_vectors
 
@@ -50,7 +51,12 @@ def understand_vectors(
     note_duplicates(session.codebooks, sink)
     report = VectorReport(sink, products, session.codebooks)
     schema = "igm.decompose/1" if products else "igm.decompose-k/1"
-    Runner(session, paths, schema, report, sink, output, count=not products, sources=[source]).run()
+    how: dict[str, Any] = {"count": not products, "sources": [source]}
+    if csv:
+        from igm_cli.commands.exports import table
+
+        how["exports"] = [table(csv, session.key)]
+    Runner(session, paths, schema, report, sink, output, **how).run()
 
 
 class VectorReport:

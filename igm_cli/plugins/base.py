@@ -51,8 +51,10 @@ class ConceptParser(Protocol):
     A parser may also have ``options`` (name to one line of help) and ``configured(options)``, which returns
     a parser with them: training takes them from ``--set concepts.NAME=VALUE`` or the preset's table
     ``[concepts]``, and keeps them with the model.  A parser may have ``draw_map(image, values, frame)``, which returns
-    the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`).  A parser of concepts that lie somewhere may have ``turn(concepts)``, which returns
-    concepts of the image turned by a quarter, counterclockwise.  A parser that reads something other than images says so by
+    the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`), and ``draw_labels(image, items)``, which draws
+    what ``draw`` does and writes beside every item what it is (``--labels``).  A parser of concepts that lie somewhere
+    may have ``turn(concepts)``, which returns concepts of the image turned by a quarter, counterclockwise.  A parser
+    that reads something other than images says so by
     ``reads``.
     """
 

@@ -1,14 +1,22 @@
-"""What was found, written beside an image, line by line, with a bar for the confidence."""
+"""What was found: written beside an image, line by line, with a bar for the confidence; or marked where it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    Pixels: TypeAlias = NDArray[Any]
+    Color: TypeAlias = tuple[int, int, int]
 
 HEIGHT, LONG_SIDE = 384, 4096
 """Small images are enlarged to this height, so that names can be read, but no side beyond the other."""
@@ -23,6 +31,34 @@ COOL, HOT = (120, 20, 60), (255, 225, 60)
 
 CONFIDENT = 0.9
 """Below this confidence an item has another colour."""
+
+SHORT_SIDE = 480
+"""Small images are enlarged to it by a whole factor where places are marked, so that rings and numbers can be read."""
+
+RING, DOUBTFUL_RING, LEGEND = (255, 214, 0), (255, 110, 60), (30, 30, 30)
+
+FEW = 10
+"""Up to so many marks explain themselves; of more there is a legend, and a crowd of them enlarges the picture."""
+
+READABLE, LEAST_RADIUS, LEAST_TEXT = 11, 4, 9
+"""Radius of rings for which a picture is enlarged if it may be, least radius, and least size of text, in pixels."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in an image.
+
+    Attributes:
+        x: 0..1 of the width.
+        y: 0..1 of the height.
+        confidence: Of what is there; None where the method has none.
+        text: What is written beside it, if there is room.
+    """
+
+    x: float
+    y: float
+    confidence: float | None = None
+    text: str = ""
 
 
 def draw_items(
@@ -58,6 +94,34 @@ def draw_items(
             pen.rectangle((left, top, left + width, bottom), fill=TRACK)
             pen.rectangle((left, top, left + width * confidence, bottom), fill=color)
     return canvas
+
+
+def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """Returns a copy, if small enlarged by a whole factor, with a numbered ring at every mark; below many, a legend.
+
+    Rings do not meet unless they would be too small to see.  A number stands in its ring or, like the text of a mark,
+    beside it: within the picture, on no other number or text and on no other mark's centre.  It is left out where no
+    such place is free.  Rings have another colour where the confidence is below 0.9.
+    """
+    places = np.array([(mark.x, mark.y) for mark in marks], dtype=float).reshape(-1, 2)
+    factor = _enlargement(image.size, _nearest(places * image.size))
+    size = image.width * factor, image.height * factor
+    canvas = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    centres, largest = places * size, max(6, min(size) // 30)
+    radii = np.clip(_nearest(centres) / 2 - 1, LEAST_RADIUS, largest)
+    colors = [DOUBTFUL_RING if _doubtful(mark) else RING for mark in marks]
+    pen = ImageDraw.Draw(canvas)
+    for centre, radius, color in zip(centres.tolist(), radii.tolist(), colors, strict=True):
+        _draw_ring(pen, centre, radius, color)
+    writing = _Writing(pen, size, centres, radii)
+    outside = [
+        "" if writing.inside(index, str(index + 1), color) else str(index + 1)
+        for index, color in enumerate(colors)
+    ]
+    for texts in ([mark.text for mark in marks], outside):
+        for index, (text, color) in enumerate(zip(texts, colors, strict=True)):
+            writing.beside(index, text, color)
+    return _with_legend(canvas, marks, largest) if len(marks) > FEW else canvas
 
 
 def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float, float]) -> Image.Image:
@@ -121,3 +185,143 @@ def _readable(image: Image.Image) -> Image.Image:
     scale = max(1.0, min(HEIGHT / image.height, LONG_SIDE / image.width))
     size = round(image.width * scale), round(image.height * scale)
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def _doubtful(mark: Mark) -> bool:
+    return mark.confidence is not None and mark.confidence < CONFIDENT
+
+
+def _nearest(points: Pixels) -> Pixels:
+    """Returns how far from every point ``[N,2]`` the nearest other one is ``[N]``, infinitely where there is none."""
+    found = np.full(len(points), np.inf)
+    for index, point in enumerate(points):
+        distances = np.hypot(*(points - point).T)
+        distances[index] = np.inf
+        found[index] = distances.min()
+    return found
+
+
+def _enlargement(size: tuple[int, int], nearest: Pixels) -> int:
+    """Returns the factor by which a picture is enlarged; ``nearest`` is how far the neighbours of its marks are."""
+    wanted = round(SHORT_SIDE / min(size))
+    if len(nearest) > FEW:
+        close = max(float(np.quantile(nearest, 0.25)), 1e-3)
+        wanted = max(wanted, math.ceil(2 * (READABLE + 1) / close))
+    return max(1, min(wanted, LONG_SIDE // max(size)))
+
+
+def _draw_ring(pen: ImageDraw.ImageDraw, centre: Sequence[float], radius: float, color: Color) -> None:
+    (x, y), whole = centre, int(radius)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    pen.ellipse(box, outline=(0, 0, 0), width=max(whole // 3, min(4, whole // 2)))
+    pen.ellipse(box, outline=color, width=max(whole // 5, min(2, whole // 4)))
+
+
+class _Writing:
+    """Text in and beside rings, none of it on another or on the centre of another ring.
+
+    Args:
+        pen: Draws it.
+        size: (width, height) of the picture in pixels.
+        centres: Of the rings, ``[N,2]`` in pixels.
+        radii: Of the rings, ``[N]``.
+    """
+
+    def __init__(self, pen: ImageDraw.ImageDraw, size: tuple[int, int], centres: Pixels, radii: Pixels) -> None:
+        self.pen, self.centres, self.radii, (self.width, self.height) = pen, centres, radii, size
+        self.size = max(LEAST_TEXT + 2, int(0.8 * np.median(radii))) if len(radii) else LEAST_TEXT
+        self.texts = np.empty((2 * len(radii), 4))  # left, top, right and bottom of what is written
+        self.written = 0
+
+    def inside(self, index: int, text: str, color: Color) -> bool:
+        """Writes a text into a ring; returns whether it fits, and lies within the picture."""
+        (x, y), radius = self.centres[index].tolist(), float(self.radii[index])
+        size = int(1.1 * radius)
+        if size >= LEAST_TEXT:
+            size = min(size, int(size * 1.6 * radius / _font(size).getlength(text)))
+        return size >= LEAST_TEXT and self._write((x, y), "mm", text, size, color, lambda box: True)
+
+    def beside(self, index: int, text: str, color: Color) -> None:
+        """Writes a text beside a ring if any place is free, better across no other ring."""
+        if not text:
+            return
+        (x, y), away = self.centres[index].tolist(), float(self.radii[index]) + 2
+        near = 0.7 * away
+        places = (
+            ((x + away, y), "lm"), ((x - away, y), "rm"), ((x, y - away), "md"), ((x, y + away), "ma"),
+            ((x + near, y - near), "ld"), ((x + near, y + near), "la"),
+            ((x - near, y - near), "rd"), ((x - near, y + near), "ra"),
+        )  # fmt: skip
+        reach = _font(self.size).getlength(text) + 2 * (self.size + float(self.radii.max()))
+        around = np.abs(self.centres - (x, y)).max(axis=1) < reach
+        around[index] = False
+        centres, radii = self.centres[around], self.radii[around]
+        texts = self.texts[: self.written]
+        texts = texts[
+            ((texts[:, :2] < (x + reach, y + reach)) & (texts[:, 2:] > (x - reach, y - reach))).all(1)
+        ]
+        for off in (radii, np.maximum(radii / 3, 3)):
+            free = functools.partial(_free, texts=texts, centres=centres, off=off)
+            for at, anchor in places:
+                if self._write(at, anchor, text, self.size, color, free):
+                    return
+
+    def _write(
+        self,
+        at: tuple[float, float],
+        anchor: str,
+        text: str,
+        size: int,
+        color: Color,
+        free: Callable[[Sequence[float]], bool],
+    ) -> bool:
+        """Writes a text if its box lies within the picture and is ``free``; returns whether it did."""
+        how: dict[str, Any] = {"font": _font(size), "anchor": anchor, "stroke_width": max(2, size // 10)}
+        left, top, right, bottom = box = self.pen.textbbox(at, text, **how)
+        if left < 0 or top < 0 or right > self.width or bottom > self.height or not free(box):
+            return False
+        self.pen.text(at, text, fill=color, stroke_fill=(0, 0, 0), **how)
+        self.texts[self.written] = box
+        self.written += 1
+        return True
+
+
+def _free(box: Sequence[float], texts: Pixels, centres: Pixels, off: Pixels) -> bool:
+    """Returns whether a box meets no text ``[M,4]`` and is ``off`` ``[N]`` from centres ``[N,2]``."""
+    corner, end = box[:2], box[2:]
+    if ((texts[:, :2] < end) & (texts[:, 2:] > corner)).all(axis=1).any():
+        return False
+    gaps = np.maximum(np.maximum(corner - centres, centres - end), 0)
+    return not (np.hypot(*gaps.T) < off).any()
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size=size)
+
+
+def _with_legend(canvas: Image.Image, marks: Sequence[Mark], radius: int) -> Image.Image:
+    """Returns a picture with a strip below it: how many marks there are and, if some are doubtful, what colours mean."""
+    parts: list[tuple[Color | None, str]] = [(None, f"{len(marks)} objects")]
+    if doubtful := sum(map(_doubtful, marks)):
+        parts += [
+            (RING, f"{len(marks) - doubtful} confident"),
+            (DOUBTFUL_RING, f"{doubtful} doubtful (below {CONFIDENT})"),
+        ]
+    size, width = max(12, radius), math.inf
+    while size >= LEAST_TEXT and width > canvas.width:
+        size -= 1
+        font, ring = _font(size), size / 2
+        widths = [(3 * ring if color else 0) + font.getlength(text) + 2 * size for color, text in parts]
+        width = sum(widths)
+    if width > canvas.width:
+        return canvas
+    page = Image.new("RGB", (canvas.width, canvas.height + 2 * size), LEGEND)
+    page.paste(canvas, (0, 0))
+    pen, left, y = ImageDraw.Draw(page), float(size), canvas.height + size
+    for (color, text), step in zip(parts, widths, strict=True):
+        if color:
+            _draw_ring(pen, (left + ring, y), ring, color)
+        pen.text((left + (3 * ring if color else 0), y), text, fill=TRACK, font=font, anchor="lm")
+        left += step
+    return page

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
     from igm_cli.plugins.base import Frame
 
-SHORT_SIDE, LONG_SIDE = 480, 4096
-"""Small images are enlarged to one, so that rings and numbers can be read, but no side beyond the other."""
-
-COLOR, DOUBTFUL = (255, 214, 0), (255, 110, 60)
-
-
 ANYWHERE = ((0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95))
 """Corners of where places are drawn at random, if a model does not say."""
 
@@ -160,28 +154,9 @@ class Positions:
 
         Rings have another colour where the confidence is below 0.9.
         """
-        from PIL import Image, ImageDraw, ImageFont
+        from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
 
-        from igm_cli.plugins.overlays import CONFIDENT, confidence_of
-
-        factor = max(1, min(round(SHORT_SIDE / min(image.size)), LONG_SIDE // max(image.size)))
-        canvas = image.convert("RGB").resize(
-            (image.width * factor, image.height * factor), Image.Resampling.LANCZOS
-        )
-        pen = ImageDraw.Draw(canvas)
-        radius = max(6, min(canvas.size) // 30)
-        font = ImageFont.load_default(size=max(12, int(radius * 1.1)))
-        for number, item in enumerate(items, 1):
-            x, y = item["x"] * canvas.width, item["y"] * canvas.height
-            confidence = confidence_of(item)
-            color = COLOR if confidence is None or confidence >= CONFIDENT else DOUBTFUL
-            box = (x - radius, y - radius, x + radius, y + radius)
-            pen.ellipse(box, outline=(0, 0, 0), width=max(4, radius // 3))
-            pen.ellipse(box, outline=color, width=max(2, radius // 5))
-            pen.text(
-                (x, y), str(number), fill=color, font=font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0)
-            )
-        return canvas
+        return draw_marks(image, [Mark(item["x"], item["y"], confidence_of(item)) for item in items])
 
     def draw_map(self, image: Picture, values: Tensor, frame: Frame) -> Picture:
         """Returns the image with a map of values ``[rows,columns]`` over what the model sees of it."""

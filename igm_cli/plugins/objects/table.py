@@ -1,4 +1,7 @@
-"""One table of all objects, a line each: CSV, TSV or JSON Lines with columns ``file``, ``x`` and ``y``, in pixels."""
+"""One table of all objects, a line each: CSV, TSV or JSON Lines with columns ``file``, ``x`` and ``y``, in pixels.
+
+Where there are ``x_px`` and ``y_px`` these are the pixels, as in the tables that ``igm invert --csv`` writes.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +61,12 @@ def _rows(path: Path) -> Iterator[Row]:
 def _object(row: Mapping[str, Any]) -> Object:
     cells = {name: "" if value is None else str(value).strip() for name, value in row.items()}
     label = next(filter(cells.__contains__, LABEL_COLUMNS), "")
+    across, down = ("x_px", "y_px") if {"x_px", "y_px"} <= cells.keys() else ("x", "y")
     width = 2 * number(cells["radius"]) if cells.get("radius") else None
-    used = {"x", "y", "radius", label, *FILE_COLUMNS}
+    used = {"x", "y", across, down, "radius", label, *FILE_COLUMNS}
     return Object(
-        number(cells["x"]),
-        number(cells["y"]),
+        number(cells[across]),
+        number(cells[down]),
         cells.get(label, ""),
         None if width is None else (width, width),
         {name: value for name, value in cells.items() if name not in used},

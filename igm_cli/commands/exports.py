@@ -1,0 +1,248 @@
+"""What was found, for other programs: a table as CSV, and COCO's JSON.  Both are made of the records of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import igm_cli
+from igm_cli.core.files import fingerprint_of, write_atomically
+from igm_cli.errors import InputError, UsageError, cause
+from igm_cli.output import Record, json_line
+
+if TYPE_CHECKING:
+    from igm_cli.session import ImageSession
+
+PLACE = ("x_px", "y_px", "x", "y", "confidence")
+"""Columns that come first where items have places."""
+
+MARK = "written_by"
+"""Last column of a table: in every row the fingerprint of all of them, so that igm knows a table as it wrote it."""
+
+LABELS = ("label", "category", "class")
+"""Fields and factors that say what kind of object an item is."""
+
+OBJECT = "object"
+"""Category of objects of which no kind is known."""
+
+
+@dataclass
+class Export:
+    """A file of all that a run finds, written when it ends; a file that igm did not write so is never replaced.
+
+    Attributes:
+        option: The option that asks for it.
+        path: The file.
+        text: Makes its content of records.
+        is_own: Says whether a content is as ``text`` made it.
+    """
+
+    option: str
+    path: Path
+    text: Callable[[Sequence[Record]], str]
+    is_own: Callable[[str], bool]
+    _records: list[Record] = field(default_factory=list)
+
+    def check(self, inputs: Sequence[Path] = ()) -> None:
+        """Refuses a file that cannot be written, is an input, or holds what is not igm's own.
+
+        Raises:
+            UsageError: If something would be written over.
+            InputError: If it cannot be written.
+        """
+        from igm_cli.commands.results import refuse_inputs
+
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder; name a file in it for {self.option}")
+        refuse_inputs([self.path], inputs, self.option)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            old = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise InputError(f"cannot write {self.path} ({cause(error)}); choose another file") from error
+        if not os.access(self.path.parent, os.W_OK):
+            raise InputError(f"cannot write {self.path} (permission denied); choose another file")
+        if old and not self.is_own(old.decode("utf-8", "replace")):
+            raise UsageError(
+                f"{self.option} would overwrite {self.path}, which igm did not write as it is; choose another path"
+            )
+
+    def add(self, record: Record) -> None:
+        """Takes what was found in one more input."""
+        self._records.append({name: value for name, value in record.items() if name != "k_curve"})
+
+    def write(self) -> None:
+        """Writes the file whole."""
+        self.check()
+        content = self.text(self._records).encode()
+        try:
+            write_atomically(self.path, lambda temporary: temporary.write_bytes(content))
+        except OSError as error:
+            raise InputError(f"cannot write {self.path} ({cause(error)}); choose another file") from error
+
+
+def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path | None) -> list[Export]:
+    """Returns the files that ``--csv`` and ``--coco`` ask for.
+
+    Raises:
+        UsageError: If COCO's JSON is asked for and the concepts are no places.
+    """
+    exports, example = [], session.example()
+    if csv_file:
+        exports.append(table(csv_file, session.key, example))
+    if coco_file:
+        if PLACE[0] not in example:
+            raise UsageError(
+                f"--coco is about objects at places, and concepts {session.parser.name} have none; use --csv"
+            )
+        exports.append(Export("--coco", coco_file.expanduser(), coco_text, is_own_coco))
+    return exports
+
+
+def table(path: Path, key: Sequence[str], example: Mapping[str, Any] | None = None) -> Export:
+    """Returns the table of ``--csv``; the arguments are those of :func:`items_csv`."""
+    return Export("--csv", path.expanduser(), lambda records: items_csv(records, key, example), is_own_table)
+
+
+def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[str, Any] | None = None) -> str:
+    """Returns a row for each item of records as CSV: which input it is of, its number there, and its fields.
+
+    Values of factors have a column each.
+
+    Args:
+        records: Results, with ``items``.
+        key: Fields of a record that together name its input.
+        example: An item such as might have been found, whose columns are there even if none was.
+    """
+    rows = [
+        {**{name: record[name] for name in key}, "number": number, **_cells(item)}
+        for record in records
+        for number, item in enumerate(record["items"], 1)
+    ]
+    known = {**_cells(example), "confidence": None} if example else {}
+    names = [name for row in (known, *rows) for name in row if name not in (*key, "number")]
+    if PLACE[0] in names:
+        names = [*PLACE, *names]
+    columns = [*key, "number", *dict.fromkeys(names)]
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    mark = _mark(columns, cells)
+    return csv_text([*columns, MARK], [[*row, mark] for row in cells])
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table as CSV, its heads first."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
+    return buffer.getvalue()
+
+
+def is_own_table(text: str) -> bool:
+    """Returns whether a text is a table as :func:`items_csv` wrote it."""
+    try:
+        (*columns, last), *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError):
+        return False
+    mark = _mark(columns, [row[:-1] for row in rows])
+    return last == MARK and all(row[-1:] == [mark] for row in rows) and "number" in columns
+
+
+def coco_text(records: Sequence[Record]) -> str:
+    """Returns COCO's JSON of records: a keypoint for each item, in pixels of its image.
+
+    An image is named by its path below the folder that all images share.  The category is what an item says of its
+    kind, or ``object``; all that is said of it are its ``attributes``, and ``score`` is the confidence.
+
+    Source: https://cocodataset.org/#format-data, "Keypoint Detection".
+    """
+    names = _below_common_folder([record["image"] for record in records])
+    items = [(number, item) for number, record in enumerate(records, 1) for item in record["items"]]
+    kinds = sorted({_kind(item) for _, item in items} or {OBJECT})
+    data: dict[str, Any] = {
+        "images": [
+            {"id": number, "file_name": name, "width": record["size"][0], "height": record["size"][1]}
+            for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
+        ],
+        "annotations": [
+            _annotation(number, image, kinds.index(_kind(item)) + 1, item)
+            for number, (image, item) in enumerate(items, 1)
+        ],
+        "categories": [
+            {"id": number, "name": kind, "supercategory": "", "keypoints": ["centre"], "skeleton": []}
+            for number, kind in enumerate(kinds, 1)
+        ],
+    }
+    about = {"description": "Objects found by igm", "version": igm_cli.__version__, MARK: _mark(data)}
+    return json_line({"info": about, **data}) + "\n"
+
+
+def is_own_coco(text: str) -> bool:
+    """Returns whether a text is what :func:`coco_text` wrote."""
+    try:
+        data = json.loads(text)
+        return bool(data.pop("info")[MARK] == _mark(data))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _mark(*content: Any) -> str:
+    return f"igm-{fingerprint_of(content)}"
+
+
+def _annotation(number: int, image: int, category: int, item: Record) -> dict[str, Any]:
+    """Returns an item as an annotation; a keypoint is visible if its third number is 2."""
+    said = dict(_values(item))
+    confidence = item.get("confidence")
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "keypoints": [item["x_px"], item["y_px"], 2],
+        "num_keypoints": 1,
+        "iscrowd": 0,
+        **({"attributes": said} if said else {}),
+        **({} if confidence is None else {"score": confidence}),
+    }
+
+
+def _kind(item: Record) -> str:
+    """Returns what kind of object an item is: its label, or its value if there is one factor only."""
+    said = dict(_values(item))
+    named = [str(each[name]) for each in (item, said) for name in LABELS if name in each]
+    return (named or (list(said.values()) if len(said) == 1 else []) or [OBJECT])[0]
+
+
+def _values(item: Record) -> Iterator[tuple[str, str]]:
+    """Yields the values of factors, wherever an item has a table of them."""
+    for value in item.values():
+        if isinstance(value, Mapping):
+            yield from ((str(name), str(each)) for name, each in value.items())
+
+
+def _cells(item: Record) -> dict[str, Any]:
+    """Returns the fields of an item, a table of values as fields of its own."""
+    fields = {name: value for name, value in item.items() if not isinstance(value, Mapping)}
+    nested = [(name, value) for name, value in item.items() if isinstance(value, Mapping)]
+    spread = [(table, name, value) for table, inner in nested for name, value in inner.items()]
+    return {**fields, **{name if name not in fields else f"{table}.{name}": v for table, name, v in spread}}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+
+
+def _below_common_folder(images: Sequence[str]) -> list[str]:
+    """Returns the paths of images below the deepest folder that holds them all; as they are if there is none."""
+    paths = [os.path.abspath(image) for image in images]  # noqa: PTH100
+    try:
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+    except ValueError:  # several drives, or no image
+        return [Path(image).as_posix() for image in images]
+    return [Path(path).relative_to(root).as_posix() for path in paths]
