@@ -383,11 +383,12 @@ class ImageSession(Session["Image"]):
         import torch
 
         from igm_cli.core.inference.engine import invert_batch
-        from igm_cli.core.inference.tiles import invert_any_size
 
         how: dict[str, Any] = {"k": self.k, "composition": self.model.composition, "progress": progress}
         if not self.scale:
             return invert_batch(self.model.denoiser, torch.stack(seen), self.settings, **how)
+        from igm_cli.core.inference.tiles import invert_any_size
+
         found: dict[int, Inversion] = {}
         for shape in dict.fromkeys(x.shape for x in seen):
             rows = [row for row, x in enumerate(seen) if x.shape == shape]
