@@ -55,6 +55,18 @@ class Position(TypedDict):
     confidence: Confidence
 
 
+class PositionWithValues(Position):
+    """Where something is in the image as given, and what."""
+
+    values: Annotated[dict[str, str], Field(description="Name of every factor to its value.")]
+    value_confidence: NotRequired[
+        Annotated[
+            dict[str, Probability],
+            Field(description="Probability of each value among those of its factor, all else held."),
+        ]
+    ]
+
+
 class Attribute(TypedDict):
     """One value of a factor."""
 
@@ -85,7 +97,7 @@ class OtherItem(TypedDict):
 if TYPE_CHECKING:
     Item: TypeAlias = dict[str, Any]  # so that result.items[0]["x"] needs no cast
 else:
-    Item = Position | Attribute | Label | OtherItem
+    Item = PositionWithValues | Position | Attribute | Label | OtherItem
 
 
 class Codeword(TypedDict):

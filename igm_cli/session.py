@@ -245,6 +245,10 @@ class ImageSession(Session["Image"]):
             sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
             decoded = self.parser.decode(found.concepts, frame)
             items = [{**rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
+            if found.values is not None:
+                for item, each in zip(items, found.values.tolist(), strict=True):
+                    certain = (round(p, 4) for p in each)
+                    item["value_confidence"] = dict(zip(item["values"], certain, strict=True))
             record["items"] = items
             if not math.isnan(found.familiarity):
                 record["familiarity"] = round(found.familiarity, 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,7 @@ def draw_curve(record: Record) -> Image:
 
 def brief(items: Sequence[Record]) -> str:
     """Items on a line: what they say, less pixels and confidence, which JSON has."""
-    rows = [{k: v for k, v in item.items() if k != "confidence" and not k.endswith("_px")} for item in items]
+    rows = [{k: v for k, v in item.items() if not k.endswith(("confidence", "_px"))} for item in items]
     if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"
         return ", ".join(": ".join(row.values()) for row in rows)
     return " ".join(f"({', '.join(cell(k, v) for k, v in row.items())})" for row in rows)
@@ -124,6 +124,8 @@ def cell(key: str, value: Any) -> str:
     """A field of an item as a cell of a table."""
     if isinstance(value, bool):
         return "yes" if value else ""
+    if isinstance(value, Mapping):
+        return " ".join(cell(key, each) for key, each in value.items())
     if isinstance(value, float):
         return f"{value:.1f}" if key.endswith("_px") else f"{value:.3f}"
     return "" if value is None else str(value)

@@ -360,9 +360,21 @@ class Product(ConceptSpace):
         """
         groups, rows = self.what.groups(), self.what.candidates()
         if self.mixes:
-            return self._exchanged(torch.stack([rows[group].mean(0) for group in groups]).sum(0))
+            return self._exchanged(self._even())
         indices = torch.cartesian_prod(*(torch.tensor(group) for group in groups)).reshape(-1, len(groups))
         return rows[indices].sum(1)
+
+    def mixed(self, concepts: Tensor, which: Tensor) -> Tensor:
+        """Returns concepts ``[...,D]`` with an even mixture in place of the values of some factors ``[...,F]``."""
+        point, values = concepts.split([self.where.dim, self.what.dim], dim=-1)
+        sizes = torch.tensor([len(group) for group in self.what.groups()], device=which.device)
+        replaced = which.repeat_interleave(sizes, dim=-1, output_size=self.what.dim)
+        return torch.cat([point, torch.where(replaced, self._even().to(values), values)], dim=-1)
+
+    def _even(self) -> Tensor:
+        """Returns the row ``[V]`` of an even mixture of the values of every factor: no value is known."""
+        rows = self.what.candidates()
+        return torch.stack([rows[group].mean(0) for group in self.what.groups()]).sum(0)
 
     def grid(self, counts: Sequence[int]) -> Tensor:
         """Returns the points of a regular grid, each with every combination of values ``[G,D]``."""

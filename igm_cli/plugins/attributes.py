@@ -54,9 +54,9 @@ class Attributes:
             raise InputError(
                 "concepts attributes need a column 'attributes' of names and values; this dataset has none"
             )
-        return torch.stack([self._row(factor, attributes) for factor in self.space.factors])
+        return torch.stack([self.row(factor, attributes) for factor in self.space.factors])
 
-    def _row(self, factor: str, attributes: Mapping[str, Any]) -> Tensor:
+    def row(self, factor: str, attributes: Mapping[str, Any]) -> Tensor:
         """Returns the one-hot row ``[D]`` of what an example says of one factor."""
         if attributes.get(factor) is None:
             known = [name for name, value in attributes.items() if value is not None]

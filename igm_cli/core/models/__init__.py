@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from igm_cli.core.concepts import ConceptSpace, Continuous, Text
+from igm_cli.core.concepts import ConceptSpace, Continuous, Product, Text
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.errors import InputError
 
@@ -32,7 +32,7 @@ def build_denoiser(
         if architecture == "factored":
             from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
 
-            if isinstance(space, Continuous):
+            if isinstance(space, Continuous | Product):
                 return FactoredDenoiser(FactoredConfig(**options), space, schedule)
             from igm_cli.core.models.factored_global import GlobalDenoiser
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Strict
 from torch import Tensor, nn
 
-from igm_cli.core.concepts import ConceptSpace, Continuous
+from igm_cli.core.concepts import ConceptSpace, Continuous, Product
 from igm_cli.core.models.local_head import HeadView, LocalHead
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.validation import Natural, Positive, Size, validated
@@ -245,7 +245,7 @@ class FactoredDenoiser(TrunkDenoiser):
 
     Args:
         config: Its shape.
-        space: A local, two-dimensional :class:`Continuous` space in 0..1.
+        space: A local, two-dimensional :class:`Continuous` space in 0..1, or a :class:`Product` of one with values.
         schedule: The noise schedule; the network puts out its prediction type.
 
     Raises:
@@ -253,9 +253,9 @@ class FactoredDenoiser(TrunkDenoiser):
     """
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
-        if not (isinstance(space, Continuous) and space.local and space.dim == 2):
+        if not (isinstance(space, Continuous | Product) and space.local and space.point.dim == 2):
             raise ValueError("the factored denoiser needs local two-dimensional concepts; use the unet")
-        if (space.low, space.high) != ((0.0, 0.0), (1.0, 1.0)):
+        if (space.point.low, space.point.high) != ((0.0, 0.0), (1.0, 1.0)):
             raise ValueError("the factored denoiser needs concepts within 0..1 of the image")
         super().__init__(config, space, schedule)
         self.head = LocalHead(
@@ -265,6 +265,7 @@ class FactoredDenoiser(TrunkDenoiser):
             window=config.window,
             patch=config.patch,
             query_layers=config.query_layers,
+            values=space.dim - space.point.dim,
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -274,7 +275,7 @@ class FactoredDenoiser(TrunkDenoiser):
         return FactoredFeatures(h, self.head.project(h), x_t, t)
 
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
-        """Returns Delta ``[N,M,C,H,W]`` of positions ``[N,M,2]`` or ``[1,M,2]``."""
+        """Returns Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
         cells = self.head(self._view(features), concepts, self.schedule.epsilon_gain(features.t))
         return self.head.image(cells, features.view.grid)
 
@@ -290,12 +291,12 @@ class FactoredDenoiser(TrunkDenoiser):
     def windows(
         self, features: FactoredFeatures, concepts: Tensor, around: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns Delta in the cells around positions ``[b,M,2]``, and which these are."""
+        """Returns Delta in the cells around concepts ``[b,M,D]``, and which these are."""
         gain = self.schedule.epsilon_gain(features.t)
         return self.head.windows(self._view(features), concepts, gain, around)
 
     def products(self, features: FactoredFeatures, concepts: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns <image,Delta_j> and <Delta_j,Delta_j> ``[N,M]`` of positions ``[1,M,2]``."""
+        """Returns <image,Delta_j> and <Delta_j,Delta_j> ``[N,M]`` of concepts ``[1,M,D]``."""
         gain = self.schedule.epsilon_gain(features.t)
         return self.head.products(self._view(features), concepts, gain, patches.flatten(1))
 
@@ -304,7 +305,13 @@ class FactoredDenoiser(TrunkDenoiser):
         view = features.view
         return view if torch.is_autocast_enabled(view.here.device.type) else view.to(self.dtype)
 
-    def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns (eps_u, Delta) in one call, as distributed training needs it."""
+    def forward(
+        self, x_t: Tensor, t: Tensor, concepts: Tensor, compared: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Returns (eps_u, Delta) in one call, as distributed training needs it.
+
+        With further concepts ``[N,M',D]`` to be compared, what :meth:`windows` says of these follows.
+        """
         features = self.features(x_t, t)
-        return self.base(features), self.contributions(features, concepts)
+        found = self.base(features), self.contributions(features, concepts)
+        return found if compared is None else (*found, *self.windows(features, compared, None))

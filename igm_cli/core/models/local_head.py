@@ -1,4 +1,8 @@
-"""The head of the factored denoiser: what one position adds, confined to a window around it."""
+"""The head of the factored denoiser: what one position adds, confined to a window around it.
+
+A position may have values, such as a colour: they enter after all other layers, so that the values of one position cost
+one pass through these, and little each.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +70,51 @@ class Touched:
 
 
 @dataclass(frozen=True)
+class Points:
+    """M concepts of each of B images as U points: those that follow each other at one place are one point.
+
+    Attributes:
+        at: Where the points are ``[B,U,2]``.
+        around: What their squares are centred on ``[B,U,2]``; None for the points themselves.
+        first: Number of the first concept of each point among B*M ``[B*U]``.
+        count: How many concepts each point has ``[B*U]``.
+        concepts: M.
+    """
+
+    at: Tensor
+    around: Tensor | None
+    first: Tensor
+    count: Tensor
+    concepts: int
+
+    @classmethod
+    def of(cls, position: Tensor, around: Tensor | None, together: bool) -> Points:
+        """Returns the points of positions ``[B,M,2]``; one for each if they are not to be taken together.
+
+        They are not either where images differ in the number of points, or a gradient of each is asked for.
+        """
+        b, m, _ = position.shape
+        new = torch.ones(b, m, dtype=torch.bool)
+        if together and not position.requires_grad:
+            places = position if around is None else torch.cat([position, around], dim=-1)
+            new[:, 1:] = (places[:, 1:] != places[:, :-1]).any(-1)
+            new |= bool((new.sum(1) != new[:1].sum()).any())
+        first = new.flatten().nonzero()[:, 0]
+        count = torch.cat([first, first.new_tensor([b * m])]).diff()
+        at, around = (
+            None if each is None else each.reshape(b * m, 2)[first].view(b, len(first) // b, 2)
+            for each in (position, around)
+        )
+        assert at is not None
+        return cls(at, around, first, count, m)
+
+    def each(self, of_points: Tensor) -> Tensor:
+        """Returns what is known of points ``[B,U,...]`` for each of their concepts ``[B,M,...]``."""
+        every = of_points.flatten(0, 1).repeat_interleave(self.count, 0)
+        return every.view(len(of_points), self.concepts, *of_points.shape[2:])
+
+
+@dataclass(frozen=True)
 class HeadView:
     """What the head sees of images before it is told a position.
 
@@ -90,6 +139,9 @@ class LocalHead(nn.Module):
     Every cell of a square around the position sees its own features, the features found *at* the position (what the
     concept points at), and where it lies relative to it.  Nothing here depends on the size of the image.
 
+    With values v, one-hot rows or mixtures of them, the output is out(z) + told(silu(z (1 + scale(v)) + shift(v))), z being
+    what the layers make of the position alone.
+
     Args:
         channels: Channels of the trunk's features.
         width: Channels of the head.
@@ -98,6 +150,7 @@ class LocalHead(nn.Module):
         patch: Side of a cell in pixels.
         out_channels: C of the image.
         query_layers: Residual layers that look at what a position points at, once per position.
+        values: V, the number of values that a concept has besides its position; a concept is then ``[2+V]``.
     """
 
     FREQUENCIES = 5
@@ -113,6 +166,7 @@ class LocalHead(nn.Module):
         patch: int,
         out_channels: int = 3,
         query_layers: int = 0,
+        values: int = 0,
     ) -> None:
         super().__init__()
         self.radius, self.ranking_radius, self.patch = window, max(1, 2 * window // 3), patch
@@ -134,6 +188,10 @@ class LocalHead(nn.Module):
         self.out = nn.Linear(width, out_channels * patch**2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.film = nn.Linear(values, 2 * width) if values else None
+        self.told = nn.Linear(width, out_channels * patch**2, bias=False) if values else None
+        if self.told is not None:
+            nn.init.zeros_(self.told.weight)
         self._padded: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
 
     def project(self, h: Tensor) -> HeadView:
@@ -141,57 +199,59 @@ class LocalHead(nn.Module):
         here, there = (conv(h).flatten(2).transpose(1, 2).contiguous() for conv in (self.here, self.there))
         return HeadView(here, there, (h.shape[3], h.shape[2]))
 
-    def forward(self, view: HeadView, position: Tensor, gain: Tensor) -> Tensor:
-        """Returns what positions add to every cell (see :meth:`cells`).
+    def forward(self, view: HeadView, concepts: Tensor, gain: Tensor) -> Tensor:
+        """Returns what concepts add to every cell (see :meth:`cells`).
 
         Args:
             view: Views of N images.
-            position: ``[N,M,2]`` or ``[1,M,2]`` in 0..1.
+            concepts: ``[N,M,2+V]`` or ``[1,M,2+V]``, the position in 0..1.
             gain: Factor of each image's contributions ``[N]``.
 
         Returns:
             ``[N,M,gh*gw*c]`` float32.
         """
-        (b, m, _), cells = position.shape, view.grid[0] * view.grid[1]
-        if position.device.type != "cpu":
-            values, number = self._of_square(view, position, self.radius, gain)  # [n,b,m,W,c]
+        (b, m, _), cells = concepts.shape, view.grid[0] * view.grid[1]
+        if concepts.device.type != "cpu":
+            values, number = self._of_square(view, concepts, self.radius, gain)  # [n,b,m,W,c]
             canvas = values.new_zeros(len(values), b * m * (cells + 1), self.out.out_features)
             owner = torch.arange(b * m, device=number.device).view(b, m, 1) * (cells + 1)
             canvas = canvas.index_copy(1, (owner + number).flatten(), values.flatten(1, 3))
             return canvas.view(len(gain), m, cells + 1, -1)[:, :, :-1].flatten(2)
-        square = self._square(position, self.radius, view.grid)
+        points = self._points(concepts)
+        square = self._square(points.at, self.radius, view.grid)
         canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
-        for touched, values in self._values(view, position, square, gain):
+        for touched, values in self._values(view, concepts, points, square, gain):
             canvas.index_copy_(1, touched.owner * cells + touched.cell, values)
         return canvas.view(len(gain), m, -1)
 
     def windows(
-        self, view: HeadView, position: Tensor, gain: Tensor, around: Tensor | None = None
+        self, view: HeadView, concepts: Tensor, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns what positions add to the cells of the square around them, which hold all of it.
+        """Returns what concepts add to the cells of the square around them, which hold all of it.
 
         Args:
             view: Views of n*B images, all images under a noise sample before the next one.
-            position: ``[B,M,2]``.
+            concepts: ``[B,M,2+V]``.
             gain: ``[n*B]``.
-            around: What the squares are centred on ``[B,M,2]``, near the positions; these themselves if left out.
+            around: Concepts near them that the squares are centred on ``[B,M,2+V]``; they themselves if left out.
 
         Returns:
             Values ``[n,B,M,W,c]``, and the number of each cell ``[B,M,W]``; the number of cells stands for one outside.
         """
-        if position.device.type != "cpu":
-            return self._of_square(view, position, self.radius, gain, around)
-        square = self._square(position, self.radius, view.grid, around)
+        if concepts.device.type != "cpu":
+            return self._of_square(view, concepts, self.radius, gain, around)
+        points = self._points(concepts, around)
+        square = self._square(points.at, self.radius, view.grid, points.around)
         cell, _, inside = square
-        b, m, w = inside.shape
+        (b, m, _), w = concepts.shape, inside.shape[2]
         window = gain.new_zeros(len(gain) // b, b * m * w, self.out.out_features)
-        for touched, values in self._values(view, position, square, gain):
+        for touched, values in self._values(view, concepts, points, square, gain):
             window.index_copy_(1, touched.place, values)
         number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, view.grid[0] * view.grid[1])
-        return window.view(len(gain) // b, b, m, w, self.out.out_features), number
+        return window.view(len(gain) // b, b, m, w, self.out.out_features), points.each(number)
 
     def products(
-        self, view: HeadView, position: Tensor, gain: Tensor, patches: Tensor
+        self, view: HeadView, concepts: Tensor, gain: Tensor, patches: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns <image,Delta> and <Delta,Delta>, both ``[N,M]``, over the inner part of the windows.
 
@@ -199,19 +259,20 @@ class LocalHead(nn.Module):
 
         Args:
             view: Views of N images.
-            position: ``[1,M,2]``.
+            concepts: ``[1,M,2+V]``.
             gain: ``[N]``.
             patches: The images, cell after cell ``[N,gh*gw*c]``.
         """
         image = patches.unflatten(1, (-1, self.out.out_features))
-        if position.device.type != "cpu":
-            values, number = self._of_square(view, position, self.ranking_radius, gain)  # [N,1,M,W,c]
+        if concepts.device.type != "cpu":
+            values, number = self._of_square(view, concepts, self.ranking_radius, gain)  # [N,1,M,W,c]
             seen = image[:, number.clamp(max=image.shape[1] - 1).flatten()].view(values.shape)
             return (seen * values).sum((1, 3, 4)), values.square().sum((1, 3, 4))
-        inner = self._square(position, self.ranking_radius, view.grid)
-        shape = len(gain), position.shape[1], (2 * self.ranking_radius) ** 2
+        points = self._points(concepts)
+        inner = self._square(points.at, self.ranking_radius, view.grid)
+        shape = len(gain), concepts.shape[1], (2 * self.ranking_radius) ** 2
         linear, square = gain.new_zeros(shape), gain.new_zeros(shape)
-        for touched, values in self._values(view, position, inner, gain):
+        for touched, values in self._values(view, concepts, points, inner, gain):
             pull = (touched.rows(image, touched.cell) * values).sum(-1)
             linear.flatten(1).index_copy_(1, touched.place, pull)
             square.flatten(1).index_copy_(1, touched.place, values.square().sum(-1))
@@ -256,22 +317,70 @@ class LocalHead(nn.Module):
         cell = (middle.detach().round().long() - radius)[:, :, None] + square
         return cell, cell + 0.5 - at[:, :, None], ((cell >= 0) & (cell < limit)).all(-1)
 
+    def _points(self, concepts: Tensor, around: Tensor | None = None) -> Points:
+        """Returns where concepts ``[B,M,2+V]`` are; those with values share the points that they have in common."""
+        near = None if around is None else around[..., :2]
+        return Points.of(concepts[..., :2], near, together=self.film is not None)
+
     def _values(
-        self, view: HeadView, position: Tensor, square: Square, gain: Tensor
+        self, view: HeadView, concepts: Tensor, points: Points, square: Square, gain: Tensor
     ) -> Iterator[tuple[Touched, Tensor]]:
         """Yields contributions ``[n,R,c]`` to the cells of squares that are touched, some of the pairs at a time."""
         here, there = view.here, view.there
-        query = self._query(self._pointed(position, view.grid).to(there.dtype) @ there)  # [N,M,d]
+        query = self._query(self._pointed(points.at, view.grid).to(there.dtype) @ there)  # [N,U,d]
         touched = self._touched(square, view.grid)
         size = max(1, len(touched.place))
         if here.device.type == "cpu" and not torch.is_grad_enabled():
-            size = max(1, ROWS_IN_CACHE * len(position) // len(here))
+            size = max(1, ROWS_IN_CACHE * len(concepts) // len(here))
+        film = None if self.film is None else self._film(concepts[..., 2:].flatten(0, 1))
         for part in touched.split(size):
-            height = part.bump * part.rows(gain[:, None, None], part.image)
-            yield part, self._describe(here, query, part).float().mul_(height)
+            z = self._pass(here, query, part)
+            every = [(part, self.out(z))] if film is None else self._tell(z, film, points, part)
+            for those, values in every:
+                height = those.bump * those.rows(gain[:, None, None], those.image)
+                yield those, values.float().mul_(height)
+
+    def _film(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns by what values ``[...,V]`` scale and shift what the layers say of a position ``[...,d]``."""
+        assert self.film is not None
+        scale, shift = self.film(values.to(self.film.weight.dtype)).chunk(2, dim=-1)
+        return 1 + scale, shift
+
+    def _add(self, shared: Tensor, z: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Returns the output ``[...,c]`` under values, of that of their position and what the layers say ``[...,d]``."""
+        assert self.told is not None
+        y = F.silu(torch.addcmul(shift, z, scale), inplace=not torch.is_grad_enabled())
+        return torch.as_tensor(shared + self.told(y))
+
+    def _tell(
+        self, z: Tensor, film: tuple[Tensor, Tensor], points: Points, part: Touched
+    ) -> Iterator[tuple[Touched, Tensor]]:
+        """Yields the output ``[n,R,c]`` of every concept of points, of what the layers say of these ``[n,R,d]``.
+
+        The first concepts of all points go together, then the second ones.  With gradients, all of them do.
+        """
+        b, _, w = part.shape
+        shape, owner, shared = (b, points.concepts, w), part.owner, self.out(z)
+        count, found = points.count[owner], []
+        for number in range(int(count.max()) if len(count) else 0):
+            has = (count > number).nonzero()[:, 0]
+            z_those, shared_those = (z, shared) if len(has) == len(count) else (z[:, has], shared[:, has])
+            concept = points.first[owner[has]] + number
+            scale, shift = (each[concept] for each in film)
+            place = concept * w + part.place[has] % w
+            those = Touched(shape, place, part.cell[has], part.offset[has], part.bump[has])
+            found.append((those, self._add(shared_those, z_those, scale, shift)))
+            if not torch.is_grad_enabled():
+                yield found.pop()
+        if found:  # one tensor, into which a gradient is written once
+            columns = [(t.place, t.cell, t.offset, t.bump) for t, _ in found]
+            yield (
+                Touched(shape, *(torch.cat(column) for column in zip(*columns, strict=True))),
+                torch.cat([values for _, values in found], dim=1),
+            )
 
     def _of_square(
-        self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
+        self, view: HeadView, concepts: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns contributions to all cells of squares, zero outside the window, and the numbers of the cells.
 
@@ -281,6 +390,7 @@ class LocalHead(nn.Module):
         Returns:
             ``[n,B,M,W,c]`` float32, and ``[B,M,W]``; the number of cells stands for one outside the image.
         """
+        position, around = concepts[..., :2], None if around is None else around[..., :2]
         if self.kernels_fit(position):
             return self._by_kernels(view, position, radius, gain, around)
         cell, offset, inside = self._square(position, radius, view.grid, around)
@@ -294,13 +404,22 @@ class LocalHead(nn.Module):
         z = z + self._where(offset) + query[:, :, :, None]
         height = _bump(offset / (self.radius - 0.5)) * inside[..., None]  # [b,m,W,1]
         height = height * gain.view(-1, b, 1, 1, 1)
-        return self._put_out(z).float() * height, number
+        z = self._layers_of(z)
+        output = self.out(z)
+        if self.film is not None:
+            output = self._add(output, z, *(each[:, :, None] for each in self._film(concepts[..., 2:])))
+        return output.float() * height, number
 
     def kernels_fit(self, position: Tensor) -> bool:
         """Whether kernels of our own take the place of the layers: on a GPU, with weights meant for inference."""
         d, device = self.out.in_features, position.device
         known = d % 16 == 0 and d <= 128 and len(self.layers) <= 2
-        if not known or self.out.weight.dtype != torch.bfloat16 or torch.is_grad_enabled():
+        if (
+            not known
+            or self.film is not None
+            or self.out.weight.dtype != torch.bfloat16
+            or torch.is_grad_enabled()
+        ):
             return False
         return has_triton(device) and fast_memory(device) > 220_000  # where the layers' weights lie
 
@@ -329,19 +448,19 @@ class LocalHead(nn.Module):
             self.radius,
         )  # fmt: skip
 
-    def _describe(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
-        """Returns what the head puts out for cells, each knowing what its concept points at ``[n,R,c]``."""
+    def _pass(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
+        """Returns what the layers say of cells, each knowing what its concept points at ``[n,R,d]``."""
         z = touched.rows(here, touched.image * here.shape[1] + touched.cell)
-        return self._put_out(z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner)))
+        return self._layers_of(z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner)))
 
-    def _put_out(self, z: Tensor) -> Tensor:
-        """Returns the output ``[...,c]`` of the layers for what each cell knows ``[...,d]``."""
+    def _layers_of(self, z: Tensor) -> Tensor:
+        """Returns what the layers make of what each cell knows ``[...,d]``."""
         spare = not torch.is_grad_enabled()  # no gradient needs what an activation overwrites
         z = F.silu(z, inplace=spare)
         for layer in self.layers:
             first, _, second = layer.children()
             z = second(F.silu(first(z), inplace=spare)).add_(z)
-        return torch.as_tensor(self.out(z))
+        return z
 
     def _query(self, pointed: Tensor) -> Tensor:
         """Returns what the layers make of what positions point at ``[...,d]``."""

@@ -32,6 +32,8 @@ class TrainConfig:
             that of images whatever they show (Ho & Salimans 2022): what models that are trained apart need to be
             composed.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
+        mixed: Proportion of the values of points with values in whose place an even mixture of the values of their factor
+            is shown, so that mixtures come to mean that a value is not known.  Every concept has a proportion of its own.
         contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.training.contrast`), or between
             points and none (:mod:`igm_cli.core.training.presence`); 0 is the paper's objective.
         contrast_from: Step at which the contrast begins: a model that cannot denoise yet has nothing to tell apart.
@@ -60,6 +62,7 @@ class TrainConfig:
     mirror: bool = True
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     timestep_power: PositiveFloat = 1.0
+    mixed: Share = 0.0
     contrast: Annotated[float, Field(ge=0)] = 0.0
     contrast_from: Natural = 0
     autoencoder_steps: Natural = 0

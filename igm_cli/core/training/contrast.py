@@ -7,6 +7,14 @@ The contrast asks for it: given the image and one noise draw, the likelihood of 
     p(v | x0, eps, t) = softmax_v( -P/2 · ‖eps - compose(c with v in place of its factor's value)‖² ),
 
 P the number of pixels (the error is a mean over them), should speak for the true value.
+
+Where concepts are points with values, images hold several, and one of them is compared in a step, all others held.  With
+r the residual less all contributions but that of the concept, and Delta(v) its contribution with v in exchange, the error
+is that of the composed prediction but for
+
+    -2 w <r, Delta(v)> + w² |Delta(v)|²,
+
+which only the cells of its window enter.
 """
 
 from __future__ import annotations
@@ -15,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from igm_cli.core.composition import Composition, weight
-from igm_cli.core.concepts import Categorical
+from igm_cli.core.composition import Composition, compose, weight
+from igm_cli.core.concepts import Categorical, Product
 from igm_cli.core.device import to_device
+from igm_cli.core.inference.windows import Local
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import denoising_weight
 
@@ -66,16 +75,17 @@ def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[in
         groups: Candidates of every factor.
         pixels: P, the number of pixels that an error is the mean over.
     """
-
-    def cross_entropies(logits: Tensor) -> Tensor:
-        each = [
-            F.cross_entropy(logits[:, g[0] : g[-1] + 1], true[:, f] - g[0], reduction="none")
-            for f, g in enumerate(groups)
-        ]
-        return torch.stack(each, dim=1)
-
     likelihood = -pixels / 2 * errors
-    return cross_entropies(likelihood) + cross_entropies(logits.float())
+    return cross_entropies(likelihood, true, groups) + cross_entropies(logits.float(), true, groups)
+
+
+def cross_entropies(logits: Tensor, true: Tensor, groups: list[list[int]]) -> Tensor:
+    """The cross-entropy of the true value of every factor ``[B,F]``, of logits of all values ``[B,D]``."""
+    each = [
+        F.cross_entropy(logits[:, g[0] : g[-1] + 1], true[:, f] - g[0], reduction="none")
+        for f, g in enumerate(groups)
+    ]
+    return torch.stack(each, dim=1)
 
 
 def errors_of_values(
@@ -95,3 +105,65 @@ def errors_of_values(
     chosen = delta.gather(1, true[..., None].expand(-1, -1, delta.shape[2]))  # [B,F,P]
     left = residual - w * chosen.sum(1)
     return (left[:, None] - w * (delta - chosen[:, factor])).square().mean(2)
+
+
+def contrastive_loss_of_points(
+    model: nn.Module,
+    denoiser: Local,
+    schedule: Schedule,
+    composition: Composition,
+    space: Product,
+    x0: Tensor,
+    concepts: Tensor,
+    present: Tensor,
+    shown: Tensor,
+    member: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    contrast: float,
+) -> Tensor:
+    """The composed error, and ``contrast`` times the cross-entropy of every factor of one concept of each image.
+
+    Args:
+        model: Called with (x_t, t, concepts, compared) for (eps_u, Delta, and what those compared have in their windows).
+        denoiser: Says which cells an image consists of.
+        schedule: The noise schedule.
+        composition: ``sum`` or ``mean``.
+        space: Points with values.
+        x0: Clean images ``[B,C,H,W]``.
+        concepts: True concepts ``[B,K,D]``; a factor of which a concept holds a mixture is not known.
+        present: Which of them are there ``[B,K]``.
+        shown: What the model is shown of them ``[B,K,D]``: perhaps with more mixtures.
+        member: Number of the concept that is compared ``[B]``.
+        t: Timesteps ``[B]``.
+        noise: Standard normal samples ``[B,C,H,W]``.
+        contrast: Weight of the cross-entropy.
+    """
+    x_t, image = schedule.add_noise(x0, noise, t), torch.arange(len(x0), device=x0.device)
+    compared = space.variants(shown[image, member])  # [B,V,D]
+    base, delta, values, cells = model(x_t, t, shown, compared=compared)
+    residual = noise - compose(base.float(), delta.float(), composition, present)
+    w = weight(composition, present.sum(1))
+    without = residual + w[:, None, None, None] * delta[image, member].float()
+    likelihood = -changes(denoiser.to_patches(without), values[0], cells, w) / 2
+    told, groups = concepts[image, member][:, space.where.dim :], space.what.groups()
+    true = torch.stack([told[:, group].argmax(1) + group[0] for group in groups], dim=1)
+    known = torch.stack([told[:, group].amax(1) == 1 for group in groups], dim=1)
+    crossed = cross_entropies(likelihood, true, groups) * (known & present[image, member][:, None])
+    denoising = denoising_weight(schedule, t) * residual.square().mean((1, 2, 3))
+    return (denoising + contrast * crossed.sum(1)).mean()
+
+
+def changes(patches: Tensor, values: Tensor, cells: Tensor, w: Tensor) -> Tensor:
+    """By how much each of V contributions, added by itself, changes the summed square of what is left ``[B,V]``.
+
+    Args:
+        patches: What is left of images, cell after cell ``[B,G,c]``.
+        values: Contributions in their windows ``[B,V,W,c]``, zero outside the image.
+        cells: Which cells these are, the same for all V ``[B,V,W]``; G stands for one outside.
+        w: Weight of a contribution ``[B]``.
+    """
+    index = cells[:, 0].clamp(max=patches.shape[1] - 1)
+    there = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))  # [B,W,c]
+    w = w[:, None]
+    return w.square() * values.square().sum((2, 3)) - 2 * w * torch.einsum("bvwc,bwc->bv", values, there)

@@ -8,23 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import Categorical, Continuous
+from igm_cli.core.concepts import Categorical, Continuous, Product
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import runs_ahead, to_device
+from igm_cli.core.inference.windows import Local
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.philox import NormalRows
 from igm_cli.core.sampling.composed import Composed, require_alike
 from igm_cli.core.training.batches import Samples, make_batches
 from igm_cli.core.training.config import TrainConfig
-from igm_cli.core.training.contrast import contrastive_loss
+from igm_cli.core.training.contrast import contrastive_loss, contrastive_loss_of_points
 from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.training.presence import presence_loss
 from igm_cli.errors import InputError
@@ -99,12 +100,16 @@ class ComposedObjective:
         space = getattr(model, "space", None)
         if config.contrast and config.drop:
             raise InputError("contrast needs the concepts of every image; set drop to 0, or contrast")
-        known = isinstance(space, Categorical) or (isinstance(space, Continuous) and spec.composition == "sum")
+        known = isinstance(space, Categorical | Product) or (
+            isinstance(space, Continuous) and spec.composition == "sum"
+        )
         if config.contrast and not (known and spec.architecture == "factored"):
             raise InputError(
                 "contrast is between values of factors, or points whose contributions are summed, of a factored "
                 "denoiser; set it to 0 for others"
             )
+        if config.mixed and not isinstance(space, Product):
+            raise InputError("mixed is of the values of points; set it to 0 for other concepts")
         for layer in getattr(model, "auxiliary", ()):  # only the contrast's loss reaches these
             layer.requires_grad_(config.contrast > 0)  # distributed training refuses idle parameters
         if companions:
@@ -117,7 +122,7 @@ class ComposedObjective:
                 if isinstance(layer, nn.Module):
                     layer.requires_grad_(False)  # the prediction under no concept is the companions'
         self.companions = [(each, make_batches(each.samples, config, accelerator)) for each in companions]
-        self.schedule: Schedule = model.schedule  # type: ignore[assignment]
+        self.denoiser, self.schedule = model, cast(Schedule, model.schedule)
         self.space, self.composition = space, spec.composition
         self.config, self.device = config, accelerator.device
         self.batches = make_batches(samples, config, accelerator)
@@ -128,25 +133,47 @@ class ComposedObjective:
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
         """As :class:`Objective`."""
         images, concepts, present = self.batches.rows(plan)
+        random = plan.generator()
         if self.config.drop:
-            kept = torch.rand(len(present), generator=plan.generator()) >= self.config.drop
+            kept = torch.rand(len(present), generator=random) >= self.config.drop
             present = present & to_device(kept, self.device)[:, None]
         t = to_device(plan.timesteps(self.schedule.steps, self.config.timestep_power), self.device)
         noise = self.noise.rows(tuple(images.shape[1:]), plan.numbers)
+        weight = self.config.contrast_at(step)
         if self.config.contrast and isinstance(self.space, Categorical):
-            weight = self.config.contrast_at(step)
             return contrastive_loss(
                 model, self.schedule, self.composition, self.space, images, concepts, t, noise, weight
             )
         if self.config.contrast and isinstance(self.space, Continuous):
-            weight = self.config.contrast_at(step)
             return presence_loss(
-                model, self.schedule, self.space, images, concepts, present, t, noise, weight, plan.generator()
+                model, self.schedule, self.space, images, concepts, present, t, noise, weight, random
             )
+        if isinstance(self.space, Product):
+            shown = self._mixed(self.space, concepts, random)
+            if weight:
+                rank = to_device(torch.rand(tuple(present.shape), generator=random), self.device)
+                member = rank.masked_fill(~present, -1.0).argmax(1)
+                return contrastive_loss_of_points(
+                    model, cast(Local, self.denoiser), self.schedule, self.composition, self.space, images, concepts,
+                    present, shown, member, t, noise, weight,
+                )  # fmt: skip
+            concepts = shown
         frozen = self._frozen(plan) if self.companions else None
         return composed_loss(
             model, self.schedule, self.composition, images, concepts, present, t, noise, frozen
         )
+
+    def _mixed(self, space: Product, concepts: Tensor, random: torch.Generator) -> Tensor:
+        """Concepts ``[B,K,D]`` with mixtures in place of some values.
+
+        Each concept has a proportion U^(1/mixed - 1) of its own, U uniform: most lose nothing, some everything.
+        """
+        if not self.config.mixed:
+            return concepts
+        shape = concepts.shape[:2]
+        own = torch.rand(*shape, 1, generator=random) ** (1 / self.config.mixed - 1)
+        which = torch.rand(*shape, len(space.what.factors), generator=random) < own
+        return space.mixed(concepts, to_device(which, self.device))
 
     def _frozen(self, plan: StepPlan) -> Callable[[Tensor, Tensor], Tensor]:
         """What the companions predict for the rows of a step."""

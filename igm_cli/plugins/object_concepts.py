@@ -1,0 +1,173 @@
+"""Concept parser ``objects``: where objects are in the image, and what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.concepts import Product
+from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.plugins.attributes import Attributes, parse_factors
+from igm_cli.plugins.clevr.object_attributes import VALUES
+from igm_cli.plugins.positions import Positions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.plugins.base import Frame
+
+LABEL = ("label", "category")
+"""Factors that are read from the label of an object."""
+
+
+class ObjectConcepts:
+    """Object centres, each with one value of every factor.
+
+    The annotation is a column ``objects`` of tables with ``pixel_coords``, and the value of each factor: beside that, in
+    a table ``attributes``, or as ``label`` for a factor of the name label or category.  An empty value is not known: an even
+    mixture of all values stands for it.
+
+    Args:
+        factors: Name of every factor to its values; None takes those of CLEVR's objects.
+        places: Options of :class:`igm_cli.plugins.positions.Positions`.
+    """
+
+    name = "objects"
+    summary = "object positions in the image, each with a value of every factor"
+    options: Mapping[str, str] = {
+        "factors": "factors between commas, with their values after an equals sign, e.g. label=cat|dog,size=small|large",
+        **Positions.options,
+    }
+
+    def __init__(self, factors: Mapping[str, tuple[str, ...]] | None = None, **places: Any) -> None:
+        self.places, self.what = Positions().configured(places), Attributes(factors or VALUES)
+        self.space = Product(self.places.space, self.what.space)
+
+    def configured(self, options: Mapping[str, Any]) -> ObjectConcepts:
+        """Returns a parser of other factors, or one that draws places elsewhere."""
+        places = {name: value for name, value in options.items() if name != "factors"}
+        return ObjectConcepts(parse_factors(options["factors"]) if "factors" in options else None, **places)
+
+    def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        """Returns the example's objects as ``[K,D]``; those outside the frame are left out."""
+        things = example.get("objects")
+        if not isinstance(things, list):
+            raise InputError(
+                f"concepts {self.name} need a column 'objects' of positions and values; this dataset has none"
+            )
+        found = [(self.places.parse({"objects": [thing]}, frame), thing) for thing in things]
+        rows = [torch.cat([place[0], self._values_of(thing)]) for place, thing in found if len(place)]
+        return torch.stack(rows) if rows else torch.zeros(0, self.space.dim)
+
+    def _values_of(self, thing: Mapping[str, Any]) -> Tensor:
+        """Returns the values ``[V]`` of an object."""
+        told = {**(thing.get("attributes") or {}), **thing}
+        told |= {name: told["label"] for name in LABEL if name not in told and "label" in told}
+        missing = [factor for factor in self.space.what.factors if told.get(factor) is None]
+        if missing:
+            known = [name for name, value in told.items() if isinstance(value, str | int | bool)]
+            raise InputError(
+                f"an object says nothing of its {missing[0]!r}; {near_names(missing[0], known)}; name what objects have "
+                "with --set concepts.factors='label=cat|dog'"
+            )
+        return self._row({factor: told[factor] for factor in self.space.what.factors})
+
+    def _row(self, told: Mapping[str, Any]) -> Tensor:
+        """Returns the values ``[V]`` that factors are told to have; those of others, and empty ones, are not known."""
+        rows = [self.what.row(factor, told) for factor, value in told.items() if str(value)]
+        return self._filled(torch.stack(rows).sum(0) if rows else torch.zeros(self.space.what.dim))
+
+    def _filled(self, values: Tensor) -> Tensor:
+        """Returns values ``[V]`` with an even mixture for every factor that has none."""
+        left_open = torch.stack([values[group].sum() == 0 for group in self.space.what.groups()])
+        concept = torch.cat([values.new_zeros(self.space.where.dim), values])
+        return self.space.mixed(concept, left_open)[self.space.where.dim :]
+
+    def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
+        """Returns items with ``x``, ``y`` and ``values`` as ``[K,D]`` in the frame; values left out are not known."""
+        for item in items:
+            if unknown := [
+                factor for factor in item.get("values", {}) if factor not in self.space.what.factors
+            ]:
+                raise InputError(
+                    f"the model knows no factor {unknown[0]!r}; {near_names(unknown[0], list(self.space.what.factors))}"
+                )
+        rows = [self._row(item.get("values", {})) for item in items]
+        values = torch.stack(rows) if rows else torch.zeros(0, self.space.what.dim)
+        return torch.cat([self.places.encode(items, frame), values], dim=1)
+
+    def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """Returns ``[K,D]`` in the frame as items on the image as given, with the likeliest value of every factor."""
+        points, values = self._split(concepts)
+        chosen = zip(*(values[:, group].argmax(1).tolist() for group in self.space.what.groups()), strict=True)
+        names = self.space.what.factors
+        return [
+            {**item, "values": {f: names[f][index] for f, index in zip(names, each, strict=True)}}
+            for item, each in zip(self.places.decode(points, frame), chosen, strict=True)
+        ]
+
+    def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
+        """Returns the concepts ``[K,D]`` of ``red cube at pos(0.3,0.5)`` or ``cube at 3 pos``; values left out are not known."""
+        words, at, place = text.rpartition(" at ")
+        points = self.places.ask((place if at else text).strip(), random, self._split(beside)[0])
+        rows = [self.what.ask(word, random, beside) for word in words.split()]
+        values = torch.cat(rows).sum(0) if rows else torch.zeros(self.space.what.dim)
+        for factor, group in zip(self.space.what.factors, self.space.what.groups(), strict=True):
+            if values[group].sum() > 1:
+                raise UsageError(f"{words!r} has two values of {factor}; name one")
+        return torch.cat([points, self._filled(values).expand(len(points), -1)], dim=1)
+
+    def mirror(self, concepts: Tensor) -> Tensor:
+        """Returns objects in the image flipped left to right."""
+        points, values = self._split(concepts)
+        return torch.cat([self.places.mirror(points), values], dim=-1)
+
+    def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+        """Returns what positions score, and which values of perceived objects are right.
+
+        A value ``FACTOR_right``, and ``objects_right`` where all are, counts objects whose position is perceived;
+        ``scene_right`` asks for K and every object.  Any value is right where the truth is not known.
+        """
+        from igm_cli.core.metrics import match
+
+        (found, values), (true, told) = self._split(predicted), self._split(truth)
+        result = match(found, true)
+        perceived, right = result.perceived("sum"), {}
+        for factor, group in zip(self.space.what.factors, self.space.what.groups(), strict=True):
+            chosen = values[result.predicted][:, group].argmax(1).cpu()
+            allowed = told[result.truth][:, group].cpu() > 0
+            right[factor] = allowed.gather(1, chosen[:, None])[:, 0] & perceived
+        every = torch.stack(list(right.values())).all(0)
+        return {
+            **self.places.score(found, true),
+            **{f"{factor}_right": float(hits.sum()) for factor, hits in right.items()},
+            "objects_right": float(every.sum()),
+            "scene_right": float(len(found) == len(true) == int(every.sum())),
+        }
+
+    def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """Returns what positions draw, with the values of each object below it."""
+        from PIL import ImageDraw, ImageFont
+
+        canvas = self.places.draw(image, items)
+        pen, radius = ImageDraw.Draw(canvas), max(6, min(canvas.size) // 30)
+        font = ImageFont.load_default(size=max(10, radius * 0.8))
+        for item in items:
+            lines = list(item["values"].values())
+            text = "\n".join(" ".join(lines[first : first + 2]) for first in range(0, len(lines), 2))
+            at = item["x"] * canvas.width, item["y"] * canvas.height + radius + 2
+            style: dict[str, Any] = {"fill": (255, 255, 255), "stroke_width": 2, "stroke_fill": (0, 0, 0)}
+            pen.multiline_text(at, text, font=font, anchor="ma", align="center", spacing=1, **style)
+        return canvas
+
+    def draw_map(self, image: Image, values: Tensor, frame: Frame) -> Image:
+        """Returns the image with a map of values ``[rows,columns]`` over what the model sees of it."""
+        return self.places.draw_map(image, values, frame)
+
+    def _split(self, concepts: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the points ``[...,2]`` and the values ``[...,V]`` of concepts."""
+        points, values = concepts.split([self.space.where.dim, self.space.what.dim], dim=-1)
+        return points, values
