@@ -90,16 +90,16 @@ class ContinuousInference:
         counts = tuple(
             max(1, round(n * by)) for n, by in zip(s.grid or [each] * self.space.point.dim, scale, strict=True)
         )
-        self.rescanned = round(RESCANNED * max(1.0, area))
+        self.rescanned, self.points = round(RESCANNED * max(1.0, area)), math.prod(counts)
         device = self.candidates.images.device
         grid, self.between = self.space.grid(counts).to(device), self.space.between(counts).to(device)
-        if k_max > len(grid):
-            raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {len(grid)}; use fewer")
+        if k_max > self.points:
+            raise UsageError(f"{k_max} concepts cannot be told apart on a grid of {self.points}; use fewer")
         self.candidates.see(min(s.scan_draws, s.draws))
         self.scanned = [part.seen for part in self.candidates.parts]
         explained = self.candidates.explained(grid)
-        keep = min(len(grid), max(round(s.keep * max(1.0, area)), 2 * k_max))
-        self.candidates.add(grid[explained.topk(keep).indices.sort().values])
+        keep = max(round(s.keep * max(1.0, area)), 2 * k_max)
+        self.candidates.add(grid[best_of_points(explained, self.points, keep).sort().values])
         form = self.candidates.statistics().expected()
         path = pursuit(form, k_max + BEYOND, cost=self.constraint.cost, least=self.constraint.least)
         self.candidates.select(self.useful(path))
@@ -117,7 +117,7 @@ class ContinuousInference:
         left = side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
         self.count(present.sum(1))
         gain = self.candidates.explained(self.between, left)
-        best = gain.topk(min(self.rescanned, len(self.between))).indices
+        best = best_of_points(gain, self.points, self.rescanned)
         hypotheses, more = self.between[best][:, :, None], torch.ones_like(found[:, :1], dtype=torch.bool)
         w = weight(form.composition, present.sum(1) + 1)
         held = self.candidates.usable.shape[1]
@@ -222,6 +222,20 @@ class ContinuousInference:
         seen = seen.scatter_(1, path.sets.flatten(1) + 1, True)[:, 1:]  # [b,M]
         order = (~seen).long().argsort(dim=1, stable=True)[:, : int(seen.sum(1).max())]
         return torch.where(seen.gather(1, order), order, -1)
+
+
+def best_of_points(gain: Tensor, points: int, most: int) -> Tensor:
+    """Returns which candidates explain most, one of each point at most ``[b,m]``.
+
+    Args:
+        gain: What candidates explain ``[b,M]``; those of one point follow each other, as many of each.
+        points: Number of points.
+        most: How many to return, if there are as many points.
+    """
+    each = gain.shape[1] // points
+    best, which = gain.unflatten(1, (points, each)).max(2)
+    top = best.topk(min(most, points)).indices
+    return top * each + which.gather(1, top)
 
 
 def one_more(found: Solution) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from igm_cli.core.concepts import ConceptSpace, Product
 from igm_cli.core.device import inference_precision, side_by_side
 from igm_cli.core.inference.windows import Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 CANDIDATES_AT_ONCE = 64
 CONCEPTS_AT_ONCE = 12
-"""Concepts that pass the network together on a CPU, where they are only ranked and otherwise: the parts its cores share."""
+"""Concepts that pass the network together on a CPU, where they are only ranked and otherwise: the parts its cores share.
+
+Of points with values it is points, so that the values of one, which share most of the work, stay together.
+"""
 
 
 @runtime_checkable
@@ -44,6 +48,12 @@ def precision_of(denoiser: Denoiser, device: torch.device) -> AbstractContextMan
     """
     settled = isinstance(denoiser, Whole) or getattr(denoiser, "dtype", torch.float32) != torch.float32
     return nullcontext() if settled else inference_precision(device)
+
+
+def values_of_a_point(space: ConceptSpace) -> int:
+    """Returns how many values a point has, of all factors together; 1 if it has none."""
+    groups = space.variant_groups() if isinstance(space, Product) else []
+    return max(1, sum(map(len, groups)))
 
 
 def importance_of(schedule: Schedule, t: Tensor, power: float) -> Tensor:
@@ -78,7 +88,9 @@ class NoisedBatch:
         """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
         n, b = self.residual.shape[:2]
         if isinstance(self.denoiser, Local):
-            at_once = CONCEPTS_AT_ONCE if concepts.device.type == "cpu" else max(1, concepts.shape[1])
+            at_once = max(1, concepts.shape[1])
+            if concepts.device.type == "cpu":
+                at_once = CONCEPTS_AT_ONCE * values_of_a_point(self.denoiser.space)
             starts = range(0, max(1, concepts.shape[1]), at_once)
             return Windows.joined(
                 side_by_side(
@@ -117,7 +129,8 @@ class NoisedBatch:
                 both = delta.pull(self.residual), delta.values.square().sum((3, 4))
             return tuple(torch.einsum("n,nbm->bm", self.importance, each) for each in both)
 
-        found = side_by_side(sums, candidates.split(CANDIDATES_AT_ONCE))
+        at_once = CANDIDATES_AT_ONCE * values_of_a_point(self.denoiser.space)
+        found = side_by_side(sums, candidates.split(at_once))
         return torch.cat([pull for pull, _ in found], dim=1), torch.cat([square for _, square in found], dim=1)
 
     def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:

@@ -193,7 +193,7 @@ class TrunkDenoiser(nn.Module):
         schedule: The noise schedule; the network puts out its prediction type.
     """
 
-    neutral: ClassVar[tuple[str, ...]] = ("pixels.", "head.asked.")
+    neutral: ClassVar[tuple[str, ...]] = ("pixels.", "head.asked.", "head.film.", "head.told.")
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
         super().__init__()
