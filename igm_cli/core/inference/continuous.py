@@ -235,7 +235,8 @@ def best_of_points(gain: Tensor, points: int, most: int) -> Tensor:
     each = gain.shape[1] // points
     best, which = gain.unflatten(1, (points, each)).max(2)
     top = best.topk(min(most, points)).indices
-    return top * each + which.gather(1, top)
+    chosen: Tensor = top * each + which.gather(1, top)
+    return chosen
 
 
 def one_more(found: Solution) -> Tensor:
