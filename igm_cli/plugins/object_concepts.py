@@ -125,6 +125,11 @@ class ObjectConcepts:
         points, values = self._split(concepts)
         return torch.cat([self.places.mirror(points), values], dim=-1)
 
+    def turn(self, concepts: Tensor) -> Tensor:
+        """Returns objects in the image turned by a quarter, counterclockwise."""
+        points, values = self._split(concepts)
+        return torch.cat([self.places.turn(points), values], dim=-1)
+
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
         """Returns what positions score, and which values of perceived objects are right.
 

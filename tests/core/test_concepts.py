@@ -145,6 +145,16 @@ def test_variants_of_products_exchange_one_value():
     assert space.variant_groups() == [[0, 1], [2, 3, 4]]
 
 
+def test_a_mixture_takes_the_place_of_values_that_are_not_known():
+    space = Product(SQUARE, WHAT)
+    concept = torch.tensor([0.3, 0.6, 0, 1, 1, 0, 0])
+    found = space.mixed(concept.expand(2, 7), torch.tensor([[False, True], [True, False]]))
+    third = 1 / 3
+    torch.testing.assert_close(
+        found, torch.tensor([[0.3, 0.6, 0, 1, third, third, third], [0.3, 0.6, 0.5, 0.5, 1, 0, 0]])
+    )
+
+
 def test_of_many_combinations_each_value_is_scanned_with_a_mixture_of_the_others():
     many = products(colours=6, stripes=3).space
     rows = many.combinations()
