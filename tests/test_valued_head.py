@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_models import TINY, inputs, randomised
+from torch.nn.functional import softplus
 
 from igm_cli.core.concepts import Categorical, Continuous, Product
 from igm_cli.core.inference.gauss_newton import refine
@@ -14,7 +15,7 @@ from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, draw
 from igm_cli.core.training.config import TrainConfig
-from igm_cli.core.training.contrast import contrastive_loss_of_points
+from igm_cli.core.training.contrast import contrastive_loss_of_points, false_concepts
 from igm_cli.errors import InputError
 
 SPACE = Product(
@@ -134,29 +135,48 @@ def test_the_contrast_is_that_of_whole_images(denoiser):
     concepts, member = concepts_at(points), torch.tensor([1, 0])
     shown = SPACE.mixed(concepts, torch.tensor([False, True, False]).expand(2, 3, 3))
     x_t = schedule.add_noise(x0, noise, t)
-    for composition in ("sum", "mean"):
+    false = concepts_at(torch.rand(2, 2, 2, generator=generator))
 
-        def loss(contrast, composition=composition):
-            return contrastive_loss_of_points(
-                denoiser, denoiser, schedule, composition, SPACE, x0, concepts, present, shown, member, t, noise, contrast,
-            )  # fmt: skip
+    def loss(contrast):
+        return contrastive_loss_of_points(
+            denoiser, denoiser, schedule, SPACE, x0, concepts, present, shown, member, false, t, noise, contrast
+        )
 
-        expected = 0.0
-        for b in range(2):
-            features = denoiser.features(x_t[b : b + 1], t[b : b + 1])
-            logits = []
-            for variant in SPACE.variants(shown[b, member[b]]):
-                held = shown[b].clone()
-                held[member[b]] = variant
-                delta = denoiser.contributions(features, held[present[b]][None])[0]
-                w = 1.0 if composition == "sum" else 1 / len(delta)
-                error = noise[b] - denoiser.base(features)[0] - w * delta.sum(0)
-                logits.append(-error.square().mean() * error.numel() / 2)
-            likelihood = torch.stack(logits)
-            for group in SPACE.what.groups():
-                true = int(concepts[b, member[b], 2:][group].argmax())
-                expected -= float(likelihood[group].log_softmax(0)[true]) / 2
-        assert float(loss(0.7) - loss(0.0)) == pytest.approx(0.7 * expected, rel=1e-3)
+    expected, missed, more = 0.0, [], []
+    for b in range(2):
+        features = denoiser.features(x_t[b : b + 1], t[b : b + 1])
+
+        def square(held, features=features, b=b):
+            delta = denoiser.contributions(features, held[None])[0].sum(0)
+            return float((noise[b] - denoiser.base(features)[0] - delta).square().sum())
+
+        true = shown[b][present[b]]
+        logits = []
+        for variant in SPACE.variants(shown[b, member[b]]):
+            held = true.clone()
+            held[member[b]] = variant
+            logits.append(-square(held) / 2)
+        likelihood = torch.tensor(logits)
+        for group in SPACE.what.groups():
+            right = int(concepts[b, member[b], 2:][group].argmax())
+            expected -= float(likelihood[group].log_softmax(0)[right]) / 2
+        missed += [square(torch.cat([true[:i], true[i + 1 :]])) - square(true) for i in range(len(true))]
+        more += [square(torch.cat([true, each[None]])) - square(true) for each in false[b]]
+    expected += sum(float(softplus(-torch.tensor(ratios) / 2).mean()) for ratios in (missed, more))
+    assert float(loss(0.7) - loss(0.0)) == pytest.approx(0.7 * expected, rel=1e-3)
+
+
+def test_false_concepts_lie_near_a_true_one_and_anywhere():
+    beside = concepts_at(torch.full((3000, 2), 0.5))
+    near, far = false_concepts(SPACE, beside, torch.Generator().manual_seed(0)).unbind(1)
+    assert float((near - beside)[:, :2].std()) == pytest.approx(0.05, abs=0.005)
+    assert float(far[:, :2].std()) == pytest.approx(12**-0.5, abs=0.01)
+    for one in (near, far):
+        for group in SPACE.what.groups():
+            values = one[:, 2:][:, group]
+            assert bool((values.sum(1) == 1).all() and (values.amax(1) == 1).all())
+    own = (near[:, 2:10] == beside[:, 2:10]).all(1).float().mean()
+    assert float(own) == pytest.approx(0.5 + 0.5 / 8, abs=0.03)
 
 
 def test_mixtures_come_in_all_numbers_and_in_the_proportion_asked_for():

@@ -222,7 +222,7 @@ class LocalHead(nn.Module):
         canvas = gain.new_zeros(len(gain) // b, b * m * cells, self.out.out_features)
         for touched, values in self._values(view, concepts, points, square, gain):
             canvas.index_copy_(1, touched.owner * cells + touched.cell, values)
-        return canvas.view(len(gain), m, -1)
+        return canvas.view(len(gain), m, cells * self.out.out_features)
 
     def windows(
         self, view: HeadView, concepts: Tensor, gain: Tensor, around: Tensor | None = None

@@ -12,9 +12,11 @@ Where concepts are points with values, images hold several, and one of them is c
 r the residual less all contributions but that of the concept, and Delta(v) its contribution with v in exchange, the error
 is that of the composed prediction but for
 
-    -2 w <r, Delta(v)> + w² |Delta(v)|²,
+    |Delta(v)|² - 2 <r, Delta(v)>,
 
-which only the cells of its window enter.
+which only the cells of its window enter.  What is shown is seldom true of a place that is empty, or twice of one that is
+not: the contrast between points and none (:mod:`igm_cli.core.training.presence`) is added, with a false concept beside the
+one compared and another anywhere.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ from igm_cli.core.device import to_device
 from igm_cli.core.inference.windows import Local
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.objective import denoising_weight
+from igm_cli.core.training.presence import presence
+
+NEAR = 0.05
+"""Standard deviation of a false concept's distance from the one it is beside, as a fraction of the range."""
 
 
 def contrastive_loss(
@@ -111,59 +117,81 @@ def contrastive_loss_of_points(
     model: nn.Module,
     denoiser: Local,
     schedule: Schedule,
-    composition: Composition,
     space: Product,
     x0: Tensor,
     concepts: Tensor,
     present: Tensor,
     shown: Tensor,
     member: Tensor,
+    false: Tensor,
     t: Tensor,
     noise: Tensor,
     contrast: float,
 ) -> Tensor:
     """The composed error, and ``contrast`` times the cross-entropy of every factor of one concept of each image.
 
+    To this the logistic loss of the decisions for true concepts and against false ones is added.
+
     Args:
-        model: Called with (x_t, t, concepts, compared) for (eps_u, Delta, and what those compared have in their windows).
+        model: Called with (x_t, t, concepts, compared) for (eps_u, Delta, and what those compared have in their windows);
+            contributions are summed.
         denoiser: Says which cells an image consists of.
         schedule: The noise schedule.
-        composition: ``sum`` or ``mean``.
         space: Points with values.
         x0: Clean images ``[B,C,H,W]``.
         concepts: True concepts ``[B,K,D]``; a factor of which a concept holds a mixture is not known.
         present: Which of them are there ``[B,K]``.
         shown: What the model is shown of them ``[B,K,D]``: perhaps with more mixtures.
         member: Number of the concept that is compared ``[B]``.
+        false: Concepts that no image shows besides ``[B,M,D]``, of :func:`false_concepts`.
         t: Timesteps ``[B]``.
         noise: Standard normal samples ``[B,C,H,W]``.
         contrast: Weight of the cross-entropy.
     """
     x_t, image = schedule.add_noise(x0, noise, t), torch.arange(len(x0), device=x0.device)
     compared = space.variants(shown[image, member])  # [B,V,D]
-    base, delta, values, cells = model(x_t, t, shown, compared=compared)
-    residual = noise - compose(base.float(), delta.float(), composition, present)
-    w = weight(composition, present.sum(1))
-    without = residual + w[:, None, None, None] * delta[image, member].float()
-    likelihood = -changes(denoiser.to_patches(without), values[0], cells, w) / 2
+    base, delta, values, cells = model(x_t, t, torch.cat([shown, false], dim=1), compared=compared)
+    delta = delta.float()
+    residual = noise - compose(base.float(), delta[:, : shown.shape[1]], "sum", present)
+    without = residual + delta[image, member]
+    likelihood = -changes(denoiser.to_patches(without), values[0], cells) / 2
     told, groups = concepts[image, member][:, space.where.dim :], space.what.groups()
     true = torch.stack([told[:, group].argmax(1) + group[0] for group in groups], dim=1)
     known = torch.stack([told[:, group].amax(1) == 1 for group in groups], dim=1)
     crossed = cross_entropies(likelihood, true, groups) * (known & present[image, member][:, None])
     denoising = denoising_weight(schedule, t) * residual.square().mean((1, 2, 3))
-    return (denoising + contrast * crossed.sum(1)).mean()
+    return (denoising + contrast * crossed.sum(1)).mean() + contrast * presence(residual, delta, present)
 
 
-def changes(patches: Tensor, values: Tensor, cells: Tensor, w: Tensor) -> Tensor:
+def false_concepts(space: Product, beside: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns two concepts of each image ``[B,2,D]``: one near a true one ``[B,D]``, with some of its values, one anywhere.
+
+    Args:
+        space: Points with values.
+        beside: The true ones.
+        generator: Draws them, on the CPU.
+    """
+    b, sizes = len(beside), torch.tensor([len(group) for group in space.what.groups()])
+    low, extent = torch.tensor(space.where.low), space.where.extent.float()
+    values = [torch.eye(n)[torch.randint(n, (b, 2), generator=generator)] for n in sizes.tolist()]
+    step = NEAR * extent * torch.randn(b, space.where.dim, generator=generator)
+    anywhere = low + extent * torch.rand(b, space.where.dim, generator=generator)
+    kept = (torch.rand(b, len(sizes), generator=generator) < 0.5).repeat_interleave(sizes, dim=1)
+    point, own = beside.split([space.where.dim, space.what.dim], dim=1)
+    other, any_value = to_device(torch.cat(values, dim=2), beside.device).unbind(1)
+    near = [point + to_device(step, beside.device), torch.where(to_device(kept, beside.device), own, other)]
+    far = [to_device(anywhere, beside.device), any_value]
+    return space.clamp(torch.stack([torch.cat(near, dim=1), torch.cat(far, dim=1)], dim=1))
+
+
+def changes(patches: Tensor, values: Tensor, cells: Tensor) -> Tensor:
     """By how much each of V contributions, added by itself, changes the summed square of what is left ``[B,V]``.
 
     Args:
         patches: What is left of images, cell after cell ``[B,G,c]``.
         values: Contributions in their windows ``[B,V,W,c]``, zero outside the image.
         cells: Which cells these are, the same for all V ``[B,V,W]``; G stands for one outside.
-        w: Weight of a contribution ``[B]``.
     """
     index = cells[:, 0].clamp(max=patches.shape[1] - 1)
     there = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))  # [B,W,c]
-    w = w[:, None]
-    return w.square() * values.square().sum((2, 3)) - 2 * w * torch.einsum("bvwc,bwc->bv", values, there)
+    return values.square().sum((2, 3)) - 2 * torch.einsum("bvwc,bwc->bv", values, there)

@@ -25,7 +25,7 @@ from igm_cli.core.philox import NormalRows
 from igm_cli.core.sampling.composed import Composed, require_alike
 from igm_cli.core.training.batches import Samples, make_batches
 from igm_cli.core.training.config import TrainConfig
-from igm_cli.core.training.contrast import contrastive_loss, contrastive_loss_of_points
+from igm_cli.core.training.contrast import contrastive_loss, contrastive_loss_of_points, false_concepts
 from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.training.presence import presence_loss
 from igm_cli.errors import InputError
@@ -100,8 +100,8 @@ class ComposedObjective:
         space = getattr(model, "space", None)
         if config.contrast and config.drop:
             raise InputError("contrast needs the concepts of every image; set drop to 0, or contrast")
-        known = isinstance(space, Categorical | Product) or (
-            isinstance(space, Continuous) and spec.composition == "sum"
+        known = isinstance(space, Categorical) or (
+            isinstance(space, Continuous | Product) and spec.composition == "sum"
         )
         if config.contrast and not (known and spec.architecture == "factored"):
             raise InputError(
@@ -153,9 +153,11 @@ class ComposedObjective:
             if weight:
                 rank = to_device(torch.rand(tuple(present.shape), generator=random), self.device)
                 member = rank.masked_fill(~present, -1.0).argmax(1)
+                compared = concepts[torch.arange(len(member), device=self.device), member]
+                false = self._mixed(self.space, false_concepts(self.space, compared, random), random)
                 return contrastive_loss_of_points(
-                    model, cast(Local, self.denoiser), self.schedule, self.composition, self.space, images, concepts,
-                    present, shown, member, t, noise, weight,
+                    model, cast(Local, self.denoiser), self.schedule, self.space, images, concepts, present, shown, member,
+                    false, t, noise, weight,
                 )  # fmt: skip
             concepts = shown
         frozen = self._frozen(plan) if self.companions else None

@@ -59,11 +59,23 @@ def presence_loss(
     base, delta = model(x_t, t, torch.cat([concepts, to_device(elsewhere, x0.device)], dim=1))
     delta = delta.float()
     residual = noise - compose(base.float(), delta[:, :k], "sum", present)
+    error = residual.square().mean(dim=(1, 2, 3))
+    return (denoising_weight(schedule, t) * error).mean() + contrast * presence(residual, delta, present)
+
+
+def presence(residual: Tensor, delta: Tensor, present: Tensor) -> Tensor:
+    """The logistic loss of the decisions for every point that is there, and against every one that is not, a scalar.
+
+    Args:
+        residual: What the true points leave over ``[B,C,H,W]``.
+        delta: Contributions of K points of which some are true, and of others that are not ``[B,K+M,C,H,W]``.
+        present: Which of the K are true ``[B,K]``.
+    """
+    k = present.shape[1]
     pull = torch.einsum("bchw,bmchw->bm", residual, delta)
     square = delta.square().sum((2, 3, 4))
     sign = torch.ones_like(pull)
     sign[:, k:] = -1
     loss = F.softplus(-(sign * pull + square / 2))  # of log-likelihood ratios
     missed = (loss[:, :k] * present).sum() / present.sum().clamp(min=1)
-    error = residual.square().mean(dim=(1, 2, 3))
-    return (denoising_weight(schedule, t) * error).mean() + contrast * (missed + loss[:, k:].mean())
+    return missed + loss[:, k:].mean()
