@@ -23,10 +23,10 @@ from igm_cli.bundled import resolve_model
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.inference.tiles import invert_any_size
-from igm_cli.core.metrics import match
 from igm_cli.core.training.batches import as_floats
 from igm_cli.core.types import InversionSettings
 from igm_cli.plugins import registry
+from igm_cli.plugins.base import ConceptParser
 from igm_cli.plugins.crops import Crops, CropSamples
 from igm_cli.plugins.samples import DatasetSamples
 
@@ -56,9 +56,14 @@ PENALTIES = [
 ]
 
 
+def parser_of(checkpoint: Checkpoint) -> ConceptParser:
+    """Returns the model's concept parser."""
+    return registry.configured(registry.concept_parser(checkpoint.concepts), checkpoint.spec.concept_options)
+
+
 def examples_of(checkpoint: Checkpoint, args: argparse.Namespace) -> list[tuple[Tensor, Tensor]]:
     """Returns images ``[3,H,W]`` as the model sees them, with their concepts."""
-    concepts, scale = registry.concept_parser(checkpoint.concepts), checkpoint.spec.scale
+    concepts, scale = parser_of(checkpoint), checkpoint.spec.scale
     dataset, samples = registry.dataset(str(checkpoint.info.get("dataset", "clevr"))), None
     if scale:
         data = dataset.load("train", data_root=args.data_root)
@@ -94,16 +99,18 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     checkpoint = load_checkpoint(resolve_model(args.model, None), torch.device("cpu"))
-    examples = examples_of(checkpoint, args)
+    concepts, examples = parser_of(checkpoint), examples_of(checkpoint, args)
     for trial in args.trials or [""]:
         given = {**checkpoint.inference, "penalty": 0.0, **json.loads(trial or "{}")}
         settings = InversionSettings.from_dict(given)
-        curves, perceived, objects, seconds = [], 0, 0, 0.0
+        curves, perceived, right, objects, seconds = [], 0.0, 0.0, 0, 0.0
         for image, truth in examples:
             how: dict[str, Any] = {"composition": checkpoint.composition}
             (found,) = invert_any_size(checkpoint.denoiser, image[None], settings, **how)
             (known,) = invert_any_size(checkpoint.denoiser, image[None], settings, k=len(truth), **how)
-            perceived += int(match(known.concepts, truth).perceived("sum").sum())
+            score = concepts.score(known.concepts, truth)
+            perceived += score["perceived_sum"]
+            right += score.get("objects_right", 0.0)
             objects += len(truth)
             seconds += found.seconds
             area = image[0].numel() / (checkpoint.image_size[0] * checkpoint.image_size[1])
@@ -118,7 +125,13 @@ def main() -> None:
         }
         print(
             f"{trial or 'as is'}: perception (sum) {perceived / objects:.3f}, "
-            f"{seconds / len(examples):.2f} s, K exact and its relative error by penalty "
+            + (
+                f"all values right, too {right / objects:.3f}, "
+                if checkpoint.spec.space["kind"] == "product"
+                else ""
+            )
+            + f"{seconds / len(examples):.2f} s, "
+            "K exact and its relative error by penalty "
             + " ".join(f"{p:g}:{both}" for p, both in shown.items()),
             flush=True,
         )
