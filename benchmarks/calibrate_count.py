@@ -67,7 +67,7 @@ def examples_of(checkpoint: Checkpoint, args: argparse.Namespace) -> list[tuple[
     dataset, samples = registry.dataset(str(checkpoint.info.get("dataset", "clevr"))), None
     if scale:
         data = dataset.load("train", data_root=args.data_root)
-        windows = Crops(scale=scale, most=10_000)
+        windows = Crops(scale=scale, most=10_000, margin=checkpoint.spec.margin)
         samples = CropSamples(data, concepts, (args.side, args.side), windows, args.seed)
     elif args.data_root:
         options: dict[str, Any] = {"objects": args.objects}
@@ -106,7 +106,8 @@ def main() -> None:
         curves, perceived, right, objects, seconds = [], 0.0, 0.0, 0, 0.0
         for image, truth in examples:
             how: dict[str, Any] = {"composition": checkpoint.composition}
-            (found,) = invert_any_size(checkpoint.denoiser, image[None], settings, **how)
+            margin = checkpoint.spec.margin
+            (found,) = invert_any_size(checkpoint.denoiser, image[None], settings, margin=margin, **how)
             (known,) = invert_any_size(checkpoint.denoiser, image[None], settings, k=len(truth), **how)
             score = concepts.score(known.concepts, truth)
             perceived += score["perceived_sum"]

@@ -174,6 +174,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
         identity={"model": model_fingerprint(folder)},
         size=spec.image_size,
         scale=spec.scale,
+        margin=spec.margin,
         companions=tuple(spec.info.get("with", ())),
         draws=bool(spec.info.get("draws", True)),
     )

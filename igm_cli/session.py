@@ -94,6 +94,7 @@ class OpenModel:
     # (width, height) in pixels of the images it sees; None asks the denoiser
     size: tuple[int, int] | None = None
     scale: float = 0.0  # pixels it sees per pixel of an image of any size; 0 brings every image to its size
+    margin: int = 0  # pixels beyond the border where points may lie that show in it, for images of any size
     # turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views
     encode: Callable[[Tensor, int], Tensor] | None = None
     # turns latents ``[B,C,h,w]`` into images ``[B,3,H,W]``
@@ -397,7 +398,9 @@ class ImageSession(Session["Image"]):
         for shape in dict.fromkeys(x.shape for x in seen):
             rows = [row for row, x in enumerate(seen) if x.shape == shape]
             images = torch.stack([seen[row] for row in rows])
-            inverted = invert_any_size(self.model.denoiser, images, self.settings, k_max=self.k_max, **how)
+            inverted = invert_any_size(
+                self.model.denoiser, images, self.settings, k_max=self.k_max, margin=self.model.margin, **how
+            )
             found |= zip(rows, inverted, strict=True)
         return [found[row] for row in range(len(seen))]
 

@@ -238,6 +238,7 @@ def model_spec(
         schedule=ScheduleConfig(**preset.schedule).to_dict(),
         image_size=model["image_size"],
         scale=crops.scale if crops else 0.0,
+        margin=crops.margin if crops else 0,
         concepts=parser.name,
         concept_options=preset.concepts,
         inference=preset.inference,

@@ -23,7 +23,7 @@ from igm_cli.core.device import has_bf16
 from igm_cli.core.files import file_hash, read_json, write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.core.validation import Size, Table, validated
+from igm_cli.core.validation import Natural, Size, Table, validated
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError
 
@@ -50,6 +50,7 @@ class ModelSpec:
         image_size: (width, height) in pixels.
         scale: Pixels that the model sees per pixel of an image, of any size; 0 if every image is brought to
             ``image_size``.
+        margin: How many pixels beyond the border of an image of any size points may lie that show in it in part.
         concepts: Name of the concept parser, an installed plugin.
         concept_options: Options of the concept parser.
         inference: Settings of :class:`igm_cli.core.types.InversionSettings` tuned to the weights.
@@ -67,6 +68,7 @@ class ModelSpec:
     inference: Table = field(default_factory=dict)
     info: Table = field(default_factory=dict)
     scale: Annotated[float, Field(ge=0)] = 0.0
+    margin: Natural = 0
 
     def build(self) -> nn.Module:
         """The denoiser with fresh weights."""
@@ -142,7 +144,7 @@ def save_checkpoint(
 def write_description(folder: Path, spec: ModelSpec) -> None:
     """igm.json: what is known of a model besides its networks and its schedule."""
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
-    scale = {"scale": spec.scale} if spec.scale else {}
+    scale = {"scale": spec.scale, "margin": spec.margin} if spec.scale else {}
     write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names} | scale)
 
 

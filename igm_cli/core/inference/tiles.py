@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
+from igm_cli.core.concepts import Continuous, Product
 from igm_cli.core.inference.engine import invert_batch
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS
 from igm_cli.core.types import Inversion, InversionSettings, Progress
@@ -41,6 +43,7 @@ def invert_any_size(
     *,
     k: int | None = None,
     k_max: int | None = None,
+    margin: int = 0,
     composition: Composition = "sum",
     progress: Progress | None = None,
 ) -> list[Inversion]:
@@ -52,6 +55,8 @@ def invert_any_size(
         settings: How to invert; ``k_max`` is that of an image of the size trained on, and grows with the area.
         k: Number of concepts; None estimates it.
         k_max: Most concepts of an image; None lets it follow from the area.
+        margin: How many pixels beyond the border points may lie that explain what shows of them; those found there are
+            no part of the answer.  Where K is given there is no margin.
         composition: How the denoiser was trained to compose.
         progress: Told of the network calls of a single image, or of its tiles.
 
@@ -59,15 +64,64 @@ def invert_any_size(
         UsageError: If K is given for an image of several tiles.
     """
     height, width = images.shape[-2:]
-    if max(width, height) <= TILE:
-        fitting = _settings(denoiser, settings, (width, height), k_max)
-        return invert_batch(denoiser, images, fitting, k=k, composition=composition, progress=progress)
-    if k is not None:
+    if k is not None and max(width, height) > TILE:
         raise UsageError(
             f"the number of concepts cannot be given for an image that is inverted in tiles, as one of {width}×{height} "
             "pixels is; let it be estimated, or scale the image down"
         )
-    return [_by_tiles(denoiser, image, settings, k_max, composition, progress) for image in images]
+    if k is not None:
+        fitting = _settings(denoiser, settings, (width, height), k_max)
+        return invert_batch(denoiser, images, fitting, k=k, composition=composition, progress=progress)
+    piece = _Piece(denoiser, settings, k_max, margin, composition)
+    if max(width, height) > TILE:
+        return [_by_tiles(piece, image, progress) for image in images]
+    return [_inside(found) for found in piece.invert(images, progress)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """How images that are no larger than a tile are inverted; see :func:`invert_any_size`."""
+
+    denoiser: Denoiser
+    settings: InversionSettings
+    k_max: int | None
+    margin: int
+    composition: Composition
+
+    def invert(self, images: Tensor, progress: Progress | None = None) -> list[Inversion]:
+        """Inverts images ``[B,C,H,W]``; points may lie beyond their borders."""
+        size = images.shape[-1], images.shape[-2]
+        settings = _settings(self.denoiser, self.settings, size, self.k_max)
+        reach = tuple(self.margin / side for side in size)
+        if settings.grid:
+            grid = (round(n * (1 + 2 * more)) for n, more in zip(settings.grid, reach, strict=False))
+            settings = replace(settings, grid=(*grid, *settings.grid[2:]))
+        denoiser = _beyond(self.denoiser, reach) if self.margin else self.denoiser
+        return invert_batch(denoiser, images, settings, composition=self.composition, progress=progress)
+
+
+def _beyond(denoiser: Denoiser, reach: tuple[float, ...]) -> Denoiser:
+    """Returns the same denoiser over a space whose points reach beyond the image, in x and in y."""
+    space = cast(Continuous | Product, denoiser.space)
+    reach = (*reach, *[0.0] * space.point.dim)[: space.point.dim]
+    low = tuple(value - more for value, more in zip(space.point.low, reach, strict=True))
+    high = tuple(value + more for value, more in zip(space.point.high, reach, strict=True))
+    wider, point = copy(denoiser), replace(space.point, low=low, high=high)
+    wider.space = replace(space, where=point) if isinstance(space, Product) else point
+    return wider
+
+
+def _inside(found: Inversion, kept: Tensor | None = None) -> Inversion:
+    """Returns an answer without the points beyond the image, or with some of its concepts ``[K]``."""
+    if kept is None:
+        kept = ((found.concepts[:, :2] >= 0) & (found.concepts[:, :2] <= 1)).all(1)
+    return replace(
+        found,
+        concepts=found.concepts[kept],
+        confidence=found.confidence[kept],
+        k=int(kept.sum()),
+        values=None if found.values is None else found.values[kept],
+    )
 
 
 def _settings(
@@ -100,61 +154,47 @@ def _spans(length: int, unit: int) -> list[_Span]:
     return [_Span(s, s + TILE, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
 
 
-def _by_tiles(
-    denoiser: Denoiser,
-    image: Tensor,
-    settings: InversionSettings,
-    k_max: int | None,
-    composition: Composition,
-    progress: Progress | None,
-) -> Inversion:
+def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Inversion:
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
-    unit = int(getattr(denoiser, "multiple", 1))
+    unit = int(getattr(piece.denoiser, "multiple", 1))
     tiles = [(x, y) for y in _spans(height, unit) for x in _spans(width, unit)]
-    found: list[
-        tuple[Inversion, Tensor, Tensor]
-    ] = []  # with points in pixels of the image [K,2], and which are kept
+    parts: list[Inversion] = []
     for number, (x, y) in enumerate(tiles):
         if progress:
             progress(number, len(tiles))
-        tile = image[:, y.start : y.stop, x.start : x.stop]
-        size = (x.stop - x.start, y.stop - y.start)
-        fitting = _settings(denoiser, settings, size, k_max)
-        (part,) = invert_batch(denoiser, tile[None], fitting, composition=composition)
-        points = part.concepts[:, :2].double() * torch.tensor(size) + torch.tensor([x.start, y.start])
+        (found,) = piece.invert(image[None, :, y.start : y.stop, x.start : x.stop])
+        size, corner = torch.tensor([x.stop - x.start, y.stop - y.start]), torch.tensor([x.start, y.start])
+        points = found.concepts[:, :2].double() * size + corner
         low, high = torch.tensor([x.low, y.low]) - SAME / 2, torch.tensor([x.high, y.high]) + SAME / 2
-        found.append((part, points, ((points >= low) & (points < high)).all(1)))
+        moved = (points / torch.tensor([width, height])).float()
+        found = replace(found, concepts=torch.cat([moved, found.concepts[:, 2:]], dim=1))
+        parts.append(_inside(found, ((points >= low) & (points < high)).all(1)))
     if progress:
         progress(len(tiles), len(tiles))
-    return _joined(found, (width, height))
+    return _inside(_joined(parts, (width, height)))
 
 
-def _joined(found: Sequence[tuple[Inversion, Tensor, Tensor]], size: tuple[int, int]) -> Inversion:
+def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
     """Returns what tiles found as one answer; of the same point found by two of them, the more certain one stays."""
-    points = torch.cat([points[kept] for _, points, kept in found])
-    tile = torch.cat([torch.full((int(kept.sum()),), i) for i, (_, _, kept) in enumerate(found)])
-    confidence = torch.cat([part.confidence[kept] for part, _, kept in found])
-    order = confidence.argsort(descending=True, stable=True)
-    near = (torch.cdist(points, points) < SAME) & (tile[:, None] != tile)
-    stays = torch.ones(len(points), dtype=torch.bool)
-    for i in order.tolist():
-        if stays[i]:
-            stays &= ~near[i]
-    concepts = torch.cat([part.concepts[kept] for part, _, kept in found])
-    concepts = torch.cat([(points / torch.tensor(size)).float(), concepts[:, 2:]], dim=1)
-    values = [part.values[kept] for part, _, kept in found if part.values is not None]
-    parts = [part for part, _, _ in found]
-    return replace(
+    values = [part.values for part in parts if part.values is not None]
+    whole = replace(
         parts[0],
-        concepts=concepts[stays],
-        confidence=confidence[stays],
-        k=int(stays.sum()),
+        concepts=torch.cat([part.concepts for part in parts]),
+        confidence=torch.cat([part.confidence for part in parts]),
         denoising_error=sum(part.denoising_error for part in parts) / len(parts),
         k_curve=(),
         network_calls=sum(part.network_calls for part in parts),
         seconds=sum(part.seconds for part in parts),
         draws=max(part.draws for part in parts),
         familiarity=min(part.familiarity for part in parts),
-        values=torch.cat(values)[stays] if values else None,
+        values=torch.cat(values) if values else None,
     )
+    points = whole.concepts[:, :2] * torch.tensor(size)
+    tile = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.concepts) for part in parts]))
+    near = (torch.cdist(points, points) < SAME) & (tile[:, None] != tile)
+    stays = torch.ones(len(points), dtype=torch.bool)
+    for i in whole.confidence.argsort(descending=True, stable=True).tolist():
+        if stays[i]:
+            stays &= ~near[i]
+    return _inside(whole, stays)
