@@ -80,7 +80,7 @@ def _settings(
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     """A tile along one side: where it lies, and which part of it is its own, in pixels."""
 
     start: int
@@ -89,15 +89,45 @@ class _Span:
     high: float
 
 
-def _spans(length: int, unit: int) -> list[_Span]:
-    """Returns overlapping spans of equal length, all divisible by a unit, that cover a side of the image."""
-    if length <= TILE:
-        return [_Span(0, length, -math.inf, math.inf)]
-    count = math.ceil((length - OVERLAP) / (TILE - OVERLAP))
-    starts = [round(i * (length - TILE) / (count - 1) / unit) * unit for i in range(count)]
-    cuts = [(start + TILE + after) / 2 for start, after in itertools.pairwise(starts)]
+def spans(length: int, unit: int = 1, tile: int = TILE, overlap: int = OVERLAP) -> list[Span]:
+    """Returns overlapping spans of equal length that cover a side of the image and begin at multiples of a unit.
+
+    Args:
+        length: Of the side, in pixels.
+        unit: What starts are divisible by.
+        tile: Length of a span; a side no longer than that is one span.
+        overlap: Least overlap of neighbours.
+    """
+    if length <= tile:
+        return [Span(0, length, -math.inf, math.inf)]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    starts = [round(i * (length - tile) / (count - 1) / unit) * unit for i in range(count)]
+    cuts = [(start + tile + after) / 2 for start, after in itertools.pairwise(starts)]
     lows, highs = [-math.inf, *cuts], [*cuts, math.inf]
-    return [_Span(s, s + TILE, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
+    return [Span(s, s + tile, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
+
+
+def own_part(points: Tensor, x: Span, y: Span, same: float = SAME) -> Tensor:
+    """Returns which points ``[K,2]``, in pixels of the image, lie in a tile's own part or half of ``same`` beyond ``[K]``."""
+    low, high = torch.tensor([x.low, y.low]) - same / 2, torch.tensor([x.high, y.high]) + same / 2
+    return ((points >= low) & (points < high)).all(1)
+
+
+def once(points: Tensor, certainty: Tensor, tile: Tensor, same: float = SAME) -> Tensor:
+    """Returns which points ``[K,2]`` stay ``[K]``: of two that different tiles found nearer than ``same``, the more certain one.
+
+    Args:
+        points: In pixels of the image.
+        certainty: Of each, in any unit ``[K]``.
+        tile: Number of the tile that found each ``[K]``.
+        same: Pixels.
+    """
+    near = (torch.cdist(points, points) < same) & (tile[:, None] != tile)
+    stays = torch.ones(len(points), dtype=torch.bool)
+    for i in certainty.argsort(descending=True, stable=True).tolist():
+        if stays[i]:
+            stays &= ~near[i]
+    return stays
 
 
 def _by_tiles(
@@ -111,7 +141,7 @@ def _by_tiles(
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
     unit = int(getattr(denoiser, "multiple", 1))
-    tiles = [(x, y) for y in _spans(height, unit) for x in _spans(width, unit)]
+    tiles = [(x, y) for y in spans(height, unit) for x in spans(width, unit)]
     found: list[
         tuple[Inversion, Tensor, Tensor]
     ] = []  # with points in pixels of the image [K,2], and which are kept
@@ -123,8 +153,7 @@ def _by_tiles(
         fitting = _settings(denoiser, settings, size, k_max)
         (part,) = invert_batch(denoiser, tile[None], fitting, composition=composition)
         points = part.concepts[:, :2].double() * torch.tensor(size) + torch.tensor([x.start, y.start])
-        low, high = torch.tensor([x.low, y.low]) - SAME / 2, torch.tensor([x.high, y.high]) + SAME / 2
-        found.append((part, points, ((points >= low) & (points < high)).all(1)))
+        found.append((part, points, own_part(points, x, y)))
     if progress:
         progress(len(tiles), len(tiles))
     return _joined(found, (width, height))
@@ -135,12 +164,7 @@ def _joined(found: Sequence[tuple[Inversion, Tensor, Tensor]], size: tuple[int, 
     points = torch.cat([points[kept] for _, points, kept in found])
     tile = torch.cat([torch.full((int(kept.sum()),), i) for i, (_, _, kept) in enumerate(found)])
     confidence = torch.cat([part.confidence[kept] for part, _, kept in found])
-    order = confidence.argsort(descending=True, stable=True)
-    near = (torch.cdist(points, points) < SAME) & (tile[:, None] != tile)
-    stays = torch.ones(len(points), dtype=torch.bool)
-    for i in order.tolist():
-        if stays[i]:
-            stays &= ~near[i]
+    stays = once(points, confidence, tile)
     concepts = torch.cat([part.concepts[kept] for part, _, kept in found])
     concepts = torch.cat([(points / torch.tensor(size)).float(), concepts[:, 2:]], dim=1)
     values = [part.values[kept] for part, _, kept in found if part.values is not None]
