@@ -76,7 +76,9 @@ def match_within(predicted: Tensor, truth: Tensor, radius: float, spared: Tensor
     errors = (predicted[:, None] - truth[None]).square()  # [K,L,D]
     distance = errors.sum(dim=2).sqrt()
     near, more = distance <= radius, min(distance.shape) + 1
-    gain = torch.full((len(truth),), float(more**2)).double()  # above any number of spared ones, and those above any distance
+    gain = torch.full(
+        (len(truth),), float(more**2)
+    ).double()  # above any number of spared ones, and those above any distance
     if spared is not None:
         gain[spared] = more
     cost = near * (distance / radius - gain)

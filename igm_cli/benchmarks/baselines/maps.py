@@ -13,7 +13,6 @@ Coordinates are in pixels of what the network sees.  Objects beyond a crop's bor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -116,10 +115,6 @@ class MapBaseline(Baseline):
         """Returns objects in 0..1 of a crop ``[...,2]`` in cells."""
         return concepts * torch.tensor(self.image_size, device=concepts.device) / self.patch
 
-    def levels(self) -> Sequence[float]:
-        """Returns thresholds of the scores, one of which is chosen on held-out crops."""
-        return [level / 20 for level in range(1, 20)]
-
 
 def squared_distances(centres: Tensor, size: tuple[int, int]) -> Tensor:
     """Returns those of the middles of all cells of a map (rows, columns) from points ``[B,K,2]`` in cells, ``[B,K,h,w]``."""
@@ -161,7 +156,9 @@ class DensityMap(MapBaseline):
         around = functional.unfold(density.clamp(min=0)[None, None], 3, padding=1)[0].view(9, *density.shape)
         weights = around[:, at[:, 0], at[:, 1]]  # [9,K]
         rows, columns = (torch.arange(3.0) - 1).repeat_interleave(3), (torch.arange(3.0) - 1).repeat(3)
-        shift = torch.stack([columns @ weights, rows @ weights], dim=1) / weights.sum(0)[:, None].clamp(min=1e-9)
+        shift = torch.stack([columns @ weights, rows @ weights], dim=1) / weights.sum(0)[:, None].clamp(
+            min=1e-9
+        )
         points = (at.flip(1) + 0.5 + shift) * self.patch
         return Peaks(points, density[at[:, 0], at[:, 1]] * 2 * math.pi * self.spread**2, density)
 

@@ -26,7 +26,7 @@ def predict_tiled(predictor: SetPredictor, model: nn.Module, image: Tensor, same
     short = [max(0, n - given) for n, given in zip(side.tolist(), (width, height), strict=True)]
     padded = functional.pad(image[None], (0, short[0], 0, short[1]), mode="replicate")[0]
     sides = zip((width, height), side.tolist(), strict=True)
-    across, down = (spans(max(length, n), tile=n, overlap=math.ceil(OVERLAP * n)) for length, n in sides)
+    across, down = (spans(max(length, n), 1, n, math.ceil(OVERLAP * n)) for length, n in sides)
     places = [(x, y) for y in down for x in across]
     tiles = torch.stack([padded[:, y.start : y.stop, x.start : x.stop] for x, y in places])
     points, depths, numbers = [], [], []

@@ -58,7 +58,9 @@ def chosen(
     images: Sequence[Tensor], truths: Sequence[Tensor], ignored: Sequence[Tensor], radius: float
 ) -> tuple[Watershed, float]:
     """Returns the parameters with the highest F1 on training images, and that F1; points and boxes are in their pixels."""
-    tried = [Watershed(dark, distance, radius) for dark, distance in itertools.product((True, False), DISTANCES)]
+    tried = [
+        Watershed(dark, distance, radius) for dark, distance in itertools.product((True, False), DISTANCES)
+    ]
 
     def found(number: float) -> list[Hits]:
         given = zip(images, truths, ignored, strict=True)

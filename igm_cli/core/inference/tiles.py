@@ -89,7 +89,7 @@ class Span:
     high: float
 
 
-def spans(length: int, unit: int = 1, tile: int = TILE, overlap: int = OVERLAP) -> list[Span]:
+def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
     """Returns overlapping spans of equal length that cover a side of the image and begin at multiples of a unit.
 
     Args:
@@ -141,7 +141,8 @@ def _by_tiles(
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
     unit = int(getattr(denoiser, "multiple", 1))
-    tiles = [(x, y) for y in spans(height, unit) for x in spans(width, unit)]
+    across, down = (spans(side, unit, TILE, OVERLAP) for side in (width, height))
+    tiles = [(x, y) for y in down for x in across]
     found: list[
         tuple[Inversion, Tensor, Tensor]
     ] = []  # with points in pixels of the image [K,2], and which are kept
