@@ -25,7 +25,7 @@ from igm_cli.benchmarks.scores import ScoredSplits, ratio_difference
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites.objects import Inside
 from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, metrics
-from igm_cli.benchmarks.suites.objects_windows import Sight, cut
+from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, cut, regions
 from igm_cli.core.metrics import match_within
 from igm_cli.errors import InputError, UsageError
 
@@ -104,7 +104,7 @@ def test_windows_hold_as_many_objects_as_they_should(counts: tuple[int, int]) ->
     size, radius = (640, 480), 7.5
     chance = random.Random(3)
     centres = torch.tensor([[chance.uniform(0, 640), chance.uniform(0, 480)] for _ in range(100)])
-    boxes = cut(size, centres, (), counts, SIGHT, radius, random.Random(0))
+    boxes = cut(size, centres, (), counts, SIGHT, Bands(radius), random.Random(0))
     if counts[1] >= 100:
         assert boxes == [(0, 0, 640, 480)]
         return
@@ -117,24 +117,35 @@ def test_windows_hold_as_many_objects_as_they_should(counts: tuple[int, int]) ->
         assert counts[0] <= counted(box, centres, size, radius) <= counts[1]
         area[top:bottom, left:right] += 1
     assert area.max() == 1
-    assert boxes == cut(size, centres, (), counts, SIGHT, radius, random.Random(0))
+    assert boxes == cut(size, centres, (), counts, SIGHT, Bands(radius), random.Random(0))
 
 
 def test_a_photograph_of_fewer_objects_gives_no_window() -> None:
-    assert cut((640, 480), points((50, 50)), (), (7, 20), SIGHT, 5, random.Random(0)) == []
-    assert cut((640, 480), points((50, 50)), (), (1, 6), SIGHT, 5, random.Random(0)) == [(0, 0, 640, 480)]
-    assert cut((640, 480), points((50, 50)), [(40, 40, 60, 60)], (1, 6), SIGHT, 5, random.Random(0)) == []
+    assert cut((640, 480), points((50, 50)), (), (7, 20), SIGHT, Bands(5), random.Random(0)) == []
+    assert cut((640, 480), points((50, 50)), (), (1, 6), SIGHT, Bands(5), random.Random(0)) == [
+        (0, 0, 640, 480)
+    ]
+    assert (
+        cut((640, 480), points((50, 50)), [(40, 40, 60, 60)], (1, 6), SIGHT, Bands(5), random.Random(0)) == []
+    )
 
 
 def test_images_are_seen_at_the_scale_of_the_model() -> None:
     assert SIGHT.size((640, 480)) == (320, 240)
     assert SIGHT.size((100, 30)) == (48, 16)
     assert SIGHT.size((5, 5)) == (16, 16)
-    assert [
-        border((10.0, 8.0), 2, sides).tolist() for sides in ((True, False, False, False), (False,) * 4)
-    ] == [
-        [[0, 0, 2, 8]],
-        [],
+    assert border((10.0, 8.0), [2, 0, 0, 3]).tolist() == [[0, 0, 2, 8], [0, 5, 10, 8]]
+    assert border((10.0, 8.0), [0] * 4).shape == (0, 4)
+
+
+def test_bands_within_cuts_and_within_the_photographs_own_sides() -> None:
+    where = regions((0, 100, 50, 480), (640, 480), [(10, 110, 20, 120)], Bands(7, 3))
+    assert where.tolist() == [
+        [10, 10, 20, 20],
+        [0, 0, 3, 380],
+        [0, 0, 50, 7],
+        [43, 0, 50, 380],
+        [0, 377, 50, 380],
     ]
 
 

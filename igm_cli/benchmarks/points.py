@@ -52,11 +52,11 @@ def within(points: Tensor, boxes: Tensor) -> Tensor:
     return ((points[:, None] >= low) & (points[:, None] <= high)).all(2).any(1)
 
 
-def border(size: tuple[float, float], width: float, sides: Sequence[bool] = (True,) * 4) -> Tensor:
-    """Returns bands of a width within the left, top, right and lower side of an image, of those ``sides`` asked for ``[S,4]``."""
-    w, h = size
-    bands = [(0.0, 0.0, width, h), (0.0, 0.0, w, width), (w - width, 0.0, w, h), (0.0, h - width, w, h)]
-    return torch.tensor([band for band, asked in zip(bands, sides, strict=True) if asked]).reshape(-1, 4)
+def border(size: tuple[float, float], widths: Sequence[float]) -> Tensor:
+    """Returns the bands of widths above 0 within the left, top, right and lower side of an image, boxes ``[S,4]``."""
+    (w, h), (left, top, right, bottom) = size, widths
+    bands = [(0.0, 0.0, left, h), (0.0, 0.0, w, top), (w - right, 0.0, w, h), (0.0, h - bottom, w, h)]
+    return torch.tensor([band for band, width in zip(bands, widths, strict=True) if width]).reshape(-1, 4)
 
 
 def best(candidates: Iterable[float], found: Callable[[float], Iterable[Hits]]) -> tuple[float, float]:

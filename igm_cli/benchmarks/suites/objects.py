@@ -23,7 +23,7 @@ from igm_cli.benchmarks.points import Hits, best, border, hits, within
 from igm_cli.benchmarks.scores import ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, figures, metrics, pictures
-from igm_cli.benchmarks.suites.objects_windows import Sight, Windows, typical_radius, whole_scenes
+from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius, whole_scenes
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
 from igm_cli.core.training.batches import Samples, as_floats
@@ -88,6 +88,7 @@ class ObjectsBench(frame.CheckpointBench):
             self.adapter.splits[0], data_root=root, progress=request.progress, **given
         )  # of training
         self.radius = self._radius()
+        self.bands = Bands(self.radius, float(self.whole_number("border", 0, least=0)))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
         self.sight = Sight(spec.scale, unit, self.image_size)
         self.scenes = {
@@ -98,7 +99,7 @@ class ObjectsBench(frame.CheckpointBench):
                 name,
                 SLICES[name],
                 self.sight,
-                self.radius,
+                self.bands,
                 request.seed,
                 request.limit,
             )
@@ -282,7 +283,7 @@ class ObjectsBench(frame.CheckpointBench):
         size = torch.tensor(self.image_size)
         truths = [some[there][:, :2] * size for some, there in zip(concepts, present, strict=True)]
         found = peaks(as_floats(images).to(self.device))
-        band = border((self.image_size[0], self.image_size[1]), near)
+        band = border((self.image_size[0], self.image_size[1]), [near] * 4)
         beyond = torch.tensor([[-math.inf, -math.inf, 0, math.inf], [size[0], -math.inf, math.inf, math.inf]])
         ignored = torch.cat([band, beyond, beyond[:, [1, 0, 3, 2]]])
 
@@ -296,7 +297,7 @@ class ObjectsBench(frame.CheckpointBench):
         """Returns watershed with parameters chosen on training photographs."""
         need("bench", "skimage")
         few = self.photographs.select(range(min(PHOTOGRAPHS, len(self.photographs))))
-        scenes = whole_scenes(few, self.parser, self.sight, self.radius)
+        scenes = whole_scenes(few, self.parser, self.sight, self.bands)
         shrunk = [torch.tensor(s.picture.x0.shape[:0:-1]) / torch.tensor(s.picture.image.size) for s in scenes]
         truths = [scene.points * factor for scene, factor in zip(scenes, shrunk, strict=True)]
         ignored = [scene.ignored * factor.repeat(2) for scene, factor in zip(scenes, shrunk, strict=True)]
@@ -316,14 +317,14 @@ class ObjectsBench(frame.CheckpointBench):
 
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns what the methods found on one split."""
-        return report.score_table(split, heading, scores, failed, self.suite.words["columns"], {}, brief=7)
+        return report.score_table(split, heading, scores, failed, self.suite.words["columns"], {}, brief=5)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures; a note names the splits on which igm loses."""
         scored = ScoredSplits(records, self.scenes, metrics)
         rows, sentences, found = comparisons(scored)
         told = f"Right within {self.radius:.3g} pixels of the photograph. {' '.join(sentences)}"
-        against = report.declared_table("objects", "differences", rows, told=told)
+        against = replace(report.declared_table("objects", "differences", rows, told=told), brief=4)
         shown: list[Figure] = [*figures(scored), *pictures(records, self.scenes, self.parser)]
         more = {"radius": self.radius, "differences": found}
         whole = report.scored_report(self.suite, scored, self.table, infos, [against], shown, more)

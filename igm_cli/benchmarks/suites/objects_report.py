@@ -96,7 +96,7 @@ def comparisons(scored: ScoredSplits) -> tuple[list[list[str]], list[str], dict[
             photographs = str(len(pair[0][0]))
             shown = report.percent if name == "f1" else _number
             rows.append(
-                [split, called, shown(values["igm"]), best, shown(values[best]), cell(less), photographs]
+                [split, called, best, cell(less), shown(values["igm"]), shown(values[best]), photographs]
             )
             found.setdefault(split, {})[name] = {"best": best, "difference": list(less), "igm": verdict}
             clauses.append(_clause(called, verdict, best, cell(less)))

@@ -49,6 +49,13 @@ class Sight:
         return round(units * self.unit / self.scale)
 
 
+class Bands(NamedTuple):
+    """How wide the bands are within the sides of an image in which nothing counts, in pixels."""
+
+    cut: float  # where a side cuts the photograph
+    own: float = 0.0  # where it is a side of the photograph
+
+
 class Scene(NamedTuple):
     """One image that methods are given."""
 
@@ -58,15 +65,16 @@ class Scene(NamedTuple):
     photograph: str  # file that it was cut out of
 
 
-def regions(box: Box, size: tuple[int, int], ignored: Sequence[Sequence[float]], radius: float) -> Tensor:
+def regions(box: Box, size: tuple[int, int], ignored: Sequence[Sequence[float]], bands: Bands) -> Tensor:
     """Returns where nothing counts in a window of a photograph of a size, boxes ``[R,4]`` in pixels of the window.
 
-    These are the photograph's own regions to ignore, and a band of the radius within every side that may cut objects.
+    These are the photograph's own regions to ignore, and the bands within the sides.
     """
     left, top, right, bottom = box
     sides = (left > 0, top > 0, right < size[0], bottom < size[1])
+    widths = [bands.cut if cut else bands.own for cut in sides]
     own = torch.tensor(ignored).reshape(-1, 4) - torch.tensor([left, top, left, top])
-    return torch.cat([own, border((right - left, bottom - top), radius, sides)])
+    return torch.cat([own, border((right - left, bottom - top), widths)])
 
 
 def cut(
@@ -75,7 +83,7 @@ def cut(
     ignored: Sequence[Sequence[float]],
     counts: tuple[int, int],
     sight: Sight,
-    radius: float,
+    bands: Bands,
     chance: random.Random,
 ) -> list[Box]:
     """Returns the photograph itself if it holds so many objects that count; if more, disjoint windows that do.
@@ -86,13 +94,13 @@ def cut(
         ignored: Its regions to ignore.
         counts: Least and largest number of objects.
         sight: Windows are no smaller than training crops, and of sizes that are seen without squeezing.
-        radius: See :func:`regions`.
+        bands: See :func:`regions`.
         chance: Decides where windows lie.
     """
 
     def held(box: Box) -> int:
         inside = within(centres, torch.tensor([box]).float())
-        beside = within(centres - torch.tensor(box[:2]), regions(box, size, ignored, radius))
+        beside = within(centres - torch.tensor(box[:2]), regions(box, size, ignored, bands))
         return int((inside & ~beside).sum())
 
     whole = (0, 0, *size)
@@ -101,8 +109,8 @@ def cut(
     found: list[Box] = []
     for _ in range(TRIES):
         area = chance.randint(*counts) * math.prod(size) / len(centres)
-        width = min(size[0], sight.side(math.sqrt(area) + 2 * radius, 0))
-        height = min(size[1], sight.side(area / width + 2 * radius, 1))
+        width = min(size[0], sight.side(math.sqrt(area) + 2 * bands.cut, 0))
+        height = min(size[1], sight.side(area / width + 2 * bands.cut, 1))
         left, top = chance.randint(0, size[0] - width), chance.randint(0, size[1] - height)
         box = (left, top, left + width, top + height)
         if counts[0] <= held(box) <= counts[1] and not any(_meet(box, other) for other in found):
@@ -126,7 +134,7 @@ class Windows(AnnotatedImages):
     name: str  # of the split, which decides with the seed where windows lie
     counts: tuple[int, int]
     sight: Sight
-    radius: float
+    bands: Bands
     seed: int
     limit: int | None
     boxes: dict[str, Box] = field(init=False)
@@ -136,7 +144,7 @@ class Windows(AnnotatedImages):
         for row, example in enumerate(self.data.remove_columns("image")):
             chance = random.Random(f"{self.seed} {self.name} {example['file']}")
             size = example["width"], example["height"]
-            how = (_ignored(example), self.counts, self.sight, self.radius, chance)
+            how = (_ignored(example), self.counts, self.sight, self.bands, chance)
             for turn, box in enumerate(cut(size, centres_of(example), *how)):
                 corner = (
                     "" if box == (0, 0, *size) else f" {box[2] - box[0]}x{box[3] - box[1]}+{box[0]}+{box[1]}"
@@ -157,14 +165,14 @@ class Windows(AnnotatedImages):
         frame = Frame.fit(image.size, 1.0, "squash")
         truth = self.parser.parse(example, Frame(photograph.size, tuple(map(float, box))))  # type: ignore[arg-type]
         picture = AnnotatedImage(image, frame, to_model(image, frame, self.sight.size(image.size)), truth)
-        where = regions(box, photograph.size, _ignored(example), self.radius)
+        where = regions(box, photograph.size, _ignored(example), self.bands)
         points = truth[:, :2].cpu() * torch.tensor(image.size)
         return Scene(picture, points, where, example["file"])
 
 
-def whole_scenes(data: datasets.Dataset, parser: ConceptParser, sight: Sight, radius: float) -> list[Scene]:
+def whole_scenes(data: datasets.Dataset, parser: ConceptParser, sight: Sight, bands: Bands) -> list[Scene]:
     """Returns the photographs of a split as they are."""
-    windows = Windows(data, parser, sight.least, "", (0, 2**31), sight, radius, 0, None)
+    windows = Windows(data, parser, sight.least, "", (0, 2**31), sight, bands, 0, None)
     return [windows.scene(item) for item in windows.rows]
 
 
