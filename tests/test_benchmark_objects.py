@@ -349,7 +349,7 @@ def test_records_hold_points_in_pixels_of_their_window(run: Run) -> None:
 def test_the_radius_is_a_quarter_of_the_distance_of_neighbours(run: Run) -> None:
     assert run.summary["radius"] == pytest.approx(20 / 4)
     page = (run.out / "report.md").read_text()
-    assert "Right within 5 pixels" in page and "On 1-6 igm" in page
+    assert "Right: within 5 pixels" in page and "On 1-6 igm" in page
 
 
 def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:

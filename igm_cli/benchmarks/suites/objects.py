@@ -217,7 +217,7 @@ class ObjectsBench(frame.CheckpointBench):
                 }
             ]
 
-        return Method(rows, {**info, "radius in pixels": self.radius})
+        return Method(rows, info)
 
     def inverted(self) -> Method:
         """Returns igm, as its users call it."""
@@ -323,11 +323,12 @@ class ObjectsBench(frame.CheckpointBench):
         """Returns tables, plots and pictures; a note names the splits on which igm loses."""
         scored = ScoredSplits(records, self.scenes, metrics)
         rows, sentences, found = comparisons(scored)
-        told = f"Right within {self.radius:.3g} pixels of the photograph. {' '.join(sentences)}"
-        against = replace(report.declared_table("objects", "differences", rows, told=told), brief=4)
+        told = " ".join([f"Right: within {self.radius:.3g} pixels of the photograph.", *sentences])
+        against = report.declared_table("objects", "differences", rows, told=told)
+        tables = [replace(against, brief=4)] if rows else []
         shown: list[Figure] = [*figures(scored), *pictures(records, self.scenes, self.parser)]
         more = {"radius": self.radius, "differences": found}
-        whole = report.scored_report(self.suite, scored, self.table, infos, [against], shown, more)
+        whole = report.scored_report(self.suite, scored, self.table, infos, tables, shown, more)
         return replace(whole, notes=[told, *whole.notes])
 
 
