@@ -306,22 +306,27 @@ def test_a_difference_is_resampled_in_pairs() -> None:
 
 
 def test_where_igm_loses_is_said() -> None:
-    def records(label: str, right: dict[str, int]) -> list[dict[str, Any]]:
+    def records(label: str, right: dict[str, int], count: float) -> list[dict[str, Any]]:
         return [
-            {"method": label, "split": split, "item": name, "rows": [{**row(name, n, 10, 10), "label": label}]}
+            {
+                "method": label,
+                "split": split,
+                "item": name,
+                "rows": [{**row(name, n, 10, 10, count), "label": label}],
+            }
             for split, n in right.items()
             for name in "abc"
         ]
 
-    given = [*records("igm", {"1-6": 5, "7-20": 9}), *records("x", {"1-6": 8, "7-20": 4}),
-             *records("y", {"1-6": 7, "7-20": 5})]  # fmt: skip
+    given = [*records("igm", {"1-6": 5, "7-20": 9}, 13), *records("x", {"1-6": 8, "7-20": 4}, 6),
+             *records("y", {"1-6": 7, "7-20": 5}, 12)]  # fmt: skip
     rows, sentences, found = comparisons(ScoredSplits(given, ("1-6", "7-20", "whole"), metrics))
-    assert sentences[0].startswith(
-        "On 1-6 igm LOSES to x in F1 (-30.0 [-30.0, -30.0] points) and cannot be told"
+    assert sentences[0] == (
+        "On 1-6 igm LOSES to x in F1 (-30.0 [-30.0, -30.0] points) and LOSES to y in counting (1.00 [1.00, 1.00])."
     )
     assert sentences[1].startswith("On 7-20 igm is better than y in F1 (+40.0")
-    assert found["1-6"]["f1"]["igm"] == "loses" and found["7-20"]["f1"]["best"] == "y"
-    assert [cells[:2] for cells in rows][:2] == [["1-6", "F1"], ["1-6", "count off by"]]
+    assert found["1-6"]["f1"]["igm"] == "loses" and found["7-20"]["mae"]["best"] == "y"
+    assert [cells[:3] for cells in rows][:2] == [["1-6", "F1", "x"], ["1-6", "count off by", "y"]]
 
 
 # The suite
