@@ -59,7 +59,7 @@ EXTRAS = {
     "train": ("training", ("accelerate", "datasets", "tensorboard")),
     "text": ("a text-to-image model", ("accelerate", "diffusers", "transformers")),
     "plots": ("a plot", ("matplotlib",)),
-    "bench": ("a benchmark", ("accelerate", "datasets", "diffusers", "matplotlib", "transformers")),
+    "bench": ("a benchmark", ("accelerate", "datasets", "diffusers", "matplotlib", "skimage", "transformers")),
     "faces": ("drawing faces (unless --data-root names the real CelebA)", ("python_avatars", "resvg_py")),
     "xformers": ("--attention xformers", ("xformers",)),
 }

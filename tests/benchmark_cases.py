@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tiny_pipelines
 import torch
+from PIL import Image, ImageDraw
 from test_celeba import write_celeba
 from test_clevr import write_clevr
 
@@ -116,22 +117,42 @@ def write_pipeline(folder: Path) -> Path:
     return folder
 
 
-def write_positions(folder: Path) -> Path:
-    """Writes a tiny random model of positions."""
+def write_positions(folder: Path, image_size: tuple[int, int] = (48, 32), scale: float = 0.0) -> Path:
+    """Writes a tiny random model of positions; with a scale, of images of any size."""
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
     inference = {"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "refine_steps": 1}
     shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
     spec = ModelSpec(
         architecture="factored",
-        options={"image_size": [48, 32], "patch": 4, **shape},
+        options={"image_size": list(image_size), "patch": 4, "coordinates": not scale, **shape},
         space=space_to_dict(space),
         schedule=ScheduleConfig().to_dict(),
         composition="sum",
-        image_size=(48, 32),
+        image_size=image_size,
+        scale=scale,
         concepts="pos",
         inference=inference,
     )
     return write_model(folder, spec)
+
+
+def write_discs(folder: Path) -> None:
+    """Writes photographs of discs 20 pixels apart, with a file of points each, in three splits."""
+    folder.mkdir()
+    for split, count in (("train", 3), ("val", 2)):
+        names = [f"{split}-{number}" for number in range(count)]
+        (folder / f"{split}.txt").write_text("".join(f"{name}.png\n" for name in names))
+        for name in names:
+            image = Image.new("RGB", (160, 128), (210, 200, 205))
+            pen, places = (
+                ImageDraw.Draw(image),
+                [(x, y) for x in range(14, 150, 20) for y in range(14, 120, 20)],
+            )
+            for x, y in places:
+                pen.ellipse((x - 6, y - 6, x + 6, y + 6), fill=(120, 30, 60))
+            image.save(folder / f"{name}.png")
+            (folder / "labels").mkdir(exist_ok=True)
+            (folder / "labels" / f"{name}.txt").write_text("".join(f"{x + 0.5} {y + 0.5}\n" for x, y in places))
 
 
 def write_composed(folder: Path) -> Path:
@@ -230,6 +251,15 @@ CASES: dict[str, Case] = {
         files=("cost-k-seconds.png", "cost-draws-network_calls.png"),
         other=("repeats", 2),
         limit=1,
+    ),
+    "objects": Case(
+        methods=("igm", "slot-attention", "density", "centre-point", "watershed"),
+        splits=("1-6", "21-60"),
+        options={"most": 16},
+        model=lambda folder: write_positions(folder, (32, 32), 0.5),
+        data=write_discs,
+        files=("pictures-1.png", "pictures-2.png", "objects-f1.png", "objects-mape.png", "objects-seconds.png"),
+        other=("radius", 4),
     ),
     "object-discovery": Case(
         methods=("igm", "igm-sgd", "slot-attention"),

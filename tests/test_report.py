@@ -261,12 +261,12 @@ def test_grid_scales_to_one_width() -> None:
         other = ImageChops.difference(picture, flat).convert("L").point(lambda value: 255 * (value == 0))
         boxes[name] = other.getbbox() or (0, 0, 0, 0)
     left, top, right, bottom = boxes["red"]
-    assert (right - left, bottom - top) == (240, 160)
+    assert (right - left, bottom - top) == (350, 233)
     below = bottom + 6
-    assert boxes["green"] == (left, below + 160, right, below + 320), "not in the middle of its row"
-    blank = picture.crop((right + 6, top, right + 246, bottom))
+    assert boxes["green"] == (left, below + 233, right, below + 466), "not in the middle of its row"
+    blank = picture.crop((right + 6, top, right + 356, bottom))
     assert blank.getextrema() == ((244, 244),) * 3
-    black = picture.crop((right + 6, below, right + 246, below + 480))
+    black = picture.crop((right + 6, below, right + 356, below + 700))
     assert black.getextrema() == ((0, 0),) * 3
     assert draw(PictureGrid("g", "nothing at all", [], [])).width > 100
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from scipy.stats import binomtest
+from torch import Tensor
 
 from igm_cli.benchmarks.suite import Record
 
@@ -32,14 +33,36 @@ class Estimate(NamedTuple):
 
 def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
     """Returns a ratio of sums over images, with its percentile bootstrap interval over the images."""
+    value, resampled = _ratios(numerators, denominators)
+    return _percentiles(value, resampled)
+
+
+def ratio_difference(
+    first: tuple[Iterable[float], Iterable[float]], second: tuple[Iterable[float], Iterable[float]]
+) -> Estimate:
+    """Returns how much one ratio of sums is above another on the same images, with its paired bootstrap interval.
+
+    Each is (numerators, denominators), one per image, in the same order; both are resampled together.
+    """
+    (one, ones), (other, others) = _ratios(*first), _ratios(*second)
+    return _percentiles(one - other, ones - others)
+
+
+def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor]:
+    """Returns a ratio of sums over images, and that of every resample of them (none of fewer than two)."""
     above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
     value = float(above.sum() / below.sum().clamp(min=1e-12))
     if len(above) < 2:
-        return Estimate(value, math.nan, math.nan)
+        return value, above[:0]
     generator = torch.Generator().manual_seed(0)
     index = torch.randint(len(above), (RESAMPLES, len(above)), generator=generator)
-    ratios = above[index].sum(1) / below[index].sum(1).clamp(min=1e-12)
-    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975]).double()).tolist()
+    return value, above[index].sum(1) / below[index].sum(1).clamp(min=1e-12)
+
+
+def _percentiles(value: float, resampled: Tensor) -> Estimate:
+    if not len(resampled):
+        return Estimate(value, math.nan, math.nan)
+    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
     return Estimate(value, low, high)
 
 

@@ -227,7 +227,7 @@ def _draw_grid(grid: PictureGrid) -> Image:
     import numpy as np
 
     gap, margin = 6, 10
-    cell = max(110, min(240, GRID_WIDTH // max(1, len(grid.columns)) - gap))
+    cell = max(110, min(350, GRID_WIDTH // max(1, len(grid.columns)) - gap))
     names = ["\n".join(textwrap.wrap(label, 18)) for label, _ in grid.rows]
     heads = [_folded(head, max(6, cell // 9)) for head in grid.columns]
     title = _folded(grid.title, max(30, (len(grid.columns) * (cell + gap)) // 10))

@@ -59,3 +59,30 @@ def match(predicted: Tensor, truth: Tensor, *, squared: bool = False) -> Matchin
     rows, columns = linear_sum_assignment(cost.numpy())
     p, q = torch.as_tensor(rows), torch.as_tensor(columns)
     return Matching(p, q, errors[p, q])
+
+
+def match_within(predicted: Tensor, truth: Tensor, radius: float, spared: Tensor | None = None) -> Matching:
+    """As many pairs within a radius as there can be, and of all such matchings the one of the least sum of distances.
+
+    Args:
+        predicted: ``[K,D]``.
+        truth: ``[L,D]``.
+        radius: Largest distance of a pair.
+        spared: Truths that need not be found ``[L]``: they take only predictions that no other truth can have.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    predicted, truth = predicted.detach().cpu().double(), truth.detach().cpu().double()
+    errors = (predicted[:, None] - truth[None]).square()  # [K,L,D]
+    distance = errors.sum(dim=2).sqrt()
+    near, more = distance <= radius, min(distance.shape) + 1
+    gain = torch.full(
+        (len(truth),), float(more**2)
+    ).double()  # above any number of spared ones, and those above any distance
+    if spared is not None:
+        gain[spared] = more
+    cost = near * (distance / radius - gain)
+    rows, columns = (torch.as_tensor(found) for found in linear_sum_assignment(cost.numpy()))
+    kept = near[rows, columns]
+    p, q = rows[kept], columns[kept]
+    return Matching(p, q, errors[p, q])

@@ -134,7 +134,7 @@ def _settings(
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     """A tile along one side: where it lies, and which part of it is its own, in pixels."""
 
     start: int
@@ -143,22 +143,53 @@ class _Span:
     high: float
 
 
-def _spans(length: int, unit: int) -> list[_Span]:
-    """Returns overlapping spans of equal length, all divisible by a unit, that cover a side of the image."""
-    if length <= TILE:
-        return [_Span(0, length, -math.inf, math.inf)]
-    count = math.ceil((length - OVERLAP) / (TILE - OVERLAP))
-    starts = [round(i * (length - TILE) / (count - 1) / unit) * unit for i in range(count)]
-    cuts = [(start + TILE + after) / 2 for start, after in itertools.pairwise(starts)]
+def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
+    """Returns overlapping spans of equal length that cover a side of the image and begin at multiples of a unit.
+
+    Args:
+        length: Of the side, in pixels.
+        unit: What starts are divisible by.
+        tile: Length of a span; a side no longer than that is one span.
+        overlap: Least overlap of neighbours.
+    """
+    if length <= tile:
+        return [Span(0, length, -math.inf, math.inf)]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    starts = [round(i * (length - tile) / (count - 1) / unit) * unit for i in range(count)]
+    cuts = [(start + tile + after) / 2 for start, after in itertools.pairwise(starts)]
     lows, highs = [-math.inf, *cuts], [*cuts, math.inf]
-    return [_Span(s, s + TILE, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
+    return [Span(s, s + tile, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
+
+
+def own_part(points: Tensor, x: Span, y: Span, same: float = SAME) -> Tensor:
+    """Returns which points ``[K,2]``, in pixels of the image, lie in a tile's own part or half of ``same`` beyond ``[K]``."""
+    low, high = torch.tensor([x.low, y.low]) - same / 2, torch.tensor([x.high, y.high]) + same / 2
+    return ((points >= low) & (points < high)).all(1)
+
+
+def once(points: Tensor, certainty: Tensor, tile: Tensor, same: float = SAME) -> Tensor:
+    """Returns which points ``[K,2]`` stay ``[K]``: of two that different tiles found nearer than ``same``, the more certain one.
+
+    Args:
+        points: In pixels of the image.
+        certainty: Of each, in any unit ``[K]``.
+        tile: Number of the tile that found each ``[K]``.
+        same: Pixels.
+    """
+    near = (torch.cdist(points, points) < same) & (tile[:, None] != tile)
+    stays = torch.ones(len(points), dtype=torch.bool)
+    for i in certainty.argsort(descending=True, stable=True).tolist():
+        if stays[i]:
+            stays &= ~near[i]
+    return stays
 
 
 def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Inversion:
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
     unit = int(getattr(piece.denoiser, "multiple", 1))
-    tiles = [(x, y) for y in _spans(height, unit) for x in _spans(width, unit)]
+    across, down = (spans(side, unit, TILE, OVERLAP) for side in (width, height))
+    tiles = [(x, y) for y in down for x in across]
     parts: list[Inversion] = []
     for number, (x, y) in enumerate(tiles):
         if progress:
@@ -166,10 +197,9 @@ def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Invers
         (found,) = piece.invert(image[None, :, y.start : y.stop, x.start : x.stop])
         size, corner = torch.tensor([x.stop - x.start, y.stop - y.start]), torch.tensor([x.start, y.start])
         points = found.concepts[:, :2].double() * size + corner
-        low, high = torch.tensor([x.low, y.low]) - SAME / 2, torch.tensor([x.high, y.high]) + SAME / 2
         moved = (points / torch.tensor([width, height])).float()
         found = replace(found, concepts=torch.cat([moved, found.concepts[:, 2:]], dim=1))
-        parts.append(_inside(found, ((points >= low) & (points < high)).all(1)))
+        parts.append(_inside(found, own_part(points, x, y)))
     if progress:
         progress(len(tiles), len(tiles))
     return _inside(_joined(parts, (width, height)))
@@ -192,9 +222,4 @@ def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
     )
     points = whole.concepts[:, :2] * torch.tensor(size)
     tile = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.concepts) for part in parts]))
-    near = (torch.cdist(points, points) < SAME) & (tile[:, None] != tile)
-    stays = torch.ones(len(points), dtype=torch.bool)
-    for i in whole.confidence.argsort(descending=True, stable=True).tolist():
-        if stays[i]:
-            stays &= ~near[i]
-    return _inside(whole, stays)
+    return _inside(whole, once(points, whole.confidence, tile))

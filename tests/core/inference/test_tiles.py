@@ -79,7 +79,7 @@ def test_more_concepts_are_looked_for_in_larger_images() -> None:
 
 @pytest.mark.parametrize("length", [384, 400, 656, 1200, 6000])
 def test_tiles_cover_a_side_and_overlap(length: int) -> None:
-    spans = tiles._spans(length, 16)
+    spans = tiles.spans(length, 16, tiles.TILE, tiles.OVERLAP)
     assert spans[0].start == 0 and spans[-1].stop == length
     assert all(span.stop - span.start == min(length, tiles.TILE) and span.start % 16 == 0 for span in spans)
     for one, two in itertools.pairwise(spans):

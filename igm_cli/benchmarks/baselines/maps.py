@@ -1,0 +1,207 @@
+"""Networks that say for every place of an image what is there, trained on crops and applied to images of any size.
+
+Both share the network: the trunk of the factored denoiser, shown images without noise, with one layer to read it off.
+
+    density        sum over objects of normalised Gaussians; the number of objects is the sum of the map
+                   (Lempitsky & Zisserman 2010; Xie, Noble & Zisserman 2016: by a fully convolutional network)
+    centre-point   probability that an object's centre lies in a cell, and where in the cell (Zhou, Wang & Krähenbühl
+                   2019, "Objects as Points": focal loss, peaks of a 3x3 maximum instead of suppression)
+
+Coordinates are in pixels of what the network sees.  Objects beyond a crop's border that show in it belong to its map.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from igm_cli.benchmarks.baselines.fit import Baseline
+from igm_cli.benchmarks.baselines.set_prediction import CHUNK
+from igm_cli.core.models.factored import FactoredConfig, Trunk
+
+DENSITY_UNIT = 100.0
+"""What densities are multiplied by in training (Xie et al. 2016): those of objects of some pixels are small."""
+
+FOCAL_ALPHA, FOCAL_BETA = 2.0, 4.0
+"""Exponents of the focal loss (Zhou et al. 2019, equation 1)."""
+
+RARE = -2.19
+"""First logit of a centre, a probability of 0.1 (Zhou et al. 2019)."""
+
+
+class Peaks(NamedTuple):
+    """Where objects may be in an image."""
+
+    points: Tensor  # in pixels [K,2]
+    scores: Tensor  # [K]; those above a threshold are answers
+    density: Tensor | None = None  # objects per cell [h,w], where the number of objects is their sum
+
+
+class MapNet(nn.Module):
+    """A U-Net that maps images ``[B,3,H,W]`` of any size to C values for every cell, ``[B,C,ceil(H/p),ceil(W/p)]``."""
+
+    def __init__(self, options: MapBaseline, values: int) -> None:
+        super().__init__()
+        config = FactoredConfig(
+            image_size=options.image_size,
+            patch=options.patch,
+            channels=options.channels,
+            blocks=options.blocks,
+            coordinates=False,
+        )
+        self.patch, self.trunk = config.patch, Trunk(config)
+        self.out = nn.Conv2d(config.channels[0], values, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the values of every cell, float32."""
+        height, width = images.shape[-2:]
+        unit = 4 * self.patch
+        images = functional.pad(images, (0, -width % unit, 0, -height % unit), mode="replicate")
+        seen = self.trunk(images, torch.zeros(len(images), device=images.device))
+        rows, columns = math.ceil(height / self.patch), math.ceil(width / self.patch)
+        return self.out(seen).float()[..., :rows, :columns]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class MapBaseline(Baseline):
+    """A network of maps."""
+
+    image_size: tuple[int, int]  # (width, height) of training crops in pixels
+    radius: float  # in pixels: half of a typical object's
+    patch: int = field(default=2, kw_only=True)  # side of a cell in pixels
+    channels: tuple[int, int, int] = field(default=(32, 64, 96), kw_only=True)
+    blocks: int = field(default=2, kw_only=True)
+    learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), kw_only=True)
+
+    values: int = field(default=1, init=False, repr=False)  # read off each cell
+
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights."""
+        return MapNet(self, self.values)
+
+    def error(self, maps: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the error of values ``[B,C,h,w]``, of objects ``[B,K,2]`` in 0..1 of the crop, ``[B,K]``."""
+        raise NotImplementedError
+
+    def read(self, maps: Tensor) -> Peaks:
+        """Returns what values ``[C,h,w]`` say."""
+        raise NotImplementedError
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of the maps of crops."""
+        return self.error(model(images), concepts, present)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the same error."""
+        parts = zip(*(whole.split(CHUNK) for whole in (images, concepts, present)), strict=True)
+        return sum(float(self.error(model(part[0]), *part[1:])) * len(part[0]) for part in parts) / len(images)
+
+    @torch.no_grad()
+    def find(self, model: nn.Module, images: Tensor) -> list[Peaks]:
+        """Returns where objects may be in images ``[B,3,H,W]`` of one size, on the CPU."""
+        return [self.read(maps) for part in images.split(CHUNK) for maps in model(part).cpu()]
+
+    def cells(self, concepts: Tensor) -> Tensor:
+        """Returns objects in 0..1 of a crop ``[...,2]`` in cells."""
+        return concepts * torch.tensor(self.image_size, device=concepts.device) / self.patch
+
+
+def squared_distances(centres: Tensor, size: tuple[int, int]) -> Tensor:
+    """Returns those of the middles of all cells of a map (rows, columns) from points ``[B,K,2]`` in cells, ``[B,K,h,w]``."""
+    rows, columns = (torch.arange(n, device=centres.device) + 0.5 for n in size)
+    x, y = (centres[..., None, i] for i in range(2))  # [B,K,1]
+    return (rows - y).square()[..., None] + (columns - x).square()[..., None, :]
+
+
+def maxima(scores: Tensor, reach: int) -> Tensor:
+    """Returns rows and columns ``[K,2]`` of cells of a map ``[h,w]`` that none within ``reach`` cells exceeds, above 0."""
+    most = functional.max_pool2d(scores[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
+    return ((scores == most) & (scores > 0)).nonzero()
+
+
+@dataclass(frozen=True)
+class DensityMap(MapBaseline):
+    """A density-map counter."""
+
+    name: str = field(default="density", kw_only=True)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a Gaussian in cells: half the radius, and wide enough for cells to sum to its volume."""
+        return max(0.8, self.radius / 2 / self.patch)
+
+    def error(self, maps: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the mean squared error of the density."""
+        rows, columns = maps.shape[-2:]
+        variance = self.spread**2
+        bumps = torch.exp(-squared_distances(self.cells(concepts), (rows, columns)) / (2 * variance))
+        target = (bumps * present[..., None, None]).sum(1) / (2 * math.pi * variance)
+        return (maps[:, 0] - DENSITY_UNIT * target).square().mean()
+
+    def read(self, maps: Tensor) -> Peaks:
+        """Returns local maxima; scores are densities over that at the middle of a single object."""
+        density = maps[0] / DENSITY_UNIT
+        at = maxima(density, max(1, int(self.radius / self.patch)))
+        # The centre of mass of the cells around a maximum is finer than a cell.
+        around = functional.unfold(density.clamp(min=0)[None, None], 3, padding=1)[0].view(9, *density.shape)
+        weights = around[:, at[:, 0], at[:, 1]]  # [9,K]
+        rows, columns = (torch.arange(3.0) - 1).repeat_interleave(3), (torch.arange(3.0) - 1).repeat(3)
+        shift = torch.stack([columns @ weights, rows @ weights], dim=1) / weights.sum(0)[:, None].clamp(
+            min=1e-9
+        )
+        points = (at.flip(1) + 0.5 + shift) * self.patch
+        return Peaks(points, density[at[:, 0], at[:, 1]] * 2 * math.pi * self.spread**2, density)
+
+
+@dataclass(frozen=True)
+class CentrePoints(MapBaseline):
+    """A centre-point detector of objects without a size."""
+
+    name: str = field(default="centre-point", kw_only=True)
+    values: int = field(default=3, init=False, repr=False)
+
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights, in whose eyes centres are rare."""
+        model = MapNet(self, self.values)
+        with torch.no_grad():
+            model.out.bias[0] = RARE  # type: ignore[index]
+        return model
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a Gaussian in cells: a third of the radius."""
+        return max(0.5, self.radius / 3 / self.patch)
+
+    def error(self, maps: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the focal loss of the centres plus the absolute error of the offsets, per object."""
+        rows, columns = maps.shape[-2:]
+        centres = self.cells(concepts)
+        cell = centres.floor()
+        near = squared_distances(cell + 0.5, (rows, columns))
+        heat = (torch.exp(-near / (2 * self.spread**2)) * present[..., None, None]).amax(1)  # [B,h,w]
+        log_p, log_q = functional.logsigmoid(maps[:, 0]), functional.logsigmoid(-maps[:, 0])
+        found = log_q.exp() ** FOCAL_ALPHA * log_p
+        empty = (1 - heat) ** FOCAL_BETA * log_p.exp() ** FOCAL_ALPHA * log_q
+        focal = -torch.where(heat == 1, found, empty).sum()
+        inside = present & ((cell >= 0) & (cell < torch.tensor([columns, rows], device=cell.device))).all(2)
+        image, which = inside.nonzero().T
+        x, y = cell[image, which].long().T
+        offsets = (maps[image, 1:, y, x] - (centres - cell)[image, which]).abs().sum()
+        return (focal + offsets) / inside.sum().clamp(min=1)
+
+    def read(self, maps: Tensor) -> Peaks:
+        """Returns the peaks of the probability of a centre, moved by their offsets."""
+        heat = maps[0].sigmoid()
+        at = maxima(heat, 1)
+        offsets = maps[1:, at[:, 0], at[:, 1]].T  # [K,2]
+        return Peaks((at.flip(1) + offsets) * self.patch, heat[at[:, 0], at[:, 1]])

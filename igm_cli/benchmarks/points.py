@@ -1,0 +1,72 @@
+"""Points found in an image against those that are there: which are right, and which neither count for nor against a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from igm_cli.core.metrics import match_within
+
+
+class Hits(NamedTuple):
+    """How many of the answers on an image count and are right, and how many objects there are to be found."""
+
+    right: int
+    answers: int
+    objects: int
+
+    @property
+    def f1(self) -> float:
+        """Twice the right answers over answers and objects; 1 where there is neither."""
+        both = self.answers + self.objects
+        return 2 * self.right / both if both else 1.0
+
+
+def hits(points: Tensor, truth: Tensor, ignored: Tensor, radius: float) -> Hits:
+    """Returns what answers on one image are worth.
+
+    An answer is right if it is matched to an object within the radius, by the assignment that matches most.  In regions to
+    ignore an object need not be found.  An answer that is not right does not count if it lies in such a region, or
+    within the radius of an object in one that no other answer has taken.
+
+    Args:
+        points: Answers ``[K,2]`` in pixels.
+        truth: Objects ``[L,2]`` in pixels.
+        ignored: Regions to ignore, boxes ``[R,4]`` of left, top, right, bottom.
+        radius: In pixels.
+    """
+    spared = within(truth, ignored)
+    pairs = match_within(points, truth, radius, spared)
+    right = ~spared[pairs.truth]
+    counts = ~within(points, ignored)
+    counts[pairs.predicted] = right
+    return Hits(int(right.sum()), int(counts.sum()), int((~spared).sum()))
+
+
+def within(points: Tensor, boxes: Tensor) -> Tensor:
+    """Returns which points ``[K,2]`` lie in any of the boxes ``[R,4]``, ``[K]``."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return ((points[:, None] >= low) & (points[:, None] <= high)).all(2).any(1)
+
+
+def border(size: tuple[float, float], widths: Sequence[float]) -> Tensor:
+    """Returns the bands of widths above 0 within the left, top, right and lower side of an image, boxes ``[S,4]``."""
+    (w, h), (left, top, right, bottom) = size, widths
+    bands = [(0.0, 0.0, left, h), (0.0, 0.0, w, top), (w - right, 0.0, w, h), (0.0, h - bottom, w, h)]
+    return torch.tensor([band for band, width in zip(bands, widths, strict=True) if width]).reshape(-1, 4)
+
+
+def best(candidates: Iterable[float], found: Callable[[float], Iterable[Hits]]) -> tuple[float, float]:
+    """Returns the setting under which the answers on some images have the highest F1 in all, and that F1.
+
+    Of several that are equally good it is the one in the middle of them.
+    """
+    scored = [
+        (value, Hits(*(sum(column) for column in zip(*found(value), strict=True))).f1) for value in candidates
+    ]
+    top = max(f1 for _, f1 in scored)
+    equal = [value for value, f1 in scored if f1 == top]
+    return equal[len(equal) // 2], top

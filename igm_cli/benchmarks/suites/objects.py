@@ -1,0 +1,340 @@
+"""Suite ``objects``: photographs of many objects, by methods that learned from crops of few (IGM's claim beyond CLEVR)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks import frame, report
+from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
+from igm_cli.benchmarks.baselines.maps import CentrePoints, DensityMap, MapBaseline
+from igm_cli.benchmarks.baselines.resnet import ResNetSet
+from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
+from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
+from igm_cli.benchmarks.baselines.tiled import OVERLAP, predict_tiled
+from igm_cli.benchmarks.baselines.watershed import chosen
+from igm_cli.benchmarks.points import Hits, best, border, hits, within
+from igm_cli.benchmarks.scores import ScoredSplits, Scores
+from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, figures, metrics, pictures
+from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius, whole_scenes
+from igm_cli.core.device import inference_precision
+from igm_cli.core.files import parse_toml
+from igm_cli.core.training.batches import Samples, as_floats
+from igm_cli.errors import InputError, UsageError, need
+from igm_cli.imaging import to_model
+from igm_cli.model import open_checkpoint
+from igm_cli.plugins import registry
+from igm_cli.plugins.crops import Crops, CropSamples
+
+HELD_OUT = 8  # one of so many training photographs only chooses learning rates and thresholds
+HELD_CROPS = 200  # of them
+PHOTOGRAPHS = 16  # most training photographs on which the parameters of watershed are chosen
+THRESHOLDS = tuple(level / 20 for level in range(1, 20))  # of the scores of maps, one of which is chosen
+RESNET_SIDE = 96  # least pixels that ResNet sees across, whose map has a cell per 32
+
+
+class Found(NamedTuple):
+    """What a method says about an image."""
+
+    points: Tensor  # in pixels that the model sees [K,2]
+    density: Tensor | None = None  # objects per cell [h,w], where their sum is the count
+    cell: int = 1  # side of a cell in pixels that the model sees
+
+
+class Inside:
+    """Samples without the objects whose centres lie beyond a crop; implements :class:`Samples`."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns images ``[B,3,H,W]``, concepts ``[B,K,D]`` and which of them lie in the crop ``[B,K]``."""
+        images, concepts, present = self.samples.batch(indices, flips)
+        return images, concepts, present & _inside(concepts)
+
+
+class ObjectsBench(frame.CheckpointBench):
+    """The suite opened for one request."""
+
+    dataset, called = "objects", "positions"
+    scenes: dict[str, Windows]  # type: ignore[assignment]
+
+    def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
+        super().__init__(suite, request)
+        spec, self.adapter = self.checkpoint.spec, registry.dataset(self.dataset)
+        if not spec.scale:
+            raise InputError(
+                f"objects measures models that were trained on crops of photographs, and {self.checkpoint.name!r} was not; "
+                "give one by --model, see igm train objects"
+            )
+        root = frame.folder_of(request, request.splits[0], "of annotated photographs")
+        given = {key: value for key, value in self.options.items() if key in self.adapter.options}
+        part = str(self.options.get("part", "val"))
+        if part not in self.adapter.splits:
+            raise UsageError(f"--set part takes {' or '.join(self.adapter.splits)}, not {part!r}")
+        load = self.adapter.load
+        measured = load(part, data_root=root, progress=request.progress, **given)
+        self.photographs = load(
+            self.adapter.splits[0], data_root=root, progress=request.progress, **given
+        )  # of training
+        self.radius = self._radius()
+        self.bands = Bands(self.radius, float(self.whole_number("border", 0, least=0)))
+        unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
+        self.sight = Sight(spec.scale, unit, self.image_size)
+        self.scenes = {
+            name: Windows(
+                measured,
+                self.parser,
+                self.image_size,
+                name,
+                SLICES[name],
+                self.sight,
+                self.bands,
+                request.seed,
+                request.limit,
+            )
+            for name in request.splits
+        }
+        if not any(windows.rows for windows in self.scenes.values()):
+            raise InputError(
+                f"no photograph of {root.name} holds as many objects as {' or '.join(request.splits)}; choose other --splits"
+            )
+
+    def _radius(self) -> float:
+        radius = self.options.get("radius", typical_radius(self.photographs))
+        if isinstance(radius, bool) or not isinstance(radius, int | float) or radius <= 0:
+            raise UsageError(f"--set radius takes a number of pixels above 0, not {radius!r}")
+        if not math.isfinite(radius):
+            raise InputError("no training photograph holds two objects, whose distance would say how near is right; "
+                             "use --set radius=PIXELS")  # fmt: skip
+        return float(radius)
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Methods, splits and limit may differ between two calls."""
+        return {**super().identity, "radius": self.radius}
+
+    @cached_property
+    def crops(self) -> Crops:
+        """How training crops are cut: as the dataset advises and its preset says, at the scale of the checkpoint."""
+        tables = parse_toml(self.adapter.presets["default"].read_text(encoding="utf-8"))
+        own = dict(tables["crops"])
+        if "most" in self.options:
+            own["most"] = self.whole_number("most", 6)
+        advised = self.adapter.advise(self.photographs, {"crops": own}).tables["crops"]  # type: ignore[attr-defined]
+        scale = self.checkpoint.spec.scale
+        margin = round(advised["margin"] * scale / advised["scale"])
+        return Crops(**{**advised, **own, "scale": scale, "margin": margin})
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        """Training photographs that baselines are trained on, and those kept from them."""
+        count = len(self.photographs)
+        kept = count - max(1, count // HELD_OUT)
+        if kept < 1:  # a single photograph serves for both
+            return self.photographs, self.photographs
+        return self.photographs.select(range(kept)), self.photographs.select(range(kept, count))
+
+    @cached_property
+    def held_out(self) -> CropSamples:
+        """Crops of photographs that baselines are not trained on, unchanged."""
+        plain = replace(self.crops, count=HELD_CROPS, turns=False, brightness=0.0)
+        return CropSamples(self._parts[1], self.parser, self.image_size, plain, self.request.seed)
+
+    def trained_on(self, inside: bool) -> TrainingData:
+        """Returns the crops, and whether only objects count whose centres lie in them."""
+        given = {key: str(value) for key, value in self.options.items() if key in self.adapter.options}
+        about = {
+            "folder": self.folder_name,
+            "options": given,
+            "crops": asdict(self.crops),
+            "image_size": list(self.image_size),
+            "held_out": [HELD_OUT, HELD_CROPS],
+            "inside": inside,
+        }
+
+        @cache
+        def training() -> Samples:
+            r = self.request
+            return CropSamples(self._parts[0], self.parser, self.image_size, self.crops, r.seed, r.progress)
+
+        wrap: Callable[[Any], Samples] = Inside if inside else lambda samples: samples
+        return TrainingData(about, lambda: wrap(training()), lambda: wrap(self.held_out))
+
+    def method(self, name: str) -> Method:
+        """Makes a method ready: loads it, or trains it first."""
+        size, slots = self.image_size, 2 * self.crops.most
+        upscale, near = math.ceil(RESNET_SIDE / max(size)), self.radius * self.crops.scale
+        ready: dict[str, Callable[[], Method]] = {
+            "igm": self.inverted,
+            "slot-attention": lambda: self.tiled(SlotAttentionSet(size, slots=slots, test_slots=slots)),
+            "resnet-50": lambda: self.tiled(
+                ResNetSet(
+                    size, slots=slots, upscale=upscale, weights=self.options.get("resnet"), name="resnet-50"
+                )
+            ),
+            "density": lambda: self.mapped(DensityMap(size, near)),
+            "centre-point": lambda: self.mapped(CentrePoints(size, near)),
+            "watershed": self.blobs,
+        }
+        return ready[name]()
+
+    def answering(
+        self, label: str, find: Callable[[frame.AnnotatedImage], Found], info: Mapping[str, Any]
+    ) -> Method:
+        """Returns a method that finds points in one image after another."""
+
+        def rows(split: str, item: str) -> list[Row]:
+            scene = self.scenes[split].scene(item)
+            found, seconds = frame.timed(lambda: find(scene.picture))
+            seen = torch.tensor(scene.picture.x0.shape[:0:-1])
+            enlarged = torch.tensor(scene.picture.image.size) / seen
+            points = found.points.cpu() * enlarged
+            result = hits(points, scene.points, scene.ignored, self.radius)
+            count: float = result.answers
+            if found.density is not None:
+                grid = torch.cartesian_prod(*(torch.arange(n) + 0.5 for n in found.density.shape)).flip(1)
+                counts = ~within(grid * found.cell * enlarged, scene.ignored)
+                count = float(found.density.flatten()[counts].sum())
+            return [
+                {
+                    "label": label,
+                    "photograph": scene.photograph,
+                    "predicted": [[round(v, 2) for v in point] for point in points.tolist()],
+                    **result._asdict(),
+                    "count": count,
+                    "seconds": seconds,
+                }
+            ]
+
+        return Method(rows, info)
+
+    def inverted(self) -> Method:
+        """Returns igm, as its users call it."""
+        model = open_checkpoint(str(self.request.model), None, str(self.device))
+        _ = model.denoiser  # its weights are loaded before the clock runs
+
+        def find(picture: frame.AnnotatedImage) -> Found:
+            items = model.invert(picture.image, seed=self.request.seed).items
+            pixels = torch.tensor([[item["x"], item["y"]] for item in items]).reshape(-1, 2)
+            return Found(pixels * torch.tensor(self.sight.size(picture.image.size)))
+
+        return self.answering("igm", find, frame.checkpoint_info(self.checkpoint))
+
+    def seen(self, picture: frame.AnnotatedImage) -> Tensor:
+        """Returns what a baseline sees of an image ``[3,H,W]``; it is brought to the scale again, for the clock."""
+        x0 = to_model(picture.image, picture.frame, self.sight.size(picture.image.size))
+        return x0.to(self.device)
+
+    def told(self, trained: Fitted, baseline: Baseline) -> dict[str, Any]:
+        """Returns what a report says of a baseline's training."""
+        crops = f"{self.image_size[0]}×{self.image_size[1]} pixels with {self.crops.most} objects or fewer"
+        return {
+            **trained.info(self.request.budget),
+            "trained on": f"crops of {crops}, {baseline.batch_size} a step",
+        }
+
+    def tiled(self, predictor: SetPredictor) -> Method:
+        """Returns a network that names all positions of a tile in one pass."""
+        trained, same = self.fitted(predictor, data=self.trained_on(True)), self.radius * self.crops.scale
+
+        def find(picture: frame.AnnotatedImage) -> Found:
+            with inference_precision(self.device):
+                return Found(predict_tiled(predictor, trained.model, self.seen(picture), same))
+
+        width, height = self.image_size
+        how = (
+            f"tiles of {width}×{height} pixels that overlap by {OVERLAP:.0%}; of answers of two tiles within {same:.3g} "
+            "pixels the one further from its tile's border counts"
+        )
+        return self.answering(predictor.name, find, {**self.told(trained, predictor), "larger images": how})
+
+    def mapped(self, baseline: MapBaseline) -> Method:
+        """Returns a fully convolutional network, applied to whole images."""
+        trained = self.fitted(baseline, data=self.trained_on(False))
+
+        def peaks(images: Tensor) -> Any:
+            with inference_precision(self.device):
+                return baseline.find(trained.model, images)
+
+        threshold, f1 = self._threshold(peaks)
+
+        def find(picture: frame.AnnotatedImage) -> Found:
+            (found,) = peaks(self.seen(picture)[None])
+            return Found(found.points[found.scores >= threshold], found.density, baseline.patch)
+
+        info = {**self.told(trained, baseline), "threshold": threshold, "F1 on the held-out crops": f1}
+        return self.answering(baseline.name, find, info)
+
+    def _threshold(self, peaks: Callable[[Tensor], Any]) -> tuple[float, float]:
+        """Returns the threshold of the highest F1 on held-out crops, and that F1."""
+        count, near = len(self.held_out), self.radius * self.crops.scale
+        images, concepts, present = self.held_out.batch(list(range(count)), [False] * count)
+        size = torch.tensor(self.image_size)
+        truths = [some[there][:, :2] * size for some, there in zip(concepts, present, strict=True)]
+        found = peaks(as_floats(images).to(self.device))
+        band = border((self.image_size[0], self.image_size[1]), [near] * 4)
+        beyond = torch.tensor([[-math.inf, -math.inf, 0, math.inf], [size[0], -math.inf, math.inf, math.inf]])
+        ignored = torch.cat([band, beyond, beyond[:, [1, 0, 3, 2]]])
+
+        def scored(threshold: float) -> list[Hits]:
+            pairs = zip(found, truths, strict=True)
+            return [hits(each.points[each.scores >= threshold], truth, ignored, near) for each, truth in pairs]
+
+        return best(THRESHOLDS, scored)
+
+    def blobs(self) -> Method:
+        """Returns watershed with parameters chosen on training photographs."""
+        need("bench", "skimage")
+        few = self.photographs.select(range(min(PHOTOGRAPHS, len(self.photographs))))
+        scenes = whole_scenes(few, self.parser, self.sight, self.bands)
+        shrunk = [torch.tensor(s.picture.x0.shape[:0:-1]) / torch.tensor(s.picture.image.size) for s in scenes]
+        truths = [scene.points * factor for scene, factor in zip(scenes, shrunk, strict=True)]
+        ignored = [scene.ignored * factor.repeat(2) for scene, factor in zip(scenes, shrunk, strict=True)]
+        near = self.radius * self.crops.scale
+        watershed, f1 = chosen([scene.picture.x0 for scene in scenes], truths, ignored, near)
+
+        def find(picture: frame.AnnotatedImage) -> Found:
+            return Found(watershed.find(self.seen(picture).cpu()))
+
+        info = {
+            "chosen on": f"{len(scenes)} training photographs",
+            "objects are": "dark" if watershed.dark else "light",
+            "least distance of markers": f"{watershed.distance * near:.3g} pixels",
+            "F1 there": f1,
+        }
+        return self.answering("watershed", find, info)
+
+    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
+        """Returns what the methods found on one split."""
+        return report.score_table(split, heading, scores, failed, self.suite.words["columns"], {}, brief=5)
+
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+        """Returns tables, plots and pictures; a note names the splits on which igm loses."""
+        scored = ScoredSplits(records, self.scenes, metrics)
+        rows, sentences, found = comparisons(scored)
+        told = " ".join([f"Right: within {self.radius:.3g} pixels of the photograph.", *sentences])
+        against = report.declared_table("objects", "differences", rows, told=told)
+        tables = [replace(against, brief=4)] if rows else []
+        shown: list[Figure] = [*figures(scored), *pictures(records, self.scenes, self.parser)]
+        more = {"radius": self.radius, "differences": found}
+        whole = report.scored_report(self.suite, scored, self.table, infos, tables, shown, more)
+        return replace(whole, notes=[told, *whole.notes])
+
+
+def _inside(concepts: Tensor) -> Tensor:
+    """Returns which concepts ``[...,D]`` that begin with x and y lie in the crop."""
+    return ((concepts[..., :2] >= 0) & (concepts[..., :2] <= 1)).all(-1)
+
+
+SUITE = frame.DeclaredSuite("objects", ObjectsBench)

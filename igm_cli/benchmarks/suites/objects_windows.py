@@ -1,0 +1,199 @@
+"""The images of the suite ``objects``: whole photographs, and windows cut out of them that hold few objects."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
+from igm_cli.benchmarks.points import border, within
+from igm_cli.imaging import Frame, to_model, to_rgb
+
+if TYPE_CHECKING:
+    import datasets
+
+    from igm_cli.plugins.base import ConceptParser
+
+MOST = 4
+"""Windows of a photograph for a number of objects."""
+
+TRIES = 400
+"""Places that are tried for them."""
+
+Box: TypeAlias = "tuple[int, int, int, int]"
+"""Left, top, right and lower side in pixels of the photograph."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How a model sees images of any size."""
+
+    scale: float  # pixels it sees per pixel of the image
+    unit: int  # what the sides of what it sees are divisible by
+    least: tuple[int, int]  # width and height of the crops it was trained on, in pixels it sees
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns what it sees of an image of a size (width, height), as a session brings it there."""
+        width, height = (max(1, round(side * self.scale / self.unit)) * self.unit for side in size)
+        return width, height
+
+    def side(self, length: float, axis: int) -> int:
+        """Returns the length of an image's side near to one that needs no squeezing, no shorter than a crop's."""
+        units = max(math.ceil(self.least[axis] / self.unit), round(length * self.scale / self.unit))
+        return round(units * self.unit / self.scale)
+
+
+class Bands(NamedTuple):
+    """How wide the bands are within the sides of an image in which nothing counts, in pixels."""
+
+    cut: float  # where a side cuts the photograph
+    own: float = 0.0  # where it is a side of the photograph
+
+
+class Scene(NamedTuple):
+    """One image that methods are given."""
+
+    picture: AnnotatedImage  # its frame is all of it; its concepts are the objects whose centres lie in it
+    points: Tensor  # centres of the objects in pixels [L,2]
+    ignored: Tensor  # boxes in which nothing counts, in pixels [R,4]
+    photograph: str  # file that it was cut out of
+
+
+def regions(box: Box, size: tuple[int, int], ignored: Sequence[Sequence[float]], bands: Bands) -> Tensor:
+    """Returns where nothing counts in a window of a photograph of a size, boxes ``[R,4]`` in pixels of the window.
+
+    These are the photograph's own regions to ignore, and the bands within the sides.
+    """
+    left, top, right, bottom = box
+    sides = (left > 0, top > 0, right < size[0], bottom < size[1])
+    widths = [bands.cut if cut else bands.own for cut in sides]
+    own = torch.tensor(ignored).reshape(-1, 4) - torch.tensor([left, top, left, top])
+    return torch.cat([own, border((right - left, bottom - top), widths)])
+
+
+def cut(
+    size: tuple[int, int],
+    centres: Tensor,
+    ignored: Sequence[Sequence[float]],
+    counts: tuple[int, int],
+    sight: Sight,
+    bands: Bands,
+    chance: random.Random,
+) -> list[Box]:
+    """Returns the photograph itself if it holds so many objects that count; if more, disjoint windows that do.
+
+    Args:
+        size: Width and height of the photograph.
+        centres: Of its objects ``[L,2]``.
+        ignored: Its regions to ignore.
+        counts: Least and largest number of objects.
+        sight: Windows are no smaller than training crops, and of sizes that are seen without squeezing.
+        bands: See :func:`regions`.
+        chance: Decides where windows lie.
+    """
+
+    def held(box: Box) -> int:
+        inside = within(centres, torch.tensor([box]).float())
+        beside = within(centres - torch.tensor(box[:2]), regions(box, size, ignored, bands))
+        return int((inside & ~beside).sum())
+
+    whole = (0, 0, *size)
+    if held(whole) <= counts[1]:
+        return [whole] if held(whole) >= counts[0] else []
+    found: list[Box] = []
+    for _ in range(TRIES):
+        area = chance.randint(*counts) * math.prod(size) / len(centres)
+        width = min(size[0], sight.side(math.sqrt(area) + 2 * bands.cut, 0))
+        height = min(size[1], sight.side(area / width + 2 * bands.cut, 1))
+        left, top = chance.randint(0, size[0] - width), chance.randint(0, size[1] - height)
+        box = (left, top, left + width, top + height)
+        if counts[0] <= held(box) <= counts[1] and not any(_meet(box, other) for other in found):
+            found.append(box)
+            if len(found) == MOST:
+                break
+    return found
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+@dataclass
+class Windows(AnnotatedImages):
+    """The images of one split, decoded when asked for: those of its number of objects, whole or cut out.
+
+    The first window of every photograph comes first, then the second ones; a limit leaves out the last.
+    """
+
+    name: str  # of the split, which decides with the seed where windows lie
+    counts: tuple[int, int]
+    sight: Sight
+    bands: Bands
+    seed: int
+    limit: int | None
+    boxes: dict[str, Box] = field(init=False)
+
+    def __post_init__(self) -> None:
+        turns: list[tuple[int, int, str, Box]] = []
+        for row, example in enumerate(self.data.remove_columns("image")):
+            chance = random.Random(f"{self.seed} {self.name} {example['file']}")
+            size = example["width"], example["height"]
+            how = (_ignored(example), self.counts, self.sight, self.bands, chance)
+            for turn, box in enumerate(cut(size, centres_of(example), *how)):
+                corner = (
+                    "" if box == (0, 0, *size) else f" {box[2] - box[0]}x{box[3] - box[1]}+{box[0]}+{box[1]}"
+                )
+                turns.append((turn, row, f"{example['file']}{corner}", box))
+        chosen = sorted(turns)[: self.limit]
+        self.rows = {item: row for _, row, item, _ in chosen}
+        self.boxes = {item: box for _, _, item, box in chosen}
+
+    def __getitem__(self, item: str) -> AnnotatedImage:
+        return self.scene(item).picture
+
+    def scene(self, item: str) -> Scene:
+        """Returns an image with what is known of it."""
+        example, box = self.data[self.rows[item]], self.boxes[item]
+        photograph = to_rgb(example["image"])
+        image = photograph.crop(box)
+        frame = Frame.fit(image.size, 1.0, "squash")
+        truth = self.parser.parse(example, Frame(photograph.size, tuple(map(float, box))))  # type: ignore[arg-type]
+        picture = AnnotatedImage(image, frame, to_model(image, frame, self.sight.size(image.size)), truth)
+        where = regions(box, photograph.size, _ignored(example), self.bands)
+        points = truth[:, :2].cpu() * torch.tensor(image.size)
+        return Scene(picture, points, where, example["file"])
+
+
+def whole_scenes(data: datasets.Dataset, parser: ConceptParser, sight: Sight, bands: Bands) -> list[Scene]:
+    """Returns the photographs of a split as they are."""
+    windows = Windows(data, parser, sight.least, "", (0, 2**31), sight, bands, 0, None)
+    return [windows.scene(item) for item in windows.rows]
+
+
+def centres_of(example: Mapping[str, Any]) -> Tensor:
+    """Returns the centres of the objects of an example ``[L,2]`` in pixels."""
+    return torch.tensor([thing["pixel_coords"][:2] for thing in example["objects"]]).reshape(-1, 2)
+
+
+def typical_radius(data: datasets.Dataset) -> float:
+    """Returns half of a typical object's radius in pixels: a quarter of the median distance of nearest neighbours.
+
+    It is nan if no image has two objects.
+    """
+    nearest = [math.nan]
+    for example in data.remove_columns("image"):
+        centres = centres_of(example)
+        if len(centres) > 1:
+            apart = torch.cdist(centres, centres).fill_diagonal_(math.inf)
+            nearest += apart.amin(1).tolist()
+    return float(torch.tensor(nearest).nanmedian()) / 4
+
+
+def _ignored(example: Mapping[str, Any]) -> Sequence[Sequence[float]]:
+    return example.get("ignored") or []
