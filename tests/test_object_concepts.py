@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,8 @@ def test_scores_count_values_of_perceived_objects() -> None:
 def test_drawings_say_what_objects_are() -> None:
     image = Image.new("RGB", (96, 64), (90, 90, 90))
     items = [{"x": 0.5, "y": 0.5, "values": RED, "confidence": 0.99}]
-    drawn = CLEVR.draw(image, items)
-    assert drawn.size != image.size and drawn.tobytes() != CLEVR.places.draw(image, items).tobytes()
+    drawn, labelled = CLEVR.draw(image, items), CLEVR.draw_labels(image, items)
+    assert drawn.size == labelled.size != image.size and drawn.tobytes() != labelled.tobytes()
 
 
 def test_the_preset_of_clevr_has_its_factors() -> None:
@@ -194,7 +195,7 @@ def test_training_and_inversion_by_the_command_line(igm: Igm, tmp_path: Path) ->
     )  # the contrast of two in eight, three, two and two values
     Image.new("RGB", (64, 64), (120, 120, 120)).save(tmp_path / "grey.png")
     call = ("invert", tmp_path / "grey.png", "--model", model, "--k", "2", "--device", "cpu", "--json")
-    found = igm(*call, "--overlay", tmp_path / "overlay.png")
+    found = igm(*call, "--overlay", tmp_path / "overlay.png", "--labels", "--csv", tmp_path / "found.csv")
     assert found.returncode == 0, found.stderr
     record = json.loads(found.stdout)
     assert record["concepts"] == "objects" and record["k"] == 2
@@ -205,6 +206,9 @@ def test_training_and_inversion_by_the_command_line(igm: Igm, tmp_path: Path) ->
         assert list(item["value_confidence"]) == list(VALUES)
         assert all(0 <= p <= 1 for p in item["value_confidence"].values())
     assert (tmp_path / "overlay.png").is_file()
+    (first, *_) = csv.DictReader((tmp_path / "found.csv").read_text().splitlines())
+    assert {factor: first[factor] for factor in VALUES} == record["items"][0]["values"]
+    assert float(first["value_confidence.color"]) == record["items"][0]["value_confidence"]["color"]
 
 
 def test_tables_write_values_in_a_row() -> None:

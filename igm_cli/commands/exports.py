@@ -221,15 +221,16 @@ def _values(item: Record) -> Iterator[tuple[str, str]]:
     """Yields the values of factors, wherever an item has a table of them."""
     for value in item.values():
         if isinstance(value, Mapping):
-            yield from ((str(name), str(each)) for name, each in value.items())
+            yield from ((str(name), each) for name, each in value.items() if isinstance(each, str))
 
 
 def _cells(item: Record) -> dict[str, Any]:
     """Returns the fields of an item, a table of values as fields of its own."""
     fields = {name: value for name, value in item.items() if not isinstance(value, Mapping)}
     nested = [(name, value) for name, value in item.items() if isinstance(value, Mapping)]
-    spread = [(table, name, value) for table, inner in nested for name, value in inner.items()]
-    return {**fields, **{name if name not in fields else f"{table}.{name}": v for table, name, v in spread}}
+    for table, inner in nested:
+        fields |= {f"{table}.{name}" if name in fields else name: value for name, value in inner.items()}
+    return fields
 
 
 def _cell(value: Any) -> str:

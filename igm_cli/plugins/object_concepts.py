@@ -154,19 +154,17 @@ class ObjectConcepts:
         }
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns what positions draw, with the values of each object below it."""
-        from PIL import ImageDraw, ImageFont
+        """Returns what positions draw."""
+        return self.places.draw(image, items)
 
-        canvas = self.places.draw(image, items)
-        pen, radius = ImageDraw.Draw(canvas), max(6, min(canvas.size) // 30)
-        font = ImageFont.load_default(size=max(10, radius * 0.8))
-        for item in items:
-            lines = list(item["values"].values())
-            text = "\n".join(" ".join(lines[first : first + 2]) for first in range(0, len(lines), 2))
-            at = item["x"] * canvas.width, item["y"] * canvas.height + radius + 2
-            style: dict[str, Any] = {"fill": (255, 255, 255), "stroke_width": 2, "stroke_fill": (0, 0, 0)}
-            pen.multiline_text(at, text, font=font, anchor="ma", align="center", spacing=1, **style)
-        return canvas
+    def draw_labels(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
+        """Returns the same with the values of each object beside it."""
+        from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
+
+        texts = (" ".join(item["values"].values()) for item in items)
+        return draw_marks(
+            image, [Mark(o["x"], o["y"], confidence_of(o), text) for o, text in zip(items, texts, strict=True)]
+        )
 
     def draw_map(self, image: Image, values: Tensor, frame: Frame) -> Image:
         """Returns the image with a map of values ``[rows,columns]`` over what the model sees of it."""
