@@ -102,7 +102,8 @@ def _local(model: str) -> Path | None:
 def _default_model(concepts: str) -> Path:
     for folder in bundled().values():
         try:
-            if json.loads((folder / "igm.json").read_text(encoding="utf-8"))["concepts"] == concepts:
+            known = json.loads((folder / "igm.json").read_text(encoding="utf-8"))
+            if known["concepts"] == concepts and known["info"].get("default", True):
                 return folder
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged one is reported when it is named, and by igm doctor

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 import igm_cli as igm
+from igm_cli.bundled import resolve_model
 from igm_cli.core.metrics import match
 from igm_cli.imaging import to_rgb
 from igm_cli.plugins import registry
@@ -53,6 +54,33 @@ def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]])
     assert over.count(0) >= 9 and max(map(abs, over)) <= 1, over
     perceived = sum(int(match(f, t).perceived("sum").sum()) for f, t in zip(found, truths, strict=True))
     assert perceived >= 0.9 * sum(map(len, truths)) and perceived >= 0.9 * sum(map(len, found))
+
+
+CELLS = {
+    "5": ((90, 60, 282, 252), [
+        (166, 175), (39, 17), (60, 69), (66, 127), (109, 55), (104, 180), (142, 149), (20, 142), (175, 76), (140, 25),
+    ]),
+    "97": ((300, 200, 492, 392), [
+        (156, 130), (39, 92), (40, 144), (167, 166), (72, 53), (186, 95), (14, 37), (65, 125), (117, 59), (101, 21), (180, 3),
+        (126, 113),
+    ]),
+}  # fmt: skip
+"""Windows of photographs, and where the cells in them are annotated, in pixels of the window."""
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_are_found_in_windows_of_photographs(name: str) -> None:
+    window, cells = CELLS[name]
+    photograph = to_rgb(PIL.Image.open(EXAMPLES / "cells" / f"{name}.jpg"))
+    found = igm.load("blood-cells", device="cpu").invert(photograph.crop(window), max_draws=6)
+    assert abs(found.k - len(cells)) <= 1
+    points = torch.tensor([[item["x_px"], item["y_px"]] for item in found.items])
+    nearest = torch.cdist(torch.tensor(cells).float(), points).amin(1)
+    assert (nearest < 14).sum() >= len(cells) - 1  # of 40 across
+
+
+def test_a_model_for_one_kind_of_picture_is_no_default() -> None:
+    assert resolve_model(None, "pos").name == "clevr-pos"
 
 
 def test_animals_are_named_in_drawn_scenes() -> None:

@@ -66,4 +66,4 @@ def test_files_are_packed_and_read_as_float32(tmp_path: Path) -> None:
 
 def test_the_bundled_models_are_small() -> None:
     files = list((ROOT / "igm_cli/checkpoints").rglob("*.safetensors"))
-    assert sum(file.stat().st_size for file in files) <= 37e6
+    assert sum(file.stat().st_size for file in files) <= 50e6

@@ -86,3 +86,13 @@ def test_tiles_cover_a_side_and_overlap(length: int) -> None:
         assert one.stop - two.start >= tiles.OVERLAP - 16
         assert one.high == two.low
         assert two.start + 16 < one.high < one.stop - 16
+
+
+def test_what_lies_beyond_the_border_is_explained_and_not_reported() -> None:
+    points = torch.tensor([[-0.8, 20.0], [20, 12], [22, 30]])
+    oracle, image = picture(points, 40, 40)
+    (found,) = invert_any_size(oracle, image[None], SETTINGS, margin=4)
+    assert found.k == len(found.concepts) == len(found.confidence) == 2
+    assert apart(found.concepts, points[1:], 40, 40).max() < 0.3
+    (clamped,) = invert_any_size(oracle, image[None], SETTINGS)
+    assert clamped.k > 2  # without a margin it is taken for something at the border
