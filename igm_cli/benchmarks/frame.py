@@ -149,7 +149,7 @@ class CheckpointBench(DeclaredBench):
         self.checkpoint = load_checkpoint(request.model, request.device)
         spec = self.checkpoint.spec
         self.parser = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
-        if self.parser.name != suite.concepts:
+        if self.parser.name not in (suite.concepts, *suite.words.get("also", ())):
             raise InputError(f"{suite.name} measures models of {self.called}, not of {self.parser.name!r}")
         self.image_size = self.checkpoint.image_size
         self.settings = InversionSettings.from_dict(self.checkpoint.inference, seed=request.seed)

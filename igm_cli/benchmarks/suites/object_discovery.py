@@ -32,7 +32,9 @@ from igm_cli.benchmarks.suite import (
     Row,
     Table,
 )
+from igm_cli.benchmarks.suites.object_values import described, points, value_metrics, values_table
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
+from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.reference import descend, score
@@ -41,6 +43,7 @@ from igm_cli.core.training.batches import Samples
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
+from igm_cli.plugins.base import Frame
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
 RENDERED = 200  # images of a rendered split, unless more are asked for
@@ -94,7 +97,8 @@ class DiscoveryBench(frame.CheckpointBench):
             return joined(kept), joined(held)
 
         def joined(given: Sequence[Any]) -> Samples:
-            parts = [DatasetSamples(d, self.parser, self.image_size, progress) for d in given if len(d)]
+            places = registry.concept_parser("pos")  # baselines predict nothing else
+            parts = [DatasetSamples(d, places, self.image_size, progress) for d in given if len(d)]
             return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
@@ -102,6 +106,8 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
+        if isinstance(self.parser.space, Product) and name in ("igm-sgd", "gc"):
+            raise InputError(f"{name} is of models of positions, such as clevr-pos; leave it out by --methods")
         if name in (own := {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}):
             return own[name]()
         size, dino = self.image_size, str(self.options.get("dino", "facebook/dino-vitb16"))
@@ -122,7 +128,10 @@ class DiscoveryBench(frame.CheckpointBench):
             given, free = (invert(denoiser, image, settings, k=k, composition=composition) for k in sizes)
             seconds = {"seconds": given.seconds, "seconds_free": free.seconds}
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
-            return [_row("igm", given.concepts, free.concepts, **seconds, **calls)]
+            row = _row("igm", given.concepts, free.concepts, **seconds, **calls)
+            if isinstance(self.parser.space, Product):
+                row |= described(self.parser.space, given, free, scene.truth)
+            return [row]
 
         return self.on_images(rows, frame.checkpoint_info(self.checkpoint))
 
@@ -186,6 +195,12 @@ class DiscoveryBench(frame.CheckpointBench):
     def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
         """Returns perception and cost on one split."""
         columns, published = self.suite.words["columns"], self.suite.published_on(split)
+        named = {name for s in scores for name in s.estimates}
+        columns = columns | {
+            head: cell
+            for head, cell in self.suite.words["value_columns"].items()
+            if cell.partition(" ")[2] in named
+        }
         return report.score_table(split, heading, scores, failed, columns, published, brief=8)
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
@@ -199,7 +214,15 @@ class DiscoveryBench(frame.CheckpointBench):
         timed = [name for name in scored.scores if self.suite.published_on(name)]
         figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        return report.scored_report(self.suite, scored, self.table, infos, [], figures, {})
+        return report.scored_report(
+            self.suite,
+            scored,
+            self.table,
+            infos,
+            values_table(scored.scores, self.suite.words["precision"]),
+            figures,
+            {},
+        )
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
@@ -226,9 +249,15 @@ class DiscoveryBench(frame.CheckpointBench):
                     scene.truth.tolist(),
                     *(found[key]["given"] if key in found else None for found in labels.values()),
                 ]
-                decoded = [c if c is None else self.parser.decode(_positions(c), scene.frame) for c in given]
+                decoded = [c if c is None else self._decoded(c, scene.frame) for c in given]
                 rows.append((split, [d if d is None else self.parser.draw(scene.image, d) for d in decoded]))
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
+
+    def _decoded(self, concepts: Any, within: Frame) -> list[dict[str, Any]]:
+        """Returns concepts as items; positions alone where a method says no more."""
+        rows = torch.tensor(concepts).reshape(len(concepts), -1)
+        parser = self.parser if rows.shape[1] == self.parser.space.dim else registry.concept_parser("pos")
+        return parser.decode(rows, within) if len(rows) else []
 
 
 def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
@@ -289,6 +318,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "seconds": mean(row["seconds"] for row in rows),
         "calls": mean(row["calls"] for row in rows),
     }
+    estimates |= value_metrics(rows)
     if any(row["free"] is None for row in rows):
         return estimates
     counted = [len(row["free"]) for row in rows]
@@ -304,11 +334,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> Any:
-    return match(_positions(row[found]), _positions(row["truth"]), squared=squared)
-
-
-def _positions(concepts: Any) -> Tensor:
-    return torch.tensor(concepts).reshape(-1, 2)
+    return match(points(row[found]), points(row["truth"]), squared=squared)
 
 
 def _is_plotted(label: str) -> bool:

@@ -1,0 +1,150 @@
+"""What is right about objects with values, such as a color: each object, whole scenes, and average precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.benchmarks.report import declared_table, percent
+from igm_cli.benchmarks.scores import Estimate, Rows, rate
+from igm_cli.benchmarks.suite import Table
+from igm_cli.core.concepts import Product
+from igm_cli.core.metrics import match
+from igm_cli.core.types import Inversion
+
+THRESHOLDS = (math.inf, 1.0, 0.5, 0.25, 0.125)
+"""Distances, in sixths of the image's sides, within which an object counts as found (Slot Attention, Locatello et al. 2020)."""
+
+RESAMPLES = 200
+
+
+def described(space: Product, found: Inversion, free: Inversion, truth: Tensor) -> dict[str, Any]:
+    """Returns what a row says of values: the number of each factor's value in every object, and how certain each object is.
+
+    Args:
+        space: Points with values.
+        found: What was found with K given.
+        free: The same with K estimated.
+        truth: True concepts ``[L,D]``.
+    """
+
+    def values(concepts: Tensor) -> list[list[int]]:
+        told = concepts[:, space.where.dim :]
+        groups = space.what.groups()
+        return torch.stack([told[:, group].argmax(1) for group in groups], dim=1).tolist() if len(told) else []
+
+    certain = free.confidence if free.values is None else free.confidence * free.values.prod(1)
+    return {
+        "factors": list(space.what.factors),
+        "values": {"given": values(found.concepts), "free": values(free.concepts), "truth": values(truth)},
+        "certainty": certain.tolist(),
+    }
+
+
+def value_metrics(rows: Rows) -> dict[str, Estimate]:
+    """Returns how many objects, and whole scenes, are right in their values; nothing of rows without values."""
+    if not rows or "values" not in rows[0]:
+        return {}
+    objects = [len(row["truth"]) for row in rows]
+    given = [_right(row, "given") for row in rows]
+    free = [_right(row, "free") for row in rows]
+    scenes = [
+        int(bool(right.all(1).sum() == len(row["truth"]) == len(row["free"])))
+        for right, row in zip(free, rows, strict=True)
+    ]
+    return {
+        "described": rate([int(right.all(1).sum()) for right in given], objects),
+        **{
+            f"{factor} right": rate([int(right[:, i].sum()) for right in given], objects)
+            for i, factor in enumerate(rows[0]["factors"])
+        },
+        "scene right": rate(scenes, [1] * len(scenes)),
+        **{f"precision {t:g}": precision(rows, t) for t in THRESHOLDS},
+    }
+
+
+def _right(row: Mapping[str, Any], found: str) -> Tensor:
+    """Returns which values of every object whose position is perceived are right ``[P,F]``."""
+    pairs = match(points(row[found]), points(row["truth"]))
+    values, true = (
+        torch.tensor(row["values"][name]).reshape(-1, len(row["factors"])) for name in (found, "truth")
+    )
+    same: Tensor = values[pairs.predicted] == true[pairs.truth]
+    return same & pairs.perceived("sum")[:, None]
+
+
+def precision(rows: Rows, threshold: float) -> Estimate:
+    """Returns the average precision of objects with all values right within a distance, with K estimated.
+
+    The most certain answer of all images comes first; it is right if it has the values of an object of its image that no
+    answer before it has taken, within the distance.  The interval is the bootstrap's over images.
+    """
+    found = [_ranked(row, threshold) for row in rows]
+    counts = torch.tensor([len(row["truth"]) for row in rows])
+    value = _area(found, counts, range(len(rows)))
+    generator = torch.Generator().manual_seed(0)
+    drawn = (
+        torch.randint(len(rows), (RESAMPLES, len(rows)), generator=generator).tolist() if len(rows) > 1 else []
+    )
+    resampled = torch.tensor([_area(found, counts, index) for index in drawn]).double()
+    if not drawn:
+        return Estimate(value, math.nan, math.nan)
+    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
+    return Estimate(value, low, high)
+
+
+def _ranked(row: Mapping[str, Any], threshold: float) -> list[tuple[float, bool]]:
+    """Returns the certainty of each answer of an image, and whether it is right."""
+    answers, truth = points(row["free"]), points(row["truth"])
+    distance = 6 * torch.cdist(answers.double(), truth.double())
+    free = set(range(len(truth)))
+    ranked = []
+    for i in sorted(range(len(answers)), key=lambda i: -row["certainty"][i]):
+        same = [j for j in free if row["values"]["free"][i] == row["values"]["truth"][j]]
+        near = min(same, key=lambda j: float(distance[i, j]), default=None)
+        hit = near is not None and float(distance[i, near]) <= threshold
+        if hit and near is not None:
+            free.remove(near)
+        ranked.append((row["certainty"][i], hit))
+    return ranked
+
+
+def _area(found: Sequence[Sequence[tuple[float, bool]]], counts: Tensor, index: Sequence[int]) -> float:
+    """Returns the area under precision over recall of some images; precision is made to fall."""
+    ranked = sorted((pair for i in index for pair in found[i]), key=lambda pair: -pair[0])
+    total = int(counts[list(index)].sum())
+    if not ranked or not total:
+        return 0.0
+    hits = torch.tensor([hit for _, hit in ranked]).double()
+    reached = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+    highest = reached.flip(0).cummax(0).values.flip(0)
+    return float((highest * hits).sum() / total)
+
+
+def points(concepts: Any) -> Tensor:
+    """Returns the points ``[K,2]`` of concepts ``[K,D]``, given as lists."""
+    rows = torch.tensor(concepts)
+    return rows[:, :2] if rows.numel() else torch.zeros(0, 2)
+
+
+def values_table(
+    scores: Mapping[str, Sequence[Any]], published: Mapping[str, Mapping[str, str]]
+) -> list[Table]:
+    """Returns the table of average precision, with published figures beside it; none without values."""
+    heads = [f"precision {t:g}" for t in THRESHOLDS]
+    rows = [
+        [split, str(s.label), *(percent(s[name]) for name in heads)]
+        for split, part in scores.items()
+        for s in part
+        if "described" in s.estimates
+    ]
+    if not rows:
+        return []
+    rows += [
+        ["published", label, *(figures[f"{t:g}"] for t in THRESHOLDS)] for label, figures in published.items()
+    ]
+    return [declared_table("object-discovery", "precision", rows)]
