@@ -8,6 +8,7 @@ from types import ModuleType
 
 from igm_cli.errors import InputError
 from igm_cli.plugins.objects import coco, labelme, points, table, voc, yolo
+from igm_cli.plugins.objects.annotations import counted
 from igm_cli.plugins.objects.layout import Folder, suffix_of
 
 FORMATS: Mapping[str, ModuleType] = {
@@ -36,7 +37,7 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
         what = "; ".join(FORMATS[each].WHAT for each in known)
         more = "" if name else ", or name it with --set data.format=... to be told what is wrong in it"
         raise InputError(
-            f"{folder.root} has {len(folder.images)} images and no annotation that igm knows: {what}; add one{more}"
+            f"{folder.root} has {counted(len(folder.images), 'image')} and no annotation that igm knows: {what}; add one{more}"
         )
     return next(iter(found.items()))
 
