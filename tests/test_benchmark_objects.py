@@ -71,6 +71,10 @@ def test_hits_by_hand() -> None:
     assert hits(answers, truth, NOWHERE, 4.9) == Hits(1, 4, 3)
     assert hits(points(), truth, NOWHERE, 5) == Hits(0, 0, 3)
     assert hits(answers, points(), NOWHERE, 5) == Hits(0, 4, 0)
+    kinds = torch.tensor([0.0, 1, 1, 0]), torch.tensor([0.0, 0, 0])
+    same = torch.zeros(4), torch.zeros(3)
+    assert hits(answers, truth, NOWHERE, 5, same) == Hits(2, 4, 3)
+    assert hits(answers, truth, NOWHERE, 5, kinds).right < 2
     assert Hits(2, 4, 3).f1 == pytest.approx(4 / 7)
     assert Hits(0, 0, 0).f1 == 1
 

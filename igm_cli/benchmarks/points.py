@@ -25,7 +25,9 @@ class Hits(NamedTuple):
         return 2 * self.right / both if both else 1.0
 
 
-def hits(points: Tensor, truth: Tensor, ignored: Tensor, radius: float) -> Hits:
+def hits(
+    points: Tensor, truth: Tensor, ignored: Tensor, radius: float, kinds: tuple[Tensor, Tensor] | None = None
+) -> Hits:
     """Returns what answers on one image are worth.
 
     An answer is right if it is matched to an object within the radius, by the assignment that matches most.  In regions to
@@ -37,9 +39,17 @@ def hits(points: Tensor, truth: Tensor, ignored: Tensor, radius: float) -> Hits:
         truth: Objects ``[L,2]`` in pixels.
         ignored: Regions to ignore, boxes ``[R,4]`` of left, top, right, bottom.
         radius: In pixels.
+        kinds: Number of the kind of each answer ``[K]`` and of each object ``[L]``, which must be the same; None asks for
+            no kind.
     """
     spared = within(truth, ignored)
-    pairs = match_within(points, truth, radius, spared)
+    apart = (
+        [torch.zeros(len(points)), torch.zeros(len(truth))]
+        if kinds is None
+        else [2 * radius * k for k in kinds]
+    )
+    placed, meant = (torch.cat([at, k[:, None]], dim=1) for at, k in zip((points, truth), apart, strict=True))
+    pairs = match_within(placed, meant, radius, spared)
     right = ~spared[pairs.truth]
     counts = ~within(points, ignored)
     counts[pairs.predicted] = right

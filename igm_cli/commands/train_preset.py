@@ -247,6 +247,7 @@ def model_spec(
             "data": " and ".join(sources),
             "steps": config.steps,
             **({"contrast": config.contrast} if config.contrast else {}),
+            **({"crops": preset.crops} if crops else {}),
             "licence": adapter.licence,
             **preset.info,
         },

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from igm_cli.benchmarks.scores import ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, figures, metrics, pictures
 from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius, whole_scenes
+from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
 from igm_cli.core.training.batches import Samples, as_floats
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     points: Tensor  # in pixels that the model sees [K,2]
     density: Tensor | None = None  # objects per cell [h,w], where their sum is the count
     cell: int = 1  # side of a cell in pixels that the model sees
+    kinds: Tensor | None = None  # number of the combination of values of each [K], where a method knows it
 
 
 class Inside:
@@ -77,6 +79,7 @@ class ObjectsBench(frame.CheckpointBench):
                 f"objects measures models that were trained on crops of photographs, and {self.checkpoint.name!r} was not; "
                 "give one by --model, see igm train objects"
             )
+        self.places = registry.concept_parser("pos")  # baselines predict nothing else
         root = frame.folder_of(request, request.splits[0], "of annotated photographs")
         given = {key: value for key, value in self.options.items() if key in self.adapter.options}
         part = str(self.options.get("part", "val"))
@@ -126,7 +129,9 @@ class ObjectsBench(frame.CheckpointBench):
 
     @cached_property
     def crops(self) -> Crops:
-        """How training crops are cut: as the dataset advises and its preset says, at the scale of the checkpoint."""
+        """How training crops are cut: as the checkpoint says; of one that does not, as the dataset advises and its preset says."""
+        if "crops" in self.checkpoint.info and "most" not in self.options:
+            return Crops(**self.checkpoint.info["crops"])
         tables = parse_toml(self.adapter.presets["default"].read_text(encoding="utf-8"))
         own = dict(tables["crops"])
         if "most" in self.options:
@@ -149,7 +154,7 @@ class ObjectsBench(frame.CheckpointBench):
     def held_out(self) -> CropSamples:
         """Crops of photographs that baselines are not trained on, unchanged."""
         plain = replace(self.crops, count=HELD_CROPS, turns=False, brightness=0.0)
-        return CropSamples(self._parts[1], self.parser, self.image_size, plain, self.request.seed)
+        return CropSamples(self._parts[1], self.places, self.image_size, plain, self.request.seed)
 
     def trained_on(self, inside: bool) -> TrainingData:
         """Returns the crops, and whether only objects count whose centres lie in them."""
@@ -166,7 +171,7 @@ class ObjectsBench(frame.CheckpointBench):
         @cache
         def training() -> Samples:
             r = self.request
-            return CropSamples(self._parts[0], self.parser, self.image_size, self.crops, r.seed, r.progress)
+            return CropSamples(self._parts[0], self.places, self.image_size, self.crops, r.seed, r.progress)
 
         wrap: Callable[[Any], Samples] = Inside if inside else lambda samples: samples
         return TrainingData(about, lambda: wrap(training()), lambda: wrap(self.held_out))
@@ -206,16 +211,18 @@ class ObjectsBench(frame.CheckpointBench):
                 grid = torch.cartesian_prod(*(torch.arange(n) + 0.5 for n in found.density.shape)).flip(1)
                 counts = ~within(grid * found.cell * enlarged, scene.ignored)
                 count = float(found.density.flatten()[counts].sum())
-            return [
-                {
-                    "label": label,
-                    "photograph": scene.photograph,
-                    "predicted": [[round(v, 2) for v in point] for point in points.tolist()],
-                    **result._asdict(),
-                    "count": count,
-                    "seconds": seconds,
-                }
-            ]
+            about = {
+                "photograph": scene.photograph,
+                "predicted": [[round(v, 2) for v in point] for point in points.tolist()],
+                "count": count,
+                "seconds": seconds,
+            }
+            every = [{"label": label, **about, **result._asdict()}]
+            if found.kinds is not None:
+                kinds = found.kinds, self.kinds(scene.picture.truth)
+                right = hits(points, scene.points, scene.ignored, self.radius, kinds)
+                every.append({"label": f"{label}, values right", **about, **right._asdict()})
+            return every
 
         return Method(rows, info)
 
@@ -227,9 +234,23 @@ class ObjectsBench(frame.CheckpointBench):
         def find(picture: frame.AnnotatedImage) -> Found:
             items = model.invert(picture.image, seed=self.request.seed).items
             pixels = torch.tensor([[item["x"], item["y"]] for item in items]).reshape(-1, 2)
-            return Found(pixels * torch.tensor(self.sight.size(picture.image.size)))
+            kinds = self.kinds(self.parser.encode(items, picture.frame)) if self.valued else None
+            return Found(pixels * torch.tensor(self.sight.size(picture.image.size)), kinds=kinds)
 
         return self.answering("igm", find, frame.checkpoint_info(self.checkpoint))
+
+    @property
+    def valued(self) -> bool:
+        """Whether the model's objects have values, such as a label."""
+        return isinstance(self.parser.space, Product)
+
+    def kinds(self, concepts: Tensor) -> Tensor:
+        """Returns the number of the combination of values of each concept ``[K,D]``, ``[K]``."""
+        space = cast(Product, self.parser.space)
+        told, number = concepts[:, space.where.dim :], torch.zeros(len(concepts))
+        for group in space.what.groups():
+            number = number * len(group) + told[:, group].argmax(1)
+        return number
 
     def seen(self, picture: frame.AnnotatedImage) -> Tensor:
         """Returns what a baseline sees of an image ``[3,H,W]``; it is brought to the scale again, for the clock."""

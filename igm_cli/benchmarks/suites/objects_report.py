@@ -79,7 +79,11 @@ def comparisons(scored: ScoredSplits) -> tuple[list[list[str]], list[str], dict[
     found: dict[str, Any] = {}
     for split, labels in scored.labels.items():
         own = labels.get("igm", {})
-        others = {name: part for name, part in labels.items() if name != "igm" and part.keys() == own.keys()}
+        others = {
+            name: part
+            for name, part in labels.items()
+            if not name.startswith("igm") and part.keys() == own.keys()
+        }
         if not own or not others:
             continue
         clauses = []
