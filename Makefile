@@ -25,6 +25,7 @@ export OMP_WAIT_POLICY = passive
 
 demo: .venv/installed
 	$(BIN)/igm invert examples/images --overlay demo
+	$(BIN)/igm invert examples/cells --model blood-cells --overlay demo
 	$(BIN)/igm invert examples/faces --concepts attributes --overlay demo
 	$(BIN)/igm zero-shot examples/animals --overlay demo
 	$(BIN)/igm generate "3-5 pos" -n 8 -o demo/drawn --grid demo/drawn.png
