@@ -56,6 +56,24 @@ def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]])
     assert perceived >= 0.9 * sum(map(len, truths)) and perceived >= 0.9 * sum(map(len, found))
 
 
+VALUES = {
+    "CLEVR_val_000003": [
+        "large red rubber cylinder", "large green rubber cylinder", "large blue metal sphere", "large yellow metal sphere",
+        "large yellow rubber sphere",
+    ],
+    "CLEVR_val_000007": ["small green rubber cylinder", "large green metal sphere", "large gray rubber cylinder"],
+}  # fmt: skip
+"""What the objects of two of them are."""
+
+
+def test_objects_are_described() -> None:
+    images = [to_rgb(PIL.Image.open(EXAMPLES / "images" / f"{name}.png")) for name in VALUES]
+    results = igm.load("clevr-objects", device="cpu").invert(images, draws=6, max_draws=6)
+    said = [sorted(" ".join(item["values"].values()) for item in result.items) for result in results]
+    right = [len({*told} & {*true}) for told, true in zip(said, VALUES.values(), strict=True)]
+    assert sum(right) >= 6, said
+
+
 CELLS = {
     "5": ((90, 60, 282, 252), [
         (166, 175), (39, 17), (60, 69), (66, 127), (109, 55), (104, 180), (142, 149), (20, 142), (175, 76), (140, 25),
