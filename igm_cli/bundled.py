@@ -103,7 +103,7 @@ def _default_model(concepts: str) -> Path:
     for folder in bundled().values():
         try:
             known = json.loads((folder / "igm.json").read_text(encoding="utf-8"))
-            if known["concepts"] == concepts and known["info"].get("default", True):
+            if known["concepts"] == concepts and known.get("info", {}).get("default", True):
                 return folder
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged one is reported when it is named, and by igm doctor

@@ -529,7 +529,18 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
     shape = {"channels": "[8,8,8]", "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3, "patch": 4}
     model = {**shape, "image_size": "[32,32]"}
     sets = [word for key, value in model.items() for word in ("--set", f"model.{key}={value}")]
-    size = ("--steps", "1", "--batch-size", "1", "--device", "cpu", "--output", str(root / "run"))
+    size = (
+        "--steps",
+        "1",
+        "--batch-size",
+        "1",
+        "--device",
+        "cpu",
+        "--precision",
+        "no",
+        "--output",
+        str(root / "run"),
+    )
     assert app.main(["train", "objects", "--data-root", str(root), *size, *sets]) == 0
     told = capsys.readouterr().err
     assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits

@@ -83,7 +83,7 @@ def train(
         adapter,
         registry.configured(parser, plan.concepts),
         plan,
-        lambda advised: override(beside(advised, tables), given),
+        advised=lambda advised: override(beside(advised, tables), given),
         output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=o.expanded(data_root),
         limit=limit,

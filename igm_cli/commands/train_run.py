@@ -25,8 +25,8 @@ def run_training(
     adapter: DatasetAdapter,
     parser: ConceptParser,
     preset: Preset,
-    advised: Callable[[Mapping[str, Any]], Preset],
     *,
+    advised: Callable[[Mapping[str, Any]], Preset] | None = None,
     output: Path,
     data_root: Path | None,
     limit: int | None,
@@ -38,7 +38,7 @@ def run_training(
 ) -> None:
     """Trains, unless the folder holds the finished run, and says how to use the model; the options are igm train's.
 
-    ``advised`` returns the preset with what the dataset advises, where that is not said otherwise.
+    ``advised`` returns the preset with what the dataset advises, where that is not said otherwise; None asks for no advice.
     """
     need("train")
     _check(adapter, parser, output, init)
@@ -53,7 +53,7 @@ def run_training(
     own = frozenset(getattr(adapter, "rendered_options", ()))
     parts = data_parts(preset, data_root, limit, own)
     note = _once(sink.note)  # the parts of the data and its splits may be in one folder
-    if hasattr(adapter, "advise"):
+    if advised and hasattr(adapter, "advise"):
         first = parts[0]
         with sink.progress() as progress:
             data_given = first.load(
