@@ -57,21 +57,17 @@ def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]])
 
 
 VALUES = {
-    "CLEVR_val_000003": [
-        "large red rubber cylinder", "large green rubber cylinder", "large blue metal sphere", "large yellow metal sphere",
-        "large yellow rubber sphere",
-    ],
-    "CLEVR_val_000007": ["small green rubber cylinder", "large green metal sphere", "large gray rubber cylinder"],
+    "large red rubber cylinder", "large green rubber cylinder", "large blue metal sphere", "large yellow metal sphere",
+    "large yellow rubber sphere",
 }  # fmt: skip
-"""What the objects of two of them are."""
+"""What the objects of the first of them are."""
 
 
 def test_objects_are_described() -> None:
-    images = [to_rgb(PIL.Image.open(EXAMPLES / "images" / f"{name}.png")) for name in VALUES]
-    results = igm.load("clevr-objects", device="cpu").invert(images, draws=6, max_draws=6)
-    said = [sorted(" ".join(item["values"].values()) for item in result.items) for result in results]
-    right = [len({*told} & {*true}) for told, true in zip(said, VALUES.values(), strict=True)]
-    assert sum(right) >= 6, said
+    image = to_rgb(PIL.Image.open(EXAMPLES / "images" / "CLEVR_val_000003.png"))
+    result = igm.load("clevr-objects", device="cpu").invert(image, draws=6, max_draws=6)
+    said = {" ".join(item["values"].values()) for item in result.items}
+    assert result.k == 5 and len(said & VALUES) >= 4, said
 
 
 CELLS = {
