@@ -368,7 +368,9 @@ class ImageSession(Session["Image"]):
         inverted = self._inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
         understood = []
-        for image, frame, found in zip(images, frames, inverted, strict=True):
+        for image, frame, found, x in zip(images, frames, inverted, seen, strict=True):
+            # Errors are means over pixels, of which an image of another size has others.
+            area = x.shape[-1] * x.shape[-2] / math.prod(model.image_size) if self.scale else 1.0
             curve = [{"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve]
             fields = {
                 "size": list(image.data.size),
@@ -376,7 +378,7 @@ class ImageSession(Session["Image"]):
                 "k": found.k,
                 "k_source": found.k_source,
                 "denoising_error": _finite(found.denoising_error),
-                "k_penalty": self.settings.cost,
+                "k_penalty": self.settings.cost / area,
                 "k_curve": curve,
                 "network_calls": found.network_calls,
             }

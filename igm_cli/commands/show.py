@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from igm_cli.core.concepts import ConceptSpace
 
+LONG, NEAR = 24, 8
+"""Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
+
 SHOWN = 6  # images of which the confidence in what they have in common has a column
 LISTED = 10  # candidates up to which all are listed in it
 
@@ -74,11 +77,17 @@ def show_shared(sink: Output, record: Record) -> None:
 
 
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Returns columns and rows of the error over K, the chosen K circled; with the sum that the choice minimises."""
+    """Returns columns and rows of the error over K, the chosen K circled; with the sum that the choice minimises.
+
+    Of a long curve only the part near the chosen K is shown.
+    """
     cost = record["k_penalty"]
     columns = ["K", "error", "standard error", *(["error + cost of K"] if cost else []), ""]
     rows = []
-    for point in record["k_curve"]:
+    curve = record["k_curve"]
+    if len(curve) > LONG:
+        curve = [point for point in curve if abs(point["k"] - record["k"]) <= NEAR]
+    for point in curve:
         error, deviation = _figure(point["error"]), _figure(point["stderr"])
         whole = [_figure(None if point["error"] is None else point["error"] + cost * point["k"])]
         chosen = "◯" if point["k"] == record["k"] else ""
@@ -104,7 +113,8 @@ def draw_curve(record: Record) -> Image:
         text = f"circled: least error + {record['k_penalty']:.1e} · K"
         style: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": "#666666"}
         axes.text(0.98, 0.96, text, transform=axes.transAxes, **style)
-    axes.set_xticks(ks)
+    if len(ks) <= LONG:
+        axes.set_xticks(ks)
     axes.set_xlabel("number of concepts K")
     axes.set_ylabel("denoising error under the best K concepts")
     axes.set_title(f"{Path(record['image']).name}: K = {record['k']}")

@@ -112,14 +112,19 @@ def _beyond(denoiser: Denoiser, reach: tuple[float, ...]) -> Denoiser:
 
 
 def _inside(found: Inversion, kept: Tensor | None = None) -> Inversion:
-    """Returns an answer without the points beyond the image, or with some of its concepts ``[K]``."""
+    """Returns an answer without the points beyond the image, or with some of its concepts ``[K]``.
+
+    Its curve is that over the number of others: of sets that hold as many more as were left out.
+    """
     if kept is None:
         kept = ((found.concepts[:, :2] >= 0) & (found.concepts[:, :2] <= 1)).all(1)
+    out = int((~kept).sum())
     return replace(
         found,
         concepts=found.concepts[kept],
         confidence=found.confidence[kept],
         k=int(kept.sum()),
+        k_curve=tuple(replace(p, k=p.k - out) for p in found.k_curve if p.k >= out),
         values=None if found.values is None else found.values[kept],
     )
 

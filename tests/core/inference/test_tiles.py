@@ -94,5 +94,7 @@ def test_what_lies_beyond_the_border_is_explained_and_not_reported() -> None:
     (found,) = invert_any_size(oracle, image[None], SETTINGS, margin=4)
     assert found.k == len(found.concepts) == len(found.confidence) == 2
     assert apart(found.concepts, points[1:], 40, 40).max() < 0.3
+    cost = SETTINGS.cost / (40 * 40 / 24**2)
+    assert min(found.k_curve, key=lambda p: p.error + cost * p.k).k == 2
     (clamped,) = invert_any_size(oracle, image[None], SETTINGS)
     assert clamped.k > 2  # without a margin it is taken for something at the border
