@@ -130,3 +130,13 @@ def test_advice_follows_the_distance_of_neighbours() -> None:
     rows = datasets.Dataset.from_list([{**dotted([]), "objects": []}])
     with pytest.raises(InputError, match="no training image has an object"):
         advise(rows, 6)
+
+
+def test_advice_counts_in_the_cells_of_the_model() -> None:
+    points = [(x, y) for y in range(10, 1200, 40) for x in range(10, 1600, 40)]
+    row = {**dotted([], (16, 16)), "width": 1600, "height": 1200}
+    row["objects"] = [{"pixel_coords": list(p), "box": None} for p in points]
+    data = datasets.Dataset.from_list([row])
+    fine, coarse = (advise(data, 6, cell).tables["model"] for cell in (2, 8))
+    assert fine["window"] > coarse["window"]
+    assert coarse["image_size"][0] % 32 == fine["image_size"][0] % 8 == 0

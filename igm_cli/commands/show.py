@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LONG, NEAR = 24, 8
 """Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
 
+NO_CURVE = "it was inverted in tiles, which have no common curve"
+
 SHOWN = 6  # images of which the confidence in what they have in common has a column
 LISTED = 10  # candidates up to which all are listed in it
 
@@ -34,7 +36,11 @@ class ImageReport:
         if self.detailed:
             how = f" ({record['k_source']})" if "items" in record else ""
             title = f"{record['image']}: " + (f"K = {k}{how}, " if counted else "")
-            self.sink.table(f"{title}{record['seconds']:.2f} s", *self._table(record))
+            title = f"{title}{record['seconds']:.2f} s"
+            if "items" in record or record["k_curve"]:
+                self.sink.table(title, *self._table(record))
+            else:
+                self.sink.say(f"{title}; {NO_CURVE}")
         else:
             self.rows.append([record["image"], *([k] if counted else []), brief(record["items"])])
 
@@ -119,6 +125,8 @@ def draw_curve(record: Record) -> Image:
     axes.set_ylabel("denoising error under the best K concepts")
     axes.set_title(f"{Path(record['image']).name}: K = {record['k']}")
     axes.grid(alpha=0.3)
+    if not curve:
+        axes.text(0.5, 0.5, NO_CURVE, transform=axes.transAxes, ha="center")
     return to_picture(figure)
 
 

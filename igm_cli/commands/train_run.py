@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     import torch
 
     from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import AdvisingAdapter, ConceptParser, DatasetAdapter, Note, RenderingAdapter
+    from igm_cli.plugins.base import (
+        AdvisingAdapter,
+        ConceptParser,
+        DatasetAdapter,
+        Note,
+        Progress,
+        RenderingAdapter,
+    )
 
 
 def run_training(
@@ -53,13 +60,11 @@ def run_training(
     own = frozenset(getattr(adapter, "rendered_options", ()))
     parts = data_parts(preset, data_root, limit, own)
     note = _once(sink.note)  # the parts of the data and its splits may be in one folder
+    first: datasets.Dataset | None = None
     if advised and hasattr(adapter, "advise"):
-        first = parts[0]
         with sink.progress() as progress:
-            data_given = first.load(
-                adapter, first.split or adapter.splits[0], first.limit, data_root, progress, note
-            )
-        advice = cast("AdvisingAdapter", adapter).advise(data_given, asdict(preset))
+            first = _load_part(adapter, parts[0], data_root, progress, note)
+        advice = cast("AdvisingAdapter", adapter).advise(first, asdict(preset))
         for reason in advice.reasons:
             note(reason)
         preset = advised(advice.tables)
@@ -87,7 +92,13 @@ def run_training(
     if on_cpu:
         keep_freed_memory()
     load = partial(
-        _load_samples, adapter, preset=preset, root=data_root, image_size=spec.image_size, device=place
+        _load_samples,
+        adapter,
+        preset=preset,
+        root=data_root,
+        image_size=spec.image_size,
+        device=place,
+        first=first,
     )
     with sink.progress() as progress:
         samples = load(parser, parts, progress=progress, note=note)
@@ -115,17 +126,9 @@ def run_training(
 
             validation = Validation(examples, parser, spec, output, preset.cut())
         sink.note(f"training on {_told(samples, adapter)} for {config.steps} steps in {output}")
-
-        def report(step: int, figures: Mapping[str, float]) -> None:
-            if "loss" in figures:  # those of validation are in the metrics
-                shown = f"loss {figures['loss']:.4g} learning_rate {figures['learning_rate']:.4g}"
-                if "memory_gb" in figures:
-                    shown += f", {figures['images_per_second']:.0f} images/s, {figures['memory_gb']:.1f} GB"
-                progress(f"training: {shown}", step, config.steps)
-
         data["images"] = len(samples)
         train(
-            spec, samples, config, output, data=data, report=report, validate=validation,
+            spec, samples, config, output, data=data, report=partial(_report, progress, config.steps), validate=validation,
             device_is_cpu=on_cpu, init=init, model=model, companions=beside, note=sink.note,
         )  # fmt: skip
     if known:
@@ -180,6 +183,22 @@ def _once(note: Note) -> Note:
     return say
 
 
+def _report(progress: ProgressReport, steps: int, step: int, figures: Mapping[str, float]) -> None:
+    """Shows the figures of a step; those of validation are in the metrics."""
+    if "loss" in figures:
+        shown = f"loss {figures['loss']:.4g} learning_rate {figures['learning_rate']:.4g}"
+        if "memory_gb" in figures:
+            shown += f", {figures['images_per_second']:.0f} images/s, {figures['memory_gb']:.1f} GB"
+        progress(f"training: {shown}", step, steps)
+
+
+def _load_part(
+    adapter: DatasetAdapter, part: DataPart, root: Path | None, progress: Progress, note: Note
+) -> datasets.Dataset:
+    """The images of a part that are trained on."""
+    return part.load(adapter, part.split or adapter.splits[0], part.limit, root, progress, note)
+
+
 def _told(samples: Samples, adapter: DatasetAdapter) -> str:
     """Returns what is trained on in words."""
     large = len(getattr(samples, "images", ()))
@@ -214,8 +233,12 @@ def _load_samples(
     device: torch.device,
     progress: ProgressReport,
     note: Note,
+    first: datasets.Dataset | None = None,
 ) -> Samples:
-    """All parts of the training data, decoded, and cut where the preset says so; a GPU renders those that it can."""
+    """All parts of the training data, decoded, and cut where the preset says so; a GPU renders those that it can.
+
+    ``first`` is the first part, if that is loaded already.
+    """
     from igm_cli.plugins.crops import CropSamples
     from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
@@ -234,7 +257,8 @@ def _load_samples(
             rendering = cast("RenderingAdapter", adapter)
             loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
             continue
-        data = part.load(adapter, part.split or adapter.splits[0], part.limit, root, shown, note)
+        known = first if number == 1 else None
+        data = known if known is not None else _load_part(adapter, part, root, shown, note)
         if crops:
             loaded.append(CropSamples(data, parser, image_size, crops, seed, shown, note))
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import Note, Progress
 
 Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F821
 Options: TypeAlias = Mapping[str, Any]
@@ -45,14 +45,15 @@ class Adapter:
         limit: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        note: Note | None = None,
         **options: Any,
     ) -> Dataset:
-        """Returns a split; no data root makes it."""
+        """Returns a split; no data root makes it.  ``note`` is told what is amiss in a folder."""
         need("train", "datasets")
         self.check(split, data_root, options)
         if data_root is None:
             return self.make(split, limit, seed, progress, options)
-        return self.read(data_root, split, limit, seed, progress, options)
+        return self.read(data_root, split, limit, seed, progress, note or (lambda text: None), options)
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
         """Refuses a split or an option that the dataset, made or real, does not have."""
@@ -72,9 +73,16 @@ class Adapter:
         )
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
-        """Returns a split of the images in a folder."""
+        """Returns a split of the images in a folder; ``note`` is told what is amiss in it."""
         raise NotImplementedError
 
     def requested(self, split: str, limit: int | None, seed: int, options: Options) -> dict[str, int]:

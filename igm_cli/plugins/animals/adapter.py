@@ -11,7 +11,7 @@ from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import Note, Progress
 
 SIDE = 64
 
@@ -67,7 +67,14 @@ class Animals(Adapter):
         return generated(_Scenes(progress), {"image": "image", "file": "string", "labels": ["string"]}, kwargs)
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Returns scenes of the pictograms in a folder."""
         return self.make(split, limit, seed, progress, {**options, "root": root})

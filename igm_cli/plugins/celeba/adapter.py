@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import Note, Progress
 from igm_cli.plugins.celeba.folder import from_folder
 
 DOMAINS = {"female": False, "male": True, "all": None}
@@ -54,7 +54,14 @@ class Celeba(Adapter):
         return generated(_Drawings(progress), columns, kwargs)
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Returns faces of the real CelebA."""
         domain = choice("domain", options.get("domain", "all"), DOMAINS)

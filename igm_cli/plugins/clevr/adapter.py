@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from igm_cli.errors import MissingError, PluginError
 from igm_cli.plugins import registry
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, object_range
-from igm_cli.plugins.base import Progress, RenderedBatches, RenderingAdapter
+from igm_cli.plugins.base import Note, Progress, RenderedBatches, RenderingAdapter
 from igm_cli.plugins.clevr.folder import from_folder
 
 if TYPE_CHECKING:
@@ -96,7 +96,14 @@ class Clevr(Adapter):
         )
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Returns scenes of the real CLEVR."""
         return from_folder(root, split, limit, object_range(options.get("objects")))

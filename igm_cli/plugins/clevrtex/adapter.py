@@ -7,7 +7,7 @@ from pathlib import Path
 
 from igm_cli.errors import UsageError
 from igm_cli.plugins.adapters import Dataset, Options, object_range
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import Note, Progress
 from igm_cli.plugins.clevr.adapter import Clevr
 from igm_cli.plugins.clevrtex.folder import from_folder
 
@@ -33,7 +33,14 @@ class ClevrTex(Clevr):
             raise UsageError("option 'variant' works on real data only; give its folder as data root")
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Returns scenes of the real CLEVRTex."""
         variant = options.get("variant")

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import InputError, UsageError, near_names, need
+from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
 from igm_cli.plugins.base import Advice, Note, Progress
 from igm_cli.plugins.crops import Crops
-from igm_cli.plugins.objects.advice import advise
+from igm_cli.plugins.objects.advice import CELL, advise
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 from igm_cli.plugins.objects.checks import usable
 from igm_cli.plugins.objects.formats import FORMATS, choose
@@ -53,23 +53,18 @@ class Objects(Adapter):
             choice("format", options["format"], FORMATS)
         _shares(options)
 
-    def load(
+    def read(
         self,
+        root: Path,
         split: str,
-        *,
-        data_root: Path | None = None,
-        limit: int | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-        note: Note | None = None,
-        **options: Any,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Returns a split; ``note`` is told what is amiss in the folder, whatever the split."""
-        need("train", "datasets")
-        self.check(split, data_root, options)
-        if data_root is None:
-            return self.make(split, limit, seed, progress, options)
-        folder, findings = Folder(data_root), Findings()
+        folder, findings = Folder(root), Findings()
         name, files = choose(folder, options.get("format"))
         annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
         for image in folder.images:
@@ -103,12 +98,11 @@ class Objects(Adapter):
                 if len(rows) == count:
                     break
         if not rows:
-            raise InputError(f"{data_root} has no usable {split} image{_why(split, splits, findings)}")
-        if note:
-            for sentence in findings.sentences():
-                note(sentence)
-            if counts := findings.counts():
-                note(f"amiss in all, reading the split {split} of {data_root.name}: {counts}")
+            raise InputError(f"{root} has no usable {split} image{_why(split, splits, findings)}")
+        for sentence in findings.sentences():
+            note(sentence)
+        if counts := findings.counts():
+            note(f"amiss in all, reading the split {split} of {root.name}: {counts}")
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
 
     def advise(self, data: Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
@@ -116,7 +110,7 @@ class Objects(Adapter):
         most = tables.get("crops", {}).get("most", Crops.most)
         if not isinstance(most, int) or most < 1:
             raise InputError(f"crops.most must be a whole number of at least 1, not {most!r}")
-        return advise(data, most)
+        return advise(data, most, int(tables.get("model", {}).get("patch", CELL)))
 
 
 def _by_image(annotations: Iterable[Annotation], findings: Findings) -> dict[str, list[Annotation]]:

@@ -18,7 +18,7 @@ DISTANCE = 20.0
 """Pixels that the model sees between typical neighbours, or across a typical object if that is larger."""
 
 CELL = 4
-"""Side in pixels of the cells in which the reach of a concept is counted."""
+"""Side in pixels of the cells in which the reach of a concept is counted, where a preset does not say it."""
 
 STEP = 6
 """Pixels between candidates: two or three of them lie within a typical object, and the best are refined."""
@@ -32,12 +32,13 @@ ENOUGH = 0.6
 _CROPS = 2000
 
 
-def advise(data: datasets.Dataset, most: int) -> Advice:
+def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
     """Returns options of a training that suit annotated images, and why.
 
     Args:
         data: A split of the dataset ``objects``.
         most: Most objects of a crop.
+        cell: Side of the model's cells in pixels, ``model.patch``.
 
     Raises:
         InputError: If no image has an object.
@@ -59,8 +60,8 @@ def advise(data: datasets.Dataset, most: int) -> Advice:
     scale = float(f"{min(1.0, DISTANCE / typical):.2g}")
     seen = scale * (size or typical)  # across an object
     margin = round(0.4 * seen)
-    side, share = _side(rows, scale, margin, most)
-    window = math.ceil(0.5 * seen / CELL) + 2
+    side, share = _side(rows, scale, margin, most, 4 * cell)
+    window = math.ceil(0.5 * seen / cell) + 2
     grid = round(side / STEP)
     counts = sorted(len(centres) for _, centres in rows)
     reasons = (
@@ -72,7 +73,7 @@ def advise(data: datasets.Dataset, most: int) -> Advice:
         f"model.image_size = [{side}, {side}]: {100 * share:.0f} % of random crops of {side / scale:.0f} pixels of "
         f"the images hold {most} objects or fewer (crops.most)",
         f"crops.margin = {margin}: so many pixels beyond a crop, objects whose border shows in it are known, too",
-        f"model.window = {window}: a concept reaches {window * CELL} pixels of a crop, {window * CELL / scale:.0f} of the images",
+        f"model.window = {window}: a concept reaches {window * cell} pixels of a crop, {window * cell / scale:.0f} of the images",
         f"inference.grid = [{grid}, {grid}]: candidates are {side / grid:g} pixels of a crop apart",
     )
     tables: dict[str, dict[str, Any]] = {
@@ -94,11 +95,16 @@ def _nearest(centres: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _side(
-    rows: Sequence[tuple[tuple[int, int], Sequence[Sequence[float]]]], scale: float, margin: int, most: int
+    rows: Sequence[tuple[tuple[int, int], Sequence[Sequence[float]]]],
+    scale: float,
+    margin: int,
+    most: int,
+    unit: int,
 ) -> tuple[int, float]:
-    """Returns the largest side of crops of which enough hold few objects, and how many do, as a proportion."""
-    best = SIDES[0], 0.0
-    for side in SIDES:
+    """Returns the largest side of crops, a multiple of a unit, of which enough hold few objects, and how many do, as a proportion."""
+    sides = [side for side in SIDES if side % unit == 0] or [unit]
+    best = sides[0], 0.0
+    for side in sides:
         share = _few(rows, side / scale, margin / scale, most)
         if best[1] and share < ENOUGH:
             break

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from igm_cli.errors import InputError
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import Note, Progress
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table
 from igm_cli.plugins.pictures.words import Vocabulary
@@ -57,7 +57,14 @@ class Pictures(Adapter):
         choice("layout", options.get("layout", "auto"), LAYOUTS)
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Returns the pictures in a folder."""
         vocabulary = Vocabulary.of(options.get("labels"))

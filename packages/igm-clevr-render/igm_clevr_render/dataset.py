@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, generated
-from igm_cli.plugins.base import Progress, RenderedBatches
+from igm_cli.plugins.base import Note, Progress, RenderedBatches
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,14 @@ class ClevrRender(Adapter):
         return generated(_Renders(progress), _COLUMNS, self.requested(split, limit, seed, options))
 
     def read(
-        self, root: Path, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
+        self,
+        root: Path,
+        split: str,
+        limit: int | None,
+        seed: int,
+        progress: Progress | None,
+        note: Note,
+        options: Options,
     ) -> Dataset:
         """Refuses a folder, as there is nothing to read."""
         raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")

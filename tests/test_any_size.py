@@ -1,0 +1,46 @@
+"""Images of any size through the command line, by a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmark_cases import write_positions
+from PIL import Image
+
+from igm_cli import app
+from igm_cli.core.inference import tiles
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(write_positions(tmp_path / "model", (32, 32), 0.5))
+
+
+def test_images_of_several_sizes_are_scaled_and_told_in_their_pixels(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [(96, 64), (64, 96), (20, 20)]
+    paths = [str(tmp_path / f"{w}x{h}.png") for w, h in sizes]
+    for path, size in zip(paths, sizes, strict=True):
+        Image.effect_noise(size, 60).convert("RGB").save(path)
+    assert app.main(["invert", *paths, "--model", model, "--json", "--device", "cpu", "--batch-size", "3"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [tuple(record["size"]) for record in records] == sizes
+    for record, (width, height) in zip(records, sizes, strict=True):
+        assert all(0 <= item["x_px"] <= width and 0 <= item["y_px"] <= height for item in record["items"])
+
+
+def test_a_count_in_tiles_says_that_it_has_no_curve(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles, "OVERLAP", 32)
+    Image.effect_noise((200, 100), 60).convert("RGB").save(tmp_path / "a.png")
+    told = ["estimate-k", str(tmp_path / "a.png"), "--model", model, "--device", "cpu"]
+    assert app.main([*told, "--plot", str(tmp_path / "curve.png")]) == 0
+    assert "no common curve" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "curve.png").exists()
+    assert app.main(["invert", told[1], "--model", model, "--k", "2"]) == 2
+    assert "cannot be given for an image that is inverted in tiles" in capsys.readouterr().err
