@@ -1,4 +1,4 @@
-# make demo · make test · make check · make mutation      (each makes .venv first)
+# make demo · make test · make check · make faults · make mutation      (each makes .venv first)
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,7 +14,7 @@ WORKERS ?= -n auto --maxprocesses 8
 export GOMP_SPINCOUNT = 0
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test check mutation format clean
+.PHONY: demo test faults check mutation format clean
 
 # The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
@@ -34,6 +34,10 @@ demo: .venv/installed
 # ARGS="-m slow" runs the long ones.
 test: .venv/installed
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+# What igm does with bad inputs, planted files and sudden ends; ARGS="images --only tiff" runs some.
+faults: .venv/installed
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,0 +1,117 @@
+"""Runs cases by the hundred: each in a fork of this process, which has imported all that igm imports."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import pkgutil
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from faults.case import SECONDS, Case, Outcome, contents
+
+
+def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Case, Outcome]]:
+    """Yields every case with what igm did, as they end.
+
+    Args:
+        cases: The cases.
+        folder: Where each gets an empty folder, which is removed afterwards.
+        jobs: How many run at once.
+    """
+    _import_all()
+    waiting = list(enumerate(cases))[::-1]
+    running: dict[int, tuple[Case, Path, dict[str, str], float]] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            number, case = waiting.pop()
+            place = folder / f"case{number}"
+            (place / "work").mkdir(parents=True)
+            case.place(place / "work")
+            before = contents(place / "work")
+            running[_start(case, place)] = case, place, before, time.monotonic()
+        for process, (case, place, before, began) in list(running.items()):
+            code = _ended(process)
+            late = time.monotonic() - began > SECONDS
+            if code is None and not late:
+                continue
+            if code is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+            del running[process]
+            after = contents(place / "work")
+            changed = tuple(name for name in before if after.get(name) != before[name])
+            texts = [(place / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")]
+            yield case, Outcome(code, *texts, place / "work", changed)
+            shutil.rmtree(place, ignore_errors=True)
+        time.sleep(0.002)
+
+
+def _start(case: Case, place: Path) -> int:
+    """Starts a case; returns the number of its process, which leads a group of its own."""
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "HF_HOME": str(place / "hub"), **case.env}
+    if case.process:
+        with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
+            words = [sys.executable, "-m", "igm_cli", *case.command]
+            started = subprocess.Popen(
+                words, cwd=place / "work", env=environment, stdout=out, stderr=err,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        return started.pid
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(place / "work")
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding="utf-8", errors=errors)
+            for number, errors in ((1, "strict"), (2, "backslashreplace"))
+        )
+        from igm_cli import app
+
+        sys.argv = ["igm", *case.command]
+        code = app.main(list(case.command))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _ended(process: int) -> int | None:
+    """Returns the exit code of a process, negative for a signal; None while it runs."""
+    done, status = os.waitpid(process, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def _import_all() -> None:
+    """Imports igm with the libraries it uses, so that a fork need not."""
+    import torch
+
+    torch.set_num_threads(1)
+    packages: list[str] = ["igm_cli.commands", "igm_cli.core", "igm_cli.plugins"]
+    for package in packages:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not module.name.endswith("_triton"):
+                importlib.import_module(module.name)

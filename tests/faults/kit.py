@@ -1,0 +1,48 @@
+"""What cases are made of: tiny models, pictures, vectors and tables, made once per run of the suite."""
+
+from __future__ import annotations
+
+import random
+from functools import cached_property
+from pathlib import Path
+
+import tiny_models
+
+CPU = ("--device", "cpu")
+QUICK = ("--draws", "2", *CPU)
+
+
+class Kit:
+    """Makes what cases need, in a folder of its own, when it is first asked for; and the numbers they are drawn by.
+
+    Args:
+        folder: An empty folder.
+        seed: Of :attr:`random`.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.folder, self.random = folder, random.Random(seed)
+
+    @cached_property
+    def positions(self) -> Path:
+        """A model of positions."""
+        return tiny_models.positions(self.folder / "tiny-pos")
+
+    @cached_property
+    def attributes(self) -> Path:
+        """A model of attributes."""
+        return tiny_models.attributes(self.folder / "tiny-attributes")
+
+    @cached_property
+    def pictures(self) -> Path:
+        """A folder of three pictures, 0.png to 2.png."""
+        return tiny_models.pictures(self.folder / "pictures")
+
+    @cached_property
+    def picture(self) -> bytes:
+        """A picture of 32x32 pixels."""
+        return (self.pictures / "0.png").read_bytes()
+
+    def invert(self, *words: str) -> tuple[str, ...]:
+        """The words of a quick inversion of positions."""
+        return ("invert", *words, "--model", str(self.positions), *QUICK)
