@@ -19,7 +19,17 @@ EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
     "4 weights or data missing, 5 plugin, 130 interrupted."
 )
-COMMANDS = ("train", "invert", "estimate-k", "zero-shot", "generate", "benchmark", "plugins", "doctor")
+COMMANDS = (
+    "train",
+    "invert",
+    "estimate-k",
+    "evaluate",
+    "zero-shot",
+    "generate",
+    "benchmark",
+    "plugins",
+    "doctor",
+)
 
 
 def command_line(*commands: str) -> typer.Typer:

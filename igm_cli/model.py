@@ -176,6 +176,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
         scale=spec.scale,
         margin=spec.margin,
         companions=tuple(spec.info.get("with", ())),
+        dataset=str(spec.info.get("dataset", "")),
         draws=bool(spec.info.get("draws", True)),
     )
 

@@ -185,6 +185,14 @@ class _OfImage(Result):
     )
     k_curve: list[CurvePoint]
     network_calls: Natural = Field(description="Evaluations of the denoiser.")
+    typicality: Probability | None = Field(
+        default=None,
+        description="How much the image is like those the model was trained on; below 0.5 the answer is a guess. Null if "
+        "the model does not know what is typical.",
+    )
+    k_at_maximum: Literal[True] | None = Field(
+        default=None, description="True if as many concepts were found as were looked for: there may be more."
+    )
     seconds: Share = Field(description="For this image; of those worked out together the mean.")
     device: str
     run: Run
@@ -200,10 +208,6 @@ class ImageResult(_OfImage):
     """The concepts of an image."""
 
     schema_id: Literal["igm.invert/1"] = Field(alias="schema")
-    familiarity: Probability | None = Field(
-        default=None,
-        description="How much the image is like those the model was trained on, where that is calibrated.",
-    )
     items: list[Item]
 
     _draw: Callable[[], Image] | None = PrivateAttr(default=None)

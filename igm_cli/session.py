@@ -103,6 +103,7 @@ class OpenModel:
     guidance: float = 1.0  # factor of contributions in generation, where nobody says
     joins: Composition | None = None  # how concepts compose in generation, if not as in inversion
     companions: tuple[str, ...] = ()  # models that it was trained with, without which it predicts nothing
+    dataset: str = ""  # what it was trained on, where that is known
     draws: bool = True  # whether it says that its pictures are worth looking at
 
     def __repr__(self) -> str:
@@ -251,8 +252,6 @@ class ImageSession(Session["Image"]):
                     certain = (round(p, 4) for p in each)
                     item["value_confidence"] = dict(zip(item["values"], certain, strict=True))
             record["items"] = items
-            if not math.isnan(found.familiarity):
-                record["familiarity"] = round(found.familiarity, 4)
             if found.marginals is None:
                 result = ImageResult.model_validate(record)
             else:
@@ -279,7 +278,7 @@ class ImageSession(Session["Image"]):
                 "one image has nothing in common with others; invert it as it is, or give two or more"
             )
         model, started = self.model, time.monotonic()
-        frames, framed = self._framed(images)
+        frames, framed = self.framed(images)
         if len({tuple(x.shape) for x in framed}) > 1:
             raise UsageError(
                 "images in which something in common is to be found must be of one size; scale or cut them"
@@ -325,7 +324,7 @@ class ImageSession(Session["Image"]):
         from igm_cli.core.inference.energy_map import energy_map
         from igm_cli.energy_map import EnergyMap, map_axes
 
-        (frame,), (seen,) = self._framed([image])
+        (frame,), (seen,) = self.framed([image])
         size = (seen.shape[-1], seen.shape[-2]) if self.scale else self.model.image_size
         axes, candidates = map_axes(self.parser.space, size)
         gains = energy_map(self.model.denoiser, seen, self.settings, candidates)
@@ -336,7 +335,7 @@ class ImageSession(Session["Image"]):
         }
         return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, self.parser)
 
-    def _framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], list[Tensor]]:
+    def framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], list[Tensor]]:
         """Returns which part of each image the model sees, and what it sees of it."""
         width, height = self.model.image_size
         if self.scale:
@@ -362,10 +361,10 @@ class ImageSession(Session["Image"]):
     ) -> list[tuple[Input[Image], Frame, Inversion, dict[str, Any]]]:
         """Returns images with their frames, what the engine found, and the fields that all records have."""
         model, started = self.model, time.monotonic()
-        frames, seen = self._framed(images)
+        frames, seen = self.framed(images)
         what = f"network calls: {Path(str(images[0].about['image'])).name}"  # shown for a single image only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
-        inverted = self._inverted(seen, tell)
+        inverted = self.inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
         understood = []
         for image, frame, found, x in zip(images, frames, inverted, seen, strict=True):
@@ -381,11 +380,16 @@ class ImageSession(Session["Image"]):
                 "k_penalty": self.settings.cost / area,
                 "k_curve": curve,
                 "network_calls": found.network_calls,
+                "typicality": _finite(round(found.typicality, 4)),
             }
+            if curve and found.k_source == "estimated" and found.k == max(p.k for p in found.k_curve):
+                fields["k_at_maximum"] = True
             understood.append((image, frame, found, self.record(schema, image, seconds, **fields)))
         return understood
 
-    def _inverted(self, seen: list[Tensor], progress: Callable[[int, int], None] | None) -> list[Inversion]:
+    def inverted(
+        self, seen: Sequence[Tensor], progress: Callable[[int, int], None] | None = None
+    ) -> list[Inversion]:
         """Returns what the engine finds in images, those of one size worked out together."""
         import torch
 
@@ -393,7 +397,7 @@ class ImageSession(Session["Image"]):
 
         how: dict[str, Any] = {"k": self.k, "composition": self.model.composition, "progress": progress}
         if not self.scale:
-            return invert_batch(self.model.denoiser, torch.stack(seen), self.settings, **how)
+            return invert_batch(self.model.denoiser, torch.stack(list(seen)), self.settings, **how)
         from igm_cli.core.inference.tiles import invert_any_size
 
         found: dict[int, Inversion] = {}

@@ -149,7 +149,7 @@ def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes:
 def test_attributes(tiny_attributes: Path, pictures: Path) -> None:
     result = igm.invert(pictures / "0.png", tiny_attributes, device="cpu", draws=4)
     assert [item["factor"] for item in valid(result)["items"]] == ["Smiling", "hair"]
-    assert result.familiarity is not None and result.familiarity < 0.01
+    assert result.typicality is not None and result.typicality < 0.01
 
 
 def test_labels(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def test_every_factor_gets_a_value(igm: Igm, tiny_attributes: Path, pictures: Pa
         assert line["items"][1]["value"] in ("black", "blond", "grey")
         assert line["k"] == 2 and line["k_source"] == "given"
         # The model is calibrated never to have seen such an image: its values are at chance, and it says so.
-        assert line["familiarity"] < 0.01
+        assert line["typicality"] < 0.01
         assert [round(item["confidence"], 2) for item in line["items"]] == [0.5, 0.33]
         with Image.open(tmp_path / "drawn" / f"{Path(line['image']).stem}.png") as drawn:
             assert drawn.width > drawn.height * line["size"][0] / line["size"][1]
@@ -151,7 +151,7 @@ def test_the_bundled_model_reads_the_example_faces(igm: Igm) -> None:
     for line, number in zip(lines(done.stdout), numbers.values(), strict=True):
         truth = balanced_face(number, seed=77, male=False).attributes
         assert {i["factor"]: i["value"] == "yes" for i in line["items"]} == {k: truth[k] for k in FACTORS}
-        assert line["model"] == "celeba-attributes" and line["familiarity"] > 0.9
+        assert line["model"] == "celeba-attributes" and line["typicality"] > 0.9
 
 
 def test_what_is_no_face_is_told_so(igm: Igm) -> None:
@@ -159,4 +159,4 @@ def test_what_is_no_face_is_told_so(igm: Igm) -> None:
     done = igm("invert", scene, "--concepts", "attributes", "--json", *CPU)
     assert "is unlike what celeba-attributes was trained on" in one_sentence(done.stderr)
     (line,) = lines(done.stdout)
-    assert line["familiarity"] < 0.5 and max(item["confidence"] for item in line["items"]) < 0.75
+    assert line["typicality"] < 0.5 and max(item["confidence"] for item in line["items"]) < 0.75

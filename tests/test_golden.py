@@ -51,7 +51,7 @@ TOLERANCES = {  # of each field: relative, absolute
     ),  # another processor rounds otherwise, and a candidate on the edge is kept or dropped
     "confidence": (0, 1e-3),
     "probability": (0, 1e-3),
-    "familiarity": (0, 1e-3),
+    "typicality": (0, 1e-3),
     "similarity": (0, 1e-3),
     "denoising_error": (1e-4, 1e-6),
     "error": (1e-4, 1e-6),

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from igm_cli.benchmarks.suite import Record
+from igm_cli.core.calibration import expected_calibration_error
 
 RESAMPLES = 2000
-BINS = 10  # of confidence, equally wide
 LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tables have it
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -122,9 +122,7 @@ def calibration(confidence: Sequence[float], right: Sequence[bool]) -> dict[str,
     ``error`` is the expected calibration error (Naeini et al. 2015): the mean distance of the two in each bin.
     """
     sure, hits = torch.tensor(confidence).double(), torch.tensor(right).double()
-    bins = (sure * BINS).long().clamp(0, BINS - 1)
-    gaps = torch.zeros(BINS).double().index_add_(0, bins, sure - hits)
-    error = float(gaps.abs().sum()) / len(hits)
+    error = expected_calibration_error(sure, hits)
     return {
         "values": len(hits),
         "confidence": float(sure.mean()),

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from igm_cli.vectors import VectorSession
 
 
-UNFAMILIAR = 0.5
-"""Familiarity below which people are warned."""
+UNTYPICAL = 0.5
+"""Typicality below which people are warned."""
 
 DETAILED = 4  # images, or vectors of a file, up to which each gets a table
 
@@ -452,10 +452,15 @@ class Runner:
         for export in self.exports:
             export.add(record)
         self.sink.result(record)
-        if record.get("familiarity", 1.0) < UNFAMILIAR:
+        if (typicality := record.get("typicality")) is not None and typicality < UNTYPICAL:
             self.sink.note(
                 f"igm: {record['image']} is unlike what {record['model']} was trained on "
-                f"(familiarity {record['familiarity']:.2f}); what is said of it is little more than a guess"
+                f"(typicality {typicality:.2f}); what is said of it is little more than a guess"
+            )
+        elif record.get("k_at_maximum"):
+            self.sink.note(
+                f"igm: in {record['image']} as many concepts were found as were looked for, {record['k']}; there may be "
+                "more, raise --k-max"
             )
         if self.report:
             self.report.add(record)

@@ -176,10 +176,14 @@ def timestep_quadrature(schedule: Schedule, low: float, high: float, start: int,
     Returns:
         ``[count]`` integer timesteps.
     """
+    return (quadrature_levels(low, high, start, count) * (schedule.steps - 1)).round().long()
+
+
+def quadrature_levels(low: float, high: float, start: int, count: int) -> Tensor:
+    """Returns the nodes of :func:`timestep_quadrature` as fractions of T ``[count]``, before they are rounded."""
     if not 0 <= low < high <= 1:
         raise ValueError(f"timestep range {low}..{high} must lie within 0..1")
-    u = low + (high - low) * van_der_corput(start, count)
-    return (u * (schedule.steps - 1)).round().long()
+    return low + (high - low) * van_der_corput(start, count)
 
 
 def draw(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from igm_cli.core.inference.statistics import PairedDifference
+from igm_cli.core.inference.typicality import Typical
 from igm_cli.core.validation import Channels, Natural, Positive, PositiveFloat, Share, validated
 from igm_cli.errors import UsageError
 
@@ -17,6 +20,11 @@ METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
 
 VIEWS = (1, 2, 4)
 """Numbers of views of an image that can be looked at: the image; its mirror image, too; both enlarged, too."""
+
+
+def _typical(value: Any) -> Any:
+    return Typical(**value) if isinstance(value, Mapping) else value
+
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -54,8 +62,8 @@ class InversionSettings:
         sgd_high: Largest timestep of ``sgd`` as a fraction of T (the paper's code: 0.5).
         relax_steps: Steps of ``relax``.
         temperature: tau of the posterior over alternatives, in units of the error; 0 if it is not calibrated.
-        typical: Denoising error of images like those trained on (geometric mean), and its standard deviation in log
-            error; empty if it is not calibrated.
+        value_temperature: tau of the posterior over the values of a point; 0 if it is not calibrated.
+        typical: What is usual on images like those trained on; None if that is not known.
     """
 
     method: str = "evidence"
@@ -82,7 +90,8 @@ class InversionSettings:
     sgd_high: Annotated[float, Field(gt=0, le=1)] = 0.5
     relax_steps: Positive = 200
     temperature: NonNegative = 0.0
-    typical: Annotated[tuple[PositiveFloat, ...], Strict(False)] = ()
+    value_temperature: NonNegative = 0.0
+    typical: Annotated[Typical | None, BeforeValidator(_typical)] = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -91,8 +100,6 @@ class InversionSettings:
             raise UsageError(f"k-min {self.k_min} must lie between 0 and k-max {self.k_max}")
         if self.low >= self.high:
             raise UsageError(f"timesteps {self.low}..{self.high} must lie within 0..1, the lower one first")
-        if len(self.typical) not in (0, 2):
-            raise UsageError("typical must be two positive numbers")
 
     @property
     def cost(self) -> float:
@@ -120,12 +127,36 @@ class KPoint:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What the confidence of an answer follows from, so that it can be calibrated.
+
+    Attributes:
+        rivals: What each of the K concepts was chosen over, and by how much that is worse: differences ``[R]``.
+        value_rivals: The same for the F values of each concept; empty where concepts have none.
+        features: What typicality looks at ``[F]``, see :func:`igm_cli.core.inference.typicality.features`.
+    """
+
+    rivals: Sequence[PairedDifference]
+    value_rivals: Sequence[Sequence[PairedDifference]]
+    features: Tensor
+
+    def keep(self, kept: Sequence[bool]) -> Evidence:
+        """Returns that of some of the concepts ``[K]``."""
+        return replace(
+            self,
+            rivals=list(compress(self.rivals, kept)),
+            value_rivals=list(compress(self.value_rivals, kept)),
+        )
+
+
+@dataclass(frozen=True)
 class Inversion:
     """What was understood of one image.
 
     Attributes:
         concepts: The concepts found, ``[K,D]`` on the CPU.
-        confidence: Probability of each concept ``[K]``: that it is there, or, of a factor, that it has this value.
+        confidence: Probability of each concept ``[K]``: that it is there, or, of a factor, that it has this value; as
+            far as the image is not typical, that of a guess.
         k: Number of concepts.
         k_source: ``given`` or ``estimated``.
         denoising_error: Mean squared error of the predicted noise under the concepts.
@@ -134,10 +165,11 @@ class Inversion:
             sample.
         seconds: Wall-clock time.
         draws: Noise samples of the final decision.
-        familiarity: Typicality of the image among those trained on, 0..1; nan where that is not calibrated.
+        typicality: How much the image is like those trained on, 0..1; nan where that is not known.
         marginals: Probability of every candidate ``[M]``, where an image holds any set of them; else None.
         values: Probability of the value of each factor of each concept ``[K,F]``, where a concept is a point with
             one value of each of F factors; else None.
+        evidence: What confidence and typicality follow from; None of methods that have no such.
     """
 
     concepts: Tensor
@@ -149,6 +181,7 @@ class Inversion:
     network_calls: int
     seconds: float
     draws: int
-    familiarity: float = float("nan")
+    typicality: float = float("nan")
     marginals: Tensor | None = None
     values: Tensor | None = None
+    evidence: Evidence | None = None

@@ -120,6 +120,10 @@ class Attributes:
         each = {factor: float(hit) for factor, hit in zip(self.space.factors, right, strict=True)}
         return {"all_right": float(all(right)), **each}
 
+    def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Returns which attributes are right ``[F,1]``."""
+        return (predicted.argmax(dim=1) == truth.argmax(dim=1))[:, None]
+
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """Returns the image with its attributes beside it; in another colour where the confidence is low."""
         from igm_cli.plugins.overlays import draw_items

@@ -53,8 +53,10 @@ class ConceptParser(Protocol):
     ``[concepts]``, and keeps them with the model.  A parser may have ``draw_map(image, values, frame)``, which returns
     the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`), and ``draw_labels(image, items)``, which draws
     what ``draw`` does and writes beside every item what it is (``--labels``).  A parser of concepts that lie somewhere
-    may have ``turn(concepts)``, which returns concepts of the image turned by a quarter, counterclockwise.  A parser
-    that reads something other than images says so by
+    may have ``turn(concepts)``, which returns concepts of the image turned by a quarter, counterclockwise.  One may have
+    ``right(predicted, truth)``, which returns for predicted ``[K,D]`` and true ``[L,D]`` concepts of one image which of the
+    predicted are right, and which of the F values of each, ``[K,1+F]`` booleans: models are evaluated and calibrated by it.
+    A parser that reads something other than images says so by
     ``reads``.
     """
 

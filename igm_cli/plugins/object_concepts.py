@@ -136,22 +136,35 @@ class ObjectConcepts:
         A value ``FACTOR_right``, and ``objects_right`` where all are, counts objects whose position is perceived;
         ``scene_right`` asks for K and every object.  Any value is right where the truth is not known.
         """
+        right = self.right(predicted, truth)
+        every = right.all(1)
+        return {
+            **self.places.score(self._split(predicted)[0], self._split(truth)[0]),
+            **{
+                f"{factor}_right": float(hits.sum())
+                for factor, hits in zip(self.space.what.factors, right[:, 1:].T, strict=True)
+            },
+            "objects_right": float(every.sum()),
+            "scene_right": float(len(predicted) == len(truth) == int(every.sum())),
+        }
+
+    def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Returns which objects are where one is, as near as the paper asks for, and which values are right then ``[K,1+F]``.
+
+        Any value is right where the truth is not known.
+        """
         from igm_cli.core.metrics import match
 
         (found, values), (true, told) = self._split(predicted), self._split(truth)
         result = match(found, true)
-        perceived, right = result.perceived("sum"), {}
-        for factor, group in zip(self.space.what.factors, self.space.what.groups(), strict=True):
+        groups = self.space.what.groups()
+        right = torch.zeros(len(predicted), 1 + len(groups), dtype=torch.bool)
+        right[result.predicted, 0] = result.perceived("sum")
+        for place, group in enumerate(groups, 1):
             chosen = values[result.predicted][:, group].argmax(1).cpu()
             allowed = told[result.truth][:, group].cpu() > 0
-            right[factor] = allowed.gather(1, chosen[:, None])[:, 0] & perceived
-        every = torch.stack(list(right.values())).all(0)
-        return {
-            **self.places.score(found, true),
-            **{f"{factor}_right": float(hits.sum()) for factor, hits in right.items()},
-            "objects_right": float(every.sum()),
-            "scene_right": float(len(found) == len(true) == int(every.sum())),
-        }
+            right[result.predicted, place] = allowed.gather(1, chosen[:, None])[:, 0]
+        return right & right[:, :1]
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """Returns what positions draw."""

@@ -149,6 +149,15 @@ class Positions:
             "k_exact": float(len(predicted) == len(truth)),
         }
 
+    def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Returns which positions are those of an object each, as near as the paper asks for ``[K,1]``."""
+        from igm_cli.core.metrics import match
+
+        result = match(predicted, truth)
+        right = torch.zeros(len(predicted), 1, dtype=torch.bool)
+        right[result.predicted, 0] = result.perceived("sum")
+        return right
+
     def draw(self, image: Picture, items: Sequence[Mapping[str, Any]]) -> Picture:
         """Returns a copy, if small enlarged by a whole factor, with a numbered ring at every position.
 

@@ -16,7 +16,6 @@ from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, 
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
 from igm_cli.benchmarks.scores import (
-    BINS,
     Estimate,
     Labels,
     Paired,
@@ -256,7 +255,7 @@ class AttributeBench(frame.CheckpointBench):
             rows = report.agreement_rows(exact, compared, share=True)
             tables.append(report.declared_table("attributes", "exactness", rows))
         if rows := report.calibration_rows(sureness):
-            tables.append(report.declared_table("attributes", "calibration", rows, bins=BINS))
+            tables.append(report.declared_table("attributes", "calibration", rows, bins=10))
         tables += factors.tables
 
         def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.scores import (
-    BINS,
     Estimate,
     Rows,
     ScoredSplits,
@@ -185,7 +184,7 @@ class ZeroShotBench(DeclaredBench):
         if pairs:
             tables.append(report.declared_table("zero-shot", "paired", report.paired_rows(pairs)))
         if rows := report.calibration_rows(sureness):
-            tables.append(report.declared_table("zero-shot", "calibration", rows, bins=BINS))
+            tables.append(report.declared_table("zero-shot", "calibration", rows, bins=10))
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))

@@ -132,10 +132,14 @@ class AnySet(Constraint):
     ) -> list[Answer]:
         """Says how probable every label is, those that were given up included; the most probable comes first."""
         found, concepts = [], candidates.float().cpu()
+        m = concepts.shape[1]
         for image in images:
             marginals, members = self.marginals[int(rows[image])], torch.tensor(solution.members(image))
             members = members[marginals[members].argsort(descending=True, stable=True)]
-            found.append(Answer(concepts[image, members], marginals[members], marginals=marginals))
+            there = alternatives.exists[image]
+            rivals = [alternatives.difference.among(image, [n] * bool(there[n])) for n in members.tolist()]
+            chance = torch.full((len(members),), len(members) / m)
+            found.append(Answer(concepts[image, members], rivals, chance, marginals))
         return found
 
     def still_possible(
@@ -171,7 +175,7 @@ class AnySet(Constraint):
             for label in usable[image].nonzero()[:, 0].tolist():
                 sure = 1.0
                 if bool(alternatives.exists[image, label]):
-                    sure = posterior(alternatives.difference, image, [label], self.settings.temperature)
+                    sure = posterior(alternatives.difference.among(image, [label]), self.settings.temperature)
                 self.marginals[row, label] = sure if label in members else 1 - sure
 
 

@@ -72,17 +72,17 @@ class Answer:
 
     Attributes:
         concepts: The concepts of the candidates chosen ``[K,D]``, in the order they are reported.
-        confidence: Probability of each ``[K]``.
-        typicality: How typical the image is of those trained on, 0..1; nan if that is not calibrated.
+        rivals: What each was chosen over, and by how much that is worse: K differences ``[R]``.
+        chance: Probability that a guess would have each ``[K]``.
         marginals: Probability of every candidate ``[M]``, where that is known.
-        values: Probability of each value of each concept ``[K,F]``, where concepts have values.
+        value_rivals: The same as ``rivals`` for the F values of each concept, where concepts have values.
     """
 
     concepts: Tensor
-    confidence: Tensor
-    typicality: float = float("nan")
+    rivals: Sequence[PairedDifference]
+    chance: Tensor
     marginals: Tensor | None = None
-    values: Tensor | None = None
+    value_rivals: Sequence[Sequence[PairedDifference]] | None = None
 
 
 class Constraint(ABC):

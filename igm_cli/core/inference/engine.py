@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +26,12 @@ from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (constrai
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import propose
+from igm_cli.core.inference.posterior import posteriors, shrink_to_chance
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference
-from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress
+from igm_cli.core.inference.typicality import LEAST_MARGIN, features
+from igm_cli.core.noise_schedule import quadrature_levels
+from igm_cli.core.types import Evidence, Inversion, InversionSettings, KPoint, Progress
 from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -172,7 +175,8 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         if bool(decided.any()):
             images = decided.nonzero()[:, 0].tolist()
             told = constraint.answers(statistics, solution, alternatives, candidates.candidates, images, rows)
-            found = report(statistics, solution, told, images, candidates.calls.cpu().tolist(), given)
+            calls = candidates.calls.cpu().tolist()
+            found = report(s, statistics, solution, told, images, calls, given, candidates.denoiser.space)
             answers |= zip(rows[decided].tolist(), found, strict=True)
         if bool(decided.all()):
             return [answers[row] for row in range(len(answers))]
@@ -184,12 +188,14 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
 
 
 def report(
+    settings: InversionSettings,
     statistics: GramStatistics,
     solution: Solution,
     answers: Sequence[Answer],
     images: Sequence[int],
     calls: Sequence[int],
     given: bool,
+    space: ConceptSpace,
 ) -> list[Inversion]:
     """Returns the answers for some of the images, each with the error over K."""
     errors = statistics.errors(solution.sets)  # [B,S,N]
@@ -198,10 +204,15 @@ def report(
     expected, places = solution.errors.cpu(), solution.chosen.cpu()
     stderr[torch.arange(len(places)), places] = 0.0
     sizes = (solution.sets >= 0).sum(-1).cpu().tolist()
+    levels = quadrature_levels(settings.low, settings.high, 0, statistics.draws)
+    seen = chosen[:, 0].cpu()
+    certainties = [
+        certainty(settings, answer, levels, seen[image], space, given)
+        for answer, image in zip(answers, images, strict=True)
+    ]
     return [
         Inversion(
             concepts=answer.concepts,
-            confidence=answer.confidence,
             k=len(answer.concepts),
             k_source="given" if given else "estimated",
             denoising_error=float(expected[image, places[image]]),
@@ -215,9 +226,52 @@ def report(
             network_calls=calls[image],
             seconds=0.0,
             draws=statistics.draws,
-            familiarity=answer.typicality,
-            marginals=answer.marginals,
-            values=answer.values,
+            **certain,
         )
-        for answer, image in zip(answers, images, strict=True)
+        for answer, certain, image in zip(answers, certainties, images, strict=True)
     ]
+
+
+def certainty(
+    settings: InversionSettings,
+    answer: Answer,
+    levels: Tensor,
+    errors: Tensor,
+    space: ConceptSpace,
+    given: bool,
+) -> dict[str, Any]:
+    """Returns the fields of an :class:`Inversion` that say how sure an answer is.
+
+    Args:
+        settings: Temperatures, and what is typical.
+        answer: What is said of an image.
+        levels: Noise level of every noise sample, as a fraction of T ``[N]``.
+        errors: Denoising error under the answer for each ``[N]``.
+        space: The concept space.
+        given: Whether the number of concepts was given, so that the least of them may be none.
+    """
+    margins = torch.tensor([float(each.mean.min()) for each in answer.rivals if len(each.mean)])
+    usual = settings.typical
+    where = (usual.low, usual.high, usual.ranges) if usual else (settings.low, settings.high)
+    seen = features(levels, errors, margins, *where)
+    if given and space.countable:
+        seen[LEAST_MARGIN] = torch.nan
+    typicality = usual.at(seen) if usual else math.nan
+    confidence = posteriors(answer.rivals, settings.temperature)
+    marginals, values = answer.marginals, None
+    if marginals is not None:
+        guess = torch.full_like(marginals, len(answer.concepts) / len(marginals))
+        marginals = shrink_to_chance(marginals, guess, typicality)
+    if answer.value_rivals is not None:
+        values = torch.zeros(len(answer.concepts), len(space.variant_groups()))  # type: ignore[attr-defined]
+        for place, rivals in enumerate(answer.value_rivals):
+            sure = posteriors(rivals, settings.value_temperature)
+            guess = torch.tensor([1 / (len(each.mean) + 1) for each in rivals])
+            values[place] = shrink_to_chance(sure, guess, typicality)
+    return {
+        "confidence": shrink_to_chance(confidence, answer.chance, typicality),
+        "typicality": typicality,
+        "marginals": marginals,
+        "values": values,
+        "evidence": Evidence(answer.rivals, answer.value_rivals or (), seen),
+    }

@@ -20,9 +20,7 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Categorical, ConceptSpace
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
-from igm_cli.core.inference.posterior import least_certain, posterior, shrink_to_chance
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
-from igm_cli.core.inference.typicality import typicality
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
@@ -95,19 +93,14 @@ class OneOfEach(Constraint):
         images: Sequence[int],
         rows: Tensor,
     ) -> list[Answer]:
-        """Says how probable each value is, the other factors held, and how typical the image is."""
-        s, found, concepts = self.settings, [], candidates.float().cpu()
+        """Compares each value with the others of its factor, the other factors held."""
+        found, concepts = [], candidates.float().cpu()
         chance = torch.tensor([1 / len(group) for group in self.groups])
         for image in images:
             members = solution.members(image)
-            rivals = [[value for value in group if value not in members] for group in self.groups]
-            probability = torch.tensor(
-                [posterior(alternatives.difference, image, others, s.temperature) for others in rivals]
-            )
-            error = float(solution.errors[image, 0])
-            typical = typicality(error, s.typical) * least_certain(probability, chance)  # nan if not calibrated
-            certain = shrink_to_chance(probability, chance, typical)
-            found.append(Answer(concepts[image, members], certain, typical))
+            others = [[value for value in group if value not in members] for group in self.groups]
+            rivals = [alternatives.difference.among(image, each) for each in others]
+            found.append(Answer(concepts[image, members], rivals, chance))
         return found
 
 

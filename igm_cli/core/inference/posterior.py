@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from igm_cli.core.inference.statistics import PairedDifference
 
-CERTAIN = 0.9
-"""Probability from which on a factor counts as certain."""
 
-
-def posterior(difference: PairedDifference, image: int, rivals: Sequence[int], temperature: float) -> float:
+def posterior(rivals: PairedDifference, temperature: float) -> float:
     """Returns the probability of what was chosen, over it and its rivals.
 
     With temperature tau it is the softmax of -error/tau, its argument shrunk by what the finite number of noise samples
@@ -24,39 +22,25 @@ def posterior(difference: PairedDifference, image: int, rivals: Sequence[int], t
     change the choice.
 
     Args:
-        difference: By how much alternatives are worse ``[B,A]``.
-        image: Which of the B images.
-        rivals: Which of the alternatives.
+        rivals: By how much these are worse ``[R]``.
         temperature: tau.
     """
     if not temperature:
-        return min((float(p) for p in difference.probability()[image, list(rivals)]), default=1.0)
+        return min((float(p) for p in rivals.probability()), default=1.0)
     total = 1.0
-    for mean, stderr in zip(
-        difference.mean[image, list(rivals)].tolist(),
-        difference.stderr[image, list(rivals)].tolist(),
-        strict=True,
-    ):
+    for mean, stderr in zip(rivals.mean.tolist(), rivals.stderr.tolist(), strict=True):
         std = min(stderr, 1e6) / temperature
         total += math.exp(min(50.0, -mean / temperature / math.sqrt(1 + math.pi / 8 * std**2)))
     return 1 / total
 
 
-def least_certain(probability: Tensor, chance: Tensor) -> float:
-    """Returns how certain the least certain factor is, 0..1; 0 is chance.
-
-    On images like those trained on every factor can be told; where one cannot, the image is not like them, and what the
-    others seem to say counts for less.
-
-    Args:
-        probability: Probability of every chosen value ``[F]``.
-        chance: What guessing would have ``[F]``.
-    """
-    return float(((probability - chance) / (CERTAIN - chance)).clamp(0, 1).min())
+def posteriors(rivals: Sequence[PairedDifference], temperature: float) -> Tensor:
+    """Returns the probability of every part of an answer over its rivals ``[K]``."""
+    return torch.tensor([posterior(each, temperature) for each in rivals])
 
 
 def shrink_to_chance(probability: Tensor, chance: Tensor, typical: float) -> Tensor:
-    """Shrinks the probabilities of chosen values ``[F]`` to chance ``[F]``, as far as the image is not typical."""
+    """Shrinks probabilities ``[K]`` to those of a guess ``[K]``, as far as the image is not typical (nan: not at all)."""
     if math.isnan(typical):
         return probability
     return typical * probability + (1 - typical) * chance

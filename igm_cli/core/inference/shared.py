@@ -31,6 +31,7 @@ from igm_cli.core.inference.continuous import one_more, propose
 from igm_cli.core.inference.engine import check_method, constraint_of, in_groups
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import noised
+from igm_cli.core.inference.posterior import posteriors
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.noise_schedule import drawn
@@ -152,8 +153,7 @@ class _Search:
     ) -> None:
         self.denoiser, self.images, self.k, self.composition = denoiser, images, k, composition
         self.as_given = check_shared(denoiser.space, settings, k, len(images))
-        # An image that lacks what is asked of it is no less typical for it.
-        self.constraint = check_shared(denoiser.space, replace(settings, typical=()), k, len(images))
+        self.constraint = check_shared(denoiser.space, settings, k, len(images))
         self.settings, self.progress, self.calls, self.done = self.constraint.settings, progress, 0, 0
         self.candidates = images.new_zeros(0, denoiser.space.dim)
         """What may be in common ``[M,D]``."""
@@ -304,7 +304,7 @@ class _Search:
         known, every = self.candidates.float().cpu(), torch.full(statistics.usable.shape, torch.nan)
         for image, answer in enumerate(answers):  # which has an order of its own
             same = (answer.concepts[:, None] == known).all(2)  # [K,M]
-            every[image, same.long().argmax(1)] = answer.confidence
+            every[image, same.long().argmax(1)] = posteriors(answer.rivals, constraint.settings.temperature)
         return every, bool(alternatives.ruled_out(self.settings.settled).all())
 
     def sharpened(self, choice: _Choice) -> Tensor:

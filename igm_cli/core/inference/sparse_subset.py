@@ -16,7 +16,6 @@ from igm_cli.core.concepts import ConceptSpace, Continuous, Product
 from igm_cli.core.device import has_triton
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.counting import choose_size
-from igm_cli.core.inference.posterior import posterior
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm, gathered
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
@@ -160,16 +159,16 @@ class SparseSubset(Constraint):
         images: Sequence[int],
         rows: Tensor,
     ) -> list[Answer]:
-        """Says for each member how probable it is that leaving it out raises the error, and so for its values.
+        """Compares each member with leaving it out, at the cost of a concept, and its values with the others of a factor.
 
-        The members were chosen under the same noise, so that it is rather too high than too low.
+        The members were chosen under the same noise, so that the differences are rather too large than too small.
         """
         best = solution.best[:, : max(1, int((solution.best >= 0).sum(1).max()))]  # members come first
         alone = torch.eye(best.shape[1], dtype=torch.bool, device=best.device)
         without = torch.where(alone, -1, best[:, None, :])  # [B,K,K]
         errors, whole = statistics.errors(without) - self.cost, statistics.errors(best[:, None])
         difference = PairedDifference.of(errors, whole, statistics.importance).to(torch.device("cpu"))
-        there, chosen = difference.probability().float(), best.cpu()
+        chosen = best.cpu()
         concepts = gathered(candidates, best.clamp(min=0)).float().cpu()
         groups = cast(Continuous | Product, self.space).variant_groups()
         found = []
@@ -179,17 +178,17 @@ class SparseSubset(Constraint):
             if groups:
                 one = statistics.images(torch.tensor([image])).to(torch.device("cpu"))
                 known, members = candidates[image].cpu(), chosen[image, :k].tolist()
-                sure = [[self._value(one, known, members, i, group) for group in groups] for i in range(k)]
-                values = torch.tensor(sure).reshape(k, len(groups))
-            found.append(Answer(concepts[image, :k], there[image, :k], values=values))
+                values = [[self._others(one, known, members, i, group) for group in groups] for i in range(k)]
+            rivals = [difference.among(image, [place]) for place in range(k)]
+            found.append(Answer(concepts[image, :k], rivals, torch.zeros(k), value_rivals=values))
         return found
 
-    def _value(
+    def _others(
         self, one: GramStatistics, concepts: Tensor, members: list[int], place: int, group: list[int]
-    ) -> float:
-        """Returns how probable the value of a factor of a member is, over the other values, all else held.
+    ) -> PairedDifference:
+        """Returns by how much the other values of a factor of a member are worse ``[R]``, all else held.
 
-        Where none of these was a candidate, that is left to chance.
+        Values that were no candidates count as no worse.
         """
         member = concepts[members[place]]
         others = cast(Continuous | Product, self.space).variants(member)[group]
@@ -200,10 +199,10 @@ class SparseSubset(Constraint):
             for index in found[found.any(1)].long().argmax(1).tolist()
         ]
         if not rivals:
-            return 1 / len(group)
+            even = torch.zeros(len(group) - 1, dtype=torch.float64)
+            return PairedDifference(even, torch.full_like(even, torch.inf), one.draws)
         errors, whole = one.errors(torch.tensor([rivals])), one.errors(torch.tensor([[members]]))
-        difference = PairedDifference.of(errors, whole, one.importance)
-        return posterior(difference, 0, range(len(rivals)), self.settings.temperature)
+        return PairedDifference.of(errors, whole, one.importance).among(0, range(len(rivals)))
 
 
 def pursuit(

@@ -189,6 +189,10 @@ class PairedDifference:
             return cls(mean, torch.full_like(mean, math.inf), n)
         return cls(mean, ((p * (d - mean[..., None])).square().sum(-1) * (n / (n - 1))).sqrt(), n)
 
+    def among(self, image: int, which: Sequence[int]) -> PairedDifference:
+        """The differences of some of the alternatives of one image ``[R]``."""
+        return PairedDifference(self.mean[image, list(which)], self.stderr[image, list(which)], self.draws)
+
     def to(self, device: torch.device) -> PairedDifference:
         """The same on a device."""
         return PairedDifference(self.mean.to(device), self.stderr.to(device), self.draws)

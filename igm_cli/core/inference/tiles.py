@@ -126,6 +126,7 @@ def _inside(found: Inversion, kept: Tensor | None = None) -> Inversion:
         k=int(kept.sum()),
         k_curve=tuple(replace(p, k=p.k - out) for p in found.k_curve if p.k >= out),
         values=None if found.values is None else found.values[kept],
+        evidence=found.evidence and found.evidence.keep(kept.tolist()),
     )
 
 
@@ -222,8 +223,9 @@ def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
         network_calls=sum(part.network_calls for part in parts),
         seconds=sum(part.seconds for part in parts),
         draws=max(part.draws for part in parts),
-        familiarity=min(part.familiarity for part in parts),
+        typicality=min(part.typicality for part in parts),
         values=torch.cat(values) if values else None,
+        evidence=None,
     )
     points = whole.concepts[:, :2] * torch.tensor(size)
     tile = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.concepts) for part in parts]))

@@ -84,6 +84,10 @@ class Labels:
         true = {int(row.argmax()) for row in truth}
         return {"exact": float(found == true), "recall": len(found & true) / max(1, len(true))}
 
+    def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Returns which labels are true ``[K,1]``."""
+        return (predicted[:, None] == truth).all(2).any(1, keepdim=True)
+
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """Returns the image with the labels written beside it."""
         from igm_cli.plugins.overlays import draw_items

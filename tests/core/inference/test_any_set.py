@@ -17,7 +17,7 @@ from igm_cli.core.composition import Composition
 from igm_cli.core.inference import any_set
 from igm_cli.core.inference.any_set import FEWEST, AnySet, check_number, minima, sizes_of
 from igm_cli.core.inference.constraints import Alternatives, Solution
-from igm_cli.core.inference.posterior import posterior
+from igm_cli.core.inference.posterior import posterior, posteriors
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
@@ -126,9 +126,10 @@ def test_alternatives_are_the_best_on_the_other_side_of_every_label(
         said = told[0]
         assert sorted(said.concepts.argmax(1).tolist()) == list(best) and said.marginals is not None
         for label in range(6):
-            sure = posterior(found.difference, image, [label], settings_.temperature)
+            sure = posterior(found.difference.among(image, [label]), settings_.temperature)
             assert float(said.marginals[label]) == pytest.approx(sure if label in best else 1 - sure, abs=1e-6)
-        assert said.confidence.tolist() == sorted(said.marginals[list(best)].tolist(), reverse=True)
+        sure = posteriors(said.rivals, settings_.temperature).tolist()
+        assert sure == pytest.approx(sorted(said.marginals[list(best)].tolist(), reverse=True))
 
 
 def given_up(

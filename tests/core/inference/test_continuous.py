@@ -228,7 +228,7 @@ def test_how_sure_a_value_is():
     oracle.colours[1] = oracle.colours[0] + 0.02
     truth, image = scene(oracle, 2, 2)
     truth[:, 2:5] = torch.tensor([1.0, 0.0, 0.0])
-    image, settings = oracle.image(truth, 5), replace(ON_GRID, temperature=1e-3)
+    image, settings = oracle.image(truth, 5), replace(ON_GRID, value_temperature=1e-3)
     found = invert(oracle, image, settings, k=2)
     assert rows(found.concepts[:, :2]) == rows(truth[:, :2])
     colour, stripes = found.values.unbind(1)

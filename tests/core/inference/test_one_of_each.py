@@ -13,6 +13,7 @@ from oracle import Oracle, best_of, factors, random_form, statistics_of
 
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.inference import one_of_each
+from igm_cli.core.inference.engine import invert_batch
 from igm_cli.core.inference.one_of_each import (
     EXHAUSTIVE_LIMIT,
     OneOfEach,
@@ -21,9 +22,8 @@ from igm_cli.core.inference.one_of_each import (
     branch_and_bound,
     exhaustive,
 )
-from igm_cli.core.inference.posterior import least_certain, posterior
+from igm_cli.core.inference.posterior import posterior
 from igm_cli.core.inference.statistics import PairedDifference, QuadraticForm
-from igm_cli.core.inference.typicality import typicality
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
@@ -146,17 +146,12 @@ def test_confidence_is_the_posterior_over_the_values_of_a_factor():
     said, solution, found = answer(settings_)
     members = solution.members(0)
     rivals = [[value for value in group if value not in members] for group in oracle.space.groups()]
-    expected = [posterior(found.difference, 0, others, 0.01) for others in rivals]
-    assert said.concepts.equal(rows[members]) and said.confidence.tolist() == pytest.approx(expected)
-    assert math.isnan(said.typicality) and 0.5 < min(expected) < 0.999
-    error = float(solution.errors[0, 0])
-    typical, _, _ = answer(InversionSettings(draws=6, temperature=0.01, typical=(error, 0.1)))
-    untypical, _, _ = answer(InversionSettings(draws=6, temperature=0.01, typical=(error / 9, 0.1)))
-    assert typical.typicality > 0.5 > 1e-3 > untypical.typicality
-    chance = torch.tensor([1 / 2, 1 / 3])
-    least = least_certain(torch.tensor(expected), chance)
-    assert typical.typicality == pytest.approx(least * typicality(error, (error, 0.1))) and least < 0.99
-    assert untypical.confidence.tolist() == pytest.approx([1 / 2, 1 / 3], abs=1e-3)
+    assert said.concepts.equal(rows[members]) and said.chance.tolist() == pytest.approx([1 / 2, 1 / 3])
+    for known, others in zip(said.rivals, rivals, strict=True):
+        assert known.mean.tolist() == found.difference.mean[0, others].tolist()
+    (told,) = invert_batch(oracle, images, settings_)
+    expected = [posterior(each, 0.01) for each in said.rivals]
+    assert told.confidence.tolist() == pytest.approx(expected) and 0.5 < min(expected) < 0.999
 
 
 def test_another_number_of_factors_is_refused():

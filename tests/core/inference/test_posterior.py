@@ -7,16 +7,14 @@ import math
 import pytest
 import torch
 
-from igm_cli.core.inference.posterior import least_certain, posterior, shrink_to_chance
+from igm_cli.core.inference.posterior import posterior, posteriors, shrink_to_chance
 from igm_cli.core.inference.statistics import PairedDifference
-from igm_cli.core.inference.typicality import UNTYPICAL, typicality
 
 
 def sure(*rivals, temperature=1.0, draws=16):
     """Probability against rivals that are (mean, stderr) worse."""
     mean, stderr = torch.tensor(rivals, dtype=torch.float64).reshape(-1, 2).unbind(1)
-    difference = PairedDifference(mean[None], stderr[None], draws)
-    return posterior(difference, 0, range(len(rivals)), temperature)
+    return posterior(PairedDifference(mean, stderr, draws), temperature)
 
 
 def test_the_probability_is_a_softmax_of_errors():
@@ -46,18 +44,7 @@ def test_without_a_temperature_it_is_that_of_the_nearest_rival():
 def test_only_the_rivals_and_the_image_named_count():
     mean = torch.tensor([[1.0, 0.0, 9.0], [2.0, 0.0, 9.0]]).double()
     difference = PairedDifference(mean, torch.zeros(2, 3).double(), 8)
-    assert posterior(difference, 1, [0, 2], 1.0) == pytest.approx(1 / (1 + math.exp(-2) + math.exp(-9)))
-
-
-def test_what_is_denoised_worse_or_better_than_usual_is_untypical():
-    assert math.isnan(typicality(0.1, ()))
-    assert typicality(0.05, (0.05, 0.1)) > 0.999 > 0.5 > typicality(0.1, (0.05, 0.1))
-    half = math.exp(UNTYPICAL * 0.1)
-    for edge in (0.05 * half, 0.05 / half):
-        assert typicality(edge, (0.05, 0.1)) == pytest.approx(0.5)
-    one_more = 0.05 * math.exp((UNTYPICAL + 1) * 0.1)
-    assert typicality(one_more, (0.05, 0.1)) == pytest.approx(1 / (1 + math.exp(2)))
-    assert typicality(1.0, (0.05, 0.1)) < 1e-6 and typicality(0.0, (0.05, 0.1)) < 1e-6
+    assert posterior(difference.among(1, [0, 2]), 1.0) == pytest.approx(1 / (1 + math.exp(-2) + math.exp(-9)))
 
 
 def test_values_of_an_untypical_image_are_shrunk_to_chance():
@@ -68,9 +55,9 @@ def test_values_of_an_untypical_image_are_shrunk_to_chance():
     assert torch.equal(shrink_to_chance(certain, chance, math.nan), certain)
 
 
-def test_the_least_certain_factor_decides():
-    chance = torch.tensor([1 / 2, 1 / 3])
-    assert least_certain(torch.tensor([0.95, 0.9]), chance) == 1.0
-    assert least_certain(torch.tensor([0.99, 1 / 3]), chance) == pytest.approx(0.0, abs=1e-6)
-    assert least_certain(torch.tensor([0.99, 0.1]), chance) == 0.0
-    assert least_certain(torch.tensor([0.7, 0.99]), chance) == pytest.approx(0.5)
+def test_every_part_of_an_answer_has_its_own_rivals():
+    one = PairedDifference(torch.tensor([2.0]).double(), torch.zeros(1).double(), 8)
+    two = PairedDifference(torch.tensor([0.0, 0.0]).double(), torch.zeros(2).double(), 8)
+    expected = [1 / (1 + math.exp(-2)), 1 / 3]
+    assert posteriors([one, two], 1.0).tolist() == pytest.approx(expected)
+    assert posteriors([], 1.0).shape == (0,)

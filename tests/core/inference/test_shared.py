@@ -138,7 +138,7 @@ def test_what_all_images_hold_and_nothing_else() -> None:
     assert (
         every.confidence[1] > 0.99 and every.confidence[[0, 2]].max() < 0.01
     )  # no image speaks for the others
-    typical = InversionSettings(draws=6, temperature=1e-3, typical=(0.05, 0.2))
+    typical = InversionSettings(draws=6, temperature=1e-3)
     calibrated = invert_shared(oracle, images, typical)
     assert calibrated.concepts.argmax(1).tolist() == [3]
     speaks = LabelOracle(letters(6))

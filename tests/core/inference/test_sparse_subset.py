@@ -13,6 +13,7 @@ from oracle import best_of, positions, random_form, statistics_of
 
 from igm_cli.core.inference import sparse_subset
 from igm_cli.core.inference.counting import choose_size
+from igm_cli.core.inference.posterior import posteriors
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS, SparseSubset, pursuit
 from igm_cli.core.inference.statistics import PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
@@ -189,14 +190,14 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
         torch.arange(1),
     )[0]
     members = solution.members(0)
-    assert said.concepts[:, 0].tolist() == members and len(members) == 4 and said.values is None
-    one = statistics.images(torch.tensor([0]))
+    assert said.concepts[:, 0].tolist() == members and len(members) == 4 and said.value_rivals is None
+    told, one = posteriors(said.rivals, 0.0), statistics.images(torch.tensor([0]))
     whole = one.errors(torch.tensor([[members]]))[0, 0]
     for place in range(4):
         rest = one.errors(torch.tensor([[members[:place] + members[place + 1 :]]]))[0, 0]
         sure = PairedDifference.of(rest - 40e-4, whole, statistics.importance).probability()
-        assert float(said.confidence[place]) == pytest.approx(float(sure), abs=1e-6)
-    assert float(said.confidence.min()) < 0.5 < 0.95 < float(said.confidence.max())
+        assert float(told[place]) == pytest.approx(float(sure), abs=1e-6)
+    assert float(told.min()) < 0.5 < 0.95 < float(told.max()) and said.chance.tolist() == [0.0] * 4
 
 
 def test_no_members_are_no_members():
@@ -209,7 +210,7 @@ def test_no_members_are_no_members():
         [0],
         torch.arange(1),
     )[0]
-    assert said.concepts.shape == (0, 1) and said.confidence.shape == (0,)
+    assert said.concepts.shape == (0, 1) and not said.rivals
 
 
 @pytest.mark.parametrize("k", [-1, MOST_CONCEPTS + 1])

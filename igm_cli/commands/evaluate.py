@@ -1,0 +1,172 @@
+"""``igm evaluate``: how well a model finds the concepts of annotated images, and its calibration on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from igm_cli.commands import options as o
+from igm_cli.errors import UsageError
+from igm_cli.output import Output
+
+if TYPE_CHECKING:
+    from igm_cli.benchmarks.scores import Estimate
+    from igm_cli.evaluation import Judged
+
+
+def evaluate(
+    model: o.Model = None,
+    concepts: o.Concepts = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset: a name of igm plugins.  Default: that of the model's training.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of annotated images.  Default: the dataset's own images.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split.  Default: the second, that validates.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Options of the dataset, e.g. objects=3-5."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="At most so many images; of large images so many windows.")
+    ] = 100,
+    penalty: Annotated[
+        float | None,
+        typer.Option(
+            help="Fall of the error, times 1e-4, that justifies one more concept.  Default: the model's."
+        ),
+    ] = None,
+    draws: o.Draws = None,
+    seed: o.Seed = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit the penalty, unless it is given, how sure answers are, and what is typical, and keep it with the "
+            "model, a folder of yours.",
+        ),
+    ] = False,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Evaluate a model on annotated images: what it finds, how many, and whether it is as sure as it is right.
+
+    Found is right where it matches an annotation as nearly as the papers ask for.  Calibration error is the expected
+    calibration error of the confidences.
+    """
+    from igm_cli.api import load
+    from igm_cli.benchmarks.scores import proportion, rate
+    from igm_cli.core.calibration import expected_calibration_error
+    from igm_cli.errors import need
+    from igm_cli.evaluation import Evaluation
+    from igm_cli.plugins import registry
+
+    need("train", "datasets")
+    sink = Output.of_process(as_json)
+    opened = load(model, concepts=concepts, device=device)
+    folder = o.expanded(Path(model)) if model else None
+    if calibrate and not (folder and folder.is_dir()):
+        raise UsageError(
+            "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
+        )
+    name = dataset or opened.dataset
+    if not name:
+        raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
+    adapter = registry.dataset(name, typed=True)
+    chosen = split or adapter.splits[min(1, len(adapter.splits) - 1)]
+    with sink.progress() as progress:
+        data = adapter.load(
+            chosen,
+            data_root=o.expanded(data_root),
+            limit=None if opened.scale else limit,
+            progress=progress,
+            **o.parse_settings(settings or []),
+        )
+        evaluation = Evaluation(opened, data, limit, progress, sink.note)
+        if calibrate:
+            fitted = evaluation.calibrated(progress, penalty)
+            keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": name, "split": chosen})
+            opened.inference = {**opened.inference, **fitted}
+            sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {told(fitted)}")
+        judged = evaluation.judge({"penalty": penalty, "draws": draws, "seed": seed}, progress)
+    import torch
+
+    right = [each.right.all(1) for each in judged]
+    found, true = [len(each) for each in right], [each.count for each in judged]
+    hits = [int(each.sum()) for each in right]
+    figures: dict[str, Estimate] = {
+        "true of those found": rate(hits, found),
+        "found of those true": rate(hits, true),
+        "all right": proportion([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
+    }
+    if opened.parser.space.countable:
+        figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
+    typicality = [each.found.typicality for each in judged]
+    known = [value for value in typicality if value == value]
+    if known:
+        figures["typical"] = proportion([value >= 0.5 for value in known])
+    errors = {
+        what: expected_calibration_error(sure, hit)
+        for what, (sure, hit) in certainties(judged).items()
+        if len(sure)
+    }
+    sink.result(
+        {
+            "schema": "igm.evaluate/1",
+            "model": opened.name,
+            "dataset": name,
+            "split": chosen,
+            "images": len(judged),
+            "figures": {
+                key.replace(" ", "_"): dict(zip(("value", "low", "high"), e, strict=True))
+                for key, e in figures.items()
+            },
+            "calibration_error": {key.replace(" ", "_"): value for key, value in errors.items()},
+            "seconds": float(torch.tensor([each.found.seconds for each in judged]).mean()),
+        }
+    )
+    rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
+    rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
+    sink.table(
+        f"{opened.name} on {len(judged)} images of {name}, {chosen}", ("figure", "", "95 % interval"), rows
+    )
+
+
+def certainties(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Returns confidences ``[N]`` and which are right ``[N]``, of concepts, and of the values of those that are there."""
+    import torch
+
+    parts = [(each.found.confidence, each.right[:, 0]) for each in judged]
+    values = [
+        (each.found.values[each.right[:, 0]], each.right[each.right[:, 0], 1:])
+        for each in judged
+        if each.found.values is not None
+    ]
+    return {
+        what: tuple(torch.cat([pair[i].flatten() for pair in pairs] or [torch.zeros(0)]) for i in (0, 1))
+        for what, pairs in (("concepts", parts), ("values", values))
+    }
+
+
+def keep_calibration(folder: Path | None, fitted: dict[str, Any], about: dict[str, Any]) -> None:
+    """Writes fitted settings into the description of a model, with what they were fitted to."""
+    from igm_cli.core.checkpoint import DESCRIPTION
+    from igm_cli.core.files import read_json, write_json
+
+    assert folder is not None
+    known = read_json(folder / DESCRIPTION)
+    plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
+    inference, info = {**known.get("inference", {}), **plain}, {**known.get("info", {}), "calibrated": about}
+    write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
+
+
+def told(fitted: dict[str, Any]) -> str:
+    """Returns fitted settings in words."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value:.3g}" for key, value in fitted.items() if key != "typical"
+    )

@@ -1,0 +1,169 @@
+"""How well a model finds the concepts of annotated images, and its calibration on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError, UsageError
+from igm_cli.imaging import Frame, to_rgb
+from igm_cli.session import ImageSession, OpenModel, inputs_of
+
+if TYPE_CHECKING:
+    import datasets
+    from torch import Tensor
+
+    from igm_cli.core.types import Inversion
+    from igm_cli.plugins.base import Note, Progress
+
+WINDOW = 96
+"""Side in pixels of the windows that a model of images of any size is evaluated on."""
+
+FEWEST = 16
+"""Annotated images that a model is calibrated on at least."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An annotated image, and what was found in it.
+
+    Attributes:
+        found: What was found.
+        count: How many concepts are annotated, of those whose place is within the image.
+        right: Which of the concepts found are right, and which of the F values of each ``[K,1+F]``.
+        area: Of the image over that of an image of the size trained on.
+    """
+
+    found: Inversion
+    count: int
+    right: Tensor
+    area: float
+
+
+class Evaluation:
+    """Annotated images as a model sees them.
+
+    A model of images of any size sees windows of them, with however many objects there are.
+
+    Args:
+        model: The model.
+        data: A split of a dataset, whose annotations the model's parser reads.
+        limit: Most images, or windows, that are looked at; None takes all images, or as many windows.
+        progress: Called while images are read.
+        note: Told what is amiss.
+
+    Raises:
+        UsageError: If the parser does not say what is right.
+        InputError: If an annotation cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: OpenModel,
+        data: datasets.Dataset,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        note: Note = lambda text: None,
+    ) -> None:
+        if not hasattr(model.parser, "right"):
+            raise UsageError(
+                f"the concepts {model.parser.name!r} do not say which of those found are right; add a method "
+                "right(predicted, truth) to the parser"
+            )
+        self.model, self.data = model, data
+        self.windows: Any = None
+        if model.scale:
+            from igm_cli.plugins.crops import Crops, CropSamples
+
+            side = max(WINDOW, *model.image_size)
+            cut = Crops(scale=model.scale, most=10**6, margin=model.margin)
+            self.windows = CropSamples(data, model.parser, (side, side), cut, 0, progress, note)
+        self.count = len(data) if limit is None else limit if self.windows else min(limit, len(data))
+
+    def judge(self, given: Mapping[str, Any], progress: Progress | None = None) -> list[Judged]:
+        """Returns what is found with some inversion settings, those not given the model's own."""
+        session = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=given)
+        judged: list[Judged] = []
+        if progress:
+            progress("evaluating", 0, self.count)
+        for rows in _batches(self.count, session.batch_size):
+            images, truths = self._seen(session, rows)
+            for seen, truth, found in zip(images, truths, session.inverted(images), strict=True):
+                right = self.model.parser.right(found.concepts, truth)  # type: ignore[attr-defined]
+                area, count = 1.0, len(truth)
+                if self.windows:  # beyond whose borders there are concepts that are not asked for
+                    area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
+                    count = int(((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1).sum())
+                judged.append(Judged(found, count, right, area))
+            if progress:
+                progress("evaluating", len(judged), self.count)
+        return judged
+
+    def calibrated(self, progress: Progress | None = None, penalty: float | None = None) -> dict[str, Any]:
+        """Returns the settings that suit the images best: penalty, temperatures, what is typical.
+
+        Args:
+            progress: Called while images are inverted, twice where the penalty is fitted, too.
+            penalty: A penalty that stays; None fits it, where there is one to fit.
+
+        Raises:
+            InputError: If there are too few images.
+        """
+        from igm_cli.core.calibration import fitted_penalty, fitted_temperature
+        from igm_cli.core.inference.typicality import fitted
+
+        if self.count < FEWEST:
+            raise InputError(f"a model is calibrated on {FEWEST} images or more, not {self.count}; add some")
+        chosen: dict[str, Any] = {} if penalty is None else {"penalty": penalty}
+        if penalty is None and self.model.parser.space.countable:
+            found = self.judge({"penalty": 0.0}, progress)
+            counts = [each.count for each in found]
+            chosen["penalty"] = round(
+                fitted_penalty([e.found.k_curve for e in found], counts, [e.area for e in found]), 3
+            )
+        judged = self.judge(chosen, progress)
+        evidence = [(each.found.evidence, each.right) for each in judged if each.found.evidence]
+        parts = [
+            (rivals, bool(right))
+            for known, rights in evidence
+            for rivals, right in zip(known.rivals, rights[:, 0], strict=True)
+        ]
+        chosen["temperature"] = fitted_temperature(*_columns(parts))
+        values = [
+            (rivals, bool(right))
+            for known, rights in evidence
+            for every, row in zip(known.value_rivals, rights, strict=False)
+            for rivals, right in zip(every, row[1:], strict=True)
+            if row[0]
+        ]
+        if values:
+            chosen["value_temperature"] = fitted_temperature(*_columns(values))
+        settings = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=chosen).settings
+        chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
+        return chosen
+
+    def _seen(self, session: ImageSession, rows: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns what the model sees of images, and the concepts annotated in them."""
+        from igm_cli.core.training.batches import as_floats
+
+        if self.windows:
+            cut = [self.windows.cut(self.windows.crop(row)) for row in rows]
+            return [as_floats(pixels).to(session.device) for pixels, _ in cut], [truth for _, truth in cut]
+        examples = [self.data[row] for row in rows]
+        images = inputs_of([to_rgb(example["image"]) for example in examples])
+        frames, seen = session.framed(images)
+        return seen, [self._truth(example, frame) for example, frame in zip(examples, frames, strict=True)]
+
+    def _truth(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
+        return self.model.parser.parse({k: v for k, v in example.items() if k != "image"}, frame)
+
+
+def _batches(count: int, size: int) -> Iterator[Sequence[int]]:
+    for first in range(0, count, size):
+        yield range(first, min(first + size, count))
+
+
+def _columns(parts: Sequence[tuple[Any, bool]]) -> tuple[list[Any], list[bool]]:
+    return [rivals for rivals, _ in parts], [right for _, right in parts]

@@ -1,0 +1,66 @@
+"""How much an image is like those trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from igm_cli.core.inference.typicality import LEVELS, RESERVE, Typical, features, fitted
+from igm_cli.errors import InputError
+
+
+def rows(count: int, seed: int = 0) -> torch.Tensor:
+    """Features of images: two that go together, one of its own."""
+    random = torch.Generator().manual_seed(seed)
+    first, second, third = torch.randn(3, count, generator=random, dtype=torch.float64)
+    return torch.stack([first - 3, first + 0.1 * second + 1, 0.5 * third], dim=1)
+
+
+def test_features_are_logarithms_of_errors_and_margins():
+    levels, errors = torch.tensor([0.1, 0.15, 0.3, 0.5]), torch.tensor([0.2, 0.4, 0.1, 0.05])
+    seen = features(levels, errors, torch.tensor([0.02, 0.01, 0.04]), 0.1, 0.5, ranges=4)
+    expected = [math.log(0.3), math.nan, math.log(0.1), math.log(0.05), math.log(0.01), math.log(0.04)]
+    assert seen.tolist() == pytest.approx(expected, nan_ok=True)
+    outside = features(levels, errors, torch.zeros(0), 0.6, 0.9)
+    assert outside.shape == (LEVELS + 2,) and bool(outside.isnan().all())
+
+
+def test_images_like_those_fitted_are_typical_and_others_are_not():
+    usual = fitted(list(rows(200)), 0.0, 1.0)
+    new = [usual.at(row) for row in rows(200, seed=1)]
+    assert sum(value > 0.5 for value in new) >= 197
+    assert usual.at(torch.tensor([-3.0, 1.0, 0.0])) > 0.999
+    assert usual.at(torch.tensor([-2.0, 2.0, 0.0])) > 0.9, "along what goes together"
+    assert usual.at(torch.tensor([-2.0, 0.0, 0.0])) < 0.01, "against it"
+    for far in (-12.0, 6.0):
+        assert usual.at(torch.tensor([far, 1.0, 0.0])) < 1e-6
+
+
+def test_the_farthest_image_that_was_fitted_is_still_typical():
+    seen = rows(60)
+    usual = fitted(list(seen), 0.0, 1.0)
+    values = [usual.at(row) for row in seen]
+    every = torch.ones(3, dtype=torch.bool)
+    farthest = max(usual.distance(row, every) for row in seen)
+    assert usual.limit == pytest.approx(RESERVE * farthest)
+    assert 0.9 < min(values) < 0.97
+    assert replace(usual, limit=farthest).at(seen[values.index(min(values))]) == pytest.approx(0.5)
+
+
+def test_what_is_not_known_is_left_out():
+    usual = fitted(list(rows(200)), 0.0, 1.0)
+    assert usual.at(torch.tensor([-3.0, math.nan, math.nan])) > 0.99
+    assert usual.at(torch.tensor([9.0, math.nan, math.nan])) < 1e-6
+    assert math.isnan(usual.at(torch.full((3,), math.nan)))
+
+
+def test_what_cannot_be_fitted_or_read_is_refused():
+    with pytest.raises(InputError, match="6 images or more, not 5"):
+        fitted(list(rows(5)), 0.0, 1.0)
+    with pytest.raises(InputError, match="mean and a covariance of as many"):
+        Typical(0.0, 1.0, (0.0, 1.0, 2.0), ((1.0, 0.0), (0.0, 1.0)), 3.0)
+    with pytest.raises(InputError, match="must be above 0, not -3"):
+        Typical(0.0, 1.0, (0.0, 1.0, 2.0), ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0)), -3.0)
