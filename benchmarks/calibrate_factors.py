@@ -1,4 +1,4 @@
-"""Where a model of factors should look: noise levels, temperature and familiarity, from validation images.
+"""Where a model of factors should look: noise levels and temperature, from validation images.
 
     python benchmarks/calibrate_factors.py --model celeba-attributes
 
@@ -89,12 +89,6 @@ def look_at(checkpoint: Checkpoint, samples: DatasetSamples, draws: int) -> Kept
     return Kept(torch.stack(rows), taken.t / denoiser.schedule.steps, ratio, torch.tensor(truths))
 
 
-def typical(errors: Tensor) -> tuple[float, float]:
-    """Geometric mean of the errors of images, and their spread in log error."""
-    log = errors.log()
-    return math.exp(float(log.mean())), float(log.std())
-
-
 def main() -> None:
     """Prints scores of ranges of levels, and the settings of the best."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -118,9 +112,7 @@ def main() -> None:
                 print(f"{low:.2f}  {high:.2f}  {power:.0f}      {accuracy:.3f}     {nll:.4f}   {tau:.2e}")
                 best = min(best, (nll, low, high, power, tau))
     nll, low, high, power, tau = best
-    middle, spread = typical(kept.weighted(low, high, power).mean(1).amin(1))
     print(f"\nlow = {low}\nhigh = {high}\npower = {power}\ntemperature = {tau:.3g}")
-    print(f"typical = [{middle:.4g}, {spread:.3g}]")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def rivals(scene: Scene, evidence: GramStatistics) -> PairedDifference:
 def surprise(differences: list[PairedDifference], temperature: float) -> float:
     """Mean -log p of every true label against its rival, as users are told p."""
     each = [
-        [-math.log(posterior(scene, 0, [label], temperature)) for label in range(scene.mean.shape[1])]
+        [-math.log(posterior(scene.among(0, [label]), temperature)) for label in range(scene.mean.shape[1])]
         for scene in differences
     ]
     return sum(sum(labels) / len(labels) for labels in each) / len(each)

@@ -374,6 +374,31 @@ class VectorCount(_OfVector):
     k_curve: list[Unexplained] = Field(min_length=1)
 
 
+class Interval(TypedDict):
+    """A proportion with its 95 % interval."""
+
+    value: Probability
+    low: Probability | None
+    high: Probability | None
+
+
+class EvaluationRecord(_Closed):
+    """How well a model finds the concepts of annotated images."""
+
+    schema_id: Literal["igm.evaluate/1"] = Field(alias="schema")
+    model: str
+    dataset: str
+    split: str
+    images: Annotated[int, Field(ge=1)] = Field(description="Of large images, windows of them.")
+    figures: dict[str, Interval] = Field(
+        description="true_of_those_found, found_of_those_true, all_right, number_exact, typical."
+    )
+    calibration_error: dict[str, Share] = Field(
+        description="Expected calibration error of the confidences of concepts, and of values of those that are there."
+    )
+    seconds: Share = Field(description="For an image, on average.")
+
+
 class PluginState(_Closed):
     """One plugin, and whether it loads; its problem is empty if it does."""
 
@@ -453,6 +478,7 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     GeneratedImage: "igm generate",
     VectorResult: "igm invert --codebooks",
     VectorCount: "igm estimate-k --codebooks",
+    EvaluationRecord: "igm evaluate",
     PluginRecord: "igm plugins",
     DoctorRecord: "igm doctor",
     BenchmarkSummary: "igm benchmark",

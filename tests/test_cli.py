@@ -19,7 +19,7 @@ from PIL import Image
 
 import igm_cli
 
-COMMANDS = ("train", "invert", "estimate-k", "zero-shot", "benchmark", "plugins", "doctor")
+COMMANDS = ("train", "invert", "estimate-k", "evaluate", "zero-shot", "benchmark", "plugins", "doctor")
 QUICK = ("--draws", "2", "--device", "cpu")
 
 

@@ -1,0 +1,106 @@
+"""``igm evaluate``: figures of annotated images, and what is fitted to them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from test_cli import one_sentence, schema
+
+from igm_cli import app
+from igm_cli.plugins.labels.parser import Labels
+from igm_cli.plugins.object_concepts import ObjectConcepts
+from igm_cli.plugins.positions import Positions
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty images of one disc each, with a table of where it is."""
+    folder, rows = tmp_path_factory.mktemp("discs"), ["file,x,y"]
+    random = torch.Generator().manual_seed(0)
+    for number in range(20):
+        x, y = (torch.rand(2, generator=random) * 20 + 6).tolist()
+        image = Image.new("RGB", (32, 32), (90, 90, 90))
+        ImageDraw.Draw(image).ellipse((x - 4, y - 4, x + 4, y + 4), fill=(200, 30, 30))
+        image.save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{x:.2f},{y:.2f}")
+    (folder / "points.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def igm(*words: object) -> int:
+    return app.main([*map(str, words), "--device", "cpu"])
+
+
+def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
+    tiny_model: Path, annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--set", "shares=90/10/0")
+    assert igm("evaluate", "--model", model, *data, "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    jsonschema.validate(before, schema("igm.evaluate-1"), jsonschema.Draft202012Validator)
+    assert "typical" not in before["figures"] and before["images"] > 15
+    weights = (model / "model.safetensors").read_bytes()
+    assert igm("evaluate", "--model", model, *data, "--calibrate", "--json") == 0
+    done = capsys.readouterr()
+    assert "is calibrated on " in done.err
+    after = json.loads(done.out)
+    assert after["figures"]["typical"]["value"] == 1.0
+    known = json.loads((model / "igm.json").read_text())
+    assert known["info"]["calibrated"] == {"images": before["images"], "dataset": "objects", "split": "train"}
+    assert known["inference"]["temperature"] > 0 and known["inference"]["grid"] == [4, 4]
+    assert (model / "model.safetensors").read_bytes() == weights
+    assert igm("invert", annotated / "0.png", "--model", model, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["typicality"] > 0.5
+    assert igm("evaluate", "--model", model, *data, "--penalty", 7, "--calibrate") == 0
+    assert json.loads((model / "igm.json").read_text())["inference"]["penalty"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model", "clevr-pos", "--calibrate"], "name a folder of yours"),
+        (["--split", "nosuch"], "nosuch"),
+        (["--set", "nosuch=1"], "nosuch"),
+        (["--limit", "4", "--calibrate"], "16 images or more, not 4"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(
+    tiny_model: Path,
+    annotated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    given = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--model", model)
+    assert igm("evaluate", *given, *words) in (2, 3)
+    assert says in one_sentence(capsys.readouterr().err)
+    assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
+
+
+def test_what_is_right() -> None:
+    truth = torch.tensor([[0.2, 0.2], [0.8, 0.5]])
+    found = torch.tensor([[0.21, 0.2], [0.5, 0.5], [0.8, 0.52]])
+    assert Positions().right(found, truth)[:, 0].tolist() == [True, False, True]
+    assert Positions().right(found[:0], truth).shape == (0, 1)
+    labels = Labels(("cat", "dog", "fox"))
+    rows = torch.eye(3)
+    assert labels.right(rows[[0, 2]], rows[[2, 1]])[:, 0].tolist() == [False, True]
+    objects = ObjectConcepts().configured({"factors": "color=red|blue,size=small|large"})
+    red, blue = [1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]
+    known = torch.tensor([[0.2, 0.2, *red], [0.8, 0.5, 0.5, 0.5, 1.0, 0.0]])
+    told = torch.tensor([[0.8, 0.5, *blue], [0.2, 0.21, *blue], [0.5, 0.9, *red]])
+    expected = [[True, True, False], [True, False, True], [False] * 3]
+    assert objects.right(told, known).tolist() == expected
+    assert math.isclose(objects.score(told, known)["objects_right"], 0.0)
