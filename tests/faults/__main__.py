@@ -19,7 +19,7 @@ os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
 
 import faults
 from faults import forked
-from faults.case import Case
+from faults.case import SECONDS, Case
 from faults.kit import Kit
 
 FINE = ("sentence", "right")
@@ -41,8 +41,8 @@ def collect(kit: Kit, wanted: list[str], word: str = "") -> dict[str, list[Case]
 
 
 def sample(every: list[tuple[str, Case]], count: int, kit: Kit) -> list[tuple[str, Case]]:
-    """Draws cases, one of every kind before a second one, none that needs a process started afresh."""
-    every = [each for each in every if not each[1].process]
+    """Draws cases, one of every kind before a second one, none that needs a process started afresh or much time."""
+    every = [each for each in every if not each[1].process and each[1].seconds <= SECONDS]
     kit.random.shuffle(every)
     seen: Counter[tuple[str, str]] = Counter()
     rank = []

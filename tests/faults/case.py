@@ -57,6 +57,7 @@ class Case:
         env: Further environment variables.
         may_change: Patterns of files that may change, such as a results file of igm's own.
         process: Whether it needs a process started afresh, such as for what happens during imports.
+        seconds: Time after which it hangs; cases that are given more than usual are in no sample.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Case:
     env: Mapping[str, str] = field(default_factory=dict)
     may_change: tuple[str, ...] = ()
     process: bool = False
+    seconds: float = SECONDS
 
     def place(self, folder: Path) -> None:
         """Makes the files."""
@@ -89,7 +91,7 @@ class Case:
         """Returns ``sentence`` or ``right`` where all is as it must be; else, in capitals, what is not."""
         said = outcome.err.strip().splitlines()
         if outcome.code is None:
-            return f"HANG above {SECONDS:.0f} s"
+            return f"HANG above {self.seconds:.0f} s"
         if "Traceback (most recent call last)" in outcome.err or "this is a bug" in outcome.err:
             return f"BUG: {said[-1][:200]}"
         if outcome.code < 0 or outcome.code == 1:

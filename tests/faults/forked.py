@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from faults.case import SECONDS, Case, Outcome, contents
+from faults.case import Case, Outcome, contents
 
 
 def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Case, Outcome]]:
@@ -39,7 +39,7 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
             running[_start(case, place)] = case, place, before, time.monotonic()
         for process, (case, place, before, began) in list(running.items()):
             code = _ended(process)
-            late = time.monotonic() - began > SECONDS
+            late = time.monotonic() - began > case.seconds
             if code is None and not late:
                 continue
             if code is None:
