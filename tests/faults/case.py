@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -136,4 +137,6 @@ def contents(folder: Path) -> dict[str, str]:
                 found[key] = f"link to {os.readlink(path)}"  # noqa: PTH115
             elif path.is_file():
                 found[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+            else:
+                found[key] = f"no file, of kind {stat.S_IFMT(path.stat().st_mode)}"
     return found
