@@ -133,6 +133,7 @@ class ResultFile:
         try:
             line = json.loads(text.decode(), parse_constant=_no_number)
             about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
+            json_line(line).encode()  # half a surrogate is no text
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
         if schema != self.schema or run != self.run:

@@ -65,7 +65,7 @@ def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
     It is locked, so that what a killed process left is known from what is still written to.
     """
-    _sweep(path.parent)
+    _sweep(path.parent.absolute())
     prefix = f".{path.name[:80]}."
     while True:
         if folder:

@@ -59,6 +59,7 @@ class Case:
         may_change: Patterns of files that may change, such as a results file of igm's own.
         process: Whether it needs a process started afresh, such as for what happens during imports.
         seconds: Time after which it hangs; cases that are given more than usual are in no sample.
+        largest: Bytes that a file may hold at most, as if the disk were full; 0 does not limit them.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class Case:
     may_change: tuple[str, ...] = ()
     process: bool = False
     seconds: float = SECONDS
+    largest: int = 0
 
     def place(self, folder: Path) -> None:
         """Makes the files."""

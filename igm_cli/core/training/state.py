@@ -116,7 +116,7 @@ class RunRecord:
             InputError: If it cannot be read or taken.
         """
         path = self.folder / STATE
-        if not path.is_file():
+        if not path.exists():
             return
         try:
             take(torch.load(path, map_location="cpu", weights_only=True))

@@ -278,14 +278,18 @@ class Trainer:
         Raises:
             InputError: If weights are not finite.
             KeyError: If it lacks something.
+            ValueError: If its step or its time is none.
         """
+        step, spent = state["step"], state["spent"]
+        if not (isinstance(step, int) and isinstance(spent, float) and step >= 0 and math.isfinite(spent)):
+            raise ValueError("the state has no step or no time")
         for module, weights in ((self.bare_model, state["model"]), (self.average, state["average"])):
             require_finite(weights, "the weights of the run's state", "start another run")
             if learned(module).keys() - weights.keys():
                 raise KeyError("weights are missing")
             module.load_state_dict({**module.state_dict(), **weights})
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.spent = state["step"], state["spent"]
+        self.step, self.spent = step, spent
         self.sound.fill_(self.step)
         self.losses = list(state.get("losses", torch.zeros(0)).to(self.accelerator.device))
         self.reported = tuple(state.get("reported", (self.step, self.spent)))
