@@ -17,6 +17,7 @@ import typer
 from igm_cli import __version__
 from igm_cli.errors import IgmError, cause, kind_and_message, out_of_memory
 from igm_cli.interrupts import Interrupted, ending_at_once, received
+from igm_cli.output import process_rank
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
@@ -101,6 +102,8 @@ def _end(error: BaseException) -> int:
 
 def _say(error: BaseException) -> int:
     text, code = _sentence(error)
+    if isinstance(error, Interrupted) and process_rank()[0]:
+        return code  # of several processes one says it
     with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
         sys.stderr.write(f"igm: {text}\n")
         sys.stderr.flush()
