@@ -74,7 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     return run
 
 
-def two(*what: object) -> list[str]:
+def in_two(*what: object) -> list[str]:
     """The command that runs a script, or ``-m`` and a module, in two processes that work together on the CPU.
 
     With ``--cpu``, ``accelerate launch`` starts one process, whatever number it is given.
@@ -86,7 +86,7 @@ def two(*what: object) -> list[str]:
 def launch_two(*what: object, cwd: Path | None = None) -> str:
     """What a script, or ``-m`` and a module, prints in two processes that work together on the CPU."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(two(*what), env=environment, cwd=cwd, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(in_two(*what), env=environment, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from conftest import ROOT, Igm, launch_two, two
+from conftest import ROOT, Igm, in_two, launch_two
 from PIL import Image
 
 import igm_cli
@@ -370,7 +370,7 @@ def test_two_processes_give_what_one_does(igm: Igm, tiny_model: Path, pictures: 
     one = igm(*call)
     assert one.returncode == 0, one.stderr
     results = tmp_path / "results.jsonl"
-    done = launch_two("-m", "igm_cli", *call, "--output", results, cwd=tmp_path)
+    two = launch_two("-m", "igm_cli", *call, "--output", results, cwd=tmp_path)
     assert untimed(two) == untimed(one.stdout)
     assert results.read_text() == two
     assert [p.name for p in tmp_path.iterdir() if "rank" in p.name] == []
@@ -581,7 +581,7 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path, sent: signal.
 @pytest.mark.parametrize("group", [False, True])
 def test_two_processes_stop_together(tmp_path: Path, group: bool) -> None:
     """SIGTERM for the launcher alone, or for all processes at once as SLURM does it."""
-    process = started(two("-m", "igm_cli"), tmp_path)
+    process = started(in_two("-m", "igm_cli"), tmp_path)
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for number in [process.pid, *map(int, children)] if group else [process.pid]:

@@ -174,6 +174,7 @@ def _run(
     before: Callable[[], object],
     sent: signal.Signals | None = None,
     after: float = 0.0,
+    process: bool = False,
 ) -> int | None:
     """Runs a command, sends it a signal after some seconds; returns its exit code, None if it hangs."""
     case, began = Case("", "", tuple(task.command), task.files, process=process), time.monotonic()
