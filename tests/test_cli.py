@@ -365,6 +365,7 @@ def test_a_folder_run_goes_on(igm: Igm, tiny_model: Path, pictures: Path, tmp_pa
     assert results.read_text() == "something else\n"
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_does(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     call = ["invert", str(pictures), "--model", str(tiny_model), "--json", *QUICK]
     one = igm(*call)
