@@ -5,8 +5,10 @@ Nothing heavy is imported here or at the top of a command's module, so that ``ig
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -14,10 +16,12 @@ import typer
 
 from igm_cli import __version__
 from igm_cli.errors import IgmError, cause, kind_and_message, out_of_memory
+from igm_cli.interrupts import Interrupted, ending_at_once, received
+from igm_cli.output import process_rank
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
-    "4 weights or data missing, 5 plugin, 130 interrupted."
+    "4 weights or data missing, 5 plugin, 130 or 143 interrupted."
 )
 COMMANDS = (
     "train",
@@ -73,27 +77,45 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        app = command_line(*[word for word in given[:1] if word in COMMANDS])
-        result = app(args=arguments, prog_name="igm", standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except BrokenPipeError:
+        with ending_at_once():
+            app = command_line(*[word for word in given[:1] if word in COMMANDS])
+            result = app(args=arguments, prog_name="igm", standalone_mode=False)
+            sys.stdout.flush()
+            return result if isinstance(result, int) else 0
+    except BaseException as error:
+        if (number := received()) is not None:  # whatever a library made of it
+            return _say(error if isinstance(error, Interrupted) else Interrupted(number))
+        return _end(error)
+
+
+def _end(error: BaseException) -> int:
+    """Says what became of a call; returns the exit code."""
+    if isinstance(error, BrokenPipeError):
         return _reader_left()
-    except SystemExit as error:  # Typer ends so when the reader of a pipe is gone
+    if isinstance(error, SystemExit):  # Typer ends so when the reader of a pipe is gone
         return _reader_left() if error.code == 1 else int(error.code or 0)
-    except (Exception, KeyboardInterrupt) as error:
-        expected = isinstance(error, KeyboardInterrupt | typer.Abort | typer.TyperException)
-        if not expected and os.environ.get("IGM_DEBUG", "") not in ("", "0"):
-            raise
-        text, code = _sentence(error)
+    expected = isinstance(error, KeyboardInterrupt | Interrupted | typer.Abort | typer.TyperException)
+    if not expected and (not isinstance(error, Exception) or os.environ.get("IGM_DEBUG", "") not in ("", "0")):
+        raise error
+    return _say(error)
+
+
+def _say(error: BaseException) -> int:
+    text, code = _sentence(error)
+    if isinstance(error, Interrupted) and process_rank()[0]:
+        return code  # of several processes one says it
+    with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
         sys.stderr.write(f"igm: {text}\n")
-        return code
+        sys.stderr.flush()
+    return code
 
 
 def _sentence(error: BaseException) -> tuple[str, int]:
     """What a user reads of an error, and the exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return "interrupted; igm train, and a command with --output, goes on where it stopped", 130
+        error = Interrupted(signal.SIGINT)
+    if isinstance(error, Interrupted):
+        return f"interrupted; {error}", error.exit_code
     if isinstance(error, IgmError):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):

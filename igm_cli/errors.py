@@ -33,6 +33,12 @@ class InputError(IgmError):
     exit_code = 3
 
 
+class OutputError(IgmError):
+    """Something cannot be written: not the fault of an input, so it ends the run (exit code 3)."""
+
+    exit_code = 3
+
+
 class MissingError(IgmError):
     """Weights or data are not here and cannot be fetched (exit code 4)."""
 

@@ -32,6 +32,7 @@ def open_pipeline(
     from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, quiet, read_description
     from igm_cli.core.models.pipelines import Loading, load_pipeline
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
+    from igm_cli.core.weights import require_finite
     from igm_cli.plugins import registry
 
     how, target = Loading(**(loading or {})), process_device(device)
@@ -47,7 +48,14 @@ def open_pipeline(
     space: Any = parser.space
 
     def load() -> TextToImageDenoiser:
-        denoiser = TextToImageDenoiser(load_pipeline(str(path), target, how), space)
+        parts = load_pipeline(str(path), target, how)
+        for part, network in parts.pipe.components.items():
+            if hasattr(network, "state_dict"):
+                weights = {key: value for key, value in network.state_dict().items() if not value.is_meta}
+                require_finite(
+                    weights, f"the weights of the {part} of {name}", "take another copy, or use --dtype float32"
+                )
+        denoiser = TextToImageDenoiser(parts, space)
         with quiet():  # a prompt that is too long is refused before the first image
             denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
         return denoiser

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, with_config
 from typing_extensions import NotRequired, TypedDict
@@ -28,6 +28,7 @@ Confidence = Annotated[
     Field(description="Probability that the item belongs there; null where the method gives none (sgd)."),
 ]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Root = Annotated[str | None, Field(description="Folder that a relative path starts from; absent of others.")]
 Run = Annotated[
     str,
     Field(
@@ -171,6 +172,7 @@ class _OfImage(Result):
     """What the records of all commands about images have in common."""
 
     image: str = Field(description="Path as given.")
+    root: Root = None
     size: list[Annotated[int, Field(ge=1)]] = Field(
         min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
     )
@@ -311,6 +313,7 @@ class SharedResult(Result):
 
     schema_id: Literal["igm.invert-shared/1"] = Field(alias="schema")
     images: list[SharedImage] = Field(min_length=2)
+    root: Root = None
     sha256: Sha256 = Field(description="Of the paths and hashes of the images, in their order.")
     model: str
     concepts: str = Field(description="Name of the concept parser.")
@@ -340,6 +343,7 @@ class _OfVector(Result):
     """What the records of all commands about bound vectors have in common."""
 
     input: str = Field(description="Path of the file of vectors as given.")
+    root: Root = None
     vector: Natural = Field(description="Number of the vector in its file.")
     sha256: Sha256 = Field(description="Of the file of vectors; of vectors in memory, of their values.")
     concepts: str = Field(description="Name of the concept parser.")
@@ -470,6 +474,17 @@ class BenchmarkSummary(BaseModel):
     failed: dict[str, str] = Field(description="Methods that failed, and why.")
 
 
+class BenchmarkRecord(_Closed):
+    """What a method of a benchmark made of an item, as its results folder keeps it."""
+
+    schema_id: Literal["igm.benchmark-record/1"] = Field(alias="schema")
+    run: Run
+    method: str
+    split: str
+    item: str
+    rows: list[dict[str, Any]]
+
+
 PRINTED_BY: dict[type[BaseModel], str] = {
     ImageResult: "igm invert",
     ImageCount: "igm estimate-k",
@@ -484,6 +499,19 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     BenchmarkSummary: "igm benchmark",
 }
 """Models of the lines that commands print with ``--json``."""
+
+
+def is_record(line: dict[str, Any]) -> bool:
+    """Returns whether a line has the fields, of the types, that its schema says; False where that is unknown."""
+    known: list[type[BaseModel]] = [*PRINTED_BY, BenchmarkRecord]
+    for model in known:
+        if get_args(model.model_fields["schema_id"].annotation) == (line.get("schema"),):
+            try:
+                model.model_validate(line)
+            except (ValueError, RecursionError):
+                return False
+            return True
+    return False
 
 
 def schemas() -> dict[str, dict[str, Any]]:

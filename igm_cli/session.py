@@ -232,7 +232,8 @@ class ImageSession(Session["Image"]):
         """Returns an image file, not decoded yet."""
         data = read_bytes(path)
         digest = hashlib.sha256(data).hexdigest()
-        return [Input({"image": str(path)}, digest, lambda: decode_image(data, str(path)))]
+        about = {"image": str(path), **root_of(path)}
+        return [Input(about, digest, lambda: decode_image(data, str(path)))]
 
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
         """Returns the results of images in whatever form; of one image without a list around it."""
@@ -302,7 +303,9 @@ class ImageSession(Session["Image"]):
             }
             for image, items, sure in zip(images, decoded, found.support, strict=True)
         ]
-        together = Input[Any]({"images": each}, shared_hash(images), lambda: None)
+        roots = [{"root": image.about["root"]} for image in images if "root" in image.about]
+        about = {"images": each, **(roots[0] if roots else {})}
+        together = Input[Any](about, shared_hash(images), lambda: None)
         fields = {
             "model": model.name,
             "k": len(found.concepts),
@@ -459,6 +462,11 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     if draws is None and most is not None:
         given["draws"] = min(default.draws, most)
     return InversionSettings.from_dict(own, **given)
+
+
+def root_of(path: Path) -> dict[str, str]:
+    """Returns the field of a record that says where a relative path starts from; none of an absolute one."""
+    return {} if path.is_absolute() else {"root": str(Path.cwd())}
 
 
 def inputs_of(images: Sequence[Any]) -> list[Input[Image]]:

@@ -13,7 +13,7 @@ from igm_cli.core.files import file_hash, fingerprint_of
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame
 from igm_cli.records import VectorCount, VectorResult
-from igm_cli.session import Input, Session, process_device
+from igm_cli.session import Input, Session, process_device, root_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,8 @@ class VectorSession(Session["Tensor"]):
 
     def read(self, path: Path) -> list[Input[Tensor]]:
         """Returns the bound vectors ``[D]`` of a file."""
-        return self._inputs(self.parser.read_vectors(path, self.codebooks), str(path), file_hash(path))
+        about = {"input": str(path), **root_of(path)}
+        return self._inputs(self.parser.read_vectors(path, self.codebooks), about, file_hash(path))
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
         """Returns the results of vectors in whatever form; of one ``[D]`` without a list around it."""
@@ -72,7 +73,9 @@ class VectorSession(Session["Tensor"]):
             rows, alone = torch.atleast_2d(rows), rows.ndim == 1
             rows = rows.to(torch.complex64 if torch.is_complex(rows) else torch.float32)
             check_vectors(rows, self.codebooks)
-            inputs = self._inputs(rows, "vectors", hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest())
+            inputs = self._inputs(
+                rows, {"input": "vectors"}, hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
+            )
         results = self.in_batches(work, inputs, progress)
         return results[0] if alone else results
 
@@ -119,9 +122,9 @@ class VectorSession(Session["Tensor"]):
         return results
 
     @staticmethod
-    def _inputs(vectors: Tensor, name: str, digest: str) -> list[Input[Tensor]]:
+    def _inputs(vectors: Tensor, about: Mapping[str, str], digest: str) -> list[Input[Tensor]]:
         return [
-            Input({"input": name, "vector": number}, digest, lambda vector=vector: vector)  # type: ignore[misc]
+            Input({**about, "vector": number}, digest, lambda vector=vector: vector)  # type: ignore[misc]
             for number, vector in enumerate(vectors)
         ]
 

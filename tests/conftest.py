@@ -74,15 +74,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     return run
 
 
+def in_two(*what: object) -> list[str]:
+    """The command that runs a script, or ``-m`` and a module, in two processes that work together on the CPU.
+
+    With ``--cpu``, ``accelerate launch`` starts one process, whatever number it is given.
+    """
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return [*launch, *map(str, what)]
+
+
 def launch_two(*what: object, cwd: Path | None = None) -> str:
     """What a script, or ``-m`` and a module, prints in two processes that work together on the CPU."""
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--main_process_port", "0", *map(str, what),
-    ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(in_two(*what), env=environment, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

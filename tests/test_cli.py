@@ -14,7 +14,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import ROOT, Igm, launch_two
+import torch
+from conftest import ROOT, Igm, in_two, launch_two
 from PIL import Image
 
 import igm_cli
@@ -364,6 +365,7 @@ def test_a_folder_run_goes_on(igm: Igm, tiny_model: Path, pictures: Path, tmp_pa
     assert results.read_text() == "something else\n"
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_does(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     call = ["invert", str(pictures), "--model", str(tiny_model), "--json", *QUICK]
     one = igm(*call)
@@ -537,13 +539,14 @@ def test_a_folder_without_validation_images(igm: Igm, tmp_path: Path) -> None:
     assert "96×64" in one_sentence(wrong.stderr)
 
 
-def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(TINY_PRESET)
+def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    """A long training as a process, once it has saved something."""
+    (folder / "tiny.toml").write_text(TINY_PRESET)
     call = ["train", "clevr", "--preset", "tiny.toml", "--limit", "4", "--device", "cpu", "-o", "run"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "igm_cli", *call, "--steps", "100000"],
-        env=os.environ | {"HF_HOME": str(tmp_path / "cache")},
-        cwd=tmp_path,
+        [*command, *call, "--steps", "100000", "--set", "checkpoint_every=5"],
+        env=os.environ | {"HF_HOME": str(folder / "cache"), "ACCELERATE_USE_CPU": "true"},
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -551,16 +554,46 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
-    while not (tmp_path / "run/igm.json").exists() and time.monotonic() < deadline:
+    while not (folder / "run/state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    return process
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    process = started([sys.executable, "-m", "igm_cli"], tmp_path)
+    process.send_signal(sent)
     try:
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()  # or it would train on for hours
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert out == ""
+    step = torch.load(tmp_path / "run/state.pt", weights_only=True)["step"]
+    says = f"igm: interrupted; step {step} of 100000 is saved in run, and the same command goes on from there"
+    assert err.splitlines()[-1] == says
     from igm_cli.core.checkpoint import load_checkpoint
 
     load_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True])
+def test_two_processes_stop_together(tmp_path: Path, group: bool) -> None:
+    """SIGTERM for the launcher alone, or for all processes at once as SLURM does it."""
+    process = started(in_two("-m", "igm_cli"), tmp_path)
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for number in [process.pid, *map(int, children)] if group else [process.pid]:
+            os.kill(number, signal.SIGTERM)
+        sent = time.time()
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (tmp_path / "run/state.pt").stat().st_mtime - sent < 10
+    (said,) = [line for line in err.splitlines() if "is saved in run" in line]
+    step = torch.load(tmp_path / "run/state.pt", weights_only=True)["step"]
+    assert f"step {step} of 100000" in said
+    measured = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert measured["step"] == step

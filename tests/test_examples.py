@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Igm
+from PIL import Image
 
 EXAMPLES = ROOT / "examples"
 
@@ -89,3 +90,17 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             exec("".join(cell["source"]), names)
     assert names["result"].k == 5 and len(names["results"]) == 2
     assert [item["index"] for item in names["found"].items] == [3, 7, 11]
+
+
+def test_pictures_hold_no_metadata() -> None:
+    """Such as the folder, the date and the program of the machine that rendered them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.png", "*.jpg"], cwd=ROOT, capture_output=True, text=True
+    )
+    names = [name for name in listed.stdout.split("\0") if name]
+    assert names or not (ROOT / ".git").exists()
+    for name in names:
+        with Image.open(ROOT / name) as picture:
+            picture.load()
+            said = {key for key in picture.info if not key.startswith("jfif")} - {"transparency"}
+            assert not said and not picture.getexif(), name

@@ -36,7 +36,7 @@ from igm_cli import app
 GOLDEN = ROOT / "tests" / "golden"
 ALWAYS = ("--device", "cpu", "--json")
 
-NOT_COMPARED = ("seconds", "device", "run")
+NOT_COMPARED = ("seconds", "device", "run", "root")
 PATHS = ("image", "input", "codebooks")
 """Fields of which only the file's name is compared."""
 

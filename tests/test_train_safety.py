@@ -17,7 +17,7 @@ from igm_cli.commands.train_run import run_training
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.trainer import train
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, OutputError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry
 
@@ -52,7 +52,7 @@ def test_a_model_that_is_no_run_is_not_trained_over(tmp_path, finished):
     shutil.copytree(finished, folder)
     (folder / "run.json").unlink()
     before = contents(folder)
-    with pytest.raises(InputError, match="no run of igm keeps there"):
+    with pytest.raises(InputError, match="no run of igm; use another --output"):
         run(folder, replace(CONFIG, steps=8))
     assert contents(folder) == before
 
@@ -148,12 +148,12 @@ def test_a_failed_write_leaves_the_state_before(tmp_path, monkeypatch):
         run(tmp_path, report=stop(3))
     before = (tmp_path / "state.pt").read_bytes()
 
-    def fail(state, path):
-        path.write_bytes(b"half")
+    def fail(state, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         run(tmp_path)
     assert (tmp_path / "state.pt").read_bytes() == before
 

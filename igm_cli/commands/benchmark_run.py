@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
-from igm_cli.core.files import fingerprint_of, write_json
-from igm_cli.errors import IgmError, InputError, kind_and_message, need
+from igm_cli.core.files import exclusive, fingerprint_of, read_json, write_json
+from igm_cli.errors import IgmError, InputError, OutputError, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -39,16 +38,31 @@ def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: P
         Exit: With exit code 3, if every method failed.
     """
     need("bench", "datasets", "matplotlib")
-    from igm_cli.commands.report_files import show_report, write_report
     from igm_cli.core.device import keep_freed_memory
 
     if request.device.type == "cpu":
         keep_freed_memory()
+    if (out.is_symlink() or out.exists()) and not out.is_dir():
+        raise InputError(f"--out {out} is no folder; name another one")
+    with exclusive(out):
+        _run(suite, methods, request, out, sink)
+
+
+def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink: Output) -> None:
+    from igm_cli.commands.report_files import show_report, write_report
+
     with sink.progress() as progress:
         bench = suite.open(replace(request, progress=progress))
         run = _Run(suite.name, bench, out, sink, progress)
         run.work(methods, request.splits)
-    report = bench.report(run.records(methods, request.splits), run.infos(methods))
+    try:
+        report = bench.report(run.records(methods, request.splits), run.infos(methods))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if not run.goes_on:
+            raise
+        raise InputError(
+            f"{out} holds records that do not fit the suite ({kind_and_message(error)[:80]}); use another --out"
+        ) from error
     origin = {**provenance(), "suite": suite.name, "seed": request.seed, "device": str(request.device)}
     origin |= {"checkpoint": request.model.name} if request.model.name else {}
     origin |= {"failed": run.failures} if run.failures else {}
@@ -68,14 +82,13 @@ class _Run:
 
         self.bench, self.out, self.sink, self.progress = bench, out, sink, progress
         identity = {"suite": suite, **bench.identity}
-        if out.exists() and not out.is_dir():
-            raise InputError(f"--out {out} is a file; name a folder")
         refuse_other(out / IDENTITY, identity, what="benchmark", option="--out")
         write_json(out / IDENTITY, identity)
+        self.goes_on = (out / RECORDS).is_file()
         key = ("method", "split", "item")
         self.store = ResultFile(out / RECORDS, ROW_SCHEMA, fingerprint_of(identity), key=key)
         told = out / METHODS
-        self.known: dict[str, Any] = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        self.known = read_json(told) if told.is_file() else {}
         self.failures: dict[str, str] = {}
 
     def work(self, methods: Sequence[str], splits: Sequence[str]) -> None:
@@ -88,6 +101,8 @@ class _Run:
                 continue
             try:
                 self._work_through(name, pending)
+            except OutputError as error:
+                raise OutputError(f"{error}; {len(self.store.done)} records are kept") from error
             except IgmError as error:
                 self._fail(name, str(error))
             except Exception as error:  # a baseline of someone else's may raise whatever it likes

@@ -81,10 +81,7 @@ class Export:
         """Writes the file whole."""
         self.check()
         content = self.text(self._records).encode()
-        try:
-            write_atomically(self.path, lambda temporary: temporary.write_bytes(content))
-        except OSError as error:
-            raise InputError(f"cannot write {self.path} ({cause(error)}); choose another file") from error
+        write_atomically(self.path, lambda temporary: temporary.write_bytes(content))
 
 
 def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path | None) -> list[Export]:
@@ -186,7 +183,7 @@ def is_own_coco(text: str) -> bool:
     try:
         data = json.loads(text)
         return bool(data.pop("info")[MARK] == _mark(data))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

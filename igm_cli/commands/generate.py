@@ -136,7 +136,8 @@ def generate(
         if each.unknown:
             named = ", ".join(map(repr, each.unknown))
             sink.note(f"igm: {each.name} was not trained on {named}; its pictures of it are a guess")
-    Gallery(session, wishes, number, output.expanduser(), o.expanded(grid), sink).run()
+    read = [path.expanduser() for path in like or ()]
+    Gallery(session, wishes, number, output.expanduser(), o.expanded(grid), sink, read).run()
 
 
 def _lines(path: Path) -> list[Record]:
@@ -187,6 +188,7 @@ class Gallery:
         folder: Of the pictures and their records.
         grid: A file for all pictures on one sheet.
         sink: Takes results, progress and messages.
+        inputs: Files that are read, which nothing is written over.
     """
 
     def __init__(
@@ -197,17 +199,33 @@ class Gallery:
         folder: Path,
         grid: Path | None,
         sink: Output,
+        inputs: Sequence[Path] = (),
     ) -> None:
-        from igm_cli.commands.results import picture_targets, refuse_others_pictures
+        from igm_cli.commands.results import picture_targets, refuse_inputs, refuse_others_pictures
+        from igm_cli.core.files import foreign_name
 
         self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
-        self.folder = folder
+        self.folder, self.inputs = folder, inputs
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--output {folder} is a file; name a folder")
         self.grid = picture_targets([Path("grid")], grid, "--grid").get("grid")
         if self.grid and self.grid.parent == grid:
             raise UsageError(f"--grid {grid} is a folder; name a file in it, such as {grid}/grid.png")
-        refuse_others_pictures((self._path(w, i) for w in wishes for i in range(number)), "--output")
+        if not self._results.exists() and (name := foreign_name(folder)):
+            raise UsageError(
+                f"--output {folder} holds {name} and no results of igm generate; name another folder"
+            )
+        pictures = [self._path(w, i) for w in wishes for i in range(number)]
+        if self.grid:
+            if self.grid.resolve() in (path.resolve() for path in (*pictures, self._results)):
+                raise UsageError("--grid and --output would write the same file; give --grid another path")
+            refuse_inputs([self.grid], inputs, "--grid")
+        refuse_inputs([*pictures, self._results], inputs, "--output")
+        refuse_others_pictures(pictures, "--output")
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results.jsonl"
 
     def run(self) -> None:
         """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
@@ -217,7 +235,7 @@ class Gallery:
         rank, world = process_rank()
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
-        keep = open_results(self.folder / "results.jsonl", SCHEMA, self.session.run, self.session.key, ())
+        keep = open_results(self._results, SCHEMA, self.session.run, self.session.key, self.inputs)
         with keep as store:
             assert store is not None
             todo = list(self._batches(store))
@@ -280,7 +298,8 @@ class Gallery:
             )
         if self.grid:
             columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
-            save_picture(sheet([_opened(record) for record in records], columns), self.grid)
+            pictures = [self._path(wish, i) for wish in self.wishes for i in range(self.number)]
+            save_picture(sheet([_opened(path) for path in pictures], columns), self.grid)
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [
@@ -297,7 +316,7 @@ class Gallery:
         self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
 
 
-def _opened(record: Record) -> Image:
+def _opened(path: Path) -> Image:
     from PIL import Image
 
-    return Image.open(record["image"])
+    return Image.open(path)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from igm_cli.errors import InputError
 from igm_cli.output import Output, json_line
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
     where the figures come from; its ``suite`` is named in the title.
 
     Raises:
-        InputError: If the folder cannot be written.
-        IgmPictureError: If a picture cannot be written.
+        OutputError: If the folder cannot be written.
     """
     from igm_cli.commands.exports import csv_text
     from igm_cli.commands.figures import draw, report_styles
@@ -48,18 +46,14 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
     summary, page = folder / "summary.json", folder / "report.md"
     written = [summary, page]
     data = {"schema": SCHEMA, "provenance": provenance, "summary": report.summary}
-    try:
-        write_json(summary, json.loads(json_line(data)))
-        for table in report.data or report.tables:
-            written.append(folder / f"{table.name}.csv")
-            write_text(written[-1], csv_text(table.columns, table.rows))
-        for figure in report.figures:
-            written.append(folder / f"{figure.name}.png")
-            save_picture(draw(figure, looks), written[-1])
-        write_text(page, markdown(report, provenance))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot write the report to {folder} ({reason}); choose another folder") from error
+    write_json(summary, json.loads(json_line(data)))
+    for table in report.data or report.tables:
+        written.append(folder / f"{table.name}.csv")
+        write_text(written[-1], csv_text(table.columns, table.rows))
+    for figure in report.figures:
+        written.append(folder / f"{figure.name}.png")
+        save_picture(draw(figure, looks), written[-1])
+    write_text(page, markdown(report, provenance))
     return written
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.core.files import exclusive, file_hash, write_atomically
-from igm_cli.errors import IgmError, InputError, UsageError, cause
+from igm_cli.errors import InputError, OutputError, UsageError, cause
 from igm_cli.imaging import SUFFIXES
 from igm_cli.output import json_line, process_rank
 
@@ -52,24 +52,35 @@ class ResultFile:
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
         self.done: dict[str, dict[str, Any]] = {}
+        self._text: dict[str, bytes] = {}  # of every line, as it is in the file
         self._superseded = False
         for part in [path, *_shares(path)]:
             self._take(self._read(part, repair=part == self._own))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
-            self._file = os.open(self._own, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._own, flags, 0o666)
         except OSError as error:
             raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends a line, in one write; it replaces an older one about the same."""
+        """Appends a line, in one write; it replaces an older one about the same.
+
+        Raises:
+            OutputError: If the disk is full; nothing of the line stays then.
+        """
         data = (json_line(record) + "\n").encode()
         end = os.fstat(self._file).st_size
-        written = os.write(self._file, data)
-        if written < len(data):  # a full disk: take the piece back, so that only whole lines stay
+        try:
+            written, why = os.write(self._file, data), "the disk is full"
+        except OSError as error:
+            written, why = 0, cause(error)
+        if written < len(data):  # take the piece back, so that only whole lines stay
             os.ftruncate(self._file, end)
-            raise InputError(f"{self.path} cannot grow, the disk is full; free some space and run it again")
-        self._take([dict(record)])
+            raise OutputError(
+                f"{self.path} cannot grow ({why}); free some space and run the same command again"
+            )
+        self._take([(dict(record), data)])
 
     def forget(self, about: str) -> None:
         """Drops a line that no longer holds; it leaves the file when a run ends."""
@@ -77,7 +88,7 @@ class ResultFile:
 
     def about(self, line: Mapping[str, Any]) -> str:
         """What a line is about."""
-        return " ".join(str(line[name]) for name in self.key)
+        return what_about(line, self.key)
 
     def merge(self, order: Sequence[str]) -> None:
         """Joins the files of all processes into one, one line about each item.
@@ -87,45 +98,51 @@ class ResultFile:
         shares = _shares(self.path)
         if not shares and not self._superseded:
             return
-        self.done = {}
+        self.done, self._text = {}, {}
         for part in [self.path, *shares]:
             self._take(self._read(part, repair=False))
         asked = set(order)
         about = [*(a for a in self.done if a not in asked), *(a for a in order if a in self.done)]
-        text = "".join(json_line(self.done[a]) + "\n" for a in about)
-        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        content = b"".join(self._text[a] for a in about)
+        write_atomically(self.path, lambda path: path.write_bytes(content))
         for part in shares:
             part.unlink()
 
-    def _take(self, lines: Iterable[dict[str, Any]]) -> None:
-        for line in lines:
+    def _take(self, lines: Iterable[tuple[dict[str, Any], bytes]]) -> None:
+        for line, text in lines:
             about = self.about(line)
             self._superseded |= about in self.done
-            self.done[about] = line
+            self.done[about], self._text[about] = line, text
 
-    def _read(self, path: Path, repair: bool) -> list[dict[str, Any]]:
+    def _read(self, path: Path, repair: bool) -> list[tuple[dict[str, Any], bytes]]:
         """The lines of a file, each of which must be igm's own; then a half last line may be cut off."""
         if not path.is_file():
             return []
         data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        lines = [self._parse(x, path) for x in whole.decode("utf-8", "replace").splitlines() if x.strip()]
-        rest = data[len(whole) :]
+        *whole, rest = data.split(b"\n")
+        lines = [(self._parse(text, path), text + b"\n") for text in whole]
         if rest[: len(START)] != START[: len(rest)]:
             raise InputError(f"{path} holds lines that are no results of igm; choose another file")
         if repair and rest:
-            os.truncate(path, len(whole))
+            os.truncate(path, len(data) - len(rest))
         return lines
 
-    def _parse(self, text: str, path: Path) -> dict[str, Any]:
+    def _parse(self, text: bytes, path: Path) -> dict[str, Any]:
+        from igm_cli.records import is_record
+
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode(), parse_constant=_no_number)
             about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
-        except (ValueError, KeyError, TypeError) as error:
+            json_line(line).encode()  # half a surrogate is no text
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
-        if schema != self.schema or run != self.run or not all(isinstance(name, str | int) for name in about):
+        if schema != self.schema or run != self.run:
             raise InputError(
                 f"{path} holds results of another model or other options; choose another file or use those again"
+            )
+        if not all(isinstance(name, str | int) for name in about) or not is_record(line):
+            raise InputError(
+                f"{path} holds results that are damaged; mend or remove it, or choose another file"
             )
         return dict(line)
 
@@ -145,20 +162,36 @@ def open_results(
         yield ResultFile(path, schema, run, key)
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def what_about(line: Mapping[str, Any], key: Sequence[str]) -> str:
+    """Returns what a record is about: the fields of its key, with the folder that its path starts from."""
+    return " ".join(str(line[name]) for name in ("root", *key) if name in line)
+
+
 def _share(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.name}.rank{rank}")
 
 
 def _shares(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{glob.escape(path.name)}.rank*"))
+    return sorted(p for p in path.parent.glob(f"{glob.escape(path.name)}.rank[0-9]*") if p.suffix[5:].isdigit())
 
 
 def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
-    """Raises a :class:`UsageError` if something would be written over an input, however its path is written."""
+    """Raises a :class:`UsageError` if something would be written over an input, however its path is written.
+
+    Neither is anything written through a link, nor over what is no file, such as a device or a pipe.
+    """
     known = {(found.st_dev, found.st_ino): path for path in inputs if path.exists() and (found := path.stat())}
     for target in targets:
         if target.exists() and (path := known.get((target.stat().st_dev, target.stat().st_ino))):
             raise UsageError(f"{option} would overwrite {path}; choose another path")
+        if target.is_symlink():
+            raise UsageError(f"{option} {target} is a link; name the file itself, or choose another path")
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise UsageError(f"{option} {target} is no file but a device or a pipe; choose another path")
 
 
 def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:
@@ -188,6 +221,8 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
 def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
     """Raises a :class:`UsageError` if something would be written over a picture that igm did not draw."""
     for picture in targets:
+        if picture.is_dir():
+            raise UsageError(f"{option} {picture} is a folder where a picture should be; choose another path")
         if picture.exists() and not _drawn_by_igm(picture):
             raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
 
@@ -196,7 +231,8 @@ def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
     """Raises a :class:`UsageError` if the array beside a picture is not the one that igm wrote with it."""
     for path in pictures:
         array = path.with_suffix(".npy")
-        if array.exists() and _exif(path).get(BESIDE) != file_hash(array):
+        refuse_inputs([array], (), option)
+        if array.is_dir() or (array.exists() and _exif(path).get(BESIDE) != file_hash(array)):
             raise UsageError(f"{option} would overwrite {array}, which igm did not write; choose another path")
 
 
@@ -219,11 +255,7 @@ def save_map(found: EnergyMap, path: Path) -> None:
     """Writes the picture of a map, and its values beside it as .npy."""
     data = found.npy()
     save_picture(found.picture(), path, beside=hashlib.sha256(data).hexdigest())
-    array = path.with_suffix(".npy")
-    try:
-        write_atomically(array, lambda temporary: temporary.write_bytes(data))
-    except OSError as error:
-        raise IgmPictureError(f"cannot write {array} ({cause(error)}); choose another path") from error
+    write_atomically(path.with_suffix(".npy"), lambda temporary: temporary.write_bytes(data))
 
 
 def save_picture(
@@ -250,16 +282,7 @@ def save_picture(
 
         how["pnginfo"] = PngInfo()
         how["pnginfo"].add_itxt("igm", json_line(about))
-    try:
-        write_atomically(path, lambda temporary: image.save(temporary, **how))
-    except OSError as error:
-        raise IgmPictureError(f"cannot write {path} ({cause(error)}); choose another path") from error
-
-
-class IgmPictureError(IgmError):
-    """A picture cannot be written: not the fault of one image, so it ends the run."""
-
-    exit_code = 3
+    write_atomically(path, lambda temporary: image.save(temporary, **how))
 
 
 def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:

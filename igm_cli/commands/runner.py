@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from igm_cli.errors import InputError, UsageError, need, out_of_memory
+from igm_cli.errors import InputError, OutputError, UsageError, need, out_of_memory
 from igm_cli.imaging import expand_inputs
 from igm_cli.output import Output, ProgressReport, Record, process_rank
+from igm_cli.session import root_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -180,9 +181,16 @@ def aim_apart(
         output: Where results are kept.
         inputs: Files that are read.
     """
+    from igm_cli.commands.results import refuse_inputs
+
     for export in exports:
         export.check(inputs)
+    if output:
+        refuse_inputs([output.expanduser()], inputs, "--output")
     written = [(each.option, path) for each in drawings for path in each.targets.values()]
+    written += [
+        (each.option, p.with_suffix(".npy")) for each in drawings if each.is_map for p in each.targets.values()
+    ]
     written += [(each.option, each.path) for each in exports]
     written += [("--output", output.expanduser())] if output else []
     owner: dict[Path, str] = {}
@@ -282,6 +290,7 @@ class Runner:
     announce: Callable[[int], None] = lambda files: None
     _store: ResultFile | None = None
     _failed: set[str] = field(default_factory=set)
+    _made: int = 0
     _halved: bool = False
 
     def run(self) -> None:
@@ -299,17 +308,21 @@ class Runner:
             _ = self._only[0].data  # a mistake is told before the model is loaded
         with kept as self._store:
             done = self._store.done if self._store else {}
-            self.announce(sum(str(path) not in done for path in self.files))
-            self._share_out()
+            self.announce(sum(self._named(path) not in done for path in self.files))
+            try:
+                self._share_out()
+            except OutputError as error:
+                raise OutputError(
+                    f"{error}; {self._made} of {len(self.files)} {self._noun} are done"
+                ) from error
         if process_rank()[0] == 0:
             for export in self.exports:
                 export.write()
         if self.report:
             self.report.end()
         if self._failed:
-            noun = "files" if self.session.together else "images"
             self.sink.note(
-                f"igm: {len(self._failed)} of {len(self.files)} {noun} could not be used; the others are done"
+                f"igm: {len(self._failed)} of {len(self.files)} {self._noun} could not be used; the others are done"
             )
             raise typer.Exit(3)
 
@@ -317,6 +330,10 @@ class Runner:
     def files(self) -> list[Path]:
         """What the paths name."""
         return expand_inputs(self.paths, self.session.suffixes, self.session.noun)
+
+    @property
+    def _noun(self) -> str:
+        return "files" if self.session.together else "images"
 
     @cached_property
     def _only(self) -> list[Input[Any]]:
@@ -337,10 +354,10 @@ class Runner:
         self._failed = {name for _, failed in gathered for name in failed}
         if rank == 0:
             if self._store:
-                self._store.merge([str(path) for path in self.files])
+                self._store.merge([self._named(path) for path in self.files])
             for path in self.files:
-                if str(path) in records:
-                    self._show(records[str(path)])
+                if self._named(path) in records:
+                    self._show(records[self._named(path)])
 
     def _work_through(self, share: Sequence[Path], *, show: bool) -> dict[str, Record]:
         """The records of a share of the files; those that are shown at once are not kept, only their order."""
@@ -409,9 +426,10 @@ class Runner:
             if kept[about] is None:
                 kept[about] = record = result.to_dict()
                 for drawing in self.drawings:
-                    drawing.make(record, each, about)
+                    drawing.make(record, each, str(each.about[self.session.key[0]]))
                 if self._store:
                     self._store.add(record)
+            self._made += 1
         return [record for record in kept.values() if record is not None]
 
     def _results(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> Sequence[Any] | None:
@@ -437,12 +455,22 @@ class Runner:
         old = self._store.done.get(about) if self._store else None
         if self._store and old and old.get("sha256") != each.sha256:
             self._store.forget(about)
-            self.sink.error(f"{about} is not what its result was kept of; it is worked out anew")
+            name = " ".join(str(each.about[name]) for name in self.session.key)
+            self.sink.error(f"{name} is not what its result was kept of; it is worked out anew")
             return None
         return old
 
     def _about(self, each: Input[Any]) -> str:
-        return " ".join(str(each.about[name]) for name in self.session.key)
+        from igm_cli.commands.results import what_about
+
+        return what_about(each.about, self.session.key)
+
+    def _named(self, path: Path) -> str:
+        """What the record of an image file is about."""
+        from igm_cli.commands.results import what_about
+
+        key = self.session.key[:1]
+        return what_about({key[0]: str(path), **root_of(path)}, key)
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
         for drawing in self.drawings:

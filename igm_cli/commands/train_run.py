@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from igm_cli.commands.train_preset import DataPart, Preset, data_parts, model_spec
 from igm_cli.errors import InputError, UsageError, cause, need
+from igm_cli.interrupts import Interrupted, finishing, received
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -49,9 +52,10 @@ def run_training(
     """
     need("train")
     _check(adapter, parser, output, init)
+    from igm_cli.commands.results import refuse_others_pictures
     from igm_cli.core.device import keep_freed_memory
     from igm_cli.core.training.objectives import Companion
-    from igm_cli.core.training.state import RunRecord, describe_run
+    from igm_cli.core.training.state import SAMPLES, RunRecord, describe_run
     from igm_cli.core.training.trainer import fresh_model, train
     from igm_cli.model import open_checkpoint
 
@@ -77,7 +81,7 @@ def run_training(
     use = f"igm {command} IMAGE --model {output}"
     data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe(data_root) for part in parts]}
     record = RunRecord(output, describe_run(spec, config, data, init, companions))
-    if record.is_finished(config.steps):
+    if record.is_finished(config.steps, spec):
         sink.note(
             f"{output} already holds all {config.steps} steps of this run; "
             f"use it with {use}, or go on with more --steps"
@@ -100,10 +104,11 @@ def run_training(
         device=place,
         first=first,
     )
-    with sink.progress() as progress:
+    with sink.progress() as progress, ExitStack() as begun:
         samples = load(parser, parts, progress=progress, note=note)
         if dry_run:
-            picture = output / "pictures" / "samples.png"
+            picture = output / SAMPLES
+            refuse_others_pictures([picture], "--dry-run")
             _draw_samples(samples, parser, picture)
             sink.note(
                 f"would train on {_told(samples, adapter)} for {config.steps} steps; twelve are drawn in {picture}"
@@ -127,10 +132,17 @@ def run_training(
             validation = Validation(examples, parser, spec, output, preset.cut())
         sink.note(f"training on {_told(samples, adapter)} for {config.steps} steps in {output}")
         data["images"] = len(samples)
-        train(
+        stop = begun.enter_context(finishing())
+        ended = train(
             spec, samples, config, output, data=data, report=partial(_report, progress, config.steps), validate=validation,
             device_is_cpu=on_cpu, init=init, model=model, companions=beside, note=sink.note,
+            stop=stop,
         )  # fmt: skip
+    if ended < config.steps:
+        raise Interrupted(
+            received() or signal.SIGINT,
+            f"step {ended} of {config.steps} is saved in {output}, and the same command goes on from there",
+        )
     if known:
         every = " ".join(f"--model {path}" for path in (*companions, output))
         use = f"igm generate EXPRESSION {every}"
@@ -152,6 +164,8 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
     if init and init.resolve() == folder.resolve():
         raise UsageError(f"--init and --output are both {folder}; give another --output to keep both models")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--output {folder} is no folder; name another one")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

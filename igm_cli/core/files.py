@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, OutputError, cause
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+
+TEMPORARY = ".igm-tmp"
+"""What names of unfinished files end in."""
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 """How a model of the Hugging Face hub is named, ``owner/name``."""
@@ -29,20 +39,96 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote to disk, then renames it into place.
 
     The temporary file has a random name and is created exclusively, so that nothing planted beside ``path`` is
-    ever written to; it is removed if ``write`` fails.
+    ever written to; it is removed if ``write`` fails, and if the process is killed, by the next one that writes there.
+
+    Raises:
+        OutputError: If it cannot be written, or ``path`` is a device, a pipe or a folder, which is left as it is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is no file; choose another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(path) as temporary:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path} ({cause(error)}); free some space or choose another path"
+        ) from error
+
+
+@contextmanager
+def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Makes an empty file, or a ``folder``, of a random name beside ``path``, and removes it unless it was renamed.
+
+    It is locked, so that what a killed process left is known from what is still written to.
+    """
+    _sweep(path.parent.absolute())
+    prefix = f".{path.name[:80]}."
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(prefix=prefix, suffix=TEMPORARY, dir=path.parent)
+            handle = _locked(name) if fcntl else None
+        else:
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=TEMPORARY, dir=path.parent)
+            if fcntl:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.lexists(name) and (handle is not None or not fcntl):
+            break  # else another process took it for left over, before it was locked
+        if handle is not None:
+            os.close(handle)
     temporary = Path(name)
     try:
-        os.close(handle)
-        temporary.chmod(0o666 & ~_umask())
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.chmod((0o777 if folder else 0o666) & ~_umask())
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        if handle is not None:
+            os.close(handle)
+
+
+@functools.cache
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left in a folder; once, at the first write there."""
+    for left in folder.glob(f".*{TEMPORARY}") if fcntl else ():
+        handle = None if left.is_symlink() else _locked(left)
+        if handle is not None:
+            _remove(left)
+            os.close(handle)
+
+
+def _locked(path: Path | str) -> int | None:
+    """Opens and locks what no process has locked; None if one has."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def foreign_name(folder: Path, own: Collection[str] = ()) -> str | None:
+    """Returns the name of something in a folder; None if it holds nothing but ``own`` files and unfinished ones."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        below = path.is_dir() and any(name.startswith(f"{path.name}/") for name in own)
+        for each in [*path.iterdir()] if below else [path]:
+            name = each.relative_to(folder).as_posix()
+            if name not in own and not (each.name.startswith(".") and name.endswith(TEMPORARY)):
+                return name
+    return None
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -55,7 +141,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the JSON object that a file holds, or raises an :class:`InputError`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no valid JSON file: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a JSON object")
@@ -94,13 +180,16 @@ def exclusive(path: Path) -> Iterator[None]:
         path: File or folder that is written to; it need not exist yet.
 
     Raises:
-        InputError: If another process holds the lock.
+        InputError: If another process holds the lock, or something else stands in its place.
     """
     from filelock import FileLock, Timeout  # takes 0.1 s to import
 
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    name = path.with_name(f".{path.name}.lock")
+    if name.is_symlink() or (name.exists() and not (name.is_file() and not name.stat().st_size)):
+        raise InputError(f"{name} is no lock of igm; remove it, or choose another path")
+    lock = FileLock(name, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:

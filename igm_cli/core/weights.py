@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from igm_cli.core.files import write_atomically
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, OutputError
 
 PACKED_FROM, CHANNELS = 2**16, 128
 """Values of a matrix or convolution, and its channels in and out, from which on it is packed.
@@ -58,6 +58,9 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
         path: The file.
         tensors: Values by name, which must be finite in the type they are written in.
         dtype: Type of floating-point ones, as they are by default; ``torch.int8`` packs large ones, the others are float16.
+
+    Raises:
+        OutputError: If the file cannot be written.
     """
     stored = {}
     if dtype == torch.int8:
@@ -67,7 +70,16 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
             (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
         )
     require_finite(stored)
-    write_atomically(path, lambda temporary: save_file(stored, temporary, {"format": "pt"}))
+
+    def write(temporary: Path) -> None:
+        mode = temporary.stat().st_mode
+        save_file(stored, temporary, {"format": "pt"})
+        temporary.chmod(mode)  # safetensors writes files for their owner alone
+
+    try:
+        write_atomically(path, write)
+    except SafetensorError as error:
+        raise OutputError(f"cannot write {path} ({str(error).strip()}); free some space") from error
 
 
 def require_finite(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import subprocess
+import sys
 
-from igm_cli.core.files import write_atomically, write_json
+import pytest
+import torch
+
+from igm_cli.core.files import TEMPORARY, temporary_beside, write_atomically, write_json
+from igm_cli.core.weights import write_weights
+from igm_cli.errors import OutputError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -15,7 +22,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         write_atomically(path, fail)
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [p.name for p in path.parent.iterdir()] == ["data.json"]
+
+
+def test_files_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", {})
+        write_weights(tmp_path / "w.safetensors", {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    with temporary_beside(tmp_path / "b.json") as mine:
+        (left := tmp_path / f".a.json.x{TEMPORARY}").write_text("half")
+        (folder := tmp_path / f".run.x{TEMPORARY}").mkdir()
+        script = "import sys; from pathlib import Path; from igm_cli.core.files import write_json\n"
+        script += "write_json(Path(sys.argv[1]) / 'a.json', {})"
+        subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+        assert mine.exists() and not left.exists() and not folder.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

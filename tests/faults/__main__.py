@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
 
 import faults
-from faults import forked
+from faults import forked, kills
 from faults.case import SECONDS, Case
 from faults.kit import Kit
 
@@ -56,9 +56,14 @@ def sample(every: list[tuple[str, Case]], count: int, kit: Kit) -> list[tuple[st
 def main() -> int:
     """Runs the cases and prints the table; returns 1 if one did not do as it must."""
     parser = argparse.ArgumentParser(prog="make faults")
-    parser.add_argument("areas", nargs="*", metavar="AREA", help=f"of {', '.join(areas())}; default: all")
+    parser.add_argument(
+        "areas", nargs="*", metavar="AREA", help=f"of {', '.join(areas())}, kills; default: all"
+    )
     parser.add_argument("--only", default="", help="a word of the kind or name")
     parser.add_argument("--sample", type=int, help="so many cases, of every kind some, instead of all")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="so many kills of running commands; none in a sample"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--verbose", action="store_true", help="print every case with what igm said")
@@ -66,7 +71,8 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="igm-faults-") as temporary:
         kit = Kit(Path(temporary) / "kit", asked.seed)
-        found = collect(kit, asked.areas or areas(), asked.only)
+        chosen = [area for area in asked.areas if area != "kills"] if asked.areas else areas()
+        found = collect(kit, chosen, asked.only)
         table: dict[str, Counter[str]] = defaultdict(Counter)
         failures = []
         every = [(area, case) for area, cases in found.items() for case in cases]
@@ -82,6 +88,9 @@ def main() -> int:
                 say(f"{row}, {case.name}: {verdict} | {outcome.err.strip()[:400]!r}")
             if verdict not in FINE:
                 failures.append(f"{row}, {case.name}: {verdict}")
+        if "kills" in asked.areas or not (asked.areas or asked.sample or asked.only):
+            for line in kills.report(kit, asked.kills, asked.seed, failures.append):
+                say(line)
     words = [*FINE, *sorted({word for row in table.values() for word in row} - {*FINE})]
     width = max(map(len, table), default=10)
     say(f"{'':{width}}  {'cases':>6}  " + "  ".join(f"{word:>8}" for word in words))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Case:
         may_change: Patterns of files that may change, such as a results file of igm's own.
         process: Whether it needs a process started afresh, such as for what happens during imports.
         seconds: Time after which it hangs; cases that are given more than usual are in no sample.
+        largest: Bytes that a file may hold at most, as if the disk were full; 0 does not limit them.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class Case:
     may_change: tuple[str, ...] = ()
     process: bool = False
     seconds: float = SECONDS
+    largest: int = 0
 
     def place(self, folder: Path) -> None:
         """Makes the files."""
@@ -136,4 +139,6 @@ def contents(folder: Path) -> dict[str, str]:
                 found[key] = f"link to {os.readlink(path)}"  # noqa: PTH115
             elif path.is_file():
                 found[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+            else:
+                found[key] = f"no file, of kind {stat.S_IFMT(path.stat().st_mode)}"
     return found

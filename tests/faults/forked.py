@@ -7,12 +7,13 @@ import importlib
 import io
 import os
 import pkgutil
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from faults.case import Case, Outcome, contents
@@ -26,7 +27,7 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
         folder: Where each gets an empty folder, which is removed afterwards.
         jobs: How many run at once.
     """
-    _import_all()
+    import_all()
     waiting = list(enumerate(cases))[::-1]
     running: dict[int, tuple[Case, Path, dict[str, str], float]] = {}
     while waiting or running:
@@ -36,9 +37,9 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
             (place / "work").mkdir(parents=True)
             case.place(place / "work")
             before = contents(place / "work")
-            running[_start(case, place)] = case, place, before, time.monotonic()
+            running[start(case, place)] = case, place, before, time.monotonic()
         for process, (case, place, before, began) in list(running.items()):
-            code = _ended(process)
+            code = ended(process)
             late = time.monotonic() - began > case.seconds
             if code is None and not late:
                 continue
@@ -55,8 +56,8 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
         time.sleep(0.002)
 
 
-def _start(case: Case, place: Path) -> int:
-    """Starts a case; returns the number of its process, which leads a group of its own."""
+def start(case: Case, place: Path, before: Callable[[], object] = lambda: None) -> int:
+    """Starts a case; returns the number of its process, which leads a group of its own and calls ``before`` first."""
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "HF_HOME": str(place / "hub"), **case.env}
     if case.process:
         with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
@@ -78,6 +79,8 @@ def _start(case: Case, place: Path) -> int:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if case.largest:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest, case.largest))
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding="utf-8", errors=errors)
             for number, errors in ((1, "strict"), (2, "backslashreplace"))
@@ -85,6 +88,7 @@ def _start(case: Case, place: Path) -> int:
         from igm_cli import app
 
         sys.argv = ["igm", *case.command]
+        before()
         code = app.main(list(case.command))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -99,13 +103,13 @@ def _start(case: Case, place: Path) -> int:
         os._exit(code)
 
 
-def _ended(process: int) -> int | None:
+def ended(process: int) -> int | None:
     """Returns the exit code of a process, negative for a signal; None while it runs."""
     done, status = os.waitpid(process, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if done else None
 
 
-def _import_all() -> None:
+def import_all() -> None:
     """Imports igm with the libraries it uses, so that a fork need not."""
     import torch
 

@@ -7,7 +7,6 @@ al. 2022.
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.files import read_json
+from igm_cli.core.files import read_json, temporary_beside
 from igm_cli.core.models.pipeline_files import first_line, quiet
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
@@ -184,12 +183,14 @@ class LatentTextToImage(nn.Module):
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
-            pipeline.save_pretrained(name, safe_serialization=True)
+        with quiet(), temporary_beside(folder / "pipeline", folder=True) as temporary:
+            pipeline.save_pretrained(temporary, safe_serialization=True)
             self.tokenizer.backend_tokenizer.model.save(
-                str(Path(name) / "tokenizer")
+                str(temporary / "tokenizer")
             )  # vocab.json and merges.txt
-            for part in sorted(Path(name).iterdir()):
+            for file in temporary.rglob("*.safetensors"):
+                file.chmod((temporary / "model_index.json").stat().st_mode)  # which follows the umask
+            for part in sorted(temporary.iterdir()):
                 target = folder / part.name
                 if target.is_dir():
                     target.rename(part.with_name(f"old-{part.name}"))

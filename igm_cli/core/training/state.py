@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-import pickle
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from igm_cli.core.checkpoint import CONFIG, DESCRIPTION, PIPELINE, SCHEDULE, WEIGHTS, ModelSpec, fingerprint
-from igm_cli.core.files import write_atomically, write_json
+from igm_cli.core.checkpoint import (
+    DESCRIPTION,
+    TEXT_TO_IMAGE,
+    ModelSpec,
+    fingerprint,
+    load_weights,
+    read_spec,
+)
+from igm_cli.core.files import foreign_name, read_json, write_atomically, write_json
 from igm_cli.core.training.config import TrainConfig
-from igm_cli.errors import InputError
+from igm_cli.errors import IgmError, InputError
 
 STATE, RUN, METRICS, BASELINE = "state.pt", "run.json", "metrics.jsonl", "baseline.json"
-_PARTS = ("vae", "text_encoder", "unet", "tokenizer", "scheduler")
-_WRITTEN = (STATE, METRICS, BASELINE, WEIGHTS, CONFIG, SCHEDULE, DESCRIPTION, PIPELINE, *_PARTS)
-"""Everything that a run would replace in its folder, which ``run.json`` shows to be its own."""
+SAMPLES = "pictures/samples.png"
+"""Where ``--dry-run`` draws samples, before there is a run."""
 
 # What may change between two calls of one run: how long it goes on, how often it reports, how it is compiled.
 _FREE = {
@@ -67,33 +73,31 @@ class RunRecord:
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder, self.description = folder, description
 
-    def is_finished(self, steps: int) -> bool:
-        """Whether the folder holds this very run with all its steps and its model.
+    def is_finished(self, steps: int, spec: ModelSpec) -> bool:
+        """Whether the folder holds this very run with all its steps and its model, which can be read.
 
-        Whatever is missing, different or damaged there is for the training itself to say.
+        Whatever is missing, different or damaged there is for the training itself to say, or to write again.
         """
-        weights = any((self.folder / name).is_file() for name in (WEIGHTS, PIPELINE))
-        if not (weights and all((self.folder / name).is_file() for name in (RUN, STATE, DESCRIPTION))):
-            return False
         try:
             self.refuse_other_run()
             state = torch.load(self.folder / STATE, map_location="meta", weights_only=True)
-            return bool(state["step"] >= steps)
+            if state["step"] < steps:
+                return False
+            if spec.architecture == TEXT_TO_IMAGE:
+                read_json(self.folder / DESCRIPTION)
+            else:
+                read_spec(self.folder)
+            load_weights(spec.build(), self.folder)
+            return True
         except Exception:
             return False
 
     def refuse_other_run(self) -> None:
-        """Makes sure that the folder holds this run, or nothing that a run would replace.
+        """Makes sure that the folder holds this run, or nothing.
 
         Raises:
             InputError: If it holds another run, or files that no run wrote.
         """
-        if not (self.folder / RUN).exists():
-            for name in _WRITTEN:
-                if (self.folder / name).exists():
-                    raise InputError(
-                        f"{self.folder} holds {name}, which no run of igm keeps there; use another --output"
-                    )
         images = set() if "images" in self.description["data"] else {"data.images"}
         refuse_other(
             self.folder / RUN,
@@ -102,6 +106,7 @@ class RunRecord:
             option="--output",
             free=_FREE | images,
             defaults={"init": None, "with": [], "train": TrainConfig().to_dict()},
+            beside=(SAMPLES,),
         )
 
     def load_state(self, take: Callable[[dict[str, Any]], None]) -> None:
@@ -111,17 +116,24 @@ class RunRecord:
             InputError: If it cannot be read or taken.
         """
         path = self.folder / STATE
-        if not path.is_file():
+        if not path.exists():
             return
         try:
             take(torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except IgmError:
+            raise
+        except Exception as error:  # whatever a damaged file leads to
             way_out = "delete it to start again, or use another --output"
             raise InputError(f"{path} is damaged; {way_out}") from error
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Writes the state that a resumed run starts from."""
-        write_atomically(self.folder / STATE, lambda path: torch.save(state, path))
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:  # which says why, if the disk is full
+                torch.save(state, file)
+
+        write_atomically(self.folder / STATE, write)
 
     def begin(self, step: int) -> None:
         """Writes what the run is, and drops what was measured after ``step``, where it goes on."""
@@ -129,9 +141,10 @@ class RunRecord:
         _forget_after(self.folder / METRICS, step)
 
     def add_metrics(self, line: Mapping[str, float]) -> None:
-        """Adds a line to ``metrics.jsonl``."""
+        """Adds a line to ``metrics.jsonl``; figures that are no numbers are left out."""
+        finite = {name: value for name, value in line.items() if math.isfinite(value)}
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(finite) + "\n")
 
 
 def refuse_other(
@@ -142,6 +155,7 @@ def refuse_other(
     option: str,
     free: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    beside: Sequence[str] = (),
 ) -> None:
     """Makes sure that a folder holds what is described, or nothing yet.
 
@@ -152,15 +166,20 @@ def refuse_other(
         option: Option of the command line that names the folder.
         free: Keys that may differ, nested ones joined by dots.
         defaults: Values of keys that older files lack, if what is described has them.
+        beside: What igm may have put there before.
 
     Raises:
         InputError: If it holds something else, naming the first key that differs.
     """
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
+        if name := foreign_name(path.parent, beside):
+            raise InputError(f"{path.parent} holds {name} and no {what} of igm; use another {option}")
         return
     try:
         old = _flat(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        if set(old) <= {""}:
+            raise ValueError("it holds no table")
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged; use another {option}") from error
     new = _flat(json.loads(json.dumps(description)))
     old = {key: value for key, value in _flat(dict(defaults or {})).items() if key in new} | old
@@ -168,7 +187,7 @@ def refuse_other(
     if differing:
         key = differing[0]
         raise InputError(
-            f"{path.parent} holds a {what} with {key} = {old.get(key)!r}, not {new.get(key)!r}; "
+            f"{path.parent} holds a {what} with {key} = {_short(old.get(key))}, not {_short(new.get(key))}; "
             f"use another {option} or the same options"
         )
 
@@ -182,15 +201,22 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: data}
 
 
+def _short(value: Any, most: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def _forget_after(path: Path, step: int) -> None:
-    """Drops metric lines later than the state that is resumed, and a half-written last line."""
+    """Drops metric lines later than the state that is resumed, and a half-written last line.
+
+    Raises:
+        InputError: If there are lines that no run wrote; they stay.
+    """
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+    *lines, _ = path.read_bytes().split(b"\n")
+    try:
+        kept = b"".join(line + b"\n" for line in lines if json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} holds lines that no run of igm wrote; move it away") from error
+    write_atomically(path, lambda temporary: temporary.write_bytes(kept))

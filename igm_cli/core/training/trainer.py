@@ -102,6 +102,7 @@ class Trainer:
         self.diverged = torch.zeros((), dtype=torch.bool, device=device)
         self.sound = torch.zeros((), dtype=torch.long, device=device)  # steps before the gradients diverged
         self.reported = 0, 0.0  # step and time of the last figures
+        self.losses: list[Tensor] = []  # since then
 
     @property
     def position(self) -> float:
@@ -205,15 +206,27 @@ class Trainer:
         else:
             self.require_sound()
 
-    def figures(self, losses: Sequence[Tensor]) -> dict[str, float]:
+    def all_agree(self, stop: Callable[[], bool]) -> bool:
+        """Returns whether one of the processes is told to stop, in all of them at once.
+
+        Where steps are computed ahead, several processes ask one another at every 16th step only, as that waits.
+        """
+        if self.accelerator.num_processes == 1:
+            return stop()
+        device = self.accelerator.device
+        if runs_ahead(device) and self.step % 16:
+            return False
+        return bool(self.accelerator.reduce(torch.tensor(float(stop()), device=device)) > 0)
+
+    def figures(self) -> dict[str, float]:
         """What is logged after some steps: the mean of their losses over all processes, the rate, the time.
 
         Raises:
             DivergenceError: If one of them, or a gradient, was not finite.
         """
         began = time.monotonic()
-        mean = torch.stack(list(losses)).mean().to(self.accelerator.device)
-        loss = float(self.accelerator.reduce(mean, "mean"))
+        loss = float(self._mean_losses().mean())
+        self.losses = []
         self.spent += time.monotonic() - began  # of the steps that were still being computed
         self.require_sound(loss)
         step, spent = self.reported
@@ -223,6 +236,12 @@ class Trainer:
             images = (self.step - step) * self.config.batch_size
             figures |= {"images_per_second": images / max(self.spent - spent, 1e-9), "memory_gb": memory}
         return figures
+
+    def _mean_losses(self) -> Tensor:
+        """The losses since the last figures, the mean over all processes, which must ask for it together."""
+        own = torch.stack(self.losses).to(self.accelerator.device)
+        mean: Tensor = self.accelerator.reduce(own, "mean")
+        return mean
 
     def require_sound(self, loss: float = 0.0) -> None:
         """Raises a :class:`DivergenceError` if a loss or the gradients of a step so far were not finite."""
@@ -234,7 +253,7 @@ class Trainer:
             )
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load` goes on from.
+        """What :meth:`load` goes on from; several processes ask for it together.
 
         Raises:
             DivergenceError: If the gradients of a step were not finite.
@@ -246,6 +265,8 @@ class Trainer:
             "model": learned(self.bare_model),
             "average": learned(self.average),
             "optimizer": self.optimizer.state_dict(),
+            "losses": self._mean_losses().cpu() if self.losses else torch.zeros(0),
+            "reported": list(self.reported),
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
@@ -257,16 +278,21 @@ class Trainer:
         Raises:
             InputError: If weights are not finite.
             KeyError: If it lacks something.
+            ValueError: If its step or its time is none.
         """
+        step, spent = state["step"], state["spent"]
+        if not (isinstance(step, int) and isinstance(spent, float) and step >= 0 and math.isfinite(spent)):
+            raise ValueError("the state has no step or no time")
         for module, weights in ((self.bare_model, state["model"]), (self.average, state["average"])):
             require_finite(weights, "the weights of the run's state", "start another run")
             if learned(module).keys() - weights.keys():
                 raise KeyError("weights are missing")
             module.load_state_dict({**module.state_dict(), **weights})
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.spent = state["step"], state["spent"]
+        self.step, self.spent = step, spent
         self.sound.fill_(self.step)
-        self.reported = self.step, self.spent
+        self.losses = list(state.get("losses", torch.zeros(0)).to(self.accelerator.device))
+        self.reported = tuple(state.get("reported", (self.step, self.spent)))
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -332,7 +358,8 @@ def train(
     model: nn.Module | None = None,
     companions: Sequence[Companion] = (),
     note: Note = lambda text: None,
-) -> None:
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
     """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
 
     Args:
@@ -348,6 +375,10 @@ def train(
         model: What :func:`fresh_model` made of the above, if that is built already.
         companions: Frozen models that it learns to add to.
         note: Told what the user should know, in a sentence.
+        stop: Asked after every step whether the training ends there, with its checkpoint.
+
+    Returns:
+        The step it ends at, which is the last one unless it is told to stop.
 
     Raises:
         MissingError: If ``init`` is no checkpoint.
@@ -383,22 +414,27 @@ def train(
         if main:
             record.begin(trainer.step)
             accelerator.init_trackers("tensorboard")
-            if trainer.step >= config.steps:
-                _save(record, spec, trainer)  # whatever of a finished run is gone
-        losses: list[Tensor] = []
+        if trainer.step >= config.steps:
+            _save(record, spec, trainer)  # whatever of a finished run is gone
         for loss in trainer.run():
-            losses.append(loss)
+            trainer.losses.append(loss)
+            ends = trainer.all_agree(stop)
             if due(config.log_every):
-                log(trainer.figures(losses))
-                losses.clear()
-            if due(config.checkpoint_every) and main:
+                log(trainer.figures())
+            if ends:  # first, as the time left may be short
                 _save(record, spec, trainer)
             if due(config.picture_every):
                 if validate and main:
                     with torch.random.fork_rng(), torch.no_grad():
                         log(validate(trainer.step, trainer.average.module))
                 accelerator.wait_for_everyone()
+            if due(config.checkpoint_every) and not ends:  # last, so that nothing measured is lost
+                _save(record, spec, trainer)
+            if ends:
+                break
+        accelerator.wait_for_everyone()  # the first to leave would have the others ended
         accelerator.end_training()
+    return trainer.step
 
 
 def _objective(
@@ -418,8 +454,12 @@ def _objective(
 
 
 def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
-    """Writes the averaged weights as a checkpoint, then the state: a run that says it is finished has its weights."""
-    trainer.require_sound()
-    dtype = torch.float16 if trainer.config.half else torch.float32
-    save_model(record.folder, spec, trainer.average.module, dtype)
-    record.save_state(trainer.state())
+    """Writes the averaged weights as a checkpoint, then the state: a run that says it is finished has its weights.
+
+    All processes call it, and the main one writes.
+    """
+    state = trainer.state()
+    if trainer.accelerator.is_main_process:
+        dtype = torch.float16 if trainer.config.half else torch.float32
+        save_model(record.folder, spec, trainer.average.module, dtype)
+        record.save_state(state)
