@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
@@ -167,3 +168,21 @@ def _batches(count: int, size: int) -> Iterator[Sequence[int]]:
 
 def _columns(parts: Sequence[tuple[Any, bool]]) -> tuple[list[Any], list[bool]]:
     return [rivals for rivals, _ in parts], [right for _, right in parts]
+
+
+def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]) -> None:
+    """Writes fitted settings into the description of a model, with what they were fitted to."""
+    from igm_cli.core.checkpoint import DESCRIPTION
+    from igm_cli.core.files import read_json, write_json
+
+    known = read_json(folder / DESCRIPTION)
+    plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
+    inference, info = {**known.get("inference", {}), **plain}, {**known.get("info", {}), "calibrated": about}
+    write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
+
+
+def told(fitted: dict[str, Any]) -> str:
+    """Returns fitted settings in words."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value:.3g}" for key, value in fitted.items() if key != "typical"
+    )

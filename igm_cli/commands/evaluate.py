@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +62,7 @@ def evaluate(
     from igm_cli.benchmarks.scores import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.errors import need
-    from igm_cli.evaluation import Evaluation
+    from igm_cli.evaluation import Evaluation, keep_calibration, told
     from igm_cli.plugins import registry
 
     need("train", "datasets")
@@ -88,7 +87,7 @@ def evaluate(
             **o.parse_settings(settings or []),
         )
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
-        if calibrate:
+        if calibrate and folder:
             fitted = evaluation.calibrated(progress, penalty)
             keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": name, "split": chosen})
             opened.inference = {**opened.inference, **fitted}
@@ -151,22 +150,3 @@ def certainties(judged: Sequence[Judged]) -> dict[str, Any]:
         what: tuple(torch.cat([pair[i].flatten() for pair in pairs] or [torch.zeros(0)]) for i in (0, 1))
         for what, pairs in (("concepts", parts), ("values", values))
     }
-
-
-def keep_calibration(folder: Path | None, fitted: dict[str, Any], about: dict[str, Any]) -> None:
-    """Writes fitted settings into the description of a model, with what they were fitted to."""
-    from igm_cli.core.checkpoint import DESCRIPTION
-    from igm_cli.core.files import read_json, write_json
-
-    assert folder is not None
-    known = read_json(folder / DESCRIPTION)
-    plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
-    inference, info = {**known.get("inference", {}), **plain}, {**known.get("info", {}), "calibrated": about}
-    write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
-
-
-def told(fitted: dict[str, Any]) -> str:
-    """Returns fitted settings in words."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value:.3g}" for key, value in fitted.items() if key != "typical"
-    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from igm_cli.commands.train_preset import DataPart, Preset, data_parts, model_spec
 from igm_cli.errors import InputError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted, finishing, received
-from igm_cli.output import Output, ProgressReport
+from igm_cli.output import Output, ProgressReport, process_rank
 
 if TYPE_CHECKING:
     import datasets
@@ -146,7 +146,36 @@ def run_training(
     if known:
         every = " ".join(f"--model {path}" for path in (*companions, output))
         use = f"igm generate EXPRESSION {every}"
+    elif config.calibration and command == "invert" and process_rank()[0] == 0:
+        _calibrate(adapter, parts[0], data_root, output, str(place), config.calibration, sink)
     sink.note(f"done; use it with: {use}")
+
+
+def _calibrate(
+    adapter: DatasetAdapter,
+    part: DataPart,
+    root: Path | None,
+    folder: Path,
+    device: str,
+    images: int,
+    sink: Output,
+) -> None:
+    """Calibrates a trained model on images of the second split, and keeps that with it; says why if it cannot be."""
+    from igm_cli.evaluation import Evaluation, keep_calibration, told
+    from igm_cli.model import open_checkpoint
+
+    split = adapter.splits[min(1, len(adapter.splits) - 1)]
+    model = open_checkpoint(str(folder), None, device)
+    try:
+        with sink.progress() as progress:
+            data = part.load(adapter, split, None if model.scale else images, root, progress, lambda text: None)
+            evaluation = Evaluation(model, data, images, progress)
+            fitted = evaluation.calibrated(progress)
+    except (InputError, UsageError) as error:
+        sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
+        return
+    keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": adapter.name, "split": split})
+    sink.note(f"calibrated on {evaluation.count} images of {split}: {told(fitted)}")
 
 
 def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:

@@ -45,6 +45,7 @@ class TrainConfig:
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
         picture_every: Steps between pictures and validation; 0 for never.
+        calibration: Images of the second split that the finished model is calibrated on; 0 leaves it out.
         half: Whether exported weights are float16 (half the size on disk).
     """
 
@@ -72,6 +73,7 @@ class TrainConfig:
     log_every: Positive = 50
     checkpoint_every: Positive = 500
     picture_every: Natural = 0
+    calibration: Natural = 48
     half: bool = True
 
     def __post_init__(self) -> None:

@@ -28,7 +28,8 @@ SAMPLES = "pictures/samples.png"
 
 # What may change between two calls of one run: how long it goes on, how often it reports, how it is compiled.
 _FREE = {
-    f"train.{name}" for name in ("steps", "log_every", "checkpoint_every", "picture_every", "half", "compile")
+    f"train.{name}"
+    for name in ("steps", "log_every", "checkpoint_every", "picture_every", "calibration", "half", "compile")
 }
 
 
