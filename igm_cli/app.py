@@ -14,6 +14,7 @@ import typer
 
 from igm_cli import __version__
 from igm_cli.errors import IgmError, cause, kind_and_message, out_of_memory
+from igm_cli.output import Output, open_streams
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
@@ -71,6 +72,7 @@ def _igm(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    open_streams()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app = command_line(*[word for word in given[:1] if word in COMMANDS])
@@ -86,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not expected and os.environ.get("IGM_DEBUG", "") not in ("", "0"):
             raise
         text, code = _sentence(error)
-        sys.stderr.write(f"igm: {text}\n")
+        Output.error(text)
         return code
 
 

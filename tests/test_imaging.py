@@ -11,7 +11,8 @@ from PIL import Image
 
 from igm_cli import imaging
 from igm_cli.errors import InputError
-from igm_cli.imaging import decode_image, expand_inputs, read_bytes, to_model
+from igm_cli.folders import expand_inputs
+from igm_cli.imaging import decode_image, read_bytes, to_model
 from igm_cli.plugins.base import Frame
 
 
@@ -121,7 +122,7 @@ def test_what_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     says(tmp_path / "dot.png", "1×1")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     says(tmp_path / "huge.png", "pixels")
-    monkeypatch.setattr(imaging, "MAX_PIXELS", 10)
+    monkeypatch.setattr(imaging, "MAX_BYTES", 8 * 64 * 64 - 1)
     says(tmp_path / "whole.png", "64×64")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from igm_cli.core.files import parse_toml
+from igm_cli.core.files import home_expanded, parse_toml
 from igm_cli.errors import UsageError
 
 ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
@@ -43,6 +43,14 @@ Scale = Annotated[
     typer.Option(
         help="Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
         "trained; half of it for an image enlarged twice as much."
+    ),
+]
+Range = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH",
+        help="Values of black and white in images, e.g. 0,4095.  Default: by their kind (docs/pixels.md).",
     ),
 ]
 KMax = Annotated[int | None, typer.Option(min=1, help="Most concepts considered when K is estimated.")]
@@ -152,4 +160,4 @@ def refuse(why: str, **given: Any) -> None:
 
 def expanded(path: Path | None) -> Path | None:
     """Returns a path with ``~`` resolved."""
-    return path.expanduser() if path else None
+    return home_expanded(path) if path else None

@@ -8,7 +8,7 @@ from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from igm_cli.core.files import parse_toml
+from igm_cli.core.files import home_expanded, parse_toml
 from igm_cli.core.validation import Natural, Positive, Table, validated
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError, near_names
 
@@ -149,7 +149,7 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     if preset not in presets and not preset.endswith(".toml"):
         names = ", ".join(sorted(presets)) or "none"
         raise UsageError(f"{adapter.name} has no preset {preset!r}; it has {names}; a .toml file works too")
-    path = Path(presets.get(preset, preset)).expanduser()
+    path = home_expanded(presets.get(preset, preset))
     if not path.is_file():
         raise MissingError(f"there is no preset file {path}; check the path")
     try:
