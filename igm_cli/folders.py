@@ -27,6 +27,10 @@ NOT_READ = (
 """Suffixes of images that igm does not read: a folder's are counted."""
 
 
+_AGAIN = "link to a folder that is read already"
+_PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "pipes or devices"}
+
+
 @dataclass(frozen=True)
 class Walked:
     """What a folder holds.
@@ -63,7 +67,7 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Walked:
         visible = sorted(filter(_visible, folders))
         targets = {os.path.realpath(Path(parent, name)): name for name in visible[::-1]}
         folders[:] = sorted(name for target, name in targets.items() if target not in seen)
-        passed["link to a folder that is read already"] += len(visible) - len(folders)
+        passed[_AGAIN] += len(visible) - len(folders)
         seen.update(targets)
         for name in names:
             suffix = Path(name).suffix.lower()
@@ -140,7 +144,7 @@ def inside(folder: Path, written: str, where: str) -> Path:
 
 
 def _sentence(folder: Path, passed: Counter[str]) -> str:
-    told = [f"{count} {what}{'' if count == 1 else 's'}" for what, count in sorted((+passed).items())]
+    told = [f"{count} {what if count == 1 else _PLURAL.get(what, f'{what}s')}" for what, count in sorted((+passed).items())]
     return f"left out of {folder}: {', '.join(told)}" if told else ""
 
 

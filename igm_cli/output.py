@@ -23,6 +23,10 @@ ProgressReport: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all), which it shows."""
 
 
+LONGEST = 280
+"""Characters of a message at most; what is wrong stands at its beginning, the way out at its end."""
+
+
 class Output:
     """Writes for people, or JSON lines for programs; nothing if ``quiet``, as all but the main process of a run are."""
 
@@ -77,7 +81,9 @@ class Output:
             sys.stderr.flush()
 
     def warn(self, text: str) -> None:
-        """Writes a line on stderr about what may be amiss."""
+        """Writes a line on stderr about what may be amiss, shortened in the middle where what it quotes makes it long."""
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
         self.note(f"igm: {text}")
 
     @staticmethod

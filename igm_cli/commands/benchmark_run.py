@@ -131,8 +131,11 @@ def _about(method: str, split: str, item: str) -> str:
 def cache_folder() -> Path:
     """Where trained baselines are kept: ``$IGM_CACHE``, or igm in the user's cache."""
     given = os.environ.get("IGM_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else base / "igm"
+    base = home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = home_expanded(given) if given else base / "igm"
+    if folder.parts[0].startswith("~"):
+        raise InputError(f"there is no such home as that of {folder}; set IGM_CACHE to a folder")
+    return folder
 
 
 def provenance() -> dict[str, Any]:

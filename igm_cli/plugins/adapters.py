@@ -184,16 +184,22 @@ def generated(generator: Callable[..., Iterator[dict[str, Any]]], columns: Optio
             return [feature(inner) for inner in kind]
         return datasets.Image() if kind == "image" else datasets.Value(kind)
 
+    cache = str(datasets.config.HF_DATASETS_CACHE)
+    if cache.startswith("~"):
+        raise InputError(
+            f"generated images are kept in {cache}, and there is no such home; set HF_HOME to a folder"
+        )
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # progress is reported by callback
     try:
         features = datasets.Features(feature(columns))
         return datasets.Dataset.from_generator(generator, features=features, gen_kwargs=dict(kwargs))
-    except datasets.exceptions.DatasetGenerationError as error:
-        inner = error.__cause__
+    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+        inner = error if isinstance(error, OSError) else error.__cause__
         if isinstance(inner, OSError):
             raise InputError(
-                f"generated images cannot be kept ({cause(inner)}); free space or set HF_HOME"
+                f"generated images cannot be kept in {cache} ({cause(inner)}); free space, or set HF_HOME to a folder "
+                "that can be written to"
             ) from error
         if inner is not None:
             raise inner from None

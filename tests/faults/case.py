@@ -56,6 +56,8 @@ class Case:
         check: Looks at an answer.
         env: Further environment variables.
         may_change: Patterns of files that may change, such as a results file of igm's own.
+        encoding: Of stdout and stderr.
+        closed: Which of the streams 0, 1 and 2 are closed.
         process: Whether it needs a process started afresh, such as for what happens during imports.
     """
 
@@ -69,6 +71,8 @@ class Case:
     check: Check = lambda outcome: None
     env: Mapping[str, str] = field(default_factory=dict)
     may_change: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+    closed: tuple[int, ...] = ()
     process: bool = False
 
     def place(self, folder: Path) -> None:
