@@ -144,7 +144,10 @@ def inside(folder: Path, written: str, where: str) -> Path:
 
 
 def _sentence(folder: Path, passed: Counter[str]) -> str:
-    told = [f"{count} {what if count == 1 else _PLURAL.get(what, f'{what}s')}" for what, count in sorted((+passed).items())]
+    told = [
+        f"{count} {what if count == 1 else _PLURAL.get(what, f'{what}s')}"
+        for what, count in sorted((+passed).items())
+    ]
     return f"left out of {folder}: {', '.join(told)}" if told else ""
 
 

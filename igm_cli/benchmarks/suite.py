@@ -45,6 +45,14 @@ class Request:
     cache: Path  # folder that keeps trained baselines
     options: Mapping[str, Any]  # options of the suite by name
     progress: Progress = lambda what, done, total: None  # called while something long is done
+    pixel_range: str | None = (
+        None  # values of black and white in the images of data_root; None goes by the rule
+    )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Options of a dataset that is read from the data root."""
+        return {} if self.pixel_range is None else {"range": self.pixel_range}
 
 
 @dataclass(frozen=True)

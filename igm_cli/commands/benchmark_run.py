@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
-from igm_cli.core.files import fingerprint_of, write_json
+from igm_cli.core.files import fingerprint_of, home_expanded, write_json
 from igm_cli.errors import IgmError, InputError, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 

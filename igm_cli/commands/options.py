@@ -123,6 +123,15 @@ def _value(text: str) -> Any:
         return text
 
 
+def check_data_range(text: str | None, data_root: Path | None) -> None:
+    """Refuses a range of pixels that is none, or that is about no folder of images."""
+    from igm_cli.pixels import check_range
+
+    check_range(text)
+    if text is not None and data_root is None:
+        raise UsageError("--range is about the images of --data-root; add that or leave it out")
+
+
 def number_or_auto(option: str, text: str) -> int | None:
     """Returns a number, or None for ``auto``."""
     if text.strip().lower() == "auto":

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from igm_cli.plugins.crops import Crops
 
+RANGE = "range"  # an option that only images in a folder take
+
 
 @validated("option of [[data]]")
 class DataPart:
@@ -197,13 +199,14 @@ def data_parts(
     built = [data_root is None or table.data_root == "builtin" for table in tables]
     # Without a part that could take them, the dataset itself refuses its own options.
     skipped = own if any(built) else frozenset[str]()
+    real = {RANGE} if not all(built) else set[str]()
     return [
         replace(
             table,
             data_root="builtin" if builtin else "given",
             limit=min((n for n in (limit, table.limit) if n), default=None),
             seed=seed if table.seed is None else table.seed,
-            options={k: v for k, v in table.options.items() if builtin or k not in skipped},
+            options={k: v for k, v in table.options.items() if k not in (real if builtin else skipped)},
         )
         for table, builtin in zip(tables, built, strict=True)
     ]

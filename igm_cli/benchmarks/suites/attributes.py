@@ -89,6 +89,7 @@ class AttributeBench(frame.CheckpointBench):
         """Training and validation images of the domain trained on."""
         root, request = self.request.data_root, self.request
         drawn = {"size": self.faces} if self.faces and root is None else {}
+        drawn |= request.reading
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
 
         @cache

@@ -90,7 +90,11 @@ class DiscoveryBench(frame.CheckpointBench):
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
-                given += [adapter.load("train", data_root=root, objects="3-5")] if root else []
+                given += (
+                    [adapter.load("train", data_root=root, objects="3-5", **self.request.reading)]
+                    if root
+                    else []
+                )
             cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
             kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
             held = [data.select(range(cut, len(data))) for data, cut in zip(given, cuts, strict=True)]

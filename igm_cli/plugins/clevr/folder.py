@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,13 @@ def _scenes_file(root: Path, split: str) -> Path:
 def _read_scenes(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        scenes: list[dict[str, Any]] = json.loads(text)["scenes"]
+        content = json.loads(text)
+        scenes: Any = content.get("scenes") if isinstance(content, dict) else None
+        if not isinstance(scenes, list):
+            raise TypeError("it is no table with a list of scenes")
         for number, scene in enumerate(scenes):
+            if not isinstance(scene, dict):
+                raise TypeError(f"scene {number} is {str(scene)[:40]!r}, no table")
             for name, kind, words in _TYPES:
                 if not isinstance(scene[name], kind):
                     raise TypeError(f"{name} of scene {number} is {str(scene[name])[:40]!r}, no {words}")
@@ -71,7 +77,7 @@ def _read_scenes(path: Path) -> list[dict[str, Any]]:
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  whatever its name
         raise InputError(f"{path} is annotated but missing; fetch the images again")
     return path
 

@@ -23,7 +23,7 @@ def usable(path: Path, image: str, annotations: Sequence[Annotation], findings: 
         return None
     try:
         size = image_size(path)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow's readers raise anything
         why = str(error).replace(str(path), image)
         findings.add("broken", image, f"it cannot be opened ({why}), and is left out; save it again")
         return None
