@@ -92,6 +92,7 @@ def benchmark(
         cache=cache_folder() / "baselines",
         options=asked,
         pixel_range=pixel_range,
+        note=sink.note,
     )
     run_benchmark(plugin, chosen, request, o.expanded(out) or Path("runs") / f"benchmark-{plugin.name}", sink)
 

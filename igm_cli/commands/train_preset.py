@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
@@ -66,9 +65,10 @@ class DataPart:
         note: Note,
     ) -> datasets.Dataset:
         """A split of the dataset as this part has it; what it finds amiss is noted."""
+        from igm_cli.plugins.base import noted
+
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
-        if "note" in inspect.signature(adapter.load).parameters:
-            more["note"] = note
+        more |= noted(adapter, note)
         return adapter.load(split, limit=limit, progress=progress, **more)
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:

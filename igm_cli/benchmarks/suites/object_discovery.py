@@ -91,7 +91,7 @@ class DiscoveryBench(frame.CheckpointBench):
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
                 given += (
-                    [adapter.load("train", data_root=root, objects="3-5", **self.request.reading)]
+                    [adapter.load("train", data_root=root, objects="3-5", **self.request.reading(adapter))]
                     if root
                     else []
                 )

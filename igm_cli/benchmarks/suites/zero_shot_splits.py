@@ -88,9 +88,9 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
         raise InputError(f"the split {PICTURES} needs --set pictures=FOLDER, a folder of pictures with labels")
     options = {"labels": request.options["labels"]} if "labels" in request.options else {}
     root = home_expanded(str(folder))
-    data = registry.dataset("pictures").load(
-        "test", data_root=root, limit=request.limit, **request.reading, **options
-    )
+    adapter = registry.dataset("pictures")
+    options |= request.reading(adapter)
+    data = adapter.load("test", data_root=root, limit=request.limit, **options)
     found = {label for labels in data["labels"] for label in labels}
     labels = tuple(sorted(found | set(Vocabulary.of(request.options.get("labels")).known)))
     if len(labels) < 2:
