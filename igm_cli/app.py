@@ -17,7 +17,7 @@ import typer
 from igm_cli import __version__
 from igm_cli.errors import IgmError, cause, kind_and_message, out_of_memory
 from igm_cli.interrupts import Interrupted, ending_at_once, received
-from igm_cli.output import process_rank
+from igm_cli.output import Output, open_streams, process_rank
 
 EPILOG = (
     "Exit codes: 0 done, 1 a bug of igm, 2 usage, 3 bad input or configuration, "
@@ -75,6 +75,7 @@ def _igm(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    open_streams()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with ending_at_once():
@@ -105,8 +106,7 @@ def _say(error: BaseException) -> int:
     if isinstance(error, Interrupted) and process_rank()[0]:
         return code  # of several processes one says it
     with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
-        sys.stderr.write(f"igm: {text}\n")
-        sys.stderr.flush()
+        Output.error(text)
     return code
 
 

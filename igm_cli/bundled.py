@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from igm_cli.core.files import HUB_ID
+from igm_cli.core.files import HUB_ID, home_expanded
 from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent / "checkpoints"
@@ -95,7 +95,7 @@ def find_model(model: str | None, concepts: str) -> Path:
 
 def _local(model: str) -> Path | None:
     """Returns the bundled folder of a name, or the folder or file of a path; None if there is none here."""
-    path = bundled().get(model) or Path(model).expanduser()
+    path = bundled().get(model) or home_expanded(model)
     return path if path.exists() else None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import Frame, to_rgb
-from igm_cli.session import ImageSession, OpenModel, inputs_of
+from igm_cli.session import ImageSession, OpenModel
 
 if TYPE_CHECKING:
     import datasets
@@ -153,7 +153,7 @@ class Evaluation:
             cut = [self.windows.cut(self.windows.crop(row)) for row in rows]
             return [as_floats(pixels).to(session.device) for pixels, _ in cut], [truth for _, truth in cut]
         examples = [self.data[row] for row in rows]
-        images = inputs_of([to_rgb(example["image"]) for example in examples])
+        images = session.inputs([to_rgb(example["image"]) for example in examples])
         frames, seen = session.framed(images)
         return seen, [self._truth(example, frame) for example, frame in zip(examples, frames, strict=True)]
 

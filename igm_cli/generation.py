@@ -21,7 +21,7 @@ from igm_cli.core.validation import Natural, Positive, PositiveFloat, validated
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model
 from igm_cli.records import GeneratedImage
-from igm_cli.session import ImageSession, OpenModel, input_of, rounded, suitable_batch
+from igm_cli.session import ImageSession, OpenModel, rounded, suitable_batch
 from igm_cli.wishes import Asked, Reader, Wish
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Generation:
 
     def _check(self, asked: Asked, picture: Any) -> dict[str, Any]:
         """What the model finds in an image that it drew."""
-        found = self._looking.invert([input_of(picture, "image")])[0]
+        found = self._looking.invert([self._looking.input(picture)])[0]
         predicted = self._looking.parser.encode(found.items, self.frame)
         scores = self._looking.parser.score(predicted, asked.concepts[0][asked.weights[0] > 0])
         return {"k": found.k, "items": found.items, "scores": scores}

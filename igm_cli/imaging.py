@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import io
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, cause
+from igm_cli.errors import InputError, cause, kind_and_message
+from igm_cli.pixels import OVERSHOOT, Limits, Scaling, to_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""What a folder is searched for; a file named on the command line may end as it likes."""
+FORMATS = (
+    *("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000"),
+    *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()),
+)
+"""What is decoded, whatever a file is called: nothing of these starts another program, as EPS does in Pillow."""
 
-MAX_PIXELS = 200_000_000
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""What pictures are written as."""
+
+MAX_BYTES = 1 << 30
+"""Memory that an image may take while it is decoded, and size of its file at most."""
+
+_PER_PIXEL = {"1": 5, "L": 5, "P": 5, "RGB": 8, "I": 20, "F": 20}
+"""Bytes that a pixel of a mode takes while it is decoded, with what becomes of it; of other modes 12."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +67,46 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{str(path)!r} has a name that is not in UTF-8; rename it") from error
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a file; name files inside it")
+    if path.is_fifo() and path.parts[:2] != (
+        "/",
+        "dev",
+    ):  # opening it waits for whoever may write to it some day
+        raise InputError(f"{path} is a pipe, not a file; save what comes out of it as a file")
+    if (path.is_char_device() and not path.samefile("/dev/null")) or path.is_block_device() or path.is_socket():
+        raise InputError(f"{path} is a device, not a file; name a file")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
     except PermissionError as error:
         raise InputError(f"{path} may not be read; change its permissions") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({cause(error)})") from error
+    if len(data) > MAX_BYTES:
+        raise InputError(
+            f"{path} has more than {MAX_BYTES >> 30} GB, which is more than igm reads; make it smaller"
+        )
+    return data
 
 
-def decode_image(data: bytes, name: str) -> Image:
-    """Returns an encoded image as 8-bit RGB, turned as its EXIF says, transparency on white; ``name`` is for messages.
+def open_image(path: Path, scaling: Scaling | None = None) -> Image:
+    """Returns an image file as :func:`decode_image` does."""
+    return decode_image(read_bytes(path), str(path), scaling)
 
-    Greyscale, palette, 16-bit and animated files (their first frame) are understood.
+
+def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Image:
+    """Returns an encoded image as 8-bit RGB, turned as its EXIF says, transparency on white.
+
+    Greyscale, palette, 16-bit, floating-point and animated files (their first frame) are understood.
+
+    Args:
+        data: What the file holds.
+        name: What messages call it.
+        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`.
+
+    Raises:
+        InputError: If it is none of the `FORMATS`, damaged, too large or too small.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -76,39 +114,47 @@ def decode_image(data: bytes, name: str) -> Image:
         raise InputError(f"{name} is empty (0 bytes); save the image again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{name} has {opened.width}×{opened.height} pixels, more than igm reads "
-                        f"({MAX_PIXELS // 10**6} million); scale it down"
-                    )
+            warnings.simplefilter("ignore")  # of Pillow, about sizes and damaged metadata
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                _refuse_large(opened.size, opened.mode, name)
+                deep = opened.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in opened.tile)
                 opened.load()
-                image = to_rgb(ImageOps.exif_transpose(opened))
-    except InputError:
+                with contextlib.suppress(Exception):  # metadata that are damaged turn nothing
+                    ImageOps.exif_transpose(opened, in_place=True)
+                image = to_rgb(opened, name, scaling, deep=deep)
+    except (InputError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} has too many pixels; scale it down") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image that can be read; use PNG, JPEG or WebP") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise InputError(f"{name} is damaged ({' '.join(str(error).split())}); save the image again") from error
+        raise InputError(
+            f"{name} is not an image that can be read; use PNG, JPEG, WebP or TIFF of 8 or 16 bits"
+        ) from error
+    except Exception as error:  # Pillow's readers raise anything
+        raise InputError(
+            f"{name} is damaged ({kind_and_message(error)[:120]}); save the image again"
+        ) from error
     return _large_enough(image, name)
 
 
-def from_array(values: Any, name: str) -> Image:
-    """Returns an image in memory as 8-bit RGB; ``name`` is for messages.
+def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
+    """Returns an image in memory as 8-bit RGB.
 
     Args:
         values: A PIL image, an array ``[H,W]``, ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[3,H,W]`` or ``[1,H,W]``;
-            whole numbers are 0..255, others 0..1.
+            whole numbers are 0..255, others 0..1, if ``scaling`` does not say otherwise.
         name: What messages call it.
+        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`, for PIL images too.
+
+    Raises:
+        InputError: If it is none of these, too large or too small, or holds values that cannot be scaled.
     """
     import numpy as np
     from PIL import Image
 
     if isinstance(values, Image.Image):
-        return _large_enough(to_rgb(values), name)
+        _refuse_large(values.size, values.mode, name)
+        return _large_enough(to_rgb(values, name, scaling), name)
     is_tensor = hasattr(values, "detach")
     pixels = np.asarray(values.detach().cpu() if is_tensor else values)
     if is_tensor and pixels.ndim == 3:
@@ -116,15 +162,36 @@ def from_array(values: Any, name: str) -> Image:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     layered = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
-    if pixels.dtype.kind not in "fui" or not (pixels.ndim == 2 or layered):
+    if pixels.dtype.kind not in "fui" or not (pixels.ndim == 2 or layered) or not pixels.size:
         raise InputError(
             f"{name} has the shape {list(pixels.shape)} and the type {pixels.dtype}; "
             "give arrays [H,W,3] or tensors [3,H,W] of 0..255 or 0..1, several of them as a list"
         )
-    pixels = pixels * 255.0 if pixels.dtype.kind == "f" else pixels
-    if not pixels.size or not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255.5:
-        raise InputError(f"{name} has values beyond 0..255, or 0..1 of floating-point numbers; scale them")
-    return _large_enough(to_rgb(Image.fromarray(pixels.round().astype(np.uint8))), name)
+    _refuse_large(pixels.shape[1::-1], "RGBA" if layered else "F", name)
+    given = scaling.given if scaling else None
+    limits = (
+        Limits(*given)
+        if given
+        else Limits(0, 1, overshoot=OVERSHOOT)
+        if pixels.dtype.kind == "f"
+        else Limits(0, 255)
+    )
+    scaled = to_bytes(pixels, limits, name, cut=given is not None)
+    if given and layered and pixels.shape[2] == 4:
+        scaled[..., 3] = to_bytes(
+            pixels[..., 3], Limits(0, 1 if pixels.dtype.kind == "f" else 255), name, cut=True
+        )
+    return _large_enough(to_rgb(Image.fromarray(scaled)), name)
+
+
+def _refuse_large(size: Sequence[int], mode: str, name: str) -> None:
+    """Refuses an image that would take too much memory, before it takes any."""
+    takes = math.prod(size) * _PER_PIXEL.get(mode, 12)
+    if takes > MAX_BYTES:
+        raise InputError(
+            f"{name} has {size[0]}×{size[1]} pixels, which take {takes / 2**30:.1f} GB while they are decoded, "
+            f"more than igm allows ({MAX_BYTES >> 30} GB); scale it down"
+        )
 
 
 def _large_enough(image: Image, name: str) -> Image:
@@ -133,53 +200,32 @@ def _large_enough(image: Image, name: str) -> Image:
     return image
 
 
-def to_rgb(image: Image) -> Image:
-    """Returns an image of any mode as RGB: 16 bits scaled to 8, transparency composited on white."""
+def to_rgb(
+    image: Image, name: str = "an image", scaling: Scaling | None = None, *, deep: bool = False
+) -> Image:
+    """Returns an image of any mode as RGB: values scaled to bytes, transparency composited on white.
+
+    Args:
+        image: The image.
+        name: What messages call it.
+        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`.
+        deep: Whether its file has 16 bits a colour.
+    """
     from PIL import Image
 
+    scaling = scaling or Scaling()
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_to_8_bit(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return scaling.grey(image, name).convert("RGB")
+    if "transparency" in image.info and image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")
+    image = scaling.colours(image, name, deep)
+    if image.mode in ("PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+        return white
     return image.convert("RGB")
-
-
-def _deep_to_8_bit(image: Image) -> Image:
-    """Returns images of 16-bit modes and of the 32-bit ones that PIL opens 16-bit files in as bytes."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.asarray(image).astype(np.float64)
-    top = float(values.max(initial=0.0))
-    scale = 255.0 / 65535.0
-    if image.mode in ("I", "F") and top <= 255.0:
-        scale = 255.0 if image.mode == "F" and top <= 1.0 else 1.0
-    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
-
-
-def expand_inputs(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES, noun: str = "image") -> list[Path]:
-    """Returns the files that files, folders (searched in depth) and patterns name, sorted within each, each once."""
-    found: dict[Path, Path] = {}
-    for text in inputs:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in suffixes and f.is_file()]
-            if not files:
-                raise InputError(f"{path} holds no {noun}; give a folder with {', '.join(suffixes[:4])} files")
-        elif not path.exists() and glob.has_magic(text):
-            matches = (Path(m) for m in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-            files = [f for f in matches if f.is_file()]
-            if not files:
-                raise InputError(f"no file matches {text}; check the pattern")
-        else:
-            files = [path]
-        for file in files:
-            found.setdefault(file.absolute(), file)
-    if not found:
-        raise InputError(f"no {noun} given; name a file, a folder or a pattern")
-    return list(found.values())
 
 
 def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:

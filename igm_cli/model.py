@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from igm_cli.bundled import is_pipeline, resolve_model
 from igm_cli.errors import InputError, UsageError
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
-from igm_cli.session import ImageSession, OpenModel, input_of, inputs_of, process_device
+from igm_cli.session import ImageSession, OpenModel, process_device
 
 if TYPE_CHECKING:
     from igm_cli.core.checkpoint import ModelSpec
@@ -34,6 +34,7 @@ class Model(OpenModel):
         k: int | None = None,
         fit: Literal["crop", "squash"] = "crop",
         scale: float | None = None,
+        pixel_range: tuple[float, float] | None = None,
         progress: Progress | None = None,
         batch_size: int | None = None,
         **settings: Any,
@@ -46,6 +47,7 @@ class Model(OpenModel):
             fit: ``crop`` or ``squash`` images of another aspect ratio than the model's.
             scale: Pixels that the model sees per pixel of the images, for models of images of any size; None takes the
                 model's, that of the images it was trained on.
+            pixel_range: Values of black and white, such as ``(0, 4095)``, where images do not say them (docs/pixels.md).
             progress: Called with what is being done, done so far, and in all.
             batch_size: Images worked out together; None takes what suits the device.
             **settings: ``draws``, ``k_max``, ``seed``, ``method`` and the other inversion settings.
@@ -56,7 +58,8 @@ class Model(OpenModel):
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
         """
-        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings, scale=scale)
+        how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range}
+        session = ImageSession(self, k=k, fit=fit, batch_size=batch_size, given=settings, **how)
         return session.each(session.invert, images, progress)  # type: ignore[no-any-return]
 
     @overload
@@ -71,12 +74,14 @@ class Model(OpenModel):
         *,
         fit: Literal["crop", "squash"] = "crop",
         scale: float | None = None,
+        pixel_range: tuple[float, float] | None = None,
         progress: Progress | None = None,
         batch_size: int | None = None,
         **settings: Any,
     ) -> ImageCount | list[ImageCount]:
         """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
-        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings, scale=scale)
+        how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range}
+        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings, **how)
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
@@ -86,6 +91,7 @@ class Model(OpenModel):
         *,
         k: int | None = None,
         fit: Literal["crop", "squash"] = "crop",
+        pixel_range: tuple[float, float] | None = None,
         progress: Progress | None = None,
         **settings: Any,
     ) -> SharedResult:
@@ -95,29 +101,39 @@ class Model(OpenModel):
             images: Two images or more, as :meth:`invert` takes them.
             k: Number of concepts in common; None estimates it: all whose presence every image supports.
             fit: See :meth:`invert`.
+            pixel_range: See :meth:`invert`.
             progress: See :meth:`invert`.
             **settings: See :meth:`invert`.
 
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
         """
-        session = ImageSession(self, k=k, fit=fit, batch_size=None, given=settings, shared=True)
-        return session.invert_shared(inputs_of(images), progress)
+        how: dict[str, Any] = {"shared": True, "pixel_range": pixel_range}
+        session = ImageSession(self, k=k, fit=fit, batch_size=None, given=settings, **how)
+        return session.invert_shared(session.inputs(images), progress)
 
-    def energy_map(self, image: Any, *, fit: Literal["crop", "squash"] = "crop", **settings: Any) -> EnergyMap:
+    def energy_map(
+        self,
+        image: Any,
+        *,
+        fit: Literal["crop", "squash"] = "crop",
+        pixel_range: tuple[float, float] | None = None,
+        **settings: Any,
+    ) -> EnergyMap:
         """Returns how much every single concept, by itself, lowers the denoising error of an image.
 
         Args:
             image: As :meth:`invert` takes it.
             fit: See :meth:`invert`.
+            pixel_range: See :meth:`invert`.
             **settings: ``draws``, ``low``, ``high``, ``power`` and ``seed``; the model's own if left out.  At high noise
                 levels what is near melts into one.
 
         Raises:
             IgmError: If the image or a setting cannot be used, or the model has no map, with the way out.
         """
-        session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings)
-        return session.energy_map(input_of(image, "image"))
+        session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings, pixel_range=pixel_range)
+        return session.energy_map(session.input(image))
 
     def generate(
         self,

@@ -11,15 +11,20 @@ import os
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
 """A result as programs read it."""
 
 ProgressReport: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all), which it shows."""
+
+
+LONGEST = 280
+"""Characters of a message at most; what is wrong stands at its beginning, the way out at its end."""
 
 
 class Output:
@@ -51,17 +56,17 @@ class Output:
             self.say(title)
         table = Table()
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(escape(_on_line(column, sys.stdout)), overflow="fold")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(escape(_on_line(cell, sys.stdout)) for cell in row))
         terminal = sys.stdout.isatty()
-        console = Console(file=sys.stdout, width=None if terminal else 200, highlight=False)
-        console.print(table)
+        Console(file=sys.stdout, width=None if terminal else 200, highlight=False).print(table)
 
     def say(self, text: str) -> None:
         """Writes a line for people on stdout, broken between words on a terminal; nothing with ``--json``."""
         if self.as_json or self.quiet:
             return
+        text = _on_line(text, sys.stdout)
         if sys.stdout.isatty():
             width = shutil.get_terminal_size().columns
             text = textwrap.fill(
@@ -72,11 +77,19 @@ class Output:
     def note(self, text: str) -> None:
         """Writes a line on stderr."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            sys.stderr.write(_on_line(text, sys.stderr) + "\n")
+            sys.stderr.flush()
 
-    def error(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Writes a line on stderr about what may be amiss, shortened in the middle where what it quotes makes it long."""
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+        self.note(f"igm: {text}")
+
+    @staticmethod
+    def error(text: str) -> None:
         """Writes a line on stderr about something that went wrong; never silenced."""
-        print(f"igm: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        Output().warn(text)
 
     @staticmethod
     def write(text: str) -> None:
@@ -102,17 +115,17 @@ class Output:
             def report(what: str, done: int, total: int) -> None:
                 key = what.partition(":")[0]
                 if key not in tasks:
-                    tasks[key] = bar.add_task(what, total=total)
+                    tasks[key] = bar.add_task(_on_line(what, sys.stderr), total=total)
                 if done == 0:  # begun, perhaps anew: the pace of what went before says nothing
                     bar.reset(tasks[key])
-                bar.update(tasks[key], description=what, completed=done, total=total)
+                bar.update(tasks[key], description=_on_line(what, sys.stderr), completed=done, total=total)
 
             yield report
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    """Returns strict JSON on one line, where NaN and infinity become null."""
-    return json.dumps(_strict(data), ensure_ascii=False, allow_nan=False)
+    """Returns strict JSON on one line, in ASCII whatever the names in it, where NaN and infinity become null."""
+    return json.dumps(_strict(data), allow_nan=False)
 
 
 def _strict(value: Any) -> Any:
@@ -123,6 +136,45 @@ def _strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_strict(v) for v in value]
     return value
+
+
+def open_streams() -> None:
+    """Opens those of stdin, stdout and stderr that whoever started the process has closed: nothing comes of them.
+
+    Otherwise the next file that is opened would take the place of stdout, and hold what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _on_line(text: str, stream: TextIO) -> str:
+    """Returns text as a line of a terminal shows it, with what would move its cursor, colour it or turn it round spelt out.
+
+    So is what the stream's encoding lacks; signs of our own have a stand-in there.
+    """
+    plain = "".join(c if c == "\t" or unicodedata.category(c) not in _HIDDEN else _spelt(c) for c in text)
+    encoding = stream.encoding or "utf-8"
+    try:
+        plain.encode(encoding)
+    except UnicodeEncodeError:
+        return plain.translate(_STAND_INS).encode(encoding, "backslashreplace").decode(encoding)
+    return plain
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode-escape").decode("ascii")
+
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of characters that are seen by their effect alone."""
+
+_STAND_INS = str.maketrans({"◯": "o", "×": "x", "±": "+-", "·": "*", "…": "...", "–": "-", "²": "^2"})
 
 
 def process_rank() -> tuple[int, int]:

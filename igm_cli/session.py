@@ -17,9 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from igm_cli.core.files import fingerprint_of
+from igm_cli.core.files import fingerprint_of, home_expanded
 from igm_cli.errors import UsageError, near_names
-from igm_cli.imaging import SUFFIXES, Frame, decode_image, from_array, read_bytes, to_model
+from igm_cli.folders import SUFFIXES
+from igm_cli.imaging import Frame, decode_image, from_array, read_bytes, to_model
+from igm_cli.pixels import Scaling, check_range, warn
 from igm_cli.records import ImageCount, ImageResult, LabelResult, SharedResult
 
 if TYPE_CHECKING:
@@ -127,7 +129,8 @@ class OpenModel:
 class ImageSession(Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`igm_cli.Model.invert`.
 
-    ``given`` holds inversion settings that replace the model's own, None for those not given.
+    ``given`` holds inversion settings that replace the model's own, None for those not given.  ``note`` is told what is
+    assumed of images, by default as a warning of Python's.
     """
 
     key = ("image",)
@@ -145,6 +148,8 @@ class ImageSession(Session["Image"]):
         given: Mapping[str, Any],
         scale: float | None = None,
         shared: bool = False,
+        pixel_range: Any = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         from igm_cli.core.inference.engine import check_method, constraint_of
 
@@ -163,6 +168,7 @@ class ImageSession(Session["Image"]):
             raise UsageError(f"the model {model.name!r} sees every image in its own size; leave out the scale")
         if scale is not None and not 0.01 <= scale <= 100:
             raise UsageError(f"a scale lies between 0.01 and 100, not {scale:g}")
+        self.scaling = Scaling(check_range(pixel_range), note or warn)
         self.scale, self.k_max = scale or model.scale, given.get("k_max")
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
@@ -174,6 +180,8 @@ class ImageSession(Session["Image"]):
         }
         if self.scale:
             identity |= {"scale": self.scale}
+        if self.scaling.given:
+            identity |= {"pixel_range": self.scaling.given}
         if shared:
             from igm_cli.core.inference.shared import check_shared
 
@@ -227,19 +235,31 @@ class ImageSession(Session["Image"]):
                 f"the model {self.model.name!r} has {factors} factors and finds a value of each; leave out {option}"
             )
 
-    @staticmethod
-    def read(path: Path) -> list[Input[Image]]:
+    def read(self, path: Path) -> list[Input[Image]]:
         """Returns an image file, not decoded yet."""
         data = read_bytes(path)
         digest = hashlib.sha256(data).hexdigest()
         about = {"image": str(path), **root_of(path)}
-        return [Input(about, digest, lambda: decode_image(data, str(path)))]
+        return [Input(about, digest, lambda: decode_image(data, str(path), self.scaling))]
+
+    def input(self, image: Any, name: str = "image") -> Input[Image]:
+        """Returns an image in whatever form as an input."""
+        if isinstance(image, str | Path):
+            return self.read(home_expanded(image))[0]
+        name = getattr(image, "filename", "") or name
+        picture = from_array(image, name, self.scaling)
+        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+        return Input({"image": name}, digest, lambda: picture)
+
+    def inputs(self, images: Sequence[Any]) -> list[Input[Image]]:
+        """Returns images in whatever form as inputs."""
+        return [self.input(image, f"image {number}") for number, image in enumerate(images, 1)]
 
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
         """Returns the results of images in whatever form; of one image without a list around it."""
         if isinstance(images, list | tuple):
-            return self.in_batches(work, inputs_of(images), progress)
-        return work([input_of(images, "image")], progress)[0]
+            return self.in_batches(work, self.inputs(images), progress)
+        return work([self.input(images)], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
         """Returns the concepts of images that are worked out together."""
@@ -469,25 +489,10 @@ def root_of(path: Path) -> dict[str, str]:
     return {} if path.is_absolute() else {"root": str(Path.cwd())}
 
 
-def inputs_of(images: Sequence[Any]) -> list[Input[Image]]:
-    """Returns images in whatever form as inputs."""
-    return [input_of(image, f"image {number}") for number, image in enumerate(images, 1)]
-
-
 def shared_hash(images: Sequence[Input[Image]]) -> str:
     """Returns the hash by which a result about several images is known: of their paths and contents."""
     every = [[image.about["image"], image.sha256] for image in images]
     return hashlib.sha256(json.dumps(every).encode()).hexdigest()
-
-
-def input_of(image: Any, name: str) -> Input[Image]:
-    """Returns an image in whatever form as an input."""
-    if isinstance(image, str | Path):
-        return ImageSession.read(Path(image).expanduser())[0]
-    name = getattr(image, "filename", "") or name
-    picture = from_array(image, name)
-    digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-    return Input({"image": name}, digest, lambda: picture)
 
 
 def _finite(value: float) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from igm_cli.bundled import DEFAULT_CONCEPTS
-from igm_cli.core.files import file_hash, fingerprint_of
+from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame
 from igm_cli.records import VectorCount, VectorResult
@@ -67,7 +67,7 @@ class VectorSession(Session["Tensor"]):
         from igm_cli.core.decomposition.decompose import check_vectors
 
         if isinstance(vectors, str | Path):
-            inputs, alone = self.read(Path(vectors).expanduser()), False
+            inputs, alone = self.read(home_expanded(vectors)), False
         else:
             rows = torch.as_tensor(vectors)
             rows, alone = torch.atleast_2d(rows), rows.ndim == 1
@@ -170,7 +170,7 @@ def open_vectors(
         raise UsageError(f"--concepts {parser.name} takes no --codebooks; use --concepts {default}")
     target, source, content = process_device(device), "in memory", "in memory"
     if isinstance(codebooks, str | Path):
-        path = Path(codebooks).expanduser()
+        path = home_expanded(codebooks)
         books, source, content = parser.read_codebooks(path, binding), str(path), file_hash(path)
     else:
         books = _codebooks(codebooks, binding)

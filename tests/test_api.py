@@ -92,9 +92,9 @@ def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) ->
     ("value", "says"),
     [
         (np.zeros((4, 8, 8, 3)), "several of them as a list"),
-        (np.full((8, 8, 3), -0.5), "beyond 0..255"),
+        (np.full((8, 8, 3), -0.5), r"beyond 0\.\.1 .*-0.5\.\.-0.5"),
         (np.full((8, 8, 3), 300), "beyond 0..255"),
-        (np.full((8, 8, 3), np.nan), "beyond 0..255"),
+        (np.full((8, 8, 3), np.nan), "not finite"),
         (np.zeros((8, 8, 3), dtype=complex), "the type complex128"),
         (np.zeros((1, 8, 3)), "8×1 pixels"),
         ("nowhere.png", "does not exist"),

@@ -172,9 +172,9 @@ def test_an_image_is_decoded_once(
     decoded: list[str] = []
     real = session.decode_image
 
-    def count(data: bytes, name: str) -> Image.Image:
+    def count(data: bytes, name: str, *how: object) -> Image.Image:
         decoded.append(name)
-        return real(data, name)
+        return real(data, name, *how)
 
     monkeypatch.setattr(session, "decode_image", count)
     assert igm("invert", image, "--model", tiny_model, "--overlay", tmp_path / "o.png", *QUICK) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from PIL import Image
 
 from igm_cli import imaging
 from igm_cli.errors import InputError
-from igm_cli.imaging import decode_image, expand_inputs, read_bytes, to_model
+from igm_cli.folders import expand_inputs
+from igm_cli.imaging import decode_image, from_array, open_image, read_bytes, to_model
+from igm_cli.pixels import Scaling
 from igm_cli.plugins.base import Frame
 
 
@@ -76,11 +79,56 @@ def test_sixteen_bits(tmp_path: Path, name: str) -> None:
 
 def test_sixteen_bits_as_pil_sees_them() -> None:
     values = np.full((4, 4), 32768)
-    assert np.asarray(imaging.to_rgb(Image.fromarray(values.astype(np.int32)))).max() in (127, 128)
-    big = Image.frombytes("I;16B", (4, 4), values.astype(">u2").tobytes())
-    assert np.asarray(imaging.to_rgb(big)).max() in (127, 128)
-    unit = Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32))
-    assert np.asarray(imaging.to_rgb(unit)).max() in (127, 128)
+    quiet = Scaling(note=lambda text: None)
+    for image in (
+        Image.fromarray(values.astype(np.int32)),
+        Image.frombytes("I;16B", (4, 4), values.astype(">u2").tobytes()),
+        Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)),
+    ):
+        assert np.asarray(imaging.to_rgb(image, scaling=quiet)).max() in (127, 128)
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "black", "white", "says"),
+    [
+        (
+            np.array([[0, 100], [4095, 65535]], np.uint16),
+            None,
+            0,
+            65535,
+            "0 is taken for black and 65535 for white",
+        ),
+        (np.array([[0, 100], [4095, 65535]], np.uint16), (0, 4095), 0, 4095, ""),
+        (np.array([[0, 0.25], [1.01, -0.02]], np.float32), None, 0, 1, "they lie within -0.02..1.01"),
+        (np.array([[0, 0.25], [7, -3]], np.float32), (-1, 2), -1, 2, ""),
+    ],
+)
+def test_black_and_white_are_one_rule(
+    tmp_path: Path, values: np.ndarray, given: tuple[float, float] | None, black: float, white: float, says: str
+) -> None:
+    said: list[str] = []
+    scaling = Scaling(given, said.append)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    right = ((values.astype(float) - black) / (white - black)).clip(0, 1) * 255
+    for _ in range(2):  # what is assumed is said once
+        pixels = np.asarray(open_image(tmp_path / "a.tif", scaling))
+        np.testing.assert_array_equal(pixels, np.repeat(right.round()[..., None], 3, 2))
+    assert len(said) == bool(says) and says in "".join(said)
+    if given:
+        array = np.asarray(from_array(values, "a", scaling))
+        np.testing.assert_array_equal(array, pixels)
+
+
+def test_a_range_is_part_of_the_run(tiny_model: Path) -> None:
+    from igm_cli.model import open_checkpoint
+    from igm_cli.session import ImageSession
+
+    opened = open_checkpoint(str(tiny_model), None, "cpu")
+    how: dict[str, Any] = {"k": None, "fit": "crop", "batch_size": None, "given": {}}
+    runs = {
+        ImageSession(opened, **how, pixel_range=given).run for given in (None, "0,255", "0,4095", (0, 4095))
+    }
+    assert len(runs) == 3
 
 
 def test_exif_turns_the_image(tmp_path: Path) -> None:
@@ -121,7 +169,7 @@ def test_what_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     says(tmp_path / "dot.png", "1×1")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     says(tmp_path / "huge.png", "pixels")
-    monkeypatch.setattr(imaging, "MAX_PIXELS", 10)
+    monkeypatch.setattr(imaging, "MAX_BYTES", 8 * 64 * 64 - 1)
     says(tmp_path / "whole.png", "64×64")
 
 

@@ -112,7 +112,8 @@ class DeclaredBench:
         options = {key: Path(text).name if os.sep in text else text for key, text in told.items()}
         version = int(getattr(registry.dataset(dataset), "version", 0))
         own = {"data_root": self.folder_name, "seed": self.request.seed, "scenes": version, "options": options}
-        return {**own, **more}
+        scale = {} if self.request.pixel_range is None else {"range": self.request.pixel_range}
+        return {**own, **scale, **more}
 
     @property
     def folder_name(self) -> str | None:
@@ -181,7 +182,8 @@ class CheckpointBench(DeclaredBench):
         adapter = registry.dataset(self.dataset)
         if split.folder:
             root = folder_of(request, name, f"in the layout of {layout}")
-            return adapter.load(part, data_root=root, limit=request.limit, **split.options)
+            how = request.reading(adapter) | dict(split.options)
+            return adapter.load(part, data_root=root, limit=request.limit, **how)
         return adapter.load(part, seed=request.seed, progress=request.progress, size=drawn, **split.options)
 
     def truth(self, scene: AnnotatedImage) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.base import DatasetAdapter, Note, Progress, noted
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,12 @@ class Request:
     cache: Path  # folder that keeps trained baselines
     options: Mapping[str, Any]  # options of the suite by name
     progress: Progress = lambda what, done, total: None  # called while something long is done
+    pixel_range: str | None = None  # values of black and white in the images of data_root
+    note: Note = lambda text: None  # told what is amiss in data_root, or assumed of it
+
+    def reading(self, adapter: DatasetAdapter) -> dict[str, Any]:
+        """Returns arguments with which a dataset is read from the data root."""
+        return noted(adapter, self.note) | ({} if self.pixel_range is None else {"range": self.pixel_range})
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def benchmark(
     methods: Methods = None,
     splits: Splits = None,
     data_root: DataRoot = None,
+    pixel_range: o.Range = None,
     limit: Limit = None,
     train_budget: TrainBudget = "20m",
     seed: Seed = 0,
@@ -70,6 +71,7 @@ def benchmark(
     plugin = find_suite(suite, typed=True)
     chosen = _choose("method", methods, list(plugin.methods), list(plugin.methods))
     root = o.expanded(data_root)
+    o.check_data_range(pixel_range, root)
     parts = _choose("split", splits, list(plugin.splits), list(plugin.default_splits(root)))
     budget = parse_budget(train_budget)
     asked = o.parse_settings(settings or [])
@@ -89,6 +91,8 @@ def benchmark(
         model=find_model(model, plugin.concepts),
         cache=cache_folder() / "baselines",
         options=asked,
+        pixel_range=pixel_range,
+        note=sink.note,
     )
     run_benchmark(plugin, chosen, request, o.expanded(out) or Path("runs") / f"benchmark-{plugin.name}", sink)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from igm_cli.commands.results import ResultFile
-from igm_cli.core.files import exclusive, fingerprint_of, read_json, write_json
+from igm_cli.core.files import exclusive, fingerprint_of, home_expanded, read_json, write_json
 from igm_cli.errors import IgmError, InputError, OutputError, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 
@@ -146,8 +146,11 @@ def _about(method: str, split: str, item: str) -> str:
 def cache_folder() -> Path:
     """Where trained baselines are kept: ``$IGM_CACHE``, or igm in the user's cache."""
     given = os.environ.get("IGM_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else base / "igm"
+    base = home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = home_expanded(given) if given else base / "igm"
+    if folder.parts[0].startswith("~"):
+        raise InputError(f"there is no such home as that of {folder}; set IGM_CACHE to a folder")
+    return folder
 
 
 def provenance() -> dict[str, Any]:

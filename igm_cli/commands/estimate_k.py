@@ -23,6 +23,7 @@ def estimate_k(
     binding: o.Binding = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
+    pixel_range: o.Range = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -39,9 +40,8 @@ def estimate_k(
     sink = Output.of_process(as_json)
     given = {"k_min": k_min, "draws": draws}
     if o.about_vectors(concepts, codebooks):
-        o.refuse(
-            o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=None if fit == "crop" else fit, scale=scale
-        )
+        squashed = None if fit == "crop" else fit
+        o.refuse(o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=squashed, scale=scale, range=pixel_range)
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import MOST_PRODUCTS
 
@@ -58,7 +58,8 @@ def estimate_k(
 
     settings = {**given, "k_max": k_max, "seed": seed}
     opened = open_checkpoint(model, concepts, device)
-    session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings, scale=scale)
+    how = {"scale": scale, "pixel_range": pixel_range, "note": sink.warn}
+    session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings, **how)
     session.require_counting()
     understand_images(
         session, paths, "igm.estimate-k/1", sink, output, count=True, pictures=plot, option="--plot"

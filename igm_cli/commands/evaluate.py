@@ -26,6 +26,7 @@ def evaluate(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of annotated images.  Default: the dataset's own images.")
     ] = None,
+    pixel_range: o.Range = None,
     split: Annotated[str | None, typer.Option(help="Split.  Default: the second, that validates.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -64,9 +65,11 @@ def evaluate(
     from igm_cli.errors import need
     from igm_cli.evaluation import Evaluation, keep_calibration, told
     from igm_cli.plugins import registry
+    from igm_cli.plugins.base import noted
 
     need("train", "datasets")
     sink = Output.of_process(as_json)
+    o.check_data_range(pixel_range, data_root)
     opened = load(model, concepts=concepts, device=device)
     folder = o.expanded(Path(model)) if model else None
     if calibrate and not (folder and folder.is_dir()):
@@ -78,13 +81,15 @@ def evaluate(
         raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
     adapter = registry.dataset(name, typed=True)
     chosen = split or adapter.splits[min(1, len(adapter.splits) - 1)]
+    options = o.parse_settings(settings or []) | ({} if pixel_range is None else {"range": pixel_range})
     with sink.progress() as progress:
         data = adapter.load(
             chosen,
             data_root=o.expanded(data_root),
             limit=None if opened.scale else limit,
             progress=progress,
-            **o.parse_settings(settings or []),
+            **noted(adapter, sink.note),
+            **options,
         )
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
         if calibrate and folder:

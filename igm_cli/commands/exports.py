@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import igm_cli
-from igm_cli.core.files import fingerprint_of, write_atomically
+from igm_cli.core.files import fingerprint_of, home_expanded, write_atomically
 from igm_cli.errors import InputError, UsageError, cause
 from igm_cli.output import Record, json_line
 
@@ -98,13 +98,13 @@ def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path 
             raise UsageError(
                 f"--coco is about objects at places, and concepts {session.parser.name} have none; use --csv"
             )
-        exports.append(Export("--coco", coco_file.expanduser(), coco_text, is_own_coco))
+        exports.append(Export("--coco", home_expanded(coco_file), coco_text, is_own_coco))
     return exports
 
 
 def table(path: Path, key: Sequence[str], example: Mapping[str, Any] | None = None) -> Export:
     """Returns the table of ``--csv``; the arguments are those of :func:`items_csv`."""
-    return Export("--csv", path.expanduser(), lambda records: items_csv(records, key, example), is_own_table)
+    return Export("--csv", home_expanded(path), lambda records: items_csv(records, key, example), is_own_table)
 
 
 def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[str, Any] | None = None) -> str:

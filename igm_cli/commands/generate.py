@@ -13,6 +13,7 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, UsageError
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
@@ -136,8 +137,8 @@ def generate(
         if each.unknown:
             named = ", ".join(map(repr, each.unknown))
             sink.note(f"igm: {each.name} was not trained on {named}; its pictures of it are a guess")
-    read = [path.expanduser() for path in like or ()]
-    Gallery(session, wishes, number, output.expanduser(), o.expanded(grid), sink, read).run()
+    read = [home_expanded(path) for path in like or ()]
+    Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
 
 
 def _lines(path: Path) -> list[Record]:
@@ -145,7 +146,9 @@ def _lines(path: Path) -> list[Record]:
     from igm_cli.imaging import read_bytes
 
     try:
-        lines = [json.loads(x) for x in read_bytes(path.expanduser()).decode("utf-8").splitlines() if x.strip()]
+        lines = [
+            json.loads(x) for x in read_bytes(home_expanded(path)).decode("utf-8").splitlines() if x.strip()
+        ]
         for line in lines:
             _ = line["image"], line["size"][1], line["items"]
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -159,13 +162,13 @@ def _lines(path: Path) -> list[Record]:
 
 def _alike(session: Generation, first: Model, like: Sequence[Path], records: Sequence[Record]) -> list[Wish]:
     """The wishes for what records hold, and for what is found in images."""
-    from igm_cli.imaging import SUFFIXES, Frame
+    from igm_cli.imaging import PICTURES, Frame
 
     found = list(records)
     for path in like:
         if path.suffix == ".jsonl":
             continue
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in PICTURES:
             raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
         if first.decode:
             raise UsageError("--like with a text-to-image model takes a results file of igm zero-shot --output")
@@ -317,6 +320,6 @@ class Gallery:
 
 
 def _opened(path: Path) -> Image:
-    from PIL import Image
+    from igm_cli.imaging import open_image
 
-    return Image.open(path)
+    return open_image(path)

@@ -46,6 +46,7 @@ def invert(
     ] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
+    pixel_range: o.Range = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -76,6 +77,7 @@ def invert(
             coco=coco,
             fit=None if fit == "crop" else fit,
             scale=scale,
+            range=pixel_range,
         )
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import vector_settings
@@ -98,7 +100,8 @@ def invert(
 
     settings = {**given, "seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)
-    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, scale=scale, shared=shared)
+    more: dict[str, Any] = {"scale": scale, "shared": shared, "pixel_range": pixel_range, "note": sink.warn}
+    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, **more)
     if labels:
         session.require_labels()
     files: dict[str, Any] = {"pictures": overlay, "labels": labels}

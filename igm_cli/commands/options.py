@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from igm_cli.core.files import parse_toml
+from igm_cli.core.files import home_expanded, parse_toml
 from igm_cli.errors import UsageError
 
 ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
@@ -43,6 +43,14 @@ Scale = Annotated[
     typer.Option(
         help="Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
         "trained; half of it for an image enlarged twice as much."
+    ),
+]
+Range = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH",
+        help="Values of black and white in images, e.g. 0,4095.  Default: by their kind (docs/pixels.md).",
     ),
 ]
 KMax = Annotated[int | None, typer.Option(min=1, help="Most concepts considered when K is estimated.")]
@@ -115,6 +123,15 @@ def _value(text: str) -> Any:
         return text
 
 
+def check_data_range(text: str | None, data_root: Path | None) -> None:
+    """Refuses a range of pixels that is none, or that is about no folder of images."""
+    from igm_cli.pixels import check_range
+
+    check_range(text)
+    if text is not None and data_root is None:
+        raise UsageError("--range is about the images of --data-root; add that or leave it out")
+
+
 def number_or_auto(option: str, text: str) -> int | None:
     """Returns a number, or None for ``auto``."""
     if text.strip().lower() == "auto":
@@ -152,4 +169,4 @@ def refuse(why: str, **given: Any) -> None:
 
 def expanded(path: Path | None) -> Path | None:
     """Returns a path with ``~`` resolved."""
-    return path.expanduser() if path else None
+    return home_expanded(path) if path else None

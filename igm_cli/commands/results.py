@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.core.files import exclusive, file_hash, write_atomically
+from igm_cli.core.files import exclusive, file_hash, home_expanded, write_atomically
 from igm_cli.errors import InputError, OutputError, UsageError, cause
-from igm_cli.imaging import SUFFIXES
+from igm_cli.imaging import PICTURES
 from igm_cli.output import json_line, process_rank
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def open_results(
     if path is None:
         yield None
         return
-    path = path.expanduser()
+    path = home_expanded(path)
     refuse_inputs([path], inputs, "--output")
     rank = process_rank()[0]
     with exclusive(path if rank == 0 else _share(path, rank)):
@@ -198,7 +198,7 @@ def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> 
     """Returns where the picture of each image goes: the file itself for one image, into a folder for several."""
     if target is None:
         return {}
-    looks_like_file = target.suffix.lower() in SUFFIXES and not target.is_dir()
+    looks_like_file = target.suffix.lower() in PICTURES and not target.is_dir()
     if looks_like_file and len(paths) > 1:
         raise UsageError(f"{option} {target} is one file for {len(paths)} images; name a folder")
     if looks_like_file:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, OutputError, UsageError, need, out_of_memory
-from igm_cli.imaging import expand_inputs
+from igm_cli.folders import expand_inputs
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 from igm_cli.session import root_of
 
@@ -82,9 +83,9 @@ def understand_images(
         report = ImageReport(sink, session.parser.space)
     drawings = []
     if pictures:
-        drawings.append(Drawing(option, pictures.expanduser(), draw, anew=labels))
+        drawings.append(Drawing(option, home_expanded(pictures), draw, anew=labels))
     if maps:
-        drawings.append(Drawing("--map", maps.expanduser(), lambda _, image: session.energy_map(image), True))
+        drawings.append(Drawing("--map", home_expanded(maps), lambda _, image: session.energy_map(image), True))
         session.require_map()
     runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
     if report:
@@ -127,7 +128,7 @@ def understand_shared(
 
     if process_rank()[0]:
         return
-    files = expand_inputs(paths, session.suffixes, session.noun)
+    files = expand_inputs(paths, session.suffixes, session.noun, sink.warn)
     images = [image for path in files for image in session.read(path)]
     if len(images) < 2:
         raise UsageError(f"--shared needs two images or more, and {files[0]} is one; leave out --shared")
@@ -135,7 +136,7 @@ def understand_shared(
     if pictures:
         draw = drawer(session, labels)
         drawing = Drawing(
-            "--overlay", pictures.expanduser(), lambda shown, image: draw(image.data, shown["items"])
+            "--overlay", home_expanded(pictures), lambda shown, image: draw(image.data, shown["items"])
         )
         drawing.aim(files)
     aim_apart([drawing] if drawing else [], exports, output, [*files, *sources])
@@ -186,13 +187,13 @@ def aim_apart(
     for export in exports:
         export.check(inputs)
     if output:
-        refuse_inputs([output.expanduser()], inputs, "--output")
+        refuse_inputs([home_expanded(output)], inputs, "--output")
     written = [(each.option, path) for each in drawings for path in each.targets.values()]
     written += [
         (each.option, p.with_suffix(".npy")) for each in drawings if each.is_map for p in each.targets.values()
     ]
     written += [(each.option, each.path) for each in exports]
-    written += [("--output", output.expanduser())] if output else []
+    written += [("--output", home_expanded(output))] if output else []
     owner: dict[Path, str] = {}
     for option, path in written:
         other = owner.setdefault(path.resolve(), option)
@@ -329,7 +330,7 @@ class Runner:
     @cached_property
     def files(self) -> list[Path]:
         """What the paths name."""
-        return expand_inputs(self.paths, self.session.suffixes, self.session.noun)
+        return expand_inputs(self.paths, self.session.suffixes, self.session.noun, self.sink.warn)
 
     @property
     def _noun(self) -> str:

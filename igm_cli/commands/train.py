@@ -20,6 +20,7 @@ def train(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the real data.  Default: the dataset's own images.")
     ] = None,
+    pixel_range: o.Range = None,
     preset: Annotated[str, typer.Option(help="A preset of the dataset, or a TOML file.")] = "default",
     init: Annotated[
         str | None,
@@ -72,6 +73,8 @@ def train(
         raise UsageError(f"unknown precision {precision!r}; choose no, bf16, fp16 or auto")
     direct = {"steps": steps, "batch_size": batch_size, "precision": precision, "seed": seed}
     given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
+    o.check_data_range(pixel_range, data_root)
+    given |= {} if pixel_range is None else {"data.range": pixel_range}
     adapter = registry.dataset(dataset, typed=True)
     tables = read_preset(adapter, preset)
     its_own = str(tables.pop("parser", adapter.concepts))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from igm_cli.core.files import parse_toml
+from igm_cli.core.files import home_expanded, parse_toml
 from igm_cli.core.validation import Natural, Positive, Table, validated
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError, near_names
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
         RenderingAdapter,
     )
     from igm_cli.plugins.crops import Crops
+
+RANGE = "range"  # an option that only images in a folder take
 
 
 @validated("option of [[data]]")
@@ -64,9 +65,10 @@ class DataPart:
         note: Note,
     ) -> datasets.Dataset:
         """A split of the dataset as this part has it; what it finds amiss is noted."""
+        from igm_cli.plugins.base import noted
+
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
-        if "note" in inspect.signature(adapter.load).parameters:
-            more["note"] = note
+        more |= noted(adapter, note)
         return adapter.load(split, limit=limit, progress=progress, **more)
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:
@@ -149,7 +151,7 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     if preset not in presets and not preset.endswith(".toml"):
         names = ", ".join(sorted(presets)) or "none"
         raise UsageError(f"{adapter.name} has no preset {preset!r}; it has {names}; a .toml file works too")
-    path = Path(presets.get(preset, preset)).expanduser()
+    path = home_expanded(presets.get(preset, preset))
     if not path.is_file():
         raise MissingError(f"there is no preset file {path}; check the path")
     try:
@@ -197,13 +199,14 @@ def data_parts(
     built = [data_root is None or table.data_root == "builtin" for table in tables]
     # Without a part that could take them, the dataset itself refuses its own options.
     skipped = own if any(built) else frozenset[str]()
+    real = {RANGE} if not all(built) else set[str]()
     return [
         replace(
             table,
             data_root="builtin" if builtin else "given",
             limit=min((n for n in (limit, table.limit) if n), default=None),
             seed=seed if table.seed is None else table.seed,
-            options={k: v for k, v in table.options.items() if builtin or k not in skipped},
+            options={k: v for k, v in table.options.items() if k not in (real if builtin else skipped)},
         )
         for table, builtin in zip(tables, built, strict=True)
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.runner import DETAILED, Runner
 from igm_cli.commands.show import cell
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError
 from igm_cli.output import Output, Record, process_rank
 
@@ -46,7 +47,7 @@ def understand_vectors(
     assert codebooks is not None  # or it would not be about vectors
     if process_rank()[1] > 1:
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
-    source, products = codebooks.expanduser(), settings.get("k")
+    source, products = home_expanded(codebooks), settings.get("k")
     session = open_vectors(source, settings=settings, **options)
     note_duplicates(session.codebooks, sink)
     report = VectorReport(sink, products, session.codebooks)

@@ -38,6 +38,7 @@ def zero_shot(
     config: z.Config = None,
     prediction: z.Prediction = "auto",
     fit: o.Fit = "crop",
+    pixel_range: o.Range = None,
     device: o.Device = "auto",
     as_json: o.Json = False,
     overlay: z.Overlay = None,
@@ -68,8 +69,9 @@ def zero_shot(
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}
-    session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings, shared=shared)
     sink = Output.of_process(as_json)
+    how = {"shared": shared, "pixel_range": pixel_range, "note": sink.warn}
+    session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings, **how)
     how = {"announce": partial(_announce, session, sink)}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}
     if shared:

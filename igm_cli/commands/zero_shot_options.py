@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.imaging import read_bytes
 
@@ -96,7 +97,7 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
 def _lines(file: Path, what: str) -> list[str]:
     """Returns the lines of a text file without blank ones and comments; there must be one."""
     try:
-        text = read_bytes(file.expanduser()).decode("utf-8-sig")
+        text = read_bytes(home_expanded(file)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text; save it as that") from error
     lines = [line.strip() for line in text.splitlines()]

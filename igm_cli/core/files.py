@@ -169,6 +169,11 @@ def fingerprint_of(identity: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:length]
 
 
+def home_expanded(path: str | Path) -> Path:
+    """Returns a path with the home folder for ``~`` at its beginning; ``~name`` stays where nobody has that name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser fails there
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Holds an advisory lock on a file or folder, so that two runs do not write to it at once.

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
+from igm_cli.pixels import Scaling, check_range
 from igm_cli.plugins.base import Note, Progress
 
 Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F821
 Options: TypeAlias = Mapping[str, Any]
+
+RANGE = "range"
+"""The option of every dataset in a folder that says the values of black and white in its images."""
 
 SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 """Added to the seed: every split draws from its own, so that no example of one is in another."""
@@ -53,13 +57,18 @@ class Adapter:
         self.check(split, data_root, options)
         if data_root is None:
             return self.make(split, limit, seed, progress, options)
-        return self.read(data_root, split, limit, seed, progress, note or (lambda text: None), options)
+        told = note or (lambda text: None)
+        scaling = Scaling(check_range(options.pop(RANGE, None)), told)
+        data = self.read(data_root, split, limit, seed, progress, told, options)
+        return scaled(data, scaling)
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
         """Refuses a split or an option that the dataset, made or real, does not have."""
         if split not in self.splits:
             raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(self.splits)}")
-        if unknown := sorted(set(options) - set(self.options)):
+        if data_root is None and RANGE in options:
+            raise UsageError(f"option {RANGE!r} is about images in a folder; give one with --data-root FOLDER")
+        if unknown := sorted(set(options) - {*self.options, RANGE}):
             raise UsageError(f"{self.name} has no option {unknown[0]!r}; it has {', '.join(self.options)}")
         if data_root is not None and (wrong := sorted(set(options) & self.rendered_options)):
             raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
@@ -129,7 +138,14 @@ def image_dataset(columns: Mapping[str, Any]) -> Dataset:
     """Returns a dataset of columns; files in the column ``image`` are decoded when they are asked for."""
     import datasets
 
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    return scaled(datasets.Dataset.from_dict(columns), None)
+
+
+def scaled(data: Dataset, scaling: Scaling | None) -> Dataset:
+    """Returns a dataset whose image files are scaled so; None goes by the rule of :mod:`igm_cli.pixels`."""
+    from igm_cli.plugins.image_column import ImageColumn
+
+    return data.cast_column("image", ImageColumn(scaling))
 
 
 class Generator:
@@ -168,16 +184,22 @@ def generated(generator: Callable[..., Iterator[dict[str, Any]]], columns: Optio
             return [feature(inner) for inner in kind]
         return datasets.Image() if kind == "image" else datasets.Value(kind)
 
+    cache = str(datasets.config.HF_DATASETS_CACHE)
+    if cache.startswith("~"):
+        raise InputError(
+            f"generated images are kept in {cache}, and there is no such home; set HF_HOME to a folder"
+        )
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # progress is reported by callback
     try:
         features = datasets.Features(feature(columns))
         return datasets.Dataset.from_generator(generator, features=features, gen_kwargs=dict(kwargs))
-    except datasets.exceptions.DatasetGenerationError as error:
-        inner = error.__cause__
+    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+        inner = error if isinstance(error, OSError) else error.__cause__
         if isinstance(inner, OSError):
             raise InputError(
-                f"generated images cannot be kept ({cause(inner)}); free space or set HF_HOME"
+                f"generated images cannot be kept in {cache} ({cause(inner)}); free space, or set HF_HOME to a folder "
+                "that can be written to"
             ) from error
         if inner is not None:
             raise inner from None

@@ -6,6 +6,7 @@ Both are found through the entry-point groups ``igm_cli.datasets`` and ``igm_cli
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "Progress",
     "RenderingAdapter",
     "VectorParser",
+    "noted",
 ]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -40,6 +42,11 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 Note: TypeAlias = Callable[[str], None]
 """Called with a sentence for people."""
+
+
+def noted(adapter: DatasetAdapter, note: Note) -> dict[str, Any]:
+    """Returns the argument ``note`` for the ``load`` of an adapter that takes it, or none."""
+    return {"note": note} if "note" in inspect.signature(adapter.load).parameters else {}
 
 
 class ConceptParser(Protocol):

@@ -57,6 +57,8 @@ class Case:
         check: Looks at an answer.
         env: Further environment variables.
         may_change: Patterns of files that may change, such as a results file of igm's own.
+        encoding: Of stdout and stderr.
+        closed: Which of the streams 0, 1 and 2 are closed.
         process: Whether it needs a process started afresh, such as for what happens during imports.
         seconds: Time after which it hangs; cases that are given more than usual are in no sample.
         largest: Bytes that a file may hold at most, as if the disk were full; 0 does not limit them.
@@ -72,6 +74,8 @@ class Case:
     check: Check = lambda outcome: None
     env: Mapping[str, str] = field(default_factory=dict)
     may_change: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+    closed: tuple[int, ...] = ()
     process: bool = False
     seconds: float = SECONDS
     largest: int = 0

@@ -50,7 +50,10 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
             del running[process]
             after = contents(place / "work")
             changed = tuple(name for name in before if after.get(name) != before[name])
-            texts = [(place / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")]
+            how = {"encoding": case.encoding, "errors": "replace"}
+            texts = [
+                (place / name).read_text(**how) if (place / name).exists() else "" for name in ("out", "err")
+            ]
             yield case, Outcome(code, *texts, place / "work", changed)
             shutil.rmtree(place, ignore_errors=True)
         time.sleep(0.002)
@@ -82,9 +85,12 @@ def start(case: Case, place: Path, before: Callable[[], object] = lambda: None) 
         if case.largest:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest, case.largest))
         sys.stdout, sys.stderr = (
-            io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding="utf-8", errors=errors)
+            io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding=case.encoding, errors=errors)
             for number, errors in ((1, "strict"), (2, "backslashreplace"))
         )
+        for number in case.closed:
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
         from igm_cli import app
 
         sys.argv = ["igm", *case.command]
@@ -98,8 +104,8 @@ def start(case: Case, place: Path, before: Callable[[], object] = lambda: None) 
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
         os._exit(code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tiny_models
 
@@ -22,6 +23,7 @@ class Kit:
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.folder, self.random = folder, random.Random(seed)
+        self._results: dict[bytes, tuple[Any, ...]] = {}
 
     @cached_property
     def positions(self) -> Path:
@@ -46,3 +48,13 @@ class Kit:
     def invert(self, *words: str) -> tuple[str, ...]:
         """The words of a quick inversion of positions."""
         return ("invert", *words, "--model", str(self.positions), *QUICK)
+
+    def results(self, picture: bytes) -> tuple[Any, ...]:
+        """What :meth:`invert` finds in a picture: K, the error and the items."""
+        if picture not in self._results:
+            from igm_cli import api
+            from igm_cli.imaging import decode_image
+
+            found = api.load(self.positions, device="cpu").invert(decode_image(picture, "a picture"), draws=2)
+            self._results[picture] = (found.k, found.denoising_error, found.items)
+        return self._results[picture]

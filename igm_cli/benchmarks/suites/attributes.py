@@ -89,11 +89,13 @@ class AttributeBench(frame.CheckpointBench):
         """Training and validation images of the domain trained on."""
         root, request = self.request.data_root, self.request
         drawn = {"size": self.faces} if self.faces and root is None else {}
+        adapter = registry.dataset(self.dataset)
+        drawn |= request.reading(adapter)
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
 
         @cache
         def samples(split: str, limit: int | None) -> Samples:
-            data = registry.dataset(self.dataset).load(
+            data = adapter.load(
                 split, data_root=root, limit=limit, seed=seed, progress=request.progress, **FEMALE, **drawn
             )
             return DatasetSamples(data, self.parser, self.image_size, request.progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, partial
-from pathlib import Path
 from typing import Any, cast
 
 from igm_cli.benchmarks import frame, report
@@ -16,6 +15,7 @@ from igm_cli.benchmarks.suites.composition_expressions import Expressions, expre
 from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges, training_images
 from igm_cli.benchmarks.suites.composition_sets import FINETUNED, TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, MissingError
 from igm_cli.imaging import from_model
 from igm_cli.model import Model, open_checkpoint
@@ -91,7 +91,7 @@ class CompositionBench(frame.CheckpointBench):
 
     def _model(self, split: str, name: str) -> Model:
         """A model of an expression: one of the folder of models, if the suite declares how it is trained, else a bundled one."""
-        root = Path(str(self.options.get("models", "runs"))).expanduser()
+        root = home_expanded(str(self.options.get("models", "runs")))
         path = root / name
         if name in (training := self.suite.words["models"]) and not path.is_dir():
             command = training[name].format(root=root)

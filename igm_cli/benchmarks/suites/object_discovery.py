@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ from igm_cli.benchmarks.suites.object_values import described, points, value_met
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
+from igm_cli.core.files import home_expanded
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.reference import descend, score
 from igm_cli.core.metrics import match
@@ -90,7 +90,11 @@ class DiscoveryBench(frame.CheckpointBench):
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
-                given += [adapter.load("train", data_root=root, objects="3-5")] if root else []
+                given += (
+                    [adapter.load("train", data_root=root, objects="3-5", **self.request.reading(adapter))]
+                    if root
+                    else []
+                )
             cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
             kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
             held = [data.select(range(cut, len(data))) for data, cut in zip(given, cuts, strict=True)]
@@ -139,7 +143,7 @@ class DiscoveryBench(frame.CheckpointBench):
         """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
-            folder = Path(str(self.options["unet"])).expanduser()
+            folder = home_expanded(str(self.options["unet"]))
             unet = models["igm-sgd-unet"] = load_checkpoint(folder, self.device)
             if (unet.concepts, unet.image_size) != (self.parser.name, self.image_size):
                 width, height = self.image_size

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, declared, folder_of
 from igm_cli.benchmarks.suite import Request
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser
@@ -87,8 +87,10 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
     if folder is None:
         raise InputError(f"the split {PICTURES} needs --set pictures=FOLDER, a folder of pictures with labels")
     options = {"labels": request.options["labels"]} if "labels" in request.options else {}
-    root = Path(str(folder)).expanduser()
-    data = registry.dataset("pictures").load("test", data_root=root, limit=request.limit, **options)
+    root = home_expanded(str(folder))
+    adapter = registry.dataset("pictures")
+    options |= request.reading(adapter)
+    data = adapter.load("test", data_root=root, limit=request.limit, **options)
     found = {label for labels in data["labels"] for label in labels}
     labels = tuple(sorted(found | set(Vocabulary.of(request.options.get("labels")).known)))
     if len(labels) < 2:

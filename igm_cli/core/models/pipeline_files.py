@@ -15,7 +15,7 @@ from typing import Any
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
-from igm_cli.core.files import HUB_ID, file_hash, read_json
+from igm_cli.core.files import HUB_ID, file_hash, home_expanded, read_json
 from igm_cli.errors import IgmError, InputError, MissingError, need
 
 _DIFFUSION = {
@@ -57,7 +57,7 @@ def find_pipeline(source: str, variant: str | None = None, *, weights: bool = Tr
         MissingError: If it is not here and cannot be fetched.
         InputError: If it is a file of another kind.
     """
-    path = Path(source).expanduser()
+    path = home_expanded(source)
     if path.is_dir():
         return path
     if path.suffix in _PICKLES:

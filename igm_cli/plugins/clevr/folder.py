@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError
+from igm_cli.folders import inside
 from igm_cli.plugins.adapters import Dataset, image_dataset
 
 _TYPES = (("image_filename", str, "text"), ("image_index", int, "whole number"), ("objects", list, "list"))
@@ -33,10 +36,10 @@ def from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, in
         raise InputError(f"{root} holds no {split} scene with so many objects; widen objects or the limit")
     return image_dataset(
         {
-            "image": [str(_existing(images / s["image_filename"])) for s in scenes],
+            "image": [str(_existing(inside(images, s["image_filename"], f"{split} scenes"))) for s in scenes],
             "image_index": [int(s["image_index"]) for s in scenes],
             "file": [s["image_filename"] for s in scenes],
-            "objects": [[plain_object(o) for o in s["objects"]] for s in scenes],
+            "objects": [_objects(s) for s in scenes],
         }
     )
 
@@ -54,35 +57,71 @@ def _scenes_file(root: Path, split: str) -> Path:
 
 def _read_scenes(path: Path) -> list[dict[str, Any]]:
     try:
-        scenes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scenes"]
-        for scene in scenes:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text)
+        scenes: Any = content.get("scenes") if isinstance(content, dict) else None
+        if not isinstance(scenes, list):
+            raise TypeError("it is no table with a list of scenes")
+        for number, scene in enumerate(scenes):
+            if not isinstance(scene, dict):
+                raise TypeError(f"scene {number} is {str(scene)[:40]!r}, no table")
             for name, kind, words in _TYPES:
                 if not isinstance(scene[name], kind):
-                    raise TypeError(f"{name} {str(scene[name])[:40]!r} is no {words}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a CLEVR scene file: {error!r}; fetch it again") from error
+                    raise TypeError(f"{name} of scene {number} is {str(scene[name])[:40]!r}, no {words}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON that can be read ({str(error)[:100]}); fetch it again") from error
+    except (KeyError, TypeError) as error:
+        says = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{path} is not a CLEVR scene file: {says}; fetch it again") from error
     return scenes
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  whatever its name
         raise InputError(f"{path} is annotated but missing; fetch the images again")
     return path
 
 
-def plain_object(scene_object: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an object with the same columns and types whoever wrote the file."""
-    try:
-        place = [float(v) for v in scene_object["pixel_coords"]]
-        if len(place) < 2:
-            raise ValueError(f"{place} has no x and y")
-        return {
-            **{name: str(scene_object.get(name, "")) for name in ("shape", "size", "color", "material")},
-            "rotation": float(scene_object.get("rotation", 0.0)),
-            "3d_coords": [float(v) for v in scene_object.get("3d_coords", ())],
-            "pixel_coords": place,
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"a CLEVR object lacks usable pixel_coords: {error!r}; fetch the scenes again"
-        ) from error
+def _objects(scene: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the objects of a scene."""
+    objects = []
+    for number, scene_object in enumerate(scene["objects"]):
+        try:
+            objects.append(plain_object(scene_object))
+        except InputError as error:
+            raise InputError(f"{scene['image_filename']}, object {number}: {error}") from error
+    return objects
+
+
+def plain_object(scene_object: Any) -> dict[str, Any]:
+    """Returns an object with the same columns and types whoever wrote the file.
+
+    Raises:
+        InputError: If a field is not what it must be.
+    """
+    if not isinstance(scene_object, Mapping):
+        raise InputError(f"{str(scene_object)[:40]!r} is no object with fields; fetch the scenes again")
+    rotation = scene_object.get("rotation", 0.0)
+    place, around = (_numbers(scene_object, name) for name in ("pixel_coords", "3d_coords"))
+    if len(place) < 2:
+        raise InputError("pixel_coords must be x and y; fetch the scenes again")
+    if not _is_number(rotation):
+        raise InputError(f"rotation is {str(rotation)[:40]!r}, no number; correct it or take it out")
+    return {
+        **{name: str(scene_object.get(name, "")) for name in ("shape", "size", "color", "material")},
+        "rotation": float(rotation),
+        "3d_coords": around,
+        "pixel_coords": place,
+    }
+
+
+def _numbers(scene_object: Mapping[str, Any], name: str) -> list[float]:
+    """Returns a list of numbers, empty if there is none."""
+    values = scene_object.get(name, [])
+    if not isinstance(values, list) or not all(map(_is_number, values)):
+        raise InputError(f"{name} is {str(values)[:60]!r}, no list of numbers; fetch the scenes again")
+    return [float(value) for value in values]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

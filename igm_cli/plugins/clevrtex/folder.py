@@ -7,7 +7,6 @@ at any depth, and the splits are fractions of the images in the order of their n
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError, UsageError
+from igm_cli.folders import walk
 from igm_cli.plugins.adapters import Dataset, image_dataset
 from igm_cli.plugins.base import Progress
 from igm_cli.plugins.clevr.folder import plain_object
@@ -128,11 +128,11 @@ def _choose(root: Path, names: Iterable[str], wanted: str | None) -> str:
 def _files(root: Path) -> dict[str, dict[str, dict[int, Path]]]:
     """Returns files at any depth, by variant, suffix and number."""
     found: dict[str, dict[str, dict[int, Path]]] = {}
-    for folder, _, names in os.walk(root):
-        for match in filter(None, map(_FILE.fullmatch, names)):
+    for file in walk(root, (".png", ".json")).files:
+        path = root / file
+        if match := _FILE.fullmatch(path.name):
             variant, number, suffix = match.groups()
             numbered = found.setdefault(variant.lower(), {}).setdefault(suffix, {})
-            path = Path(folder, match[0])
             other = numbered.setdefault(int(number), path)
             if other != path:
                 raise InputError(f"{other} and {path} have the same name; keep one of them")
@@ -142,7 +142,7 @@ def _files(root: Path) -> dict[str, dict[str, dict[int, Path]]]:
 def _read_objects(path: Path, colored: bool) -> list[dict[str, Any]]:
     """Returns the objects of a scene; colours only where they are those of the image."""
     try:
-        objects = json.loads(path.read_text(encoding="utf-8"))["objects"]
+        objects = json.loads(path.read_text(encoding="utf-8-sig"))["objects"]
         if not isinstance(objects, list):
             raise TypeError("objects is no list")
         rows = [plain_object(o) for o in objects]

@@ -6,13 +6,14 @@ metadata may name the binding.  It may hold bound vectors (``vectors``) and thei
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
 from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError, cause
+from igm_cli.imaging import MAX_BYTES
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 VECTORS = "vectors"  # name of the array that is read if there are several
@@ -42,7 +44,7 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
         raise InputError(f"{path} is no file of vectors; give a .npy, .npz or .safetensors file")
     if path.suffix.lower() == ".safetensors":
         with _open_safetensors(path) as file:
-            array = file.get_tensor(_only_name(path, list(file.keys())))
+            array = _tensor(path, file, _only_name(path, list(file.keys())))
     else:
         array = _numpy_array(path)
     values = _numbers(path, array)
@@ -68,7 +70,7 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
             f"{path} is no file of codebooks; give a .safetensors file with factor_0, factor_1, ..."
         )
     with _open_safetensors(path) as file:
-        books = [_numbers(path, file.get_tensor(name)) for name in _factors(path, list(file.keys()))]
+        books = [_numbers(path, _tensor(path, file, name)) for name in _factors(path, list(file.keys()))]
         named = (file.metadata() or {}).get("binding")
     if binding is None and named is not None and named not in BINDINGS:
         raise InputError(f"{path} says the binding {named!r}; name one of {', '.join(BINDINGS)} with --binding")
@@ -129,11 +131,17 @@ def _numpy_array(path: Path) -> Any:
     """Returns the array of a .npy, or the one of a .npz."""
     _check_readable(path)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return loaded
-        with loaded:
-            return loaded[_only_name(path, loaded.files)]
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                if file.read(1) == b"\x93":
+                    file.seek(0)
+                    _check_header(path, file)
+            return np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as loaded:
+            name = _only_name(path, loaded.files)
+            with loaded.zip.open(name if name in loaded.zip.namelist() else f"{name}.npy") as file:
+                _check_header(path, file)
+            return loaded[name]
     except InputError:
         raise
     except _DAMAGED as error:
@@ -147,8 +155,36 @@ def _numpy_array(path: Path) -> Any:
         raise InputError(f"{path} is no {path.suffix.lower()} file that can be read; save it again") from error
 
 
+def _check_header(path: Path, file: IO[bytes]) -> None:
+    """Refuses an array that would take too much memory, by what its header says."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    _check_size(path, shape, dtype.itemsize)
+
+
+def _tensor(path: Path, file: Any, name: str) -> Tensor:
+    """Returns a tensor of a .safetensors file, unless it would take too much memory."""
+    _check_size(path, file.get_slice(name).get_shape(), 8)
+    found: Tensor = file.get_tensor(name)
+    return found
+
+
+def _check_size(path: Path, shape: Sequence[int], width: int) -> None:
+    takes = math.prod(shape) * max(width, 8)
+    if takes > MAX_BYTES:
+        raise InputError(
+            f"{path} has the shape {list(shape)[:4]}, which takes {takes / 2**30:.1f} GB, more than igm allows "
+            f"({MAX_BYTES >> 30} GB); give it in several files"
+        )
+
+
 def _check_readable(path: Path) -> None:
     """Refuses a path unless it is a file that may be read and has something in it."""
+    if path.is_fifo():
+        raise InputError(f"{path} is a pipe, which can be read only once; save what comes out of it as a file")
+    if path.is_char_device() or path.is_block_device() or path.is_socket():
+        raise InputError(f"{path} is a device, not a file; name a file")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it")
     if not path.exists():
@@ -193,10 +229,16 @@ def _numbers(path: Path, values: Any) -> Tensor:
         kind = "truth values" if known else f"values of the kind {dtype}"
         raise InputError(f"{path} holds {kind}, not numbers; bipolar vectors hold 1 and -1")
     if isinstance(values, Tensor):
-        return values.to(torch.complex64 if torch.is_complex(values) else torch.float32)
-    with np.errstate(over="ignore"):  # infinite then, which is refused as such
-        plain = np.array(values, dtype=np.complex64 if values.dtype.kind == "c" else np.float32)
-    return torch.from_numpy(plain)
+        finite = bool(torch.isfinite(values).all())
+        plain = values.to(torch.complex64 if torch.is_complex(values) else torch.float32)
+    else:
+        finite = bool(np.isfinite(values).all())
+        with np.errstate(over="ignore"):  # infinite then, which is refused as such
+            numbers = np.array(values, dtype=np.complex64 if values.dtype.kind == "c" else np.float32)
+        plain = torch.from_numpy(numbers)
+    if finite and not torch.isfinite(plain).all():
+        raise InputError(f"{path} holds numbers beyond those of float32 (3.4e38); scale them")
+    return plain
 
 
 @contextmanager

@@ -99,8 +99,9 @@ class Objects(Adapter):
                     break
         if not rows:
             raise InputError(f"{root} has no usable {split} image{_why(split, splits, findings)}")
-        for sentence in findings.sentences():
-            note(sentence)
+        for sentence in (folder.left_out, *findings.sentences()):
+            if sentence:
+                note(sentence)
         if counts := findings.counts():
             note(f"amiss in all, reading the split {split} of {root.name}: {counts}")
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})

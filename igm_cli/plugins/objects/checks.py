@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from igm_cli.imaging import FORMATS
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, counted
 
 Usable: TypeAlias = tuple[tuple[int, int], list[Object]]
@@ -22,7 +23,7 @@ def usable(path: Path, image: str, annotations: Sequence[Annotation], findings: 
         return None
     try:
         size = image_size(path)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow's readers raise anything
         why = str(error).replace(str(path), image)
         findings.add("broken", image, f"it cannot be opened ({why}), and is left out; save it again")
         return None
@@ -79,6 +80,6 @@ def image_size(path: Path) -> tuple[int, int]:
     """Returns width and height of an image, turned as its EXIF says; its pixels are not decoded."""
     from PIL import ExifTags, Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else (image.width, image.height)

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from igm_cli.errors import InputError
-from igm_cli.imaging import SUFFIXES
+from igm_cli.folders import SUFFIXES, walk
 from igm_cli.plugins.objects.annotations import Annotation, Findings
-from igm_cli.plugins.pictures.files import walk
 
 LISTS = {
     "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -30,13 +29,16 @@ class Folder:
         root: The folder.
         images: Images, in an order that is the same on every machine.
         others: Files that may say something about them.
+        left_out: A sentence about what was passed over; empty if nothing was.
     """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise InputError(f"data root {root} is not a folder; give a folder of images and annotations")
         self.root = root
-        files = sorted(walk(root, (*SUFFIXES, *_OTHERS)), key=lambda file: (_plain(file), file))
+        walked = walk(root, (*SUFFIXES, *_OTHERS))
+        self.left_out = walked.left_out
+        files = sorted(walked.files, key=lambda file: (_plain(file), file))
         self.images = [f for f in files if suffix_of(f) in SUFFIXES and _MASKS.isdisjoint(f.split("/"))]
         self.others = [file for file in files if suffix_of(file) in _OTHERS]
         if not self.images:

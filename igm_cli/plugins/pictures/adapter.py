@@ -69,7 +69,7 @@ class Pictures(Adapter):
         """Returns the pictures in a folder."""
         vocabulary = Vocabulary.of(options.get("labels"))
         layout = options.get("layout", "auto")
-        labels = _labels(root, _home(root, split, vocabulary), layout, vocabulary)
+        labels = _labels(root, _home(root, split, vocabulary), layout, vocabulary, note)
         files = list(labels)[:limit]
         if not files:
             raise InputError(
@@ -102,19 +102,27 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
     return homes.get(split, root)
 
 
-def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
+def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary, note: Note) -> dict[str, list[str]]:
     """Returns labels of the images of a split by their paths in the root, in order."""
     inside = "" if home == root else f"{home.name}/"
     for folder in dict.fromkeys((home, root)):  # a table of the split itself before one of all splits
         table = find_table(folder, layout)
         if table:
-            listed = read_table(table, ImageFiles(folder), vocabulary)
+            listed = read_table(table, _files(folder, note), vocabulary)
             if folder == home:
                 return {inside + file: labels for file, labels in listed.items()}
             return {file: labels for file, labels in listed.items() if file.startswith(inside)}
     if layout in NAMES:
         raise InputError(f"{home} has no {NAMES[layout][-1]}; add it or choose another layout")
-    return {inside + file: labels for file, labels in _named(ImageFiles(home), layout, vocabulary).items()}
+    return {inside + file: labels for file, labels in _named(_files(home, note), layout, vocabulary).items()}
+
+
+def _files(folder: Path, note: Note) -> ImageFiles:
+    """Returns the images in a folder, and notes what was passed over."""
+    files = ImageFiles(folder)
+    if files.left_out:
+        note(files.left_out)
+    return files
 
 
 def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:

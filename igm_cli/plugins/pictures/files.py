@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 from igm_cli.errors import InputError
-from igm_cli.imaging import SUFFIXES
+from igm_cli.folders import SUFFIXES, walk
 
 
 class ImageFiles:
@@ -20,8 +17,10 @@ class ImageFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        walked = walk(folder)
+        self.left_out = walked.left_out  # a sentence about it
         # Some machines take names apart into letters and accents: this must not change their order.
-        self.names = sorted(walk(folder), key=lambda name: (unicodedata.normalize("NFC", name), name))
+        self.names = sorted(walked.files, key=lambda name: (unicodedata.normalize("NFC", name), name))
         if not self.names:
             raise InputError(f"{folder} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
         self._present = frozenset(self.names)
@@ -51,31 +50,3 @@ class ImageFiles:
 
 def _key(path: str) -> str:
     return unicodedata.normalize("NFC", path.casefold())
-
-
-def walk(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[str]:
-    """Yields paths of images, or of files of other suffixes, in a folder; links to folders are followed, but to no folder twice."""
-
-    def refuse(error: OSError) -> NoReturn:
-        raise InputError(
-            f"{error.filename} may not be read ({error.strerror}); change its permissions"
-        ) from error
-
-    seen = {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        targets = {
-            os.path.realpath(Path(parent, name)): name for name in sorted(filter(_visible, folders))[::-1]
-        }
-        folders[:] = sorted(name for target, name in targets.items() if target not in seen)
-        seen.update(targets)
-        for name in filter(_visible, names):
-            if Path(name).suffix.lower() in suffixes:
-                path = Path(parent, name).relative_to(folder).as_posix()
-                if any("\ud800" <= character <= "\udfff" for character in path):  # what UTF-8 cannot hold
-                    raise InputError(f"{folder} has a file {path!r} whose name is not in UTF-8; rename it")
-                yield path
-
-
-def _visible(name: str) -> bool:
-    """Returns whether a file is none of those that file managers and archives leave behind."""
-    return not name.startswith(".") and name != "__MACOSX"

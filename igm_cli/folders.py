@@ -1,0 +1,156 @@
+"""The files that people name, and those in the folders that they name: one walk for every command and dataset."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from igm_cli.core.files import home_expanded
+from igm_cli.errors import InputError, cause
+
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".mpo", ".dib",
+    ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif",
+)  # fmt: skip
+"""What a folder is searched for; a file named on the command line may end as it likes."""
+
+NOT_READ = (
+    ".heic", ".heif", ".jxl", ".psd", ".tga", ".ico", ".icns", ".svg", ".eps", ".ps", ".pdf", ".exr", ".hdr", ".dng",
+    ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".xcf",
+    ".pcx", ".qoi", ".sgi", ".fits", ".fit",
+)  # fmt: skip
+"""Suffixes of images that igm does not read: a folder's are counted."""
+
+
+_AGAIN = "link to a folder that is read already"
+_PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "pipes or devices"}
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a folder holds.
+
+    Attributes:
+        files: Paths of the files in the folder, with ``/`` between folders.
+        left_out: A sentence about what was passed over; empty if nothing was.
+    """
+
+    files: list[str]
+    left_out: str
+
+
+def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Walked:
+    """Returns the files with some suffixes at any depth of a folder; none is opened.
+
+    Links to folders are followed, but to no folder twice, so a loop ends.  Hidden files and folders, among them what macOS
+    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.
+
+    Raises:
+        InputError: If a folder may not be read, or a name cannot be written in UTF-8.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(
+            f"{error.filename} may not be read ({cause(error)}); change its permissions"
+        ) from error
+
+    files: list[str] = []
+    passed: Counter[str] = Counter()
+    seen = {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        passed["hidden folder"] += sum(not _visible(name) for name in folders)
+        visible = sorted(filter(_visible, folders))
+        targets = {os.path.realpath(Path(parent, name)): name for name in visible[::-1]}
+        folders[:] = sorted(name for target, name in targets.items() if target not in seen)
+        passed[_AGAIN] += len(visible) - len(folders)
+        seen.update(targets)
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if suffix in suffixes and _visible(name):
+                path = Path(parent, name)
+                written = path.relative_to(folder).as_posix()
+                if any("\ud800" <= character <= "\udfff" for character in written):  # what UTF-8 cannot hold
+                    raise InputError(f"{folder} has a file {written!r} whose name is not in UTF-8; rename it")
+                if path.is_file():
+                    files.append(written)
+                else:
+                    passed["broken link" if path.is_symlink() else "pipe or device"] += 1
+            elif suffix in SUFFIXES and not _visible(name):
+                passed["hidden file"] += 1
+            elif suffix in NOT_READ and _visible(name):
+                passed[f"{suffix} file"] += 1
+    return Walked(files, _sentence(folder, passed))
+
+
+def expand_inputs(
+    inputs: Sequence[str],
+    suffixes: Sequence[str] = SUFFIXES,
+    noun: str = "image",
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
+    """Returns the files that files, folders (searched in depth) and patterns name, sorted within each, each once.
+
+    ``note`` is told what of a folder was passed over.
+
+    Raises:
+        InputError: If a folder, a pattern or all of them name nothing.
+    """
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        if not text.strip():
+            raise InputError(f"a path is empty; name a file, a folder or a pattern of {noun}s")
+        if "\0" in text:
+            raise InputError(f"no path holds a zero byte, as {text!r} does; check the path")
+        path = home_expanded(text)
+        if path.is_dir():
+            walked = walk(path, suffixes)
+            files = sorted(path / name for name in walked.files)
+            if not files:
+                also = f" ({walked.left_out})" if walked.left_out else ""
+                raise InputError(
+                    f"{path} holds no {noun}{also}; give a folder with {', '.join(suffixes[:4])} files"
+                )
+            if walked.left_out:
+                note(walked.left_out)
+        elif not path.exists() and glob.has_magic(text):
+            matches = (Path(m) for m in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+            files = [f for f in matches if f.is_file()]
+            if not files:
+                raise InputError(f"no file matches {text}; check the pattern")
+        else:
+            files = [path]
+        for file in files:
+            found.setdefault(file.absolute(), file)
+    if not found:
+        raise InputError(f"no {noun} given; name a file, a folder or a pattern")
+    return list(found.values())
+
+
+def inside(folder: Path, written: str, where: str) -> Path:
+    """Returns the path of a file in a folder as an annotation writes it.
+
+    Raises:
+        InputError: If it leads out of the folder; ``where`` is what says so.
+    """
+    path = Path(os.path.normpath(folder / written))
+    if "\0" in written or folder.absolute() not in path.absolute().parents:
+        raise InputError(f"{where} names {written[:80]!r}, which is no file in {folder}; correct it")
+    return path
+
+
+def _sentence(folder: Path, passed: Counter[str]) -> str:
+    told = [
+        f"{count} {what if count == 1 else _PLURAL.get(what, f'{what}s')}"
+        for what, count in sorted((+passed).items())
+    ]
+    return f"left out of {folder}: {', '.join(told)}" if told else ""
+
+
+def _visible(name: str) -> bool:
+    """Returns whether a file is none of those that file managers, archives and notebooks leave behind."""
+    return not name.startswith(".") and name != "__MACOSX"

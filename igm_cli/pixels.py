@@ -1,0 +1,228 @@
+"""Which value of a pixel is black and which is white: one rule, by the kind of the values and what the file says of them.
+
+===========================  ======================================================================================
+values                       black and white
+===========================  ======================================================================================
+1 to 8 bits                  0 and the largest that so many bits hold, as is usual: nothing is said
+9 to 16 bits, no sign        0 and the largest that so many bits hold (TIFF: BitsPerSample), or that MaxSampleValue
+                             holds, if that is the largest of some number of bits, such as 4095
+floating-point               0 and 1; or SMinSampleValue and SMaxSampleValue of a TIFF, if it has both
+32 bits, or with a sign      SMinSampleValue and SMaxSampleValue of a TIFF; without them such images are refused
+===========================  ======================================================================================
+
+A TIFF whose smallest value is white (PhotometricInterpretation 0) is turned round.  sBIT of a PNG changes nothing: the PNG
+specification wants fewer bits to be scaled up to all of them.  The contents of an image never decide.  Values that are not
+finite are refused, and so are values beyond black and white, unless these are given: then they are cut.  Floating-point
+values may overshoot by a tenth, as they do where images were resized; they are cut there.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OVERSHOOT = 0.1
+"""How far beyond 0 and 1 floating-point values may lie, as a share of the range."""
+
+_BLOCK = 1 << 22  # values that are scaled at once
+_BITS, _PHOTOMETRIC, _MAX, _FORMAT, _SMIN, _SMAX = 258, 262, 281, 339, 340, 341  # tags of TIFF
+_UNSIGNED = 1
+
+_WAY_OUT = "give the values of black and white with --range LOW,HIGH (pixel_range in Python)"
+
+
+def warn(text: str) -> None:
+    """Tells whoever uses the library."""
+    warnings.warn(text, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The values of black and of white.
+
+    Attributes:
+        low: The smaller.
+        high: The larger.
+        inverted: Whether the smaller is white.
+        overshoot: How far values may lie beyond them, as a share of their distance; they are cut there.
+    """
+
+    low: float
+    high: float
+    inverted: bool = False
+    overshoot: float = 0.0
+
+
+@dataclass
+class Scaling:
+    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white.
+
+    Attributes:
+        given: Black and white as somebody gave them; None goes by the rule.
+        note: Told what was assumed.
+    """
+
+    given: tuple[float, float] | None = None
+    note: Callable[[str], None] = warn
+    _said: set[Any] = field(default_factory=set, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:  # what says it belongs to the process
+        return {"given": self.given, "note": warn, "_said": set()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scaling:  # a copied dataset says nothing twice
+        return self
+
+    def grey(self, image: Image, name: str) -> Image:
+        """Returns an image of 16-bit, 32-bit or floating-point values as one of bytes (mode L).
+
+        Raises:
+            InputError: If its values cannot be scaled.
+        """
+        import numpy as np
+        from PIL import Image as images
+
+        tags: Any = getattr(image, "tag_v2", None) or {}
+        values = np.asarray(image)
+        if image.mode == "I" and _first(tags, _BITS, 16) == 32 and _first(tags, _FORMAT, 1) == _UNSIGNED:
+            values = values.view(np.uint32)  # which Pillow reads as if they had a sign
+        inverted = tags.get(_PHOTOMETRIC) == 0
+        if self.given:
+            pixels = to_bytes(values, Limits(*self.given, inverted), name, cut=True)
+        else:
+            limits = _limits(image, tags, name)
+            limits = Limits(limits.low, limits.high, inverted, limits.overshoot)
+            pixels = to_bytes(values, limits, name)
+            self._say(name, limits, f"they lie within {_span(values)}")
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # of a PNG of 16 bits: one value that is not there
+            pixels[values == clear] = 255
+        return images.fromarray(pixels)
+
+    def colours(self, image: Image, name: str, deep: bool) -> Image:
+        """Returns an image of modes of 8 bits with its colours scaled, where black and white are given.
+
+        ``deep`` says that the file has 16 bits a colour, of which Pillow reads the upper 8.
+        """
+        if deep and self.given:
+            raise InputError(
+                f"{name} has 16 bits a colour, of which 8 are read, so it cannot be scaled by --range; save it with 8"
+            )
+        if deep:
+            self._say(name, Limits(0, 65535), f"the largest is about {_brightest(image) * 257}")
+        if not self.given:
+            return image
+        low, high = self.given
+        table = [round(min(1.0, max(0.0, (value - low) / (high - low))) * 255) for value in range(256)]
+        alpha = image.mode in ("LA", "RGBA")
+        if image.mode not in ("L", "LA", "RGB", "RGBA"):
+            image = image.convert("RGB")
+        bands = len(image.getbands())
+        return image.point(table * (bands - 1) + list(range(256)) if alpha else table * bands)
+
+    def _say(self, name: str, limits: Limits, found: str) -> None:
+        kind = (limits.low, limits.high, limits.inverted)
+        if kind in self._said:
+            return
+        self._said.add(kind)
+        black, white = (limits.high, limits.low) if limits.inverted else (limits.low, limits.high)
+        self.note(
+            f"{name}: {black:g} is taken for black and {white:g} for white ({found}); "
+            "--range LOW,HIGH (pixel_range in Python) says otherwise"
+        )
+
+
+def check_range(given: Any) -> tuple[float, float] | None:
+    """Returns the values of black and white of ``"0,4095"``, ``(0, 4095)`` or None.
+
+    Raises:
+        UsageError: If they are no two numbers, the smaller first.
+    """
+    if given is None:
+        return None
+    try:
+        low, high = (float(part) for part in (given.split(",") if isinstance(given, str) else given))
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UsageError(
+            f"a range takes the values of black and white, such as 0,4095, not {str(given)[:60]!r}"
+        )
+    return low, high
+
+
+def to_bytes(values: Any, limits: Limits, name: str, *, cut: bool = False) -> Any:
+    """Returns values ``[H,W]`` or ``[H,W,C]`` as bytes, 0 at black and 255 at white.
+
+    Args:
+        values: Numbers.
+        limits: Black and white.
+        name: What messages call them.
+        cut: Whether values beyond are cut, however far.
+
+    Raises:
+        InputError: If values are not finite, or lie beyond black and white.
+    """
+    import numpy as np
+
+    pixels = np.empty(values.shape, np.uint8)
+    width = limits.high - limits.low
+    rows = max(1, _BLOCK // max(1, values[:1].size))
+    for top in range(0, len(values), rows):
+        part = (values[top : top + rows].astype(np.float64) - limits.low) / width
+        if not np.isfinite(part).all():
+            raise InputError(f"{name} holds values that are not finite (NaN or infinity); fill them in")
+        least, most = part.min(initial=0.0), part.max(initial=1.0)
+        if not cut and (least < -limits.overshoot or most > 1 + limits.overshoot):
+            raise InputError(
+                f"{name} has values beyond {limits.low:g}..{limits.high:g} (they lie within {_span(values)}); {_WAY_OUT}"
+            )
+        part = part.clip(0, 1)
+        pixels[top : top + rows] = ((1 - part if limits.inverted else part) * 255).round()
+    return pixels
+
+
+def _limits(image: Image, tags: Any, name: str) -> Limits:
+    """Returns what is black and white in an image of a mode of more than 8 bits."""
+    said = [_first(tags, tag, None) for tag in (_SMIN, _SMAX)]
+    told = None not in said and all(map(math.isfinite, said)) and said[0] < said[1]
+    if image.mode == "F":
+        low, high = said if told else (0, 1)
+        return Limits(low, high, overshoot=OVERSHOOT)
+    if image.mode == "I" and tags:
+        if told:
+            return Limits(*said)
+        import numpy as np
+
+        raise InputError(
+            f"{name} does not say what is black and white in values of its kind (they lie within "
+            f"{_span(np.asarray(image))}); {_WAY_OUT}"
+        )
+    bits = _first(tags, _BITS, 16)
+    most = _first(tags, _MAX, 0)
+    if 0 < most < 2**bits and most & (most + 1) == 0:
+        return Limits(0, most)
+    return Limits(0, 2**bits - 1)
+
+
+def _first(tags: Any, tag: int, default: Any) -> Any:
+    """Returns the first value of a tag of a TIFF."""
+    value = tags.get(tag, default)
+    return value[0] if isinstance(value, Sequence) and value else value
+
+
+def _span(values: Any) -> str:
+    return f"{values.min():g}..{values.max():g}"
+
+
+def _brightest(image: Image) -> int:
+    extrema: Any = image.getextrema()
+    colours = [extrema] if isinstance(extrema[0], int) else extrema[:3]
+    return int(max(most for _, most in colours))
