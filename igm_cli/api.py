@@ -66,7 +66,7 @@ def load(
     """Loads a model.
 
     Args:
-        model: A bundled name such as ``clevr-pos``, a checkpoint or pipeline folder, a .safetensors file or a hub id;
+        model: A bundled name such as ``clevr-pos``, a checkpoint or pipeline folder, a .safetensors file or hf:owner/name of the hub;
             None takes the bundled one of ``concepts``.
         concepts: Name of a concept parser, or ``package.module:attribute``; None takes the model's own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.

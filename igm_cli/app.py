@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 from typing import Annotated
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.errors import IgmError, cause, kind_and_message, out_of_memory
+from igm_cli.errors import IgmError, UsageError, cause, kind_and_message, out_of_memory
 from igm_cli.interrupts import Interrupted, ending_at_once, received
 from igm_cli.output import Output, open_streams, process_rank
 
@@ -79,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with ending_at_once():
+            _refuse_empty(given)
+            _tell_of_hub(given)
             app = command_line(*[word for word in given[:1] if word in COMMANDS])
             result = app(args=arguments, prog_name="igm", standalone_mode=False)
             sys.stdout.flush()
@@ -108,6 +111,22 @@ def _say(error: BaseException) -> int:
     with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
         Output.error(text)
     return code
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuses words that are empty, which a variable of a shell is that is not set."""
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if not word or (word.startswith("--") and word.partition("=")[1:] == ("=", "")):
+            where = f"the value of {before}" if before.startswith("-") and not word else word or "an argument"
+            raise UsageError(f"{where} is empty; give a value, or leave it out")
+
+
+def _tell_of_hub(arguments: list[str]) -> None:
+    """Says before it is done that the Hugging Face hub is asked, which only ``hf:owner/name`` makes igm do."""
+    for name in dict.fromkeys(
+        word.partition("hf:")[2] for word in arguments if re.match(r"(?:[\w.-]+=)?hf:", word)
+    ):
+        Output().warn(f"{name} is looked for in the cache of the Hugging Face hub, then the hub is asked")
 
 
 def _sentence(error: BaseException) -> tuple[str, int]:

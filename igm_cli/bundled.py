@@ -1,11 +1,11 @@
-"""Where a model is that a user names: by a bundled name, a folder, a file or a hub id."""
+"""Where a model is that a user names: by a bundled name, a folder, a file or hf:owner/name of the hub."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from igm_cli.core.files import HUB_ID, home_expanded
+from igm_cli.core.files import HUB, HUB_ID, home_expanded
 from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent / "checkpoints"
@@ -34,26 +34,28 @@ def names_pipeline(model: str | None, concepts: str | None) -> bool:
 
 
 def resolve_pipeline(model: str | None) -> tuple[str, str]:
-    """Returns the name of a text-to-image pipeline, and its folder, file or hub id.
+    """Returns the name of a text-to-image pipeline, and its folder, file or name of the hub.
 
     Args:
-        model: A bundled name, a folder, a .safetensors file or a hub id; None takes the bundled one.
+        model: A bundled name, a folder, a .safetensors file or hf:owner/name of the hub; None takes the bundled one.
     """
     ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
     if model is None:
         if not ours:
             raise MissingError(
-                "no text-to-image model is bundled; give --model with a pipeline folder or a hub id"
+                "no text-to-image model is bundled; give --model with a pipeline folder or hf:owner/name"
             )
         name, folder = next(iter(ours.items()))
         return name, str(folder)
+    if _asks_hub(model):
+        return model.removeprefix(HUB), model
     path = _local(model)
     if path is None and ("/" in model or Path(model).suffix):
         return model, model
     if path is None:
         hint = near_names(model, list(ours), "bundled are")
         raise MissingError(
-            f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or a hub id works too"
+            f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or hf:owner/name works too"
         )
     name = path.resolve().name if path.is_dir() else path.stem
     if (path / "igm.json").is_file() and not is_pipeline(path):
@@ -65,21 +67,23 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
     """Returns the folder of a trained checkpoint.
 
     Args:
-        model: A bundled name, a folder or a hub id; None takes the bundled one of ``concepts``.
+        model: A bundled name, a folder or hf:owner/name of the hub; None takes the bundled one of ``concepts``.
         concepts: Name of a concept parser.
     """
     if model is None:
         return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
+    if _asks_hub(model):
+        return _from_hub(model.removeprefix(HUB), fetch=True)
     path = _local(model)
     if path is not None and path.is_file():
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
     if path is not None:
         return path
     if HUB_ID.fullmatch(model):
-        return _from_hub(model)
+        return _from_hub(model, fetch=False)
     ours = [name for name, path in bundled().items() if not is_pipeline(path)]
     hint = near_names(model, ours, "bundled are")
-    raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or a hub id works too")
+    raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or hf:owner/name works too")
 
 
 def find_model(model: str | None, concepts: str) -> Path:
@@ -112,15 +116,29 @@ def _default_model(concepts: str) -> Path:
     )
 
 
-def _from_hub(model: str) -> Path:
+def _asks_hub(model: str) -> bool:
+    """Returns whether a person names a model of the hub to be asked for, as :func:`igm_cli.app.main` says before it is."""
+    if not model.startswith(HUB):
+        return False
+    name = model.removeprefix(HUB)
+    if not HUB_ID.fullmatch(name):
+        raise UsageError(f"{model!r} names no model of the Hugging Face hub; write hf:owner/name")
+    return True
+
+
+def _from_hub(model: str, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(
+            snapshot_download(model, allow_patterns=["*.json", "*.safetensors"], local_files_only=not fetch)
+        )
     except KeyboardInterrupt:
         raise
     except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
         raise MissingError(
             f"there is no folder {model!r} here and it cannot be fetched from the hub ({type(error).__name__}); "
             "give a checkpoint folder, or connect and try again"
+            if fetch
+            else f"there is no folder {model!r} here; give a checkpoint folder, or {HUB}{model} if it is a model of the hub"
         ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 
@@ -93,6 +94,17 @@ def _findable(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # ValueError: it was imported without a spec
         return False
+
+
+LONGEST = 280
+"""Characters of a message at most; what is wrong stands at its beginning, the way out at its end."""
+
+
+def brief(text: str) -> str:
+    """Returns a message with what it quotes cut short, if it is a long one; the way out, at its end, stays."""
+    if len(text) > LONGEST:
+        text = re.sub(r"\S{60,}", lambda word: f"{word[0][:36]}…{word[0][-12:]}", text)
+    return text if len(text) <= LONGEST else f"{text[:150]} … {text[153 - LONGEST :]}"
 
 
 def cause(error: OSError) -> str:

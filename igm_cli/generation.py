@@ -17,7 +17,7 @@ from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.composed import require_alike
-from igm_cli.core.validation import Natural, Positive, PositiveFloat, validated
+from igm_cli.core.validation import Natural, validated
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model
 from igm_cli.records import GeneratedImage
@@ -57,16 +57,16 @@ class GenerationSettings:
     """
 
     seed: Natural = 0
-    steps: Annotated[int, Field(ge=2)] = 50
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 50
     sampler: Literal["ancestral", "ddim"] = "ancestral"
-    guidance: PositiveFloat | None = None
-    correct: Natural = 0
+    guidance: Annotated[float, Field(gt=0, le=1000)] | None = None
+    correct: Annotated[int, Field(ge=0, le=1000)] = 0
     corrector: Literal["ula", "mala", "hmc"] = "ula"
-    particles: Positive = 1
+    particles: Annotated[int, Field(ge=1, le=10_000)] = 1
     branches: Literal["draw", "mix"] = "draw"
     free: Literal["random", "none"] = "random"
     check: bool = False
-    batch_size: Positive | None = None
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
 class Generation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,11 @@ def open_to_draw(
     Without templates a label is the whole prompt.
     """
     if not names_pipeline(model, None):
+        asked = {"template": templates, **(loading or {})}
+        if given := [name for name, value in asked.items() if value and value != "auto"]:
+            raise UsageError(
+                f"--{given[0]} is about text-to-image models, and {model or 'the default'} is none; leave it out"
+            )
         return open_checkpoint(model, None, device)
     if not labels:
         raise UsageError("a text-to-image model draws labels; name some in an expression")
@@ -110,6 +116,10 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
     seen: dict[str, str] = {}
     for label in labels:
         key = plain(label)
+        if not is_text(label):
+            raise error(
+                f"{where} holds {label!r}, which is no text; write it in UTF-8, without control characters"
+            )
         if not key:
             raise error(f"{where} holds an empty label; remove the extra comma")
         if key in seen:
@@ -120,6 +130,11 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
     if len(labels) < 2:
         raise error(f"{where} holds one label, {labels[0]!r}; give two labels or more")
     return tuple(labels)
+
+
+def is_text(words: str) -> bool:
+    """Returns whether words are text that an encoder can read: no halves of characters and no control characters."""
+    return not any(unicodedata.category(each) in ("Cc", "Cs") and each != "\t" for each in words)
 
 
 def plain(label: str) -> str:

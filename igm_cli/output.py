@@ -16,15 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeAlias
 
+from igm_cli.errors import UsageError, brief
+
 Record: TypeAlias = Mapping[str, Any]
 """A result as programs read it."""
 
 ProgressReport: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all), which it shows."""
-
-
-LONGEST = 280
-"""Characters of a message at most; what is wrong stands at its beginning, the way out at its end."""
 
 
 class Output:
@@ -82,9 +80,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Writes a line on stderr about what may be amiss, shortened in the middle where what it quotes makes it long."""
-        if len(text) > LONGEST:
-            text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-        self.note(f"igm: {text}")
+        self.note(f"igm: {brief(text)}")
 
     @staticmethod
     def error(text: str) -> None:
@@ -178,8 +174,21 @@ _STAND_INS = str.maketrans({"◯": "o", "×": "x", "±": "+-", "·": "*", "…":
 
 
 def process_rank() -> tuple[int, int]:
-    """Returns (rank, number of processes) of a run under ``accelerate launch`` or ``torchrun``."""
-    try:
-        return int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1")))
-    except ValueError:
-        return 0, 1
+    """Returns (rank, number of processes) of a run under ``accelerate launch`` or ``torchrun``.
+
+    Raises:
+        UsageError: If the environment contradicts itself.
+    """
+    named = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")}
+    for name, text in named.items():
+        if text and not (text.isascii() and text.isdigit() and len(text) < 6):
+            raise UsageError(f"{name} of the environment is {text!r}, which is no number of it; unset it")
+    rank, world = int(named["RANK"] or 0), int(named["WORLD_SIZE"] or 1)
+    if not rank < world:
+        raise UsageError(f"RANK={rank} of the environment is not below WORLD_SIZE={world}; unset both")
+    if world > 1 and not (named["RANK"] and named["MASTER_PORT"] and os.environ.get("MASTER_ADDR")):
+        raise UsageError(
+            f"WORLD_SIZE={world} of the environment needs RANK, MASTER_ADDR and MASTER_PORT; start several processes by "
+            "accelerate launch, or unset it"
+        )
+    return rank, world

@@ -457,7 +457,7 @@ def process_device(name: str) -> torch.device:
     from igm_cli.core.device import resolve_device
 
     device, local = resolve_device(name), os.environ.get("LOCAL_RANK", "")
-    if str(device) == "cuda" and local.isdigit():
+    if str(device) == "cuda" and local.isascii() and local.isdigit():
         return torch.device("cuda", int(local) % torch.cuda.device_count())
     return device
 

@@ -110,7 +110,11 @@ def offer_as_renderer(monkeypatch, target):
 def test_real_images_need_no_renderer(tmp_path, monkeypatch):
     offer_as_renderer(monkeypatch, None)
     clevr = registry.dataset("clevr")
-    assert (list(clevr.options), clevr.rendered_options, clevr.version) == (["objects"], frozenset(), 0)
+    assert (list(clevr.options), clevr.rendered_options, clevr.version) == (
+        ["objects", "annotated"],
+        frozenset(),
+        0,
+    )
     assert len(clevr.load("val", data_root=write_clevr(tmp_path), objects="2-3")) == 2
     for name in ("clevr", "clevrtex"):
         with pytest.raises(MissingError, match=rf"renders {name} .*'igm-cli\[render\]'.*--data-root") as error:

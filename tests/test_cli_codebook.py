@@ -272,7 +272,8 @@ def test_mistakes(call: Call, folder: Path, arguments: list[str], code: int, say
 
 
 def test_several_processes_are_refused(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     said = call("invert", folder / "one.npy", *books(folder))
     assert said.code == 2
     assert "one process" in one_sentence(said.err)

@@ -391,9 +391,10 @@ def test_what_is_amiss_is_told(root: Path) -> None:
 
 
 def test_the_first_files_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    few = "".join(f"{x} {y} red\n" for x in range(5) for y in range(9))
     for number in range(9):
         image(tmp_path / f"{number}.png", (9, 9))
-        write(tmp_path / f"{number}.txt", "1 1 red\n" + "99 1 red\n" * (number > 0))
+        write(tmp_path / f"{number}.txt", few + "99 1 red\n" * (number > 0))
     _, notes = read(tmp_path, **OPEN)
     assert [note[:5] for note in notes[:3]] == ["1.png", "2.png", "3.png"]
     assert len(notes) == 4 and notes[3].endswith("8 objects outside of the image")

@@ -59,7 +59,7 @@ def test_images_are_decoded_when_asked_for(tmp_path: Path) -> None:
     [
         '{"file_name": "b.jpg", "labels": ["Rabbit "]}\n{"file_name": "a.jpg", "labels": ["cat", "dog", "cat"]}',
         '\ufeff{"file_name": "a.jpg", "text": "a cat, and a dog"}\r\n\r\n{"file_name": "b.jpg", "text": "rabbit"}\r\n',
-        '{"file_name": "./a.jpg", "label": "CAT dog"}\n{"file": "b.jpg", "label": "rabbit"}\n',
+        '{"file_name": "./a.jpg", "labels": "CAT; dog"}\n{"file": "b.jpg", "label": "rabbit"}\n',
     ],
 )
 def test_lines_of_json(tmp_path: Path, lines: str) -> None:
@@ -74,7 +74,7 @@ def test_lines_of_json(tmp_path: Path, lines: str) -> None:
     [
         'file,labels\na.jpg,"cat,dog"\nb.jpg,rabbit\n',
         "\ufeffFile;Label\r\na.jpg;cat|dog\r\n\r\nb.jpg;rabbit\r\n",
-        "image, labels\na.jpg, cat dog\nb.jpg, rabbit",
+        "image, labels\na.jpg, cat and dog\nb.jpg, rabbit",
         "filename,labels\na.jpg,cat;dog\nb.jpg,rabbit\n",
         "filename\tlabels\ra.jpg\tcat and dog\rb.jpg\trabbit\r",
         "file_name,labels\na.jpg,\"['cat', 'dog']\"\nb.jpg,['rabbit']\n",
@@ -90,7 +90,7 @@ def test_tables(tmp_path: Path, name: str, text: str) -> None:
 
 
 def test_a_table_in_utf_16(tmp_path: Path) -> None:
-    table(tmp_path, "labels.csv", "file,labels\na.jpg,cat dog\nb.jpg,rabbit\n".encode("utf-16"))
+    table(tmp_path, "labels.csv", "file,labels\na.jpg,cat;dog\nb.jpg,rabbit\n".encode("utf-16"))
     assert read(tmp_path) == AB
 
 
@@ -204,7 +204,11 @@ def test_a_train_may_be_a_thing(tmp_path: Path) -> None:
         ("metadata.jsonl", '{"labels": ["cat"]}', "line 1: it has no file_name; add the path"),
         ("metadata.jsonl", '{"file_name": 3, "labels": ["cat"]}', "line 1: file_name is 3; write"),
         ("metadata.jsonl", '{"file_name": "a.jpg"}', "line 1: it has no labels; add a list"),
-        ("metadata.jsonl", '{"file_name": "a.jpg", "label": 3}', "line 1: label is 3, which is no text"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.jpg", "label": 3}',
+            "line 1: label is the number 3, and classes have no names; list them",
+        ),
         ("metadata.jsonl", '{"file_name": "a.jpg", "labels": []}', "line 1: the image has no label; add one"),
         ("metadata.jsonl", "\n\n", "metadata.jsonl lists no image"),
         ("labels.csv", "", "does not say which columns hold files and labels; begin it"),
@@ -328,7 +332,7 @@ def write_csv(path: Path, rows: list[list[object]]) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=30), st.sampled_from([Vocabulary(), Vocabulary.of("cat,traffic light,a")]))
 def test_any_text_gives_distinct_labels_in_lower_case(text: str, vocabulary: Vocabulary) -> None:
-    for labels in (vocabulary.in_name(text), vocabulary.in_cell(text), vocabulary.among([text])):
+    for labels in (vocabulary.in_name(text), vocabulary.in_cell(text, one=True), vocabulary.among([text])):
         assert len(set(labels)) == len(labels) and all(labels)
         assert not vocabulary.known or set(labels) <= set(vocabulary.known)
 

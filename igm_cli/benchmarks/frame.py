@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST = 10**9
+"""Largest number that an option takes."""
+
 
 class Split(NamedTuple):
     """A set of images as a suite declares it."""
@@ -98,8 +101,8 @@ class DeclaredBench:
     def whole_number(self, name: str, default: int, least: int = 1) -> int:
         """Returns a number among the options; raises UsageError if it is no whole number, or too small."""
         value = self.options.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UsageError(f"--set {name} takes a whole number of at least {least}, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+            raise UsageError(f"--set {name} takes a whole number of {least} to {MOST}, not {str(value)[:40]!r}")
         return value
 
     def image_identity(self, dataset: str, **more: Any) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from igm_cli.output import Output
 if TYPE_CHECKING:
     from igm_cli.benchmarks.baselines.fit import Budget
 
+MOST_MINUTES, MOST_STEPS = 10**6, 10**9
+"""Of a training budget."""
+
 Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out to list the suites.")]
 Methods = Annotated[str | None, typer.Option("--methods", help="Comma-separated.  Default: all of the suite.")]
 Splits = Annotated[
@@ -25,7 +28,9 @@ Splits = Annotated[
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of the real data.  Default: rendered images.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many items of a split.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, max=o.MOST_IMAGES, help="At most so many items of a split.")
+]
 TrainBudget = Annotated[
     str,
     typer.Option(
@@ -105,8 +110,10 @@ def parse_budget(text: str) -> Budget:
     steps = re.fullmatch(r"\s*(\d+)\s*steps?\s*", text.lower())
     if not (found := minutes or steps):
         raise UsageError(f"--train-budget takes 20m or 4000steps, not {text!r}")
-    if not float(found[1]):
-        raise UsageError(f"--train-budget must be more than nothing, not {text!r}")
+    if not 0 < float(found[1]) <= (MOST_MINUTES if minutes else MOST_STEPS):
+        raise UsageError(
+            f"--train-budget is above 0, and {MOST_MINUTES}m or {MOST_STEPS}steps at most, not {text!r}"
+        )
     return Budget(minutes=float(found[1])) if minutes else Budget(steps=int(found[1]))
 
 

@@ -41,7 +41,7 @@ Expressions = Annotated[
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        help="A bundled name, a checkpoint or pipeline folder, or a hub id; several that were trained apart are "
+        help="A bundled name, a checkpoint or pipeline folder, or hf:owner/name of the hub; several that were trained apart are "
         "composed as one.  Default: clevr-pos."
     ),
 ]
@@ -53,7 +53,9 @@ Folder = Annotated[
 def generate(
     expressions: Expressions = None,
     model: Models = None,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images of every expression.")] = 1,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=1, max=o.MOST_IMAGES, help="Images of every expression.")
+    ] = 1,
     like: Annotated[
         list[Path] | None,
         typer.Option(help="Draw the concepts of an image, or of every line of a results file, too."),

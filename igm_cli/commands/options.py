@@ -16,6 +16,7 @@ ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
 MAX_SEED = 2**32 - 1
+MOST_IMAGES = 1_000_000
 Seed = Annotated[
     int | None,
     typer.Option(min=0, max=MAX_SEED, help="Same seed and device: same result.  Default: the model's, or 0."),
@@ -31,7 +32,7 @@ Concepts = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A bundled name, a checkpoint folder or a hub id.  Default: the bundled one of --concepts."
+        help="A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts."
     ),
 ]
 Fit = Annotated[
@@ -136,8 +137,8 @@ def number_or_auto(option: str, text: str) -> int | None:
     """Returns a number, or None for ``auto``."""
     if text.strip().lower() == "auto":
         return None
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UsageError(f"{option} takes auto or a number of 1 or more, not {text!r}")
+    if not text.strip().isdecimal() or len(text) > 9 or int(text) < 1:
+        raise UsageError(f"{option} takes auto or a number of 1 or more, below a billion, not {text!r}")
     return int(text)
 
 

@@ -24,7 +24,9 @@ def train(
     preset: Annotated[str, typer.Option(help="A preset of the dataset, or a TOML file.")] = "default",
     init: Annotated[
         str | None,
-        typer.Option(help="Start from the weights of this model: a bundled name, a folder, a hub id."),
+        typer.Option(
+            help="Start from the weights of this model: a bundled name, a folder, or hf:owner/name of the hub."
+        ),
     ] = None,
     companions: Annotated[
         list[str] | None,
@@ -72,16 +74,21 @@ def train(
     if precision is not None and precision not in ("no", "bf16", "fp16", "auto"):
         raise UsageError(f"unknown precision {precision!r}; choose no, bf16, fp16 or auto")
     direct = {"steps": steps, "batch_size": batch_size, "precision": precision, "seed": seed}
+    for key, value in direct.items():
+        if value is not None and not given.keys().isdisjoint({key, f"train.{key}"}):
+            raise UsageError(f"--set {key} and --{key.replace('_', '-')} are both given; leave one out")
     given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
     o.check_data_range(pixel_range, data_root)
     given |= {} if pixel_range is None else {"data.range": pixel_range}
     adapter = registry.dataset(dataset, typed=True)
     tables = read_preset(adapter, preset)
-    its_own = str(tables.pop("parser", adapter.concepts))
-    parser = registry.concept_parser(concepts or its_own, typed=True)
+    named = tables.pop("parser", None)
+    its_own = str(adapter.concepts if named is None else named)
+    parser = registry.concept_parser(concepts or its_own, typed=concepts is not None or named is None)
     if parser.name != its_own:
         tables.pop("concepts", None)  # options of another parser
     plan = override(tables, given)
+    plan.check()
     run_training(
         adapter,
         registry.configured(parser, plan.concepts),

@@ -112,6 +112,26 @@ class Preset:
 
         return Crops(**self.crops) if self.crops else None
 
+    def check(self) -> None:
+        """Refuses values that can be none, before anything is read.
+
+        Raises:
+            InputError: If there is one.
+        """
+        from igm_cli.core.models import check_options
+        from igm_cli.core.noise_schedule import ScheduleConfig
+        from igm_cli.core.types import InversionSettings
+
+        self.config(), self.cut(), ScheduleConfig(**self.schedule)
+        check_options(
+            self.model.get("architecture", "factored"),
+            {name: value for name, value in self.model.items() if name not in ("architecture", "composition")},
+        )
+        try:
+            InversionSettings.from_dict(self.inference)
+        except IgmError as error:
+            raise InputError(f"the table [inference] cannot be used: {error}") from error
+
     def config(self) -> TrainConfig:
         """Returns how to train."""
         from igm_cli.core.training.config import TrainConfig
@@ -218,11 +238,13 @@ def model_spec(
     """Returns what is to be trained, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.concepts import space_to_dict
+    from igm_cli.core.inference.engine import constraint_of
     from igm_cli.core.noise_schedule import ScheduleConfig
     from igm_cli.core.types import InversionSettings
 
     try:
-        InversionSettings.from_dict(preset.inference)
+        settings = InversionSettings.from_dict(preset.inference)
+        constraint_of(parser.space)(parser.space, settings, None, 1)
     except IgmError as error:
         raise InputError(f"the table [inference] cannot be used: {error}") from error
     model = {"architecture": "factored", "composition": "sum", "image_size": adapter.image_size, **preset.model}

@@ -49,6 +49,11 @@ def understand_vectors(
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
     source, products = home_expanded(codebooks), settings.get("k")
     session = open_vectors(source, settings=settings, **options)
+    if session.codebooks.guessed:
+        name = session.codebooks.binding.name
+        sink.note(
+            f"igm: {source} names no binding; its codewords look like those of {name}, or else name one with --binding"
+        )
     note_duplicates(session.codebooks, sink)
     report = VectorReport(sink, products, session.codebooks)
     schema = "igm.decompose/1" if products else "igm.decompose-k/1"

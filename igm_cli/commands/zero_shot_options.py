@@ -23,7 +23,7 @@ LabelsFile = Annotated[Path | None, typer.Option(help="The same, one label per l
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A bundled name, a diffusers folder, a .safetensors file or a hub id.  Default: the bundled one."
+        help="A bundled name, a diffusers folder, a .safetensors file or hf:owner/name of the hub.  Default: the bundled one."
     ),
 ]
 K = Annotated[str, typer.Option(metavar="N|auto", help="Number of labels in an image, or auto.")]
@@ -56,8 +56,12 @@ Dtype = Annotated[
 ]
 Attention = Annotated[Literal["auto", "sliced", "xformers"], typer.Option(help="sliced: less memory, slower.")]
 Offload = Annotated[bool, typer.Option("--offload", help="Keep on the GPU only the part that computes.")]
-Size = Annotated[int | None, typer.Option(min=8, help="Side of images in pixels.  Default: the model's.")]
-Config = Annotated[str | None, typer.Option(help="Folder or hub id that describes a single file's parts.")]
+Size = Annotated[
+    int | None, typer.Option(min=8, max=8192, help="Side of images in pixels.  Default: the model's.")
+]
+Config = Annotated[
+    str | None, typer.Option(help="Folder or hf:owner/name that describes a single file's parts.")
+]
 Prediction = Annotated[
     Literal["auto", "epsilon", "v_prediction"],
     typer.Option(help="What the U-Net puts out, where its description is wrong."),
@@ -87,7 +91,11 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
         raise UsageError("--template and --templates-file exclude each other; leave one out")
     error: type[IgmError] = UsageError if file is None else InputError
     templates = tuple(texts) if file is None else tuple(_lines(file, "templates"))
+    from igm_cli.label_models import is_text
+
     for template in templates:
+        if not is_text(template):
+            raise error(f"the template {template!r} is no text; write it in UTF-8, without control characters")
         if "{label}" not in template:
             where = file or "--template"
             raise error(f"the template {template!r} of {where} has no {{label}}, where the label goes")

@@ -23,7 +23,7 @@ from igm_cli.core.device import has_bf16
 from igm_cli.core.files import file_hash, read_json, write_json
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.core.validation import Natural, Size, Table, validated
+from igm_cli.core.validation import Size, Table, validated
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError
 
@@ -67,8 +67,8 @@ class ModelSpec:
     concept_options: Table = field(default_factory=dict)
     inference: Table = field(default_factory=dict)
     info: Table = field(default_factory=dict)
-    scale: Annotated[float, Field(ge=0)] = 0.0
-    margin: Natural = 0
+    scale: Annotated[float, Field(ge=0, le=100)] = 0.0
+    margin: Annotated[int, Field(ge=0, le=2**14)] = 0
 
     def build(self) -> nn.Module:
         """The denoiser with fresh weights."""
@@ -194,12 +194,19 @@ def load_weights(model: nn.Module, folder: Path, *, grown: bool = False) -> None
     if grown:
         neutral = tuple(getattr(model, "neutral", ()))
         weights = {n: w for n, w in model.state_dict().items() if neutral and n.startswith(neutral)} | weights
+    own = set(model.state_dict())
+    for names, says in ((weights.keys() - own, "has no place for"), (own - weights.keys(), "lacks in them")):
+        if names:
+            raise InputError(
+                f"the weights in {folder} do not fit: its config.json describes a network that {says} {min(names)} "
+                f"({len(names)} in all); give weights and config.json of one model"
+            )
     try:
         # On the meta device there is nothing to copy into.
         model.load_state_dict(weights, assign=any(p.is_meta for p in model.parameters()))
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"the weights in {folder} cannot be used: {first}") from error
+        last = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"the weights in {folder} cannot be used: {last}") from error
 
 
 def fingerprint(folder: Path) -> str:

@@ -42,10 +42,14 @@ def resolve_device(name: str = "auto") -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
-        raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda or mps")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name!r} is not here; {_other_devices()}")
+    if (
+        kind not in ("cpu", "cuda", "mps")
+        or (number and not (kind == "cuda" and number.isascii() and number.isdigit()))
+        or name.endswith(":")
+    ):
+        raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and (len(number) > 4 or int(number or 0) >= torch.cuda.device_count()):
+        raise InputError(f"device {name[:12]!r} is not here; {_other_devices()}")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("device 'mps' is not here; use --device auto or cpu")
     return torch.device(name)

@@ -34,6 +34,9 @@ TEMPORARY = ".igm-tmp"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 """How a model of the Hugging Face hub is named, ``owner/name``."""
 
+HUB = "hf:"
+"""What a person writes before such a name so that the hub is asked; nothing else asks it."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote to disk, then renames it into place.
@@ -170,8 +173,22 @@ def fingerprint_of(identity: Any, length: int = 16) -> str:
 
 
 def home_expanded(path: str | Path) -> Path:
-    """Returns a path with the home folder for ``~`` at its beginning; ``~name`` stays where nobody has that name."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser fails there
+    """Returns a path with ``~`` and ``~user`` at its beginning resolved; a file that is called so is meant itself.
+
+    Raises:
+        InputError: If there is no such user.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} is no path: it holds a NUL byte; correct it")
+    path = Path(path)
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        if path.exists():
+            return path
+        raise InputError(
+            f"{path.parts[0]!r} is the home of no user here; correct it, or begin the path with ./"
+        ) from error
 
 
 @contextmanager

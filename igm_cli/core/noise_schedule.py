@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from igm_cli.core.validation import Positive, validated
+from igm_cli.core.validation import validated
+
+Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
 @validated("schedule option")
@@ -29,11 +32,11 @@ class ScheduleConfig:
         prediction_type: What a network on this schedule puts out, ``epsilon`` or ``v_prediction``.
     """
 
-    beta_schedule: str = "squaredcos_cap_v2"
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    num_train_timesteps: Positive = 1000
-    prediction_type: str = "v_prediction"
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    beta_start: Beta = 0.0001
+    beta_end: Beta = 0.02
+    num_train_timesteps: Annotated[int, Field(ge=2, le=100_000)] = 1000
+    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
 
     def to_dict(self) -> dict[str, Any]:
         """The form diffusers reads with ``DDPMScheduler.from_config``."""
@@ -53,17 +56,13 @@ def _betas(config: ScheduleConfig) -> Tensor:
     if config.beta_schedule == "scaled_linear":
         start, end = config.beta_start**0.5, config.beta_end**0.5
         return torch.linspace(start, end, steps, dtype=torch.float64) ** 2
-    if config.beta_schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, eq. 17
 
-        def alpha_bar(u: float) -> float:
-            return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    def alpha_bar(u: float) -> float:  # Nichol & Dhariwal 2021, eq. 17
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        return torch.tensor(
-            [min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), 0.999) for i in range(steps)],
-            dtype=torch.float64,
-        )
-    raise ValueError(
-        f"unknown beta_schedule {config.beta_schedule!r}; choose linear, scaled_linear or squaredcos_cap_v2"
+    return torch.tensor(
+        [min(1 - alpha_bar((i + 1) / steps) / alpha_bar(i / steps), 0.999) for i in range(steps)],
+        dtype=torch.float64,
     )
 
 
@@ -72,8 +71,6 @@ class Schedule:
 
     def __init__(self, config: ScheduleConfig | None = None) -> None:
         self.config = config or ScheduleConfig()
-        if self.config.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(f"unknown prediction_type {self.config.prediction_type!r}")
         with torch.device("cpu"):  # also while a model is built without memory, on "meta"
             alpha_bar = torch.cumprod(1 - _betas(self.config), dim=0)
         self._alpha = alpha_bar.sqrt().float()

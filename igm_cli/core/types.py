@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, Strict
 from torch import Tensor
 
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.inference.typicality import Typical
-from igm_cli.core.validation import Channels, Natural, Positive, PositiveFloat, Share, validated
+from igm_cli.core.validation import Natural, NonNegative, Share, validated
 from igm_cli.errors import UsageError
 
 METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
@@ -21,12 +21,15 @@ METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
 VIEWS = (1, 2, 4)
 """Numbers of views of an image that can be looked at: the image; its mirror image, too; both enlarged, too."""
 
+Draws = Annotated[int, Field(ge=1, le=100_000)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Grid = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Strict(False), Field(max_length=8)]
+
 
 def _typical(value: Any) -> Any:
     return Typical(**value) if isinstance(value, Mapping) else value
 
-
-NonNegative = Annotated[float, Field(ge=0)]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the network calls made so far and those to be made at most."""
@@ -67,28 +70,28 @@ class InversionSettings:
     """
 
     method: str = "evidence"
-    k_min: Natural = 0
-    k_max: Positive = 10
-    draws: Positive = 12
-    max_draws: Positive = 36
+    k_min: Annotated[int, Field(ge=0, le=10_000)] = 0
+    k_max: Count = 10
+    draws: Draws = 12
+    max_draws: Draws = 36
     settled: NonNegative = 2.0
     low: Share = 0.04
     high: Share = 0.58
-    power: float = 0.0
+    power: Annotated[float, Field(ge=-8, le=8)] = 0.0
     give_up: bool = True
     views: Literal[1, 2, 4] = 1
-    grid: Channels = ()
-    scan_draws: Positive = 6
-    keep: Positive = 96
-    penalty: float = 0.0
-    refine_steps: Natural = 4
-    seed: int = 0
-    restarts: Positive = 20
-    steps: Positive = 2000
-    learning_rate: PositiveFloat = 4e-3
-    score_draws: Positive = 100
+    grid: Grid = ()
+    scan_draws: Draws = 6
+    keep: Count = 96
+    penalty: NonNegative = 0.0
+    refine_steps: Annotated[int, Field(ge=0, le=1000)] = 4
+    seed: Natural = 0
+    restarts: Count = 20
+    steps: Steps = 2000
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 4e-3
+    score_draws: Draws = 100
     sgd_high: Annotated[float, Field(gt=0, le=1)] = 0.5
-    relax_steps: Positive = 200
+    relax_steps: Steps = 200
     temperature: NonNegative = 0.0
     value_temperature: NonNegative = 0.0
     typical: Annotated[Typical | None, BeforeValidator(_typical)] = None

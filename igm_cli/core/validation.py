@@ -16,13 +16,22 @@ from igm_cli.errors import IgmError, InputError, near_names
 
 T = TypeVar("T")
 
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+LARGEST = 2**32 - 1
+"""Largest whole number that anything takes; seeds are the same on all machines up to it."""
+
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Size = Annotated[tuple[Positive, Positive], Strict(False)]
+Side = Annotated[int, Field(ge=1, le=2**14)]
+Size = Annotated[tuple[Side, Side], Strict(False)]
 """(width, height) in pixels; JSON's and TOML's lists are taken as well."""
-Channels = Annotated[tuple[Positive, ...], Strict(False)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
+"""Channels of a layer."""
+Depth = Annotated[int, Field(ge=1, le=100)]
+"""Layers one after another."""
+Channels = Annotated[tuple[Width, ...], Strict(False), Field(min_length=1, max_length=16)]
 Table = dict[str, Any]
 
 

@@ -6,12 +6,13 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from igm_cli.core.validation import Natural, Positive, PositiveFloat, Share, validated
+from igm_cli.core.validation import Positive, Share, validated
 from igm_cli.errors import InputError
 from igm_cli.imaging import Frame, to_model, to_rgb
 from igm_cli.plugins.base import ConceptParser, Note, Progress
@@ -37,9 +38,9 @@ class Crops:
         brightness: Largest change of brightness and of contrast, as a proportion of the range.
     """
 
-    scale: PositiveFloat = 1.0
+    scale: Annotated[float, Field(ge=0.001, le=100)] = 1.0
     most: Positive = 6
-    margin: Natural = 0
+    margin: Annotated[int, Field(ge=0, le=2**14)] = 0
     count: Positive = 100_000
     turns: bool = False
     brightness: Share = 0.0

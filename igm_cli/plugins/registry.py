@@ -1,4 +1,8 @@
-"""Plugins by name: listed from package metadata without an import, loaded when used, in isolation."""
+"""Plugins by name: listed from package metadata without an import, loaded when used, in isolation.
+
+What a plugin of another package does wrong is contained and told with its name: whatever it raises, ``SystemExit`` too, what
+it writes to stdout, and answers that are none (:mod:`igm_cli.plugins.answers`).
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import contextlib
 import functools
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
+from igm_cli.plugins.answers import fault_of
 
 if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
@@ -36,6 +42,12 @@ class Listing:
     name: str  # its name on the command line
     target: str  # ``package.module:attribute``
     packages: tuple[str, ...]  # distributions that offer the name; more than one is a conflict
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        owners = " and ".join(self.packages)
+        return f"the {_NOUNS[self.kind]} {self.name!r} of {f'package {owners}' if owners else 'that module'}"
 
 
 def listings(kind: Kind) -> list[Listing]:
@@ -63,7 +75,7 @@ def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptPars
         return parser
     plugin: Any = parser.configured(options)  # type: ignore[attr-defined]
     if isinstance(parser, _Guarded):
-        plugin = _Guarded(plugin, parser._label, parser._way_out)
+        plugin = _Guarded(plugin, parser._kind, parser._label, parser._way_out, parser._foreign)
     return cast("ConceptParser", plugin)
 
 
@@ -76,14 +88,14 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
         typed: Whether a user typed the name.  Only then may it be ``package.module:attribute``: a name that stands in
             a checkpoint or another file must not choose the code that is run.
     """
-    if ":" in name:
+    points = _points(kind)
+    if ":" in name and name not in points:
         if not typed:
             raise PluginError(
                 f"{name!r} is no name of an installed {_NOUNS[kind]}, and a file must not name code to run; "
                 "if you trust it, install it as a plugin"
             )
         return _resolve(kind, EntryPoint(name, name, f"igm_cli.{kind}"), "")
-    points = _points(kind)
     if name not in points:
         near = near_names(name, sorted(points))
         raise PluginError(
@@ -101,14 +113,26 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
 def _points(kind: Kind) -> dict[str, list[EntryPoint]]:
     """Returns entry points by name; the same target of the same package counts once.
 
-    A package can be found twice (a checkout on the path beside its installation), which is no conflict.
+    A package can be found twice (a checkout on the path beside its installation), which is no conflict.  Where another
+    package claims the name of a built-in plugin, that is still the built-in one, and the other goes by its target,
+    ``package.module:attribute``.
     """
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=f"igm_cli.{kind}"):
         same = found.setdefault(point.name, [])
         if not any((p.value, _package(p)) == (point.value, _package(point)) for p in same):
             same.append(point)
+    for points in list(found.values()):
+        if any(map(_built_in, points)):
+            for other in [point for point in points if not _built_in(point)]:
+                points.remove(other)
+                found.setdefault(other.value, []).append(other)
     return found
+
+
+def _built_in(point: EntryPoint) -> bool:
+    """Returns whether an entry point is one of igm's own."""
+    return point.value.startswith("igm_cli.")
 
 
 def _package(point: EntryPoint) -> str:
@@ -128,14 +152,15 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
     owner = f"package {package}" if package else "that module"
     way_out = f"update or uninstall {package}" if package else "correct the module or its name"
     module, _, attribute = point.value.partition(":")
+    foreign = not _built_in(point)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        with _quiet(foreign):
             plugin: Any = importlib.import_module(module.strip())
             for part in attribute.split("[")[0].strip().split("."):
                 plugin = getattr(plugin, part)
             if isinstance(plugin, type):
                 plugin = plugin()
-        missing = [need for need in _NEEDS[kind] if not hasattr(plugin, need)]
+            missing = [need for need in _NEEDS[kind] if not hasattr(plugin, need)]
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a plugin does, SystemExit included, is its own problem
@@ -144,32 +169,78 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
         ) from error
     if missing:
         raise PluginError(f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}")
-    return _Guarded(plugin, f"{label} of {owner}", way_out)
+    return _Guarded(plugin, kind, f"{label} of {owner}", way_out, foreign)
 
 
 class _Guarded:
-    """A plugin whose methods fail with a :class:`PluginError` that names its package."""
+    """A plugin whose methods and attributes fail with a :class:`PluginError` that names its package.
 
-    def __init__(self, plugin: Any, label: str, way_out: str) -> None:
-        self._plugin, self._label, self._way_out = plugin, label, way_out
+    Those of other packages write nothing to stdout, which is for results, and their answers are looked at.
+    """
+
+    def __init__(self, plugin: Any, kind: Kind, label: str, way_out: str, foreign: bool) -> None:
+        self._plugin, self._kind, self._label = plugin, kind, label
+        self._way_out, self._foreign = way_out, foreign
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("_plugin", "_label", "_way_out"):  # being copied or pickled
+        if name.startswith("__") or name in (
+            "_plugin",
+            "_kind",
+            "_label",
+            "_way_out",
+            "_foreign",
+        ):  # being copied or pickled
             raise AttributeError(name)
-        value = getattr(self._plugin, name)
+        with self._contained(name):
+            value = getattr(self._plugin, name)
         if not (inspect.isroutine(value) and callable(value)):
+            self._look_at(name, (), value)
             return value
 
         @functools.wraps(value)
         def call(*arguments: Any, **options: Any) -> Any:
-            try:
-                return value(*arguments, **options)
-            except (IgmError, MemoryError):
-                raise
-            except Exception as error:
-                if type(error).__name__ == "OutOfMemoryError":
-                    raise
-                reason = f"{self._label} fails in {name} ({kind_and_message(error)})"
-                raise PluginError(f"{reason}; {self._way_out}") from error
+            with self._contained(name):
+                answer = value(*arguments, **options)
+            self._look_at(name, arguments, answer)
+            return answer
 
         return call
+
+    @contextlib.contextmanager
+    def _contained(self, name: str) -> Iterator[None]:
+        try:
+            with _quiet(self._foreign):
+                yield
+        except (IgmError, MemoryError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            absent = isinstance(error, AttributeError) and not hasattr(type(self._plugin), name)
+            if (absent and name not in vars(self._plugin)) or type(error).__name__ == "OutOfMemoryError":
+                raise
+            reason = f"{self._label} fails in {name} ({kind_and_message(error)})"
+            raise PluginError(f"{reason}; {self._way_out}") from error
+
+    def _look_at(self, name: str, arguments: Sequence[Any], answer: Any) -> None:
+        if self._foreign and (fault := fault_of(self._kind, name, arguments, answer, self._plugin)):
+            raise PluginError(f"{self._label} fails: its {name} {fault}; {self._way_out}")
+
+
+@contextlib.contextmanager
+def _quiet(foreign: bool) -> Iterator[None]:
+    """Within it, what another package writes to stdout, by whatever means, goes to stderr."""
+    if not foreign:
+        yield
+        return
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError, AttributeError):  # there is no such stream
+        kept = -1
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept >= 0:
+            os.dup2(kept, 1)
+            os.close(kept)

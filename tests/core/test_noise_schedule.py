@@ -46,7 +46,7 @@ def test_epsilon_and_clean_image_follow_from_the_output(config):
 
 def test_unknown_schedules_are_refused():
     with pytest.raises(ValueError, match="beta_schedule"):
-        Schedule(ScheduleConfig("square"))
+        Schedule(ScheduleConfig(beta_schedule="square"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="prediction_type"):
         Schedule(ScheduleConfig(prediction_type="x0"))
 

@@ -32,6 +32,7 @@ class Outcome:
     err: str
     folder: Path  # where it ran
     changed: tuple[str, ...] = ()  # files that were there and are not what they were
+    alarm: str = ""  # what a guarded case ran, read or asked for that it must not
 
     def json(self) -> list[dict[str, Any]]:
         """The lines of stdout."""
@@ -59,6 +60,7 @@ class Case:
         may_change: Patterns of files that may change, such as a results file of igm's own.
         encoding: Of stdout and stderr.
         closed: Which of the streams 0, 1 and 2 are closed.
+        guarded: Whether its folder is on the path of imports, and what it runs, reads and asks for is watched.
         process: Whether it needs a process started afresh, such as for what happens during imports.
         seconds: Time after which it hangs; cases that are given more than usual are in no sample.
         largest: Bytes that a file may hold at most, as if the disk were full; 0 does not limit them.
@@ -76,6 +78,7 @@ class Case:
     may_change: tuple[str, ...] = ()
     encoding: str = "utf-8"
     closed: tuple[int, ...] = ()
+    guarded: bool = False
     process: bool = False
     seconds: float = SECONDS
     largest: int = 0
@@ -101,6 +104,8 @@ class Case:
             return f"HANG above {self.seconds:.0f} s"
         if "Traceback (most recent call last)" in outcome.err or "this is a bug" in outcome.err:
             return f"BUG: {said[-1][:200]}"
+        if outcome.alarm:
+            return f"DID {outcome.alarm}"
         if outcome.code < 0 or outcome.code == 1:
             return f"BUG: exit code {outcome.code}"
         if changed := [n for n in outcome.changed if not any(Path(n).match(p) for p in self.may_change)]:

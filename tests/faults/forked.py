@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from faults import guard
 from faults.case import Case, Outcome, contents
 
 
@@ -52,9 +53,11 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
             changed = tuple(name for name in before if after.get(name) != before[name])
             how = {"encoding": case.encoding, "errors": "replace"}
             texts = [
-                (place / name).read_text(**how) if (place / name).exists() else "" for name in ("out", "err")
+                (place / name).read_text(**how) if (place / name).exists() else ""
+                for name in ("out", "err", "alarm")
             ]
-            yield case, Outcome(code, *texts, place / "work", changed)
+            alarm = texts.pop()
+            yield case, Outcome(code, *texts, place / "work", changed, alarm)
             shutil.rmtree(place, ignore_errors=True)
         time.sleep(0.002)
 
@@ -91,6 +94,8 @@ def start(case: Case, place: Path, before: Callable[[], object] = lambda: None) 
         for number in case.closed:
             os.close(number)
             setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+        if case.guarded:
+            guard.watch(place)
         from igm_cli import app
 
         sys.argv = ["igm", *case.command]

@@ -45,6 +45,23 @@ class Kit:
         """A picture of 32x32 pixels."""
         return (self.pictures / "0.png").read_bytes()
 
+    @cached_property
+    def pipeline(self) -> Path:
+        """A text-to-image pipeline of Stable Diffusion's structure."""
+        import tiny_pipelines
+
+        return tiny_pipelines.build(self.folder / "tiny-pipeline", "sd1")
+
+    @cached_property
+    def codebooks(self) -> bytes:
+        """A file of two codebooks of ±1."""
+        import torch
+        from safetensors.torch import save
+
+        draw = torch.Generator().manual_seed(0)
+        books = {f"factor_{k}": torch.randint(0, 2, (4, 64), generator=draw).float() * 2 - 1 for k in range(2)}
+        return save(books, {"binding": "map"})
+
     def invert(self, *words: str) -> tuple[str, ...]:
         """The words of a quick inversion of positions."""
         return ("invert", *words, "--model", str(self.positions), *QUICK)

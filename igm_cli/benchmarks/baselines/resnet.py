@@ -18,6 +18,7 @@ from torch.nn import functional
 from igm_cli.benchmarks.baselines.fit import Baseline
 from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp
 from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.core.files import HUB
 from igm_cli.errors import MissingError, need
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,11 +30,14 @@ def load_pretrained(kind: Any, name: str, option: str, **options: Any) -> Any:
     Where the weights cannot be had, a MissingError names the ``option`` that takes a folder.
     """
     try:
-        return kind.from_pretrained(name, **options)
+        asked = name.startswith(HUB)
+        return kind.from_pretrained(
+            name.removeprefix(HUB), local_files_only=not asked, use_safetensors=True, **options
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingError(
-            f"the weights {name!r} are not here and cannot be fetched; "
-            f"name a folder that holds them with --set {option}=FOLDER"
+            f"the weights {name!r} are not here; name a folder that holds them as safetensors with --set {option}=FOLDER, "
+            f"or let the hub be asked with --set {option}={HUB}owner/name"
         ) from error
 
 
@@ -47,7 +51,7 @@ def imagenet_normalised(images: Tensor) -> Tensor:
 class ResNetOptions(Baseline):
     """Options of both ResNets."""
 
-    weights: str | None = None  # folder or hub id, such as microsoft/resnet-50; None trains from scratch
+    weights: str | None = None  # folder or hf:owner/name, such as microsoft/resnet-50; None trains from scratch
     config: Mapping[str, Any] = field(default_factory=dict)  # of transformers.ResNetConfig, where not ResNet-50
     upscale: int = 1  # how much larger the network sees the image; its map has a cell per 32 pixels
     learning_rates: tuple[float, ...] = (3e-4, 1e-3)

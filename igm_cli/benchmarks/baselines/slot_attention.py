@@ -198,7 +198,7 @@ class DinosaurNet(SlotNet):
 class DinosaurSet(SetPredictor):
     """DINOSAUR, supervised with object positions beside its own feature reconstruction."""
 
-    dino: str = "facebook/dino-vitb16"  # folder or hub id of the ViT
+    dino: str = "facebook/dino-vitb16"  # folder or hf:owner/name of the ViT
     vit_size: tuple[int, int] = (336, 224)  # that images are scaled to, cut down to whole patches
     slots: int = 11  # see SlotAttentionSet
     test_slots: int = 11

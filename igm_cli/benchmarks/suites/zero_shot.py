@@ -57,7 +57,7 @@ def most_calls(method: str, labels: int, k: int, draws: int, settings: Inversion
 
 
 class ZeroShotBench(DeclaredBench):
-    """The suite opened for one request; ``request.model`` is a folder, a single file or a hub id."""
+    """The suite opened for one request; ``request.model`` is a folder, a single file or hf:owner/name of the hub."""
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)

@@ -14,6 +14,7 @@ from igm_cli.core.decomposition.binding import BINDINGS, Binding
 from igm_cli.errors import InputError
 
 COLLINEAR = 1e-5  # largest difference from 1 of the cosine of collinear codewords
+MOST_CODEBOOKS = 16
 UNIT = 1e-5  # largest difference from 1 of the modulus of a coordinate that counts as one
 
 
@@ -52,8 +53,16 @@ class Codebooks:
             raise InputError(
                 f"codewords of the binding {binding!r} cannot be {kind}; choose the binding they fit"
             )
+        if (
+            binding == "map"
+            and all(bool(((book == 0) | (book == 1)).all()) for book in books)
+            and any(bool((book == 0).any()) for book in books)
+        ):
+            raise InputError(BITS)
         self.dim, self.precision = books[0].shape[-1], precision
         self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
+        self.guessed = False
+        """Whether nobody named the binding, and it is what the codewords look like."""
         self._prepare()
 
     def _prepare(self) -> None:
@@ -72,6 +81,7 @@ class Codebooks:
         """Returns the same codebooks on another device, or in another precision."""
         moved = object.__new__(Codebooks)
         moved.binding, moved.dim, moved.precision = self.binding, self.dim, precision or self.precision
+        moved.guessed = self.guessed
         moved.spectra = [book.to(device) for book in self.spectra]
         moved._prepare()
         return moved
@@ -165,6 +175,10 @@ def check_books(books: Sequence[Tensor]) -> None:
     """
     if len(books) < 2:
         raise InputError(f"{len(books)} codebooks are too few to take a product apart; give two or more")
+    if len(books) > MOST_CODEBOOKS:
+        raise InputError(
+            f"{len(books)} codebooks are too many to take a product apart; give {MOST_CODEBOOKS} at most"
+        )
     for number, book in enumerate(books):
         fault = _fault(book, books[0])
         if fault:
@@ -187,10 +201,40 @@ def _fault(book: Tensor, first: Tensor) -> str:
 
 
 def guess_binding(books: Sequence[Tensor]) -> str:
-    """What codewords look like: complex ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``."""
-    if any(torch.is_complex(book) for book in books):
-        return "fhrr"
-    return "map" if all(bool((book.abs() == 1).all()) for book in books) else "hrr"
+    """Returns the binding that codewords leave no doubt of.
+
+    Complex ones of modulus one are bound by ``fhrr``, ±1 by ``map``, and real ones of norm one or so, as hrr draws them, of
+    different moduli, by ``hrr``.
+
+    Raises:
+        InputError: If they may be bound otherwise.
+    """
+    check_books(books)
+    every = torch.cat([book.flatten() for book in books])
+    moduli = every.abs()
+    if torch.is_complex(every):
+        if bool(((moduli - 1).abs() < UNIT).all()):
+            return "fhrr"
+        raise InputError(
+            "complex codewords that are not all of modulus 1 say no binding; name fhrr if they are bound so"
+        )
+    if bool((moduli == 1).all()):
+        return "map"
+    if set(every.unique().tolist()) <= {0.0, 1.0}:
+        raise InputError(BITS)
+    if bool(((moduli - moduli[0]).abs() < 1e-3 * moduli[0]).all()):
+        raise InputError(
+            f"codewords of ±{float(moduli[0]):.3g} say no binding; name map if they are bound by products"
+        )
+    norms = torch.cat([book.norm(dim=-1) for book in books])
+    if 0.5 < float(norms.square().mean()) < 2:
+        return "hrr"
+    raise InputError(
+        "these codewords say no binding, their norms are not one; name map or hrr, as they were bound"
+    )
+
+
+BITS = "codewords of 0 and 1 are no bipolar vectors, which products need; write -1 for every 0 in codebooks and vectors (2 * x - 1)"
 
 
 def duplicates(book: Tensor) -> Tensor:

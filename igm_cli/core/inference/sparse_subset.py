@@ -5,6 +5,7 @@ Used for concepts of a continuous space, of which the candidates are proposals, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -21,6 +22,7 @@ from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
 MOST_CONCEPTS = 1000
+MOST_POINTS = 2**20
 PAIRS_AT_ONCE = 2**21
 """Exchanges of two that are tried in one step, which bounds the memory."""
 
@@ -55,6 +57,15 @@ class SparseSubset(Constraint):
         super().__init__(space, settings, k, images)
         if k is not None and not 0 <= k <= MOST_CONCEPTS:
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
+        grid, needed = settings.grid, space.point.dim  # type: ignore[attr-defined]
+        if grid and len(grid) != needed:
+            raise UsageError(
+                f"the inversion setting 'grid' has {len(grid)} numbers; it must have {needed}, one per coordinate"
+            )
+        if math.prod(grid) > MOST_POINTS:
+            raise UsageError(
+                f"a grid of {math.prod(grid)} points is too large; at most {MOST_POINTS} are searched"
+            )
         # Sets of another size than the one asked for lead to candidates that it needs, too.
         self.k_max = max(settings.k_max, k or 0)
         self.least = settings.k_min if k is None else self.k_max  # up to which sets of all sizes are searched

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product, Text
@@ -12,6 +13,36 @@ from igm_cli.core.noise_schedule import Schedule
 from igm_cli.errors import InputError
 
 ARCHITECTURES = ("factored", "unet", "text-to-image")
+
+
+def check_options(architecture: str, options: Mapping[str, Any]) -> None:
+    """Refuses options of an architecture that can be none, but for what depends on the size of images.
+
+    Raises:
+        InputError: If there is no such architecture or option, or a value is none of it.
+    """
+    try:
+        if architecture == "factored":
+            from igm_cli.core.models.factored import FactoredConfig
+
+            FactoredConfig(**options)
+        elif architecture == "unet":
+            from igm_cli.core.models.unet import UNetConfig
+
+            UNetConfig(**options)
+        elif architecture == "text-to-image":
+            from igm_cli.core.models.latent import LatentConfig
+
+            LatentConfig(**options)
+        else:
+            raise InputError(f"unknown architecture {architecture!r}; choose {' or '.join(ARCHITECTURES)}")
+    except InputError as error:
+        of_sides = (
+            isinstance(error.__cause__, ValidationError)
+            and error.__cause__.errors()[0]["type"] == "value_error"
+        )
+        if not of_sides:
+            raise
 
 
 def build_denoiser(

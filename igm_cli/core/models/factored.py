@@ -14,13 +14,13 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Strict
+from pydantic import Field, Strict
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
 from igm_cli.core.models.local_head import HeadView, LocalHead
 from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.validation import Natural, Positive, Size, validated
+from igm_cli.core.validation import Depth, Size, Width, validated
 
 
 @validated("model option")
@@ -43,14 +43,14 @@ class FactoredConfig:
     """
 
     image_size: Size = (96, 64)
-    patch: Positive = 4
-    channels: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (128, 192, 192)
-    blocks: Positive = 2
-    head_channels: Positive = 96
-    head_layers: Natural = 2
-    window: Natural = 6
-    pixel_channels: Natural = 0
-    query_layers: Natural = 0
+    patch: Annotated[int, Field(ge=1, le=256)] = 4
+    channels: Annotated[tuple[Width, Width, Width], Strict(False)] = (128, 192, 192)
+    blocks: Depth = 2
+    head_channels: Width = 96
+    head_layers: Annotated[int, Field(ge=0, le=100)] = 2
+    window: Annotated[int, Field(ge=0, le=1000)] = 6
+    pixel_channels: Annotated[int, Field(ge=0, le=2**14)] = 0
+    query_layers: Annotated[int, Field(ge=0, le=100)] = 0
     coordinates: bool = True
 
     def __post_init__(self) -> None:

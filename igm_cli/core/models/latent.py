@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
@@ -20,7 +21,7 @@ from igm_cli.core.files import read_json, temporary_beside
 from igm_cli.core.models.pipeline_files import first_line, quiet
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.validation import Channels, Positive, Size, validated
+from igm_cli.core.validation import Channels, Depth, Size, Width, validated
 from igm_cli.core.weights import read_weights, require_finite
 from igm_cli.errors import InputError, MissingError, need
 
@@ -50,14 +51,14 @@ class LatentConfig:
 
     image_size: Size = (64, 64)
     autoencoder_channels: Channels = (32, 64, 96)
-    latent_channels: Positive = 8
+    latent_channels: Width = 8
     channels: Channels = (64, 128, 160)
-    layers: Positive = 1
-    head_dim: Positive = 32
-    groups: Positive = 16
-    text_dim: Positive = 128
-    text_layers: Positive = 2
-    tokens: Positive = 16
+    layers: Depth = 1
+    head_dim: Width = 32
+    groups: Width = 16
+    text_dim: Width = 128
+    text_layers: Depth = 2
+    tokens: Annotated[int, Field(ge=2, le=512)] = 16
 
     def __post_init__(self) -> None:
         step = 2 ** (len(self.autoencoder_channels) + len(self.channels) - 2)

@@ -15,7 +15,7 @@ from typing import Any
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
-from igm_cli.core.files import HUB_ID, file_hash, home_expanded, read_json
+from igm_cli.core.files import HUB, HUB_ID, file_hash, home_expanded, read_json
 from igm_cli.errors import IgmError, InputError, MissingError, need
 
 _DIFFUSION = {
@@ -46,10 +46,12 @@ PUBLISHED: Mapping[str, Any] = MappingProxyType({
 
 
 def find_pipeline(source: str, variant: str | None = None, *, weights: bool = True) -> Path:
-    """Returns the folder or file that a source names; a hub id is looked for in the hub's cache, then fetched.
+    """Returns the folder or file that a source names; a hub id is looked for in the hub's cache.
+
+    Only ``hf:owner/name`` asks the hub for what is not there: a path that is mistyped tells nobody.
 
     Args:
-        source: Folder with model_index.json, one .safetensors file, or hub id ``owner/name``.
+        source: Folder with model_index.json, one .safetensors file, or hub id ``owner/name`` or ``hf:owner/name``.
         variant: Variant of the weights to fetch, e.g. ``fp16``.
         weights: Whether weights are needed, and not only what describes them.
 
@@ -57,6 +59,8 @@ def find_pipeline(source: str, variant: str | None = None, *, weights: bool = Tr
         MissingError: If it is not here and cannot be fetched.
         InputError: If it is a file of another kind.
     """
+    if source.startswith(HUB) and HUB_ID.fullmatch(source.removeprefix(HUB)):
+        return _from_hub(source.removeprefix(HUB), variant, weights, fetch=True)
     path = home_expanded(source)
     if path.is_dir():
         return path
@@ -67,12 +71,14 @@ def find_pipeline(source: str, variant: str | None = None, *, weights: bool = Tr
             raise InputError(f"{source} is no model; give a pipeline folder or a .safetensors file")
         return path
     if path.suffix == ".safetensors" or not HUB_ID.fullmatch(source):
-        raise MissingError(f"{source} does not exist; give a pipeline folder, a .safetensors file or a hub id")
-    return _from_hub(source, variant, weights)
+        raise MissingError(
+            f"{source} does not exist; give a pipeline folder, a .safetensors file or hf:owner/name"
+        )
+    return _from_hub(source, variant, weights, fetch=False)
 
 
-def _from_hub(name: str, variant: str | None, weights: bool) -> Path:
-    """Returns the snapshot of a hub id: the cached one if it is complete, else one that is fetched."""
+def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Path:
+    """Returns the snapshot of a hub id: the cached one if it is complete, else one that is fetched, if it may be."""
     from huggingface_hub import snapshot_download
 
     cached = None
@@ -82,6 +88,12 @@ def _from_hub(name: str, variant: str | None, weights: bool) -> Path:
         if weights:
             weight_files(cached, variant)
         return cached
+    if not fetch:
+        if cached is not None:  # what it lacks is said when it is opened
+            return cached
+        raise MissingError(
+            f"there is no {name!r} here; give a folder, or {HUB}{name} if it is a model of the Hugging Face hub"
+        )
     if weights:
         need("text", "diffusers")
     try:
@@ -123,7 +135,31 @@ def read_index(path: Path) -> tuple[str, dict[str, str]]:
         )
         if wanted == "CLIPTokenizer" and not any(names <= files for names in enough):
             raise InputError(f"the {part} of {path} has no vocab.json and merges.txt; give a complete pipeline")
+        _refuse_code(path / part)
     return kind, classes
+
+
+_CODE = (
+    "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "quantization_config", "attn_implementation",
+    "_attn_implementation", "_attn_implementation_internal", "use_kernels",
+)  # fmt: skip
+"""Keys by which a library may be told to import code, or to fetch it."""
+
+
+def _refuse_code(part: Path) -> None:
+    """Refuses a part whose descriptions name code to run, or files outside of it."""
+    for file in sorted(part.glob("*.json")):
+        if file.name in ("vocab.json", "tokenizer.json"):
+            continue
+        data = read_json(file)
+        if named := [key for key in _CODE if data.get(key)]:
+            raise InputError(f"{file} names code to run by {named[0]!r}, which igm does not do; take it out")
+        shards = data.get("weight_map") if file.name.endswith(".index.json") else None
+        for name in set(shards.values()) if isinstance(shards, dict) else ():
+            if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+                raise InputError(
+                    f"{file} names the file {str(name)[:60]!r}, which is not beside it; correct it"
+                )
 
 
 def weight_files(path: Path, variant: str | None) -> dict[str, tuple[str | None, list[Path]]]:

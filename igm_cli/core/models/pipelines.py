@@ -17,6 +17,7 @@ import torch
 from igm_cli.core.device import has_bf16
 from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
 from igm_cli.core.models.prompts import text_encoders
+from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, some, unused
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.core.weights import is_packed, read_weights
 from igm_cli.errors import InputError, MissingError, UsageError, need
@@ -27,9 +28,6 @@ CHOICES = {
     "attention": ("auto", "sliced", "xformers"),
     "prediction": ("auto", "epsilon", "v_prediction"),
 }
-
-CROSS_ATTENTION = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
-"""A weight of the original layout, as wide as the text encoder of Stable Diffusion 1.x (768) or 2.x (1024)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Loading:
         attention: ``auto``, ``sliced`` (less memory, slower) or ``xformers``.
         offload: Keep on a CUDA device only the part that computes.
         size: Side of the images in pixels; by default what the model was trained on.
-        config: Folder or hub id with the description of a single file, instead of the official one.
+        config: Folder or hf:owner/name with the description of a single file, instead of the official one.
         prediction: What the U-Net puts out, if the scheduler's configuration says it wrongly, as for
             single files of Stable Diffusion 2 base: ``auto``, ``epsilon`` or ``v_prediction``.
     """
@@ -103,11 +101,19 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     loading = loading or Loading()
     _check_device(device, loading)
     path, dtype = find_pipeline(source, loading.variant), resolve_dtype(loading.dtype, device)
+    if loading.config and not path.is_file():
+        raise UsageError(
+            f"a config describes a single file, and {source} is a folder that has its own; leave it out"
+        )
     with quiet():
-        pipe = _from_file(path, loading, dtype) if path.is_file() else _from_folder(path, loading, dtype)
+        says = describe(path) if path.is_file() else None
+        pipe = _from_file(path, says, loading, dtype) if says else _from_folder(path, loading, dtype)
         _check_fit(source, pipe)
-        size = _image_size(source, pipe, loading.size)
-        schedule = _schedule(source, pipe.scheduler, loading.prediction)
+        size = _image_size(source, pipe, loading.size or (says.size if says else None))
+        asked = loading.prediction
+        schedule = _schedule(
+            source, pipe.scheduler, (says and says.prediction) or asked if asked == "auto" else asked
+        )
         _place(pipe, device, loading)
     return TextToImageParts(pipe, schedule, size, device, dtype)
 
@@ -155,6 +161,11 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
             )
         if report["missing_keys"]:
             raise InputError(f"the {part} of {path} lacks weights: {min(report['missing_keys'])}")
+        if left := [name for name in sorted(report["unexpected_keys"]) if not name.endswith("position_ids")]:
+            raise InputError(
+                f"the {part} of {path} has weights that its config.json has no place for ({some(left)}); give weights and "
+                "config.json of one model"
+            )
     with refusing(f"{path} cannot be loaded"):
         return getattr(diffusers, kind).from_pretrained(path, **parts, **UNUSED, local_files_only=True)
 
@@ -169,18 +180,18 @@ def _unpacked(kind: Any, folder: Path, files: list[Path]) -> Any:
     return network
 
 
-def _from_file(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
+def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtype) -> Any:
     """Returns the pipeline of one file in the original layout, on the CPU; it needs a folder that describes its parts."""
     import diffusers
 
-    kind, official = _kind_of_file(path)
-    name = loading.config or official
+    kind = says.kind
+    name = loading.config or says.official
     try:
         folder = find_pipeline(name, weights=False)
     except MissingError as error:
         raise MissingError(
             f"{path} holds weights alone and its description {name!r} is not found here; "
-            "give a folder with it or connect"
+            f"give a folder with it by --config, or --config hf:{name.removeprefix('hf:')}"
         ) from error
     if (other := read_index(folder)[0]) != kind:
         raise InputError(f"{path} is no {other}, which {folder} describes; give its own description")
@@ -193,21 +204,11 @@ def _from_file(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
     for part, network in _networks(pipe).items():
         if absent := [name for name, weight in network.named_parameters() if weight.is_meta]:
             raise InputError(f"the {part} of {path} lacks weights: {min(absent)}")
+    if left := unused(path, {UNET: pipe.unet, VAE: pipe.vae}):
+        raise InputError(
+            f"{path} has weights that {folder} has no place for ({some(left)}); give its own description by --config"
+        )
     return pipe
-
-
-def _kind_of_file(path: Path) -> tuple[str, str]:
-    """Returns the pipeline of one file in the original layout, and the hub id of its official description."""
-    from safetensors import safe_open
-
-    with refusing(f"{path} is damaged"), safe_open(path, "pt") as file:
-        keys = list(file.keys())
-        width = file.get_slice(CROSS_ATTENTION).get_shape()[-1] if CROSS_ATTENTION in keys else None
-    if any(key.startswith("conditioner.embedders.1.") for key in keys):
-        return "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"
-    if width == 1024 or any(key.startswith("cond_stage_model.model.") for key in keys):
-        return "StableDiffusionPipeline", "stabilityai/stable-diffusion-2-1"
-    return "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def _check_fit(source: str, pipe: Any) -> None:

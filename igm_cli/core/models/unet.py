@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.validation import Channels, Natural, Positive, Size, validated
+from igm_cli.core.validation import Channels, Depth, Size, Width, validated
 from igm_cli.errors import need
 
 
@@ -34,11 +36,11 @@ class UNetConfig:
 
     image_size: Size = (64, 64)
     channels: Channels = (64, 128, 256, 256)
-    layers: Positive = 2
-    attention_dim: Positive = 256
-    head_dim: Positive = 32
-    groups: Positive = 32
-    frequencies: Natural = 6
+    layers: Depth = 2
+    attention_dim: Width = 256
+    head_dim: Width = 32
+    groups: Width = 32
+    frequencies: Annotated[int, Field(ge=0, le=32)] = 6
 
     def __post_init__(self) -> None:
         step = 2 ** (len(self.channels) - 1)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from igm_cli.core.validation import Natural, Positive, PositiveFloat, Share, validated
+from igm_cli.core.validation import Natural, NonNegative, Positive, PositiveFloat, Share, validated
 from igm_cli.errors import InputError
 
 
@@ -50,21 +50,21 @@ class TrainConfig:
     """
 
     steps: Positive = 1000
-    batch_size: Positive = 48
-    learning_rate: PositiveFloat = 5e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 48
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
     warmup: Natural = 200
     decay: Share = 0.45
     clip: PositiveFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9985
     precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = "no"
-    accumulation: Positive = 1
+    accumulation: Annotated[int, Field(ge=1, le=10_000)] = 1
     mirror: bool = True
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    timestep_power: PositiveFloat = 1.0
+    timestep_power: Annotated[float, Field(gt=0, le=100)] = 1.0
     mixed: Share = 0.0
-    contrast: Annotated[float, Field(ge=0)] = 0.0
+    contrast: NonNegative = 0.0
     contrast_from: Natural = 0
     autoencoder_steps: Natural = 0
     reading_steps: Natural = 0

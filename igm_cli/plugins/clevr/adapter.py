@@ -11,6 +11,7 @@ from igm_cli.plugins import registry
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, object_range
 from igm_cli.plugins.base import Note, Progress, RenderedBatches, RenderingAdapter
 from igm_cli.plugins.clevr.folder import from_folder
+from igm_cli.plugins.sizes import HELP, parse_size
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,8 @@ class Clevr(Adapter):
     image_size = (96, 64)
     concepts = "pos"
     given: Mapping[str, str] = {
-        "objects": "least and most objects in an image, e.g. 3-5"
+        "objects": "least and most objects in an image, e.g. 3-5",
+        "annotated": HELP,
     }  # options of real data
     look: Mapping[str, str] = {}  # options of rendered scenes that are not the renderer's own defaults
 
@@ -75,7 +77,7 @@ class Clevr(Adapter):
         self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
     ) -> Dataset:
         """Returns rendered scenes."""
-        options = {**self.look, **options}
+        options = {**self.look, **{name: value for name, value in options.items() if name != "annotated"}}
         return self.renderer().load(split, limit=limit, seed=seed, progress=progress, **options)
 
     def render(
@@ -90,7 +92,7 @@ class Clevr(Adapter):
     ) -> RenderedBatches:
         """Returns what :meth:`make` returns, rendered on a device."""
         self.check(split, None, options)
-        options = {**self.look, **options}
+        options = {**self.look, **{name: value for name, value in options.items() if name != "annotated"}}
         return self.renderer().render(
             split, device=device, limit=limit, seed=seed, progress=progress, **options
         )
@@ -106,4 +108,5 @@ class Clevr(Adapter):
         options: Options,
     ) -> Dataset:
         """Returns scenes of the real CLEVR."""
-        return from_folder(root, split, limit, object_range(options.get("objects")))
+        counts, annotated = object_range(options.get("objects")), parse_size(options.get("annotated"))
+        return from_folder(root, split, limit, counts, annotated)

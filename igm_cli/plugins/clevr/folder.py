@@ -12,11 +12,19 @@ from typing import Any
 from igm_cli.errors import InputError
 from igm_cli.folders import inside
 from igm_cli.plugins.adapters import Dataset, image_dataset
+from igm_cli.plugins.objects.checks import image_size
+from igm_cli.plugins.sizes import refuse_other_size
 
 _TYPES = (("image_filename", str, "text"), ("image_index", int, "whole number"), ("objects", list, "list"))
 
 
-def from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, int] | None) -> Dataset:
+def from_folder(
+    root: Path,
+    split: str,
+    limit: int | None,
+    counts: tuple[int, int] | None,
+    annotated: tuple[int, int] | None = None,
+) -> Dataset:
     """Returns a split of CLEVR as it is published.
 
     Args:
@@ -24,6 +32,7 @@ def from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, in
         split: ``train`` or ``val``.
         limit: Largest number of images.
         counts: Least and most objects; None takes all scenes.
+        annotated: Width and height of the images that the scenes were made with, where they were scaled since.
     """
     scenes = _read_scenes(_scenes_file(root, split))
     images = root / "images" / split
@@ -34,14 +43,41 @@ def from_folder(root: Path, split: str, limit: int | None, counts: tuple[int, in
     scenes = scenes[:limit]
     if not scenes:
         raise InputError(f"{root} holds no {split} scene with so many objects; widen objects or the limit")
-    return image_dataset(
-        {
-            "image": [str(_existing(inside(images, s["image_filename"], f"{split} scenes"))) for s in scenes],
-            "image_index": [int(s["image_index"]) for s in scenes],
-            "file": [s["image_filename"] for s in scenes],
-            "objects": [_objects(s) for s in scenes],
-        }
+    columns: dict[str, list[Any]] = {
+        "image": [str(_existing(inside(images, s["image_filename"], f"{split} scenes"))) for s in scenes],
+        "image_index": [int(s["image_index"]) for s in scenes],
+        "file": [s["image_filename"] for s in scenes],
+        "objects": [_objects(s) for s in scenes],
+    }
+    _fit(root, columns, annotated)
+    return image_dataset(columns)
+
+
+LOOKED_AT = 200
+"""Images whose size is compared with where their objects are."""
+
+
+def _fit(root: Path, columns: Mapping[str, list[Any]], annotated: tuple[int, int] | None) -> None:
+    """Scales objects to the images they are in, from a stated size; without one, refuses those of other images."""
+    scenes = list(zip(columns["image"], columns["objects"], strict=True))
+    if annotated:
+        for image, objects in scenes:
+            width, height = _size_of(image)
+            for each in objects:
+                x, y, *more = each["pixel_coords"]
+                each["pixel_coords"] = [x * width / annotated[0], y * height / annotated[1], *more]
+        return
+    some = scenes[:: max(1, len(scenes) // LOOKED_AT)]
+    refuse_other_size(
+        root, ((_size_of(i), [(o["pixel_coords"][0], o["pixel_coords"][1]) for o in os]) for i, os in some)
     )
+
+
+def _size_of(image: str) -> tuple[int, int]:
+    try:
+        return image_size(Path(image))
+    except Exception as error:  # Pillow's readers raise anything
+        raise InputError(f"{image} is no image that can be read; fetch it again") from error
 
 
 def _scenes_file(root: Path, split: str) -> Path:

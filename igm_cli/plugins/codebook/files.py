@@ -75,7 +75,9 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
     if binding is None and named is not None and named not in BINDINGS:
         raise InputError(f"{path} says the binding {named!r}; name one of {', '.join(BINDINGS)} with --binding")
     with _naming(path):
-        return Codebooks(books, binding or named or guess_binding(books))
+        made = Codebooks(books, binding or named or guess_binding(books))
+    made.guessed = not (binding or named)
+    return made
 
 
 def write_codebooks(

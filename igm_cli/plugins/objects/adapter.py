@@ -18,6 +18,7 @@ from igm_cli.plugins.objects.checks import usable
 from igm_cli.plugins.objects.formats import FORMATS, choose
 from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.objects.splits import SPLITS, seeded_share, split_images
+from igm_cli.plugins.sizes import HELP, parse_size, refuse_other_size
 
 _REPORT_EVERY = 64
 
@@ -42,6 +43,7 @@ class Objects(Adapter):
         "format": f"format of the annotations: {', '.join(FORMATS)}; else it is found out",
         "labels": "labels between commas: only these objects count; else all do",
         "ignore": "labels between commas whose boxes are regions to ignore: nothing in them is trained on or scored",
+        "annotated": HELP,
         "shares": "shares of train, val and test, where no list or folder says them (default 80/10/10)",
         "split_seed": "seed of which images are in which share (default 0)",
     }
@@ -51,6 +53,7 @@ class Objects(Adapter):
         super().check(split, data_root, options)
         if options.get("format") is not None:
             choice("format", options["format"], FORMATS)
+        parse_size(options.get("annotated"))
         _shares(options)
 
     def read(
@@ -77,11 +80,14 @@ class Objects(Adapter):
         kept, regions = (_labels(options.get(name), every) for name in ("labels", "ignore"))
         attributes = sorted({key for each in every for key in each.attributes})
         count = min(limit or len(chosen), len(chosen))
+        stated = parse_size(options.get("annotated"))
         rows: list[dict[str, Any]] = []
+        every_place: list[tuple[tuple[int, int], list[tuple[float, float]]]] = []
         for image in chosen:
-            found = usable(folder.root / image, image, annotations[image], findings)
+            found = usable(folder.root / image, image, annotations[image], findings, stated)
             if found is not None:
-                (width, height), objects = found
+                (width, height), objects, places = found
+                every_place.append(((width, height), places))
                 counted = [each for each in objects if each.label not in regions]
                 described = [_described(each, attributes) for each in counted if not kept or each.label in kept]
                 ignored = [_region(each, image) for each in objects if each.label in regions]
@@ -97,6 +103,8 @@ class Objects(Adapter):
                     progress("reading annotations", len(rows), count)
                 if len(rows) == count:
                     break
+        if stated is None:
+            refuse_other_size(root, every_place)
         if not rows:
             raise InputError(f"{root} has no usable {split} image{_why(split, splits, findings)}")
         for sentence in (folder.left_out, *findings.sentences()):

@@ -10,15 +10,24 @@ from typing import Any, TypeAlias
 from igm_cli.imaging import FORMATS
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, counted
 
-Usable: TypeAlias = tuple[tuple[int, int], list[Object]]
-"""Width and height of an image, and its objects in its pixels."""
+Usable: TypeAlias = tuple[tuple[int, int], list[Object], list[tuple[float, float]]]
+"""Width and height of an image, its objects in its pixels, and where those lie that say no size, outside of it, too."""
 
 _TOLERANCE = 0.02  # by which the shape of an image may differ from the one annotated
 _DECIMALS = 6  # of pixels, to which two objects must agree to count as one
 
 
-def usable(path: Path, image: str, annotations: Sequence[Annotation], findings: Findings) -> Usable | None:
-    """Returns what can be used of an image; None if nothing can."""
+def usable(
+    path: Path,
+    image: str,
+    annotations: Sequence[Annotation],
+    findings: Findings,
+    stated: tuple[int, int] | None = None,
+) -> Usable | None:
+    """Returns what can be used of an image; None if nothing can.
+
+    ``stated`` is the size that a person says annotations are of which say none; they are scaled from it to the image's.
+    """
     if any(each.objects is None for each in annotations):
         return None
     try:
@@ -28,11 +37,17 @@ def usable(path: Path, image: str, annotations: Sequence[Annotation], findings: 
         findings.add("broken", image, f"it cannot be opened ({why}), and is left out; save it again")
         return None
     every: list[Object] = []
+    places: list[tuple[float, float]] = []
     for annotation in annotations:
-        scales = _scales(annotation, size, image, findings)
+        scales = (
+            (size[0] / stated[0], size[1] / stated[1]) if stated and annotation.size != (1.0, 1.0) else None
+        )
+        scales = scales or _scales(annotation, size, image, findings)
         if scales is None:
             return None
-        every += [_scaled(each, *scales) for each in annotation.objects or ()]
+        scaled = [_scaled(each, *scales) for each in annotation.objects or ()]
+        every += scaled
+        places += [(each.x, each.y) for each in scaled if annotation.size is None]
     solid = [each for each in every if each.box is None or min(each.box) > 0]
     inside = [each for each in solid if 0 <= each.x <= size[0] and 0 <= each.y <= size[1]]
     distinct = list({_identity(each): each for each in reversed(inside)}.values())[::-1]
@@ -47,7 +62,7 @@ def usable(path: Path, image: str, annotations: Sequence[Annotation], findings: 
             findings.add(kind, image, says, count)
     if not every:
         findings.add("empty", image, "its annotation names no object; it is taken as an image without any")
-    return size, distinct
+    return size, distinct, places
 
 
 def _scales(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -9,7 +11,7 @@ from igm_cli.errors import InputError
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
 from igm_cli.plugins.base import Note, Progress
 from igm_cli.plugins.pictures.files import ImageFiles
-from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table
+from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table, tables_below, text_of
 from igm_cli.plugins.pictures.words import Vocabulary
 
 LAYOUTS = ("auto", *NAMES, "names", "folders")
@@ -107,11 +109,26 @@ def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary, note: N
     inside = "" if home == root else f"{home.name}/"
     for folder in dict.fromkeys((home, root)):  # a table of the split itself before one of all splits
         table = find_table(folder, layout)
+        below = tables_below(folder, layout)
+        if table and below and folder == home:
+            raise InputError(f"{table} and {below[0]} both hold labels; make one of them")
         if table:
             listed = read_table(table, _files(folder, note), vocabulary)
             if folder == home:
                 return {inside + file: labels for file, labels in listed.items()}
             return {file: labels for file, labels in listed.items() if file.startswith(inside)}
+    if below := tables_below(home, layout):
+        found = {}
+        for table in below:
+            place = table.parent.relative_to(root).as_posix()
+            listed = read_table(table, ImageFiles(table.parent), vocabulary)
+            for file, labels in listed.items():
+                if f"{place}/{file}" in found:
+                    raise InputError(
+                        f"{table} lists {file}, which another table lists too; keep one of the lines"
+                    )
+                found[f"{place}/{file}"] = labels
+        return found
     if layout in NAMES:
         raise InputError(f"{home} has no {NAMES[layout][-1]}; add it or choose another layout")
     return {inside + file: labels for file, labels in _named(_files(home, note), layout, vocabulary).items()}
@@ -131,7 +148,9 @@ def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, 
     for file in files.names:
         path = PurePosixPath(file)
         by_name[file] = vocabulary.in_name(path.stem)
-        by_folder[file] = next(filter(None, (vocabulary.in_name(above.name) for above in path.parents)), [])
+        by_folder[file] = next(
+            filter(None, (_of_folder(above.name, files, vocabulary) for above in path.parents)), []
+        )
     if layout == "auto":
         layout = _guess(by_name, by_folder)
     labels = by_folder if layout == "folders" else by_name
@@ -144,6 +163,33 @@ def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, 
             f"{without[0]}; name images like cat_dog_1.jpg, put them in folders like cat_dog, or list them in a labels.csv"
         )
     return labels
+
+
+_SYNSET = re.compile(r"n\d{8}")
+_SYNSET_NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
+
+
+def _of_folder(name: str, files: ImageFiles, vocabulary: Vocabulary) -> list[str]:
+    """Returns the labels in the name of a folder; that of a synset of WordNet has a name in a list."""
+    if not _SYNSET.fullmatch(name):
+        return vocabulary.in_name(name)
+    label = _synsets(files.folder).get(name)
+    if label is None:
+        raise InputError(
+            f"{files.folder} has the folder {name}, a synset, and no name of it; add {_SYNSET_NAMES[0]} with lines such as "
+            f"'{name} tench, Tinca tinca'"
+        )
+    return vocabulary.among([label])
+
+
+@functools.cache
+def _synsets(folder: Path) -> dict[str, str]:
+    """Returns the first name of every synset in a list in a folder, or beside it."""
+    for path in (place / name for place in (folder, folder.parent) for name in _SYNSET_NAMES):
+        if path.is_file():
+            pairs = (line.strip().split(maxsplit=1) for line in text_of(path).splitlines())
+            return {pair[0]: pair[1].partition(",")[0] for pair in pairs if len(pair) == 2}
+    return {}
 
 
 def _guess(by_name: Mapping[str, list[str]], by_folder: Mapping[str, list[str]]) -> str:

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +22,11 @@ from igm_cli.plugins.pictures.words import Vocabulary, plain
 Row: TypeAlias = "tuple[int, dict[str, Any]]"
 """The number of a line, and values by the names of columns in lower case."""
 
-NAMES = {"jsonl": ("metadata.jsonl",), "csv": ("metadata.csv", "labels.csv"), "parquet": ("metadata.parquet",)}
+NAMES = {
+    "jsonl": ("metadata.jsonl",),
+    "csv": ("metadata.csv", "metadata.tsv", "labels.tsv", "labels.csv"),
+    "parquet": ("metadata.parquet",),
+}
 FILE_COLUMNS = ("file_name", "file", "filename", "image")
 LABEL_COLUMNS = ("labels", "label", "text")
 TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -30,39 +34,99 @@ TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false"
 LONGEST_HEADER = 100_000  # characters; csv refuses more in one cell
 
 
+_READABLE = (".csv", ".tsv")
+_UNREAD = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".ods")
+_OTHER = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
+_CLASS_NAMES = ("classes.txt", "class_names.txt", "labels.txt", "names.txt")
+
+
 def find_table(folder: Path, layout: str) -> Path | None:
     """Returns the table that lies in a folder; None if there is none.
 
-    The layout is a key of `NAMES`, or ``auto`` for the first of them; other layouts have no table.
+    The layout is a key of `NAMES`, or ``auto`` for any of them; other layouts have no table.
+
+    Raises:
+        InputError: If there are several, or one that is not read: labels are never taken from names instead.
     """
+    if layout not in ("auto", *NAMES):
+        return None
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-    by_name = {path.name.lower(): path for path in files}
-    for kind in NAMES if layout == "auto" else NAMES.keys() & {layout}:
-        usual = next(filter(by_name.__contains__, NAMES[kind]), None)
-        if usual:
-            return by_name[usual]
-        if layout == "auto" and kind != "csv":  # others may hold anything, as the lines that igm itself writes
-            continue
-        others = [path for path in files if path.suffix.lower() == f".{kind}"]
-        if len(others) > 1:
-            raise InputError(
-                f"{folder} holds {others[0].name} and {others[1].name}; call the one with the labels "
-                f"{NAMES[kind][-1]}, or choose the layout names or folders"
-            )
-        if others:
-            return others[0]
-    return None
+    kinds = [*NAMES] if layout == "auto" else [layout]
+    usual = [path for path in files if any(path.name.lower() in NAMES[kind] for kind in kinds)]
+    of_kind = _READABLE if layout in ("auto", "csv") else (f".{layout}",)
+    found = usual or [path for path in files if path.suffix.lower() in of_kind and not _of_igm(path)]
+    if len(found) > 1:
+        raise InputError(
+            f"{folder} holds {found[0].name} and {found[1].name}; call the one with the labels "
+            f"{NAMES['csv' if layout == 'auto' else layout][-1]} and take the other out, or choose the layout names or folders"
+        )
+    if not found and layout == "auto":
+        for path in files:
+            if (
+                path.suffix.lower() in _UNREAD
+                and path.name not in _OTHER
+                and path.stat().st_size
+                and not _of_igm(path)
+            ):
+                raise InputError(
+                    f"{folder} holds {path.name}, which may be its labels and is not read; call it metadata.jsonl, "
+                    "metadata.parquet or labels.csv, or choose the layout names or folders"
+                )
+    return found[0] if found else None
+
+
+def tables_below(folder: Path, layout: str) -> list[Path]:
+    """Returns the tables of the usual names that lie beside images, at any depth of a folder."""
+    if layout not in ("auto", *NAMES):
+        return []
+    kinds = NAMES if layout == "auto" else (layout,)
+    every = (path for kind in kinds for name in NAMES[kind] for path in folder.rglob(name))
+    return sorted(path for path in every if path.is_file() and path.parent != folder)
+
+
+def _of_igm(path: Path) -> bool:
+    """Returns whether a file holds results that igm wrote."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(200)
+    except OSError:
+        return False
+    return b'"schema": "igm.' in begin or (
+        begin.startswith((b"image,", b"\xef\xbb\xbfimage,")) and b"confidence" in begin
+    )
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Returns the names of the classes that a table numbers: its own, as ``datasets`` keeps them, or a list beside it."""
+    if path.suffix.lower() == ".parquet":
+        from pyarrow import parquet  # type: ignore[import-untyped]
+
+        try:
+            known = json.loads((parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+            features = known.get("info", {}).get("features", {})
+            for column in LABEL_COLUMNS:
+                feature = features.get(column, {})
+                feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
+                if names := feature.get("names"):
+                    return tuple(str(name) for name in names)
+        except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
+            pass  # what is wrong with the file is said when it is read
+    for name in _CLASS_NAMES:
+        if (beside := path.with_name(name)).is_file():
+            return tuple(line.strip() for line in text_of(beside).splitlines() if line.strip())
+    return ()
 
 
 def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[str, list[str]]:
     """Returns labels of the images that a table lists, in the order of the images; others are left out."""
     read = {".jsonl": json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), csv_rows)
+    names = class_names(path)
     lines: dict[str, int] = {}
     labels: dict[str, list[str]] = {}
     for line, row in read(path):
         try:
             file = files.find(_written(row))
-            labels[file] = _labels(row, path, vocabulary)
+            labels[file] = _labels(row, path, vocabulary, names)
         except InputError as error:
             raise InputError(f"{path} line {line}: {error}") from error
         if lines.setdefault(file, line) != line:
@@ -85,11 +149,11 @@ def _written(row: Mapping[str, Any]) -> str:
     return file
 
 
-def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary) -> list[str]:
+def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary, names: Sequence[str]) -> list[str]:
     """Returns the labels of a row: those listed in a column, or those whose own columns say 1."""
     column = next(filter(row.__contains__, LABEL_COLUMNS), None)
     if column is not None:
-        found = _listed(column, row[column], vocabulary)
+        found = _listed(column, row[column], vocabulary, names)
     elif path.suffix.lower() == ".jsonl":
         raise InputError("it has no labels; add a list of them")
     else:
@@ -102,12 +166,35 @@ def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary) -> list[
     return found
 
 
-def _listed(column: str, value: Any, vocabulary: Vocabulary) -> list[str]:
+def _listed(column: str, value: Any, vocabulary: Vocabulary, names: Sequence[str]) -> list[str]:
+    """Returns the labels of a cell: text, numbers of classes that have names, or a list of either."""
+    each = value if isinstance(value, list) else [value]
+    numbers = [n for n in map(_class_number, each) if n is not None]
+    if numbers and len(numbers) == len(each) and not all(str(n) in vocabulary.known for n in numbers):
+        if wrong := [n for n in numbers if n >= len(names)]:
+            has = (
+                f"there are {len(names)} names"
+                if names
+                else f"classes have no names; list them in {_CLASS_NAMES[0]}, a line each"
+            )
+            raise InputError(f"{column} is the number {wrong[0]}, and {has}, from 0 on")
+        return vocabulary.among(names[n] for n in numbers)
     if isinstance(value, str):
-        return vocabulary.in_name(value) if column == "text" else vocabulary.in_cell(value)
+        if column == "text":
+            return vocabulary.in_name(value)
+        return vocabulary.in_cell(value, one=column == "label")
     if isinstance(value, list) and all(isinstance(label, str) for label in value):
         return vocabulary.among(value)
     raise InputError(f'{column} is {str(value)[:40]}, which is no text; write labels as ["cat", "dog"]')
+
+
+def _class_number(value: Any) -> int | None:
+    """Returns the number of a class; None if a value is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 9:
+        return int(value)
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _marked(column: str, row: Mapping[str, Any], vocabulary: Vocabulary) -> bool:
@@ -123,7 +210,7 @@ def _marked(column: str, row: Mapping[str, Any], vocabulary: Vocabulary) -> bool
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
     from pyarrow import parquet
 
     try:

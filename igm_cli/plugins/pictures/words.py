@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from igm_cli.errors import UsageError
+from igm_cli.errors import InputError, UsageError
 
 _FILLERS = frozenset((
     "a", "an", "and", "the", "of", "with", "copy", "img", "imgs", "image", "images", "mvimg", "pic", "pics",
@@ -46,14 +46,32 @@ class Vocabulary:
         found = filter(None, map(plain, labels))
         return list(dict.fromkeys(label for label in found if not self.known or label in self.known))
 
-    def in_cell(self, text: str) -> list[str]:
-        """Returns labels with commas, semicolons, bars or spaces between them; only known labels hold spaces."""
-        found: list[str] = []
-        for part in re.split(r"[,;|]", text):
-            label = plain(part).strip(_AROUND)
-            words = [word.strip(_AROUND) for word in label.split()]
-            found += [label] if label in self.known else [w for w in words if w not in _JOINTS] or words
-        return self.among(found)
+    def in_cell(self, text: str, one: bool = False) -> list[str]:
+        """Returns labels with commas, semicolons, bars or ``and`` between them; labels may hold spaces.
+
+        Args:
+            text: The cell.
+            one: Whether it is of a column of one label each, so that words without commas are one label.
+
+        Raises:
+            InputError: If words without commas may be one label or several.
+        """
+        parts = [plain(part).strip(_AROUND).strip() for part in re.split(r"[,;|]", text)]
+        if len(parts) > 1 or one:
+            counted = not self.known
+            return self.among(w for p in parts for w in ([p] if counted or p in self.known else p.split()))
+        words = [word.strip(_AROUND) for word in parts[0].split()]
+        if parts[0] in self.known or len(words) < 2:
+            return self.among(parts)
+        if not _JOINTS.isdisjoint(words):
+            joined = " ".join("," if word in _JOINTS else word for word in words)
+            return self.among(part.strip() for part in joined.split(","))
+        if self.known and all(word in self.known for word in words):
+            return self.among(words)
+        raise InputError(
+            f"{parts[0][:40]!r} may be one label or several; write commas between labels, name the column label if each image "
+            "has one, or name all labels with the option labels"
+        )
 
     def in_name(self, text: str) -> list[str]:
         """Returns labels in the name of a file or folder (without its suffix), or in a sentence."""

@@ -1,0 +1,150 @@
+"""What one .safetensors file in the original layout of Stable Diffusion is, as its keys and its metadata say."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import nn
+
+from igm_cli.core.models.pipeline_files import refusing
+from igm_cli.errors import InputError
+
+CROSS_ATTENTION = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+"""A weight of the original layout, as wide as the text encoder of Stable Diffusion 1.x (768) or 2.x (1024)."""
+
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+_PARTS = (UNET, VAE, "cond_stage_model.", "conditioner.", "model_ema.")
+_BESIDE = re.compile(
+    r"betas|alphas_\w+|sqrt_\w+|log_one_\w+|posterior_\w+|logvar|lvlb_weights|scale_factor|global_step|v_pred|denoiser\..*"
+    r"|embedding_manager\..*"
+)
+"""Keys of no network: tables of the noise schedule, and marks."""
+
+_ADDED = re.compile(r"(?:lora|lycoris)_(?:unet|te)|[._]lora[._]|hada_w|lokr_w|dora_scale", re.IGNORECASE)
+"""Keys of what is added to another model."""
+
+_PREDICTIONS = {
+    "epsilon": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "v-prediction": "v_prediction",
+}
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """What a file says of itself.
+
+    Attributes:
+        kind: The class of its pipeline.
+        official: Hub id of its official description.
+        prediction: What its U-Net puts out; None if it does not say.
+        size: Side of its images in pixels; None if it does not say.
+    """
+
+    kind: str
+    official: str
+    prediction: str | None = None
+    size: int | None = None
+
+
+def describe(path: Path) -> SingleFile:
+    """Returns what a file says of itself: by ``v_pred``, ``ztsnr``, ``modelspec.*`` and the marks of trainers.
+
+    Raises:
+        InputError: If it is no text-to-image model, contradicts itself, or is of a kind that cannot be used.
+    """
+    with refusing(f"{path} is damaged"), safe_open(path, "pt") as file:
+        keys = set(file.keys())
+        metadata = {name: str(value).strip() for name, value in (file.metadata() or {}).items()}
+        width = file.get_slice(CROSS_ATTENTION).get_shape()[-1] if CROSS_ATTENTION in keys else None
+    if added := [key for key in sorted(keys) if _ADDED.search(key)]:
+        raise InputError(
+            f"{path} holds additions to another model ({some(added)}); give the model itself, with them merged"
+        )
+    if "ztsnr" in keys or metadata.get("ss_zero_terminal_snr", "").lower() == "true":
+        raise InputError(
+            f"{path} says that its noise schedule ends in pure noise (ztsnr), which is not supported; give a model without it"
+        )
+    if other := [key for key in sorted(keys) if not key.startswith(_PARTS) and not _BESIDE.fullmatch(key)]:
+        raise InputError(
+            f"{path} holds weights of no part of Stable Diffusion ({some(other)}); give a text-to-image model"
+        )
+    if any(key.startswith("conditioner.embedders.1.") for key in keys):
+        kind, official, family = (
+            "StableDiffusionXLPipeline",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "stable-diffusion-xl",
+        )
+    elif width == 1024 or any(key.startswith("cond_stage_model.model.") for key in keys):
+        kind, official, family = (
+            "StableDiffusionPipeline",
+            "stabilityai/stable-diffusion-2-1",
+            "stable-diffusion-v2",
+        )
+    else:
+        kind, official = "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        family = "stable-diffusion-v1"
+    named = metadata.get("modelspec.architecture", "").lower()
+    if named and (not named.startswith(family) or "/" in named):
+        raise InputError(
+            f"{path} calls itself {named[:60]!r}, and its weights are of {family}; give a text-to-image model"
+        )
+    return SingleFile(kind, official, _prediction(path, keys, metadata), _size(path, metadata))
+
+
+def _prediction(path: Path, keys: set[str], metadata: Mapping[str, str]) -> str | None:
+    says = {}
+    if "v_pred" in keys:
+        says["v_pred"] = "v_prediction"
+    if metadata.get("ss_v_parameterization", "").lower() == "true":
+        says["ss_v_parameterization"] = "v_prediction"
+    if named := metadata.get("modelspec.prediction_type"):
+        if named.lower() not in _PREDICTIONS:
+            raise InputError(
+                f"{path} says that it predicts {named[:40]!r}; a model of epsilon or v_prediction is needed"
+            )
+        says["modelspec.prediction_type"] = _PREDICTIONS[named.lower()]
+    if len(set(says.values())) > 1:
+        both = " and ".join(f"{mark} that it predicts {kind}" for mark, kind in says.items())
+        raise InputError(f"{path} contradicts itself: it says by {both}; correct it")
+    return next(iter(says.values()), None)
+
+
+def _size(path: Path, metadata: Mapping[str, str]) -> int | None:
+    sides = re.fullmatch(r"(\d{2,5})(?:x(\d{2,5}))?", metadata.get("modelspec.resolution", "").lower())
+    return int(sides[1]) if sides and sides[2] in (None, sides[1]) else None
+
+
+def unused(path: Path, networks: Mapping[str, nn.Module]) -> list[str]:
+    """Returns the names of weights of a file that networks have no place for.
+
+    Names change when a file is read, and sizes do not: there are more weights of some size than the network has.
+
+    Args:
+        path: The file.
+        networks: By how the names of their weights begin in the file.
+    """
+    left: list[str] = []
+    with safe_open(path, "pt") as file:
+        names = sorted(file.keys())
+        for prefix, network in networks.items():
+            places = Counter(tensor.numel() for tensor in network.state_dict().values())
+            for name in names:
+                if name.startswith(prefix) and not name.startswith(f"{VAE}loss."):
+                    size = prod(file.get_slice(name).get_shape())
+                    places[size] -= 1
+                    left += [name] if places[size] < 0 else []
+    return left
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """Returns the first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(name[:60] for name in names[:most]) + more

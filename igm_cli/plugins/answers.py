@@ -1,0 +1,121 @@
+"""What plugins of other packages may answer; what is none is refused before it goes on into a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def fault_of(kind: str, name: str, arguments: Sequence[Any], answer: Any, plugin: Any) -> str:
+    """Returns what is wrong with an attribute of a plugin, or with what a method returned; empty if nothing is.
+
+    Args:
+        kind: ``datasets`` or ``concepts``; others are not looked at.
+        name: The attribute or method.
+        arguments: What the method was called with.
+        answer: Its value, or what was returned.
+        plugin: The plugin itself.
+    """
+    look = _ATTRIBUTES.get((kind, name)) or _METHODS.get((kind, name))
+    return look(answer, arguments, plugin) if look else ""
+
+
+def _is_text(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    return "" if isinstance(answer, str) and answer else f"is {_shown(answer)}, not a name"
+
+
+def _is_splits(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    right = isinstance(answer, list | tuple) and answer and all(isinstance(each, str) for each in answer)
+    return "" if right else f"is {_shown(answer)}, not the names of splits"
+
+
+def _is_size(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    right = (
+        isinstance(answer, list | tuple)
+        and len(answer) == 2
+        and all(type(each) is int and 1 <= each <= 2**14 for each in answer)
+    )
+    return "" if right else f"is {_shown(answer)}, not (width, height)"
+
+
+def _is_space(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    return (
+        ""
+        if hasattr(answer, "to_dict") and hasattr(answer, "dim")
+        else f"is {_shown(answer)}, not a concept space"
+    )
+
+
+def _is_dataset(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    right = hasattr(answer, "column_names") and hasattr(answer, "__len__")
+    return "" if right else f"returned {_shown(answer)}, not a datasets.Dataset"
+
+
+def _is_rows(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    dim = plugin.space.dim
+    if not hasattr(answer, "isfinite") or getattr(answer, "ndim", 0) != 2 or answer.shape[1] != dim:
+        return f"returned {_shown(answer)}, not a tensor [K, {dim}]"
+    return "" if bool(answer.isfinite().all()) else "returned numbers that are not finite"
+
+
+def _is_alike(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    given = arguments[0]
+    right = hasattr(answer, "isfinite") and answer.shape == given.shape and bool(answer.isfinite().all())
+    return "" if right else f"returned {_shown(answer)}, not a finite tensor {list(given.shape)}"
+
+
+def _is_items(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    if not isinstance(answer, list) or not all(isinstance(item, Mapping) for item in answer):
+        return f"returned {_shown(answer)}, not a list of items"
+    if getattr(plugin, "reads", "images") == "images" and len(answer) != len(arguments[0]):
+        return f"returned {len(answer)} items for {len(arguments[0])} concepts"
+    wrong = next((fault for item in answer if (fault := _no_json(item))), "")
+    return f"returned an item with {wrong}" if wrong else ""
+
+
+def _is_scores(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    right = isinstance(answer, Mapping) and all(isinstance(key, str) for key in answer)
+    return "" if right and not _no_json(answer) else f"returned {_shown(answer)}, not scores by name"
+
+
+def _is_picture(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    return (
+        ""
+        if hasattr(answer, "save") and hasattr(answer, "size")
+        else f"returned {_shown(answer)}, not a picture"
+    )
+
+
+def _no_json(value: Any) -> str:
+    """Returns what of a value JSON cannot hold; empty if it can hold it."""
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            return f"the key {_shown(wrong[0])}, which is no text"
+        return next((fault for each in value.values() if (fault := _no_json(each))), "")
+    if isinstance(value, list | tuple):
+        return next((fault for each in value if (fault := _no_json(each))), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"the number {value}"
+    return (
+        ""
+        if value is None or isinstance(value, str | bool | int | float)
+        else f"{_shown(value)}, which JSON cannot hold"
+    )
+
+
+def _shown(value: Any) -> str:
+    """Returns what kind of value it is, briefly."""
+    text = str(value) if isinstance(value, str | bool | int | float | type(None)) else ""
+    return f"{type(value).__name__} {text[:30]}".strip()
+
+
+_ATTRIBUTES = {
+    ("datasets", "name"): _is_text, ("datasets", "concepts"): _is_text, ("datasets", "splits"): _is_splits,
+    ("datasets", "image_size"): _is_size, ("concepts", "name"): _is_text, ("concepts", "space"): _is_space,
+}  # fmt: skip
+_METHODS = {
+    ("datasets", "load"): _is_dataset, ("concepts", "parse"): _is_rows, ("concepts", "encode"): _is_rows,
+    ("concepts", "ask"): _is_rows, ("concepts", "mirror"): _is_alike, ("concepts", "decode"): _is_items,
+    ("concepts", "score"): _is_scores, ("concepts", "draw"): _is_picture, ("concepts", "draw_labels"): _is_picture,
+}  # fmt: skip

@@ -1,0 +1,64 @@
+"""Annotations of images of another size than those that are there: found by where their points lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from igm_cli.errors import InputError, UsageError
+
+Points: TypeAlias = "Iterable[tuple[float, float]]"
+
+OUTSIDE = 0.05
+"""Proportion of points outside of their images from which on the annotations are of other images."""
+
+REACHED = 0.8
+"""Proportion of the width and of the height that points reach; if they reach less of both, images were enlarged."""
+
+ENOUGH = 50
+"""Different points from which on it is told how far they reach."""
+
+HELP = "width and height that annotations were made at, e.g. 480x320, where the images were scaled since"
+
+
+def parse_size(text: Any) -> tuple[int, int] | None:
+    """Returns ``480x320`` as (width, height); None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([1-9]\d{0,5})\s*[x×]\s*([1-9]\d{0,5})\s*", str(text), re.ASCII)
+    if not match:
+        raise UsageError(f"annotated takes a width and a height such as 480x320, not {str(text)[:40]!r}")
+    return int(match[1]), int(match[2])
+
+
+def refuse_other_size(root: Path, images: Iterable[tuple[tuple[int, int], Points]]) -> None:
+    """Refuses points that are not of the images they are said to be in.
+
+    Args:
+        root: The folder, for messages.
+        images: Width and height of images, with the points in each, in pixels.
+
+    Raises:
+        InputError: If many lie outside, or all lie in one corner.
+    """
+    count, outside, across, down = 0, 0, 0.0, 0.0
+    different: set[tuple[float, float]] = set()
+    for (width, height), points in images:
+        for x, y in points:
+            count += 1
+            if len(different) < ENOUGH:
+                different.add((x, y))
+            outside += not (0 <= x <= width and 0 <= y <= height)
+            across, down = max(across, x / width), max(down, y / height)
+    way_out = "; if images were scaled since, say so by --set data.annotated=WIDTHxHEIGHT, and if they were cut, correct them"
+    if outside > 1 and outside > OUTSIDE * count:
+        raise InputError(
+            f"{outside} of {count} annotated points of {root} lie outside of their images{way_out}"
+        )
+    if len(different) >= ENOUGH and 0 < across < REACHED and 0 < down < REACHED:
+        raise InputError(
+            f"all {count} annotated points of {root} lie in the upper left {100 * across:.0f} % × {100 * down:.0f} % of "
+            f"their images{way_out}"
+        )
