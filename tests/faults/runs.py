@@ -17,6 +17,9 @@ from faults.kit import CPU, QUICK, Kit
 from faults.outputs import BENCHMARK, DRAW, PRESET, TRAIN, pipeline, vectors
 
 DEEP = "[" * 100_000
+OPTIONAL = ("root", "typicality", "k_at_maximum")
+"""Fields that a result may lack."""
+
 HERE = "@HERE@"
 """Stands in results for the folder that a case runs in."""
 
@@ -119,11 +122,11 @@ def _results(kit: Kit) -> Iterator[Case]:
             "another field": first[:-2] + b', "mine": 1}\n' + second,
         }.items():  # fmt: skip
             yield case(what, data)
-        for field in (f for f in once if f != "root"):
+        for field in (f for f in once if f not in OPTIONAL):
             without = {key: value for key, value in once.items() if key != field}
             yield case(f"no {field}", json.dumps(without).encode() + b"\n" + second)
             for value in (None, [], {"a": 1}, "x", -1.5):
-                if field == "root" or (field in ("items", "k_curve") and value == []):
+                if field in ("items", "k_curve") and value == []:
                     continue
                 if (
                     value == "x"
@@ -438,9 +441,6 @@ def _full(kit: Kit) -> Iterator[Case]:
     names = tuple(images)
     call = kit.invert(*names)
 
-    def whole(outcome: Outcome) -> str | None:
-        return None
-
     def full(name: str, command: tuple[str, ...], files: dict[str, Content], largest: int, says: str) -> Case:
         return Case("full disk", name, command, files, codes=(3,), says=says, largest=largest)
 
@@ -455,8 +455,8 @@ def _full(kit: Kit) -> Iterator[Case]:
     for option in ("--overlay", "--map"):
         yield full(f"{option}", (*kit.invert("0.png"), option, "x.png"), images, 300, "cannot write x.png")
         yield full(f"{option}, a folder", (*call, option, "x"), images, 300, "0 of 9 images are done")
-    yield full("--csv", (*call, "--csv", "x.csv"), images, 500, "cannot write x.csv")
-    yield full("--coco", (*call, "--coco", "x.json"), images, 500, "cannot write x.json")
+    yield full("--csv", (*call, "--k", "2", "--csv", "x.csv"), images, 500, "cannot write x.csv")
+    yield full("--coco", (*call, "--k", "2", "--coco", "x.json"), images, 500, "cannot write x.json")
     taken = (
         "invert",
         str(vectors(kit) / "v.npy"),
