@@ -118,10 +118,11 @@ def speed(
         objective = ComposedObjective(model, spec, samples, config, accelerator)
         trainer = Trainer(model, objective, len(samples), config, accelerator)
         trainer.model.train()
-        warm_losses = [trainer.train_step() for _ in range(warm_up)]
-        first = trainer.figures(warm_losses)["loss"]
+        trainer.losses = [trainer.train_step() for _ in range(warm_up)]
+        first = trainer.figures()["loss"]
         began = time.perf_counter()
-        loss = trainer.figures([trainer.train_step() for _ in range(steps)])["loss"]  # waits for the device
+        trainer.losses = [trainer.train_step() for _ in range(steps)]
+        loss = trainer.figures()["loss"]  # waits for the device
         seconds = time.perf_counter() - began
     memory = peak_memory(device)
     return {

@@ -82,9 +82,9 @@ def count_waits(spec: ModelSpec, samples: Samples, contrast: float) -> None:
         training = Trainer(model, objective, 10, config, accelerator)
         training.train_step()  # copies what is constant
         seen.waits.clear()
-        losses = [training.train_step() for _ in range(3)]
+        training.losses = [training.train_step() for _ in range(3)]
         assert seen.waits.total() == 0, seen.waits
-        figures = training.figures(losses)
+        figures = training.figures()
         assert seen.waits.total() > 0
     assert 0 < figures["loss"] < 20 and training.step == 4
 
@@ -130,7 +130,8 @@ def test_a_step_that_diverges_changes_nothing_nor_does_any_after_it(pretended, m
         training.train_step()
     assert not torch.equal(before[1], before[2]) and torch.equal(before[2], before[4])
     assert torch.equal(training.bare_model.weight, before[2])
-    for look in (training.state, lambda: training.figures([torch.ones(())]), lambda: list(training.run())):
+    training.losses = [torch.ones(())]
+    for look in (training.state, training.figures, lambda: list(training.run())):
         with pytest.raises(DivergenceError, match="diverges after step 2"):
             look()
 
@@ -144,7 +145,8 @@ def test_figures_are_reduced_on_the_device():
         return torch.ones(())
 
     training.accelerator = SimpleNamespace(device=torch.device("meta"), reduce=reduce)
-    training.figures([torch.ones(()), torch.zeros(())])
+    training.losses = [torch.ones(()), torch.zeros(())]
+    training.figures()
     assert devices == [torch.device("meta")]
 
 
