@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-FORMATS = (
-    *("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000"),
-    *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()),
-)
-"""What is decoded, whatever a file is called: nothing of these starts another program, as EPS does in Pillow."""
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Returns what is decoded, whatever a file is called: nothing of these starts another program, as EPS does in Pillow."""
+    more = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
+    return ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", *more)
+
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """What pictures are written as."""
@@ -106,7 +109,7 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
         scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`.
 
     Raises:
-        InputError: If it is none of the `FORMATS`, damaged, too large or too small.
+        InputError: If it is none of the :func:`formats`, damaged, too large or too small.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -115,7 +118,7 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about sizes and damaged metadata
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            with Image.open(io.BytesIO(data), formats=formats()) as opened:
                 _refuse_large(opened.size, opened.mode, name)
                 deep = opened.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in opened.tile)
                 opened.load()

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.imaging import FORMATS
+from igm_cli.imaging import formats
 from igm_cli.plugins.adapters import choice
 
 ARCHIVE = Path(__file__).parent / "assets" / "drawings.zip"
@@ -74,7 +74,7 @@ class Pictograms:
 
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=formats()) as image:
             picture: Image.Image = image.convert("RGBA")
             return picture
     except (OSError, UnidentifiedImageError) as error:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from igm_cli.imaging import FORMATS
+from igm_cli.imaging import formats
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, counted
 
 Usable: TypeAlias = tuple[tuple[int, int], list[Object], list[tuple[float, float]]]
@@ -95,6 +95,6 @@ def image_size(path: Path) -> tuple[int, int]:
     """Returns width and height of an image, turned as its EXIF says; its pixels are not decoded."""
     from PIL import ExifTags, Image
 
-    with Image.open(path, formats=FORMATS) as image:
+    with Image.open(path, formats=formats()) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else (image.width, image.height)
