@@ -534,7 +534,7 @@ def test_broken_single_files(files: dict[str, Path], folders: dict[str, Path], t
 @pytest.mark.parametrize(
     ("source", "loading", "error", "sentence"),
     [
-        ("owner/name", EXACT, MissingError, "'owner/name' is not found here; give a folder or connect"),
+        ("owner/name", EXACT, MissingError, "there is no 'owner/name' here; give a folder, or hf:owner/name"),
         ("./nowhere", EXACT, MissingError, "does not exist"),
         ("nowhere.safetensors", EXACT, MissingError, "does not exist"),
         ("a/b/c", EXACT, MissingError, "does not exist"),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw, timestep_quadrature, van_der_corput
+from igm_cli.errors import InputError
 
 CONFIGS = [
     ScheduleConfig(),
@@ -45,9 +46,9 @@ def test_epsilon_and_clean_image_follow_from_the_output(config):
 
 
 def test_unknown_schedules_are_refused():
-    with pytest.raises(ValueError, match="beta_schedule"):
+    with pytest.raises(InputError, match="'beta_schedule' must be 'linear'"):
         Schedule(ScheduleConfig(beta_schedule="square"))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="prediction_type"):
+    with pytest.raises(InputError, match="'prediction_type' must be 'epsilon'"):
         Schedule(ScheduleConfig(prediction_type="x0"))
 
 

@@ -260,7 +260,7 @@ def _sizes(kit: Kit) -> Iterator[Case]:
         "--set",
         "model.image_size=[32,32]",
         "--set",
-        "data.objects=1-99",
+        "data.objects=1-5",
         *CPU,
     )
     for size, stated, expect in (((32, 32), "", "answered"), ((480, 320), "", "refused"), ((480, 320), "480x320", "answered"), ((20, 20), "", "refused"), ((20, 20), "20x20", "answered")):  # fmt: skip
