@@ -282,5 +282,5 @@ def test_tables_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(IgmError, match="cannot write .*summary.json"):
+    with pytest.raises(IgmError, match=r"cannot write .*summary\.json"):
         write_report(Report([]), tmp_path / "file", {})
