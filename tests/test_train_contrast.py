@@ -55,9 +55,9 @@ class Flags:
 
     def batch(self, indices, flips):
         values = torch.tensor([divmod(7 * index % 6, 2) for index in indices])
-        generator = torch.Generator().manual_seed(sum(indices))
         images = torch.stack([paint(*pair) for pair in values.tolist()])
-        images = images + 0.1 * torch.randn(images.shape, generator=generator)
+        noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(i)) for i in indices]
+        images = images + 0.1 * torch.stack(noise)
         concepts = SPACE.candidates()[values + torch.tensor([0, 3])]
         return images, concepts, torch.ones(len(values), 2, dtype=torch.bool)
 

@@ -269,15 +269,16 @@ from igm_cli.core.training import batches, trainer
 from test_training import CONFIG, run
 for module in (trainer, batches):
     module.runs_ahead = lambda device: True
-for steps in (4, 6):  # the second call goes on
-    run(Path(sys.argv[1]), replace(CONFIG, steps=steps, decay=0.0))
+run(Path(sys.argv[1]), replace(CONFIG, steps=int(sys.argv[3]), decay=0.0))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_pretended_device_train_and_resume(tmp_path):
     run(tmp_path / "one", replace(CONFIG, decay=0.0))
     (tmp_path / "script.py").write_text(SCRIPT)
-    launch_two(tmp_path / "script.py", tmp_path / "two", Path(__file__).parents[2])
+    for steps in (4, 6):  # the second call goes on
+        launch_two(tmp_path / "script.py", tmp_path / "two", Path(__file__).parents[2], steps)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
