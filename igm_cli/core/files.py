@@ -180,15 +180,14 @@ def home_expanded(path: str | Path) -> Path:
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no path: it holds a NUL byte; correct it")
-    path = Path(path)
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        if path.exists():
-            return path
+    text = os.fspath(path)  # Path would take ./~ for ~
+    expanded = os.path.expanduser(text)  # noqa: PTH111
+    first, inside, _ = text.partition(os.sep)
+    if inside and expanded == text and text.startswith("~") and not os.path.lexists(first):
         raise InputError(
-            f"{path.parts[0]!r} is the home of no user here; correct it, or begin the path with ./"
-        ) from error
+            f"{first!r} is the home of no user here, nor a file; correct it, or begin the path with ./"
+        )
+    return Path(expanded)
 
 
 @contextmanager
