@@ -86,7 +86,7 @@ def test_points_of_all_splits() -> None:
 @pytest.mark.parametrize(
     ("options", "splits", "says"),
     [
-        ({"problems": 0}, ("size",), "whole number of at least 1"),
+        ({"problems": 0}, ("size",), "whole number of 1 to"),
         ({"precision": "float8"}, ("size",), "float32 or bfloat16"),
         ({"points": "K3-n5"}, (OWN,), "names no point"),
         ({"points": "vtb-K3-n5-D9"}, (OWN,), "unknown binding 'vtb'"),

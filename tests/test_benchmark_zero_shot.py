@@ -179,7 +179,7 @@ def test_stages_spare_calls(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"draws": 0}, "draws takes a whole number of at least 1"),
+        ({"draws": 0}, "draws takes a whole number of 1 to"),
         ({"slow_limit": "few"}, "slow_limit takes a whole number"),
         ({"template": "a photo"}, "must hold {label}"),
         ({"stages": "perhaps"}, "on or off"),
