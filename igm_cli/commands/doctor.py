@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,7 +14,6 @@ import typer
 from igm_cli import __version__
 from igm_cli.commands import options as o
 from igm_cli.commands.plugins import HEADINGS, plugin_states, say_problems
-from igm_cli.core.files import home_expanded
 from igm_cli.errors import EXTRAS, ExtraError, missing
 from igm_cli.output import Output
 
@@ -71,7 +71,7 @@ def examine() -> dict[str, Any]:
         "bf16": {},
         "threads": os.cpu_count() or 1,
     }
-    home = home_expanded(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    home = Path(os.path.expanduser(os.environ.get("HF_HOME") or "~/.cache/huggingface"))  # noqa: PTH111
     return {
         "schema": "igm.doctor/1",
         "igm": __version__,
