@@ -138,7 +138,7 @@ def generate(
             sink.note(f"igm: {each.name} was not trained to draw; its pictures are rough")
         if each.unknown:
             named = ", ".join(map(repr, each.unknown))
-            sink.note(f"igm: {each.name} was not trained on {named}; its pictures of it are a guess")
+            sink.warn(f"{each.name} was not trained on {named}; its pictures of it are a guess")
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
 

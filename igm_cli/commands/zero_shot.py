@@ -87,7 +87,7 @@ def _announce(session: ImageSession, sink: Output, images: int) -> None:
     if unknown := session.model.unknown:
         named = ", ".join(repr(label) for label in unknown[:_NAMED])
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        sink.note(f"igm: {session.model.name} was not trained on {named}{more}; treat the result as a guess")
+        sink.warn(f"{session.model.name} was not trained on {named}{more}; treat the result as a guess")
     rank, world = process_rank()
     if rank == 0 and images and (text := zero_shot_time.warning(session, images, world)):
-        sink.note(f"igm: {text}")
+        sink.warn(text)
