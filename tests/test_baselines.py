@@ -253,9 +253,9 @@ def test_a_rate_that_diverges_counts_as_infinitely_bad(tmp_path):
 
 
 def test_the_rate_of_the_best_trial_is_taken(tmp_path):
-    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(1e30, 5e-3, 1e-9)), Budget(steps=100))
+    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(10.0, 5e-3, 1e-9)), Budget(steps=100))
     assert fitted.learning_rate == 5e-3
-    assert fitted.trials["1e+30"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
+    assert fitted.trials["10.0"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
 
 
 def test_weights_are_averaged_with_the_statistics_of_normalisation(tmp_path):

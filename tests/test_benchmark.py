@@ -73,7 +73,7 @@ def test_a_report_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (("object-discovery", "--set", "sgd_steps=many"), 2, "whole number"),
         (("object-discovery", "--limit", "0"), 2, "limit"),
         (("object-discovery", "--train-budget", "soon"), 2, "20m or 4000steps"),
-        (("object-discovery", "--train-budget", "0m"), 2, "more than nothing"),
+        (("object-discovery", "--train-budget", "0m"), 2, "is above 0"),
         (("object-discovery", "--splits", "folder"), 3, "needs --data-root"),
         (("object-discovery", "--data-root", "."), 3, "scenes/CLEVR_val_scenes.json"),
         (("object-discovery", "--device", "cuda:7"), 3, "is not here"),

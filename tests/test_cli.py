@@ -110,7 +110,7 @@ def test_version_and_bare_call(igm: Igm) -> None:
         (["train", "clevr", "--data-root", "/no/such/folder"], 3, "/no/such/folder"),
         (["train", "clevr", "--init", "no-such"], 4, "no-such"),
         (["train", "clevr", "--init", "{pictures}"], 4, "model.safetensors"),
-        (["train", "clevr", "--init", "{tiny_model}"], 3, "cannot be used"),
+        (["train", "clevr", "--init", "{tiny_model}"], 3, "do not fit"),
     ],
 )
 def test_mistakes(

@@ -269,8 +269,8 @@ def test_every_part_is_trained_in_its_phases(trained):
 
 def test_a_finished_run_is_known_as_such(trained):
     record = RunRecord(trained, describe_run(SPEC, CONFIG, {}, None))
-    assert record.is_finished(CONFIG.steps)
-    assert not record.is_finished(CONFIG.steps + 1)
+    assert record.is_finished(CONFIG.steps, SPEC)
+    assert not record.is_finished(CONFIG.steps + 1, SPEC)
 
 
 def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):

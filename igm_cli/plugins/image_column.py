@@ -24,4 +24,6 @@ class ImageColumn(datasets.Image):  # type: ignore[misc]
         Raises:
             InputError: If it cannot be read.
         """
+        if value["path"] is None:  # made by the dataset itself
+            return super().decode_example(value, token_per_repo_id)
         return open_image(Path(value["path"]), self.scaling)
