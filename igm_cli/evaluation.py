@@ -124,8 +124,6 @@ class Evaluation:
             chosen["penalty"] = round(
                 fitted_penalty([e.found.k_curve for e in found], counts, [e.area for e in found]), 3
             )
-        if self.windows:  # margins are means over pixels, so that those of windows say nothing of whole images
-            return chosen
         judged = self.judge(chosen, progress)
         evidence = [(each.found.evidence, each.right) for each in judged if each.found.evidence]
         parts = [

@@ -60,8 +60,6 @@ def evaluate(
     calibration error of the confidences.
     """
     from igm_cli.api import load
-    from igm_cli.benchmarks.scores import proportion, rate
-    from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.errors import need
     from igm_cli.evaluation import Evaluation, keep_calibration, told
     from igm_cli.plugins import registry
@@ -98,27 +96,7 @@ def evaluate(
             opened.inference = {**opened.inference, **fitted}
             sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {told(fitted)}")
         judged = evaluation.judge({"penalty": penalty, "draws": draws, "seed": seed}, progress)
-    import torch
-
-    right = [each.right.all(1) for each in judged]
-    found, true = [len(each) for each in right], [each.count for each in judged]
-    hits = [int(each.sum()) for each in right]
-    figures: dict[str, Estimate] = {
-        "true of those found": rate(hits, found),
-        "found of those true": rate(hits, true),
-        "all right": proportion([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
-    }
-    if opened.parser.space.countable:
-        figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
-    typicality = [each.found.typicality for each in judged]
-    known = [value for value in typicality if value == value]
-    if known:
-        figures["typical"] = proportion([value >= 0.5 for value in known])
-    errors = {
-        what: expected_calibration_error(sure, hit)
-        for what, (sure, hit) in certainties(judged).items()
-        if len(sure)
-    }
+    figures, errors = figures_of(judged, counted=opened.parser.space.countable)
     sink.result(
         {
             "schema": "igm.evaluate/1",
@@ -131,7 +109,7 @@ def evaluate(
                 for key, e in figures.items()
             },
             "calibration_error": {key.replace(" ", "_"): value for key, value in errors.items()},
-            "seconds": float(torch.tensor([each.found.seconds for each in judged]).mean()),
+            "seconds": sum(each.found.seconds for each in judged) / len(judged),
         }
     )
     rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
@@ -139,6 +117,27 @@ def evaluate(
     sink.table(
         f"{opened.name} on {len(judged)} images of {name}, {chosen}", ("figure", "", "95 % interval"), rows
     )
+
+
+def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estimate], dict[str, float]]:
+    """Returns proportions with their intervals, and the expected calibration errors; ``counted`` if K is estimated."""
+    from igm_cli.benchmarks.scores import proportion, rate
+    from igm_cli.core.calibration import expected_calibration_error
+
+    right = [each.right.all(1) for each in judged]
+    found, true = [len(each) for each in right], [each.count for each in judged]
+    hits = [int(each.sum()) for each in right]
+    figures = {
+        "true of those found": rate(hits, found),
+        "found of those true": rate(hits, true),
+        "all right": proportion([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
+    }
+    if counted:
+        figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
+    if known := [value for each in judged if (value := each.found.typicality) == value]:
+        figures["typical"] = proportion([value >= 0.5 for value in known])
+    sure = {what: pair for what, pair in certainties(judged).items() if len(pair[0])}
+    return figures, {what: expected_calibration_error(*pair) for what, pair in sure.items()}
 
 
 def certainties(judged: Sequence[Judged]) -> dict[str, Any]:

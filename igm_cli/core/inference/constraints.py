@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -83,6 +83,18 @@ class Answer:
     chance: Tensor
     marginals: Tensor | None = None
     value_rivals: Sequence[Sequence[PairedDifference]] | None = None
+
+    def scaled(self, area: float) -> Answer:
+        """Returns the same with differences as on an image of the size trained on, so many times smaller than this one.
+
+        Errors are means over pixels, and what is local changes as many of them on an image of any size.
+        """
+        values = self.value_rivals
+        return replace(
+            self,
+            rivals=[each.scaled(area) for each in self.rivals],
+            value_rivals=values and [[each.scaled(area) for each in every] for every in values],
+        )
 
 
 class Constraint(ABC):

@@ -146,7 +146,7 @@ def by_statistics(
     finite = not isinstance(constraint, SparseSubset)
     candidates = CandidateSet(denoiser, images, settings, composition, growing=not finite, progress=progress)
     if isinstance(constraint, SparseSubset):
-        constraint.cost /= math.prod(candidates.scale)  # errors are means over pixels, of which there are more
+        constraint.fit_to(math.prod(candidates.scale))
         propose(candidates, constraint)
     else:
         candidates.add(space.candidates().to(images.device).expand(len(images), -1, -1))  # type: ignore[attr-defined]

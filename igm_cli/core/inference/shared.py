@@ -200,7 +200,7 @@ class _Search:
         def propose_for(group: Tensor) -> tuple[list[Tensor], int, float]:
             own = SparseSubset(constraint.space, settings, None, len(group))
             found = CandidateSet(self.denoiser, group, settings, self.composition, growing=True)
-            own.cost /= math.prod(found.scale)  # errors are means over pixels, of which there are more
+            own.fit_to(math.prod(found.scale))
             propose(found, own)
             solution = own.solve(found.statistics().expected())
             every = torch.cat([solution.best, one_more(solution)], dim=1).to(found.candidates.device)

@@ -69,6 +69,12 @@ class SparseSubset(Constraint):
         # Sets of another size than the one asked for lead to candidates that it needs, too.
         self.k_max = max(settings.k_max, k or 0)
         self.least = settings.k_min if k is None else self.k_max  # up to which sets of all sizes are searched
+        self.area = 1.0  # of the images over that of those trained on
+
+    def fit_to(self, area: float) -> None:
+        """Adapts to images of so many times the area of those trained on: errors are means over their pixels."""
+        self.area = area
+        self.cost /= area
 
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best set found of every size 0..k_max."""
@@ -191,7 +197,8 @@ class SparseSubset(Constraint):
                 known, members = candidates[image].cpu(), chosen[image, :k].tolist()
                 values = [[self._others(one, known, members, i, group) for group in groups] for i in range(k)]
             rivals = [difference.among(image, [place]) for place in range(k)]
-            found.append(Answer(concepts[image, :k], rivals, torch.zeros(k), value_rivals=values))
+            answer = Answer(concepts[image, :k], rivals, torch.zeros(k), value_rivals=values)
+            found.append(answer.scaled(self.area))
         return found
 
     def _others(

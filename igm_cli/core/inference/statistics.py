@@ -193,6 +193,10 @@ class PairedDifference:
         """The differences of some of the alternatives of one image ``[R]``."""
         return PairedDifference(self.mean[image, list(which)], self.stderr[image, list(which)], self.draws)
 
+    def scaled(self, factor: float) -> PairedDifference:
+        """The same of errors that are so many times as large."""
+        return PairedDifference(self.mean * factor, self.stderr * factor, self.draws)
+
     def to(self, device: torch.device) -> PairedDifference:
         """The same on a device."""
         return PairedDifference(self.mean.to(device), self.stderr.to(device), self.draws)
