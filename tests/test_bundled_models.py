@@ -93,6 +93,13 @@ def test_cells_are_found_in_windows_of_photographs(name: str) -> None:
     assert (nearest < 14).sum() >= len(cells) - 1  # of 40 across
 
 
+@pytest.mark.parametrize("size", [(150, 150), (420, 320)])
+def test_how_typical_cells_are_does_not_depend_on_the_size_of_the_photograph(size: tuple[int, int]) -> None:
+    photograph = to_rgb(PIL.Image.open(EXAMPLES / "cells" / "5.jpg")).crop((0, 0, *size))
+    found = igm.load("blood-cells", device="cpu").invert(photograph, max_draws=6)
+    assert found.typicality is not None and found.typicality > 0.9
+
+
 def test_a_model_for_one_kind_of_picture_is_no_default() -> None:
     assert resolve_model(None, "pos").name == "clevr-pos"
 
