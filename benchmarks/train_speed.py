@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.commands.train_preset import data_parts, model_spec, override, read_preset
+from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
 from igm_cli.core.device import (
     keep_freed_memory,
     peak_memory,
@@ -71,7 +71,7 @@ def main() -> None:
     device = resolve_device(args.device)
     if device.type == "cpu":
         keep_freed_memory()
-    preset = override(read_preset(registry.dataset("clevr"), "default"), TINY if args.tiny else {})
+    preset = Recipe("p", read_preset(registry.dataset("clevr"), "default"), TINY if args.tiny else {}).preset()
     preset.data[-1]["options"]["size"] = args.images
     samples, rendering = make_samples(args.data, preset, device)
     for size, precision, compiled in itertools.product(args.batch_size, args.precision, args.compile):

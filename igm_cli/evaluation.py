@@ -181,7 +181,7 @@ def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]
     write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
 
 
-def told(fitted: dict[str, Any]) -> str:
+def in_words(fitted: dict[str, Any]) -> str:
     """Returns fitted settings in words."""
     return ", ".join(
         f"{key.replace('_', ' ')} {value:.3g}" for key, value in fitted.items() if key != "typical"

@@ -93,19 +93,32 @@ class Output:
         sys.stdout.write(text)
         sys.stdout.flush()
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody looks at the progress; never of a quiet one."""
+        return not self.quiet and sys.stderr.isatty()
+
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
         """Shows progress with the time left, on stderr, if that is a terminal."""
-        if self.quiet or not sys.stderr.isatty():
+        if not self.on_terminal:
             yield lambda what, done, total: None
             return
         from rich import progress as bars
         from rich.console import Console
+        from rich.table import Column
 
-        what, left = bars.TextColumn("{task.description}", markup=False), bars.TextColumn("left")
-        count, spent, eta = bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn()
-        columns = (what, bars.BarColumn(), count, spent, left, eta)
-        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        whole = Column(no_wrap=True)
+        console = Console(stderr=True)
+        columns = (
+            bars.TextColumn("{task.description}", markup=False),
+            bars.BarColumn(40 if console.width >= 110 else 12),
+            bars.MofNCompleteColumn(table_column=whole),
+            bars.TimeElapsedColumn(table_column=whole),
+            bars.TimeRemainingColumn(table_column=whole),
+            bars.TextColumn("left", table_column=whole),
+        )
+        with bars.Progress(*columns, console=console) as bar:
             tasks: dict[str, Any] = {}
 
             def report(what: str, done: int, total: int) -> None:
@@ -117,6 +130,23 @@ class Output:
                 bar.update(tasks[key], description=_on_line(what, sys.stderr), completed=done, total=total)
 
             yield report
+
+
+def span(least: float, most: float) -> str:
+    """A range of seconds in the unit that suits its end, e.g. ``12 to 45 minutes``."""
+    unit, size = next((unit, size) for unit, size in _UNITS.items() if most >= 1.5 * size or size == 1)
+    low, high = _figure(least / size), _figure(most / size)
+    if low == "0":
+        return f"{high} {unit} at most"
+    return f"{high} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def _figure(value: float) -> str:
+    """Two digits, or one behind the point."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
+
+
+_UNITS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def json_line(data: Mapping[str, Any]) -> str:

@@ -130,11 +130,6 @@ def test_a_broken_renderer_breaks_rendered_images_only(tmp_path, monkeypatch):
         clevr.load("val")
 
 
-def test_the_preset_of_real_images_renders_none():
-    presets = Clevr().presets
-    assert "builtin" in presets["default"].read_text() and "builtin" not in presets["real"].read_text()
-
-
 def test_renders_are_cached_and_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     calls = []

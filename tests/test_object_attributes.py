@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from igm_cli.commands.train_preset import data_parts, model_spec, override, read_preset
+from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
@@ -63,7 +63,7 @@ def test_presets_of_models_trained_apart_can_be_composed(preset: str, parser: st
     tables, first = read_preset(clevr, preset), read_preset(clevr, "object-position")
     assert tables.pop("parser", "pos") == parser
     first.pop("parser")
-    plan, base = override(tables, {}), override(first, {})
+    plan, base = Recipe("p", tables, {}).preset(), Recipe("p", first, {}).preset()
     configured = registry.configured(registry.concept_parser(parser), plan.concepts)
     spec = model_spec(clevr, configured, plan, data_parts(plan, None, None))
     assert (spec.image_size, spec.schedule) == (tuple(base.model["image_size"]), model_spec(

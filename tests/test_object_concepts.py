@@ -13,7 +13,7 @@ from conftest import Igm
 from PIL import Image
 
 from igm_cli.commands.show import brief, cell
-from igm_cli.commands.train_preset import override, read_preset
+from igm_cli.commands.train_preset import Recipe, read_preset
 from igm_cli.errors import InputError, UnknownConceptError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
@@ -148,7 +148,7 @@ def test_the_preset_of_clevr_has_its_factors() -> None:
     tables = read_preset(registry.dataset("clevr"), "objects")
     parser = registry.configured(registry.concept_parser(tables.pop("parser")), tables["concepts"])
     assert parser.space.what.factors == VALUES  # type: ignore[attr-defined]
-    config = override(tables, {}).config()
+    config = Recipe("p", tables, {}).preset().config()
     assert 0 < config.contrast_from < config.steps and config.contrast and config.mixed
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from igm_cli.commands.train_preset import data_parts, model_spec, override, read_preset
+from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
 from igm_cli.core.concepts import Categorical
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 
@@ -81,23 +81,28 @@ def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> No
     tables = [{"data_root": "given", "options": {"objects": "3-5"}}, {"data_root": "builtin"}]
     changes = {"data.size": 500, "data.objects": "2-3", "seed": 7}
     own = frozenset({"size"})
-    parts = data_parts(override({"data": tables}, changes), tmp_path, None, own)
+    parts = data_parts(Recipe("p", {"data": tables}, changes).preset(), tmp_path, None, own, builtin=True)
     assert [p.options for p in parts] == [{"objects": "2-3"}, {"size": 500, "objects": "2-3"}]
     described = [part.describe(tmp_path) for part in parts]
     assert [(d["source"], d["root"], d["seed"]) for d in described] == [
         ("given", tmp_path.name, 7),
         ("builtin", None, 7),
     ]
-    given = override({"data": tables[:1]}, {"data.size": 500})
+    (alone,) = data_parts(Recipe("p", {"data": tables}).preset(), tmp_path, None, own)
+    assert (alone.data_root, alone.options) == ("given", {"objects": "3-5"})
+    made = [{"data_root": "builtin", "options": {"objects": "3-5", "size": 9}}]
+    (instead,) = data_parts(Recipe("p", {"data": made}).preset(), tmp_path, None, own)
+    assert (instead.data_root, instead.options) == ("given", {"objects": "3-5"})
+    given = Recipe("p", {"data": tables[:1]}, {"data.size": 500}).preset()
     assert data_parts(given, tmp_path, None, own)[0].options["size"] == 500  # the dataset refuses it
 
 
 def test_parts_without_given_images_are_made(tmp_path: Path) -> None:
     tables = [{"data_root": "given", "split": "a", "limit": 9}, {"split": "b", "seed": 3, "limit": 5}]
-    preset = override({"data": tables}, {})
+    preset = Recipe("p", {"data": tables}, {}).preset()
     (made,) = data_parts(preset, None, None)
     assert (made.split, made.data_root, made.limit, made.seed) == ("b", "builtin", 5, 3)
-    (made,) = data_parts(override({"data": tables[:1]}, {}), None, 4)
+    (made,) = data_parts(Recipe("p", {"data": tables[:1]}, {}).preset(), None, 4)
     assert (made.split, made.data_root, made.limit) == ("a", "builtin", 4)
     both = data_parts(preset, tmp_path, 7)
     assert [(p.split, p.data_root, p.limit) for p in both] == [("a", "given", 7), ("b", "given", 5)]
@@ -126,7 +131,7 @@ def test_what_a_preset_cannot_say(tables: dict[str, object], words: str) -> None
     adapter = SimpleNamespace(name="stars", image_size=(32, 32), licence="none")
     parser = SimpleNamespace(name="any", space=Categorical({"a": ("no", "yes")}))
     with pytest.raises(InputError) as caught:
-        preset = override(tables, {})
+        preset = Recipe("p", tables, {}).preset()
         model_spec(adapter, parser, preset, data_parts(preset, None, None))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

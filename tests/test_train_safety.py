@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_training import CONFIG, SPEC, Spots, run, stop
 
-from igm_cli.commands.train_preset import override
-from igm_cli.commands.train_run import run_training
+from igm_cli.commands.train_preset import Recipe
+from igm_cli.commands.train_run import Place, run_training
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.trainer import train
@@ -62,13 +62,9 @@ def command(output: Path, init: Path | None = None) -> None:
     run_training(
         adapter,
         registry.concept_parser("pos"),
-        override({}, {}),
-        output=output,
-        data_root=None,
-        limit=1,
-        device="cpu",
-        init=init,
-        sink=Output(quiet=True),
+        Recipe("default", {}),
+        Place(output, limit=1, device="cpu", init=init),
+        Output(quiet=True),
     )
 
 

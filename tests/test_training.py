@@ -212,7 +212,7 @@ def test_a_run_is_the_plain_loop(tmp_path, ema):
 
     def validate(step, denoiser):
         validated[step] = {name: value.clone() for name, value in denoiser.state_dict().items()}
-        return {"perception": 0.5}
+        return {"perception": 0.5}, {"drawn": torch.zeros(4, 6, 3, dtype=torch.uint8)}
 
     run(tmp_path, config, validate=validate)
     model = fresh_model(SPEC, 5)

@@ -42,12 +42,14 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     network = model.denoiser
     assert isinstance(network, torch.nn.Module)
     network.train()
-    scores = validation(7, network)
+    scores, pictures = validation(7, network)
     assert network.training
     assert asked == [1, None, 2, None, 3, None, 4, None, 5, None]
     # The model estimates three at most, so the images of four and five are always miscounted.
     assert scores["validation/k_exact"] <= 0.6
     assert scores["validation/objects"] == pytest.approx(3)
+    assert 0 <= scores["validation/right"] <= 1
+    assert pictures["validation/samples"].shape == (960, 960, 3)
 
     sheet = Image.open(tmp_path / "pictures/samples-0000007.png")
     assert sheet.size == (960, 960)  # 32x32 over 32x32, 240 wide, four a row

@@ -27,6 +27,7 @@ from igm_cli.commands.zero_shot_options import parse_timesteps, read_labels, rea
 from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, quiet, read_description
 from igm_cli.errors import InputError, UsageError
 from igm_cli.label_models import check_labels
+from igm_cli.output import span
 
 OWN = {
     "concepts": "labels",
@@ -376,7 +377,7 @@ def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
     ],
 )
 def test_spans(least: float, most: float, text: str) -> None:
-    assert zero_shot_time.span(least, most) == text
+    assert span(least, most) == text
 
 
 def test_options_are_read() -> None:

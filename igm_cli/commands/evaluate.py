@@ -61,7 +61,7 @@ def evaluate(
     """
     from igm_cli.api import load
     from igm_cli.errors import need
-    from igm_cli.evaluation import Evaluation, keep_calibration, told
+    from igm_cli.evaluation import Evaluation, in_words, keep_calibration
     from igm_cli.plugins import registry
     from igm_cli.plugins.base import noted
 
@@ -94,7 +94,7 @@ def evaluate(
             fitted = evaluation.calibrated(progress, penalty)
             keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": name, "split": chosen})
             opened.inference = {**opened.inference, **fitted}
-            sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {told(fitted)}")
+            sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {in_words(fitted)}")
         judged = evaluation.judge({"penalty": penalty, "draws": draws, "seed": seed}, progress)
     figures, errors = figures_of(judged, counted=opened.parser.space.countable)
     sink.result(

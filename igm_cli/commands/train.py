@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.errors import UsageError
-from igm_cli.output import Output, process_rank
+from igm_cli.errors import UsageError, near_names, need
+from igm_cli.output import Output
 
 
 def train(
@@ -21,6 +21,12 @@ def train(
         Path | None, typer.Option(help="Folder of the real data.  Default: the dataset's own images.")
     ] = None,
     pixel_range: o.Range = None,
+    builtin: Annotated[
+        bool,
+        typer.Option(
+            "--builtin", help="Train on images that the dataset makes itself, too, beside those of --data-root."
+        ),
+    ] = False,
     preset: Annotated[str, typer.Option(help="A preset of the dataset, or a TOML file.")] = "default",
     init: Annotated[
         str | None,
@@ -55,9 +61,19 @@ def train(
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images of each part of the data.")
     ] = None,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="NAME", help="Log to wandb, mlflow, ... besides tensorboard."),
+    ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be trained on, draw twelve samples of it, and stop."),
+        typer.Option(
+            "--dry-run",
+            help="Print every setting, draw twelve training samples, estimate time and memory, and stop.",
+        ),
+    ] = False,
+    list_presets: Annotated[
+        bool, typer.Option("--list-presets", help="Print the presets of the dataset, and stop.")
     ] = False,
 ) -> None:
     """Train a model; the same command again goes on where it stopped.
@@ -66,10 +82,15 @@ def train(
     tensorboard logs.  On several processes or machines: accelerate launch -m igm_cli train ...
     """
     from igm_cli.bundled import resolve_model
-    from igm_cli.commands.train_preset import beside, override, read_preset
-    from igm_cli.commands.train_run import run_training
+    from igm_cli.commands.train_preset import Recipe, presets, read_preset
+    from igm_cli.commands.train_run import Place, run_training
     from igm_cli.plugins import registry
 
+    sink = Output.of_process(as_json=False)
+    adapter = registry.dataset(dataset, typed=True)
+    if list_presets:
+        sink.table(f"presets of {adapter.name}", ("preset", "what it is"), presets(adapter))
+        return
     given = o.parse_settings(settings or [])
     if precision is not None and precision not in ("no", "bf16", "fp16", "auto"):
         raise UsageError(f"unknown precision {precision!r}; choose no, bf16, fp16 or auto")
@@ -80,26 +101,42 @@ def train(
     given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
     o.check_data_range(pixel_range, data_root)
     given |= {} if pixel_range is None else {"data.range": pixel_range}
-    adapter = registry.dataset(dataset, typed=True)
+    if builtin and data_root is None:
+        raise UsageError("--builtin is about images beside those of --data-root; add that or leave it out")
     tables = read_preset(adapter, preset)
     named = tables.pop("parser", None)
     its_own = str(adapter.concepts if named is None else named)
     parser = registry.concept_parser(concepts or its_own, typed=concepts is not None or named is None)
     if parser.name != its_own:
         tables.pop("concepts", None)  # options of another parser
-    plan = override(tables, given)
+    recipe = Recipe(preset, tables, given)
+    plan = recipe.preset()
     plan.check()
-    run_training(
-        adapter,
-        registry.configured(parser, plan.concepts),
-        plan,
-        advised=lambda advised: override(beside(advised, tables), given),
+    place = Place(
         output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=o.expanded(data_root),
+        builtin=builtin,
         limit=limit,
         device=device,
         init=resolve_model(init, None) if init else None,
         companions=[resolve_model(name, None) for name in companions or ()],
+        trackers=_trackers(trackers or []),
         dry_run=dry_run,
-        sink=Output(quiet=process_rank()[0] != 0),
     )
+    run_training(adapter, registry.configured(parser, plan.concepts), recipe, place, sink)
+
+
+def _trackers(names: list[str]) -> list[str]:
+    """Returns trackers besides tensorboard that accelerate knows and that are installed."""
+    if not names:
+        return []
+    need("train", "accelerate")
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown tracker {name!r}; {near_names(name, known)}")
+        if name not in map(str, get_available_trackers()):
+            raise UsageError(f"the tracker {name} is not installed; install it, or leave out --tracker {name}")
+    return [name for name in dict.fromkeys(names) if name != "tensorboard"]

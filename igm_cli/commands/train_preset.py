@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, fields, replace
+from copy import deepcopy
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,42 +183,122 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
         raise InputError(f"{path} is no valid TOML: {error}") from error
 
 
-def beside(advised: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns tables with what a dataset advises wherever they say nothing."""
-    return {**tables, **{name: {**table, **tables.get(name, {})} for name, table in advised.items()}}
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, and who said so: a preset, what the command line changes in it, what the dataset advises beside it.
 
-
-def override(tables: Mapping[str, Any], settings: Mapping[str, Any]) -> Preset:
-    """Returns a preset with ``table.key=value`` applied.
-
-    A key without a table is the trainer's, and ``data.key`` is an option of every part of the data.
+    Attributes:
+        name: The preset's.
+        tables: The preset's.
+        given: ``table.key`` to the values of the command line; a key without a table is the trainer's, and
+            ``data.key`` is an option of every part of the data.
+        advised: Tables that the dataset advises where neither says anything.
     """
-    preset = Preset(**tables)
-    names = [table.name for table in fields(Preset)]
-    for name, value in settings.items():
-        table, _, key = name.partition(".") if "." in name else ("train", "", name)
-        if table not in names:
-            raise UsageError(f"--set knows no table {table!r}; {near_names(table, names)}")
-        if table == "data":
-            for part in preset.data:
-                part["options"] = {**part.get("options", {}), key: value}
-        else:
-            getattr(preset, table)[key] = value
-    return preset
+
+    name: str
+    tables: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def preset(self) -> Preset:
+        """Returns the preset as it is used.
+
+        Raises:
+            UsageError: If the command line names a table that there is not.
+            InputError: If a key or a value is none.
+        """
+        beside = {name: {**table, **self.tables.get(name, {})} for name, table in self.advised.items()}
+        preset = Preset(**deepcopy({**self.tables, **beside}))
+        names = [table.name for table in fields(Preset)]
+        for name, value in self.given.items():
+            table, key = _place(name)
+            if table not in names:
+                raise UsageError(f"--set knows no table {table!r}; {near_names(table, names)}")
+            if table == "data":
+                for part in preset.data:
+                    part["options"] = {**part.get("options", {}), key: value}
+            else:
+                getattr(preset, table)[key] = value
+        return preset
+
+    def origin(self, table: str, key: str) -> str:
+        """Returns who says a setting, in a few words."""
+        if (table, key) in map(_place, self.given):
+            return "command line"
+        if key in self.tables.get(table, {}):
+            return f"preset {self.name}"
+        return "the images" if key in self.advised.get(table, {}) else "default"
+
+    def settings(self, parser: ConceptParser) -> list[tuple[str, str, str]]:
+        """Returns every setting but those of the data: its name, its value, and who says it."""
+        from igm_cli.core.models import config_class
+        from igm_cli.core.noise_schedule import ScheduleConfig
+        from igm_cli.core.types import InversionSettings
+
+        preset = self.preset()
+        model = {"architecture": "factored", "composition": "sum"} | preset.model
+        shape = {key: value for key, value in model.items() if key not in ("architecture", "composition")}
+        known = {each.name: each.default for each in fields(config_class(model["architecture"]))}
+        shape = {key: value for key, value in known.items() if value is not MISSING} | shape
+        cut = preset.cut()
+        tables: dict[str, Mapping[str, Any]] = {
+            "train": asdict(preset.config()),
+            "model": {key: model[key] for key in ("architecture", "composition")} | shape,
+            "concepts": {name: preset.concepts.get(name, "") for name in getattr(parser, "options", {})},
+            "schedule": asdict(ScheduleConfig(**preset.schedule)),
+            "crops": asdict(cut) if cut else {},
+            "inference": InversionSettings.from_dict(preset.inference).to_dict(),
+        }
+        return [
+            (f"{table}.{key}", _told(value), self.origin(table, key))
+            for table, values in tables.items()
+            for key, value in values.items()
+        ]
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Returns the table and the key that a name on the command line stands for."""
+    table, _, key = name.partition(".") if "." in name else ("train", "", name)
+    return table, key
+
+
+def _told(value: Any) -> str:
+    """Returns a value as a preset has it."""
+    return str(list(value)) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
+def presets(adapter: DatasetAdapter) -> list[tuple[str, str]]:
+    """Returns the presets of a dataset, and the first sentence of what each says of itself."""
+    found = []
+    for name, path in sorted(getattr(adapter, "presets", {}).items()):
+        lines = itertools.takewhile(lambda line: line.startswith("# "), path.read_text("utf-8").splitlines())
+        said = " ".join(line.removeprefix("# ") for line in lines)
+        found.append((name, re.split(r"(?<=[.:;])\s", said)[0].rstrip(":;")))
+    return found
 
 
 def data_parts(
-    preset: Preset, data_root: Path | None, limit: int | None, own: frozenset[str] = frozenset()
+    preset: Preset,
+    data_root: Path | None,
+    limit: int | None,
+    own: frozenset[str] = frozenset(),
+    *,
+    builtin: bool = False,
 ) -> list[DataPart]:
     """Returns the parts of a preset's data that apply, with nothing left open.
 
     A part of ``data_root = "given"`` needs ``--data-root``; without it that part is left out, and
-    if none is left, the first one is made by the dataset itself.  ``own`` are options that only images
-    made by the dataset itself take; given ones beside those do without.
+    if none is left, the first one is made by the dataset itself.  With it, images that the dataset makes itself are
+    left out unless ``builtin`` asks for them.  ``own`` are options that only images made by the dataset itself take;
+    given ones beside those do without.
     """
     tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
-    if data_root is None:
-        tables = [table for table in tables if table.data_root != "given"] or tables[:1]
+    left_out = "given" if data_root is None else None if builtin else "builtin"
+    kept = [table for table in tables if not left_out or table.data_root != left_out]
+    if not kept:  # the first one as it would be of the other images
+        shared = {k: v for k, v in tables[0].options.items() if data_root is None or k not in own}
+        kept = [replace(tables[0], data_root=None, options=shared)]
+    tables = kept
     built = [data_root is None or table.data_root == "builtin" for table in tables]
     # Without a part that could take them, the dataset itself refuses its own options.
     skipped = own if any(built) else frozenset[str]()

@@ -38,20 +38,30 @@ class Validation:
         self.parser, self.spec, self.folder = parser, spec, folder
         self.rows = _crops(examples, parser, spec, crops) if crops else _whole(examples, parser, spec)
 
-    def __call__(self, step: int, denoiser: nn.Module) -> Mapping[str, float]:
-        """Inverts the images and samples from their concepts; returns mean scores, writes two pictures."""
+    def __call__(self, step: int, denoiser: nn.Module) -> tuple[Mapping[str, float], Mapping[str, Tensor]]:
+        """Inverts the images and samples from their concepts; returns mean scores and two pictures, which it writes."""
+        import numpy
+        import torch
+
         from igm_cli.commands.results import save_picture, sheet
 
         training = denoiser.training
         denoiser.eval()
         scores, drawn = self._invert(denoiser)
-        for name, pictures in (("inversion", drawn), ("samples", self._sample(denoiser))):
-            save_picture(sheet(pictures), self.folder / "pictures" / f"{name}-{step:07d}.png")
+        sheets = {"inversion": sheet(drawn), "samples": sheet(self._sample(denoiser))}
+        for name, picture in sheets.items():
+            save_picture(picture, self.folder / "pictures" / f"{name}-{step:07d}.png")
         denoiser.train(training)
-        return {f"validation/{name}": value for name, value in scores.items()}
+        figures = {f"validation/{name}": value for name, value in scores.items()}
+        return figures, {
+            f"validation/{name}": torch.tensor(numpy.asarray(picture)) for name, picture in sheets.items()
+        }
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
-        """Mean scores with K given (``k_exact``: with K estimated), and every image with what was found."""
+        """Mean scores with K given, and every image with what was found.
+
+        ``right`` is the proportion of the concepts that are found, ``k_exact`` that of images whose estimated K is right.
+        """
         from igm_cli.core.inference.engine import invert
         from igm_cli.core.types import InversionSettings
 
@@ -60,10 +70,14 @@ class Validation:
         device = next(denoiser.parameters()).device
         scores: dict[str, float] = {}
         drawn = []
+        concepts = sum(len(truth) for *_, truth in self.rows)
         for image, frame, x0, truth in self.rows:
             found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
             figures = self.parser.score(found.concepts, truth)
-            if "k_exact" in figures:
+            if hasattr(self.parser, "right"):
+                right = self.parser.right(found.concepts, truth)
+                figures["right"] = float(right.all(1).sum()) * len(self.rows) / max(1, concepts)
+            if self.parser.space.countable:
                 counted = invert(denoiser, x0.to(device), settings, composition=composition)
                 figures["k_exact"] = float(counted.k == len(truth))
             for name, value in figures.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.output import span
+
 if TYPE_CHECKING:
     from igm_cli.session import ImageSession
 
 LONG = 30.0
 """Seconds above which people are told."""
 
-_UNITS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 _QUICK = 1.0
 """Seconds of a first batch on a CPU within which a second one is timed; elsewhere the first one always has more to do."""
 
@@ -49,17 +50,3 @@ def seconds_per_call(denoiser: Any, most: int) -> float:
         if denoiser.device.type == "cpu" and seconds > _QUICK:
             break
     return float(seconds / batch)
-
-
-def span(least: float, most: float) -> str:
-    """A range of seconds in the unit that suits its end, e.g. ``12 to 45 minutes``."""
-    unit, size = next((unit, size) for unit, size in _UNITS.items() if most >= 1.5 * size or size == 1)
-    low, high = _figure(least / size), _figure(most / size)
-    if low == "0":
-        return f"{high} {unit} at most"
-    return f"{high} {unit}" if low == high else f"{low} to {high} {unit}"
-
-
-def _figure(value: float) -> str:
-    """Two digits, or one behind the point."""
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,10 +76,17 @@ def fits(size: int, device: torch.device) -> bool:
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Returns the most memory that tensors took on a device so far, in GB; None on a CPU."""
+    """Returns the most memory that tensors took on a device so far, or on a CPU the process, in GB; None if not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return torch.mps.driver_allocated_memory() / 1e9 if device.type == "mps" else None
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e9
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e9 if sys.platform == "darwin" else most * 1024 / 1e9
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,8 @@ def sample(every: list[tuple[str, Case]], count: int, kit: Kit) -> list[tuple[st
 
 def main() -> int:
     """Runs the cases and prints the table; returns 1 if one did not do as it must."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # which a shell may have the background ignore, and all cases with it
+        signal.signal(number, signal.SIG_DFL)
     parser = argparse.ArgumentParser(prog="make faults")
     parser.add_argument(
         "areas", nargs="*", metavar="AREA", help=f"of {', '.join(areas())}, kills; default: all"

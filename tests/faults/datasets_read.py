@@ -64,7 +64,7 @@ def _clevr(scenes: Any, **images: Any) -> dict[str, Content]:
 
 def _train(dataset: str, *words: str) -> tuple[str, ...]:
     how = {
-        "clevr": ("--preset", "real", "--set", "data.objects=1-9"),
+        "clevr": ("--set", "data.objects=1-9"),
         "pictures": ("--set", "concepts.labels=cat,dog"),
         "celeba": ("--set", "concepts.factors=Smiling"),
     }

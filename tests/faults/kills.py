@@ -102,7 +102,7 @@ def _of_images(folder: Path) -> Found:
 
 
 def _of_training(folder: Path) -> Found:
-    metrics = _lines(folder / "run" / "metrics.jsonl", ("step",), ("seconds",))
+    metrics = _lines(folder / "run" / "metrics.jsonl", ("step",), ("seconds", "images_per_second", "memory_gb"))
     return metrics | _files(folder, "run/*.safetensors", "run/igm.json", "run/config.json")
 
 

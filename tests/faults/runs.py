@@ -67,11 +67,13 @@ def cases(kit: Kit) -> Iterator[Case]:
     yield from _interrupted()
 
 
-def lines(count: int) -> Check:
-    """Returns a check of how many lines ``r.jsonl`` has, all whole."""
+def lines(count: int, begins: bytes = b"") -> Check:
+    """Returns a check of how many lines ``r.jsonl`` has, all whole, and how it begins."""
 
     def check(outcome: Outcome) -> str | None:
         found = (outcome.folder / "r.jsonl").read_bytes()
+        if not found.startswith(begins.replace(HERE.encode(), str(outcome.folder).encode())):
+            return "what it held is not there"
         whole = [json.loads(x) for x in found.split(b"\n") if x]
         return None if len(whole) == count and found.endswith(b"\n") else f"{len(whole)} lines"
 
@@ -106,6 +108,8 @@ def _results(kit: Kit) -> Iterator[Case]:
         yield case("Windows' line ends", content.replace(b"\n", b"\r\n"), expect="either")
         if name == "zero-shot":
             continue
+        half = first.replace(b"a.png", b"\\ud800.png")  # JSON, if of a name that no file has here
+        yield case("half a surrogate", half + second, **{**changes, "check": lines(3, half + second)})
         for what, data in {
             "an empty line": first + b"\n" + second, "an empty line at the end": content + b"\n", "empty lines": b"\n\n",
             "a BOM": b"\xef\xbb\xbf" + content, "UTF-16": content.decode().encode("utf-16"), "NUL": first + b"\0" * 9,
@@ -113,7 +117,6 @@ def _results(kit: Kit) -> Iterator[Case]:
             "a comma": first[:-1] + b",\n" + second, "a list": b"[" + first[:-1] + b"]\n",
             "half a first line": first[:60] + b"\n" + second, "not UTF-8": first.replace(b"a.png", b"\xff.png") + second,
             "text at the end": content + b"remember the milk", "a comment": b"// mine\n" + content,
-            "half a surrogate": first.replace(b"a.png", b"\\ud800.png") + second,
             "a long number": first.replace(b'"k": ', b'"k": ' + b"9" * 5000) + second,
             "NaN": first.replace(b'"seconds": ', b'"seconds": NaN, "x": ') + second,
             "deep nesting": first[:-2] + f', "x": {DEEP}'.encode() + b"\n" + second,

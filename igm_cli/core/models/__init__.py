@@ -10,9 +10,30 @@ from torch import nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product, Text
 from igm_cli.core.noise_schedule import Schedule
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, near_names
 
 ARCHITECTURES = ("factored", "unet", "text-to-image")
+
+
+def config_class(architecture: str) -> type[Any]:
+    """Returns the options of an architecture, a dataclass.
+
+    Raises:
+        InputError: If there is no such architecture.
+    """
+    if architecture == "factored":
+        from igm_cli.core.models.factored import FactoredConfig
+
+        return FactoredConfig
+    if architecture == "unet":
+        from igm_cli.core.models.unet import UNetConfig
+
+        return UNetConfig
+    if architecture == "text-to-image":
+        from igm_cli.core.models.latent import LatentConfig
+
+        return LatentConfig
+    raise InputError(f"unknown architecture {architecture!r}; {near_names(architecture, ARCHITECTURES)}")
 
 
 def check_options(architecture: str, options: Mapping[str, Any]) -> None:
@@ -22,20 +43,7 @@ def check_options(architecture: str, options: Mapping[str, Any]) -> None:
         InputError: If there is no such architecture or option, or a value is none of it.
     """
     try:
-        if architecture == "factored":
-            from igm_cli.core.models.factored import FactoredConfig
-
-            FactoredConfig(**options)
-        elif architecture == "unet":
-            from igm_cli.core.models.unet import UNetConfig
-
-            UNetConfig(**options)
-        elif architecture == "text-to-image":
-            from igm_cli.core.models.latent import LatentConfig
-
-            LatentConfig(**options)
-        else:
-            raise InputError(f"unknown architecture {architecture!r}; choose {' or '.join(ARCHITECTURES)}")
+        config_class(architecture)(**options)
     except InputError as error:
         of_sides = (
             isinstance(error.__cause__, ValidationError)
@@ -60,24 +68,23 @@ def build_denoiser(
         InputError: If the architecture is unknown or its options do not fit.
     """
     try:
-        if architecture == "factored":
-            from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
-
-            if isinstance(space, Continuous | Product):
-                return FactoredDenoiser(FactoredConfig(**options), space, schedule)
-            from igm_cli.core.models.factored_global import GlobalDenoiser
-
-            return GlobalDenoiser(FactoredConfig(**options), space, schedule)
+        config = config_class(architecture)(**options)
         if architecture == "unet":
-            from igm_cli.core.models.unet import UNetConfig, UNetDenoiser
+            from igm_cli.core.models.unet import UNetDenoiser
 
-            return UNetDenoiser(UNetConfig(**options), space, schedule)
+            return UNetDenoiser(config, space, schedule)
         if architecture == "text-to-image":
-            from igm_cli.core.models.latent import LatentConfig, LatentTextToImage
+            from igm_cli.core.models.latent import LatentTextToImage
 
             if not isinstance(space, Text):
                 raise ValueError("its concepts are labels; choose a concept parser of labels")
-            return LatentTextToImage(LatentConfig(**options), space, schedule)
+            return LatentTextToImage(config, space, schedule)
+        if isinstance(space, Continuous | Product):
+            from igm_cli.core.models.factored import FactoredDenoiser
+
+            return FactoredDenoiser(config, space, schedule)
+        from igm_cli.core.models.factored_global import GlobalDenoiser
+
+        return GlobalDenoiser(config, space, schedule)
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"model options do not fit the {architecture} denoiser: {error}") from error
-    raise InputError(f"unknown architecture {architecture!r}; choose {' or '.join(ARCHITECTURES)}")

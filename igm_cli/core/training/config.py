@@ -72,7 +72,7 @@ class TrainConfig:
     seed: Natural = 0
     log_every: Positive = 50
     checkpoint_every: Positive = 500
-    picture_every: Natural = 0
+    picture_every: Natural = 1000
     calibration: Natural = 48
     half: bool = True
 

@@ -141,6 +141,19 @@ class RunRecord:
         write_json(self.folder / RUN, self.description)
         _forget_after(self.folder / METRICS, step)
 
+    def options(self) -> dict[str, bool | float | str]:
+        """Returns what the run is as one table of plain values, names of nested ones joined by dots."""
+        flat = _flat(json.loads(json.dumps(self.description)))
+        return {
+            key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+            for key, value in flat.items()
+        }
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Returns what was measured, a table for each line."""
+        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
     def add_metrics(self, line: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl``; figures that are no numbers are left out."""
         finite = {name: value for name, value in line.items() if math.isfinite(value)}

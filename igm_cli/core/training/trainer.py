@@ -31,16 +31,17 @@ from igm_cli.errors import InputError, need
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["DivergenceError", "Trainer", "fresh_model", "learned", "train"]
+__all__ = ["DivergenceError", "Trainer", "fresh_model", "learned", "measure", "train"]
 
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
-"""Called with the step and its figures whenever some are logged, on the main process."""
+"""Called after every step with it and the figures that are logged of it, often none, on the main process."""
 
 Note: TypeAlias = Callable[[str], None]
 """Called with a sentence for the user."""
 
-Validate: TypeAlias = Callable[[int, nn.Module], Mapping[str, float]]
-"""Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures to log."""
+Validate: TypeAlias = Callable[[int, nn.Module], tuple[Mapping[str, float], Mapping[str, Tensor]]]
+"""Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures and pictures
+``[H,W,3]`` of bytes to log."""
 
 
 class DivergenceError(InputError):
@@ -231,10 +232,15 @@ class Trainer:
         self.require_sound(loss)
         step, spent = self.reported
         self.reported = self.step, self.spent
-        figures = {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": self.spent}
+        images = (self.step - step) * self.config.batch_size
+        figures = {
+            "loss": loss,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": self.spent,
+            "images_per_second": images / max(self.spent - spent, 1e-9),
+        }
         if (memory := peak_memory(self.accelerator.device)) is not None:
-            images = (self.step - step) * self.config.batch_size
-            figures |= {"images_per_second": images / max(self.spent - spent, 1e-9), "memory_gb": memory}
+            figures["memory_gb"] = memory
         return figures
 
     def _mean_losses(self) -> Tensor:
@@ -359,6 +365,7 @@ def train(
     companions: Sequence[Companion] = (),
     note: Note = lambda text: None,
     stop: Callable[[], bool] = lambda: False,
+    trackers: Sequence[str] = (),
 ) -> int:
     """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
 
@@ -368,7 +375,7 @@ def train(
         config: How.
         folder: Where states, metrics and weights go.
         data: Description of the data, compared when a run is resumed.
-        report: Told what is logged.
+        report: Told of every step, and what is logged.
         validate: Scores the averaged weights; None leaves it out.
         device_is_cpu: Keeps accelerate off an accelerator that is there.
         init: Checkpoint folder whose weights the training starts from; None starts afresh.
@@ -376,6 +383,7 @@ def train(
         companions: Frozen models that it learns to add to.
         note: Told what the user should know, in a sentence.
         stop: Asked after every step whether the training ends there, with its checkpoint.
+        trackers: Where else than in metrics.jsonl and tensorboard's files it is logged, by accelerate's names.
 
     Returns:
         The step it ends at, which is the last one unless it is told to stop.
@@ -384,12 +392,8 @@ def train(
         MissingError: If ``init`` is no checkpoint.
         InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
     """
-    need("train", "accelerate", "tensorboard")
-    from accelerate import Accelerator, PartialState
-
-    precision = training_precision(config.precision, PartialState(cpu=device_is_cpu).device)
-    accelerator = Accelerator(
-        mixed_precision=precision, cpu=device_is_cpu, log_with="tensorboard", project_dir=str(folder)
+    accelerator = _accelerator(
+        config, device_is_cpu, log_with=["tensorboard", *trackers], project_dir=str(folder)
     )
     record = RunRecord(folder, describe_run(spec, config, data or {}, init, [c.folder for c in companions]))
     main = accelerator.is_main_process
@@ -404,29 +408,39 @@ def train(
         if main and values:
             record.add_metrics({"step": trainer.step, **values})
             accelerator.log(dict(values), step=trainer.step)
-            if report:
-                report(trainer.step, values)
+        if main and report:
+            report(trainer.step, values)
+
+    def validated() -> Mapping[str, float]:
+        assert validate is not None
+        with torch.random.fork_rng(), torch.no_grad():
+            figures, pictures = validate(trainer.step, trainer.average.module)
+        _show(accelerator, pictures, trainer.step)
+        return figures
 
     with exclusive(folder) if main else nullcontext(), tf32_products(accelerator.device):
         record.refuse_other_run()
         record.load_state(trainer.load)
         accelerator.wait_for_everyone()
         if main:
+            if 0 < trainer.step < config.steps:
+                note(f"resuming at step {trainer.step} of {config.steps}")
             record.begin(trainer.step)
-            accelerator.init_trackers("tensorboard")
+            options = record.options() if trainer.step == 0 else None
+            accelerator.init_trackers("tensorboard", config=options)
+            if report:
+                report(trainer.step, {})
         if trainer.step >= config.steps:
             _save(record, spec, trainer)  # whatever of a finished run is gone
         for loss in trainer.run():
             trainer.losses.append(loss)
             ends = trainer.all_agree(stop)
-            if due(config.log_every):
-                log(trainer.figures())
+            log(trainer.figures() if due(config.log_every) else {})
             if ends:  # first, as the time left may be short
                 _save(record, spec, trainer)
             if due(config.picture_every):
                 if validate and main:
-                    with torch.random.fork_rng(), torch.no_grad():
-                        log(validate(trainer.step, trainer.average.module))
+                    log(validated())
                 accelerator.wait_for_everyone()
             if due(config.checkpoint_every) and not ends:  # last, so that nothing measured is lost
                 _save(record, spec, trainer)
@@ -435,6 +449,54 @@ def train(
         accelerator.wait_for_everyone()  # the first to leave would have the others ended
         accelerator.end_training()
     return trainer.step
+
+
+def measure(
+    spec: ModelSpec,
+    samples: Samples,
+    config: TrainConfig,
+    model: nn.Module,
+    *,
+    device_is_cpu: bool = False,
+    companions: Sequence[Companion] = (),
+    seconds: float = 4.0,
+) -> tuple[float, float | None]:
+    """Tries some steps of a training, of which nothing is kept but the weights of ``model``.
+
+    Args:
+        spec: What is trained.
+        samples: What it is trained on.
+        config: How.
+        model: What :func:`fresh_model` made of them.
+        device_is_cpu: Keeps accelerate off an accelerator that is there.
+        companions: Frozen models that it learns to add to.
+        seconds: How long it tries, for three steps at least.
+
+    Returns:
+        Seconds per step, and the most memory that was taken, in GB, None where that is not known.
+
+    Raises:
+        InputError: If a step needs more memory than there is.
+    """
+    accelerator = _accelerator(config, device_is_cpu)
+    objective = _objective(model, spec, samples, config, accelerator, companions)
+    trainer = Trainer(model, objective, len(samples), config, accelerator)
+    trainer.train_step()  # which has more to prepare
+    trainer.require_sound()
+    begun, first = time.monotonic(), trainer.step
+    while trainer.step < first + 3 or time.monotonic() - begun < seconds:
+        trainer.train_step()
+    trainer.require_sound()  # which waits for them
+    return (time.monotonic() - begun) / (trainer.step - first), peak_memory(accelerator.device)
+
+
+def _accelerator(config: TrainConfig, on_cpu: bool, **more: Any) -> Accelerator:
+    """Where a training runs, and how precisely."""
+    need("train", "accelerate", "tensorboard")
+    from accelerate import Accelerator, PartialState
+
+    precision = training_precision(config.precision, PartialState(cpu=on_cpu).device)
+    return Accelerator(mixed_precision=precision, cpu=on_cpu, **more)
 
 
 def _objective(
@@ -451,6 +513,14 @@ def _objective(
 
         return LatentObjective(model, samples, config, accelerator)  # type: ignore[arg-type]
     return ComposedObjective(model, spec, samples, config, accelerator, companions)
+
+
+def _show(accelerator: Accelerator, pictures: Mapping[str, Tensor], step: int) -> None:
+    """Hands pictures to the trackers that take some."""
+    for tracker in accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: each[None].numpy() for name, each in pictures.items()}, step, **order)
 
 
 def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:

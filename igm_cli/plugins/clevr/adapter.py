@@ -63,7 +63,7 @@ class Clevr(Adapter):
         if all(item.name != RENDERER for item in registry.listings("datasets")):
             raise MissingError(
                 f"no package that renders {self.name} scenes is installed; pip install 'igm-cli[render]', or use "
-                "real images only: --data-root FOLDER, in training with a preset that renders none (clevr has 'real')"
+                "images of yours: --data-root FOLDER, without --builtin"
             )
         return cast("RenderingAdapter", registry.dataset(RENDERER))
 
