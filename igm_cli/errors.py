@@ -56,9 +56,14 @@ class PluginError(IgmError):
     exit_code = 5
 
 
+def close_names(name: str, known: Sequence[str]) -> list[str]:
+    """Returns up to three known names that a mistyped one may mean, the nearest first."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.45)
+
+
 def near_names(name: str, known: Sequence[str], otherwise: str = "known are") -> str:
     """Returns which known names a mistyped one may mean, for the sentence that refuses it; all if none is near."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.45)
+    near = close_names(name, known)
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 

@@ -264,6 +264,8 @@ def _place(name: str) -> tuple[str, str]:
 
 def _told(value: Any) -> str:
     """Returns a value as a preset has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(list(value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
@@ -273,7 +275,7 @@ def presets(adapter: DatasetAdapter) -> list[tuple[str, str]]:
     for name, path in sorted(getattr(adapter, "presets", {}).items()):
         lines = itertools.takewhile(lambda line: line.startswith("# "), path.read_text("utf-8").splitlines())
         said = " ".join(line.removeprefix("# ") for line in lines)
-        found.append((name, re.split(r"(?<=[.:;])\s", said)[0].rstrip(":;")))
+        found.append((name, re.split(r"(?<=\.)\s", said)[0]))
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -79,12 +79,17 @@ def run_training(
     use = f"igm generate EXPRESSION {every}" if known else f"igm {command} IMAGE --model {output}"
     data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe(root) for part in parts]}
     record = RunRecord(output, describe_run(spec, config, data, init, companions))
+    calibrates = config.calibration > 0 and command == "invert" and not known
+    calibrate = partial(_calibrate, adapter, parts[0], root, output, str(device), config.calibration, sink)
     if not place.dry_run:
         if record.is_finished(config.steps, spec):
             sink.note(
                 f"{output} already holds all {config.steps} steps of this run; "
                 f"use it with {use}, or go on with more --steps"
             )
+            if calibrates and process_rank()[0] == 0:
+                with _saved_whole(output):
+                    calibrate()
             return
         record.refuse_other_run()
     if command == "zero-shot" and known:
@@ -138,12 +143,23 @@ def run_training(
         )
     if process_rank()[0] != 0:
         return
-    if config.calibration and command == "invert" and not known:
-        _calibrate(adapter, parts[0], root, output, str(device), config.calibration, sink)
-    said, advice_of_run = how_it_went(record.metrics(), config.steps)
-    sink.note(said)
-    sink.note(f"{advice_of_run}; the curves are drawn in {draw_curves(record.metrics(), output)}")
+    with _saved_whole(output):
+        if calibrates:
+            calibrate()
+        said, advised = how_it_went(record.metrics(), config.steps)
+        sink.note(said)
+        sink.note(f"{advised}; {draw_curves(record.metrics(), output)}")
     sink.note(f"done; use it with: {use}")
+
+
+@contextmanager
+def _saved_whole(folder: Path) -> Iterator[None]:
+    """Says of an interruption that it takes nothing of the model."""
+    try:
+        yield
+    except Interrupted as error:
+        says = f"the model is saved whole in {folder}, and the same command goes on from there"
+        raise Interrupted(error.number, says) from error
 
 
 def _calibrate(
@@ -155,11 +171,14 @@ def _calibrate(
     images: int,
     sink: Output,
 ) -> None:
-    """Calibrates a trained model on images of the second split, and keeps that with it; says why if it cannot be."""
+    """Calibrates a trained model on images of the second split, unless it is; says why if it cannot be."""
+    from igm_cli.core.checkpoint import read_spec
     from igm_cli.evaluation import Evaluation, in_words, keep_calibration
     from igm_cli.model import open_checkpoint
 
     split = adapter.splits[min(1, len(adapter.splits) - 1)]
+    if "calibrated" in read_spec(folder).info:
+        return
     model = open_checkpoint(str(folder), None, device)
     try:
         with sink.progress() as progress:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from igm_cli.errors import missing
 from igm_cli.output import Output, ProgressReport, span
 
 CURVES = "curves.png"
@@ -107,8 +108,10 @@ def _last(metrics: Sequence[Mapping[str, float]], name: str) -> float | None:
     return next((line[name] for line in reversed(metrics) if name in line), None)
 
 
-def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> Path:
-    """Draws loss and validation over the steps into a run folder; returns where."""
+def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
+    """Draws loss and validation over the steps into a run folder; says where, or what that needs."""
+    if missing("matplotlib"):
+        return "pip install 'igm-cli[plots]' to have its curves drawn"
     from igm_cli.benchmarks.suite import Curve, Plot
     from igm_cli.commands.figures import draw
     from igm_cli.commands.results import save_picture, sheet
@@ -117,7 +120,7 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> Path:
         points = [(line["step"], factor * line[name]) for line in metrics if name in line]
         return Curve(label, [x for x, _ in points], [y for _, y in points])
 
-    plots = [Plot("loss", "Loss", "step", "loss", [curve("loss", "loss")], log_y=True)]
+    plots = [Plot("loss", "Loss", "step", "loss", [curve("Loss", "loss")], log_y=True)]
     shown = [
         curve(label, f"validation/{name}", 100)
         for label, name in (("concepts found", "right"), ("number right", "k_exact"))
@@ -125,4 +128,4 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> Path:
     if known := [each for each in shown if each.x]:
         plots.append(Plot("validation", "Validation images", "step", "%", known))
     save_picture(sheet([draw(plot) for plot in plots], width=760), folder / CURVES)
-    return folder / CURVES
+    return f"the curves are drawn in {folder / CURVES}"

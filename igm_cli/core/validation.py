@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, Strict, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
-from igm_cli.errors import IgmError, InputError, near_names
+from igm_cli.errors import IgmError, InputError, close_names, near_names
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def validated(noun: str, out_of_range: type[IgmError] = InputError) -> Callable[
                 initialise(self, *values, **named)
             except ValidationError as error:
                 refused = out_of_range if error.errors()[0]["type"] in _RANGE else InputError
-                raise refused(sentence(error, noun, names)) from error
+                raise refused(sentence(error, noun, names, made)) from error
 
         made.__init__ = init
         return made  # type: ignore[no-any-return]
@@ -83,12 +83,24 @@ _PLAINER = {
 }
 
 
-def sentence(error: ValidationError, noun: str, names: Sequence[str]) -> str:
-    """Returns one sentence about the first thing that is wrong; ``names`` are the fields that are known."""
+def sentence(error: ValidationError, noun: str, names: Sequence[str], of: Any = None) -> str:
+    """Returns one sentence about the first thing that is wrong.
+
+    Args:
+        error: What pydantic says.
+        noun: What a field is to a user.
+        names: The fields that are known.
+        of: Their dataclass, if they are one's.
+    """
     first = error.errors(include_url=False)[0]
     name, kind, message = ".".join(map(str, first["loc"])), first["type"], first["msg"]
     if kind == "unexpected_keyword_argument":
+        if near := close_names(name, names):
+            meant = " or ".join(f"{each}{_kind(of, each)}" for each in near)
+            return f"unknown {noun} {name!r}; did you mean {meant}?"
         return f"unknown {noun} {name!r}; {near_names(name, names)}"
+    if kind == "missing" and isinstance(first["loc"][-1], int):
+        return f"the {noun} {first['loc'][0]!r} must have {first['loc'][-1] + 1} values or more, not {_shown(first['input'])}"
     if kind == "missing":
         return f"the {noun} {name!r} is missing; add it"
     if kind == "value_error":  # of a check of our own, which says all there is to say
@@ -99,6 +111,28 @@ def sentence(error: ValidationError, noun: str, names: Sequence[str]) -> str:
     for theirs, plainer in _PLAINER.items():
         wanted = wanted.replace(theirs, plainer)
     return f"the {noun} {name!r} must be {wanted}, not {_shown(first['input'])}"
+
+
+def _kind(of: Any, name: str) -> str:
+    """Returns what the values of a field are, in words and parentheses, where that can be said in few."""
+    try:
+        field = TypeAdapter(of).json_schema()["properties"][name]
+    except Exception:  # pydantic has no schema for every type
+        return ""
+    what = _KINDS.get(field.get("type", ""), "")
+    if "enum" in field:
+        what = f"one of {', '.join(map(str, field['enum']))}"
+    return f" ({what})" if what else ""
+
+
+_KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 def _shown(value: Any) -> str:

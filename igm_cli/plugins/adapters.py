@@ -69,7 +69,9 @@ class Adapter:
         if data_root is None and RANGE in options:
             raise UsageError(f"option {RANGE!r} is about images in a folder; give one with --data-root FOLDER")
         if unknown := sorted(set(options) - {*self.options, RANGE}):
-            raise UsageError(f"{self.name} has no option {unknown[0]!r}; it has {', '.join(self.options)}")
+            raise UsageError(
+                f"{self.name} has no option {unknown[0]!r}; {near_names(unknown[0], list(self.options), 'it has')}"
+            )
         if data_root is not None and (wrong := sorted(set(options) & self.rendered_options)):
             raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
 

@@ -45,6 +45,8 @@ class Positions:
     }
 
     def __init__(self, region: Sequence[Sequence[float]] = ANYWHERE, distance: float = 0.1) -> None:
+        if not isinstance(distance, int | float):
+            raise ValueError(f"the distance must be a number, not {distance!r}")
         self.region, self.distance = torch.tensor(region, dtype=torch.float64), float(distance)
         if self.region.dim() != 2 or self.region.shape[1] != 2 or len(self.region) < 3 or self.distance < 0:
             raise ValueError("a region is three corners (x, y) or more, and a distance is 0 or more")

@@ -56,7 +56,10 @@ def sample(every: list[tuple[str, Case]], count: int, kit: Kit) -> list[tuple[st
 
 def main() -> int:
     """Runs the cases and prints the table; returns 1 if one did not do as it must."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # which a shell may have the background ignore, and all cases with it
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # which a shell may have the background ignore, and all cases with it
         signal.signal(number, signal.SIG_DFL)
     parser = argparse.ArgumentParser(prog="make faults")
     parser.add_argument(

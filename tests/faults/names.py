@@ -104,9 +104,7 @@ def _file_names(kit: Kit) -> Iterator[Case]:
         "file name, none", "a pattern of nothing", kit.invert("*.png"), codes=(3,), says="no file matches"
     )
     yield Case("file name, none", "a pattern that is none", kit.invert("[a.png"), codes=(3,))
-    yield Case(
-        "file name, none", "~nosuch/a.png", kit.invert("~nosuch/a.png"), codes=(3,), says="~nosuch"
-    )
+    yield Case("file name, none", "~nosuch/a.png", kit.invert("~nosuch/a.png"), codes=(3,), says="~nosuch")
 
 
 def _kept(name: str) -> Check:

@@ -60,7 +60,7 @@ class SparseSubset(Constraint):
         grid, needed = settings.grid, space.point.dim  # type: ignore[attr-defined]
         if grid and len(grid) != needed:
             raise UsageError(
-                f"the inversion setting 'grid' has {len(grid)} numbers; it must have {needed}, one per coordinate"
+                f"the inversion setting 'grid' must be {needed} numbers, one per coordinate, not {list(grid)}"
             )
         if math.prod(grid) > MOST_POINTS:
             raise UsageError(
