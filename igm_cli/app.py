@@ -45,7 +45,7 @@ def command_line(*commands: str) -> typer.Typer:
         epilog=EPILOG,
         invoke_without_command=True,
         rich_markup_mode="markdown",
-        add_completion=False,
+        add_completion=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

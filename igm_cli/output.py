@@ -52,30 +52,29 @@ class Output:
 
         if title:
             self.say(title)
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else WIDE
+        shown = fitting(columns, rows, width) if terminal else len(columns)
         table = Table()
-        for column in columns:
+        for column in columns[:shown]:
             table.add_column(escape(_on_line(column, sys.stdout)), overflow="fold")
         for row in rows:
-            table.add_row(*(escape(_on_line(cell, sys.stdout)) for cell in row))
-        terminal = sys.stdout.isatty()
-        Console(file=sys.stdout, width=None if terminal else 200, highlight=False).print(table)
+            table.add_row(*(escape(_on_line(cell, sys.stdout)) for cell in row[:shown]))
+        console = _shown[0] if _shown and terminal else Console(file=sys.stdout, width=width, highlight=False)
+        console.print(table)
+        if shown < len(columns):
+            self.say(f"a wider terminal shows {_listed(columns[shown:])}, too")
 
     def say(self, text: str) -> None:
         """Writes a line for people on stdout, broken between words on a terminal; nothing with ``--json``."""
         if self.as_json or self.quiet:
             return
-        text = _on_line(text, sys.stdout)
-        if sys.stdout.isatty():
-            width = shutil.get_terminal_size().columns
-            text = textwrap.fill(
-                text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
-        self.write(text + "\n")
+        self.write(_broken(_on_line(text, sys.stdout), sys.stdout) + "\n")
 
     def note(self, text: str) -> None:
-        """Writes a line on stderr."""
+        """Writes a line on stderr, broken between words on a terminal."""
         if not self.quiet:
-            sys.stderr.write(_on_line(text, sys.stderr) + "\n")
+            sys.stderr.write(_broken(_on_line(text, sys.stderr), sys.stderr) + "\n")
             sys.stderr.flush()
 
     def warn(self, text: str) -> None:
@@ -89,7 +88,10 @@ class Output:
 
     @staticmethod
     def write(text: str) -> None:
-        """Writes text as it is on stdout, at once."""
+        """Writes text as it is on stdout, at once; on a terminal above the bars of a progress that is shown there."""
+        if _shown and sys.stdout.isatty():
+            _shown[0].out(text, end="", highlight=False)
+            return
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -118,7 +120,9 @@ class Output:
             bars.TimeRemainingColumn(table_column=whole),
             bars.TextColumn("left", table_column=whole),
         )
-        with bars.Progress(*columns, console=console) as bar:
+        # Only stderr is put above the bars by rich: what goes to stdout may go into a file.
+        with bars.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+            _shown.append(console)
             tasks: dict[str, Any] = {}
 
             def report(what: str, done: int, total: int) -> None:
@@ -129,7 +133,35 @@ class Output:
                     bar.reset(tasks[key])
                 bar.update(tasks[key], description=_on_line(what, sys.stderr), completed=done, total=total)
 
-            yield report
+            try:
+                yield report
+            finally:
+                _shown.remove(console)
+
+
+WIDE = 200
+"""Columns of a table that goes into a file."""
+
+_shown: list[Any] = []
+"""The console of the bars that are on the terminal now, if there are any."""
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """Returns how many of the columns of a table fit into a width without breaking a word; two at least.
+
+    The last ones, which are the least important, are left out first.
+    """
+    words = [max(map(len, " ".join(cells).split()), default=0) for cells in zip(columns, *rows, strict=True)]
+    shown = len(columns)
+    while shown > 2 and sum(words[:shown]) + 3 * shown + 1 > width:
+        shown -= 1
+    return shown
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Returns names as a sentence has them."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def span(least: float, most: float) -> str:
@@ -191,6 +223,14 @@ def _on_line(text: str, stream: TextIO) -> str:
     except UnicodeEncodeError:
         return plain.translate(_STAND_INS).encode(encoding, "backslashreplace").decode(encoding)
     return plain
+
+
+def _broken(text: str, stream: TextIO) -> str:
+    """Returns a line broken between words, if the stream is a terminal."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _spelt(character: str) -> str:

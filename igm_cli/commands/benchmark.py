@@ -15,35 +15,86 @@ from igm_cli.output import Output
 
 if TYPE_CHECKING:
     from igm_cli.benchmarks.baselines.fit import Budget
+    from igm_cli.benchmarks.suite import Suite
 
 MOST_MINUTES, MOST_STEPS = 10**6, 10**9
 """Of a training budget."""
 
 Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out to list the suites.")]
-Methods = Annotated[str | None, typer.Option("--methods", help="Comma-separated.  Default: all of the suite.")]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        rich_help_panel=o.ASK,
+        metavar="NAME,...",
+        help="Comma-separated.  Default: all of the suite.",
+    ),
+]
 Splits = Annotated[
     str | None,
-    typer.Option("--splits", help="Comma-separated, or all.  Default: the suite's."),
+    typer.Option(
+        "--splits",
+        rich_help_panel=o.ASK,
+        metavar="NAME,...",
+        help="Comma-separated, or all.  Default: the suite's.",
+    ),
 ]
 DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of the real data.  Default: rendered images.")
+    Path | None,
+    typer.Option(
+        "--data-root",
+        rich_help_panel=o.DATA,
+        metavar="FOLDER",
+        help="Folder of the real data.  Default: rendered images.",
+    ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, max=o.MOST_IMAGES, help="At most so many items of a split.")
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        max=o.MOST_IMAGES,
+        rich_help_panel=o.DATA,
+        metavar="N",
+        help="At most so many items of a split.",
+    ),
 ]
 TrainBudget = Annotated[
     str,
     typer.Option(
-        "--train-budget", metavar="TIME", help="Training of each baseline: minutes (20m) or steps (4000steps)."
+        "--train-budget",
+        metavar="TIME",
+        rich_help_panel=o.TRAINING,
+        help="Training of each baseline: minutes (20m) or steps (4000steps).",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=o.MAX_SEED, help="Of everything random.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", min=0, max=o.MAX_SEED, rich_help_panel=o.SEARCH, metavar="N", help="Of everything random."
+    ),
+]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder of the results; the same command goes on there."),
+    typer.Option(
+        "--out",
+        "-o",
+        rich_help_panel=o.OUTPUT,
+        metavar="FOLDER",
+        help="Folder of the results; the same command goes on there.",
+    ),
+]
+About = Annotated[
+    bool,
+    typer.Option(
+        "--about",
+        rich_help_panel=o.OUTPUT,
+        help="Print the methods, splits and options of the suite, and stop.",
+    ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the suite.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=o.ASK, help="An option of the suite."),
 ]
 
 
@@ -61,6 +112,7 @@ def benchmark(
     device: o.Device = "auto",
     out: Out = None,
     as_json: o.Json = False,
+    about: About = False,
 ) -> None:
     """Measure methods side by side: one record per image, tables, plots and pictures.
 
@@ -74,6 +126,9 @@ def benchmark(
         _list_suites(sink)
         return
     plugin = find_suite(suite, typed=True)
+    if about:
+        _tell_suite(plugin, sink)
+        return
     chosen = _choose("method", methods, list(plugin.methods), list(plugin.methods))
     root = o.expanded(data_root)
     o.check_data_range(pixel_range, root)
@@ -118,26 +173,35 @@ def parse_budget(text: str) -> Budget:
 
 
 def _list_suites(sink: Output) -> None:
-    """What there is to run, and of what each consists."""
+    """What there is to run."""
     from igm_cli.benchmarks.suite import find_suite
     from igm_cli.plugins import registry
 
     rows: list[list[str]] = []
-    settings: list[str] = []
     for listing in registry.listings("benchmarks"):
         try:
             plugin = find_suite(listing.name)
         except IgmError as error:
-            rows.append([listing.name, "broken", "", str(error)])
+            rows.append([listing.name, f"broken: {error}"])
             continue
-        rows.append([listing.name, plugin.summary, ", ".join(plugin.methods), ", ".join(plugin.splits)])
-        settings += [f"{listing.name} --set {name}=…: {about}" for name, about in plugin.options.items()]
+        rows.append([listing.name, plugin.summary])
         about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}
         sink.result({"schema": "igm.benchmarks/1", "name": listing.name, "summary": plugin.summary, **about})
-    sink.table("", ["suite", "what it measures", "methods", "splits"], rows)
-    for line in settings:
-        sink.say(line)
-    sink.say("run one with: igm benchmark SUITE")
+    sink.table("", ["suite", "what it measures"], rows)
+    sink.say("igm benchmark SUITE runs one; with --about it prints its methods, splits and options")
+
+
+def _tell_suite(plugin: Suite, sink: Output) -> None:
+    """Of what a suite consists."""
+    about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}
+    sink.result({"schema": "igm.benchmarks/1", "name": plugin.name, "summary": plugin.summary, **about})
+    words = {"methods": "--methods", "splits": "--splits", "options": "--set"}
+    rows = [
+        [f"{words[kind]} {name}{'=...' if kind == 'options' else ''}", said]
+        for kind, named in about.items()
+        for name, said in named.items()
+    ]
+    sink.table(f"{plugin.name}: {plugin.summary}", ["", "what it is"], rows)
 
 
 def _choose(noun: str, text: str | None, known: list[str], default: list[str]) -> list[str]:

@@ -55,6 +55,11 @@ def doctor(as_json: o.Json = False) -> None:
     if not report["ok"]:
         sink.error("something needed is missing or damaged, see above; install igm-cli again")
         raise typer.Exit(4)
+    lacking = [name for name, absent in report["extras"].items() if absent]
+    broken = [f"{HEADINGS[p['kind']]} {p['name']}" for p in report["plugins"] if not p["ok"]]
+    sink.say("igm works here" + (f", but {' and '.join(broken)} of other packages" if broken else ""))
+    if lacking:
+        sink.say(f"what is not installed, where you want it: pip install 'igm-cli[{','.join(lacking)}]'")
 
 
 def examine() -> dict[str, Any]:

@@ -17,6 +17,7 @@ def estimate_k(
     model: o.Model = None,
     k_min: o.KMin = None,
     k_max: o.KMax = None,
+    penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     codebooks: o.Codebooks = None,
@@ -28,7 +29,12 @@ def estimate_k(
     device: o.Device = "auto",
     as_json: o.Json = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw error over K: a file for one image, a folder for several.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=o.OUTPUT,
+            metavar="PATH",
+            help="Draw error over K: a file for one image, a folder for several.",
+        ),
     ] = None,
     output: o.Results = None,
 ) -> None:
@@ -38,7 +44,7 @@ def estimate_k(
     vectors igm.decompose-k/1.  The K chosen is that of the least error + k_penalty * K.
     """
     sink = Output.of_process(as_json)
-    given = {"k_min": k_min, "draws": draws}
+    given = {"k_min": k_min, "penalty": penalty, "draws": draws}
     if o.about_vectors(concepts, codebooks):
         squashed = None if fit == "crop" else fit
         o.refuse(o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=squashed, scale=scale, range=pixel_range)

@@ -21,32 +21,54 @@ def evaluate(
     model: o.Model = None,
     concepts: o.Concepts = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset: a name of igm plugins.  Default: that of the model's training.")
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of annotated images.  Default: the dataset's own images.")
-    ] = None,
-    pixel_range: o.Range = None,
-    split: Annotated[str | None, typer.Option(help="Split.  Default: the second, that validates.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Options of the dataset, e.g. objects=3-5."),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="At most so many images; of large images so many windows.")
-    ] = 100,
-    penalty: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Fall of the error, times 1e-4, that justifies one more concept.  Default: the model's."
+            rich_help_panel=o.DATA,
+            metavar="NAME",
+            help="Dataset: a name of igm plugins.  Default: that of the model's training.",
         ),
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=o.DATA,
+            metavar="FOLDER",
+            help="Folder of annotated images.  Default: the dataset's own images.",
+        ),
+    ] = None,
+    pixel_range: o.Range = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.DATA, metavar="NAME", help="Split.  Default: the second, that validates."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            rich_help_panel=o.DATA,
+            help="Options of the dataset, e.g. objects=3-5.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=o.DATA,
+            metavar="N",
+            help="At most so many images; of large images so many windows.",
+        ),
+    ] = 100,
+    penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate",
+            rich_help_panel=o.MODEL,
             help="Fit the penalty, unless it is given, how sure answers are, and what is typical, and keep it with the "
             "model, a folder of yours.",
         ),

@@ -16,6 +16,8 @@ Method = Annotated[
     ]
     | None,
     typer.Option(
+        rich_help_panel=o.SEARCH,
+        metavar="NAME",
         help="evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
         "configurations in stages.  Default: the model's, or evidence.  Of codebooks: auto (the default), "
         "coupled, attention, resonator, factorizer or exhaustive.",
@@ -30,19 +32,33 @@ def invert(
     k: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of concepts.  Default: it is estimated.  Of codebooks: products added up, or 1."
+            min=1,
+            rich_help_panel=o.ASK,
+            metavar="N",
+            help="Number of concepts.  Default: it is estimated.  Of codebooks: products added up, or 1.",
         ),
     ] = None,
     k_max: o.KMax = None,
+    penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     method: Method = None,
-    restarts: Annotated[int | None, typer.Option(min=1, help="Starts of sgd.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of sgd or relax.")] = None,
+    restarts: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Starts of sgd.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Steps of sgd or relax.")
+    ] = None,
     codebooks: o.Codebooks = None,
     binding: o.Binding = None,
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="Of the iterative methods of codebooks.  Default: 100.")
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=o.VECTORS,
+            metavar="N",
+            help="Of the iterative methods of codebooks.  Default: 100.",
+        ),
     ] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
@@ -64,7 +80,7 @@ def invert(
     On several processes or machines: accelerate launch -m igm_cli invert FOLDER ...
     """
     sink = Output.of_process(as_json)
-    given = {"k_max": k_max, "draws": draws, "restarts": restarts, "steps": steps}
+    given = {"k_max": k_max, "penalty": penalty, "draws": draws, "restarts": restarts, "steps": steps}
     if o.about_vectors(concepts, codebooks):
         o.refuse(
             o.ABOUT_IMAGES,

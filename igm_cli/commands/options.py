@@ -14,36 +14,67 @@ ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
 ABOUT_SINGLE = "single images; leave it out or leave out --shared"
 ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", show_default=True)]
+ASK, IMAGES, MODEL, SEARCH = "What to ask", "How images are read", "Model", "Search"
+VECTORS, OUTPUT, DATA, TRAINING = "Bound vectors", "Output", "Data", "Training"
+"""Headings that --help groups options under."""
+
+Device = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=MODEL, metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", show_default=True
+    ),
+]
 MAX_SEED = 2**32 - 1
 MOST_IMAGES = 1_000_000
 Seed = Annotated[
     int | None,
-    typer.Option(min=0, max=MAX_SEED, help="Same seed and device: same result.  Default: the model's, or 0."),
+    typer.Option(
+        min=0,
+        max=MAX_SEED,
+        rich_help_panel=SEARCH,
+        metavar="N",
+        help="Same seed and device: same result.  Default: the model's, or 0.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else there.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", rich_help_panel=OUTPUT, help="One JSON object per line on stdout, nothing else there."
+    ),
+]
 Inputs = Annotated[
     list[str],
     typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False),
 ]
 Concepts = Annotated[
-    str | None, typer.Option(help="Concept parser; igm plugins lists them.  Default: the model's.")
+    str | None,
+    typer.Option(
+        rich_help_panel=ASK,
+        metavar="NAME",
+        help="Concept parser; igm plugins lists them.  Default: the model's.",
+    ),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts."
+        rich_help_panel=MODEL,
+        metavar="MODEL",
+        help="A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts.",
     ),
 ]
 Fit = Annotated[
     Literal["crop", "squash"],
-    typer.Option(help="crop or squash an image of another aspect ratio than the model's."),
+    typer.Option(
+        rich_help_panel=IMAGES, help="crop or squash an image of another aspect ratio than the model's."
+    ),
 ]
 Scale = Annotated[
     float | None,
     typer.Option(
+        rich_help_panel=IMAGES,
+        metavar="X",
         help="Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
-        "trained; half of it for an image enlarged twice as much."
+        "trained; half of it for an image enlarged twice as much.",
     ),
 ]
 Range = Annotated[
@@ -51,58 +82,113 @@ Range = Annotated[
     typer.Option(
         "--range",
         metavar="LOW,HIGH",
+        rich_help_panel=IMAGES,
         help="Values of black and white in images, e.g. 0,4095.  Default: by their kind (docs/pixels.md).",
     ),
 ]
-KMax = Annotated[int | None, typer.Option(min=1, help="Most concepts considered when K is estimated.")]
-KMin = Annotated[int | None, typer.Option(min=0, help="Fewest concepts considered when K is estimated.")]
-Draws = Annotated[int | None, typer.Option(min=1, help="Noise draws to begin with.")]
+KMax = Annotated[
+    int | None,
+    typer.Option(min=1, rich_help_panel=ASK, metavar="N", help="Most concepts considered when K is estimated."),
+]
+KMin = Annotated[
+    int | None,
+    typer.Option(
+        min=0, rich_help_panel=ASK, metavar="N", help="Fewest concepts considered when K is estimated."
+    ),
+]
+Draws = Annotated[
+    int | None, typer.Option(min=1, rich_help_panel=SEARCH, metavar="N", help="Noise draws to begin with.")
+]
+Penalty = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=SEARCH,
+        metavar="X",
+        help="Fall of the error, times 1e-4, that justifies one more concept: larger finds fewer.  Default: the model's.",
+    ),
+]
 Codebooks = Annotated[
     Path | None,
     typer.Option(
-        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors)."
+        rich_help_panel=VECTORS,
+        metavar="FILE",
+        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors).",
     ),
 ]
 Binding = Annotated[
     Literal["map", "hrr", "fhrr"] | None,
-    typer.Option(help="How the vectors are bound.  Default: as the file of codebooks says."),
+    typer.Option(
+        rich_help_panel=VECTORS, help="How the vectors are bound.  Default: as the file of codebooks says."
+    ),
 ]
 BatchSize = Annotated[
-    str, typer.Option(metavar="N|auto", help="Images worked out together; results do not depend on it.")
+    str,
+    typer.Option(
+        metavar="N|auto", rich_help_panel=MODEL, help="Images worked out together; results do not depend on it."
+    ),
 ]
 Overlay = Annotated[
-    Path | None, typer.Option(help="Draw the result: a file for one image, a folder for several.")
+    Path | None,
+    typer.Option(
+        rich_help_panel=OUTPUT,
+        metavar="PATH",
+        help="Draw the result: a file for one image, a folder for several.",
+    ),
 ]
 OverlayLabels = Annotated[
     bool,
-    typer.Option("--labels", help="Write beside every object of --overlay what it is, where there is room."),
+    typer.Option(
+        "--labels",
+        rich_help_panel=OUTPUT,
+        help="Write beside every object of --overlay what it is, where there is room.",
+    ),
 ]
 Csv = Annotated[
     Path | None,
     typer.Option(
         "--csv",
+        rich_help_panel=OUTPUT,
+        metavar="FILE",
         help="Write what is found into one table, a row for each item: for spreadsheets, napari, ImageJ.",
     ),
 ]
 Coco = Annotated[
     Path | None,
-    typer.Option("--coco", help="Write the objects into one file of COCO's JSON, a keypoint each."),
+    typer.Option(
+        "--coco",
+        rich_help_panel=OUTPUT,
+        metavar="FILE",
+        help="Write the objects into one file of COCO's JSON, a keypoint each.",
+    ),
 ]
 Shared = Annotated[
     bool,
-    typer.Option("--shared", help="Find what all images have in common; --k is the number of common concepts."),
+    typer.Option(
+        "--shared",
+        rich_help_panel=ASK,
+        help="Find what all images have in common; --k is the number of common concepts.",
+    ),
 ]
 Map = Annotated[
     Path | None,
     typer.Option(
         "--map",
+        rich_help_panel=OUTPUT,
+        metavar="PATH",
         help="Draw how much each concept by itself explains, a file for one image, a folder for several; the values "
         "go into a .npy beside it.  Maps of high noise levels melt together.",
     ),
 ]
 Results = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Keep results as JSON lines; the same command goes on there."),
+    typer.Option(
+        "--output",
+        "-o",
+        rich_help_panel=OUTPUT,
+        metavar="FILE",
+        help="Keep results as JSON lines; the same command goes on there.",
+    ),
 ]
 
 

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from igm_cli.vectors import VectorSession
 
 
-UNTYPICAL = 0.5
-"""Typicality below which people are warned."""
-
 DETAILED = 4  # images, or vectors of a file, up to which each gets a table
 
 
@@ -474,6 +471,8 @@ class Runner:
         return what_about({key[0]: str(path), **root_of(path)}, key)
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
+        from igm_cli.commands.show import warning
+
         for drawing in self.drawings:
             if drawing.missing(record["image"]):  # kept from an earlier call that drew nothing
                 image: Any = each or self.session.read(Path(record["image"]))[0]
@@ -481,16 +480,8 @@ class Runner:
         for export in self.exports:
             export.add(record)
         self.sink.result(record)
-        if (typicality := record.get("typicality")) is not None and typicality < UNTYPICAL:
-            self.sink.note(
-                f"igm: {record['image']} is unlike what {record['model']} was trained on "
-                f"(typicality {typicality:.2f}); what is said of it is little more than a guess"
-            )
-        elif record.get("k_at_maximum"):
-            self.sink.note(
-                f"igm: in {record['image']} as many concepts were found as were looked for, {record['k']}; there may be "
-                "more, raise --k-max"
-            )
+        if text := warning(record):
+            self.sink.note(f"igm: {text}")
         if self.report:
             self.report.add(record)
 

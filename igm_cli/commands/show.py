@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from igm_cli.core.concepts import ConceptSpace
 
+UNTYPICAL = 0.5
+"""Typicality below which people are warned."""
+
 LONG, NEAR = 24, 8
 """Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
 
@@ -42,13 +45,15 @@ class ImageReport:
             else:
                 self.sink.say(f"{title}; {NO_CURVE}")
         else:
-            self.rows.append([record["image"], *([k] if counted else []), brief(record["items"])])
+            self.rows.append(
+                [record["image"], *([k] if counted else []), sureness(record), brief(record["items"])]
+            )
 
     def end(self) -> None:
         """Shows the table of many images."""
         if self.rows:
             counted = ["K"] if self.space.countable else []
-            self.sink.table("", ["image", *counted, "found"], self.rows)
+            self.sink.table("", ["image", *counted, "confidence", "found"], self.rows)
 
     def _table(self, record: Record) -> tuple[list[str], list[list[str]]]:
         """The items found, numbered; where all candidates are reported, the others without a number if they are few."""
@@ -136,6 +141,33 @@ def brief(items: Sequence[Record]) -> str:
     if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"
         return ", ".join(": ".join(row.values()) for row in rows)
     return " ".join(f"({', '.join(cell(k, v) for k, v in row.items())})" for row in rows)
+
+
+def sureness(record: Record) -> str:
+    """The least and the largest confidence of what was found in an image, and a word if it is unlike those known."""
+    known = [item["confidence"] for item in record["items"] if item.get("confidence") is not None]
+    low, high = (f"{bound:.2f}" for bound in (min(known), max(known))) if known else ("", "")
+    said = low if low == high else f"{low} to {high}"
+    return f"{said} (a guess)".strip() if _untypical(record) else said
+
+
+def warning(record: Record) -> str:
+    """Returns what people are warned about in an answer; nothing where there is no need to."""
+    if _untypical(record):
+        return (
+            f"{record['image']} is unlike what {record['model']} was trained on "
+            f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
+        )
+    if record.get("k_at_maximum"):
+        return (
+            f"in {record['image']} as many concepts were found as were looked for, {record['k']}; there may be more, "
+            "raise --k-max"
+        )
+    return ""
+
+
+def _untypical(record: Record) -> bool:
+    return record.get("typicality") is not None and record["typicality"] < UNTYPICAL
 
 
 def cell(key: str, value: Any) -> str:

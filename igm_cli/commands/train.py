@@ -16,22 +16,39 @@ def train(
     dataset: Annotated[
         str, typer.Argument(help="Dataset to train on: a name of igm plugins, or package.module:attribute.")
     ],
-    concepts: Annotated[str | None, typer.Option(help="Concept parser.  Default: the dataset's.")] = None,
+    concepts: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=o.DATA, metavar="NAME", help="Concept parser.  Default: the dataset's."),
+    ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the real data.  Default: the dataset's own images.")
+        Path | None,
+        typer.Option(
+            rich_help_panel=o.DATA,
+            metavar="FOLDER",
+            help="Folder of the real data.  Default: the dataset's own images.",
+        ),
     ] = None,
     pixel_range: o.Range = None,
     builtin: Annotated[
         bool,
         typer.Option(
-            "--builtin", help="Train on images that the dataset makes itself, too, beside those of --data-root."
+            "--builtin",
+            rich_help_panel=o.DATA,
+            help="Train on images that the dataset makes itself, too, beside those of --data-root.",
         ),
     ] = False,
-    preset: Annotated[str, typer.Option(help="A preset of the dataset, or a TOML file.")] = "default",
+    preset: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=o.TRAINING, metavar="NAME", help="A preset of the dataset, or a TOML file."
+        ),
+    ] = "default",
     init: Annotated[
         str | None,
         typer.Option(
-            help="Start from the weights of this model: a bundled name, a folder, or hf:owner/name of the hub."
+            rich_help_panel=o.TRAINING,
+            metavar="MODEL",
+            help="Start from the weights of this model: a bundled name, a folder, or hf:owner/name of the hub.",
         ),
     ] = None,
     companions: Annotated[
@@ -39,41 +56,76 @@ def train(
         typer.Option(
             "--with",
             metavar="MODEL",
+            rich_help_panel=o.TRAINING,
             help="Learn to add to this model, which stays as it is; several are composed.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder.  Default: runs/DATASET-CONCEPTS.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            rich_help_panel=o.OUTPUT,
+            metavar="FOLDER",
+            help="Run folder.  Default: runs/DATASET-CONCEPTS.",
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
-    precision: Annotated[str | None, typer.Option(help="no, bf16, fp16 or auto.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=o.TRAINING, metavar="N", help="Optimizer steps in all.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=o.TRAINING, metavar="N", help="Images per step, over all processes."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(rich_help_panel=o.TRAINING, metavar="TYPE", help="no, bf16, fp16 or auto.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
+            rich_help_panel=o.TRAINING,
             help="Any option of the preset, e.g. learning_rate=1e-4, model.blocks=1, data.objects=3-5.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=o.MAX_SEED, help="Seed of everything random.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=o.MAX_SEED, rich_help_panel=o.TRAINING, metavar="N", help="Seed of everything random."
+        ),
+    ] = None,
     device: o.Device = "auto",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images of each part of the data.")
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=o.DATA, metavar="N", help="At most so many images of each part of the data."
+        ),
     ] = None,
     trackers: Annotated[
         list[str] | None,
-        typer.Option("--tracker", metavar="NAME", help="Log to wandb, mlflow, ... besides tensorboard."),
+        typer.Option(
+            "--tracker",
+            metavar="NAME",
+            rich_help_panel=o.OUTPUT,
+            help="Log to wandb, mlflow, ... besides tensorboard.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
+            rich_help_panel=o.OUTPUT,
             help="Print every setting, draw twelve training samples, estimate time and memory, and stop.",
         ),
     ] = False,
     list_presets: Annotated[
-        bool, typer.Option("--list-presets", help="Print the presets of the dataset, and stop.")
+        bool,
+        typer.Option(
+            "--list-presets", rich_help_panel=o.OUTPUT, help="Print the presets of the dataset, and stop."
+        ),
     ] = False,
 ) -> None:
     """Train a model; the same command again goes on where it stopped.

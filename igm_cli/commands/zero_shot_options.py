@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.imaging import read_bytes
@@ -18,57 +19,126 @@ _T = 1000
 """Timesteps that Stable Diffusion is trained on: a range of theirs is divided by it."""
 
 
-Labels = Annotated[str | None, typer.Option(help="What may be there: dog,cat,polar bear.")]
-LabelsFile = Annotated[Path | None, typer.Option(help="The same, one label per line; # comments.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=o.ASK, metavar="LABEL,...", help="What may be there: dog,cat,polar bear."),
+]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel=o.ASK, metavar="FILE", help="The same, one label per line; # comments."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A bundled name, a diffusers folder, a .safetensors file or hf:owner/name of the hub.  Default: the bundled one."
+        rich_help_panel=o.MODEL,
+        metavar="MODEL",
+        help="A bundled name, a diffusers folder, a .safetensors file or hf:owner/name of the hub.  Default: the bundled one.",
     ),
 ]
-K = Annotated[str, typer.Option(metavar="N|auto", help="Number of labels in an image, or auto.")]
+K = Annotated[
+    str, typer.Option(metavar="N|auto", rich_help_panel=o.ASK, help="Number of labels in an image, or auto.")
+]
 KMax = Annotated[
-    int | None, typer.Option(min=1, help="Most labels considered by auto.  Default: the model's, or 3.")
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=o.ASK,
+        metavar="N",
+        help="Most labels considered by auto.  Default: the model's, or 3.",
+    ),
 ]
 Template = Annotated[
-    list[str] | None, typer.Option(help="Prompt, such as 'a photo of a {label}'; several are averaged.")
+    list[str] | None,
+    typer.Option(
+        rich_help_panel=o.ASK,
+        metavar="TEXT",
+        help="Prompt, such as 'a photo of a {label}'; several are averaged.",
+    ),
 ]
-TemplatesFile = Annotated[Path | None, typer.Option(help="The same, one prompt per line.")]
-MaxDraws = Annotated[int | None, typer.Option(min=1, help="Draws at most, if undecided.")]
+TemplatesFile = Annotated[
+    Path | None, typer.Option(rich_help_panel=o.ASK, metavar="FILE", help="The same, one prompt per line.")
+]
+MaxDraws = Annotated[
+    int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Draws at most, if undecided.")
+]
 Timesteps = Annotated[
-    str | None, typer.Option(metavar="LOW-HIGH", help="Noise levels, fractions of the schedule: 0.1-0.7.")
+    str | None,
+    typer.Option(
+        metavar="LOW-HIGH", rich_help_panel=o.SEARCH, help="Noise levels, fractions of the schedule: 0.1-0.7."
+    ),
 ]
 Weighting = Annotated[
-    float | None, typer.Option(min=-8, max=8, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER")
+    float | None,
+    typer.Option(
+        min=-8, max=8, rich_help_panel=o.SEARCH, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER"
+    ),
 ]
 Views = Annotated[
     int | None,
     typer.Option(
         metavar="1|2|4",
+        rich_help_panel=o.SEARCH,
         help="Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  "
         "Default: the model's, or 1.",
     ),
 ]
-Variant = Annotated[str | None, typer.Option(help="Variant of the weights, such as fp16.")]
+Variant = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=o.MODEL, metavar="NAME", help="Variant of the weights, such as fp16."),
+]
 Dtype = Annotated[
     Literal["auto", "float32", "float16", "bfloat16"],
-    typer.Option(help="What the U-Net computes in; auto: by device."),
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="TYPE",
+        help="What the U-Net computes in: auto (by device), float32, float16 or bfloat16.",
+    ),
 ]
-Attention = Annotated[Literal["auto", "sliced", "xformers"], typer.Option(help="sliced: less memory, slower.")]
-Offload = Annotated[bool, typer.Option("--offload", help="Keep on the GPU only the part that computes.")]
+Attention = Annotated[
+    Literal["auto", "sliced", "xformers"],
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="KIND",
+        help="auto; sliced takes less memory and more time; or xformers.",
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option("--offload", rich_help_panel=o.MODEL, help="Keep on the GPU only the part that computes."),
+]
 Size = Annotated[
-    int | None, typer.Option(min=8, max=8192, help="Side of images in pixels.  Default: the model's.")
+    int | None,
+    typer.Option(
+        min=8,
+        max=8192,
+        rich_help_panel=o.MODEL,
+        metavar="N",
+        help="Side of images in pixels.  Default: the model's.",
+    ),
 ]
 Config = Annotated[
-    str | None, typer.Option(help="Folder or hf:owner/name that describes a single file's parts.")
+    str | None,
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="PATH",
+        help="Folder or hf:owner/name that describes a single file's parts.",
+    ),
 ]
 Prediction = Annotated[
     Literal["auto", "epsilon", "v_prediction"],
-    typer.Option(help="What the U-Net puts out, where its description is wrong."),
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="KIND",
+        help="What the U-Net puts out, where its description is wrong: epsilon or v_prediction.",
+    ),
 ]
 Overlay = Annotated[
     Path | None,
-    typer.Option(help="Write the labels beside the image: a file for one image, a folder for several."),
+    typer.Option(
+        rich_help_panel=o.OUTPUT,
+        metavar="PATH",
+        help="Write the labels beside the image: a file for one image, a folder for several.",
+    ),
 ]
 
 
