@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
-from igm_cli.imaging import Frame, to_rgb
+from igm_cli.imaging import Frame, from_model, to_rgb
 from igm_cli.session import ImageSession, OpenModel
 
 if TYPE_CHECKING:
     import datasets
+    from PIL.Image import Image
     from torch import Tensor
 
     from igm_cli.core.types import Inversion
@@ -31,16 +32,28 @@ class Judged:
     """An annotated image, and what was found in it.
 
     Attributes:
+        row: Number of the image, or of the window.
         found: What was found.
         count: How many concepts are annotated, of those whose place is within the image.
         right: Which of the concepts found are right, and which of the F values of each ``[K,1+F]``.
         area: Of the image over that of an image of the size trained on.
     """
 
+    row: int
     found: Inversion
     count: int
     right: Tensor
     area: float
+
+    @property
+    def hits(self) -> int:
+        """How many of the concepts found are right in all that is said of them."""
+        return int(self.right.all(1).sum())
+
+    @property
+    def mistakes(self) -> int:
+        """How many concepts are missed, and how many found are none."""
+        return max(0, self.count - self.hits) + len(self.right) - self.hits
 
 
 class Evaluation:
@@ -91,23 +104,26 @@ class Evaluation:
             progress("evaluating", 0, self.count)
         for rows in _batches(self.count, session.batch_size):
             images, truths = self._seen(session, rows)
-            for seen, truth, found in zip(images, truths, session.inverted(images), strict=True):
+            inverted = session.inverted(images)
+            for row, seen, truth, found in zip(rows, images, truths, inverted, strict=True):
                 right = self.model.parser.right(found.concepts, truth)  # type: ignore[attr-defined]
                 area, count = 1.0, len(truth)
                 if self.windows:  # beyond whose borders there are concepts that are not asked for
                     area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
                     count = int(((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1).sum())
-                judged.append(Judged(found, count, right, area))
+                judged.append(Judged(row, found, count, right, area))
             if progress:
                 progress("evaluating", len(judged), self.count)
         return judged
 
-    def calibrated(self, progress: Progress | None = None, penalty: float | None = None) -> dict[str, Any]:
+    def calibrated(
+        self, progress: Progress | None = None, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Returns the settings that suit the images best: penalty, temperatures, what is typical.
 
         Args:
             progress: Called while images are inverted, twice where the penalty is fitted, too.
-            penalty: A penalty that stays; None fits it, where there is one to fit.
+            given: Settings that stay as they are, such as the penalty, which is fitted otherwise.
 
         Raises:
             InputError: If there are too few images.
@@ -117,9 +133,9 @@ class Evaluation:
 
         if self.count < FEWEST:
             raise InputError(f"a model is calibrated on {FEWEST} images or more, not {self.count}; add some")
-        chosen: dict[str, Any] = {} if penalty is None else {"penalty": penalty}
-        if penalty is None and self.model.parser.space.countable:
-            found = self.judge({"penalty": 0.0}, progress)
+        chosen: dict[str, Any] = dict(given or {})
+        if "penalty" not in chosen and self.model.parser.space.countable:
+            found = self.judge({**chosen, "penalty": 0.0}, progress)
             counts = [each.count for each in found]
             chosen["penalty"] = round(
                 fitted_penalty([e.found.k_curve for e in found], counts, [e.area for e in found]), 3
@@ -144,6 +160,22 @@ class Evaluation:
         settings = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=chosen).settings
         chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
         return chosen
+
+    def name(self, judged: Judged) -> str:
+        """Returns how the dataset names an image, or its number."""
+        file = None if self.windows else self.data[judged.row].get("file")
+        return str(file or f"{'window' if self.windows else 'image'} {judged.row}")
+
+    def pictures(self, judged: Judged) -> tuple[Image, Image]:
+        """Returns an image as the model sees it with what is annotated, and with what was found."""
+        session = ImageSession(self.model, k=None, fit="crop", batch_size=1, given={})
+        (seen,), (truth,) = self._seen(session, [judged.row])
+        picture, parser = from_model(seen.cpu()), self.model.parser
+        frame = Frame.fit(picture.size, picture.width / picture.height)
+        found = parser.decode(judged.found.concepts, frame)
+        for item, confidence in zip(found, judged.found.confidence.tolist(), strict=True):
+            item["confidence"] = confidence
+        return parser.draw(picture, parser.decode(truth, frame)), parser.draw(picture, found)
 
     def _seen(self, session: ImageSession, rows: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
         """Returns what the model sees of images, and the concepts annotated in them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -60,7 +61,17 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert (model / "model.safetensors").read_bytes() == weights
     assert igm("invert", annotated / "0.png", "--model", model, "--json") == 0
     assert json.loads(capsys.readouterr().out)["typicality"] > 0.5
-    assert igm("evaluate", "--model", model, *data, "--penalty", 7, "--calibrate") == 0
+    files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
+    more = ("--penalty", 7, "--set", "inference.draws=3", "--calibrate")
+    assert igm("evaluate", "--model", model, *data, *more, *files) == 0
+    assert f"wrote {tmp_path / 'worst.png'}" in capsys.readouterr().out
+    assert Image.open(tmp_path / "worst.png").width > 200
+    rows = list(csv.DictReader((tmp_path / "e.csv").open()))
+    assert len(rows) == before["images"] and {row["annotated"] for row in rows} == {"1"}
+    for row in rows:
+        assert int(row["mistakes"]) == 1 - int(row["right"]) + int(row["found"]) - int(row["right"])
+    assert [row["mistakes"] for row in rows] == sorted((row["mistakes"] for row in rows), reverse=True)
+    assert json.loads((model / "igm.json").read_text())["inference"]["draws"] == 3
     assert json.loads((model / "igm.json").read_text())["inference"]["penalty"] == 7.0
 
 
@@ -70,6 +81,7 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
         (["--model", "clevr-pos", "--calibrate"], "name a folder of yours"),
         (["--split", "nosuch"], "nosuch"),
         (["--set", "nosuch=1"], "nosuch"),
+        (["--set", "inference.drows=3"], "unknown setting 'drows'; did you mean draws"),
         (["--limit", "4", "--calibrate"], "16 images or more, not 4"),
     ],
 )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from igm_cli.commands import options as o
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
     from igm_cli.benchmarks.scores import Estimate
-    from igm_cli.evaluation import Judged
+    from igm_cli.benchmarks.suite import PictureGrid
+    from igm_cli.evaluation import Evaluation, Judged
+
+WORST = 12
+"""Images that --worst draws."""
 
 
 def evaluate(
@@ -49,7 +55,7 @@ def evaluate(
             "--set",
             metavar="KEY=VALUE",
             rich_help_panel=o.DATA,
-            help="Options of the dataset, e.g. objects=3-5.",
+            help="Options of the dataset, e.g. objects=3-5, or settings of the inversion, e.g. inference.low=0.02.",
         ),
     ] = None,
     limit: Annotated[
@@ -75,6 +81,22 @@ def evaluate(
     ] = False,
     device: o.Device = "auto",
     as_json: o.Json = False,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=o.OUTPUT,
+            metavar="FILE",
+            help="Draw the images with most mistakes, as annotated and as found.",
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=o.OUTPUT,
+            metavar="FILE",
+            help="Write a table with a row for each image, most mistakes first.",
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a model on annotated images: what it finds, how many, and whether it is as sure as it is right.
 
@@ -82,6 +104,9 @@ def evaluate(
     calibration error of the confidences.
     """
     from igm_cli.api import load
+    from igm_cli.commands.exports import Export, is_own_table
+    from igm_cli.commands.figures import draw
+    from igm_cli.commands.results import refuse_others_pictures, save_picture
     from igm_cli.errors import need
     from igm_cli.evaluation import Evaluation, in_words, keep_calibration
     from igm_cli.plugins import registry
@@ -96,12 +121,23 @@ def evaluate(
         raise UsageError(
             "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
         )
+    table = Export("--csv", home_expanded(csv), lambda _: "", is_own_table) if csv else None
+    if table:
+        table.check()
+    drawn = o.expanded(worst)
+    if drawn:
+        need("plots")
+        refuse_others_pictures([drawn], "--worst")
+    asked = {"penalty": penalty, "draws": draws, "seed": seed}
     name = dataset or opened.dataset
     if not name:
         raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
     adapter = registry.dataset(name, typed=True)
     chosen = split or adapter.splits[min(1, len(adapter.splits) - 1)]
     options = o.parse_settings(settings or []) | ({} if pixel_range is None else {"range": pixel_range})
+    inference = {key: options.pop(key) for key in list(options) if key.startswith("inference.")}
+    given = {key.removeprefix("inference."): value for key, value in inference.items()}
+    given |= {name: value for name, value in asked.items() if value is not None}
     with sink.progress() as progress:
         data = adapter.load(
             chosen,
@@ -113,11 +149,17 @@ def evaluate(
         )
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
         if calibrate and folder:
-            fitted = evaluation.calibrated(progress, penalty)
+            fitted = evaluation.calibrated(progress, given)
             keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": name, "split": chosen})
             opened.inference = {**opened.inference, **fitted}
             sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {in_words(fitted)}")
-        judged = evaluation.judge({"penalty": penalty, "draws": draws, "seed": seed}, progress)
+        judged = evaluation.judge(given, progress)
+    ranked = sorted(judged, key=lambda each: -each.mistakes)
+    if table:
+        replace(table, text=lambda _: images_csv(evaluation, ranked)).write()
+    if drawn:
+        mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
+        save_picture(draw(worst_images(evaluation, mistaken)), drawn)
     figures, errors = figures_of(judged, counted=opened.parser.space.countable)
     sink.result(
         {
@@ -139,6 +181,34 @@ def evaluate(
     sink.table(
         f"{opened.name} on {len(judged)} images of {name}, {chosen}", ("figure", "", "95 % interval"), rows
     )
+    for path in filter(None, (drawn, table and table.path)):
+        sink.say(f"wrote {path}")
+
+
+def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
+    """Returns a row for each image as CSV: what is annotated, found and right there, and how sure that is."""
+    from igm_cli.commands.exports import marked_csv
+
+    columns = ("image", "annotated", "found", "right", "mistakes", "least_confidence", "typicality")
+    rows = []
+    for each in judged:
+        sure, typical = each.found.confidence, each.found.typicality
+        least = f"{float(sure.min()):.4f}" if len(sure) else ""
+        counts = map(str, (each.count, len(each.right), each.hits, each.mistakes))
+        rows.append([evaluation.name(each), *counts, least, f"{typical:.4f}" if typical == typical else ""])
+    return marked_csv(columns, rows)
+
+
+def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGrid:
+    """Returns images as annotated beside what was found in them."""
+    from igm_cli.benchmarks.suite import PictureGrid
+
+    rows = [
+        (f"{evaluation.name(each)}: {each.hits} of {each.count} found, {len(each.right) - each.hits} wrong",
+         evaluation.pictures(each))
+        for each in judged
+    ]  # fmt: skip
+    return PictureGrid("worst", "The images with most mistakes", ("annotated", "found"), rows)
 
 
 def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estimate], dict[str, float]]:
@@ -146,9 +216,8 @@ def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estim
     from igm_cli.benchmarks.scores import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
 
-    right = [each.right.all(1) for each in judged]
-    found, true = [len(each) for each in right], [each.count for each in judged]
-    hits = [int(each.sum()) for each in right]
+    found, true = [len(each.right) for each in judged], [each.count for each in judged]
+    hits = [each.hits for each in judged]
     figures = {
         "true of those found": rate(hits, found),
         "found of those true": rate(hits, true),

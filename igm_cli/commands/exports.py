@@ -128,6 +128,11 @@ def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[st
         names = [*PLACE, *names]
     columns = [*key, "number", *dict.fromkeys(names)]
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    return marked_csv(columns, cells)
+
+
+def marked_csv(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Returns a table as CSV with a last column by which :func:`is_own_table` knows it."""
     mark = _mark(columns, cells)
     return csv_text([*columns, MARK], [[*row, mark] for row in cells])
 
@@ -140,13 +145,13 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def is_own_table(text: str) -> bool:
-    """Returns whether a text is a table as :func:`items_csv` wrote it."""
+    """Returns whether a text is a table as :func:`marked_csv` wrote it."""
     try:
         (*columns, last), *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (csv.Error, ValueError):
         return False
     mark = _mark(columns, [row[:-1] for row in rows])
-    return last == MARK and all(row[-1:] == [mark] for row in rows) and "number" in columns
+    return last == MARK and all(row[-1:] == [mark] for row in rows) and bool(columns)
 
 
 def coco_text(records: Sequence[Record]) -> str:

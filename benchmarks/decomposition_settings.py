@@ -1,7 +1,7 @@
 """Chooses the settings of the iterative decomposition methods on validation problems.
 
-    python benchmarks/calibrate_decomposition.py --method coupled --seconds 600
-    python benchmarks/calibrate_decomposition.py --method coupled --set space=codebook --set energy=gauss
+    python benchmarks/decomposition_settings.py --method coupled --seconds 600
+    python benchmarks/decomposition_settings.py --method coupled --set space=codebook --set energy=gauss
 
 Random settings are tried on problems of other seeds than any benchmark's, every one with the same iterations; the best
 few are tried again on more problems, and printed, best first.
