@@ -203,13 +203,18 @@ def _columns(parts: Sequence[tuple[Any, bool]]) -> tuple[list[Any], list[bool]]:
 
 
 def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]) -> None:
-    """Writes fitted settings into the description of a model, with what they were fitted to."""
+    """Writes fitted settings into the description of a model; ``about`` says there what they were fitted to, or why not."""
     from igm_cli.core.checkpoint import DESCRIPTION
     from igm_cli.core.files import read_json, write_json
 
     known = read_json(folder / DESCRIPTION)
     plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
-    inference, info = {**known.get("inference", {}), **plain}, {**known.get("info", {}), "calibrated": about}
+    before = {
+        key: value
+        for key, value in known.get("info", {}).items()
+        if key not in ("calibrated", "not_calibrated")
+    }
+    inference, info = {**known.get("inference", {}), **plain}, {**before, **about}
     write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
 
 

@@ -15,6 +15,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import forks
 import pytest
 import tiny_models
 import torch
@@ -30,16 +31,19 @@ Igm = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def igm(tmp_path_factory: pytest.TempPathFactory) -> Igm:
-    """Runs ``igm`` as a process of its own, far from a terminal."""
+    """Runs ``igm`` as a process of its own, far from a terminal: a fork of this one, unless its environment is another."""
     cache = tmp_path_factory.mktemp("cache")
     base = os.environ | {"HF_HOME": str(cache), "COLUMNS": "120", "NO_COLOR": "1"}
 
     def run(
         *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
+        words = [str(argument) for argument in arguments]
+        if env is None:
+            return forks.run(words, base, cwd or cache, timeout)
         return subprocess.run(
-            [sys.executable, "-m", "igm_cli", *map(str, arguments)],
-            env=base | (env or {}),
+            [sys.executable, "-m", "igm_cli", *words],
+            env=base | env,
             cwd=cwd or cache,
             capture_output=True,
             text=True,

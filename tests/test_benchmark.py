@@ -112,8 +112,9 @@ def test_suites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     found = {suite["name"]: suite for suite in map(json.loads, capsys.readouterr().out.splitlines())}
     assert set(CASES) <= set(found)
     assert {suite["schema"] for suite in found.values()} == {"igm.benchmarks/1"}
-    assert main(["benchmark"]) == 0
-    assert "object-discovery --set sgd_images=…" in capsys.readouterr().out
+    assert main(["benchmark", "object-discovery", "--about"]) == 0
+    told = capsys.readouterr().out
+    assert "--set sgd_images=..." in told and "--methods igm-sgd" in told and "--splits folder-3-5" in told
 
 
 def test_budgets() -> None:

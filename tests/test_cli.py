@@ -474,6 +474,7 @@ batch_size = 2
 log_every = 1
 checkpoint_every = 2
 picture_every = 4
+calibration = 0
 half = false
 
 [inference]

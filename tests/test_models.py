@@ -179,7 +179,7 @@ def test_misfitting_options_are_refused():
         build_denoiser("factored", {"image_size": (50, 32)}, PLANE, Schedule())
     with pytest.raises(InputError, match="use the unet"):
         build_denoiser("factored", TINY, Continuous(("x",), (0.0,), (1.0,), local=True), Schedule())
-    with pytest.raises(InputError, match="factored or unet"):
+    with pytest.raises(InputError, match="known are factored, unet"):
         build_denoiser("transformer", {}, PLANE, Schedule())
     with pytest.raises(InputError, match="options do not fit"):
         build_denoiser("factored", {"depth": 3}, PLANE, Schedule())

@@ -150,7 +150,8 @@ def evaluate(
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
         if calibrate and folder:
             fitted = evaluation.calibrated(progress, given)
-            keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": name, "split": chosen})
+            about = {"images": evaluation.count, "dataset": name, "split": chosen}
+            keep_calibration(folder, fitted, {"calibrated": about})
             opened.inference = {**opened.inference, **fitted}
             sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {in_words(fitted)}")
         judged = evaluation.judge(given, progress)
@@ -215,6 +216,7 @@ def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estim
     """Returns proportions with their intervals, and the expected calibration errors; ``counted`` if K is estimated."""
     from igm_cli.benchmarks.scores import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
+    from igm_cli.core.inference.typicality import is_untypical
 
     found, true = [len(each.right) for each in judged], [each.count for each in judged]
     hits = [each.hits for each in judged]
@@ -226,7 +228,7 @@ def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estim
     if counted:
         figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
     if known := [value for each in judged if (value := each.found.typicality) == value]:
-        figures["typical"] = proportion([value >= 0.5 for value in known])
+        figures["typical"] = proportion([not is_untypical(value) for value in known])
     sure = {what: pair for what, pair in certainties(judged).items() if len(pair[0])}
     return figures, {what: expected_calibration_error(*pair) for what, pair in sure.items()}
 

@@ -198,6 +198,23 @@ def aim_apart(
             raise UsageError(f"{other} and {option} would write the same file; give each a path of its own")
 
 
+def warning(record: Record) -> str:
+    """Returns what people are warned about in an answer; nothing where there is no need to."""
+    from igm_cli.core.inference.typicality import is_untypical
+
+    if is_untypical(record.get("typicality")):
+        return (
+            f"{record['image']} is unlike what {record['model']} was trained on "
+            f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
+        )
+    if record.get("k_at_maximum"):
+        return (
+            f"in {record['image']} as many concepts were found as were looked for, {record['k']}; there may be more, "
+            "raise --k-max"
+        )
+    return ""
+
+
 class Report(Protocol):
     """What people read of records."""
 
@@ -471,8 +488,6 @@ class Runner:
         return what_about({key[0]: str(path), **root_of(path)}, key)
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
-        from igm_cli.commands.show import warning
-
         for drawing in self.drawings:
             if drawing.missing(record["image"]):  # kept from an earlier call that drew nothing
                 image: Any = each or self.session.read(Path(record["image"]))[0]

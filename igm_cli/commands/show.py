@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from igm_cli.core.concepts import ConceptSpace
 
-UNTYPICAL = 0.5
-"""Typicality below which people are warned."""
-
 LONG, NEAR = 24, 8
 """Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
 
@@ -145,29 +142,12 @@ def brief(items: Sequence[Record]) -> str:
 
 def sureness(record: Record) -> str:
     """The least and the largest confidence of what was found in an image, and a word if it is unlike those known."""
+    from igm_cli.core.inference.typicality import is_untypical
+
     known = [item["confidence"] for item in record["items"] if item.get("confidence") is not None]
     low, high = (f"{bound:.2f}" for bound in (min(known), max(known))) if known else ("", "")
     said = low if low == high else f"{low} to {high}"
-    return f"{said} (a guess)".strip() if _untypical(record) else said
-
-
-def warning(record: Record) -> str:
-    """Returns what people are warned about in an answer; nothing where there is no need to."""
-    if _untypical(record):
-        return (
-            f"{record['image']} is unlike what {record['model']} was trained on "
-            f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
-        )
-    if record.get("k_at_maximum"):
-        return (
-            f"in {record['image']} as many concepts were found as were looked for, {record['k']}; there may be more, "
-            "raise --k-max"
-        )
-    return ""
-
-
-def _untypical(record: Record) -> bool:
-    return record.get("typicality") is not None and record["typicality"] < UNTYPICAL
+    return f"{said} (a guess)".strip() if is_untypical(record.get("typicality")) else said
 
 
 def cell(key: str, value: Any) -> str:

@@ -177,7 +177,7 @@ def _calibrate(
     from igm_cli.model import open_checkpoint
 
     split = adapter.splits[min(1, len(adapter.splits) - 1)]
-    if "calibrated" in read_spec(folder).info:
+    if not {"calibrated", "not_calibrated"}.isdisjoint(read_spec(folder).info):
         return
     model = open_checkpoint(str(folder), None, device)
     try:
@@ -186,9 +186,11 @@ def _calibrate(
             evaluation = Evaluation(model, data, images, progress)
             fitted = evaluation.calibrated(progress)
     except (InputError, UsageError) as error:
+        keep_calibration(folder, {}, {"not_calibrated": str(error)})
         sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
         return
-    keep_calibration(folder, fitted, {"images": evaluation.count, "dataset": adapter.name, "split": split})
+    about = {"images": evaluation.count, "dataset": adapter.name, "split": split}
+    keep_calibration(folder, fitted, {"calibrated": about})
     sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted)}")
 
 

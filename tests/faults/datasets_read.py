@@ -18,7 +18,7 @@ from faults.images import EPS, GHOSTSCRIPT, _executable
 from faults.kit import CPU, Kit
 from faults.raw_images import COLOURED, GREY, png, saved, tiff
 
-DRY = ("--dry-run", "-o", "run", *CPU)
+DRY = ("--dry-run", "--batch-size", "2", "-o", "run", *CPU)  # which tries some steps, too
 PICTURE = saved(COLOURED, "PNG")
 DAMAGED: dict[str, bytes] = {
     "cut": PICTURE[: len(PICTURE) // 2],

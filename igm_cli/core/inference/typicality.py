@@ -37,7 +37,15 @@ STEEPNESS = 30.0
 LEAST = 1e-9
 """Errors below this are not told apart."""
 
+UNTYPICAL = 0.5
+"""Typicality below which an answer is little more than a guess."""
+
 Row = Annotated[tuple[float, ...], Strict(False)]
+
+
+def is_untypical(typicality: float | None) -> bool:
+    """Returns whether an image is unlike those trained on; not where that is not known."""
+    return typicality is not None and typicality < UNTYPICAL
 
 
 @validated("field of the table 'typical'")

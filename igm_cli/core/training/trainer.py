@@ -459,7 +459,7 @@ def measure(
     *,
     device_is_cpu: bool = False,
     companions: Sequence[Companion] = (),
-    seconds: float = 4.0,
+    seconds: float = 2.0,
 ) -> tuple[float, float | None]:
     """Tries some steps of a training, of which nothing is kept but the weights of ``model``.
 
@@ -470,7 +470,7 @@ def measure(
         model: What :func:`fresh_model` made of them.
         device_is_cpu: Keeps accelerate off an accelerator that is there.
         companions: Frozen models that it learns to add to.
-        seconds: How long it tries, for three steps at least.
+        seconds: How long it tries, for three steps at least and twenty at most.
 
     Returns:
         Seconds per step, and the most memory that was taken, in GB, None where that is not known.
@@ -484,7 +484,7 @@ def measure(
     trainer.train_step()  # which has more to prepare
     trainer.require_sound()
     begun, first = time.monotonic(), trainer.step
-    while trainer.step < first + 3 or time.monotonic() - begun < seconds:
+    while trainer.step < first + 3 or (time.monotonic() - begun < seconds and trainer.step < first + 20):
         trainer.train_step()
     trainer.require_sound()  # which waits for them
     return (time.monotonic() - begun) / (trainer.step - first), peak_memory(accelerator.device)
@@ -494,7 +494,9 @@ def _accelerator(config: TrainConfig, on_cpu: bool, **more: Any) -> Accelerator:
     """Where a training runs, and how precisely."""
     need("train", "accelerate", "tensorboard")
     from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # of an earlier training in this process, which may have been of another precision
     precision = training_precision(config.precision, PartialState(cpu=on_cpu).device)
     return Accelerator(mixed_precision=precision, cpu=on_cpu, **more)
 
