@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import Note, Progress
 
 WINDOW = 96
-"""Side in pixels of the windows that a model of images of any size is evaluated on."""
+"""Side in pixels of the windows that a model of images of any size is evaluated on, or of the smallest image."""
 
 FEWEST = 16
 """Annotated images that a model is calibrated on at least."""
@@ -91,7 +91,7 @@ class Evaluation:
         if model.scale:
             from igm_cli.plugins.crops import Crops, CropSamples
 
-            side = max(WINDOW, *model.image_size)
+            side = self._window()
             cut = Crops(scale=model.scale, most=10**6, margin=model.margin)
             self.windows = CropSamples(data, model.parser, (side, side), cut, 0, progress, note)
         self.count = len(data) if limit is None else limit if self.windows else min(limit, len(data))
@@ -160,6 +160,15 @@ class Evaluation:
         settings = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=chosen).settings
         chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
         return chosen
+
+    def _window(self) -> int:
+        """Returns the side of windows: as large as the images allow, but no smaller than the model's own images."""
+        named = {"width", "height"} <= set(self.data.column_names)
+        sizes = zip(*(self.data[side] for side in ("width", "height")), strict=True) if named else None
+        sides = (min(size) for size in sizes or (each["image"].size for each in self.data))
+        unit = max(self.model.image_size)
+        smallest = int(min(sides, default=WINDOW) * self.model.scale)
+        return max(unit, min(WINDOW, smallest) // unit * unit) if smallest < WINDOW else max(unit, WINDOW)
 
     def name(self, judged: Judged) -> str:
         """Returns how the dataset names an image, or its number."""

@@ -23,9 +23,13 @@ from igm_cli.plugins.positions import Positions
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty images of one disc each, with a table of where it is."""
-    folder, rows = tmp_path_factory.mktemp("discs"), ["file,x,y"]
-    random = torch.Generator().manual_seed(0)
-    for number in range(20):
+    return discs(tmp_path_factory.mktemp("discs"), 20)
+
+
+def discs(folder: Path, count: int) -> Path:
+    """Draws images of one disc each, with a table of where it is."""
+    rows, random = ["file,x,y"], torch.Generator().manual_seed(0)
+    for number in range(count):
         x, y = (torch.rand(2, generator=random) * 20 + 6).tolist()
         image = Image.new("RGB", (32, 32), (90, 90, 90))
         ImageDraw.Draw(image).ellipse((x - 4, y - 4, x + 4, y + 4), fill=(200, 30, 30))
@@ -73,6 +77,62 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert [row["mistakes"] for row in rows] == sorted((row["mistakes"] for row in rows), reverse=True)
     assert json.loads((model / "igm.json").read_text())["inference"]["draws"] == 3
     assert json.loads((model / "igm.json").read_text())["inference"]["penalty"] == 7.0
+
+
+TINY = """
+[model]
+channels = [8, 8, 8]
+blocks = 1
+head_channels = 8
+head_layers = 1
+image_size = [16, 16]
+window = 3
+coordinates = false
+
+[crops]
+scale = 0.5
+
+[inference]
+grid = [4, 4]
+draws = 4
+max_draws = 4
+k_min = 1
+k_max = 2
+"""
+
+
+def test_a_training_ends_with_the_calibration_of_its_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    discs(tmp_path / "mine", 40)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    how = (
+        "--steps",
+        2,
+        "--set",
+        "batch_size=2",
+        "--set",
+        "picture_every=0",
+        "--set",
+        "calibration=16",
+        "--set",
+        "data.shares=50/50/0",
+    )
+    call = ("train", "objects", "--data-root", "mine", "--preset", "tiny.toml", "-o", "run", *how)
+    assert igm(*call) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "calibrated on 16 images of val: penalty" in said[-4]
+    assert said[-1] == "done; use it with: igm invert IMAGE --model run"
+    known = json.loads((tmp_path / "run" / "igm.json").read_text())
+    assert known["info"]["calibrated"] == {"images": 16, "dataset": "objects", "split": "val"}
+    assert known["inference"]["typical"]["limit"] > 0
+    del known["info"]["calibrated"]  # as an interruption leaves it
+    (tmp_path / "run" / "igm.json").write_text(json.dumps(known))
+    assert igm(*call) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "already holds all 2 steps" in said[-2] and "calibrated on 16 images" in said[-1]
 
 
 @pytest.mark.parametrize(

@@ -127,12 +127,14 @@ def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
     Raises:
         InputError: If there are fewer images than 2 F.
     """
-    rows = torch.stack([row for row in seen if bool(row.isfinite().all())] or [torch.zeros(0)])
-    n, count = rows.shape
-    if n < 2 * max(count, 1):
+    known = [row for row in seen if bool(row.isfinite().all())]
+    n, count = len(known), len(seen[0]) if seen else LEVELS + MARGINS
+    if n < 2 * count:
         raise InputError(
-            f"what is typical is fitted to {2 * len(seen[0]) if seen else 'more'} images or more, not {n}"
+            f"what is typical is fitted to {2 * count} images or more in which something is found by {LEVELS} noise draws "
+            f"or more, not to {n}"
         )
+    rows = torch.stack(known)
     mean, std = rows.mean(0), rows.std(0).clamp(min=0.02)
     unit = (rows - mean) / std
     correlation = unit.T @ unit / n
@@ -143,6 +145,6 @@ def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
     covariance = correlation * std[:, None] * std[None]
     table = {"low": low, "high": high, "mean": tuple(mean.tolist()), "covariance": covariance.tolist()}
     usual = Typical(**table, limit=1.0)  # type: ignore[arg-type]
-    known = torch.ones(count, dtype=torch.bool)
-    farthest = max(usual.distance(row, known) for row in rows)
+    every = torch.ones(count, dtype=torch.bool)
+    farthest = max(usual.distance(row, every) for row in rows)
     return Typical(**table, limit=RESERVE * farthest)  # type: ignore[arg-type]
