@@ -58,7 +58,7 @@ def test_what_is_not_known_is_left_out():
 
 
 def test_what_cannot_be_fitted_or_read_is_refused():
-    with pytest.raises(InputError, match="6 images or more .* not to 5"):
+    with pytest.raises(InputError, match=r"6 images or more .* not to 5"):
         fitted(list(rows(5)), 0.0, 1.0)
     with pytest.raises(InputError, match="mean and a covariance of as many"):
         Typical(0.0, 1.0, (0.0, 1.0, 2.0), ((1.0, 0.0), (0.0, 1.0)), 3.0)
