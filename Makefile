@@ -20,7 +20,7 @@ export OMP_WAIT_POLICY = passive
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,faces]' -e packages/igm-clevr-render
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,docs,faces]' -e packages/igm-clevr-render
 	touch $@
 
 demo: .venv/installed
