@@ -92,6 +92,21 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [item["index"] for item in names["found"].items] == [3, 7, 11]
 
 
+@pytest.mark.slow
+def test_the_notebook_for_colab_runs_in_a_kernel(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(EXAMPLES / "igm.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = ["".join(map(str, cell.outputs)) for cell in notebook.cells if cell.cell_type == "code"]
+    assert "data:image/png" in shown[1] and "K = 3" in shown[2]
+    assert "Eyeglasses: yes" in shown[4] and "Eyeglasses: no" in shown[4]
+    assert all(f"<td>{index}</td>" in shown[5] for index in (3, 7, 11))
+
+
 def test_pictures_hold_no_metadata() -> None:
     """Such as the folder, the date and the program of the machine that rendered them."""
     listed = subprocess.run(
