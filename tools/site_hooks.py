@@ -54,4 +54,6 @@ def _kept(path: Path) -> str:
     if path.is_relative_to(ROOT / "docs") or not path.is_relative_to(ROOT):
         return ""
     name = str(PurePosixPath(KEPT, os.path.relpath(path, ROOT)))
-    return f"{name}.txt" if path.suffix in (".md", ".toml", ".py", ".ipynb", ".json") or not path.suffix else name
+    return (
+        f"{name}.txt" if path.suffix in (".md", ".toml", ".py", ".ipynb", ".json") or not path.suffix else name
+    )

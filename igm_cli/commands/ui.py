@@ -16,10 +16,14 @@ from igm_cli.errors import OutputError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted
 from igm_cli.output import Output
 
+PAGE = "Page"
+
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        help="A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones."
+        rich_help_panel=o.MODEL,
+        metavar="MODEL",
+        help="A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones.",
     ),
 ]
 
@@ -27,12 +31,26 @@ Models = Annotated[
 def ui(
     model: Models = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; any but this machine's own lets others in.")
+        str,
+        typer.Option(
+            rich_help_panel=PAGE,
+            metavar="ADDRESS",
+            help="Address to listen at; any but this machine's own lets others in.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Default: the first that is free from 7860 on.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            rich_help_panel=PAGE,
+            metavar="N",
+            help="Default: the first that is free from 7860 on.",
+        ),
     ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where the page is.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", rich_help_panel=PAGE, help="Only say where the page is.")
+    ] = False,
     device: o.Device = "auto",
 ) -> None:
     """Open a page in the browser: drop an image and see what is found, or write what is to be drawn.
