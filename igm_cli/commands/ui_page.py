@@ -91,7 +91,8 @@ class Workbench:
             k: Number of concepts; None, or 0, estimates it.
             progress: Called with what is being done, done so far, and in all.
         """
-        from igm_cli.commands.show import draw_curve, image_table, warning
+        from igm_cli.commands.runner import warning
+        from igm_cli.commands.show import draw_curve, image_table
         from igm_cli.commands.zero_shot import strangers
 
         if not image:
