@@ -1,4 +1,4 @@
-# make demo · make test · make check · make faults · make mutation      (each makes .venv first)
+# make demo · make test · make check · make docs · make faults · make mutation      (each makes .venv first)
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,13 +14,13 @@ WORKERS ?= -n auto --maxprocesses 8
 export GOMP_SPINCOUNT = 0
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test faults check mutation format clean
+.PHONY: demo test faults check docs mutation format clean
 
 # The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,faces]' -e packages/igm-clevr-render
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,docs,faces]' -e packages/igm-clevr-render
 	touch $@
 
 demo: .venv/installed
@@ -45,6 +45,11 @@ check: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(WORKERS)
+
+# The site of the documentation, in build/site; a warning is an error.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site: build/site/index.html"
 
 # Changes single lines of core and tells which changes no test notices; ARGS="--sample 25" tries some, ARGS=metrics one file.
 mutation: .venv/installed

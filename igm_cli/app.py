@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.errors import IgmError, UsageError, cause, kind_and_message, out_of_memory
+from igm_cli.errors import UsageError, sentence
 from igm_cli.interrupts import Interrupted, ending_at_once, received
 from igm_cli.output import Output, open_streams, process_rank
 
@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate",
     "zero-shot",
     "generate",
+    "ui",
     "benchmark",
     "plugins",
     "doctor",
@@ -135,27 +136,13 @@ def _sentence(error: BaseException) -> tuple[str, int]:
         error = Interrupted(signal.SIGINT)
     if isinstance(error, Interrupted):
         return f"interrupted; {error}", error.exit_code
-    if isinstance(error, IgmError):
-        return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
         if error.exit_code != 2:
             return error.format_message(), error.exit_code
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "igm"
         return f"{error.format_message().strip().rstrip('.')}; see {command} --help", 2
-    if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        return f"cannot read or write{where}: {cause(error)}; check the path, its rights and space", 3
-    if out_of_memory(error):
-        way_out = "use --device cpu, a smaller --batch-size or fewer --draws, or end other programs"
-        return f"not enough memory; {way_out}", 3
-    says = str(error).lower()
-    if isinstance(error, RuntimeError) and "busy or unavailable" in says:
-        way_out = "end what uses it, choose another with --device cuda:N, or use --device cpu"
-        return f"the GPU is busy with another program, or not to be used by this one; {way_out}", 3
-    if "mps" in says and ("float64" in says or isinstance(error, NotImplementedError)):
-        return "this needs an operation that MPS does not have, such as one in float64; use --device cpu", 3
-    return f"this is a bug in igm: {kind_and_message(error)}; set IGM_DEBUG=1 to see where, and report it", 1
+    return sentence(error)
 
 
 def _reader_left() -> int:

@@ -72,6 +72,7 @@ EXTRAS = {
     "text": ("a text-to-image model", ("accelerate", "diffusers", "transformers")),
     "plots": ("a plot", ("matplotlib",)),
     "bench": ("a benchmark", ("accelerate", "datasets", "diffusers", "matplotlib", "skimage", "transformers")),
+    "ui": ("the page", ("gradio", "matplotlib")),
     "faces": ("drawing faces (unless --data-root names the real CelebA)", ("python_avatars", "resvg_py")),
     "xformers": ("--attention xformers", ("xformers",)),
 }
@@ -127,3 +128,22 @@ def out_of_memory(error: BaseException) -> bool:
     says = str(error).lower()
     full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
     return full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def sentence(error: BaseException) -> tuple[str, int]:
+    """Returns what a user reads of an error of igm, of the system or of a library, and the exit code."""
+    if isinstance(error, IgmError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot read or write{where}: {cause(error)}; check the path, its rights and space", 3
+    if out_of_memory(error):
+        way_out = "use --device cpu, a smaller --batch-size or fewer --draws, or end other programs"
+        return f"not enough memory; {way_out}", 3
+    says = str(error).lower()
+    if isinstance(error, RuntimeError) and "busy or unavailable" in says:
+        way_out = "end what uses it, choose another with --device cuda:N, or use --device cpu"
+        return f"the GPU is busy with another program, or not to be used by this one; {way_out}", 3
+    if "mps" in says and ("float64" in says or isinstance(error, NotImplementedError)):
+        return "this needs an operation that MPS does not have, such as one in float64; use --device cpu", 3
+    return f"this is a bug in igm: {kind_and_message(error)}; set IGM_DEBUG=1 to see where, and report it", 1

@@ -7,23 +7,33 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from conftest import ROOT, Igm
+from PIL import Image, ImageChops, ImageStat
 
 EXAMPLE = ROOT / "examples" / "igm-dots"
+IMAGES = ROOT / "docs" / "images"
 TUTORIAL = ROOT / "docs" / "plugins.md"
 TEXT = TUTORIAL.read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if "igm " in line]
+FILES = dict(re.findall(r'^```\w+ title="igm-dots/([^"]+)"\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL))
+STEPS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+COMMANDS = [line for line in STEPS if "igm " in line]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = [
     command.replace("\\\n", " ")
     for page in PAGES
     for command in re.findall(
-        r"^    ((?:accelerate .*)?igm (?:\\\n|.)*)", page.read_text("utf-8"), re.MULTILINE
+        r"^    ((?:accelerate .*|srun )?igm (?:\\\n|.)*)", page.read_text("utf-8"), re.MULTILINE
     )
 ]
 
@@ -34,17 +44,53 @@ def igm_arguments(line: str) -> list[str]:
     return words[words.index("igm") + 1 :]
 
 
-def _bare(code: str) -> str:
-    """Without indentation and blank lines, which formatters change when methods stand alone."""
-    return "".join(f"{line.strip()}\n" for line in code.splitlines() if line.strip())
+def test_the_tutorials_files_are_the_examples() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "."], cwd=EXAMPLE, capture_output=True, text=True
+    ).stdout.split()
+    if listed:  # a checkout
+        assert {*FILES} == {name for name in listed if not name.endswith(("__init__.py", "README.md"))}
+    for name, text in FILES.items():
+        assert (EXAMPLE / name).read_text(encoding="utf-8") == text, name
 
 
-def test_code_is_the_examples() -> None:
-    assert {kind for kind, _ in BLOCKS} == {"python", "toml", "sh"}
-    files = [_bare(p.read_text(encoding="utf-8")) for p in EXAMPLE.rglob("*") if p.suffix in (".py", ".toml")]
-    for kind, block in BLOCKS:
-        if kind != "sh":
-            assert any(_bare(block) in file for file in files), block
+@pytest.mark.slow
+def test_the_tutorial_followed_to_the_letter(tmp_path: Path) -> None:
+    """In an empty folder, by its files and commands alone, it gives what it says, pictures included."""
+    for name, text in FILES.items():
+        path = tmp_path / "igm-dots" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (tmp_path / "igm-dots/igm_dots/__init__.py").touch()
+    words, site = tmp_path / "words", tmp_path / "site"
+    words.mkdir()
+    pip = f"-m pip install --quiet --no-deps --no-build-isolation --no-index --target {site}"
+    for word, runs in {"igm": '-m igm_cli "$@"', "python": '"$@"', "pip": f'{pip} "$2"'}.items():
+        (words / word).write_text(f'#!/bin/sh\nexec "{sys.executable}" {runs}\n')
+        (words / word).chmod(0o755)
+    environment = os.environ | {"PATH": f"{words}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(site), str(ROOT)])
+    said = {}
+    for line in STEPS:
+        if not line.startswith("PYTHONPATH="):  # test_without_packaging
+            done = subprocess.run(
+                ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, (line, done.stderr)
+            said[line] = done.stdout
+    told = "\n".join(said.values())
+    assert "bright stars on a dark sky" in told and "K = 3 (estimated)" in told and "sky.png: K = 3, " in told
+    score = re.search(r"igm +│ +(\d+) %", told)
+    assert score and int(score[1]) >= 60, told
+    for name in ("found", "curve"):
+        made, shown = (
+            Image.open(p).convert("RGB") for p in (tmp_path / f"{name}.png", IMAGES / f"stars-{name}.png")
+        )
+        assert made.size == shown.size
+        difference = ImageStat.Stat(ImageChops.difference(made, shown)).mean
+        assert max(difference) < 12, (name, difference)
+    assert len(list((tmp_path / "generated").glob("3-stars-*.png"))) == 4
+    assert (tmp_path / "runs/stars/curves.png").is_file()
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
@@ -56,6 +102,42 @@ def test_links_and_paths_exist(page: Path) -> None:
         r"`((?:examples|igm_cli|packages|benchmarks|tools|docs)/[\w./-]+)`(?! of commit)", text
     ):
         assert (ROOT / path).exists() or (ROOT / "igm_cli" / path).exists(), path
+
+
+def test_the_page_of_the_package_index_has_no_dead_link() -> None:
+    """Links into the repository lead nowhere there; what they say stays."""
+    command = [sys.executable, "-m", "hatch_fancy_pypi_readme"]
+    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not [target for target in re.findall(r"\]\(([^)]+)\)", page) if not target.startswith("http")]
+    assert (
+        "![" not in page and "docs/method.md has the mathematics" in page and "    igm invert image.png" in page
+    )
+    assert not re.search(r"^\*[A-Z]", page, re.MULTILINE)  # a caption without its picture
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_or_a_dead_link(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-3000:]
+    pages = {
+        page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html") if page.name != "404.html"
+    }
+    assert {page.stem for page in pages} >= {page.stem for page in (ROOT / "docs").glob("*.md")} | {"index"}
+    anchors = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()}
+    for page, text in pages.items():
+        for target in re.findall(r'<(?:a|img|link|script)\b[^>]*?\b(?:href|src)="([^"]*)"', text):
+            if target.startswith(("https://", "http://")) and not re.search(
+                rf'<a\b[^>]*href="{re.escape(target)}"', text
+            ):
+                pytest.fail(f"{page.name} loads {target}")
+            if re.match(r"\w+:", target) or not target:
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), (page.name, target)
+            assert not anchor or file not in anchors or unquote(anchor) in anchors[file], (page.name, target)
 
 
 def test_the_map_of_the_code_is_right() -> None:
@@ -71,7 +153,7 @@ def test_the_map_of_the_code_is_right() -> None:
     assert len(files) >= 25
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/notebooks.md"])
 def test_python_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +168,7 @@ def test_python_runs(
         exec(block, names)
     said = [line.split("  # ", 1)[1] for line in "".join(blocks).splitlines() if "print(" in line]
     assert said and capsys.readouterr().out.splitlines() == said
-    assert (tmp_path / "found.png").exists()
+    assert (tmp_path / "found.png").exists() or ".save(" not in "".join(blocks)
 
 
 @pytest.mark.parametrize("line", [*COMMANDS, *dict.fromkeys(SHOWN)])
@@ -108,13 +190,30 @@ def test_commands_parse(line: str) -> None:
     assert set(arguments) <= arrived
 
 
+def test_the_slurm_script_queues_a_job_again_that_was_ended(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
+    script = re.search(r"^    #!/bin/bash\n(?:    .*\n|\n)*", text, re.MULTILINE)
+    assert script
+    (tmp_path / "job.sh").write_text(script[0].replace("\n    ", "\n"))
+    for word, does in {
+        "srun": '"$@"',
+        "igm": "echo $* >> calls; test -e again && exit 0; touch again; exit 143",
+        "scontrol": "echo $* >> queue",
+    }.items():
+        (tmp_path / word).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / word).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    for _ in range(2):
+        subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "queue").read_text() == "requeue 7\n"
+    assert len(set((tmp_path / "calls").read_text().splitlines())) == 1
+
+
 @pytest.mark.slow
 def test_without_packaging(igm: Igm, tmp_path: Path) -> None:
     """The commands of that section as they are, but small."""
-    from PIL import Image
-
     Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
-    train, invert = (igm_arguments(line) for line in COMMANDS if line.startswith("PYTHONPATH=. "))
+    train, invert = (igm_arguments(line) for line in COMMANDS if line.startswith("PYTHONPATH="))
     site = {"PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(ROOT)])}
     small = ("--steps", 2, "--limit", 4, "--batch-size", 2, "--device", "cpu")
     trained = igm(*train, *small, env=site, cwd=tmp_path)

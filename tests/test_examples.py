@@ -57,7 +57,7 @@ def test_using_a_broken_plugin(igm: Igm, site: dict[str, str]) -> None:
 def test_the_example_trains_and_inverts(igm: Igm, site: dict[str, str], tmp_path: Path) -> None:
     trained = igm(
         "train", "night-sky", "--limit", 8, "--steps", 3, "--batch-size", 4, "--device", "cpu", "-o", "run",
-        env=site, cwd=tmp_path,
+        "--set", "calibration=0", env=site, cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     description = json.loads((tmp_path / "run/igm.json").read_text())
@@ -90,6 +90,21 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             exec("".join(cell["source"]), names)
     assert names["result"].k == 5 and len(names["results"]) == 2
     assert [item["index"] for item in names["found"].items] == [3, 7, 11]
+
+
+@pytest.mark.slow
+def test_the_notebook_for_colab_runs_in_a_kernel(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(EXAMPLES / "igm.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = ["".join(map(str, cell.outputs)) for cell in notebook.cells if cell.cell_type == "code"]
+    assert "data:image/png" in shown[1] and "K = 3" in shown[2]
+    assert "Eyeglasses: yes" in shown[4] and "Eyeglasses: no" in shown[4]
+    assert all(f"<td>{index}</td>" in shown[5] for index in (3, 7, 11))
 
 
 def test_pictures_hold_no_metadata() -> None:

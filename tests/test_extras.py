@@ -22,7 +22,16 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-LACKING = ("accelerate", "datasets", "diffusers", "matplotlib", "skimage", "tensorboard", "transformers")
+LACKING = (
+    "accelerate",
+    "datasets",
+    "diffusers",
+    "gradio",
+    "matplotlib",
+    "skimage",
+    "tensorboard",
+    "transformers",
+)
 BASE = f"""
 import contextlib, io, json, sys
 
@@ -76,6 +85,7 @@ def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
         "igm-cli[text]": ["zero-shot", image],
         "igm-cli[plots]": ["estimate-k", image, "--plot", "curve.png"],
         "igm-cli[bench]": ["benchmark", "decomposition", "--out", "bench"],
+        "igm-cli[ui]": ["ui"],
     }
     for extra, (code, out, err) in zip(
         commands, with_base_alone(*commands.values(), cwd=tmp_path), strict=True

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation
     from igm_cli.model import Model
+    from igm_cli.session import OpenModel
     from igm_cli.wishes import Wish
 
 SCHEMA = "igm.generate/1"
+EXAMPLES = "'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'"
 LISTED = 12  # images up to which each is listed
 TOUCHING = 0.3  # overlap of contributions from which on people are warned
 MOST_COLUMNS = 9  # of a sheet of expressions with one image each
@@ -34,7 +36,7 @@ Expressions = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="EXPRESSION...",
-        help="Concepts joined by AND, OR, NOT: 'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'.",
+        help=f"Concepts joined by AND, OR, NOT: {EXAMPLES}.",
         show_default=False,
     ),
 ]
@@ -133,14 +135,31 @@ def generate(
     wishes += _alike(session, models[0], like or (), records)
     for wish in wishes:
         session.require_possible(wish)
-    for each in models:
-        if not each.draws:
-            sink.note(f"igm: {each.name} was not trained to draw; its pictures are rough")
-        if each.unknown:
-            named = ", ".join(map(repr, each.unknown))
-            sink.warn(f"{each.name} was not trained on {named}; its pictures of it are a guess")
+    for remark in remarks(models):
+        sink.warn(remark)
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
+
+
+def remarks(models: Sequence[OpenModel]) -> list[str]:
+    """Returns what people should know of models before these draw."""
+    said = []
+    for each in models:
+        if not each.draws:
+            said.append(f"{each.name} was not trained to draw; its pictures are rough")
+        if each.unknown:
+            named = ", ".join(map(repr, each.unknown))
+            said.append(f"{each.name} was not trained on {named}; its pictures of it are a guess")
+    return said
+
+
+def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
+    """Returns in how many images concepts melt together, as a sentence; empty if in none."""
+    local = any(getattr(model.parser.space, "local", False) for model in models)
+    number = local * sum(record["overlap"] > TOUCHING for record in records)
+    return (
+        f"in {number} of {len(records)} images concepts touch, so that they may melt into one" if number else ""
+    )
 
 
 def _lines(path: Path) -> list[Record]:
@@ -295,12 +314,8 @@ class Gallery:
 
         for record in records:
             self.sink.result(record)
-        local = any(getattr(model.parser.space, "local", False) for model in self.session.models)
-        touching = local * sum(record["overlap"] > TOUCHING for record in records)
-        if touching:
-            self.sink.note(
-                f"igm: in {touching} of {len(records)} images concepts touch, so that they may melt into one"
-            )
+        if about := touching(self.session.models, records):
+            self.sink.warn(about)
         if self.grid:
             columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
             pictures = [self._path(wish, i) for wish in self.wishes for i in range(self.number)]

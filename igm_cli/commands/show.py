@@ -38,7 +38,7 @@ class ImageReport:
             title = f"{record['image']}: " + (f"K = {k}{how}, " if counted else "")
             title = f"{title}{record['seconds']:.2f} s"
             if "items" in record or record["k_curve"]:
-                self.sink.table(title, *self._table(record))
+                self.sink.table(title, *image_table(record, self.space.plural))
             else:
                 self.sink.say(f"{title}; {NO_CURVE}")
         else:
@@ -52,19 +52,23 @@ class ImageReport:
             counted = ["K"] if self.space.countable else []
             self.sink.table("", ["image", *counted, "confidence", "found"], self.rows)
 
-    def _table(self, record: Record) -> tuple[list[str], list[list[str]]]:
-        """The items found, numbered; where all candidates are reported, the others without a number if they are few."""
-        if "items" not in record:
-            return curve_table(record)
-        items, every = record["items"], record.get(self.space.plural)
-        rows = [[str(i), *(cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
-        if every is None:
-            return ["#", *(items[0] if items else ())], rows
-        shown = {row[1] for row in rows}
-        if len(every) <= LISTED:
-            others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
-            rows += [["", *row] for row in others if row[0] not in shown]
-        return ["#", *every[0]], rows
+
+def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]]:
+    """Returns columns and rows of the items found, numbered; of a count those of the error over K.
+
+    Where all candidates are reported, under the name ``plural``, the others follow without a number if they are few.
+    """
+    if "items" not in record:
+        return curve_table(record)
+    items, every = record["items"], record.get(plural)
+    rows = [[str(i), *(cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
+    if every is None:
+        return ["#", *(items[0] if items else ())], rows
+    shown = {row[1] for row in rows}
+    if len(every) <= LISTED:
+        others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
+        rows += [["", *row] for row in others if row[0] not in shown]
+    return ["#", *every[0]], rows
 
 
 def show_shared(sink: Output, record: Record) -> None:

@@ -15,7 +15,7 @@ from igm_cli.commands.train_data import load_part, load_samples, told, validatio
 from igm_cli.commands.train_dry_run import DryRun
 from igm_cli.commands.train_preset import DataPart, Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.errors import InputError, UsageError, cause, need
+from igm_cli.errors import InputError, PluginError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted, finishing, received
 from igm_cli.output import Output, process_rank
 
@@ -179,13 +179,13 @@ def _calibrate(
     split = adapter.splits[min(1, len(adapter.splits) - 1)]
     if not {"calibrated", "not_calibrated"}.isdisjoint(read_spec(folder).info):
         return
-    model = open_checkpoint(str(folder), None, device)
     try:
+        model = open_checkpoint(str(folder), None, device)
         with sink.progress() as progress:
             data = part.load(adapter, split, None if model.scale else images, root, progress, lambda text: None)
             evaluation = Evaluation(model, data, images, progress)
             fitted = evaluation.calibrated(progress)
-    except (InputError, UsageError) as error:
+    except (InputError, PluginError, UsageError) as error:  # PluginError: a parser that has no name of its own
         keep_calibration(folder, {}, {"not_calibrated": str(error)})
         sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
         return

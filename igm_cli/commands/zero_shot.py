@@ -10,7 +10,7 @@ from igm_cli.commands import zero_shot_options as z
 from igm_cli.output import Output, process_rank
 
 if TYPE_CHECKING:
-    from igm_cli.session import ImageSession
+    from igm_cli.session import ImageSession, OpenModel
 
 _NAMED = 5  # up to so many unknown labels are named
 
@@ -84,10 +84,17 @@ def _announce(session: ImageSession, sink: Output, images: int) -> None:
     """Says which labels the model was not trained on, and how long it will take, if that is long."""
     from igm_cli.commands import zero_shot_time
 
-    if unknown := session.model.unknown:
-        named = ", ".join(repr(label) for label in unknown[:_NAMED])
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        sink.warn(f"{session.model.name} was not trained on {named}{more}; treat the result as a guess")
+    if about := strangers(session.model):
+        sink.warn(about)
     rank, world = process_rank()
     if rank == 0 and images and (text := zero_shot_time.warning(session, images, world)):
         sink.warn(text)
+
+
+def strangers(model: OpenModel) -> str:
+    """Returns which labels a model was not trained on, as a sentence; empty if there are none."""
+    if not model.unknown:
+        return ""
+    named = ", ".join(repr(label) for label in model.unknown[:_NAMED])
+    more = f" and {len(model.unknown) - _NAMED} more" if len(model.unknown) > _NAMED else ""
+    return f"{model.name} was not trained on {named}{more}; treat the result as a guess"

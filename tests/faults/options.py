@@ -53,6 +53,7 @@ def _commands(kit: Kit) -> dict[str, tuple[str, ...]]:
         "generate": ("generate", "pos(0.3,0.5)", *model, "--steps", "2", *CPU),
         "train": train(),
         "benchmark": ("benchmark", "decomposition", "--limit", "1", "--methods", "coupled", *CPU),
+        "ui": ("ui", "--no-browser", *CPU),
     }
 
 

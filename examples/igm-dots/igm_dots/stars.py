@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from igm_cli.core.concepts import Continuous
+from igm_cli.core.metrics import match
 from igm_cli.errors import UnknownConceptError
 
 
@@ -36,14 +37,20 @@ class Stars:
     def score(self, predicted, truth):
         return {"k_exact": float(len(predicted) == len(truth))}
 
-    def draw(self, image, items):
-        from PIL import ImageDraw
+    def right(self, predicted, truth):
+        matched, right = match(predicted, truth), torch.zeros(len(predicted), 1, dtype=torch.bool)
+        right[matched.predicted, 0] = matched.perceived("sum")
+        return right
 
-        picture = image.copy()
+    def draw(self, image, items):
+        from PIL import Image, ImageDraw
+
+        times = max(1, 256 // max(image.size))
+        picture = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
         pen = ImageDraw.Draw(picture)
         for item in items:
-            x, y = item["x"] * image.width, item["y"] * image.height
-            pen.rectangle((x - 2, y - 2, x + 2, y + 2), outline=(255, 0, 0))
+            x, y = item["x"] * picture.width, item["y"] * picture.height
+            pen.ellipse((x - 12, y - 12, x + 12, y + 12), outline=(255, 80, 80), width=2)
         return picture
 
     def ask(self, text, random, beside):

@@ -1,0 +1,142 @@
+"""``igm ui``: a page to try models on, in a browser."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import tempfile
+import threading
+from typing import Annotated, Any
+
+import typer
+
+from igm_cli.commands import options as o
+from igm_cli.errors import OutputError, UsageError, cause, need
+from igm_cli.interrupts import Interrupted
+from igm_cli.output import Output
+
+PAGE = "Page"
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="MODEL",
+        help="A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones.",
+    ),
+]
+
+
+def ui(
+    model: Models = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=PAGE,
+            metavar="ADDRESS",
+            help="Address to listen at; any but this machine's own lets others in.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            rich_help_panel=PAGE,
+            metavar="N",
+            help="Default: the first that is free from 7860 on.",
+        ),
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", rich_help_panel=PAGE, help="Only say where the page is.")
+    ] = False,
+    device: o.Device = "auto",
+) -> None:
+    """Open a page in the browser: drop an image and see what is found, or write what is to be drawn.
+
+    The page is served by this machine for itself; nothing is sent elsewhere.  Ctrl-C ends it.
+    """
+    need("ui")
+    sink = Output()
+    from igm_cli.bundled import bundled, names_pipeline, resolve_model, resolve_pipeline
+    from igm_cli.core.device import resolve_device
+
+    resolve_device(device)
+    given = list(dict.fromkeys(model or ()))
+    for name in given:
+        if names_pipeline(name, None):
+            resolve_pipeline(name)
+        else:
+            resolve_model(name, None)
+    known = list(dict.fromkeys([*given, resolve_model(None, None).name, *bundled()]))
+    require_free(host, port)
+    if not is_local(host):
+        sink.warn(f"everybody who reaches {host} can use this page and this machine, without a password")
+    with tempfile.TemporaryDirectory(prefix="igm-ui-") as uploads:
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+        from igm_cli.commands.ui_page import Workbench, page
+
+        blocks = page(Workbench(known, device))
+        try:
+            url = serve(blocks, host, port, browser=not no_browser)
+            sink.say(f"the page is at {url}; Ctrl-C ends it")
+            threading.Event().wait()
+        except Interrupted as end:
+            raise Interrupted(end.number, "the page is closed") from end
+        finally:
+            blocks.close(verbose=False)
+
+
+def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
+    """Serves a page in the background; returns its address."""
+    import gradio as gr
+
+    from igm_cli.imaging import MAX_BYTES
+
+    fonts: dict[str, Any] = {
+        "font": ["system-ui", "sans-serif"],
+        "font_mono": ["monospace"],
+    }  # none from the net
+    try:
+        _, url, _ = blocks.launch(
+            server_name=host, server_port=port, inbrowser=browser, inline=False, share=False, quiet=True,
+            prevent_thread_lock=True, theme=gr.themes.Default(**fonts), footer_links=[], run_history=False,
+            enable_monitoring=False, mcp_server=False, ssr_mode=False, max_file_size=MAX_BYTES, pwa=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise OutputError(
+            f"the page cannot be served at {host}: {cause(error)}; choose another --port or --host"
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"the page cannot reach itself at {host}, perhaps by a proxy; set NO_PROXY={host}, or choose another --host"
+        ) from error
+    return str(url)
+
+
+def require_free(host: str, port: int | None) -> None:
+    """Refuses an address that cannot be listened at, before anything is loaded.
+
+    Raises:
+        OutputError: If it is taken, not ours, or none.
+    """
+    where = f"port {port} of {host}" if port else host
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(address)
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
+        why = cause(error) if isinstance(error, OSError) else "it is no name of a machine"
+        raise OutputError(
+            f"the page cannot be served at {where}: {why}; choose another --port or --host"
+        ) from error
+
+
+def is_local(host: str) -> bool:
+    """Returns whether an address is that of this machine for itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,267 @@
+"""The page of ``igm ui``: what it asks of the library, and how it looks."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.errors import UsageError, sentence
+from igm_cli.output import ProgressReport
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.model import Model
+
+MOST_DRAWN = 16
+"""Images drawn by one click at most."""
+
+KEPT = 3
+"""Models that stay in memory."""
+
+
+@dataclass
+class Shown:
+    """What the page shows of an answer.
+
+    Attributes:
+        says: What was found, or why nothing was, in a sentence.
+        doubts: Why that may be wrong, a sentence each.
+        pictures: The overlay, or the images that were drawn.
+        curve: The error over the number of concepts; None where it is the same for all images.
+        table: Columns and rows of the items.
+    """
+
+    says: str
+    doubts: Sequence[str] = ()
+    pictures: Sequence[Image] = ()
+    curve: Image | None = None
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] = field(default=((), ()))
+
+
+def _told(answer: Callable[..., Shown]) -> Callable[..., Shown]:
+    """An answer that is the sentence of its error, if it ends with one: a page has no exit code."""
+
+    @functools.wraps(answer)
+    def safe(self: Workbench, subject: str | None, *rest: Any, **more: Any) -> Shown:
+        try:
+            return answer(self, subject, *rest, **more)
+        except Exception as error:
+            if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
+                raise
+            text = sentence(error)[0]
+            upload = subject and Path(subject).is_absolute()  # in a folder of ours, whose name tells nothing
+            return Shown(text.replace(str(subject), Path(str(subject)).name) if upload else text)
+
+    return safe
+
+
+class Workbench:
+    """Answers what the page asks, by the library's face; models stay loaded from one answer to the next.
+
+    Args:
+        models: What the models are called: bundled names, folders, names of the hub.
+        device: Where to compute.
+    """
+
+    def __init__(self, models: Sequence[str], device: str = "auto") -> None:
+        self.models, self.device = list(models), device
+        self._loaded = functools.lru_cache(KEPT)(self._load)
+        self._drawing = functools.lru_cache(KEPT)(self._open_to_draw)
+
+    @_told
+    def find(
+        self,
+        image: str | None,
+        model: str,
+        labels: str | None = None,
+        k: float | None = None,
+        progress: ProgressReport | None = None,
+    ) -> Shown:
+        """Finds the concepts of an image.
+
+        Args:
+            image: Path of the file.
+            model: One of the models.
+            labels: What may be there, with commas in between; of text-to-image models.
+            k: Number of concepts; None, or 0, estimates it.
+            progress: Called with what is being done, done so far, and in all.
+        """
+        from igm_cli.commands.runner import warning
+        from igm_cli.commands.show import draw_curve, image_table
+        from igm_cli.commands.zero_shot import strangers
+
+        if not image:
+            raise UsageError("there is no image yet; drop one, or choose a file")
+        opened = self._loaded(model, labels)
+        space = opened.parser.space
+        found = opened.invert(image, k=int(k) if k else None, progress=progress)
+        record = {**found.to_dict(), "image": Path(image).name}
+        counted = f"K = {found.k} ({found.k_source}), " if space.countable else ""
+        typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
+        return Shown(
+            f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
+            [text for text in (strangers(opened), warning(record)) if text],
+            [found.overlay()],
+            draw_curve(record) if space.countable else None,
+            image_table(record, space.plural),
+        )
+
+    @_told
+    def draw(
+        self,
+        expression: str | None,
+        model: str,
+        n: float = 1,
+        seed: float = 0,
+        steps: float = 50,
+        progress: ProgressReport | None = None,
+    ) -> Shown:
+        """Draws what is asked for.
+
+        Args:
+            expression: Concepts joined by AND, OR and NOT.
+            model: One of the models.
+            n: Number of images.
+            seed: Seed of everything random.
+            steps: Noise levels.
+            progress: Called with what is being done, done so far, and in all.
+        """
+        from igm_cli.commands.generate import remarks, touching
+        from igm_cli.commands.show import brief
+        from igm_cli.core.expression import parse, words
+
+        if not (expression or "").strip():
+            raise UsageError("nothing is asked for yet; write an expression")
+        if not 1 <= n <= MOST_DRAWN:
+            raise UsageError(
+                f"the page draws 1 to {MOST_DRAWN} images at once, not {n:g}; igm generate draws more"
+            )
+        assert expression is not None
+        opened = self._drawing(model, tuple(words(parse(expression))))
+        drawn = opened.generate(expression, int(n), seed=int(seed), steps=int(steps), progress=progress)
+        records = [each.to_dict() for each in drawn]
+        seconds = sum(each.seconds for each in drawn)
+        rows = [[str(each.index + 1), each.clause, brief(each.items)] for each in drawn]
+        return Shown(
+            f"{len(drawn)} image{'s' * (len(drawn) > 1)} of {expression}, {seconds:.1f} s on {drawn[0].device}",
+            [*remarks([opened]), *filter(None, [touching([opened], records)])],
+            [each.picture for each in drawn],
+            table=(["#", "asked for", "shows"], rows),
+        )
+
+    def asks_for_labels(self, model: str) -> bool:
+        """Returns whether a model is to be told what may be in an image."""
+        from igm_cli.bundled import names_pipeline
+
+        return names_pipeline(model, None)
+
+    def _load(self, model: str, labels: str | None) -> Model:
+        from igm_cli.api import load
+
+        asked = [label.strip() for label in labels.split(",")] if labels and labels.strip() else None
+        return load(model, device=self.device, labels=asked)
+
+    def _open_to_draw(self, model: str, labels: tuple[str, ...]) -> Model:
+        from igm_cli.label_models import open_to_draw
+
+        return open_to_draw(model, self.device, labels)
+
+
+def page(bench: Workbench) -> Any:
+    """Returns the page, a :class:`gradio.Blocks`, with a tab to find concepts and one to draw them."""
+    import gradio as gr
+
+    from igm_cli.commands.generate import EXAMPLES
+
+    def reporting(bar: Any) -> ProgressReport:
+        return lambda what, done, total: bar((done, total), desc=what)
+
+    def shown(answer: Shown) -> list[Any]:
+        (columns, rows), doubts = answer.table, "\n".join(answer.doubts)
+        return [
+            answer.says,
+            gr.update(value=doubts, visible=bool(doubts)),
+            gr.update(
+                value={"headers": list(columns), "data": [list(row) for row in rows]}, visible=bool(rows)
+            ),
+        ]
+
+    bar = gr.Progress()
+
+    def find(image: str | None, model: str, labels: str | None, k: float | None, bar: Any = bar) -> list[Any]:
+        answer = bench.find(image, model, labels, k, reporting(bar))
+        curve = gr.update(value=answer.curve, visible=answer.curve is not None)
+        return [*shown(answer), answer.pictures[0] if answer.pictures else None, curve]
+
+    def draw(text: str, model: str, n: float, seed: float, steps: float, bar: Any = bar) -> list[Any]:
+        answer = bench.draw(text, model, n, seed, steps, reporting(bar))
+        return [*shown(answer), list(answer.pictures)]
+
+    def answers() -> list[Any]:
+        return [
+            gr.Textbox(label="Answer", interactive=False, lines=1, max_lines=6),
+            gr.Textbox(label="Be careful", interactive=False, visible=False, lines=1, max_lines=6),
+        ]
+
+    def table(label: str) -> Any:
+        return gr.Dataframe(label=label, interactive=False, visible=False, wrap=True)
+
+    first = bench.models[0]
+    picture: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["download", "fullscreen"]}
+    one_at_a_time: dict[str, Any] = {
+        "concurrency_limit": 1,
+        "concurrency_id": "models",
+        "api_visibility": "private",
+    }
+    with gr.Blocks(title="igm", analytics_enabled=False) as blocks:
+        gr.Markdown(
+            "# igm\nFinds what an image is made of, and draws what is asked for. Images stay on this machine."
+        )
+        with gr.Tab("Find"), gr.Row():
+            with gr.Column():
+                image = gr.File(label="An image: drop it here", height=140)
+                model = gr.Dropdown(bench.models, value=first, label="Model")
+                labels = gr.Textbox(
+                    label="What may be there, with commas in between",
+                    info="Left empty: what the model was trained on.",
+                    visible=bench.asks_for_labels(first),
+                )
+                k = gr.Number(label="Number of concepts", value=0, info="0: it is estimated.", minimum=0)
+                go = gr.Button("Find", variant="primary")
+                said = answers()
+            with gr.Column():
+                overlay = gr.Image(label="Overlay", **picture)
+                curve = gr.Image(
+                    label="Error over the number of concepts", show_label=False, visible=False, **picture
+                )
+                items = table("What was found")
+            go.click(find, [image, model, labels, k], [*said, items, overlay, curve], **one_at_a_time)
+            model.change(
+                lambda name: gr.update(visible=bench.asks_for_labels(name)),
+                model,
+                labels,
+                api_visibility="private",
+            )
+        with gr.Tab("Draw"), gr.Row():
+            with gr.Column():
+                wish = gr.Textbox(
+                    label="What to draw", info=f"Concepts joined by AND, OR, NOT: {EXAMPLES}.", lines=2
+                )
+                drawer = gr.Dropdown(bench.models, value=first, label="Model")
+                with gr.Row():
+                    n = gr.Number(4, label="Images", minimum=1, maximum=MOST_DRAWN, precision=0)
+                    seed = gr.Number(0, label="Seed", minimum=0, precision=0)
+                    steps = gr.Number(50, label="Noise levels", minimum=2, maximum=1000, precision=0)
+                draw_it = gr.Button("Draw", variant="primary")
+                drawn_said = answers()
+            with gr.Column():
+                gallery = gr.Gallery(label="Images", columns=2, object_fit="contain", **picture)
+                drawn_items = table("What they show")
+            inputs = [wish, drawer, n, seed, steps]
+            draw_it.click(draw, inputs, [*drawn_said, drawn_items, gallery], **one_at_a_time)
+    return blocks
