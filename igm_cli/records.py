@@ -171,12 +171,18 @@ class Result(_Closed):
 class _OfImage(Result):
     """What the records of all commands about images have in common."""
 
-    image: str = Field(description="Path as given.")
+    image: str = Field(description="Path or address as given; - is standard input.")
     root: Root = None
+    frame: Natural | None = Field(
+        default=None, description="Number of the frame in a video, from 0; absent of images."
+    )
+    time: Share | None = Field(
+        default=None, description="When the frame is shown, in seconds from the video's beginning."
+    )
     size: list[Annotated[int, Field(ge=1)]] = Field(
         min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
     )
-    sha256: Sha256 = Field(description="Of the image file; of an image in memory, of its pixels.")
+    sha256: Sha256 = Field(description="Of the image file, or the video; of an image in memory, of its pixels.")
     model: str
     concepts: str = Field(description="Name of the concept parser.")
     k: Natural
