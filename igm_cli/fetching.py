@@ -147,6 +147,8 @@ def _reason(error: Exception, silent: float) -> str:
 
 
 def _standard_input() -> bytes:
+    if sys.stdin is None:  # whoever started the process has closed it
+        return b""
     if sys.stdin.isatty():
         raise UsageError(
             "- reads an image from standard input, which is a terminal; write - < image.png, or name the file"

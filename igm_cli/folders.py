@@ -89,7 +89,10 @@ class Source:
             return self.path or Path(self.name)
         from urllib.parse import urlsplit
 
-        return PurePosixPath(urlsplit(self.name).path)
+        try:
+            return PurePosixPath(urlsplit(self.name).path)
+        except ValueError:  # said when it is fetched
+            return PurePosixPath()
 
 
 def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = False) -> Walked:

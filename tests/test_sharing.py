@@ -21,6 +21,7 @@ from test_cli import one_sentence
 from igm_cli.app import main
 from igm_cli.bundled import bundled
 from igm_cli.commands.model_card import LICENCES, card
+from igm_cli.core.models.pipeline_files import find_pipeline
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -60,42 +61,48 @@ def head_of(text: str) -> dict[str, Any]:
 
 
 def test_a_model_is_pushed_pulled_and_used(
-    igm: Igm, hub: fake_hub.Hub, tiny_model: Path, pictures: Path, tmp_path: Path
+    call: Call, hub: fake_hub.Hub, tiny_model: Path, pictures: Path
 ) -> None:
-    (tmp_path / "README.md").write_text("notes")  # of whoever trains here
-    env = hub.environment(tmp_path / "home")
-    pushed = igm("push", tiny_model, "user/mine", "--private", "--json", "--licence", "MIT", env=env)
-    assert pushed.returncode == 0, pushed.stderr
-    assert json.loads(pushed.stdout)["address"] == f"{hub.address}/user/mine"
+    code, out, err = call("push", tiny_model, "user/mine", "--private", "--json", "--licence", "MIT")
+    assert code == 0 and json.loads(out)["address"] == f"{hub.address}/user/mine", err
     there = hub.repositories["user/mine"]
     names = {"igm.json", "config.json", "scheduler_config.json", "model.safetensors"}
     assert set(there.files) == {*names, "README.md", ".gitattributes"} and there.private
     assert all(there.files[name] == (tiny_model / name).read_bytes() for name in names)
     head = head_of(there.files["README.md"].decode())
     assert (head["library_name"], head["license"]) == ("igm", "mit") and "igm-pos" in head["tags"]
-    pulled = igm("pull", "hf:user/mine", "--json", env=env)
-    assert pulled.returncode == 0, pulled.stderr
-    record = json.loads(pulled.stdout)
+    code, out, err = call("pull", "hf:user/mine", "--json")
+    record = json.loads(out)
     assert (record["name"], record["concepts"], record["source"]) == ("user/mine", "pos", "cached") and record[
         "card"
     ]
-    invert = ("invert", pictures / "0.png", "--draws", 2, "--device", "cpu", "--json", "--model")
     hub.asked.clear()
-    found = [json.loads(igm(*invert, model, env=env).stdout) for model in (tiny_model, "user/mine")]
+    invert = ("invert", pictures / "0.png", "--draws", 2, "--device", "cpu", "--json", "--model")
+    found = [json.loads(call(*invert, model)[1]) for model in (tiny_model, "user/mine")]
     assert hub.asked == [] and found[1]["model"] == "user/mine"
     assert [found[0][key] for key in ("items", "run")] == [found[1][key] for key in ("items", "run")]
 
 
-def test_a_pipeline_that_igm_trained_keeps_its_labels(call: Call, hub: fake_hub.Hub, pictures: Path) -> None:
+@pytest.mark.slow
+def test_by_processes_of_their_own(
+    igm: Igm, hub: fake_hub.Hub, tiny_model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    env = hub.environment(tmp_path / "home")
+    invert = ("invert", pictures / "0.png", "--model", "user/mine", "--draws", 2, "--device", "cpu")
+    for words in (("push", tiny_model, "user/mine"), ("pull", "hf:user/mine"), invert, ("models",)):
+        done = igm(*words, env=env)
+        assert done.returncode == 0 and len(done.stderr.splitlines()) <= 1, done.stderr
+    assert "user/mine" in done.stdout
+
+
+def test_a_pipeline_that_igm_trained_keeps_its_labels(call: Call, hub: fake_hub.Hub) -> None:
     code, _, err = call("push", "animals-tiny", "user/animals")
     assert code == 0, err
     assert {"tokenizer/merges.txt", "unet/diffusion_pytorch_model.safetensors", "igm.json"} <= set(
         hub.repositories["user/animals"].files
     )
-    options = ("--draws", 2, "--max-draws", 2, "--device", "cpu", "--json")
-    code, out, err = call("zero-shot", pictures / "0.png", "--model", "hf:user/animals", *options)
-    assert code == 0, err
-    assert len(json.loads(out)["labels"]) == 25
+    folder = find_pipeline("hf:user/animals")
+    assert len(json.loads((folder / "igm.json").read_text())["space"]["labels"]) == 25
     code, out, err = call("models")
     assert code == 0 and re.search(r"user/animals\W+cached\W+labels\W+15.2 MB\W+calibrated", out), out
 
@@ -182,7 +189,7 @@ def test_what_the_hub_or_igm_refuses(
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     refused(4, "the hub cannot be reached for user/public; connect", "pull", "user/public")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    refused(4, "HF_HUB_OFFLINE keeps igm from asking the hub", "pull", "user/public")
+    refused(4, "HF_HUB_OFFLINE keeps igm from asking the hub for user/public", "pull", "user/public")
     assert hub.repositories["user/public"].files == files
 
 

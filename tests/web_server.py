@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
     def give_drip(self) -> None:
         self.send_response(200)
         self.end_headers()
-        for _ in range(1200):
+        for _ in range(12_000):
             self.wfile.write(b"x")
             self.wfile.flush()
             time.sleep(0.05)

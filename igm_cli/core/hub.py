@@ -52,7 +52,7 @@ def refusal(name: str, error: BaseException) -> IgmError:
     codes = [getattr(getattr(each, "response", None), "status_code", 0) for each in chain]
     code = next((number for number in codes if number), 0)
     if has(errors.OfflineModeIsEnabled):
-        says = f"{name} is not in the hub's cache, and HF_HUB_OFFLINE keeps igm from asking the hub; unset it"
+        says = f"HF_HUB_OFFLINE keeps igm from asking the hub for {name}; unset it"
     elif has(errors.GatedRepoError):
         says = f"{name} is gated: ask for access on its page at {_endpoint()}/{name}, log in by hf auth login, and try again"
     elif has(errors.LocalTokenNotFoundError):
