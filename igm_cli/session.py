@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.folders import STDIN, SUFFIXES, VIDEOS, Source
+from igm_cli.folders import ADDRESS, STDIN, SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, decode_image, from_array, read_bytes, to_model
 from igm_cli.pixels import Scaling, check_range, warn
 from igm_cli.records import ImageCount, ImageResult, LabelResult, SharedResult
@@ -274,6 +274,8 @@ class ImageSession(Session["Image"]):
 
     def input(self, image: Any, name: str = "image") -> Input[Image]:
         """Returns an image in whatever form as an input."""
+        if isinstance(image, str) and ADDRESS.match(image):
+            raise InputError(f"{image} is an address; fetch it, and give the image or its file")
         if isinstance(image, str | Path):
             return next(iter(self.read(Source.of(home_expanded(image)))))
         name = getattr(image, "filename", "") or name

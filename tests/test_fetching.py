@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pty
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 import web_server
 from test_cli import one_sentence
 
-from igm_cli import fetching
+from igm_cli import api, fetching
 from igm_cli.app import main
 from igm_cli.errors import InputError
 from igm_cli.fetching import fetch
@@ -151,12 +150,20 @@ def test_standard_input_holds_an_image(
     assert code == 3 and "standard input holds more than" in one_sentence(err)
 
 
-def test_standard_input_that_is_a_terminal(tiny_model: Path) -> None:
+def test_standard_input_that_is_a_terminal(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     main_end, terminal = pty.openpty()
-    command = [sys.executable, "-m", "igm_cli", "invert", "-", "--model", str(tiny_model)]
     try:
-        done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=60)
+        with os.fdopen(terminal, "r") as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            code = main(["invert", "-", "--model", str(tiny_model)])
     finally:
         os.close(main_end)
-        os.close(terminal)
-    assert done.returncode == 2 and "standard input, which is a terminal" in one_sentence(done.stderr)
+    err = capsys.readouterr().err
+    assert code == 2 and "standard input, which is a terminal" in one_sentence(err)
+
+
+def test_the_library_fetches_nothing(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=r"^http://127.0.0.1:9/a.png is an address; fetch it"):
+        api.load(tiny_model, device="cpu").invert("http://127.0.0.1:9/a.png")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_videos
-from conftest import Igm, in_two
+from conftest import in_two
 from test_cli import one_sentence
 
 from igm_cli.app import main
@@ -88,17 +88,23 @@ def test_the_extra_is_named(video: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_record_for_each_frame_and_a_run_that_goes_on(
-    igm: Igm, tiny_model: Path, video: Path, tmp_path: Path
+    tiny_model: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = ("--draws", 2, "--k-max", 2, "--device", "cpu", "--json")
-    command = ("invert", video, "--model", tiny_model, *options, "-o", "r.jsonl")
+    monkeypatch.chdir(tmp_path)
+    options = ("--draws", "2", "--k-max", "2", "--device", "cpu", "--json", "-o", "r.jsonl")
+    command = ("invert", str(video), "--model", str(tiny_model), *options)
+    assert main([*command, "--every", "6"]) == 0
+    first = capsys.readouterr().out.splitlines()
     more = ("--csv", "t.csv", "--coco", "c.json", "--overlay", "found", "--map", "maps")
-    first = igm(*command, "--every", 6, cwd=tmp_path)
-    whole = igm(*command, "--every", 3, *more, cwd=tmp_path)
-    assert (first.returncode, whole.returncode) == (0, 0), first.stderr + whole.stderr
-    records = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert main([*command, "--every", "3", *more]) == 0
+    whole = capsys.readouterr().out.splitlines()
+    records = [json.loads(line) for line in whole]
     assert [(record["frame"], record["time"]) for record in records] == [(0, 0.0), (3, 0.3), (6, 0.6), (9, 0.9)]
-    assert first.stdout.splitlines() == [whole.stdout.splitlines()[number] for number in (0, 2)]  # kept ones
+    assert first == [whole[0], whole[2]]  # kept ones
     assert {record["image"] for record in records} == {str(video)}
     kept = [json.loads(line)["frame"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert sorted(kept) == [0, 3, 6, 9]

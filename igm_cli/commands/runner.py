@@ -426,13 +426,16 @@ class Runner:
         for number, source in enumerate(share):
             progress("images", number, len(share))
             expected = self.session.expected(source) if source.is_video else 0
+            what = f"frames: {Path(source.name).name}"
             for frame, each in enumerate(self._begun or self._inputs(source)):
                 if expected:
-                    progress(f"frames: {Path(source.name).name}", min(frame, expected), expected)
+                    progress(what, min(frame, expected), expected)
                 waiting.append(each)
                 if len(waiting) >= self.session.batch_size:  # which may have become smaller
                     yield waiting
                     waiting = []
+            if expected:
+                progress(what, expected, expected)
         if waiting:
             yield waiting
         progress("images", len(share), len(share))
