@@ -17,7 +17,7 @@ from igm_cli.output import Output
 def pull(
     model: Annotated[str, typer.Argument(metavar="hf:USER/NAME", help="A model of the Hugging Face hub.")],
     variant: Annotated[
-        str | None, typer.Option(help="Variant of the weights of a pipeline, such as fp16.")
+        str | None, typer.Option(metavar="NAME", help="Variant of the weights of a pipeline, such as fp16.")
     ] = None,
     as_json: o.Json = False,
 ) -> None:

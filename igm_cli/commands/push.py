@@ -19,7 +19,9 @@ _OF_PART = ("*.json", "*.txt", "*.safetensors")
 
 
 def push(
-    model: Annotated[str, typer.Argument(help="A model: a folder such as runs/mine, or a bundled name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model: a folder such as runs/mine, or a bundled name.")
+    ],
     to: Annotated[str, typer.Argument(metavar="USER/NAME", help="Where to on the Hugging Face hub.")],
     private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
     licence: Annotated[
@@ -29,13 +31,14 @@ def push(
         ),
     ] = None,
     card: Annotated[
-        Path | None, typer.Option(help="A README.md of yours instead of the card that igm writes.")
+        Path | None,
+        typer.Option(metavar="PATH", help="A README.md of yours instead of the card that igm writes."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the card into a folder and upload nothing.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="That folder.  Default: push/NAME.")
+        Path | None, typer.Option("--output", "-o", metavar="PATH", help="That folder.  Default: push/NAME.")
     ] = None,
     as_json: o.Json = False,
 ) -> None:
