@@ -77,8 +77,9 @@ def test_what_is_no_video(content: bytes, says: str) -> None:
 
 def test_frames_too_large_are_not_decoded(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("igm_cli.imaging.MAX_BYTES", 20_000)
-    with pytest.raises(InputError, match="64×48 pixels"):
-        next(frames(video, "clip", 1))
+    for look in (lambda: next(frames(video, "clip", 1)), lambda: length(video, "clip")):
+        with pytest.raises(InputError, match="64×48 pixels"):
+            look()
 
 
 def test_the_extra_is_named(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,9 @@ class Handler(BaseHTTPRequestHandler):
     def give_drip(self) -> None:
         self.send_response(200)
         self.end_headers()
+        self.drip()
+
+    def drip(self) -> None:
         for _ in range(12_000):
             self.wfile.write(b"x")
             self.wfile.flush()
@@ -82,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def give_drip_of_headers(self) -> None:
         self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
-        self.give_drip()
+        self.drip()
 
     def give_endless(self) -> None:
         self.send_response(200)
