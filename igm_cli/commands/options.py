@@ -55,6 +55,7 @@ Every = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST_IMAGES,
         metavar="N",
         rich_help_panel=IMAGES,
         help="Look at each Nth frame of videos (MP4, MKV, WebM, AVI, MOV); a folder is searched for them, too.",

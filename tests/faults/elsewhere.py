@@ -83,7 +83,7 @@ def _videos(kit: Kit) -> Iterator[Case]:
     yield Case("video", "whole", (*kit.invert("a.mp4", *every), "--json"), good, "answered", check=_frames)
     yield Case("video", "by address", kit.invert(f"{kit.web}/a.mp4", *every), codes=(3,), says="404")
     yield Case("video", "without --every", kit.invert("a.mp4"), good, codes=(2,), says="add --every")
-    for value in ("0", "-1", "x", "1.5", ""):
+    for value in ("0", "-1", "x", "1.5", "", "9" * 30):
         yield Case("video, --every", value, kit.invert("a.mp4", "--every", value), good, codes=(2,))
     for share in (0, 1, 7, 8, 30, 200, len(whole) // 2, len(whole) - 1):
         cut = {"a.mp4": whole[:share]}
