@@ -33,6 +33,9 @@ COMMANDS = (
     "generate",
     "ui",
     "benchmark",
+    "models",
+    "push",
+    "pull",
     "plugins",
     "doctor",
 )
@@ -82,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with ending_at_once():
             _refuse_empty(given)
+            _calm_hub()
             _tell_of_hub(given)
             app = command_line(*[word for word in given[:1] if word in COMMANDS])
             result = app(args=arguments, prog_name="igm", standalone_mode=False)
@@ -114,6 +118,13 @@ def _say(error: BaseException) -> int:
     return code
 
 
+def _calm_hub() -> None:
+    """Keeps the hub's client, unless a person says otherwise, from logging on stderr, and from bars where it is no terminal."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def _refuse_empty(arguments: list[str]) -> None:
     """Refuses words that are empty, which a variable of a shell is that is not set."""
     for before, word in zip(["", *arguments], arguments, strict=False):
@@ -124,6 +135,8 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 def _tell_of_hub(arguments: list[str]) -> None:
     """Says before it is done that the Hugging Face hub is asked, which only ``hf:owner/name`` makes igm do."""
+    if arguments[:1] == ["push"]:  # it says so itself
+        return
     for name in dict.fromkeys(
         word.partition("hf:")[2] for word in arguments if re.match(r"(?:[\w.-]+=)?hf:", word)
     ):

@@ -97,6 +97,56 @@ def find_model(model: str | None, concepts: str) -> Path:
     return resolve_model(model, concepts)
 
 
+def local() -> dict[str, Path]:
+    """Returns the models that were trained here, by what a person calls them: those in ``runs`` of the folder one is in."""
+    return {path.parent.as_posix(): path.parent for path in sorted(Path("runs").glob("*/igm.json"))}
+
+
+def cached() -> dict[str, Path]:
+    """Returns the models in the cache of the Hugging Face hub, by ``owner/name``: igm's, and pipelines of Stable Diffusion."""
+    from huggingface_hub import constants, scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return {}
+    found = {}
+    for repository in sorted(repositories, key=lambda each: each.repo_id):
+        if repository.repo_type == "model" and repository.revisions:
+            newest = max(repository.revisions, key=lambda each: ("main" in each.refs, each.last_modified))
+            folder = newest.snapshot_path
+            if (folder / "igm.json").is_file() or is_pipeline(folder):
+                found[repository.repo_id] = folder
+    return found
+
+
+def name_of(folder: Path) -> str:
+    """Returns what records call the model in a folder: the folder's name, in the hub's cache ``owner/name``."""
+    if folder.parent.name == "snapshots":
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/", 1)
+    return folder.name
+
+
+def find_folder(model: str) -> Path:
+    """Returns the folder of a model that is here: a bundled name, a folder, or ``owner/name`` in the hub's cache.
+
+    Raises:
+        MissingError: If there is none, or it is none of igm.
+    """
+    folder = _local(model)
+    if folder is None and HUB_ID.fullmatch(model.removeprefix(HUB)):
+        folder = cached().get(model.removeprefix(HUB))
+    if folder is None:
+        hint = near_names(model, [*bundled(), *local()], "here are")
+        raise MissingError(f"there is no model {model!r}; {hint}; igm models lists all")
+    if not (folder / "igm.json").is_file():
+        raise MissingError(
+            f"{model} is no model of igm: it has no igm.json; name a folder that igm train wrote"
+        )
+    return folder
+
+
 def _local(model: str) -> Path | None:
     """Returns the bundled folder of a name, or the folder or file of a path; None if there is none here."""
     path = bundled().get(model) or home_expanded(model)
@@ -127,18 +177,6 @@ def _asks_hub(model: str) -> bool:
 
 
 def _from_hub(model: str, fetch: bool) -> Path:
-    from huggingface_hub import snapshot_download
+    from igm_cli.core.hub import snapshot
 
-    try:
-        return Path(
-            snapshot_download(model, allow_patterns=["*.json", "*.safetensors"], local_files_only=not fetch)
-        )
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
-        raise MissingError(
-            f"there is no folder {model!r} here and it cannot be fetched from the hub ({type(error).__name__}); "
-            "give a checkpoint folder, or connect and try again"
-            if fetch
-            else f"there is no folder {model!r} here; give a checkpoint folder, or {HUB}{model} if it is a model of the hub"
-        ) from error
+    return snapshot(model, ("*.json", "*.safetensors"), fetch=fetch)

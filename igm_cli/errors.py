@@ -74,6 +74,7 @@ EXTRAS = {
     "bench": ("a benchmark", ("accelerate", "datasets", "diffusers", "matplotlib", "skimage", "transformers")),
     "ui": ("the page", ("gradio", "matplotlib")),
     "faces": ("drawing faces (unless --data-root names the real CelebA)", ("python_avatars", "resvg_py")),
+    "video": ("a video", ("av",)),
     "xformers": ("--attention xformers", ("xformers",)),
 }
 """What each extra of igm-cli is for, and the libraries it brings."""

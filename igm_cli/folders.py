@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import InputError, cause
+from igm_cli.errors import InputError, UsageError, cause
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".mpo", ".dib",
@@ -26,6 +27,17 @@ NOT_READ = (
 )  # fmt: skip
 """Suffixes of images that igm does not read: a folder's are counted."""
 
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""Suffixes of videos, of which frames are read where a person says which."""
+
+STDIN = "-"
+"""What a person writes for the image on standard input."""
+
+ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+"""How an address begins that igm fetches if a person types it; nothing that is read names one that is fetched."""
+
+_LONGEST_STEM = 100
 
 _AGAIN = "link to a folder that is read already"
 _PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "pipes or devices"}
@@ -42,6 +54,45 @@ class Walked:
 
     files: list[str]
     left_out: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input that a person names.
+
+    Attributes:
+        name: What records and messages call it: a path, an address, or ``-``.
+        path: The file; None of an address and of standard input.
+    """
+
+    name: str
+    path: Path | None
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Returns a file as an input."""
+        return cls(str(path), path)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its name ends as that of a video."""
+        return self._written.suffix.lower() in VIDEOS
+
+    @property
+    def stem(self) -> str:
+        """What a picture of it is called, without a suffix."""
+        return "stdin" if self.name == STDIN else self._written.stem[:_LONGEST_STEM] or "image"
+
+    @property
+    def _written(self) -> PurePosixPath | Path:
+        if self.path is not None or self.name == STDIN:
+            return self.path or Path(self.name)
+        from urllib.parse import urlsplit
+
+        try:
+            return PurePosixPath(urlsplit(self.name).path)
+        except ValueError:  # said when it is fetched
+            return PurePosixPath()
 
 
 def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = False) -> Walked:
@@ -87,7 +138,7 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = F
                     passed["broken link" if path.is_symlink() else "pipe or device"] += 1
             elif suffix in SUFFIXES and not _visible(name):
                 passed["hidden file"] += 1
-            elif suffix in NOT_READ and _visible(name):
+            elif suffix in (*NOT_READ, *VIDEOS) and _visible(name):
                 passed[f"{suffix} file"] += 1
     return Walked(files, _sentence(folder, passed))
 
@@ -97,16 +148,27 @@ def expand_inputs(
     suffixes: Sequence[str] = SUFFIXES,
     noun: str = "image",
     note: Callable[[str], None] = lambda text: None,
-) -> list[Path]:
-    """Returns the files that files, folders (searched in depth) and patterns name, sorted within each, each once.
+    *,
+    anywhere: bool = False,
+) -> list[Source]:
+    """Returns what files, folders (searched in depth), patterns and addresses name, sorted within each, each once.
 
-    ``note`` is told what of a folder was passed over.
+    Args:
+        inputs: What a person typed.
+        suffixes: Of files that a folder is searched for.
+        noun: What messages call what is looked for.
+        note: Is told what of a folder was passed over.
+        anywhere: Whether http and https addresses, and ``-`` for standard input, are inputs as well.
 
     Raises:
         InputError: If a folder, a pattern or all of them name nothing.
+        UsageError: If a video is named where ``suffixes`` has none.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Source] = {}
     for text in inputs:
+        if anywhere and (text == STDIN or ADDRESS.match(text)):
+            found.setdefault(text, Source(text, None))
+            continue
         if not text.strip():
             raise InputError(f"a path is empty; name a file, a folder or a pattern of {noun}s")
         if "\0" in text:
@@ -130,9 +192,14 @@ def expand_inputs(
         else:
             files = [path]
         for file in files:
-            found.setdefault(file.absolute(), file)
+            named = file.absolute() if str(file) == STDIN else file
+            found.setdefault(str(file.absolute()), Source.of(named))
     if not found:
         raise InputError(f"no {noun} given; name a file, a folder or a pattern")
+    if anywhere and not set(VIDEOS) & set(suffixes):
+        for source in found.values():
+            if source.is_video:
+                raise UsageError(f"{source.name} is a video; add --every N to look at each Nth of its frames")
     return list(found.values())
 
 

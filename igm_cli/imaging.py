@@ -6,12 +6,12 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from igm_cli.errors import InputError, cause, kind_and_message
 from igm_cli.pixels import OVERSHOOT, Limits, Scaling, to_bytes
@@ -62,8 +62,9 @@ class Frame:
         return cls(size, (left, top, left + cw, top + ch))
 
 
-def read_bytes(path: Path) -> bytes:
-    """Returns what a file holds; an :class:`InputError` says why it cannot be read."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that a person names; an :class:`InputError` says why it cannot be read."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -79,13 +80,19 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} is a device, not a file; name a file")
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            yield file
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path") from error
     except PermissionError as error:
         raise InputError(f"{path} may not be read; change its permissions") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({cause(error)})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns what a file holds; an :class:`InputError` says why it cannot be read."""
+    with opened(path) as file:
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(
             f"{path} has more than {MAX_BYTES >> 30} GB, which is more than igm reads; make it smaller"
@@ -119,7 +126,7 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, about sizes and damaged metadata
             with Image.open(io.BytesIO(data), formats=formats()) as opened:
-                _refuse_large(opened.size, opened.mode, name)
+                refuse_large(opened.size, opened.mode, name)
                 deep = opened.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in opened.tile)
                 opened.load()
                 with contextlib.suppress(Exception):  # metadata that are damaged turn nothing
@@ -130,6 +137,10 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} has too many pixels; scale it down") from error
     except UnidentifiedImageError as error:
+        if b"%PDF-" in data[:1024]:
+            raise InputError(
+                f"{name} is a PDF, which is not read; save the page or the figure in it as a PNG"
+            ) from error
         raise InputError(
             f"{name} is not an image that can be read; use PNG, JPEG, WebP or TIFF of 8 or 16 bits"
         ) from error
@@ -156,7 +167,7 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
     from PIL import Image
 
     if isinstance(values, Image.Image):
-        _refuse_large(values.size, values.mode, name)
+        refuse_large(values.size, values.mode, name)
         return _large_enough(to_rgb(values, name, scaling), name)
     is_tensor = hasattr(values, "detach")
     pixels = np.asarray(values.detach().cpu() if is_tensor else values)
@@ -170,7 +181,7 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
             f"{name} has the shape {list(pixels.shape)} and the type {pixels.dtype}; "
             "give arrays [H,W,3] or tensors [3,H,W] of 0..255 or 0..1, several of them as a list"
         )
-    _refuse_large(pixels.shape[1::-1], "RGBA" if layered else "F", name)
+    refuse_large(pixels.shape[1::-1], "RGBA" if layered else "F", name)
     given = scaling.given if scaling else None
     limits = (
         Limits(*given)
@@ -187,7 +198,7 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
     return _large_enough(to_rgb(Image.fromarray(scaled)), name)
 
 
-def _refuse_large(size: Sequence[int], mode: str, name: str) -> None:
+def refuse_large(size: Sequence[int], mode: str, name: str) -> None:
     """Refuses an image that would take too much memory, before it takes any."""
     takes = math.prod(size) * _PER_PIXEL.get(mode, 12)
     if takes > MAX_BYTES:

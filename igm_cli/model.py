@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from igm_cli.bundled import is_pipeline, resolve_model
+from igm_cli.bundled import is_pipeline, name_of, resolve_model
 from igm_cli.errors import InputError, UsageError
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
 from igm_cli.session import ImageSession, OpenModel, process_device
@@ -174,14 +174,14 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
     folder = resolve_model(model, asked.name if asked else None)
     if is_pipeline(folder):
-        raise UsageError(f"the model {folder.name!r} is a text-to-image pipeline; use igm zero-shot")
+        raise UsageError(f"the model {name_of(folder)!r} is a text-to-image pipeline; use igm zero-shot")
 
     from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
 
     spec = read_spec(folder)
     target = process_device(device)
     return Model(
-        name=folder.name,
+        name=name_of(folder),
         parser=_parser_of(spec, folder, asked),
         composition=spec.composition,
         inference=spec.inference,
@@ -204,14 +204,14 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
 
     if asked and asked.name != spec.concepts:
         raise InputError(
-            f"the model {folder.name!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "
+            f"the model {name_of(folder)!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "
             f"use --concepts {spec.concepts} or another --model"
         )
     parser = asked or registry.concept_parser(spec.concepts)
     parser = registry.configured(parser, spec.concept_options)
     if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
         raise InputError(
-            f"the model {folder.name!r} was trained on another concept space than {parser.name!r} has now; "
+            f"the model {name_of(folder)!r} was trained on another concept space than {parser.name!r} has now; "
             "train it again, or install the version of the plugin it was trained with"
         )
     return parser

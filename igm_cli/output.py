@@ -25,6 +25,14 @@ ProgressReport: TypeAlias = Callable[[str, int, int], None]
 """Called with (what is being done, done so far, in all), which it shows."""
 
 
+def called(record: Record) -> str:
+    """Returns what people call the image of a record: its path, of a frame with its number and time."""
+    if "frame" not in record:
+        return "standard input" if record["image"] == "-" else str(record["image"])
+    time = f" ({record['time']:.2f} s)" if record.get("time") is not None else ""
+    return f"{record['image']} frame {record['frame']}{time}"
+
+
 class Output:
     """Writes for people, or JSON lines for programs; nothing if ``quiet``, as all but the main process of a run are."""
 

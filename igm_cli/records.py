@@ -171,12 +171,18 @@ class Result(_Closed):
 class _OfImage(Result):
     """What the records of all commands about images have in common."""
 
-    image: str = Field(description="Path as given.")
+    image: str = Field(description="Path or address as given; - is standard input.")
     root: Root = None
+    frame: Natural | None = Field(
+        default=None, description="Number of the frame in a video, from 0; absent of images."
+    )
+    time: Share | None = Field(
+        default=None, description="When the frame is shown, in seconds from the video's beginning."
+    )
     size: list[Annotated[int, Field(ge=1)]] = Field(
         min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
     )
-    sha256: Sha256 = Field(description="Of the image file; of an image in memory, of its pixels.")
+    sha256: Sha256 = Field(description="Of the image file, or the video; of an image in memory, of its pixels.")
     model: str
     concepts: str = Field(description="Name of the concept parser.")
     k: Natural
@@ -403,6 +409,35 @@ class EvaluationRecord(_Closed):
     seconds: Share = Field(description="For an image, on average.")
 
 
+class ModelRecord(_Closed):
+    """A model that can be named; its problem is empty if its description can be read."""
+
+    schema_id: Literal["igm.models/1"] = Field(alias="schema")
+    name: str = Field(description="What --model takes.")
+    source: Literal["bundled", "local", "cached"] = Field(
+        description="It comes with igm, is in runs of the folder one is in, or in the cache of the Hugging Face hub."
+    )
+    concepts: str = Field(description="Name of the concept parser; empty if it has a problem.")
+    size_mb: Share = Field(description="Of the files of weights.")
+    calibrated: bool = Field(description="Whether its confidences were fitted to annotated images.")
+    card: bool = Field(description="Whether there is a model card in its folder.")
+    path: str
+    problem: str
+
+
+class PushRecord(_Closed):
+    """A model that was shared, or would be."""
+
+    schema_id: Literal["igm.push/1"] = Field(alias="schema")
+    model: str
+    repository: str = Field(description="owner/name on the hub.")
+    address: str = Field(description="Of its page.")
+    private: bool
+    files: dict[str, Natural] = Field(description="Name of every file to its size in bytes.")
+    card: str | None = Field(description="Path of the card that --dry-run wrote; null if it was uploaded.")
+    uploaded: bool
+
+
 class PluginState(_Closed):
     """One plugin, and whether it loads; its problem is empty if it does."""
 
@@ -494,6 +529,8 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     VectorResult: "igm invert --codebooks",
     VectorCount: "igm estimate-k --codebooks",
     EvaluationRecord: "igm evaluate",
+    ModelRecord: "igm models",
+    PushRecord: "igm push",
     PluginRecord: "igm plugins",
     DoctorRecord: "igm doctor",
     BenchmarkSummary: "igm benchmark",

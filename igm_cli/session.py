@@ -11,15 +11,15 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from igm_cli.core.files import fingerprint_of, home_expanded
-from igm_cli.errors import UsageError, near_names
-from igm_cli.folders import SUFFIXES
+from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
+from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.folders import ADDRESS, STDIN, SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, decode_image, from_array, read_bytes, to_model
 from igm_cli.pixels import Scaling, check_range, warn
 from igm_cli.records import ImageCount, ImageResult, LabelResult, SharedResult
@@ -57,7 +57,8 @@ class Input(Generic[Data]):
 class Session(Generic[Data]):
     """What turns inputs into results, with the settings of one call: the base of the two sessions."""
 
-    key: Sequence[str]  # fields of a record that together name its input
+    key: Sequence[str]  # fields of a record that together name its input; some inputs lack the later ones
+    each_is: str  # what one input is called
     together: bool  # whether a result may depend on what is worked out with it
     parser: ConceptParser
     device: torch.device
@@ -69,12 +70,16 @@ class Session(Generic[Data]):
     ) -> list[Any]:
         """Returns the results of any number of inputs, and reports progress."""
         results: list[Any] = []
-        tell, what = progress or (lambda what, done, total: None), f"{self.key[-1]}s"
+        tell, what = progress or (lambda what, done, total: None), f"{self.each_is}s"
         for first in range(0, len(inputs), self.batch_size):
             tell(what, first, len(inputs))
             results += work(inputs[first : first + self.batch_size], progress)
         tell(what, len(inputs), len(inputs))
         return results
+
+    def expected(self, source: Source) -> int:
+        """Returns how many inputs there are in what a person names, as far as it says."""
+        return 1
 
     def record(self, schema: str, each: Input[Data], seconds: float, **found: Any) -> dict[str, Any]:
         """Returns the record of an input: what all records have, and what was found."""
@@ -130,12 +135,11 @@ class ImageSession(Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`igm_cli.Model.invert`.
 
     ``given`` holds inversion settings that replace the model's own, None for those not given.  ``note`` is told what is
-    assumed of images, by default as a warning of Python's.
+    assumed of images, by default as a warning of Python's.  Each ``every``-th frame of videos is an image; None reads none.
     """
 
-    key = ("image",)
-    suffixes = SUFFIXES
-    noun = "image"
+    key = ("image", "frame")
+    each_is = noun = "image"
     together = False
 
     def __init__(
@@ -150,6 +154,7 @@ class ImageSession(Session["Image"]):
         shared: bool = False,
         pixel_range: Any = None,
         note: Callable[[str], None] | None = None,
+        every: int | None = None,
     ) -> None:
         from igm_cli.core.inference.engine import check_method, constraint_of
 
@@ -168,6 +173,7 @@ class ImageSession(Session["Image"]):
             raise UsageError(f"the model {model.name!r} sees every image in its own size; leave out the scale")
         if scale is not None and not 0.01 <= scale <= 100:
             raise UsageError(f"a scale lies between 0.01 and 100, not {scale:g}")
+        self.every, self.suffixes = every, (*SUFFIXES, *VIDEOS) if every else SUFFIXES
         self.scaling = Scaling(check_range(pixel_range), note or warn)
         self.scale, self.k_max = scale or model.scale, given.get("k_max")
         self.settings = _settings(model.inference, given)
@@ -235,17 +241,43 @@ class ImageSession(Session["Image"]):
                 f"the model {self.model.name!r} has {factors} factors and finds a value of each; leave out {option}"
             )
 
-    def read(self, path: Path) -> list[Input[Image]]:
-        """Returns an image file, not decoded yet."""
-        data = read_bytes(path)
+    def read(self, source: Source) -> Iterable[Input[Image]]:
+        """Returns the image that a source is, not decoded yet, or the frames of a video, decoded as they are needed."""
+        if source.is_video and self.every:
+            return self._frames(source, self.every)
+        data = bytes_of(source)
+        name = "standard input" if source.name == STDIN else source.name
         digest = hashlib.sha256(data).hexdigest()
-        about = {"image": str(path), **root_of(path)}
-        return [Input(about, digest, lambda: decode_image(data, str(path), self.scaling))]
+        return [Input(fields_of(source), digest, lambda: decode_image(data, name, self.scaling))]
+
+    def _frames(self, source: Source, every: int) -> Iterator[Input[Image]]:
+        from igm_cli.videos import frames
+
+        video = source.path or bytes_of(source)
+        digest = ""
+        for frame in frames(video, source.name, every):
+            if not digest:  # it is known to be a video now
+                digest = file_hash(video) if isinstance(video, Path) else hashlib.sha256(video).hexdigest()
+            shown = {} if frame.time is None else {"time": frame.time}
+            yield Input({**fields_of(source), "frame": frame.number, **shown}, digest, frame.picture)
+
+    def expected(self, source: Source) -> int:
+        """Returns 1, of a video the number of frames looked at; 1 if it does not say."""
+        if not (source.is_video and source.path and self.every):
+            return 1
+        from igm_cli.videos import length
+
+        try:
+            return max(1, -(-length(source.path, source.name) // self.every))
+        except InputError:  # said when it is read
+            return 1
 
     def input(self, image: Any, name: str = "image") -> Input[Image]:
         """Returns an image in whatever form as an input."""
+        if isinstance(image, str) and ADDRESS.match(image):
+            raise InputError(f"{image} is an address; fetch it, and give the image or its file")
         if isinstance(image, str | Path):
-            return self.read(home_expanded(image))[0]
+            return next(iter(self.read(Source.of(home_expanded(image)))))
         name = getattr(image, "filename", "") or name
         picture = from_array(image, name, self.scaling)
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
@@ -484,9 +516,19 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     return InversionSettings.from_dict(own, **given)
 
 
-def root_of(path: Path) -> dict[str, str]:
-    """Returns the field of a record that says where a relative path starts from; none of an absolute one."""
-    return {} if path.is_absolute() else {"root": str(Path.cwd())}
+def bytes_of(source: Source) -> bytes:
+    """Returns the bytes of an image that a person names, wherever it is."""
+    if source.path is not None:
+        return read_bytes(source.path)
+    from igm_cli.fetching import content
+
+    return content(source.name)
+
+
+def fields_of(source: Source, field: str = "image") -> dict[str, str]:
+    """Returns the fields of a record that name a source, with the folder that a relative path starts from."""
+    relative = source.path is not None and not source.path.is_absolute()
+    return {field: source.name, **({"root": str(Path.cwd())} if relative else {})}
 
 
 def shared_hash(images: Sequence[Input[Image]]) -> str:

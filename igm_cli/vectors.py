@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from igm_cli.bundled import DEFAULT_CONCEPTS
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
 from igm_cli.errors import UsageError
+from igm_cli.folders import Source
 from igm_cli.imaging import Frame
 from igm_cli.records import VectorCount, VectorResult
-from igm_cli.session import Input, Session, process_device, root_of
+from igm_cli.session import Input, Session, fields_of, process_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,7 @@ class VectorSession(Session["Tensor"]):
     """
 
     key = ("input", "vector")
+    each_is = "vector"
     suffixes = (".npy", ".npz", ".safetensors")
     noun = "file of vectors"
     together = True
@@ -55,10 +57,11 @@ class VectorSession(Session["Tensor"]):
         identity = {**self._about, "codebooks": content, "concepts": parser.name, "seed": seed}
         self.run = fingerprint_of({**identity, **settings})
 
-    def read(self, path: Path) -> list[Input[Tensor]]:
+    def read(self, source: Source) -> list[Input[Tensor]]:
         """Returns the bound vectors ``[D]`` of a file."""
-        about = {"input": str(path), **root_of(path)}
-        return self._inputs(self.parser.read_vectors(path, self.codebooks), about, file_hash(path))
+        assert source.path is not None  # vectors are read from files alone
+        vectors = self.parser.read_vectors(source.path, self.codebooks)
+        return self._inputs(vectors, fields_of(source, "input"), file_hash(source.path))
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
         """Returns the results of vectors in whatever form; of one ``[D]`` without a list around it."""
@@ -67,7 +70,7 @@ class VectorSession(Session["Tensor"]):
         from igm_cli.core.decomposition.decompose import check_vectors
 
         if isinstance(vectors, str | Path):
-            inputs, alone = self.read(home_expanded(vectors)), False
+            inputs, alone = self.read(Source.of(home_expanded(vectors))), False
         else:
             rows = torch.as_tensor(vectors)
             rows, alone = torch.atleast_2d(rows), rows.ndim == 1

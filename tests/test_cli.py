@@ -20,7 +20,20 @@ from PIL import Image
 
 import igm_cli
 
-COMMANDS = ("train", "invert", "estimate-k", "evaluate", "zero-shot", "benchmark", "ui", "plugins", "doctor")
+COMMANDS = (
+    "train",
+    "invert",
+    "estimate-k",
+    "evaluate",
+    "zero-shot",
+    "benchmark",
+    "ui",
+    "models",
+    "push",
+    "pull",
+    "plugins",
+    "doctor",
+)
 QUICK = ("--draws", "2", "--device", "cpu")
 
 

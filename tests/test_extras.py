@@ -24,6 +24,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 LACKING = (
     "accelerate",
+    "av",
     "datasets",
     "diffusers",
     "gradio",
@@ -84,6 +85,7 @@ def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
         "igm-cli[train]": ["train", "clevr", "--data-root", "."],
         "igm-cli[text]": ["zero-shot", image],
         "igm-cli[plots]": ["estimate-k", image, "--plot", "curve.png"],
+        "igm-cli[video]": ["invert", "film.mp4", "--every", "10"],
         "igm-cli[bench]": ["benchmark", "decomposition", "--out", "bench"],
         "igm-cli[ui]": ["ui"],
     }

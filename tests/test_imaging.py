@@ -12,7 +12,7 @@ from PIL import Image
 
 from igm_cli import imaging
 from igm_cli.errors import InputError
-from igm_cli.folders import expand_inputs
+from igm_cli.folders import Source, expand_inputs
 from igm_cli.imaging import decode_image, from_array, open_image, read_bytes, to_model
 from igm_cli.pixels import Scaling
 from igm_cli.plugins.base import Frame
@@ -177,13 +177,13 @@ def test_expand_inputs(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "sub/c.webp", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    names = [p.relative_to(tmp_path).as_posix() for p in expand_inputs([str(tmp_path)])]
+    names = [Path(s.name).relative_to(tmp_path).as_posix() for s in expand_inputs([str(tmp_path)])]
     assert names == ["a.JPG", "b.png", "sub/c.webp"]
     files = expand_inputs([str(tmp_path / "b.png"), str(tmp_path / "*.png"), str(tmp_path)])
-    assert [p.name for p in files] == ["b.png", "a.JPG", "c.webp"]
-    assert expand_inputs(["missing.png"]) == [Path("missing.png")]
+    assert [Path(source.name).name for source in files] == ["b.png", "a.JPG", "c.webp"]
+    assert expand_inputs(["missing.png"]) == [Source.of(Path("missing.png"))]
     (tmp_path / "odd[1].png").write_bytes(b"x")
-    assert expand_inputs([str(tmp_path / "odd[1].png")]) == [tmp_path / "odd[1].png"]
+    assert expand_inputs([str(tmp_path / "odd[1].png")]) == [Source.of(tmp_path / "odd[1].png")]
     with pytest.raises(InputError, match="matches"):
         expand_inputs([str(tmp_path / "*.bmp")])
     (tmp_path / "nothing").mkdir()

@@ -25,6 +25,7 @@ def estimate_k(
     fit: o.Fit = "crop",
     scale: o.Scale = None,
     pixel_range: o.Range = None,
+    every: o.Every = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -47,7 +48,8 @@ def estimate_k(
     given = {"k_min": k_min, "penalty": penalty, "draws": draws}
     if o.about_vectors(concepts, codebooks):
         squashed = None if fit == "crop" else fit
-        o.refuse(o.ABOUT_IMAGES, model=model, **given, plot=plot, fit=squashed, scale=scale, range=pixel_range)
+        refused = {**given, "plot": plot, "fit": squashed, "scale": scale, "range": pixel_range, "every": every}
+        o.refuse(o.ABOUT_IMAGES, model=model, **refused)
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import MOST_PRODUCTS
 
@@ -64,7 +66,7 @@ def estimate_k(
 
     settings = {**given, "k_max": k_max, "seed": seed}
     opened = open_checkpoint(model, concepts, device)
-    how = {"scale": scale, "pixel_range": pixel_range, "note": sink.warn}
+    how = {"scale": scale, "pixel_range": pixel_range, "note": sink.warn, "every": every}
     session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings, **how)
     session.require_counting()
     understand_images(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import igm_cli
 from igm_cli.core.files import fingerprint_of, home_expanded, write_atomically
 from igm_cli.errors import InputError, UsageError, cause
+from igm_cli.folders import ADDRESS
 from igm_cli.output import Record, json_line
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path 
     """
     exports, example = [], session.example()
     if csv_file:
-        exports.append(table(csv_file, session.key, example))
+        exports.append(table(csv_file, (*session.key, "time"), example))
     if coco_file:
         if PLACE[0] not in example:
             raise UsageError(
@@ -114,11 +115,12 @@ def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[st
 
     Args:
         records: Results, with ``items``.
-        key: Fields of a record that together name its input.
+        key: Fields of a record that together name its input; those that no record has have no column.
         example: An item such as might have been found, whose columns are there even if none was.
     """
+    key = [name for name in key if any(name in record for record in records)] or key[:1]
     rows = [
-        {**{name: record[name] for name in key}, "number": number, **_cells(item)}
+        {**{name: record[name] for name in key if name in record}, "number": number, **_cells(item)}
         for record in records
         for number, item in enumerate(record["items"], 1)
     ]
@@ -162,12 +164,18 @@ def coco_text(records: Sequence[Record]) -> str:
 
     Source: https://cocodataset.org/#format-data, "Keypoint Detection".
     """
-    names = _below_common_folder([record["image"] for record in records])
+    names = [_file_name(*each) for each in zip(_below_common_folder(records), records, strict=True)]
     items = [(number, item) for number, record in enumerate(records, 1) for item in record["items"]]
     kinds = sorted({_kind(item) for _, item in items} or {OBJECT})
     data: dict[str, Any] = {
         "images": [
-            {"id": number, "file_name": name, "width": record["size"][0], "height": record["size"][1]}
+            {
+                "id": number,
+                "file_name": name,
+                "width": record["size"][0],
+                "height": record["size"][1],
+                **_frame_id(record),
+            }
             for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
         ],
         "annotations": [
@@ -241,11 +249,23 @@ def _cell(value: Any) -> str:
     return str(value) if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
 
 
-def _below_common_folder(images: Sequence[str]) -> list[str]:
+def _below_common_folder(records: Sequence[Record]) -> list[str]:
     """Returns the paths of images below the deepest folder that holds them all; as they are if there is none."""
+    images = [record["image"] for record in records]
     paths = [os.path.abspath(image) for image in images]  # noqa: PTH100
     try:
+        if any(ADDRESS.match(image) for image in images):
+            raise ValueError
         root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    except ValueError:  # several drives, or no image
-        return [Path(image).as_posix() for image in images]
+    except ValueError:  # several drives, an address, or no image
+        return [image if ADDRESS.match(image) else Path(image).as_posix() for image in images]
     return [Path(path).relative_to(root).as_posix() for path in paths]
+
+
+def _file_name(path: str, record: Record) -> str:
+    """Returns what COCO calls an image: its path, of a frame its number in a folder called as the video."""
+    return f"{path}/{record['frame']:06d}.png" if "frame" in record else path
+
+
+def _frame_id(record: Record) -> dict[str, Any]:
+    return {"frame_id": record["frame"]} if "frame" in record else {}

@@ -227,12 +227,13 @@ class Gallery:
     ) -> None:
         from igm_cli.commands.results import picture_targets, refuse_inputs, refuse_others_pictures
         from igm_cli.core.files import foreign_name
+        from igm_cli.folders import Source
 
         self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
         self.folder, self.inputs = folder, inputs
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--output {folder} is a file; name a folder")
-        self.grid = picture_targets([Path("grid")], grid, "--grid").get("grid")
+        self.grid = picture_targets([Source.of(Path("grid"))], grid, "--grid").get("grid")
         if self.grid and self.grid.parent == grid:
             raise UsageError(f"--grid {grid} is a folder; name a file in it, such as {grid}/grid.png")
         if not self._results.exists() and (name := foreign_name(folder)):

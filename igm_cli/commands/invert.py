@@ -63,6 +63,7 @@ def invert(
     fit: o.Fit = "crop",
     scale: o.Scale = None,
     pixel_range: o.Range = None,
+    every: o.Every = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -94,6 +95,7 @@ def invert(
             fit=None if fit == "crop" else fit,
             scale=scale,
             range=pixel_range,
+            every=every,
         )
         from igm_cli.commands.vectors import understand_vectors
         from igm_cli.vectors import vector_settings
@@ -106,7 +108,7 @@ def invert(
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
     if shared:
-        o.refuse(o.ABOUT_SINGLE, map=map_)
+        o.refuse(o.ABOUT_SINGLE, map=map_, every=every)
     if overlay is None:
         o.refuse("the picture of --overlay; add that or leave it out", labels=labels or None)
 
@@ -117,6 +119,7 @@ def invert(
     settings = {**given, "seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)
     more: dict[str, Any] = {"scale": scale, "shared": shared, "pixel_range": pixel_range, "note": sink.warn}
+    more |= {"every": every}
     session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, **more)
     if labels:
         session.require_labels()

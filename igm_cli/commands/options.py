@@ -44,7 +44,22 @@ Json = Annotated[
 ]
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="PATHS...", help="Images, folders or quoted patterns.", show_default=False),
+    typer.Argument(
+        metavar="PATHS...",
+        help="Images (PNG, JPEG, TIFF, WebP and others), folders, quoted patterns, http(s) addresses, videos with --every, "
+        "or - for standard input.",
+        show_default=False,
+    ),
+]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_IMAGES,
+        metavar="N",
+        rich_help_panel=IMAGES,
+        help="Look at each Nth frame of videos (MP4, MKV, WebM, AVI, MOV); a folder is searched for them, too.",
+    ),
 ]
 Concepts = Annotated[
     str | None,

@@ -18,6 +18,7 @@ from igm_cli.output import json_line, process_rank
 
 if TYPE_CHECKING:
     from igm_cli.energy_map import EnergyMap
+    from igm_cli.folders import Source
 
 START = b'{"schema": "igm.'
 """How every line of a results file begins."""
@@ -39,7 +40,7 @@ class ResultFile:
         path: The file.
         schema: Schema of its lines.
         run: Fingerprint that every line must carry.
-        key: Fields that together name what a line is about.
+        key: Fields that together name what a line is about; it may lack all but the first.
 
     Attributes:
         done: Lines by what they are about, the fields joined by spaces.
@@ -132,7 +133,8 @@ class ResultFile:
 
         try:
             line = json.loads(text.decode(), parse_constant=_no_number)
-            about, schema, run = [line[name] for name in self.key], line["schema"], line["run"]
+            schema, run = line["schema"], line["run"]
+            about = [line[self.key[0]], *(line[name] for name in self.key[1:] if name in line)]
             json_line(line).encode()  # half a surrogate is no text
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
@@ -194,28 +196,56 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
             raise UsageError(f"{option} {target} is no file but a device or a pipe; choose another path")
 
 
-def picture_targets(paths: Sequence[Path], target: Path | None, option: str) -> dict[str, Path]:
-    """Returns where the picture of each image goes: the file itself for one image, into a folder for several."""
+def picture_targets(sources: Sequence[Source], target: Path | None, option: str) -> dict[str, Path]:
+    """Returns where the picture of each image goes: the file itself for one image, into a folder for several.
+
+    Those of a video's frames go into a folder of their own there.
+    """
     if target is None:
         return {}
     looks_like_file = target.suffix.lower() in PICTURES and not target.is_dir()
-    if looks_like_file and len(paths) > 1:
-        raise UsageError(f"{option} {target} is one file for {len(paths)} images; name a folder")
+    several = "a video" if sources[0].is_video else "" if len(sources) == 1 else f"{len(sources)} images"
+    if looks_like_file and several:
+        raise UsageError(f"{option} {target} is one file for {several}; name a folder")
     if looks_like_file:
-        targets = {str(paths[0]): target}
-    elif len(paths) == 1 and target.suffix and not target.is_dir():
+        targets = {sources[0].name: target}
+    elif not several and target.suffix and not target.is_dir():
         raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
     else:
         targets, taken = {}, set()
-        for path in paths:
-            name, number = f"{path.stem}.png", 2
+        for source in sources:
+            suffix = "" if source.is_video else ".png"
+            name, number = f"{source.stem}{suffix}", 2
             while name in taken:
-                name, number = f"{path.stem}-{number}.png", number + 1
+                name, number = f"{source.stem}-{number}{suffix}", number + 1
             taken.add(name)
-            targets[str(path)] = target / name
-    refuse_inputs(targets.values(), paths, option)
-    refuse_others_pictures(targets.values(), option)
+            targets[source.name] = target / name
+    refuse_inputs(targets.values(), paths_of(sources), option)
+    refuse_others_pictures(known_pictures(sources, targets), option)
     return targets
+
+
+def paths_of(sources: Iterable[Source]) -> list[Path]:
+    """Returns the files among what a person names."""
+    return [source.path for source in sources if source.path is not None]
+
+
+def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> Iterator[Path]:
+    """Yields the pictures whose names are known beforehand: of images, and those that a video's folder holds already.
+
+    Raises:
+        UsageError: If something else stands where such a folder should.
+    """
+    for source in sources:
+        target = targets[source.name]
+        if not source.is_video:
+            yield target
+        elif target.is_dir():
+            yield from sorted(target.glob("*.png"))
+        elif target.exists():
+            raise UsageError(
+                f"{target} is no folder, where the pictures of {source.name} should go; choose another path"
+            )
 
 
 def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:

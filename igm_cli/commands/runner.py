@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,9 +15,9 @@ import typer
 
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, OutputError, UsageError, need, out_of_memory
-from igm_cli.folders import expand_inputs
-from igm_cli.output import Output, ProgressReport, Record, process_rank
-from igm_cli.session import root_of
+from igm_cli.folders import STDIN, Source, expand_inputs
+from igm_cli.output import Output, ProgressReport, Record, called, process_rank
+from igm_cli.session import fields_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +50,7 @@ def understand_images(
 
     Args:
         session: The model with its settings.
-        paths: Images, folders and patterns.
+        paths: Images, folders, patterns and addresses.
         schema: Schema of the records.
         sink: For results, progress and messages.
         output: Where results are kept.
@@ -86,7 +87,7 @@ def understand_images(
         session.require_map()
     runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
     if report:
-        report.detailed = count or len(runner.files) <= DETAILED
+        report.detailed = count or (len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files))
     runner.run()
 
 
@@ -108,7 +109,7 @@ def understand_shared(
 
     Args:
         session: The model with its settings, ``shared``.
-        paths: Images, folders and patterns.
+        paths: Images, folders, patterns and addresses.
         sink: For the result, progress and messages.
         output: Where the result is kept.
         pictures: A folder for pictures.
@@ -120,15 +121,16 @@ def understand_shared(
     Raises:
         IgmError: With the way out, whatever does not fit.
     """
-    from igm_cli.commands.results import open_results
+    from igm_cli.commands.results import open_results, paths_of
     from igm_cli.session import shared_hash
 
     if process_rank()[0]:
         return
-    files = expand_inputs(paths, session.suffixes, session.noun, sink.warn)
-    images = [image for path in files for image in session.read(path)]
+    files = find_inputs(session, paths, sink)
+    images = [image for source in files for image in session.read(source)]
     if len(images) < 2:
-        raise UsageError(f"--shared needs two images or more, and {files[0]} is one; leave out --shared")
+        raise UsageError(f"--shared needs two images or more, and {files[0].name} is one; leave out --shared")
+    read = [*paths_of(files), *sources]
     drawing = None
     if pictures:
         draw = drawer(session, labels)
@@ -136,10 +138,10 @@ def understand_shared(
             "--overlay", home_expanded(pictures), lambda shown, image: draw(image.data, shown["items"])
         )
         drawing.aim(files)
-    aim_apart([drawing] if drawing else [], exports, output, [*files, *sources])
+    aim_apart([drawing] if drawing else [], exports, output, read)
     _ = [image.data for image in images]  # a mistake is told before the model is loaded
     about = shared_hash(images)
-    with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), [*files, *sources]) as store:
+    with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), read) as store:
         record = store.done.get(about) if store else None
         if record is None:
             announce(len(images))
@@ -149,7 +151,7 @@ def understand_shared(
                 store.add(record)
     for shown, image in zip(record["images"], images, strict=True):
         if drawing:
-            drawing.make(shown, image, shown["image"])
+            drawing.make(shown, image)
         for export in exports:
             export.add(shown)
     for export in exports:
@@ -159,6 +161,19 @@ def understand_shared(
         from igm_cli.commands.show import show_shared
 
         show_shared(sink, record)
+
+
+def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sink: Output) -> list[Source]:
+    """Returns what the paths and addresses of a call name.
+
+    Raises:
+        IgmError: If one names nothing, or what the session does not read.
+    """
+    anywhere = not session.together
+    files = expand_inputs(paths, session.suffixes, session.noun, sink.warn, anywhere=anywhere)
+    if anywhere and process_rank()[1] > 1 and any(source.name == STDIN for source in files):
+        raise UsageError("- is the standard input of one process; save the image as a file for several")
+    return files
 
 
 def drawer(session: ImageSession, labels: bool) -> Callable[[Image, Sequence[Any]], Image]:
@@ -204,12 +219,12 @@ def warning(record: Record) -> str:
 
     if is_untypical(record.get("typicality")):
         return (
-            f"{record['image']} is unlike what {record['model']} was trained on "
+            f"{called(record)} is unlike what {record['model']} was trained on "
             f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
         )
     if record.get("k_at_maximum"):
         return (
-            f"in {record['image']} as many concepts were found as were looked for, {record['k']}; there may be more, "
+            f"in {called(record)} as many concepts were found as were looked for, {record['k']}; there may be more, "
             "raise --k-max"
         )
     return ""
@@ -246,32 +261,37 @@ class Drawing:
     is_map: bool = False
     targets: Mapping[str, Path] = field(default_factory=dict)
     anew: bool = False
-    _made: set[str] = field(default_factory=set)
+    _made: set[Path] = field(default_factory=set)
 
-    def aim(self, files: Sequence[Path]) -> None:
+    def aim(self, files: Sequence[Source]) -> None:
         """Decides where the pictures go; what is not igm's own is not written over."""
-        from igm_cli.commands.results import picture_targets, refuse_arrays
+        from igm_cli.commands.results import known_pictures, picture_targets, refuse_arrays
 
         self.targets = picture_targets(files, self.where, self.option)
         if self.is_map:
-            refuse_arrays(self.targets.values(), self.option)
+            refuse_arrays(known_pictures(files, self.targets), self.option)
 
-    def missing(self, image: str) -> bool:
+    def missing(self, record: Record) -> bool:
         """Returns whether the picture of an image is still to be drawn."""
-        if self.anew and image not in self._made:
-            return image in self.targets
-        target = self.targets.get(image)
+        target = self._target(record)
+        if self.anew and target not in self._made:
+            return target is not None
         every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
         return not all(path.exists() for path in every)
 
-    def make(self, record: Record, each: Input[Image], image: str) -> None:
+    def make(self, record: Record, each: Input[Image]) -> None:
         """Draws an image."""
-        if target := self.targets.get(image):
+        if target := self._target(record):
             from igm_cli.commands.results import save_map, save_picture
 
             save = save_map if self.is_map else save_picture
             save(self.draw(record, each), target)
-            self._made.add(image)
+            self._made.add(target)
+
+    def _target(self, record: Record) -> Path | None:
+        """Where the picture of an image goes; of a frame into the folder of its video."""
+        target = self.targets.get(record["image"])
+        return target / f"{record['frame']:06d}.png" if target and "frame" in record else target
 
 
 @dataclass
@@ -280,7 +300,7 @@ class Runner:
 
     Attributes:
         session: Reads files and turns inputs into results.
-        paths: Files, folders and patterns as given.
+        paths: Files, folders, patterns and addresses as given.
         schema: Schema of the records.
         report: What people read; None where programs read.
         sink: Takes results, progress and messages.
@@ -307,23 +327,27 @@ class Runner:
     _failed: set[str] = field(default_factory=set)
     _made: int = 0
     _halved: bool = False
+    _begun: Iterator[Input[Any]] | None = None
 
     def run(self) -> None:
         """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
         kept: Any = nullcontext()
         if self.drawings or self.exports or self.output:
-            from igm_cli.commands.results import open_results
+            from igm_cli.commands.results import open_results, paths_of
 
             for drawing in self.drawings:
                 drawing.aim(self.files)
-            session, inputs = self.session, [*self.files, *self.sources]
+            session, inputs = self.session, [*paths_of(self.files), *self.sources]
             aim_apart(self.drawings, self.exports, self.output, inputs)
             kept = open_results(self.output, self.schema, session.run, session.key, inputs)
-        if self._only:
-            _ = self._only[0].data  # a mistake is told before the model is loaded
+        if len(self.files) == 1:
+            self._begun = self._inputs(self.files[0])
+            self._begun = chain(
+                [next(self._begun)], self._begun
+            )  # a mistake is told before the model is loaded
         with kept as self._store:
             done = self._store.done if self._store else {}
-            self.announce(sum(self._named(path) not in done for path in self.files))
+            self.announce(sum(self.session.expected(f) for f in self.files if self._named(f) not in done))
             try:
                 self._share_out()
             except OutputError as error:
@@ -342,41 +366,36 @@ class Runner:
             raise typer.Exit(3)
 
     @cached_property
-    def files(self) -> list[Path]:
+    def files(self) -> list[Source]:
         """What the paths name."""
-        return expand_inputs(self.paths, self.session.suffixes, self.session.noun, self.sink.warn)
+        return find_inputs(self.session, self.paths, self.sink)
 
     @property
     def _noun(self) -> str:
         return "files" if self.session.together else "images"
 
-    @cached_property
-    def _only(self) -> list[Input[Any]]:
-        """The inputs of the only file; none where there are several."""
-        return list(self.session.read(self.files[0])) if len(self.files) == 1 else []
-
     def _share_out(self) -> None:
         """Works through all files; of several processes each takes its share and the main one shows all results."""
         rank, world = process_rank()
         if world == 1:
-            order = list(self._work_through(self.files, show=True))
+            records = self._work_through(self.files, show=True)
             if self._store:  # several processes may have begun what this one has ended
-                self._store.merge(order)
+                self._store.merge([about for each in records.values() for about in each])
             return
         meet(on_cpu=self.session.device.type == "cpu")
         gathered = gather((self._work_through(self.files[rank::world], show=False), self._failed))
-        records = {about: record for part, _ in gathered for about, record in part.items()}
+        records = {name: each for part, _ in gathered for name, each in part.items()}
         self._failed = {name for _, failed in gathered for name in failed}
         if rank == 0:
+            found = [records.get(source.name, {}) for source in self.files]
             if self._store:
-                self._store.merge([self._named(path) for path in self.files])
-            for path in self.files:
-                if self._named(path) in records:
-                    self._show(records[self._named(path)])
+                self._store.merge([about for each in found for about in each])
+            for source, each in zip(self.files, found, strict=True):
+                self._show_all(source, each)
 
-    def _work_through(self, share: Sequence[Path], *, show: bool) -> dict[str, Record]:
-        """The records of a share of the files; those that are shown at once are not kept, only their order."""
-        records: dict[str, Record] = {}
+    def _work_through(self, share: Sequence[Source], *, show: bool) -> dict[str, dict[str, Record]]:
+        """The records of a share of the files, by file; those that are shown at once are not kept, only their order."""
+        records: dict[str, dict[str, Record]] = {}
         with self.sink.progress() as progress:
             for batch in self._batches(share, progress):
                 try:
@@ -385,7 +404,8 @@ class Runner:
                     self._fail(error, *(str(each.about[self.session.key[0]]) for each in batch))
                     continue
                 for each, record in zip(batch, found, strict=True):
-                    records[self._about(each)] = {} if show else record
+                    file = str(each.about[self.session.key[0]])
+                    records.setdefault(file, {})[self._about(each)] = {} if show else record
                     if show:
                         self._show(record, each)
         return records
@@ -397,34 +417,49 @@ class Runner:
         self._failed.update(names)
         self.sink.error(str(error))
 
-    def _batches(self, share: Sequence[Path], progress: ProgressReport) -> Iterator[list[Input[Any]]]:
+    def _batches(self, share: Sequence[Source], progress: ProgressReport) -> Iterator[list[Input[Any]]]:
         """Inputs that are worked out together: vectors of one file, images of several."""
-        together, size = self.session.together, self.session.batch_size
+        if self.session.together:
+            yield from self._batches_of_vectors(share, progress)
+            return
         waiting: list[Input[Any]] = []
-        for number, path in enumerate(share):
-            if not together:
-                progress("images", number, len(share))
-            try:
-                inputs = self._only or list(self.session.read(path))
-                if not together:  # an image may be damaged
-                    _ = [each.data for each in inputs if self._kept(each) is None]
-            except InputError as error:
-                self._fail(error, str(path))
-                continue
-            waiting += inputs
-            for first in range(0, len(waiting), size) if together else ():
-                progress(f"vectors: {path.name}", first, len(inputs))
-                yield waiting[first : first + size]
-            if together:
-                progress(f"vectors: {path.name}", len(inputs), len(inputs))
-                waiting = []
-            elif len(waiting) >= self.session.batch_size:  # which may have become smaller
-                yield waiting
-                waiting = []
+        for number, source in enumerate(share):
+            progress("images", number, len(share))
+            expected = self.session.expected(source) if source.is_video else 0
+            what = f"frames: {Path(source.name).name}"
+            for frame, each in enumerate(self._begun or self._inputs(source)):
+                if expected:
+                    progress(what, min(frame, expected), expected)
+                waiting.append(each)
+                if len(waiting) >= self.session.batch_size:  # which may have become smaller
+                    yield waiting
+                    waiting = []
+            if expected:
+                progress(what, expected, expected)
         if waiting:
             yield waiting
-        if not together:
-            progress("images", len(share), len(share))
+        progress("images", len(share), len(share))
+
+    def _batches_of_vectors(
+        self, share: Sequence[Source], progress: ProgressReport
+    ) -> Iterator[list[Input[Any]]]:
+        for source in share:
+            inputs, size = list(self._begun or self._inputs(source)), self.session.batch_size
+            what = f"vectors: {Path(source.name).name}"
+            for first in range(0, len(inputs), size):
+                progress(what, first, len(inputs))
+                yield inputs[first : first + size]
+            progress(what, len(inputs), len(inputs))
+
+    def _inputs(self, source: Source) -> Iterator[Input[Any]]:
+        """The inputs in a file one by one; an image is decoded, as it may be damaged, unless its result is kept."""
+        try:
+            for each in self.session.read(source):
+                if not self.session.together and self._kept(each) is None:
+                    _ = each.data
+                yield each
+        except InputError as error:
+            self._fail(error, source.name)
 
     def _records(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> list[Record]:
         """The records of a batch: those kept, and new ones."""
@@ -441,7 +476,7 @@ class Runner:
             if kept[about] is None:
                 kept[about] = record = result.to_dict()
                 for drawing in self.drawings:
-                    drawing.make(record, each, str(each.about[self.session.key[0]]))
+                    drawing.make(record, each)
                 if self._store:
                     self._store.add(record)
             self._made += 1
@@ -470,7 +505,7 @@ class Runner:
         old = self._store.done.get(about) if self._store else None
         if self._store and old and old.get("sha256") != each.sha256:
             self._store.forget(about)
-            name = " ".join(str(each.about[name]) for name in self.session.key)
+            name = " ".join(str(each.about[name]) for name in self.session.key if name in each.about)
             self.sink.error(f"{name} is not what its result was kept of; it is worked out anew")
             return None
         return old
@@ -480,18 +515,23 @@ class Runner:
 
         return what_about(each.about, self.session.key)
 
-    def _named(self, path: Path) -> str:
+    def _named(self, source: Source) -> str:
         """What the record of an image file is about."""
         from igm_cli.commands.results import what_about
 
-        key = self.session.key[:1]
-        return what_about({key[0]: str(path), **root_of(path)}, key)
+        return what_about(fields_of(source, self.session.key[0]), self.session.key)
+
+    def _show_all(self, source: Source, records: Mapping[str, Record]) -> None:
+        """Shows what processes found in a file; it is read again if something is still to be drawn."""
+        lacking = any(each.missing(record) for each in self.drawings for record in records.values())
+        again: Iterator[Input[Any]] = iter(self.session.read(source) if lacking else ())
+        for about, record in records.items():
+            self._show(record, next((each for each in again if self._about(each) == about), None))
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
         for drawing in self.drawings:
-            if drawing.missing(record["image"]):  # kept from an earlier call that drew nothing
-                image: Any = each or self.session.read(Path(record["image"]))[0]
-                drawing.make(record, image, record["image"])
+            if each is not None and drawing.missing(record):  # kept from an earlier call that drew nothing
+                drawing.make(record, each)
         for export in self.exports:
             export.add(record)
         self.sink.result(record)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.output import Output, Record
+from igm_cli.output import Output, Record, called
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ class ImageReport:
         counted, k = self.space.countable, str(record["k"])
         if self.detailed:
             how = f" ({record['k_source']})" if "items" in record else ""
-            title = f"{record['image']}: " + (f"K = {k}{how}, " if counted else "")
+            title = f"{called(record)}: " + (f"K = {k}{how}, " if counted else "")
             title = f"{title}{record['seconds']:.2f} s"
             if "items" in record or record["k_curve"]:
                 self.sink.table(title, *image_table(record, self.space.plural))
@@ -43,7 +43,7 @@ class ImageReport:
                 self.sink.say(f"{title}; {NO_CURVE}")
         else:
             self.rows.append(
-                [record["image"], *([k] if counted else []), sureness(record), brief(record["items"])]
+                [called(record), *([k] if counted else []), sureness(record), brief(record["items"])]
             )
 
     def end(self) -> None:
@@ -129,7 +129,7 @@ def draw_curve(record: Record) -> Image:
         axes.set_xticks(ks)
     axes.set_xlabel("number of concepts K")
     axes.set_ylabel("denoising error under the best K concepts")
-    axes.set_title(f"{Path(record['image']).name}: K = {record['k']}")
+    axes.set_title(f"{Path(called(record)).name}: K = {record['k']}")
     axes.grid(alpha=0.3)
     if not curve:
         axes.text(0.5, 0.5, NO_CURVE, transform=axes.transAxes, ha="center")

@@ -39,6 +39,7 @@ def zero_shot(
     prediction: z.Prediction = "auto",
     fit: o.Fit = "crop",
     pixel_range: o.Range = None,
+    every: o.Every = None,
     device: o.Device = "auto",
     as_json: o.Json = False,
     overlay: z.Overlay = None,
@@ -54,7 +55,7 @@ def zero_shot(
     from igm_cli.commands.runner import understand_images, understand_shared
 
     if shared:
-        o.refuse(o.ABOUT_SINGLE, map=map_)
+        o.refuse(o.ABOUT_SINGLE, map=map_, every=every)
     number = o.number_or_auto("--k", k)
     o.check_k_range(number, None, k_max)
     low, high = z.parse_timesteps(timesteps)
@@ -70,7 +71,7 @@ def zero_shot(
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}
     sink = Output.of_process(as_json)
-    how = {"shared": shared, "pixel_range": pixel_range, "note": sink.warn}
+    how = {"shared": shared, "pixel_range": pixel_range, "note": sink.warn, "every": every}
     session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings, **how)
     how = {"announce": partial(_announce, session, sink)}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}

@@ -29,6 +29,7 @@ DOORS: Mapping[str, str] = {
     "dataset": "scenes, annotations and tables of labels",
     "image": "an image",
     "name": "a name that a person mistyped",
+    "address": "an address that nobody typed, or that is none of http and https",
 }
 """Every door, and what comes in by it; SECURITY.md speaks of each."""
 
@@ -50,6 +51,7 @@ def cases(kit: Kit) -> Iterator[Case]:
     yield from _datasets(kit)
     yield from _images(kit)
     yield from _names(kit)
+    yield from _addresses(kit)
 
 
 def _case(
@@ -397,9 +399,59 @@ def _names(kit: Kit) -> Iterator[Case]:
         ("train", "objects", "--data-root", "http://127.0.0.1:9/data"),
         ("benchmark", "objects", "--model", "owner/name"),
         ("benchmark", "owner/name"),
-        ("invert", "http://127.0.0.1:9/a.png", "--model", str(kit.positions)),
         ("zero-shot", "a.png", "--labels-file", "http://127.0.0.1:9/labels"),
         ("invert", "a.png", "--concepts", "payload"),
         ("benchmark", "attributes", "--set", "resnet=owner/name", "--methods", "resnet", "--limit", "1"),
     ):
         yield _case(kit, "name", " ".join(command)[:60], (*command, *CPU), files)
+
+
+def _addresses(kit: Kit) -> Iterator[Case]:
+    secret: dict[str, Content] = {f"{SECRET}.png": kit.picture}
+    for name in ("file:///etc/hostname", "file:/etc/hostname", "ftp://127.0.0.1:9/a.png", "//127.0.0.1:9/a.png", "s3://b/a.png",
+                 "http:/127.0.0.1:9/a.png", "data:image/png;base64,iVBORw0KGgo=", "http:127.0.0.1:9", "hf://a/b/a.png"):  # fmt: skip
+        yield _case(kit, "address", f"invert {name}", kit.invert(name), secret)
+    inside = {"http:/127.0.0.1:9/a.png": kit.picture}
+    yield _case(kit, "address", "a folder that is called http:", kit.invert("http:"), inside, expect="answered")
+    fetched = "http://127.0.0.1:9/a.png"
+    items = [{"x": 0.4, "y": 0.4, "x_px": 12.0, "y_px": 12.0, "confidence": 0.9}]
+    line = {
+        "schema": "igm.invert/1",
+        "image": fetched,
+        "size": [32, 32],
+        "sha256": "0" * 64,
+        "concepts": "pos",
+        "model": "m",
+        "items": items,
+    }
+    results = {"r.jsonl": json.dumps(line) + "\n"}
+    draw = ("generate", "--like", "r.jsonl", "--steps", "2", "--model", str(kit.positions), *CPU)
+    yield _case(kit, "address", "an image of generate --like", draw, results, expect="either")
+    keep = kit.invert("a.png", "-o", "r.jsonl", "--overlay", "found", "--csv", "t.csv")
+    yield _case(kit, "address", "an image of --output", keep, results, expect="either", may_change=("*",))
+    for option in ("--labels-file", "--templates-file"):
+        words = ("zero-shot", "a.png", option, fetched, *CPU)
+        yield _case(kit, "address", option, words, {})
+    yield _case(kit, "address", "--codebooks", ("invert", "a.png", "--codebooks", fetched, *CPU), {})
+    yield _case(kit, "address", "generate --like", ("generate", "--like", fetched, *CPU), {})
+    yield _case(kit, "address", "bound vectors", ("invert", fetched, "--codebooks", "b.safetensors", *CPU),
+                {"b.safetensors": kit.codebooks})  # fmt: skip
+    yield _case(
+        kit,
+        "address",
+        "evaluate",
+        ("evaluate", "--model", str(kit.positions), "--dataset", "objects", "--data-root", fetched, *CPU),
+        {},
+    )
+    for name, content in (
+        ("HLS", f"#EXTM3U\n#EXTINF:1,\n{fetched}\n#EXTINF:1,\n{SECRET}.png\n#EXT-X-ENDLIST\n"),
+        ("a concat script", f"ffconcat version 1.0\nfile {SECRET}.png\nfile {fetched}\n"),
+        ("SDP", "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n"),
+        (
+            "DASH",
+            f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{fetched}</BaseURL></MPD>',
+        ),
+        ("an address", f"{fetched}\n"),
+    ):
+        video = {**secret, "clip.mp4": content}
+        yield _case(kit, "address", f"a video that is {name}", kit.invert("clip.mp4", "--every", "1"), video)

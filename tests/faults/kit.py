@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tiny_models
+import tiny_videos
 
 CPU = ("--device", "cpu")
 QUICK = ("--draws", "2", *CPU)
@@ -44,6 +47,22 @@ class Kit:
     def picture(self) -> bytes:
         """A picture of 32x32 pixels."""
         return (self.pictures / "0.png").read_bytes()
+
+    @cached_property
+    def web(self) -> str:
+        """The address of a server that gives what servers give; it ends with this process."""
+        script = Path(__file__).parents[1] / "web_server.py"
+        self._server = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._server.stdout is not None
+        return self._server.stdout.readline().strip()
+
+    @cached_property
+    def video(self) -> bytes:
+        """A video of 12 frames."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return tiny_videos.write(self.folder / "clip.mp4").read_bytes()
 
     @cached_property
     def pipeline(self) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
 from igm_cli.core.files import HUB, HUB_ID, file_hash, home_expanded, read_json
+from igm_cli.core.hub import refusal
 from igm_cli.errors import IgmError, InputError, MissingError, need
 
 _DIFFUSION = {
@@ -102,11 +103,13 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
         with quiet():
             from diffusers import DiffusionPipeline
 
-            return Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
+            folder = Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
+        snapshot_download(name, allow_patterns=["igm.json"])  # which diffusers leaves out
+        return folder
     except Exception as error:  # of whichever network library the hub's client uses
         if cached is not None:  # what it lacks is said when it is opened
             return cached
-        raise MissingError(f"the model {name!r} is not found here; give a folder or connect") from error
+        raise refusal(name, error) from error
 
 
 def read_index(path: Path) -> tuple[str, dict[str, str]]:

@@ -1,0 +1,210 @@
+"""The card of a model, a README.md for the Hugging Face hub: what igm.json says, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from igm_cli.bundled import is_pipeline
+from igm_cli.commands.report_files import markdown_table
+from igm_cli.core.files import HUB, HUB_ID, read_json
+from igm_cli.errors import IgmError, InputError, UsageError, near_names
+
+LICENCES = (
+    "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "creativeml-openrail-m", "unlicense", "other",
+)  # fmt: skip
+"""Licences as the hub names them."""
+
+TOLD = {
+    "dataset": "dataset plugin",
+    "data": "data",
+    "images": "images",
+    "training": "training",
+    "steps": "steps",
+    "contrast": "weight of the contrast",
+    "with": "trained with",
+    "licence": "licence of data and weights",
+}
+"""What the card calls entries of igm.json's ``info``; others are called as they are there."""
+
+_ELSEWHERE = ("calibrated", "default", "draws", "licence")
+
+
+def card(folder: Path, name: str, licence: str | None = None) -> str:
+    """Returns the card of a model.
+
+    Args:
+        folder: The model's folder.
+        name: What ``--model`` takes: ``hf:owner/name``, or what it is called here.
+        licence: As the hub names it; None takes what igm.json says.
+
+    Raises:
+        InputError: If igm.json is damaged.
+        UsageError: If the licence is none that the hub knows.
+    """
+    from huggingface_hub import ModelCardData
+
+    known = read_json(folder / "igm.json")
+    info, inference = (known.get(part) or {} for part in ("info", "inference"))
+    if not (
+        isinstance(info, Mapping) and isinstance(inference, Mapping) and isinstance(known.get("space"), Mapping)
+    ):
+        raise InputError(f"{folder / 'igm.json'} is no complete description of a model; train it again")
+    concepts = str(known.get("concepts", ""))
+    head = ModelCardData(
+        library_name="igm",
+        license=licence_id(licence, info),
+        tags=["igm", "diffusion", "compositional-generative-model", "scene-understanding", f"igm-{concepts}"],
+    )
+    short = name.removeprefix(HUB)
+    parts = [
+        f"---\n{head.to_yaml().strip()}\n---",
+        f"# {short.rpartition('/')[2]}",
+        f"A compositional diffusion model for `igm`, which understands an image by inverting it.  It finds {_summary(concepts)}.",
+        "## How to use it",
+        _usage(folder, name, known),
+        "## What it knows",
+        markdown_table(["", ""], [["concepts", concepts], *_space(known["space"]), *_images(known)]),
+        "## Figures and calibration",
+        *_calibration(info, inference),
+        "## Data and training",
+        _table(info) or "igm.json does not say what it was trained on.",
+        "## Licence",
+        _sentence(info.get("licence"), licence),
+        "## Limits",
+        _limits(info, inference),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def licence_id(asked: str | None, info: Mapping[str, Any]) -> str | None:
+    """Returns a licence as the hub names it: the one asked for, or that of igm.json; ``other`` if that is none of them."""
+    if asked is not None:
+        if asked.lower() not in LICENCES:
+            hint = near_names(asked.lower(), LICENCES)
+            raise UsageError(f"the hub knows no licence {asked!r}; {hint}; or use other")
+        return asked.lower()
+    said = str(info.get("licence", "")).strip().lower().replace(" ", "-")
+    if not said:
+        return None
+    return said if said in LICENCES else "other"
+
+
+def _summary(concepts: str) -> str:
+    """What concepts are, in words of their plugin."""
+    from igm_cli.plugins import registry
+
+    try:
+        return str(getattr(registry.load("concepts", concepts), "summary", "")) or f"concepts of {concepts}"
+    except IgmError:  # of a plugin that is not here
+        return f"concepts of the plugin {concepts}"
+
+
+def _usage(folder: Path, name: str, known: Mapping[str, Any]) -> str:
+    if companions := known.get("info", {}).get("with"):
+        with_all = " ".join(f"--model {each}" for each in [*companions, name])
+        commands = [f'igm generate "…" {with_all}']
+        python = f'import igm_cli as igm\n\nimages = igm.generate("…", model={[*companions, name]!r})'
+    else:
+        pipeline = is_pipeline(folder)
+        commands = [f"igm {'zero-shot' if pipeline else 'invert'} image.png --model {name}"]
+        if not pipeline and known["space"].get("kind") != "categorical":
+            commands += [f"igm estimate-k image.png --model {name}"]
+        python = (
+            f'import igm_cli as igm\n\nresult = igm.load("{name}").invert("image.png")\nprint(result.items)'
+        )
+    extra = "'igm-cli[text]'" if is_pipeline(folder) else "igm-cli"
+    lines = "\n".join([f"pip install {extra}", *commands])
+    return f"```sh\n{lines}\n```\n\n```python\n{python}\n```"
+
+
+def _space(space: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yields what a concept space says of its concepts: names of coordinates, factors with their values, labels."""
+    for key, value in space.items():
+        if isinstance(value, Mapping) and "kind" in value:
+            yield from _space(value)
+        elif isinstance(value, Mapping):
+            yield from ([str(name), ", ".join(map(str, values))] for name, values in value.items())
+        elif key in ("names", "labels") and isinstance(value, list):
+            yield ["coordinates" if key == "names" else key, ", ".join(map(str, value))]
+
+
+def _images(known: Mapping[str, Any]) -> Iterator[list[str]]:
+    width, height = known.get("image_size") or ("?", "?")
+    if scale := known.get("scale"):
+        yield ["images", f"of any size, seen at {scale:g} pixels per pixel; trained on {width}×{height}"]
+    else:
+        yield ["images", f"brought to {width}×{height} pixels"]
+    yield ["composition", str(known.get("composition", ""))]
+
+
+def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any]) -> Iterator[str]:
+    fitted = info.get("calibrated")
+    if not isinstance(fitted, Mapping):
+        yield (
+            "It was not calibrated: its confidences rank answers and are no probabilities.  "
+            "`igm evaluate --calibrate` does it."
+        )
+        return
+    rows = [[name.replace("_", " "), _value(value)] for name, value in fitted.items()]
+    if "penalty" in inference:
+        rows.append(["what one more concept must explain (penalty)", _value(inference["penalty"])])
+    if "temperature" in inference:
+        rows.append(["temperature", _value(inference["temperature"])])
+    yield "Fitted to annotated images:"
+    yield markdown_table(["", ""], rows)
+
+
+def _table(info: Mapping[str, Any]) -> str:
+    rows = [[TOLD.get(key, key), _value(value)] for key, value in info.items() if key not in _ELSEWHERE]
+    return markdown_table(["", ""], rows) if rows else ""
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_value(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return str(value)
+
+
+def _sentence(said: Any, asked: str | None) -> str:
+    texts = [f"The author gives it the licence {asked}."] if asked else []
+    texts += ["Of data and weights igm.json says:", markdown_table(["licence"], [[str(said)]])] if said else []
+    return "\n\n".join(texts) or "Not stated."
+
+
+def _limits(info: Mapping[str, Any], inference: Mapping[str, Any]) -> str:
+    told = ["It knows images like those it was trained on; of others its answers are guesses."]
+    if inference.get("typical"):
+        told.append(
+            "Every answer says how typical the image is of what it knows (`typicality`); below 0.5, do not rely on it."
+        )
+    else:
+        told.append(
+            "It does not know what is typical, so it cannot tell an image that is unlike those it was trained on."
+        )
+    if not info.get("calibrated"):
+        told.append("Its confidences were not checked against annotated images.")
+    if info.get("draws") is False:
+        told.append("It was trained to understand images; what it draws is not worth looking at.")
+    return "\n".join(f"- {each}" for each in told)
+
+
+def repository(text: str) -> str:
+    """Returns ``owner/name`` as a person writes it, with or without ``hf:``.
+
+    Raises:
+        UsageError: If it has no owner or is no name.
+    """
+    name = text.removeprefix(HUB)
+    if not HUB_ID.fullmatch(name) or "--" in name or ".." in name or len(name) > 96:
+        why = "has no owner" if "/" not in name else "names no place on the Hugging Face hub"
+        raise UsageError(
+            f"{text!r} {why}; write user/name, with your name on the hub or that of an organization"
+        )
+    return name

@@ -1,0 +1,80 @@
+"""``igm models``: which models there are to name, and the card of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from igm_cli.bundled import DEFAULT_CONCEPTS, bundled, cached, is_pipeline, local
+from igm_cli.commands import options as o
+from igm_cli.core.files import read_json
+from igm_cli.errors import InputError
+from igm_cli.output import Output
+
+
+def models(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="Print the card of this one.", show_default=False),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """List the models that --model takes: bundled ones, those in runs/, and those in the hub's cache; or show one.
+
+    JSON lines follow the schema igm.models/1.
+    """
+    sink = Output(as_json=as_json)
+    if model is not None:
+        if as_json:
+            o.refuse("the list; leave out the model or --json", json=as_json)
+        from igm_cli.bundled import find_folder
+        from igm_cli.commands.model_card import card
+
+        sink.write(card(find_folder(model), model))
+        return
+    found = {"bundled": bundled(), "local": local(), "cached": cached()}
+    entries = [entry(name, source, path) for source, paths in found.items() for name, path in paths.items()]
+    for each in entries:
+        sink.result(each)
+    rows = [
+        [e["name"], e["source"], e["concepts"] or "damaged", f"{e['size_mb']:.1f} MB", _state(e)]
+        for e in entries
+    ]
+    sink.table("", ["model", "from", "concepts", "size", "confidence"], rows)
+    for each in entries:
+        if each["problem"]:
+            sink.say(f"damaged: {each['problem']}")
+
+
+def entry(name: str, source: str, folder: Path) -> dict[str, Any]:
+    """Returns the record of a model; its weights are not read."""
+    concepts, calibrated, problem = "", False, ""
+    try:
+        if (folder / "igm.json").is_file():
+            known = read_json(folder / "igm.json")
+            concepts, info = str(known.get("concepts", "")), known.get("info")
+            calibrated = isinstance(info, dict) and bool(info.get("calibrated"))
+            problem = "" if concepts else f"{folder / 'igm.json'} names no concepts; it is no model of igm"
+        else:
+            concepts = DEFAULT_CONCEPTS["pipeline"]
+    except InputError as error:
+        problem = str(error)
+    weights = folder.glob("*/*.safetensors" if is_pipeline(folder) else "*.safetensors")
+    size = sum(path.stat().st_size for path in weights if path.is_file())
+    return {
+        "schema": "igm.models/1",
+        "name": name,
+        "source": source,
+        "concepts": concepts,
+        "size_mb": round(size / 1e6, 3),
+        "calibrated": calibrated,
+        "card": (folder / "README.md").is_file(),
+        "path": str(folder),
+        "problem": problem,
+    }
+
+
+def _state(record: dict[str, Any]) -> str:
+    return "calibrated" if record["calibrated"] else "" if record["problem"] else "not calibrated"

@@ -1,0 +1,87 @@
+"""The Hugging Face hub: what is fetched from it, and why it refused, in a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from igm_cli.core.files import HUB
+from igm_cli.errors import IgmError, MissingError, kind_and_message
+
+_NETWORK = ("httpx", "requests", "urllib3", "socket", "ssl")
+"""How the modules begin whose errors say that there is no way to the hub."""
+
+
+def snapshot(name: str, patterns: Sequence[str], *, fetch: bool) -> Path:
+    """Returns the folder of a repository's files in the hub's cache.
+
+    Args:
+        name: ``owner/name``.
+        patterns: Of the files that are wanted.
+        fetch: Whether the hub is asked for what is not there, or newer.
+
+    Raises:
+        MissingError: If it is not there and cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=not fetch))
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+        if fetch:
+            raise refusal(name, error) from error
+        raise MissingError(
+            f"there is no folder {name!r} here; give a checkpoint folder, or {HUB}{name} if it is a model of the hub"
+        ) from error
+
+
+def refusal(name: str, error: BaseException) -> IgmError:
+    """Returns what a person reads of an error of the hub's client about a repository ``owner/name``."""
+    from huggingface_hub import errors
+
+    chain = list(_causes(error))
+    if known := next((each for each in chain if isinstance(each, IgmError)), None):
+        return known
+
+    def has(kind: type[BaseException]) -> bool:
+        return any(isinstance(each, kind) for each in chain)
+
+    codes = [getattr(getattr(each, "response", None), "status_code", 0) for each in chain]
+    code = next((number for number in codes if number), 0)
+    if has(errors.OfflineModeIsEnabled):
+        says = f"HF_HUB_OFFLINE keeps igm from asking the hub for {name}; unset it"
+    elif has(errors.GatedRepoError):
+        says = f"{name} is gated: ask for access on its page at {_endpoint()}/{name}, log in by hf auth login, and try again"
+    elif has(errors.LocalTokenNotFoundError):
+        says = "you are not logged in to the hub; run hf auth login, or set HF_TOKEN"
+    elif has(errors.RepositoryNotFoundError) or code == 404:
+        says = f"the hub has no model {name} that you may see; check the name, or log in by hf auth login if it is private"
+    elif code == 401:
+        says = "the hub does not accept your token; log in again by hf auth login, or correct HF_TOKEN"
+    elif code == 403:
+        says = f"you may not write to {name} on the hub; check the owner, and that your token may write"
+    elif code:
+        says = f"the hub answered {code} when it was asked for {name}; try again later"
+    elif any(isinstance(each, ConnectionError | TimeoutError) or _of_network(each) for each in chain):
+        says = f"the hub cannot be reached for {name}; connect to the internet and try again"
+    else:
+        says = f"the hub's client failed for {name} ({kind_and_message(error)[:100]}); try again"
+    return MissingError(says)
+
+
+def _of_network(error: BaseException) -> bool:
+    return type(error).__module__.startswith(_NETWORK)
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
