@@ -41,8 +41,10 @@ WIDTHS = (80, 120)
 
 
 def seen(name: str, columns: int) -> str:
-    """The screen of a command, with noughts in place of decimals, which differ from machine to machine."""
+    """The screen of a command, of results with noughts in place of decimals, which differ from machine to machine."""
     text = screen(COMMANDS[name].split(), columns, IMAGES)
+    if name.startswith("help"):
+        return text
     return re.sub(r"\d*\.\d+", lambda number: re.sub(r"\d", "0", number[0]), text)
 
 

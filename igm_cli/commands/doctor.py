@@ -21,7 +21,9 @@ _NEEDED = (
     *("torch", "numpy", "scipy", "pillow", "pydantic", "safetensors", "huggingface_hub", "filelock"),
     *("typer", "rich"),
 )
-_OPTIONAL = ("accelerate", "datasets", "diffusers", "matplotlib", "tensorboard", "transformers")
+_OPTIONAL = (
+    *("accelerate", "av", "datasets", "diffusers", "gradio", "matplotlib", "tensorboard", "transformers"),
+)
 
 
 def doctor(as_json: o.Json = False) -> None:

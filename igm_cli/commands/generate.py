@@ -43,12 +43,21 @@ Expressions = Annotated[
 Models = Annotated[
     list[str] | None,
     typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="MODEL",
         help="A bundled name, a checkpoint or pipeline folder, or hf:owner/name of the hub; several that were trained apart are "
-        "composed as one.  Default: clevr-pos."
+        "composed as one.  Default: clevr-pos.",
     ),
 ]
 Folder = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder of the pictures and results.jsonl; it is gone on with.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        rich_help_panel=o.OUTPUT,
+        metavar="FOLDER",
+        help="Folder of the pictures and results.jsonl; it is gone on with.",
+    ),
 ]
 
 
@@ -56,46 +65,106 @@ def generate(
     expressions: Expressions = None,
     model: Models = None,
     number: Annotated[
-        int, typer.Option("--number", "-n", min=1, max=o.MOST_IMAGES, help="Images of every expression.")
+        int,
+        typer.Option(
+            "--number",
+            "-n",
+            min=1,
+            max=o.MOST_IMAGES,
+            rich_help_panel=o.ASK,
+            metavar="N",
+            help="Images of every expression.",
+        ),
     ] = 1,
     like: Annotated[
         list[Path] | None,
-        typer.Option(help="Draw the concepts of an image, or of every line of a results file, too."),
+        typer.Option(
+            rich_help_panel=o.ASK,
+            metavar="PATH",
+            help="Draw the concepts of an image, or of every line of a results file, too.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=o.MAX_SEED, help="Same seed and device: same pictures.")] = 0,
-    steps: Annotated[int, typer.Option(min=2, help="Noise levels.")] = 50,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=o.MAX_SEED,
+            rich_help_panel=o.SEARCH,
+            metavar="N",
+            help="Same seed and device: same pictures.",
+        ),
+    ] = 0,
+    steps: Annotated[
+        int, typer.Option(min=2, rich_help_panel=o.SEARCH, metavar="N", help="Noise levels.")
+    ] = 50,
     sampler: Annotated[
-        Literal["ancestral", "ddim"], typer.Option(help="How to go from level to level.")
+        Literal["ancestral", "ddim"],
+        typer.Option(rich_help_panel=o.SEARCH, help="How to go from level to level."),
     ] = "ancestral",
     guidance: Annotated[
         float | None,
-        typer.Option(help="Factor of every concept.  Default: 1, of text-to-image models 7.5."),
+        typer.Option(
+            rich_help_panel=o.ASK,
+            metavar="X",
+            help="Factor of every concept.  Default: 1, of text-to-image models 7.5.",
+        ),
     ] = None,
     correct: Annotated[
-        int, typer.Option(min=0, metavar="L", help="Corrector steps at every level, for models trained apart.")
+        int,
+        typer.Option(
+            min=0,
+            metavar="L",
+            rich_help_panel=o.SEARCH,
+            help="Corrector steps at every level, for models trained apart.",
+        ),
     ] = 0,
     corrector: Annotated[
         Literal["ula", "mala", "hmc"],
-        typer.Option(help="Langevin steps, those accepted or refused, or Hamiltonian ones."),
+        typer.Option(
+            rich_help_panel=o.SEARCH,
+            metavar="NAME",
+            help="Langevin steps, those accepted or refused, or Hamiltonian ones.",
+        ),
     ] = "ula",
     particles: Annotated[
-        int, typer.Option(min=1, metavar="M", help="Samples of every image, weighted and drawn anew.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="M",
+            rich_help_panel=o.SEARCH,
+            help="Samples of every image, weighted and drawn anew.",
+        ),
     ] = 1,
     either: Annotated[
         Literal["draw", "mix"],
-        typer.Option("--or", help="Draw a branch of OR for every image, which is exact, or mix their scores."),
+        typer.Option(
+            "--or",
+            rich_help_panel=o.SEARCH,
+            help="Draw a branch of OR for every image, which is exact, or mix their scores.",
+        ),
     ] = "draw",
     free: Annotated[
         Literal["random", "none"],
-        typer.Option(help="What becomes of factors that are not named: a random value, or no contribution."),
+        typer.Option(
+            rich_help_panel=o.ASK,
+            help="What becomes of factors that are not named: a random value, or no contribution.",
+        ),
     ] = "random",
     check: Annotated[
         bool,
-        typer.Option("--check", help="Let the model find what it drew; it is kind to its own pictures."),
+        typer.Option(
+            "--check",
+            rich_help_panel=o.OUTPUT,
+            help="Let the model find what it drew; it is kind to its own pictures.",
+        ),
     ] = False,
     grid: Annotated[
         Path | None,
-        typer.Option(help="All pictures on one sheet, a row per expression if there are several of each."),
+        typer.Option(
+            rich_help_panel=o.OUTPUT,
+            metavar="FILE",
+            help="All pictures on one sheet, a row per expression if there are several of each.",
+        ),
     ] = None,
     template: z.Template = None,
     variant: z.Variant = None,

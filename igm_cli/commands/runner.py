@@ -87,7 +87,7 @@ def understand_images(
         session.require_map()
     runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
     if report:
-        report.detailed = count or (len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files))
+        report.detailed = len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files)
     runner.run()
 
 
@@ -359,11 +359,23 @@ class Runner:
                 export.write()
         if self.report:
             self.report.end()
+            self._tell_where()
         if self._failed:
             self.sink.note(
                 f"igm: {len(self._failed)} of {len(self.files)} {self._noun} could not be used; the others are done"
             )
             raise typer.Exit(3)
+
+    def _tell_where(self) -> None:
+        """Says where pictures, tables and results are."""
+        for drawing in self.drawings:
+            if drawing.targets:
+                self.sink.say(f"drawn: {drawing.where}")
+        for export in self.exports:
+            self.sink.say(f"written: {export.path}")
+        if self.output and self._store:
+            count = len(self._store.done)
+            self.sink.say(f"kept: {self.output}, {count} result{'s' * (count != 1)}")
 
     @cached_property
     def files(self) -> list[Source]:

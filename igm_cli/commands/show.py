@@ -28,7 +28,7 @@ class ImageReport:
 
     def __init__(self, sink: Output, space: ConceptSpace) -> None:
         self.sink, self.space, self.detailed = sink, space, True
-        self.rows: list[list[str]] = []
+        self.rows: list[dict[str, str]] = []
 
     def add(self, record: Record) -> None:
         """Shows an image now, or keeps it for the table."""
@@ -41,16 +41,18 @@ class ImageReport:
                 self.sink.table(title, *image_table(record, self.space.plural))
             else:
                 self.sink.say(f"{title}; {NO_CURVE}")
+            return
+        row = {"image": called(record), **({"K": k} if counted else {})}
+        if "items" in record:
+            row |= {"confidence": sureness(record), "found": brief(record["items"])}
         else:
-            self.rows.append(
-                [called(record), *([k] if counted else []), sureness(record), brief(record["items"])]
-            )
+            row["error"] = _figure(record["denoising_error"])
+        self.rows.append(row)
 
     def end(self) -> None:
         """Shows the table of many images."""
         if self.rows:
-            counted = ["K"] if self.space.countable else []
-            self.sink.table("", ["image", *counted, "confidence", "found"], self.rows)
+            self.sink.table("", list(self.rows[0]), [list(row.values()) for row in self.rows])
 
 
 def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]]:
