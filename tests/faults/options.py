@@ -38,6 +38,7 @@ def cases(kit: Kit) -> Iterator[Case]:
     """Yields the cases."""
     yield from _options(kit)
     yield from _keys(kit)
+    yield from _mistyped(kit)
     yield from _fields(kit)
     yield from _words(kit)
     yield from _variables(kit)
@@ -134,6 +135,41 @@ def _keys(kit: Kit) -> Iterator[Case]:
     yield Case(
         "keys of a preset", "a grid of three", train("--set", "inference.grid=[12,12,3]"), with_data(kit)
     )
+
+
+MISTYPED = {
+    "stepz=5": "'stepz'.*mean steps \\(a whole number\\)", "train.step=5": "'step'.*mean steps",
+    "precison=no": "'precison'.*precision \\(one of no, bf16, fp16, auto\\)", "learning-rate=1e-3": "learning_rate \\(a number\\)",
+    "mirrors=true": "mean mirror \\(true or false\\)", "steps=many": "'steps' must be a whole number, not 'many'",
+    "steps=0": "'steps' must be at least 1", "steps=1.5": "'steps' must be a whole number", "batch_size=-4": "'batch_size' must be at least 1",
+    "learning_rate=fast": "'learning_rate' must be a number", "learning_rate=0": "'learning_rate' must be above 0",
+    "decay=2": "'decay' must be at most 1", "ema=1": "'ema' must be below 1", "mirror=maybe": "'mirror' must be true or false",
+    "precision=bf17": "'no', 'bf16', 'fp16' or 'auto', not 'bf17'", "modl.blocks=2": "table 'modl'; did you mean model",
+    "model.channel=[8]": "mean channels \\(a list\\)", "model.channels=64": "'channels' must be a list, not 64",
+    "model.channels=[8,8]": "'channels' must have 3 values or more", "model.blocks=two": "'blocks' must be a whole number",
+    "model.architecture=unett": "mean unet", "model.composition=sums": "'sum' or 'mean', not 'sums'",
+    "schedule.prediction=v": "mean prediction_type", "schedule.beta_schedule=cosine": "'linear', 'scaled_linear'",
+    "crops.scale=-1": "'scale' must be at least 0.001", "crops.mosst=3": "mean most \\(a whole number\\)",
+    "inference.kmax=5": "mean k_max \\(a whole number\\)", "inference.penalty=low": "'penalty' must be a number",
+    "inference.grid=[12]": "'grid' must be 2 numbers", "inference.method=evidense": "unknown method 'evidense'; choose",
+    "data.formt=coco": "no option 'formt'; did you mean format", "data.shares=1/2": "shares must look like 80/10/10, not '1/2'",
+    "concepts.regions=1": "no option 'regions'; did you mean region", "concepts.distance=a": "distance must be a number",
+}  # fmt: skip
+"""What people mistype, and what must be said of it: the key, the type or the range, the nearest key that there is."""
+
+
+def _mistyped(kit: Kit) -> Iterator[Case]:
+    for setting, says in MISTYPED.items():
+        yield Case(
+            "mistyped settings", setting, train("--set", setting), with_data(kit), codes=(2, 3), says=says
+        )
+    for words, says in {
+        ("--preset", "finetun"): "no preset 'finetun'", ("--preset", "nosuch.toml"): "no preset file nosuch.toml",
+        ("--init", "clevr-poss"): "clevr-pos", ("--tracker", "tensorbord"): "mean tensorboard",
+        ("--data-root", "nosuch"): "nosuch",
+    }.items():  # fmt: skip
+        command = train(*words)
+        yield Case("mistyped settings", " ".join(words), command, with_data(kit), codes=(2, 3, 4), says=says)
 
 
 def _tables() -> dict[str, Any]:
