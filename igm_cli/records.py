@@ -438,6 +438,27 @@ class PushRecord(_Closed):
     uploaded: bool
 
 
+class ZeroShotEstimate(_Closed):
+    """What igm zero-shot would take."""
+
+    schema_id: Literal["igm.zero-shot-estimate/1"] = Field(alias="schema")
+    model: str
+    device: str
+    images: Annotated[int, Field(ge=1)]
+    labels: Annotated[int, Field(ge=2)]
+    templates: Annotated[int, Field(ge=1)] = Field(description="Prompts that are averaged for each label.")
+    calls_per_draw: Annotated[int, Field(ge=1)] = Field(
+        description="Calls of the network under one noise draw."
+    )
+    draws: Annotated[int, Field(ge=1)]
+    max_draws: Annotated[int, Field(ge=1)]
+    seconds_per_call: Share
+    memory_gb: Share | None = Field(description="Most memory taken so far; null where that is not known.")
+    processes: Annotated[int, Field(ge=1)]
+    least_seconds: Share
+    most_seconds: Share
+
+
 class PluginState(_Closed):
     """One plugin, and whether it loads; its problem is empty if it does."""
 
@@ -529,6 +550,7 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     VectorResult: "igm invert --codebooks",
     VectorCount: "igm estimate-k --codebooks",
     EvaluationRecord: "igm evaluate",
+    ZeroShotEstimate: "igm zero-shot --estimate",
     ModelRecord: "igm models",
     PushRecord: "igm push",
     PluginRecord: "igm plugins",

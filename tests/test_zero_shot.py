@@ -352,6 +352,20 @@ def test_long_runs_are_announced(
     assert call(*given).err == ""  # nothing is left to do
 
 
+def test_what_images_take_is_estimated(
+    call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zero_shot_time, "seconds_per_call", lambda denoiser, most: 2.0)
+    given = (pictures, "--model", tiny, *PETS, *QUICK, "--estimate", "--output", tmp_path / "r.jsonl")
+    told = json.loads(call(*given, "--json").out)
+    jsonschema.validate(told, schema("igm.zero-shot-estimate-1"), jsonschema.Draft202012Validator)
+    assert (told["images"], told["labels"], told["calls_per_draw"]) == (3, 3, 3)
+    assert (told["least_seconds"], told["most_seconds"]) == (2 * 3 * 3 * 4, 2 * 3 * 3 * 8)
+    shown = call(*given).out
+    assert "12 to 24" in shown and "1.2 to 2.4 minutes" in shown and "nothing was tuned" in shown
+    assert not (tmp_path / "r.jsonl").exists()
+
+
 def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def zero_shot(
     map_: o.Map = None,
     shared: o.Shared = False,
     output: o.Results = None,
+    estimate: z.Estimate = False,
 ) -> None:
     """Find which labels are in images, by a text-to-image model such as Stable Diffusion.
 
@@ -73,6 +75,9 @@ def zero_shot(
     sink = Output.of_process(as_json)
     how = {"shared": shared, "pixel_range": pixel_range, "note": sink.warn, "every": every}
     session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings, **how)
+    if estimate:
+        _estimate(session, sink, paths)
+        return
     how = {"announce": partial(_announce, session, sink)}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}
     if shared:
@@ -90,6 +95,25 @@ def _announce(session: ImageSession, sink: Output, images: int) -> None:
     rank, world = process_rank()
     if rank == 0 and images and (text := zero_shot_time.warning(session, images, world)):
         sink.warn(text)
+
+
+def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None:
+    """Says what the images would take, of calls, time and memory; none of them is looked at."""
+    from igm_cli.commands.runner import find_inputs
+    from igm_cli.commands.zero_shot_time import Estimate
+    from igm_cli.core.models.pipeline_files import PUBLISHED
+
+    if about := strangers(session.model):
+        sink.warn(about)
+    expected = Estimate.of(session, len(find_inputs(session, paths, sink)), process_rank()[1])
+    sink.result({**expected.to_dict(), "model": session.model.name, "device": session.device.type})
+    settings, own = session.settings, session.model.inference
+    tuned = any(own.get(name) != PUBLISHED[name] for name in ("draws", "low", "high"))
+    sink.table(
+        f"{session.model.name} on {session.device.type}",
+        ("", "estimate"),
+        expected.rows((settings.low, settings.high), tuned),
+    )
 
 
 def strangers(model: OpenModel) -> str:

@@ -106,6 +106,14 @@ Offload = Annotated[
     bool,
     typer.Option("--offload", rich_help_panel=o.MODEL, help="Keep on the GPU only the part that computes."),
 ]
+Estimate = Annotated[
+    bool,
+    typer.Option(
+        "--estimate",
+        rich_help_panel=o.OUTPUT,
+        help="Print calls, time and memory that the images would take, and stop.",
+    ),
+]
 Size = Annotated[
     int | None,
     typer.Option(
