@@ -128,7 +128,7 @@ class LatentTextToImage(nn.Module):
             embeddings: One prompt per latent ``[B,tokens,text_dim]``.
         """
         unet = self.unet
-        time = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+        time = unet.time_embedding(unet.time_proj(self.schedule.time(t)).to(x_t.dtype))
         hidden = unet.conv_in(x_t)
         for block in unet.down_blocks:
             attends = getattr(block, "has_cross_attention", False)
@@ -152,7 +152,8 @@ class LatentTextToImage(nn.Module):
         hook = self.unet.mid_block.register_forward_hook(lambda module, given, out: noticed.append(out))
         rows = x_t.repeat_interleave(r, dim=0), t.repeat_interleave(r)
         try:
-            output = self.unet(*rows, encoder_hidden_states=embeddings.flatten(0, 1)).sample.float()
+            told = self.schedule.time(rows[1])
+            output = self.unet(rows[0], told, encoder_hidden_states=embeddings.flatten(0, 1)).sample.float()
         finally:
             hook.remove()
         return self.schedule.output_to_epsilon(output, *rows).unflatten(0, (b, r)), noticed[0]
@@ -168,18 +169,20 @@ class LatentTextToImage(nn.Module):
             InputError: If the weights are not finite; nothing is written then.
         """
         with quiet():
-            from diffusers import DDIMScheduler, StableDiffusionPipeline
+            import diffusers
 
             networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
         for network in networks.values():
             require_finite(network.state_dict())
         folder.mkdir(parents=True, exist_ok=True)
         networks["vae"].register_to_config(scaling_factor=round(float(self.scale), 6))
-        schedule = {**self.schedule.config.to_dict(), "_class_name": "DDIMScheduler"}
-        pipeline = StableDiffusionPipeline(
+        schedule = self.schedule.config.to_dict()
+        if not self.schedule.config.is_flow:
+            schedule |= {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
+        pipeline = diffusers.StableDiffusionPipeline(
             **networks,
             tokenizer=self.tokenizer,
-            scheduler=DDIMScheduler.from_config({**schedule, "set_alpha_to_one": False, "steps_offset": 1}),
+            scheduler=getattr(diffusers, schedule["_class_name"]).from_config(schedule),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
