@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 
+from igm_cli.core.models.families import ONE_OR_TWO, XL, Family
 from igm_cli.core.models.pipeline_files import refusing
 from igm_cli.errors import InputError
 
@@ -42,13 +43,13 @@ class SingleFile:
     """What a file says of itself.
 
     Attributes:
-        kind: The class of its pipeline.
+        family: What it is.
         official: Hub id of its official description.
         prediction: What its U-Net puts out; None if it does not say.
         size: Side of its images in pixels; None if it does not say.
     """
 
-    kind: str
+    family: Family
     official: str
     prediction: str | None = None
     size: int | None = None
@@ -77,19 +78,11 @@ def describe(path: Path) -> SingleFile:
             f"{path} holds weights of no part of Stable Diffusion ({some(other)}); give a text-to-image model"
         )
     if any(key.startswith("conditioner.embedders.1.") for key in keys):
-        kind, official, family = (
-            "StableDiffusionXLPipeline",
-            "stabilityai/stable-diffusion-xl-base-1.0",
-            "stable-diffusion-xl",
-        )
+        kind, official, family = XL, "stabilityai/stable-diffusion-xl-base-1.0", "stable-diffusion-xl"
     elif width == 1024 or any(key.startswith("cond_stage_model.model.") for key in keys):
-        kind, official, family = (
-            "StableDiffusionPipeline",
-            "stabilityai/stable-diffusion-2-1",
-            "stable-diffusion-v2",
-        )
+        kind, official, family = ONE_OR_TWO, "stabilityai/stable-diffusion-2-1", "stable-diffusion-v2"
     else:
-        kind, official = "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        kind, official = ONE_OR_TWO, "stable-diffusion-v1-5/stable-diffusion-v1-5"
         family = "stable-diffusion-v1"
     named = metadata.get("modelspec.architecture", "").lower()
     if named and (not named.startswith(family) or "/" in named):
