@@ -94,12 +94,12 @@ def open_pipeline(
             "labels": chosen,
             "templates": space.templates,
             "composition": description.composition,
-            # What a distilled network is told: fixed, so that it is the same in all runs.
-            **({"guidance": index.family.guidance} if index and index.family.guidance else {}),
+            **({"guidance_told": index.guidance} if index and index.guidance else {}),
         },
         encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
         decode=lambda latents: opened.denoiser.decode(latents),
         guidance=PIPELINE_GUIDANCE,
+        guidance_told=index.guidance if index else None,
         joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
         draws=description.draws,
         unknown=tuple(label for label in chosen if plain(label) not in known),

@@ -83,7 +83,8 @@ def called(pipe: Any, kind: str, guided: bool, **how: Any) -> list[tuple[Tensor,
     if kind == "dit":
         options: dict[str, Any] = {"class_labels": pipe.get_label_ids(["domestic dog"]), "output_type": "pt"}
     else:
-        options = {"prompt": PROMPT, "height": 16, "width": 16, "output_type": "latent"}
+        side = 32 if kind == "sana" else 16  # the least that it draws
+        options = {"prompt": PROMPT, "height": side, "width": side, "output_type": "latent"}
     if kind in ("pixart", "sana"):
         options["use_resolution_binning"] = False
     if kind == "flux" and guided:
@@ -116,10 +117,12 @@ def mine(parts: TextToImageParts, kind: str, x: Tensor, time: Tensor, texts: lis
 def test_the_network_is_asked_as_the_pipeline_asks_it(
     kind: str, guided: bool, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts]
 ) -> None:
-    from diffusers import DiffusionPipeline
+    from diffusers import DDIMScheduler, DiffusionPipeline
 
     with quiet():
         pipe = DiffusionPipeline.from_pretrained(built(kind))
+    if kind == "sd1":  # its own begins with four steps of another kind
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     parts, label = loaded(kind), "dog" if kind == "dit" else PROMPT
     seen = called(pipe, kind, guided)
     assert len(seen) == (4 if kind == "flux" and guided else 2)
@@ -226,3 +229,261 @@ def test_answers_are_those_of_trying_every_set_in_fifty_problems(
     kind: str, loaded: Callable[[str], TextToImageParts]
 ) -> None:
     assert agreeing(denoiser_of(loaded(kind)), 50) == 50
+
+
+# Forms --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", tiny_pipelines.FOLDERS)
+def test_every_form_gives_the_same(
+    kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """From the hub's cache, in parts of several files, and as a variant in half precision."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    tiny_pipelines.into_hub_cache(built(kind), tmp_path / "hub", "tiny/model")
+    with quiet():
+        whole = DiffusionPipeline.from_pretrained(built(kind))
+        whole.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
+        whole.to(torch.bfloat16).save_pretrained(tmp_path / "half", variant="bf16")
+    for name in ("shards", "half"):
+        shutil.copy(built(kind) / "model_index.json", tmp_path / name)
+    assert len(list((tmp_path / "shards").glob("*/*-of-*.safetensors"))) > 2
+    denoiser = denoiser_of(loaded(kind))
+    x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 900])
+
+    def predicted(source: str, loading: Loading) -> Tensor:
+        other = denoiser_of(load_pipeline(source, CPU, loading))
+        assert other.schedule.config == denoiser.schedule.config
+        with quiet():
+            return other.predictions(other.features(x, t), other.space.candidates()[None])
+
+    want = predicted(str(built(kind)), EXACT)
+    torch.testing.assert_close(predicted("tiny/model", EXACT), want)
+    torch.testing.assert_close(predicted(str(tmp_path / "shards"), EXACT), want)
+    half = predicted(str(tmp_path / "half"), replace(EXACT, variant="bf16"))
+    assert 0 < float((half - want).norm() / want.norm()) < 0.02
+    lower = predicted(str(built(kind)), replace(EXACT, dtype="bfloat16"))
+    assert 0 < float((lower - want).norm() / want.norm()) < 0.05
+    with pytest.raises(InputError, match="has only bf16 weights; use --variant bf16"):
+        load_pipeline(str(tmp_path / "half"), CPU, EXACT)
+    assert pipeline_fingerprint(tmp_path / "half", "bf16") != pipeline_fingerprint(built(kind), None)
+
+
+def test_a_tokenizer_of_sentencepiece(built: Callable[[str], Path], tmp_path: Path) -> None:
+    """As PixArt comes: without a tokenizer.json."""
+    import io
+
+    import sentencepiece
+
+    folder, file = shutil.copytree(built("pixart"), tmp_path / "model"), io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([PROMPT, "a photo of a cat", "a photo of a rabbit"] * 5), model_writer=file, vocab_size=40,
+        model_type="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"the tokenizer of .* has no spiece.model; give a complete pipeline"):
+        load_pipeline(str(folder), CPU, EXACT)
+    (folder / "tokenizer" / "spiece.model").write_bytes(file.getvalue())
+    tokenizer = load_pipeline(str(folder), CPU, EXACT).pipe.tokenizer
+    own = sentencepiece.SentencePieceProcessor(model_proto=file.getvalue())
+    assert tokenizer(PROMPT).input_ids == [*own.encode(PROMPT), 1]
+
+
+def test_a_pipeline_is_known_by_its_parts(built: Callable[[str], Path], tmp_path: Path) -> None:
+    """Not by its class, nor by the class that published configurations give the transformer."""
+    for kind, name, network in (
+        ("sdxl", "StableDiffusionXLPAGPipeline", None),
+        ("pixart", "PixArtSigmaPipeline", "Transformer2DModel"),
+        ("dit", "DiTPipeline", "Transformer2DModel"),
+    ):
+        folder = shutil.copytree(built(kind), tmp_path / kind)
+        change(folder / "model_index.json", _class_name=name)
+        if network:
+            change(folder / "model_index.json", transformer=["diffusers", network])
+            change(folder / "transformer" / "config.json", _class_name=network)
+        parts = load_pipeline(str(folder), CPU, EXACT)
+        assert type(parts.pipe).__name__ in parts.family.pipelines
+
+
+def test_stable_diffusion_3_without_its_t5(built: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(built("sd3"), tmp_path / "model")
+    change(folder / "model_index.json", text_encoder_3=[None, None], tokenizer_3=[None, None])
+    shutil.rmtree(folder / "text_encoder_3")
+    denoiser = denoiser_of(load_pipeline(str(folder), CPU, EXACT))
+    assert denoiser.embed([PROMPT]).tensors["sequence"].shape == (1, 16 + 256, 48)
+
+
+def test_a_network_is_told_of_sizes_where_it_asks(built: Callable[[str], Path], tmp_path: Path) -> None:
+    """PixArt-alpha for 1024 pixels: the pipeline tells its network the size, and so does igm."""
+    from diffusers import DiffusionPipeline, PixArtTransformer2DModel
+
+    folder = shutil.copytree(built("pixart"), tmp_path / "model")
+    network = PixArtTransformer2DModel.from_pretrained(folder / "transformer").config
+    with quiet():
+        large = PixArtTransformer2DModel.from_config(
+            {
+                **network,
+                "use_additional_conditions": True,
+                "sample_size": 128,
+                "num_attention_heads": 3,
+                "cross_attention_dim": 24,
+            }
+        )
+        for parameter in large.parameters():
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+        large.save_pretrained(folder / "transformer")
+        pipe = DiffusionPipeline.from_pretrained(folder)
+    parts = load_pipeline(str(folder), CPU, EXACT)
+    for x, time, output in called(pipe, "pixart", False):
+        got = mine(parts, "pixart", x, time, [PROMPT])
+        torch.testing.assert_close(got, output[:, :4], atol=2e-5, rtol=1e-4)
+    assert load_pipeline(str(folder), CPU, replace(EXACT, size=None)).image_size == (256, 256)
+
+
+# What cannot be used ------------------------------------------------------------------------------------
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def other_width(part: str, key: str, width: int) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / part
+        change(path / "config.json", **{key: width})
+        from transformers import AutoConfig, T5EncoderModel
+
+        with quiet():
+            T5EncoderModel(AutoConfig.from_pretrained(path)).save_pretrained(path)
+
+    return spoil
+
+
+def named(name: str, **entries: Any) -> Callable[[Path], None]:
+    return lambda folder: change(folder / "model_index.json", _class_name=name, **entries)
+
+
+BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "video": (
+        "sd1",
+        named("StableVideoDiffusionPipeline", unet=["diffusers", "UNetSpatioTemporalConditionModel"]),
+        "is a StableVideoDiffusionPipeline, for video; give a text-to-image pipeline: Stable Diffusion 1 or 2,",
+    ),
+    "video by its network": (
+        "sd3",
+        named("WanPipeline", transformer=["diffusers", "WanTransformer3DModel"]),
+        "is a WanPipeline, for video",
+    ),
+    "inpainting": ("sd1", named("StableDiffusionInpaintPipeline"), "for inpainting; give a text-to-image pipeline"),
+    "filling in": ("flux", named("FluxFillPipeline"), "for inpainting"),
+    "image to image": ("sdxl", named("StableDiffusionXLImg2ImgPipeline"), "for changing images"),
+    "a network that is not known": (
+        "sd3",
+        named("NewPipeline", transformer=["diffusers", "NewTransformer2DModel"]),
+        "is a NewPipeline, whose network is a NewTransformer2DModel; give a text-to-image pipeline",
+    ),
+    "a T5 of another width": ("sd3", other_width("text_encoder_3", "d_model", 64), "reads vectors of 48 numbers and the text_encoder_3 makes 64"),
+    "a T5 of another width, of PixArt": ("pixart", other_width("text_encoder", "d_model", 40), "reads vectors of 24 numbers and the text_encoder makes 40"),
+    "no T5": ("flux", lambda f: shutil.rmtree(f / "text_encoder_2"), "has no text_encoder_2; give a complete pipeline"),
+    "another text encoder": (
+        "pixart",
+        lambda f: change(f / "model_index.json", text_encoder=["transformers", "UMT5EncoderModel"]),
+        "the text_encoder of .* is a UMT5EncoderModel; a pipeline with T5EncoderModel is needed",
+    ),
+    "a flow run backwards": (
+        "sd3",
+        lambda f: change(f / "scheduler" / "scheduler_config.json", invert_sigmas=True),
+        r"\(FlowMatchEulerDiscreteScheduler\) is not supported",
+    ),
+    "a distilled Sana": (
+        "sana",
+        lambda f: change(f / "transformer" / "config.json", guidance_embeds=True),
+        "needs more than a prompt|lacks weights",
+    ),
+    "lacking weights": (
+        "flux",
+        lambda f: without(next((f / "text_encoder_2").glob("*.safetensors")), "encoder.final_layer_norm.weight"),
+        "the text_encoder_2 of .* lacks weights",
+    ),
+    "a LoRA": (
+        "sd1",
+        lambda f: [(f / "model_index.json").unlink(), (f / "pytorch_lora_weights.safetensors").write_bytes(b"")],
+        "is a LoRA, which adds to another model; give the model itself, with it merged",
+    ),
+    "classes without names": ("dit", lambda f: change(f / "model_index.json", id2label=None), "id2label"),
+}  # fmt: skip
+
+
+def without(path: Path, name: str) -> None:
+    weights = load_file(path)
+    del weights[name]
+    save_file(weights, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_folders(case: str, built: Callable[[str], Path], tmp_path: Path) -> None:
+    kind, spoil, sentence = BROKEN[case]
+    folder = shutil.copytree(built(kind), tmp_path / "model")
+    with quiet():
+        spoil(folder)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_pipeline(str(folder), CPU, EXACT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "window"), [("sd3", 16), ("flux", 16), ("pixart", 120), ("sana", 299)])
+def test_prompts_longer_than_the_window_are_refused(
+    kind: str, window: int, loaded: Callable[[str], TextToImageParts]
+) -> None:
+    denoiser = denoiser_of(loaded(kind))
+    with (
+        quiet(),
+        pytest.raises(InputError, match=rf"has \d+ tokens and this model reads {window}; use a shorter"),
+    ):
+        denoiser.embed([PROMPT, " ".join(["of"] * 310)])
+    longest = " ".join(["of"] * (window - 2))
+    with quiet():
+        sequence = denoiser.embed([longest, " ".join(["of"] * (window - 3) + ["dog"])]).tensors["sequence"]
+    assert not torch.allclose(sequence[0], sequence[1])  # the last word is read
+
+
+def test_settings_that_do_not_suit(built: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match="the image size 18 must be a multiple of 4"):
+        load_pipeline(str(built("flux")), CPU, replace(EXACT, size=18))
+    with pytest.raises(
+        InputError, match="is a flow, whose network puts out a velocity; leave out --prediction"
+    ):
+        load_pipeline(str(built("sd3")), CPU, replace(EXACT, prediction="epsilon"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("GatedRepoError", "is gated; accept its licence at https://huggingface.co/owner/name, then run"),
+        ("RepositoryNotFoundError", "the Hugging Face hub has no model 'owner/name', or it is private"),
+        ("EntryNotFoundError", "'owner/name' of the Hugging Face hub is no diffusers pipeline"),
+        ("LocalEntryNotFoundError", "is not found here; give a folder or connect"),
+    ],
+)
+def test_models_that_the_hub_does_not_give(
+    kind: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+    from huggingface_hub import constants, errors
+
+    def refuse(*_: Any, **__: Any) -> None:
+        error = getattr(errors, kind)
+        try:
+            raise error.__new__(error)
+        except error as why:
+            raise OSError("as diffusers wraps it") from why
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", refuse)
+    with pytest.raises(MissingError, match=sentence):
+        find_pipeline("hf:owner/name")
+    assert pipeline_files.read_description(tmp_path).draws

@@ -109,12 +109,14 @@ class PipelineIndex:
         kind: The class of diffusers that loads it.
         parts: The class of each part that it has.
         classes: The classes of a class-conditional model; None of one that reads prompts.
+        guidance: What its network is told of the guidance; None where it is not told.
     """
 
     family: Family
     kind: str
     parts: Mapping[str, str]
     classes: Classes | None = None
+    guidance: float | None = None
 
 
 _OTHER_TASKS = {
@@ -163,7 +165,10 @@ def read_index(path: Path) -> PipelineIndex:
             raise InputError(f"the {part} of {path} has no {files}; give a complete pipeline")
         _refuse_code(path / part)
     loads = kind if kind in family.pipelines else family.pipelines[0]
-    return PipelineIndex(family, loads, classes, Classes(index.get("id2label")) if family.classes else None)
+    names = Classes(index.get("id2label")) if family.classes else None
+    config = path / family.part / "config.json"
+    told = family.guidance is not None and config.is_file() and read_json(config).get("guidance_embeds")
+    return PipelineIndex(family, loads, classes, names, family.guidance if told else None)
 
 
 def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
@@ -174,11 +179,11 @@ def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
             raise InputError(f"{path} is a {kind[:60]}, for {task}; give a text-to-image pipeline: {TITLES}")
     known = [each for each in PIPELINES if names.get(each.part) in each.networks]
     for named in PIPELINES:
-        if kind in named.pipelines and (named in known or named.part not in names):
+        if kind in named.pipelines and (named in known or network is None):
             return named
         if kind in named.pipelines:
             raise InputError(
-                f"{path} calls itself a {kind}, and its {named.part} is a {network}; give a complete pipeline"
+                f"{path} calls itself a {kind}, and its network is a {network}; give a complete pipeline"
             )
     if not known:
         what = f"whose network is a {network[:60]}" if network else "without a network that is known"

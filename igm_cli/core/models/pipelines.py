@@ -160,7 +160,7 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
             raise InputError(f"the scheduler of {path} is an unknown {name}")
         with refusing(f"the {part} of {path} cannot be {'used' if part == 'scheduler' else 'loaded'}"):
             if part.startswith("tokenizer") and not _has_tokens(path / part):
-                need("text", "sentencepiece", "protobuf")
+                need("sentencepiece")
             load = functools.partial(getattr(library, name).from_pretrained, path / part, local_files_only=True)
             if part not in weights:
                 parts[part] = load()
