@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,13 +177,16 @@ class LatentTextToImage(nn.Module):
             require_finite(network.state_dict())
         folder.mkdir(parents=True, exist_ok=True)
         networks["vae"].register_to_config(scaling_factor=round(float(self.scale), 6))
-        schedule = self.schedule.config.to_dict()
-        if not self.schedule.config.is_flow:
-            schedule |= {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "steps_offset": 1}
+        config = self.schedule.config
+        schedule: dict[str, Any] = {**config.to_dict(), "set_alpha_to_one": False, "steps_offset": 1}
+        sampler = diffusers.DDIMScheduler
+        if config.is_flow:  # with the one scheduler of flows that this pipeline draws with
+            sampler = diffusers.DPMSolverMultistepScheduler
+            schedule = {**asdict(config), "use_flow_sigmas": True}
         pipeline = diffusers.StableDiffusionPipeline(
             **networks,
             tokenizer=self.tokenizer,
-            scheduler=getattr(diffusers, schedule["_class_name"]).from_config(schedule),
+            scheduler=sampler.from_config({**schedule, "_class_name": sampler.__name__}),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

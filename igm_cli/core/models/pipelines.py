@@ -309,9 +309,9 @@ def _schedule(source: str, scheduler: Any, prediction: str, places: int) -> Sche
 def _flow(message: str, scheduler: Any, name: str, config: dict[str, Any], places: int) -> Schedule:
     """Returns the schedule of a flow; one that is shifted by the size of the images has the shift of this size."""
     if config.get("use_dynamic_shifting"):
-        least, most = config["base_image_seq_len"], config["max_image_seq_len"]
-        slope = (config["max_shift"] - config["base_shift"]) / (most - least)
-        mu = config["base_shift"] + slope * (places - least)
+        least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)  # as pipelines have them
+        mu = low + (high - low) * (places - least) / (most - least)
         shift = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
         config |= {"shift": shift, "flow_shift": shift}
     schedule = Schedule(ScheduleConfig.from_dict({**config, "_class_name": name, "prediction_type": FLOW}))
