@@ -173,6 +173,10 @@ def read_index(path: Path) -> PipelineIndex:
 
 def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
     """Returns the family of a pipeline, by its network and the parts beside it; ``names`` are the classes of its parts."""
+    if not re.fullmatch(r"\w+Pipeline", kind):
+        raise InputError(
+            f"{path} is no pipeline of diffusers: its model_index.json calls it {kind[:60]!r}; give another"
+        )
     network = names.get("unet") or names.get("transformer")
     for words, task in _OTHER_TASKS.items():
         if re.search(words, f"{kind} {network}"):
