@@ -18,14 +18,13 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.inference.engine import invert
-from igm_cli.core.models import pipeline_files
 from igm_cli.core.models.families import PIPELINES, default
-from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, quiet
+from igm_cli.core.models.pipeline_files import pipeline_fingerprint, quiet
 from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeline, resolve_dtype
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.noise_schedule import draw
 from igm_cli.core.types import InversionSettings
-from igm_cli.errors import InputError, MissingError, UsageError
+from igm_cli.errors import InputError, UsageError
 
 CPU = torch.device("cpu")
 EXACT = Loading(dtype="float32", size=16)
@@ -458,32 +457,3 @@ def test_settings_that_do_not_suit(built: Callable[[str], Path]) -> None:
         InputError, match="is a flow, whose network puts out a velocity; leave out --prediction"
     ):
         load_pipeline(str(built("sd3")), CPU, replace(EXACT, prediction="epsilon"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [
-        ("GatedRepoError", "is gated; accept its licence at https://huggingface.co/owner/name, then run"),
-        ("RepositoryNotFoundError", "the Hugging Face hub has no model 'owner/name', or it is private"),
-        ("EntryNotFoundError", "'owner/name' of the Hugging Face hub is no diffusers pipeline"),
-        ("LocalEntryNotFoundError", "is not found here; give a folder or connect"),
-    ],
-)
-def test_models_that_the_hub_does_not_give(
-    kind: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import diffusers
-    from huggingface_hub import constants, errors
-
-    def refuse(*_: Any, **__: Any) -> None:
-        error = getattr(errors, kind)
-        try:
-            raise error.__new__(error)
-        except error as why:
-            raise OSError("as diffusers wraps it") from why
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", refuse)
-    with pytest.raises(MissingError, match=sentence):
-        find_pipeline("hf:owner/name")
-    assert pipeline_files.read_description(tmp_path).draws
