@@ -121,6 +121,7 @@ def _marks(kit: Kit) -> Iterator[Case]:
         ("a LoRA alone", {"lora_te_text.lora_up.weight": torch.ones(8, 4)}, "model.", "lora_te"),
         ("a LoRA of diffusers", {"unet.down_blocks.0.attn1.to_q.lora_A.weight": torch.ones(4, 8)}, "", "lora"),
         ("another network", {"double_blocks.0.img_attn.qkv.weight": torch.ones(8, 8)}, "", "double_blocks"),
+        ("a transformer alone", {f"{unet}joint_blocks.0.x.weight": torch.ones(8)}, "model.", "its whole pipeline"),
         ("a control net", {"control_model.input_blocks.0.0.weight": torch.ones(8)}, "", "control_model"),
         ("a U-Net of more blocks", {f"{unet}middle_block.7.weight": torch.ones(77, 3)}, "", "middle_block.7"),
         ("a U-Net that has a weight twice", {f"{unet}out.9.weight": torch.ones(8)}, "", "no place"),

@@ -30,6 +30,11 @@ _BESIDE = re.compile(
 _ADDED = re.compile(r"(?:lora|lycoris)_(?:unet|te)|[._]lora[._]|hada_w|lokr_w|dora_scale", re.IGNORECASE)
 """Keys of what is added to another model."""
 
+_TRANSFORMER = re.compile(
+    r"(?:model\.diffusion_model\.)?(?:joint_blocks|double_blocks|single_blocks|transformer_blocks|blocks)\..*"
+)
+"""Keys of the networks of Stable Diffusion 3, Flux, PixArt and others, of which a file holds the network alone."""
+
 _PREDICTIONS = {
     "epsilon": "epsilon",
     "v": "v_prediction",
@@ -68,6 +73,10 @@ def describe(path: Path) -> SingleFile:
     if added := [key for key in sorted(keys) if _ADDED.search(key)]:
         raise InputError(
             f"{path} holds additions to another model ({some(added)}); give the model itself, with them merged"
+        )
+    if blocks := [key for key in sorted(keys) if _TRANSFORMER.fullmatch(key)]:
+        raise InputError(
+            f"{path} holds the network of another family ({some(blocks)}); give its whole pipeline, as a folder or hf:owner/name"
         )
     if "ztsnr" in keys or metadata.get("ss_zero_terminal_snr", "").lower() == "true":
         raise InputError(
