@@ -70,6 +70,7 @@ def near_names(name: str, known: Sequence[str], otherwise: str = "known are") ->
 EXTRAS = {
     "train": ("training", ("accelerate", "datasets", "tensorboard")),
     "text": ("a text-to-image model", ("accelerate", "diffusers", "transformers")),
+    "sentencepiece": ("a tokenizer in a file of SentencePiece", ("google.protobuf", "sentencepiece")),
     "plots": ("a plot", ("matplotlib",)),
     "bench": ("a benchmark", ("accelerate", "datasets", "diffusers", "matplotlib", "skimage", "transformers")),
     "ui": ("the page", ("gradio", "matplotlib")),

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline, resolve_pipeline
+from igm_cli.core.names import plain
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.session import process_device
+
+AS_IS = "{label}"
+"""The template of labels that are whole prompts, or classes."""
 
 PIPELINE_GUIDANCE = 7.5
 """Factor of contributions in generation by text-to-image models, as diffusers has it by default."""
@@ -30,7 +34,13 @@ def open_pipeline(
     name, source = resolve_pipeline(model)
 
     from igm_cli.core.inference.views import encoded_views
-    from igm_cli.core.models.pipeline_files import find_pipeline, pipeline_fingerprint, quiet, read_description
+    from igm_cli.core.models.pipeline_files import (
+        find_pipeline,
+        pipeline_fingerprint,
+        quiet,
+        read_description,
+        read_index,
+    )
     from igm_cli.core.models.pipelines import Loading, load_pipeline
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
     from igm_cli.core.weights import require_finite
@@ -43,6 +53,14 @@ def open_pipeline(
     if not labels and own is None:
         raise UsageError(f"the model {name!r} names no labels of its own; give --labels or --labels-file")
     chosen = tuple(labels) or check_labels(own.labels if own else (), f"the igm.json of {name}", InputError)
+    index = read_index(path) if path.is_dir() else None
+    if index and index.classes:
+        if set(templates) - {AS_IS}:
+            raise UsageError(
+                f"the labels of {name} are its classes, which stand in no template; leave out --template"
+            )
+        index.classes.numbers(chosen, UsageError)
+        templates = (AS_IS,)
     options = {"labels": chosen, "templates": tuple(templates) or (own.templates if own else ())}
     parser = registry.concept_parser(DEFAULT_CONCEPTS["pipeline"])
     parser = registry.configured(parser, {key: value for key, value in options.items() if value})
@@ -76,10 +94,12 @@ def open_pipeline(
             "labels": chosen,
             "templates": space.templates,
             "composition": description.composition,
+            **({"guidance_told": index.guidance} if index and index.guidance else {}),
         },
         encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
         decode=lambda latents: opened.denoiser.decode(latents),
         guidance=PIPELINE_GUIDANCE,
+        guidance_told=index.guidance if index else None,
         joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
         draws=description.draws,
         unknown=tuple(label for label in chosen if plain(label) not in known),
@@ -108,7 +128,7 @@ def open_to_draw(
     if not labels:
         raise UsageError("a text-to-image model draws labels; name some in an expression")
     every = list(dict.fromkeys(labels))
-    return open_pipeline(model, device, labels=every, templates=templates or ("{label}",), loading=loading)
+    return open_pipeline(model, device, labels=every, templates=templates or (AS_IS,), loading=loading)
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
@@ -135,8 +155,3 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
 def is_text(words: str) -> bool:
     """Returns whether words are text that an encoder can read: no halves of characters and no control characters."""
     return not any(unicodedata.category(each) in ("Cc", "Cs") and each != "\t" for each in words)
-
-
-def plain(label: str) -> str:
-    """Returns a label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
-    return " ".join(label.casefold().split())

@@ -201,6 +201,11 @@ class _OfImage(Result):
     k_at_maximum: Literal[True] | None = Field(
         default=None, description="True if as many concepts were found as were looked for: there may be more."
     )
+    guidance_told: float | None = Field(
+        default=None,
+        description="What a network that was distilled from guided predictions is told of the guidance, which is fixed; "
+        "missing where a network is not told.",
+    )
     seconds: Share = Field(description="For this image; of those worked out together the mean.")
     device: str
     run: Run

@@ -108,6 +108,9 @@ class OpenModel:
     decode: Callable[[Tensor], Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())  # concepts asked for that it says it was not trained on
     guidance: float = 1.0  # factor of contributions in generation, where nobody says
+    guidance_told: float | None = (
+        None  # what a network distilled from guided predictions is told of the guidance
+    )
     joins: Composition | None = None  # how concepts compose in generation, if not as in inversion
     companions: tuple[str, ...] = ()  # models that it was trained with, without which it predicts nothing
     dataset: str = ""  # what it was trained on, where that is known
@@ -439,6 +442,8 @@ class ImageSession(Session["Image"]):
             }
             if curve and found.k_source == "estimated" and found.k == max(p.k for p in found.k_curve):
                 fields["k_at_maximum"] = True
+            if model.guidance_told is not None:
+                fields["guidance_told"] = model.guidance_told
             understood.append((image, frame, found, self.record(schema, image, seconds, **fields)))
         return understood
 

@@ -71,8 +71,8 @@ def bar() -> Mixture:
 class Experts:
     """A denoiser of points ``[N,1,1,2]``: eps_u = 0, and concept number i adds the noise that expert i predicts."""
 
-    def __init__(self, *experts: Mixture) -> None:
-        self.experts, self.schedule = experts, Schedule()
+    def __init__(self, *experts: Mixture, schedule: Schedule | None = None) -> None:
+        self.experts, self.schedule = experts, schedule or Schedule()
         self.space = Continuous(("which",), (0.0,), (float(len(experts) - 1),), local=False)
         self.calls = 0
 

@@ -10,7 +10,7 @@ is a base plus a sum of contributions, exactly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous, Product
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.noised_batch import NoisedBatch, noised
 from igm_cli.core.inference.statistics import GramStatistics, QuadraticForm
-from igm_cli.core.noise_schedule import Schedule, draw
+from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
 from igm_cli.core.types import InversionSettings
 
 
@@ -35,9 +35,9 @@ class Oracle:
     size: int = 24
     spread: float = 0.1
     width: float = 0.07
+    schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule()
         if isinstance(self.space, Categorical):
             generator = torch.Generator().manual_seed(1)
             self.patterns = torch.randn(self.space.dim, 3, self.size, self.size, generator=generator)
@@ -93,14 +93,20 @@ class Oracle:
 SQUARE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 
 
-def positions() -> Oracle:
+def flow(shift: float = 3.0) -> Schedule:
+    """A flow's."""
+    return Schedule(ScheduleConfig(prediction_type="flow_prediction", flow_shift=shift))
+
+
+def positions(schedule: Schedule | None = None) -> Oracle:
     """An oracle over the unit square."""
-    return Oracle(SQUARE)
+    return Oracle(SQUARE, schedule=schedule or Schedule())
 
 
-def factors() -> Oracle:
+def factors(schedule: Schedule | None = None) -> Oracle:
     """An oracle over three factors of 2, 3 and 4 values."""
-    return Oracle(Categorical({"a": ("0", "1"), "b": ("0", "1", "2"), "c": ("0", "1", "2", "3")}))
+    space = Categorical({"a": ("0", "1"), "b": ("0", "1", "2"), "c": ("0", "1", "2", "3")})
+    return Oracle(space, schedule=schedule or Schedule())
 
 
 def products(colours: int = 3, stripes: int = 2) -> Oracle:

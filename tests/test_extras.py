@@ -99,6 +99,7 @@ def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
 def test_the_extras_are_those_of_the_distribution() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {"python-avatars": "python_avatars", "resvg-py": "resvg_py", "scikit-image": "skimage"}
+    named["protobuf"] = "google.protobuf"
     declared = {
         extra: [name.partition(">")[0] for name in names]
         for extra, names in project["optional-dependencies"].items()

@@ -311,6 +311,16 @@ def test_a_text_to_image_model_draws_labels(painter):
         igm_cli.generate("dog AND NOT dog", painter, device="cpu", **QUICK)
 
 
+def test_a_flow_draws_labels(tmp_path):
+    from igm_cli.core.models.pipeline_files import quiet
+
+    with quiet():
+        folder = tiny_pipelines.build(tmp_path / "tiny", "sd3")
+    made = igm_cli.generate("cat AND dog", folder, 1, device="cpu", size=16, sampler="ancestral", **QUICK)
+    assert made[0].picture.size == (16, 16)
+    assert pixels(made[0]) != pixels(igm_cli.generate("cat", folder, 1, device="cpu", size=16, **QUICK)[0])
+
+
 def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter):
     """eps_u + w (eps_c - eps_u), as classifier-free guidance has it."""
     from igm_cli.label_models import open_to_draw

@@ -41,6 +41,7 @@ SHAPE = {
     "image_size": [16, 16], "autoencoder_channels": [8, 8], "latent_channels": 2, "channels": [8, 16],
     "head_dim": 8, "groups": 4, "text_dim": 16, "text_layers": 1, "tokens": 16,
 }  # fmt: skip
+FLOW = ScheduleConfig(prediction_type="flow_prediction", flow_shift=2.0)
 SPEC = ModelSpec(
     architecture="text-to-image",
     options=SHAPE,
@@ -375,16 +376,30 @@ def test_images_hold_one_to_three_labels(held):
         latent_training.labels_of(concepts, present)
 
 
-def test_the_folder_is_a_pipeline(trained):
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on a flow."""
+    folder = tmp_path_factory.mktemp("flow")
+    train(
+        replace(SPEC, schedule=FLOW.to_dict()), Patches(), replace(CONFIG, steps=6), folder, device_is_cpu=True
+    )
+    return folder
+
+
+@pytest.mark.parametrize("schedule", ["SCHEDULE", "FLOW"])
+def test_the_folder_is_a_pipeline(schedule, request):
     """What was trained comes back through the path that loads Stable Diffusion."""
+    trained = request.getfixturevalue("trained" if schedule == "SCHEDULE" else "flow")
+    trained_on = SCHEDULE if schedule == "SCHEDULE" else FLOW
     parts = load_pipeline(str(trained), torch.device("cpu"))
     denoiser = TextToImageDenoiser(parts, SPACE)
     assert denoiser.image_size == (16, 16)
     assert denoiser.latent_shape == (2, 8, 8)
-    assert denoiser.schedule.config.prediction_type == "v_prediction"
+    assert denoiser.schedule.config.prediction_type == trained_on.prediction_type
+    assert denoiser.schedule.config.flow_shift == trained_on.flow_shift
     image = Patches().batch([1], [False])[0][0]
     x_t, t = torch.randn(2, 2, 8, 8), torch.tensor([100, 700])
-    own = build_denoiser("text-to-image", SHAPE, SPACE, Schedule(SCHEDULE))
+    own = build_denoiser("text-to-image", SHAPE, SPACE, Schedule(trained_on))
     state = torch.load(trained / "state.pt", weights_only=True)["average"]
     own.load_state_dict({name.removeprefix("module."): v for name, v in state.items() if name != "n_averaged"})
     own.eval()
@@ -407,9 +422,11 @@ def test_the_folder_says_what_igm_knows_of_it(trained):
     assert {"vocab.json", "merges.txt"} <= {path.name for path in (trained / "tokenizer").iterdir()}
 
 
-def test_diffusers_draws_with_it(trained):
+@pytest.mark.parametrize("schedule", ["trained", "flow"])
+def test_diffusers_draws_with_it(schedule, request):
     from diffusers import StableDiffusionPipeline
 
+    trained = request.getfixturevalue(schedule)
     pipeline = StableDiffusionPipeline.from_pretrained(str(trained), safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a photo of a red", num_inference_steps=2, height=16, width=16).images[0]

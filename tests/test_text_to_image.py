@@ -432,7 +432,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken index": (lambda f: (f / "model_index.json").write_text("{"), "JSON"),
     "another pipeline": (
         lambda f: change(f / "model_index.json", _class_name="FluxPipeline"),
-        "is a FluxPipeline; StableDiffusionPipeline or",
+        "calls itself a FluxPipeline, and its network is a UNet2DConditionModel; give a complete pipeline",
     ),
     "a module of its own": (
         lambda f: change(f / "model_index.json", scheduler=["payload", "DDIMScheduler"]),

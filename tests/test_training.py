@@ -14,14 +14,17 @@ from conftest import launch_two
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.composition import compose
 from igm_cli.core.concepts import Continuous, space_to_dict
+from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.objective import composed_loss
 from igm_cli.core.philox import normal_rows
+from igm_cli.core.sampling import Composed, sample
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import Companion
 from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.trainer import fresh_model, learned, train
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, MissingError
 
 SPEC = ModelSpec(
@@ -65,6 +68,21 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def run(folder: Path, config: TrainConfig = CONFIG, spec: ModelSpec = SPEC, **more) -> None:
     train(spec, Spots(), config, folder, device_is_cpu=True, **more)
+
+
+def test_a_model_is_trained_on_a_flow_inverted_and_sampled(tmp_path):
+    config = ScheduleConfig(prediction_type="flow_prediction", flow_shift=2.0)
+    run(tmp_path, replace(CONFIG, steps=40), replace(SPEC, schedule=config.to_dict()))
+    found = load_checkpoint(tmp_path).denoiser
+    assert found.schedule.config == config
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.8 * losses[0]
+    image, concepts, _ = Spots().batch([0], [False])
+    answer = invert(found, image[0], InversionSettings(draws=4, max_draws=4), k=1)
+    assert answer.concepts.shape == (1, 2) and answer.denoising_error > 0
+    for sampler in ("ddim", "ancestral"):
+        drawn = sample(Composed.of(found, concepts[:, :1]), (3, 32, 32), steps=10, sampler=sampler)
+        assert drawn.isfinite().all() and float(drawn.std()) > 0.05
 
 
 def stop(at: int):

@@ -501,3 +501,42 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
                 report(f"network calls: {image}", done, 3)
     shown = capsys.readouterr().err
     assert "network calls: b" in shown and "3/3" in shown
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny pipelines of other families."""
+    root = tmp_path_factory.mktemp("other")
+
+    def built(kind: str) -> Path:
+        with quiet():
+            return tiny_pipelines.build(root / kind, kind) if not (root / kind).exists() else root / kind
+
+    return built
+
+
+def test_classes_are_labels(call: Call, other: Callable[[str], Path], pictures: Path, tmp_path: Path) -> None:
+    image, model = sorted(pictures.iterdir())[0], ("--model", other("dit"), *QUICK, "--json")
+    found = only(call(image, "--labels", "Domestic  Dog,cat,hare", *model))
+    assert {row["label"] for row in found["labels"]} == {"Domestic  Dog", "cat", "hare"}
+    assert found["draws"] <= 8 and "guidance_told" not in found
+    (tmp_path / "labels.txt").write_text("crane, bird\ncrane, machine\n")
+    assert only(call(image, "--labels-file", tmp_path / "labels.txt", *model))["k"] in (1, 2)
+    for labels, sentence in (
+        ("dogs,cat", "the model has no class 'dogs'; did you mean dog"),
+        ("zzzz,cat", "the model has no class 'zzzz'; it has 1000, such as"),
+        ("dog,domestic dog", "'dog' and 'domestic dog' are one class of the model; leave one out"),
+        ("crane,cat", "'crane' names two classes of the model, 'crane, bird' and 'crane, machine'"),
+    ):
+        refused = call(image, "--labels", labels, *model)
+        assert refused.code == 2 and sentence in one_sentence(refused.err)
+    refused = call(image, "--labels", "dog,cat", "--template", "a {label}", *model)
+    assert refused.code == 2 and "stand in no template; leave out --template" in one_sentence(refused.err)
+
+
+def test_a_distilled_flow_says_what_guidance_it_is_told(
+    call: Call, other: Callable[[str], Path], pictures: Path
+) -> None:
+    image = sorted(pictures.iterdir())[0]
+    found = only(call(image, *PETS, "--model", other("flux"), "--size", 16, *QUICK, "--json"))
+    assert found["guidance_told"] == 3.5 and found["denoising_error"] > 0

@@ -1,4 +1,4 @@
-"""Tiny random Stable Diffusion pipelines of the real structures, in every form they are handed around in."""
+"""Tiny random text-to-image pipelines of the real structures, in every form they are handed around in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 KINDS = ("sd1", "sd2", "sdxl")
+"""Those that single files hold, too."""
+FOLDERS = ("sd2-eps", "sd3", "flux", "pixart", "sana", "dit")
+"""Those that only folders hold."""
 LATENT, FACTOR = 8, 2  # 16 x 16 pixels
 WORDS = ("a", "photo", "of", "dog", "cat", "rabbit", "and")
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -110,7 +113,7 @@ def build(
     channels: int = 4,
     variant: str | None = None,
 ) -> Path:
-    """A pipeline ``sd1``, ``sd2`` (v-prediction) or ``sdxl`` as a folder."""
+    """A pipeline of one of :data:`KINDS` or :data:`FOLDERS` as a folder; ``sd2`` predicts v, ``sd2-eps`` the noise."""
     from diffusers import (
         DDIMScheduler,
         EulerDiscreteScheduler,
@@ -120,7 +123,9 @@ def build(
     )
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    torch.manual_seed(KINDS.index(kind))
+    if kind in FOLDERS and kind != "sd2-eps":
+        return _build_transformer(folder, kind, dtype, variant)
+    torch.manual_seed((*KINDS, "sd2-eps").index(kind))
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     words = folder.with_name(folder.name + "-words")
     write_tokenizer(words, pad=END if kind == "sd1" else "!")
@@ -140,7 +145,9 @@ def build(
         scheduler = (
             PNDMScheduler(**betas)
             if kind == "sd1"
-            else DDIMScheduler(**betas, prediction_type="v_prediction", clip_sample=False)
+            else DDIMScheduler(
+                **betas, prediction_type="v_prediction" if kind == "sd2" else "epsilon", clip_sample=False
+            )
         )
         pipeline = StableDiffusionPipeline(
             **parts,
@@ -150,11 +157,151 @@ def build(
             feature_extractor=None,
             requires_safety_checker=False,
         )
-    for network in (pipeline.unet, pipeline.vae):  # zero-initialised outputs would say nothing
-        for parameter in network.parameters():
+    return _saved(pipeline, pipeline.unet, folder, dtype, variant)
+
+
+def _saved(pipeline: Any, network: Any, folder: Path, dtype: torch.dtype, variant: str | None) -> Path:
+    for each in (network, pipeline.vae):  # zero-initialised outputs would say nothing
+        for parameter in each.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     pipeline.to(dtype)
     pipeline.save_pretrained(folder, variant=variant)
+    return folder
+
+
+PIECES = ("▁", *("▁" + word for word in WORDS), *(chr(code) for code in range(33, 127)))
+"""Of the vocabularies of T5 and Gemma: words, and letters."""
+
+
+def t5_tokenizer(length: int = 16) -> Any:
+    """A Unigram tokenizer of a few words and of letters."""
+    from transformers import T5Tokenizer
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    vocabulary = [*special, *((piece, -2.0 if len(piece) > 2 else -8.0) for piece in PIECES)]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=length)
+
+
+def _t5(width: int, tokenizer: Any) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return T5EncoderModel(config).eval()
+
+
+def gemma_tokenizer() -> Any:
+    """A byte-pair tokenizer of a few words and of letters."""
+    from transformers import GemmaTokenizer
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    merges, pieces = [], list(dict.fromkeys([*PIECES[:1], *(chr(code) for code in range(33, 127))]))
+    for word in WORDS:
+        parts = ["▁", *word]
+        while len(parts) > 1:
+            merges.append((parts[0], parts[1]))
+            parts = [parts[0] + parts[1], *parts[2:]]
+    merges = list(dict.fromkeys(merges))
+    names = [
+        *special,
+        "\n",
+        *pieces,
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *("".join(pair) for pair in merges),
+    ]
+    vocabulary = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return GemmaTokenizer(vocab=vocabulary, merges=merges, model_max_length=512)
+
+
+CLASSES = {str(i): f"thing {i}" for i in range(1000)} | {
+    "1": "dog, domestic dog", "2": "cat", "3": "rabbit, hare", "7": "crane, bird", "9": "crane, machine",
+}  # fmt: skip
+"""Of a DiT: those of ImageNet are as many, and have names as long."""
+
+
+def _build_transformer(folder: Path, kind: str, dtype: torch.dtype, variant: str | None) -> Path:
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(10 + FOLDERS.index(kind))
+    shape = {"num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2, "in_channels": 4}
+    flow = diffusers.FlowMatchEulerDiscreteScheduler
+    betas = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
+    words = folder.with_name(folder.name + "-words")
+    write_tokenizer(words)
+    clip = CLIPTokenizer.from_pretrained(words)
+    shutil.rmtree(words)
+    vae = _vae(kind, 4)
+    if kind == "sd3":
+        vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
+        t5 = t5_tokenizer()
+        pipeline = diffusers.StableDiffusion3Pipeline(
+            vae=vae, scheduler=flow(shift=3.0),
+            tokenizer=clip, text_encoder=_text_encoder(CLIPTextModelWithProjection, 16, clip),
+            tokenizer_2=clip, text_encoder_2=_text_encoder(CLIPTextModelWithProjection, 24, clip),
+            tokenizer_3=t5, text_encoder_3=_t5(48, t5),
+            transformer=diffusers.SD3Transformer2DModel(
+                **shape, sample_size=LATENT, patch_size=2, out_channels=4, joint_attention_dim=48,
+                caption_projection_dim=16, pooled_projection_dim=40, pos_embed_max_size=LATENT,
+            ),
+        )  # fmt: skip
+    elif kind == "flux":
+        vae.register_to_config(scaling_factor=0.3611, shift_factor=0.1159)
+        t5 = t5_tokenizer()
+        pipeline = diffusers.FluxPipeline(
+            vae=vae, scheduler=flow(shift=3.0, use_dynamic_shifting=True, max_shift=1.15),
+            tokenizer=clip, text_encoder=_text_encoder(CLIPTextModel, 16, clip),
+            tokenizer_2=t5, text_encoder_2=_t5(24, t5),
+            transformer=diffusers.FluxTransformer2DModel(
+                **shape | {"in_channels": 16}, num_single_layers=1, joint_attention_dim=24, pooled_projection_dim=16,
+                guidance_embeds=True, axes_dims_rope=(2, 2, 4),
+            ),
+        )  # fmt: skip
+    elif kind == "pixart":
+        t5 = t5_tokenizer(120)
+        pipeline = diffusers.PixArtAlphaPipeline(
+            vae=vae, scheduler=diffusers.DPMSolverMultistepScheduler(**betas), tokenizer=t5, text_encoder=_t5(24, t5),
+            transformer=diffusers.PixArtTransformer2DModel(
+                **shape, sample_size=LATENT, out_channels=8, cross_attention_dim=16, caption_channels=24,
+                use_additional_conditions=False,
+            ),
+        )  # fmt: skip
+    elif kind == "sana":
+        from transformers import Gemma2Config, Gemma2Model
+
+        tokenizer = gemma_tokenizer()
+        encoder = Gemma2Config(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8,
+        )  # fmt: skip
+        vae = diffusers.AutoencoderDC(
+            latent_channels=4, attention_head_dim=2, encoder_block_out_channels=(4, 8), encoder_layers_per_block=(1, 1),
+            decoder_block_out_channels=(4, 8), decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()),
+            decoder_qkv_multiscales=((), ()), scaling_factor=0.41407, encoder_block_types="ResBlock",
+            decoder_block_types="ResBlock", decoder_norm_types="rms_norm", decoder_act_fns="silu",
+        )  # fmt: skip
+        solver = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+        pipeline = diffusers.SanaPipeline(
+            vae=vae, scheduler=diffusers.DPMSolverMultistepScheduler(**solver), tokenizer=tokenizer,
+            text_encoder=Gemma2Model(encoder).eval(),
+            transformer=diffusers.SanaTransformer2DModel(
+                **shape, out_channels=4, num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16,
+                caption_channels=16, sample_size=LATENT, timestep_scale=0.001,
+            ),
+        )  # fmt: skip
+    else:
+        pipeline = diffusers.DiTPipeline(
+            vae=vae, scheduler=diffusers.DDIMScheduler(**betas, clip_sample=False),
+            transformer=diffusers.DiTTransformer2DModel(
+                **shape, out_channels=8, sample_size=LATENT, num_embeds_ada_norm=1000
+            ),
+        )  # fmt: skip
+    _saved(pipeline, pipeline.transformer, folder, dtype, variant)
+    if kind == "dit":  # which diffusers reads and does not write
+        index = folder / "model_index.json"
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": CLASSES}))
     return folder
 
 

@@ -15,7 +15,7 @@ from igm_cli.output import Output
 
 CARD = "README.md"
 _OF_CHECKPOINT = ("igm.json", "config.json", "scheduler_config.json", "model.safetensors")
-_OF_PART = ("*.json", "*.txt", "*.safetensors")
+_OF_PART = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
 def push(
@@ -82,9 +82,9 @@ def files_of(folder: Path) -> dict[str, Path]:
         InputError: If one is a link to elsewhere.
     """
     if is_pipeline(folder):
-        from igm_cli.core.models.pipeline_files import PIPELINES
+        from igm_cli.core.models.pipeline_files import read_index
 
-        parts = dict.fromkeys(part for known in PIPELINES.values() for part in known)
+        parts = read_index(folder).parts
         found = [folder / "igm.json", folder / "model_index.json"]
         found += [
             path for part in parts for pattern in _OF_PART for path in sorted((folder / part).glob(pattern))

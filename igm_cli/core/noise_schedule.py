@@ -2,6 +2,9 @@
 
 Configurations are those of diffusers' schedulers (``scheduler_config.json``), so that checkpoints
 exchange with it; the few lines of arithmetic are ours, because importing diffusers takes seconds.
+
+A flow (Lipman et al. 2023; Liu et al. 2023) is a noise process as any other: x_t = (1 - s) x_0 + s eps, whose network puts
+out the velocity v = eps - x_0.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from torch import Tensor
 from igm_cli.core.validation import validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
+FLOW = "flow_prediction"
+"""What a network on a flow puts out, as diffusers names it."""
 
 
 @validated("schedule option")
@@ -29,22 +34,37 @@ class ScheduleConfig:
         beta_start: First beta of the linear schedules.
         beta_end: Last beta of the linear schedules.
         num_train_timesteps: T.
-        prediction_type: What a network on this schedule puts out, ``epsilon`` or ``v_prediction``.
+        prediction_type: What a network on this schedule puts out: ``epsilon``, ``v_prediction``, or, on a flow, where the
+            betas say nothing, ``flow_prediction``.
+        flow_shift: Of a flow: its levels are s' = shift s / (1 + (shift - 1) s) instead of even ones (Esser et al. 2024,
+            eq. 23); above 1 there is more noise.
     """
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     beta_start: Beta = 0.0001
     beta_end: Beta = 0.02
     num_train_timesteps: Annotated[int, Field(ge=2, le=100_000)] = 1000
-    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
+    prediction_type: Literal["epsilon", "v_prediction", "flow_prediction"] = "v_prediction"
+    flow_shift: Annotated[float, Field(gt=0, le=1000)] = 1.0
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether x_t = (1 - s) x_0 + s eps."""
+        return self.prediction_type == FLOW
 
     def to_dict(self) -> dict[str, Any]:
-        """The form diffusers reads with ``DDPMScheduler.from_config``."""
-        return {"_class_name": "DDPMScheduler", "clip_sample": False, **asdict(self)}
+        """The form diffusers reads with ``from_config``, of a ``FlowMatchEulerDiscreteScheduler`` or a ``DDPMScheduler``."""
+        if self.is_flow:
+            name, steps = "FlowMatchEulerDiscreteScheduler", self.num_train_timesteps
+            return {"_class_name": name, "num_train_timesteps": steps, "shift": self.flow_shift}
+        told = {name: value for name, value in asdict(self).items() if name != "flow_shift"}
+        return {"_class_name": "DDPMScheduler", "clip_sample": False, **told}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ScheduleConfig:
         """Reads a diffusers configuration, ignoring what does not touch the forward process."""
+        if str(data.get("_class_name", "")).startswith("FlowMatch"):
+            data = {**data, "prediction_type": FLOW, "flow_shift": data.get("shift", 1.0)}
         known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
         return cls(**known)
 
@@ -66,15 +86,30 @@ def _betas(config: ScheduleConfig) -> Tensor:
     )
 
 
+def _levels(config: ScheduleConfig) -> tuple[Tensor, Tensor]:
+    """Alpha and sigma of all timesteps ``[T]``, in double precision."""
+    if not config.is_flow:
+        alpha_bar = torch.cumprod(1 - _betas(config), dim=0)
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    steps, shift = config.num_train_timesteps, config.flow_shift
+    s = (
+        torch.arange(steps, dtype=torch.float64) + 0.5
+    ) / steps  # in between, so that no level is without a signal
+    whole = 1 + (shift - 1) * s
+    return (1 - s) / whole, shift * s / whole
+
+
 class Schedule:
-    """x_t = alpha_t x_0 + sigma_t eps, with alpha_t^2 = prod(1 - beta) and sigma^2 = 1 - alpha^2."""
+    """x_t = alpha_t x_0 + sigma_t eps.
+
+    With alpha_t^2 = prod(1 - beta) and sigma^2 = 1 - alpha^2, or, of a flow, alpha = 1 - s and sigma = s.
+    """
 
     def __init__(self, config: ScheduleConfig | None = None) -> None:
         self.config = config or ScheduleConfig()
         with torch.device("cpu"):  # also while a model is built without memory, on "meta"
-            alpha_bar = torch.cumprod(1 - _betas(self.config), dim=0)
-        self._alpha = alpha_bar.sqrt().float()
-        self._sigma = (1 - alpha_bar).sqrt().float()
+            alpha, sigma = _levels(self.config)
+        self._alpha, self._sigma = alpha.float(), sigma.float()
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -96,14 +131,23 @@ class Schedule:
             self._tables[device] = self._alpha.to(device), self._sigma.to(device)
         return self._tables[device]
 
+    def time(self, t: Tensor) -> Tensor:
+        """What networks of diffusers are told of integer timesteps ``[...]``: T s of a flow, else the timesteps themselves."""
+        return self.steps * self.sigma(t) if self.config.is_flow else t
+
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Forward noising.  x0, noise: ``[N,C,H,W]``; t: ``[N]``; returns x_t ``[N,C,H,W]``."""
         return _spread(self.alpha(t), x0) * x0 + _spread(self.sigma(t), x0) * noise
 
     def output_to_epsilon(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """What a network puts out, as eps.  With v = alpha eps - sigma x0: eps = alpha v + sigma x_t."""
+        """What a network puts out, as eps.
+
+        With v = alpha eps - sigma x0: eps = alpha v + sigma x_t.  With v = eps - x0 of a flow: eps = alpha v + x_t.
+        """
         if self.config.prediction_type == "epsilon":
             return output
+        if self.config.is_flow:
+            return _spread(self.alpha(t), x_t) * output + x_t
         return _spread(self.alpha(t), x_t) * output + _spread(self.sigma(t), x_t) * x_t
 
     def epsilon_gain(self, t: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def composed_loss(
 ) -> Tensor:
     """‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
 
-    Networks that predict v are weighted by 1/alpha^2, which makes it the error of v
+    Networks that predict v, or the velocity of a flow, are weighted by 1/alpha^2, which makes it the error of v
     (eps_hat - eps = alpha (v_hat - v)).
 
     Args:
@@ -53,5 +53,5 @@ def composed_loss(
 
 
 def denoising_weight(schedule: Schedule, t: Tensor) -> Tensor:
-    """1/alpha^2 for networks that predict v, 1 for those that predict eps, ``[B]``."""
+    """1/alpha^2 for networks that predict v or a velocity, 1 for those that predict eps, ``[B]``."""
     return schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()

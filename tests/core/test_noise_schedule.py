@@ -15,6 +15,7 @@ CONFIGS = [
     ScheduleConfig("linear", 1e-4, 0.02, prediction_type="epsilon"),
     ScheduleConfig("scaled_linear", 0.00085, 0.012, prediction_type="epsilon"),
 ]
+FLOWS = [ScheduleConfig(prediction_type="flow_prediction", flow_shift=shift) for shift in (1.0, 3.0)]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -30,13 +31,38 @@ def test_schedules_are_those_of_diffusers(config):
     assert ScheduleConfig.from_dict(dict(theirs.config)) == config
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", FLOWS)
+def test_flows_are_those_of_diffusers(config):
+    """Half a timestep apart: their last level has no signal."""
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+
+    theirs, ours = FlowMatchEulerDiscreteScheduler.from_config(config.to_dict()), Schedule(config)
+    t = torch.arange(ours.steps)
+    theirs.set_timesteps(sigmas=(t / ours.steps + 0.5 / ours.steps).tolist())
+    torch.testing.assert_close(ours.sigma(t), theirs.sigmas[:-1])
+    torch.testing.assert_close(ours.time(t), theirs.timesteps)
+    torch.testing.assert_close(ours.alpha(t) + ours.sigma(t), torch.ones(len(t)))
+    assert float(ours.alpha(t).min()) > 0
+    assert ScheduleConfig.from_dict({"_class_name": type(theirs).__name__, **theirs.config}) == config
+    solver = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": config.flow_shift}
+    other = DPMSolverMultistepScheduler(**solver)
+    assert Schedule(ScheduleConfig.from_dict(dict(other.config))).sigma(t).equal(ours.sigma(t))
+
+
+def test_only_networks_on_flows_are_told_another_time():
+    t = torch.tensor([0, 7, 999])
+    assert Schedule().time(t) is t
+    assert Schedule(FLOWS[0]).time(t).tolist() == pytest.approx([0.5, 7.5, 999.5])
+
+
+@pytest.mark.parametrize("config", CONFIGS + FLOWS)
 def test_epsilon_and_clean_image_follow_from_the_output(config):
     schedule = Schedule(config)
     x0, noise, t = torch.randn(3, 3, 4, 4), torch.randn(3, 3, 4, 4), torch.tensor([5, 300, 900])
     x_t = schedule.add_noise(x0, noise, t)
     a, s = schedule.alpha(t)[:, None, None, None], schedule.sigma(t)[:, None, None, None]
-    output = noise if config.prediction_type == "epsilon" else a * noise - s * x0
+    outputs = {"epsilon": noise, "v_prediction": a * noise - s * x0, "flow_prediction": noise - x0}
+    output = outputs[config.prediction_type]
     epsilon = schedule.output_to_epsilon(output, x_t, t)
     torch.testing.assert_close(epsilon, noise, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(schedule.predict_x0(epsilon, x_t, t), x0, atol=1e-2, rtol=1e-2)

@@ -180,6 +180,28 @@ def _pipelines(kit: Kit) -> Iterator[Case]:
     ):  # fmt: skip
         yield _case(kit, "pipeline", name, zero_shot, {"m": edited(file, change, planted)}, expect="either")
 
+    def of_flux(file: str, **values: Any) -> Callable[[Path], None]:
+        def make(path: Path) -> None:
+            copy(kit.family("flux"), path)
+            data = json.loads((path / file).read_text()) if (path / file).is_file() else {}
+            (path / file).write_text(json.dumps(data | values))
+
+        return make
+
+    t5, files_of_t5 = "text_encoder_2/config.json", "text_encoder_2/model.safetensors.index.json"
+    for name, make in (
+        ("auto_map of the T5", of_flux(t5, auto_map={"AutoModel": "payload.P"})),
+        (
+            "auto_map of the transformer",
+            of_flux("transformer/config.json", auto_map={"AutoModel": "payload.P"}),
+        ),
+        ("quantization of the T5", of_flux(t5, quantization_config={"quant_method": "payload"})),
+        ("shards above, of the T5", of_flux(files_of_t5, weight_map={"x": f"../../{SECRET}.safetensors"})),
+        ("a transformer of a module", of_flux(index, transformer=["payload", "FluxTransformer2DModel"])),
+    ):
+        files = {"m": make, f"{SECRET}.safetensors": b"x"}
+        yield _case(kit, "pipeline", name, (*zero_shot, "--size", "16"), files)
+
     def pickled(path: Path) -> None:
         copy(kit.pipeline, path)
         for file in (path / "unet").glob("*.safetensors"):

@@ -71,6 +71,16 @@ class Kit:
 
         return tiny_pipelines.build(self.folder / "tiny-pipeline", "sd1")
 
+    def family(self, kind: str) -> Path:
+        """A text-to-image pipeline of another family, of those of :data:`tiny_pipelines.FOLDERS`."""
+        import tiny_pipelines
+
+        from igm_cli.core.models.pipeline_files import quiet
+
+        folder = self.folder / f"tiny-{kind}"
+        with quiet():
+            return folder if folder.exists() else tiny_pipelines.build(folder, kind)
+
     @cached_property
     def codebooks(self) -> bytes:
         """A file of two codebooks of ±1."""

@@ -17,6 +17,7 @@ def cases(kit: Kit) -> Iterator[Case]:
     """Yields the cases."""
     yield from _marks(kit)
     yield from _unused(kit)
+    yield from _families(kit)
     yield from _sizes(kit)
     yield from _tables(kit)
     yield from _vectors(kit)
@@ -120,6 +121,7 @@ def _marks(kit: Kit) -> Iterator[Case]:
         ("a LoRA alone", {"lora_te_text.lora_up.weight": torch.ones(8, 4)}, "model.", "lora_te"),
         ("a LoRA of diffusers", {"unet.down_blocks.0.attn1.to_q.lora_A.weight": torch.ones(4, 8)}, "", "lora"),
         ("another network", {"double_blocks.0.img_attn.qkv.weight": torch.ones(8, 8)}, "", "double_blocks"),
+        ("a transformer alone", {f"{unet}joint_blocks.0.x.weight": torch.ones(8)}, "model.", "its whole pipeline"),
         ("a control net", {"control_model.input_blocks.0.0.weight": torch.ones(8)}, "", "control_model"),
         ("a U-Net of more blocks", {f"{unet}middle_block.7.weight": torch.ones(77, 3)}, "", "middle_block.7"),
         ("a U-Net that has a weight twice", {f"{unet}out.9.weight": torch.ones(8)}, "", "no place"),
@@ -182,6 +184,77 @@ def _unused(kit: Kit) -> Iterator[Case]:
         invert,
         {"a.png": kit.picture, "m": other},
         says="shape",
+    )
+
+
+def _families(kit: Kit) -> Iterator[Case]:
+    """Pipelines of other families, and of other purposes."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    def copied(kind: str, spoil: Callable[[Path], object] = lambda path: None) -> Callable[[Path], None]:
+        def make(path: Path) -> None:
+            copy(kit.family(kind) if kind != "sd1" else kit.pipeline, path)
+            spoil(path)
+
+        return make
+
+    def put(file: str, **values: Any) -> Callable[[Path], object]:
+        return lambda path: (path / file).write_text(json.dumps(json.loads((path / file).read_text()) | values))
+
+    def narrow(path: Path) -> None:  # a T5 of half the width
+        file = path / "text_encoder_2" / "model.safetensors"
+        tensors = {
+            name: tensor[..., : 12 if tensor.shape[-1] == 24 else None]
+            for name, tensor in load_file(file).items()
+        }
+        tensors = {
+            name: tensor[:12] if name.endswith(("wo.weight", "SelfAttention.o.weight")) else tensor
+            for name, tensor in tensors.items()
+        }
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, {"format": "pt"})
+        put("text_encoder_2/config.json", d_model=12)(path)
+
+    def lora(path: Path) -> None:
+        path.mkdir()
+        save_file(
+            {"transformer.blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 8)},
+            path / "pytorch_lora_weights.safetensors",
+        )
+
+    def zero_shot(labels: str, *words: str) -> tuple[str, ...]:
+        quick = ("--draws", "2", "--max-draws", "2", "--size", "16", "--json")
+        return ("zero-shot", "a.png", "--labels", labels, "--model", "m", *quick, *words, *CPU)
+
+    long = " ".join(["of"] * 400)
+    index, pets = "model_index.json", "dog,cat"
+    video = put(index, _class_name="WanPipeline", transformer=["diffusers", "WanTransformer3DModel"])
+    for name, make, labels, says in (
+        ("video", copied("sd3", video), pets, "for video"),
+        ("inpainting", copied("sd1", put(index, _class_name="StableDiffusionInpaintPipeline")), pets, "for inpainting"),
+        ("changing images", copied("sd1", put(index, _class_name="StableDiffusionImg2ImgPipeline")), pets, "for changing"),
+        ("audio", copied("sd3", put(index, _class_name="AudioPipeline", transformer=["diffusers", "AudioTransformer"])), pets, "AudioTransformer"),
+        ("a LoRA", lora, pets, "is a LoRA"),
+        ("a T5 that does not fit", copied("flux", narrow), pets, "does not fit its text encoder"),
+        ("no T5", copied("flux", put(index, text_encoder_2=[None, None])), pets, "has no text_encoder_2"),
+        ("a label longer than the T5's window", copied("pixart"), f"dog,{long}", "tokens and this model reads 120"),
+        ("a label longer than the window of Gemma", copied("sana"), f"dog,{long}", "tokens and this model reads 299"),
+        ("a class that is not known", copied("dit"), "dogs,cat", "did you mean dog"),
+        ("two names of a class", copied("dit"), "dog,domestic dog", "one class"),
+        ("a flow run backwards", copied("sd3", put("scheduler/scheduler_config.json", invert_sigmas=True)), pets, "not supported"),
+    ):  # fmt: skip
+        yield Case(
+            "families of pipelines", name, zero_shot(labels), {"a.png": kit.picture, "m": make}, says=says
+        )
+    for kind in ("sd2-eps", "sd3", "flux", "pixart", "sana", "dit"):
+        files = {"a.png": kit.picture, "m": copied(kind)}
+        yield Case("families of pipelines", kind, zero_shot(pets), files, expect="answered")
+    yield Case(
+        "families of pipelines",
+        "a template for classes",
+        zero_shot(pets, "--template", "a {label}"),
+        {"a.png": kit.picture, "m": copied("dit")},
+        says="leave out --template",
     )
 
 

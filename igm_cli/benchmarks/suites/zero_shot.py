@@ -150,7 +150,7 @@ class ZeroShotBench(DeclaredBench):
         parts, settings = self.denoiser.parts, self.settings
         return {
             "model": self.path.name,
-            "parameters": sum(p.numel() for p in parts.pipe.unet.parameters()),
+            "parameters": sum(p.numel() for p in parts.network.parameters()),
             "dtype": str(parts.dtype).removeprefix("torch."),
             "image": "{} x {}".format(*parts.image_size),
             "timesteps": f"{settings.low:g} to {settings.high:g}",

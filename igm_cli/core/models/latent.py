@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,7 +129,7 @@ class LatentTextToImage(nn.Module):
             embeddings: One prompt per latent ``[B,tokens,text_dim]``.
         """
         unet = self.unet
-        time = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+        time = unet.time_embedding(unet.time_proj(self.schedule.time(t)).to(x_t.dtype))
         hidden = unet.conv_in(x_t)
         for block in unet.down_blocks:
             attends = getattr(block, "has_cross_attention", False)
@@ -152,7 +153,8 @@ class LatentTextToImage(nn.Module):
         hook = self.unet.mid_block.register_forward_hook(lambda module, given, out: noticed.append(out))
         rows = x_t.repeat_interleave(r, dim=0), t.repeat_interleave(r)
         try:
-            output = self.unet(*rows, encoder_hidden_states=embeddings.flatten(0, 1)).sample.float()
+            told = self.schedule.time(rows[1])
+            output = self.unet(rows[0], told, encoder_hidden_states=embeddings.flatten(0, 1)).sample.float()
         finally:
             hook.remove()
         return self.schedule.output_to_epsilon(output, *rows).unflatten(0, (b, r)), noticed[0]
@@ -168,18 +170,23 @@ class LatentTextToImage(nn.Module):
             InputError: If the weights are not finite; nothing is written then.
         """
         with quiet():
-            from diffusers import DDIMScheduler, StableDiffusionPipeline
+            import diffusers
 
             networks = {part: copy.deepcopy(getattr(self, part)).to(dtype) for part in PARTS}
         for network in networks.values():
             require_finite(network.state_dict())
         folder.mkdir(parents=True, exist_ok=True)
         networks["vae"].register_to_config(scaling_factor=round(float(self.scale), 6))
-        schedule = {**self.schedule.config.to_dict(), "_class_name": "DDIMScheduler"}
-        pipeline = StableDiffusionPipeline(
+        config = self.schedule.config
+        schedule: dict[str, Any] = {**config.to_dict(), "set_alpha_to_one": False, "steps_offset": 1}
+        sampler = diffusers.DDIMScheduler
+        if config.is_flow:  # with the one scheduler of flows that this pipeline draws with
+            sampler = diffusers.DPMSolverMultistepScheduler
+            schedule = {**asdict(config), "use_flow_sigmas": True}
+        pipeline = diffusers.StableDiffusionPipeline(
             **networks,
             tokenizer=self.tokenizer,
-            scheduler=DDIMScheduler.from_config({**schedule, "set_alpha_to_one": False, "steps_offset": 1}),
+            scheduler=sampler.from_config({**schedule, "_class_name": sampler.__name__}),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

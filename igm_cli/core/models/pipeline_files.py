@@ -17,26 +17,14 @@ from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Text, space_from_dict
 from igm_cli.core.files import HUB, HUB_ID, file_hash, home_expanded, read_json
 from igm_cli.core.hub import refusal
+from igm_cli.core.models.families import PIPELINES, TITLES, TOKENIZERS, Family
+from igm_cli.core.names import Classes
 from igm_cli.errors import IgmError, InputError, MissingError, need
-
-_DIFFUSION = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "tokenizer": "CLIPTokenizer",
-    "scheduler": "",
-}
-PIPELINES: Mapping[str, Mapping[str, str]] = {
-    "StableDiffusionPipeline": _DIFFUSION,
-    "StableDiffusionXLPipeline": _DIFFUSION
-    | {"text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"},
-}
-"""The pipelines that can be loaded: the class of each part; any scheduler with our noise schedule will do."""
 
 UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
 """Parts that do not predict noise and are not loaded."""
 
-_WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors")
+_WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(\w+))?(?:-\d+-of-\d+)?(?:\.(\w+))?\.safetensors")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _UNSAFE = "is a pickle, which can run code; convert it to safetensors"
 
@@ -99,7 +87,7 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
         need("text", "diffusers")
     try:
         if not weights:
-            return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt"]))
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model"]))
         with quiet():
             from diffusers import DiffusionPipeline
 
@@ -112,34 +100,104 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
         raise refusal(name, error) from error
 
 
-def read_index(path: Path) -> tuple[str, dict[str, str]]:
-    """Returns a pipeline folder's class and the class of each of its parts, once all of them are there.
+@dataclass(frozen=True)
+class PipelineIndex:
+    """What the folder of a pipeline holds, by its model_index.json.
+
+    Attributes:
+        family: What it is.
+        kind: The class of diffusers that loads it.
+        parts: The class of each part that it has.
+        classes: The classes of a class-conditional model; None of one that reads prompts.
+        guidance: What its network is told of the guidance; None where it is not told.
+    """
+
+    family: Family
+    kind: str
+    parts: Mapping[str, str]
+    classes: Classes | None = None
+    guidance: float | None = None
+
+
+_OTHER_TASKS = {
+    "Inpaint|Fill": "inpainting",
+    "Img2Img|Image2Image|ImageToImage|Pix2Pix|Variation|Upscale|Depth2|Edit": "changing images",
+    "ControlNet|Adapter|Control": "steering by images",
+    "Video|SpatioTemporal|Motion|3D|Temporal|AnimateDiff": "video",
+}
+"""What is no text-to-image model, by words in the names of classes."""
+
+
+def read_index(path: Path) -> PipelineIndex:
+    """Returns what a pipeline's folder holds, once all of it is there.
 
     Raises:
         InputError: If it is no pipeline, one of another kind, or not complete.
     """
     if not (path / "model_index.json").is_file():
+        if any(path.glob("*lora*.safetensors")) or (path / "adapter_config.json").is_file():
+            raise InputError(
+                f"{path} is a LoRA, which adds to another model; give the model itself, with it merged"
+            )
         raise InputError(f"{path} is no diffusers pipeline: it has no model_index.json")
     index = read_json(path / "model_index.json")
-    kind, classes = str(index.get("_class_name")), {}
-    if kind not in PIPELINES:
-        raise InputError(f"{path} is a {kind}; {' or '.join(PIPELINES)} is needed")
-    for part, wanted in PIPELINES[kind].items():
-        entry = index.get(part)
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[1]) or not (path / part).is_dir():
+    entries = {
+        part: entry for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]
+    }
+    kind = str(index.get("_class_name"))
+    family = _family(path, kind, {part: str(entry[1]) for part, entry in entries.items()})
+    classes = {}
+    for part, wanted in family.parts.items():
+        entry = entries.get(part)
+        if entry is None and part in family.optional:
+            continue
+        if entry is None or not (path / part).is_dir():
             raise InputError(f"{path} has no {part}; give a complete pipeline")
         classes[part] = name = str(entry[1])
-        if entry[0] not in ("diffusers", "transformers") or wanted not in ("", name.removesuffix("Fast")):
-            known = wanted or "one of diffusers' schedulers"
+        if entry[0] not in ("diffusers", "transformers") or (
+            wanted and name.removesuffix("Fast") not in wanted
+        ):
+            known = wanted[0] if wanted else "one of diffusers' schedulers"
             raise InputError(f"the {part} of {path} is a {name}; a pipeline with {known} is needed")
-        files, enough = (
-            {f.name for f in (path / part).iterdir()},
-            ({"tokenizer.json"}, {"vocab.json", "merges.txt"}),
-        )
-        if wanted == "CLIPTokenizer" and not any(names <= files for names in enough):
-            raise InputError(f"the {part} of {path} has no vocab.json and merges.txt; give a complete pipeline")
+        enough = TOKENIZERS.get(name.removesuffix("Fast"))
+        if enough and not any(names <= {f.name for f in (path / part).iterdir()} for names in enough):
+            files = " and ".join(sorted(enough[-1], reverse=True))
+            raise InputError(f"the {part} of {path} has no {files}; give a complete pipeline")
         _refuse_code(path / part)
-    return kind, classes
+    loads = kind if kind in family.pipelines else family.pipelines[0]
+    names = Classes(index.get("id2label")) if family.classes else None
+    config = path / family.part / "config.json"
+    told = family.guidance is not None and config.is_file() and read_json(config).get("guidance_embeds")
+    return PipelineIndex(family, loads, classes, names, family.guidance if told else None)
+
+
+def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
+    """Returns the family of a pipeline, by its network and the parts beside it; ``names`` are the classes of its parts."""
+    if not re.fullmatch(r"\w+Pipeline", kind):
+        raise InputError(
+            f"{path} is no pipeline of diffusers: its model_index.json calls it {kind[:60]!r}; give another"
+        )
+    network = names.get("unet") or names.get("transformer")
+    for words, task in _OTHER_TASKS.items():
+        if re.search(words, f"{kind} {network}"):
+            raise InputError(f"{path} is a {kind[:60]}, for {task}; give a text-to-image pipeline: {TITLES}")
+    known = [each for each in PIPELINES if names.get(each.part) in each.networks]
+    for named in PIPELINES:
+        if kind in named.pipelines and (named in known or network is None):
+            return named
+        if kind in named.pipelines:
+            raise InputError(
+                f"{path} calls itself a {kind}, and its network is a {network}; give a complete pipeline"
+            )
+    if not known:
+        what = f"whose network is a {network[:60]}" if network else "without a network that is known"
+        raise InputError(f"{path} is a {kind[:60]}, {what}; give a text-to-image pipeline: {TITLES}")
+
+    def fit(family: Family) -> tuple[int, int]:
+        wanted = family.parts.keys() - family.optional
+        return len(wanted - names.keys()), -len(family.parts.keys() & names.keys())
+
+    return min(known, key=fit)
 
 
 _CODE = (
@@ -171,12 +229,12 @@ def weight_files(path: Path, variant: str | None) -> dict[str, tuple[str | None,
     Raises:
         InputError: If weights are missing.
     """
-    networks = [part for part in read_index(path)[1] if not part.startswith(("scheduler", "tokenizer"))]
+    networks = [part for part in read_index(path).parts if not part.startswith(("scheduler", "tokenizer"))]
     here: dict[str, dict[str | None, list[Path]]] = {part: {} for part in networks}
     for part, found in here.items():
         for file in sorted((path / part).iterdir()):
             if match := _WEIGHTS.fullmatch(file.name):
-                found.setdefault(match[1], []).append(file)
+                found.setdefault(match[1] or match[2], []).append(file)
     if variant is not None and not any(variant in found for found in here.values()):
         raise InputError(f"{path} has no {variant} weights; leave out --variant")
     chosen: dict[str, tuple[str | None, list[Path]]] = {}
@@ -242,8 +300,8 @@ def pipeline_fingerprint(path: Path, variant: str | None) -> str:
         return file_digest(path)
     weights = weight_files(path, variant)
     files = [path / "model_index.json", *(file for _, found in weights.values() for file in found)]
-    for part in read_index(path)[1]:
-        files += [file for file in (path / part).iterdir() if file.suffix in (".json", ".txt")]
+    for part in read_index(path).parts:
+        files += [file for file in (path / part).iterdir() if file.suffix in (".json", ".txt", ".model")]
     named = sorted((file.relative_to(path).as_posix(), file) for file in files)
     lines = "".join(f"{name} {file_digest(file)}\n" for name, file in named)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,13 +1,14 @@
-"""Loading pretrained text-to-image pipelines: Stable Diffusion 1.x, 2.x and SDXL.
+"""Loading pretrained text-to-image pipelines of the families that :mod:`igm_cli.core.models.families` knows.
 
-diffusers loads them, from a folder in its layout, one .safetensors file in the original layout, or the hub.  What it
-would let pass is refused here, in one sentence: weights that are missing (it draws them at random), parts that do not
-belong together, a noise schedule other than ours.
+diffusers loads them, from a folder in its layout, one .safetensors file in the original layout (Stable Diffusion 1.x, 2.x and
+XL), or the hub.  What it would let pass is refused here, in one sentence: weights that are missing (it draws them at random),
+parts that do not belong together, a noise schedule other than ours.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 import torch
 
 from igm_cli.core.device import has_bf16
+from igm_cli.core.models.families import Family
 from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
-from igm_cli.core.models.prompts import text_encoders
 from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, some, unused
-from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
+from igm_cli.core.noise_schedule import FLOW, Schedule, ScheduleConfig
 from igm_cli.core.weights import is_packed, read_weights
 from igm_cli.errors import InputError, MissingError, UsageError, need
 
@@ -42,7 +43,7 @@ class Loading:
         size: Side of the images in pixels; by default what the model was trained on.
         config: Folder or hf:owner/name with the description of a single file, instead of the official one.
         prediction: What the U-Net puts out, if the scheduler's configuration says it wrongly, as for
-            single files of Stable Diffusion 2 base: ``auto``, ``epsilon`` or ``v_prediction``.
+            single files of Stable Diffusion 2 base: ``auto``, ``epsilon`` or ``v_prediction``; not of a flow.
     """
 
     variant: str | None = None
@@ -65,13 +66,15 @@ class TextToImageParts:
 
     Attributes:
         pipe: diffusers' pipeline; its autoencoder is float32: it runs once per image, and some overflow in float16.
-        schedule: The noise schedule the U-Net was trained on.
+        family: What it is.
+        schedule: The noise schedule the network was trained on.
         image_size: (width, height) in pixels.
         device: Where it computes.
-        dtype: What the U-Net and the text encoders compute in.
+        dtype: What the network and the text encoders compute in.
     """
 
     pipe: Any
+    family: Family
     schedule: Schedule
     image_size: tuple[int, int]
     device: torch.device
@@ -81,8 +84,13 @@ class TextToImageParts:
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of a latent."""
         width, height = self.image_size
-        factor = self.pipe.vae_scale_factor
-        return int(self.pipe.unet.config.in_channels), height // factor, width // factor
+        factor = self.family.factor(self.pipe)
+        return self.family.channels(self.pipe)[0], height // factor, width // factor
+
+    @property
+    def network(self) -> Any:
+        """The denoising network."""
+        return self.family.network(self.pipe)
 
 
 def load_pipeline(source: str, device: torch.device, loading: Loading | None = None) -> TextToImageParts:
@@ -100,22 +108,24 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     """
     loading = loading or Loading()
     _check_device(device, loading)
-    path, dtype = find_pipeline(source, loading.variant), resolve_dtype(loading.dtype, device)
+    path = find_pipeline(source, loading.variant)
     if loading.config and not path.is_file():
         raise UsageError(
             f"a config describes a single file, and {source} is a folder that has its own; leave it out"
         )
     with quiet():
         says = describe(path) if path.is_file() else None
+        family = says.family if says else read_index(path).family
+        dtype = resolve_dtype(loading.dtype, device, family.half)
         pipe = _from_file(path, says, loading, dtype) if says else _from_folder(path, loading, dtype)
-        _check_fit(source, pipe)
-        size = _image_size(source, pipe, loading.size or (says.size if says else None))
+        _check_fit(source, pipe, family)
+        size = _image_size(source, pipe, family, loading.size or (says.size if says else None))
         asked = loading.prediction
-        schedule = _schedule(
-            source, pipe.scheduler, (says and says.prediction) or asked if asked == "auto" else asked
-        )
-        _place(pipe, device, loading)
-    return TextToImageParts(pipe, schedule, size, device, dtype)
+        prediction = (says and says.prediction) or asked if asked == "auto" else asked
+        places = math.prod(side // family.factor(pipe) // family.patch(pipe) for side in size)
+        schedule = _schedule(source, pipe.scheduler, prediction, places)
+        _place(pipe, family, device, loading)
+    return TextToImageParts(pipe, family, schedule, size, device, dtype)
 
 
 def _check_device(device: torch.device, loading: Loading) -> None:
@@ -127,12 +137,12 @@ def _check_device(device: torch.device, loading: Loading) -> None:
             raise UsageError(f"xformers needs a CUDA device, not {device.type}; leave out --attention")
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Returns the type to compute in: float16 on CUDA, bfloat16 on CPUs that multiply it, else float32."""
+def resolve_dtype(name: str, device: torch.device, half: torch.dtype = torch.float16) -> torch.dtype:
+    """Returns the type to compute in: ``half`` on CUDA, bfloat16 on CPUs that multiply it, else float32."""
     if name != "auto":
         return DTYPES[name]
     if device.type == "cuda":
-        return torch.float16
+        return half
     return torch.bfloat16 if device.type == "cpu" and has_bf16(device) else torch.float32
 
 
@@ -141,13 +151,16 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
     import diffusers
     import transformers
 
-    kind, classes = read_index(path)
-    weights, parts = weight_files(path, loading.variant), {}
-    for part, name in classes.items():
-        library = transformers if name.startswith("CLIP") else diffusers
+    index = read_index(path)
+    weights = weight_files(path, loading.variant)
+    parts: dict[str, Any] = dict.fromkeys(index.family.optional)
+    for part, name in index.parts.items():
+        library = transformers if part.startswith(("text_encoder", "tokenizer")) else diffusers
         if part == "scheduler" and not (name.endswith("Scheduler") and hasattr(diffusers, name)):
             raise InputError(f"the scheduler of {path} is an unknown {name}")
         with refusing(f"the {part} of {path} cannot be {'used' if part == 'scheduler' else 'loaded'}"):
+            if part.startswith("tokenizer") and not _has_tokens(path / part):
+                need("sentencepiece")
             load = functools.partial(getattr(library, name).from_pretrained, path / part, local_files_only=True)
             if part not in weights:
                 parts[part] = load()
@@ -167,7 +180,15 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
                 "config.json of one model"
             )
     with refusing(f"{path} cannot be loaded"):
-        return getattr(diffusers, kind).from_pretrained(path, **parts, **UNUSED, local_files_only=True)
+        pipe = getattr(diffusers, index.kind).from_pretrained(path, **parts, **UNUSED, local_files_only=True)
+        if index.classes:
+            pipe.register_to_config(id2label=index.classes.names)
+        return pipe
+
+
+def _has_tokens(part: Path) -> bool:
+    """Returns whether a tokenizer can be read as it is; a file of SentencePiece takes its library."""
+    return (part / "tokenizer.json").is_file() or not any(part.glob("*.model"))
 
 
 def _unpacked(kind: Any, folder: Path, files: list[Path]) -> Any:
@@ -184,7 +205,7 @@ def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtyp
     """Returns the pipeline of one file in the original layout, on the CPU; it needs a folder that describes its parts."""
     import diffusers
 
-    kind = says.kind
+    kind = says.family.pipelines[0]
     name = loading.config or says.official
     try:
         folder = find_pipeline(name, weights=False)
@@ -193,7 +214,7 @@ def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtyp
             f"{path} holds weights alone and its description {name!r} is not found here; "
             f"give a folder with it by --config, or --config hf:{name.removeprefix('hf:')}"
         ) from error
-    if (other := read_index(folder)[0]) != kind:
+    if (other := read_index(folder).kind) != kind:
         raise InputError(f"{path} is no {other}, which {folder} describes; give its own description")
     options: dict[str, Any] = {"config": str(folder), "local_files_only": True}
     with refusing(f"{path} cannot be loaded"):
@@ -211,29 +232,40 @@ def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtyp
     return pipe
 
 
-def _check_fit(source: str, pipe: Any) -> None:
+def _check_fit(source: str, pipe: Any, family: Family) -> None:
     """Refuses parts that do not belong together, and says how many tokens the model reads."""
-    unet, vae, width = pipe.unet.config, pipe.vae.config, 0
-    if not unet.in_channels == unet.out_channels == vae.latent_channels:
+    (takes, makes), latents = family.channels(pipe), int(pipe.vae.config.latent_channels)
+    if takes != latents or makes not in (takes, 2 * takes):  # twice as many: a variance as well
         raise InputError(
-            f"the unet of {source} takes {unet.in_channels} channels and its vae makes {vae.latent_channels}; "
+            f"the {family.part} of {source} takes {takes} channels, makes {makes}, and its vae has {latents}; "
             "give a text-to-image model, not one for inpainting or editing"
         )
-    for tokenizer, encoder in text_encoders(pipe):
+    for reader, tokenizer, encoder in family.encoders(pipe):
         if len(tokenizer) > encoder.config.vocab_size:
-            raise InputError(f"the tokenizer of {source} knows more tokens than its text encoder")
-        tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        width += encoder.config.hidden_size
-    if unet.cross_attention_dim not in (width, None):
-        raise InputError(f"the unet of {source} does not fit its text encoder; give a complete pipeline")
+            raise InputError(
+                f"the tokenizer{reader.suffix} of {source} knows more tokens than its text encoder; give the parts of one model"
+            )
+        limit = getattr(encoder.config, "max_position_embeddings", None)  # a T5 has none
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit or tokenizer.model_max_length)
+    for part, width, reads in family.widths(pipe):
+        if width != reads:
+            raise InputError(
+                f"the {family.part} of {source} does not fit its text encoder: it reads vectors of {reads} numbers and the "
+                f"{part} makes {width}; give a complete pipeline"
+            )
+    if wants := family.wants(pipe):
+        raise InputError(
+            f"the {family.part} of {source} needs more than a prompt ({wants}); give a text-to-image model that does not"
+        )
 
 
-def _image_size(source: str, pipe: Any, size: int | None) -> tuple[int, int]:
-    """Returns (width, height) in pixels: asked for, or what the U-Net was trained on."""
-    factor, latent = pipe.vae_scale_factor, pipe.unet.config.sample_size
+def _image_size(source: str, pipe: Any, family: Family, size: int | None) -> tuple[int, int]:
+    """Returns (width, height) in pixels: asked for, or what the network was trained on."""
+    factor, latent = family.factor(pipe), family.latent_side(pipe)
+    step = factor * family.patch(pipe)
     if size is not None:
-        if size < factor or size % factor:
-            raise UsageError(f"the image size {size} must be a multiple of {factor}")
+        if size < step or size % step:
+            raise UsageError(f"the image size {size} must be a multiple of {step}")
         return size, size
     if latent is None:
         raise InputError(f"{source} does not say its image size; give --size")
@@ -241,17 +273,57 @@ def _image_size(source: str, pipe: Any, size: int | None) -> tuple[int, int]:
     return width * factor, height * factor
 
 
-def _schedule(source: str, scheduler: Any, prediction: str) -> Schedule:
-    """Returns the schedule of a diffusers scheduler, checked against its alphas."""
-    kind = scheduler.config.get("prediction_type", "epsilon") if prediction == "auto" else prediction
+def _schedule(source: str, scheduler: Any, prediction: str, places: int) -> Schedule:
+    """Returns the schedule of a diffusers scheduler, checked against its own arithmetic.
+
+    Args:
+        source: The pipeline.
+        scheduler: Its scheduler.
+        prediction: What its network puts out, where the scheduler says it wrongly, or ``auto``.
+        places: Tokens of an image, by which some shift a flow.
+    """
+    name, config = type(scheduler).__name__, dict(scheduler.config)
+    said = config.get("prediction_type")
+    message = f"the noise schedule of {source} ({name}) is not supported"
+    if name.startswith("FlowMatch") or said == FLOW:
+        if prediction != "auto":
+            raise InputError(f"{source} is a flow, whose network puts out a velocity; leave out --prediction")
+        if said not in (None, FLOW) or config.get("invert_sigmas"):
+            raise InputError(message)
+        with refusing(message):
+            return _flow(message, scheduler, name, config, places)
+    kind = (said or "epsilon") if prediction == "auto" else prediction
     if kind not in ("epsilon", "v_prediction"):
-        raise InputError(f"{source} predicts {kind!r}; a model of epsilon or v_prediction is needed")
-    message = f"the noise schedule of {source} ({type(scheduler).__name__}) is not supported"
+        raise InputError(
+            f"{source} predicts {kind!r}; a model of epsilon, v_prediction or flow_prediction is needed"
+        )
     with refusing(message):
-        schedule = Schedule(ScheduleConfig.from_dict({**scheduler.config, "prediction_type": kind}))
+        schedule = Schedule(ScheduleConfig.from_dict({**config, "prediction_type": kind}))
         alphas = torch.as_tensor(scheduler.alphas_cumprod).float().sqrt()
         same = torch.allclose(schedule.alpha(torch.arange(schedule.steps)), alphas, atol=1e-4)
     if not same:  # e.g. betas rescaled to a final signal of zero
+        raise InputError(message)
+    return schedule
+
+
+def _flow(message: str, scheduler: Any, name: str, config: dict[str, Any], places: int) -> Schedule:
+    """Returns the schedule of a flow; one that is shifted by the size of the images has the shift of this size."""
+    if config.get("use_dynamic_shifting"):
+        least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)  # as pipelines have them
+        mu = low + (high - low) * (places - least) / (most - least)
+        shift = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+        config |= {"shift": shift, "flow_shift": shift}
+    schedule = Schedule(ScheduleConfig.from_dict({**config, "_class_name": name, "prediction_type": FLOW}))
+    if not name.startswith("FlowMatch"):
+        return schedule
+    even = (torch.arange(schedule.steps) + 0.5) / schedule.steps
+    if config.get("use_dynamic_shifting"):
+        sigmas = scheduler.time_shift(mu, 1.0, even)
+    else:
+        scheduler.set_timesteps(sigmas=even.tolist())
+        sigmas = scheduler.sigmas[:-1]
+    if not torch.allclose(schedule.sigma(torch.arange(schedule.steps)), sigmas.float(), atol=1e-4):
         raise InputError(message)
     return schedule
 
@@ -260,11 +332,11 @@ def _networks(pipe: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def _place(pipe: Any, device: torch.device, loading: Loading) -> None:
+def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) -> None:
     """Freezes a pipeline and moves it to the device, or each part only while it computes."""
     for network in _networks(pipe).values():
         network.eval().requires_grad_(False)
-    for network in (pipe.unet, pipe.vae):
+    for network in (family.network(pipe), pipe.vae):
         network.to(memory_format=torch.channels_last)
     if loading.offload:
         pipe.enable_model_cpu_offload(device=device)

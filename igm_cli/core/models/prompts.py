@@ -1,17 +1,20 @@
-"""Prompts: how several labels make one caption, and what a text-to-image model's U-Net reads of a prompt."""
+"""Prompts: how several labels make one caption, and what a text-to-image model's network reads of a prompt."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from igm_cli.errors import InputError, need
+
+if TYPE_CHECKING:
+    from igm_cli.core.models.families import Family
 
 CHUNK = 32
 """Prompts that are encoded at once."""
@@ -32,41 +35,39 @@ def compound(template: str, labels: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """P encoded prompts.
+    """P encoded prompts: what a network reads of them, by name.
 
     Attributes:
-        sequence: What the U-Net attends to, ``[P,L,E]``.
-        pooled: One vector per prompt ``[P,E']`` if the model is conditioned on it (SDXL).
+        tensors: Such as the ``sequence`` that is attended to ``[P,L,E]``, one ``pooled`` vector ``[P,E']``, and a ``mask``
+            of the tokens ``[P,L]``.
     """
 
-    sequence: Tensor
-    pooled: Tensor | None = None
+    tensors: Mapping[str, Tensor]
 
     def select(self, index: Tensor) -> PromptEmbeddings:
         """Returns the prompts of an index ``[R]``, in its order."""
-        return PromptEmbeddings(self.sequence[index], None if self.pooled is None else self.pooled[index])
+        return PromptEmbeddings({name: tensor[index] for name, tensor in self.tensors.items()})
 
-
-def text_encoders(pipe: Any) -> list[tuple[Any, Any]]:
-    """Returns the (tokenizer, text encoder) pairs of a diffusers pipeline: one, or two for SDXL."""
-    return [
-        (getattr(pipe, f"tokenizer{suffix}"), getattr(pipe, f"text_encoder{suffix}"))
-        for suffix in ("", "_2")
-        if hasattr(pipe, f"tokenizer{suffix}")
-    ]
+    def to(self, dtype: torch.dtype) -> PromptEmbeddings:
+        """Returns the same in another precision; masks and numbers stay as they are."""
+        floats = {
+            name: each.to(dtype) if each.is_floating_point() else each for name, each in self.tensors.items()
+        }
+        return PromptEmbeddings(floats)
 
 
 class PromptEncoder:
-    """A pipeline's ``encode_prompt`` with a memory of every prompt it has seen.
+    """A pipeline's own encoding of prompts with a memory of every one it has seen.
 
     Args:
         pipe: A diffusers pipeline.
+        family: What it is.
         device: Where embeddings are kept.
     """
 
-    def __init__(self, pipe: Any, device: torch.device) -> None:
-        self.pipe, self.device, self.encoded = pipe, device, 0
-        self._memory: dict[str, tuple[Tensor, ...]] = {}
+    def __init__(self, pipe: Any, family: Family, device: torch.device) -> None:
+        self.pipe, self.family, self.device, self.encoded = pipe, family, device, 0
+        self._memory: dict[str, dict[str, Tensor]] = {}
 
     def __call__(self, texts: Sequence[str]) -> PromptEmbeddings:
         """Returns the embeddings of P prompts; only those not seen before are encoded.
@@ -79,15 +80,15 @@ class PromptEncoder:
             self._refuse_long(new)
             self.pipe.maybe_free_model_hooks()  # where offloading is on, the other parts leave the device
             for chunk in (new[start : start + CHUNK] for start in range(0, len(new), CHUNK)):
-                self._memory.update(zip(chunk, self._encode(chunk), strict=True))
+                self._encode(chunk)
             self.pipe.maybe_free_model_hooks()
-        columns = zip(*(self._memory[text] for text in texts), strict=True)
-        return PromptEmbeddings(*(torch.stack(column) for column in columns))
+        rows = [self._memory[text] for text in texts]
+        return PromptEmbeddings({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
     def _refuse_long(self, texts: Sequence[str]) -> None:
         """Raises an error for a prompt that would be cut off: what is cut could be the label itself."""
-        for tokenizer, _ in text_encoders(self.pipe):
-            length = tokenizer.model_max_length
+        for reader, tokenizer, _ in self.family.encoders(self.pipe):
+            length = self.family.window(self.pipe, reader, tokenizer)
             for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
                 if len(ids) > length:
                     raise InputError(
@@ -96,17 +97,12 @@ class PromptEncoder:
                     )
 
     @torch.no_grad()
-    def _encode(self, texts: list[str]) -> list[tuple[Tensor, ...]]:
-        """Returns one (sequence,) or (sequence, pooled) per prompt."""
+    def _encode(self, texts: list[str]) -> None:
+        """Takes prompts into memory."""
         self.encoded += len(texts)
-        encoded = self.pipe.encode_prompt(
-            texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        columns = encoded[::2]  # between them are the negative prompts, of which there are none
-        if len(columns) > 1 and self.pipe.config.force_zeros_for_empty_prompt:  # as SDXL was trained
-            said = torch.tensor([text != "" for text in texts], device=self.device)
-            columns = [torch.where(said.view(-1, *[1] * (c.dim() - 1)), c, 0) for c in columns]
-        return list(zip(*columns, strict=True))
+        columns = self.family.encode(self.pipe, texts, self.device)
+        for row, text in enumerate(texts):
+            self._memory[text] = {name: column[row] for name, column in columns.items()}
 
 
 def words_of(texts: Sequence[str]) -> tuple[str, ...]:

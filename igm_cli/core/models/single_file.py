@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 
+from igm_cli.core.models.families import ONE_OR_TWO, XL, Family
 from igm_cli.core.models.pipeline_files import refusing
 from igm_cli.errors import InputError
 
@@ -29,6 +30,11 @@ _BESIDE = re.compile(
 _ADDED = re.compile(r"(?:lora|lycoris)_(?:unet|te)|[._]lora[._]|hada_w|lokr_w|dora_scale", re.IGNORECASE)
 """Keys of what is added to another model."""
 
+_TRANSFORMER = re.compile(
+    r"(?:model\.diffusion_model\.)?(?:joint_blocks|double_blocks|single_blocks|transformer_blocks|blocks)\..*"
+)
+"""Keys of the networks of Stable Diffusion 3, Flux, PixArt and others, of which a file holds the network alone."""
+
 _PREDICTIONS = {
     "epsilon": "epsilon",
     "v": "v_prediction",
@@ -42,13 +48,13 @@ class SingleFile:
     """What a file says of itself.
 
     Attributes:
-        kind: The class of its pipeline.
+        family: What it is.
         official: Hub id of its official description.
         prediction: What its U-Net puts out; None if it does not say.
         size: Side of its images in pixels; None if it does not say.
     """
 
-    kind: str
+    family: Family
     official: str
     prediction: str | None = None
     size: int | None = None
@@ -68,6 +74,10 @@ def describe(path: Path) -> SingleFile:
         raise InputError(
             f"{path} holds additions to another model ({some(added)}); give the model itself, with them merged"
         )
+    if blocks := [key for key in sorted(keys) if _TRANSFORMER.fullmatch(key)]:
+        raise InputError(
+            f"{path} holds the network of another family ({some(blocks)}); give its whole pipeline, as a folder or hf:owner/name"
+        )
     if "ztsnr" in keys or metadata.get("ss_zero_terminal_snr", "").lower() == "true":
         raise InputError(
             f"{path} says that its noise schedule ends in pure noise (ztsnr), which is not supported; give a model without it"
@@ -77,19 +87,11 @@ def describe(path: Path) -> SingleFile:
             f"{path} holds weights of no part of Stable Diffusion ({some(other)}); give a text-to-image model"
         )
     if any(key.startswith("conditioner.embedders.1.") for key in keys):
-        kind, official, family = (
-            "StableDiffusionXLPipeline",
-            "stabilityai/stable-diffusion-xl-base-1.0",
-            "stable-diffusion-xl",
-        )
+        kind, official, family = XL, "stabilityai/stable-diffusion-xl-base-1.0", "stable-diffusion-xl"
     elif width == 1024 or any(key.startswith("cond_stage_model.model.") for key in keys):
-        kind, official, family = (
-            "StableDiffusionPipeline",
-            "stabilityai/stable-diffusion-2-1",
-            "stable-diffusion-v2",
-        )
+        kind, official, family = ONE_OR_TWO, "stabilityai/stable-diffusion-2-1", "stable-diffusion-v2"
     else:
-        kind, official = "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        kind, official = ONE_OR_TWO, "stable-diffusion-v1-5/stable-diffusion-v1-5"
         family = "stable-diffusion-v1"
     named = metadata.get("modelspec.architecture", "").lower()
     if named and (not named.startswith(family) or "/" in named):

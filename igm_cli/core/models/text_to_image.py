@@ -1,6 +1,6 @@
 """A pretrained text-to-image model behind the denoiser protocol; concepts are labels in a prompt.
 
-The U-Net is called once for every noised latent and prompt, the empty prompt included, which gives
+The network is called once for every noised latent and prompt, the empty prompt included, which gives
 eps_u.  Works in the latent space of the model's own autoencoder.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,11 +19,11 @@ from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
 from igm_cli.errors import InputError
 
 ALIVE = 64
-"""Tensors of the size of the first level's hidden state that a U-Net call holds per latent, amply reckoned."""
+"""Tensors of the size of the first hidden state that a network call holds per latent, amply reckoned."""
 
 
 def default_batch(parts: TextToImageParts) -> int:
-    """Returns how many latents a U-Net call takes at once: many small ones, where overheads count, few large ones.
+    """Returns how many latents a network call takes at once: many small ones, where overheads count, few large ones.
 
     On CUDA at most as many as half the free memory has room for, rounded down to a power of two: a little more or less
     memory changes nothing then.
@@ -33,8 +32,8 @@ def default_batch(parts: TextToImageParts) -> int:
     _, height, width = parts.latent_shape
     if parts.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(parts.device)
-        level = int(parts.pipe.unet.config.block_out_channels[0]) * parts.dtype.itemsize * height * width
-        most = min(most, 1 << max(0, (free // 2 // (ALIVE * level)).bit_length() - 1))
+        level = parts.family.width(parts.pipe) * parts.dtype.itemsize * height * width
+        most = min(most, 1 << max(0, int(free / 2 / (ALIVE * level)).bit_length() - 1))
     return max(1, min(most, places // (height * width)))
 
 
@@ -77,7 +76,7 @@ class TextToImageDenoiser:
         self.parts, self.space, self.schedule = parts, space, parts.schedule
         self.device, self.image_size, self.latent_shape = parts.device, parts.image_size, parts.latent_shape
         self.batch = batch or default_batch(parts)
-        self.encoder = encoder or PromptEncoder(parts.pipe, parts.device)
+        self.encoder = encoder or PromptEncoder(parts.pipe, parts.family, parts.device)
         self.calls, self.halved = 0, False
 
     def with_labels(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> TextToImageDenoiser:
@@ -99,7 +98,9 @@ class TextToImageDenoiser:
         if tuple(image.shape) != (3, height, width):
             raise ValueError(f"an image of shape {(3, height, width)} is needed, not {tuple(image.shape)}")
         pipe = self.parts.pipe
-        mean: Tensor = pipe.vae.encode(image[None].to(self.device, torch.float32)).latent_dist.mode()[0]
+        encoded = pipe.vae.encode(image[None].to(self.device, torch.float32))
+        dist = getattr(encoded, "latent_dist", None)  # AutoencoderDC has a latent and no distribution
+        mean: Tensor = (encoded.latent if dist is None else dist.mode())[0]
         pipe.maybe_free_model_hooks()  # where offloading is on, the autoencoder leaves the device
         shift, scale = self._latent_units
         return (mean - shift) * scale
@@ -120,7 +121,7 @@ class TextToImageDenoiser:
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
     def features(self, x_t: Tensor, t: Tensor) -> TextToImageFeatures:
-        """Keeps the input: nothing before the U-Net is shared."""
+        """Keeps the input: nothing before the network is shared."""
         return TextToImageFeatures(x_t, t)
 
     def base(self, features: TextToImageFeatures) -> Tensor:
@@ -202,24 +203,10 @@ class TextToImageDenoiser:
         self.calls += len(prompts)
         return eps.view(n, m, *eps.shape[1:])
 
-    @cached_property
-    def _time_ids(self) -> Tensor:
-        """What SDXL is told besides the prompt ``[1,6]``: that the image is whole and not cropped."""
-        width, height = self.image_size
-        return torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=self.parts.dtype)
-
     @torch.no_grad()
     def _call(self, x_t: Tensor, t: Tensor, embeddings: PromptEmbeddings) -> Tensor:
-        """Returns eps ``[R,C,h,w]`` of R latents, each under its own prompt, by one U-Net call."""
-        dtype, conditions = self.parts.dtype, None
-        if embeddings.pooled is not None:  # SDXL
-            time_ids = self._time_ids.expand(len(t), -1)
-            conditions = {"text_embeds": embeddings.pooled.to(dtype), "time_ids": time_ids}
-        output: Tensor = self.parts.pipe.unet(
-            x_t.to(dtype),
-            t,
-            encoder_hidden_states=embeddings.sequence.to(dtype),
-            added_cond_kwargs=conditions,
-            return_dict=False,
-        )[0].float()
-        return self.schedule.output_to_epsilon(output, x_t, t)
+        """Returns eps ``[R,C,h,w]`` of R latents, each under its own prompt, by one call of the network."""
+        parts, time = self.parts, self.schedule.time(t)
+        given = embeddings.to(parts.dtype).tensors
+        output = parts.family.output(parts.pipe, x_t.to(parts.dtype), time, given, parts.image_size)
+        return self.schedule.output_to_epsilon(output.float(), x_t, t)

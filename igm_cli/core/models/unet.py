@@ -140,5 +140,5 @@ class UNetDenoiser(nn.Module):
         return self.base(features), self.contributions(features, concepts)
 
     def _epsilon(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        output = self.unet(x_t, t, encoder_hidden_states=tokens).sample.float()
+        output = self.unet(x_t, self.schedule.time(t), encoder_hidden_states=tokens).sample.float()
         return self.schedule.output_to_epsilon(output, x_t, t)

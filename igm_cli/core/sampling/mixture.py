@@ -6,7 +6,7 @@ log densities follow the path itself (SuperDiff, Skreta et al. 2024, Itô's form
 
     d log q_i = <s_i, dx> + [ div f + <f, s_i> - g²/2 ‖s_i‖² ] dtau,      f = -beta x / 2,  g² = beta
 
-of which div f is the same for all.
+of which div f is the same for all.  It holds of a process that preserves variance, which x / sqrt(alpha² + sigma²) is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from igm_cli.core.sampling.composed import Composed
 from igm_cli.core.sampling.noise import ImageNoise
-from igm_cli.core.sampling.reverse import level_of, levels, step
+from igm_cli.core.sampling.reverse import level_of, levels, preserving, step
 
 
 def sample_any(
@@ -54,15 +54,17 @@ def sample_any(
     x = x0 = noise.normal(shape)
     with torch.no_grad():
         for now, after in itertools.pairwise(levels(schedule, steps)):
-            (alpha, sigma), (alpha_after, _) = level_of(schedule, now), level_of(schedule, after)
+            here, there = level_of(schedule, now), level_of(schedule, after)
+            (alpha, sigma), (alpha_after, _) = preserving(*here), preserving(*there)
             each = torch.stack([branch.predict(x, now).epsilon for branch in branches], 1)  # [B,I,C,H,W]
             kappa = log_q.softmax(1)
             mixed = (kappa.view(*kappa.shape, 1, 1, 1) * each).sum(1)
             moved, x0 = step(x, mixed, schedule, now, after, "ancestral", noise, clip)
             time = 2 * math.log(alpha_after / alpha)  # ∫ beta dtau
             scores = -each.flatten(2) / sigma  # [B,I,P]
-            along = (scores * (moved - x).flatten(1)[:, None]).sum(2)
-            drift = 0.5 * (scores * x.flatten(1)[:, None]).sum(2) + 0.5 * scores.square().sum(2)
+            before, behind = x / math.hypot(*here), moved / math.hypot(*there)
+            along = (scores * (behind - before).flatten(1)[:, None]).sum(2)
+            drift = 0.5 * (scores * before.flatten(1)[:, None]).sum(2) + 0.5 * scores.square().sum(2)
             log_q = log_q + along - time * drift
             x = moved
     return x0, log_q.softmax(1)

@@ -5,7 +5,8 @@ Following the sum of scores S = s_u + sum_k v_k (s_k - s_u) from one noise level
 
     d log w = beta / (2 sigma²) sum_{i≠j} v_i v_j <Delta_i,Delta_j> dtau,      ∫ beta dtau = log(alpha'² / alpha²)
 
-the off-diagonal of the Gram matrix that inference rests on.  Where contributions do not meet, it is zero.
+the off-diagonal of the Gram matrix that inference rests on.  Where contributions do not meet, it is zero.  alpha and sigma
+are those of the process that preserves variance (:func:`igm_cli.core.sampling.reverse.preserving`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The reverse process: from noise to an image, level by level.
 
     x0 = (x_t - sigma_t eps) / alpha_t,   x_s = alpha_s x0 + sqrt(sigma_s² - eta² s²) eps + eta s z,
-    s² = sigma_s²/sigma_t² (1 - alpha_t²/alpha_s²)                        (DDIM, Song et al. 2021, eq. 12 and 16)
+    s² = sigma_s² (1 - (alpha_t sigma_s / (alpha_s sigma_t))²)            (DDIM, Song et al. 2021, eq. 12 and 16)
 
-with eta = 0 for ``ddim`` and eta = 1 for ``ancestral`` steps (DDPM, Ho et al. 2020).
+with eta = 0 for ``ddim`` and eta = 1 for ``ancestral`` steps (DDPM, Ho et al. 2020).  Written so, s² is the variance of x_s
+given x_t and x0 whatever alpha² + sigma² is: also on a flow, where eta = 0 is a step of Euler's along the velocity.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def sample(
             prediction = model.predict(x, now)
             x, x0 = step(x, prediction.epsilon, schedule, now, after, sampler, noise, clip)
             if flock:
-                (alpha, sigma), (alpha_after, _) = (level_of(schedule, t) for t in (now, after))
+                (alpha, sigma), (alpha_after, _) = (preserving(*level_of(schedule, t)) for t in (now, after))
                 flock.advance(prediction.overlap, sigma, alpha, alpha_after)
                 x = flock.redrawn(x) if after else flock.one(x0)
                 x0 = x if not after else x0
@@ -100,7 +101,7 @@ def step(
         epsilon = (x - alpha * x0) / sigma  # so that both describe the same x
     variance = 0.0
     if sampler == "ancestral":
-        variance = sigma_after**2 / sigma**2 * max(0.0, 1 - alpha**2 / alpha_after**2)
+        variance = sigma_after**2 * max(0.0, 1 - (alpha * sigma_after / (alpha_after * sigma)) ** 2)
     x = alpha_after * x0 + math.sqrt(max(0.0, sigma_after**2 - variance)) * epsilon
     if variance:
         x = x + math.sqrt(variance) * noise.normal(tuple(x.shape[1:]))
@@ -111,3 +112,12 @@ def level_of(schedule: Schedule, t: int) -> tuple[float, float]:
     """Alpha and sigma of a timestep."""
     at = torch.tensor(t)
     return float(schedule.alpha(at)), float(schedule.sigma(at))
+
+
+def preserving(alpha: float, sigma: float) -> tuple[float, float]:
+    """Returns alpha and sigma over sqrt(alpha² + sigma²): those of x over that root, whose process preserves variance.
+
+    Predictions of eps are the same for both.
+    """
+    root = math.hypot(alpha, sigma)
+    return alpha / root, sigma / root

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_oracle import LabelOracle, letters
-from oracle import factors, positions, products, random_form, statistics_of
+from oracle import factors, flow, positions, products, random_form, statistics_of
 from scipy.stats import t as student
+from torch import Tensor
 
 from igm_cli.core.inference.direct import hypothesis_errors
 from igm_cli.core.inference.statistics import PairedDifference
@@ -58,6 +59,33 @@ def test_the_form_is_the_direct_error_of_every_set(kind, composition):
             torch.testing.assert_close(errors[image], direct, rtol=5e-4, atol=1e-5)
             expected = form.error(sets.expand(2, -1, -1))[image]
             torch.testing.assert_close(expected.float(), direct.mean(1), rtol=1e-4, atol=1e-5)
+
+
+@COMPOSITIONS
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_error_on_a_flow_is_that_of_the_velocity(shift, composition):
+    """But for alpha² of each noise sample: velocities are taken here from E[x0 | x_t, c], as one on a flow is trained."""
+    oracle = positions(flow(shift))
+    image, pixels = oracle.image(TRUTH), 3 * 24 * 24
+    statistics = statistics_of(oracle, image[None], TRUTH, composition, DRAWS)
+    draws = draw(
+        oracle.schedule, tuple(image.shape), DRAWS.draws, low=DRAWS.low, high=DRAWS.high, seed=DRAWS.seed
+    )
+    s = oracle.schedule.sigma(draws.t)[:, None, None, None]
+    x_t = (1 - s) * image + s * draws.noise
+
+    def velocity(mean: Tensor) -> Tensor:
+        trust = (1 - s) * oracle.spread**2 / ((1 - s) ** 2 * oracle.spread**2 + s**2)
+        return (x_t - mean - trust * (x_t - (1 - s) * mean)) / s
+
+    for size in (1, 2, 3):
+        sets = torch.tensor(list(itertools.combinations(range(3), size)))
+        for members, errors in zip(sets, statistics.errors(sets[None])[0], strict=True):
+            each = torch.stack([velocity(oracle.template(TRUTH[i])) for i in members.tolist()])
+            none = velocity(torch.zeros_like(image))
+            composed = none + (each - none).sum(0) / (size if composition == "mean" else 1)
+            missed = (draws.noise - image - composed).square().flatten(1).sum(1) / pixels
+            torch.testing.assert_close(errors, (1 - s).flatten() ** 2 * missed, rtol=5e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])

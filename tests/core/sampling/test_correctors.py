@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from mixture_oracle import SHAPE, Experts, Mixture, bar, ring, total_variation
+from oracle import flow
 from torch import Tensor
 
+from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.correctors import rise
 from igm_cli.core.sampling.noise import ImageNoise
@@ -29,10 +31,11 @@ def plain() -> Tensor:
     return drawn(sampler="ancestral")
 
 
-def drawn(**how: object) -> Tensor:
+def drawn(schedule: Schedule | None = None, **how: object) -> Tensor:
     """Samples ``[N,2]`` of both experts at once."""
     both = torch.tensor([[[0.0], [1.0]]]).expand(COUNT, -1, -1)
-    return sample(Composed.of(Experts(ring(), bar()), both), SHAPE, steps=STEPS, clip=False, **how).flatten(1)  # type: ignore[arg-type]
+    model = Composed.of(Experts(ring(), bar(), schedule=schedule), both)
+    return sample(model, SHAPE, steps=STEPS, clip=False, **how).flatten(1)  # type: ignore[arg-type]
 
 
 def above(points: Tensor, wanted: Mixture) -> float:
@@ -52,6 +55,11 @@ def test_correctors_bring_samples_to_the_product(corrector, most, product, plain
 
 def test_particles_come_closer_to_the_product(product, plain):
     assert above(drawn(sampler="ancestral", particles=8), product) < above(plain, product) - 0.03
+
+
+def test_particles_come_closer_on_a_flow(product):
+    alone = above(drawn(flow(1.0), sampler="ancestral"), product)
+    assert above(drawn(flow(1.0), sampler="ancestral", particles=8), product) < alone - 0.03
 
 
 @pytest.mark.parametrize("corrector", [Langevin(30, 0.5, True), Hamiltonian(15, 3, 0.5)])
@@ -121,11 +129,13 @@ def test_a_weight_is_the_overlap_over_the_time():
     assert flock.log_weight[0].tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("wanted", [[0.5, 0.5], [0.2, 0.8]])
-def test_a_mixture_has_its_branches_as_often_as_wanted(wanted):
+@pytest.mark.parametrize(
+    ("wanted", "schedule"), [([0.5, 0.5], None), ([0.2, 0.8], None), ([0.2, 0.8], flow(1.0))]
+)
+def test_a_mixture_has_its_branches_as_often_as_wanted(wanted, schedule):
     left = Mixture(torch.ones(2) / 2, torch.tensor([[-0.8, -0.5], [-0.6, -0.9]]), 0.1**2)
     right = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[0.7, 0.5], [0.5, 0.9]]), 0.15**2)
-    experts = Experts(left, right)
+    experts = Experts(left, right, schedule=schedule)
     branches = [Composed.of(experts, torch.full((COUNT, 1, 1), float(i))) for i in (0, 1)]
     points, sure = sample_any(branches, SHAPE, wanted, steps=60, clip=False)
     found = points.flatten(1)[:, 0] > 0

@@ -6,18 +6,20 @@ import itertools
 
 import pytest
 import torch
-from oracle import Oracle, positions
+from oracle import Oracle, flow, positions
 
 from igm_cli.core.composition import compose
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.core.sampling.noise import ImageNoise
+from igm_cli.core.sampling.reverse import level_of, step
 
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
 SHAPE = (3, 24, 24)
 
 
-def test_samples_of_the_oracle_are_its_templates():
-    oracle = positions()
+@pytest.mark.parametrize("schedule", [None, flow(1.0), flow(3.0)])
+def test_samples_of_the_oracle_are_its_templates(schedule):
+    oracle = positions(schedule)
     images = sample(Composed.of(oracle, TRUTH[None]), SHAPE, steps=40)
     expected = oracle.template(TRUTH).sum(0).clamp(-1, 1)
     assert float((images[0] - expected).abs().mean()) < 3 * oracle.spread
@@ -75,9 +77,34 @@ def test_guidance_below_zero_is_away_from_a_concept():
     assert float((image - expected).abs().mean()) < 3 * oracle.spread
 
 
-def test_samples_vary_as_the_data():
+def test_a_step_on_a_flow_is_eulers():
+    schedule, generator = flow(3.0), torch.Generator().manual_seed(0)
+    x, epsilon = torch.randn(2, 1, 3, 4, 4, generator=generator)
+    noise = ImageNoise(0, [0], torch.device("cpu"))
+    moved, x0 = step(x, epsilon, schedule, 700, 400, "ddim", noise, clip=False)
+    (_, s), (_, after) = level_of(schedule, 700), level_of(schedule, 400)
+    torch.testing.assert_close(moved, x + (after - s) * (epsilon - x0))
+
+
+def test_noise_added_on_the_way_leaves_the_noised_data_as_they_are():
+    """x_s given x_t and the true noise has the variance of x_s given x0, on a flow as elsewhere."""
+    for schedule in (positions().schedule, flow(3.0)):
+        noise = ImageNoise(0, range(4000), torch.device("cpu"))
+        eps, x0 = noise.normal((1, 1, 1)), 0.3
+        (alpha, sigma), (after, sigma_after) = level_of(schedule, 700), level_of(schedule, 400)
+        x = alpha * x0 + sigma * eps
+        moved, _ = step(x, eps, schedule, 700, 400, "ancestral", noise, clip=False)
+        assert float(moved.mean()) == pytest.approx(after * x0, abs=0.03)
+        assert float(moved.std()) == pytest.approx(sigma_after, rel=0.03)
+        # and the right part of the noise is kept: Cov(x_s, x_t) = alpha_t/alpha_s sigma_s²
+        kept = float(((moved - moved.mean()) * (x - x.mean())).mean())
+        assert kept == pytest.approx(alpha / after * sigma_after**2, rel=0.1)
+
+
+@pytest.mark.parametrize("schedule", [None, flow(1.0)])
+def test_samples_vary_as_the_data(schedule):
     """A little less: what is returned is the mean of the clean images at the last level but one."""
-    oracle = positions()
+    oracle = positions(schedule)
     none = torch.zeros(64, 0, 2)
     for sampler in ("ddim", "ancestral"):
         images = sample(Composed.of(oracle, none), SHAPE, steps=60, sampler=sampler)

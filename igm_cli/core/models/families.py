@@ -1,0 +1,485 @@
+"""Families of text-to-image models: what tells one from another, and how each network is asked.
+
+A family is known by its denoising network and by the parts beside it, not by the class of its pipeline.  diffusers loads
+the parts and encodes prompts (``encode_prompt``, with the defaults of the pipeline's own ``__call__``); what is here is which
+of the encoded tensors the network is given, and in what shape.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from igm_cli.core.names import Classes
+
+CLIP, CLIP_PROJECTED, T5, GEMMA = (
+    "CLIPTextModel",
+    "CLIPTextModelWithProjection",
+    "T5EncoderModel",
+    "Gemma2Model",
+)
+TOKENIZERS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "CLIPTokenizer": (frozenset({"tokenizer.json"}), frozenset({"vocab.json", "merges.txt"})),
+    "T5Tokenizer": (frozenset({"tokenizer.json"}), frozenset({"spiece.model"})),
+    "GemmaTokenizer": (frozenset({"tokenizer.json"}), frozenset({"tokenizer.model"})),
+}
+"""The tokenizers that are known, and the files of which one set is enough."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A text encoder of a family.
+
+    Attributes:
+        suffix: Of the names of its parts: ``tokenizer`` and ``text_encoder`` with this behind.
+        encoder: Its class.
+        optional: Whether pipelines of the family may lack it.
+    """
+
+    suffix: str
+    encoder: str
+    optional: bool = False
+
+    @property
+    def tokenizer(self) -> str:
+        """The class of its tokenizer."""
+        return {T5: "T5Tokenizer", GEMMA: "GemmaTokenizer"}.get(self.encoder, "CLIPTokenizer")
+
+
+class Family:
+    """Stable Diffusion 1 and 2, and what all families have in common.
+
+    Attributes:
+        title: What the family is called.
+        pipelines: The classes of diffusers that load it, the first where a folder names another.
+        part: The name of the denoising network, ``unet`` or ``transformer``.
+        networks: The classes that it may be of.
+        vae: The class of the autoencoder.
+        readers: Its text encoders.
+        half: What it computes in on CUDA: large values overflow in some families' float16.
+        guidance: What a network that was distilled from guided predictions is told of the guidance, the default of the
+            pipeline's own ``__call__``; None where networks are not told.
+        told: What U-Nets are given besides the prompt.
+        classes: Whether labels are names of classes and no prompts.
+    """
+
+    title: ClassVar[str] = "Stable Diffusion 1 or 2"
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline",)
+    part: ClassVar[str] = "unet"
+    networks: ClassVar[tuple[str, ...]] = ("UNet2DConditionModel",)
+    vae: ClassVar[str] = "AutoencoderKL"
+    readers: ClassVar[tuple[Reader, ...]] = (Reader("", CLIP),)
+    half: ClassVar[torch.dtype] = torch.float16
+    guidance: ClassVar[float | None] = None
+    told: ClassVar[tuple[str, ...]] = ()
+    classes: ClassVar[bool] = False
+
+    # What it is made of ---------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The parts of its pipelines and the classes they may be of; any class for the scheduler."""
+        texts: dict[str, tuple[str, ...]] = {}
+        for reader in self.readers:
+            texts |= {
+                f"text_encoder{reader.suffix}": (reader.encoder,),
+                f"tokenizer{reader.suffix}": (reader.tokenizer,),
+            }
+        return {self.part: self.networks, "vae": (self.vae,), **texts, "scheduler": ()}
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The parts that a pipeline may lack."""
+        return frozenset(
+            f"{part}{reader.suffix}"
+            for reader in self.readers
+            if reader.optional
+            for part in ("text_encoder", "tokenizer")
+        )
+
+    def network(self, pipe: Any) -> Any:
+        """The denoising network of a pipeline."""
+        return getattr(pipe, self.part)
+
+    def encoders(self, pipe: Any) -> Iterator[tuple[Reader, Any, Any]]:
+        """Yields the text encoders that a pipeline has, each with its tokenizer: (reader, tokenizer, encoder)."""
+        for reader in self.readers:
+            tokenizer, encoder = (
+                getattr(pipe, f"{part}{reader.suffix}", None) for part in ("tokenizer", "text_encoder")
+            )
+            if tokenizer is not None and encoder is not None:
+                yield reader, tokenizer, encoder
+
+    # Shapes ---------------------------------------------------------------------------------------
+
+    def factor(self, pipe: Any) -> int:
+        """Pixels per side of a place of a latent."""
+        config = pipe.vae.config
+        levels = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
+        return int(2 ** (len(levels) - 1))
+
+    def patch(self, pipe: Any) -> int:
+        """Places of a latent per side of a token: the sides of latents are multiples of it."""
+        return int(getattr(self.network(pipe).config, "patch_size", None) or 1)
+
+    def channels(self, pipe: Any) -> tuple[int, int]:
+        """Channels of the latents that the network takes, and of what it puts out."""
+        config = self.network(pipe).config
+        return int(config.in_channels), int(config.out_channels or config.in_channels)
+
+    def width(self, pipe: Any) -> float:
+        """Channels of a hidden state per place of a latent, by which memory is reckoned."""
+        config = self.network(pipe).config
+        if hasattr(config, "block_out_channels"):
+            return float(config.block_out_channels[0])
+        return float(config.num_attention_heads * config.attention_head_dim) / self.patch(pipe) ** 2
+
+    def latent_side(self, pipe: Any) -> Any:
+        """Side of the latents that the network was trained on, or (height, width); None if it does not say."""
+        return self.network(pipe).config.sample_size
+
+    # What does not fit ----------------------------------------------------------------------------
+
+    def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
+        """What the text encoders make and what the network reads, where they must be equal: (part, makes, reads)."""
+        made = sum(encoder.config.hidden_size for _, _, encoder in self.encoders(pipe))
+        reads = pipe.unet.config.cross_attention_dim
+        return [("text_encoder", made, made if reads is None else reads)]
+
+    def wants(self, pipe: Any) -> str | None:
+        """What else the network must be given that labels do not say; None if nothing."""
+        config = pipe.unet.config
+        for option in ("addition_embed_type", "encoder_hid_dim_type", "class_embed_type", "time_cond_proj_dim"):
+            if (value := getattr(config, option, None)) is not None and value not in self.told:
+                return option
+        return None
+
+    # How it is asked ------------------------------------------------------------------------------
+
+    def window(self, pipe: Any, reader: Reader, tokenizer: Any) -> int:
+        """How many tokens of a prompt are read."""
+        return int(tokenizer.model_max_length)
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """Returns P prompts as named tensors ``[P,...]``."""
+        encoded = pipe.encode_prompt(
+            texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return {"sequence": encoded[0]}
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """Returns what the network puts out ``[R,C,h,w]``, as its schedule has it.
+
+        Args:
+            pipe: The pipeline.
+            x_t: Noised latents ``[R,C,h,w]`` of the network's type.
+            time: What networks of diffusers are told of the noise level ``[R]``.
+            given: What :meth:`encode` gives, a row per latent.
+            size: (width, height) of the images in pixels.
+        """
+        output: Tensor = pipe.unet(x_t, time, encoder_hidden_states=given["sequence"], return_dict=False)[0]
+        return output
+
+
+class StableDiffusionXL(Family):
+    """Stable Diffusion XL: two encoders, a pooled vector, and the size of the images."""
+
+    title = "Stable Diffusion XL"
+    pipelines = ("StableDiffusionXLPipeline",)
+    readers = (Reader("", CLIP), Reader("_2", CLIP_PROJECTED))
+    told = ("text_time",)
+
+    def wants(self, pipe: Any) -> str | None:
+        """As of Stable Diffusion 1 and 2, but for the size, which is told."""
+        if pipe.unet.config.addition_embed_type != "text_time":
+            return "addition_embed_type"
+        return super().wants(pipe)
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """Sequence and pooled vectors; the empty prompt is zeros where the model was trained so."""
+        encoded = pipe.encode_prompt(
+            texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        given = {"sequence": encoded[0], "pooled": encoded[2]}
+        if pipe.config.force_zeros_for_empty_prompt:
+            said = torch.tensor([text != "" for text in texts], device=device)
+            given = {name: torch.where(said.view(-1, *[1] * (c.dim() - 1)), c, 0) for name, c in given.items()}
+        return given
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """It is told that the image is whole and not cropped."""
+        (width, height), sequence = size, given["sequence"]
+        ids = torch.tensor([[height, width, 0, 0, height, width]], device=x_t.device, dtype=x_t.dtype)
+        told = {"text_embeds": given["pooled"], "time_ids": ids.expand(len(x_t), -1)}
+        output: Tensor = pipe.unet(
+            x_t, time, encoder_hidden_states=sequence, added_cond_kwargs=told, return_dict=False
+        )[0]
+        return output
+
+
+class Transformer(Family):
+    """What families with a transformer have in common: no input besides prompts, windows of the pipeline's ``__call__``."""
+
+    part = "transformer"
+
+    def wants(self, pipe: Any) -> str | None:
+        """Nothing."""
+        return None
+
+    def window(self, pipe: Any, reader: Reader, tokenizer: Any) -> int:
+        """Of T5 and Gemma what the pipeline asks for by default, of CLIP its own window."""
+        own = int(tokenizer.model_max_length)
+        return own if reader.encoder.startswith("CLIP") else min(own, default(pipe, "max_sequence_length"))
+
+
+class StableDiffusion3(Transformer):
+    """Stable Diffusion 3 and 3.5: a flow; three encoders, of which the T5 may be missing."""
+
+    title = "Stable Diffusion 3"
+    pipelines = ("StableDiffusion3Pipeline",)
+    networks = ("SD3Transformer2DModel",)
+    readers = (Reader("", CLIP_PROJECTED), Reader("_2", CLIP_PROJECTED), Reader("_3", T5, optional=True))
+
+    def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
+        """Pooled vectors of both CLIPs, and the T5; CLIP's sequences are padded to what is read."""
+        config, (one, two) = pipe.transformer.config, (pipe.text_encoder.config, pipe.text_encoder_2.config)
+        found = [("text_encoder", one.projection_dim + two.projection_dim, config.pooled_projection_dim)]
+        if pipe.text_encoder_3 is not None:
+            found.append(("text_encoder_3", pipe.text_encoder_3.config.d_model, config.joint_attention_dim))
+        return found
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """The sequence of all encoders, and the pooled vectors of both CLIPs."""
+        encoded = pipe.encode_prompt(
+            texts,
+            prompt_2=None,
+            prompt_3=None,
+            device=device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=default(pipe, "max_sequence_length"),
+        )
+        return {"sequence": encoded[0], "pooled": encoded[2]}
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """As its pipeline asks it."""
+        output: Tensor = pipe.transformer(
+            hidden_states=x_t,
+            timestep=time,
+            encoder_hidden_states=given["sequence"],
+            pooled_projections=given["pooled"],
+            return_dict=False,
+        )[0]
+        return output
+
+
+class Flux(Transformer):
+    """Flux.1: a flow of latents packed 2 x 2; distilled networks are told a guidance, which is fixed."""
+
+    title = "Flux"
+    pipelines = ("FluxPipeline",)
+    networks = ("FluxTransformer2DModel",)
+    readers = (Reader("", CLIP), Reader("_2", T5))
+    half = torch.bfloat16
+    guidance = 3.5
+
+    def patch(self, pipe: Any) -> int:
+        """Latents are packed."""
+        return 2
+
+    def channels(self, pipe: Any) -> tuple[int, int]:
+        """Of latents that are not packed."""
+        takes, makes = super().channels(pipe)
+        return takes // 4, makes // 4
+
+    def latent_side(self, pipe: Any) -> Any:
+        """The network does not say; the pipeline does."""
+        return pipe.default_sample_size
+
+    def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
+        """CLIP's pooled vector, and the T5."""
+        config, clip, t5 = pipe.transformer.config, pipe.text_encoder.config, pipe.text_encoder_2.config
+        return [
+            ("text_encoder", clip.hidden_size, config.pooled_projection_dim),
+            ("text_encoder_2", t5.d_model, config.joint_attention_dim),
+        ]
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """The T5's sequence and CLIP's pooled vector; text ids are zeros and the same for all prompts."""
+        length = default(pipe, "max_sequence_length")
+        sequence, pooled, _ = pipe.encode_prompt(
+            texts, prompt_2=None, device=device, max_sequence_length=length
+        )
+        return {"sequence": sequence, "pooled": pooled}
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """Packs the latents, and unpacks what is put out."""
+        h, w = (side // 2 for side in x_t.shape[-2:])
+        rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        places = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).to(x_t)  # [h*w,3]
+        sequence, network = given["sequence"], pipe.transformer
+        guidance = None
+        if network.config.guidance_embeds:
+            guidance = torch.full((len(x_t),), float(self.guidance or 0), device=x_t.device)
+        output: Tensor = network(
+            hidden_states=F.pixel_unshuffle(x_t, 2).flatten(2).mT,
+            timestep=time.to(x_t.dtype) / 1000,
+            guidance=guidance,
+            pooled_projections=given["pooled"],
+            encoder_hidden_states=sequence,
+            txt_ids=torch.zeros(sequence.shape[1], 3).to(sequence),
+            img_ids=places,
+            return_dict=False,
+        )[0]
+        return F.pixel_shuffle(output.mT.unflatten(2, (h, w)), 2)
+
+
+class PixArt(Transformer):
+    """PixArt-alpha and -Sigma: T5 with a mask; the half of the output that is a variance is left out."""
+
+    title = "PixArt"
+    pipelines = ("PixArtSigmaPipeline", "PixArtAlphaPipeline")
+    networks = ("PixArtTransformer2DModel", "Transformer2DModel")
+    readers = (Reader("", T5),)
+
+    def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
+        """The T5."""
+        return [("text_encoder", pipe.text_encoder.config.d_model, pipe.transformer.config.caption_channels)]
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """The sequence, and which of its tokens are of the prompt; prompts are not cleaned, which takes another library."""
+        length = default(pipe, "max_sequence_length")
+        sequence, mask, _, _ = pipe.encode_prompt(
+            texts, do_classifier_free_guidance=False, device=device, max_sequence_length=length
+        )
+        return {"sequence": sequence, "mask": mask}
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """Networks for 1024 pixels are told the size of the images and their aspect ratio."""
+        network, (width, height) = pipe.transformer, size
+        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if network.use_additional_conditions:
+            sides, ratio = torch.tensor([[height, width]]), torch.tensor([[height / width]])
+            told = {
+                "resolution": sides.to(x_t).expand(len(x_t), -1),
+                "aspect_ratio": ratio.to(x_t).expand(len(x_t), -1),
+            }
+        output: Tensor = network(
+            x_t,
+            encoder_hidden_states=given["sequence"],
+            encoder_attention_mask=given["mask"],
+            timestep=time,
+            added_cond_kwargs=told,
+            return_dict=False,
+        )[0]
+        return output[:, : x_t.shape[1]]
+
+
+class Sana(Transformer):
+    """Sana: a flow; Gemma 2, which is told how to read prompts, and a deep autoencoder."""
+
+    title = "Sana"
+    pipelines = ("SanaPipeline",)
+    networks = ("SanaTransformer2DModel",)
+    vae = "AutoencoderDC"
+    readers = (Reader("", GEMMA),)
+    half = torch.bfloat16
+
+    def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
+        """Gemma."""
+        return [
+            ("text_encoder", pipe.text_encoder.config.hidden_size, pipe.transformer.config.caption_channels)
+        ]
+
+    def wants(self, pipe: Any) -> str | None:
+        """Networks distilled into few steps are told a guidance, and are on another schedule."""
+        return "guidance_embeds" if pipe.transformer.config.guidance_embeds else None
+
+    def window(self, pipe: Any, reader: Reader, tokenizer: Any) -> int:
+        """One token less: its end is cut off where the instruction is taken away."""
+        return super().window(pipe, reader, tokenizer) - 1
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """The sequence and its mask; the empty prompt comes without the instruction, as in the pipeline."""
+        length = default(pipe, "max_sequence_length")
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for instruction in (default(pipe, "complex_human_instruction"), None):
+            wanted = [text for text in texts if (text == "") == (instruction is None)]
+            if wanted:
+                sequence, mask, _, _ = pipe.encode_prompt(
+                    wanted,
+                    do_classifier_free_guidance=False,
+                    device=device,
+                    max_sequence_length=length,
+                    complex_human_instruction=instruction,
+                )
+                found.update(zip(wanted, zip(sequence, mask, strict=True), strict=True))
+        sequences, masks = zip(*(found[text] for text in texts), strict=True)
+        return {"sequence": torch.stack(sequences), "mask": torch.stack(masks)}
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """As its pipeline asks it."""
+        output: Tensor = pipe.transformer(
+            x_t,
+            encoder_hidden_states=given["sequence"],
+            encoder_attention_mask=given["mask"],
+            timestep=time * pipe.transformer.config.timestep_scale,
+            return_dict=False,
+        )[0]
+        return output[:, : x_t.shape[1]]
+
+
+class DiT(Transformer):
+    """DiT: a class instead of a prompt; the empty prompt is the class that stands for none."""
+
+    title = "DiT"
+    pipelines = ("DiTPipeline",)
+    networks = ("DiTTransformer2DModel", "Transformer2DModel")
+    readers = ()
+    classes = True
+
+    def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
+        """No text."""
+        return []
+
+    def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
+        """The numbers of classes."""
+        known, none = Classes(pipe.config.id2label), pipe.transformer.config.num_embeds_ada_norm
+        return {"label": torch.tensor([known.number(text) if text else none for text in texts], device=device)}
+
+    def output(
+        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor:
+        """As its pipeline asks it."""
+        output: Tensor = pipe.transformer(x_t, timestep=time, class_labels=given["label"], return_dict=False)[0]
+        return output[:, : x_t.shape[1]]
+
+
+ONE_OR_TWO: Family = Family()
+XL: Family = StableDiffusionXL()
+PIPELINES: Sequence[Family] = (ONE_OR_TWO, XL, StableDiffusion3(), Flux(), PixArt(), Sana(), DiT())
+"""All that can be loaded."""
+
+TITLES = ", ".join(family.title for family in PIPELINES[:-1]) + f" or {PIPELINES[-1].title}"
+
+
+def default(pipe: Any, option: str) -> Any:
+    """Returns the default of an option of a pipeline's own ``__call__``."""
+    return inspect.signature(type(pipe).__call__).parameters[option].default

@@ -1,0 +1,77 @@
+"""Names: which are the same, and which classes of a class-conditional model they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from igm_cli.errors import IgmError, InputError, close_names
+
+
+def plain(label: str) -> str:
+    """Returns a label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
+    return " ".join(label.casefold().split())
+
+
+class Classes:
+    """The classes of a class-conditional model.
+
+    Args:
+        id2label: Number of each class and its name, or several between commas, as diffusers has it.
+
+    Raises:
+        InputError: If that is no table of names by number.
+    """
+
+    def __init__(self, id2label: Any) -> None:
+        try:
+            self.names = {int(number): str(names) for number, names in dict(id2label).items()}
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "the id2label of the model is no table of names by number; give its own"
+            ) from error
+        if not self.names:
+            raise InputError("the id2label of the model names no class; give its own")
+        self._numbers: dict[str, set[int]] = {}
+        for number, names in self.names.items():
+            for name in {names, *names.split(",")}:
+                self._numbers.setdefault(plain(name), set()).add(number)
+
+    def number(self, label: str, error: type[IgmError] = InputError) -> int:
+        """Returns the number of the class that a label names, by its whole name or by one between commas.
+
+        Raises:
+            IgmError: Of the type given, if there is none of that name, or more than one.
+        """
+        found = sorted(self._numbers.get(plain(label), ()))
+        if len(found) > 1:
+            both = " and ".join(repr(self.names[number]) for number in found[:2])
+            raise error(
+                f"{label!r} names two classes of the model, {both}; give one as a whole, by --labels-file"
+            )
+        if not found:
+            near = close_names(plain(label), list(self._numbers))
+            meant = (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else f"it has {len(self.names)}, such as {self._some()}"
+            )
+            raise error(f"the model has no class {label!r}; {meant}")
+        return found[0]
+
+    def numbers(self, labels: Sequence[str], error: type[IgmError]) -> list[int]:
+        """Returns the numbers of classes, which must differ.
+
+        Raises:
+            IgmError: Of the type given, if one is unknown or two are the same.
+        """
+        seen: dict[int, str] = {}
+        for label in labels:
+            number = self.number(label, error)
+            if number in seen:
+                raise error(f"{seen[number]!r} and {label!r} are one class of the model; leave one out")
+            seen[number] = label
+        return list(seen)
+
+    def _some(self) -> str:
+        return ", ".join(names.partition(",")[0] for names in list(self.names.values())[:3])
