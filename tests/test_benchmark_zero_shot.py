@@ -28,6 +28,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     metrics,
     most_calls,
     right,
+    stopped_early,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
 from igm_cli.core.types import InversionSettings
@@ -311,3 +312,13 @@ def test_figures_of_counts(model: Path) -> None:
     assert sum(map(sum, confusion.counts[IGM])) == 2 and set(confusion.counts) == {IGM}
     (plot,) = [figure for figure in report.figures if isinstance(figure, Plot)]
     assert [curve.label for curve in plot.curves] == [IGM] and plot.log_x
+
+
+def test_draws_until_settled_are_held_against_all_draws():
+    whole = {str(n): {"predicted": ["cat", "dog"], "draws": 1000} for n in range(4)}
+    few = {"0": ["dog", "cat"], "1": ["cat", "dog"], "2": ["cat", "rabbit"], "9": ["cat", "dog"]}
+    rows = {item: {"predicted": found, "draws": 16 * (1 + int(item))} for item, found in few.items()}
+    told = stopped_early({"igm": whole, "igm-adaptive": rows})
+    assert (told["images"], told["agreeing"], told["draws"]) == (3, 2, 1000)
+    assert (told["median"], told["low"], told["high"]) == (32, 16, 48)
+    assert stopped_early({"igm": whole}) == {} == stopped_early({"igm": whole, "igm-adaptive": {}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -188,6 +189,14 @@ class ZeroShotBench(DeclaredBench):
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))
+        early = {split: held for split, part in scored.labels.items() if (held := stopped_early(part))}
+        if early:
+            rows = [
+                [split, f"{held['draws']}", f"{held['agreeing']} of {held['images']}", report.percent(held["agree"]),
+                 f"{held['median']:g}", f"{held['low']:g} to {held['high']:g}"]
+                for split, held in early.items()
+            ]  # fmt: skip
+            tables.append(report.declared_table("zero-shot", "early", rows))
         figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
         scenes = {name: cell.scenes for name, cell in self.cells.items()}
@@ -207,8 +216,33 @@ class ZeroShotBench(DeclaredBench):
             "paired": paired,
             "calibration": sureness,
             "agreement": agreed,
+            "early": early,
         }
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
+
+
+def stopped_early(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Returns how often draws until the choice is settled give the answer of all draws, and how many they are.
+
+    Args:
+        part: Labels of methods to the rows of a split by item; empty is returned where there are not both methods.
+    """
+    if not {IGM, ADAPTIVE} <= part.keys():
+        return {}
+    pairs = [(row, part[ADAPTIVE][item]) for item, row in part[IGM].items() if item in part[ADAPTIVE]]
+    same = [set(whole["predicted"]) == set(few["predicted"]) for whole, few in pairs]
+    if not same:
+        return {}
+    draws = sorted(few["draws"] for _, few in pairs)
+    return {
+        "images": len(same),
+        "agreeing": sum(same),
+        "agree": proportion(same),
+        "draws": pairs[0][0]["draws"],
+        "median": statistics.median(draws),
+        "low": draws[0],
+        "high": draws[-1],
+    }
 
 
 def right(row: Mapping[str, Any]) -> bool:
