@@ -79,10 +79,10 @@ def test_trackers_get_figures_pictures_and_options(tmp_path):
     config = type(CONFIG)(**{**CONFIG.to_dict(), "steps": CONFIG.steps + 2})
     train(SPEC, Spots(), config, tmp_path, device_is_cpu=True, validate=validate, note=notes.append)
     assert notes == [f"resuming at step {CONFIG.steps} of {config.steps}"]
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Tags()
+    events = EventAccumulator(str(tmp_path / "tensorboard" / tmp_path.name)).Reload().Tags()
     assert {"loss", "learning_rate", "images_per_second", "validation/right"} <= set(events["scalars"])
     assert events["images"] == ["validation/drawn"]
-    (options,) = (tmp_path / "tensorboard").glob("*/hparams.yml")
+    (options,) = (tmp_path / "tensorboard").rglob("hparams.yml")
     assert f"train.learning_rate: {CONFIG.learning_rate}" in options.read_text()
 
 

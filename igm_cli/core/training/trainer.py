@@ -392,9 +392,8 @@ def train(
         MissingError: If ``init`` is no checkpoint.
         InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
     """
-    accelerator = _accelerator(
-        config, device_is_cpu, log_with=["tensorboard", *trackers], project_dir=str(folder)
-    )
+    logs = {"log_with": ["tensorboard", *trackers], "project_dir": str(folder / "tensorboard")}
+    accelerator = _accelerator(config, device_is_cpu, **logs)
     record = RunRecord(folder, describe_run(spec, config, data or {}, init, [c.folder for c in companions]))
     main = accelerator.is_main_process
     model = model or fresh_model(spec, config.seed, init)
@@ -427,7 +426,7 @@ def train(
                 note(f"resuming at step {trainer.step} of {config.steps}")
             record.begin(trainer.step)
             options = record.options() if trainer.step == 0 else None
-            accelerator.init_trackers("tensorboard", config=options)
+            accelerator.init_trackers(folder.resolve().name or "igm", config=options)
             if report:
                 report(trainer.step, {})
         if trainer.step >= config.steps:
