@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from igm_cli.core.types import Inversion
-    from igm_cli.plugins.base import Note, Progress
+    from igm_cli.plugins.base import ConceptParser, Note, Progress
 
 WINDOW = 96
 """Side in pixels of the windows that a model of images of any size is evaluated on, or of the smallest image."""
@@ -106,7 +106,8 @@ class Evaluation:
             images, truths = self._seen(session, rows)
             inverted = session.inverted(images)
             for row, seen, truth, found in zip(rows, images, truths, inverted, strict=True):
-                right = self.model.parser.right(found.concepts, truth)  # type: ignore[attr-defined]
+                within = (seen.shape[-2], seen.shape[-1]) if self.windows else None
+                right = found_right(self.model.parser, found.concepts, truth, within)
                 area, count = 1.0, len(truth)
                 if self.windows:  # beyond whose borders there are concepts that are not asked for
                     area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
@@ -200,6 +201,28 @@ class Evaluation:
 
     def _truth(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         return self.model.parser.parse({k: v for k, v in example.items() if k != "image"}, frame)
+
+
+def found_right(
+    parser: ConceptParser, found: Tensor, truth: Tensor, window: tuple[int, int] | None = None
+) -> Tensor:
+    """Returns which concepts found ``[K,D]`` are right, and which of the F values of each, ``[K,1+F]`` booleans.
+
+    Args:
+        parser: It has ``right``.
+        found: Concepts found.
+        truth: True ones ``[L,D]``.
+        window: (height, width) of a part of an image in pixels, whose places must be as near in pixels as those of a
+            window of :data:`WINDOW` pixels: the part may be of any size, and the objects in it are as large.
+    """
+    if window:
+        import torch
+
+        share = torch.ones(found.shape[1])
+        share[:2] = torch.tensor(window[::-1]) / WINDOW
+        found, truth = found.cpu() * share, truth.cpu() * share
+    right: Tensor = parser.right(found, truth)  # type: ignore[attr-defined]
+    return right
 
 
 def _batches(count: int, size: int) -> Iterator[Sequence[int]]:

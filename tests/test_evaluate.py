@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
 from igm_cli import app
+from igm_cli.evaluation import found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
 from igm_cli.plugins.positions import Positions
@@ -176,3 +177,11 @@ def test_what_is_right() -> None:
     expected = [[True, True, False], [True, False, True], [False] * 3]
     assert objects.right(told, known).tolist() == expected
     assert math.isclose(objects.score(told, known)["objects_right"], 0.0)
+
+
+def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:
+    truth, near = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.56, 0.5]])
+    assert not found_right(Positions(), near, truth)[0, 0]  # of the papers' images
+    assert found_right(Positions(), near, truth, (48, 48))[0, 0]  # 2.9 pixels
+    assert not found_right(Positions(), near, truth, (48, 96))[0, 0]  # 5.8 pixels
+    assert found_right(Positions(), near.flip(1), truth, (48, 96))[0, 0]

@@ -35,7 +35,7 @@ class Validation:
         folder: Path,
         crops: Crops | None = None,
     ) -> None:
-        self.parser, self.spec, self.folder = parser, spec, folder
+        self.parser, self.spec, self.folder, self.cut = parser, spec, folder, crops is not None
         self.rows = _crops(examples, parser, spec, crops) if crops else _whole(examples, parser, spec)
 
     def __call__(self, step: int, denoiser: nn.Module) -> tuple[Mapping[str, float], Mapping[str, Tensor]]:
@@ -64,6 +64,7 @@ class Validation:
         """
         from igm_cli.core.inference.engine import invert
         from igm_cli.core.types import InversionSettings
+        from igm_cli.evaluation import found_right
 
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition
@@ -75,7 +76,9 @@ class Validation:
             found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
             figures = self.parser.score(found.concepts, truth)
             if hasattr(self.parser, "right"):
-                right = self.parser.right(found.concepts, truth)
+                right = found_right(
+                    self.parser, found.concepts, truth, (x0.shape[-2], x0.shape[-1]) if self.cut else None
+                )
                 figures["right"] = float(right.all(1).sum()) * len(self.rows) / max(1, concepts)
             if self.parser.space.countable:
                 counted = invert(denoiser, x0.to(device), settings, composition=composition)
