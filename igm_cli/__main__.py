@@ -1,8 +1,17 @@
-"""``python -m igm_cli`` and ``accelerate launch -m igm_cli``."""
+"""Where every call begins: ``igm``, ``python -m igm_cli`` and ``accelerate launch -m igm_cli``."""
 
 import sys
 
-from igm_cli.app import main
+
+def main() -> int:
+    """Runs the command line and returns the exit code, also where Ctrl-C comes while it is imported."""
+    try:
+        from igm_cli.app import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("igm: interrupted\n")
+        return 130
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -434,6 +434,12 @@ def test_read_only_output(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: 
     one_sentence(train.stderr)
 
 
+def test_an_interrupt_while_the_command_line_is_imported(igm: Igm, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    done = igm("--version", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "igm: interrupted\n")
+
+
 def test_a_reader_that_leaves(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
