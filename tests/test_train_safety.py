@@ -47,6 +47,12 @@ def test_files_of_others_are_not_touched(tmp_path, name, text):
     assert contents(folder) == {name: text.encode()}
 
 
+def test_the_log_of_a_scheduler_may_lie_in_the_folder_of_a_run(tmp_path):
+    (tmp_path / "slurm-4711.out").write_text("mine")
+    run(tmp_path)
+    assert (tmp_path / "slurm-4711.out").read_text() == "mine" and (tmp_path / "model.safetensors").exists()
+
+
 def test_a_model_that_is_no_run_is_not_trained_over(tmp_path, finished):
     folder = tmp_path / "published"
     shutil.copytree(finished, folder)

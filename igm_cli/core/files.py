@@ -123,13 +123,21 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+LOG = re.compile(r"[^/]+\.(?:out|err|log)")
+"""Names of logs, such as slurm-4711.out."""
+
+
 def foreign_name(folder: Path, own: Collection[str] = ()) -> str | None:
-    """Returns the name of something in a folder; None if it holds nothing but ``own`` files and unfinished ones."""
+    """Returns the name of something in a folder; None if it holds nothing but ``own`` files, unfinished ones and logs.
+
+    Schedulers write logs (:data:`LOG`) into the folder of a run before it begins, and igm writes none of such a name.
+    """
     for path in folder.iterdir() if folder.is_dir() else ():
         below = path.is_dir() and any(name.startswith(f"{path.name}/") for name in own)
         for each in [*path.iterdir()] if below else [path]:
             name = each.relative_to(folder).as_posix()
-            if name not in own and not (each.name.startswith(".") and name.endswith(TEMPORARY)):
+            unfinished = each.name.startswith(".") and name.endswith(TEMPORARY)
+            if name not in own and not unfinished and not (each.is_file() and LOG.fullmatch(name)):
                 return name
     return None
 
