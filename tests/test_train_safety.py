@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_training import CONFIG, SPEC, Spots, run, stop
 
 from igm_cli.commands.train_preset import Recipe
-from igm_cli.commands.train_run import Place, run_training
+from igm_cli.commands.train_run import Place, Training
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.trainer import train
@@ -65,13 +65,13 @@ def test_a_model_that_is_no_run_is_not_trained_over(tmp_path, finished):
 
 def command(output: Path, init: Path | None = None) -> None:
     adapter = registry.dataset("clevr")
-    run_training(
+    Training(
         adapter,
         registry.concept_parser("pos"),
         Recipe("default", {}),
         Place(output, limit=1, device="cpu", init=init),
         Output(quiet=True),
-    )
+    ).run()
 
 
 def test_the_command_refuses_before_it_loads_data(tmp_path, finished):

@@ -135,7 +135,7 @@ def train(
     """
     from igm_cli.bundled import resolve_model
     from igm_cli.commands.train_preset import Recipe, presets, read_preset
-    from igm_cli.commands.train_run import Place, run_training
+    from igm_cli.commands.train_run import Place, Training
     from igm_cli.plugins import registry
 
     sink = Output.of_process(as_json=False)
@@ -175,7 +175,7 @@ def train(
         trackers=_trackers(trackers or []),
         dry_run=dry_run,
     )
-    run_training(adapter, registry.configured(parser, plan.concepts), recipe, place, sink)
+    Training(adapter, registry.configured(parser, plan.concepts), recipe, place, sink).run()
 
 
 def _trackers(names: list[str]) -> list[str]:

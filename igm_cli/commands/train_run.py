@@ -7,22 +7,23 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from igm_cli.commands.train_data import load_part, load_samples, told, validation_data
 from igm_cli.commands.train_dry_run import DryRun
-from igm_cli.commands.train_preset import DataPart, Recipe, data_parts, model_spec
+from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.errors import InputError, PluginError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted, finishing, received
-from igm_cli.output import Output, process_rank
+from igm_cli.output import Output, ProgressReport, process_rank
 
 if TYPE_CHECKING:
     import datasets
     import torch
 
+    from igm_cli.commands.validation import Validation
+    from igm_cli.core.training.batches import Samples
     from igm_cli.plugins.base import AdvisingAdapter, ConceptParser, DatasetAdapter, Note
 
 
@@ -41,115 +42,200 @@ class Place:
     dry_run: bool = False
 
 
-def run_training(
-    adapter: DatasetAdapter, parser: ConceptParser, recipe: Recipe, place: Place, sink: Output
-) -> None:
-    """Trains, unless the folder holds the finished run, and says how it went and how to use the model."""
-    need("train")
-    output, root, init, companions = place.output, place.data_root, place.init, place.companions
-    _check(adapter, parser, output, init)
-    from igm_cli.core.device import keep_freed_memory
-    from igm_cli.core.training.objectives import Companion
-    from igm_cli.core.training.state import RunRecord, describe_run
-    from igm_cli.core.training.trainer import fresh_model, train
-    from igm_cli.model import open_checkpoint
+class Training:
+    """A training of igm train: what it is, known before its data are loaded; :meth:`run` trains.
 
-    device = _training_device(place.device)
-    on_cpu = device.type == "cpu"
-    own = frozenset(getattr(adapter, "rendered_options", ()))
-    preset = recipe.preset()
-    parts = data_parts(preset, root, place.limit, own, builtin=place.builtin)
-    note = _once(sink.note)  # the parts of the data and its splits may be in one folder
-    first: datasets.Dataset | None = None
-    if hasattr(adapter, "advise"):
-        with sink.progress() as progress:
-            first = load_part(adapter, parts[0], root, progress, note)
-        advice = cast("AdvisingAdapter", adapter).advise(first, asdict(preset))
+    Args:
+        adapter: The dataset.
+        parser: Its concepts.
+        recipe: How to train.
+        place: Where it reads and writes.
+        sink: For progress and messages.
+
+    Raises:
+        IgmError: With the way out, whatever can be told to be amiss before the data are loaded.
+    """
+
+    def __init__(
+        self, adapter: DatasetAdapter, parser: ConceptParser, recipe: Recipe, place: Place, sink: Output
+    ) -> None:
+        need("train")
+        _check(adapter, parser, place.output, place.init)
+        from igm_cli.core.checkpoint import TEXT_TO_IMAGE
+        from igm_cli.core.training.state import RunRecord, describe_run
+        from igm_cli.model import open_checkpoint
+
+        self.adapter, self.parser, self.place, self.sink = adapter, parser, place, sink
+        self.device = _training_device(place.device)
+        self.note = _once(sink.note)  # the parts of the data and its splits may be in one folder
+        own = frozenset(getattr(adapter, "rendered_options", ()))
+        self.parts = data_parts(recipe.preset(), place.data_root, place.limit, own, builtin=place.builtin)
+        self.first: datasets.Dataset | None = None
+        self.recipe = self._advised(recipe)
+        self.preset = self.recipe.preset()
+        self.config = self.preset.config()
+        self.known = [open_checkpoint(str(folder), None, str(self.device)) for folder in place.companions]
+        if self.known:
+            names = [model.name for model in self.known]
+            self.preset = replace(self.preset, info={**self.preset.info, "with": names})
+        self.spec = model_spec(adapter, parser, self.preset, self.parts)
+        self.text_to_image = self.spec.architecture == TEXT_TO_IMAGE
+        if self.text_to_image and self.known:
+            raise UsageError("a text-to-image model adds to no other; leave out --with")
+        if self.text_to_image and not (self.config.autoencoder_steps or place.init):
+            raise UsageError(
+                "a training without autoencoder_steps starts from a trained model; give --init MODEL"
+            )
+        told = [part.describe(place.data_root) for part in self.parts]
+        self.data: dict[str, Any] = {"dataset": adapter.name, "parts": told}
+        what = describe_run(self.spec, self.config, self.data, place.init, place.companions)
+        self.record = RunRecord(place.output, what)
+
+    def _advised(self, recipe: Recipe) -> Recipe:
+        """Returns the recipe with what the dataset advises for its images, which are read for that."""
+        if not hasattr(self.adapter, "advise"):
+            return recipe
+        with self.sink.progress() as progress:
+            self.first = load_part(self.adapter, self.parts[0], self.place.data_root, progress, self.note)
+        advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(recipe.preset()))
         for reason in advice.reasons:
-            note(reason)
-        recipe = replace(recipe, advised=advice.tables)
-        preset = recipe.preset()
-    config = preset.config()
-    known = [open_checkpoint(str(folder), None, str(device)) for folder in companions]
-    if known:
-        preset = replace(preset, info={**preset.info, "with": [model.name for model in known]})
-    spec = model_spec(adapter, parser, preset, parts)
-    command = "zero-shot" if spec.architecture == "text-to-image" else "invert"
-    every = " ".join(f"--model {path}" for path in (*companions, output))
-    use = f"igm generate EXPRESSION {every}" if known else f"igm {command} IMAGE --model {output}"
-    data: dict[str, Any] = {"dataset": adapter.name, "parts": [part.describe(root) for part in parts]}
-    record = RunRecord(output, describe_run(spec, config, data, init, companions))
-    calibrates = config.calibration > 0 and command == "invert" and not known
-    calibrate = partial(_calibrate, adapter, parts[0], root, output, str(device), config.calibration, sink)
-    if not place.dry_run:
-        if record.is_finished(config.steps, spec):
-            sink.note(
-                f"{output} already holds all {config.steps} steps of this run; "
-                f"use it with {use}, or go on with more --steps"
-            )
-            if calibrates and process_rank()[0] == 0:
-                with _saved_whole(output):
-                    calibrate()
-            return
-        record.refuse_other_run()
-    if command == "zero-shot" and known:
-        raise UsageError("a text-to-image model adds to no other; leave out --with")
-    if command == "zero-shot" and not (config.autoencoder_steps or init):
-        raise UsageError("a training without autoencoder_steps starts from a trained model; give --init MODEL")
-    model = fresh_model(spec, config.seed, init)
-    if on_cpu:
-        keep_freed_memory()
-    load = partial(
-        load_samples,
-        adapter,
-        preset=preset,
-        root=root,
-        image_size=spec.image_size,
-        device=device,
-        first=first,
-    )
-    watch = Watch(sink, config.steps, config.batch_size)
-    with sink.progress() as progress, ExitStack() as begun:
-        samples = load(parser, parts, progress=progress, note=note)
-        beside = [
-            Companion(
-                folder, each.denoiser, each.composition,
-                load(each.parser, parts, progress=progress, note=note),
-            )
-            for folder, each in zip(companions, known, strict=True)
-        ]  # fmt: skip
-        if place.dry_run:
-            DryRun(adapter, parser, recipe, parts, spec, samples).show(output, model, beside, on_cpu, sink)
-            return
-        validation = None
-        if known and config.picture_every:
-            sink.note("a model that adds to others is not validated while it is trained")
-        elif config.picture_every and (examples := validation_data(adapter, parts[0], root, command, note)):
-            from igm_cli.commands.validation import Validation
+            self.note(reason)
+        return replace(recipe, advised=advice.tables)
 
-            validation = Validation(examples, parser, spec, output, preset.cut())
-        sink.note(f"training on {told(samples, adapter)} for {config.steps} steps in {output}")
-        data["images"] = len(samples)
-        stop = begun.enter_context(finishing())
-        ended = train(
-            spec, samples, config, output, data=data, report=watch.shown_by(progress), validate=validation,
-            device_is_cpu=on_cpu, init=init, model=model, companions=beside, note=sink.note,
-            stop=stop, trackers=place.trackers,
-        )  # fmt: skip
-    if ended < config.steps:
-        raise Interrupted(
-            received() or signal.SIGINT,
-            f"step {ended} of {config.steps} is saved in {output}, and the same command goes on from there",
+    @property
+    def use(self) -> str:
+        """The command that uses the model."""
+        output = self.place.output
+        every = " ".join(f"--model {path}" for path in (*self.place.companions, output))
+        command = "zero-shot" if self.text_to_image else "invert"
+        return f"igm generate EXPRESSION {every}" if self.known else f"igm {command} IMAGE --model {output}"
+
+    def run(self) -> None:
+        """Trains, unless the folder holds the finished run, and says how it went and how to use the model."""
+        output, steps, main = self.place.output, self.config.steps, process_rank()[0] == 0
+        if not self.place.dry_run:
+            if self.record.is_finished(steps, self.spec):
+                self.sink.note(
+                    f"{output} already holds all {steps} steps of this run; "
+                    f"use it with {self.use}, or go on with more --steps"
+                )
+                if main:
+                    with _saved_whole(output):
+                        self._calibrate()
+                return
+            self.record.refuse_other_run()
+        ended = self._train()
+        if ended is None:
+            return
+        if ended < steps:
+            raise Interrupted(
+                received() or signal.SIGINT,
+                f"step {ended} of {steps} is saved in {output}, and the same command goes on from there",
+            )
+        if not main:
+            return
+        with _saved_whole(output):
+            self._calibrate()
+            said, advised = how_it_went(self.record.metrics(), steps)
+            self.sink.note(said)
+            self.sink.note(f"{advised}; {draw_curves(self.record.metrics(), output)}")
+        self.sink.note(f"done; use it with: {self.use}")
+
+    def _train(self) -> int | None:
+        """Loads the data and trains; returns the step it ends at, None of a dry run."""
+        from igm_cli.core.device import keep_freed_memory
+        from igm_cli.core.training.objectives import Companion
+        from igm_cli.core.training.trainer import fresh_model, train
+
+        place, on_cpu = self.place, self.device.type == "cpu"
+        model = fresh_model(self.spec, self.config.seed, place.init)
+        if on_cpu:
+            keep_freed_memory()
+        with self.sink.progress() as progress, ExitStack() as begun:
+            samples = self._samples(self.parser, progress)
+            beside = [
+                Companion(folder, each.denoiser, each.composition, self._samples(each.parser, progress))
+                for folder, each in zip(place.companions, self.known, strict=True)
+            ]
+            if place.dry_run:
+                ready = DryRun(self.adapter, self.parser, self.recipe, self.parts, self.spec, samples)
+                ready.show(place.output, model, beside, on_cpu, self.sink)
+                return None
+            validate = self._validation()
+            self.sink.note(
+                f"training on {told(samples, self.adapter)} for {self.config.steps} steps in {place.output}"
+            )
+            self.data["images"] = len(samples)
+            watch = Watch(self.sink, self.config.steps, self.config.batch_size)
+            stop = begun.enter_context(finishing())
+            return train(
+                self.spec, samples, self.config, place.output, data=self.data, report=watch.shown_by(progress),
+                validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
+                note=self.sink.note, stop=stop, trackers=place.trackers,
+            )  # fmt: skip
+
+    def _samples(self, parser: ConceptParser, progress: ProgressReport) -> Samples:
+        """The training data with the concepts of a parser."""
+        return load_samples(
+            self.adapter,
+            parser,
+            self.parts,
+            preset=self.preset,
+            root=self.place.data_root,
+            image_size=self.spec.image_size,
+            device=self.device,
+            progress=progress,
+            note=self.note,
+            first=self.first,
         )
-    if process_rank()[0] != 0:
-        return
-    with _saved_whole(output):
-        if calibrates:
-            calibrate()
-        said, advised = how_it_went(record.metrics(), config.steps)
-        sink.note(said)
-        sink.note(f"{advised}; {draw_curves(record.metrics(), output)}")
-    sink.note(f"done; use it with: {use}")
+
+    def _validation(self) -> Validation | None:
+        """What the model is tried on while it is trained; None where it is not."""
+        if not self.config.picture_every:
+            return None
+        if self.known:
+            self.sink.note("a model that adds to others is not validated while it is trained")
+            return None
+        root, command = self.place.data_root, "zero-shot" if self.text_to_image else "invert"
+        examples = validation_data(self.adapter, self.parts[0], root, command, self.note)
+        if examples is None:
+            return None
+        from igm_cli.commands.validation import Validation
+
+        return Validation(examples, self.parser, self.spec, self.place.output, self.preset.cut())
+
+    def _calibrate(self) -> None:
+        """Calibrates the model on images of the second split, unless it is or is not to be; says why if it cannot be."""
+        from igm_cli.core.checkpoint import read_spec
+        from igm_cli.evaluation import Evaluation, in_words, keep_calibration
+        from igm_cli.model import open_checkpoint
+
+        images, folder, adapter = self.config.calibration, self.place.output, self.adapter
+        if not images or self.text_to_image or self.known:
+            return
+        if not {"calibrated", "not_calibrated"}.isdisjoint(read_spec(folder).info):
+            return
+        split = adapter.splits[min(1, len(adapter.splits) - 1)]
+        try:
+            model = open_checkpoint(str(folder), None, str(self.device))
+            with self.sink.progress() as progress:
+                limit = None if model.scale else images
+                data = self.parts[0].load(
+                    adapter, split, limit, self.place.data_root, progress, lambda text: None
+                )
+                evaluation = Evaluation(model, data, images, progress)
+                fitted = evaluation.calibrated(progress)
+        except (
+            InputError,
+            PluginError,
+            UsageError,
+        ) as error:  # PluginError: a parser that has no name of its own
+            keep_calibration(folder, {}, {"not_calibrated": str(error)})
+            self.sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
+            return
+        about = {"images": evaluation.count, "dataset": adapter.name, "split": split}
+        keep_calibration(folder, fitted, {"calibrated": about})
+        self.sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted)}")
 
 
 @contextmanager
@@ -160,38 +246,6 @@ def _saved_whole(folder: Path) -> Iterator[None]:
     except Interrupted as error:
         says = f"the model is saved whole in {folder}, and the same command goes on from there"
         raise Interrupted(error.number, says) from error
-
-
-def _calibrate(
-    adapter: DatasetAdapter,
-    part: DataPart,
-    root: Path | None,
-    folder: Path,
-    device: str,
-    images: int,
-    sink: Output,
-) -> None:
-    """Calibrates a trained model on images of the second split, unless it is; says why if it cannot be."""
-    from igm_cli.core.checkpoint import read_spec
-    from igm_cli.evaluation import Evaluation, in_words, keep_calibration
-    from igm_cli.model import open_checkpoint
-
-    split = adapter.splits[min(1, len(adapter.splits) - 1)]
-    if not {"calibrated", "not_calibrated"}.isdisjoint(read_spec(folder).info):
-        return
-    try:
-        model = open_checkpoint(str(folder), None, device)
-        with sink.progress() as progress:
-            data = part.load(adapter, split, None if model.scale else images, root, progress, lambda text: None)
-            evaluation = Evaluation(model, data, images, progress)
-            fitted = evaluation.calibrated(progress)
-    except (InputError, PluginError, UsageError) as error:  # PluginError: a parser that has no name of its own
-        keep_calibration(folder, {}, {"not_calibrated": str(error)})
-        sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
-        return
-    about = {"images": evaluation.count, "dataset": adapter.name, "split": split}
-    keep_calibration(folder, fitted, {"calibrated": about})
-    sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted)}")
 
 
 def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:
