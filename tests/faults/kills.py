@@ -189,7 +189,8 @@ def _run(
             os.waitpid(started, 0)
             return None
         time.sleep(0.002)
-    if forked.unlucky((place / "err").read_text()):
+    said = place / "err"  # not there where it was killed before it began
+    if said.exists() and forked.unlucky(said.read_text()):
         return _run(task, place, before, sent, after)
     return code
 
