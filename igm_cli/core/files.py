@@ -220,15 +220,18 @@ def exclusive(path: Path) -> Iterator[None]:
         raise InputError(f"{name} is no lock of igm; remove it, or choose another path")
     lock = FileLock(name, timeout=0)
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another igm is writing to {path}; wait for it, or choose another path") from error
-    try:
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"another igm is writing to {path}; wait for it, or choose another path"
+            ) from error
         yield
-    finally:
-        with suppress(OSError):  # some systems do not remove a file that is open
-            Path(lock.lock_file).unlink()
-        lock.release()
+    finally:  # also where a signal comes while the lock is taken
+        if lock.is_locked:
+            with suppress(OSError):  # some systems do not remove a file that is open
+                Path(lock.lock_file).unlink()
+            lock.release()
 
 
 def _umask() -> int:
