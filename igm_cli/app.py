@@ -154,8 +154,20 @@ def _sentence(error: BaseException) -> tuple[str, int]:
             return error.format_message(), error.exit_code
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "igm"
-        return f"{error.format_message().strip().rstrip('.')}; see {command} --help", 2
+        return f"{_plainly(error.format_message().strip().rstrip('.'))}; see {command} --help", 2
     return sentence(error)
+
+
+def _plainly(text: str) -> str:
+    """Returns what Typer says of a value as igm says such things."""
+    if not (told := re.fullmatch(r"Invalid value for '?(.+?)'?: (.*)", text, re.DOTALL)):
+        return text
+    what, why = told[1], told[2].removeprefix("Value error, ")
+    if not why.startswith("Input should be "):
+        return f"{what}: {why}"
+    from igm_cli.core.validation import wanted
+
+    return f"{what} must be {wanted(why)}"
 
 
 def _reader_left() -> int:

@@ -19,6 +19,7 @@ from conftest import ROOT, Igm, in_two, launch_two
 from PIL import Image
 
 import igm_cli
+from igm_cli import app
 
 COMMANDS = (
     "train",
@@ -617,3 +618,19 @@ def test_two_processes_stop_together(tmp_path: Path, group: bool) -> None:
     assert f"step {step} of 100000" in said
     measured = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert measured["step"] == step
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--k", "x"), "--k must be a whole number; see igm invert --help"),
+        (("--k", "0"), "--k must be at least 1; see igm invert --help"),
+        (("--scale", "w"), "--scale must be a number; see igm invert --help"),
+        (("--fit", "y"), "--fit: 'y' is not one of 'crop', 'squash'; see igm invert --help"),
+    ],
+)
+def test_wrong_values_are_told_plainly(
+    words: tuple[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["invert", "a.png", *words]) == 2
+    assert capsys.readouterr().err == f"igm: {says}\n"

@@ -141,7 +141,10 @@ def train(
     sink = Output.of_process(as_json=False)
     adapter = registry.dataset(dataset, typed=True)
     if list_presets:
-        sink.table(f"presets of {adapter.name}", ("preset", "what it is"), presets(adapter))
+        if found := presets(adapter):
+            sink.table(f"presets of {adapter.name}", ("preset", "what it is"), found)
+        else:
+            sink.say(f"{adapter.name} has no presets; --dry-run prints the settings that are used then")
         return
     given = o.parse_settings(settings or [])
     if precision is not None and precision not in ("no", "bf16", "fp16", "auto"):

@@ -107,10 +107,15 @@ def sentence(error: ValidationError, noun: str, names: Sequence[str], of: Any = 
         return str(first["ctx"]["error"])
     if not message.startswith("Input should be "):
         return f"the {noun} {name!r} cannot be {_shown(first['input'])}: {message}"
-    wanted = re.sub(r", (got|unable) .*", "", message.removeprefix("Input should be "))
-    for theirs, plainer in _PLAINER.items():
-        wanted = wanted.replace(theirs, plainer)
-    return f"the {noun} {name!r} must be {wanted}, not {_shown(first['input'])}"
+    return f"the {noun} {name!r} must be {wanted(message)}, not {_shown(first['input'])}"
+
+
+def wanted(message: str) -> str:
+    """Returns what pydantic says an input should be, in plain words."""
+    plain = re.sub(r", (got|unable) .*", "", message.removeprefix("Input should be "))
+    for theirs, ours in _PLAINER.items():
+        plain = plain.replace(theirs, ours)
+    return plain
 
 
 def _kind(of: Any, name: str) -> str:
