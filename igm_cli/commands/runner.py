@@ -213,8 +213,11 @@ def aim_apart(
             raise UsageError(f"{other} and {option} would write the same file; give each a path of its own")
 
 
-def warning(record: Record) -> str:
-    """Returns what people are warned about in an answer; nothing where there is no need to."""
+def warning(record: Record, way_out: str = "raise --k-max") -> str:
+    """Returns what people are warned about in an answer; nothing where there is no need to.
+
+    ``way_out`` says what to do where as many concepts were found as were looked for.
+    """
     from igm_cli.core.inference.typicality import is_untypical
 
     if is_untypical(record.get("typicality")):
@@ -225,7 +228,7 @@ def warning(record: Record) -> str:
     if record.get("k_at_maximum"):
         return (
             f"in {called(record)} as many concepts were found as were looked for, {record['k']}; there may be more, "
-            "raise --k-max"
+            f"{way_out}"
         )
     return ""
 

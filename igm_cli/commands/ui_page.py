@@ -105,7 +105,7 @@ class Workbench:
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
         return Shown(
             f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
-            [text for text in (strangers(opened), warning(record)) if text],
+            [text for text in (strangers(opened), warning(record, "give their number")) if text],
             [found.overlay()],
             draw_curve(record) if space.countable else None,
             image_table(record, space.plural),
