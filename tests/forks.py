@@ -10,11 +10,15 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
-UNLUCKY = "Invalid thread pool"
-"""What torch says now and then in a fork, whose threads are gone."""
+
+def unlucky(said: str) -> bool:
+    """Returns whether torch found its threads gone, as it does now and then in a fork."""
+    return "INTERNAL ASSERT FAILED" in said and "Invalid thread pool" in said
 
 
 def run(words: list[str], env: dict[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
@@ -23,7 +27,7 @@ def run(words: list[str], env: dict[str, str], cwd: Path, timeout: float) -> sub
         out, err = Path(folder, "out"), Path(folder, "err")
         process = os.fork()
         if not process:
-            _child(words, env, cwd, out, err)
+            child(words, env, cwd, out, err)
         until = time.monotonic() + timeout
         while not (ended := os.waitpid(process, os.WNOHANG))[0]:
             if time.monotonic() > until:
@@ -34,11 +38,33 @@ def run(words: list[str], env: dict[str, str], cwd: Path, timeout: float) -> sub
         code = os.waitstatus_to_exitcode(ended[1])
         said = [path.read_text(encoding="utf-8") for path in (out, err)]
     return (
-        run(words, env, cwd, timeout) if UNLUCKY in said[1] else subprocess.CompletedProcess(words, code, *said)
+        run(words, env, cwd, timeout) if unlucky(said[1]) else subprocess.CompletedProcess(words, code, *said)
     )
 
 
-def _child(words: list[str], env: dict[str, str], cwd: Path, out: Path, err: Path) -> None:
+def child(
+    words: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    out: Path,
+    err: Path,
+    *,
+    encoding: str = "utf-8",
+    closed: Sequence[int] = (),
+    before: Callable[[], object] = lambda: None,
+) -> NoReturn:
+    """Is igm from here on, in a process that was just forked, and ends it.
+
+    Args:
+        words: The command, without ``igm``.
+        env: Its environment.
+        cwd: Where it runs.
+        out: File of its stdout.
+        err: File of its stderr.
+        encoding: Of both.
+        closed: Numbers of the standard streams that whoever started it has closed.
+        before: Called first.
+    """
     code = 1
     try:
         os.setsid()
@@ -50,21 +76,25 @@ def _child(words: list[str], env: dict[str, str], cwd: Path, out: Path, err: Pat
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (
-            io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding="utf-8", errors=errors)
+            io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding=encoding, errors=errors)
             for number, errors in ((1, "strict"), (2, "backslashreplace"))
         )
+        for number in closed:
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         sys.argv = ["igm", *words]
+        before()
         from igm_cli import app
 
-        code = app.main(words)
+        code = app.main(list(words))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
         with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
         os._exit(code)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.benchmarks.scores import Estimate
     from igm_cli.benchmarks.suite import PictureGrid
     from igm_cli.evaluation import Evaluation, Judged
+    from igm_cli.session import OpenModel
 
 WORST = 12
 """Images that --worst draws."""
@@ -162,13 +163,19 @@ def evaluate(
     if drawn:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
         save_picture(draw(worst_images(evaluation, mistaken)), drawn)
-    figures, errors = figures_of(judged, counted=opened.parser.space.countable)
+    show(judged, opened, {"dataset": name, "split": chosen}, sink)
+    for path in filter(None, (drawn, table and table.path)):
+        sink.say(f"wrote {path}")
+
+
+def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink: Output) -> None:
+    """Shows the figures of a model; ``about`` names the dataset and the split."""
+    figures, errors = figures_of(judged, counted=model.parser.space.countable)
     sink.result(
         {
             "schema": "igm.evaluate/1",
-            "model": opened.name,
-            "dataset": name,
-            "split": chosen,
+            "model": model.name,
+            **about,
             "images": len(judged),
             "figures": {
                 key.replace(" ", "_"): dict(zip(("value", "low", "high"), e, strict=True))
@@ -181,10 +188,10 @@ def evaluate(
     rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
     rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
     sink.table(
-        f"{opened.name} on {len(judged)} images of {name}, {chosen}", ("figure", "", "95 % interval"), rows
+        f"{model.name} on {len(judged)} images of {about['dataset']}, {about['split']}",
+        ("figure", "", "95 % interval"),
+        rows,
     )
-    for path in filter(None, (drawn, table and table.path)):
-        sink.say(f"wrote {path}")
 
 
 def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:

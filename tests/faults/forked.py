@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
 import pkgutil
 import resource
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import forks
 
 from faults import guard
 from faults.case import Case, Outcome, contents
@@ -58,7 +59,7 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
                 for name in ("out", "err", "alarm")
             ]
             alarm = texts.pop()
-            if unlucky(texts[1]) and not case.process:
+            if forks.unlucky(texts[1]) and not case.process:
                 shutil.rmtree(place)
                 waiting.append((number, replace(case, process=True)))
                 continue
@@ -78,50 +79,20 @@ def start(case: Case, place: Path, before: Callable[[], object] = lambda: None) 
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         return started.pid
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        os.setsid()
-        os.chdir(place / "work")
-        os.environ.clear()
-        os.environ.update(environment)
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def begin() -> None:
         if case.largest:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest, case.largest))
-        sys.stdout, sys.stderr = (
-            io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding=case.encoding, errors=errors)
-            for number, errors in ((1, "strict"), (2, "backslashreplace"))
-        )
-        for number in case.closed:
-            os.close(number)
-            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
         if case.guarded:
             guard.watch(place)
-        from igm_cli import app
-
-        sys.argv = ["igm", *case.command]
         before()
-        code = app.main(list(case.command))
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        import traceback
 
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
-        os._exit(code)
-
-
-def unlucky(said: str) -> bool:
-    """Whether torch found its threads gone, as it does now and then in a fork."""
-    return "INTERNAL ASSERT FAILED" in said and "Invalid thread pool" in said
+    process = os.fork()
+    if not process:
+        out, err = place / "out", place / "err"
+        how = {"encoding": case.encoding, "closed": case.closed, "before": begin}
+        forks.child(case.command, environment, place / "work", out, err, **how)
+    return process
 
 
 def ended(process: int) -> int | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import forks
+
 from faults import forked
 from faults.case import Case, Content
 from faults.kit import CPU, QUICK, Kit
@@ -141,12 +143,12 @@ def report(kit: Kit, count: int, seed: int, complain: Callable[[str], object]) -
             when = f"at write {where} of {writes_in_all}{' in the middle' * half}"
         else:
             after = draw.uniform(0.0, seconds)
-            code = _run(every[name], place, _listen, sent, after)
+            code = _run(every[name], place, sent=sent, after=after)
             when = f"after {after:.2f} of {seconds:.2f} s"
         row.update({"kills": 1, "writing": int(writing)})
         said = f"{name}, {sent.name} {when}, seed {seed} number {number}"
         wrong = _wrong_end(code, sent, place, name)
-        again = _run(every[name], place, _listen) if not wrong else None
+        again = _run(every[name], place) if not wrong else None
         if not wrong and again != 0:
             wrong = f"does not go on: {again}: {(place / 'err').read_text().strip()[-200:]!r}"
         if wrong:
@@ -167,7 +169,7 @@ def report(kit: Kit, count: int, seed: int, complain: Callable[[str], object]) -
 def _run(
     task: Task,
     place: Path,
-    before: Callable[[], object],
+    before: Callable[[], object] = lambda: None,
     sent: signal.Signals | None = None,
     after: float = 0.0,
 ) -> int | None:
@@ -190,16 +192,9 @@ def _run(
             return None
         time.sleep(0.002)
     said = place / "err"  # not there where it was killed before it began
-    if said.exists() and forked.unlucky(said.read_text()):
+    if said.exists() and forks.unlucky(said.read_text()):
         return _run(task, place, before, sent, after)
     return code
-
-
-def _listen() -> None:
-    """Takes signals as a process does that a person starts."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _patch_writes(called: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> None:
@@ -214,7 +209,6 @@ def _patch_writes(called: Callable[[Callable[..., Any], tuple[Any, ...], dict[st
 
 def _count_writes(path: Path) -> None:
     """Writes how many writes there were so far into a file."""
-    _listen()
     file, count = os.open(path, os.O_CREAT | os.O_WRONLY), 0
     put = os.pwrite
 
@@ -229,7 +223,6 @@ def _count_writes(path: Path) -> None:
 
 def _kill_at_write(number: int, sent: signal.Signals, half: bool) -> None:
     """Sends this process a signal at one of its writes, before it or in the middle, as only SIGKILL can."""
-    _listen()
     left = number
 
     def called(real: Callable[..., Any], words: tuple[Any, ...], how: dict[str, Any]) -> Any:
