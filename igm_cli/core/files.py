@@ -229,9 +229,20 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
     finally:  # also where a signal comes while the lock is taken
         if lock.is_locked:
-            with suppress(OSError):  # some systems do not remove a file that is open
-                Path(lock.lock_file).unlink()
-            lock.release()
+            remove = functools.partial(_remove_open, Path(lock.lock_file))
+            try:
+                remove()
+            except BaseException:  # a signal, of which there is no second one
+                remove()
+                raise
+            finally:
+                lock.release()
+
+
+def _remove_open(path: Path) -> None:
+    """Removes a file that is open, which some systems do not let be."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _umask() -> int:
