@@ -18,23 +18,29 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-TRAINED = {
-    "fluent": "fluent-emoji",
-    "fluent-flat": "fluent-emoji-flat",
-    "noto": "noto",
-    "noto-v1": "noto-v1",
-    "emojione": "emojione",
-    "fxemoji": "fxemoji",
+import tomllib
+
+MAKERS = {
+    "fluent": {
+        "fluent": "fluent-emoji",
+        "fluent-flat": "fluent-emoji-flat",
+        "fluent-high-contrast": "fluent-emoji-high-contrast",
+    },
+    "noto": {"noto": "noto", "noto-v1": "noto-v1"},
+    "emojione": {"emojione": "emojione", "emojione-monotone": "emojione-monotone"},
+    "fxemoji": {"fxemoji": "fxemoji"},
+    "twemoji": {"twemoji": "twemoji"},
+    "streamline": {"streamline": "streamline-emojis"},
 }
-"""Folders and packages of the styles that animals-tiny was trained on."""
-VALIDATED = {"openmoji": "openmoji", "emojione-v1": "emojione-v1"}
-"""The share of the last average of weights was chosen by these."""
-TESTED = {"twemoji": "twemoji"}
-"""Nothing was trained on it; what it was looked at for is told in docs/checkpoints.md."""
-STYLES = TRAINED | VALIDATED | TESTED
+"""Folders and packages of the styles that animals-tiny was trained on, by who drew them."""
+KEPT = {"openmoji": "openmoji", "emojione-v1": "emojione-v1"}
+"""Nothing is trained on these: their licence, CC BY-SA, may bind what is made of them."""
+GLYPHS = "glyphs"
+"""The style of glyphs of many sets of icons, which glyphs.toml lists."""
+STYLES = {style: package for styles in (*MAKERS.values(), KEPT) for style, package in styles.items()}
 
 DRAWINGS = {
-    "bear": ["bear"],
+    "bear": ["bear", "bear-face"],
     "cat": ["black-cat", "cat-face", "cat", "cat-side"],
     "chicken": ["chicken"],
     "cow": ["cow-face", "cow"],
@@ -42,17 +48,17 @@ DRAWINGS = {
     "duck": ["duck"],
     "elephant": ["elephant"],
     "fish": ["fish", "tropical-fish"],
-    "fox": ["fox", "fox-face"],
-    "frog": ["frog"],
+    "fox": ["fox", "fox-face", "fox-face-1", "fox-face-2"],
+    "frog": ["frog", "frog-face"],
     "horse": ["horse-face", "horse"],
     "koala": ["koala"],
-    "lion": ["lion"],
+    "lion": ["lion", "lion-face"],
     "monkey": ["monkey-face", "monkey"],
     "mouse": ["mouse-face", "mouse", "mouse-side"],
     "octopus": ["octopus"],
     "owl": ["owl"],
     "panda": ["panda", "panda-face"],
-    "penguin": ["penguin"],
+    "penguin": ["penguin", "penguin-1", "penguin-2"],
     "pig": ["pig-face", "pig", "pig-side"],
     "rabbit": ["rabbit-face", "rabbit"],
     "snail": ["snail"],
@@ -69,32 +75,45 @@ def main() -> None:
     """Writes OUT/STYLE/ANIMAL/DRAWING.png."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES), help="default: all")
+    every = [*STYLES, GLYPHS]
+    parser.add_argument("--styles", nargs="+", choices=every, default=every, help="default: all")
     given = parser.parse_args()
     if shutil.which("npm") is None:
         parser.error("npm is not here; install Node.js")
     if find_spec("resvg_py") is None:
         parser.error("resvg-py is not here; pip install resvg-py")
     for style in given.styles:
-        icons, licence = fetch(STYLES[style])
+        if style == GLYPHS:
+            fetch_glyphs(given.out / GLYPHS)
+            continue
+        icons, info = unpacked(f"@iconify-json/{STYLES[style]}", "icons.json", "info.json")
         folders = {given.out / style / animal: names for animal, names in DRAWINGS.items()}
         count = sum(write(icons, name, folder) for folder, names in folders.items() for name in names)
-        print(f"{style}: {count} drawings, {licence}")
+        print(f"{style}: {count} drawings, {info['license']['title']}")
 
 
-def fetch(package: str) -> tuple[dict, str]:
-    """The icons of a package, and their licence."""
+def fetch_glyphs(out: Path) -> None:
+    """Writes OUT/ANIMAL/SET--GLYPH.png of every glyph; all sets come in one package, of 100 MB."""
+    sets = tomllib.loads(Path(__file__).with_name("glyphs.toml").read_text("utf-8"))
+    about, *every = unpacked("@iconify/json", "collections.json", *(f"json/{name}.json" for name in sets))
+    for (name, animals), icons in zip(sets.items(), every, strict=True):
+        wanted = [(out / animal, glyph) for animal, glyphs in animals.items() for glyph in glyphs]
+        count = sum(write(icons, glyph, folder, f"{name}--{glyph}.png") for folder, glyph in wanted)
+        print(f"{out.name}, {name}: {count} drawings, {about[name]['license']['title']}")
+
+
+def unpacked(package: str, *files: str) -> list[dict]:
+    """The contents of JSON files of a package of npm."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["npm", "pack", "--silent", f"@iconify-json/{package}"]
+        command = ["npm", "pack", "--silent", package]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-            icons, info = (json.load(archive.extractfile(f"package/{name}.json")) for name in ("icons", "info"))
-    return icons, info["license"]["title"]
+            return [json.load(archive.extractfile(f"package/{name}")) for name in files]
 
 
-def write(icons: dict, name: str, folder: Path) -> bool:
-    """Draws one icon, unless the style lacks it."""
-    path = folder / f"{name}.png"
+def write(icons: dict, name: str, folder: Path, file: str = "") -> bool:
+    """Draws one icon as a file of its own name or another, unless the style lacks it."""
+    path = folder / (file or f"{name}.png")
     icon = icons["icons"].get(name) or icons["icons"].get(name.replace("-", ""))
     if icon is None:
         return False
@@ -109,7 +128,7 @@ def draw(icons: dict, icon: dict) -> bytes:
     from resvg_py import svg_to_bytes
 
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" color="#222">{icon["body"]}</svg>'
     return bytes(svg_to_bytes(svg_string=svg, width=SIDE))
 
 

@@ -8,7 +8,9 @@ with a contrast between sets of labels (ours): given the image and one noise dra
 
     p(S | x0, eps, t) = softmax_S( -P/2 · ‖eps - 1/|S| sum_S eps_theta(x_t, t | label)‖² )
 
-over all sets of some of the labels, true ones and others, should speak for the true set, number included.
+over all sets of some of the labels, true ones and others, should speak for the true set, number included.  It is weighted
+by alpha_t², which leaves it where inversion looks, at low noise, and hardly there where an image takes its shape: at high noise
+it would make predictions bolder than the best ones are, and what is drawn by them garish.
 Whole captions, "a photo of a {label}, a {label} and a {label}", are learned the same way, so that the model knows them
 as text-to-image models do.
 """
@@ -94,7 +96,7 @@ def label_loss(
     errors = set_errors(epsilon, seen.noise, sets)
     target = (sets[None] == true[:, None].to(sets)).all(2).float().argmax(1)
     denoising = denoising_weight(model.schedule, seen.t) * errors.gather(1, target[:, None])[:, 0]
-    crossed = F.cross_entropy(-_pixels(seen) / 2 * errors, target)
+    crossed = _contrast(model, seen, errors, target)
     pooled = model.reader.pool(noticed)
     matching = F.binary_cross_entropy_with_logits(model.reader.match(pooled), true.flatten().float())
     read = _reading(model, pooled, prompts, present.repeat_interleave(asked.shape[1], dim=0))
@@ -115,12 +117,14 @@ def caption_loss(
     weight = denoising_weight(model.schedule, seen.t)
     denoising = (weight * (errors[:, 0] + errors[:, 3]) / 2).mean()
     target = torch.zeros(len(present), dtype=torch.long, device=errors.device)
-    return denoising + contrast * F.cross_entropy(-_pixels(seen) / 2 * errors[:, :3], target)
+    return denoising + contrast * _contrast(model, seen, errors[:, :3], target)
 
 
-def _pixels(seen: Noised) -> int:
-    """P, of which an error is the mean."""
-    return seen.noise[0].numel()
+def _contrast(model: LatentTextToImage, seen: Noised, errors: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the likelihood of the noise under sets of errors ``[B,S]``, weighted by alpha_t²."""
+    pixels = seen.noise[0].numel()  # P, of which an error is the mean
+    crossed = F.cross_entropy(-pixels / 2 * errors, target, reduction="none")
+    return (model.schedule.alpha(seen.t).square() * crossed).mean()
 
 
 @torch.no_grad()

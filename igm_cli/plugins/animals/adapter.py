@@ -40,7 +40,7 @@ class Animals(Adapter):
         "size": "how many scenes to compose",
     }
     sizes: Mapping[str, int] = {"train": 30000, "val": 400, "test": 400}
-    version = 5
+    version = 6
 
     def make(
         self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
