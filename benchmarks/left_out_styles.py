@@ -16,20 +16,23 @@ import argparse
 import subprocess
 import sys
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple, cast
 
 import torch
 from fetch_pictograms import MAKERS
+from torch import Tensor
 
 from igm_cli.benchmarks.baselines.label_methods import compound_prompts, labels_alone
 from igm_cli.benchmarks.frame import AnnotatedImages
 from igm_cli.benchmarks.suites.zero_shot_splits import TRIO
 from igm_cli.core.calibration import expected_calibration_error, fitted_temperature
 from igm_cli.core.concepts import Text
+from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.engine import invert
-from igm_cli.core.inference.posterior import posteriors
+from igm_cli.core.inference.posterior import posterior, posteriors, shrink_to_chance
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.inference.views import encoded_views
 from igm_cli.core.models.pipeline_files import read_description
@@ -82,6 +85,7 @@ class Seen(NamedTuple):
 
     right: dict[str, bool]  # whether both labels are right, by method
     rivals: list[PairedDifference]  # of every label that igm names
+    nothing: PairedDifference | None  # by how much none of them is worse
     true: list[bool]  # whether it is there
 
 
@@ -90,7 +94,10 @@ def shown(pictograms: Path, model: Path, maker: str, scenes: int) -> list[Seen]:
     described = read_description(model)
     assert described.space is not None
     parts = load_pipeline(str(model), torch.device("cpu"), Loading(dtype="auto"))
-    denoiser = TextToImageDenoiser(parts, Text(TRIO, described.space.templates[:1]))
+    nothing, templates = described.space.nothing, described.space.templates[:1]
+    labels = (*TRIO, nothing) if nothing else TRIO
+    with_nothing = TextToImageDenoiser(parts, Text(labels, templates, nothing))  # as users get it
+    denoiser = with_nothing.with_labels(TRIO, templates)
     settings = InversionSettings.from_dict(described.inference)
     few = replace(settings, max_draws=settings.draws)
     adapter, parser = registry.dataset("animals"), registry.concept_parser("labels")
@@ -103,14 +110,16 @@ def shown(pictograms: Path, model: Path, maker: str, scenes: int) -> list[Seen]:
         views = encoded_views(denoiser.encode, scene.x0, settings.views)
         truth = set(scene.truth.argmax(1).tolist())
         found = {
-            "igm": invert(denoiser, views, few, k=2, composition="mean"),
-            "dc-compound": compound_prompts(denoiser, views, few, 2),
-            "dc-variant": labels_alone(denoiser, views, few, 2),
+            "igm": invert(cast(Denoiser, with_nothing), views, few, k=2, composition="mean"),
+            "dc-compound": compound_prompts(cast(Denoiser, denoiser), views, few, 2),
+            "dc-variant": labels_alone(cast(Denoiser, denoiser), views, few, 2),
         }
         named = {method: each.concepts.argmax(1).tolist() for method, each in found.items()}
         right = {method: set(labels) == truth for method, labels in named.items()}
         evidence = cast(Evidence, found["igm"].evidence)
-        every.append(Seen(right, list(evidence.rivals), [label in truth for label in named["igm"]]))
+        every.append(
+            Seen(right, list(evidence.rivals), evidence.nothing, [label in truth for label in named["igm"]])
+        )
     print(
         f"{maker}: " + ", ".join(f"{METHODS[m]} {mean(s.right[m] for s in every):.1%}" for m in METHODS),
         flush=True,
@@ -126,8 +135,8 @@ def report(seen: dict[str, list[Seen]]) -> None:
     for maker, scenes in seen.items():
         others = [scene for other, part in seen.items() if other != maker for scene in part]
         temperature = fitted_temperature(*_labels(others))
-        rivals, true = _labels(scenes)
-        confidence, hits = posteriors(rivals, temperature), torch.tensor(true)
+        confidence = torch.cat([sure(scene, temperature) for scene in scenes])
+        hits = torch.tensor([hit for scene in scenes for hit in scene.true])
         right = [mean(scene.right[method] for scene in scenes) for method in METHODS]
         error = expected_calibration_error(confidence, hits)
         rows.append([*right, float(confidence.mean()), float(hits.double().mean()), error])
@@ -136,6 +145,13 @@ def report(seen: dict[str, list[Seen]]) -> None:
     print(
         f"\ntemperature of all: {fitted_temperature(*_labels([s for part in seen.values() for s in part])):.6f}"
     )
+
+
+def sure(scene: Seen, temperature: float) -> Tensor:
+    """The confidence of both labels ``[2]``: that of a guess as far as the scene is like none of them."""
+    confidence = posteriors(scene.rivals, temperature)
+    typical = posterior(scene.nothing, temperature) if scene.nothing else nan
+    return shrink_to_chance(confidence, torch.full_like(confidence, len(confidence) / len(TRIO)), typical)
 
 
 def _labels(scenes: list[Seen]) -> tuple[list[PairedDifference], list[bool]]:

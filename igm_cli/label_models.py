@@ -61,7 +61,14 @@ def open_pipeline(
             )
         index.classes.numbers(chosen, UsageError)
         templates = (AS_IS,)
-    options = {"labels": chosen, "templates": tuple(templates) or (own.templates if own else ())}
+    nothing = own.nothing if own else ""
+    chosen = tuple(label for label in chosen if label != nothing)
+    every = (*chosen, nothing) if nothing else chosen
+    options = {
+        "labels": every,
+        "templates": tuple(templates) or (own.templates if own else ()),
+        "nothing": nothing,
+    }
     parser = registry.concept_parser(DEFAULT_CONCEPTS["pipeline"])
     parser = registry.configured(parser, {key: value for key, value in options.items() if value})
     space: Any = parser.space
@@ -91,7 +98,7 @@ def open_pipeline(
             "model": pipeline_fingerprint(path, how.variant),
             # Where the parts are kept and how attention is computed changes no result.
             "loading": {x: getattr(how, x) for x in ("variant", "dtype", "size", "config", "prediction")},
-            "labels": chosen,
+            "labels": every,
             "templates": space.templates,
             "composition": description.composition,
             **({"guidance_told": index.guidance} if index and index.guidance else {}),

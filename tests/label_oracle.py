@@ -26,9 +26,13 @@ class LabelOracle:
     """Counts its calls, one for every latent and prompt."""
 
     def __init__(
-        self, labels: Sequence[str], spread: float = 0.3, templates: Sequence[str] = ("a photo of a {label}",)
+        self,
+        labels: Sequence[str],
+        spread: float = 0.3,
+        templates: Sequence[str] = ("a photo of a {label}",),
+        nothing: str = "",
     ) -> None:
-        self.space, self.schedule, self.spread = Text(tuple(labels), tuple(templates)), Schedule(), spread
+        self.space, self.schedule, self.spread = Text(tuple(labels), tuple(templates), nothing), Schedule(), spread
         self.patterns = {
             label: torch.randn(4, SIDE, SIDE, generator=torch.Generator().manual_seed(ord(label)))
             for label in labels

@@ -250,6 +250,8 @@ class Text(ConceptSpace):
     Attributes:
         labels: What can be looked for, in order.
         templates: Prompts to put a label in; with several, its prediction is their mean.
+        nothing: The one of the labels that stands for none of the others, and is no part of an answer: an image that is
+            denoised best under it holds none of them.  Empty if there is none.
     """
 
     kind: ClassVar[str] = "text"
@@ -259,6 +261,7 @@ class Text(ConceptSpace):
 
     labels: tuple[str, ...]
     templates: tuple[str, ...] = ("a photo of a {label}",)
+    nothing: str = ""
 
     def __post_init__(self) -> None:
         if not self.labels or not all(label.strip() for label in self.labels):
@@ -267,6 +270,15 @@ class Text(ConceptSpace):
             raise ValueError("labels must differ from each other")
         if not self.templates or any("{label}" not in template for template in self.templates):
             raise ValueError("a template must hold {label}, where the label goes")
+        if self.nothing and (self.nothing not in self.labels or len(self.labels) < 2):
+            raise ValueError(
+                f"{self.nothing!r}, which stands for none of the labels, must be one beside others"
+            )
+
+    @property
+    def nothing_place(self) -> int | None:
+        """Place among the labels of the one that stands for none of the others; None if there is none."""
+        return self.labels.index(self.nothing) if self.nothing else None
 
     @property
     def calls_per_concept(self) -> int:

@@ -137,11 +137,14 @@ class Evidence:
         rivals: What each of the K concepts was chosen over, and by how much that is worse: differences ``[R]``.
         value_rivals: The same for the F values of each concept; empty where concepts have none.
         features: What typicality looks at ``[F]``, see :func:`igm_cli.core.inference.typicality.features`.
+        nothing: By how much a prediction that stands for none of the concepts is worse than the answer ``[1]``; None of models
+            without such a one.
     """
 
     rivals: Sequence[PairedDifference]
     value_rivals: Sequence[Sequence[PairedDifference]]
     features: Tensor
+    nothing: PairedDifference | None = None
 
     def keep(self, kept: Sequence[bool]) -> Evidence:
         """Returns that of some of the concepts ``[K]``."""

@@ -3,7 +3,7 @@
     S* = argmin_S  E_{t,eps} ‖eps - compose_{k in S} eps_theta(x_t, t | label_k)‖²   (IGM, Wang et al. 2025, section 4.3)
 
 M network calls per noise sample give the errors of all sets, where the paper asks for the K labels of each of C(M,K)
-sets anew.  Labels that no set in the running holds are given up early, by paired tests under shared noise (after
+sets anew.  A label that stands for none of the others is in no set; the answer is compared with it.  Labels that no set in the running holds are given up early, by paired tests under shared noise (after
 Diffusion Classifier's stages, Li et al. 2023, and Clark & Jaini 2023), and see no further noise.
 """
 
@@ -44,11 +44,13 @@ class AnySet(Constraint):
 
     def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
         super().__init__(space, settings, k, images)
-        self.sizes = sizes_of(space.dim, k, settings)
+        self.nothing: int | None = getattr(space, "nothing_place", None)
+        self.sizes = sizes_of(space.dim - (self.nothing is not None), k, settings)
         self.marginals = torch.zeros(images, space.dim)
 
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best set of every size."""
+        form = self._without_nothing(form)
         self.minima = [minima(form, size) for size in self.sizes]
         best = [found.best for found in self.minima]
         errors = torch.stack([error for _, error in best], dim=1)
@@ -65,7 +67,7 @@ class AnySet(Constraint):
         That is, for labels not chosen, the best set with them, and for those chosen the best without, of any size.
         """
         images, m = statistics.usable.shape
-        chosen = solution.best
+        chosen, form = solution.best, self._without_nothing(form)
         others = torch.full((images, m, max(self.sizes)), -1)
         least = torch.full((images, m), torch.inf, dtype=torch.float64)
         for size, found in zip(self.sizes, self.minima, strict=True):
@@ -101,6 +103,7 @@ class AnySet(Constraint):
         """Returns the best set of every size that holds some labels."""
         if not held:
             return self.solve(form)
+        form = self._without_nothing(form)
         images, h = len(form.linear), len(held)
         sizes = [size for size in self.sizes if size >= h]
         sets = torch.full((images, len(sizes), max(sizes)), -1)
@@ -113,7 +116,7 @@ class AnySet(Constraint):
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
         """Returns the error of the best set, of any size, that holds some labels and one more ``[B,M]``."""
-        h = len(held)
+        h, form = len(held), self._without_nothing(form)
         every = [
             minima(form.given(held, size), size - h).errors + self.cost * size
             for size in self.sizes
@@ -132,14 +135,15 @@ class AnySet(Constraint):
     ) -> list[Answer]:
         """Says how probable every label is, those that were given up included; the most probable comes first."""
         found, concepts = [], candidates.float().cpu()
-        m = concepts.shape[1]
+        m, nothing = concepts.shape[1] - (self.nothing is not None), self._nothing(statistics, solution)
         for image in images:
             marginals, members = self.marginals[int(rows[image])], torch.tensor(solution.members(image))
             members = members[marginals[members].argsort(descending=True, stable=True)]
             there = alternatives.exists[image]
             rivals = [alternatives.difference.among(image, [n] * bool(there[n])) for n in members.tolist()]
             chance = torch.full((len(members),), len(members) / m)
-            found.append(Answer(concepts[image, members], rivals, chance, marginals))
+            against = nothing.among(image, [0]) if nothing else None
+            found.append(Answer(concepts[image, members], rivals, chance, marginals, nothing=against))
         return found
 
     def still_possible(
@@ -158,12 +162,29 @@ class AnySet(Constraint):
         close = ~difference.at_least(GIVEN_UP) | ~exists
         keep = usable & (member | close)
         # The labels that are least worse, members first, are as many as the largest set needs, and one more.
-        worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~usable, torch.inf)
+        labels = usable.clone()
+        if self.nothing is not None:
+            labels[:, self.nothing] = False
+        worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~labels, torch.inf)
         nearest = torch.zeros_like(usable).scatter_(
             1, worse.argsort(dim=1, stable=True)[:, : max(self.sizes) + 1], True
         )
-        few = keep.sum(1) < usable.sum(1).clamp(max=max(self.sizes) + 1)
+        few = (keep & labels).sum(1) < labels.sum(1).clamp(max=max(self.sizes) + 1)
         return torch.where(few[:, None], (keep | nearest) & usable, keep)
+
+    def _without_nothing(self, form: QuadraticForm) -> QuadraticForm:
+        """Returns the form of the labels that sets are made of."""
+        return form if self.nothing is None else form.without(torch.full((len(form.linear),), self.nothing))
+
+    def _nothing(self, statistics: GramStatistics, solution: Solution) -> PairedDifference | None:
+        """Returns by how much the prediction that stands for no label is worse than the chosen sets ``[B,1]``."""
+        if self.nothing is None:
+            return None
+        chosen = solution.best
+        without = torch.full((len(chosen), 1, 1), self.nothing)
+        cost = self.cost * (chosen >= 0).sum(-1)[:, None, None]
+        whole = statistics.errors(chosen[:, None]) + cost
+        return PairedDifference.of(statistics.errors(without), whole, statistics.importance)
 
     def _cheapest(self, errors: Tensor) -> Tensor:
         return choose_size(errors, torch.tensor(self.sizes), self.cost)

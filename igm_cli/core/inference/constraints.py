@@ -76,6 +76,8 @@ class Answer:
         chance: Probability that a guess would have each ``[K]``.
         marginals: Probability of every candidate ``[M]``, where that is known.
         value_rivals: The same as ``rivals`` for the F values of each concept, where concepts have values.
+        nothing: By how much a prediction that stands for none of the concepts is worse than the answer ``[1]``, where the
+            model has such a one.
     """
 
     concepts: Tensor
@@ -83,6 +85,7 @@ class Answer:
     chance: Tensor
     marginals: Tensor | None = None
     value_rivals: Sequence[Sequence[PairedDifference]] | None = None
+    nothing: PairedDifference | None = None
 
     def scaled(self, area: float) -> Answer:
         """Returns the same with differences as on an image of the size trained on, so many times smaller than this one.

@@ -26,7 +26,7 @@ from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (constrai
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import propose
-from igm_cli.core.inference.posterior import posteriors, shrink_to_chance
+from igm_cli.core.inference.posterior import posterior, posteriors, shrink_to_chance
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference
 from igm_cli.core.inference.typicality import LEAST_MARGIN, features
@@ -257,11 +257,17 @@ def certainty(
     if given and space.countable:
         seen[LEAST_MARGIN] = torch.nan
     typicality = usual.at(seen) if usual else math.nan
+    if answer.nothing is not None:
+        typicality = min(
+            posterior(answer.nothing, settings.temperature), typicality
+        )  # which nan is not less than
     confidence = posteriors(answer.rivals, settings.temperature)
     marginals, values = answer.marginals, None
     if marginals is not None:
-        guess = torch.full_like(marginals, len(answer.concepts) / len(marginals))
-        marginals = shrink_to_chance(marginals, guess, typicality)
+        held = len(marginals) - (answer.nothing is not None)
+        marginals = shrink_to_chance(marginals, torch.full_like(marginals, len(answer.concepts) / held), typicality)
+        if answer.nothing is not None:
+            marginals[space.nothing_place] = 1 - typicality  # type: ignore[attr-defined]
     if answer.value_rivals is not None:
         values = torch.zeros(len(answer.concepts), len(space.variant_groups()))  # type: ignore[attr-defined]
         for place, rivals in enumerate(answer.value_rivals):
@@ -273,5 +279,5 @@ def certainty(
         "typicality": typicality,
         "marginals": marginals,
         "values": values,
-        "evidence": Evidence(answer.rivals, answer.value_rivals or (), seen),
+        "evidence": Evidence(answer.rivals, answer.value_rivals or (), seen, answer.nothing),
     }

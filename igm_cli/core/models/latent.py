@@ -101,7 +101,7 @@ class LatentTextToImage(nn.Module):
     @property
     def asked(self) -> Text:
         """The labels as inversion asks for them, in the first template: several would cost as many calls per label."""
-        return Text(self.space.labels, self.space.templates[:1])
+        return Text(self.space.labels, self.space.templates[:1], self.space.nothing)
 
     @property
     def tokenizer(self) -> Any:

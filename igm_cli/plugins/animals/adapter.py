@@ -10,7 +10,7 @@ from typing import Any
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
-from igm_cli.plugins.animals.scenes import MAX_ANIMALS, compose_scene
+from igm_cli.plugins.animals.scenes import MAX_ANIMALS, NOTHING, compose_scene
 from igm_cli.plugins.base import Note, Progress
 
 SIDE = 64
@@ -35,7 +35,7 @@ class Animals(Adapter):
         "styles": "comma list of drawing styles, or of folders of pictograms in the data root (default: all)",
         "without": "comma list of styles left out where they are, to be kept unseen",
         "animals": "comma list of the animals that occur (default: all there are)",
-        "count": "how many animals are in a scene: a number or a range such as 1-3 (default)",
+        "count": "how many animals are in a scene: a number or a range such as 1-3 (default); of 0 the label is nothing",
         "jitter": "whether pictograms are redrawn and colours changed at random: on or off (default: on for train)",
         "size": "how many scenes to compose",
     }
@@ -105,7 +105,7 @@ class _Scenes(Generator):
             labels = rng.sample(animals, rng.randint(least, most))
             scene = compose_scene(labels, source.draw, rng, size=SIDE, jitter=jitter)
             self.report("composing scenes", index, count)
-            yield {"image": scene, "file": f"scene_{index:06d}.png", "labels": labels}
+            yield {"image": scene, "file": f"scene_{index:06d}.png", "labels": labels or [NOTHING]}
 
 
 def _names(text: Any) -> tuple[str, ...]:
@@ -120,8 +120,8 @@ def _count(text: Any, animals: int) -> tuple[int, int]:
         low, high = int(least), int(most if dash else least)
     except ValueError as error:
         raise UsageError(f"count must be a number such as 2 or a range such as 1-3, not {text!r}") from error
-    if not 1 <= low <= high <= MAX_ANIMALS:
-        raise UsageError(f"count must lie between 1 and {MAX_ANIMALS}, not {text}")
+    if not 0 <= low <= high <= MAX_ANIMALS:
+        raise UsageError(f"count must lie between 0 and {MAX_ANIMALS}, not {text}")
     if high > animals:
         raise InputError(f"scenes of {high} different animals need as many to choose from, not {animals}")
     return low, high

@@ -1,7 +1,7 @@
 """Pictures of animals on a transparent ground: our own drawings, or pictograms in folders ``STYLE/ANIMAL/*.png``.
 
 Our own drawings are an archive of one column of pictures per style and animal, ``STYLE/ANIMAL.webp``, which
-``tools/draw_animals.py`` of the repository has drawn.
+``tools/draw_animals.py`` of the repository has drawn.  A folder ``STYLE/nothing`` holds pictograms of other things.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.imaging import formats
 from igm_cli.plugins.adapters import choice
+from igm_cli.plugins.animals.scenes import NOTHING
 
 ARCHIVE = Path(__file__).parent / "assets" / "drawings.zip"
 
@@ -39,7 +40,9 @@ class Drawings:
         self._pictures = functools.cache(read_drawings)
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
-        """Returns one of the drawings of an animal, every style as often as any other."""
+        """Returns one of the drawings of an animal, every style as often as any other; of nothing, an empty one."""
+        if animal == NOTHING:  # no other things were drawn
+            return Image.new("RGBA", (8, 8))
         return rng.choice(self._pictures(rng.choice(self.styles), animal))
 
 
@@ -63,12 +66,13 @@ class Pictograms:
         for style in (name for name in styles or there if name not in without):
             for path in sorted((root / style).glob("*/*.png")):
                 self._pictures.setdefault(path.parent.name, []).append(_read(path))
-        if not self._pictures:
+        if not self._pictures.keys() - {NOTHING}:
             raise InputError(f"{root} holds no pictograms STYLE/ANIMAL/*.png; give a folder that does")
-        self.animals = tuple(sorted(self._pictures))
+        self._pictures.setdefault(NOTHING, [Image.new("RGBA", (8, 8))])
+        self.animals = tuple(sorted(self._pictures.keys() - {NOTHING}))
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
-        """Returns one of the pictograms of an animal."""
+        """Returns one of the pictograms of an animal, or of other things; an empty one if there are none of these."""
         return rng.choice(self._pictures[animal])
 
 

@@ -1,4 +1,4 @@
-"""Scenes of one to three animals: who is in it, where, how large, how turned, before what, behind whom."""
+"""Scenes of up to three animals: who is in it, where, how large, how turned, before what, behind whom."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from igm_cli.plugins.animals.backdrops import paint_backdrop
 from igm_cli.plugins.animals.variation import vary
 
 MAX_ANIMALS = 3
+NOTHING = "nothing"
+"""The label of scenes without animals, and what pictures of other things are filed under."""
+
 VISIBLE = 0.55
 """The least proportion of every animal that others do not hide."""
 
@@ -35,15 +38,17 @@ def compose_scene(
     """Returns a random scene of given animals; the same state of ``rng`` gives the same scene.
 
     Args:
-        labels: Animals from the back to the front.
+        labels: Animals from the back to the front; none in a scene of nothing, which other things may be in and which is
+            like a photograph half of the time.
         draw: Returns a pictogram of an animal.
         rng: Source of every choice.
         size: Side of the image in pixels.
         jitter: Whether pictograms and colours are changed at random, for training.
     """
-    sprites = [make_sprite(draw(label, rng), rng, size, len(labels), jitter) for label in labels]
+    shown = list(labels) or [NOTHING] * rng.choice((0, 0, 1, 1, 2, 3))
+    sprites = [make_sprite(draw(label, rng), rng, size, len(shown), jitter) for label in shown]
     places = find_places(sprites, rng, size)
-    canvas = paint_backdrop(rng, size)
+    canvas = paint_backdrop(rng, size) if labels else paint_backdrop(rng, size, rough=0.5)
     for sprite, place in zip(sprites, places, strict=True):
         canvas.paste(sprite, place, sprite)
     return _recolored(canvas, rng) if jitter else canvas

@@ -129,7 +129,7 @@ def _inked(picture: Image.Image, rng: random.Random) -> Image.Image:
 def _in_other_colors(picture: Image.Image, rng: random.Random) -> Image.Image:
     """Returns a picture of few colours, RGB, each of which is another one, light ones staying light most of the time."""
     few = picture.convert("RGB").quantize(rng.randint(3, 6))
-    colors = np.array(few.getpalette()[: 3 * 6], dtype=np.uint8).reshape(-1, 3)
+    colors = np.array((few.getpalette() or [])[: 3 * 6], dtype=np.uint8).reshape(-1, 3)
     new = np.array([_fur(rng) if rng.random() < 0.6 else _any_color(rng) for _ in colors])
     if rng.random() < 0.75:
         new = new[new.sum(1).argsort()][colors.sum(1, dtype=np.int64).argsort().argsort()]

@@ -22,7 +22,7 @@ TEMPLATES = ("a photo of a {label}",)
 class Labels:
     """A set of labels, which a model or the command line names; a concept is a one-hot row.
 
-    ``templates`` are the prompts that a label is put into.
+    ``templates`` are the prompts that a label is put into, ``nothing`` is the label of images that no other is true of.
     """
 
     name = "labels"
@@ -30,10 +30,13 @@ class Labels:
     options: Mapping[str, str] = {
         "labels": "comma list, or list, of the labels",
         "templates": "list of prompts with {label} in them",
+        "nothing": "the one of the labels that stands for none of the others (default: none does)",
     }
 
-    def __init__(self, labels: Sequence[str] = ("thing",), templates: Sequence[str] = TEMPLATES) -> None:
-        self.labels, self.templates = tuple(labels), tuple(templates)
+    def __init__(
+        self, labels: Sequence[str] = ("thing",), templates: Sequence[str] = TEMPLATES, nothing: str = ""
+    ) -> None:
+        self.labels, self.templates, self.nothing = tuple(labels), tuple(templates), nothing
 
     def configured(self, options: Mapping[str, Any]) -> Labels:
         """Returns a parser of other labels and templates."""
@@ -41,7 +44,8 @@ class Labels:
         labels = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
         templates = options.get("templates", self.templates)
         try:
-            parser = Labels(labels, [templates] if isinstance(templates, str) else templates)
+            nothing = options.get("nothing", self.nothing)
+            parser = Labels(labels, [templates] if isinstance(templates, str) else templates, nothing)
             _ = parser.space
         except (TypeError, ValueError) as error:
             raise InputError(f"the labels cannot be used: {error}") from error
@@ -50,7 +54,7 @@ class Labels:
     @property
     def space(self) -> Text:
         """The labels as a concept space."""
-        return Text(self.labels, self.templates)
+        return Text(self.labels, self.templates, self.nothing)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns a row of ``[K,M]`` for every different label of an example."""
