@@ -51,7 +51,7 @@ __all__ = [
     "load",
 ]
 
-_LOADING = ("variant", "dtype", "attention", "offload", "size", "config", "prediction")
+_LOADING = ("variant", "dtype", "attention", "offload", "compile", "size", "config", "prediction")
 
 
 def load(
@@ -72,7 +72,7 @@ def load(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         labels: What may be in an image, for text-to-image models; None takes those the model was trained on.
         templates: Prompts with ``{label}`` in them, for text-to-image models.
-        **loading: For text-to-image models: ``variant``, ``dtype``, ``attention``, ``offload``, ``size``, ``config``,
+        **loading: For text-to-image models: ``variant``, ``dtype``, ``attention``, ``offload``, ``compile``, ``size``, ``config``,
             ``prediction``.
 
     Raises:

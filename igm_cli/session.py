@@ -115,6 +115,7 @@ class OpenModel:
     companions: tuple[str, ...] = ()  # models that it was trained with, without which it predicts nothing
     dataset: str = ""  # what it was trained on, where that is known
     draws: bool = True  # whether it says that its pictures are worth looking at
+    knows: str = ""  # what it was trained on, in a few words, where it says so
 
     def __repr__(self) -> str:
         return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"

@@ -32,7 +32,11 @@ class LabelOracle:
         templates: Sequence[str] = ("a photo of a {label}",),
         nothing: str = "",
     ) -> None:
-        self.space, self.schedule, self.spread = Text(tuple(labels), tuple(templates), nothing), Schedule(), spread
+        self.space, self.schedule, self.spread = (
+            Text(tuple(labels), tuple(templates), nothing),
+            Schedule(),
+            spread,
+        )
         self.patterns = {
             label: torch.randn(4, SIDE, SIDE, generator=torch.Generator().manual_seed(ord(label)))
             for label in labels

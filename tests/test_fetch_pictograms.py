@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import tarfile
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fetch_pictograms.py"
 NPM = "#!{python}\nimport shutil, sys\nassert sys.argv[1:3] == ['pack', '--silent'] and sys.argv[3] in {packages!r}\n"
@@ -45,9 +45,7 @@ def surroundings(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": str(tools), "PYTHONPATH": str(tools)}
 
 
-def fetch(
-    out: Path, environment: dict[str, str], style: str = "fxemoji"
-) -> subprocess.CompletedProcess[str]:
+def fetch(out: Path, environment: dict[str, str], style: str = "fxemoji") -> subprocess.CompletedProcess[str]:
     call = [sys.executable, SCRIPT, out, "--styles", style]
     return subprocess.run(call, env=environment, capture_output=True, text=True)
 

@@ -21,6 +21,7 @@ from igm_cli.core import weights as weights_on_disk
 from igm_cli.core.concepts import Text
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeline, resolve_dtype
+from igm_cli.core.models.prompts import PromptEncoder
 from igm_cli.core.models.text_to_image import TextToImageDenoiser, TextToImageFeatures
 from igm_cli.core.weights import is_packed, read_weights, write_weights
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
@@ -370,6 +371,39 @@ def test_offloading_changes_no_result(folders: dict[str, Path], parts: dict[str,
         base = denoiser.base(features)
         found.append((base, denoiser.encode(picture()), denoiser.predictions_of_prompts(features, ["dog"])))
     assert all(torch.equal(with_hooks, without) for with_hooks, without in zip(*found, strict=True))
+
+
+def test_text_encoders_are_on_the_device_only_while_they_encode(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load_pipeline(str(folders["sdxl"]), CPU, EXACT)
+    device, events = torch.device("cpu", 0), []
+    encoder = PromptEncoder(parts.pipe, parts.family, device)
+    for name in ("text_encoder", "text_encoder_2"):
+        part = getattr(parts.pipe, name)
+        monkeypatch.setattr(part, "to", lambda where, name=name: events.append((name, str(where))))
+        part.register_forward_pre_hook(lambda module, given, name=name: events.append((name, "encodes")))
+    encoder(["dog"])
+    every = ("text_encoder", "text_encoder_2")
+    assert events == [(name, what) for what in ("cpu:0", "encodes", "cpu") for name in every]
+    events.clear()
+    encoder(["dog"])
+    assert events == []
+    monkeypatch.setattr(parts.family, "encode", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        encoder(["cat"])
+    assert events == [(name, what) for what in ("cpu:0", "cpu") for name in every]
+
+
+@pytest.mark.slow  # torch.compile takes a minute
+def test_a_compiled_network_predicts_the_same(
+    folders: dict[str, Path], parts: dict[str, TextToImageParts]
+) -> None:
+    compiled = load_pipeline(str(folders["sd1"]), CPU, replace(EXACT, compile=True))
+    first, second = (TextToImageDenoiser(p, Text(LABELS)) for p in (compiled, parts["sd1"]))
+    features = noised(first)
+    got = first.predictions_of_prompts(features, ["dog"])
+    torch.testing.assert_close(got, second.predictions_of_prompts(features, ["dog"]), atol=1e-5, rtol=1e-4)
 
 
 def test_dtype_by_device() -> None:

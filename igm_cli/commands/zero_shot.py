@@ -35,6 +35,7 @@ def zero_shot(
     dtype: z.Dtype = "auto",
     attention: z.Attention = "auto",
     offload: z.Offload = False,
+    compile_: z.Compile = False,
     size: z.Size = None,
     config: z.Config = None,
     prediction: z.Prediction = "auto",
@@ -68,7 +69,7 @@ def zero_shot(
     from igm_cli.session import ImageSession
 
     how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
-    how |= {"size": size, "config": config, "prediction": prediction}
+    how |= {"size": size, "config": config, "prediction": prediction, "compile": compile_}
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}
@@ -78,7 +79,7 @@ def zero_shot(
     if estimate:
         _estimate(session, sink, paths)
         return
-    how = {"announce": partial(_announce, session, sink)}
+    how = {"announce": partial(_announce, session, sink, model is None)}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}
     if shared:
         understand_shared(session, paths, sink, output, pictures=overlay, **how)
@@ -86,10 +87,12 @@ def zero_shot(
     understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, maps=map_, **how)
 
 
-def _announce(session: ImageSession, sink: Output, images: int) -> None:
-    """Says which labels the model was not trained on, and how long it will take, if that is long."""
+def _announce(session: ImageSession, sink: Output, default: bool, images: int) -> None:
+    """Says what a model that nobody chose knows, which labels it was not trained on, and how long it will take, if that is long."""
     from igm_cli.commands import zero_shot_time
 
+    if default and session.model.knows and process_rank()[0] == 0:
+        sink.warn(f"no --model is given: {session.model.name} answers, which knows {session.model.knows}")
     if about := strangers(session.model):
         sink.warn(about)
     rank, world = process_rank()

@@ -106,6 +106,14 @@ Offload = Annotated[
     bool,
     typer.Option("--offload", rich_help_panel=o.MODEL, help="Keep on the GPU only the part that computes."),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        rich_help_panel=o.MODEL,
+        help="Have torch.compile translate the network: takes minutes, and is faster after that.",
+    ),
+]
 Estimate = Annotated[
     bool,
     typer.Option(

@@ -265,7 +265,9 @@ def certainty(
     marginals, values = answer.marginals, None
     if marginals is not None:
         held = len(marginals) - (answer.nothing is not None)
-        marginals = shrink_to_chance(marginals, torch.full_like(marginals, len(answer.concepts) / held), typicality)
+        marginals = shrink_to_chance(
+            marginals, torch.full_like(marginals, len(answer.concepts) / held), typicality
+        )
         if answer.nothing is not None:
             marginals[space.nothing_place] = 1 - typicality  # type: ignore[attr-defined]
     if answer.value_rivals is not None:

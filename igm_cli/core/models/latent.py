@@ -182,7 +182,7 @@ class LatentTextToImage(nn.Module):
         sampler = diffusers.DDIMScheduler
         if config.is_flow:  # with the one scheduler of flows that this pipeline draws with
             sampler = diffusers.DPMSolverMultistepScheduler
-            schedule = {**asdict(config), "use_flow_sigmas": True}
+            schedule = {**asdict(config), "steps_offset": 1, "use_flow_sigmas": True}
         pipeline = diffusers.StableDiffusionPipeline(
             **networks,
             tokenizer=self.tokenizer,

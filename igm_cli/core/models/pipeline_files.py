@@ -259,12 +259,14 @@ class PipelineDescription:
         composition: How its predictions compose; the mean is what the paper does with pretrained models.
         inference: Inversion settings: those tuned to its weights over the published ones.
         draws: Whether it says that its pictures are worth looking at.
+        knows: What it was trained on, in a few words; empty if it does not say.
     """
 
     space: Text | None = None
     composition: Composition = "mean"
     inference: Mapping[str, Any] = field(default_factory=lambda: dict(PUBLISHED))
     draws: bool = True
+    knows: str = ""
 
 
 def read_description(path: Path) -> PipelineDescription:
@@ -280,8 +282,9 @@ def read_description(path: Path) -> PipelineDescription:
         space, composition = space_from_dict(data["space"]), data.get("composition", "mean")
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are no labels")
-        inference, draws = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {}).get("draws", True)
-        return PipelineDescription(space, composition, inference, bool(draws))
+        inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})
+        draws, knows = bool(info.get("draws", True)), str(info.get("knows", ""))
+        return PipelineDescription(space, composition, inference, draws, knows)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path / 'igm.json'} does not describe a text-to-image pipeline: {error}") from error
 

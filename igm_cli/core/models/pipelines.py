@@ -40,6 +40,7 @@ class Loading:
         dtype: ``auto`` (by device), ``float32``, ``float16`` or ``bfloat16``; the autoencoder is always float32.
         attention: ``auto``, ``sliced`` (less memory, slower) or ``xformers``.
         offload: Keep on a CUDA device only the part that computes.
+        compile: Whether torch.compile translates the network at its first call: minutes, for faster calls after that.
         size: Side of the images in pixels; by default what the model was trained on.
         config: Folder or hf:owner/name with the description of a single file, instead of the official one.
         prediction: What the U-Net puts out, if the scheduler's configuration says it wrongly, as for
@@ -50,6 +51,7 @@ class Loading:
     dtype: str = "auto"
     attention: str = "auto"
     offload: bool = False
+    compile: bool = False
     size: int | None = None
     config: str | None = None
     prediction: str = "auto"
@@ -333,7 +335,7 @@ def _networks(pipe: Any) -> dict[str, torch.nn.Module]:
 
 
 def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) -> None:
-    """Freezes a pipeline and moves it to the device, or each part only while it computes."""
+    """Freezes a pipeline and moves it to the device, or each part only while it computes; text encoders move to encode."""
     for network in _networks(pipe).values():
         network.eval().requires_grad_(False)
     for network in (family.network(pipe), pipe.vae):
@@ -341,7 +343,11 @@ def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) ->
     if loading.offload:
         pipe.enable_model_cpu_offload(device=device)
     else:
-        pipe.to(device)
+        for name, network in _networks(pipe).items():
+            if not name.startswith("text_encoder"):
+                network.to(device)
+    if loading.compile:
+        family.network(pipe).compile(dynamic=False)
     if loading.attention == "sliced":
         pipe.enable_attention_slicing("auto")
         pipe.vae.enable_slicing()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ class PromptEmbeddings:
 class PromptEncoder:
     """A pipeline's own encoding of prompts with a memory of every one it has seen.
 
+    The text encoders, which may be larger than the network, are on the device only while they encode.
+
     Args:
         pipe: A diffusers pipeline.
         family: What it is.
@@ -79,11 +82,26 @@ class PromptEncoder:
         if new:
             self._refuse_long(new)
             self.pipe.maybe_free_model_hooks()  # where offloading is on, the other parts leave the device
-            for chunk in (new[start : start + CHUNK] for start in range(0, len(new), CHUNK)):
-                self._encode(chunk)
+            with self._encoders_on_device():
+                for chunk in (new[start : start + CHUNK] for start in range(0, len(new), CHUNK)):
+                    self._encode(chunk)
             self.pipe.maybe_free_model_hooks()
         rows = [self._memory[text] for text in texts]
         return PromptEmbeddings({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+    @contextmanager
+    def _encoders_on_device(self) -> Iterator[None]:
+        """Moves the text encoders to the device and off it again; those that offloading has hooks on move by themselves."""
+        every = [encoder for *_, encoder in self.family.encoders(self.pipe) if not hasattr(encoder, "_hf_hook")]
+        try:
+            for encoder in every:
+                encoder.to(self.device)
+            yield
+        finally:
+            for encoder in every:
+                encoder.to("cpu")
+            if every and self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _refuse_long(self, texts: Sequence[str]) -> None:
         """Raises an error for a prompt that would be cut off: what is cut could be the label itself."""
