@@ -77,6 +77,32 @@ def test_pictograms_take_the_place_of_drawings(pictograms):
     assert not np.array_equal(np.asarray(bold[0]["image"]), np.asarray(faint[0]["image"]))
 
 
+def test_scenes_without_animals_are_labelled_nothing(pictograms):
+    data = Animals().load("train", limit=12, count=0)
+    assert data["labels"] == [["nothing"]] * 12
+    assert len({np.asarray(image).tobytes() for image in data["image"]}) == 12
+    some = Animals().load("test", limit=30, count="0-1", animals="cat")
+    assert {tuple(labels) for labels in some["labels"]} == {("nothing",), ("cat",)}
+    assert "nothing" not in Pictograms(pictograms).animals
+
+
+def test_other_things_are_in_scenes_without_animals_and_no_others(tmp_path, pictograms):
+    thing = Image.new("RGBA", (40, 40), (250, 3, 251, 255))
+    for name in ("ant", "nothing"):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        picture = thing if name == "nothing" else Image.open(pictograms / "bold" / name / f"{name}.png")
+        picture.save(tmp_path / "s" / name / f"{name}.png")
+
+    def shows_it(**options):
+        data = Animals().load("test", data_root=tmp_path, limit=20, **options)
+        return [
+            bool((np.abs(np.asarray(x, dtype=int) - (250, 3, 251)).sum(2) < 9).any()) for x in data["image"]
+        ]
+
+    assert 5 < sum(shows_it(count=0)) < 20  # a third of the scenes are backdrops alone
+    assert not any(shows_it(count=1))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_every_animal_can_be_seen(seed):
     rng = random.Random(seed)
@@ -110,6 +136,34 @@ def test_a_varied_pictogram_is_another_drawing_of_about_the_same(seed):
     assert before / 2 < seen < 2 * before  # an outline and a warp together: 1.7 times in one of 700 seeds
 
 
+def ring() -> Image.Image:
+    """A black ring with a gap, as an icon is drawn in lines."""
+    picture = Image.new("RGBA", (96, 96))
+    ImageDraw.Draw(picture).arc((10, 10, 85, 85), 4, 358, fill=(20, 20, 20, 255), width=6)
+    return picture
+
+
+def test_figures_in_one_colour_are_filled_in_other_ones():
+    colors, filled = set(), 0
+    for seed in range(40):
+        pixels = np.asarray(vary(ring(), random.Random(seed)))
+        height, width = pixels.shape[:2]
+        middle = pixels[height // 2, width // 2]
+        filled += middle[3] > 200
+        colors |= {tuple(middle[:3] // 32)} if middle[3] > 200 else set()
+    assert 25 < filled < 40
+    assert len(colors) > 8
+
+
+def test_backdrops_like_photographs_are_rough():
+    rng = random.Random(0)
+    rough, smooth = (
+        [np.asarray(paint_backdrop(rng, 32, share), dtype=float) for _ in range(40)] for share in (1, 0)
+    )
+    edges = [np.median([np.abs(np.diff(p, axis=1)).mean() for p in pictures]) for pictures in (rough, smooth)]
+    assert edges[0] > 3 * edges[1]
+
+
 def test_backdrops_differ():
     rng = random.Random(0)
     pictures = [np.asarray(paint_backdrop(rng, 32)) for _ in range(30)]
@@ -121,8 +175,8 @@ def test_backdrops_differ():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": "0"}, "between 1 and 3"),
-        ({"count": "2-4"}, "between 1 and 3"),
+        ({"count": "-1"}, "a number such as 2"),
+        ({"count": "2-4"}, "between 0 and 3"),
         ({"count": "some"}, "a number such as 2"),
         ({"animals": "cat,dgo"}, "did you mean dog"),
         ({"styles": "flta"}, "flat"),

@@ -17,7 +17,7 @@ Field: TypeAlias = Any
 """A numpy array ``[size, size]`` of 0..1."""
 
 
-def paint_backdrop(rng: random.Random, size: int, rough: float = 0.15) -> Image.Image:
+def paint_backdrop(rng: random.Random, size: int, rough: float = 0.0) -> Image.Image:
     """Returns a square RGB backdrop.
 
     Args:
@@ -25,7 +25,7 @@ def paint_backdrop(rng: random.Random, size: int, rough: float = 0.15) -> Image.
         size: Pixels of its sides.
         rough: How often it is like a photograph, or noise.
     """
-    if rng.random() < rough:
+    if rough and rng.random() < rough:
         return rng.choice((_grain, _spectrum, _spectrum, _leaves, _leaves))(rng, size)
     paint = rng.choice((_plain, _gradient, _stripes, _dots, _hills, _blotches))
     field = paint(rng, size)  # 0..1: how much of the second colour
@@ -96,7 +96,7 @@ def _blotches(rng: random.Random, size: int) -> Field:
 def _grain(rng: random.Random, size: int) -> Image.Image:
     """Returns a backdrop under noise, of one grey or of three colours, or nothing but noise."""
     noise = np.random.default_rng(rng.getrandbits(32))
-    under = np.asarray(paint_backdrop(rng, size, rough=0), dtype=np.float32)
+    under = np.asarray(paint_backdrop(rng, size), dtype=np.float32)
     grains = noise.normal(size=(size, size, rng.choice((1, 3)))) * rng.uniform(8, 70)
     if rng.random() < 0.2:
         return _image(noise.uniform(0, 256, size=(size, size, 3)))
@@ -122,7 +122,7 @@ def _spectrum(rng: random.Random, size: int) -> Image.Image:
 def _leaves(rng: random.Random, size: int) -> Image.Image:
     """Returns shapes of many sizes that hide one another, each of its own colour and light (Lee, Mumford & Huang 2001)."""
     side = 2 * size  # drawn twice as large, for smooth borders
-    canvas = paint_backdrop(rng, side, rough=0)
+    canvas = paint_backdrop(rng, side)
     for _ in range(rng.choice((4, 12, 40, 120))):
         radius = side * min(0.5, 0.03 / rng.random() ** 0.7)
         x, y = rng.uniform(0, side), rng.uniform(0, side)
@@ -131,11 +131,7 @@ def _leaves(rng: random.Random, size: int) -> Image.Image:
         outline = [(x + radius * np.cos(a), y + long * radius * np.sin(a)) for a in angles]
         mask = Image.new("L", (side, side))
         ImageDraw.Draw(mask).polygon(outline, fill=255)
-        leaf = (
-            paint_backdrop(rng, side, rough=0)
-            if rng.random() < 0.2
-            else Image.new("RGB", (side, side), _color(rng))
-        )
+        leaf = paint_backdrop(rng, side) if rng.random() < 0.2 else Image.new("RGB", (side, side), _color(rng))
         canvas.paste(leaf, (0, 0), mask)
     image = canvas.resize((size, size), Image.Resampling.LANCZOS)
     if rng.random() < 0.5:  # light from one side

@@ -48,7 +48,7 @@ def compose_scene(
     shown = list(labels) or [NOTHING] * rng.choice((0, 0, 1, 1, 2, 3))
     sprites = [make_sprite(draw(label, rng), rng, size, len(shown), jitter) for label in shown]
     places = find_places(sprites, rng, size)
-    canvas = paint_backdrop(rng, size) if labels else paint_backdrop(rng, size, rough=0.5)
+    canvas = paint_backdrop(rng, size, 0.5 if not labels else 0.15 * jitter)
     for sprite, place in zip(sprites, places, strict=True):
         canvas.paste(sprite, place, sprite)
     return _recolored(canvas, rng) if jitter else canvas
