@@ -20,24 +20,24 @@ from pathlib import Path
 
 import tomllib
 
-MAKERS = {
-    "fluent": {
-        "fluent": "fluent-emoji",
-        "fluent-flat": "fluent-emoji-flat",
-        "fluent-high-contrast": "fluent-emoji-high-contrast",
-    },
-    "noto": {"noto": "noto", "noto-v1": "noto-v1"},
-    "emojione": {"emojione": "emojione", "emojione-monotone": "emojione-monotone"},
-    "fxemoji": {"fxemoji": "fxemoji"},
-    "twemoji": {"twemoji": "twemoji"},
-    "streamline": {"streamline": "streamline-emojis"},
+TRAINED = {
+    "fluent": "fluent-emoji",
+    "fluent-flat": "fluent-emoji-flat",
+    "fluent-high-contrast": "fluent-emoji-high-contrast",
+    "noto": "noto",
+    "noto-v1": "noto-v1",
+    "emojione": "emojione",
+    "emojione-monotone": "emojione-monotone",
+    "fxemoji": "fxemoji",
+    "twemoji": "twemoji",
+    "streamline": "streamline-emojis",
 }
-"""Folders and packages of the styles that animals-tiny was trained on, by who drew them."""
+"""Folders and packages of the styles that animals-tiny was trained on."""
 KEPT = {"openmoji": "openmoji", "emojione-v1": "emojione-v1"}
-"""Nothing is trained on these: their licence, CC BY-SA, may bind what is made of them."""
+"""No model is trained on these: their licence, CC BY-SA, may bind what is made of them."""
 GLYPHS = "glyphs"
 """The style of glyphs of many sets of icons, which glyphs.toml lists."""
-STYLES = {style: package for styles in (*MAKERS.values(), KEPT) for style, package in styles.items()}
+STYLES = TRAINED | KEPT
 
 DRAWINGS = {
     "bear": ["bear", "bear-face"],
@@ -60,7 +60,7 @@ DRAWINGS = {
     "panda": ["panda", "panda-face"],
     "penguin": ["penguin", "penguin-1", "penguin-2"],
     "pig": ["pig-face", "pig", "pig-side"],
-    "rabbit": ["rabbit-face", "rabbit"],
+    "rabbit": ["rabbit-face", "rabbit", "bunny"],
     "snail": ["snail"],
     "tiger": ["tiger-face", "tiger", "tiger-side"],
     "turtle": ["turtle"],

@@ -322,6 +322,18 @@ def test_a_training_starts_from_another(trained, tmp_path):
         train(SPEC, Patches(), further, tmp_path / "none", device_is_cpu=True, init=tmp_path / "nowhere")
 
 
+def test_a_model_of_more_labels_begins_with_the_words_that_it_shares(trained):
+    more = replace(SPEC, space=space_to_dict(Text((*LABELS, "purple"), SPACE.templates)))
+    begun, before = more.build(), SPEC.build()
+    for model in (begun, before):
+        model.load_folder(trained)
+    assert len(begun.tokenizer) > len(before.tokenizer)
+    prompts = [f"a photo of a {label}" for label in LABELS]
+    with torch.no_grad():
+        torch.testing.assert_close(begun.embed(prompts), before.embed(prompts))
+        assert not torch.equal(begun.embed(["purple"]), begun.embed([LABELS[0]]))
+
+
 def test_the_mean_of_weights_before_and_after(trained, tmp_path):
     further = replace(CONFIG, steps=2, autoencoder_steps=0, reading_steps=0, contrast=0.0)
     train(SPEC, Dim(), further, tmp_path / "after", device_is_cpu=True, init=trained)
@@ -347,7 +359,7 @@ def test_the_mean_of_weights_before_and_after(trained, tmp_path):
         ("vae/config.json", b"{", "no valid JSON"),
         ("vae/config.json", b"{}", "no scaling_factor"),
         ("tokenizer/vocab.json", b"{", "no valid JSON"),
-        ("tokenizer/vocab.json", b'{"red</w>": 1}', "knows other words"),
+        ("tokenizer/vocab.json", b'{"red</w>": "one"}', "numbers no tokens"),
     ],
 )
 def test_a_training_does_not_start_from_damaged_files(trained, tmp_path, file, content, says):

@@ -7,7 +7,7 @@ al. 2022.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -209,7 +209,7 @@ class LatentTextToImage(nn.Module):
 
         Raises:
             MissingError: If a part is not there.
-            InputError: If one does not fit, or its prompts are of other words.
+            InputError: If one does not fit.
         """
         for part in PARTS:
             paths = sorted((folder / part).glob("*.safetensors"))
@@ -217,25 +217,42 @@ class LatentTextToImage(nn.Module):
                 raise MissingError(
                     f"{folder} has no weights of the {part}; give the folder of a text-to-image model"
                 )
+            weights = {k: v for path in paths for k, v in read_weights(path).items()}
+            if part == "text_encoder":
+                self._take_words(weights, read_json(folder / "tokenizer" / "vocab.json"))
             try:
-                getattr(self, part).load_state_dict(
-                    {k: v for path in paths for k, v in read_weights(path).items()}
-                )
+                getattr(self, part).load_state_dict(weights)
             except RuntimeError as error:
                 raise InputError(
                     f"the {part} of {folder} does not fit the model: {first_line(error)}"
                 ) from error
-        known, vocabulary = self.tokenizer.get_vocab(), read_json(folder / "tokenizer" / "vocab.json")
-        words = {f"{word}</w>" for word in self.words} & known.keys()
-        if any(
-            vocabulary.get(word) != known[word] for word in words
-        ):  # embeddings are looked up by these numbers
-            raise InputError(f"the tokenizer of {folder} knows other words; give a model of the same labels")
         path = folder / "vae" / "config.json"
         scale = read_json(path).get("scaling_factor")
         if not isinstance(scale, int | float):
             raise InputError(f"{path} has no scaling_factor; give the folder of a text-to-image model")
         self.scale.fill_(scale)
+
+    def _take_words(self, weights: dict[str, Tensor], numbers: Mapping[str, int]) -> None:
+        """Puts the embeddings of a text encoder in the places of this model's words; words that are new keep their own.
+
+        Args:
+            weights: Of the text encoder, changed in place.
+            numbers: Of the tokens of its tokenizer.
+
+        Raises:
+            InputError: If these are no numbers.
+        """
+        if not all(isinstance(number, int) for number in numbers.values()):
+            raise InputError("a vocab.json numbers no tokens; give the folder of a text-to-image model")
+        mine = self.text_encoder.state_dict()
+        for name, theirs in weights.items():
+            if not name.endswith("token_embedding.weight") or theirs.shape[1:] != mine[name].shape[1:]:
+                continue
+            rows = mine[name].clone().to(theirs.dtype)
+            for token, number in self.tokenizer.get_vocab().items():
+                if numbers.get(token, len(theirs)) < len(theirs):
+                    rows[number] = theirs[numbers[token]]
+            weights[name] = rows
 
 
 class Reader(nn.Module):
