@@ -174,6 +174,22 @@ def test_the_models_own_labels_and_settings(call: Call, own: Path, pictures: Pat
     assert "K = 1 (given)" in shown.out and "zebra" in shown.out and "Dog" in shown.out
 
 
+def test_a_model_that_knows_nothing_is_asked_for_it(
+    call: Call, own: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "knows"
+    shutil.copytree(own, folder)
+    space = {**OWN["space"], "labels": ["dog", "cat", "rabbit", "void"], "nothing": "void"}
+    (folder / "igm.json").write_text(json.dumps({**OWN, "space": space}))
+    for given, labels in (((), {"dog", "cat", "rabbit"}), (("--labels", "dog,yak"), {"dog", "yak"})):
+        line = only(call(pictures / "1.png", "--model", folder, "--json", *QUICK, *given))
+        assert {x["label"] for x in line["labels"]} == labels | {"void"}
+        assert {x["label"] for x in line["items"]} <= labels
+        (void,) = (x["probability"] for x in line["labels"] if x["label"] == "void")
+        assert void == pytest.approx(1 - line["typicality"], abs=1e-3)
+        assert line["network_calls"] == line["draws"] * (len(labels) + 1)
+
+
 def test_templates_are_averaged_and_counted(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("# pets\ndog\n\n cat \nRabbit\n", encoding="utf-8-sig")
     (tmp_path / "templates.txt").write_text("a photo of a {label}\n{label}\n")
@@ -326,6 +342,11 @@ def test_a_bundled_pipeline_is_found(
     monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
     assert only(call(pictures / "0.png", "--json"))["model"] == "animals"
     assert only(call(pictures / "0.png", "--json", "--model", "animals"))["model"] == "animals"
+    says = json.loads((tmp_path / "animals" / "igm.json").read_text())
+    (tmp_path / "animals" / "igm.json").write_text(json.dumps({**says, "info": {"knows": "pets"}}))
+    told = "no --model is given: animals answers, which knows pets"
+    assert told in one_sentence(call(pictures / "0.png").err)
+    assert call(pictures / "0.png", "--model", "animals").err == ""
     assert "did you mean animals" in call(pictures / "0.png", "--model", "animal").err
     elsewhere = call(pictures / "0.png", "--model", "nope", command="invert").err
     assert "boxes" in elsewhere and "animals" not in elsewhere
