@@ -204,7 +204,8 @@ def test_the_true_labels_are_contrasted_with_all_sets():
         weighted.append(latent_losses.label_loss(model, seen, RED, contrast, torch.Generator().manual_seed(1)))
     left = torch.tensor([0.1, 0.5, 0.3]).square()  # under red, green, and the mean of both
     likelihood = -16 * left * seen.noise.square().mean((1, 2, 3))[:, None]
-    crossed = -likelihood.log_softmax(1)[:, 0].mean()
+    signal = model.schedule.alpha(seen.t).square()
+    crossed = -(signal * likelihood.log_softmax(1)[:, 0]).mean()
     torch.testing.assert_close(weighted[1] - weighted[0], crossed)
     torch.testing.assert_close(weighted[2] - weighted[1], crossed)
     chance = torch.tensor(2.0).log()  # of a reading that says nothing, twice, and of a matching
