@@ -476,7 +476,7 @@ class ImageSession(Session["Image"]):
         import torch
 
         every = self.parser.decode(torch.eye(len(marginals)), frame)
-        order = marginals.argsort(descending=True, stable=True).tolist()
+        order = [i for i in marginals.argsort(descending=True, stable=True).tolist() if marginals[i].isfinite()]
         return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
 
 

@@ -172,7 +172,8 @@ class Inversion:
         seconds: Wall-clock time.
         draws: Noise samples of the final decision.
         typicality: How much the image is like those trained on, 0..1; nan where that is not known.
-        marginals: Probability of every candidate ``[M]``, where an image holds any set of them; else None.
+        marginals: Probability of every candidate ``[M]``, where an image holds any set of them, nan for one that stands for
+            none of the others; else None.
         values: Probability of the value of each factor of each concept ``[K,F]``, where a concept is a point with
             one value of each of F factors; else None.
         evidence: What confidence and typicality follow from; None of methods that have no such.

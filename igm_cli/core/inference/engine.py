@@ -269,7 +269,7 @@ def certainty(
             marginals, torch.full_like(marginals, len(answer.concepts) / held), typicality
         )
         if answer.nothing is not None:
-            marginals[space.nothing_place] = 1 - typicality  # type: ignore[attr-defined]
+            marginals[space.nothing_place] = math.nan  # type: ignore[attr-defined]  # no answer to what is asked
     if answer.value_rivals is not None:
         values = torch.zeros(len(answer.concepts), len(space.variant_groups()))  # type: ignore[attr-defined]
         for place, rivals in enumerate(answer.value_rivals):
