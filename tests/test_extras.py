@@ -83,7 +83,7 @@ def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
     image = str(ROOT / "examples/images/CLEVR_val_000003.png")
     commands = {
         "igm-cli[train]": ["train", "clevr", "--data-root", "."],
-        "igm-cli[text]": ["zero-shot", image],
+        "igm-cli[text]": ["zero-shot", image, "--model", "animals-tiny"],
         "igm-cli[plots]": ["estimate-k", image, "--plot", "curve.png"],
         "igm-cli[video]": ["invert", "film.mp4", "--every", "10"],
         "igm-cli[bench]": ["benchmark", "decomposition", "--out", "bench"],

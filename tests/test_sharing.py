@@ -102,7 +102,7 @@ def test_a_pipeline_that_igm_trained_keeps_its_labels(call: Call, hub: fake_hub.
         hub.repositories["user/animals"].files
     )
     folder = find_pipeline("hf:user/animals")
-    assert len(json.loads((folder / "igm.json").read_text())["space"]["labels"]) == 25
+    assert len(json.loads((folder / "igm.json").read_text())["space"]["labels"]) == 26
     code, out, err = call("models")
     assert code == 0 and re.search(r"user/animals\W+cached\W+labels\W+15.2 MB\W+calibrated", out), out
 

@@ -74,7 +74,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
         "## Licence",
         _sentence(info.get("licence"), licence),
         "## Limits",
-        _limits(info, inference),
+        _limits(info, inference, known["space"]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -178,9 +178,9 @@ def _sentence(said: Any, asked: str | None) -> str:
     return "\n\n".join(texts) or "Not stated."
 
 
-def _limits(info: Mapping[str, Any], inference: Mapping[str, Any]) -> str:
+def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mapping[str, Any]) -> str:
     told = ["It knows images like those it was trained on; of others its answers are guesses."]
-    if inference.get("typical"):
+    if inference.get("typical") or space.get("nothing"):
         told.append(
             "Every answer says how typical the image is of what it knows (`typicality`); below 0.5, do not rely on it."
         )
