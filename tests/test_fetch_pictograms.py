@@ -10,13 +10,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import tomllib
+
+from igm_cli.core.files import parse_toml
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fetch_pictograms.py"
 NPM = "#!{python}\nimport shutil, sys\nassert sys.argv[1:3] == ['pack', '--silent'] and sys.argv[3] in {packages!r}\n"
 NPM += "shutil.copy({archive!r}, 'package.tgz')\n"
 PACKAGES = ("@iconify-json/fxemoji", "@iconify/json")
-GLYPHS = tomllib.loads(SCRIPT.with_name("glyphs.toml").read_text("utf-8"))
+GLYPHS = parse_toml(SCRIPT.with_name("glyphs.toml").read_text("utf-8"))
 RENDERER = "def svg_to_bytes(svg_string, width):\n    return f'{width} {svg_string}'.encode()\n"
 
 

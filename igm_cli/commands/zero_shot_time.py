@@ -56,7 +56,7 @@ class Estimate:
         memory = peak_memory(session.device)
         return cls(
             images,
-            space.dim,
+            space.dim - (space.nothing_place is not None),
             len(space.templates),
             calls,
             settings.draws,

@@ -161,10 +161,10 @@ class AnySet(Constraint):
             member[there, label[there]] = True
         close = ~difference.at_least(GIVEN_UP) | ~exists
         keep = usable & (member | close)
-        # The labels that are least worse, members first, are as many as the largest set needs, and one more.
         labels = usable.clone()
-        if self.nothing is not None:
+        if self.nothing is not None:  # which is never given up, and no label that a set needs
             labels[:, self.nothing] = False
+        # The labels that are least worse, members first, are as many as the largest set needs, and one more.
         worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~labels, torch.inf)
         nearest = torch.zeros_like(usable).scatter_(
             1, worse.argsort(dim=1, stable=True)[:, : max(self.sizes) + 1], True

@@ -258,18 +258,16 @@ def certainty(
         seen[LEAST_MARGIN] = torch.nan
     typicality = usual.at(seen) if usual else math.nan
     if answer.nothing is not None:
-        typicality = min(
-            posterior(answer.nothing, settings.temperature), typicality
-        )  # which nan is not less than
+        something = posterior(answer.nothing, settings.temperature)
+        typicality = something if math.isnan(typicality) else min(something, typicality)
     confidence = posteriors(answer.rivals, settings.temperature)
     marginals, values = answer.marginals, None
     if marginals is not None:
         held = len(marginals) - (answer.nothing is not None)
-        marginals = shrink_to_chance(
-            marginals, torch.full_like(marginals, len(answer.concepts) / held), typicality
-        )
-        if answer.nothing is not None:
-            marginals[space.nothing_place] = math.nan  # type: ignore[attr-defined]  # no answer to what is asked
+        guess = torch.full_like(marginals, len(answer.concepts) / held)
+        marginals = shrink_to_chance(marginals, guess, typicality)
+        if answer.nothing is not None:  # it is no answer to what is asked
+            marginals[space.nothing_place] = math.nan  # type: ignore[attr-defined]
     if answer.value_rivals is not None:
         values = torch.zeros(len(answer.concepts), len(space.variant_groups()))  # type: ignore[attr-defined]
         for place, rivals in enumerate(answer.value_rivals):
