@@ -1,23 +1,27 @@
 """How a text-to-image model of animals does in a style that it was not trained on: each of six left out in turn.
 
     python benchmarks/fetch_pictograms.py PICTOGRAMS
-    python benchmarks/left_out_styles.py BASE PICTOGRAMS OUT
+    python benchmarks/left_out_styles.py BASE PICTOGRAMS OUT [OPTIONS OF igm train]
 
-BASE is a model that was trained on none of the six.  For every style it is trained further without that, and shown scenes of two
-of cat, dog and rabbit in it, as are the methods beside igm.  Confidence is judged as users get it: at a temperature that is fitted
-to the five other styles' scenes, each answered by the model that was not trained on it.  What OUT holds already stays as it is.
+BASE is a model that was trained on none of the six.  For every style it is trained further without that, by the preset of the
+bundled model, and shown scenes of two of cat, dog and rabbit in it, as are the methods beside igm.  Confidence is judged as users
+get it: at a temperature that is fitted to the five other styles' scenes, each answered by the model that was not trained on it.
+What OUT holds already stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +29,7 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.label_methods import compound_prompts, labels_alone
 from igm_cli.benchmarks.frame import AnnotatedImages
 from igm_cli.benchmarks.suites.zero_shot_splits import TRIO
+from igm_cli.commands.train_preset import read_preset
 from igm_cli.core.calibration import expected_calibration_error, fitted_temperature
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
@@ -40,12 +45,12 @@ from igm_cli.plugins import registry
 
 IGM = [sys.executable, "-m", "igm_cli"]
 LEFT_OUT = {
-    "noto-v1": "noto-v1",
-    "emojione": "emojione,emojione-monotone",
-    "fxemoji": "fxemoji",
-    "twemoji": "twemoji",
-    "streamline": "streamline",
-    "openmoji": "openmoji",
+    "noto-v1": ("noto-v1",),
+    "emojione": ("emojione", "emojione-monotone"),
+    "fxemoji": ("fxemoji",),
+    "twemoji": ("twemoji",),
+    "streamline": ("streamline",),
+    "openmoji": ("openmoji",),
 }
 """Styles that are shown, and what is not trained on then: the same drawings in one colour neither, nor ever openmoji."""
 METHODS = {"igm": "igm", "dc-compound": "Diffusion Classifier", "dc-variant": "labels alone"}
@@ -58,27 +63,52 @@ def main() -> None:
     parser.add_argument("pictograms", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--styles", nargs="+", choices=LEFT_OUT, default=list(LEFT_OUT), help="default: all")
-    parser.add_argument("--steps", type=int, default=900, help="of the training without a style")
     parser.add_argument("--scenes", type=int, default=100, help="of a style that are shown")
     parser.add_argument("--train-only", action="store_true")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()  # the others are of igm train
     for style in given.styles:
-        train(given.base, given.pictograms, given.out / style, style, given.steps)
+        train(given.base, given.pictograms, given.out / style, style, options)
     if not given.train_only:
         report(
             {style: shown(given.pictograms, given.out / style, style, given.scenes) for style in given.styles}
         )
 
 
-def train(base: Path, pictograms: Path, out: Path, style: str, steps: int) -> None:
+def train(base: Path, pictograms: Path, out: Path, style: str, options: list[str]) -> None:
     """Trains the base further without a style, unless that was done."""
     if (out / "igm.json").exists():
         return
     print(f"without {style}", flush=True)
-    without = LEFT_OUT[style]
-    command = [*IGM, "train", "animals", "--preset", "finetune", "--data-root", str(pictograms), "--builtin"]
-    command += ["--init", str(base), "--steps", str(steps), "--limit", "1500", "-o", str(out)]
-    subprocess.run([*command, "--set", f"data.without={without}"], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        preset = Path(folder) / "preset.toml"
+        preset.write_text(preset_without(LEFT_OUT[style]), encoding="utf-8")
+        command = [
+            *IGM,
+            "train",
+            "animals",
+            "--preset",
+            str(preset),
+            "--data-root",
+            str(pictograms),
+            "--builtin",
+        ]
+        subprocess.run([*command, "--init", str(base), "-o", str(out), *options], check=True)
+
+
+def preset_without(styles: Sequence[str]) -> str:
+    """Returns the preset of the bundled model, TOML, without the scenes in some styles."""
+    parts = read_preset(registry.dataset("animals"), "finetune")["data"]
+    kept = [part for part in parts if part["options"].get("styles") not in styles]
+    return "\n".join(['extends = "finetune"', "data = [", *(f"  {_inline(part)}," for part in kept), "]\n"])
+
+
+def _inline(table: Mapping[str, Any]) -> str:
+    """A table of texts, numbers and such tables in TOML."""
+    pairs = (
+        f"{key} = {_inline(value) if isinstance(value, Mapping) else json.dumps(value)}"
+        for key, value in table.items()
+    )
+    return f"{{ {', '.join(pairs)} }}"
 
 
 class Seen(NamedTuple):

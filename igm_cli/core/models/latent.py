@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import Text
+from igm_cli.core.device import to_device
 from igm_cli.core.files import read_json, temporary_beside
 from igm_cli.core.models.pipeline_files import first_line, quiet
 from igm_cli.core.models.prompts import word_tokenizer, words_of
@@ -117,7 +118,7 @@ class LatentTextToImage(nn.Module):
         """Returns prompts as ``[R,tokens,text_dim]``."""
         length = self.config.tokens
         ids = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
-        embedded: Tensor = self.text_encoder(torch.tensor(ids, device=self.scale.device)).last_hidden_state
+        embedded: Tensor = self.text_encoder(to_device(torch.tensor(ids), self.scale.device)).last_hidden_state
         return embedded
 
     def notice(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ as text-to-image models do.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
+from igm_cli.core.device import to_device
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.models.prompts import compound
 from igm_cli.core.objective import denoising_weight
@@ -48,7 +50,7 @@ def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.
     """Squared and absolute error of the reconstruction, and the KL divergence of the latents' posterior."""
     posterior = model.vae.encode(images).latent_dist
     mean, spread = posterior.mean.float(), posterior.std.float()
-    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    noise = to_device(torch.randn(mean.shape, generator=generator), mean.device)
     decoded: Tensor = model.vae.decode(mean + spread * noise).sample.float()
     divergence: Tensor = 0.5 * (mean.square() + spread.square() - 1 - 2 * spread.log()).mean()
     return F.mse_loss(decoded, images) + F.l1_loss(decoded, images) + SMOOTHNESS * divergence
@@ -92,7 +94,7 @@ def label_loss(
     likely = _likely(model, seen, prompts)
     asked, true = sample_labels(present, min(LABELS, present.shape[1]), generator, likely)  # [B,L]
     epsilon, noticed = model.predict(seen.x_t, seen.t, prompts[asked])
-    sets = subsets(asked.shape[1], LARGEST_SET).to(epsilon)  # [S,L]
+    sets = to_device(subsets(asked.shape[1], LARGEST_SET), epsilon.device).to(epsilon)  # [S,L]
     errors = set_errors(epsilon, seen.noise, sets)
     target = (sets[None] == true[:, None].to(sets)).all(2).float().argmax(1)
     denoising = denoising_weight(model.schedule, seen.t) * errors.gather(1, target[:, None])[:, 0]
@@ -110,7 +112,7 @@ def caption_loss(
 
     The arguments are those of :func:`label_loss`.
     """
-    texts = [text for row in present for text in _captions(model.space, row, generator)]
+    texts = [text for row in present.tolist() for text in _captions(model.space, row, generator)]
     embedded = model.embed(texts).unflatten(0, (len(present), 4))
     epsilon, _ = model.predict(seen.x_t, seen.t, embedded)
     errors = (seen.noise[:, None] - epsilon).square().mean((2, 3, 4))  # [B,4]
@@ -147,10 +149,10 @@ def sample_labels(
         likely: Logits of all labels ``[B,M]``: others are drawn by them (a Gumbel variable for every label), so that
             what is easily mistaken is told apart; a part of the images, ``EASY``, and all without them, get any others.
     """
-    uniform = torch.rand(present.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(present.device)
+    uniform = to_device(torch.rand(present.shape, generator=generator).clamp(1e-6, 1 - 1e-6), present.device)
     chance = -torch.log(-torch.log(uniform))
     if likely is not None:
-        hard = torch.rand(len(present), 1, generator=generator).to(present.device) >= EASY
+        hard = to_device(torch.rand(len(present), 1, generator=generator) >= EASY, present.device)
         chance = chance + torch.where(hard, likely.float(), 0.0)
     asked = chance.masked_fill(present.bool(), torch.inf).topk(count, dim=1).indices
     return asked, present.gather(1, asked)
@@ -192,7 +194,7 @@ def _prompts(space: Text, generator: torch.Generator) -> list[str]:
     return [template.replace("{label}", label) for label in space.labels]
 
 
-def _captions(space: Text, present: Tensor, generator: torch.Generator) -> list[str]:
+def _captions(space: Text, present: Sequence[bool], generator: torch.Generator) -> list[str]:
     """The caption of an image, two with a label exchanged for another, and none."""
     order = torch.randperm(len(present), generator=generator).tolist()
     true = [i for i in order if present[i]]

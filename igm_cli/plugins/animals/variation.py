@@ -12,7 +12,8 @@ import random
 from itertools import product
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
+from scipy.ndimage import binary_fill_holes
 
 CELLS = 3
 """The grid whose corners are moved has so many cells along each side."""
@@ -165,8 +166,8 @@ def _filled(ink: Image.Image) -> Image.Image:
     walls = Image.new("L", (width + 2 * GAP, height + 2 * GAP))
     walls.paste(ink.resize((width, height)).point(lambda a: 255 * (a > 80)), (GAP, GAP))
     walls = walls.filter(ImageFilter.MaxFilter(GAP))
-    ImageDraw.floodfill(walls, (0, 0), 128)
-    solid = walls.point(lambda a: 255 * (a != 128)).filter(ImageFilter.MinFilter(GAP))
+    inside = binary_fill_holes(np.asarray(walls)).astype(np.uint8)
+    solid = Image.fromarray(255 * inside).filter(ImageFilter.MinFilter(GAP))
     return ImageChops.lighter(ink, solid.crop((GAP, GAP, GAP + width, GAP + height)).resize(ink.size))
 
 
