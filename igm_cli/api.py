@@ -51,7 +51,7 @@ __all__ = [
     "load",
 ]
 
-_LOADING = ("variant", "dtype", "attention", "offload", "compile", "size", "config", "prediction")
+_LOADING = ("variant", "dtype", "attention", "quantize", "offload", "compile", "size", "config", "prediction")
 
 
 def load(

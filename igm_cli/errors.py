@@ -76,6 +76,7 @@ EXTRAS = {
     "ui": ("the page", ("gradio", "matplotlib")),
     "faces": ("drawing faces (unless --data-root names the real CelebA)", ("python_avatars", "resvg_py")),
     "video": ("a video", ("av",)),
+    "quantize": ("--quantize", ("bitsandbytes", "torchao")),
     "xformers": ("--attention xformers", ("xformers",)),
 }
 """What each extra of igm-cli is for, and the libraries it brings."""

@@ -33,6 +33,8 @@ def open_pipeline(
     """
     name, source = resolve_pipeline(model)
 
+    from torch import Tensor
+
     from igm_cli.core.inference.views import encoded_views
     from igm_cli.core.models.pipeline_files import (
         find_pipeline,
@@ -77,7 +79,8 @@ def open_pipeline(
         parts = load_pipeline(str(path), target, how)
         for part, network in parts.pipe.components.items():
             if hasattr(network, "state_dict"):
-                weights = {key: value for key, value in network.state_dict().items() if not value.is_meta}
+                # Quantized ones are whole numbers and scales in a class of their own.
+                weights = {k: v for k, v in network.state_dict().items() if type(v) is Tensor and not v.is_meta}
                 require_finite(
                     weights, f"the weights of the {part} of {name}", "take another copy, or use --dtype float32"
                 )
@@ -97,7 +100,9 @@ def open_pipeline(
         identity={
             "model": pipeline_fingerprint(path, how.variant),
             # Where the parts are kept and how attention is computed changes no result.
-            "loading": {x: getattr(how, x) for x in ("variant", "dtype", "size", "config", "prediction")},
+            "loading": {
+                x: getattr(how, x) for x in ("variant", "dtype", "quantize", "size", "config", "prediction")
+            },
             "labels": every,
             "templates": space.templates,
             "composition": description.composition,
@@ -128,7 +133,7 @@ def open_to_draw(
     """
     if not names_pipeline(model, None):
         asked = {"template": templates, **(loading or {})}
-        if given := [name for name, value in asked.items() if value and value != "auto"]:
+        if given := [name for name, value in asked.items() if value and value not in ("auto", "no")]:
             raise UsageError(
                 f"--{given[0]} is about text-to-image models, and {model or 'the default'} is none; leave it out"
             )

@@ -457,3 +457,22 @@ def test_settings_that_do_not_suit(built: Callable[[str], Path]) -> None:
         InputError, match="is a flow, whose network puts out a velocity; leave out --prediction"
     ):
         load_pipeline(str(built("sd3")), CPU, replace(EXACT, prediction="epsilon"))
+
+
+@EVERY
+def test_quantized_networks_predict_nearly_the_same(
+    kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts]
+) -> None:
+    pytest.importorskip("torchao")
+    few = load_pipeline(str(built(kind)), CPU, replace(EXACT, quantize="int8"))
+    texts = ["dog"] if few.family.classes else [PROMPT]
+    predictions = []
+    for parts in (loaded(kind), few):
+        denoiser = denoiser_of(parts)
+        x_t = torch.randn(2, *parts.latent_shape, generator=torch.Generator().manual_seed(0))
+        features = denoiser.features(x_t, torch.tensor([100, 500]))
+        predictions.append(denoiser.predictions_of_prompts(features, texts))
+    whole, rounded = predictions
+    assert 0 < float((rounded - whole).norm() / whole.norm()) < 0.02
+    kinds = {type(weight).__name__ for weight in few.network.parameters()}
+    assert len(kinds) == 2  # linear layers are of torchao's class, all others as they were

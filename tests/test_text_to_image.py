@@ -574,6 +574,12 @@ def test_broken_single_files(files: dict[str, Path], folders: dict[str, Path], t
         ("a/b/c", EXACT, MissingError, "does not exist"),
         ("model.ckpt", EXACT, InputError, "is a pickle, which can run code; convert it to safetensors"),
         ("owner/name", Loading(offload=True), UsageError, "offloading needs a CUDA device"),
+        (
+            "owner/name",
+            Loading(quantize="nf4"),
+            UsageError,
+            "4 bits need a CUDA device, not cpu; use --quantize int8",
+        ),
         ("owner/name", Loading(attention="xformers"), IgmError, r"igm-cli\[xformers\]|needs a CUDA device"),
     ],
 )
@@ -596,5 +602,7 @@ def test_settings_that_cannot_be_used(folders: dict[str, Path]) -> None:
         Loading(dtype="int8")
     with pytest.raises(UsageError, match="unknown attention"):
         Loading(attention="flash")
+    with pytest.raises(UsageError, match="unknown quantize 'int2'; choose no, int8, nf4"):
+        Loading(quantize="int2")
     with pytest.raises(UsageError, match="must be a multiple of 2"):
         load_pipeline(str(folders["sd1"]), CPU, replace(EXACT, size=17))

@@ -169,6 +169,7 @@ def generate(
     template: z.Template = None,
     variant: z.Variant = None,
     dtype: z.Dtype = "auto",
+    quantize: z.Quantize = "no",
     offload: z.Offload = False,
     size: z.Size = None,
     batch_size: o.BatchSize = "auto",
@@ -193,7 +194,7 @@ def generate(
     )  # fmt: skip
     if not expressions and not like:
         raise UsageError("nothing to draw; give an expression such as 'pos(0.3,0.5)', or --like")
-    loading = {"variant": variant, "dtype": dtype, "offload": offload, "size": size}
+    loading = {"variant": variant, "dtype": dtype, "quantize": quantize, "offload": offload, "size": size}
     texts = list(dict.fromkeys(expressions or ()))
     records = [line for path in like or () if path.suffix == ".jsonl" for line in _lines(path)]
     labels = [label for text in texts for label in words(parse(text))]

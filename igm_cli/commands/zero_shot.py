@@ -34,6 +34,7 @@ def zero_shot(
     variant: z.Variant = None,
     dtype: z.Dtype = "auto",
     attention: z.Attention = "auto",
+    quantize: z.Quantize = "no",
     offload: z.Offload = False,
     compile_: z.Compile = False,
     size: z.Size = None,
@@ -69,7 +70,7 @@ def zero_shot(
     from igm_cli.session import ImageSession
 
     how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
-    how |= {"size": size, "config": config, "prediction": prediction, "compile": compile_}
+    how |= {"size": size, "config": config, "prediction": prediction, "compile": compile_, "quantize": quantize}
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}

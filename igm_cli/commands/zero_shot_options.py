@@ -102,6 +102,14 @@ Attention = Annotated[
         help="auto; sliced takes less memory and more time; or xformers.",
     ),
 ]
+Quantize = Annotated[
+    Literal["no", "int8", "nf4"],
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="KIND",
+        help="Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, other answers where it is close.",
+    ),
+]
 Offload = Annotated[
     bool,
     typer.Option("--offload", rich_help_panel=o.MODEL, help="Keep on the GPU only the part that computes."),

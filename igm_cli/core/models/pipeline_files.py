@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -339,22 +340,22 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the chatter of diffusers and transformers while it lasts."""
+    """Silences the chatter of diffusers, transformers and what they import while it lasts."""
     need("text", "diffusers", "transformers")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    before = [(log, log.is_progress_bar_enabled()) for log in (diffusers_logging, transformers_logging)]
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for log in libraries:
-                log.set_verbosity_error()
+            logging.disable(logging.WARNING)
+            for log, _ in before:
                 log.disable_progress_bar()
             yield
         finally:
-            for log, verbosity, bars in before:
-                log.set_verbosity(verbosity)
+            logging.disable(disabled)
+            for log, bars in before:
                 if bars:
                     log.enable_progress_bar()

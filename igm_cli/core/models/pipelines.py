@@ -27,8 +27,13 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 CHOICES = {
     "dtype": ("auto", *DTYPES),
     "attention": ("auto", "sliced", "xformers"),
+    "quantize": ("no", "int8", "nf4"),
     "prediction": ("auto", "epsilon", "v_prediction"),
 }
+
+
+QUANTIZERS = {"int8": "torchao", "nf4": "bitsandbytes"}
+"""The library that each kind of quantization takes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Loading:
         variant: Variant of the weights, e.g. ``fp16``.
         dtype: ``auto`` (by device), ``float32``, ``float16`` or ``bfloat16``; the autoencoder is always float32.
         attention: ``auto``, ``sliced`` (less memory, slower) or ``xformers``.
+        quantize: Keep the weights of the denoising network's linear layers in 8 bits (``int8``, by torchao) or in 4 (``nf4``, by
+            bitsandbytes, on a CUDA device); ``no`` keeps them as they are.
         offload: Keep on a CUDA device only the part that computes.
         compile: Whether torch.compile translates the network at its first call: minutes, for faster calls after that.
         size: Side of the images in pixels; by default what the model was trained on.
@@ -50,6 +57,7 @@ class Loading:
     variant: str | None = None
     dtype: str = "auto"
     attention: str = "auto"
+    quantize: str = "no"
     offload: bool = False
     compile: bool = False
     size: int | None = None
@@ -111,6 +119,10 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     loading = loading or Loading()
     _check_device(device, loading)
     path = find_pipeline(source, loading.variant)
+    if loading.quantize != "no" and path.is_file():
+        raise UsageError(
+            f"the weights of a single file are not quantized; leave out --quantize, or give a folder, not {source}"
+        )
     if loading.config and not path.is_file():
         raise UsageError(
             f"a config describes a single file, and {source} is a folder that has its own; leave it out"
@@ -133,6 +145,10 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
 def _check_device(device: torch.device, loading: Loading) -> None:
     if loading.offload and device.type != "cuda":
         raise UsageError(f"offloading needs a CUDA device, not {device.type}; leave out --offload")
+    if loading.quantize == "nf4" and device.type != "cuda":
+        raise UsageError(f"4 bits need a CUDA device, not {device.type}; use --quantize int8")
+    if loading.quantize != "no":
+        need("quantize", QUANTIZERS[loading.quantize])
     if loading.attention == "xformers":
         need("xformers")
         if device.type != "cuda":
@@ -168,11 +184,20 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
                 parts[part] = load()
                 continue
             of_part = torch.float32 if part == "vae" else dtype
+            few_bits = {}
+            if part == index.family.part and loading.quantize != "no":
+                few_bits = {"quantization_config": _quantization(loading.quantize, dtype)}
             if library is diffusers and any(map(is_packed, weights[part][1])):
+                if few_bits:
+                    raise UsageError(f"the {part} of {path} is in 8 bits already; leave out --quantize")
                 parts[part] = _unpacked(getattr(library, name), path / part, weights[part][1]).to(of_part)
                 continue
             parts[part], report = load(
-                variant=weights[part][0], torch_dtype=of_part, use_safetensors=True, output_loading_info=True
+                variant=weights[part][0],
+                torch_dtype=of_part,
+                use_safetensors=True,
+                output_loading_info=True,
+                **few_bits,
             )
         if report["missing_keys"]:
             raise InputError(f"the {part} of {path} lacks weights: {min(report['missing_keys'])}")
@@ -186,6 +211,19 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
         if index.classes:
             pipe.register_to_config(id2label=index.classes.names)
         return pipe
+
+
+def _quantization(name: str, dtype: torch.dtype) -> Any:
+    """Returns how diffusers quantizes a network as it loads it."""
+    import diffusers
+
+    if name == "nf4":
+        return diffusers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return diffusers.TorchAoConfig(Int8WeightOnlyConfig())
 
 
 def _has_tokens(part: Path) -> bool:
@@ -339,7 +377,8 @@ def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) ->
     for network in _networks(pipe).values():
         network.eval().requires_grad_(False)
     for network in (family.network(pipe), pipe.vae):
-        network.to(memory_format=torch.channels_last)
+        if loading.quantize == "no" or network is pipe.vae:
+            network.to(memory_format=torch.channels_last)
     if loading.offload:
         pipe.enable_model_cpu_offload(device=device)
     else:
