@@ -172,12 +172,11 @@ class Told:
         named = [[label in text for label in self.space.labels] for text in texts]
         return torch.tensor(named).float()[:, None]  # [R,1,labels]
 
-    def predict(self, x_t, t, embeddings):
+    def __call__(self, x_t, t, embeddings, whole=True):
+        if not whole:
+            return None, torch.zeros(len(x_t), 1)
         found = (embeddings[..., 0, :] * torch.tensor(self.foretold)).sum(-1)  # [B,R]
         return found[..., None, None, None] * self.noise[:, None], torch.zeros(found.numel(), 1)
-
-    def notice(self, x_t, t, embeddings):
-        return torch.zeros(len(x_t), 1)
 
     def pool(self, noticed):
         return noticed
@@ -418,7 +417,7 @@ def test_the_folder_is_a_pipeline(schedule, request):
     own.eval()
     with torch.no_grad():
         embedded = own.embed([f"a photo of a {label}" for label in LABELS])
-        wanted, _ = own.predict(x_t, t, embedded[None].expand(2, -1, -1, -1))
+        wanted, _ = own(x_t, t, embedded[None].expand(2, -1, -1, -1))
         latent = own.encode(image[None])[0]
     given = TextToImageDenoiser(parts, Text(LABELS))
     found = given.predictions(given.features(x_t, t), torch.eye(len(LABELS))[None])
@@ -486,3 +485,32 @@ def test_only_latent_models_have_an_autoencoder(tmp_path):
     )  # fmt: skip
     with pytest.raises(InputError, match="autoencoder"):
         train(spec, Patches(), CONFIG, tmp_path, device_is_cpu=True)
+
+
+# The network of the training ---------------------------------------------------------------------------
+
+
+def test_predictions_of_several_prompts_are_those_of_the_unet():
+    """What comes before the first prompt is computed once per latent, and that changes nothing."""
+    torch.manual_seed(0)
+    model = SPEC.build().eval()
+    x_t, t = torch.randn(3, 2, 8, 8), torch.tensor([3, 500, 900])
+    prompts = model.embed([f"a photo of a {label}" for label in (*LABELS, "red", "green")]).unflatten(0, (3, 2))
+    rows = x_t.repeat_interleave(2, dim=0), t.repeat_interleave(2)
+    with torch.no_grad():
+        epsilon, noticed = model(x_t, t, prompts)
+        output = model.unet(*rows, encoder_hidden_states=prompts.flatten(0, 1)).sample
+        nothing, half = model(x_t, t, prompts, whole=False)
+    expected = model.schedule.output_to_epsilon(output, *rows).unflatten(0, (3, 2))
+    torch.testing.assert_close(epsilon, expected, atol=1e-5, rtol=1e-5)
+    assert nothing is None and torch.equal(half, noticed)
+
+
+@pytest.mark.slow  # torch.compile takes a minute
+def test_a_compiled_training_is_the_same(trained: Path, tmp_path: Path):
+    train(SPEC, Patches(), replace(CONFIG, compile="default"), tmp_path, device_is_cpu=True)
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (trained, tmp_path)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

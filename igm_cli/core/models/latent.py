@@ -121,44 +121,50 @@ class LatentTextToImage(nn.Module):
         embedded: Tensor = self.text_encoder(to_device(torch.tensor(ids), self.scale.device)).last_hidden_state
         return embedded
 
-    def notice(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-        """Returns what the U-Net's first half sees in noised latents, ``[B,channels,h,w]``.
-
-        Args:
-            x_t: Noised latents ``[B,C,h,w]``.
-            t: Timesteps ``[B]``.
-            embeddings: One prompt per latent ``[B,tokens,text_dim]``.
-        """
-        unet = self.unet
-        time = unet.time_embedding(unet.time_proj(self.schedule.time(t)).to(x_t.dtype))
-        hidden = unet.conv_in(x_t)
-        for block in unet.down_blocks:
-            attends = getattr(block, "has_cross_attention", False)
-            hidden = block(hidden, time, **({"encoder_hidden_states": embeddings} if attends else {}))[0]
-        noticed: Tensor = unet.mid_block(hidden, time, encoder_hidden_states=embeddings)
-        return noticed
-
-    def predict(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_t: Tensor, t: Tensor, embeddings: Tensor, whole: bool = True
+    ) -> tuple[Tensor | None, Tensor]:
         """Returns eps under every prompt, and what was noticed on the way.
 
         Args:
             x_t: Noised latents ``[B,C,h,w]``.
             t: Timesteps ``[B]``.
             embeddings: R prompts per latent ``[B,R,tokens,text_dim]``.
+            whole: False leaves the U-Net's second half out, and eps with it.
 
         Returns:
-            eps ``[B,R,C,h,w]`` float32, and what :meth:`notice` gives, ``[B*R,channels,h,w]``.
+            eps ``[B,R,C,h,w]`` float32, and what the U-Net's middle puts out, ``[B*R,channels,h,w]``.
         """
-        b, r = embeddings.shape[:2]
-        noticed: list[Tensor] = []
-        hook = self.unet.mid_block.register_forward_hook(lambda module, given, out: noticed.append(out))
-        rows = x_t.repeat_interleave(r, dim=0), t.repeat_interleave(r)
-        try:
-            told = self.schedule.time(rows[1])
-            output = self.unet(rows[0], told, encoder_hidden_states=embeddings.flatten(0, 1)).sample.float()
-        finally:
-            hook.remove()
-        return self.schedule.output_to_epsilon(output, *rows).unflatten(0, (b, r)), noticed[0]
+        noticed, passed, time = self._first_half(x_t, t, embeddings)
+        if not whole:
+            return None, noticed
+        hidden, unet = noticed, self.unet
+        for block in unet.up_blocks:
+            among = len(passed) - len(block.resnets)
+            passed, skipped = passed[:among], passed[among:]
+            hidden = block(hidden, tuple(skipped), time, **_prompts_of(block, embeddings))
+        output = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden))).float()
+        r = embeddings.shape[1]
+        epsilon = self.schedule.output_to_epsilon(
+            output, x_t.repeat_interleave(r, dim=0), t.repeat_interleave(r)
+        )
+        return epsilon.unflatten(0, embeddings.shape[:2]), noticed
+
+    def _first_half(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Returns what the middle puts out, what is passed on to the second half, and the embedded time, ``[B*R,...]`` each.
+
+        As ``UNet2DConditionModel`` has it, but that what comes before the first prompt is attended to is computed once per latent.
+        """
+        unet, r = self.unet, embeddings.shape[1]
+        time = unet.time_embedding(unet.time_proj(self.schedule.time(t)).to(x_t.dtype))
+        hidden = unet.conv_in(x_t)
+        passed = [hidden]
+        for block in unet.down_blocks:
+            if _attends(block) and len(hidden) == len(x_t):
+                hidden, time, *passed = (each.repeat_interleave(r, dim=0) for each in (hidden, time, *passed))
+            hidden, more = block(hidden, time, **_prompts_of(block, embeddings))
+            passed += more
+        return unet.mid_block(hidden, time, **_prompts_of(unet.mid_block, embeddings)), passed, time
 
     def save_folder(self, folder: Path, dtype: torch.dtype) -> None:
         """Writes the model as a ``StableDiffusionPipeline``, every part at once; what only training needs is left out.
@@ -294,6 +300,16 @@ class Reader(nn.Module):
         """Returns logits ``[B]`` of whether the prompt that was attended to is true."""
         logits: Tensor = self.matches(pooled).float()[:, 0]
         return logits
+
+
+def _attends(block: nn.Module) -> bool:
+    """Whether a block of the U-Net attends to prompts."""
+    return bool(getattr(block, "has_cross_attention", False))
+
+
+def _prompts_of(block: nn.Module, embeddings: Tensor) -> dict[str, Tensor]:
+    """Returns the prompts ``[B,R,tokens,text_dim]`` as a block takes them, if it does."""
+    return {"encoder_hidden_states": embeddings.flatten(0, 1)} if _attends(block) else {}
 
 
 def _networks(config: LatentConfig, words: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ noised latents, which makes them notice what there is; then the whole by the com
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,8 @@ class LatentObjective:
         Raises:
             InputError: If an image holds no label, or too many.
         """
-        network, config, generator = self.network, self.config, plan.generator()
+        config, generator = self.config, plan.generator()
+        network = cast(LatentTextToImage, model)  # perhaps compiled
         if self.encoded is None and step >= config.autoencoder_steps:
             self.encoded = self._encode(step)
         with self.accelerator.autocast():

@@ -66,8 +66,8 @@ class Noised(NamedTuple):
 
 def reading_loss(model: LatentTextToImage, seen: Noised, present: Tensor, generator: torch.Generator) -> Tensor:
     """Cross-entropy of the labels ``[B,M]`` read off what the U-Net's first half notices, no prompt being given."""
-    nothing = model.embed([""]).expand(len(present), -1, -1)
-    pooled = model.reader.pool(model.notice(seen.x_t, seen.t, nothing))
+    nothing = model.embed([""]).expand(len(present), 1, -1, -1)
+    pooled = model.reader.pool(model(seen.x_t, seen.t, nothing, whole=False)[1])
     return _reading(model, pooled, model.embed(_prompts(model.space, generator)), present)
 
 
@@ -93,7 +93,7 @@ def label_loss(
     prompts = model.embed(_prompts(model.space, generator))
     likely = _likely(model, seen, prompts)
     asked, true = sample_labels(present, min(LABELS, present.shape[1]), generator, likely)  # [B,L]
-    epsilon, noticed = model.predict(seen.x_t, seen.t, prompts[asked])
+    epsilon, noticed = model(seen.x_t, seen.t, prompts[asked])
     sets = to_device(subsets(asked.shape[1], LARGEST_SET), epsilon.device).to(epsilon)  # [S,L]
     errors = set_errors(epsilon, seen.noise, sets)
     target = (sets[None] == true[:, None].to(sets)).all(2).float().argmax(1)
@@ -114,8 +114,8 @@ def caption_loss(
     """
     texts = [text for row in present.tolist() for text in _captions(model.space, row, generator)]
     embedded = model.embed(texts).unflatten(0, (len(present), 4))
-    epsilon, _ = model.predict(seen.x_t, seen.t, embedded)
-    errors = (seen.noise[:, None] - epsilon).square().mean((2, 3, 4))  # [B,4]
+    epsilon, _ = model(seen.x_t, seen.t, embedded)
+    errors: Tensor = (seen.noise[:, None] - epsilon).square().mean((2, 3, 4))  # [B,4]
     weight = denoising_weight(model.schedule, seen.t)
     denoising = (weight * (errors[:, 0] + errors[:, 3]) / 2).mean()
     target = torch.zeros(len(present), dtype=torch.long, device=errors.device)
@@ -132,8 +132,9 @@ def _contrast(model: LatentTextToImage, seen: Noised, errors: Tensor, target: Te
 @torch.no_grad()
 def _likely(model: LatentTextToImage, seen: Noised, prompts: Tensor) -> Tensor:
     """Logits of all labels ``[B,M]`` as the model reads them off, no prompt being given."""
-    nothing = model.embed([""]).expand(len(seen.x_t), -1, -1)
-    one, other = model.reader.read(model.reader.pool(model.notice(seen.x_t, seen.t, nothing)), prompts)
+    nothing = model.embed([""]).expand(len(seen.x_t), 1, -1, -1)
+    pooled = model.reader.pool(model(seen.x_t, seen.t, nothing, whole=False)[1])
+    one, other = model.reader.read(pooled, prompts)
     return (one + other) / 2
 
 
