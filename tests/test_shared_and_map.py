@@ -16,6 +16,7 @@ from test_cli_safety import igm
 
 import igm_cli
 from igm_cli.model import Model
+from igm_cli.plugins import registry
 
 FACES, ANIMALS = ROOT / "examples" / "faces", ROOT / "examples" / "animals"
 QUICK = ("--draws", 2, "--device", "cpu")
@@ -100,11 +101,13 @@ def test_factors_in_common(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_labels_in_common(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    pictures = [ANIMALS / "cat-rabbit.png", ANIMALS / "rabbit-dog.png"]
-    command = ("zero-shot", *pictures, "--labels", "dog,cat,rabbit", "--shared", "--device", "cpu")
+    scene = registry.dataset("animals").load("test", size=1, animals="koala,owl", count="2")[0]["image"]
+    scene.save(tmp_path / "koala-owl.png")
+    pictures = [ANIMALS / "lion-koala.png", tmp_path / "koala-owl.png"]
+    command = ("zero-shot", *pictures, "--labels", "koala,lion,owl", "--shared", "--device", "cpu")
     assert igm(*command, "--draws", 8, "--overlay", tmp_path / "o") == 0
     out = capsys.readouterr().out
-    assert "2 images: K = 1 in common (estimated)" in out and "rabbit" in out and "dog " not in out
+    assert "2 images: K = 1 in common (estimated)" in out and "│ koala " in out and "│ owl " not in out
     assert len(list((tmp_path / "o").iterdir())) == 2
 
 
