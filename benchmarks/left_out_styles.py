@@ -66,6 +66,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=100, help="of a style that are shown")
     parser.add_argument("--train-only", action="store_true")
     given, options = parser.parse_known_args()  # the others are of igm train
+    if options and all((given.out / style / "igm.json").exists() for style in given.styles):
+        parser.error(f"nothing is left to train with {options[0]}; leave it out")
     for style in given.styles:
         train(given.base, given.pictograms, given.out / style, style, options)
     if not given.train_only:
@@ -82,17 +84,9 @@ def train(base: Path, pictograms: Path, out: Path, style: str, options: list[str
     with tempfile.TemporaryDirectory() as folder:
         preset = Path(folder) / "preset.toml"
         preset.write_text(preset_without(LEFT_OUT[style]), encoding="utf-8")
-        command = [
-            *IGM,
-            "train",
-            "animals",
-            "--preset",
-            str(preset),
-            "--data-root",
-            str(pictograms),
-            "--builtin",
-        ]
-        subprocess.run([*command, "--init", str(base), "-o", str(out), *options], check=True)
+        command = [*IGM, "train", "animals", "--preset", str(preset), "--data-root", str(pictograms)]
+        command += ["--builtin", "--init", str(base), "-o", str(out), *options]
+        subprocess.run(command, check=True)
 
 
 def preset_without(styles: Sequence[str]) -> str:
