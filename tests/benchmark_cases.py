@@ -158,8 +158,9 @@ def write_discs(folder: Path) -> None:
 def write_composed(folder: Path) -> Path:
     """Writes a tiny random model of positions, and beside it those that learn to add to others."""
     models = folder.parent / "models" / "continual"
-    for name in ("color", "shape"):
-        parser = ObjectAttributes({name: VALUES[name]})
+    radii = tuple(f"{0.25 + 0.05 * number:.2f}" for number in range(20))
+    for name, values in (("color", VALUES["color"]), ("shape", VALUES["shape"]), ("size", radii)):
+        parser = ObjectAttributes({name: values})
         spec = attribute_spec("Smiling")
         spec = replace(
             spec,
@@ -168,12 +169,14 @@ def write_composed(folder: Path) -> Path:
             schedule=ScheduleConfig().to_dict(),
             image_size=(48, 32),
             concepts=parser.name,
-            concept_options={"factors": name},
+            concept_options={"factors": f"{name}={'|'.join(values)}"},
         )
         write_model(models / name, spec)
     write_positions(models / "position")
     for name in ("color", "position"):
         shutil.copytree(models / name, models.parent / name)
+    for name, crossed in (("position", "position"), ("size", "size-5")):
+        shutil.copytree(models / name, models.parent / "crossed" / crossed)
     return write_positions(folder)
 
 
@@ -198,8 +201,8 @@ CASES: dict[str, Case] = {
         limit=3,
     ),
     "composition": Case(
-        methods=("real", "igm", "ddim", "ula", "particles", "finetuned"),
-        splits=("and-1", "and-3", "or-of-ands", "pos-and-not-color", "continual-3", "faces"),
+        methods=("real", "igm", "ddim", "ula", "particles", "conditional"),
+        splits=("and-1", "and-3", "or-of-ands", "pos-and-not-color", "continual-3", "crossed-5", "faces"),
         options={
             "steps": 3,
             "correct": 1,
@@ -207,8 +210,8 @@ CASES: dict[str, Case] = {
             "renders": 4,
             "inverted": 1,
             "twins": 1,
-            "finetune": 2,
-            "finetune_images": 4,
+            "train_steps": 2,
+            "train_images": 4,
             "models": "{folder}/models",
         },
         model=write_composed,

@@ -12,7 +12,7 @@ import torch
 from benchmark_cases import CASES, Run, records_of
 from torch import nn
 
-from igm_cli.benchmarks.baselines.judges import KindJudge, PlaceJudge, all_right, near
+from igm_cli.benchmarks.baselines.judges import KindJudge, MeasureJudge, PlaceJudge, all_right, near
 from igm_cli.benchmarks.suite import PictureGrid, find_suite
 from igm_cli.benchmarks.suites.composition import metrics
 from igm_cli.errors import InputError, MissingError
@@ -113,7 +113,7 @@ def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run, folder: Pa
             opened(folder, options={**options, "batch": batch}, splits=(split,)).parts[split].drawn
             for batch in (1, 2)
         )
-        for name in ("igm", "ddim", "ula") if split == "and-3" else ("igm", "particles", "finetuned"):
+        for name in ("igm", "ddim", "ula") if split == "and-3" else ("igm", "particles", "conditional"):
             assert (alone(name, 1).image - together(name, 1).image).abs().max() < 0.02
         assert (together("igm", 1).image - together("ula", 1).image).abs().max() > 0.1
         assert (together("igm", 1).image - together("igm", 1, other=True).image).abs().max() > 0.1
@@ -133,7 +133,7 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
 def test_pictures_stand_beside_renders(run: Run, folder: Path) -> None:
     report = opened(folder).report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
-    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "finetuned"] and len(grid.rows) == 12
+    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 14
     empty = {split for split, pictures in grid.rows if pictures[-1] is None}
     assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces"}
 
@@ -171,6 +171,18 @@ def test_a_branch_holds_if_all_that_it_asks_for_does(folder: Path) -> None:
     assert not without.judged([{"place": [at[0] + 0.07, at[1]], "color": "none"}], 0)["shown"]["place"]
 
 
+def test_places_and_sizes_are_measured(folder: Path) -> None:
+    """Only sizes and places that were never together are asked for; a place is off by the mean of both coordinates."""
+    part = opened(folder).parts["crossed-5"]
+    (thing,) = part.scenes.data[0]["objects"]
+    assert part.expression(0).endswith(f") AND size={thing['size']}") and thing["size"] != "1.20"
+    x, y = part.values[0]["at"]
+    row = part.judged([{"place": [x + 0.02, y - 0.04], "size": float(thing["size"]) + 0.1}], 0)
+    assert row["off"] == pytest.approx([0.03, 0.1])
+    found = {name: estimate.value for name, estimate in metrics([row, {"off": [0.01, 0.3]}]).items()}
+    assert found == {"place_off": pytest.approx(0.02), "size_off": pytest.approx(0.2)}
+
+
 def test_rates_of_expressions() -> None:
     def row(first: bool, second: bool) -> dict[str, Any]:
         return {"branches": [first, second], "shown": {}, "excluded": []}
@@ -199,19 +211,20 @@ def test_a_data_root_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_judge_learns_to_see_places() -> None:
-    """Bright squares on a dark ground are found after some dozens of steps."""
-    judge = PlaceJudge(channels=8)
+@pytest.mark.parametrize("judge", [PlaceJudge(channels=8), MeasureJudge(channels=8)])
+def test_a_judge_learns_to_see_places(judge: PlaceJudge | MeasureJudge) -> None:
+    """Bright squares on a dark ground are found after some dozens of steps, and told from larger ones."""
     torch.manual_seed(0)
     model, random = judge.build(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
 
     def batch(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        images, places = torch.full((size, 3, 32, 48), -0.8), torch.zeros(size, 1, 2)
+        images, places = torch.full((size, 3, 32, 48), -0.8), torch.zeros(size, 1, 3)
         for row in range(size):
-            x, y = (int(torch.randint(4, side - 4, (), generator=random)) for side in (48, 32))
-            images[row, :, y - 3 : y + 3, x - 3 : x + 3] = 0.8
-            places[row, 0] = torch.tensor([x / 48, y / 32])
+            x, y = (int(torch.randint(5, side - 5, (), generator=random)) for side in (48, 32))
+            half = int(torch.randint(2, 6, (), generator=random))
+            images[row, :, y - half : y + half, x - half : x + half] = 0.8
+            places[row, 0] = torch.tensor([x / 48, y / 32, half / 5])
         return images, places, torch.ones(size, 1, dtype=torch.bool)
 
     for _ in range(150):

@@ -122,6 +122,44 @@ def test_a_mapping_of_sizes_gives_the_radii() -> None:
     assert all(o["size"] == "odd" and o["3d_coords"][2] == 0.42 for scene in objects for o in scene)
 
 
+def test_sizes_and_places_are_combined_at_a_share_of_the_places() -> None:
+    """Seen: any size in some cells, the largest everywhere. Unseen: all else. A larger share adds cells."""
+
+    def cells(combinations: str, largest: bool) -> set[tuple[int, int]]:
+        wanted = {"objects": "1-1", "shapes": "sphere", "sizes": "0.3,0.4,1.2", "combinations": combinations}
+        scenes = sample_scenes(SceneOptions.parse(wanted), range(400), 0)
+        things = [scene.objects[0] for scene in scenes]
+        chosen = [thing for thing in things if (thing.radius == 1.2) == largest]
+        return {(int((t.x + 3) / 0.3), int((t.y + 3) / 0.3)) for t in chosen}
+
+    few, more = cells("seen:0.02", False), cells("seen:0.1", False)
+    assert 4 <= len(few) <= 8 and few < more and 20 < len(more) <= 40
+    assert len(cells("seen:0.02", True)) > 150
+    assert not cells("unseen:0.1", True) and not cells("unseen:0.1", False) & more
+
+
+def test_all_combinations_that_are_seen_are_as_likely() -> None:
+    wanted = {"objects": "1-1", "shapes": "sphere", "sizes": "0.3,0.4,1.2", "combinations": "seen:0.25"}
+    scenes = sample_scenes(SceneOptions.parse(wanted), range(1200), 0)
+    small = [scene.objects[0].radius for scene in scenes].count(0.3)
+    assert abs(small / 1200 - 0.25 / 1.5) < 0.04  # of three sizes at a quarter of the places and one elsewhere
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"combinations": "seen"}, "seen:SHARE"),
+        ({"combinations": "unseen:2"}, "0 < SHARE < 1"),
+        ({"combinations": "some:0.1"}, "unseen:SHARE"),
+        ({"sizes": "0.3,1.3"}, "between 0.1 and 1.2"),
+        ({"sizes": "0.3,vast"}, "'vast' is unknown"),
+    ],
+)
+def test_wrong_combinations_are_named(changes: dict[str, Any], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        SceneOptions.parse(changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

@@ -1,7 +1,7 @@
 """Judges of samples: networks trained on real images alone, which never saw the model whose samples they judge.
 
 A judge of places is a map of peaks (Zhou et al. 2019, *Objects as Points*); one of kinds names shape and so on of a crop;
-one of factors names those of a whole image.  All are trained on images that are blurred, brightened and made noisy, so that they do not feed on the texture of
+one of factors names those of a whole image, and one of measures says the place and the size of its only object.  All are trained on images that are blurred, brightened and made noisy, so that they do not feed on the texture of
 real images, which samples do not have.
 """
 
@@ -242,6 +242,43 @@ class FactorJudge(Baseline):
         """Returns the number of the value of each factor of images ``[B,3,H,W]``, as ``[B,F]`` on the CPU."""
         logits = torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
         return torch.stack([part.argmax(1) for part in logits.split(self.values, 1)], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureJudge(Baseline):
+    """Says the place ``(x, y)`` and the size of the only object of an image; concepts are ``[1,3]``."""
+
+    name: str = "judge-measures"
+    channels: int = 32
+    learning_rates: tuple[float, ...] = (2e-3,)
+    batch_size: int = 32
+
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights."""
+        c = self.channels
+        layers = [
+            _layer(3, c, size=5),
+            _layer(c, c, stride=2),
+            _layer(c, 2 * c, stride=2),
+            _layer(2 * c, 2 * c),
+        ]
+        last = [nn.Flatten(), nn.Linear(64 * 2 * c, 128), nn.SiLU(), nn.Linear(128, 3)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(8), *last)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of the measures."""
+        return functional.smooth_l1_loss(model(roughened(images, generator)).float(), concepts[:, 0], beta=0.05)
+
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the mean absolute error of place and size."""
+        return float((self.measured(model, images) - concepts[:, 0].cpu()).abs().mean())
+
+    @torch.no_grad()
+    def measured(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Returns place and size in each image ``[B,3]``, on the CPU."""
+        return torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
 
 
 def all_right(found: Tensor, truth: Tensor) -> bool:

@@ -94,7 +94,7 @@ class ObjectDiffusion(DiffusionBaseline):
     config: FactoredConfig
     values: tuple[int, ...]
     earlier: Path | None = None
-    name: str = "finetuned"
+    name: str = "conditional"
     learning_rates: tuple[float, ...] = field(default=(7e-4,))
     ema: float = 0.998
 

@@ -12,8 +12,8 @@ from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser, Object
 from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
-from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges, training_images
-from igm_cli.benchmarks.suites.composition_sets import FINETUNED, TOLD, Sets, set_metrics
+from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
+from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, MissingError
@@ -37,7 +37,7 @@ class CompositionBench(frame.CheckpointBench):
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise InputError("composition measures models of positions")
         numbers = {"steps": 50, "correct": 5, "particles": 8, "batch": 8, "renders": 3000}
-        numbers |= {"finetune": 2000, "finetune_images": 8000}
+        numbers |= {"train_steps": 2000, "train_images": 8000}
         self.numbers = {name: self.whole_number(name, value) for name, value in numbers.items()}
         self.numbers |= {name: self.whole_number(name, 20, least=0) for name in ("inverted", "twins")}
         self._judges = cache(self._make_judges)
@@ -68,22 +68,28 @@ class CompositionBench(frame.CheckpointBench):
             "test", seed=seed, progress=request.progress, size=request.limit or IMAGES, **declared.options
         )
         scenes = frame.AnnotatedImages(data, models[-1].parser, models[0].image_size)
-        conditional = cache(partial(self._finetuned, name)) if "after" in declared.asked else None
-        judges = self._judges("judged_alone", models[0].image_size)
+        conditional = cache(partial(self._conditional, name)) if "after" in declared.asked else None
+        judges = self._judges(declared.asked.get("judged", "judged_alone"), models[0].image_size)
         return Expressions(models, declared.asked, scenes, judges, self.numbers, seed, conditional=conditional)
 
-    def _finetuned(self, split: str) -> ObjectDenoiser:
-        """One conditional model, trained on the images of the splits before, then on those like this split's."""
-        count, budget = self.numbers["finetune_images"], Budget(steps=self.numbers["finetune"])
-        asked, earlier, model = self.suite.images[split].asked, None, None
-        for number, name in enumerate((*asked["after"], split)):
+    def _conditional(self, split: str) -> ObjectDenoiser:
+        """One conditional model, trained on the images of the splits before, then on those like this split's.
+
+        It takes as many steps as the models that are composed take together.
+        """
+        asked, kinds = self.suite.images[split].asked, self.parts[split].kinds  # type: ignore[union-attr]
+        stages, earlier, model = [*asked["after"], split], None, None
+        steps = self.numbers["train_steps"] * len(asked["models"]) // len(stages)
+        count, budget = self.numbers["train_images"], Budget(steps=steps)
+        for number, name in enumerate(stages):
             shape: Any = self._model(split, asked["models"][number]).denoiser
             baseline = ObjectDiffusion(
-                config=shape.config, values=tuple(map(len, KINDS.values())), earlier=earlier
+                config=shape.config, values=tuple(map(len, kinds.values())), earlier=earlier
             )
+            shown = self.suite.images[name]
             data = training_images(
-                self.dataset, DescribedObjects(), shape.image_size, count, 0, self.request.progress,
-                self.suite.images[name].options,
+                self.dataset, DescribedObjects(kinds), shape.image_size, count, 0, self.request.progress,
+                {**shown.options, **shown.asked.get("trained", {})},
             )  # fmt: skip
             model = self.fitted(baseline, data=data, budget=budget).model
             earlier = self.folder_of(baseline, 0, data, budget)
@@ -126,17 +132,17 @@ class CompositionBench(frame.CheckpointBench):
     def method(self, name: str) -> Method:
         """Makes a method ready; judges are trained first."""
         info: dict[str, Any] = {"images": "rendered"}
-        if name == FINETUNED:
+        if name == CONDITIONAL:
             info = {
-                "steps of each training": self.numbers["finetune"],
-                "images": self.numbers["finetune_images"],
+                "steps of each training": self.numbers["train_steps"],
+                "images": self.numbers["train_images"],
             }
         elif name != "real":
             info = {**frame.checkpoint_info(self.checkpoint), "steps": self.numbers["steps"]}
             about = {"ula": "Langevin steps a level", "particles": "particles"}
             if name in about:
                 info[about[name]] = self.numbers["correct" if name == "ula" else name]
-        if self.models and name not in ("real", FINETUNED):
+        if self.models and name not in ("real", CONDITIONAL):
             info["models of expressions"] = ", ".join(self.models)
         errors = {judge: error for part in self.parts.values() for judge, error in part.errors.items()}
 
@@ -193,7 +199,7 @@ class CompositionBench(frame.CheckpointBench):
 
 def metrics(rows: Rows) -> dict[str, Estimate]:
     """Returns the figures of rows of sets, or of expressions."""
-    return expression_metrics(rows) if "branches" in rows[0] else set_metrics(rows)
+    return set_metrics(rows) if "truth" in rows[0] else expression_metrics(rows)
 
 
 SUITE = frame.DeclaredSuite("composition", CompositionBench)

@@ -1,6 +1,6 @@
 """Expressions that models draw, by themselves or composed with models trained apart, for the suite ``composition``.
 
-Tables 1 and 2 of Du, Li & Mordatch (2020), at this machine's scale.
+Tables 1 and 2 and figure 10 of Du, Li & Mordatch (2020), at this machine's scale.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ import torch
 from igm_cli.benchmarks import frame
 from igm_cli.benchmarks.baselines.judges import NEAR
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
-from igm_cli.benchmarks.scores import Estimate, Rows, proportion
+from igm_cli.benchmarks.scores import Estimate, Rows, mean, proportion
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, Judges, Objects
-from igm_cli.benchmarks.suites.composition_sets import FINETUNED, Drawn, costs, sampling
+from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, Drawn, costs, sampling
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, sample
 from igm_cli.generation import Generation, GenerationSettings
@@ -69,16 +70,26 @@ class Expressions:
         return "attributes" in self.scenes.data.column_names
 
     @property
+    def measured(self) -> bool:
+        """Whether it is measured how far places and sizes are from those asked for, instead of told whether they are right."""
+        return "measured" in self.asked
+
+    @property
+    def kinds(self) -> Mapping[str, tuple[str, ...]]:
+        """What the conditional model is told of an object besides its place."""
+        return self.models[-1].parser.space.factors if self.measured else KINDS  # type: ignore[attr-defined]
+
+    @property
     def errors(self) -> Mapping[str, float]:
         """Errors of the judges on real images."""
-        if not self.faces:
+        if not self.faces and not self.measured:
             return self.judges.errors
-        judge, fitted, _ = self.judges.factors
+        judge, fitted = self.judges.measures if self.measured else self.judges.factors[:2]
         return {judge.name: fitted.validation}
 
     def draws(self, method: str) -> bool:
         """Whether a method can draw these, or has them, as ``real`` has."""
-        return method != FINETUNED or self.conditional is not None
+        return method != CONDITIONAL or self.conditional is not None
 
     def expression(self, number: int) -> str:
         """Returns what is asked for in the image of a number."""
@@ -104,7 +115,7 @@ class Expressions:
 
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
         """Images that are drawn together."""
-        if method == FINETUNED:
+        if method == CONDITIONAL:
             return self._conditional_batch(first, other)
         how = GenerationSettings(seed=2 * self.seed + other, **sampling(method, self.numbers))
         generation = Generation(self.models, how)
@@ -123,7 +134,9 @@ class Expressions:
         """Images that one conditional model draws together."""
         assert self.conditional is not None
         values = self.values[first : first + self.numbers["batch"]]
-        numbered = [[*v["at"], *(float(names.index(v[kind])) for kind, names in KINDS.items())] for v in values]
+        numbered = [
+            [*v["at"], *(float(names.index(v[kind])) for kind, names in self.kinds.items())] for v in values
+        ]
         counter = CallCounter(self.conditional())
         condition = torch.tensor(numbered, device=self.models[0].device)[:, None]
         width, height = self.scenes.image_size
@@ -139,11 +152,15 @@ class Expressions:
         return [Drawn(image, seconds / len(values), calls) for image in as_bytes]
 
     def _looked(self, image: torch.Tensor) -> Objects:
+        if self.measured:
+            return self.judges.measured(image)
         return self.judges.face(image) if self.faces else self.judges.objects(image)
 
     def judged(self, objects: Objects, number: int) -> Row:
-        """Returns which branches of what is asked for in the image of a number some objects are."""
+        """Returns which branches of what is asked for in the image of a number some objects are, or how far off they are."""
         values, asked = self.values[number], self.asked
+        if self.measured:
+            return {"objects": objects, "off": [_off(objects[0], name, values) for name in asked["measured"]]}
         shown = [[_holds(objects, name, values) for name in branch] for branch in asked["shows"]]
         excluded = [_holds(objects, name, values) for name in asked.get("excludes", ())]
         parts = dict(zip(asked["shows"][0], shown[0], strict=True))
@@ -161,7 +178,7 @@ def _values(row: Mapping[str, Any], whole: Frame) -> dict[str, Any]:
         return {factor: "yes" if held else "no" for factor, held in row["attributes"].items()}
     (thing,) = row["objects"]
     x, y = (float(p / side) for p, side in zip(thing["pixel_coords"][:2], whole.size, strict=True))
-    kinds = {kind: thing[kind] for kind in KINDS}
+    kinds = {kind: thing[kind] for kind in (*KINDS, "size")}
     others = [color for color in KINDS["color"] if color != kinds["color"]]
     none_else = " AND ".join(f"NOT color={color}" for color in others)
     return {"place": _place((x, y)), "at": (x, y), "no_other_color": none_else, **kinds}
@@ -198,8 +215,18 @@ def _holds(objects: Objects, name: str, values: Values) -> bool:
     return bool(objects[0][kind] == values[name])
 
 
+def _off(thing: Mapping[str, Any], name: str, values: Values) -> float:
+    """Returns the mean absolute error of a place (in 0..1 of both sides) or of a size (in units of the scene)."""
+    if name == "place":
+        return fmean(abs(p - q) for p, q in zip(thing["place"], values["at"], strict=True))
+    return abs(float(thing[name]) - float(values[name]))
+
+
 def expression_metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns how often samples are as asked, and what of it they show, by the judges; and costs."""
+    """Returns how often samples are as asked, or how far off they are, and what of it they show; and costs."""
+    if "off" in rows[0]:
+        places, sizes = (mean(row["off"][n] for row in rows) for n in range(2))
+        return {"place_off": places, "size_off": sizes} | costs(rows)
     branches = [row["branches"] for row in rows]
     estimates = {"as_asked": proportion([any(hits) for hits in branches])}
     for name in rows[0]["shown"]:

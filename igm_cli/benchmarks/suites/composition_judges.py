@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
-from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, PlaceJudge
+from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, MeasureJudge, PlaceJudge
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
 from igm_cli.plugins import registry
@@ -21,8 +21,14 @@ from igm_cli.plugins.clevr.object_attributes import VALUES
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples
 
+Kinds = Mapping[str, tuple[str, ...] | None]
+"""Kinds of values of objects, with the names of these; None where they are numbers."""
+
 KINDS = {kind: VALUES[kind] for kind in ("shape", "material", "color")}
 """What judges of kinds name."""
+
+SIZE: Kinds = {"size": None}
+"""What the judge of measures measures: radii in units of the scene."""
 
 HELD_OUT = 200  # images that judges are not trained on, or as many as they are
 SEED = 31  # of the judges' images
@@ -33,18 +39,30 @@ Objects = list[dict[str, Any]]
 
 
 class DescribedObjects(Positions):
-    """Objects by where they are and what they are, as judges of kinds learn them: ``[K,2+F]``."""
+    """Objects by where they are and what they are, as judges of kinds learn them: ``[K,2+F]``.
+
+    Args:
+        kinds: Names of their values; None where values are numbers themselves.
+    """
 
     name = "described-objects"
 
+    def __init__(self, kinds: Kinds = KINDS) -> None:
+        super().__init__()
+        self.kinds = kinds
+
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Returns place and numbers of the values of each object whose centre lies in the frame."""
-        rows = [torch.zeros(0, 2 + len(KINDS))]
+        """Returns the place of each object whose centre lies in the frame, and the numbers of its values."""
+        rows = [torch.zeros(0, 2 + len(self.kinds))]
         for thing in example["objects"]:
             place = super().parse({"objects": [thing]}, frame)
-            kinds = torch.tensor([[float(names.index(thing[kind])) for kind, names in KINDS.items()]])
-            rows.append(torch.cat([place, kinds[: len(place)]], 1))
+            told = torch.tensor([self.numbers(thing)])
+            rows.append(torch.cat([place, told[: len(place)]], 1))
         return torch.cat(rows)
+
+    def numbers(self, thing: Mapping[str, Any]) -> list[float]:
+        """Returns the numbers of the values of an object."""
+        return [float(names.index(thing[kind]) if names else thing[kind]) for kind, names in self.kinds.items()]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns the objects of the image flipped left to right."""
@@ -126,6 +144,13 @@ class Judges:
         return judge, self.fitted(judge, 0, self._data("celeba", parser, (64, 64))), parser
 
     @cached_property
+    def measures(self) -> tuple[MeasureJudge, Fitted]:
+        """The judge of the place and the size of the only object."""
+        judge = MeasureJudge()
+        data = self._data("clevr-render", DescribedObjects(SIZE), self.image_size, **self.rendered)
+        return judge, self.fitted(judge, 0, data)
+
+    @cached_property
     def least(self) -> Mapping[str, float]:
         """Kind to the chance above which the first judge of kinds is sure of it."""
         samples, (judge, fitted) = self.scenes.validation(), self.kinds[0]
@@ -160,6 +185,13 @@ class Judges:
             {"place": place, **{kind: values[n] for kind, values in named.items()}}
             for n, place in enumerate(judged.found.tolist())
         ]
+
+    def measured(self, image: Tensor) -> Objects:
+        """Returns the only object of a rendered scene ``[3,H,W]``, with its ``size``."""
+        judge, fitted = self.measures
+        with inference_precision(self.request.device):
+            x, y, size = judge.measured(fitted.model, image[None].to(self.request.device))[0].tolist()
+        return [{"place": [x, y], "size": size}]
 
     def face(self, image: Tensor) -> Objects:
         """Returns the attributes of a face ``[3,H,W]``, as those of one object."""

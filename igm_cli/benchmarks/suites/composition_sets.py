@@ -22,8 +22,8 @@ from igm_cli.core.metrics import match
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.core.types import InversionSettings
 
-FINETUNED = "finetuned"
-"""The method of one conditional model that is trained further on each new set of images."""
+CONDITIONAL = "conditional"
+"""The method of one conditional model, which is not composed."""
 
 TOLD = ("shape", "material")  # kinds that are reported
 
@@ -84,7 +84,7 @@ class Sets:
 
     def draws(self, method: str) -> bool:
         """Whether a method can draw these, or has them, as ``real`` has."""
-        return method != FINETUNED
+        return method != CONDITIONAL
 
     @property
     def errors(self) -> Mapping[str, float]:

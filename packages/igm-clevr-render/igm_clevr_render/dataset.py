@@ -47,7 +47,9 @@ class ClevrRender(Adapter):
         "objects": "least and most objects in an image, e.g. 3-5",
         "colors": "colours of rendered objects, comma-separated, or all (rendered only)",
         "shapes": "shapes of rendered objects, comma-separated, or all (rendered only)",
-        "sizes": "sizes of rendered objects, comma-separated, or all (rendered only)",
+        "sizes": "sizes of rendered objects, names or radii from 0.1 to 1.2, comma-separated, or all (rendered only)",
+        "combinations": "all; seen:SHARE: all sizes at that share of the places, elsewhere the largest; or "
+        "unseen:SHARE, the others (rendered only)",
         "light": "default or shifted (rendered only)",
         "texture": "none, or surface textures of objects and ground, comma-separated, or all (rendered only)",
         "crowd": "share of scenes placed closely, 0..1 (rendered only)",

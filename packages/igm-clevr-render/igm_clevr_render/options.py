@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from igm_clevr_render.geometry import SHAPES
@@ -23,9 +25,58 @@ UNSEEN_COLORS: dict[str, tuple[int, int, int]] = {
 COLORS = CLEVR_COLORS | UNSEEN_COLORS
 MATERIALS = ("rubber", "metal")
 SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 0.5, "huge": 0.95}
+PLANE = 3.0  # centres of objects lie within so many scene units of the middle, along both axes
+CELLS = 20  # of the plane, along each axis: sizes and places may be combined cell by cell
 _KNOWN: dict[str, Iterable[str]] = {
     "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "materials": MATERIALS, "light": LIGHTS, "texture": TEXTURES,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Combinations:
+    """Which sizes occur at which places (Du, Li & Mordatch 2020, section 4.5).
+
+    Some cells of the plane are chosen by lot, the same for all scenes, and a larger share holds those of a smaller one.
+
+    Attributes:
+        share: Of the cells, where objects have any size; elsewhere they have the largest.
+        seen: Whether scenes show these combinations, or all others.
+    """
+
+    share: float = 1.0
+    seen: bool = True
+
+    @classmethod
+    def parse(cls, text: Any) -> Combinations:
+        """Reads ``all``, ``seen:0.05`` or ``unseen:0.05``."""
+        which, _, share = str(text).partition(":")
+        if text == "all":
+            return cls()
+        try:
+            found = cls(float(share), {"seen": True, "unseen": False}[which])
+        except (KeyError, ValueError):
+            found = cls(-1.0)
+        if not 0.0 < found.share < 1.0:
+            raise ValueError(
+                f"combinations: give all, seen:SHARE or unseen:SHARE, 0 < SHARE < 1, not {text!r}."
+            )
+        return found
+
+    def include(self, largest: bool, x: float, y: float) -> bool:
+        """Says whether an object of the largest, or of another, size may stand at a point of the plane."""
+        if self.share == 1.0:
+            return True
+        column, row = (min(CELLS - 1, int((p + PLANE) / (2 * PLANE) * CELLS)) for p in (x, y))
+        free = _lot()[row * CELLS + column] < round(self.share * CELLS**2)
+        return (largest or free) == self.seen
+
+
+@cache
+def _lot() -> tuple[int, ...]:
+    """The number of every cell in the order in which they are chosen."""
+    numbers = list(range(CELLS**2))
+    random.Random("igm-clevr:cells").shuffle(numbers)
+    return tuple(numbers)
 
 
 @dataclass(frozen=True)
@@ -40,6 +91,7 @@ class SceneOptions:
     sizes: Mapping[str, float] = field(
         default_factory=lambda: {name: SIZES[name] for name in ("large", "small")}
     )
+    combinations: Combinations = Combinations()  # of sizes and places
     materials: tuple[str, ...] = MATERIALS  # names out of rubber and metal
     light: str = "default"  # `default` or `shifted` (other lamp places, colours and strengths)
     # names out of `TEXTURES`: the ground and every object wear one of them each; none for plain surfaces
@@ -79,8 +131,9 @@ class SceneOptions:
             if "texture" in values:
                 values["textures"] = values.pop("texture")
             if "sizes" in values:
-                _check_names("sizes", values["sizes"])
-                values["sizes"] = {name: SIZES[name] for name in values["sizes"]}
+                values["sizes"] = {name: _radius(name) for name in values["sizes"]}
+            if "combinations" in values:
+                values["combinations"] = Combinations.parse(values["combinations"])
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise UsageError(f"these scenes cannot be rendered: {error}") from error
@@ -90,6 +143,14 @@ def _check_names(option: str, values: Iterable[str]) -> None:
     for value in values:
         if value not in _KNOWN[option]:
             raise ValueError(f"{option}: '{value}' is unknown; choose from {', '.join(_KNOWN[option])}.")
+
+
+def _radius(size: str) -> float:
+    """Returns the radius of a size, in scene units: that of its name, or the one that it says itself."""
+    if size not in SIZES and size.replace(".", "", 1).isdecimal():
+        return float(size)
+    _check_names("sizes", [size])
+    return SIZES[size]
 
 
 def _names(option: str, value: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from igm_clevr_render.camera import CAMERA, visible_pixels
-from igm_clevr_render.options import SceneOptions
+from igm_clevr_render.options import PLANE, SceneOptions
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
 from igm_cli.errors import UsageError
 
@@ -22,7 +22,6 @@ LIGHT_JITTER = 1.0
 MIN_VISIBLE = 200 / (480 * 320)  # least visible share of the image an object may have
 MAX_ATTEMPTS = 300
 
-PLANE = 3.0
 MIN_DISTANCE = 0.25
 MARGIN = 0.4
 QUEUE = 0.5  # how narrow a crowd is as seen from the camera: things in a row hide one another
@@ -110,10 +109,13 @@ def _place_one(
     region: Region, options: SceneOptions, stream: random.Random, placed: Sequence[SceneObject]
 ) -> SceneObject | None:
     """Returns one more object, or None where it finds no place."""
-    size = stream.choice(sorted(options.sizes))
-    radius = options.sizes[size]
+    size, largest = stream.choice(sorted(options.sizes)), max(options.sizes.values())
     for _ in range(MAX_PLACEMENTS):
         x, y = (c + stream.uniform(-region.half, region.half) for c in region.center)
+        radius = options.sizes[size]
+        if not options.combinations.include(radius == largest, x, y):
+            size = stream.choice(sorted(options.sizes))  # size and place anew: all combinations are as likely
+            continue
         if region.holds(x, y) and all(_apart(x, y, radius, other, region.camera) for other in placed):
             shape, color = stream.choice(options.shapes), stream.choice(options.colors)
             material, rotation = stream.choice(options.materials), stream.uniform(0.0, 360.0)
