@@ -31,6 +31,7 @@ COMMANDS = (
     "evaluate",
     "zero-shot",
     "generate",
+    "decompose",
     "ui",
     "benchmark",
     "models",

@@ -141,6 +141,10 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
             raise InputError(
                 f"{name} is a PDF, which is not read; save the page or the figure in it as a PNG"
             ) from error
+        if data.startswith(b"\x93NUMPY"):
+            raise InputError(
+                f"{name} is an array, not an image; bound vectors are taken apart by igm decompose"
+            ) from error
         raise InputError(
             f"{name} is not an image that can be read; use PNG, JPEG, WebP or TIFF of 8 or 16 bits"
         ) from error

@@ -172,6 +172,8 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
     from igm_cli.plugins import registry
 
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
+    if getattr(asked, "reads", "images") == "vectors":
+        raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
     folder = resolve_model(model, asked.name if asked else None)
     if is_pipeline(folder):
         raise UsageError(f"the model {name_of(folder)!r} is a text-to-image pipeline; use igm zero-shot")

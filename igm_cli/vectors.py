@@ -170,7 +170,7 @@ def open_vectors(
     default = DEFAULT_CONCEPTS["vectors"]
     parser = cast("VectorParser", registry.concept_parser(concepts or default, typed=True))
     if getattr(parser, "reads", "images") != "vectors":
-        raise UsageError(f"--concepts {parser.name} takes no --codebooks; use --concepts {default}")
+        raise UsageError(f"--concepts {parser.name} takes no codebooks; use --concepts {default}")
     target, source, content = process_device(device), "in memory", "in memory"
     if isinstance(codebooks, str | Path):
         path = home_expanded(codebooks)

@@ -174,7 +174,7 @@ def test_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(from_file, list)
     indices = [[item["index"] for item in result.items] for result in from_file]
     assert indices == problems.truth.tolist()
-    assert app.main(["invert", str(file), "--codebooks", str(file), "--json", "--device", "cpu"]) == 0
+    assert app.main(["decompose", str(file), "--codebooks", str(file), "--json", "--device", "cpu"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [untimed(valid(result)) for result in from_file] == [untimed(line) for line in lines]
     books = [book.numpy() for book in problems.codebooks.spectra]

@@ -89,7 +89,9 @@ def indices(line: dict[str, Any]) -> list[int]:
 
 
 def test_a_process_of_its_own(igm: Igm, folder: Path) -> None:
-    done = igm("invert", "six.npz", "--concepts", "codebook", *books(folder), "--json", cwd=folder, timeout=600)
+    done = igm(
+        "decompose", "six.npz", "--concepts", "codebook", *books(folder), "--json", cwd=folder, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = lines(done.stdout)
@@ -107,7 +109,7 @@ def test_a_process_of_its_own(igm: Igm, folder: Path) -> None:
 
 @pytest.mark.parametrize("method", ["coupled", "attention", "resonator", "factorizer", "exhaustive"])
 def test_methods(call: Call, folder: Path, method: str) -> None:
-    line = only(call("invert", folder / "one.npy", *books(folder), "--method", method, "--json"))
+    line = only(call("decompose", folder / "one.npy", *books(folder), "--method", method, "--json"))
     jsonschema.validate(line, schema("igm.decompose-1"), jsonschema.Draft202012Validator)
     assert indices(line) == np.load(folder / "truth.npy")[0].tolist()
     assert line["method"] == method
@@ -115,36 +117,36 @@ def test_methods(call: Call, folder: Path, method: str) -> None:
 
 
 def test_iterations_bound_an_iterative_method(call: Call, folder: Path) -> None:
-    given = ("invert", folder / "nothing.npy", *books(folder), "--method", "resonator", "--json")
+    given = ("decompose", folder / "nothing.npy", *books(folder), "--method", "resonator", "--json")
     assert only(call(*given, "--iterations", 7))["iterations"] == 7
     assert only(call(*given))["iterations"] == 100
 
 
 def test_tables_for_people(call: Call, folder: Path) -> None:
     truth = np.load(folder / "truth.npy")
-    one = call("invert", folder / "one.npy", *books(folder))
+    one = call("decompose", folder / "one.npy", *books(folder))
     assert one.code == 0
     assert one.err == ""
     assert "one.npy: similarity 1.000 by auto" in one.out
     assert all(heading in one.out for heading in ("factor", "index", "similarity", "confidence"))
-    six = call("invert", folder / "six.npz", *books(folder))
+    six = call("decompose", folder / "six.npz", *books(folder))
     assert "six.npz: 6 vectors" in six.out
     assert ", ".join(map(str, truth[4])) in six.out
 
 
 def test_what_was_not_bound_from_these_is_said(call: Call, folder: Path) -> None:
-    said = call("invert", folder / "nothing.npy", *books(folder))
+    said = call("decompose", folder / "nothing.npy", *books(folder))
     assert said.code == 0
     assert "no product of these codewords as far as can be told" in one_sentence(said.err)
-    line = only(call("invert", folder / "nothing.npy", *books(folder), "--json"))
+    line = only(call("decompose", folder / "nothing.npy", *books(folder), "--json"))
     assert max(item["confidence"] for item in line["items"]) < 0.9
     assert line["similarity"] < 0.3
-    fewer = call("invert", folder / "one.npy", *books(folder, "two"))  # bound from more codebooks than given
+    fewer = call("decompose", folder / "one.npy", *books(folder, "two"))  # bound from more codebooks than given
     assert "what chance gives" in one_sentence(fewer.err)
 
 
 def test_noise_lowers_the_similarity_and_not_the_answer(call: Call, folder: Path) -> None:
-    said = call("invert", folder / "noisy.npy", *books(folder), "--json")
+    said = call("decompose", folder / "noisy.npy", *books(folder), "--json")
     found = lines(said.out)
     assert [indices(line) for line in found[:6]] == np.load(folder / "truth.npy").tolist()
     assert all(0.6 < line["similarity"] < 0.8 for line in found[:6])
@@ -156,11 +158,11 @@ def test_codewords_that_are_the_same(call: Call, folder: Path) -> None:
     same = random_problems(12, 3, 512, 6, seed=2).codebooks
     product = same.product(torch.tensor([int(truth[0, 0]), 3, int(truth[0, 2])]))
     np.save(folder / "tied.npy", product.numpy())
-    said = call("invert", folder / "tied.npy", *books(folder, "same"))
+    said = call("decompose", folder / "tied.npy", *books(folder, "same"))
     notes = said.err.splitlines()
     assert "codebook 1 has codewords that occur more than once (3, 5)" in notes[0]
     assert "another codeword would do as well for factor 1" in notes[1]
-    line = only(call("invert", folder / "tied.npy", *books(folder, "same"), "--json"))
+    line = only(call("decompose", folder / "tied.npy", *books(folder, "same"), "--json"))
     jsonschema.validate(line, schema("igm.decompose-1"), jsonschema.Draft202012Validator)
     assert [item.get("ambiguous") for item in line["items"]] == [None, True, None]
     assert line["items"][1]["index"] in (3, 5)
@@ -169,37 +171,37 @@ def test_codewords_that_are_the_same(call: Call, folder: Path) -> None:
 
 def test_sums_of_products(call: Call, folder: Path) -> None:
     truth = np.load(folder / "truth.npy")[:3].tolist()
-    line = only(call("invert", folder / "sum.npy", *books(folder), "--k", 3, "--json"))
+    line = only(call("decompose", folder / "sum.npy", *books(folder), "--k", 3, "--json"))
     jsonschema.validate(line, schema("igm.decompose-1"), jsonschema.Draft202012Validator)
     assert line["k"] == 3
     products = [[i["index"] for i in line["items"] if i["product"] == p] for p in range(3)]
     assert sorted(products) == sorted(truth)
     assert line["similarity"] == pytest.approx(1.0, abs=1e-3)
-    fewer = call("invert", folder / "one.npy", *books(folder), "--k", 2)
+    fewer = call("decompose", folder / "one.npy", *books(folder), "--k", 2)
     assert "1 of 2 products found, and nothing is left to explain" in one_sentence(fewer.err)
 
 
 def test_how_many_products(call: Call, folder: Path) -> None:
-    line = only(call("estimate-k", folder / "sum.npy", *books(folder), "--json"))
+    line = only(call("decompose", "--count", folder / "sum.npy", *books(folder), "--json"))
     jsonschema.validate(line, schema("igm.decompose-k-1"), jsonschema.Draft202012Validator)
     assert line["k"] == 3
     shares = [point["unexplained"] for point in line["k_curve"]]
     assert shares[0] == 1.0
     assert shares == sorted(shares, reverse=True)
     assert shares[3] < 1e-3 < shares[2]
-    table = call("estimate-k", folder / "sum.npy", "--concepts", "codebook", *books(folder))
+    table = call("decompose", "--count", folder / "sum.npy", "--concepts", "codebook", *books(folder))
     assert "sum.npy: K = 3" in table.out
     assert "◯" in table.out
-    capped = call("estimate-k", folder / "sum.npy", *books(folder), "--k-max", 2)
+    capped = call("decompose", "--count", folder / "sum.npy", *books(folder), "--k-max", 2)
     assert "--k-max 2" in one_sentence(capped.err)
-    nothing = call("estimate-k", folder / "nothing.npy", *books(folder))
+    nothing = call("decompose", "--count", folder / "nothing.npy", *books(folder))
     assert "K = 0" in nothing.out
     assert "no product of these codewords" in one_sentence(nothing.err)
 
 
 def test_a_run_goes_on_where_it_stopped(call: Call, folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.jsonl"
-    given = ("invert", folder / "noisy.npy", *books(folder), "--json", "--output", kept)
+    given = ("decompose", folder / "noisy.npy", *books(folder), "--json", "--output", kept)
     whole = lines(call(*given).out)
     kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:3]) + '{"schema": "igm.decom')
     again = call(*given)
@@ -213,7 +215,7 @@ def test_a_run_goes_on_where_it_stopped(call: Call, folder: Path, tmp_path: Path
 
 def test_several_files_of_which_some_are_bad(call: Call, folder: Path) -> None:
     said = call(
-        "invert", folder / "nan.npy", folder / "one.npy", folder / "photo.png", *books(folder), "--json"
+        "decompose", folder / "nan.npy", folder / "one.npy", folder / "photo.png", *books(folder), "--json"
     )
     assert said.code == 3
     assert [line["input"] for line in lines(said.out)] == [str(folder / "one.npy")]
@@ -226,36 +228,42 @@ def test_several_files_of_which_some_are_bad(call: Call, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["invert", "{f}/one.npy", "--concepts", "codebook"], 2, "add --codebooks"),
-        (["estimate-k", "{f}/one.npy", "--concepts", "codebook"], 2, "add --codebooks"),
-        (["invert", "{f}/one.npy", "{b}", "--concepts", "pos"], 2, "use --concepts codebook"),
-        (["invert", "{f}/one.npy", "{b}", "--model", "x"], 2, "--model is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--overlay", "x.png"], 2, "--overlay is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--k-max", "3"], 2, "--k-max is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--draws", "3"], 2, "--draws is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--restarts", "3"], 2, "--restarts is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--fit", "squash"], 2, "--fit is about images"),
-        (["estimate-k", "{f}/one.npy", "{b}", "--plot", "x.png"], 2, "--plot is about images"),
-        (["estimate-k", "{f}/one.npy", "{b}", "--k-min", "1"], 2, "--k-min is about images"),
-        (["invert", "{f}/one.npy", "{b}", "--method", "sgd"], 2, "does not support codebooks; choose auto"),
-        (["invert", "{f}/one.npy", "{b}", "--iterations", "9"], 2, "--iterations belongs to --method coupled"),
-        (["invert", "{f}/sum.npy", "{b}", "--k", "2", "--method", "coupled"], 2, "leave out --method coupled"),
-        (["invert", "x.png", "--iterations", "9"], 2, "add --codebooks"),
-        (["invert", "x.png", "--binding", "map"], 2, "add --codebooks"),
-        (["estimate-k", "x.png", "--binding", "map"], 2, "add --codebooks"),
-        (["invert", "{f}/one.npy", "--codebooks", "no.safetensors"], 3, "no.safetensors does not exist"),
-        (["invert", "{f}/one.npy", "--codebooks", "{f}/one.npy"], 3, "give a .safetensors file"),
-        (["invert", "{f}/one.npy", "--codebooks", "{f}/single/books.safetensors"], 3, "nothing to choose"),
-        (["invert", "{f}/one.npy", "{b}", "--binding", "fhrr"], 3, "cannot be real"),
-        (["invert", "{f}/missing.npy", "{b}"], 3, "does not exist"),
-        (["invert", "{f}/photo.png", "{b}"], 3, "give a .npy, .npz or .safetensors file"),
-        (["invert", "{f}/pickled.npy", "{b}"], 3, "a pickle, which could run any code"),
-        (["invert", "{f}/short.npy", "{b}"], 3, "dimension 100, the codebooks 512"),
-        (["invert", "{f}/nan.npy", "{b}"], 3, "vector 2 has entries that are not finite"),
-        (["invert", "{f}/inf.npy", "{b}"], 3, "vector 2 has entries that are not finite"),
-        (["invert", "{f}/huge.npy", "{b}"], 3, "numbers beyond those of float32"),
-        (["invert", "{f}/zero.npy", "{b}"], 3, "vector 2 is zero"),
-        (["estimate-k", "{f}/zero.npy", "{b}"], 3, "vector 2 is zero"),
+        (["decompose", "{f}/one.npy"], 2, "Missing option '--codebooks'"),
+        (
+            ["invert", "{f}/one.npy"],
+            3,
+            "an array, not an image; bound vectors are taken apart by igm decompose",
+        ),
+        (["estimate-k", "x.png", "--concepts", "codebook"], 2, "take them apart by igm decompose"),
+        (["decompose", "{f}/one.npy", "{b}", "--concepts", "pos"], 2, "use --concepts codebook"),
+        (["decompose", "{f}/one.npy", "{b}", "--k-max", "3"], 2, "--k-max belongs to --count"),
+        (["decompose", "--count", "{f}/sum.npy", "{b}", "--k", "3"], 2, "leave out --count"),
+        (["decompose", "--count", "{f}/sum.npy", "{b}", "--csv", "x.csv"], 2, "leave out --count"),
+        (["decompose", "--count", "{f}/sum.npy", "{b}", "--method", "auto"], 2, "leave out --count"),
+        (["decompose", "{f}/one.npy", "{b}", "--method", "sgd"], 2, "'sgd' is not one of"),
+        (
+            ["decompose", "{f}/one.npy", "{b}", "--iterations", "9"],
+            2,
+            "--iterations belongs to --method coupled",
+        ),
+        (
+            ["decompose", "{f}/sum.npy", "{b}", "--k", "2", "--method", "coupled"],
+            2,
+            "leave out --method coupled",
+        ),
+        (["decompose", "{f}/one.npy", "--codebooks", "no.safetensors"], 3, "no.safetensors does not exist"),
+        (["decompose", "{f}/one.npy", "--codebooks", "{f}/one.npy"], 3, "give a .safetensors file"),
+        (["decompose", "{f}/one.npy", "--codebooks", "{f}/single/books.safetensors"], 3, "nothing to choose"),
+        (["decompose", "{f}/one.npy", "{b}", "--binding", "fhrr"], 3, "cannot be real"),
+        (["decompose", "{f}/missing.npy", "{b}"], 3, "does not exist"),
+        (["decompose", "{f}/photo.png", "{b}"], 3, "give a .npy, .npz or .safetensors file"),
+        (["decompose", "{f}/pickled.npy", "{b}"], 3, "a pickle, which could run any code"),
+        (["decompose", "{f}/short.npy", "{b}"], 3, "dimension 100, the codebooks 512"),
+        (["decompose", "{f}/nan.npy", "{b}"], 3, "vector 2 has entries that are not finite"),
+        (["decompose", "{f}/inf.npy", "{b}"], 3, "vector 2 has entries that are not finite"),
+        (["decompose", "{f}/huge.npy", "{b}"], 3, "numbers beyond those of float32"),
+        (["decompose", "{f}/zero.npy", "{b}"], 3, "vector 2 is zero"),
+        (["decompose", "--count", "{f}/zero.npy", "{b}"], 3, "vector 2 is zero"),
         (["train", "codebook"], 2, "codebooks need no training"),
         (["train", "clevr", "--concepts", "codebook"], 2, "codebooks need no training"),
         (["train", "codebook", "--concepts", "pos"], 2, "has no images"),
@@ -274,7 +282,7 @@ def test_mistakes(call: Call, folder: Path, arguments: list[str], code: int, say
 def test_several_processes_are_refused(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    said = call("invert", folder / "one.npy", *books(folder))
+    said = call("decompose", folder / "one.npy", *books(folder))
     assert said.code == 2
     assert "one process" in one_sentence(said.err)
 
@@ -295,7 +303,7 @@ def test_long_tables_are_cut_and_progress_is_told(
     monkeypatch.setattr(Output, "progress", progress)
     problems = random_problems(4, 2, 64, 300, seed=0)
     write_problems(tmp_path / "many.safetensors", problems)
-    said = call("invert", tmp_path / "many.safetensors", "--codebooks", tmp_path / "many.safetensors", *CPU)
+    said = call("decompose", tmp_path / "many.safetensors", "--codebooks", tmp_path / "many.safetensors", *CPU)
     assert said.code == 0
     assert "many.safetensors: 300 vectors" in said.out
     assert "... and 200 more" in said.out

@@ -53,7 +53,7 @@ def test_vectors_and_codebooks_are_no_output(tmp_path: Path, capsys: pytest.Capt
     np.save(vectors, problems.vectors.numpy())
     for target in (books, vectors):
         before = target.read_bytes()
-        assert igm("invert", vectors, "--codebooks", books, "-o", target, "--device", "cpu") == 2
+        assert igm("decompose", vectors, "--codebooks", books, "-o", target, "--device", "cpu") == 2
         assert "would overwrite" in one_sentence(capsys.readouterr().err)
         assert target.read_bytes() == before
 

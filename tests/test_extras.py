@@ -67,7 +67,7 @@ def test_the_base_inverts_images_and_vectors(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", problems.vectors[0].numpy())
     places = ["invert", str(ROOT / "examples/images/CLEVR_val_000003.png"), "--k", "5", "--overlay", "o.png"]
     traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes"]
-    vectors = ["invert", "one.npy", "--codebooks", "books.safetensors"]
+    vectors = ["decompose", "one.npy", "--codebooks", "books.safetensors"]
     done = with_base_alone(
         *([*command, "--json"] for command in (places, traits, vectors)), ["doctor", "--json"], cwd=tmp_path
     )

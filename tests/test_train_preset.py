@@ -135,3 +135,9 @@ def test_what_a_preset_cannot_say(tables: dict[str, object], words: str) -> None
         model_spec(adapter, parser, preset, data_parts(preset, None, None))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_who_says_an_option_of_the_data():
+    recipe = Recipe("mine", {"data": [{"options": {"sizes": "tiny"}}]}, {"data.shapes": "cube"})
+    said = [recipe.origin("data", option) for option in ("sizes", "shapes", "colors")]
+    assert said == ["preset mine", "command line", "default"]

@@ -1,4 +1,4 @@
-"""``igm invert``: finds the concepts of images, or the codewords of bound vectors."""
+"""``igm invert``: finds the concepts of images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from igm_cli.commands import options as o
 from igm_cli.output import Output
 
 Method = Annotated[
-    Literal[
-        "evidence", "sgd", "relax", "enumerate", "eliminate",
-        "auto", "coupled", "attention", "resonator", "factorizer", "exhaustive",
-    ]
-    | None,
+    Literal["evidence", "sgd", "relax", "enumerate", "eliminate"] | None,
     typer.Option(
         rich_help_panel=o.SEARCH,
         metavar="NAME",
         help="evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
-        "configurations in stages.  Default: the model's, or evidence.  Of codebooks: auto (the default), "
-        "coupled, attention, resonator, factorizer or exhaustive.",
+        "configurations in stages.  Default: the model's, or evidence.",
     ),
-]  # fmt: skip
+]
 
 
 def invert(
@@ -35,7 +30,7 @@ def invert(
             min=1,
             rich_help_panel=o.ASK,
             metavar="N",
-            help="Number of concepts.  Default: it is estimated.  Of codebooks: products added up, or 1.",
+            help="Number of concepts.  Default: it is estimated.",
         ),
     ] = None,
     k_max: o.KMax = None,
@@ -48,17 +43,6 @@ def invert(
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Steps of sgd or relax.")
-    ] = None,
-    codebooks: o.Codebooks = None,
-    binding: o.Binding = None,
-    iterations: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            rich_help_panel=o.VECTORS,
-            metavar="N",
-            help="Of the iterative methods of codebooks.  Default: 100.",
-        ),
     ] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
@@ -75,36 +59,12 @@ def invert(
     coco: o.Coco = None,
     output: o.Results = None,
 ) -> None:
-    """Find the concepts of images, such as where the objects are, or the codewords of bound vectors.
+    """Find the concepts of images, such as where the objects are.
 
-    JSON lines follow the schema igm.invert/1, of --shared igm.invert-shared/1, of bound vectors igm.decompose/1.
+    JSON lines follow the schema igm.invert/1, of --shared igm.invert-shared/1.
     On several processes or machines: accelerate launch -m igm_cli invert FOLDER ...
     """
     sink = Output.of_process(as_json)
-    given = {"k_max": k_max, "penalty": penalty, "draws": draws, "restarts": restarts, "steps": steps}
-    if o.about_vectors(concepts, codebooks):
-        o.refuse(
-            o.ABOUT_IMAGES,
-            model=model,
-            **given,
-            shared=shared or None,
-            overlay=overlay,
-            labels=labels or None,
-            map=map_,
-            coco=coco,
-            fit=None if fit == "crop" else fit,
-            scale=scale,
-            range=pixel_range,
-            every=every,
-        )
-        from igm_cli.commands.vectors import understand_vectors
-        from igm_cli.vectors import vector_settings
-
-        asked = vector_settings(k, method, iterations)
-        how = {"concepts": concepts, "binding": binding, "seed": seed or 0, "device": device}
-        understand_vectors(paths, codebooks, asked, sink, output, csv, **how)
-        return
-    o.refuse(o.ABOUT_VECTORS, binding=binding, iterations=iterations)
     o.check_k_range(k, None, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
     if shared:
@@ -116,7 +76,14 @@ def invert(
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 
-    settings = {**given, "seed": seed, "method": method}
+    settings: dict[str, Any] = {
+        "k_max": k_max,
+        "penalty": penalty,
+        "draws": draws,
+        "restarts": restarts,
+        "steps": steps,
+    }
+    settings |= {"seed": seed, "method": method}
     opened = open_checkpoint(model, concepts, device)
     more: dict[str, Any] = {"scale": scale, "shared": shared, "pixel_range": pixel_range, "note": sink.warn}
     more |= {"every": every}

@@ -10,12 +10,10 @@ import typer
 from igm_cli.core.files import home_expanded, parse_toml
 from igm_cli.errors import UsageError
 
-ABOUT_IMAGES = "images; leave it out where bound vectors are taken apart"
 ABOUT_SINGLE = "single images; leave it out or leave out --shared"
-ABOUT_VECTORS = "bound vectors; add --codebooks or leave it out"
 
 ASK, IMAGES, MODEL, SEARCH = "What to ask", "How images are read", "Model", "Search"
-VECTORS, OUTPUT, DATA, TRAINING = "Bound vectors", "Output", "Data", "Training"
+OUTPUT, DATA, TRAINING = "Output", "Data", "Training"
 """Headings that --help groups options under."""
 
 Device = Annotated[
@@ -121,20 +119,6 @@ Penalty = Annotated[
         rich_help_panel=SEARCH,
         metavar="X",
         help="Fall of the error, times 1e-4, that justifies one more concept: larger finds fewer.  Default: the model's.",
-    ),
-]
-Codebooks = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=VECTORS,
-        metavar="FILE",
-        help="A .safetensors file of codebooks; the inputs are bound vectors then (.npy, .npz, .safetensors).",
-    ),
-]
-Binding = Annotated[
-    Literal["map", "hrr", "fhrr"] | None,
-    typer.Option(
-        rich_help_panel=VECTORS, help="How the vectors are bound.  Default: as the file of codebooks says."
     ),
 ]
 BatchSize = Annotated[
@@ -249,17 +233,6 @@ def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
         raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
     if k is not None and (k_min is not None or k_max is not None):
         raise UsageError("--k gives the number of concepts, so leave out --k-max")
-
-
-def about_vectors(concepts: str | None, codebooks: Path | None) -> bool:
-    """Returns whether a command is about bound vectors, not images; they need codebooks."""
-    if codebooks is not None or concepts is None:
-        return codebooks is not None
-    from igm_cli.plugins import registry
-
-    if getattr(registry.concept_parser(concepts, typed=True), "reads", "images") == "vectors":
-        raise UsageError(f"--concepts {concepts} needs the codebooks; add --codebooks FILE.safetensors")
-    return False
 
 
 def refuse(why: str, **given: Any) -> None:

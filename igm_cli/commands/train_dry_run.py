@@ -64,8 +64,8 @@ class DryRun:
             for key in ("data_root", "split", "limit", "seed"):
                 value = getattr(part, key)
                 rows.append((f"{name}.{key}", "" if value is None else str(value), ""))
-            rows += [
-                (f"{name}.{key}", str(part.options.get(key, "")), self.recipe.origin("data", key))
-                for key in self.adapter.options
-            ]
+            for key in self.adapter.options:
+                given = key in part.options
+                who = self.recipe.origin("data", key) if given else "default"
+                rows.append((f"{name}.{key}", str(part.options[key]) if given else "", who))
         return rows

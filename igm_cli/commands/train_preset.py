@@ -225,7 +225,8 @@ class Recipe:
         """Returns who says a setting, in a few words."""
         if (table, key) in map(_place, self.given):
             return "command line"
-        if key in self.tables.get(table, {}):
+        said = self.tables.get(table, {})
+        if any(key in part.get("options", ()) for part in said) if table == "data" else key in said:
             return f"preset {self.name}"
         return "the images" if key in self.advised.get(table, {}) else "default"
 

@@ -253,9 +253,7 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
     from igm_cli.core.concepts import Codebook
 
     if isinstance(parser.space, Codebook):
-        raise UsageError(
-            "codebooks need no training, their denoiser is known exactly; use igm invert with --codebooks"
-        )
+        raise UsageError("codebooks need no training, their denoiser is known exactly; use igm decompose")
     if min(adapter.image_size) < 1:
         raise UsageError(
             f"the dataset {adapter.name!r} has no images to train on; choose one of igm plugins that has"

@@ -31,7 +31,7 @@ MOST_ROWS = 100  # of a table of vectors
 
 def understand_vectors(
     paths: Sequence[str],
-    codebooks: Path | None,
+    codebooks: Path,
     settings: dict[str, Any],
     sink: Output,
     output: Path | None,
@@ -44,7 +44,6 @@ def understand_vectors(
     """
     from igm_cli.vectors import open_vectors
 
-    assert codebooks is not None  # or it would not be about vectors
     if process_rank()[1] > 1:
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
     source, products = home_expanded(codebooks), settings.get("k")

@@ -244,7 +244,7 @@ def _weights(kit: Kit) -> Iterator[Case]:
     for name, content in (("a pickle", planted), ("a file of torch", torch_file.getvalue())):
         invert = ("invert", "a.png", "--model", "m", *CPU)
         yield _case(kit, "weights", f"model.safetensors is {name}", invert, {"m": weights(content)})
-        books = ("invert", "v.npy", "--codebooks", "b.safetensors", *CPU)
+        books = ("decompose", "v.npy", "--codebooks", "b.safetensors", *CPU)
         yield _case(
             kit,
             "weights",
@@ -258,7 +258,7 @@ def _weights(kit: Kit) -> Iterator[Case]:
         ("v.npz", packed.getvalue()),
         ("v.npz", planted),
     ):
-        vectors = ("invert", name, "--codebooks", "b.safetensors", *CPU)
+        vectors = ("decompose", name, "--codebooks", "b.safetensors", *CPU)
         kind = "an array of objects" if content != planted else "a pickle"
         yield _case(
             kit, "weights", f"{name} is {kind}", vectors, {name: content, "b.safetensors": kit.codebooks}
@@ -454,9 +454,9 @@ def _addresses(kit: Kit) -> Iterator[Case]:
     for option in ("--labels-file", "--templates-file"):
         words = ("zero-shot", "a.png", option, fetched, *CPU)
         yield _case(kit, "address", option, words, {})
-    yield _case(kit, "address", "--codebooks", ("invert", "a.png", "--codebooks", fetched, *CPU), {})
+    yield _case(kit, "address", "--codebooks", ("decompose", "a.png", "--codebooks", fetched, *CPU), {})
     yield _case(kit, "address", "generate --like", ("generate", "--like", fetched, *CPU), {})
-    yield _case(kit, "address", "bound vectors", ("invert", fetched, "--codebooks", "b.safetensors", *CPU),
+    yield _case(kit, "address", "bound vectors", ("decompose", fetched, "--codebooks", "b.safetensors", *CPU),
                 {"b.safetensors": kit.codebooks})  # fmt: skip
     yield _case(
         kit,

@@ -293,10 +293,10 @@ def _vectors(kit: Kit) -> Iterator[Case]:
         ),
     }  # fmt: skip
     for name, (file, content, says) in files.items():
-        yield Case("vectors", name, ("invert", file, "--codebooks", "b.safetensors", *CPU),
+        yield Case("vectors", name, ("decompose", file, "--codebooks", "b.safetensors", *CPU),
                    {file: content, "b.safetensors": books}, codes=(3,), says=says)  # fmt: skip
         if file.endswith(".safetensors"):
-            yield Case("codebooks", name, ("invert", "v.npy", "--codebooks", file, *CPU),
+            yield Case("codebooks", name, ("decompose", "v.npy", "--codebooks", file, *CPU),
                        {file: content, "v.npy": _npy(bound)}, codes=(3,), says=file[:6])  # fmt: skip
     for kind, content in {
         "a pipe": os.mkfifo,
@@ -305,7 +305,7 @@ def _vectors(kit: Kit) -> Iterator[Case]:
     }.items():
         for file in ("v.npy", "v.npz", "v.safetensors"):
             made: dict[str, Content] = {"b.safetensors": books, file: content}
-            command = ("invert", file, "--codebooks", "b.safetensors", *CPU)
+            command = ("decompose", file, "--codebooks", "b.safetensors", *CPU)
             yield Case("vectors", f"{kind}, {file}", command, made, codes=(3,), says=kind.split()[1][:4])
     fine: dict[str, tuple[str, bytes]] = {
         "one vector": ("v.npy", _npy(bound)),
@@ -316,7 +316,7 @@ def _vectors(kit: Kit) -> Iterator[Case]:
         "an archive": ("v.npz", _npz("anything.npy", _npy(bound))),
     }
     for name, (file, content) in fine.items():
-        yield Case("vectors, right", name, ("invert", file, "--codebooks", "b.safetensors", "--json", *CPU),
+        yield Case("vectors, right", name, ("decompose", file, "--codebooks", "b.safetensors", "--json", *CPU),
                    {file: content, "b.safetensors": books}, "answered", check=_codewords)  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def _videos(kit: Kit) -> Iterator[Case]:
     yield Case(
         "video, none",
         "vectors",
-        ("invert", "a.mp4", "--codebooks", "b.safetensors"),
+        ("decompose", "a.mp4", "--codebooks", "b.safetensors"),
         {**good, "b.safetensors": kit.codebooks},
         codes=(3,),
     )

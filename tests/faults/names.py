@@ -221,7 +221,7 @@ def _words(kit: Kit) -> Iterator[Case]:
             "a.npy": _array(np.ones(8, np.float32)),
             "books.safetensors": _tensors({key: (2, 8)}),
         }
-        command = ("invert", "a.npy", "--codebooks", "books.safetensors", *CPU)
+        command = ("decompose", "a.npy", "--codebooks", "books.safetensors", *CPU)
         yield Case("keys with controls", repr(key), command, files, codes=(3,))
         line = json.dumps({"schema": "igm.invert/1", key: 1, "image": key}) + "\n"
         yield Case("keys with controls", f"results file {key!r}", (*kit.invert("a.png"), "-o", "r.jsonl"),

@@ -251,7 +251,7 @@ def calls(kit: Kit) -> dict[str, tuple[str, ...]]:
     invert, count = kit.invert("a.png"), ("estimate-k", "a.png", "--model", str(kit.positions), *CPU)
     zero = ("zero-shot", "a.png", "--model", str(pipeline(kit)), "--draws", "2", *CPU)
     taken = (
-        "invert",
+        "decompose",
         str(vectors(kit) / "v.npy"),
         "--codebooks",
         str(vectors(kit) / "books.safetensors"),
@@ -372,7 +372,7 @@ def _inputs(kit: Kit) -> Iterator[Case]:
             )
     for option in ("-o", "--csv"):
         for name in ("v.npy", "books.safetensors"):
-            taken = ("invert", "v.npy", "--codebooks", "books.safetensors", *CPU, option, name)
+            taken = ("decompose", "v.npy", "--codebooks", "books.safetensors", *CPU, option, name)
             content = {each: (vectors(kit) / each).read_bytes() for each in ("v.npy", "books.safetensors")}
             yield Case("input as output", f"vectors {option} {name}", taken, content)
     model = {"m": lambda path: shutil.copytree(kit.positions, path), "a.png": kit.picture}

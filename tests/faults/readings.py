@@ -659,7 +659,7 @@ def _vectors(kit: Kit) -> Iterator[Case]:
             found = [item["index"] for item in outcome.json()[0]["items"]]
             return None if found == [1, 2] else f"codewords {found}, not 1 and 2"
 
-        command = ("invert", "v.npy", "--codebooks", "b.safetensors", "--json", *words, *CPU)
+        command = ("decompose", "v.npy", "--codebooks", "b.safetensors", "--json", *words, *CPU)
         files: dict[str, Content] = {"v.npy": write, "b.safetensors": content}
         return Case("vectors", name, command, files, "answered" if right else "refused", check=check, says=says)
 

@@ -461,7 +461,7 @@ def _full(kit: Kit) -> Iterator[Case]:
     yield full("--csv", (*call, "--k", "2", "--csv", "x.csv"), images, 500, "cannot write x.csv")
     yield full("--coco", (*call, "--k", "2", "--coco", "x.json"), images, 500, "cannot write x.json")
     taken = (
-        "invert",
+        "decompose",
         str(vectors(kit) / "v.npy"),
         "--codebooks",
         str(vectors(kit) / "books.safetensors"),

@@ -1,0 +1,112 @@
+"""``igm decompose``: the codewords of bound vectors, or how many products they are the sum of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from igm_cli.commands import options as o
+from igm_cli.errors import UsageError
+from igm_cli.output import Output
+
+
+def decompose(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS...",
+            help="Bound vectors (.npy, .npz, .safetensors), folders of them or quoted patterns.",
+        ),
+    ],
+    codebooks: Annotated[
+        Path, typer.Option(rich_help_panel=o.ASK, metavar="FILE", help="A .safetensors file of codebooks.")
+    ],
+    concepts: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.ASK, metavar="NAME", help="Concept parser of vectors.  Default: codebook."
+        ),
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=o.ASK,
+            metavar="N",
+            help="Number of products that were added up.  Default: 1.",
+        ),
+    ] = None,
+    count: Annotated[
+        bool,
+        typer.Option(
+            "--count", rich_help_panel=o.ASK, help="Count the products, instead of taking them apart."
+        ),
+    ] = False,
+    k_max: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=o.ASK, metavar="N", help="Most products that are counted.  Default: 8."
+        ),
+    ] = None,
+    binding: Annotated[
+        Literal["map", "hrr", "fhrr"] | None,
+        typer.Option(
+            rich_help_panel=o.ASK, help="How the vectors are bound.  Default: as the file of codebooks says."
+        ),
+    ] = None,
+    method: Annotated[
+        Literal["auto", "coupled", "attention", "resonator", "factorizer", "exhaustive"] | None,
+        typer.Option(
+            rich_help_panel=o.SEARCH,
+            metavar="NAME",
+            help="How one product is taken apart: auto (the "
+            "default), coupled, attention, resonator, factorizer or exhaustive.",
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=o.SEARCH, metavar="N", help="Of the iterative methods.  Default: 100."
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=o.MAX_SEED,
+            rich_help_panel=o.SEARCH,
+            metavar="N",
+            help="Same seed and device: same result.",
+        ),
+    ] = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    csv: o.Csv = None,
+    output: o.Results = None,
+) -> None:
+    """Take bound vectors apart into the codewords that they were bound from.
+
+    JSON lines follow the schema igm.decompose/1, of --count igm.decompose-k/1.
+    """
+    from igm_cli.vectors import MOST_PRODUCTS, vector_settings
+
+    sink = Output.of_process(as_json)
+    if count:
+        o.refuse(
+            "taking apart; leave it out or leave out --count",
+            k=k,
+            method=method,
+            iterations=iterations,
+            csv=csv,
+        )
+        settings: dict[str, Any] = {"k_max": k_max or MOST_PRODUCTS}
+    else:
+        if k_max is not None:
+            raise UsageError("--k-max belongs to --count; add that or leave it out")
+        settings = vector_settings(k, method, iterations)
+    from igm_cli.commands.vectors import understand_vectors
+
+    how: dict[str, Any] = {"concepts": concepts, "binding": binding, "seed": seed, "device": device}
+    understand_vectors(paths, codebooks, settings, sink, output, csv, **how)
