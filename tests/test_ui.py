@@ -45,6 +45,7 @@ def test_what_is_found(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Non
     assert overlay.tobytes() != Image.open(SCENE).convert("RGB").resize(overlay.size).tobytes()
     monkeypatch.setattr("igm_cli.api.open_checkpoint", lambda *_: pytest.fail("loaded again"))
     assert "K = 2 (given)" in bench.find(SCENE, "clevr-pos", k=2).says
+    assert "K = 1 (estimated)" in bench.find(SCENE, "clevr-pos", k_max=1).says
 
 
 def test_attributes_have_no_number_of_concepts(bench: Workbench) -> None:

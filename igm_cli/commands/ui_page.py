@@ -80,6 +80,7 @@ class Workbench:
         model: str,
         labels: str | None = None,
         k: float | None = None,
+        k_max: float | None = None,
         progress: ProgressReport | None = None,
     ) -> Shown:
         """Finds the concepts of an image.
@@ -89,6 +90,7 @@ class Workbench:
             model: One of the models.
             labels: What may be there, with commas in between; of text-to-image models.
             k: Number of concepts; None, or 0, estimates it.
+            k_max: Most concepts that are considered then; None, or 0: as many as the model's.
             progress: Called with what is being done, done so far, and in all.
         """
         from igm_cli.commands.runner import warning
@@ -99,7 +101,8 @@ class Workbench:
             raise UsageError("there is no image yet; drop one, or choose a file")
         opened = self._loaded(model, labels)
         space = opened.parser.space
-        found = opened.invert(image, k=int(k) if k else None, progress=progress)
+        most = {"k_max": int(k_max)} if k_max and not k else {}
+        found = opened.invert(image, k=int(k) if k else None, progress=progress, **most)
         record = {**found.to_dict(), "image": Path(image).name}
         counted = f"K = {found.k} ({found.k_source}), " if space.countable else ""
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
@@ -193,8 +196,15 @@ def page(bench: Workbench) -> Any:
 
     bar = gr.Progress()
 
-    def find(image: str | None, model: str, labels: str | None, k: float | None, bar: Any = bar) -> list[Any]:
-        answer = bench.find(image, model, labels, k, reporting(bar))
+    def find(
+        image: str | None,
+        model: str,
+        labels: str | None,
+        k: float | None,
+        k_max: float | None,
+        bar: Any = bar,
+    ) -> list[Any]:
+        answer = bench.find(image, model, labels, k, k_max, reporting(bar))
         curve = gr.update(value=answer.curve, visible=answer.curve is not None)
         return [*shown(answer), answer.pictures[0] if answer.pictures else None, curve]
 
@@ -231,7 +241,9 @@ def page(bench: Workbench) -> Any:
                     info="Left empty: what the model was trained on.",
                     visible=bench.asks_for_labels(first),
                 )
-                k = gr.Number(label="Number of concepts", value=0, info="0: it is estimated.", minimum=0)
+                with gr.Row():
+                    k = gr.Number(label="Number of concepts", value=0, info="0: it is estimated.", minimum=0)
+                    k_max = gr.Number(label="At most", value=0, info="0: as the model says.", minimum=0)
                 go = gr.Button("Find", variant="primary")
                 said = answers()
             with gr.Column():
@@ -240,7 +252,7 @@ def page(bench: Workbench) -> Any:
                     label="Error over the number of concepts", show_label=False, visible=False, **picture
                 )
                 items = table("What was found")
-            go.click(find, [image, model, labels, k], [*said, items, overlay, curve], **one_at_a_time)
+            go.click(find, [image, model, labels, k, k_max], [*said, items, overlay, curve], **one_at_a_time)
             model.change(
                 lambda name: gr.update(visible=bench.asks_for_labels(name)),
                 model,
