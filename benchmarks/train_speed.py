@@ -30,7 +30,8 @@ from igm_cli.core.device import (
 )
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import ComposedObjective
-from igm_cli.core.training.trainer import Trainer, fresh_model
+from igm_cli.core.training.run import fresh_model
+from igm_cli.core.training.trainer import Trainer
 from igm_cli.plugins import registry
 from igm_cli.plugins.samples import RenderedSamples, pad
 

@@ -30,8 +30,8 @@ from igm_cli.core.training import latent_losses
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.latent_losses import sample_labels, set_errors, subsets
 from igm_cli.core.training.learning_rate import learning_rate_factor
+from igm_cli.core.training.run import train
 from igm_cli.core.training.state import RunRecord, describe_run
-from igm_cli.core.training.trainer import train
 from igm_cli.errors import InputError, MissingError
 
 LABELS = ("red", "green", "blue", "polar bear")

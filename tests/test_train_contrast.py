@@ -16,7 +16,7 @@ from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrasts
-from igm_cli.core.training.trainer import train
+from igm_cli.core.training.run import train
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 

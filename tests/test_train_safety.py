@@ -16,7 +16,7 @@ from igm_cli.commands.train_preset import Recipe
 from igm_cli.commands.train_run import Place, Training
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.files import exclusive
-from igm_cli.core.training.trainer import train
+from igm_cli.core.training.run import train
 from igm_cli.errors import InputError, OutputError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry

@@ -11,7 +11,7 @@ from test_training import CONFIG, SPEC, Spots
 
 from igm_cli import app
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.core.training.trainer import train
+from igm_cli.core.training.run import train
 from igm_cli.output import Output
 
 

@@ -23,7 +23,8 @@ from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import Companion
 from igm_cli.core.training.plan import plan_step
-from igm_cli.core.training.trainer import fresh_model, learned, train
+from igm_cli.core.training.run import fresh_model, train
+from igm_cli.core.training.trainer import learned
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, MissingError
 

@@ -36,8 +36,8 @@ class DryRun:
     ) -> None:
         """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
         from igm_cli.commands.results import refuse_others_pictures
+        from igm_cli.core.training.run import measure
         from igm_cli.core.training.state import SAMPLES
-        from igm_cli.core.training.trainer import measure
 
         picture = output / SAMPLES
         refuse_others_pictures([picture], "--dry-run")

@@ -145,7 +145,7 @@ class Training:
         """Loads the data and trains; returns the step it ends at, None of a dry run."""
         from igm_cli.core.device import keep_freed_memory
         from igm_cli.core.training.objectives import Companion
-        from igm_cli.core.training.trainer import fresh_model, train
+        from igm_cli.core.training.run import fresh_model, train
 
         place, on_cpu = self.place, self.device.type == "cpu"
         model = fresh_model(self.spec, self.config.seed, place.init)

@@ -23,7 +23,9 @@ from igm_cli.core.training import batches, trainer
 from igm_cli.core.training.batches import HostBatches, ResidentBatches, Samples, SentBatches, as_floats
 from igm_cli.core.training.objectives import ComposedObjective
 from igm_cli.core.training.plan import plan_step
-from igm_cli.core.training.trainer import DivergenceError, Trainer, fresh_model
+from igm_cli.core.training.run import fresh_model
+from igm_cli.core.training.state import RunRecord
+from igm_cli.core.training.trainer import DivergenceError, Trainer
 from igm_cli.errors import InputError
 
 CPU = torch.device("cpu")
@@ -159,7 +161,7 @@ def test_the_optimizer_keeps_its_counters_where_it_wants_them(tmp_path):
     def take(state):
         placed.extend(entry["step"].device for entry in state["optimizer"]["state"].values())
 
-    trainer.RunRecord(tmp_path, {}).load_state(take)
+    RunRecord(tmp_path, {}).load_state(take)
     assert set(placed) == {CPU}
 
 

@@ -1,0 +1,230 @@
+"""A training run in a folder: what is trained, what is logged, and where states and weights go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
+from igm_cli.core.device import peak_memory, tf32_products, training_precision
+from igm_cli.core.files import exclusive
+from igm_cli.core.training.batches import Samples
+from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.training.objectives import Companion, ComposedObjective, Objective
+from igm_cli.core.training.state import RunRecord, describe_run
+from igm_cli.core.training.trainer import Note, Trainer
+from igm_cli.errors import need
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["fresh_model", "measure", "train"]
+
+Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
+"""Called after every step with it and the figures that are logged of it, often none, on the main process."""
+
+Validate: TypeAlias = Callable[[int, nn.Module], tuple[Mapping[str, float], Mapping[str, Tensor]]]
+"""Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures and pictures
+``[H,W,3]`` of bytes to log."""
+
+
+def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Module:
+    """A model as a training begins with it: fresh weights of a seed, or those of another checkpoint."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = spec.build()
+    if init:
+        load_weights(model, init, grown=True)
+    return model
+
+
+def train(
+    spec: ModelSpec,
+    samples: Samples,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    data: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+    validate: Validate | None = None,
+    device_is_cpu: bool = False,
+    init: Path | None = None,
+    model: nn.Module | None = None,
+    companions: Sequence[Companion] = (),
+    note: Note = lambda text: None,
+    stop: Callable[[], bool] = lambda: False,
+    trackers: Sequence[str] = (),
+) -> int:
+    """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
+
+    Args:
+        spec: What is trained.
+        samples: What it is trained on.
+        config: How.
+        folder: Where states, metrics and weights go.
+        data: Description of the data, compared when a run is resumed.
+        report: Told of every step, and what is logged.
+        validate: Scores the averaged weights; None leaves it out.
+        device_is_cpu: Keeps accelerate off an accelerator that is there.
+        init: Checkpoint folder whose weights the training starts from; None starts afresh.
+        model: What :func:`fresh_model` made of the above, if that is built already.
+        companions: Frozen models that it learns to add to.
+        note: Told what the user should know, in a sentence.
+        stop: Asked after every step whether the training ends there, with its checkpoint.
+        trackers: Where else than in metrics.jsonl and tensorboard's files it is logged, by accelerate's names.
+
+    Returns:
+        The step it ends at, which is the last one unless it is told to stop.
+
+    Raises:
+        MissingError: If ``init`` is no checkpoint.
+        InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
+    """
+    logs = {"log_with": ["tensorboard", *trackers], "project_dir": str(folder / "tensorboard")}
+    accelerator = _accelerator(config, device_is_cpu, **logs)
+    record = RunRecord(folder, describe_run(spec, config, data or {}, init, [c.folder for c in companions]))
+    main = accelerator.is_main_process
+    model = model or fresh_model(spec, config.seed, init)
+    objective = _objective(model, spec, samples, config, accelerator, companions)
+    trainer = Trainer(model, objective, len(samples), config, accelerator, note=note)
+
+    def due(every: int) -> bool:
+        return every > 0 and (trainer.step % every == 0 or trainer.step == config.steps)
+
+    def log(values: Mapping[str, float]) -> None:
+        if main and values:
+            record.add_metrics({"step": trainer.step, **values})
+            accelerator.log(dict(values), step=trainer.step)
+        if main and report:
+            report(trainer.step, values)
+
+    def validated() -> Mapping[str, float]:
+        assert validate is not None
+        with torch.random.fork_rng(), torch.no_grad():
+            figures, pictures = validate(trainer.step, trainer.average.module)
+        _show(accelerator, pictures, trainer.step)
+        return figures
+
+    with exclusive(folder) if main else nullcontext(), tf32_products(accelerator.device):
+        record.refuse_other_run()
+        record.load_state(trainer.load)
+        accelerator.wait_for_everyone()
+        if main:
+            if 0 < trainer.step < config.steps:
+                note(f"resuming at step {trainer.step} of {config.steps}")
+            record.begin(trainer.step)
+            options = record.options() if trainer.step == 0 else None
+            accelerator.init_trackers(folder.resolve().name or "igm", config=options)
+            if report:
+                report(trainer.step, {})
+        if trainer.step >= config.steps:
+            _save(record, spec, trainer)  # whatever of a finished run is gone
+        for loss in trainer.run():
+            trainer.losses.append(loss)
+            ends = trainer.all_agree(stop)
+            log(trainer.figures() if due(config.log_every) else {})
+            if ends:  # first, as the time left may be short
+                _save(record, spec, trainer)
+            if due(config.picture_every):
+                if validate and main:
+                    log(validated())
+                accelerator.wait_for_everyone()
+            if due(config.checkpoint_every) and not ends:  # last, so that nothing measured is lost
+                _save(record, spec, trainer)
+            if ends:
+                break
+        accelerator.wait_for_everyone()  # the first to leave would have the others ended
+        accelerator.end_training()
+    return trainer.step
+
+
+def measure(
+    spec: ModelSpec,
+    samples: Samples,
+    config: TrainConfig,
+    model: nn.Module,
+    *,
+    device_is_cpu: bool = False,
+    companions: Sequence[Companion] = (),
+    seconds: float = 2.0,
+) -> tuple[float, float | None]:
+    """Tries some steps of a training, of which nothing is kept but the weights of ``model``.
+
+    Args:
+        spec: What is trained.
+        samples: What it is trained on.
+        config: How.
+        model: What :func:`fresh_model` made of them.
+        device_is_cpu: Keeps accelerate off an accelerator that is there.
+        companions: Frozen models that it learns to add to.
+        seconds: How long it tries, for three steps at least and twenty at most.
+
+    Returns:
+        Seconds per step, and the most memory that was taken, in GB, None where that is not known.
+
+    Raises:
+        InputError: If a step needs more memory than there is.
+    """
+    accelerator = _accelerator(config, device_is_cpu)
+    objective = _objective(model, spec, samples, config, accelerator, companions)
+    trainer = Trainer(model, objective, len(samples), config, accelerator)
+    trainer.train_step()  # which has more to prepare
+    trainer.require_sound()
+    begun, first = time.monotonic(), trainer.step
+    while trainer.step < first + 3 or (time.monotonic() - begun < seconds and trainer.step < first + 20):
+        trainer.train_step()
+    trainer.require_sound()  # which waits for them
+    return (time.monotonic() - begun) / (trainer.step - first), peak_memory(accelerator.device)
+
+
+def _accelerator(config: TrainConfig, on_cpu: bool, **more: Any) -> Accelerator:
+    """Where a training runs, and how precisely."""
+    need("train", "accelerate", "tensorboard")
+    from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # of an earlier training in this process, which may have been of another precision
+    precision = training_precision(config.precision, PartialState(cpu=on_cpu).device)
+    return Accelerator(mixed_precision=precision, cpu=on_cpu, **more)
+
+
+def _objective(
+    model: nn.Module,
+    spec: ModelSpec,
+    samples: Samples,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    companions: Sequence[Companion],
+) -> Objective:
+    """What models of an architecture learn by."""
+    if spec.architecture == TEXT_TO_IMAGE:
+        from igm_cli.core.training.latent import LatentObjective
+
+        return LatentObjective(model, samples, config, accelerator)  # type: ignore[arg-type]
+    return ComposedObjective(model, spec, samples, config, accelerator, companions)
+
+
+def _show(accelerator: Accelerator, pictures: Mapping[str, Tensor], step: int) -> None:
+    """Hands pictures to the trackers that take some."""
+    for tracker in accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: each[None].numpy() for name, each in pictures.items()}, step, **order)
+
+
+def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
+    """Writes the averaged weights as a checkpoint, then the state: a run that says it is finished has its weights.
+
+    All processes call it, and the main one writes.
+    """
+    state = trainer.state()
+    if trainer.accelerator.is_main_process:
+        dtype = torch.float16 if trainer.config.half else torch.float32
+        save_model(record.folder, spec, trainer.average.module, dtype)
+        record.save_state(state)
