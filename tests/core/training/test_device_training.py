@@ -23,7 +23,7 @@ from igm_cli.core.training import batches, trainer
 from igm_cli.core.training.batches import HostBatches, ResidentBatches, Samples, SentBatches, as_floats
 from igm_cli.core.training.objectives import ComposedObjective
 from igm_cli.core.training.plan import plan_step
-from igm_cli.core.training.run import fresh_model
+from igm_cli.core.training.run import fresh_model, train
 from igm_cli.core.training.state import RunRecord
 from igm_cli.core.training.trainer import DivergenceError, Trainer
 from igm_cli.errors import InputError
@@ -303,7 +303,7 @@ def test_a_gpu_trains_what_a_cpu_trains(tmp_path, gpu):
         run(tmp_path / "cpu", config)
         AcceleratorState._reset_state(True)  # one device a process, says accelerate
         for steps in (4, 6):  # the second call goes on
-            trainer.train(SPEC, Spots(), replace(config, steps=steps), tmp_path / "gpu")
+            train(SPEC, Spots(), replace(config, steps=steps), tmp_path / "gpu")
     finally:
         AcceleratorState._reset_state(True)
     assert weights(tmp_path / "gpu").keys() == weights(tmp_path / "cpu").keys()
