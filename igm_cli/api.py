@@ -51,7 +51,18 @@ __all__ = [
     "load",
 ]
 
-_LOADING = ("variant", "dtype", "attention", "quantize", "offload", "compile", "size", "config", "prediction")
+_LOADING = (
+    "variant",
+    "dtype",
+    "attention",
+    "quantize",
+    "network",
+    "offload",
+    "compile",
+    "size",
+    "config",
+    "prediction",
+)
 
 
 def load(

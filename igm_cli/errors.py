@@ -76,7 +76,7 @@ EXTRAS = {
     "ui": ("the page", ("gradio", "matplotlib")),
     "faces": ("drawing faces (unless --data-root names the real CelebA)", ("python_avatars", "resvg_py")),
     "video": ("a video", ("av",)),
-    "quantize": ("--quantize", ("bitsandbytes", "torchao")),
+    "quantize": ("a network in few bits", ("bitsandbytes", "gguf", "torchao")),
     "xformers": ("--attention xformers", ("xformers",)),
 }
 """What each extra of igm-cli is for, and the libraries it brings."""

@@ -98,7 +98,7 @@ def open_pipeline(
         device=target,
         open=load,
         identity={
-            "model": pipeline_fingerprint(path, how.variant),
+            "model": pipeline_fingerprint(path, how.variant, how.network_file),
             # Where the parts are kept and how attention is computed changes no result.
             "loading": {
                 x: getattr(how, x) for x in ("variant", "dtype", "quantize", "size", "config", "prediction")

@@ -24,7 +24,7 @@ from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeli
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.noise_schedule import draw
 from igm_cli.core.types import InversionSettings
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, MissingError, UsageError
 
 CPU = torch.device("cpu")
 EXACT = Loading(dtype="float32", size=16)
@@ -476,3 +476,71 @@ def test_quantized_networks_predict_nearly_the_same(
     assert 0 < float((rounded - whole).norm() / whole.norm()) < 0.02
     kinds = {type(weight).__name__ for weight in few.network.parameters()}
     assert len(kinds) == 2  # linear layers are of torchao's class, all others as they were
+
+
+def in_gguf(folder: Path, file: Path, leave_out: str = "") -> Path:
+    """Writes the network of a pipeline as a GGUF file: 8 bits where blocks of 32 fit, 16 elsewhere."""
+    gguf = pytest.importorskip("gguf")
+    part = next(part for part in ("transformer", "unet") if (folder / part).is_dir())
+    (weights,) = (folder / part).glob("*.safetensors")
+    writer = gguf.GGUFWriter(file, part)
+    for name, value in load_file(weights).items():
+        if name == leave_out:
+            continue
+        small = value.ndim == 2 and value.shape[1] % 32 == 0
+        kind = gguf.GGMLQuantizationType.Q8_0 if small else gguf.GGMLQuantizationType.F16
+        writer.add_tensor(name, gguf.quantize(value.float().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.mark.parametrize("kind", ["sd1", "flux", "sd3"])
+def test_a_network_in_a_file_of_its_own(
+    kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts], tmp_path: Path
+) -> None:
+    """Of GGUF it predicts nearly the same, of .safetensors the same, and the folder needs no weights of it."""
+    whole = loaded(kind)
+    part = whole.family.part
+    folder = shutil.copytree(built(kind), tmp_path / "folder")
+    (own,) = (folder / part).glob("*.safetensors")
+    own.rename(tmp_path / "own.safetensors")
+    files = in_gguf(built(kind), tmp_path / "few.gguf"), tmp_path / "own.safetensors"
+    few, same = (load_pipeline(str(folder), CPU, replace(EXACT, network=str(file))) for file in files)
+    predictions = []
+    for parts in (whole, few, same):
+        denoiser = denoiser_of(parts)
+        x_t = torch.randn(2, *parts.latent_shape, generator=torch.Generator().manual_seed(0))
+        features = denoiser.features(x_t, torch.tensor([100, 500]))
+        predictions.append(denoiser.predictions_of_prompts(features, [PROMPT]))
+    assert 0 < float((predictions[1] - predictions[0]).norm() / predictions[0].norm()) < 0.02
+    assert torch.equal(predictions[2], predictions[0])
+    assert "uint8" in {str(weight.dtype).removeprefix("torch.") for weight in few.network.parameters()}
+    assert len({pipeline_fingerprint(folder, None, file) for file in files}) == 2
+
+
+def test_files_that_are_not_of_the_network(built: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = str(built("flux"))
+    in_gguf(built("sd3"), tmp_path / "other.gguf")
+    half = in_gguf(built("flux"), tmp_path / "half.gguf", leave_out="proj_out.weight")
+    (tmp_path / "cut.gguf").write_bytes(half.read_bytes()[:2000])
+    (tmp_path / "noise.gguf").write_bytes(b"GGUF" + bytes(range(256)) * 9)
+    (tmp_path / "weights.ckpt").write_bytes(b"x")
+    for name, says in {
+        "other": r"other.gguf holds [\d,]+ numbers, and the network that \S+ describes [\d,]+; give its own",
+        "half": r"half.gguf holds [\d,]+ numbers",
+        "cut": r"cut.gguf cannot be loaded",
+        "noise": r"noise.gguf cannot be loaded",
+    }.items():
+        with pytest.raises(InputError, match=says):
+            load_pipeline(folder, CPU, replace(EXACT, network=str(tmp_path / f"{name}.gguf")))
+    with pytest.raises(InputError, match=r"give a \.gguf or a \.safetensors file"):
+        load_pipeline(folder, CPU, replace(EXACT, network=str(tmp_path / "weights.ckpt")))
+    with pytest.raises(InputError, match="a DiTTransformer2DModel is not read from a file of its own"):
+        load_pipeline(str(built("dit")), CPU, replace(EXACT, network=str(half)))
+    with pytest.raises(UsageError, match="leave out --quantize"):
+        replace(EXACT, network=str(half), quantize="int8")
+    with pytest.raises(MissingError, match="check the path of --network"):
+        pipeline_fingerprint(Path(folder), None, tmp_path / "none.gguf")

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -170,6 +170,7 @@ def generate(
     variant: z.Variant = None,
     dtype: z.Dtype = "auto",
     quantize: z.Quantize = "no",
+    network: z.Network = None,
     offload: z.Offload = False,
     size: z.Size = None,
     batch_size: o.BatchSize = "auto",
@@ -194,7 +195,8 @@ def generate(
     )  # fmt: skip
     if not expressions and not like:
         raise UsageError("nothing to draw; give an expression such as 'pos(0.3,0.5)', or --like")
-    loading = {"variant": variant, "dtype": dtype, "quantize": quantize, "offload": offload, "size": size}
+    loading: dict[str, Any] = {"variant": variant, "dtype": dtype, "quantize": quantize, "network": network}
+    loading |= {"offload": offload, "size": size}
     texts = list(dict.fromkeys(expressions or ()))
     records = [line for path in like or () if path.suffix == ".jsonl" for line in _lines(path)]
     labels = [label for text in texts for label in words(parse(text))]

@@ -35,6 +35,7 @@ def zero_shot(
     dtype: z.Dtype = "auto",
     attention: z.Attention = "auto",
     quantize: z.Quantize = "no",
+    network: z.Network = None,
     offload: z.Offload = False,
     compile_: z.Compile = False,
     size: z.Size = None,
@@ -70,7 +71,8 @@ def zero_shot(
     from igm_cli.session import ImageSession
 
     how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
-    how |= {"size": size, "config": config, "prediction": prediction, "compile": compile_, "quantize": quantize}
+    how |= {"size": size, "config": config, "prediction": prediction, "compile": compile_}
+    how |= {"quantize": quantize, "network": network}
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"power": weighting, "views": views, "seed": seed}

@@ -110,6 +110,14 @@ Quantize = Annotated[
         help="Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, other answers where it is close.",
     ),
 ]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=o.MODEL,
+        metavar="FILE",
+        help="Weights of the denoising network in a file of their own, .gguf or .safetensors, instead of the folder's.",
+    ),
+]
 Offload = Annotated[
     bool,
     typer.Option("--offload", rich_help_panel=o.MODEL, help="Keep on the GPU only the part that computes."),

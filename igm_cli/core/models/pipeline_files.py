@@ -224,13 +224,23 @@ def _refuse_code(part: Path) -> None:
                 )
 
 
-def weight_files(path: Path, variant: str | None) -> dict[str, tuple[str | None, list[Path]]]:
+def weight_files(
+    path: Path, variant: str | None, *, network: bool = True
+) -> dict[str, tuple[str | None, list[Path]]]:
     """Returns the variant that is loaded of each network, and its files; a network may lack the one asked for.
+
+    Args:
+        path: Pipeline folder.
+        variant: Variant of the weights.
+        network: Whether those of the denoising network are taken from there.
 
     Raises:
         InputError: If weights are missing.
     """
-    networks = [part for part in read_index(path).parts if not part.startswith(("scheduler", "tokenizer"))]
+    index = read_index(path)
+    networks = [part for part in index.parts if not part.startswith(("scheduler", "tokenizer"))]
+    if not network:
+        networks.remove(index.family.part)
     here: dict[str, dict[str | None, list[Path]]] = {part: {} for part in networks}
     for part, found in here.items():
         for file in sorted((path / part).iterdir()):
@@ -290,23 +300,28 @@ def read_description(path: Path) -> PipelineDescription:
         raise InputError(f"{path / 'igm.json'} does not describe a text-to-image pipeline: {error}") from error
 
 
-def pipeline_fingerprint(path: Path, variant: str | None) -> str:
+def pipeline_fingerprint(path: Path, variant: str | None, network: Path | None = None) -> str:
     """Returns the SHA-256 of every file that is loaded, wherever the folder is.
 
     Args:
         path: Pipeline folder or single file.
         variant: Variant of the weights.
+        network: File with the weights of the denoising network, if they are not the folder's own.
 
     Raises:
+        MissingError: If there is no such file.
         InputError: If the folder is no complete pipeline.
     """
     if path.is_file():
         return file_digest(path)
-    weights = weight_files(path, variant)
+    if network and not network.is_file():
+        raise MissingError(f"there is no file {network}; check the path of --network")
+    weights = weight_files(path, variant, network=network is None)
     files = [path / "model_index.json", *(file for _, found in weights.values() for file in found)]
     for part in read_index(path).parts:
         files += [file for file in (path / part).iterdir() if file.suffix in (".json", ".txt", ".model")]
     named = sorted((file.relative_to(path).as_posix(), file) for file in files)
+    named += [("network", network)] if network else []
     lines = "".join(f"{name} {file_digest(file)}\n" for name, file in named)
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 
 from igm_cli.core.device import has_bf16
+from igm_cli.core.files import home_expanded
 from igm_cli.core.models.families import Family
+from igm_cli.core.models.network_weights import GGUF, QUANTIZERS, of_file, quantization, unpacked
 from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
 from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, some, unused
 from igm_cli.core.noise_schedule import FLOW, Schedule, ScheduleConfig
-from igm_cli.core.weights import is_packed, read_weights
+from igm_cli.core.weights import is_packed
 from igm_cli.errors import InputError, MissingError, UsageError, need
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -30,10 +32,6 @@ CHOICES = {
     "quantize": ("no", "int8", "nf4"),
     "prediction": ("auto", "epsilon", "v_prediction"),
 }
-
-
-QUANTIZERS = {"int8": "torchao", "nf4": "bitsandbytes"}
-"""The library that each kind of quantization takes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class Loading:
         attention: ``auto``, ``sliced`` (less memory, slower) or ``xformers``.
         quantize: Keep the weights of the denoising network's linear layers in 8 bits (``int8``, by torchao) or in 4 (``nf4``, by
             bitsandbytes, on a CUDA device); ``no`` keeps them as they are.
+        network: File with the weights of the denoising network, instead of the folder's own: .gguf or .safetensors.
         offload: Keep on a CUDA device only the part that computes.
         compile: Whether torch.compile translates the network at its first call: minutes, for faster calls after that.
         size: Side of the images in pixels; by default what the model was trained on.
@@ -58,6 +57,7 @@ class Loading:
     dtype: str = "auto"
     attention: str = "auto"
     quantize: str = "no"
+    network: str | None = None
     offload: bool = False
     compile: bool = False
     size: int | None = None
@@ -68,6 +68,18 @@ class Loading:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"unknown {name} {getattr(self, name)!r}; choose {', '.join(known)}")
+        if self.network and self.quantize != "no":
+            raise UsageError("the weights of --network stay as the file has them; leave out --quantize")
+
+    @property
+    def network_file(self) -> Path | None:
+        """The file of the network's weights."""
+        return home_expanded(self.network) if self.network else None
+
+    @property
+    def few_bits(self) -> bool:
+        """Whether the weights of the network are kept in few bits."""
+        return self.quantize != "no" or (self.network or "").endswith(GGUF)
 
 
 @dataclass(frozen=True)
@@ -119,9 +131,10 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     loading = loading or Loading()
     _check_device(device, loading)
     path = find_pipeline(source, loading.variant)
-    if loading.quantize != "no" and path.is_file():
+    if path.is_file() and (loading.few_bits or loading.network):
+        option = "--network" if loading.network else "--quantize"
         raise UsageError(
-            f"the weights of a single file are not quantized; leave out --quantize, or give a folder, not {source}"
+            f"the network of a single file is its own; leave out {option}, or give a folder, not {source}"
         )
     if loading.config and not path.is_file():
         raise UsageError(
@@ -170,7 +183,7 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
     import transformers
 
     index = read_index(path)
-    weights = weight_files(path, loading.variant)
+    weights = weight_files(path, loading.variant, network=loading.network_file is None)
     parts: dict[str, Any] = dict.fromkeys(index.family.optional)
     for part, name in index.parts.items():
         library = transformers if part.startswith(("text_encoder", "tokenizer")) else diffusers
@@ -180,17 +193,20 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
             if part.startswith("tokenizer") and not _has_tokens(path / part):
                 need("sentencepiece")
             load = functools.partial(getattr(library, name).from_pretrained, path / part, local_files_only=True)
+            if part == index.family.part and (file := loading.network_file):
+                parts[part] = of_file(getattr(library, name), path / part, file, dtype)
+                continue
             if part not in weights:
                 parts[part] = load()
                 continue
             of_part = torch.float32 if part == "vae" else dtype
             few_bits = {}
             if part == index.family.part and loading.quantize != "no":
-                few_bits = {"quantization_config": _quantization(loading.quantize, dtype)}
+                few_bits = {"quantization_config": quantization(loading.quantize, dtype)}
             if library is diffusers and any(map(is_packed, weights[part][1])):
                 if few_bits:
                     raise UsageError(f"the {part} of {path} is in 8 bits already; leave out --quantize")
-                parts[part] = _unpacked(getattr(library, name), path / part, weights[part][1]).to(of_part)
+                parts[part] = unpacked(getattr(library, name), path / part, weights[part][1]).to(of_part)
                 continue
             parts[part], report = load(
                 variant=weights[part][0],
@@ -213,32 +229,9 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
         return pipe
 
 
-def _quantization(name: str, dtype: torch.dtype) -> Any:
-    """Returns how diffusers quantizes a network as it loads it."""
-    import diffusers
-
-    if name == "nf4":
-        return diffusers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    return diffusers.TorchAoConfig(Int8WeightOnlyConfig())
-
-
 def _has_tokens(part: Path) -> bool:
     """Returns whether a tokenizer can be read as it is; a file of SentencePiece takes its library."""
     return (part / "tokenizer.json").is_file() or not any(part.glob("*.model"))
-
-
-def _unpacked(kind: Any, folder: Path, files: list[Path]) -> Any:
-    """Returns a network of diffusers with packed weights, which its own ``from_pretrained`` cannot read, as float32."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
-        network = kind.from_config(kind.load_config(folder, local_files_only=True))
-    network.load_state_dict({k: v for file in files for k, v in read_weights(file).items()}, assign=True)
-    return network
 
 
 def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtype) -> Any:
@@ -377,7 +370,7 @@ def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) ->
     for network in _networks(pipe).values():
         network.eval().requires_grad_(False)
     for network in (family.network(pipe), pipe.vae):
-        if loading.quantize == "no" or network is pipe.vae:
+        if not loading.few_bits or network is pipe.vae:
             network.to(memory_format=torch.channels_last)
     if loading.offload:
         pipe.enable_model_cpu_offload(device=device)
