@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,27 @@ RANGE = "range"
 
 SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 """Added to the seed: every split draws from its own, so that no example of one is in another."""
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What is asked for of a dataset.
+
+    Attributes:
+        split: Name of the split.
+        limit: Most images; None takes all.
+        seed: Of everything random.
+        options: The dataset's own.
+        progress: Told how far it is.
+        note: Told what is amiss in a folder.
+    """
+
+    split: str
+    limit: int | None = None
+    seed: int = 0
+    options: Options = field(default_factory=dict)
+    progress: Progress | None = None
+    note: Note = lambda text: None
 
 
 class Adapter:
@@ -55,12 +77,12 @@ class Adapter:
         """Returns a split; no data root makes it.  ``note`` is told what is amiss in a folder."""
         need("train", "datasets")
         self.check(split, data_root, options)
+        values, told = options.pop(RANGE, None), note or (lambda text: None)
+        request = SplitRequest(split, limit, seed, options, progress, told)
         if data_root is None:
-            return self.make(split, limit, seed, progress, options)
-        told = note or (lambda text: None)
-        scaling = Scaling(check_range(options.pop(RANGE, None)), told)
-        data = self.read(data_root, split, limit, seed, progress, told, options)
-        return scaled(data, scaling)
+            return self.make(request)
+        scaling = Scaling(check_range(values), told)
+        return scaled(self.read(data_root, request), scaling)
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
         """Refuses a split or an option that the dataset, made or real, does not have."""
@@ -75,32 +97,21 @@ class Adapter:
         if data_root is not None and (wrong := sorted(set(options) & self.rendered_options)):
             raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
 
-    def make(
-        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
+    def make(self, request: SplitRequest) -> Dataset:
         """Returns a split of our own images, where there are any."""
         raise MissingError(
             f"{self.name} has no images of its own; give the folder of yours with --data-root FOLDER"
         )
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
-        """Returns a split of the images in a folder; ``note`` is told what is amiss in it."""
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
+        """Returns a split of the images in a folder."""
         raise NotImplementedError
 
-    def requested(self, split: str, limit: int | None, seed: int, options: Options) -> dict[str, int]:
+    def requested(self, request: SplitRequest) -> dict[str, Any]:
         """Returns how many images are to be made, from which seed, by which version."""
-        size = whole_size(options.get("size", self.sizes[split]))
-        count = min(size, limit) if limit else size
-        return {"count": count, "seed": seed + SPLIT_SEEDS[split], "version": self.version}
+        size = whole_size(request.options.get("size", self.sizes[request.split]))
+        count = min(size, request.limit) if request.limit else size
+        return {"count": count, "seed": request.seed + SPLIT_SEEDS[request.split], "version": self.version}
 
 
 def choice(option: str, value: Any, known: Iterable[str]) -> str:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError, UsageError
-from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
+from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, choice, generated
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, NOTHING, compose_scene
-from igm_cli.plugins.base import Note, Progress
 
 SIDE = 64
 
@@ -42,12 +41,16 @@ class Animals(Adapter):
     sizes: Mapping[str, int] = {"train": 30000, "val": 400, "test": 400}
     version = 6
 
-    def make(
-        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
-        """Returns scenes of our own drawings, or of the pictograms in a folder ``root``."""
-        root = options.get("root")
-        requested = self.requested(split, limit, seed, options)
+    def make(self, request: SplitRequest) -> Dataset:
+        """Returns scenes of our own drawings."""
+        return self._scenes(request, None)
+
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
+        """Returns scenes of the pictograms in a folder."""
+        return self._scenes(request, root)
+
+    def _scenes(self, request: SplitRequest, root: Path | None) -> Dataset:
+        options = request.options
         styles, without = _names(options.get("styles", "")), _names(options.get("without", ""))
         source = _source(root, styles, without)
         animals = _names(options.get("animals", "")) or source.animals
@@ -61,23 +64,12 @@ class Animals(Adapter):
             "animals": animals,
             "least": least,
             "most": most,
-            "jitter": _switch("jitter", options.get("jitter", "on" if split == "train" else "off")),
-            **requested,
+            "jitter": _switch("jitter", options.get("jitter", "on" if request.split == "train" else "off")),
+            **self.requested(request),
         }
-        return generated(_Scenes(progress), {"image": "image", "file": "string", "labels": ["string"]}, kwargs)
-
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
-        """Returns scenes of the pictograms in a folder."""
-        return self.make(split, limit, seed, progress, {**options, "root": root})
+        return generated(
+            _Scenes(request.progress), {"image": "image", "file": "string", "labels": ["string"]}, kwargs
+        )
 
 
 def _source(root: Path | None, styles: Sequence[str], without: Sequence[str]) -> Drawings | Pictograms:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, choice, generated
-from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, choice, generated
 from igm_cli.plugins.celeba.folder import from_folder
 
 DOMAINS = {"female": False, "male": True, "all": None}
@@ -37,35 +36,24 @@ class Celeba(Adapter):
     sizes: Mapping[str, int] = {"train": 24000, "val": 400, "test": 400}
     version = 1
 
-    def make(
-        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
+    def make(self, request: SplitRequest) -> Dataset:
         """Returns avatars, every configuration of the attributes as often as any other."""
         from igm_cli.plugins.celeba.avatars import STYLES, libraries
         from igm_cli.plugins.celeba.recipe import ATTRIBUTES
 
         kwargs = {
-            "domain": choice("domain", options.get("domain", "all"), DOMAINS),
-            "style": choice("style", options.get("style", "flat"), STYLES),
-            **self.requested(split, limit, seed, options),
+            "domain": choice("domain", request.options.get("domain", "all"), DOMAINS),
+            "style": choice("style", request.options.get("style", "flat"), STYLES),
+            **self.requested(request),
         }
         libraries()
         columns = {"image": "image", "file": "string", "attributes": dict.fromkeys(ATTRIBUTES, "bool")}
-        return generated(_Drawings(progress), columns, kwargs)
+        return generated(_Drawings(request.progress), columns, kwargs)
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns faces of the real CelebA."""
-        domain = choice("domain", options.get("domain", "all"), DOMAINS)
-        return from_folder(root, split, DOMAINS[domain], limit)
+        domain = choice("domain", request.options.get("domain", "all"), DOMAINS)
+        return from_folder(root, request.split, DOMAINS[domain], request.limit)
 
 
 class _Drawings(Generator):

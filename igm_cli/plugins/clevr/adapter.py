@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from igm_cli.errors import MissingError, PluginError
 from igm_cli.plugins import registry
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, object_range
-from igm_cli.plugins.base import Note, Progress, RenderedBatches, RenderingAdapter
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, object_range
+from igm_cli.plugins.base import Progress, RenderedBatches, RenderingAdapter
 from igm_cli.plugins.clevr.folder import from_folder
 from igm_cli.plugins.sizes import HELP, parse_size
 
@@ -73,12 +73,10 @@ class Clevr(Adapter):
             self.renderer()
         super().check(split, data_root, options)
 
-    def make(
-        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
+    def make(self, request: SplitRequest) -> Dataset:
         """Returns rendered scenes."""
-        options = {**self.look, **{name: value for name, value in options.items() if name != "annotated"}}
-        return self.renderer().load(split, limit=limit, seed=seed, progress=progress, **options)
+        r, options = request, self._rendered(request.options)
+        return self.renderer().load(r.split, limit=r.limit, seed=r.seed, progress=r.progress, **options)
 
     def render(
         self,
@@ -92,21 +90,15 @@ class Clevr(Adapter):
     ) -> RenderedBatches:
         """Returns what :meth:`make` returns, rendered on a device."""
         self.check(split, None, options)
-        options = {**self.look, **{name: value for name, value in options.items() if name != "annotated"}}
-        return self.renderer().render(
-            split, device=device, limit=limit, seed=seed, progress=progress, **options
-        )
+        how: dict[str, Any] = {"limit": limit, "seed": seed, "progress": progress, **self._rendered(options)}
+        return self.renderer().render(split, device=device, **how)
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
+    def _rendered(self, options: Options) -> dict[str, Any]:
+        """Returns the options of the renderer."""
+        return {**self.look, **{name: value for name, value in options.items() if name != "annotated"}}
+
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns scenes of the real CLEVR."""
+        options = request.options
         counts, annotated = object_range(options.get("objects")), parse_size(options.get("annotated"))
-        return from_folder(root, split, limit, counts, annotated)
+        return from_folder(root, request.split, request.limit, counts, annotated)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import Dataset, Options, object_range
-from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.adapters import Dataset, Options, SplitRequest, object_range
 from igm_cli.plugins.clevr.adapter import Clevr
 from igm_cli.plugins.clevrtex.folder import from_folder
 
@@ -32,17 +31,8 @@ class ClevrTex(Clevr):
         if data_root is None and "variant" in options:
             raise UsageError("option 'variant' works on real data only; give its folder as data root")
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns scenes of the real CLEVRTex."""
-        variant = options.get("variant")
-        counts = object_range(options.get("objects"))
-        return from_folder(root, split, limit, counts, None if variant is None else str(variant), progress)
+        variant, counts = request.options.get("variant"), object_range(request.options.get("objects"))
+        named = None if variant is None else str(variant)
+        return from_folder(root, request.split, request.limit, counts, named, request.progress)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
-from igm_cli.plugins.base import Advice, Note, Progress
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, choice, image_dataset
+from igm_cli.plugins.base import Advice
 from igm_cli.plugins.crops import Crops
 from igm_cli.plugins.objects.advice import CELL, advise
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
@@ -56,17 +56,9 @@ class Objects(Adapter):
         parse_size(options.get("annotated"))
         _shares(options)
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
-        """Returns a split; ``note`` is told what is amiss in the folder, whatever the split."""
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
+        """Returns a split; what is amiss in the folder is told, whatever the split."""
+        split, limit, progress, options = request.split, request.limit, request.progress, request.options
         folder, findings = Folder(root), Findings()
         name, files = choose(folder, options.get("format"))
         annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
@@ -109,9 +101,9 @@ class Objects(Adapter):
             raise InputError(f"{root} has no usable {split} image{_why(split, splits, findings)}")
         for sentence in (folder.left_out, *findings.sentences()):
             if sentence:
-                note(sentence)
+                request.note(sentence)
         if counts := findings.counts():
-            note(f"amiss in all, reading the split {split} of {root.name}: {counts}")
+            request.note(f"amiss in all, reading the split {split} of {root.name}: {counts}")
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
 
     def advise(self, data: Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:

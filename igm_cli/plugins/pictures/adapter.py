@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from igm_cli.errors import InputError
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, choice, image_dataset
-from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, choice, image_dataset
+from igm_cli.plugins.base import Note
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table, tables_below, text_of
 from igm_cli.plugins.pictures.words import Vocabulary
@@ -58,21 +58,13 @@ class Pictures(Adapter):
         Vocabulary.of(options.get("labels"))
         choice("layout", options.get("layout", "auto"), LAYOUTS)
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns the pictures in a folder."""
-        vocabulary = Vocabulary.of(options.get("labels"))
-        layout = options.get("layout", "auto")
+        split, note = request.split, request.note
+        vocabulary = Vocabulary.of(request.options.get("labels"))
+        layout = request.options.get("layout", "auto")
         labels = _labels(root, _home(root, split, vocabulary), layout, vocabulary, note)
-        files = list(labels)[:limit]
+        files = list(labels)[: request.limit]
         if not files:
             raise InputError(
                 f"{root} has no {split} image in its table; add some, or choose another split or limit"

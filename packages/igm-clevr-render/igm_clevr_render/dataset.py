@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
-from igm_cli.plugins.adapters import Adapter, Dataset, Generator, Options, generated
-from igm_cli.plugins.base import Note, Progress, RenderedBatches
+from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, generated
+from igm_cli.plugins.base import Progress, RenderedBatches
 
 if TYPE_CHECKING:
     import torch
@@ -63,22 +63,11 @@ class ClevrRender(Adapter):
         """The training presets of ``clevr``."""
         return registry.dataset("clevr").presets
 
-    def make(
-        self, split: str, limit: int | None, seed: int, progress: Progress | None, options: Options
-    ) -> Dataset:
+    def make(self, request: SplitRequest) -> Dataset:
         """Returns rendered scenes."""
-        return generated(_Renders(progress), _COLUMNS, self.requested(split, limit, seed, options))
+        return generated(_Renders(request.progress), _COLUMNS, self.requested(request))
 
-    def read(
-        self,
-        root: Path,
-        split: str,
-        limit: int | None,
-        seed: int,
-        progress: Progress | None,
-        note: Note,
-        options: Options,
-    ) -> Dataset:
+    def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Refuses a folder, as there is nothing to read."""
         raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")
 
@@ -97,22 +86,22 @@ class ClevrRender(Adapter):
         from igm_clevr_render.options import SceneOptions
 
         self.check(split, None, options)
-        requested = self.requested(split, limit, seed, options)
+        requested = self.requested(SplitRequest(split, limit, seed, options))
         scene_options, count = SceneOptions.parse(json.loads(requested["options"])), requested["count"]
         for part in render_batches(scene_options, count, requested["seed"], RENDERED_AT_ONCE, device):
             if progress is not None:
                 progress("rendering scenes", part.scenes[-1].index + 1, count)
             yield part.images, part.examples()
 
-    def requested(self, split: str, limit: int | None, seed: int, options: Options) -> dict[str, Any]:
+    def requested(self, request: SplitRequest) -> dict[str, Any]:
         """Returns which scenes are to be rendered, if there are such: all that shapes them."""
         from igm_clevr_render.options import SceneOptions
 
-        scenes = {name: value for name, value in options.items() if name != "size"}
+        scenes = {name: value for name, value in request.options.items() if name != "size"}
         SceneOptions.parse(scenes)  # a mistake is reported before anything is rendered
         return {
             "options": json.dumps(scenes, sort_keys=True),
-            **super().requested(split, limit, seed, options),
+            **super().requested(request),
         }
 
 
