@@ -11,6 +11,9 @@ from igm_cli.commands import options as o
 from igm_cli.errors import UsageError
 from igm_cli.output import Output
 
+MOST = 1000
+"""Products of a vector at most."""
+
 
 def decompose(
     paths: Annotated[
@@ -33,6 +36,7 @@ def decompose(
         int | None,
         typer.Option(
             min=1,
+            max=MOST,
             rich_help_panel=o.ASK,
             metavar="N",
             help="Number of products that were added up.  Default: 1.",
@@ -47,7 +51,11 @@ def decompose(
     k_max: Annotated[
         int | None,
         typer.Option(
-            min=1, rich_help_panel=o.ASK, metavar="N", help="Most products that are counted.  Default: 8."
+            min=1,
+            max=MOST,
+            rich_help_panel=o.ASK,
+            metavar="N",
+            help="Most products that are counted.  Default: 8.",
         ),
     ] = None,
     binding: Annotated[

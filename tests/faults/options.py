@@ -11,6 +11,7 @@ from typing import Any
 
 from faults.case import Case, Content
 from faults.kit import CPU, Kit
+from faults.outputs import vectors
 
 NUMBERS = ("nan", "inf", "-inf", "x", "\N{SUPERSCRIPT TWO}", "0x10", "\udcff", "1e999", "9" * 5000)
 """What no option takes for a number."""
@@ -46,12 +47,19 @@ def cases(kit: Kit) -> Iterator[Case]:
 
 def _commands(kit: Kit) -> dict[str, tuple[str, ...]]:
     """A quick call of every command that takes an option with a value."""
-    model = ("--model", str(kit.positions))
+    model, books = ("--model", str(kit.positions)), vectors(kit)
     return {
         "invert": kit.invert("a.png"),
         "estimate-k": ("estimate-k", "a.png", *model, "--draws", "2", *CPU),
         "zero-shot": ("zero-shot", "a.png", "--labels", "cat,dog", "--draws", "2", "--max-draws", "2", *CPU),
         "generate": ("generate", "pos(0.3,0.5)", *model, "--steps", "2", *CPU),
+        "decompose": (
+            "decompose",
+            str(books / "v.npy"),
+            "--codebooks",
+            str(books / "books.safetensors"),
+            *CPU,
+        ),
         "train": train(),
         "benchmark": ("benchmark", "decomposition", "--limit", "1", "--methods", "coupled", *CPU),
         "ui": ("ui", "--no-browser", *CPU),
