@@ -61,6 +61,8 @@ def _commands(kit: Kit) -> dict[str, tuple[str, ...]]:
             *CPU,
         ),
         "train": train(),
+        "evaluate": ("evaluate", *model, "--data-root", "data", "--split", "train", *CPU),
+        "push": ("push", str(kit.positions), "user/name", "--dry-run"),
         "benchmark": ("benchmark", "decomposition", "--limit", "1", "--methods", "coupled", *CPU),
         "ui": ("ui", "--no-browser", *CPU),
     }
