@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,22 +13,15 @@ from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, UsageError
-from igm_cli.output import Output, ProgressReport, Record, process_rank
+from igm_cli.output import Output, Record
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation
     from igm_cli.model import Model
     from igm_cli.session import OpenModel
     from igm_cli.wishes import Wish
 
-SCHEMA = "igm.generate/1"
 EXAMPLES = "'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'"
-LISTED = 12  # images up to which each is listed
-TOUCHING = 0.3  # overlap of contributions from which on people are warned
-MOST_COLUMNS = 9  # of a sheet of expressions with one image each
 
 Expressions = Annotated[
     list[str] | None,
@@ -183,6 +174,7 @@ def generate(
     Image number i depends on the seed and on i alone.  A weight stands behind a concept (cat:1.5), and says of a branch of
     OR how often it is drawn.  JSON lines follow the schema igm.generate/1.
     """
+    from igm_cli.commands.gallery import Gallery
     from igm_cli.core.expression import parse, words
     from igm_cli.generation import Generation, GenerationSettings
     from igm_cli.label_models import open_to_draw
@@ -225,15 +217,6 @@ def remarks(models: Sequence[OpenModel]) -> list[str]:
     return said
 
 
-def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
-    """Returns in how many images concepts melt together, as a sentence; empty if in none."""
-    local = any(getattr(model.parser.space, "local", False) for model in models)
-    number = local * sum(record["overlap"] > TOUCHING for record in records)
-    return (
-        f"in {number} of {len(records)} images concepts touch, so that they may melt into one" if number else ""
-    )
-
-
 def _lines(path: Path) -> list[Record]:
     """The lines of a results file that hold items."""
     from igm_cli.imaging import read_bytes
@@ -272,144 +255,3 @@ def _alike(session: Generation, first: Model, like: Sequence[Path], records: Seq
         frame = Frame.fit((record["size"][0], record["size"][1]), width / height)
         wishes.append(session.reader.like(record["items"], frame, Path(record["image"]).name))
     return wishes
-
-
-class Gallery:
-    """The images of one call, where they go, and what is said of them.
-
-    Args:
-        session: Draws.
-        wishes: What is asked for.
-        number: Images of each.
-        folder: Of the pictures and their records.
-        grid: A file for all pictures on one sheet.
-        sink: Takes results, progress and messages.
-        inputs: Files that are read, which nothing is written over.
-    """
-
-    def __init__(
-        self,
-        session: Generation,
-        wishes: Sequence[Wish],
-        number: int,
-        folder: Path,
-        grid: Path | None,
-        sink: Output,
-        inputs: Sequence[Path] = (),
-    ) -> None:
-        from igm_cli.commands.results import picture_targets, refuse_inputs, refuse_others_pictures
-        from igm_cli.core.files import foreign_name
-        from igm_cli.folders import Source
-
-        self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
-        self.folder, self.inputs = folder, inputs
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"--output {folder} is a file; name a folder")
-        self.grid = picture_targets([Source.of(Path("grid"))], grid, "--grid").get("grid")
-        if self.grid and self.grid.parent == grid:
-            raise UsageError(f"--grid {grid} is a folder; name a file in it, such as {grid}/grid.png")
-        if not self._results.exists() and (name := foreign_name(folder)):
-            raise UsageError(
-                f"--output {folder} holds {name} and no results of igm generate; name another folder"
-            )
-        pictures = [self._path(w, i) for w in wishes for i in range(number)]
-        if self.grid:
-            if self.grid.resolve() in (path.resolve() for path in (*pictures, self._results)):
-                raise UsageError("--grid and --output would write the same file; give --grid another path")
-            refuse_inputs([self.grid], inputs, "--grid")
-        refuse_inputs([*pictures, self._results], inputs, "--output")
-        refuse_others_pictures(pictures, "--output")
-
-    @property
-    def _results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    def run(self) -> None:
-        """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
-        from igm_cli.commands.results import open_results
-        from igm_cli.commands.runner import gather, meet
-
-        rank, world = process_rank()
-        if world > 1:
-            meet(on_cpu=self.session.device.type == "cpu")
-        keep = open_results(self._results, SCHEMA, self.session.run, self.session.key, self.inputs)
-        with keep as store:
-            assert store is not None
-            todo = list(self._batches(store))
-            with self.sink.progress() as progress:
-                for done, (wish, numbers) in enumerate(todo):
-                    progress("images", done, len(todo))
-                    if done % world == rank:
-                        self._draw(store, wish, numbers, progress)
-                progress("images", len(todo), len(todo))
-            if world > 1:
-                gather(None)
-            if rank == 0:
-                order = [self._about(wish, i) for wish in self.wishes for i in range(self.number)]
-                store.merge(order)
-                self._show([store.done[about] for about in order])
-
-    def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
-        """Images that are drawn together, of those that are not there yet."""
-        for wish in self.wishes:
-            start = None
-            for i in range(self.number + 1):
-                there = i == self.number or (
-                    self._about(wish, i) in store.done and self._path(wish, i).is_file()
-                )
-                if start is not None and (there or i - start == self.session.batch_size):
-                    yield wish, range(start, i)
-                    start = None
-                if not there and start is None:
-                    start = i
-
-    def _draw(self, store: ResultFile, wish: Wish, numbers: range, progress: ProgressReport) -> None:
-        from igm_cli.commands.results import save_picture
-
-        for result in self.session.images(wish, numbers, lambda i: str(self._path(wish, i)), progress):
-            record = result.to_dict()
-            save_picture(result.picture, Path(record["image"]), record)
-            store.add(record)
-
-    def _path(self, wish: Wish, number: int) -> Path:
-        """Where an image goes: its name tells what was asked for, as far as names of files can."""
-        words = re.sub(r"[^A-Za-z0-9.]+", "-", wish.expression).strip("-.").lower()[:40].strip("-.")
-        digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:4]
-        return self.folder / f"{words}-{digest}-{number:04}.png"
-
-    def _about(self, wish: Wish, number: int) -> str:
-        return f"{wish.expression} {number}"
-
-    def _show(self, records: Sequence[Record]) -> None:
-        """Prints all records, and puts the pictures on one sheet."""
-        from igm_cli.commands.results import save_picture, sheet
-        from igm_cli.commands.show import brief
-
-        for record in records:
-            self.sink.result(record)
-        if about := touching(self.session.models, records):
-            self.sink.warn(about)
-        if self.grid:
-            columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
-            pictures = [self._path(wish, i) for wish in self.wishes for i in range(self.number)]
-            save_picture(sheet([_opened(path) for path in pictures], columns), self.grid)
-        if len(records) <= LISTED:
-            checked = ["found again"] if self.session.settings.check else []
-            rows = [
-                [
-                    Path(record["image"]).name,
-                    record["clause"],
-                    brief(record["items"]),
-                    *([brief(record["check"]["items"])] if checked else []),
-                ]
-                for record in records
-            ]
-            self.sink.table("", ["image", "asked for", "shows", *checked], rows)
-        where = f" and on {self.grid}" if self.grid else ""
-        self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
-
-
-def _opened(path: Path) -> Image:
-    from igm_cli.imaging import open_image
-
-    return open_image(path)

@@ -134,7 +134,8 @@ class Workbench:
             steps: Noise levels.
             progress: Called with what is being done, done so far, and in all.
         """
-        from igm_cli.commands.generate import remarks, touching
+        from igm_cli.commands.gallery import touching
+        from igm_cli.commands.generate import remarks
         from igm_cli.commands.show import brief
         from igm_cli.core.expression import parse, words
 
