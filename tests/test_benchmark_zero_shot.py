@@ -14,6 +14,7 @@ import pytest
 from benchmark_cases import CASES, FOUR, Run, records_of, work
 from PIL import Image
 
+import igm_cli
 from igm_cli.benchmarks.baselines.label_methods import BATCH
 from igm_cli.benchmarks.scores import Paired, agreement, by_label, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
@@ -167,6 +168,29 @@ def test_pictograms_of_a_folder(model: Path, tmp_path: Path) -> None:
     assert not seen[item].x0.equal(unseen[item].x0)
     with pytest.raises(UsageError, match="fluent"):
         find_suite("zero-shot").open(replace(request, options=SMALL))
+
+
+def test_igm_answers_as_users_are_answered(model: Path, tmp_path: Path) -> None:
+    """By a model with a label of nothing: the same labels and confidences as of the library, at the same calls."""
+    folder, photos = tmp_path / "knows", tmp_path / "photos"
+    shutil.copytree(model, folder)
+    photos.mkdir()
+    Image.new("RGB", (40, 30), (200, 90, 30)).save(photos / "cat_dog.png")
+    description = json.loads((model / "igm.json").read_text())
+    description["space"] |= {"labels": [*TRIO, "void"], "nothing": "void"}
+    description["inference"] |= {"k_min": 1, "k_max": 3, "temperature": 0.01}
+    (folder / "igm.json").write_text(json.dumps(description))
+    options = {**SMALL, "pictures": str(photos), "labels": "cat,dog,rabbit"}
+    bench = find_suite("zero-shot").open(request_of(folder, "pictures", options=options, limit=None))
+    (row,) = bench.method(ADAPTIVE)("pictures", "cat_dog.png")
+    (alone,) = bench.method("dc-variant")("pictures", "cat_dog.png")
+    told = igm_cli.load(folder, labels=TRIO, templates=bench.templates, device="cpu").invert(
+        photos / "cat_dog.png", k=2
+    )
+    assert row["predicted"] == [item["label"] for item in told.items]
+    assert row["confidence"] == pytest.approx([item["confidence"] for item in told.items], abs=1e-4)
+    assert (row["calls"], row["draws"]) == (told.network_calls, told.draws)
+    assert alone["calls"] == 3 * alone["draws"]
 
 
 def test_stages_spare_calls(model: Path) -> None:

@@ -79,6 +79,7 @@ class ZeroShotBench(DeclaredBench):
         if stages not in ("on", "off", True, False):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
         self.templates, self.stages = (template,), stages in ("on", True)
+        self.nothing = own.space.nothing if own.space else ""
         self.draws, self.slow_limit = (
             self.whole_number("draws", settings.draws),
             self.whole_number("slow_limit", 50),
@@ -88,7 +89,7 @@ class ZeroShotBench(DeclaredBench):
         size = self.denoiser.image_size
         self.cells = {name: splits.load_split(name, request, size) for name in request.splits}
         for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
-            space = Text(cell.labels, self.templates)
+            space = self._asked(IGM, cell).space
             self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
 
     @cached_property
@@ -106,7 +107,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
         find, s = self._finder(name), self.settings
         models = {
-            split: self.denoiser.with_labels(cell.labels, self.templates)
+            split: self._asked(name, cell)
             for split, cell in self.cells.items()
             if cell.k or cell.given or name in COUNTING
         }
@@ -119,13 +120,19 @@ class ZeroShotBench(DeclaredBench):
             k = len(scene.truth) if cell.given else cell.k
             with torch.no_grad():
                 found, seconds = timed(lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k))
-            row = inversion_row(name, cell.names(scene, found.concepts), found, seconds)
+            concepts = found.concepts[:, : len(cell.labels)]
+            row = inversion_row(name, cell.names(scene, concepts), found, seconds)
             return [{**row, "truth": cell.names(scene, scene.truth)}]
 
         own = {ADAPTIVE: f"{s.draws} to {s.max_draws}", WEIGHTS: f"{s.relax_steps} steps of four"}
         stages = {"stages": "on"} if name == "dc-compound" and self.stages else {}
         info = {"how": self.suite.methods[name], "draws": own.get(name, str(self.draws)), **stages}
         return Method(rows, info)
+
+    def _asked(self, name: str, cell: LabelledSplit) -> TextToImageDenoiser:
+        """Returns the model of a split's labels; igm is asked for the model's ``nothing`` too, as users of it are answered."""
+        nothing = self.nothing if name in COUNTING and self.nothing not in cell.labels else ""
+        return self.denoiser.with_labels(cell.labels, self.templates, nothing)
 
     def _is_slow(self, name: str, cell: LabelledSplit) -> bool:
         if name in COUNTING:
