@@ -41,7 +41,9 @@ from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.labels.parser import TEMPLATES
 
 ENUMERATE, IGM, ADAPTIVE, WEIGHTS = "enumerate", "igm", "igm-adaptive", "prompt-weights"
-COUNTING = (IGM, ADAPTIVE)
+TESTED, COARSE = "igm-tested", "igm-coarse"
+"""Methods that see igm's draws, most of them for few labels only."""
+COUNTING = (IGM, ADAPTIVE, TESTED, COARSE)
 """Methods that find the number of labels, too."""
 
 RELAX_STEPS = 100
@@ -84,6 +86,9 @@ class ZeroShotBench(DeclaredBench):
             self.whole_number("draws", settings.draws),
             self.whole_number("slow_limit", 50),
         )
+        self.coarse = self.whole_number("coarse", 2, 2)
+        first = self.whole_number("first", self.settings.draws)
+        self.settings = replace(self.settings, draws=first, max_draws=max(first, self.settings.max_draws))
         parts = load_pipeline(str(self.path), request.device, self.loading)
         self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
         size = self.denoiser.image_size
@@ -143,7 +148,9 @@ class ZeroShotBench(DeclaredBench):
         """Returns a method, from a latent to what is found."""
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if name in COUNTING:
-            settings = replace(self.settings if name == ADAPTIVE else equal, give_up=name == ADAPTIVE)
+            coarse = self.coarse if name == COARSE else 0
+            settings = self.settings if name == ADAPTIVE else equal
+            settings = replace(settings, give_up=name != IGM, coarse=coarse)
             return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
         methods: Mapping[str, Any] = {
             ENUMERATE: label_methods.enumerate_sets,
@@ -152,6 +159,20 @@ class ZeroShotBench(DeclaredBench):
             WEIGHTS: label_methods.prompt_weights,
         }
         return lambda model, x, k: methods[name](model, x, equal, k)
+
+    def _spared(self, scored: ScoredSplits, name: str) -> list[list[str]]:
+        """Returns how often a method that asks for few labels has igm's answer, how often both are right, and calls, by split."""
+        pair = (IGM, name)
+        rows = []
+        for split, agreed in report.agreements(scored, pair, lambda row: set(row["predicted"])).items():
+            seen = [scored.labels[split][each] for each in pair]
+            common = [[part[item] for item in seen[1] if item in seen[0]] for part in seen]
+            share = report.percent(Estimate(*agreed["agree"]))
+            cells = [f"{mean(row['calls'] for row in part).value:.0f}" for part in common]
+            cells += [f"{sum(map(right, part))}" for part in common]
+            same = f"{agreed['agreeing']} of {agreed['images']}"
+            rows.append([split, name, f"{len(self.cells[split].labels)}", same, share, *cells])
+        return rows
 
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
@@ -196,6 +217,8 @@ class ZeroShotBench(DeclaredBench):
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))
+        if rows := [row for name in (TESTED, COARSE) for row in self._spared(scored, name)]:
+            tables.append(report.declared_table("zero-shot", "spared", rows))
         early = {split: held for split, part in scored.labels.items() if (held := stopped_early(part))}
         if early:
             rows = [
