@@ -20,6 +20,7 @@ from igm_cli.benchmarks.scores import Paired, agreement, by_label, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
     ADAPTIVE,
+    COARSE,
     COUNTING,
     ENUMERATE,
     IGM,
@@ -29,6 +30,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     metrics,
     most_calls,
     right,
+    spared_calls,
     stopped_early,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
@@ -211,6 +213,9 @@ def test_stages_spare_calls(model: Path) -> None:
         ({"views": 3}, "1, 2 or 4"),
         ({"views": "four"}, "whole number"),
         ({"animals": " , "}, "names with commas"),
+        ({"others": ""}, "others takes names with commas"),
+        ({"coarse": 1}, "coarse takes a whole number of 2"),
+        ({"first": 0}, "first takes a whole number of 1"),
         ({"animals": "cat,unicorn"}, "unknown animal 'unicorn'"),
         ({"dtype": "float8"}, "unknown dtype"),
     ],
@@ -218,6 +223,29 @@ def test_stages_spare_calls(model: Path) -> None:
 def test_wrong_options(model: Path, options: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         find_suite("zero-shot").open(request_of(model, "pairs-25-drawn", options=options))
+
+
+def test_labels_that_no_picture_shows_are_offered_too(model: Path, tmp_path: Path) -> None:
+    others = [f"thing {n}" for n in range(9)]
+    options = {**SMALL, "others": ",".join((*others, "cat")), "draws": 8, "coarse": 2, "template": "{label}"}
+    request = request_of(model, "pairs-25-drawn", options=options, limit=1)
+    bench = find_suite("zero-shot").open(request)
+    assert bench.cells["pairs-25-drawn"].labels == (*FOUR.split(","), *others)
+    summary = work("zero-shot", request, tmp_path, (IGM, COARSE))
+    told = summary["spared"]["pairs-25-drawn"]
+    assert told[COARSE]["calls"][IGM] == 8 * 13 and told[COARSE]["calls"][COARSE] <= 2 * 13 + 6 * 8
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Few labels under most draws" in page and "igm-coarse |     13 |" in page
+
+
+def test_what_few_labels_under_most_draws_change() -> None:
+    whole = {str(n): row(IGM, "ab", "ab", calls=40) for n in range(3)}
+    few = {"0": "ba", "1": "ac", "9": "ab"}
+    part = {IGM: whole, COARSE: {item: row(COARSE, found, "ab", calls=10) for item, found in few.items()}}
+    told = spared_calls(part)
+    assert set(told) == {COARSE} and (told[COARSE]["agreeing"], told[COARSE]["images"]) == (1, 2)
+    assert told[COARSE]["calls"] == {IGM: 40, COARSE: 10} and told[COARSE]["right"] == {IGM: 2, COARSE: 1}
+    assert spared_calls({IGM: whole}) == {} == spared_calls({COARSE: whole})
 
 
 def test_what_cannot_be_measured(model: Path, tmp_path: Path) -> None:

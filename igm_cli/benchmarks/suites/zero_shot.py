@@ -160,20 +160,6 @@ class ZeroShotBench(DeclaredBench):
         }
         return lambda model, x, k: methods[name](model, x, equal, k)
 
-    def _spared(self, scored: ScoredSplits, name: str) -> list[list[str]]:
-        """Returns how often a method that asks for few labels has igm's answer, how often both are right, and calls, by split."""
-        pair = (IGM, name)
-        rows = []
-        for split, agreed in report.agreements(scored, pair, lambda row: set(row["predicted"])).items():
-            seen = [scored.labels[split][each] for each in pair]
-            common = [[part[item] for item in seen[1] if item in seen[0]] for part in seen]
-            share = report.percent(Estimate(*agreed["agree"]))
-            cells = [f"{mean(row['calls'] for row in part).value:.0f}" for part in common]
-            cells += [f"{sum(map(right, part))}" for part in common]
-            same = f"{agreed['agreeing']} of {agreed['images']}"
-            rows.append([split, name, f"{len(self.cells[split].labels)}", same, share, *cells])
-        return rows
-
     def model_info(self) -> dict[str, Any]:
         """Returns what the report says about the model."""
         parts, settings = self.denoiser.parts, self.settings
@@ -217,7 +203,13 @@ class ZeroShotBench(DeclaredBench):
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))
-        if rows := [row for name in (TESTED, COARSE) for row in self._spared(scored, name)]:
+        spared = {split: counted for split, part in scored.labels.items() if (counted := spared_calls(part))}
+        if spared:
+            rows = [
+                [split, name, f"{len(self.cells[split].labels)}", f"{held['agreeing']} of {held['images']}",
+                 report.percent(held["agree"]), *(f"{held[what][each]:.0f}" for what in ("calls", "right") for each in (IGM, name))]
+                for split, part in spared.items() for name, held in part.items()
+            ]  # fmt: skip
             tables.append(report.declared_table("zero-shot", "spared", rows))
         early = {split: held for split, part in scored.labels.items() if (held := stopped_early(part))}
         if early:
@@ -247,6 +239,7 @@ class ZeroShotBench(DeclaredBench):
             "calibration": sureness,
             "agreement": agreed,
             "early": early,
+            "spared": spared,
         }
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
@@ -273,6 +266,31 @@ def stopped_early(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
         "low": draws[0],
         "high": draws[-1],
     }
+
+
+def spared_calls(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Returns how often methods that ask for few labels give igm's answer, and of both the calls and pictures that are right.
+
+    Args:
+        part: Labels of methods to the rows of a split by item.
+    """
+    found = {}
+    for name in (TESTED, COARSE):
+        pairs = [
+            (row, part[name][item]) for item, row in part.get(IGM, {}).items() if item in part.get(name, {})
+        ]
+        if not pairs:
+            continue
+        same = [set(whole["predicted"]) == set(few["predicted"]) for whole, few in pairs]
+        columns = dict(zip((IGM, name), zip(*pairs, strict=True), strict=True))
+        found[name] = {
+            "images": len(same),
+            "agreeing": sum(same),
+            "agree": proportion(same),
+            "calls": {each: statistics.fmean(row["calls"] for row in rows) for each, rows in columns.items()},
+            "right": {each: sum(map(right, rows)) for each, rows in columns.items()},
+        }
+    return found
 
 
 def right(row: Mapping[str, Any]) -> bool:
