@@ -119,10 +119,8 @@ def shown(pictograms: Path, model: Path, style: str, scenes: int) -> list[Seen]:
     described = read_description(model)
     assert described.space is not None
     parts = load_pipeline(str(model), torch.device("cpu"), Loading(dtype="auto"))
-    nothing, templates = described.space.nothing, described.space.templates[:1]
-    labels = (*TRIO, nothing) if nothing else TRIO
-    with_nothing = TextToImageDenoiser(parts, Text(labels, templates, nothing))  # as users get it
-    denoiser = with_nothing.with_labels(TRIO, templates)
+    denoiser = TextToImageDenoiser(parts, Text(TRIO, described.space.templates[:1]))
+    with_nothing = denoiser.with_labels(TRIO, nothing=described.space.nothing)  # as users get it
     settings = InversionSettings.from_dict(described.inference)
     few = replace(settings, max_draws=settings.draws)
     adapter, parser = registry.dataset("animals"), registry.concept_parser("labels")

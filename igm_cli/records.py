@@ -457,6 +457,9 @@ class ZeroShotEstimate(_Closed):
     )
     draws: Annotated[int, Field(ge=1)]
     max_draws: Annotated[int, Field(ge=1)]
+    least_calls: Annotated[int, Field(ge=1)] = Field(
+        description="Calls of the network per image if labels are given up early and the first draws decide."
+    )
     seconds_per_call: Share
     memory_gb: Share | None = Field(description="Most memory taken so far; null where that is not known.")
     processes: Annotated[int, Field(ge=1)]

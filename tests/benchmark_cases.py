@@ -229,7 +229,16 @@ CASES: dict[str, Case] = {
         other=("problems", 3),
     ),
     "zero-shot": Case(
-        methods=("igm", "igm-adaptive", "enumerate", "dc-compound", "dc-variant", "prompt-weights"),
+        methods=(
+            "igm",
+            "igm-adaptive",
+            "igm-tested",
+            "igm-coarse",
+            "enumerate",
+            "dc-compound",
+            "dc-variant",
+            "prompt-weights",
+        ),
         splits=("pairs-3-drawn", "pairs-25-drawn", "count-drawn"),
         options={"draws": 2, "relax_steps": 2, "slow_limit": 1, "animals": FOUR},
         model=write_pipeline,

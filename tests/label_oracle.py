@@ -80,7 +80,7 @@ class LabelOracle:
 
 def letters(count: int) -> list[str]:
     """Labels of one letter."""
-    return [chr(ord("a") + i) for i in range(count)]
+    return [chr(ord("a") + i + (256 if i >= 26 else 0)) for i in range(count)]
 
 
 def names(oracle: LabelOracle, concepts: Tensor) -> set[str]:

@@ -14,11 +14,13 @@ import pytest
 from benchmark_cases import CASES, FOUR, Run, records_of, work
 from PIL import Image
 
+import igm_cli
 from igm_cli.benchmarks.baselines.label_methods import BATCH
 from igm_cli.benchmarks.scores import Paired, agreement, by_label, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
     ADAPTIVE,
+    COARSE,
     COUNTING,
     ENUMERATE,
     IGM,
@@ -28,6 +30,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     metrics,
     most_calls,
     right,
+    spared_calls,
     stopped_early,
 )
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, TRIO, counts
@@ -169,6 +172,29 @@ def test_pictograms_of_a_folder(model: Path, tmp_path: Path) -> None:
         find_suite("zero-shot").open(replace(request, options=SMALL))
 
 
+def test_igm_answers_as_users_are_answered(model: Path, tmp_path: Path) -> None:
+    """By a model with a label of nothing: the same labels and confidences as of the library, at the same calls."""
+    folder, photos = tmp_path / "knows", tmp_path / "photos"
+    shutil.copytree(model, folder)
+    photos.mkdir()
+    Image.new("RGB", (40, 30), (200, 90, 30)).save(photos / "cat_dog.png")
+    description = json.loads((model / "igm.json").read_text())
+    description["space"] |= {"labels": [*TRIO, "void"], "nothing": "void"}
+    description["inference"] |= {"k_min": 1, "k_max": 3, "temperature": 0.01}
+    (folder / "igm.json").write_text(json.dumps(description))
+    options = {**SMALL, "pictures": str(photos), "labels": "cat,dog,rabbit"}
+    bench = find_suite("zero-shot").open(request_of(folder, "pictures", options=options, limit=None))
+    (row,) = bench.method(ADAPTIVE)("pictures", "cat_dog.png")
+    (alone,) = bench.method("dc-variant")("pictures", "cat_dog.png")
+    told = igm_cli.load(folder, labels=TRIO, templates=bench.templates, device="cpu").invert(
+        photos / "cat_dog.png", k=2
+    )
+    assert row["predicted"] == [item["label"] for item in told.items]
+    assert row["confidence"] == pytest.approx([item["confidence"] for item in told.items], abs=1e-4)
+    assert (row["calls"], row["draws"]) == (told.network_calls, told.draws)
+    assert alone["calls"] == 3 * alone["draws"]
+
+
 def test_stages_spare_calls(model: Path) -> None:
     options = {**SMALL, "draws": 16, "stages": "on"}
     bench = find_suite("zero-shot").open(request_of(model, "pairs-25-drawn", options=options))
@@ -187,6 +213,9 @@ def test_stages_spare_calls(model: Path) -> None:
         ({"views": 3}, "1, 2 or 4"),
         ({"views": "four"}, "whole number"),
         ({"animals": " , "}, "names with commas"),
+        ({"others": ""}, "others takes names with commas"),
+        ({"coarse": 1}, "coarse takes a whole number of 2"),
+        ({"first": 0}, "first takes a whole number of 1"),
         ({"animals": "cat,unicorn"}, "unknown animal 'unicorn'"),
         ({"dtype": "float8"}, "unknown dtype"),
     ],
@@ -194,6 +223,29 @@ def test_stages_spare_calls(model: Path) -> None:
 def test_wrong_options(model: Path, options: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         find_suite("zero-shot").open(request_of(model, "pairs-25-drawn", options=options))
+
+
+def test_labels_that_no_picture_shows_are_offered_too(model: Path, tmp_path: Path) -> None:
+    others = [f"thing {n}" for n in range(9)]
+    options = {**SMALL, "others": ",".join((*others, "cat")), "draws": 8, "coarse": 2, "template": "{label}"}
+    request = request_of(model, "pairs-25-drawn", options=options, limit=1)
+    bench = find_suite("zero-shot").open(request)
+    assert bench.cells["pairs-25-drawn"].labels == (*FOUR.split(","), *others)
+    summary = work("zero-shot", request, tmp_path, (IGM, COARSE))
+    told = summary["spared"]["pairs-25-drawn"]
+    assert told[COARSE]["calls"][IGM] == 8 * 13 and told[COARSE]["calls"][COARSE] <= 2 * 13 + 6 * 8
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Few labels under most draws" in page and "igm-coarse |     13 |" in page
+
+
+def test_what_few_labels_under_most_draws_change() -> None:
+    whole = {str(n): row(IGM, "ab", "ab", calls=40) for n in range(3)}
+    few = {"0": "ba", "1": "ac", "9": "ab"}
+    part = {IGM: whole, COARSE: {item: row(COARSE, found, "ab", calls=10) for item, found in few.items()}}
+    told = spared_calls(part)
+    assert set(told) == {COARSE} and (told[COARSE]["agreeing"], told[COARSE]["images"]) == (1, 2)
+    assert told[COARSE]["calls"] == {IGM: 40, COARSE: 10} and told[COARSE]["right"] == {IGM: 2, COARSE: 1}
+    assert spared_calls({IGM: whole}) == {} == spared_calls({COARSE: whole})
 
 
 def test_what_cannot_be_measured(model: Path, tmp_path: Path) -> None:

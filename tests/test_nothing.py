@@ -22,12 +22,12 @@ SETTINGS = InversionSettings(
 
 
 def inverted(
-    shown: list[str], seed: int, k: int | None, nothing: str = NOTHING, give_up: bool = False
+    shown: list[str], seed: int, k: int | None, nothing: str = NOTHING, give_up: bool = False, coarse: int = 0
 ) -> tuple[set[str], Inversion]:
     """What is found in a picture of some labels, by a model that knows a label for nothing or not."""
     model = LabelOracle([*LABELS, NOTHING] if nothing else LABELS, spread=0.6, nothing=nothing)
     picture = LabelOracle([*LABELS, NOTHING], spread=0.6).image(shown, seed)
-    found = invert(model, picture, replace(SETTINGS, give_up=give_up), k=k, composition="mean")
+    found = invert(model, picture, replace(SETTINGS, give_up=give_up, coarse=coarse), k=k, composition="mean")
     return names(model, found.concepts), found
 
 
@@ -43,11 +43,11 @@ def test_it_changes_no_answer_and_is_in_none(k: int | None, seed: int) -> None:
 
 
 @pytest.mark.parametrize("k", [None, 1, 2])
-@pytest.mark.parametrize("give_up", [False, True])
-def test_a_picture_of_nothing_is_told_from_one_of_labels(k: int | None, give_up: bool) -> None:
+@pytest.mark.parametrize(("give_up", "coarse"), [(False, 0), (True, 0), (True, 2)])
+def test_a_picture_of_nothing_is_told_from_one_of_labels(k: int | None, give_up: bool, coarse: int) -> None:
     for seed in range(4):
-        _, nothing = inverted([NOTHING], seed, k, give_up=give_up)
-        found, some = inverted(["a", "c"][: k or 2], seed, k, give_up=give_up)
+        _, nothing = inverted([NOTHING], seed, k, give_up=give_up, coarse=coarse)
+        found, some = inverted(["a", "c"][: k or 2], seed, k, give_up=give_up, coarse=coarse)
         assert nothing.typicality < 0.1
         assert some.typicality > 0.9
         assert found == set(["a", "c"][: k or 2])

@@ -386,6 +386,19 @@ def test_what_images_take_is_estimated(
     assert not (tmp_path / "r.jsonl").exists()
 
 
+def test_a_coarse_start_asks_for_few_labels(call: Call, tiny: Path, pictures: Path) -> None:
+    """Twelve labels under two draws, eight of them at most under the six others."""
+    labels = ("--labels", ",".join(f"thing {n}" for n in range(12)), "--k", "2")
+    draws = ("--draws", "8", "--max-draws", "8", "--device", "cpu", "--json", "--coarse", "2")
+    line = only(call(pictures / "0.png", "--model", tiny, *labels, *draws))
+    assert 12 * 2 + 3 * 6 <= line["network_calls"] <= 12 * 2 + 8 * 6
+    assert len(line["labels"]) == 12 and line["draws"] == 8
+    refused = call(pictures / "0.png", "--model", tiny, *labels, *draws[:-1], "1")
+    assert refused.code == 2 and "2 noise samples or more" in one_sentence(refused.err)
+    refused = call(pictures / "0.png", "--model", tiny, *labels, *draws, "--shared")
+    assert refused.code == 2 and "--coarse is about single images" in one_sentence(refused.err)
+
+
 def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
     import torch
 

@@ -27,6 +27,7 @@ def zero_shot(
     templates_file: z.TemplatesFile = None,
     draws: o.Draws = None,
     max_draws: z.MaxDraws = None,
+    coarse: z.Coarse = None,
     timesteps: z.Timesteps = None,
     weighting: z.Weighting = None,
     views: z.Views = None,
@@ -60,7 +61,7 @@ def zero_shot(
     from igm_cli.commands.runner import understand_images, understand_shared
 
     if shared:
-        o.refuse(o.ABOUT_SINGLE, map=map_, every=every)
+        o.refuse(o.ABOUT_SINGLE, map=map_, every=every, coarse=coarse)
     number = o.number_or_auto("--k", k)
     o.check_k_range(number, None, k_max)
     low, high = z.parse_timesteps(timesteps)
@@ -75,7 +76,7 @@ def zero_shot(
     how |= {"quantize": quantize, "network": network}
     opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
-    settings |= {"power": weighting, "views": views, "seed": seed}
+    settings |= {"coarse": coarse, "power": weighting, "views": views, "seed": seed}
     sink = Output.of_process(as_json)
     how = {"shared": shared, "pixel_range": pixel_range, "note": sink.warn, "every": every}
     session = ImageSession(opened, k=number, fit=fit, batch_size=None, given=settings, **how)

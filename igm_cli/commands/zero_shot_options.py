@@ -61,6 +61,15 @@ TemplatesFile = Annotated[
 MaxDraws = Annotated[
     int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Draws at most, if undecided.")
 ]
+Coarse = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=o.SEARCH,
+        metavar="N",
+        help="After N draws (2, say) go on with the likeliest labels only: for hundreds of labels.",
+    ),
+]
 Timesteps = Annotated[
     str | None,
     typer.Option(

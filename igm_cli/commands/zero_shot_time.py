@@ -29,6 +29,7 @@ class Estimate:
         calls_per_draw: U-Net calls under one noise draw.
         draws: Of the first decision.
         max_draws: At most.
+        least_calls: U-Net calls per image if labels are given up early and the first draws decide.
         seconds_per_call: Of the U-Net, in a batch as it is used.
         memory_gb: Most memory taken so far; None where that is not known.
         processes: Among how many the images are shared.
@@ -40,6 +41,7 @@ class Estimate:
     calls_per_draw: int
     draws: int
     max_draws: int
+    least_calls: int
     seconds_per_call: float
     memory_gb: float | None
     processes: int = 1
@@ -48,10 +50,13 @@ class Estimate:
     def of(cls, session: ImageSession, images: int, processes: int = 1) -> Estimate:
         """Returns what some images take in a session, by a batch of calls that is timed."""
         from igm_cli.core.device import peak_memory
+        from igm_cli.core.inference.any_set import AnySet
 
         denoiser, settings = session.model.denoiser, session.settings
         space = denoiser.space
-        calls = space.dim * len(space.templates) + (session.model.composition == "sum")
+        base = session.model.composition == "sum"
+        calls = space.dim * space.calls_per_concept + base
+        least = AnySet(space, settings, session.k, 1).least_calls + base * settings.draws
         seconds = seconds_per_call(denoiser, calls * settings.draws)
         memory = peak_memory(session.device)
         return cls(
@@ -61,6 +66,7 @@ class Estimate:
             calls,
             settings.draws,
             settings.max_draws,
+            least,
             seconds,
             memory,
             processes,
@@ -68,8 +74,8 @@ class Estimate:
 
     def seconds(self, images: int = 1) -> tuple[float, float]:
         """Returns the least and the most seconds of some images."""
-        each = self.calls_per_draw * self.seconds_per_call * images
-        return each * self.draws, each * self.max_draws
+        each = self.seconds_per_call * images
+        return each * self.least_calls, each * self.calls_per_draw * self.max_draws
 
     @property
     def seconds_in_all(self) -> tuple[float, float]:
@@ -93,7 +99,7 @@ class Estimate:
 
     def rows(self, levels: tuple[float, float], tuned: bool) -> list[tuple[str, str]]:
         """Returns what people read; ``levels`` are those of noise, ``tuned`` says whether they and draws suit the model."""
-        least, most = self.calls_per_draw * self.draws, self.calls_per_draw * self.max_draws
+        least, most = self.least_calls, self.calls_per_draw * self.max_draws
         whose = "as suits the model" if tuned else "of the literature: nothing was tuned to this model"
         memory = "not known" if self.memory_gb is None else f"{self.memory_gb:.1f} GB"
         return [

@@ -51,6 +51,8 @@ class InversionSettings:
         high: Largest timestep used, as a fraction of T.
         power: A noise sample is weighted by (sigma/alpha)^power.
         give_up: Whether candidates that cannot be part of an answer any more see no further noise.
+        coarse: Noise samples after which only the likeliest candidates go on, 2 or more; 0: candidates are given up by
+            tests alone (for labels only).
         views: How many views of the image the noise samples take turns at, 1, 2 or 4 (for labels only).
         grid: Candidates along each coordinate of a continuous space; empty for 384 on the model's own image size.
         scan_draws: Noise samples by which the whole grid is ranked.
@@ -79,6 +81,7 @@ class InversionSettings:
     high: Share = 0.58
     power: Annotated[float, Field(ge=-8, le=8)] = 0.0
     give_up: bool = True
+    coarse: Annotated[int, Field(ge=0, le=100_000)] = 0
     views: Literal[1, 2, 4] = 1
     grid: Grid = ()
     scan_draws: Draws = 6
@@ -101,6 +104,10 @@ class InversionSettings:
             raise UsageError(f"unknown method {self.method!r}; choose {', '.join(sorted(METHODS))}")
         if self.k_min > self.k_max:
             raise UsageError(f"k-min {self.k_min} must lie between 0 and k-max {self.k_max}")
+        if self.coarse == 1:
+            raise UsageError(
+                "coarse takes 2 noise samples or more, or 0: one says nothing of how sure a choice is"
+            )
         if self.low >= self.high:
             raise UsageError(f"timesteps {self.low}..{self.high} must lie within 0..1, the lower one first")
 

@@ -41,7 +41,9 @@ from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins.labels.parser import TEMPLATES
 
 ENUMERATE, IGM, ADAPTIVE, WEIGHTS = "enumerate", "igm", "igm-adaptive", "prompt-weights"
-COUNTING = (IGM, ADAPTIVE)
+TESTED, COARSE = "igm-tested", "igm-coarse"
+"""Methods that see igm's draws, most of them for few labels only."""
+COUNTING = (IGM, ADAPTIVE, TESTED, COARSE)
 """Methods that find the number of labels, too."""
 
 RELAX_STEPS = 100
@@ -79,16 +81,20 @@ class ZeroShotBench(DeclaredBench):
         if stages not in ("on", "off", True, False):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
         self.templates, self.stages = (template,), stages in ("on", True)
+        self.nothing = own.space.nothing if own.space else ""
         self.draws, self.slow_limit = (
             self.whole_number("draws", settings.draws),
             self.whole_number("slow_limit", 50),
         )
+        self.coarse = self.whole_number("coarse", 2, 2)
+        first = self.whole_number("first", self.settings.draws)
+        self.settings = replace(self.settings, draws=first, max_draws=max(first, self.settings.max_draws))
         parts = load_pipeline(str(self.path), request.device, self.loading)
         self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
         size = self.denoiser.image_size
         self.cells = {name: splits.load_split(name, request, size) for name in request.splits}
         for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
-            space = Text(cell.labels, self.templates)
+            space = self._asked(IGM, cell).space
             self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
 
     @cached_property
@@ -106,7 +112,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
         find, s = self._finder(name), self.settings
         models = {
-            split: self.denoiser.with_labels(cell.labels, self.templates)
+            split: self._asked(name, cell)
             for split, cell in self.cells.items()
             if cell.k or cell.given or name in COUNTING
         }
@@ -119,13 +125,19 @@ class ZeroShotBench(DeclaredBench):
             k = len(scene.truth) if cell.given else cell.k
             with torch.no_grad():
                 found, seconds = timed(lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k))
-            row = inversion_row(name, cell.names(scene, found.concepts), found, seconds)
+            concepts = found.concepts[:, : len(cell.labels)]
+            row = inversion_row(name, cell.names(scene, concepts), found, seconds)
             return [{**row, "truth": cell.names(scene, scene.truth)}]
 
         own = {ADAPTIVE: f"{s.draws} to {s.max_draws}", WEIGHTS: f"{s.relax_steps} steps of four"}
         stages = {"stages": "on"} if name == "dc-compound" and self.stages else {}
         info = {"how": self.suite.methods[name], "draws": own.get(name, str(self.draws)), **stages}
         return Method(rows, info)
+
+    def _asked(self, name: str, cell: LabelledSplit) -> TextToImageDenoiser:
+        """Returns the model of a split's labels; igm is asked for the model's ``nothing`` too, as users of it are answered."""
+        nothing = self.nothing if name in COUNTING and self.nothing not in cell.labels else ""
+        return self.denoiser.with_labels(cell.labels, self.templates, nothing)
 
     def _is_slow(self, name: str, cell: LabelledSplit) -> bool:
         if name in COUNTING:
@@ -136,7 +148,9 @@ class ZeroShotBench(DeclaredBench):
         """Returns a method, from a latent to what is found."""
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if name in COUNTING:
-            settings = replace(self.settings if name == ADAPTIVE else equal, give_up=name == ADAPTIVE)
+            coarse = self.coarse if name == COARSE else 0
+            settings = self.settings if name == ADAPTIVE else equal
+            settings = replace(settings, give_up=name != IGM, coarse=coarse)
             return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
         methods: Mapping[str, Any] = {
             ENUMERATE: label_methods.enumerate_sets,
@@ -189,6 +203,14 @@ class ZeroShotBench(DeclaredBench):
         if agreed:
             rows = report.agreement_rows(agreed, compared)
             tables.append(report.declared_table("zero-shot", "agreement", rows))
+        spared = {split: counted for split, part in scored.labels.items() if (counted := spared_calls(part))}
+        if spared:
+            rows = [
+                [split, name, f"{len(self.cells[split].labels)}", f"{held['agreeing']} of {held['images']}",
+                 report.percent(held["agree"]), *(f"{held[what][each]:.0f}" for what in ("calls", "right") for each in (IGM, name))]
+                for split, part in spared.items() for name, held in part.items()
+            ]  # fmt: skip
+            tables.append(report.declared_table("zero-shot", "spared", rows))
         early = {split: held for split, part in scored.labels.items() if (held := stopped_early(part))}
         if early:
             rows = [
@@ -217,6 +239,7 @@ class ZeroShotBench(DeclaredBench):
             "calibration": sureness,
             "agreement": agreed,
             "early": early,
+            "spared": spared,
         }
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
@@ -243,6 +266,31 @@ def stopped_early(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
         "low": draws[0],
         "high": draws[-1],
     }
+
+
+def spared_calls(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Returns how often methods that ask for few labels give igm's answer, and of both the calls and pictures that are right.
+
+    Args:
+        part: Labels of methods to the rows of a split by item.
+    """
+    found = {}
+    for name in (TESTED, COARSE):
+        pairs = [
+            (row, part[name][item]) for item, row in part.get(IGM, {}).items() if item in part.get(name, {})
+        ]
+        if not pairs:
+            continue
+        same = [set(whole["predicted"]) == set(few["predicted"]) for whole, few in pairs]
+        columns = dict(zip((IGM, name), zip(*pairs, strict=True), strict=True))
+        found[name] = {
+            "images": len(same),
+            "agreeing": sum(same),
+            "agree": proportion(same),
+            "calls": {each: statistics.fmean(row["calls"] for row in rows) for each, rows in columns.items()},
+            "right": {each: sum(map(right, rows)) for each, rows in columns.items()},
+        }
+    return found
 
 
 def right(row: Mapping[str, Any]) -> bool:

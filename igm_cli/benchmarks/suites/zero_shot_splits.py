@@ -76,7 +76,9 @@ def _animals(name: str, request: Request, image_size: tuple[int, int]) -> Labell
     size, seed, progress = request.limit or IMAGES, request.seed, request.progress
     adapter = registry.dataset(DATASET)
     data = adapter.load("test", data_root=root, size=size, seed=seed, progress=progress, **scenes)
-    return LabelledSplit(animals, AnnotatedImages(data, _parser(animals), image_size), task.get("k"))
+    others = () if task["trio"] or "others" not in request.options else _names(request.options, "others", ())
+    labels = tuple(dict.fromkeys((*animals, *others)))
+    return LabelledSplit(labels, AnnotatedImages(data, _parser(labels), image_size), task.get("k"))
 
 
 def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:

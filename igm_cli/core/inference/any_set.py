@@ -31,6 +31,9 @@ GIVEN_UP = 4.0
 FEWEST = 4
 """Noise samples before a label is given up."""
 
+KEPT = 4
+"""Labels that go on after a coarse start, for each that the largest set holds."""
+
 MOST_SETS = 30_000_000
 
 ENTRIES = 1_000_000
@@ -47,6 +50,7 @@ class AnySet(Constraint):
         self.nothing: int | None = getattr(space, "nothing_place", None)
         self.sizes = sizes_of(space.dim - (self.nothing is not None), k, settings)
         self.marginals = torch.zeros(images, space.dim)
+        self.rivals: dict[tuple[int, int], _Rival] = {}  # of every image and label chosen
 
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best set of every size."""
@@ -91,7 +95,7 @@ class AnySet(Constraint):
         result = Alternatives(
             PairedDifference.of(errors, whole, statistics.importance), least.isfinite() & statistics.usable
         )
-        self._rate(result, chosen, statistics.usable, rows)
+        self._rate(result, others, chosen, statistics.usable, rows)
         return result
 
     @property
@@ -140,18 +144,41 @@ class AnySet(Constraint):
             marginals, members = self.marginals[int(rows[image])], torch.tensor(solution.members(image))
             members = members[marginals[members].argsort(descending=True, stable=True)]
             there = alternatives.exists[image]
-            rivals = [alternatives.difference.among(image, [n] * bool(there[n])) for n in members.tolist()]
+            row = int(rows[image])
+            rivals = [
+                self.rivals[row, n].difference if there[n] else alternatives.difference.among(image, [])
+                for n in members.tolist()
+            ]
             chance = torch.full((len(members),), len(members) / m)
             against = nothing.among(image, [0]) if nothing else None
             found.append(Answer(concepts[image, members], rivals, chance, marginals, nothing=against))
         return found
 
+    @property
+    def first_draws(self) -> int:
+        """The least by which labels are given up, or those of a coarse start, where there are labels to spare."""
+        s = self.settings
+        if not s.give_up or self.space.dim - (self.nothing is not None) <= self.most + 1:
+            return s.draws
+        return min(s.draws, s.coarse or FEWEST)
+
+    @property
+    def least_calls(self) -> int:
+        """Predictions under a label for an image that needs the first decision's noise alone, all labels given up at once."""
+        stay = min(self.space.dim, self.most + 1 + (self.nothing is not None))
+        first, draws = self.first_draws, self.settings.draws
+        return (first * self.space.dim + (draws - first) * stay) * self.space.calls_per_concept
+
     def still_possible(
         self, statistics: GramStatistics, solution: Solution, alternatives: Alternatives
     ) -> Tensor:
-        """Gives up labels that are in no set that could still win; as many as a set needs stay."""
-        usable = statistics.usable
-        if statistics.draws < FEWEST or not self.settings.give_up:
+        """Gives up labels that are in no set that could still win; as many as a set needs stay.
+
+        After a coarse start the best few stay, however unsure that is.
+        """
+        usable, s = statistics.usable, self.settings
+        coarse = bool(s.coarse) and statistics.draws == self.first_draws
+        if not s.give_up or not (coarse or statistics.draws >= FEWEST):
             return usable
         difference, exists = alternatives.difference, alternatives.exists
         member = torch.zeros_like(usable)
@@ -165,11 +192,12 @@ class AnySet(Constraint):
         if self.nothing is not None:  # which is never given up, and no label that a set needs
             labels[:, self.nothing] = False
         # The labels that are least worse, members first, are as many as the largest set needs, and one more.
+        stay = KEPT * self.most if coarse else self.most + 1
         worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~labels, torch.inf)
-        nearest = torch.zeros_like(usable).scatter_(
-            1, worse.argsort(dim=1, stable=True)[:, : max(self.sizes) + 1], True
-        )
-        few = (keep & labels).sum(1) < labels.sum(1).clamp(max=max(self.sizes) + 1)
+        nearest = torch.zeros_like(usable).scatter_(1, worse.argsort(dim=1, stable=True)[:, :stay], True)
+        if coarse:
+            return (nearest | ~labels) & usable
+        few = (keep & labels).sum(1) < labels.sum(1).clamp(max=stay)
         return torch.where(few[:, None], (keep | nearest) & usable, keep)
 
     def _without_nothing(self, form: QuadraticForm) -> QuadraticForm:
@@ -189,15 +217,44 @@ class AnySet(Constraint):
     def _cheapest(self, errors: Tensor) -> Tensor:
         return choose_size(errors, torch.tensor(self.sizes), self.cost)
 
-    def _rate(self, alternatives: Alternatives, chosen: Tensor, usable: Tensor, rows: Tensor) -> None:
-        """Keeps the probability of every label that is in the running."""
+    def _rate(
+        self, alternatives: Alternatives, others: Tensor, chosen: Tensor, usable: Tensor, rows: Tensor
+    ) -> None:
+        """Keeps the probability of every label that is in the running, and what those chosen were chosen over."""
         for image, row in enumerate(rows.tolist()):
-            members = set(chosen[image].tolist())
-            for label in usable[image].nonzero()[:, 0].tolist():
+            members, running = frozenset(chosen[image].tolist()), usable[image].nonzero()[:, 0].tolist()
+            for label in running:
                 sure = 1.0
                 if bool(alternatives.exists[image, label]):
-                    sure = posterior(alternatives.difference.among(image, [label]), self.settings.temperature)
+                    rival = _Rival(
+                        members,
+                        frozenset(others[image, label].tolist()),
+                        alternatives.difference.among(image, [label]),
+                    )
+                    if label in members:
+                        known = self.rivals.get((row, label))
+                        if known and known.outlives(rival, running):
+                            rival = known
+                        self.rivals[row, label] = rival
+                    sure = posterior(rival.difference, self.settings.temperature)
                 self.marginals[row, label] = sure if label in members else 1 - sure
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """The best set on the other side of a label's fence: by how much it is worse than the set chosen."""
+
+    chosen: frozenset[int]
+    other: frozenset[int]
+    difference: PairedDifference
+
+    def outlives(self, newer: _Rival, running: Sequence[int]) -> bool:
+        """Returns whether it is closer than a newer one because it holds labels that were given up since.
+
+        They are worse for certain, but what is certain and small counts for the posterior.
+        """
+        gone = self.other - {-1, *running}
+        return bool(gone and self.chosen == newer.chosen and self.difference.mean < newer.difference.mean)
 
 
 def sizes_of(labels: int, k: int | None, settings: InversionSettings) -> list[int]:

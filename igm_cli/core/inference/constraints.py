@@ -177,6 +177,11 @@ class Constraint(ABC):
         """
         raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
 
+    @property
+    def first_draws(self) -> int:
+        """How many noise samples to take before candidates are looked at first: those of the first decision."""
+        return self.settings.draws
+
     def more_draws(self, seen: int) -> int:
         """Returns how many noise samples to take next, where so many did not decide: as many again."""
         return seen

@@ -150,7 +150,7 @@ def by_statistics(
         propose(candidates, constraint)
     else:
         candidates.add(space.candidates().to(images.device).expand(len(images), -1, -1))  # type: ignore[attr-defined]
-        candidates.see(settings.draws)
+        candidates.see(constraint.first_draws)
     return draw_until_decided(candidates, constraint, given=k is not None or not space.countable)
 
 
@@ -160,7 +160,7 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
     Candidates that cannot be part of an answer any more see no further noise, nor do images that are decided.
 
     Args:
-        candidates: Candidates under the noise samples of the first decision.
+        candidates: Candidates under the first noise samples.
         constraint: Which sets are answers.
         given: Whether the number of concepts was given.
     """
@@ -171,7 +171,8 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         form = statistics.expected()
         solution = constraint.solve(form)
         alternatives = constraint.alternatives(statistics, form, solution, rows)
-        decided = (alternatives.ruled_out(s.settled) | (candidates.draws >= s.max_draws)).cpu()
+        early, last = candidates.draws < s.draws, candidates.draws >= max(s.draws, s.max_draws)
+        decided = (alternatives.ruled_out(s.settled) & (not early) | last).cpu()
         if bool(decided.any()):
             images = decided.nonzero()[:, 0].tolist()
             told = constraint.answers(statistics, solution, alternatives, candidates.candidates, images, rows)
@@ -184,7 +185,8 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         if bool(decided.any()):
             rows = rows[~decided]
             candidates.keep_images((~decided).nonzero()[:, 0])
-        candidates.see(min(constraint.more_draws(candidates.draws), s.max_draws - candidates.draws))
+        left = (s.draws if early else s.max_draws) - candidates.draws
+        candidates.see(min(constraint.more_draws(candidates.draws), left))
 
 
 def report(

@@ -79,9 +79,15 @@ class TextToImageDenoiser:
         self.encoder = encoder or PromptEncoder(parts.pipe, parts.family, parts.device)
         self.calls, self.halved = 0, False
 
-    def with_labels(self, labels: Sequence[str], templates: Sequence[str] | None = None) -> TextToImageDenoiser:
-        """Returns the same networks and memory of prompts for other labels; its calls are counted anew."""
-        space = Text(tuple(labels), tuple(templates or self.space.templates))
+    def with_labels(
+        self, labels: Sequence[str], templates: Sequence[str] | None = None, nothing: str = ""
+    ) -> TextToImageDenoiser:
+        """Returns the same networks and memory of prompts for other labels; its calls are counted anew.
+
+        A label that stands for ``nothing`` of these comes after them.
+        """
+        every = (*labels, nothing) if nothing else tuple(labels)
+        space = Text(every, tuple(templates or self.space.templates), nothing)
         return TextToImageDenoiser(self.parts, space, self.batch, self.encoder)
 
     @torch.no_grad()

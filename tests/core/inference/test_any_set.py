@@ -160,6 +160,21 @@ def test_labels_four_standard_errors_worse_are_given_up() -> None:
     assert given_up([9.0, 3.9, 4.1, 1.5, 8.0, 2.0], [0]) == [True, True, False, True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("labels", "given", "first", "least"),
+    [
+        (12, {}, FEWEST, 12 * 4 + 3 * 4),
+        (12, {"coarse": 2}, 2, 12 * 2 + 3 * 6),
+        (12, {"coarse": 2, "give_up": False}, 8, 12 * 8),
+        (12, {"draws": 3}, 3, 12 * 3),
+        (3, {"coarse": 2}, 8, 3 * 8),  # as many as stay in any case
+    ],
+)
+def test_the_first_look_and_the_least_calls(labels: int, given: dict[str, int], first: int, least: int) -> None:
+    constraint = AnySet(LabelOracle(letters(labels)).space, replace(PLAIN, **given), 2, 1)
+    assert (constraint.first_draws, constraint.least_calls) == (first, least)
+
+
 def test_no_label_is_given_up_after_few_noise_samples() -> None:
     assert given_up([9.0] * 5, [0], draws=FEWEST - 1) == [True] * 5
     assert given_up([9.0] * 5, [0], draws=FEWEST) == [True, True, False, False, False]

@@ -12,6 +12,7 @@ from oracle import Oracle, factors, positions, products
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Codebook
+from igm_cli.core.inference.any_set import KEPT
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.constraints import Answer
 from igm_cli.core.inference.engine import by_statistics, invert, invert_batch
@@ -127,6 +128,54 @@ def test_more_labels_than_needed_cost_few_calls_more() -> None:
         fixed = replace(PLAIN, draws=4, max_draws=64, settled=1e9)
         calls[count] = invert(oracle, oracle.image("ab"), fixed, k=2, composition="mean").network_calls
     assert calls[25] < 2.5 * calls[5]
+
+
+def test_labels_are_given_up_before_the_first_decision() -> None:
+    """Of 30 labels that are plainly not there most see four noise samples of sixteen, and the answer is that of all."""
+    oracle = LabelOracle(letters(30), spread=0.5)
+    image, sixteen = oracle.image("dk"), replace(PLAIN, draws=16, max_draws=16)
+    few = invert(oracle, image, sixteen, k=2, composition="mean")
+    every = invert(oracle, image, replace(sixteen, give_up=False), k=2, composition="mean")
+    assert few.network_calls + every.network_calls == oracle.calls
+    assert every.network_calls == 16 * 30 and few.network_calls < 16 * 30 / 2
+    assert few.draws == every.draws == 16
+    assert names(oracle, few.concepts) == names(oracle, every.concepts) == set("dk")
+    assert few.denoising_error == pytest.approx(every.denoising_error, rel=1e-4)
+
+
+def test_a_label_that_was_given_up_still_counts_against_those_chosen() -> None:
+    """It resembles one of them, and is worse for certain, but by little to a posterior of this temperature."""
+    oracle = LabelOracle(letters(12), spread=0.5)
+    for truth, like in (("d", "c"), ("k", "e")):
+        oracle.patterns[like] = 0.8 * oracle.patterns[truth] + 0.6 * oracle.patterns[like]
+    for seed in range(4):
+        image, warm = (
+            oracle.image("dk", seed),
+            replace(PLAIN, draws=16, max_draws=16, temperature=0.05, seed=seed),
+        )
+        few = invert(oracle, image, warm, k=2, composition="mean")
+        every = invert(oracle, image, replace(warm, give_up=False), k=2, composition="mean")
+        assert few.network_calls < every.network_calls / 2 and float(every.confidence.max()) < 0.9
+        assert few.confidence.tolist() == pytest.approx(every.confidence.tolist(), abs=0.05)
+
+
+@pytest.mark.parametrize(("truth", "k"), [("dk", 2), ("bfq", None)])
+def test_after_a_coarse_start_only_the_likeliest_labels_go_on(truth: str, k: int | None) -> None:
+    most = k or PLAIN.k_max
+    for seed in range(3):
+        oracle = LabelOracle(letters(60), spread=1.0)
+        image, settings = oracle.image(truth, seed), replace(PLAIN, draws=16, max_draws=16, coarse=2, seed=seed)
+        few = invert(oracle, image, settings, k=k, composition="mean")
+        calls = oracle.calls
+        every = invert(oracle, image, replace(settings, give_up=False), k=k, composition="mean")
+        assert few.network_calls == calls <= 2 * 60 + 14 * KEPT * most
+        assert every.network_calls == 16 * 60
+        assert names(oracle, few.concepts) == names(oracle, every.concepts)
+
+
+def test_a_coarse_start_needs_two_noise_samples() -> None:
+    with pytest.raises(UsageError, match="2 noise samples or more"):
+        replace(PLAIN, coarse=1)
 
 
 def test_the_order_of_labels_does_not_matter() -> None:
