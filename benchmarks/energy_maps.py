@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import igm_cli as igm
-from igm_cli.benchmarks.scores import proportion, rate
+from igm_cli.benchmarks.intervals import proportion, rate
 from igm_cli.core.metrics import match
 from igm_cli.imaging import Frame
 from igm_cli.plugins import registry

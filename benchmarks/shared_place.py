@@ -27,7 +27,7 @@ from igm_clevr_render.options import SceneOptions
 from igm_clevr_render.renderer import render
 from igm_clevr_render.sampling import MIN_DISTANCE, MIN_VISIBLE, PLANE, sample_scenes
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
-from igm_cli.benchmarks.scores import Estimate, mean, proportion
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion
 from igm_cli.core.inference.shared import SharedInversion, invert_shared
 from igm_cli.core.types import InversionSettings
 from igm_cli.model import Model, open_checkpoint

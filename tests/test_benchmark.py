@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.app import main
-from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate, ratio
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate, ratio
+from igm_cli.benchmarks.scores import Paired
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.errors import UsageError
 

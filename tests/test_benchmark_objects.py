@@ -20,8 +20,9 @@ from igm_cli.benchmarks.baselines.maps import DENSITY_UNIT, CentrePoints, Densit
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.tiled import predict_tiled
 from igm_cli.benchmarks.baselines.watershed import Watershed, chosen
+from igm_cli.benchmarks.intervals import ratio_difference
 from igm_cli.benchmarks.points import Hits, best, border, hits
-from igm_cli.benchmarks.scores import ScoredSplits, ratio_difference
+from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites.objects import Inside
 from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, metrics

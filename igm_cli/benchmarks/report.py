@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from PIL import ImageOps
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite, declared
-from igm_cli.benchmarks.scores import Estimate, Paired, ScoredSplits, Scores, agreement
+from igm_cli.benchmarks.intervals import Estimate
+from igm_cli.benchmarks.scores import Paired, ScoredSplits, Scores, agreement
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
 from igm_cli.plugins.base import ConceptParser
 

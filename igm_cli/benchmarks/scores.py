@@ -1,8 +1,7 @@
-"""From records to numbers: estimates with 95 % intervals, the scores of every method, two methods side by side."""
+"""From records to numbers: the scores of every method, and two methods side by side."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -10,86 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from scipy.stats import binomtest
-from torch import Tensor
 
+from igm_cli.benchmarks.intervals import Estimate, proportion
 from igm_cli.benchmarks.suite import Record
 from igm_cli.core.calibration import expected_calibration_error
-
-RESAMPLES = 2000
-LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tables have it
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Labels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Label to (split and item) to row."""
-
-
-class Estimate(NamedTuple):
-    """A number with its 95 % interval (nan where it is unknown)."""
-
-    value: float
-    low: float
-    high: float
-
-
-def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
-    """Returns a ratio of sums over images, with its percentile bootstrap interval over the images."""
-    value, resampled = _ratios(numerators, denominators)
-    return _percentiles(value, resampled)
-
-
-def ratio_difference(
-    first: tuple[Iterable[float], Iterable[float]], second: tuple[Iterable[float], Iterable[float]]
-) -> Estimate:
-    """Returns how much one ratio of sums is above another on the same images, with its paired bootstrap interval.
-
-    Each is (numerators, denominators), one per image, in the same order; both are resampled together.
-    """
-    (one, ones), (other, others) = _ratios(*first), _ratios(*second)
-    return _percentiles(one - other, ones - others)
-
-
-def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor]:
-    """Returns a ratio of sums over images, and that of every resample of them (none of fewer than two)."""
-    above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
-    value = float(above.sum() / below.sum().clamp(min=1e-12))
-    if len(above) < 2:
-        return value, above[:0]
-    generator = torch.Generator().manual_seed(0)
-    index = torch.randint(len(above), (RESAMPLES, len(above)), generator=generator)
-    return value, above[index].sum(1) / below[index].sum(1).clamp(min=1e-12)
-
-
-def _percentiles(value: float, resampled: Tensor) -> Estimate:
-    if not len(resampled):
-        return Estimate(value, math.nan, math.nan)
-    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
-    return Estimate(value, low, high)
-
-
-def mean(numbers: Iterable[float]) -> Estimate:
-    """Returns the mean of numbers, one per image, with its bootstrap interval."""
-    numbers = list(numbers)
-    return ratio(numbers, [1] * len(numbers))
-
-
-def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
-    """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
-
-    Where all or none are hits, or there is one image, no resample differs: the interval is Wilson's.
-    """
-    if len(hits) < 2 or sum(hits) in (0, sum(trials)):
-        return _wilson(sum(hits), sum(trials))
-    return ratio(hits, trials)
-
-
-def proportion(hits: Sequence[bool]) -> Estimate:
-    """Returns the proportion of images that are hits, each a trial of its own, with Wilson's interval."""
-    return _wilson(sum(hits), len(hits))
-
-
-def _wilson(hits: float, trials: float) -> Estimate:
-    interval = binomtest(int(hits), max(1, int(trials))).proportion_ci(LEVEL, method="wilson")
-    return Estimate(hits / max(1, trials), float(interval.low), float(interval.high))
 
 
 class Paired(NamedTuple):

@@ -15,7 +15,7 @@ from igm_cli.errors import UsageError
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
-    from igm_cli.benchmarks.scores import Estimate
+    from igm_cli.benchmarks.intervals import Estimate
     from igm_cli.benchmarks.suite import PictureGrid
     from igm_cli.evaluation import Evaluation, Judged
     from igm_cli.session import OpenModel
@@ -222,7 +222,7 @@ def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGri
 
 def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estimate], dict[str, float]]:
     """Returns proportions with their intervals, and the expected calibration errors; ``counted`` if K is estimated."""
-    from igm_cli.benchmarks.scores import proportion, rate
+    from igm_cli.benchmarks.intervals import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.core.inference.typicality import is_untypical
 

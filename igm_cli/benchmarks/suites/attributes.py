@@ -15,18 +15,8 @@ from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, FactorClassifier
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
-from igm_cli.benchmarks.scores import (
-    Estimate,
-    Labels,
-    Paired,
-    Rows,
-    ScoredSplits,
-    Scores,
-    calibration,
-    mean,
-    paired_with,
-    proportion,
-)
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion
+from igm_cli.benchmarks.scores import Labels, Paired, Rows, ScoredSplits, Scores, calibration, paired_with
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.core.concepts import Categorical

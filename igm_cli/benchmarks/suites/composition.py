@@ -9,7 +9,8 @@ from typing import Any, cast
 from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.fit import Budget
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser, ObjectDiffusion
-from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores
+from igm_cli.benchmarks.intervals import Estimate
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
 from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images

@@ -17,7 +17,8 @@ import torch
 from igm_cli.benchmarks import frame
 from igm_cli.benchmarks.baselines.judges import NEAR
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
-from igm_cli.benchmarks.scores import Estimate, Rows, mean, proportion
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion
+from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, Judges, Objects
 from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, Drawn, costs, sampling

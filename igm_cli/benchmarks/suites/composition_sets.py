@@ -12,7 +12,8 @@ from torch import Tensor
 
 from igm_cli.benchmarks import frame
 from igm_cli.benchmarks.baselines.judges import NEAR, all_right, near
-from igm_cli.benchmarks.scores import Estimate, Rows, mean, proportion, rate
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
+from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges
 from igm_cli.core.checkpoint import Checkpoint

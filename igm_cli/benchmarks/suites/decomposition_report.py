@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
 from igm_cli.benchmarks.report import Column, capitalised, curve, declared_table, paired_rows, percent, table
-from igm_cli.benchmarks.scores import Estimate, Paired, mean, proportion, rate
+from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 

@@ -18,7 +18,8 @@ from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, in
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
-from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, Scores, by_label, mean, rate, ratio
+from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label
 from igm_cli.benchmarks.suite import (
     Figure,
     Infos,

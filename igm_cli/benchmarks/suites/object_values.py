@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igm_cli.benchmarks.intervals import Estimate, rate
 from igm_cli.benchmarks.report import declared_table, percent
-from igm_cli.benchmarks.scores import Estimate, Rows, rate
+from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Table
 from igm_cli.core.concepts import Product
 from igm_cli.core.metrics import match

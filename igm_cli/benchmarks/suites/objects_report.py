@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from igm_cli.benchmarks import report
-from igm_cli.benchmarks.scores import Estimate, Rows, ScoredSplits, by_label, rate, ratio, ratio_difference
+from igm_cli.benchmarks.intervals import Estimate, rate, ratio, ratio_difference
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, by_label
 from igm_cli.benchmarks.suite import PictureGrid, Plot, Record
 from igm_cli.benchmarks.suites.objects_windows import Windows
 from igm_cli.plugins.base import ConceptParser

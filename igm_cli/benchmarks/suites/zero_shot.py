@@ -15,17 +15,8 @@ from torch import Tensor
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
-from igm_cli.benchmarks.scores import (
-    Estimate,
-    Rows,
-    ScoredSplits,
-    Scores,
-    calibration,
-    mean,
-    paired_with,
-    proportion,
-    rate,
-)
+from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, calibration, paired_with
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites import zero_shot_splits as splits
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from igm_cli.benchmarks.scores import mean, proportion, rate, ratio
+from igm_cli.benchmarks.intervals import mean, proportion, rate, ratio
 
 
 def test_bootstrap_intervals_cover_95_percent() -> None:
