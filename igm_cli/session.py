@@ -421,7 +421,7 @@ class ImageSession(Session["Image"]):
         """Returns images with their frames, what the engine found, and the fields that all records have."""
         model, started = self.model, time.monotonic()
         frames, seen = self.framed(images)
-        what = f"network calls: {Path(str(images[0].about['image'])).name}"  # shown for a single image only
+        what = f"{self._steps(seen[0])}: {Path(str(images[0].about['image'])).name}"  # of a single image only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         inverted = self.inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
@@ -464,12 +464,18 @@ class ImageSession(Session["Image"]):
         found: dict[int, Inversion] = {}
         for shape in dict.fromkeys(x.shape for x in seen):
             rows = [row for row, x in enumerate(seen) if x.shape == shape]
-            images = torch.stack([seen[row] for row in rows])
+            images = torch.stack([seen[row] for row in rows]) if len(rows) > 1 else seen[rows[0]][None]
             inverted = invert_any_size(
                 self.model.denoiser, images, self.settings, k_max=self.k_max, margin=self.model.margin, **how
             )
             found |= zip(rows, inverted, strict=True)
         return [found[row] for row in range(len(seen))]
+
+    def _steps(self, seen: Tensor) -> str:
+        """Returns what the progress of an image is counted in."""
+        from igm_cli.core.inference.tiles import in_tiles
+
+        return "tiles" if self.scale and in_tiles(seen) else "network calls"
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns every candidate with its probability, the most probable first."""
