@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_cases import write_positions
 from PIL import Image
 
-from igm_cli import app, load
+from igm_cli import app, load, session
 from igm_cli.commands import show
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference import tiles
@@ -80,3 +82,27 @@ def test_a_table_of_very_many_objects_is_cut(
     show.ImageReport(Output(False), plane).add(record)
     said = capsys.readouterr().out
     assert "K = 41" in said and "and 11 more, which --csv and --json give" in said and " 31 " not in said
+
+
+def test_large_images_are_worked_out_and_kept_one_by_one(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(session.BATCH_PIXELS, "cpu", 6000)  # five of 32×32 pixels, one of 96×80
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path in paths:
+        Image.effect_noise((192, 160), 60).convert("RGB").save(path)
+    told: list[tuple[str, int]] = []
+    load(model, device="cpu").invert(paths, progress=lambda what, done, most: told.append((what, done)))
+    assert [done for what, done in told if what == "images"] == [0, 1, 2]
+    kept, end = tmp_path / "kept.jsonl", session.ImageSession.invert
+
+    def stopped(self: session.ImageSession, images: list[Any], progress: Any = None) -> Any:
+        if images[0].about["image"] == str(paths[1]):
+            raise KeyboardInterrupt
+        return end(self, images, progress)
+
+    monkeypatch.setattr(session.ImageSession, "invert", stopped)
+    with contextlib.suppress(KeyboardInterrupt):
+        app.main(["invert", *map(str, paths), "--model", model, "--device", "cpu", "--output", str(kept)])
+    (record,) = map(json.loads, kept.read_text().splitlines())
+    assert record["image"] == str(paths[0])

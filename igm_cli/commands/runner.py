@@ -446,7 +446,8 @@ class Runner:
                 if expected:
                     progress(what, min(frame, expected), expected)
                 waiting.append(each)
-                if len(waiting) >= self.session.batch_size:  # which may have become smaller
+                undone = [one for one in waiting if self._kept(one) is None]
+                if len(waiting) >= self.session.batch_size or self.session.is_full(undone):
                     yield waiting
                     waiting = []
             if expected:
