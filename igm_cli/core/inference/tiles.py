@@ -172,6 +172,14 @@ def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
     return [Span(s, s + tile, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
 
 
+def even_tile(length: int, unit: int) -> int:
+    """Returns the least length of as few tiles as cover a side, in multiples of a unit: none is larger than it needs be."""
+    if length <= TILE:
+        return length
+    count = math.ceil((length - OVERLAP) / (TILE - OVERLAP))
+    return math.ceil((length + (count - 1) * OVERLAP) / count / unit) * unit
+
+
 def own_part(points: Tensor, x: Span, y: Span, same: float = SAME) -> Tensor:
     """Returns which points ``[K,2]``, in pixels of the image, lie in a tile's own part or half of ``same`` beyond ``[K]``."""
     low, high = torch.tensor([x.low, y.low]) - same / 2, torch.tensor([x.high, y.high]) + same / 2
@@ -205,7 +213,7 @@ def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Invers
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
     unit = int(getattr(piece.denoiser, "multiple", 1))
-    across, down = (spans(side, unit, TILE, OVERLAP) for side in (width, height))
+    across, down = (spans(side, unit, even_tile(side, unit), OVERLAP) for side in (width, height))
     tiles = [(x, y) for y in down for x in across]
     parts: list[Inversion] = []
     for number, (x, y) in enumerate(tiles):

@@ -100,11 +100,14 @@ def test_more_concepts_are_looked_for_in_larger_images() -> None:
     assert fewer.k == 5
 
 
-@pytest.mark.parametrize("length", [384, 400, 656, 1200, 6000])
-def test_tiles_cover_a_side_and_overlap(length: int) -> None:
-    spans = tiles.spans(length, 16, tiles.TILE, tiles.OVERLAP)
+@pytest.mark.parametrize(
+    ("length", "tile"), [(320, 320), (336, 192), (496, 272), (656, 256), (1200, 288), (6000, 320)]
+)
+def test_tiles_cover_a_side_and_overlap(length: int, tile: int) -> None:
+    assert tiles.even_tile(length, 16) == tile
+    spans = tiles.spans(length, 16, tile, tiles.OVERLAP)
     assert spans[0].start == 0 and spans[-1].stop == length
-    assert all(span.stop - span.start == min(length, tiles.TILE) and span.start % 16 == 0 for span in spans)
+    assert all(span.stop - span.start == tile and span.start % 16 == 0 for span in spans)
     for one, two in itertools.pairwise(spans):
         assert one.stop - two.start >= tiles.OVERLAP - 16
         assert one.high == two.low
