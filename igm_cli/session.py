@@ -491,9 +491,11 @@ class ImageSession(Session["Image"]):
 
     def _steps(self, seen: Tensor) -> str:
         """Returns what the progress of an image is counted in."""
+        if not self.scale:
+            return "network calls"
         from igm_cli.core.inference.tiles import in_tiles
 
-        return "tiles" if self.scale and in_tiles(seen) else "network calls"
+        return "tiles" if in_tiles(seen) else "network calls"
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns every candidate with its probability, the most probable first."""
