@@ -262,7 +262,7 @@ def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
     else:
         resized = image.resize(image_size, Image.Resampling.BICUBIC, box=frame.box, reducing_gap=3.0)
     pixels = torch.from_numpy(np.array(resized, dtype=np.uint8))
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1.0
+    return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1.0)
 
 
 def from_model(x: Tensor) -> Image:

@@ -65,15 +65,22 @@ class Session(Generic[Data]):
     batch_size: int  # how many inputs are worked out together
     run: str  # fingerprint of everything that decides about a result but the input
 
+    def is_full(self, waiting: Sequence[Input[Data]]) -> bool:
+        """Returns whether inputs are as many as are worked out together."""
+        return len(waiting) >= self.batch_size
+
     def in_batches(
         self, work: Callable[..., Sequence[Any]], inputs: Sequence[Input[Data]], progress: Progress | None
     ) -> list[Any]:
         """Returns the results of any number of inputs, and reports progress."""
         results: list[Any] = []
         tell, what = progress or (lambda what, done, total: None), f"{self.each_is}s"
-        for first in range(0, len(inputs), self.batch_size):
-            tell(what, first, len(inputs))
-            results += work(inputs[first : first + self.batch_size], progress)
+        first = 0
+        for number in range(1, len(inputs) + 1):
+            if number == len(inputs) or self.is_full(inputs[first:number]):
+                tell(what, first, len(inputs))
+                results += work(inputs[first:number], progress)
+                first = number
         tell(what, len(inputs), len(inputs))
         return results
 
@@ -171,6 +178,7 @@ class ImageSession(Session["Image"]):
             )
         self.model, self.parser, self.device = model, model.parser, model.device
         self.k, self.fit, self.batch_size = k, fit, batch_size or suitable_batch(model)
+        self.by_pixels = batch_size is None
         if not shared or any(given.get(name) is not None for name in ("k_min", "k_max")):
             self._refuse_count(given)
         if scale is not None and not model.scale:
@@ -378,6 +386,16 @@ class ImageSession(Session["Image"]):
         ]
         return result
 
+    def is_full(self, waiting: Sequence[Input[Image]]) -> bool:
+        """Returns whether images are as many as are worked out together, or have as many pixels as these.
+
+        Large images, which take time and memory of their own, are so done and kept one by one.
+        """
+        if len(waiting) >= self.batch_size or not (self.scale and self.by_pixels):
+            return len(waiting) >= self.batch_size
+        pixels = sum(math.prod(self._scaled(each.data.size)) for each in waiting)
+        return pixels >= self.batch_size * math.prod(self.model.image_size)
+
     def energy_map(self, image: Input[Image]) -> EnergyMap:
         """Returns how much every single concept lowers the denoising error of an image, by itself."""
         from igm_cli.core.inference.energy_map import energy_map
@@ -421,7 +439,7 @@ class ImageSession(Session["Image"]):
         """Returns images with their frames, what the engine found, and the fields that all records have."""
         model, started = self.model, time.monotonic()
         frames, seen = self.framed(images)
-        what = f"network calls: {Path(str(images[0].about['image'])).name}"  # shown for a single image only
+        what = f"{self._steps(seen[0])}: {Path(str(images[0].about['image'])).name}"  # of a single image only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         inverted = self.inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
@@ -464,12 +482,20 @@ class ImageSession(Session["Image"]):
         found: dict[int, Inversion] = {}
         for shape in dict.fromkeys(x.shape for x in seen):
             rows = [row for row, x in enumerate(seen) if x.shape == shape]
-            images = torch.stack([seen[row] for row in rows])
+            images = torch.stack([seen[row] for row in rows]) if len(rows) > 1 else seen[rows[0]][None]
             inverted = invert_any_size(
                 self.model.denoiser, images, self.settings, k_max=self.k_max, margin=self.model.margin, **how
             )
             found |= zip(rows, inverted, strict=True)
         return [found[row] for row in range(len(seen))]
+
+    def _steps(self, seen: Tensor) -> str:
+        """Returns what the progress of an image is counted in."""
+        if not self.scale:
+            return "network calls"
+        from igm_cli.core.inference.tiles import in_tiles
+
+        return "tiles" if in_tiles(seen) else "network calls"
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns every candidate with its probability, the most probable first."""

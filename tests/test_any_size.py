@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_cases import write_positions
 from PIL import Image
 
-from igm_cli import app
+from igm_cli import app, load, session
+from igm_cli.commands import show
+from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference import tiles
+from igm_cli.output import Output
 
 
 @pytest.fixture
@@ -44,3 +49,61 @@ def test_a_count_in_tiles_says_that_it_has_no_curve(
     assert (tmp_path / "curve.png").exists()
     assert app.main(["invert", told[1], "--model", model, "--k", "2"]) == 2
     assert "cannot be given for an image that is inverted in tiles" in capsys.readouterr().err
+
+
+def test_long_and_small_images_in_tiles_from_the_command_line_and_python(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "TILE", 64)
+    monkeypatch.setattr(tiles, "OVERLAP", 32)
+    told: dict[str, set[int]] = {}
+    for name, size in (("long", (220, 12)), ("small", (20, 20))):
+        path = tmp_path / f"{name}.png"
+        Image.effect_noise(size, 60).convert("RGB").save(path)
+        assert app.main(["invert", str(path), "--model", model, "--json", "--device", "cpu"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record["size"] == list(size)
+        assert all(0 <= item["x_px"] <= size[0] and 0 <= item["y_px"] <= size[1] for item in record["items"])
+        seen = load(model, device="cpu").invert(
+            path, progress=lambda what, done, most: told.setdefault(what, set()).add(most)
+        )
+        assert seen.items == record["items"]
+    assert told["tiles: long.png"] == {3}
+    assert not any(what.startswith("tiles") for what in told if what.endswith("small.png"))
+
+
+def test_a_table_of_very_many_objects_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(show, "MOST_ROWS", 30)
+    items = [{"x": 0.5, "y": 0.5, "x_px": 5.0, "y_px": 5.0, "confidence": 0.9}] * 41
+    record = {"image": "a.png", "k": 41, "k_source": "estimated", "seconds": 1.0, "k_curve": [], "items": items}
+    plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0))
+    show.ImageReport(Output(False), plane).add(record)
+    said = capsys.readouterr().out
+    assert "K = 41" in said and "and 11 more, which --csv and --json give" in said and " 31 " not in said
+
+
+def test_large_images_are_worked_out_and_kept_one_by_one(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(session.BATCH_PIXELS, "cpu", 6000)  # five of 32×32 pixels, one of 96×80
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path, size in zip(paths, [(96, 64), (192, 160)], strict=True):
+        Image.effect_noise(size, 60).convert("RGB").save(path)
+    large = [paths[1]] * 2
+    told: list[tuple[str, int]] = []
+    load(model, device="cpu").invert(large, progress=lambda what, done, most: told.append((what, done)))
+    assert [done for what, done in told if what == "images"] == [0, 1, 2]
+    kept, end = tmp_path / "kept.jsonl", session.ImageSession.invert
+
+    def stopped(self: session.ImageSession, images: list[Any], progress: Any = None) -> Any:
+        if any(image.about["image"] == str(paths[1]) for image in images):
+            raise KeyboardInterrupt
+        return end(self, images, progress)
+
+    monkeypatch.setattr(session.ImageSession, "invert", stopped)
+    with contextlib.suppress(KeyboardInterrupt):
+        app.main(["invert", *map(str, paths), "--model", model, "--device", "cpu", "--output", str(kept)])
+    (record,) = map(json.loads, kept.read_text().splitlines())
+    assert record["image"] == str(paths[0])

@@ -132,6 +132,17 @@ def test_advice_follows_the_distance_of_neighbours() -> None:
         advise(rows, 6)
 
 
+def test_advice_names_the_labels_where_there_are_several() -> None:
+    row = dotted(scattered(20))
+    for place, thing in enumerate(row["objects"]):
+        thing["label"] = "blue" if place % 4 else "red"
+    *_, said = advise(datasets.Dataset.from_list([row]), 6).reasons
+    assert said.startswith("labels: blue 15, red 5; concepts objects learn them")
+    for thing in row["objects"]:
+        thing["label"] = "red"
+    assert not any("labels" in reason for reason in advise(datasets.Dataset.from_list([row]), 6).reasons)
+
+
 def test_advice_counts_in_the_cells_of_the_model() -> None:
     points = [(x, y) for y in range(10, 1200, 40) for x in range(10, 1600, 40)]
     row = {**dotted([], (16, 16)), "width": 1600, "height": 1200}

@@ -79,7 +79,7 @@ def test_annotated_objects_have_labels_and_attributes_and_may_leave_some_open() 
         ({"objects": [thing(5, 5, label="red", attributes={"broken": "no"})]}, "says nothing of its 'stage'"),
         (
             {"objects": [thing(5, 5, label="green", attributes={"stage": "old", "broken": "no"})]},
-            "label cannot be",
+            "label cannot be 'green'.*; add the value to concepts.factors, or leave out objects of other labels",
         ),
         ({"objects": [{"label": "red"}]}, "pixel_coords"),
     ],

@@ -491,13 +491,17 @@ def test_folders_that_hold_nothing_usable(root: Path) -> None:
     with pytest.raises(InputError, match="none holds no image"):
         read(root / "none")
     with pytest.raises(
-        InputError, match=r"3 images and no annotation that igm knows: COCO .*; add one, or name it"
+        InputError, match=r"3 images and no annotation that igm knows \(coco, voc, .*, labelme\); add one$"
     ):
         read(root)
     with pytest.raises(
         InputError, match=r"no annotation that igm knows: Pascal VOC \(.xml for each image\); add one$"
     ):
         read(root, format="voc")
+    write(root / "a.json", "")
+    with pytest.raises(InputError, match=r"labelme\): a.json is empty; add one, or name the format with --set"):
+        read(root)
+    (root / "a.json").unlink()
     write(root / "x.json", '{"images": [], "annotations": [')
     with pytest.raises(
         InputError, match=r"no usable train image \(x.json: cannot be read.*; correct its annotations"

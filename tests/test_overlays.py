@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -135,3 +136,21 @@ def test_the_legend_counts_and_explains_two_colours(monkeypatch: pytest.MonkeyPa
     narrow = draw_marks(Image.new("RGB", (3, 4000), "white"), [Mark(0.5, i / 12) for i in range(12)])
     assert narrow.size == (3, 4000)  # no legend would fit
     assert ImageChops.difference(image, Image.new("RGB", (640, 480), "white")).getbbox() is None
+
+
+def test_an_object_far_from_the_others_has_a_ring_as_they_have(drawn: dict[str, list[Any]]) -> None:
+    places = [(400 + 40 * i, 400 + 40 * j) for i in range(10) for j in range(10)] + [(2800, 2000)]
+    draw_marks(Image.new("RGB", (3000, 2400), "white"), [Mark(x / 3000, y / 2400, 0.99) for x, y in places])
+    widths = [right - left for left, _, right, _ in drawn["rings"][: len(places)]]
+    assert max(widths) < 2.5 * min(widths)
+    assert {str(number + 1) for number in range(len(places))} <= set(drawn["words"])
+
+
+@pytest.mark.slow
+def test_as_many_objects_as_a_scanned_slide_holds_are_drawn_in_seconds(drawn: dict[str, list[Any]]) -> None:
+    rng = random.Random(0)
+    marks = [Mark(rng.random(), rng.random(), rng.random()) for _ in range(20_000)]
+    begun = time.process_time()
+    draw_marks(Image.new("RGB", (9000, 6750), "white"), marks)
+    assert time.process_time() - begun < 60  # not minutes, as where every mark asks every other
+    assert len(drawn["rings"]) >= 20_000 and len(drawn["words"]) > 10_000

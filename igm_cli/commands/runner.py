@@ -445,8 +445,12 @@ class Runner:
             for frame, each in enumerate(self._begun or self._inputs(source)):
                 if expected:
                     progress(what, min(frame, expected), expected)
+                if waiting and self._kept(each) is None and self.session.is_full([each]):
+                    yield waiting  # what is small need not wait for what is large
+                    waiting = []
                 waiting.append(each)
-                if len(waiting) >= self.session.batch_size:  # which may have become smaller
+                undone = [one for one in waiting if self._kept(one) is None]
+                if len(waiting) >= self.session.batch_size or self.session.is_full(undone):
                     yield waiting
                     waiting = []
             if expected:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LONG, NEAR = 24, 8
 """Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
 
+MOST_ROWS = 1000
+"""Objects of an image that its table lists; programs read all of them."""
+
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
 SHOWN = 6  # images of which the confidence in what they have in common has a column
@@ -38,7 +41,10 @@ class ImageReport:
             title = f"{called(record)}: " + (f"K = {k}{how}, " if counted else "")
             title = f"{title}{record['seconds']:.2f} s"
             if "items" in record or record["k_curve"]:
-                self.sink.table(title, *image_table(record, self.space.plural))
+                columns, rows = image_table(record, self.space.plural)
+                self.sink.table(title, columns, rows[:MOST_ROWS])
+                if more := len(rows[MOST_ROWS:]):
+                    self.sink.say(f"and {more} more, which --csv and --json give")
             else:
                 self.sink.say(f"{title}; {NO_CURVE}")
             return

@@ -68,12 +68,19 @@ class ObjectConcepts:
         told |= {name: told["label"] for name in LABEL if name not in told and "label" in told}
         missing = [factor for factor in self.space.what.factors if told.get(factor) is None]
         if missing:
-            known = [name for name, value in told.items() if isinstance(value, str | int | bool)]
+            known = sorted(name for name, value in told.items() if isinstance(value, str | int | bool))
+            only = f", only its {' and '.join(known)}" if known else ""
             raise InputError(
-                f"an object says nothing of its {missing[0]!r}; {near_names(missing[0], known)}; name what objects have "
+                f"an object says nothing of its {missing[0]!r}{only}; name what objects have, and all values of it, "
                 "with --set concepts.factors='label=cat|dog'"
             )
-        return self._row({factor: told[factor] for factor in self.space.what.factors})
+        try:
+            return self._row({factor: told[factor] for factor in self.space.what.factors})
+        except InputError as error:
+            raise InputError(
+                f"of an object, {error}; add the value to concepts.factors, or leave out objects of other labels with "
+                "--set data.labels=..."
+            ) from error
 
     def _row(self, told: Mapping[str, Any]) -> Tensor:
         """Returns the values ``[V]`` that factors are told to have; those of others, and empty ones, are not known."""

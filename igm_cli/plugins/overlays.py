@@ -107,13 +107,16 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     factor = _enlargement(image.size, _nearest(places * image.size))
     size = image.width * factor, image.height * factor
     canvas = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    centres, largest = places * size, max(6, min(size) // 30)
-    radii = np.clip(_nearest(centres) / 2 - 1, LEAST_RADIUS, largest)
+    centres = places * size
+    nearest = _nearest(centres)
+    # An object far from all others has no larger ring than its like.
+    largest = max(6, int(min(min(size) // 30, np.median(nearest) if len(marks) > FEW else math.inf)))
+    radii = np.clip(nearest / 2 - 1, LEAST_RADIUS, largest)
     colors = [DOUBTFUL_RING if _doubtful(mark) else RING for mark in marks]
     pen = ImageDraw.Draw(canvas)
     for centre, radius, color in zip(centres.tolist(), radii.tolist(), colors, strict=True):
         _draw_ring(pen, centre, radius, color)
-    writing = _Writing(pen, size, centres, radii)
+    writing = _Writing(pen, size, centres, radii, [mark.text for mark in marks])
     outside = [
         "" if writing.inside(index, str(index + 1), color) else str(index + 1)
         for index, color in enumerate(colors)
@@ -193,12 +196,11 @@ def _doubtful(mark: Mark) -> bool:
 
 def _nearest(points: Pixels) -> Pixels:
     """Returns how far from every point ``[N,2]`` the nearest other one is ``[N]``, infinitely where there is none."""
-    found = np.full(len(points), np.inf)
-    for index, point in enumerate(points):
-        distances = np.hypot(*(points - point).T)
-        distances[index] = np.inf
-        found[index] = distances.min()
-    return found
+    if len(points) < 2:
+        return np.full(len(points), np.inf)
+    from scipy.spatial import cKDTree
+
+    return np.asarray(cKDTree(points).query(points, k=2)[0][:, 1])
 
 
 def _enlargement(size: tuple[int, int], nearest: Pixels) -> int:
@@ -225,13 +227,30 @@ class _Writing:
         size: (width, height) of the picture in pixels.
         centres: Of the rings, ``[N,2]`` in pixels.
         radii: Of the rings, ``[N]``.
+        texts: What will be written beside each, but for its number.
     """
 
-    def __init__(self, pen: ImageDraw.ImageDraw, size: tuple[int, int], centres: Pixels, radii: Pixels) -> None:
+    def __init__(
+        self,
+        pen: ImageDraw.ImageDraw,
+        size: tuple[int, int],
+        centres: Pixels,
+        radii: Pixels,
+        texts: Sequence[str],
+    ) -> None:
+        from scipy.spatial import cKDTree
+
         self.pen, self.centres, self.radii, (self.width, self.height) = pen, centres, radii, size
         self.size = max(LEAST_TEXT + 2, int(0.8 * np.median(radii))) if len(radii) else LEAST_TEXT
-        self.texts = np.empty((2 * len(radii), 4))  # left, top, right and bottom of what is written
-        self.written = 0
+        self.tree = cKDTree(centres)
+        # Left, top, right and bottom of what is written, two texts of each mark at most; NaN for none.
+        self.texts = np.full((len(radii), 2, 4), np.nan)
+        longest = max([str(len(texts)), *dict.fromkeys(texts)], key=len)
+        self.longest = self._reach(longest) if len(radii) else 0.0
+
+    def _reach(self, text: str) -> float:
+        """Returns how far from a centre a text beside its ring may reach, or meet another ring."""
+        return float(_font(self.size).getlength(text) + 2 * (self.size + self.radii.max()))
 
     def inside(self, index: int, text: str, color: Color) -> bool:
         """Writes a text into a ring; returns whether it fits, and lies within the picture."""
@@ -239,7 +258,7 @@ class _Writing:
         size = int(1.1 * radius)
         if size >= LEAST_TEXT:
             size = min(size, int(size * 1.6 * radius / _font(size).getlength(text)))
-        return size >= LEAST_TEXT and self._write((x, y), "mm", text, size, color, lambda box: True)
+        return size >= LEAST_TEXT and self._write(index, (x, y), "mm", text, size, color, lambda box: True)
 
     def beside(self, index: int, text: str, color: Color) -> None:
         """Writes a text beside a ring if any place is free, better across no other ring."""
@@ -252,22 +271,23 @@ class _Writing:
             ((x + near, y - near), "ld"), ((x + near, y + near), "la"),
             ((x - near, y - near), "rd"), ((x - near, y + near), "ra"),
         )  # fmt: skip
-        reach = _font(self.size).getlength(text) + 2 * (self.size + float(self.radii.max()))
-        around = np.abs(self.centres - (x, y)).max(axis=1) < reach
-        around[index] = False
-        centres, radii = self.centres[around], self.radii[around]
-        texts = self.texts[: self.written]
+        reach = self._reach(text)
+        near = np.array(self.tree.query_ball_point((x, y), reach + self.longest, p=np.inf, return_sorted=True))
+        texts = self.texts[near].reshape(-1, 4)
         texts = texts[
             ((texts[:, :2] < (x + reach, y + reach)) & (texts[:, 2:] > (x - reach, y - reach))).all(1)
         ]
+        around = near[(np.abs(self.centres[near] - (x, y)).max(axis=1) < reach) & (near != index)]
+        centres, radii = self.centres[around], self.radii[around]
         for off in (radii, np.maximum(radii / 3, 3)):
             free = functools.partial(_free, texts=texts, centres=centres, off=off)
             for at, anchor in places:
-                if self._write(at, anchor, text, self.size, color, free):
+                if self._write(index, at, anchor, text, self.size, color, free):
                     return
 
     def _write(
         self,
+        index: int,
         at: tuple[float, float],
         anchor: str,
         text: str,
@@ -281,8 +301,7 @@ class _Writing:
         if left < 0 or top < 0 or right > self.width or bottom > self.height or not free(box):
             return False
         self.pen.text(at, text, fill=color, stroke_fill=(0, 0, 0), **how)
-        self.texts[self.written] = box
-        self.written += 1
+        self.texts[index, int(not np.isnan(self.texts[index, 0, 0]))] = box
         return True
 
 

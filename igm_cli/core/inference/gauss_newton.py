@@ -9,6 +9,7 @@ whatever precision it computes them.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.device import search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch
-from igm_cli.core.inference.windows import Windows
+from igm_cli.core.inference.windows import DENSE_CELLS, Windows
 
 STEP = 0.005
 """Step of the differences, as a fraction of a coordinate's range: smaller drowns in bf16, larger blurs."""
@@ -61,7 +62,7 @@ def refine(
         Hypotheses of which none has a higher error than where it started.
     """
     present = present.to(concepts.device)
-    problem = _Problem(parts, point, present, w.to(concepts))
+    problem = _Problem(parts, point, present, w.to(concepts), steps)
     each = concepts.shape[1] * present.sum(1)
     calls, state = each.clone(), problem.start(concepts)
     active = present.any(1)
@@ -83,7 +84,7 @@ class _State:
 
     Attributes:
         concepts: ``[b,H,K,D]``.
-        left: What they leave over ``[n,b*H,G,c]``, of every part.
+        left: What they leave over of the cells that they can reach ``[n,b*H,G,c]``, of every part.
         errors: ``[b,H]``.
         damping: Damping of the next step ``[b,H]``.
         settled: Whether the last step changed hardly anything: another would not be worth it ``[b,H]``.
@@ -96,11 +97,66 @@ class _State:
     settled: Tensor
 
 
+@dataclass(frozen=True)
+class Boxes:
+    """The part of a large image that single concepts can reach while they are refined: all else stays as it is.
+
+    Attributes:
+        corner: First column and row of cells of the box of each of R concepts ``[R,2]``.
+        size: Columns and rows of every box; their product is L.
+        grid: Columns and rows of the image.
+    """
+
+    corner: Tensor
+    size: tuple[int, int]
+    grid: tuple[int, int]
+
+    @classmethod
+    def around(cls, delta: Windows, reach: Tensor) -> Boxes:
+        """Returns boxes around the windows of R concepts that move by no more than a reach.
+
+        Args:
+            delta: Contributions of one concept to each of R images.
+            reach: How far x and y move, as fractions of the image, the first of ``[m]``.
+        """
+        there, corners, sizes = delta.cells < delta.g, [], []
+        places = delta.cells % delta.grid[0], delta.cells // delta.grid[0]
+        for at, side, far in zip(places, delta.grid, reach.tolist(), strict=False):
+            more = math.ceil(far * side) + 1
+            first = torch.where(there, at, side).amin((1, 2))
+            last = torch.where(there, at, -1).amax((1, 2))
+            size = min(side, int((last - first).max().clamp(min=0)) + 1 + 2 * more)
+            corners.append((first - more).clamp(0, side - size))
+            sizes.append(size)
+        return cls(torch.stack(corners, dim=1), (sizes[0], sizes[1]), delta.grid)
+
+    def cut(self, patches: Tensor) -> Tensor:
+        """Returns the boxes of images ``[n,b,G,c]``, the same number of each, cell after cell ``[n,R,L,c]``."""
+        n, b, g, c = patches.shape
+        (width, height), rows, device = self.size, len(self.corner), self.corner.device
+        inner = torch.arange(height, device=device)[:, None] * self.grid[0] + torch.arange(width, device=device)
+        first = self.corner[:, 1] * self.grid[0] + self.corner[:, 0]
+        first = first + torch.arange(b, device=device).repeat_interleave(rows // b) * g
+        cells = first[:, None] + inner.flatten()
+        return patches.reshape(n, b * g, c).index_select(1, cells.flatten()).view(n, rows, -1, c)
+
+    def within(self, delta: Windows) -> Windows:
+        """Returns contributions to R images as contributions to their boxes."""
+        (width, height), left, top = self.size, *self.corner[..., None, None].unbind(1)
+        x, y = delta.cells % delta.grid[0] - left, delta.cells // delta.grid[0] - top
+        inside = (delta.cells < delta.g) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        return Windows(delta.values, torch.where(inside, y * width + x, width * height), self.size)
+
+
 class _Problem:
     """The composed errors of hypotheses, and how they change with the concepts."""
 
-    def __init__(self, parts: Sequence[NoisedBatch], point: Continuous, present: Tensor, w: Tensor) -> None:
-        self.parts, self.point = parts, point
+    def __init__(
+        self, parts: Sequence[NoisedBatch], point: Continuous, present: Tensor, w: Tensor, steps: int
+    ) -> None:
+        self.parts, self.point, self.steps = parts, point, steps
+        self.pixels = math.prod(parts[0].residual.shape[2:])
+        self.boxes: Boxes | None = None
         self.weight = present * w[:, None]  # [b,K]
         self.home = search_device(w.device)
         self.extent = _extent(point, self.home)
@@ -108,6 +164,10 @@ class _Problem:
 
     def start(self, concepts: Tensor) -> _State:
         """The state before the first step."""
+        b, h, k, _ = concepts.shape
+        if k == 1 and self.parts[0].residual.shape[2] > DENSE_CELLS:
+            delta = one_by_one(self.parts[0].contributions(concepts.flatten(1, 2)), b * h)
+            self.boxes = Boxes.around(delta, self.steps * REACH * self.point.extent)
         left, errors = self.left_over(concepts)
         settled = torch.zeros_like(errors, dtype=torch.bool)
         return _State(concepts, left, errors, torch.full_like(errors, 1e-3), settled)
@@ -118,9 +178,16 @@ class _Problem:
 
         def of(part: NoisedBatch) -> tuple[Tensor, Tensor]:
             delta = one_by_one(part.contributions(concepts.flatten(1, 2)), b * h)
-            patches = part.residual.repeat_interleave(h, dim=1)  # [n,b*H,G,c]
-            left = delta.added_to(patches, -self.weight.repeat_interleave(h, dim=0))
-            square = left.square().mean((2, 3)).unflatten(1, (b, h))
+            weight = -self.weight.repeat_interleave(h, dim=0)
+            if self.boxes is None:
+                patches = part.residual.repeat_interleave(h, dim=1)  # [n,b*H,G,c]
+                left = delta.added_to(patches, weight)
+                square = left.square().mean((2, 3)).unflatten(1, (b, h))
+            else:
+                patches = self.boxes.cut(part.residual)
+                left = self.boxes.within(delta).added_to(patches, weight)
+                change = (left.square().sum((2, 3)) - patches.square().sum((2, 3))) / self.pixels
+                square = part.residual.square().mean((2, 3))[..., None] + change.unflatten(1, (b, h))
             return left, torch.einsum("n,nbh->bh", part.importance, square)
 
         found = side_by_side(of, self.parts)
@@ -145,15 +212,14 @@ class _Problem:
             there, back = delta.values.unflatten(2, (2, h * k * m)).unbind(2)  # [n,b,H*K*m,W,c]
             cells = delta.cells.unflatten(1, (2, h * k * m))[:, 0]
             jacobian = one_by_one(Windows((there - back).mul_(scale), cells, delta.grid), b * h)  # K*m each
+            jacobian = self.boxes.within(jacobian) if self.boxes else jacobian
             gram, importance = self.precise(jacobian.gram_of_groups(m)), self.precise(part.importance)
             return jacobian, torch.einsum("n,nhij->hij", importance, gram).unflatten(0, (b, h))
 
         found = side_by_side(of, self.parts)
         self.jacobian = [jacobian for jacobian, _ in found]  # [n,b*H,K*m,W,c] of every part
         self.curvature = (
-            torch.stack([curvature for _, curvature in found]).sum(0)
-            / self.total.to(self.home)
-            / self.jacobian[0].pixels
+            torch.stack([curvature for _, curvature in found]).sum(0) / self.total.to(self.home) / self.pixels
         )
 
     def precise(self, tensor: Tensor) -> Tensor:
@@ -168,7 +234,7 @@ class _Problem:
             return torch.einsum("n,nhj->hj", self.precise(self.parts[index].importance), pull)
 
         down = torch.stack(side_by_side(of, range(len(self.parts)))).sum(0)
-        return down.view(self.curvature.shape[:3]) / self.total.to(self.home) / self.jacobian[0].pixels
+        return down.view(self.curvature.shape[:3]) / self.total.to(self.home) / self.pixels
 
     def step(self, at: _State, active: Tensor) -> _State:
         """Makes one damped Gauss-Newton step of every hypothesis; those whose error would not fall stay."""

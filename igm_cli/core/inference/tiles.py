@@ -26,11 +26,11 @@ from igm_cli.errors import UsageError
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
-TILE = 384
-"""Largest side in pixels of what is inverted in one piece."""
+TILE = 320
+"""Largest side in pixels of what is inverted in one piece; larger pieces take more time and memory per pixel."""
 
-OVERLAP = 96
-"""Least overlap in pixels of neighbouring tiles."""
+OVERLAP = 48
+"""Least overlap in pixels of neighbouring tiles: half of it is what a tile sees around its own part."""
 
 SAME = 4.0
 """Pixels up to which two points that two tiles found at their common border are the same."""
@@ -58,13 +58,13 @@ def invert_any_size(
         margin: How many pixels beyond the border points may lie that explain what shows of them; those found there are
             no part of the answer.  Where K is given there is no margin.
         composition: How the denoiser was trained to compose.
-        progress: Told of the network calls of a single image, or of its tiles.
+        progress: Told of the network calls of a single image, or of its tiles; see :func:`in_tiles`.
 
     Raises:
         UsageError: If K is given for an image of several tiles.
     """
     height, width = images.shape[-2:]
-    if k is not None and max(width, height) > TILE:
+    if k is not None and in_tiles(images):
         raise UsageError(
             f"the number of concepts cannot be given for an image that is inverted in tiles, as one of {width}×{height} "
             "pixels is; let it be estimated, or scale the image down"
@@ -73,9 +73,14 @@ def invert_any_size(
         fitting = _settings(denoiser, settings, (width, height), k_max)
         return invert_batch(denoiser, images, fitting, k=k, composition=composition, progress=progress)
     piece = _Piece(denoiser, settings, k_max, margin, composition)
-    if max(width, height) > TILE:
+    if in_tiles(images):
         return [_by_tiles(piece, image, progress) for image in images]
     return [_inside(found) for found in piece.invert(images, progress)]
+
+
+def in_tiles(images: Tensor) -> bool:
+    """Returns whether images ``[...,H,W]`` are inverted in several tiles."""
+    return max(images.shape[-2:]) > TILE
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,14 @@ def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
     return [Span(s, s + tile, low, high) for s, low, high in zip(starts, lows, highs, strict=True)]
 
 
+def even_tile(length: int, unit: int) -> int:
+    """Returns the least length of as few tiles as cover a side, in multiples of a unit: none is larger than it needs be."""
+    if length <= TILE:
+        return length
+    count = math.ceil((length - OVERLAP) / (TILE - OVERLAP))
+    return math.ceil((length + (count - 1) * OVERLAP) / count / unit) * unit
+
+
 def own_part(points: Tensor, x: Span, y: Span, same: float = SAME) -> Tensor:
     """Returns which points ``[K,2]``, in pixels of the image, lie in a tile's own part or half of ``same`` beyond ``[K]``."""
     low, high = torch.tensor([x.low, y.low]) - same / 2, torch.tensor([x.high, y.high]) + same / 2
@@ -182,11 +195,17 @@ def once(points: Tensor, certainty: Tensor, tile: Tensor, same: float = SAME) ->
         tile: Number of the tile that found each ``[K]``.
         same: Pixels.
     """
-    near = (torch.cdist(points, points) < same) & (tile[:, None] != tile)
+    from scipy.spatial import cKDTree
+
+    pairs = torch.from_numpy(cKDTree(points.numpy()).query_pairs(same, output_type="ndarray"))
+    pairs = pairs[tile[pairs[:, 0]] != tile[pairs[:, 1]]]
+    rank = certainty.argsort(descending=True, stable=True).argsort()
+    ranks = rank[pairs].sort(1)
+    surer = pairs.gather(1, ranks.indices)[ranks.values[:, 0].argsort(stable=True)]
     stays = torch.ones(len(points), dtype=torch.bool)
-    for i in certainty.argsort(descending=True, stable=True).tolist():
-        if stays[i]:
-            stays &= ~near[i]
+    for one, other in surer.tolist():
+        if stays[one]:
+            stays[other] = False
     return stays
 
 
@@ -194,7 +213,7 @@ def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Invers
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
     unit = int(getattr(piece.denoiser, "multiple", 1))
-    across, down = (spans(side, unit, TILE, OVERLAP) for side in (width, height))
+    across, down = (spans(side, unit, even_tile(side, unit), OVERLAP) for side in (width, height))
     tiles = [(x, y) for y in down for x in across]
     parts: list[Inversion] = []
     for number, (x, y) in enumerate(tiles):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError
@@ -30,6 +31,7 @@ ENOUGH = 0.6
 """Proportion of random crops that must hold few enough objects."""
 
 _CROPS = 2000
+_LISTED = 20  # labels that are named
 
 
 def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
@@ -74,7 +76,8 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
         f"the images hold {most} objects or fewer (crops.most)",
         f"crops.margin = {margin}: so many pixels beyond a crop, objects whose border shows in it are known, too",
         f"model.window = {window}: a concept reaches {window * cell} pixels of a crop, {window * cell / scale:.0f} of the images",
-        f"inference.grid = [{grid}, {grid}]: candidates are {side / grid:g} pixels of a crop apart",
+        f"inference.grid = [{grid}, {grid}]: candidates are {side / grid:.2g} pixels of a crop apart",
+        *_about_labels(thing.get("label", "") for things in data["objects"] for thing in things),
     )
     tables: dict[str, dict[str, Any]] = {
         "model": {"image_size": [side, side], "window": window},
@@ -82,6 +85,16 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
         "inference": {"grid": [grid, grid], "k_max": most},
     }
     return Advice(tables, reasons)
+
+
+def _about_labels(labels: Iterable[str]) -> list[str]:
+    """Returns a line about the labels of objects, and how they are learned; none if there are not several."""
+    counts = Counter(label for label in labels if label)
+    if len(counts) < 2:
+        return []
+    said = ", ".join(f"{label} {count}" for label, count in counts.most_common(_LISTED))
+    more = f" and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
+    return [f"labels: {said}{more}; concepts objects learn them, concepts pos only where objects are"]
 
 
 def _nearest(centres: Sequence[Sequence[float]]) -> list[float]:

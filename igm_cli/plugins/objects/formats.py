@@ -34,11 +34,14 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
             f"choose one with --set data.format={next(iter(found))}"
         )
     if not found:
-        what = "; ".join(FORMATS[each].WHAT for each in known)
-        more = "" if name else ", or name it with --set data.format=... to be told what is wrong in it"
-        raise InputError(
-            f"{folder.root} has {counted(len(folder.images), 'image')} and no annotation that igm knows: {what}; add one{more}"
-        )
+        have = f"{folder.root} has {counted(len(folder.images), 'image')} and no annotation that igm knows"
+        if name:
+            raise InputError(f"{have}: {FORMATS[name].WHAT}; add one")
+        seen, more = "", ""
+        if other := [file for file in folder.others if not folder.is_list(file)]:
+            seen = f": {other[0]} is {'none' if _ends(folder.root / other[0]).strip() else 'empty'}"
+            more = ", or name the format with --set data.format=... to be told what is wrong"
+        raise InputError(f"{have} ({', '.join(FORMATS)}){seen}; add one{more}")
     return next(iter(found.items()))
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from oracle import positions, products, seen_by
 
+from igm_cli import load
 from igm_cli.core.concepts import Continuous
+from igm_cli.core.inference import gauss_newton
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.direct import hypothesis_errors
-from igm_cli.core.inference.gauss_newton import REACH, refine
+from igm_cli.core.inference.gauss_newton import REACH, Boxes, one_by_one, refine
 from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.noise_schedule import Draws, draw
 
@@ -186,3 +189,27 @@ def test_calls_are_those_that_are_made():
         before = counter.used.contributions
         found = refined(counter, seen, torch.stack([TRUTH + 0.02, TRUTH - 0.03]), steps=steps)
         assert 4 * int(found.calls[0]) == counter.used.contributions - before
+
+
+def test_single_concepts_in_a_large_image_are_refined_in_the_cells_that_they_can_reach(monkeypatch):
+    """As in the whole image, at its borders and beyond them, too."""
+    denoiser = load("blood-cells", device="cpu").denoiser
+    draws = draw(denoiser.schedule, (3, 144, 160), 3, low=0.1, high=0.6, seed=0)
+    noise = torch.randn(3, 144, 160, generator=torch.Generator().manual_seed(0))
+    x, y = torch.meshgrid(torch.arange(160.0), torch.arange(144.0), indexing="xy")
+    image = (torch.cos(x / 5) * torch.cos(y / 6))[None] + 0.1 * noise
+    point = Continuous(("x", "y"), (-0.06, -0.06), (1.06, 1.06), local=True)
+    corners = torch.tensor([[-0.06, -0.06], [1.06, -0.06], [-0.06, 1.06], [1.06, 1.06], [0.0, 0.5], [1.0, 0.3]])
+    inner = torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+    starts, one = torch.cat([corners, inner])[None, :, None], torch.ones(1, 1, dtype=torch.bool)
+    with torch.no_grad():
+        seen = noised(denoiser, image.expand(3, 1, -1, -1, -1), draws, 0.0)
+        found = refine([seen], point, starts, one, ONE, steps=4)
+        delta = one_by_one(seen.contributions(starts[:, :, 0]), 26)
+        assert math.prod(Boxes.around(delta, 4 * REACH * point.extent).size) < delta.g / 2
+        monkeypatch.setattr(gauss_newton, "DENSE_CELLS", 10**6)
+        whole = refine([seen], point, starts, one, ONE, steps=4)
+    torch.testing.assert_close(found.errors, whole.errors, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.concepts, whole.concepts, rtol=0, atol=2e-3)
+    assert (found.concepts - starts).abs().amax((1, 2, 3)) > 0.02
+    assert torch.equal(found.calls, whole.calls)

@@ -67,6 +67,29 @@ def test_every_object_of_an_image_in_tiles_is_found_once(monkeypatch: pytest.Mon
         invert_any_size(oracle, image[None], SETTINGS, k=8)
 
 
+def test_of_near_points_of_different_tiles_the_most_certain_one_stays() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, certainty = (torch.rand(*shape, generator=generator) for shape in ((300, 2), (300,)))
+    tile = torch.randint(4, (300,), generator=generator)
+    near = (torch.cdist(points, points) < 0.05) & (tile[:, None] != tile)
+    expected = torch.ones(300, dtype=torch.bool)
+    for i in certainty.argsort(descending=True).tolist():
+        if expected[i]:
+            expected &= ~near[i]
+    assert torch.equal(tiles.once(points, certainty, tile, 0.05), expected)
+    assert 50 < int(expected.sum()) < 250
+
+
+def test_points_of_many_tiles_are_joined_without_comparing_all_with_all() -> None:
+    """Fifty thousand of them, as of a scanned slide, whose distances would fill ten gigabytes."""
+    x, y = torch.meshgrid(torch.arange(250.0), torch.arange(200.0), indexing="xy")
+    grid = 20 * torch.stack([x, y], dim=-1).flatten(0, 1)
+    points, certainty = torch.cat([grid, grid[:500] + 1]), torch.cat([torch.ones(50_000), torch.zeros(500)])
+    stays = tiles.once(points, certainty, torch.arange(50_500) // 50_000)
+    assert stays[:50_000].all() and not stays[50_000:].any()
+    assert tiles.once(points[:0], certainty[:0], torch.zeros(0)).shape == (0,)
+
+
 def test_more_concepts_are_looked_for_in_larger_images() -> None:
     points = torch.tensor([[x, y] for x in (6.0, 20, 34) for y in (6.0, 20, 34)])
     oracle, image = picture(points, 40, 40)
@@ -77,11 +100,14 @@ def test_more_concepts_are_looked_for_in_larger_images() -> None:
     assert fewer.k == 5
 
 
-@pytest.mark.parametrize("length", [384, 400, 656, 1200, 6000])
-def test_tiles_cover_a_side_and_overlap(length: int) -> None:
-    spans = tiles.spans(length, 16, tiles.TILE, tiles.OVERLAP)
+@pytest.mark.parametrize(
+    ("length", "tile"), [(320, 320), (336, 192), (496, 272), (656, 256), (1200, 288), (6000, 320)]
+)
+def test_tiles_cover_a_side_and_overlap(length: int, tile: int) -> None:
+    assert tiles.even_tile(length, 16) == tile
+    spans = tiles.spans(length, 16, tile, tiles.OVERLAP)
     assert spans[0].start == 0 and spans[-1].stop == length
-    assert all(span.stop - span.start == min(length, tiles.TILE) and span.start % 16 == 0 for span in spans)
+    assert all(span.stop - span.start == tile and span.start % 16 == 0 for span in spans)
     for one, two in itertools.pairwise(spans):
         assert one.stop - two.start >= tiles.OVERLAP - 16
         assert one.high == two.low
