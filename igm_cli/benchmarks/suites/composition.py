@@ -135,7 +135,7 @@ class CompositionBench(frame.CheckpointBench):
         info: dict[str, Any] = {"images": "rendered"}
         if name == CONDITIONAL:
             info = {
-                "steps of each training": self.numbers["train_steps"],
+                "steps for each model beside it": self.numbers["train_steps"],
                 "images": self.numbers["train_images"],
             }
         elif name != "real":
