@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -231,7 +232,10 @@ def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Invers
 
 
 def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
-    """Returns what tiles found as one answer; of the same point found by two of them, the more certain one stays."""
+    """Returns what tiles found as one answer; of the same point found by two of them, the more certain one stays.
+
+    An image is as typical as its tiles are on average; where one is not, the points found there are less certain.
+    """
     values = [part.values for part in parts if part.values is not None]
     whole = replace(
         parts[0],
@@ -242,7 +246,7 @@ def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
         network_calls=sum(part.network_calls for part in parts),
         seconds=sum(part.seconds for part in parts),
         draws=max(part.draws for part in parts),
-        typicality=min(part.typicality for part in parts),
+        typicality=fmean(part.typicality for part in parts),
         values=torch.cat(values) if values else None,
         evidence=None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from igm_cli.core.inference import tiles
 from igm_cli.core.inference.tiles import invert_any_size
+from igm_cli.core.inference.typicality import Typical, features
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 from tests.oracle import SQUARE, Oracle
@@ -65,6 +67,25 @@ def test_every_object_of_an_image_in_tiles_is_found_once(monkeypatch: pytest.Mon
     assert told[0][1] == told[-1][0] == 4
     with pytest.raises(UsageError, match="cannot be given for an image that is inverted in tiles"):
         invert_any_size(oracle, image[None], SETTINGS, k=8)
+
+
+def test_an_image_is_as_typical_as_its_tiles_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tile of noise makes a picture of three less typical, and what is found there alone less certain."""
+    monkeypatch.setattr(tiles, "TILE", 48)
+    monkeypatch.setattr(tiles, "OVERLAP", 0)
+    points = torch.tensor([[12.0, 20], [30, 30], [60, 12], [84, 34], [110, 20], [130, 30]])
+    oracle, image = picture(points, 144, 48)
+    levels = torch.linspace(SETTINGS.low, SETTINGS.high, 5)
+    usual = features(levels, torch.ones(5), torch.ones(2), SETTINGS.low, SETTINGS.high)
+    usual[:4] = torch.tensor(oracle.spread).square().log()
+    wide = torch.eye(6, dtype=torch.float64) * 4.0
+    typical = Typical(SETTINGS.low, SETTINGS.high, tuple(usual.tolist()), tuple(map(tuple, wide.tolist())), 4.0)
+    settings = replace(SETTINGS, typical=typical)
+    (clean,) = invert_any_size(oracle, image[None], settings)
+    image[..., 96:] = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(1))
+    (spoilt,) = invert_any_size(oracle, image[None], settings)
+    assert clean.typicality > 0.9
+    assert spoilt.typicality == pytest.approx(2 / 3, abs=0.1)
 
 
 def test_of_near_points_of_different_tiles_the_most_certain_one_stays() -> None:
