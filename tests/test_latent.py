@@ -224,6 +224,16 @@ def test_captions_are_learned_with_and_without_words():
     )  # the true caption is likelier than the wrong ones
 
 
+def test_one_label_is_contrasted_with_no_words():
+    model, seen = told(1.0, 0.5)
+    model.space = Text(("red",), ("{label}",))
+    alone = [
+        latent_losses.caption_loss(model, seen, RED[:, :1], weight, torch.Generator().manual_seed(1))
+        for weight in (0.0, 1.0)
+    ]
+    assert 0 < float(alone[1] - alone[0]) < float(torch.tensor(3.0).log())
+
+
 def test_latents_are_drawn_to_a_normal_distribution():
     mean, std = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.3, 2.0]])
     images = torch.zeros(1, 2)

@@ -196,7 +196,7 @@ def _prompts(space: Text, generator: torch.Generator) -> list[str]:
 
 
 def _captions(space: Text, present: Sequence[bool], generator: torch.Generator) -> list[str]:
-    """The caption of an image, two with a label exchanged for another, and none."""
+    """The caption of an image, two with a label exchanged for another, and none; none, too, where there is no other label."""
     order = torch.randperm(len(present), generator=generator).tolist()
     true = [i for i in order if present[i]]
     others = [i for i in order if not present[i]][:2]
@@ -205,4 +205,5 @@ def _captions(space: Text, present: Sequence[bool], generator: torch.Generator) 
     exchanged, added = ([[*kept, other] for other in others] for kept in (true[:-1], true))
     wrong = [chosen for chosen in (*exchanged, *added, true[:-1], true[1:]) if chosen][:2]
     named = [[space.labels[i] for i in chosen] for chosen in (true, *wrong)]
-    return [*(compound(template, names) for names in named), ""]
+    captions = [compound(template, names) for names in named]
+    return [*captions, *[""] * (4 - len(captions))]
