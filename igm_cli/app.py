@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 import signal
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with ending_at_once():
             _refuse_empty(given)
-            _calm_hub()
+            _calm_libraries()
             _tell_of_hub(given)
             app = command_line(*[word for word in given[:1] if word in COMMANDS])
             result = app(args=arguments, prog_name="igm", standalone_mode=False)
@@ -119,8 +120,10 @@ def _say(error: BaseException) -> int:
     return code
 
 
-def _calm_hub() -> None:
-    """Keeps the hub's client, unless a person says otherwise, from logging on stderr, and from bars where it is no terminal."""
+def _calm_libraries() -> None:
+    """Keeps libraries from logging on stderr what no user can change, and the hub's client from bars where it is no terminal."""
+    for name in ("torch.utils._pytree", "torchao"):  # as torchao is imported
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
