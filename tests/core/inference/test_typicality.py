@@ -64,3 +64,21 @@ def test_what_cannot_be_fitted_or_read_is_refused():
         Typical(0.0, 1.0, (0.0, 1.0, 2.0), ((1.0, 0.0), (0.0, 1.0)), 3.0)
     with pytest.raises(InputError, match="must be above 0, not -3"):
         Typical(0.0, 1.0, (0.0, 1.0, 2.0), ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0)), -3.0)
+
+
+def test_what_is_not_known_makes_an_image_neither_nearer_nor_farther() -> None:
+    usual = Typical(0.1, 0.5, (0.0,) * 6, tuple(tuple(row) for row in torch.eye(6).tolist()), 1.0)
+    ones, known = torch.ones(6, dtype=torch.float64), torch.tensor([True, False, True, False, True, False])
+    whole = usual.distance(ones, torch.ones(6, dtype=torch.bool))
+    assert usual.distance(ones[known], known) == pytest.approx(whole) == pytest.approx(6**0.5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_correlations_of_few_images_are_believed_by_less_than_half(seed: int) -> None:
+    """Of twelve images whose features are unrelated."""
+    random = torch.Generator().manual_seed(seed)
+    few = torch.randn(12, 6, generator=random, dtype=torch.float64)
+    covariance = torch.tensor(fitted(list(few), 0.1, 0.5).covariance)
+    scale = covariance.diagonal().sqrt()
+    believed = (covariance / scale[:, None] / scale).fill_diagonal_(0.0).abs().max()
+    assert believed < 0.5 * torch.corrcoef(few.T).fill_diagonal_(0.0).abs().max()
