@@ -79,16 +79,7 @@ def decompose(
             min=1, rich_help_panel=o.SEARCH, metavar="N", help="Of the iterative methods.  Default: 100."
         ),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=o.MAX_SEED,
-            rich_help_panel=o.SEARCH,
-            metavar="N",
-            help="Same seed and device: same result.",
-        ),
-    ] = 0,
+    seed: o.FixedSeed = 0,
     device: o.Device = "auto",
     as_json: o.Json = False,
     csv: o.Csv = None,

@@ -75,16 +75,7 @@ def generate(
             help="Draw the concepts of an image, or of every line of a results file, too.",
         ),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=o.MAX_SEED,
-            rich_help_panel=o.SEARCH,
-            metavar="N",
-            help="Same seed and device: same pictures.",
-        ),
-    ] = 0,
+    seed: o.FixedSeed = 0,
     steps: Annotated[
         int, typer.Option(min=2, rich_help_panel=o.SEARCH, metavar="N", help="Noise levels.")
     ] = 50,

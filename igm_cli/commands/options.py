@@ -24,6 +24,12 @@ Device = Annotated[
 ]
 MAX_SEED = 2**32 - 1
 MOST_IMAGES = 1_000_000
+FixedSeed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=MAX_SEED, rich_help_panel=SEARCH, metavar="N", help="Same seed and device: same result."
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

@@ -50,13 +50,14 @@ class Estimate:
     def of(cls, session: ImageSession, images: int, processes: int = 1) -> Estimate:
         """Returns what some images take in a session, by a batch of calls that is timed."""
         from igm_cli.core.device import peak_memory
-        from igm_cli.core.inference.any_set import AnySet
+        from igm_cli.core.inference.engine import constraint_of
 
         denoiser, settings = session.model.denoiser, session.settings
         space = denoiser.space
         base = session.model.composition == "sum"
         calls = space.dim * space.calls_per_concept + base
-        least = AnySet(space, settings, session.k, 1).least_calls + base * settings.draws
+        search: Any = constraint_of(space)(space, settings, session.k, 1)
+        least = search.least_calls + base * settings.draws
         seconds = seconds_per_call(denoiser, calls * settings.draws)
         memory = peak_memory(session.device)
         return cls(
