@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from igm_cli import app
-from igm_cli.core.device import gpu_state, resolve_device
+from igm_cli.core.device import gpu_state, resolve_device, training_precision
 from igm_cli.errors import InputError
 from igm_cli.session import ImageSession
 
@@ -66,6 +66,28 @@ def test_what_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (state["capability"], state["bf16"], state["tf32"], state["problem"]) == ("9.0", True, True, "")
     gpus(monkeypatch, 1, BUSY)
     assert gpu_state(0)["problem"] == "CUDA error: CUDA-capable device(s) is/are busy or unavailable"
+
+
+@pytest.mark.parametrize(("bf16", "computed"), [(True, "bf16"), (False, "no")])
+def test_a_training_computes_in_bf16_where_the_processor_does(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, computed: str
+) -> None:
+    monkeypatch.setattr("igm_cli.core.device.has_bf16", lambda device: bf16)
+    for kind in ("cpu", "cuda"):
+        assert training_precision("auto", torch.device(kind)) == computed
+    assert training_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+@pytest.mark.parametrize(("bf16", "told"), [(True, False), (False, True)])
+def test_a_training_in_bf16_where_that_is_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, bf16: bool, told: bool
+) -> None:
+    monkeypatch.setattr("igm_cli.core.device.has_bf16", lambda device: bf16)
+    words = "train clevr --device cpu --dry-run --precision bf16 --set model.channels=[8,8,8] --set data.size=4"
+    assert app.main([*words.split(), "--batch-size", "2", "-o", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "s in bf16, which takes" in said
+    assert ("--precision auto computes in float32 then" in said) == told
 
 
 def test_doctor_names_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from conftest import Igm
@@ -25,6 +26,7 @@ CELLS = CLEVR.configured({"factors": "label=red|white,stage=young|old,broken", "
 WIDE, CUT = Frame.fit((96, 64), 1.5), Frame.fit((100, 50), 1.5)
 RED = {"color": "red", "shape": "cube", "size": "small", "material": "metal"}
 BLUE = {"color": "blue", "shape": "sphere", "size": "large", "material": "rubber"}
+STAGES = [("young" if number % 2 else "old", str(number)) for number in range(30)]
 
 
 def chance(seed: int = 0) -> torch.Generator:
@@ -70,6 +72,35 @@ def test_annotated_objects_have_labels_and_attributes_and_may_leave_some_open() 
     assert named.parse({"objects": objects}, WIDE)[:, 2:].tolist() == [[0, 1], [1, 0]]
     open_item = [{"x": 0.5, "y": 0.5, "values": {"label": "red"}}]
     assert CELLS.encode(open_item, WIDE)[0, 2:].tolist() == [1, 0, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("told", "factors"),
+    [
+        ([{"label": "red"}, {"label": "white"}, {"label": "red"}], "label=red|white"),
+        ([{"label": "red"}, {"label": ""}, {"label": "red"}], None),  # one value says nothing
+        (
+            [{"label": "red", "attributes": {"stage": s, "size": n, "note": f"it is {n}"}} for s, n in STAGES],
+            "stage=old|young",
+        ),
+        ([{"label": "a, b"}, {"label": "c"}], ["label=a, b|c"]),
+        ([], None),
+    ],
+)
+def test_factors_are_read_from_annotations(told: list[dict[str, Any]], factors: Any) -> None:
+    data = datasets.Dataset.from_dict({"objects": [[thing(5, 5, **each)] for each in told]})
+    advice = ObjectConcepts().advise(data, {})
+    assert advice.tables == ({"concepts": {"factors": factors}} if factors else {})
+    assert ObjectConcepts().advise(data, {"factors": "label=x|y"}).tables == {}
+    if factors:
+        parser = ObjectConcepts().configured(advice.tables["concepts"])
+        assert all(len(parser.parse(row, WIDE)) == 1 for row in data)
+
+
+def test_objects_of_clevr_keep_its_factors() -> None:
+    one = {"shape": "cube", "size": "large", "color": "red", "material": "metal"}
+    data = datasets.Dataset.from_dict({"objects": [[thing(5, 5, **one)], [thing(5, 5, **one)]]})
+    assert ObjectConcepts().advise(data, {}).tables == {}
 
 
 @pytest.mark.parametrize(

@@ -548,5 +548,22 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
     )
     assert app.main(["train", "objects", "--data-root", str(root), *size, *sets]) == 0
     told = capsys.readouterr().err
+    assert "concepts.factors" not in told
     assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits
     assert "training on 100000 crops of 1 image of objects" in told
+
+
+def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from igm_cli import app
+
+    rows = ["file,x,y,label,stage", "a.png,10,10,red,old", "a.png,30,20,white,young", "b.png,12,20,red,"]
+    write(root / "places.csv", "\n".join(rows))
+    words = "--concepts objects --dry-run --device cpu --batch-size 1 --set model.channels=[8,8,8] --set crops.most=2"
+    command = ["train", "objects", "--data-root", str(root), *words.split(), "--output", str(root / "run")]
+    assert app.main(command) == 0
+    shown, told = capsys.readouterr()
+    assert "concepts.factors = label=red|white,stage=old|young: what is said of objects" in told
+    assert re.search(r"concepts.factors +│ label=red\|white,stage=old\|young +│ the images", shown)
+    assert app.main([*command, "--set", "concepts.factors=label=red|white"]) == 0
+    shown, told = capsys.readouterr()
+    assert "what is said" not in told and re.search(r"label=red\|white +│ command line", shown)

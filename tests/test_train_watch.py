@@ -111,7 +111,7 @@ def test_a_dry_run_says_every_setting_and_who_says_it(igm, tmp_path, monkeypatch
     assert rows["model.blocks"][1] == "default"
     assert rows["concepts.labels"] == ["red,blue", "command line"]
     assert rows["data.data_root"][0] == "given"
-    assert "would train on 3 images" in err and "for 7 steps of" in err and "seconds" in err
+    assert "would train on 3 images" in err and "for 7 steps of" in err and "s in float32, which takes" in err
     assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["samples.png"]
 
 

@@ -80,7 +80,12 @@ def train(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(rich_help_panel=o.TRAINING, metavar="TYPE", help="no, bf16, fp16 or auto.")
+        str | None,
+        typer.Option(
+            rich_help_panel=o.TRAINING,
+            metavar="TYPE",
+            help="no, bf16, fp16, or auto: bf16 where the processor has it.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,

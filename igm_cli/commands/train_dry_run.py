@@ -11,6 +11,7 @@ from igm_cli.commands.train_data import draw_samples, told
 from igm_cli.output import Output, span
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from igm_cli.commands.train_preset import DataPart, Recipe
@@ -32,10 +33,11 @@ class DryRun:
     samples: Samples
 
     def show(
-        self, output: Path, model: nn.Module, beside: Sequence[Companion], on_cpu: bool, sink: Output
+        self, output: Path, model: nn.Module, beside: Sequence[Companion], device: torch.device, sink: Output
     ) -> None:
         """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
         from igm_cli.commands.results import refuse_others_pictures
+        from igm_cli.core.device import training_precision
         from igm_cli.core.training.run import measure
         from igm_cli.core.training.state import SAMPLES
 
@@ -46,13 +48,14 @@ class DryRun:
         sink.table(f"igm train {self.adapter.name}", ("setting", "value", "said by"), rows)
         config = self.recipe.preset().config()
         seconds, memory = measure(
-            self.spec, self.samples, config, model, device_is_cpu=on_cpu, companions=beside
+            self.spec, self.samples, config, model, device_is_cpu=device.type == "cpu", companions=beside
         )
         whole = seconds * config.steps
+        shown = training_precision(config.precision, device).replace("no", "float32")
         taken = "" if memory is None else f" and {memory:.1f} GB"
         first = " if all are like the first ones" if len([n for n in config.phases if n]) > 1 else ""
         sink.note(
-            f"would train on {told(self.samples, self.adapter)} for {config.steps} steps of {seconds:.2g} s, which takes "
+            f"would train on {told(self.samples, self.adapter)} for {config.steps} steps of {seconds:.2g} s in {shown}, which takes "
             f"{span(whole, whole)}{taken}{first}; twelve are drawn in {picture}"
         )
 

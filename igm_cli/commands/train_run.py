@@ -17,6 +17,8 @@ from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.errors import InputError, PluginError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted, finishing, received
 from igm_cli.output import Output, ProgressReport, process_rank
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import Advice
 
 if TYPE_CHECKING:
     import datasets
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from igm_cli.commands.validation import Validation
     from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import AdvisingAdapter, ConceptParser, DatasetAdapter, Note
+    from igm_cli.plugins.base import AdvisingAdapter, AdvisingParser, ConceptParser, DatasetAdapter, Note
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Training:
         self.first: datasets.Dataset | None = None
         self.recipe = self._advised(recipe)
         self.preset = self.recipe.preset()
+        self.parser = parser = registry.configured(parser, self.preset.concepts)
         self.config = self.preset.config()
         self.known = [open_checkpoint(str(folder), None, str(self.device)) for folder in place.companions]
         if self.known:
@@ -97,10 +100,14 @@ class Training:
             return recipe
         with self.sink.progress() as progress:
             self.first = load_part(self.adapter, self.parts[0], self.place.data_root, progress, self.note)
-        advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(recipe.preset()))
-        for reason in advice.reasons:
+        preset = recipe.preset()
+        advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
+        concepts = Advice({}, ())
+        if hasattr(self.parser, "advise"):
+            concepts = cast("AdvisingParser", self.parser).advise(self.first, preset.concepts)
+        for reason in (*advice.reasons, *concepts.reasons):
             self.note(reason)
-        return replace(recipe, advised=advice.tables)
+        return replace(recipe, advised={**advice.tables, **concepts.tables})
 
     @property
     def use(self) -> str:
@@ -143,7 +150,7 @@ class Training:
 
     def _train(self) -> int | None:
         """Loads the data and trains; returns the step it ends at, None of a dry run."""
-        from igm_cli.core.device import keep_freed_memory
+        from igm_cli.core.device import has_bf16, keep_freed_memory
         from igm_cli.core.training.objectives import Companion
         from igm_cli.core.training.run import fresh_model, train
 
@@ -151,6 +158,11 @@ class Training:
         model = fresh_model(self.spec, self.config.seed, place.init)
         if on_cpu:
             keep_freed_memory()
+        if on_cpu and self.config.precision == "bf16" and not has_bf16(self.device):
+            self.sink.note(
+                "this processor has no bf16 instructions that torch knows of, and may take ten times as long in bf16; "
+                "--precision auto computes in float32 then"
+            )
         with self.sink.progress() as progress, ExitStack() as begun:
             samples = self._samples(self.parser, progress)
             beside = [
@@ -159,7 +171,7 @@ class Training:
             ]
             if place.dry_run:
                 ready = DryRun(self.adapter, self.parser, self.recipe, self.parts, self.spec, samples)
-                ready.show(place.output, model, beside, on_cpu, self.sink)
+                ready.show(place.output, model, beside, self.device, self.sink)
                 return None
             validate = self._validation()
             self.sink.note(

@@ -144,13 +144,13 @@ def inference_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def training_precision(name: str, device: torch.device) -> str:
-    """Returns what a training computes in, ``no``, ``bf16`` or ``fp16``: ``auto`` is bf16 on a GPU that has it.
+    """Returns what a training computes in, ``no``, ``bf16`` or ``fp16``: ``auto`` is bf16 on a processor that has it.
 
     Raises:
         InputError: If the device does not compute in that.
     """
     if name == "auto":
-        return "bf16" if device.type == "cuda" and has_bf16(device) else "no"
+        return "bf16" if has_bf16(device) else "no"
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):
         raise InputError("this GPU does not compute in bf16; use --precision auto or fp16")
     return name

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Advice",
     "AdvisingAdapter",
+    "AdvisingParser",
     "AskedParser",
     "ConceptParser",
     "DatasetAdapter",
@@ -208,6 +209,14 @@ class AdvisingAdapter(DatasetAdapter, Protocol):
 
     def advise(self, data: datasets.Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
         """Returns what suits the images of a split that was loaded, beside the tables of the preset and the user."""
+        ...
+
+
+class AdvisingParser(ConceptParser, Protocol):
+    """A concept parser whose options can be read from annotations: which values objects have, for example."""
+
+    def advise(self, data: datasets.Dataset, options: Mapping[str, Any]) -> Advice:
+        """Returns a table ``concepts`` of the options, beside those that are given, that suit a split that was loaded."""
         ...
 
 

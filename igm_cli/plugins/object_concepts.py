@@ -11,16 +11,21 @@ from torch import Tensor
 from igm_cli.core.concepts import Product
 from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.plugins.attributes import Attributes, parse_factors
+from igm_cli.plugins.base import Advice
 from igm_cli.plugins.clevr.object_attributes import VALUES
 from igm_cli.plugins.positions import Positions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from igm_cli.plugins.adapters import Dataset
     from igm_cli.plugins.base import Frame
 
 LABEL = ("label", "category")
 """Factors that are read from the label of an object."""
+
+MOST = 20
+"""Most values of an attribute that is learned unless it is asked for; one of more is likely a text."""
 
 
 class ObjectConcepts:
@@ -51,6 +56,19 @@ class ObjectConcepts:
         places = {name: value for name, value in options.items() if name != "factors"}
         return ObjectConcepts(parse_factors(options["factors"]) if "factors" in options else None, **places)
 
+    def advise(self, data: Dataset, options: Mapping[str, Any]) -> Advice:
+        """Returns as factors what objects are annotated with: their labels, and attributes that are words, with all values."""
+        rows = data["objects"] if "objects" in data.column_names else []
+        every = [_told(thing) for things in rows for thing in things]
+        known = all(factor in told for told in every for factor in self.space.what.factors)
+        found = {} if known or "factors" in options else _in_words(every)
+        parts = [f"{name}={'|'.join(values)}" for name, values in found.items()]
+        if not parts:
+            return Advice({}, ())
+        factors = parts if any("," in part for part in parts) else ",".join(parts)
+        reason = f"concepts.factors = {','.join(parts)}: what is said of objects"
+        return Advice({"concepts": {"factors": factors}}, (reason,))
+
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns the example's objects as ``[K,D]``; those outside the frame are left out."""
         things = example.get("objects")
@@ -64,8 +82,7 @@ class ObjectConcepts:
 
     def _values_of(self, thing: Mapping[str, Any]) -> Tensor:
         """Returns the values ``[V]`` of an object."""
-        told = {**(thing.get("attributes") or {}), **thing}
-        told |= {name: told["label"] for name in LABEL if name not in told and "label" in told}
+        told = _told(thing)
         missing = [factor for factor in self.space.what.factors if told.get(factor) is None]
         if missing:
             known = sorted(name for name, value in told.items() if isinstance(value, str | int | bool))
@@ -194,3 +211,25 @@ class ObjectConcepts:
         """Returns the points ``[...,2]`` and the values ``[...,V]`` of concepts."""
         points, values = concepts.split([self.space.where.dim, self.space.what.dim], dim=-1)
         return points, values
+
+
+def _told(thing: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is said of an object, by name."""
+    told = {**(thing.get("attributes") or {}), **thing}
+    return {**{name: told["label"] for name in LABEL if "label" in told}, **told}
+
+
+def _in_words(every: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Returns the values that labels and attributes have, if these are several, but of no attribute that is a number or a text."""
+    found: dict[str, set[str]] = {}
+    for told in every:
+        for name, value in told.items():
+            if isinstance(value, str) and value and name not in LABEL[1:]:
+                found.setdefault(name, set()).add(value)
+    labels = found.pop(LABEL[0], set())
+    few = {
+        name: values
+        for name, values in found.items()
+        if len(values) <= MOST and all(v[0].isalpha() for v in values)
+    }
+    return {name: sorted(values) for name, values in {LABEL[0]: labels, **few}.items() if len(values) > 1}

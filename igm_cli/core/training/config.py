@@ -24,7 +24,7 @@ class TrainConfig:
         decay: Fraction of the steps, at the end, over which the rate falls linearly to zero.
         clip: Largest gradient norm.
         ema: Decay of the exponential moving average of the weights, which is what is saved.
-        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else ``no``.
+        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bf16 on a processor that has it, else ``no``.
         compile: How the network is compiled: ``no``, or a mode of torch.compile; ``reduce-overhead`` uses CUDA graphs.
         accumulation: Micro-batches per step on each process.
         mirror: Whether images are flipped left to right at random.
