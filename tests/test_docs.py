@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import ROOT, Igm
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
 from PIL import Image, ImageChops, ImageStat
 
 EXAMPLE = ROOT / "examples" / "igm-dots"
@@ -104,15 +106,31 @@ def test_links_and_paths_exist(page: Path) -> None:
         assert (ROOT / path).exists() or (ROOT / "igm_cli" / path).exists(), path
 
 
-def test_the_page_of_the_package_index_has_no_dead_link() -> None:
+def test_the_page_of_the_package_index_has_no_dead_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """Links into the repository lead nowhere there; what they say stays."""
-    command = [sys.executable, "-m", "hatch_fancy_pypi_readme"]
-    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    monkeypatch.delenv("IGM_PUBLIC_URL", raising=False)
+    metadata = ProjectMetadata(str(ROOT), PluginManager())
+    page = metadata.core.readme
     assert not [target for target in re.findall(r"\]\(([^)]+)\)", page) if not target.startswith("http")]
     assert (
         "![" not in page and "docs/method.md has the mathematics" in page and "    igm invert image.png" in page
     )
     assert not re.search(r"^\*[A-Z]", page, re.MULTILINE)  # a caption without its picture
+    assert not metadata.core.urls
+
+
+def test_the_page_of_the_package_index_leads_to_a_public_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "https://example.org/owner/igm"
+    monkeypatch.setenv("IGM_PUBLIC_URL", address + "/")
+    metadata = ProjectMetadata(str(ROOT), PluginManager())
+    page, urls = metadata.core.readme, metadata.core.urls
+    targets = [*re.findall(r"\]\(([^)#]+)[^)]*\)", page), *urls.values()]
+    assert all(target.startswith("https://") for target in targets) and urls["Homepage"] == address
+    ours = [target.removeprefix(address + "/") for target in targets if target.startswith(address + "/")]
+    paths = [re.fullmatch(r"(blob|raw)/main/(.+)", target) for target in ours]
+    assert all(path and (ROOT / path[2]).exists() for path in paths)
+    pictures = {path[2] for path in paths if path and path[1] == "raw"}
+    assert pictures == set(re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text("utf-8")))
 
 
 @pytest.mark.slow
