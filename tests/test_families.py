@@ -459,23 +459,90 @@ def test_settings_that_do_not_suit(built: Callable[[str], Path]) -> None:
         load_pipeline(str(built("sd3")), CPU, replace(EXACT, prediction="epsilon"))
 
 
+def predicted(parts: TextToImageParts) -> Tensor:
+    """What a pipeline predicts of two latents under a prompt, or under a class."""
+    denoiser = denoiser_of(parts)
+    x_t = torch.randn(2, *parts.latent_shape, generator=torch.Generator().manual_seed(0))
+    features = denoiser.features(x_t, torch.tensor([100, 500]))
+    return denoiser.predictions_of_prompts(features, ["dog"] if parts.family.classes else [PROMPT])
+
+
+def off(prediction: Tensor, true: Tensor) -> float:
+    return float((prediction - true).norm() / true.norm())
+
+
 @EVERY
 def test_quantized_networks_predict_nearly_the_same(
     kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts]
 ) -> None:
     pytest.importorskip("torchao")
     few = load_pipeline(str(built(kind)), CPU, replace(EXACT, quantize="int8"))
-    texts = ["dog"] if few.family.classes else [PROMPT]
-    predictions = []
-    for parts in (loaded(kind), few):
-        denoiser = denoiser_of(parts)
-        x_t = torch.randn(2, *parts.latent_shape, generator=torch.Generator().manual_seed(0))
-        features = denoiser.features(x_t, torch.tensor([100, 500]))
-        predictions.append(denoiser.predictions_of_prompts(features, texts))
-    whole, rounded = predictions
-    assert 0 < float((rounded - whole).norm() / whole.norm()) < 0.02
+    assert 0 < off(predicted(few), predicted(loaded(kind))) < 0.02
     kinds = {type(weight).__name__ for weight in few.network.parameters()}
     assert len(kinds) == 2  # linear layers are of torchao's class, all others as they were
+
+
+@pytest.fixture
+def bits_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a CPU compute with weights of bitsandbytes, which it can; diffusers asks for a GPU."""
+    from diffusers.quantizers.bitsandbytes import bnb_quantizer
+
+    for kind in (bnb_quantizer.BnB4BitDiffusersQuantizer, bnb_quantizer.BnB8BitDiffusersQuantizer):
+        monkeypatch.setattr(kind, "validate_environment", lambda self, **more: None)
+        monkeypatch.setattr(kind, "update_device_map", lambda self, given: {"": "cpu"})
+    monkeypatch.setattr("igm_cli.core.models.pipelines.FEW_BITS_ON", ("cpu",))
+
+
+@pytest.mark.usefixtures("bits_on_cpu")
+@pytest.mark.parametrize("kind", ["sd1", "flux", "sd3"])
+def test_folders_of_weights_in_few_bits(
+    kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts], tmp_path: Path
+) -> None:
+    """Four bits predict nearly the same, made on loading or kept in a folder, as people share them; text encoders, too."""
+    from transformers import BitsAndBytesConfig, T5EncoderModel
+
+    few = load_pipeline(str(built(kind)), CPU, replace(EXACT, quantize="nf4"))
+    folder = shutil.copytree(built(kind), tmp_path / "folder")
+    few.network.save_pretrained(folder / few.family.part)
+    kept = load_pipeline(str(folder), CPU, EXACT)
+    whole, made, read = (predicted(parts) for parts in (loaded(kind), few, kept))
+    assert 0 < off(made, whole) < 0.2
+    assert torch.equal(read, made)
+    assert "torch.uint8" in {str(weight.dtype) for weight in kept.network.parameters()}
+    if kind == "flux":
+        four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        with quiet():
+            T5EncoderModel.from_pretrained(
+                folder / "text_encoder_2", quantization_config=four, device_map="cpu"
+            ).save_pretrained(folder / "text_encoder_2")
+        assert 0 < off(predicted(load_pipeline(str(folder), CPU, EXACT)), made) < 0.2
+    with pytest.raises(UsageError, match=r"is kept in few bits already; leave out --quantize"):
+        load_pipeline(str(folder), CPU, replace(EXACT, quantize="int8"))
+
+
+def test_weights_in_few_bits_that_cannot_be_read(built: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(built("sd3"), tmp_path / "folder")
+    config = folder / "transformer" / "config.json"
+    plain = json.loads(config.read_text())
+    bits = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    config.write_text(json.dumps({**plain, "quantization_config": bits}))
+    with pytest.raises(
+        UsageError, match="by bitsandbytes, which needs a CUDA device, not cpu; give the full weights, or"
+    ):
+        load_pipeline(str(folder), CPU, EXACT)
+    gguf = in_gguf(built("sd3"), tmp_path / "few.gguf")
+    assert load_pipeline(str(folder), CPU, replace(EXACT, network=str(gguf))).network  # as the sentence says
+    for said in (
+        {"quant_method": "torchao"},
+        {**bits, "quant_type": {"_type": "x"}},
+        {**bits, "llm_int8_x": {}},
+        "nf4",
+    ):
+        config.write_text(json.dumps({**plain, "quantization_config": said}))
+        with pytest.raises(
+            InputError, match="in few bits in a way that igm does not read; give weights of bitsandbytes"
+        ):
+            load_pipeline(str(folder), CPU, EXACT)
 
 
 def in_gguf(folder: Path, file: Path, leave_out: str = "") -> Path:
@@ -509,14 +576,8 @@ def test_a_network_in_a_file_of_its_own(
     own.rename(tmp_path / "own.safetensors")
     files = in_gguf(built(kind), tmp_path / "few.gguf"), tmp_path / "own.safetensors"
     few, same = (load_pipeline(str(folder), CPU, replace(EXACT, network=str(file))) for file in files)
-    predictions = []
-    for parts in (whole, few, same):
-        denoiser = denoiser_of(parts)
-        x_t = torch.randn(2, *parts.latent_shape, generator=torch.Generator().manual_seed(0))
-        features = denoiser.features(x_t, torch.tensor([100, 500]))
-        predictions.append(denoiser.predictions_of_prompts(features, [PROMPT]))
-    assert 0 < float((predictions[1] - predictions[0]).norm() / predictions[0].norm()) < 0.02
-    assert torch.equal(predictions[2], predictions[0])
+    assert 0 < off(predicted(few), predicted(whole)) < 0.02
+    assert torch.equal(predicted(same), predicted(whole))
     assert "uint8" in {str(weight.dtype).removeprefix("torch.") for weight in few.network.parameters()}
     assert len({pipeline_fingerprint(folder, None, file) for file in files}) == 2
 

@@ -202,10 +202,34 @@ def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
 
 
 _CODE = (
-    "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "quantization_config", "attn_implementation",
-    "_attn_implementation", "_attn_implementation_internal", "use_kernels",
+    "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "attn_implementation", "_attn_implementation",
+    "_attn_implementation_internal", "use_kernels",
 )  # fmt: skip
 """Keys by which a library may be told to import code, or to fetch it."""
+
+BITS = "quantization_config"
+"""Where a part says how its weights are kept in few bits."""
+
+_BITS = re.compile("quant_method|_?load_in_[48]bit|bnb_4bit_[a-z_]+|llm_int8_[a-z0-9_]+")
+"""What is said there of weights that bitsandbytes keeps; other libraries may be told to import code."""
+
+
+def in_few_bits(part: Path) -> bool:
+    """Returns whether the weights of a part are kept in few bits, by bitsandbytes.
+
+    Raises:
+        InputError: If they are kept by another library, or in a way that is not known.
+    """
+    said = read_json(part / "config.json").get(BITS) if (part / "config.json").is_file() else None
+    if not said:
+        return False
+    known = isinstance(said, dict) and said.get("quant_method") == "bitsandbytes"
+    if not known or any(not _BITS.fullmatch(name) or isinstance(value, dict) for name, value in said.items()):
+        raise InputError(
+            f"the weights of {part} are kept in few bits in a way that igm does not read; give weights of "
+            "bitsandbytes, a GGUF file by --network, or the full ones"
+        )
+    return True
 
 
 def _refuse_code(part: Path) -> None:
@@ -214,6 +238,8 @@ def _refuse_code(part: Path) -> None:
         if file.name in ("vocab.json", "tokenizer.json"):
             continue
         data = read_json(file)
+        if data.get(BITS):
+            in_few_bits(part)
         if named := [key for key in _CODE if data.get(key)]:
             raise InputError(f"{file} names code to run by {named[0]!r}, which igm does not do; take it out")
         shards = data.get("weight_map") if file.name.endswith(".index.json") else None

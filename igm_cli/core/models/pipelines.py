@@ -18,8 +18,16 @@ import torch
 from igm_cli.core.device import has_bf16
 from igm_cli.core.files import home_expanded
 from igm_cli.core.models.families import Family
-from igm_cli.core.models.network_weights import GGUF, QUANTIZERS, of_file, quantization, unpacked
-from igm_cli.core.models.pipeline_files import UNUSED, find_pipeline, quiet, read_index, refusing, weight_files
+from igm_cli.core.models.network_weights import QUANTIZERS, of_file, quantization, unpacked
+from igm_cli.core.models.pipeline_files import (
+    UNUSED,
+    find_pipeline,
+    in_few_bits,
+    quiet,
+    read_index,
+    refusing,
+    weight_files,
+)
 from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, some, unused
 from igm_cli.core.noise_schedule import FLOW, Schedule, ScheduleConfig
 from igm_cli.core.weights import is_packed
@@ -32,6 +40,9 @@ CHOICES = {
     "quantize": ("no", "int8", "nf4"),
     "prediction": ("auto", "epsilon", "v_prediction"),
 }
+
+FEW_BITS_ON = ("cuda",)
+"""Where diffusers computes with weights that bitsandbytes keeps in few bits."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +86,6 @@ class Loading:
     def network_file(self) -> Path | None:
         """The file of the network's weights."""
         return home_expanded(self.network) if self.network else None
-
-    @property
-    def few_bits(self) -> bool:
-        """Whether the weights of the network are kept in few bits."""
-        return self.quantize != "no" or (self.network or "").endswith(GGUF)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     loading = loading or Loading()
     _check_device(device, loading)
     path = find_pipeline(source, loading.variant)
-    if path.is_file() and (loading.few_bits or loading.network):
+    if path.is_file() and (loading.quantize != "no" or loading.network):
         option = "--network" if loading.network else "--quantize"
         raise UsageError(
             f"the network of a single file is its own; leave out {option}, or give a folder, not {source}"
@@ -142,7 +148,7 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
         )
     with quiet():
         says = describe(path) if path.is_file() else None
-        family = says.family if says else read_index(path).family
+        family = says.family if says else _checked(source, path, device, loading)
         dtype = resolve_dtype(loading.dtype, device, family.half)
         pipe = _from_file(path, says, loading, dtype) if says else _from_folder(path, loading, dtype)
         _check_fit(source, pipe, family)
@@ -155,10 +161,28 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
     return TextToImageParts(pipe, family, schedule, size, device, dtype)
 
 
+def _checked(source: str, path: Path, device: torch.device, loading: Loading) -> Family:
+    """Returns of which family the pipeline of a folder is; parts that are kept in few bits must be computed there."""
+    index = read_index(path)
+    for part in index.parts:
+        network = part == index.family.part
+        if not in_few_bits(path / part) or (network and loading.network):
+            continue
+        if network and loading.quantize != "no":
+            raise UsageError(f"the {part} of {source} is kept in few bits already; leave out --quantize")
+        if device.type not in FEW_BITS_ON:
+            raise UsageError(
+                f"the {part} of {source} is kept in few bits by bitsandbytes, which needs a CUDA device, not {device.type}; "
+                "give the full weights, or a GGUF file by --network"
+            )
+        need("quantize", "bitsandbytes")
+    return index.family
+
+
 def _check_device(device: torch.device, loading: Loading) -> None:
     if loading.offload and device.type != "cuda":
         raise UsageError(f"offloading needs a CUDA device, not {device.type}; leave out --offload")
-    if loading.quantize == "nf4" and device.type != "cuda":
+    if loading.quantize == "nf4" and device.type not in FEW_BITS_ON:
         raise UsageError(f"4 bits need a CUDA device, not {device.type}; use --quantize int8")
     if loading.quantize != "no":
         need("quantize", QUANTIZERS[loading.quantize])
@@ -370,7 +394,7 @@ def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) ->
     for network in _networks(pipe).values():
         network.eval().requires_grad_(False)
     for network in (family.network(pipe), pipe.vae):
-        if not loading.few_bits or network is pipe.vae:
+        if getattr(network, "hf_quantizer", None) is None:
             network.to(memory_format=torch.channels_last)
     if loading.offload:
         pipe.enable_model_cpu_offload(device=device)
