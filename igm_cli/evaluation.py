@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
 from igm_cli.imaging import Frame, from_model, to_rgb
-from igm_cli.session import ImageSession, OpenModel
+from igm_cli.open_model import OpenModel
+from igm_cli.session import ImageSession
 
 if TYPE_CHECKING:
     import datasets

@@ -20,8 +20,9 @@ from igm_cli.core.sampling.composed import require_alike
 from igm_cli.core.validation import Natural, validated
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model
+from igm_cli.open_model import OpenModel, suitable_batch
 from igm_cli.records import GeneratedImage
-from igm_cli.session import ImageSession, OpenModel, rounded, suitable_batch
+from igm_cli.session import ImageSession, rounded
 from igm_cli.wishes import Asked, Reader, Wish
 
 if TYPE_CHECKING:

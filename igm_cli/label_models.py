@@ -10,7 +10,7 @@ from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline, resolve_pipeline
 from igm_cli.core.names import plain
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.model import Model, open_checkpoint
-from igm_cli.session import process_device
+from igm_cli.open_model import process_device
 
 AS_IS = "{label}"
 """The template of labels that are whole prompts, or classes."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from igm_cli.bundled import is_pipeline, name_of, resolve_model
 from igm_cli.errors import InputError, UsageError
+from igm_cli.open_model import OpenModel, process_device
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
-from igm_cli.session import ImageSession, OpenModel, process_device
+from igm_cli.session import ImageSession
 
 if TYPE_CHECKING:
     from igm_cli.core.checkpoint import ModelSpec

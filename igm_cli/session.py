@@ -1,26 +1,22 @@
 """Sessions: a model or codebooks with the settings of one call.
 
-The library face and the commands share them.  A session reads files as inputs, each with the fields that name it and the
-hash of its content, and turns inputs into results.
+The library face and the commands share them.  A session turns inputs into results.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
-from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
-from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.folders import ADDRESS, STDIN, SUFFIXES, VIDEOS, Source
-from igm_cli.imaging import Frame, decode_image, from_array, read_bytes, to_model
+from igm_cli.core.files import fingerprint_of
+from igm_cli.errors import UsageError, near_names
+from igm_cli.folders import SUFFIXES, VIDEOS, Source
+from igm_cli.imaging import Frame, to_model
+from igm_cli.inputs import Data, ImageInputs, Input, shared_hash
+from igm_cli.open_model import OpenModel, suitable_batch
 from igm_cli.pixels import Scaling, check_range, warn
 from igm_cli.records import ImageCount, ImageResult, LabelResult, SharedResult
 
@@ -29,29 +25,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from igm_cli.core.composition import Composition
     from igm_cli.core.types import Inversion, InversionSettings
     from igm_cli.energy_map import EnergyMap
     from igm_cli.plugins.base import ConceptParser, Progress
-
-Data = TypeVar("Data")
-
-BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
-"""Pixels of the images that are inverted together, by device, where nobody says how many."""
-
-
-@dataclass
-class Input(Generic[Data]):
-    """An image or a bound vector, as a file or a program gives it."""
-
-    about: Mapping[str, Any]  # the fields of its record that say which it is
-    sha256: str  # of its content
-    load: Callable[[], Data]  # decodes it
-
-    @cached_property
-    def data(self) -> Data:
-        """The image or vector itself, decoded once."""
-        return self.load()
 
 
 class Session(Generic[Data]):
@@ -94,55 +70,7 @@ class Session(Generic[Data]):
         return {**about, **found, "seconds": seconds, "device": str(self.device), "run": self.run}
 
 
-@dataclass(repr=False)
-class OpenModel:
-    """A denoiser and the parser of its concepts."""
-
-    name: str  # what users call it
-    parser: ConceptParser  # the concept parser
-    composition: Composition  # how its predictions compose
-    inference: Mapping[str, Any]  # inversion settings tuned to its weights
-    device: torch.device  # where it computes
-    open: Callable[[], Any]  # loads the denoiser
-    identity: Mapping[str, Any]  # what of the model decides about a result
-    # (width, height) in pixels of the images it sees; None asks the denoiser
-    size: tuple[int, int] | None = None
-    scale: float = 0.0  # pixels it sees per pixel of an image of any size; 0 brings every image to its size
-    margin: int = 0  # pixels beyond the border where points may lie that show in it, for images of any size
-    # turns a framed image ``[3,H,W]`` into what a latent denoiser sees of it, for a number of views
-    encode: Callable[[Tensor, int], Tensor] | None = None
-    # turns latents ``[B,C,h,w]`` into images ``[B,3,H,W]``
-    decode: Callable[[Tensor], Tensor] | None = None
-    unknown: tuple[str, ...] = field(default=())  # concepts asked for that it says it was not trained on
-    guidance: float = 1.0  # factor of contributions in generation, where nobody says
-    guidance_told: float | None = (
-        None  # what a network distilled from guided predictions is told of the guidance
-    )
-    joins: Composition | None = None  # how concepts compose in generation, if not as in inversion
-    companions: tuple[str, ...] = ()  # models that it was trained with, without which it predicts nothing
-    dataset: str = ""  # what it was trained on, where that is known
-    draws: bool = True  # whether it says that its pictures are worth looking at
-    knows: str = ""  # what it was trained on, in a few words, where it says so
-
-    def __repr__(self) -> str:
-        return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"
-
-    @cached_property
-    def denoiser(self) -> Any:
-        """The denoiser; its weights are loaded when it is first needed."""
-        if self.device.type == "cpu":
-            from igm_cli.core.device import keep_freed_memory
-
-            keep_freed_memory()
-        return self.open()
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(width, height) in pixels of the images it sees."""
-        return self.size or self.denoiser.image_size
-
-
-class ImageSession(Session["Image"]):
+class ImageSession(ImageInputs, Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`igm_cli.Model.invert`.
 
     ``given`` holds inversion settings that replace the model's own, None for those not given.  ``note`` is told what is
@@ -252,52 +180,6 @@ class ImageSession(Session["Image"]):
             raise UsageError(
                 f"the model {self.model.name!r} has {factors} factors and finds a value of each; leave out {option}"
             )
-
-    def read(self, source: Source) -> Iterable[Input[Image]]:
-        """Returns the image that a source is, not decoded yet, or the frames of a video, decoded as they are needed."""
-        if source.is_video and self.every:
-            return self._frames(source, self.every)
-        data = bytes_of(source)
-        name = "standard input" if source.name == STDIN else source.name
-        digest = hashlib.sha256(data).hexdigest()
-        return [Input(fields_of(source), digest, lambda: decode_image(data, name, self.scaling))]
-
-    def _frames(self, source: Source, every: int) -> Iterator[Input[Image]]:
-        from igm_cli.videos import frames
-
-        video = source.path or bytes_of(source)
-        digest = ""
-        for frame in frames(video, source.name, every):
-            if not digest:  # it is known to be a video now
-                digest = file_hash(video) if isinstance(video, Path) else hashlib.sha256(video).hexdigest()
-            shown = {} if frame.time is None else {"time": frame.time}
-            yield Input({**fields_of(source), "frame": frame.number, **shown}, digest, frame.picture)
-
-    def expected(self, source: Source) -> int:
-        """Returns 1, of a video the number of frames looked at; 1 if it does not say."""
-        if not (source.is_video and source.path and self.every):
-            return 1
-        from igm_cli.videos import length
-
-        try:
-            return max(1, -(-length(source.path, source.name) // self.every))
-        except InputError:  # said when it is read
-            return 1
-
-    def input(self, image: Any, name: str = "image") -> Input[Image]:
-        """Returns an image in whatever form as an input."""
-        if isinstance(image, str) and ADDRESS.match(image):
-            raise InputError(f"{image} is an address; fetch it, and give the image or its file")
-        if isinstance(image, str | Path):
-            return next(iter(self.read(Source.of(home_expanded(image)))))
-        name = getattr(image, "filename", "") or name
-        picture = from_array(image, name, self.scaling)
-        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-        return Input({"image": name}, digest, lambda: picture)
-
-    def inputs(self, images: Sequence[Any]) -> list[Input[Image]]:
-        """Returns images in whatever form as inputs."""
-        return [self.input(image, f"image {number}") for number, image in enumerate(images, 1)]
 
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
         """Returns the results of images in whatever form; of one image without a list around it."""
@@ -506,26 +388,6 @@ class ImageSession(Session["Image"]):
         return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
 
 
-def suitable_batch(model: OpenModel) -> int:
-    """Returns how many images the model's device works out together."""
-    if model.encode:  # a text-to-image network is busy with the labels of one image
-        return 1
-    width, height = model.image_size
-    return max(1, BATCH_PIXELS.get(model.device.type, 0) // (width * height))
-
-
-def process_device(name: str) -> torch.device:
-    """Returns the device of a name; with several processes on several GPUs, each takes its own."""
-    import torch
-
-    from igm_cli.core.device import resolve_device
-
-    device, local = resolve_device(name), os.environ.get("LOCAL_RANK", "")
-    if str(device) == "cuda" and local.isascii() and local.isdigit():
-        return torch.device("cuda", int(local) % torch.cuda.device_count())
-    return device
-
-
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
     """Returns a model's own settings, replaced by those given that are not None."""
     from igm_cli.core.types import InversionSettings
@@ -546,27 +408,6 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     if draws is None and most is not None:
         given["draws"] = min(default.draws, most)
     return InversionSettings.from_dict(own, **given)
-
-
-def bytes_of(source: Source) -> bytes:
-    """Returns the bytes of an image that a person names, wherever it is."""
-    if source.path is not None:
-        return read_bytes(source.path)
-    from igm_cli.fetching import content
-
-    return content(source.name)
-
-
-def fields_of(source: Source, field: str = "image") -> dict[str, str]:
-    """Returns the fields of a record that name a source, with the folder that a relative path starts from."""
-    relative = source.path is not None and not source.path.is_absolute()
-    return {field: source.name, **({"root": str(Path.cwd())} if relative else {})}
-
-
-def shared_hash(images: Sequence[Input[Image]]) -> str:
-    """Returns the hash by which a result about several images is known: of their paths and contents."""
-    every = [[image.about["image"], image.sha256] for image in images]
-    return hashlib.sha256(json.dumps(every).encode()).hexdigest()
 
 
 def _finite(value: float) -> float | None:

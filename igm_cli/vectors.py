@@ -13,8 +13,10 @@ from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
 from igm_cli.errors import UsageError
 from igm_cli.folders import Source
 from igm_cli.imaging import Frame
+from igm_cli.inputs import Input, fields_of
+from igm_cli.open_model import process_device
 from igm_cli.records import VectorCount, VectorResult
-from igm_cli.session import Input, Session, fields_of, process_device
+from igm_cli.session import Session
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,8 @@ from PIL import Image
 from test_cli import schema
 
 import igm_cli as igm
-from igm_cli import app, records
+from igm_cli import app
+from igm_cli.commands import schemas
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.plugins.codebook.files import write_problems
 
@@ -188,11 +189,10 @@ def test_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_schemas_are_those_of_the_models() -> None:
-    folder = Path(records.__file__).parent / "schemas"
-    generated = records.schemas()
-    assert {path.name for path in folder.iterdir()} == set(generated)
+    generated = schemas.schemas()
+    assert {path.name for path in schemas.SCHEMAS.iterdir()} == set(generated)
     for name, content in generated.items():
         jsonschema.Draft202012Validator.check_schema(content)
-        assert json.loads((folder / name).read_text(encoding="utf-8")) == content, (
-            "run python -m igm_cli.records"
+        assert json.loads((schemas.SCHEMAS / name).read_text(encoding="utf-8")) == content, (
+            "run python -m igm_cli.commands.schemas"
         )

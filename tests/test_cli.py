@@ -268,21 +268,6 @@ def test_results_do_not_depend_on_the_batch(igm: Igm, tiny_model: Path, pictures
     assert "--batch-size takes auto or a number" in one_sentence(none.stderr)
 
 
-def test_inverting_imports_little(tiny_model: Path, pictures: Path) -> None:
-    code = (
-        "import sys; from igm_cli.app import main; code = main(sys.argv[1:]); "
-        "heavy = {'datasets', 'transformers', 'matplotlib', 'tensorboard', 'diffusers', 'accelerate', 'rich'}; "
-        "ours = [m for m in sys.modules if m.startswith('igm_cli') and not m.startswith('igm_cli.core.')]; "
-        "print(sorted(heavy & set(sys.modules)), len(ours), file=sys.stderr); sys.exit(code)"
-    )
-    arguments = ["invert", str(pictures / "0.png"), "--model", str(tiny_model), "--json", *QUICK]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    heavy, _, ours = done.stderr.splitlines()[-1].rpartition(" ")
-    assert heavy == "[]" and int(ours) <= 22, done.stderr
-
-
 def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     sgd = ("--method", "sgd", "--restarts", "2", "--steps", "3", "--k", "1", "--json")
     done = igm("invert", pictures / "0.png", "--model", tiny_model, *sgd, "--device", "cpu")

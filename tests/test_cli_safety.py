@@ -167,15 +167,15 @@ def test_a_checkpoint_names_no_code(
 def test_an_image_is_decoded_once(
     tiny_model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from igm_cli import session
+    from igm_cli import inputs
 
     decoded: list[str] = []
-    real = session.decode_image
+    real = inputs.decode_image
 
     def count(data: bytes, name: str, *how: object) -> Image.Image:
         decoded.append(name)
         return real(data, name, *how)
 
-    monkeypatch.setattr(session, "decode_image", count)
+    monkeypatch.setattr(inputs, "decode_image", count)
     assert igm("invert", image, "--model", tiny_model, "--overlay", tmp_path / "o.png", *QUICK) == 0
     assert decoded == [str(image)]

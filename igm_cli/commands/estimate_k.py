@@ -45,7 +45,7 @@ def estimate_k(
     o.check_k_range(None, k_min, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.commands.runner import understand_images
+    from igm_cli.commands.understand import understand_images
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 

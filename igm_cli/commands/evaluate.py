@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.benchmarks.intervals import Estimate
     from igm_cli.benchmarks.suite import PictureGrid
     from igm_cli.evaluation import Evaluation, Judged
-    from igm_cli.session import OpenModel
+    from igm_cli.open_model import OpenModel
 
 WORST = 12
 """Images that --worst draws."""
@@ -106,9 +106,9 @@ def evaluate(
     calibration error of the confidences.
     """
     from igm_cli.api import load
+    from igm_cli.commands.drawings import refuse_others_pictures, save_picture
     from igm_cli.commands.exports import Export, is_own_table
     from igm_cli.commands.figures import draw
-    from igm_cli.commands.results import refuse_others_pictures, save_picture
     from igm_cli.errors import need
     from igm_cli.evaluation import Evaluation, in_words, keep_calibration
     from igm_cli.plugins import registry

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from igm_cli.commands.remarks import touching
 from igm_cli.errors import UsageError
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
@@ -16,22 +17,11 @@ if TYPE_CHECKING:
 
     from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation
-    from igm_cli.session import OpenModel
     from igm_cli.wishes import Wish
 
 SCHEMA = "igm.generate/1"
 LISTED = 12  # images up to which each is listed
-TOUCHING = 0.3  # overlap of contributions from which on people are warned
 MOST_COLUMNS = 9  # of a sheet of expressions with one image each
-
-
-def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
-    """Returns in how many images concepts melt together, as a sentence; empty if in none."""
-    local = any(getattr(model.parser.space, "local", False) for model in models)
-    number = local * sum(record["overlap"] > TOUCHING for record in records)
-    return (
-        f"in {number} of {len(records)} images concepts touch, so that they may melt into one" if number else ""
-    )
 
 
 class Gallery:
@@ -57,7 +47,8 @@ class Gallery:
         sink: Output,
         inputs: Sequence[Path] = (),
     ) -> None:
-        from igm_cli.commands.results import picture_targets, refuse_inputs, refuse_others_pictures
+        from igm_cli.commands.drawings import picture_targets, refuse_others_pictures
+        from igm_cli.commands.results import refuse_inputs
         from igm_cli.core.files import foreign_name
         from igm_cli.folders import Source
 
@@ -86,8 +77,8 @@ class Gallery:
 
     def run(self) -> None:
         """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
+        from igm_cli.commands.processes import gather, meet
         from igm_cli.commands.results import open_results
-        from igm_cli.commands.runner import gather, meet
 
         rank, world = process_rank()
         if world > 1:
@@ -124,7 +115,7 @@ class Gallery:
                     start = i
 
     def _draw(self, store: ResultFile, wish: Wish, numbers: range, progress: ProgressReport) -> None:
-        from igm_cli.commands.results import save_picture
+        from igm_cli.commands.drawings import save_picture
 
         for result in self.session.images(wish, numbers, lambda i: str(self._path(wish, i)), progress):
             record = result.to_dict()
@@ -142,7 +133,7 @@ class Gallery:
 
     def _show(self, records: Sequence[Record]) -> None:
         """Prints all records, and puts the pictures on one sheet."""
-        from igm_cli.commands.results import save_picture, sheet
+        from igm_cli.commands.drawings import save_picture, sheet
         from igm_cli.commands.show import brief
 
         for record in records:

@@ -11,6 +11,7 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
+from igm_cli.commands.remarks import about_drawing
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, UsageError
 from igm_cli.output import Output, Record
@@ -18,7 +19,6 @@ from igm_cli.output import Output, Record
 if TYPE_CHECKING:
     from igm_cli.generation import Generation
     from igm_cli.model import Model
-    from igm_cli.session import OpenModel
     from igm_cli.wishes import Wish
 
 EXAMPLES = "'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'"
@@ -190,22 +190,10 @@ def generate(
     wishes += _alike(session, models[0], like or (), records)
     for wish in wishes:
         session.require_possible(wish)
-    for remark in remarks(models):
+    for remark in about_drawing(models):
         sink.warn(remark)
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
-
-
-def remarks(models: Sequence[OpenModel]) -> list[str]:
-    """Returns what people should know of models before these draw."""
-    said = []
-    for each in models:
-        if not each.draws:
-            said.append(f"{each.name} was not trained to draw; its pictures are rough")
-        if each.unknown:
-            named = ", ".join(map(repr, each.unknown))
-            said.append(f"{each.name} was not trained on {named}; its pictures of it are a guess")
-    return said
 
 
 def _lines(path: Path) -> list[Record]:

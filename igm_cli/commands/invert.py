@@ -72,7 +72,7 @@ def invert(
     if overlay is None:
         o.refuse("the picture of --overlay; add that or leave it out", labels=labels or None)
 
-    from igm_cli.commands.runner import understand_images, understand_shared
+    from igm_cli.commands.understand import understand_images, understand_shared
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 

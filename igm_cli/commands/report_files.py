@@ -34,9 +34,9 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
     Raises:
         OutputError: If the folder cannot be written.
     """
+    from igm_cli.commands.drawings import save_picture
     from igm_cli.commands.exports import csv_text
     from igm_cli.commands.figures import draw, report_styles
-    from igm_cli.commands.results import save_picture
     from igm_cli.core.files import write_atomically, write_json
 
     def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,8 @@
-"""What a run leaves behind: results kept line by line, and pictures; nothing that is not igm's own is written over."""
+"""Results kept line by line; nothing that is not igm's own is written over."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,23 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.core.files import exclusive, file_hash, home_expanded, write_atomically
+from igm_cli.core.files import exclusive, home_expanded, write_atomically
 from igm_cli.errors import InputError, OutputError, UsageError, cause
-from igm_cli.imaging import PICTURES
+from igm_cli.inputs import what_about
 from igm_cli.output import json_line, process_rank
 
 if TYPE_CHECKING:
-    from igm_cli.energy_map import EnergyMap
     from igm_cli.folders import Source
 
 START = b'{"schema": "igm.'
 """How every line of a results file begins."""
-
-SOFTWARE, DRAWN_BY = 0x0131, "igm"
-"""The EXIF field by which a picture that igm drew is known."""
-
-BESIDE = 0x010E
-"""The EXIF field of a picture that says the hash of the array beside it."""
 
 
 class ResultFile:
@@ -129,7 +121,7 @@ class ResultFile:
         return lines
 
     def _parse(self, text: bytes, path: Path) -> dict[str, Any]:
-        from igm_cli.records import is_record
+        from igm_cli.commands.schemas import is_record
 
         try:
             line = json.loads(text.decode(), parse_constant=_no_number)
@@ -168,11 +160,6 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-def what_about(line: Mapping[str, Any], key: Sequence[str]) -> str:
-    """Returns what a record is about: the fields of its key, with the folder that its path starts from."""
-    return " ".join(str(line[name]) for name in ("root", *key) if name in line)
-
-
 def _share(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.name}.rank{rank}")
 
@@ -196,133 +183,6 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
             raise UsageError(f"{option} {target} is no file but a device or a pipe; choose another path")
 
 
-def picture_targets(sources: Sequence[Source], target: Path | None, option: str) -> dict[str, Path]:
-    """Returns where the picture of each image goes: the file itself for one image, into a folder for several.
-
-    Those of a video's frames go into a folder of their own there.
-    """
-    if target is None:
-        return {}
-    looks_like_file = target.suffix.lower() in PICTURES and not target.is_dir()
-    several = "a video" if sources[0].is_video else "" if len(sources) == 1 else f"{len(sources)} images"
-    if looks_like_file and several:
-        raise UsageError(f"{option} {target} is one file for {several}; name a folder")
-    if looks_like_file:
-        targets = {sources[0].name: target}
-    elif not several and target.suffix and not target.is_dir():
-        raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
-    else:
-        targets, taken = {}, set()
-        for source in sources:
-            suffix = "" if source.is_video else ".png"
-            name, number = f"{source.stem}{suffix}", 2
-            while name in taken:
-                name, number = f"{source.stem}-{number}{suffix}", number + 1
-            taken.add(name)
-            targets[source.name] = target / name
-    refuse_inputs(targets.values(), paths_of(sources), option)
-    refuse_others_pictures(known_pictures(sources, targets), option)
-    return targets
-
-
 def paths_of(sources: Iterable[Source]) -> list[Path]:
     """Returns the files among what a person names."""
     return [source.path for source in sources if source.path is not None]
-
-
-def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> Iterator[Path]:
-    """Yields the pictures whose names are known beforehand: of images, and those that a video's folder holds already.
-
-    Raises:
-        UsageError: If something else stands where such a folder should.
-    """
-    for source in sources:
-        target = targets[source.name]
-        if not source.is_video:
-            yield target
-        elif target.is_dir():
-            yield from sorted(target.glob("*.png"))
-        elif target.exists():
-            raise UsageError(
-                f"{target} is no folder, where the pictures of {source.name} should go; choose another path"
-            )
-
-
-def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
-    """Raises a :class:`UsageError` if something would be written over a picture that igm did not draw."""
-    for picture in targets:
-        if picture.is_dir():
-            raise UsageError(f"{option} {picture} is a folder where a picture should be; choose another path")
-        if picture.exists() and not _drawn_by_igm(picture):
-            raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
-
-
-def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
-    """Raises a :class:`UsageError` if the array beside a picture is not the one that igm wrote with it."""
-    for path in pictures:
-        array = path.with_suffix(".npy")
-        refuse_inputs([array], (), option)
-        if array.is_dir() or (array.exists() and _exif(path).get(BESIDE) != file_hash(array)):
-            raise UsageError(f"{option} would overwrite {array}, which igm did not write; choose another path")
-
-
-def _drawn_by_igm(path: Path) -> bool:
-    return bool(_exif(path).get(SOFTWARE) == DRAWN_BY)
-
-
-def _exif(path: Path) -> Mapping[int, Any]:
-    """Returns the EXIF fields of a picture; none if there is no picture."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return dict(picture.getexif())
-    except (OSError, SyntaxError, ValueError):
-        return {}
-
-
-def save_map(found: EnergyMap, path: Path) -> None:
-    """Writes the picture of a map, and its values beside it as .npy."""
-    data = found.npy()
-    save_picture(found.picture(), path, beside=hashlib.sha256(data).hexdigest())
-    write_atomically(path.with_suffix(".npy"), lambda temporary: temporary.write_bytes(data))
-
-
-def save_picture(
-    image: Any, path: Path, about: Mapping[str, Any] | None = None, beside: str | None = None
-) -> None:
-    """Writes a PIL image atomically in the format its name says, marked as igm's own.
-
-    Args:
-        image: The image.
-        path: Where to.
-        about: What a PNG says it is about.
-        beside: Hash of an array that belongs to it.
-    """
-    from PIL import Image
-
-    kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
-    mark = Image.Exif()
-    mark[SOFTWARE] = DRAWN_BY
-    if beside is not None:
-        mark[BESIDE] = beside
-    how: dict[str, Any] = {"format": kind, "exif": mark}
-    if about is not None:
-        from PIL.PngImagePlugin import PngInfo
-
-        how["pnginfo"] = PngInfo()
-        how["pnginfo"].add_itxt("igm", json_line(about))
-    write_atomically(path, lambda temporary: image.save(temporary, **how))
-
-
-def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
-    """Returns PIL images side by side, some in a row, each scaled to one width."""
-    from PIL import Image
-
-    columns = min(columns, len(pictures))
-    scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
-    height = max(p.height for p in scaled)
-    page = Image.new("RGB", (columns * width, -(-len(scaled) // columns) * height))
-    for number, picture in enumerate(scaled):
-        page.paste(picture, (number % columns * width, number // columns * height))
-    return page

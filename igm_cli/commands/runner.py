@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -13,154 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from igm_cli.core.files import home_expanded
-from igm_cli.errors import InputError, OutputError, UsageError, need, out_of_memory
+from igm_cli.commands.remarks import warning
+from igm_cli.errors import InputError, OutputError, UsageError, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
-from igm_cli.output import Output, ProgressReport, Record, called, process_rank
-from igm_cli.session import fields_of
+from igm_cli.inputs import fields_of, what_about
+from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from igm_cli.commands.drawings import Drawing
     from igm_cli.commands.exports import Export
     from igm_cli.commands.results import ResultFile
-    from igm_cli.commands.show import ImageReport
-    from igm_cli.session import ImageSession, Input
+    from igm_cli.inputs import Input
+    from igm_cli.session import ImageSession
     from igm_cli.vectors import VectorSession
 
-
 DETAILED = 4  # images, or vectors of a file, up to which each gets a table
-
-
-def understand_images(
-    session: ImageSession,
-    paths: Sequence[str],
-    schema: str,
-    sink: Output,
-    output: Path | None,
-    *,
-    count: bool = False,
-    pictures: Path | None,
-    option: str = "--overlay",
-    labels: bool = False,
-    maps: Path | None = None,
-    **options: Any,
-) -> None:
-    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
-
-    Args:
-        session: The model with its settings.
-        paths: Images, folders, patterns and addresses.
-        schema: Schema of the records.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        count: Whether only the number of concepts is wanted.
-        pictures: A file or folder for pictures.
-        option: The option that gives it.
-        labels: Whether the pictures say of every object what it is.
-        maps: A file or folder for energy maps.
-        **options: Further fields of :class:`Runner`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
-    """
-    if count and pictures:
-        need("plots")
-
-    def draw(record: Record, image: Input[Image]) -> Image:
-        if not count:
-            return drawer(session, labels)(image.data, record["items"])
-        from igm_cli.commands.show import draw_curve
-
-        return draw_curve(record)
-
-    report: ImageReport | None = None
-    if not sink.as_json:
-        from igm_cli.commands.show import ImageReport
-
-        report = ImageReport(sink, session.parser.space)
-    drawings = []
-    if pictures:
-        drawings.append(Drawing(option, home_expanded(pictures), draw, anew=labels))
-    if maps:
-        drawings.append(Drawing("--map", home_expanded(maps), lambda _, image: session.energy_map(image), True))
-        session.require_map()
-    runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
-    if report:
-        report.detailed = len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files)
-    runner.run()
-
-
-def understand_shared(
-    session: ImageSession,
-    paths: Sequence[str],
-    sink: Output,
-    output: Path | None,
-    *,
-    pictures: Path | None,
-    labels: bool = False,
-    exports: Sequence[Export] = (),
-    sources: Sequence[Path] = (),
-    announce: Callable[[int], None] = lambda images: None,
-) -> None:
-    """Finds what all images have in common, which is one record, and shows, draws and keeps it.
-
-    Of several processes, the main one does it.
-
-    Args:
-        session: The model with its settings, ``shared``.
-        paths: Images, folders, patterns and addresses.
-        sink: For the result, progress and messages.
-        output: Where the result is kept.
-        pictures: A folder for pictures.
-        labels: Whether they say of every object what it is.
-        exports: Files of all that is found.
-        sources: Further files that are read, so that nothing is written over them.
-        announce: Called with the number of images before they are worked out.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
-    """
-    from igm_cli.commands.results import open_results, paths_of
-    from igm_cli.session import shared_hash
-
-    if process_rank()[0]:
-        return
-    files = find_inputs(session, paths, sink)
-    images = [image for source in files for image in session.read(source)]
-    if len(images) < 2:
-        raise UsageError(f"--shared needs two images or more, and {files[0].name} is one; leave out --shared")
-    read = [*paths_of(files), *sources]
-    drawing = None
-    if pictures:
-        draw = drawer(session, labels)
-        drawing = Drawing(
-            "--overlay", home_expanded(pictures), lambda shown, image: draw(image.data, shown["items"])
-        )
-        drawing.aim(files)
-    aim_apart([drawing] if drawing else [], exports, output, read)
-    _ = [image.data for image in images]  # a mistake is told before the model is loaded
-    about = shared_hash(images)
-    with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), read) as store:
-        record = store.done.get(about) if store else None
-        if record is None:
-            announce(len(images))
-            with sink.progress() as progress:
-                record = session.invert_shared(images, progress).to_dict()
-            if store:
-                store.add(record)
-    for shown, image in zip(record["images"], images, strict=True):
-        if drawing:
-            drawing.make(shown, image)
-        for export in exports:
-            export.add(shown)
-    for export in exports:
-        export.write()
-    sink.result(record)
-    if not sink.as_json:
-        from igm_cli.commands.show import show_shared
-
-        show_shared(sink, record)
 
 
 def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sink: Output) -> list[Source]:
@@ -176,63 +42,6 @@ def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sin
     return files
 
 
-def drawer(session: ImageSession, labels: bool) -> Callable[[Image, Sequence[Any]], Image]:
-    """Returns what draws items on a copy of an image; with ``labels`` the session must have been asked for them."""
-    draw: Callable[[Image, Sequence[Any]], Image]
-    draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
-    return draw
-
-
-def aim_apart(
-    drawings: Sequence[Drawing], exports: Sequence[Export], output: Path | None, inputs: Sequence[Path]
-) -> None:
-    """Refuses files that cannot be written, and options that would write the same one.
-
-    Args:
-        drawings: Pictures, which know where they go.
-        exports: Files of all that is found.
-        output: Where results are kept.
-        inputs: Files that are read.
-    """
-    from igm_cli.commands.results import refuse_inputs
-
-    for export in exports:
-        export.check(inputs)
-    if output:
-        refuse_inputs([home_expanded(output)], inputs, "--output")
-    written = [(each.option, path) for each in drawings for path in each.targets.values()]
-    written += [
-        (each.option, p.with_suffix(".npy")) for each in drawings if each.is_map for p in each.targets.values()
-    ]
-    written += [(each.option, each.path) for each in exports]
-    written += [("--output", home_expanded(output))] if output else []
-    owner: dict[Path, str] = {}
-    for option, path in written:
-        other = owner.setdefault(path.resolve(), option)
-        if other != option:
-            raise UsageError(f"{other} and {option} would write the same file; give each a path of its own")
-
-
-def warning(record: Record, way_out: str = "raise --k-max") -> str:
-    """Returns what people are warned about in an answer; nothing where there is no need to.
-
-    ``way_out`` says what to do where as many concepts were found as were looked for.
-    """
-    from igm_cli.core.inference.typicality import is_untypical
-
-    if is_untypical(record.get("typicality")):
-        return (
-            f"{called(record)} is unlike what {record['model']} was trained on "
-            f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
-        )
-    if record.get("k_at_maximum"):
-        return (
-            f"in {called(record)} as many concepts were found as were looked for, {record['k']}; there may be more, "
-            f"{way_out}"
-        )
-    return ""
-
-
 class Report(Protocol):
     """What people read of records."""
 
@@ -243,58 +52,6 @@ class Report(Protocol):
     def end(self) -> None:
         """Shows what was kept."""
         ...
-
-
-@dataclass
-class Drawing:
-    """What is drawn of every image.
-
-    Attributes:
-        option: The option that asks for it.
-        where: A file or folder.
-        draw: Makes a picture, or a map, of a record and its input.
-        is_map: Whether it is a map, which has an array beside it.
-        targets: Where the picture of each image goes.
-        anew: Whether pictures that are there are drawn again.
-    """
-
-    option: str
-    where: Path
-    draw: Callable[[Record, Input[Image]], Any]
-    is_map: bool = False
-    targets: Mapping[str, Path] = field(default_factory=dict)
-    anew: bool = False
-    _made: set[Path] = field(default_factory=set)
-
-    def aim(self, files: Sequence[Source]) -> None:
-        """Decides where the pictures go; what is not igm's own is not written over."""
-        from igm_cli.commands.results import known_pictures, picture_targets, refuse_arrays
-
-        self.targets = picture_targets(files, self.where, self.option)
-        if self.is_map:
-            refuse_arrays(known_pictures(files, self.targets), self.option)
-
-    def missing(self, record: Record) -> bool:
-        """Returns whether the picture of an image is still to be drawn."""
-        target = self._target(record)
-        if self.anew and target not in self._made:
-            return target is not None
-        every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
-        return not all(path.exists() for path in every)
-
-    def make(self, record: Record, each: Input[Image]) -> None:
-        """Draws an image."""
-        if target := self._target(record):
-            from igm_cli.commands.results import save_map, save_picture
-
-            save = save_map if self.is_map else save_picture
-            save(self.draw(record, each), target)
-            self._made.add(target)
-
-    def _target(self, record: Record) -> Path | None:
-        """Where the picture of an image goes; of a frame into the folder of its video."""
-        target = self.targets.get(record["image"])
-        return target / f"{record['frame']:06d}.png" if target and "frame" in record else target
 
 
 @dataclass
@@ -336,6 +93,7 @@ class Runner:
         """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
         kept: Any = nullcontext()
         if self.drawings or self.exports or self.output:
+            from igm_cli.commands.drawings import aim_apart
             from igm_cli.commands.results import open_results, paths_of
 
             for drawing in self.drawings:
@@ -397,6 +155,8 @@ class Runner:
             if self._store:  # several processes may have begun what this one has ended
                 self._store.merge([about for each in records.values() for about in each])
             return
+        from igm_cli.commands.processes import gather, meet
+
         meet(on_cpu=self.session.device.type == "cpu")
         gathered = gather((self._work_through(self.files[rank::world], show=False), self._failed))
         records = {name: each for part, _ in gathered for name, each in part.items()}
@@ -530,14 +290,10 @@ class Runner:
         return old
 
     def _about(self, each: Input[Any]) -> str:
-        from igm_cli.commands.results import what_about
-
         return what_about(each.about, self.session.key)
 
     def _named(self, source: Source) -> str:
         """What the record of an image file is about."""
-        from igm_cli.commands.results import what_about
-
         return what_about(fields_of(source, self.session.key[0]), self.session.key)
 
     def _show_all(self, source: Source, records: Mapping[str, Record]) -> None:
@@ -558,24 +314,3 @@ class Runner:
             self.sink.note(f"igm: {text}")
         if self.report:
             self.report.add(record)
-
-
-def meet(*, on_cpu: bool) -> None:
-    """Joins the processes before the work, with time enough for a slow one to end."""
-    need("train", "accelerate")
-    from accelerate import PartialState
-
-    PartialState(cpu=on_cpu, timeout=timedelta(days=7))
-
-
-def gather(value: Any) -> list[Any]:
-    """The value of every process, on every process."""
-    import torch.distributed as dist
-    from accelerate import PartialState
-
-    state = PartialState()
-    values: list[Any] = [None] * state.num_processes
-    dist.all_gather_object(values, value)
-    state.wait_for_everyone()
-    state.destroy_process_group()
-    return values

@@ -35,7 +35,7 @@ def told(samples: Samples, adapter: DatasetAdapter) -> str:
 
 def draw_samples(samples: Samples, parser: ConceptParser, path: Path, count: int = 12) -> None:
     """Writes a picture of some training samples with their concepts."""
-    from igm_cli.commands.results import save_picture, sheet
+    from igm_cli.commands.drawings import save_picture, sheet
     from igm_cli.core.training.batches import as_floats
     from igm_cli.imaging import Frame, from_model
 

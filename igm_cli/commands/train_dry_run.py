@@ -36,7 +36,7 @@ class DryRun:
         self, output: Path, model: nn.Module, beside: Sequence[Companion], device: torch.device, sink: Output
     ) -> None:
         """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
-        from igm_cli.commands.results import refuse_others_pictures
+        from igm_cli.commands.drawings import refuse_others_pictures
         from igm_cli.core.device import training_precision
         from igm_cli.core.training.run import measure
         from igm_cli.core.training.state import SAMPLES

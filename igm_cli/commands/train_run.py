@@ -286,7 +286,7 @@ def _training_device(name: str) -> torch.device:
     """The device of this process; a GPU is made the current one, which accelerate takes."""
     import torch
 
-    from igm_cli.session import process_device
+    from igm_cli.open_model import process_device
 
     device = process_device(name)
     if device.type == "cuda" and device.index is not None:

@@ -113,8 +113,8 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
     if missing("matplotlib"):
         return "pip install 'igm-cli[plots]' to have its curves drawn"
     from igm_cli.benchmarks.suite import Curve, Plot
+    from igm_cli.commands.drawings import save_picture, sheet
     from igm_cli.commands.figures import draw
-    from igm_cli.commands.results import save_picture, sheet
 
     def curve(label: str, name: str, factor: float = 1) -> Curve:
         points = [(line["step"], factor * line[name]) for line in metrics if name in line]

@@ -93,9 +93,8 @@ class Workbench:
             k_max: Most concepts that are considered then; None, or 0: as many as the model's.
             progress: Called with what is being done, done so far, and in all.
         """
-        from igm_cli.commands.runner import warning
+        from igm_cli.commands.remarks import strangers, warning
         from igm_cli.commands.show import draw_curve, image_table
-        from igm_cli.commands.zero_shot import strangers
 
         if not image:
             raise UsageError("there is no image yet; drop one, or choose a file")
@@ -134,8 +133,7 @@ class Workbench:
             steps: Noise levels.
             progress: Called with what is being done, done so far, and in all.
         """
-        from igm_cli.commands.gallery import touching
-        from igm_cli.commands.generate import remarks
+        from igm_cli.commands.remarks import about_drawing, touching
         from igm_cli.commands.show import brief
         from igm_cli.core.expression import parse, words
 
@@ -153,7 +151,7 @@ class Workbench:
         rows = [[str(each.index + 1), each.clause, brief(each.items)] for each in drawn]
         return Shown(
             f"{len(drawn)} image{'s' * (len(drawn) > 1)} of {expression}, {seconds:.1f} s on {drawn[0].device}",
-            [*remarks([opened]), *filter(None, [touching([opened], records)])],
+            [*about_drawing([opened]), *filter(None, [touching([opened], records)])],
             [each.picture for each in drawn],
             table=(["#", "asked for", "shows"], rows),
         )

@@ -43,7 +43,7 @@ class Validation:
         import numpy
         import torch
 
-        from igm_cli.commands.results import save_picture, sheet
+        from igm_cli.commands.drawings import save_picture, sheet
 
         training = denoiser.training
         denoiser.eval()

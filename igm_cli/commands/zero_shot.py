@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
+from igm_cli.commands.remarks import strangers
 from igm_cli.output import Output, process_rank
 
 if TYPE_CHECKING:
-    from igm_cli.session import ImageSession, OpenModel
-
-_NAMED = 5  # up to so many unknown labels are named
+    from igm_cli.session import ImageSession
 
 
 def zero_shot(
@@ -58,7 +57,7 @@ def zero_shot(
     JSON lines follow the schema igm.zero-shot/1, of --shared igm.invert-shared/1.
     On several processes or machines: accelerate launch -m igm_cli zero-shot FOLDER ...
     """
-    from igm_cli.commands.runner import understand_images, understand_shared
+    from igm_cli.commands.understand import understand_images, understand_shared
 
     if shared:
         o.refuse(o.ABOUT_SINGLE, map=map_, every=every, coarse=coarse)
@@ -121,12 +120,3 @@ def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None
         ("", "estimate"),
         expected.rows((settings.low, settings.high), tuned),
     )
-
-
-def strangers(model: OpenModel) -> str:
-    """Returns which labels a model was not trained on, as a sentence; empty if there are none."""
-    if not model.unknown:
-        return ""
-    named = ", ".join(repr(label) for label in model.unknown[:_NAMED])
-    more = f" and {len(model.unknown) - _NAMED} more" if len(model.unknown) > _NAMED else ""
-    return f"{model.name} was not trained on {named}{more}; treat the result as a guess"

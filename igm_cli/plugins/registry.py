@@ -18,7 +18,6 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
-from igm_cli.plugins.answers import fault_of
 
 if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
@@ -221,7 +220,11 @@ class _Guarded:
             raise PluginError(f"{reason}; {self._way_out}") from error
 
     def _look_at(self, name: str, arguments: Sequence[Any], answer: Any) -> None:
-        if self._foreign and (fault := fault_of(self._kind, name, arguments, answer, self._plugin)):
+        if not self._foreign:
+            return
+        from igm_cli.plugins.answers import fault_of
+
+        if fault := fault_of(self._kind, name, arguments, answer, self._plugin):
             raise PluginError(f"{self._label} fails: its {name} {fault}; {self._way_out}")
 
 

@@ -413,7 +413,7 @@ def drawn(path: Path) -> None:
     """Makes a picture that igm drew."""
     from PIL import Image
 
-    from igm_cli.commands.results import save_picture
+    from igm_cli.commands.drawings import save_picture
 
     save_picture(Image.new("RGB", (32, 32), (90, 90, 90)), path)
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.device import divided_work, memory_of, on_streams, side_by_side
-from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (constraints that spaces name)
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import propose
@@ -57,7 +56,11 @@ def check_method(space: ConceptSpace, method: str) -> None:
 
 
 def constraint_of(space: ConceptSpace) -> type[Constraint]:
-    """Returns the constraint that a space names."""
+    """Returns the constraint that a space names; of ours, those that it does not name are not imported."""
+    if space.constraint == SparseSubset.name:
+        return SparseSubset
+    from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (subclasses of Constraint)
+
     return {constraint.name: constraint for constraint in Constraint.__subclasses__()}[space.constraint]
 
 

@@ -1,0 +1,238 @@
+"""Pictures and maps of what is found: where they go, and that nothing is written over but what igm drew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.commands.results import paths_of, refuse_inputs
+from igm_cli.core.files import file_hash, home_expanded, write_atomically
+from igm_cli.errors import UsageError
+from igm_cli.imaging import PICTURES
+from igm_cli.output import Record, json_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.commands.exports import Export
+    from igm_cli.energy_map import EnergyMap
+    from igm_cli.folders import Source
+    from igm_cli.inputs import Input
+
+SOFTWARE, DRAWN_BY = 0x0131, "igm"
+"""The EXIF field by which a picture that igm drew is known."""
+
+BESIDE = 0x010E
+"""The EXIF field of a picture that says the hash of the array beside it."""
+
+
+@dataclass
+class Drawing:
+    """What is drawn of every image.
+
+    Attributes:
+        option: The option that asks for it.
+        where: A file or folder.
+        draw: Makes a picture, or a map, of a record and its input.
+        is_map: Whether it is a map, which has an array beside it.
+        targets: Where the picture of each image goes.
+        anew: Whether pictures that are there are drawn again.
+    """
+
+    option: str
+    where: Path
+    draw: Callable[[Record, Input[Image]], Any]
+    is_map: bool = False
+    targets: Mapping[str, Path] = field(default_factory=dict)
+    anew: bool = False
+    _made: set[Path] = field(default_factory=set)
+
+    def aim(self, files: Sequence[Source]) -> None:
+        """Decides where the pictures go; what is not igm's own is not written over."""
+        from igm_cli.commands.drawings import known_pictures, picture_targets, refuse_arrays
+
+        self.targets = picture_targets(files, self.where, self.option)
+        if self.is_map:
+            refuse_arrays(known_pictures(files, self.targets), self.option)
+
+    def missing(self, record: Record) -> bool:
+        """Returns whether the picture of an image is still to be drawn."""
+        target = self._target(record)
+        if self.anew and target not in self._made:
+            return target is not None
+        every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
+        return not all(path.exists() for path in every)
+
+    def make(self, record: Record, each: Input[Image]) -> None:
+        """Draws an image."""
+        if target := self._target(record):
+            from igm_cli.commands.drawings import save_map, save_picture
+
+            save = save_map if self.is_map else save_picture
+            save(self.draw(record, each), target)
+            self._made.add(target)
+
+    def _target(self, record: Record) -> Path | None:
+        """Where the picture of an image goes; of a frame into the folder of its video."""
+        target = self.targets.get(record["image"])
+        return target / f"{record['frame']:06d}.png" if target and "frame" in record else target
+
+
+def aim_apart(
+    drawings: Sequence[Drawing], exports: Sequence[Export], output: Path | None, inputs: Sequence[Path]
+) -> None:
+    """Refuses files that cannot be written, and options that would write the same one.
+
+    Args:
+        drawings: Pictures, which know where they go.
+        exports: Files of all that is found.
+        output: Where results are kept.
+        inputs: Files that are read.
+    """
+    from igm_cli.commands.results import refuse_inputs
+
+    for export in exports:
+        export.check(inputs)
+    if output:
+        refuse_inputs([home_expanded(output)], inputs, "--output")
+    written = [(each.option, path) for each in drawings for path in each.targets.values()]
+    written += [
+        (each.option, p.with_suffix(".npy")) for each in drawings if each.is_map for p in each.targets.values()
+    ]
+    written += [(each.option, each.path) for each in exports]
+    written += [("--output", home_expanded(output))] if output else []
+    owner: dict[Path, str] = {}
+    for option, path in written:
+        other = owner.setdefault(path.resolve(), option)
+        if other != option:
+            raise UsageError(f"{other} and {option} would write the same file; give each a path of its own")
+
+
+def picture_targets(sources: Sequence[Source], target: Path | None, option: str) -> dict[str, Path]:
+    """Returns where the picture of each image goes: the file itself for one image, into a folder for several.
+
+    Those of a video's frames go into a folder of their own there.
+    """
+    if target is None:
+        return {}
+    looks_like_file = target.suffix.lower() in PICTURES and not target.is_dir()
+    several = "a video" if sources[0].is_video else "" if len(sources) == 1 else f"{len(sources)} images"
+    if looks_like_file and several:
+        raise UsageError(f"{option} {target} is one file for {several}; name a folder")
+    if looks_like_file:
+        targets = {sources[0].name: target}
+    elif not several and target.suffix and not target.is_dir():
+        raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
+    else:
+        targets, taken = {}, set()
+        for source in sources:
+            suffix = "" if source.is_video else ".png"
+            name, number = f"{source.stem}{suffix}", 2
+            while name in taken:
+                name, number = f"{source.stem}-{number}{suffix}", number + 1
+            taken.add(name)
+            targets[source.name] = target / name
+    refuse_inputs(targets.values(), paths_of(sources), option)
+    refuse_others_pictures(known_pictures(sources, targets), option)
+    return targets
+
+
+def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> Iterator[Path]:
+    """Yields the pictures whose names are known beforehand: of images, and those that a video's folder holds already.
+
+    Raises:
+        UsageError: If something else stands where such a folder should.
+    """
+    for source in sources:
+        target = targets[source.name]
+        if not source.is_video:
+            yield target
+        elif target.is_dir():
+            yield from sorted(target.glob("*.png"))
+        elif target.exists():
+            raise UsageError(
+                f"{target} is no folder, where the pictures of {source.name} should go; choose another path"
+            )
+
+
+def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
+    """Raises a :class:`UsageError` if something would be written over a picture that igm did not draw."""
+    for picture in targets:
+        if picture.is_dir():
+            raise UsageError(f"{option} {picture} is a folder where a picture should be; choose another path")
+        if picture.exists() and not _drawn_by_igm(picture):
+            raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
+
+
+def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
+    """Raises a :class:`UsageError` if the array beside a picture is not the one that igm wrote with it."""
+    for path in pictures:
+        array = path.with_suffix(".npy")
+        refuse_inputs([array], (), option)
+        if array.is_dir() or (array.exists() and _exif(path).get(BESIDE) != file_hash(array)):
+            raise UsageError(f"{option} would overwrite {array}, which igm did not write; choose another path")
+
+
+def _drawn_by_igm(path: Path) -> bool:
+    return bool(_exif(path).get(SOFTWARE) == DRAWN_BY)
+
+
+def _exif(path: Path) -> Mapping[int, Any]:
+    """Returns the EXIF fields of a picture; none if there is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return dict(picture.getexif())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+
+
+def save_map(found: EnergyMap, path: Path) -> None:
+    """Writes the picture of a map, and its values beside it as .npy."""
+    data = found.npy()
+    save_picture(found.picture(), path, beside=hashlib.sha256(data).hexdigest())
+    write_atomically(path.with_suffix(".npy"), lambda temporary: temporary.write_bytes(data))
+
+
+def save_picture(
+    image: Any, path: Path, about: Mapping[str, Any] | None = None, beside: str | None = None
+) -> None:
+    """Writes a PIL image atomically in the format its name says, marked as igm's own.
+
+    Args:
+        image: The image.
+        path: Where to.
+        about: What a PNG says it is about.
+        beside: Hash of an array that belongs to it.
+    """
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+    mark = Image.Exif()
+    mark[SOFTWARE] = DRAWN_BY
+    if beside is not None:
+        mark[BESIDE] = beside
+    how: dict[str, Any] = {"format": kind, "exif": mark}
+    if about is not None:
+        from PIL.PngImagePlugin import PngInfo
+
+        how["pnginfo"] = PngInfo()
+        how["pnginfo"].add_itxt("igm", json_line(about))
+    write_atomically(path, lambda temporary: image.save(temporary, **how))
+
+
+def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
+    """Returns PIL images side by side, some in a row, each scaled to one width."""
+    from PIL import Image
+
+    columns = min(columns, len(pictures))
+    scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
+    height = max(p.height for p in scaled)
+    page = Image.new("RGB", (columns * width, -(-len(scaled) // columns) * height))
+    for number, picture in enumerate(scaled):
+        page.paste(picture, (number % columns * width, number // columns * height))
+    return page

@@ -1,0 +1,161 @@
+"""What igm invert, igm estimate-k and igm zero-shot do with images: each by itself, or what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igm_cli.commands.runner import DETAILED, Runner, find_inputs
+from igm_cli.core.files import home_expanded
+from igm_cli.errors import UsageError, need
+from igm_cli.output import Output, Record, process_rank
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from igm_cli.commands.exports import Export
+    from igm_cli.commands.show import ImageReport
+    from igm_cli.inputs import Input
+    from igm_cli.session import ImageSession
+
+
+def understand_images(
+    session: ImageSession,
+    paths: Sequence[str],
+    schema: str,
+    sink: Output,
+    output: Path | None,
+    *,
+    count: bool = False,
+    pictures: Path | None,
+    option: str = "--overlay",
+    labels: bool = False,
+    maps: Path | None = None,
+    **options: Any,
+) -> None:
+    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
+
+    Args:
+        session: The model with its settings.
+        paths: Images, folders, patterns and addresses.
+        schema: Schema of the records.
+        sink: For results, progress and messages.
+        output: Where results are kept.
+        count: Whether only the number of concepts is wanted.
+        pictures: A file or folder for pictures.
+        option: The option that gives it.
+        labels: Whether the pictures say of every object what it is.
+        maps: A file or folder for energy maps.
+        **options: Further fields of :class:`Runner`.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    if count and pictures:
+        need("plots")
+
+    def draw(record: Record, image: Input[Image]) -> Image:
+        if not count:
+            return drawer(session, labels)(image.data, record["items"])
+        from igm_cli.commands.show import draw_curve
+
+        return draw_curve(record)
+
+    report: ImageReport | None = None
+    if not sink.as_json:
+        from igm_cli.commands.show import ImageReport
+
+        report = ImageReport(sink, session.parser.space)
+    drawings = []
+    if pictures or maps:
+        from igm_cli.commands.drawings import Drawing
+    if pictures:
+        drawings.append(Drawing(option, home_expanded(pictures), draw, anew=labels))
+    if maps:
+        drawings.append(Drawing("--map", home_expanded(maps), lambda _, image: session.energy_map(image), True))
+        session.require_map()
+    runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
+    if report:
+        report.detailed = len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files)
+    runner.run()
+
+
+def understand_shared(
+    session: ImageSession,
+    paths: Sequence[str],
+    sink: Output,
+    output: Path | None,
+    *,
+    pictures: Path | None,
+    labels: bool = False,
+    exports: Sequence[Export] = (),
+    sources: Sequence[Path] = (),
+    announce: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Finds what all images have in common, which is one record, and shows, draws and keeps it.
+
+    Of several processes, the main one does it.
+
+    Args:
+        session: The model with its settings, ``shared``.
+        paths: Images, folders, patterns and addresses.
+        sink: For the result, progress and messages.
+        output: Where the result is kept.
+        pictures: A folder for pictures.
+        labels: Whether they say of every object what it is.
+        exports: Files of all that is found.
+        sources: Further files that are read, so that nothing is written over them.
+        announce: Called with the number of images before they are worked out.
+
+    Raises:
+        IgmError: With the way out, whatever does not fit.
+    """
+    from igm_cli.commands.drawings import Drawing, aim_apart
+    from igm_cli.commands.results import open_results, paths_of
+    from igm_cli.inputs import shared_hash
+
+    if process_rank()[0]:
+        return
+    files = find_inputs(session, paths, sink)
+    images = [image for source in files for image in session.read(source)]
+    if len(images) < 2:
+        raise UsageError(f"--shared needs two images or more, and {files[0].name} is one; leave out --shared")
+    read = [*paths_of(files), *sources]
+    drawing = None
+    if pictures:
+        draw = drawer(session, labels)
+        drawing = Drawing(
+            "--overlay", home_expanded(pictures), lambda shown, image: draw(image.data, shown["items"])
+        )
+        drawing.aim(files)
+    aim_apart([drawing] if drawing else [], exports, output, read)
+    _ = [image.data for image in images]  # a mistake is told before the model is loaded
+    about = shared_hash(images)
+    with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), read) as store:
+        record = store.done.get(about) if store else None
+        if record is None:
+            announce(len(images))
+            with sink.progress() as progress:
+                record = session.invert_shared(images, progress).to_dict()
+            if store:
+                store.add(record)
+    for shown, image in zip(record["images"], images, strict=True):
+        if drawing:
+            drawing.make(shown, image)
+        for export in exports:
+            export.add(shown)
+    for export in exports:
+        export.write()
+    sink.result(record)
+    if not sink.as_json:
+        from igm_cli.commands.show import show_shared
+
+        show_shared(sink, record)
+
+
+def drawer(session: ImageSession, labels: bool) -> Callable[[Image, Sequence[Any]], Image]:
+    """Returns what draws items on a copy of an image; with ``labels`` the session must have been asked for them."""
+    draw: Callable[[Image, Sequence[Any]], Image]
+    draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
+    return draw

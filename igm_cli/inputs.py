@@ -1,0 +1,115 @@
+"""Inputs: images and bound vectors as files and programs give them, known by what names them and by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from igm_cli.core.files import file_hash, home_expanded
+from igm_cli.errors import InputError
+from igm_cli.folders import ADDRESS, STDIN, Source
+from igm_cli.imaging import decode_image, from_array, read_bytes
+from igm_cli.pixels import Scaling
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Data = TypeVar("Data")
+
+
+@dataclass
+class Input(Generic[Data]):
+    """An image or a bound vector, as a file or a program gives it."""
+
+    about: Mapping[str, Any]  # the fields of its record that say which it is
+    sha256: str  # of its content
+    load: Callable[[], Data]  # decodes it
+
+    @cached_property
+    def data(self) -> Data:
+        """The image or vector itself, decoded once."""
+        return self.load()
+
+
+class ImageInputs:
+    """Reads images: the part of a session that turns what a person names, or a program gives, into inputs."""
+
+    scaling: Scaling  # how values of pixels are understood
+    every: int | None  # each so-many-th frame of a video is an image; None reads no videos
+
+    def read(self, source: Source) -> Iterable[Input[Image]]:
+        """Returns the image that a source is, not decoded yet, or the frames of a video, decoded as they are needed."""
+        if source.is_video and self.every:
+            return self._frames(source, self.every)
+        data = bytes_of(source)
+        name = "standard input" if source.name == STDIN else source.name
+        digest = hashlib.sha256(data).hexdigest()
+        return [Input(fields_of(source), digest, lambda: decode_image(data, name, self.scaling))]
+
+    def _frames(self, source: Source, every: int) -> Iterator[Input[Image]]:
+        from igm_cli.videos import frames
+
+        video = source.path or bytes_of(source)
+        digest = ""
+        for frame in frames(video, source.name, every):
+            if not digest:  # it is known to be a video now
+                digest = file_hash(video) if isinstance(video, Path) else hashlib.sha256(video).hexdigest()
+            shown = {} if frame.time is None else {"time": frame.time}
+            yield Input({**fields_of(source), "frame": frame.number, **shown}, digest, frame.picture)
+
+    def expected(self, source: Source) -> int:
+        """Returns 1, of a video the number of frames looked at; 1 if it does not say."""
+        if not (source.is_video and source.path and self.every):
+            return 1
+        from igm_cli.videos import length
+
+        try:
+            return max(1, -(-length(source.path, source.name) // self.every))
+        except InputError:  # said when it is read
+            return 1
+
+    def input(self, image: Any, name: str = "image") -> Input[Image]:
+        """Returns an image in whatever form as an input."""
+        if isinstance(image, str) and ADDRESS.match(image):
+            raise InputError(f"{image} is an address; fetch it, and give the image or its file")
+        if isinstance(image, str | Path):
+            return next(iter(self.read(Source.of(home_expanded(image)))))
+        name = getattr(image, "filename", "") or name
+        picture = from_array(image, name, self.scaling)
+        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+        return Input({"image": name}, digest, lambda: picture)
+
+    def inputs(self, images: Sequence[Any]) -> list[Input[Image]]:
+        """Returns images in whatever form as inputs."""
+        return [self.input(image, f"image {number}") for number, image in enumerate(images, 1)]
+
+
+def bytes_of(source: Source) -> bytes:
+    """Returns the bytes of an image that a person names, wherever it is."""
+    if source.path is not None:
+        return read_bytes(source.path)
+    from igm_cli.fetching import content
+
+    return content(source.name)
+
+
+def fields_of(source: Source, field: str = "image") -> dict[str, str]:
+    """Returns the fields of a record that name a source, with the folder that a relative path starts from."""
+    relative = source.path is not None and not source.path.is_absolute()
+    return {field: source.name, **({"root": str(Path.cwd())} if relative else {})}
+
+
+def shared_hash(images: Sequence[Input[Image]]) -> str:
+    """Returns the hash by which a result about several images is known: of their paths and contents."""
+    every = [[image.about["image"], image.sha256] for image in images]
+    return hashlib.sha256(json.dumps(every).encode()).hexdigest()
+
+
+def what_about(line: Mapping[str, Any], key: Sequence[str]) -> str:
+    """Returns what a record is about: the fields of its key, with the folder that its path starts from."""
+    return " ".join(str(line[name]) for name in ("root", *key) if name in line)
