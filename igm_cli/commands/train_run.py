@@ -262,10 +262,8 @@ def _saved_whole(folder: Path) -> Iterator[None]:
 
 def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:
     """Refuses what there is nothing to learn of, and folders that cannot be written to, before the long work."""
-    from igm_cli.core.concepts import Codebook
-
-    if isinstance(parser.space, Codebook):
-        raise UsageError("codebooks need no training, their denoiser is known exactly; use igm decompose")
+    if getattr(parser, "reads", "images") == "vectors":
+        raise UsageError(f"{parser.name}s need no training, their denoiser is known exactly; use igm decompose")
     if min(adapter.image_size) < 1:
         raise UsageError(
             f"the dataset {adapter.name!r} has no images to train on; choose one of igm plugins that has"
