@@ -130,7 +130,7 @@ def report(kit: Kit, count: int, seed: int, complain: Callable[[str], object]) -
         place = kit.folder / "kills" / name
         began, writes = time.monotonic(), place / "writes"
         code = _run(task, place, lambda writes=writes: _count_writes(writes))
-        assert code == 0, (place / "err").read_text()
+        assert code == 0, f"exit code {code}: {(place / 'err').read_text()}"
         right[name] = task.results(place / "work"), time.monotonic() - began, int(writes.read_text())
     for number in range(count):
         name = list(every)[number % len(every)]
@@ -239,7 +239,7 @@ def _kill_at_write(number: int, sent: signal.Signals, half: bool) -> None:
 
 def _wrong_end(code: int | None, sent: signal.Signals, place: Path, name: str) -> str:
     """Returns what is wrong with how a command ended; nothing if it is right."""
-    said = (place / "err").read_text() if (place / "err").exists() else ""
+    said = (place / 'err').read_text() if (place / "err").exists() else ""
     if code == 0:  # it was faster
         return ""
     early = not said and code == -sent  # before igm had begun
