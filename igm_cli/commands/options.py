@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from igm_cli.core.files import home_expanded, parse_toml
-from igm_cli.errors import UsageError
+from igm_cli.errors import InputError, UsageError
 
 ABOUT_SINGLE = "single images; leave it out or leave out --shared"
 
@@ -177,3 +177,13 @@ def refuse(why: str, **given: Any) -> None:
 def expanded(path: Path | None) -> Path | None:
     """Returns a path with ``~`` resolved."""
     return home_expanded(path) if path else None
+
+
+def read_text(path: Path) -> str:
+    """Returns what a text file holds that a person names."""
+    from igm_cli.imaging import read_bytes
+
+    try:
+        return read_bytes(home_expanded(path)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save it as that") from error

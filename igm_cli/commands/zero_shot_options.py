@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from igm_cli.commands import options as o
-from igm_cli.core.files import home_expanded
 from igm_cli.errors import IgmError, InputError, UsageError
-from igm_cli.imaging import read_bytes
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000
@@ -125,11 +123,7 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 def _lines(file: Path, what: str) -> list[str]:
     """Returns the lines of a text file without blank ones and comments; there must be one."""
-    try:
-        text = read_bytes(home_expanded(file)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text; save it as that") from error
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in o.read_text(file).splitlines()]
     kept = [line for line in lines if line and not line.startswith("#")]
     if not kept:
         raise InputError(f"{file} holds no {what}; write one per line")
