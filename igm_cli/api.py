@@ -52,17 +52,8 @@ __all__ = [
 ]
 
 _LOADING = (
-    "variant",
-    "dtype",
-    "attention",
-    "quantize",
-    "network",
-    "offload",
-    "compile",
-    "size",
-    "config",
-    "prediction",
-)
+    "variant", "dtype", "attention", "quantize", "network", "offload", "compile", "size", "config", "prediction",
+)  # fmt: skip
 
 
 def load(

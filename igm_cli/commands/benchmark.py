@@ -21,81 +21,21 @@ MOST_MINUTES, MOST_STEPS = 10**6, 10**9
 """Of a training budget."""
 
 Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out to list the suites.")]
-Methods = Annotated[
-    str | None,
-    typer.Option(
-        "--methods",
-        rich_help_panel=o.ASK,
-        metavar="NAME,...",
-        help="Comma-separated.  Default: all of the suite.",
-    ),
-]
-Splits = Annotated[
-    str | None,
-    typer.Option(
-        "--splits",
-        rich_help_panel=o.ASK,
-        metavar="NAME,...",
-        help="Comma-separated, or all.  Default: the suite's.",
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        rich_help_panel=o.DATA,
-        metavar="FOLDER",
-        help="Folder of the real data.  Default: rendered images.",
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        "--limit",
-        min=1,
-        max=o.MOST_IMAGES,
-        rich_help_panel=o.DATA,
-        metavar="N",
-        help="At most so many items of a split.",
-    ),
-]
+Methods = Annotated[str | None, o.ask("Comma-separated.  Default: all of the suite.", "NAME,...")]
+Splits = Annotated[str | None, o.ask("Comma-separated, or all.  Default: the suite's.", "NAME,...")]
+DataRoot = Annotated[Path | None, o.data("Folder of the real data.  Default: rendered images.", "FOLDER")]
+Limit = Annotated[int | None, o.data("At most so many items of a split.", "N", min=1, max=o.MOST_IMAGES)]
 TrainBudget = Annotated[
-    str,
-    typer.Option(
-        "--train-budget",
-        metavar="TIME",
-        rich_help_panel=o.TRAINING,
-        help="Training of each baseline: minutes (20m) or steps (4000steps).",
-    ),
+    str, o.training("Training of each baseline: minutes (20m) or steps (4000steps).", "TIME")
 ]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed", min=0, max=o.MAX_SEED, rich_help_panel=o.SEARCH, metavar="N", help="Of everything random."
-    ),
-]
+Seed = Annotated[int, o.search("Of everything random.", "N", min=0, max=o.MAX_SEED)]
 Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        "-o",
-        rich_help_panel=o.OUTPUT,
-        metavar="FOLDER",
-        help="Folder of the results; the same command goes on there.",
-    ),
+    Path | None, o.output("Folder of the results; the same command goes on there.", "FOLDER", "--out", "-o")
 ]
 About = Annotated[
-    bool,
-    typer.Option(
-        "--about",
-        rich_help_panel=o.OUTPUT,
-        help="Print the methods, splits and options of the suite, and stop.",
-    ),
+    bool, o.output("Print the methods, splits and options of the suite, and stop.", None, "--about")
 ]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", rich_help_panel=o.ASK, help="An option of the suite."),
-]
+Settings = Annotated[list[str] | None, o.ask("An option of the suite.", "KEY=VALUE", "--set")]
 
 
 def benchmark(

@@ -23,62 +23,27 @@ def decompose(
             help="Bound vectors (.npy, .npz, .safetensors), folders of them or quoted patterns.",
         ),
     ],
-    codebooks: Annotated[
-        Path, typer.Option(rich_help_panel=o.ASK, metavar="FILE", help="A .safetensors file of codebooks.")
-    ],
-    concepts: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.ASK, metavar="NAME", help="Concept parser of vectors.  Default: codebook."
-        ),
-    ] = None,
+    codebooks: Annotated[Path, o.ask("A .safetensors file of codebooks.", "FILE")],
+    concepts: Annotated[str | None, o.ask("Concept parser of vectors.  Default: codebook.", "NAME")] = None,
     k: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST,
-            rich_help_panel=o.ASK,
-            metavar="N",
-            help="Number of products that were added up.  Default: 1.",
-        ),
+        int | None, o.ask("Number of products that were added up.  Default: 1.", "N", min=1, max=MOST)
     ] = None,
-    count: Annotated[
-        bool,
-        typer.Option(
-            "--count", rich_help_panel=o.ASK, help="Count the products, instead of taking them apart."
-        ),
-    ] = False,
+    count: Annotated[bool, o.ask("Count the products, instead of taking them apart.", None, "--count")] = False,
     k_max: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST,
-            rich_help_panel=o.ASK,
-            metavar="N",
-            help="Most products that are counted.  Default: 8.",
-        ),
+        int | None, o.ask("Most products that are counted.  Default: 8.", "N", min=1, max=MOST)
     ] = None,
     binding: Annotated[
         Literal["map", "hrr", "fhrr"] | None,
-        typer.Option(
-            rich_help_panel=o.ASK, help="How the vectors are bound.  Default: as the file of codebooks says."
-        ),
+        o.ask("How the vectors are bound.  Default: as the file of codebooks says."),
     ] = None,
     method: Annotated[
         Literal["auto", "coupled", "attention", "resonator", "factorizer", "exhaustive"] | None,
-        typer.Option(
-            rich_help_panel=o.SEARCH,
-            metavar="NAME",
-            help="How one product is taken apart: auto (the "
-            "default), coupled, attention, resonator, factorizer or exhaustive.",
+        o.search(
+            "How one product is taken apart: auto (the default), coupled, attention, resonator, factorizer or exhaustive.",
+            "NAME",
         ),
     ] = None,
-    iterations: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=o.SEARCH, metavar="N", help="Of the iterative methods.  Default: 100."
-        ),
-    ] = None,
+    iterations: Annotated[int | None, o.search("Of the iterative methods.  Default: 100.", "N", min=1)] = None,
     seed: o.FixedSeed = 0,
     device: o.Device = "auto",
     as_json: o.Json = False,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from igm_cli.commands import options as o
 from igm_cli.output import Output
 
@@ -28,12 +26,7 @@ def estimate_k(
     device: o.Device = "auto",
     as_json: o.Json = False,
     plot: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=o.OUTPUT,
-            metavar="PATH",
-            help="Draw error over K: a file for one image, a folder for several.",
-        ),
+        Path | None, o.output("Draw error over K: a file for one image, a folder for several.", "PATH")
     ] = None,
     output: o.Results = None,
 ) -> None:

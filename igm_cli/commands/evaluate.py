@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError
@@ -28,75 +26,40 @@ def evaluate(
     model: o.Model = None,
     concepts: o.Concepts = None,
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            metavar="NAME",
-            help="Dataset: a name of igm plugins.  Default: that of the model's training.",
-        ),
+        str | None, o.data("Dataset: a name of igm plugins.  Default: that of the model's training.", "NAME")
     ] = None,
     data_root: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            metavar="FOLDER",
-            help="Folder of annotated images.  Default: the dataset's own images.",
-        ),
+        Path | None, o.data("Folder of annotated images.  Default: the dataset's own images.", "FOLDER")
     ] = None,
     pixel_range: o.Range = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA, metavar="NAME", help="Split.  Default: the second, that validates."
-        ),
-    ] = None,
+    split: Annotated[str | None, o.data("Split.  Default: the second, that validates.", "NAME")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        o.data(
+            "Options of the dataset, e.g. objects=3-5, or settings of the inversion, e.g. inference.low=0.02.",
+            "KEY=VALUE",
             "--set",
-            metavar="KEY=VALUE",
-            rich_help_panel=o.DATA,
-            help="Options of the dataset, e.g. objects=3-5, or settings of the inversion, e.g. inference.low=0.02.",
         ),
     ] = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            rich_help_panel=o.DATA,
-            metavar="N",
-            help="At most so many images; of large images so many windows.",
-        ),
-    ] = 100,
+    limit: Annotated[int, o.data("At most so many images; of large images so many windows.", "N", min=1)] = 100,
     penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     calibrate: Annotated[
         bool,
-        typer.Option(
+        o.model(
+            "Fit the penalty, unless it is given, how sure answers are, and what is typical, and keep it with the model, a folder of yours.",
+            None,
             "--calibrate",
-            rich_help_panel=o.MODEL,
-            help="Fit the penalty, unless it is given, how sure answers are, and what is typical, and keep it with the "
-            "model, a folder of yours.",
         ),
     ] = False,
     device: o.Device = "auto",
     as_json: o.Json = False,
     worst: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=o.OUTPUT,
-            metavar="FILE",
-            help="Draw the images with most mistakes, as annotated and as found.",
-        ),
+        Path | None, o.output("Draw the images with most mistakes, as annotated and as found.", "FILE")
     ] = None,
     csv: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=o.OUTPUT,
-            metavar="FILE",
-            help="Write a table with a row for each image, most mistakes first.",
-        ),
+        Path | None, o.output("Write a table with a row for each image, most mistakes first.", "FILE")
     ] = None,
 ) -> None:
     """Evaluate a model on annotated images: what it finds, how many, and whether it is as sure as it is right.

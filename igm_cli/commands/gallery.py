@@ -13,8 +13,6 @@ from igm_cli.errors import UsageError
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation
     from igm_cli.wishes import Wish
@@ -135,6 +133,7 @@ class Gallery:
         """Prints all records, and puts the pictures on one sheet."""
         from igm_cli.commands.drawings import save_picture, sheet
         from igm_cli.commands.show import brief
+        from igm_cli.imaging import open_image
 
         for record in records:
             self.sink.result(record)
@@ -143,7 +142,7 @@ class Gallery:
         if self.grid:
             columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
             pictures = [self._path(wish, i) for wish in self.wishes for i in range(self.number)]
-            save_picture(sheet([_opened(path) for path in pictures], columns), self.grid)
+            save_picture(sheet([open_image(path) for path in pictures], columns), self.grid)
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [
@@ -158,9 +157,3 @@ class Gallery:
             self.sink.table("", ["image", "asked for", "shows", *checked], rows)
         where = f" and on {self.grid}" if self.grid else ""
         self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
-
-
-def _opened(path: Path) -> Image:
-    from igm_cli.imaging import open_image
-
-    return open_image(path)

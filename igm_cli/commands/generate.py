@@ -26,29 +26,19 @@ EXAMPLES = "'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'"
 Expressions = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="EXPRESSION...",
-        help=f"Concepts joined by AND, OR, NOT: {EXAMPLES}.",
-        show_default=False,
+        metavar="EXPRESSION...", help=f"Concepts joined by AND, OR, NOT: {EXAMPLES}.", show_default=False
     ),
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="MODEL",
-        help="A bundled name, a checkpoint or pipeline folder, or hf:owner/name of the hub; several that were trained apart are "
+    o.model(
+        "A bundled name, a checkpoint or pipeline folder, or hf:owner/name of the hub; several that were trained apart are "
         "composed as one.  Default: clevr-pos.",
+        "MODEL",
     ),
 ]
 Folder = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        rich_help_panel=o.OUTPUT,
-        metavar="FOLDER",
-        help="Folder of the pictures and results.jsonl; it is gone on with.",
-    ),
+    Path, o.output("Folder of the pictures and results.jsonl; it is gone on with.", "FOLDER", "--output", "-o")
 ]
 
 
@@ -56,97 +46,40 @@ def generate(
     expressions: Expressions = None,
     model: Models = None,
     number: Annotated[
-        int,
-        typer.Option(
-            "--number",
-            "-n",
-            min=1,
-            max=o.MOST_IMAGES,
-            rich_help_panel=o.ASK,
-            metavar="N",
-            help="Images of every expression.",
-        ),
+        int, o.ask("Images of every expression.", "N", "--number", "-n", min=1, max=o.MOST_IMAGES)
     ] = 1,
     like: Annotated[
         list[Path] | None,
-        typer.Option(
-            rich_help_panel=o.ASK,
-            metavar="PATH",
-            help="Draw the concepts of an image, or of every line of a results file, too.",
-        ),
+        o.ask("Draw the concepts of an image, or of every line of a results file, too.", "PATH"),
     ] = None,
     seed: o.FixedSeed = 0,
-    steps: Annotated[
-        int, typer.Option(min=2, rich_help_panel=o.SEARCH, metavar="N", help="Noise levels.")
-    ] = 50,
-    sampler: Annotated[
-        Literal["ancestral", "ddim"],
-        typer.Option(rich_help_panel=o.SEARCH, help="How to go from level to level."),
-    ] = "ancestral",
+    steps: Annotated[int, o.search("Noise levels.", "N", min=2)] = 50,
+    sampler: Annotated[Literal["ancestral", "ddim"], o.search("How to go from level to level.")] = "ancestral",
     guidance: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=o.ASK,
-            metavar="X",
-            help="Factor of every concept.  Default: 1, of text-to-image models 7.5.",
-        ),
+        float | None, o.ask("Factor of every concept.  Default: 1, of text-to-image models 7.5.", "X")
     ] = None,
     correct: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="L",
-            rich_help_panel=o.SEARCH,
-            help="Corrector steps at every level, for models trained apart.",
-        ),
+        int, o.search("Corrector steps at every level, for models trained apart.", "L", min=0)
     ] = 0,
     corrector: Annotated[
         Literal["ula", "mala", "hmc"],
-        typer.Option(
-            rich_help_panel=o.SEARCH,
-            metavar="NAME",
-            help="Langevin steps, those accepted or refused, or Hamiltonian ones.",
-        ),
+        o.search("Langevin steps, those accepted or refused, or Hamiltonian ones.", "NAME"),
     ] = "ula",
-    particles: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="M",
-            rich_help_panel=o.SEARCH,
-            help="Samples of every image, weighted and drawn anew.",
-        ),
-    ] = 1,
+    particles: Annotated[int, o.search("Samples of every image, weighted and drawn anew.", "M", min=1)] = 1,
     either: Annotated[
         Literal["draw", "mix"],
-        typer.Option(
-            "--or",
-            rich_help_panel=o.SEARCH,
-            help="Draw a branch of OR for every image, which is exact, or mix their scores.",
-        ),
+        o.search("Draw a branch of OR for every image, which is exact, or mix their scores.", None, "--or"),
     ] = "draw",
     free: Annotated[
         Literal["random", "none"],
-        typer.Option(
-            rich_help_panel=o.ASK,
-            help="What becomes of factors that are not named: a random value, or no contribution.",
-        ),
+        o.ask("What becomes of factors that are not named: a random value, or no contribution."),
     ] = "random",
     check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            rich_help_panel=o.OUTPUT,
-            help="Let the model find what it drew; it is kind to its own pictures.",
-        ),
+        bool, o.output("Let the model find what it drew; it is kind to its own pictures.", None, "--check")
     ] = False,
     grid: Annotated[
         Path | None,
-        typer.Option(
-            rich_help_panel=o.OUTPUT,
-            metavar="FILE",
-            help="All pictures on one sheet, a row per expression if there are several of each.",
-        ),
+        o.output("All pictures on one sheet, a row per expression if there are several of each.", "FILE"),
     ] = None,
     template: z.Template = None,
     variant: z.Variant = None,

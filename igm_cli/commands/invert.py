@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import typer
-
 from igm_cli.commands import options as o
 from igm_cli.output import Output
 
 Method = Annotated[
     Literal["evidence", "sgd", "relax", "enumerate", "eliminate"] | None,
-    typer.Option(
-        rich_help_panel=o.SEARCH,
-        metavar="NAME",
-        help="evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
+    o.search(
+        "evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
         "configurations in stages.  Default: the model's, or evidence.",
+        "NAME",
     ),
 ]
 
@@ -24,26 +21,14 @@ def invert(
     paths: o.Inputs,
     concepts: o.Concepts = None,
     model: o.Model = None,
-    k: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            rich_help_panel=o.ASK,
-            metavar="N",
-            help="Number of concepts.  Default: it is estimated.",
-        ),
-    ] = None,
+    k: Annotated[int | None, o.ask("Number of concepts.  Default: it is estimated.", "N", min=1)] = None,
     k_max: o.KMax = None,
     penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     method: Method = None,
-    restarts: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Starts of sgd.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Steps of sgd or relax.")
-    ] = None,
+    restarts: Annotated[int | None, o.search("Starts of sgd.", "N", min=1)] = None,
+    steps: Annotated[int | None, o.search("Steps of sgd or relax.", "N", min=1)] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
     pixel_range: o.Range = None,

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from igm_cli.core.files import home_expanded, parse_toml
-from igm_cli.errors import UsageError
+from igm_cli.errors import InputError, UsageError
 
 ABOUT_SINGLE = "single images; leave it out or leave out --shared"
 
-ASK, IMAGES, MODEL, SEARCH = "What to ask", "How images are read", "Model", "Search"
-OUTPUT, DATA, TRAINING = "Output", "Data", "Training"
-"""Headings that --help groups options under."""
 
-Device = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=MODEL, metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", show_default=True
-    ),
-]
+def _panel(title: str) -> Callable[..., Any]:
+    """Returns what declares an option under a heading of ``--help``."""
+
+    def option(help: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+        return typer.Option(*names, rich_help_panel=title, metavar=metavar, help=help, **more)
+
+    return option
+
+
+ask, images, model, search = map(_panel, ("What to ask", "How images are read", "Model", "Search"))
+output, data, training, page = map(_panel, ("Output", "Data", "Training", "Page"))
+
+Device = Annotated[str, model("auto, cpu, cuda, cuda:N or mps.", "DEVICE")]
 MAX_SEED = 2**32 - 1
 MOST_IMAGES = 1_000_000
-FixedSeed = Annotated[
-    int,
-    typer.Option(
-        min=0, max=MAX_SEED, rich_help_panel=SEARCH, metavar="N", help="Same seed and device: same result."
-    ),
-]
+FixedSeed = Annotated[int, search("Same seed and device: same result.", "N", min=0, max=MAX_SEED)]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=MAX_SEED,
-        rich_help_panel=SEARCH,
-        metavar="N",
-        help="Same seed and device: same result.  Default: the model's, or 0.",
-    ),
+    search("Same seed and device: same result.  Default: the model's, or 0.", "N", min=0, max=MAX_SEED),
 ]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", rich_help_panel=OUTPUT, help="One JSON object per line on stdout, nothing else there."
-    ),
-]
+Json = Annotated[bool, output("One JSON object per line on stdout, nothing else there.", None, "--json")]
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -57,143 +46,80 @@ Inputs = Annotated[
 ]
 Every = Annotated[
     int | None,
-    typer.Option(
+    images(
+        "Look at each Nth frame of videos (MP4, MKV, WebM, AVI, MOV); a folder is searched for them, too.",
+        "N",
         min=1,
         max=MOST_IMAGES,
-        metavar="N",
-        rich_help_panel=IMAGES,
-        help="Look at each Nth frame of videos (MP4, MKV, WebM, AVI, MOV); a folder is searched for them, too.",
     ),
 ]
-Concepts = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=ASK,
-        metavar="NAME",
-        help="Concept parser; igm plugins lists them.  Default: the model's.",
-    ),
-]
+Concepts = Annotated[str | None, ask("Concept parser; igm plugins lists them.  Default: the model's.", "NAME")]
 Model = Annotated[
     str | None,
-    typer.Option(
-        rich_help_panel=MODEL,
-        metavar="MODEL",
-        help="A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts.",
+    model(
+        "A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts.",
+        "MODEL",
     ),
 ]
 Fit = Annotated[
-    Literal["crop", "squash"],
-    typer.Option(
-        rich_help_panel=IMAGES, help="crop or squash an image of another aspect ratio than the model's."
-    ),
+    Literal["crop", "squash"], images("crop or squash an image of another aspect ratio than the model's.")
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(
-        rich_help_panel=IMAGES,
-        metavar="X",
-        help="Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
+    images(
+        "Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
         "trained; half of it for an image enlarged twice as much.",
+        "X",
     ),
 ]
 Range = Annotated[
     str | None,
-    typer.Option(
+    images(
+        "Values of black and white in images, e.g. 0,4095.  Default: by their kind (docs/pixels.md).",
+        "LOW,HIGH",
         "--range",
-        metavar="LOW,HIGH",
-        rich_help_panel=IMAGES,
-        help="Values of black and white in images, e.g. 0,4095.  Default: by their kind (docs/pixels.md).",
     ),
 ]
-KMax = Annotated[
-    int | None,
-    typer.Option(min=1, rich_help_panel=ASK, metavar="N", help="Most concepts considered when K is estimated."),
-]
-KMin = Annotated[
-    int | None,
-    typer.Option(
-        min=0, rich_help_panel=ASK, metavar="N", help="Fewest concepts considered when K is estimated."
-    ),
-]
-Draws = Annotated[
-    int | None, typer.Option(min=1, rich_help_panel=SEARCH, metavar="N", help="Noise draws to begin with.")
-]
+KMax = Annotated[int | None, ask("Most concepts considered when K is estimated.", "N", min=1)]
+KMin = Annotated[int | None, ask("Fewest concepts considered when K is estimated.", "N", min=0)]
+Draws = Annotated[int | None, search("Noise draws to begin with.", "N", min=1)]
 Penalty = Annotated[
     float | None,
-    typer.Option(
+    search(
+        "Fall of the error, times 1e-4, that justifies one more concept: larger finds fewer.  Default: the model's.",
+        "X",
         min=0,
-        rich_help_panel=SEARCH,
-        metavar="X",
-        help="Fall of the error, times 1e-4, that justifies one more concept: larger finds fewer.  Default: the model's.",
     ),
 ]
-BatchSize = Annotated[
-    str,
-    typer.Option(
-        metavar="N|auto", rich_help_panel=MODEL, help="Images worked out together; results do not depend on it."
-    ),
-]
-Overlay = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=OUTPUT,
-        metavar="PATH",
-        help="Draw the result: a file for one image, a folder for several.",
-    ),
-]
+BatchSize = Annotated[str, model("Images worked out together; results do not depend on it.", "N|auto")]
+Overlay = Annotated[Path | None, output("Draw the result: a file for one image, a folder for several.", "PATH")]
 OverlayLabels = Annotated[
-    bool,
-    typer.Option(
-        "--labels",
-        rich_help_panel=OUTPUT,
-        help="Write beside every object of --overlay what it is, where there is room.",
-    ),
+    bool, output("Write beside every object of --overlay what it is, where there is room.", None, "--labels")
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option(
-        "--csv",
-        rich_help_panel=OUTPUT,
-        metavar="FILE",
-        help="Write what is found into one table, a row for each item: for spreadsheets, napari, ImageJ.",
+    output(
+        "Write what is found into one table, a row for each item: for spreadsheets, napari, ImageJ.",
+        "FILE",
     ),
 ]
 Coco = Annotated[
-    Path | None,
-    typer.Option(
-        "--coco",
-        rich_help_panel=OUTPUT,
-        metavar="FILE",
-        help="Write the objects into one file of COCO's JSON, a keypoint each.",
-    ),
+    Path | None, output("Write the objects into one file of COCO's JSON, a keypoint each.", "FILE")
 ]
 Shared = Annotated[
-    bool,
-    typer.Option(
-        "--shared",
-        rich_help_panel=ASK,
-        help="Find what all images have in common; --k is the number of common concepts.",
-    ),
+    bool, ask("Find what all images have in common; --k is the number of common concepts.", None, "--shared")
 ]
 Map = Annotated[
     Path | None,
-    typer.Option(
-        "--map",
-        rich_help_panel=OUTPUT,
-        metavar="PATH",
-        help="Draw how much each concept by itself explains, a file for one image, a folder for several; the values "
+    output(
+        "Draw how much each concept by itself explains, a file for one image, a folder for several; the values "
         "go into a .npy beside it.  Maps of high noise levels melt together.",
+        "PATH",
+        "--map",
     ),
 ]
 Results = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        rich_help_panel=OUTPUT,
-        metavar="FILE",
-        help="Keep results as JSON lines; the same command goes on there.",
-    ),
+    Path | None, output("Keep results as JSON lines; the same command goes on there.", "FILE", "--output", "-o")
 ]
 
 
@@ -251,3 +177,13 @@ def refuse(why: str, **given: Any) -> None:
 def expanded(path: Path | None) -> Path | None:
     """Returns a path with ``~`` resolved."""
     return home_expanded(path) if path else None
+
+
+def read_text(path: Path) -> str:
+    """Returns what a text file holds that a person names."""
+    from igm_cli.imaging import read_bytes
+
+    try:
+        return read_bytes(home_expanded(path)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save it as that") from error

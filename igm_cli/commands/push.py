@@ -53,7 +53,7 @@ def push(
         o.refuse("the card of --dry-run; add that or leave it out", output=output)
     folder = find_folder(model)
     files = files_of(folder)
-    text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else _own_card(card)
+    text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else o.read_text(card)
     _check(folder)
     sizes = {path: file.stat().st_size for path, file in files.items()} | {CARD: len(text.encode())}
     written = None
@@ -106,15 +106,6 @@ def _check(folder: Path) -> None:
     from igm_cli.api import load
 
     load(folder, device="cpu")
-
-
-def _own_card(path: Path) -> str:
-    from igm_cli.imaging import read_bytes
-
-    try:
-        return read_bytes(home_expanded(path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as that") from error
 
 
 def _write_card(path: Path, text: str) -> None:

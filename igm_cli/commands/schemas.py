@@ -89,10 +89,8 @@ class ZeroShotEstimate(Closed):
     """What igm zero-shot would take."""
 
     schema_id: Literal["igm.zero-shot-estimate/1"] = Field(alias="schema")
-    model: str
-    device: str
     images: Annotated[int, Field(ge=1)]
-    labels: Annotated[int, Field(ge=2)]
+    labels: Annotated[int, Field(ge=1)] = Field(description="Without one that stands for none of the others.")
     templates: Annotated[int, Field(ge=1)] = Field(description="Prompts that are averaged for each label.")
     calls_per_draw: Annotated[int, Field(ge=1)] = Field(
         description="Calls of the network under one noise draw."
@@ -104,9 +102,11 @@ class ZeroShotEstimate(Closed):
     )
     seconds_per_call: Share
     memory_gb: Share | None = Field(description="Most memory taken so far; null where that is not known.")
-    processes: Annotated[int, Field(ge=1)]
+    processes: Annotated[int, Field(ge=1)] = Field(description="Among how many the images are shared.")
     least_seconds: Share
     most_seconds: Share
+    model: str
+    device: str
 
 
 class PluginState(Closed):

@@ -16,121 +16,65 @@ def train(
     dataset: Annotated[
         str, typer.Argument(help="Dataset to train on: a name of igm plugins, or package.module:attribute.")
     ],
-    concepts: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=o.DATA, metavar="NAME", help="Concept parser.  Default: the dataset's."),
-    ] = None,
+    concepts: Annotated[str | None, o.data("Concept parser.  Default: the dataset's.", "NAME")] = None,
     data_root: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            metavar="FOLDER",
-            help="Folder of the real data.  Default: the dataset's own images.",
-        ),
+        Path | None, o.data("Folder of the real data.  Default: the dataset's own images.", "FOLDER")
     ] = None,
     pixel_range: o.Range = None,
     builtin: Annotated[
         bool,
-        typer.Option(
+        o.data(
+            "Train on images that the dataset makes itself, too, beside those of --data-root.",
+            None,
             "--builtin",
-            rich_help_panel=o.DATA,
-            help="Train on images that the dataset makes itself, too, beside those of --data-root.",
         ),
     ] = False,
-    preset: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=o.TRAINING, metavar="NAME", help="A preset of the dataset, or a TOML file."
-        ),
-    ] = "default",
+    preset: Annotated[str, o.training("A preset of the dataset, or a TOML file.", "NAME")] = "default",
     init: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=o.TRAINING,
-            metavar="MODEL",
-            help="Start from the weights of this model: a bundled name, a folder, or hf:owner/name of the hub.",
+        o.training(
+            "Start from the weights of this model: a bundled name, a folder, or hf:owner/name of the hub.",
+            "MODEL",
         ),
     ] = None,
     companions: Annotated[
         list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="MODEL",
-            rich_help_panel=o.TRAINING,
-            help="Learn to add to this model, which stays as it is; several are composed.",
+        o.training(
+            "Learn to add to this model, which stays as it is; several are composed.", "MODEL", "--with"
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            rich_help_panel=o.OUTPUT,
-            metavar="FOLDER",
-            help="Run folder.  Default: runs/DATASET-CONCEPTS.",
-        ),
+        Path | None, o.output("Run folder.  Default: runs/DATASET-CONCEPTS.", "FOLDER", "--output", "-o")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=o.TRAINING, metavar="N", help="Optimizer steps in all.")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=o.TRAINING, metavar="N", help="Images per step, over all processes."
-        ),
-    ] = None,
+    steps: Annotated[int | None, o.training("Optimizer steps in all.", "N", min=1)] = None,
+    batch_size: Annotated[int | None, o.training("Images per step, over all processes.", "N", min=1)] = None,
     precision: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.TRAINING,
-            metavar="TYPE",
-            help="no, bf16, fp16, or auto: bf16 where the processor has it.",
-        ),
+        str | None, o.training("no, bf16, fp16, or auto: bf16 where the processor has it.", "TYPE")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        o.training(
+            "Any option of the preset, e.g. learning_rate=1e-4, model.blocks=1, data.objects=3-5.",
+            "KEY=VALUE",
             "--set",
-            metavar="KEY=VALUE",
-            rich_help_panel=o.TRAINING,
-            help="Any option of the preset, e.g. learning_rate=1e-4, model.blocks=1, data.objects=3-5.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=o.MAX_SEED, rich_help_panel=o.TRAINING, metavar="N", help="Seed of everything random."
-        ),
-    ] = None,
+    seed: Annotated[int | None, o.training("Seed of everything random.", "N", min=0, max=o.MAX_SEED)] = None,
     device: o.Device = "auto",
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=o.DATA, metavar="N", help="At most so many images of each part of the data."
-        ),
-    ] = None,
+    limit: Annotated[int | None, o.data("At most so many images of each part of the data.", "N", min=1)] = None,
     trackers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tracker",
-            metavar="NAME",
-            rich_help_panel=o.OUTPUT,
-            help="Log to wandb, mlflow, ... besides tensorboard.",
-        ),
+        list[str] | None, o.output("Log to wandb, mlflow, ... besides tensorboard.", "NAME", "--tracker")
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
+        o.output(
+            "Print every setting, draw twelve training samples, estimate time and memory, and stop.",
+            None,
             "--dry-run",
-            rich_help_panel=o.OUTPUT,
-            help="Print every setting, draw twelve training samples, estimate time and memory, and stop.",
         ),
     ] = False,
     list_presets: Annotated[
-        bool,
-        typer.Option(
-            "--list-presets", rich_help_panel=o.OUTPUT, help="Print the presets of the dataset, and stop."
-        ),
+        bool, o.output("Print the presets of the dataset, and stop.", None, "--list-presets")
     ] = False,
 ) -> None:
     """Train a model; the same command again goes on where it stopped.

@@ -9,21 +9,16 @@ import tempfile
 import threading
 from typing import Annotated, Any
 
-import typer
-
 from igm_cli.commands import options as o
 from igm_cli.errors import OutputError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted
 from igm_cli.output import Output
 
-PAGE = "Page"
-
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="MODEL",
-        help="A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones.",
+    o.model(
+        "A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones.",
+        "MODEL",
     ),
 ]
 
@@ -31,26 +26,12 @@ Models = Annotated[
 def ui(
     model: Models = None,
     host: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=PAGE,
-            metavar="ADDRESS",
-            help="Address to listen at; any but this machine's own lets others in.",
-        ),
+        str, o.page("Address to listen at; any but this machine's own lets others in.", "ADDRESS")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            rich_help_panel=PAGE,
-            metavar="N",
-            help="Default: the first that is free from 7860 on.",
-        ),
+        int | None, o.page("Default: the first that is free from 7860 on.", "N", min=1, max=65535)
     ] = None,
-    no_browser: Annotated[
-        bool, typer.Option("--no-browser", rich_help_panel=PAGE, help="Only say where the page is.")
-    ] = False,
+    no_browser: Annotated[bool, o.page("Only say where the page is.", None, "--no-browser")] = False,
     device: o.Device = "auto",
 ) -> None:
     """Open a page in the browser: drop an image and see what is found, or write what is to be drawn.

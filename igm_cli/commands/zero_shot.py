@@ -105,18 +105,18 @@ def _announce(session: ImageSession, sink: Output, default: bool, images: int) -
 
 def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None:
     """Says what the images would take, of calls, time and memory; none of them is looked at."""
+    from igm_cli.commands import zero_shot_time
     from igm_cli.commands.runner import find_inputs
-    from igm_cli.commands.zero_shot_time import Estimate
     from igm_cli.core.models.pipeline_files import PUBLISHED
 
     if about := strangers(session.model):
         sink.warn(about)
-    expected = Estimate.of(session, len(find_inputs(session, paths, sink)), process_rank()[1])
-    sink.result({**expected.to_dict(), "model": session.model.name, "device": session.device.type})
+    expected = zero_shot_time.estimate(session, len(find_inputs(session, paths, sink)), process_rank()[1])
+    sink.result(expected.model_dump(by_alias=True))
     settings, own = session.settings, session.model.inference
     tuned = any(own.get(name) != PUBLISHED[name] for name in ("draws", "low", "high"))
     sink.table(
         f"{session.model.name} on {session.device.type}",
         ("", "estimate"),
-        expected.rows((settings.low, settings.high), tuned),
+        zero_shot_time.rows(expected, (settings.low, settings.high), tuned),
     )

@@ -7,179 +7,87 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from igm_cli.commands import options as o
-from igm_cli.core.files import home_expanded
 from igm_cli.errors import IgmError, InputError, UsageError
-from igm_cli.imaging import read_bytes
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000
 """Timesteps that Stable Diffusion is trained on: a range of theirs is divided by it."""
 
 
-Labels = Annotated[
-    str | None,
-    typer.Option(rich_help_panel=o.ASK, metavar="LABEL,...", help="What may be there: dog,cat,polar bear."),
-]
-LabelsFile = Annotated[
-    Path | None,
-    typer.Option(rich_help_panel=o.ASK, metavar="FILE", help="The same, one label per line; # comments."),
-]
+Labels = Annotated[str | None, o.ask("What may be there: dog,cat,polar bear.", "LABEL,...")]
+LabelsFile = Annotated[Path | None, o.ask("The same, one label per line; # comments.", "FILE")]
 Model = Annotated[
     str | None,
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="MODEL",
-        help="A bundled name, a diffusers folder, a .safetensors file or hf:owner/name of the hub.  Default: the bundled one.",
+    o.model(
+        "A bundled name, a diffusers folder, a .safetensors file or hf:owner/name of the hub.  Default: the bundled one.",
+        "MODEL",
     ),
 ]
-K = Annotated[
-    str, typer.Option(metavar="N|auto", rich_help_panel=o.ASK, help="Number of labels in an image, or auto.")
-]
-KMax = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        rich_help_panel=o.ASK,
-        metavar="N",
-        help="Most labels considered by auto.  Default: the model's, or 3.",
-    ),
-]
+K = Annotated[str, o.ask("Number of labels in an image, or auto.", "N|auto")]
+KMax = Annotated[int | None, o.ask("Most labels considered by auto.  Default: the model's, or 3.", "N", min=1)]
 Template = Annotated[
-    list[str] | None,
-    typer.Option(
-        rich_help_panel=o.ASK,
-        metavar="TEXT",
-        help="Prompt, such as 'a photo of a {label}'; several are averaged.",
-    ),
+    list[str] | None, o.ask("Prompt, such as 'a photo of a {label}'; several are averaged.", "TEXT")
 ]
-TemplatesFile = Annotated[
-    Path | None, typer.Option(rich_help_panel=o.ASK, metavar="FILE", help="The same, one prompt per line.")
-]
-MaxDraws = Annotated[
-    int | None, typer.Option(min=1, rich_help_panel=o.SEARCH, metavar="N", help="Draws at most, if undecided.")
-]
+TemplatesFile = Annotated[Path | None, o.ask("The same, one prompt per line.", "FILE")]
+MaxDraws = Annotated[int | None, o.search("Draws at most, if undecided.", "N", min=1)]
 Coarse = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        rich_help_panel=o.SEARCH,
-        metavar="N",
-        help="After N draws (2, say) go on with the likeliest labels only: for hundreds of labels.",
+    o.search(
+        "After N draws (2, say) go on with the likeliest labels only: for hundreds of labels.", "N", min=0
     ),
 ]
-Timesteps = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LOW-HIGH", rich_help_panel=o.SEARCH, help="Noise levels, fractions of the schedule: 0.1-0.7."
-    ),
-]
-Weighting = Annotated[
-    float | None,
-    typer.Option(
-        min=-8, max=8, rich_help_panel=o.SEARCH, help="Weigh draws by (sigma/alpha)^POWER.", metavar="POWER"
-    ),
-]
+Timesteps = Annotated[str | None, o.search("Noise levels, fractions of the schedule: 0.1-0.7.", "LOW-HIGH")]
+Weighting = Annotated[float | None, o.search("Weigh draws by (sigma/alpha)^POWER.", "POWER", min=-8, max=8)]
 Views = Annotated[
     int | None,
-    typer.Option(
-        metavar="1|2|4",
-        rich_help_panel=o.SEARCH,
-        help="Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  "
-        "Default: the model's, or 1.",
+    o.search(
+        "Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  Default: the model's, or 1.",
+        "1|2|4",
     ),
 ]
-Variant = Annotated[
-    str | None,
-    typer.Option(rich_help_panel=o.MODEL, metavar="NAME", help="Variant of the weights, such as fp16."),
-]
+Variant = Annotated[str | None, o.model("Variant of the weights, such as fp16.", "NAME")]
 Dtype = Annotated[
     Literal["auto", "float32", "float16", "bfloat16"],
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="TYPE",
-        help="What the U-Net computes in: auto (by device), float32, float16 or bfloat16.",
-    ),
+    o.model("What the U-Net computes in: auto (by device), float32, float16 or bfloat16.", "TYPE"),
 ]
 Attention = Annotated[
     Literal["auto", "sliced", "xformers"],
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="KIND",
-        help="auto; sliced takes less memory and more time; or xformers.",
-    ),
+    o.model("auto; sliced takes less memory and more time; or xformers.", "KIND"),
 ]
 Quantize = Annotated[
     Literal["no", "int8", "nf4"],
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="KIND",
-        help="Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, other answers where it is close.",
+    o.model(
+        "Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, other answers where it is close.",
+        "KIND",
     ),
 ]
 Network = Annotated[
     str | None,
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="FILE",
-        help="Weights of the denoising network in a file of their own, .gguf or .safetensors, instead of the folder's.",
+    o.model(
+        "Weights of the denoising network in a file of their own, .gguf or .safetensors, instead of the folder's.",
+        "FILE",
     ),
 ]
-Offload = Annotated[
-    bool,
-    typer.Option("--offload", rich_help_panel=o.MODEL, help="Keep on the GPU only the part that computes."),
-]
+Offload = Annotated[bool, o.model("Keep on the GPU only the part that computes.", None, "--offload")]
 Compile = Annotated[
     bool,
-    typer.Option(
-        "--compile",
-        rich_help_panel=o.MODEL,
-        help="Have torch.compile translate the network: takes minutes, and is faster after that.",
+    o.model(
+        "Have torch.compile translate the network: takes minutes, and is faster after that.", None, "--compile"
     ),
 ]
 Estimate = Annotated[
-    bool,
-    typer.Option(
-        "--estimate",
-        rich_help_panel=o.OUTPUT,
-        help="Print calls, time and memory that the images would take, and stop.",
-    ),
+    bool, o.output("Print calls, time and memory that the images would take, and stop.", None, "--estimate")
 ]
-Size = Annotated[
-    int | None,
-    typer.Option(
-        min=8,
-        max=8192,
-        rich_help_panel=o.MODEL,
-        metavar="N",
-        help="Side of images in pixels.  Default: the model's.",
-    ),
-]
-Config = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="PATH",
-        help="Folder or hf:owner/name that describes a single file's parts.",
-    ),
-]
+Size = Annotated[int | None, o.model("Side of images in pixels.  Default: the model's.", "N", min=8, max=8192)]
+Config = Annotated[str | None, o.model("Folder or hf:owner/name that describes a single file's parts.", "PATH")]
 Prediction = Annotated[
     Literal["auto", "epsilon", "v_prediction"],
-    typer.Option(
-        rich_help_panel=o.MODEL,
-        metavar="KIND",
-        help="What the U-Net puts out, where its description is wrong: epsilon or v_prediction.",
-    ),
+    o.model("What the U-Net puts out, where its description is wrong: epsilon or v_prediction.", "KIND"),
 ]
 Overlay = Annotated[
     Path | None,
-    typer.Option(
-        rich_help_panel=o.OUTPUT,
-        metavar="PATH",
-        help="Write the labels beside the image: a file for one image, a folder for several.",
-    ),
+    o.output("Write the labels beside the image: a file for one image, a folder for several.", "PATH"),
 ]
 
 
@@ -215,11 +123,7 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 def _lines(file: Path, what: str) -> list[str]:
     """Returns the lines of a text file without blank ones and comments; there must be one."""
-    try:
-        text = read_bytes(home_expanded(file)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text; save it as that") from error
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in o.read_text(file).splitlines()]
     kept = [line for line in lines if line and not line.startswith("#")]
     if not kept:
         raise InputError(f"{file} holds no {what}; write one per line")

@@ -239,7 +239,7 @@ def _kill_at_write(number: int, sent: signal.Signals, half: bool) -> None:
 
 def _wrong_end(code: int | None, sent: signal.Signals, place: Path, name: str) -> str:
     """Returns what is wrong with how a command ended; nothing if it is right."""
-    said = (place / 'err').read_text() if (place / "err").exists() else ""
+    said = (place / "err").read_text() if (place / "err").exists() else ""
     if code == 0:  # it was faster
         return ""
     early = not said and code == -sent  # before igm had begun
