@@ -16,7 +16,7 @@ from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, 
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
-from igm_cli.benchmarks.scores import Labels, Paired, Rows, ScoredSplits, Scores, calibration, paired_with
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, agreement, paired_with
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.core.concepts import Categorical
@@ -215,10 +215,10 @@ class AttributeBench(frame.CheckpointBench):
 
     def metrics(self, rows: Rows) -> dict[str, Estimate]:
         """Returns how often all factors are right, how often each is, and costs."""
-        right = [[p == t for p, t in zip(r["predicted"], r["truth"], strict=True)] for r in rows]
+        found = list(map(hits, rows))
         return {
-            "all_right": proportion(list(map(all, right))),
-            **{name: proportion([r[place] for r in right]) for place, name in enumerate(self.factors)},
+            "all_right": proportion(list(map(all, found))),
+            **{name: proportion([r[place] for r in found]) for place, name in enumerate(self.factors)},
             **{name: mean(r[name] for r in rows) for name in ("seconds", "calls", "draws")},
         }
 
@@ -233,36 +233,29 @@ class AttributeBench(frame.CheckpointBench):
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
         compared = (SAME_DRAWS, ENUMERATE)
-        exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
-        sureness = {
-            name: {s.label: found for s in part if s.label != SAME_DRAWS and (found := calibrated(s.rows))}
-            for name, part in scored.scores.items()
-        }
+        pairs = scored.each(lambda labels: paired_with("igm", labels, right, SAME_DRAWS))
+        exact = scored.each(lambda labels: agreement(labels, compared, lambda row: row["predicted"], base=1))
+        sureness = scored.sureness(hits, SAME_DRAWS)
         factors = factor_report([record for record in records if record["split"] == FACTORS])
-        pairs = {name: beside for name, labels in scored.labels.items() if (beside := paired_with_igm(labels))}
-        tables = []
-        if pairs:
-            tables.append(report.declared_table("attributes", "paired", report.paired_rows(pairs)))
-        if exact:
-            rows = report.agreement_rows(exact, compared, share=True)
-            tables.append(report.declared_table("attributes", "exactness", rows))
-        if rows := report.calibration_rows(sureness):
-            tables.append(report.declared_table("attributes", "calibration", rows, bins=10))
-        tables += factors.tables
+        tables = report.declared_tables(
+            "attributes",
+            paired=report.paired_rows(pairs),
+            exactness=report.agreement_rows(exact, compared, share=True),
+            calibration=report.calibration_rows(sureness),
+        )
 
         def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             values = zip(self.space.factors.items(), row["predicted"], strict=True)
             return [{"factor": name, "value": names[value]} for (name, names), value in values]
 
-        unseen = (ENUMERATE, SAME_DRAWS)
-        grids = report.answer_grids(scored, self.scenes, unseen, lambda r: r["predicted"] == r["truth"], named)
+        grids = report.answer_grids(scored, self.scenes, compared, right, named)
         names = ("images", "both", "ours", "theirs")
         paired = {
             split: {other: p.to_dict(*names) for other, p in part.items()} for split, part in pairs.items()
         }
         told = {"paired": paired, "exactness": exact, "calibration": sureness, "factors": factors.summary}
-        figures = [*factors.figures, *grids]
-        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
+        shown = [*tables, *factors.tables], [*factors.figures, *grids]
+        return report.scored_report(self.suite, scored, self.table, infos, *shown, told)
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:
@@ -271,18 +264,14 @@ def values_of(space: Categorical, concepts: Tensor) -> list[int]:
     return [group.index(index) for group, index in zip(space.groups(), chosen, strict=True)]
 
 
-def paired_with_igm(labels: Labels) -> dict[str, Paired]:
-    """Returns igm beside every other method of one split; an image is right if all of its values are."""
-    methods = {label: rows for label, rows in labels.items() if label != SAME_DRAWS}
-    return paired_with("igm", methods, lambda row: row["predicted"] == row["truth"])
+def hits(row: Mapping[str, Any]) -> list[bool]:
+    """Returns which values of a row are right."""
+    return [p == t for p, t in zip(row["predicted"], row["truth"], strict=True)]
 
 
-def calibrated(rows: Rows) -> dict[str, float] | None:
-    """Returns confidence held against accuracy; None where a method does not tell how sure it is."""
-    if any(row["confidence"] is None for row in rows):
-        return None
-    pairs = [pair for row in rows for pair in zip(row["predicted"], row["truth"], strict=True)]
-    return calibration([c for row in rows for c in row["confidence"]], [p == t for p, t in pairs])
+def right(row: Mapping[str, Any]) -> bool:
+    """Returns whether all values of a row are right."""
+    return all(hits(row))
 
 
 def _described(s: InversionSettings) -> str:
