@@ -61,7 +61,7 @@ class AttributeBench(frame.CheckpointBench):
         self.relax_images = self.whole_number("relax_images", 50)
         steps = self.whole_number("relax_steps", self.settings.relax_steps)
         self.settings = replace(self.settings, method="evidence", relax_steps=steps)
-        contrast = self.options.get("contrast", self.checkpoint.info.get("contrast", 0.0))
+        contrast = self.options.get("contrast", self.checkpoint.spec.info.get("contrast", 0.0))
         if not isinstance(contrast, int | float) or isinstance(contrast, bool) or not 0 <= contrast < math.inf:
             raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
         self.contrast = float(contrast)
@@ -138,7 +138,7 @@ class AttributeBench(frame.CheckpointBench):
 
     def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> Method:
         """Returns the checkpoint inverted under one or several settings, each with the label of its row."""
-        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.spec.composition
 
         def row(label: str, image: Tensor) -> Row:
             found = invert(denoiser, image, settings[label], composition=composition)
@@ -186,7 +186,7 @@ class AttributeBench(frame.CheckpointBench):
             InputError: If the model has none, or its training did not use it.
         """
         denoiser, s = self.checkpoint.denoiser, self.settings
-        if not isinstance(denoiser, GlobalDenoiser) or not self.checkpoint.info.get("contrast"):
+        if not isinstance(denoiser, GlobalDenoiser) or not self.checkpoint.spec.info.get("contrast"):
             raise InputError("the model was trained without a contrast, which its read-out learns by")
         draws = draw(
             denoiser.schedule, (3, *self.image_size[::-1]), s.draws, low=s.low, high=s.high, seed=s.seed

@@ -136,7 +136,7 @@ class Sets(DrawnSplit):
         row, number = super().row(method, item), self.items.index(item)
         if number < self.numbers["inverted"]:
             image = self.drawn(method, number).image.to(self.device)
-            composition, denoiser = self.checkpoint.composition, self.checkpoint.denoiser
+            composition, denoiser = self.checkpoint.spec.composition, self.checkpoint.denoiser
             row["own"] = invert(denoiser, image, self.settings, composition=composition).concepts.tolist()
         return row
 
@@ -154,7 +154,7 @@ class Sets(DrawnSplit):
         longest = max(map(len, truths))
         concepts = torch.stack([torch.cat([t, t.new_zeros(longest - len(t), 2)]) for t in truths])
         present = torch.tensor([[k < len(t) for k in range(longest)] for t in truths])
-        asked = concepts.to(self.device), self.checkpoint.composition, present.to(self.device)
+        asked = concepts.to(self.device), self.checkpoint.spec.composition, present.to(self.device)
         return self._sampled(method, self.checkpoint.denoiser, first, other, *asked)
 
     def _said(self, image: Tensor, number: int) -> Row:

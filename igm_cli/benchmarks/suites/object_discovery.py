@@ -125,7 +125,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
-        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.spec.composition
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image, settings = scene.x0.to(self.device), self.settings
@@ -146,7 +146,7 @@ class DiscoveryBench(frame.CheckpointBench):
         if "unet" in self.options:
             folder = home_expanded(str(self.options["unet"]))
             unet = models["igm-sgd-unet"] = load_checkpoint(folder, self.device)
-            if (unet.concepts, unet.image_size) != (self.parser.name, self.image_size):
+            if (unet.spec.concepts, unet.spec.image_size) != (self.parser.name, self.image_size):
                 width, height = self.image_size
                 raise InputError(
                     f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
@@ -154,7 +154,7 @@ class DiscoveryBench(frame.CheckpointBench):
                 )
         restarted = {}
         for label, checkpoint in models.items():
-            settings = InversionSettings.from_dict(checkpoint.inference, seed=self.request.seed)
+            settings = InversionSettings.from_dict(checkpoint.spec.inference, seed=self.request.seed)
             settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
             restarted[label] = checkpoint, settings
 
@@ -279,7 +279,7 @@ def _descents(
     The starts share their draws and are computed together, so that the first R of them are a run of R starts.
     The time of R < 20 is that of 20 in proportion to a few steps of both.
     """
-    denoiser, composition = checkpoint.denoiser, checkpoint.composition
+    denoiser, composition = checkpoint.denoiser, checkpoint.spec.composition
 
     @torch.no_grad()
     def run() -> tuple[Tensor, Tensor, int]:

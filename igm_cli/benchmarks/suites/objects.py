@@ -130,8 +130,8 @@ class ObjectsBench(frame.CheckpointBench):
     @cached_property
     def crops(self) -> Crops:
         """How training crops are cut: as the checkpoint says; of one that does not, as the dataset advises and its preset says."""
-        if "crops" in self.checkpoint.info and "most" not in self.options:
-            return Crops(**self.checkpoint.info["crops"])
+        if "crops" in self.checkpoint.spec.info and "most" not in self.options:
+            return Crops(**self.checkpoint.spec.info["crops"])
         tables = parse_toml(self.adapter.presets["default"].read_text(encoding="utf-8"))
         own = dict(tables["crops"])
         if "most" in self.options:
