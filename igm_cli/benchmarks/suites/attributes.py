@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -83,7 +83,6 @@ class AttributeBench(frame.CheckpointBench):
         drawn |= request.reading(adapter)
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
 
-        @cache
         def samples(split: str, limit: int | None) -> Samples:
             data = adapter.load(
                 split, data_root=root, limit=limit, seed=seed, progress=request.progress, **FEMALE, **drawn
@@ -92,7 +91,7 @@ class AttributeBench(frame.CheckpointBench):
 
         chosen = {**FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
         about = {"folder": self.folder_name, **chosen}
-        return TrainingData(about, lambda: samples("train", None), lambda: samples("val", validation))
+        return TrainingData.of(about, lambda: (samples("train", None), samples("val", validation)))
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images, or numbers of factors."""

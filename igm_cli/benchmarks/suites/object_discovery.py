@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -87,7 +87,6 @@ class DiscoveryBench(frame.CheckpointBench):
         root, progress = self.request.data_root, self.request.progress
         rendered, adapter = {**RENDERS, "size": self.renders}, registry.dataset(self.dataset)
 
-        @cache
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
@@ -107,7 +106,7 @@ class DiscoveryBench(frame.CheckpointBench):
             return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
-        return TrainingData({"folder": self.folder_name, **chosen}, lambda: parts()[0], lambda: parts()[1])
+        return TrainingData.of({"folder": self.folder_name, **chosen}, parts)
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
