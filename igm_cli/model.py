@@ -202,7 +202,6 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
     """Returns the parser of a model's concepts, which must be the one asked for, and have the space trained on."""
-    from igm_cli.core.concepts import space_to_dict
     from igm_cli.plugins import registry
 
     if asked and asked.name != spec.concepts:
@@ -212,7 +211,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
         )
     parser = asked or registry.concept_parser(spec.concepts)
     parser = registry.configured(parser, spec.concept_options)
-    if json.dumps(space_to_dict(parser.space)) != json.dumps(dict(spec.space)):
+    if json.dumps(parser.space.to_dict()) != json.dumps(dict(spec.space)):
         raise InputError(
             f"the model {name_of(folder)!r} was trained on another concept space than {parser.name!r} has now; "
             "train it again, or install the version of the plugin it was trained with"

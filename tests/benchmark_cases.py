@@ -19,7 +19,7 @@ from igm_cli.benchmarks.baselines.fit import Budget
 from igm_cli.benchmarks.suite import Request, find_suite
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
-from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
+from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.output import Output
@@ -81,7 +81,7 @@ def attribute_spec(*factors: str) -> ModelSpec:
     return ModelSpec(
         architecture="factored",
         options={"image_size": [32, 32], "patch": 4, **shape},
-        space=space_to_dict(Categorical(dict.fromkeys(factors, ("no", "yes")))),
+        space=Categorical(dict.fromkeys(factors, ("no", "yes"))).to_dict(),
         schedule=ScheduleConfig(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction").to_dict(),
         composition="sum",
         image_size=(32, 32),
@@ -125,7 +125,7 @@ def write_positions(folder: Path, image_size: tuple[int, int] = (48, 32), scale:
     spec = ModelSpec(
         architecture="factored",
         options={"image_size": list(image_size), "patch": 4, "coordinates": not scale, **shape},
-        space=space_to_dict(space),
+        space=space.to_dict(),
         schedule=ScheduleConfig().to_dict(),
         composition="sum",
         image_size=image_size,
@@ -165,7 +165,7 @@ def write_composed(folder: Path) -> Path:
         spec = replace(
             spec,
             options={**spec.options, "image_size": [48, 32]},
-            space=space_to_dict(parser.space),
+            space=parser.space.to_dict(),
             schedule=ScheduleConfig().to_dict(),
             image_size=(48, 32),
             concepts=parser.name,

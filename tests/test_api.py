@@ -13,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from codebook_files import write_problems
 from conftest import ROOT
 from PIL import Image
 from test_cli import schema
@@ -21,7 +22,6 @@ import igm_cli as igm
 from igm_cli import app
 from igm_cli.commands import schemas
 from igm_cli.core.decomposition.problems import random_problems
-from igm_cli.plugins.codebook.files import write_problems
 
 QUICK: dict[str, Any] = {"draws": 2}
 

@@ -13,10 +13,10 @@ import torch
 from benchmark_cases import CASES, PAPERS, Run, attribute_spec, records_of, write_model
 from PIL import Image
 
-from igm_cli.benchmarks.scores import agreement, by_label
+from igm_cli.benchmarks.scores import agreement, by_label, calibration
 from igm_cli.benchmarks.suite import Infos, PictureGrid, Plot, Report, find_suite
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, LARGEST
-from igm_cli.benchmarks.suites.attributes import FACTORS, READ_OUT, SAME_DRAWS, calibrated, values_of
+from igm_cli.benchmarks.suites.attributes import FACTORS, READ_OUT, SAME_DRAWS, hits, values_of
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import InputError, UsageError
@@ -263,7 +263,7 @@ def test_scores_of_known_rows(folder: Path) -> None:
     )
     assert scores["all_right"] == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)  # Wilson's, of two of four
     assert report.tables[0].rows[0][2] == "65.6 %"
-    assert calibrated([row("any", [0], [0])]) is None
+    assert calibration([row("any", [0], [0])], hits) is None
 
 
 def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tm
 
 def test_confidence_is_held_against_accuracy() -> None:
     def found(confidence: list[float], predicted: list[int]) -> dict[str, float]:
-        found = calibrated([row("any", predicted, [1] * len(predicted), confidence=confidence)])
+        found = calibration([row("any", predicted, [1] * len(predicted), confidence=confidence)], hits)
         assert found is not None
         return found
 
@@ -296,15 +296,14 @@ def test_agreement_counts_images_that_both_saw() -> None:
         record("c", row(ENUMERATE, [0], [0], **brute)),
     ]
 
-    def found(part: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def found(part: list[dict[str, Any]]) -> dict[str, Any]:
         return agreement(by_label(part), (SAME_DRAWS, ENUMERATE), lambda r: r["predicted"], base=1)
 
     both = found(records)
-    assert both is not None
     assert (both["agreeing"], both["images"], both["agree"][0]) == (1, 2, 0.5)
     assert both["difference"] == pytest.approx(0.001)
     assert both["calls"] == {ENUMERATE: 24, SAME_DRAWS: 6}
-    assert found(records[2:]) is None
+    assert found(records[2:]) == {}
     json.dumps(both)
 
 

@@ -31,7 +31,7 @@ SGD = replace(EVIDENCE, method="sgd", restarts=3, steps=5, score_draws=10)
 
 
 def inference(checkpoint: Checkpoint) -> InversionSettings:
-    return InversionSettings.from_dict(checkpoint.inference)
+    return InversionSettings.from_dict(checkpoint.spec.inference)
 
 
 PLACES = torch.tensor([[0.3, 0.4], [0.7, 0.6]])
@@ -187,7 +187,7 @@ def test_options(bench: CostBench) -> None:
 def test_a_model_of_any_size_forgets_where_cells_lie(bench: CostBench) -> None:
     _, changed = bench.anywhere
     stem, own = (c.denoiser.trunk.stem.weight for c in (changed, bench.checkpoint))  # type: ignore[attr-defined]
-    assert torch.equal(stem, own[:, :-2]) and changed.inference == bench.checkpoint.inference
+    assert torch.equal(stem, own[:, :-2]) and changed.spec.inference == bench.checkpoint.spec.inference
 
 
 def test_grids_are_counted_by_their_candidates(bench: CostBench) -> None:

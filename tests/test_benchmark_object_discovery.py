@@ -14,7 +14,6 @@ from igm_cli.benchmarks.suite import Plot, find_suite
 from igm_cli.benchmarks.suites import object_discovery
 from igm_cli.benchmarks.suites.object_discovery import SUITE, metrics
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
-from igm_cli.core.concepts import space_to_dict
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
@@ -29,7 +28,7 @@ def unet(tmp_path: Path) -> Path:
     spec = ModelSpec(
         architecture="unet",
         options={**options, "image_size": [48, 32]},
-        space=space_to_dict(registry.concept_parser("pos").space),
+        space=registry.concept_parser("pos").space.to_dict(),
         schedule=ScheduleConfig(prediction_type="epsilon").to_dict(),
         composition="mean",
         image_size=(48, 32),

@@ -61,7 +61,6 @@ def test_methods_of_positions_alone_are_refused_for_such_models(tmp_path: Any) -
     from benchmark_cases import write_model
 
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.concepts import space_to_dict
     from igm_cli.core.noise_schedule import ScheduleConfig
     from igm_cli.errors import InputError
     from igm_cli.plugins import registry
@@ -72,7 +71,7 @@ def test_methods_of_positions_alone_are_refused_for_such_models(tmp_path: Any) -
     spec = ModelSpec(
         architecture="factored",
         options={"image_size": [48, 32], "patch": 4, **shape},
-        space=space_to_dict(parser.space),
+        space=parser.space.to_dict(),
         schedule=ScheduleConfig().to_dict(),
         composition="sum",
         image_size=(48, 32),

@@ -16,7 +16,7 @@ from PIL import Image
 
 import igm_cli
 from igm_cli.benchmarks.baselines.label_methods import BATCH
-from igm_cli.benchmarks.scores import Paired, agreement, by_label, paired_with
+from igm_cli.benchmarks.scores import Paired, agreement, by_label, calibration, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
     ADAPTIVE,
@@ -26,7 +26,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     IGM,
     SUITE,
     WEIGHTS,
-    calibrated,
+    hits,
     metrics,
     most_calls,
     right,
@@ -317,11 +317,11 @@ def test_methods_are_paired_on_the_pictures_both_saw() -> None:
 
 def test_confidence_is_held_against_the_labels_that_are_there() -> None:
     rows = [row(IGM, "ab", "ab", confidence=[0.95, 0.85]), row(IGM, "ac", "ab", confidence=[0.95, 0.65])]
-    found = calibrated(rows)
+    found = calibration(rows, hits)
     assert found == pytest.approx(
         {"values": 4, "confidence": 0.85, "accuracy": 0.75, "error": (0.1 + 0.15 + 0.65) / 4}
     )
-    assert calibrated([row("other", "a", "a", confidence=None)]) is None
+    assert calibration([row("other", "a", "a", confidence=None)], hits) is None
 
 
 def test_agreement_is_of_sets() -> None:
@@ -338,7 +338,7 @@ def test_agreement_is_of_sets() -> None:
     assert (both["agreeing"], both["images"]) == (1, 2)
     assert both["difference"] == pytest.approx(0.0002, rel=1e-2)
     assert both["calls"] == {IGM: 3, ENUMERATE: 6}
-    assert found(records[2:]) is None
+    assert found(records[2:]) == {}
 
 
 def test_published_figures_stand_beside_their_own_task_only(model: Path) -> None:

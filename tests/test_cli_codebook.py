@@ -13,12 +13,12 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from codebook_files import write_codebooks, write_problems
 from conftest import Igm
 from test_cli import lines, one_sentence, schema, untimed
 
 from igm_cli import app
 from igm_cli.core.decomposition.problems import random_problems
-from igm_cli.plugins.codebook.files import write_codebooks, write_problems
 
 CPU = ("--device", "cpu")
 

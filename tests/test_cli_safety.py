@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codebook_files import write_problems
 from PIL import Image
 from test_cli import one_sentence
 
 from igm_cli import app
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.core.files import exclusive
-from igm_cli.plugins.codebook.files import write_problems
 
 QUICK = ("--draws", "2", "--device", "cpu")
 

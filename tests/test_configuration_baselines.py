@@ -25,7 +25,7 @@ from igm_cli.benchmarks.baselines.resnet import (
     most_likely,
 )
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
-from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
+from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.models.factored_global import GlobalDenoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
@@ -38,7 +38,7 @@ UPPER = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])
 LOWER = torch.tensor([[-0.8] * 3, [0.8] * 3])
 SIZE = (16, 16)
 OPTIONS = {"image_size": SIZE, "channels": (16, 16, 16), "blocks": 1, "head_channels": 16, "head_layers": 1}
-SPEC = ModelSpec("factored", OPTIONS, space_to_dict(SPACE), ScheduleConfig().to_dict(), "sum", SIZE, "any")
+SPEC = ModelSpec("factored", OPTIONS, SPACE.to_dict(), ScheduleConfig().to_dict(), "sum", SIZE, "any")
 FAST = {"learning_rates": (1e-2,), "batch_size": 16, "ema": 0.9, "low": 0.6, "high": 0.97}
 GC, VARIANT = ConfigurationClassifier(SPEC, **FAST), FactorClassifier(SPEC, **FAST)  # type: ignore[arg-type]
 RESNET = ResNetFactors(
@@ -92,7 +92,7 @@ def fit_flags(folder, baseline, steps):  # type: ignore[no-untyped-def]
 def lively(space: Categorical = SPACE) -> GlobalDenoiser:
     """A small network whose head is not silent, as it is before training."""
     torch.manual_seed(0)
-    model = replace(SPEC, space=space_to_dict(space)).build()
+    model = replace(SPEC, space=space.to_dict()).build()
     assert isinstance(model, GlobalDenoiser)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -260,7 +260,7 @@ def test_starts_from_the_trunk_of_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_models_of_positions_are_refused(tmp_path: Path) -> None:
-    space = space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True))
+    space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True).to_dict()
     positions = replace(SPEC, space=space)
     with pytest.raises(InputError, match="over factors"):
         ConfigurationClassifier(positions).build()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from codebook_files import write_problems
 from conftest import ROOT
 from PIL import Image
 from test_cli import one_sentence
@@ -21,7 +22,6 @@ from igm_cli import app
 from igm_cli.commands.exports import coco_text, is_own_coco, is_own_table, items_csv
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.plugins import registry
-from igm_cli.plugins.codebook.files import write_problems
 from igm_cli.plugins.overlays import Mark, draw_marks
 from igm_cli.plugins.positions import Positions
 

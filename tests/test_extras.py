@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codebook_files import write_problems
 from test_cli import one_sentence
 
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.errors import EXTRAS, MissingError, missing, need
-from igm_cli.plugins.codebook.files import write_problems
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,7 +16,7 @@ from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
 from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
 from igm_cli.benchmarks.baselines.gc_network import Relations, SetAttention, SetConfig, SetDenoiser
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
-from igm_cli.core.concepts import Continuous, space_to_dict
+from igm_cli.core.concepts import Continuous
 from igm_cli.core.metrics import match
 from igm_cli.core.models.factored import FactoredConfig
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
@@ -127,7 +127,7 @@ def test_starts_as_the_unconditional_output_of_a_checkpoint(
     tmp_path: Path, inputs: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     x_t, t, concepts = inputs
-    space = space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True))
+    space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True).to_dict()
     spec = ModelSpec("factored", TINY.trunk.to_dict(), space, ScheduleConfig().to_dict(), "sum", SIZE, "pos")
     donor = spec.build()
     torch.nn.init.normal_(donor.base_out.weight, std=0.1)  # type: ignore[union-attr, arg-type]

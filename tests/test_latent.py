@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from igm_cli.core.checkpoint import ModelSpec
-from igm_cli.core.concepts import Continuous, Text, space_from_dict, space_to_dict
+from igm_cli.core.concepts import ConceptSpace, Continuous, Text
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.models.pipelines import load_pipeline
 from igm_cli.core.models.prompts import word_tokenizer, words_of
@@ -45,7 +45,7 @@ FLOW = ScheduleConfig(prediction_type="flow_prediction", flow_shift=2.0)
 SPEC = ModelSpec(
     architecture="text-to-image",
     options=SHAPE,
-    space=space_to_dict(SPACE),
+    space=SPACE.to_dict(),
     schedule=SCHEDULE.to_dict(),
     composition="mean",
     image_size=(16, 16),
@@ -333,7 +333,7 @@ def test_a_training_starts_from_another(trained, tmp_path):
 
 
 def test_a_model_of_more_labels_begins_with_the_words_that_it_shares(trained):
-    more = replace(SPEC, space=space_to_dict(Text((*LABELS, "purple"), SPACE.templates)))
+    more = replace(SPEC, space=Text((*LABELS, "purple"), SPACE.templates).to_dict())
     begun, before = more.build(), SPEC.build()
     for model in (begun, before):
         model.load_folder(trained)
@@ -439,7 +439,8 @@ def test_the_folder_is_a_pipeline(schedule, request):
 def test_the_folder_says_what_igm_knows_of_it(trained):
     igm = json.loads((trained / "igm.json").read_text())
     assert igm["concepts"] == "labels"
-    assert space_from_dict(igm["space"]) == Text(LABELS, SPACE.templates[:1])  # trained on both, asked by one
+    asked = ConceptSpace.from_dict(igm["space"])
+    assert asked == Text(LABELS, SPACE.templates[:1])  # trained on both, asked by one
     assert not list(trained.glob(".writing-*"))
     assert {"vocab.json", "merges.txt"} <= {path.name for path in (trained / "tokenizer").iterdir()}
 
@@ -490,7 +491,7 @@ def test_templates_must_have_a_place_for_the_label():
 def test_only_latent_models_have_an_autoencoder(tmp_path):
     spec = ModelSpec(
         architecture="factored", options={"image_size": [32, 32]}, schedule=SCHEDULE.to_dict(), composition="sum",
-        space=space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)), image_size=(32, 32),
+        space=Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True).to_dict(), image_size=(32, 32),
         concepts="pos",
     )  # fmt: skip
     with pytest.raises(InputError, match="autoencoder"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from label_oracle import LabelOracle, letters, names
 
-from igm_cli.core.concepts import Text, space_from_dict
+from igm_cli.core.concepts import ConceptSpace, Text
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import UsageError
@@ -75,5 +75,5 @@ def test_it_must_be_one_of_several_labels() -> None:
     space = Labels().configured({"labels": "a,b,z", "nothing": "z"}).space
     assert space == Text(("a", "b", "z"), nothing="z")
     assert space.nothing_place == 2
-    assert space_from_dict(space.to_dict()) == space
+    assert ConceptSpace.from_dict(space.to_dict()) == space
     assert torch.equal(space.candidates(), torch.eye(3))

@@ -141,7 +141,9 @@ def test_v_prediction_is_read_as_the_scheduler_reads_it(
     denoiser = TextToImageDenoiser(parts["sd2"], Text(LABELS))
     features = noised(denoiser)
     eps = denoiser.predictions_of_prompts(features, ["a dog"])[:, 0]
-    x0 = denoiser.schedule.predict_x0(eps, features.x_t, features.t)
+    schedule, t = denoiser.schedule, features.t
+    alpha, sigma = (level(t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
+    x0 = (features.x_t - sigma * eps) / alpha
     scheduler = pipes["sd2"].scheduler
     scheduler.set_timesteps(scheduler.config.num_train_timesteps)
     v = by_diffusers(pipes["sd2"], features, "a dog")

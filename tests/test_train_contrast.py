@@ -11,7 +11,7 @@ import torch
 from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, load_checkpoint
-from igm_cli.core.concepts import Categorical, Continuous, space_to_dict
+from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.training.config import TrainConfig
@@ -29,7 +29,7 @@ SPEC = ModelSpec(
         "image_size": [16, 16], "patch": 4, "channels": [16, 16, 16], "blocks": 1,
         "head_channels": 16, "head_layers": 1,
     },
-    space=space_to_dict(SPACE),
+    space=SPACE.to_dict(),
     schedule=ScheduleConfig().to_dict(),
     composition="sum",
     image_size=(16, 16),
@@ -120,6 +120,6 @@ def test_two_processes_train_what_one_trains(tmp_path, contrast):
 def test_a_contrast_of_what_has_no_values_is_refused(tmp_path):
     plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
     with pytest.raises(InputError, match="between values of factors"):
-        run(tmp_path, spec=replace(SPEC, space=space_to_dict(plane), composition="mean"))
+        run(tmp_path, spec=replace(SPEC, space=plane.to_dict(), composition="mean"))
     with pytest.raises(InputError, match="at least 0"):
         replace(CONFIG, contrast=-1.0)

@@ -13,7 +13,7 @@ from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.composition import compose
-from igm_cli.core.concepts import Continuous, space_to_dict
+from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.objective import composed_loss
@@ -34,7 +34,7 @@ SPEC = ModelSpec(
         "image_size": [32, 32], "patch": 4, "channels": [16, 16, 16], "blocks": 1,
         "head_channels": 16, "head_layers": 1, "window": 3,
     },
-    space=space_to_dict(Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)),
+    space=Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True).to_dict(),
     schedule=ScheduleConfig().to_dict(),
     composition="sum",
     image_size=(32, 32),
@@ -356,7 +356,7 @@ def test_checkpoints_load_as_they_were_saved(tmp_path, dtype):
             parameter.add_(torch.randn_like(parameter) * 0.1)
     save_checkpoint(tmp_path, SPEC, model.state_dict(), dtype)
     loaded = load_checkpoint(tmp_path)
-    assert read_spec(tmp_path) == SPEC and loaded.concepts == "pos"
+    assert read_spec(tmp_path) == SPEC and loaded.spec.concepts == "pos"
     x, t, c = torch.randn(2, 3, 32, 32), torch.tensor([10, 500]), torch.rand(2, 3, 2)
     for mine, theirs in zip(model(x, t, c), loaded.denoiser(x, t, c), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-2)

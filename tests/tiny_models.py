@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
-from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous, space_to_dict
+from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous
 from igm_cli.core.noise_schedule import ScheduleConfig
 
 
@@ -50,7 +50,7 @@ def _write(
     spec = ModelSpec(
         architecture="factored",
         options={"image_size": [32, 32], "patch": 4, **shape},
-        space=space_to_dict(space),
+        space=space.to_dict(),
         schedule=ScheduleConfig().to_dict(),
         composition="sum",
         image_size=(32, 32),

@@ -155,8 +155,8 @@ class CheckpointBench(DeclaredBench):
         self.parser = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
         if self.parser.name not in (suite.concepts, *suite.words.get("also", ())):
             raise InputError(f"{suite.name} measures models of {self.called}, not of {self.parser.name!r}")
-        self.image_size = self.checkpoint.image_size
-        self.settings = InversionSettings.from_dict(self.checkpoint.inference, seed=request.seed)
+        self.image_size = self.checkpoint.spec.image_size
+        self.settings = InversionSettings.from_dict(self.checkpoint.spec.inference, seed=request.seed)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -225,7 +225,7 @@ class CheckpointBench(DeclaredBench):
 
 def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns what the report says about a checkpoint."""
-    info, kept = checkpoint.info, ("data", "steps", "training", "hardware")
+    info, kept = checkpoint.spec.info, ("data", "steps", "training", "hardware")
     return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}
 
 

@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
     """Returns a ratio of sums over images, with its percentile bootstrap interval over the images."""
     value, resampled = _ratios(numerators, denominators)
-    return _percentiles(value, resampled)
+    return percentiles(value, resampled)
 
 
 def ratio_difference(
@@ -36,21 +36,25 @@ def ratio_difference(
     Each is (numerators, denominators), one per image, in the same order; both are resampled together.
     """
     (one, ones), (other, others) = _ratios(*first), _ratios(*second)
-    return _percentiles(one - other, ones - others)
+    return percentiles(one - other, ones - others)
 
 
 def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor]:
     """Returns a ratio of sums over images, and that of every resample of them (none of fewer than two)."""
     above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
     value = float(above.sum() / below.sum().clamp(min=1e-12))
-    if len(above) < 2:
-        return value, above[:0]
-    generator = torch.Generator().manual_seed(0)
-    index = torch.randint(len(above), (RESAMPLES, len(above)), generator=generator)
+    index = resamples(len(above))
     return value, above[index].sum(1) / below[index].sum(1).clamp(min=1e-12)
 
 
-def _percentiles(value: float, resampled: Tensor) -> Estimate:
+def resamples(count: int, number: int = RESAMPLES) -> Tensor:
+    """Returns the images of so many bootstrap resamples ``[number,count]``; no resample of fewer than two images."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(max(1, count), (number if count > 1 else 0, count), generator=generator)
+
+
+def percentiles(value: float, resampled: Tensor) -> Estimate:
+    """Returns a number with the interval that its resamples tell, if there are any."""
     if not len(resampled):
         return Estimate(value, math.nan, math.nan)
     low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()

@@ -11,7 +11,7 @@ from PIL import ImageOps
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite, declared
 from igm_cli.benchmarks.intervals import Estimate
-from igm_cli.benchmarks.scores import Paired, ScoredSplits, Scores, agreement
+from igm_cli.benchmarks.scores import Paired, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
 from igm_cli.plugins.base import ConceptParser
 
@@ -157,6 +157,11 @@ def methods_table(infos: Infos) -> Table:
     return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
 
 
+def declared_tables(suite: str, **rows: Sequence[Sequence[str]]) -> list[Table]:
+    """Returns the declared tables of these names that have rows."""
+    return [declared_table(suite, name, cells, bins=10) for name, cells in rows.items() if cells]
+
+
 def declared_table(suite: str, name: str, rows: Sequence[Sequence[str]], **numbers: object) -> Table:
     """Returns a table whose title, columns and note, with numbers in it, are declared in the file of a suite."""
     words = declared(suite)["tables"][name]
@@ -178,25 +183,20 @@ def calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]
     ]
 
 
-def agreements(
-    scored: ScoredSplits, labels: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Returns the :func:`~igm_cli.benchmarks.scores.agreement` of two labels on every split that has both."""
-    found = {split: agreement(part, labels, answer, base) for split, part in scored.labels.items()}
-    return {split: agreed for split, agreed in found.items() if agreed}
+def same_cells(held: Mapping[str, Any]) -> list[str]:
+    """Returns how often two answers are the same, by :func:`~igm_cli.benchmarks.scores.same_answers`, and its share."""
+    return [f"{held['agreeing']} of {held['images']}", percent(held["agree"])]
 
 
 def agreement_rows(
     agreed: Mapping[str, Mapping[str, Any]], labels: tuple[str, str], share: bool = False
 ) -> list[list[str]]:
-    """Returns how igm agrees with enumeration, by :func:`agreements` of two labels, igm's first; as a share, too."""
+    """Returns how igm agrees with enumeration on every split, of two labels, igm's first; as a share, too."""
     rows = []
     for split, a in agreed.items():
-        shares = [percent(Estimate(*a["agree"]))] if share else []
         forms = (("calls", "g"), ("seconds", ".3g"))
         costs = [f"{a[what][label]:{form}}" for what, form in forms for label in labels]
-        same = f"{a['agreeing']} of {a['images']}"
-        rows.append([split, same, *shares, f"{a['difference']:.1e}", *costs])
+        rows.append([split, *same_cells(a)[: 1 + share], f"{a['difference']:.1e}", *costs])
     return rows
 
 

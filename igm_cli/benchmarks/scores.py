@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from scipy.stats import binomtest
@@ -14,6 +14,7 @@ from igm_cli.benchmarks.intervals import Estimate, proportion
 from igm_cli.benchmarks.suite import Record
 from igm_cli.core.calibration import expected_calibration_error
 
+T = TypeVar("T")
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Labels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Label to (split and item) to row."""
@@ -43,18 +44,22 @@ class Paired(NamedTuple):
         return float(binomtest(self.first, discordant).pvalue) if discordant else 1.0
 
 
-def calibration(confidence: Sequence[float], right: Sequence[bool]) -> dict[str, float]:
-    """Returns confidence held against accuracy, over all values named.
+def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]]) -> dict[str, float] | None:
+    """Returns confidence held against accuracy, over all values named; None where none is, or with no confidence.
 
-    ``error`` is the expected calibration error (Naeini et al. 2015): the mean distance of the two in each bin.
+    ``hits`` tells which values of a row are right; ``error`` is the expected calibration error (Naeini et al. 2015): the
+    mean distance of confidence and accuracy in each bin.
     """
-    sure, hits = torch.tensor(confidence).double(), torch.tensor(right).double()
-    error = expected_calibration_error(sure, hits)
+    right = [hit for row in rows for hit in hits(row)]
+    if not right or any(row["confidence"] is None for row in rows):
+        return None
+    sure = torch.tensor([c for row in rows for c in row["confidence"]]).double()
+    held = torch.tensor(right).double()
     return {
-        "values": len(hits),
+        "values": len(right),
         "confidence": float(sure.mean()),
-        "accuracy": float(hits.mean()),
-        "error": error,
+        "accuracy": float(held.mean()),
+        "error": expected_calibration_error(sure, held),
     }
 
 
@@ -67,12 +72,14 @@ def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]
     return found
 
 
-def paired_with(name: str, labels: Labels, right: Callable[[Mapping[str, Any]], bool]) -> dict[str, Paired]:
-    """Returns one label beside every other of a split, on the items that both were run on."""
+def paired_with(
+    name: str, labels: Labels, right: Callable[[Mapping[str, Any]], bool], unseen: str = ""
+) -> dict[str, Paired]:
+    """Returns one label beside every other of a split but the ``unseen``, on the items that both were run on."""
     first, found = labels.get(name, {}), {}
     for label, rows in labels.items():
         pairs = [(right(first[key]), right(row)) for key, row in rows.items() if key in first]
-        if label != name and pairs:
+        if label not in (name, unseen) and pairs:
             found[label] = Paired.of(pairs)
     return found
 
@@ -117,28 +124,53 @@ class ScoredSplits:
         shared = {label: {k: row for k, row in rows.items() if k in common} for label, rows in labels.items()}
         return self._scored(shared)
 
+    def each(self, find: Callable[[Labels], T]) -> dict[str, T]:
+        """Returns what is found in every split, where that is anything."""
+        return {split: found for split, labels in self.labels.items() if (found := find(labels))}
+
+    def sureness(
+        self, hits: Callable[[Mapping[str, Any]], Sequence[bool]], unseen: str = ""
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Returns the :func:`calibration` of every label but the ``unseen`` that has one, by split."""
+        return {
+            split: {s.label: sure for s in part if s.label != unseen and (sure := calibration(s.rows, hits))}
+            for split, part in self.scores.items()
+        }
+
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Returns the JSON form: split to label to scores."""
         return {name: {s.label: s.to_dict() for s in part} for name, part in self.scores.items()}
 
 
+def same_answers(
+    labels: Labels, names: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any]
+) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """Returns how often two labels answer the same on the images of a split that both saw, and the rows of both there.
+
+    Both are empty if there are no such images.
+    """
+    first, second = (labels.get(name, {}) for name in names)
+    pairs = [(row, second[key]) for key, row in first.items() if key in second]
+    if not pairs:
+        return {}, {}
+    same = [answer(a) == answer(b) for a, b in pairs]
+    held = {"agree": proportion(same), "agreeing": sum(same), "images": len(pairs)}
+    return held, dict(zip(names, zip(*pairs, strict=True), strict=True))
+
+
 def agreement(
     labels: Labels, names: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
-) -> dict[str, Any] | None:
-    """Returns how the answers of two labels agree on the images of a split that both saw; None if there are none.
+) -> dict[str, Any]:
+    """Returns the :func:`same_answers` of two labels with their errors and costs; nothing if there are none.
 
     Errors differ relative to the second's; ``base`` unconditional network calls per draw are left out of ``calls``.
     """
-    first, second = (labels.get(name, {}) for name in names)
-    pairs = [(first[key], row) for key, row in second.items() if key in first]
-    if not pairs:
-        return None
-    same = [answer(a) == answer(b) for a, b in pairs]
-    columns = dict(zip(names, zip(*pairs, strict=True), strict=True))
+    held, columns = same_answers(labels, names, answer)
+    if not held:
+        return {}
+    pairs = zip(*columns.values(), strict=True)
     return {
-        "agree": list(proportion(same)),
-        "agreeing": sum(same),
-        "images": len(pairs),
+        **held,
         "difference": max(abs(a["error"] - b["error"]) / max(abs(b["error"]), 1e-12) for a, b in pairs),
         "calls": {name: fmean(r["calls"] / r["draws"] - base for r in rows) for name, rows in columns.items()},
         "seconds": {name: fmean(r["seconds"] for r in rows) for name, rows in columns.items()},

@@ -323,7 +323,6 @@ def model_spec(
 ) -> ModelSpec:
     """Returns what is to be trained, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.concepts import space_to_dict
     from igm_cli.core.inference.engine import constraint_of
     from igm_cli.core.noise_schedule import ScheduleConfig
     from igm_cli.core.types import InversionSettings
@@ -345,7 +344,7 @@ def model_spec(
     return ModelSpec(
         **named,
         options=model,
-        space=space_to_dict(parser.space),
+        space=parser.space.to_dict(),
         schedule=ScheduleConfig(**preset.schedule).to_dict(),
         image_size=model["image_size"],
         scale=crops.scale if crops else 0.0,

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import ConceptSpace, space_from_dict, space_to_dict
+from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.device import has_bf16
 from igm_cli.core.files import file_hash, read_json, write_json
 from igm_cli.core.models import build_denoiser
@@ -74,7 +74,7 @@ class ModelSpec:
         """The denoiser with fresh weights."""
         try:
             schedule = Schedule(ScheduleConfig.from_dict(self.schedule))
-            space = space_from_dict(self.space)
+            space = ConceptSpace.from_dict(self.space)
         except (InputError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"the model's schedule or concept space cannot be used: {error}") from error
         return build_denoiser(self.architecture, self.options, space, schedule)
@@ -88,31 +88,6 @@ class Checkpoint:
     spec: ModelSpec
     denoiser: Denoiser
 
-    @property
-    def composition(self) -> Composition:
-        """How its contributions are composed."""
-        return self.spec.composition
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(width, height) in pixels of the images it sees."""
-        return self.spec.image_size
-
-    @property
-    def concepts(self) -> str:
-        """Name of its concept parser."""
-        return self.spec.concepts
-
-    @property
-    def inference(self) -> Mapping[str, Any]:
-        """Inversion settings tuned to the weights."""
-        return self.spec.inference
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """Provenance."""
-        return self.spec.info
-
 
 def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks is a pipeline's folder."""
@@ -121,7 +96,7 @@ def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dty
         save_checkpoint(folder, spec, model.state_dict(), dtype)
         return
     save_folder(folder, dtype)
-    write_description(folder, replace(spec, space=space_to_dict(cast(ConceptSpace, model.asked))))
+    write_description(folder, replace(spec, space=cast(ConceptSpace, model.asked).to_dict()))
 
 
 def save_checkpoint(

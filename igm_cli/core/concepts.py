@@ -432,17 +432,3 @@ def _bounds(
 ) -> tuple[Tensor, Tensor]:
     """The bounds of a box ``[D]``, copied to a device once."""
     return torch.tensor(low, dtype=dtype).to(device), torch.tensor(high, dtype=dtype).to(device)
-
-
-def space_to_dict(space: ConceptSpace) -> dict[str, Any]:
-    """Returns the JSON form of a space, as igm.json holds it."""
-    return space.to_dict()
-
-
-def space_from_dict(data: Mapping[str, Any]) -> ConceptSpace:
-    """Inverse of :func:`space_to_dict`.
-
-    Raises:
-        ValueError: If the kind is unknown, or a field is missing or of another type.
-    """
-    return ConceptSpace.from_dict(data)

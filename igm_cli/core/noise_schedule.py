@@ -156,10 +156,6 @@ class Schedule:
             return torch.ones_like(t, dtype=torch.float32)
         return self.alpha(t)
 
-    def predict_x0(self, epsilon: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The clean image that eps implies, ``[N,C,H,W]``."""
-        return (x_t - _spread(self.sigma(t), x_t) * epsilon) / _spread(self.alpha(t), x_t)
-
 
 def _spread(per_sample: Tensor, like: Tensor) -> Tensor:
     """``[N]`` to ``[N,1,1,1]``."""

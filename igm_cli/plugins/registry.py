@@ -42,12 +42,6 @@ class Listing:
     target: str  # ``package.module:attribute``
     packages: tuple[str, ...]  # distributions that offer the name; more than one is a conflict
 
-    @property
-    def label(self) -> str:
-        """What it is called in messages."""
-        owners = " and ".join(self.packages)
-        return f"the {_NOUNS[self.kind]} {self.name!r} of {f'package {owners}' if owners else 'that module'}"
-
 
 def listings(kind: Kind) -> list[Listing]:
     """Returns all plugins of a kind, sorted by name, none of them imported."""

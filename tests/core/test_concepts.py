@@ -9,16 +9,7 @@ import pytest
 import torch
 from oracle import SQUARE, products
 
-from igm_cli.core.concepts import (
-    Categorical,
-    Codebook,
-    ConceptSpace,
-    Continuous,
-    Product,
-    Text,
-    space_from_dict,
-    space_to_dict,
-)
+from igm_cli.core.concepts import Categorical, Codebook, ConceptSpace, Continuous, Product, Text
 
 WHAT = Categorical({"a": ("no", "yes"), "b": ("1", "2", "3")})
 SPACES = [
@@ -33,10 +24,10 @@ SPACES = [
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.kind)
 def test_spaces_survive_json(space):
-    data = space_to_dict(space)
+    data = space.to_dict()
     assert data["kind"] == space.kind
-    assert space_from_dict(json.loads(json.dumps(data))) == space == ConceptSpace.from_dict(data)
-    assert space_from_dict(data).dim == space.dim
+    assert ConceptSpace.from_dict(json.loads(json.dumps(data))) == space == ConceptSpace.from_dict(data)
+    assert ConceptSpace.from_dict(data).dim == space.dim
 
 
 def test_kinds_say_what_the_engine_needs():
@@ -68,11 +59,14 @@ def test_kinds_say_what_the_engine_needs():
         (lambda: Codebook((3,), 8), "two or more"),
         (lambda: Codebook((3, 1), 8), "two or more"),
         (lambda: Codebook((3, 3), 0), "coordinate"),
-        (lambda: space_from_dict({"kind": "fuzzy"}), "unknown concept space 'fuzzy'"),
-        (lambda: space_from_dict({}), "unknown concept space"),
-        (lambda: space_from_dict({"kind": "continuous", "names": ["x"]}), "low"),
-        (lambda: space_from_dict({"kind": "continuous", "names": 3, "low": [0], "high": [1]}), "names"),
-        (lambda: space_from_dict({"kind": "product", "where": {"kind": "nowhere"}, "what": {}}), "nowhere"),
+        (lambda: ConceptSpace.from_dict({"kind": "fuzzy"}), "unknown concept space 'fuzzy'"),
+        (lambda: ConceptSpace.from_dict({}), "unknown concept space"),
+        (lambda: ConceptSpace.from_dict({"kind": "continuous", "names": ["x"]}), "low"),
+        (lambda: ConceptSpace.from_dict({"kind": "continuous", "names": 3, "low": [0], "high": [1]}), "names"),
+        (
+            lambda: ConceptSpace.from_dict({"kind": "product", "where": {"kind": "nowhere"}, "what": {}}),
+            "nowhere",
+        ),
     ],
 )
 def test_impossible_spaces_are_refused(make, sentence):

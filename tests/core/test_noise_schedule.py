@@ -56,7 +56,7 @@ def test_only_networks_on_flows_are_told_another_time():
 
 
 @pytest.mark.parametrize("config", CONFIGS + FLOWS)
-def test_epsilon_and_clean_image_follow_from_the_output(config):
+def test_epsilon_follows_from_the_output(config):
     schedule = Schedule(config)
     x0, noise, t = torch.randn(3, 3, 4, 4), torch.randn(3, 3, 4, 4), torch.tensor([5, 300, 900])
     x_t = schedule.add_noise(x0, noise, t)
@@ -65,7 +65,6 @@ def test_epsilon_and_clean_image_follow_from_the_output(config):
     output = outputs[config.prediction_type]
     epsilon = schedule.output_to_epsilon(output, x_t, t)
     torch.testing.assert_close(epsilon, noise, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(schedule.predict_x0(epsilon, x_t, t), x0, atol=1e-2, rtol=1e-2)
     gain = schedule.epsilon_gain(t)[:, None, None, None]
     changed = schedule.output_to_epsilon(output + 1, x_t, t)
     torch.testing.assert_close(changed - epsilon, gain.expand_as(epsilon), atol=1e-4, rtol=1e-4)

@@ -225,9 +225,9 @@ def vectors(kit: Kit) -> Path:
     folder = kit.folder / "vectors"
     if not folder.exists():
         import numpy as np
+        from codebook_files import write_problems
 
         from igm_cli.core.decomposition.problems import random_problems
-        from igm_cli.plugins.codebook.files import write_problems
 
         folder.mkdir(parents=True)
         problems = random_problems(4, 2, 64, 2, seed=0)

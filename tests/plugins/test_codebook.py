@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from codebook_files import write_codebooks, write_problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from igm_cli.core.concepts import Codebook, space_from_dict, space_to_dict
+from igm_cli.core.concepts import Codebook, ConceptSpace
 from igm_cli.core.decomposition.binding import BINDINGS
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import decompose
@@ -26,8 +27,6 @@ from igm_cli.plugins.codebook.files import (
     read_codebooks,
     read_problems,
     read_vectors,
-    write_codebooks,
-    write_problems,
 )
 from igm_cli.plugins.codebook.parser import CodebookProducts
 
@@ -89,7 +88,7 @@ def test_items_that_name_no_codeword(items: list[dict[str, int]], says: str) -> 
 def test_the_space_survives_json_and_the_parser_is_configured() -> None:
     plain = registry.concept_parser("codebook")
     parser = registry.configured(plain, {"sizes": "7, 8", "dim": "32"})
-    assert parser.space == Codebook((7, 8), 32) == space_from_dict(space_to_dict(parser.space))
+    assert parser.space == Codebook((7, 8), 32) == ConceptSpace.from_dict(parser.space.to_dict())
     for options in ({"sizes": "7"}, {"sizes": "a,b"}, {"dim": 0}):
         with pytest.raises(UsageError, match="no codebooks of the sizes"):
             registry.configured(plain, options)

@@ -66,9 +66,9 @@ class StarMethod:
         from igm_cli.plugins.base import Frame
 
         model = load_checkpoint(self.bench.request.model, self.bench.request.device)
-        width, height = model.image_size
-        x0 = to_model(image, Frame.fit(image.size, width / height), model.image_size)
-        settings = InversionSettings.from_dict(model.inference, seed=self.bench.request.seed)
+        width, height = model.spec.image_size
+        x0 = to_model(image, Frame.fit(image.size, width / height), model.spec.image_size)
+        settings = InversionSettings.from_dict(model.spec.inference, seed=self.bench.request.seed)
         return invert(model.denoiser, x0.to(self.bench.request.device), settings).k
 
     def by_specks(self, image):

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ class TrainingData:
     about: Mapping[str, Any]  # what it is, as JSON
     training: Callable[[], Samples]
     validation: Callable[[], Samples]  # other images, which only choose learning rates
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], load: Callable[[], tuple[Samples, Samples]]) -> TrainingData:
+        """Returns data of which training and validation images are loaded together, once."""
+        loaded = cache(load)
+        return cls(about, lambda: loaded()[0], lambda: loaded()[1])
 
 
 @dataclass(frozen=True)

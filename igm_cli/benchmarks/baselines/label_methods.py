@@ -17,7 +17,6 @@ Each raises :class:`UsageError` if ``k`` is out of range or there are too many s
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -29,9 +28,10 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.any_set import sizes_of
 from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors, staged_errors
 from igm_cli.core.inference.noised_batch import importance_of, predictions
+from igm_cli.core.inference.reference import unsure_answer
 from igm_cli.core.models.prompts import compound
 from igm_cli.core.noise_schedule import draw, shown
-from igm_cli.core.types import Inversion, InversionSettings, KPoint
+from igm_cli.core.types import Inversion, InversionSettings
 
 RATE = 0.1  # learning rate of prompt-weights: AdamW on the logits of the weights
 BATCH = 4  # draws per step of prompt-weights
@@ -86,7 +86,7 @@ def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings,
 
     scores = mean_errors(denoiser, image, settings, Hypotheses(space.dim, len(space.templates), alone))
     chosen = scores.errors.argsort(stable=True)[:k]
-    return _found(rows.cpu()[chosen], float(scores.errors[chosen].mean()), scores.calls, settings.draws)
+    return unsure_answer(rows.cpu()[chosen], float(scores.errors[chosen].mean()), scores.calls, settings.draws)
 
 
 def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
@@ -104,7 +104,7 @@ def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSetting
         logits.grad = gradient / gradient.norm().clamp(min=1e-12)
         optimizer.step()
     chosen, draws = logits.cpu().argsort(descending=True, stable=True)[:k], settings.relax_steps * BATCH
-    return _found(space.candidates()[chosen], error, draws * space.dim * len(space.templates), draws)
+    return unsure_answer(space.candidates()[chosen], error, draws * space.dim * len(space.templates), draws)
 
 
 def _error_of_weights(
@@ -136,12 +136,4 @@ def _sets(denoiser: Denoiser, settings: InversionSettings, k: int) -> tuple[Text
 def _least(space: Text, sets: Sequence[Sequence[int]], scores: Scores, draws: int) -> Inversion:
     """Returns the set of least error."""
     best = int(scores.errors.argmin())
-    return _found(space.candidates()[list(sets[best])], float(scores.errors[best]), scores.calls, draws)
-
-
-def _found(concepts: Tensor, error: float, calls: int, draws: int) -> Inversion:
-    """Returns what was found, one-hot rows ``[K,M]``, by a method that does not say how sure it is."""
-    k, unsure = len(concepts), torch.full((len(concepts),), math.nan)
-    return Inversion(
-        concepts, unsure, k, "given", error, (KPoint(k, error, 0.0),), calls, seconds=0.0, draws=draws
-    )
+    return unsure_answer(space.candidates()[list(sets[best])], float(scores.errors[best]), scores.calls, draws)

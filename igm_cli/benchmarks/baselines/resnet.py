@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from igm_cli.benchmarks.baselines.fit import Baseline
 from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp
-from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.core.concepts import Categorical
 from igm_cli.core.files import HUB
 from igm_cli.errors import MissingError, need
 
@@ -151,7 +151,7 @@ class ResNetFactors(ResNetOptions):
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
-        return {**super().describe(), "space": space_to_dict(self.space)}
+        return {**super().describe(), "space": self.space.to_dict()}
 
     def build(self) -> nn.Module:
         """Returns the network; raises MissingError if pretrained weights cannot be had."""

@@ -18,7 +18,7 @@ from igm_cli.benchmarks.report import capitalised, declared_table
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row
 from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint
-from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.types import Inversion, InversionSettings
@@ -56,19 +56,19 @@ class FactorCost:
 
     def _timed(self, factors: int, settings: InversionSettings) -> tuple[float, Inversion]:
         """Returns the median seconds of some runs after a warm-up, and what one of them found."""
-        space = space_to_dict(Categorical({f"factor {number}": ("no", "yes") for number in range(factors)}))
+        space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)}).to_dict()
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             model = (
                 replace(self.checkpoint.spec, space=space).build().eval().requires_grad_(False)
             )  # fresh weights
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        denoiser, (width, height) = cast(Denoiser, model), self.checkpoint.image_size
+        denoiser, (width, height) = cast(Denoiser, model), self.checkpoint.spec.image_size
         generator = torch.Generator().manual_seed(settings.seed)
         image = (torch.rand(3, height, width, generator=generator) * 2 - 1).to(self.device)
 
         def run() -> Inversion:
-            return invert(denoiser, image, settings, composition=self.checkpoint.composition)
+            return invert(denoiser, image, settings, composition=self.checkpoint.spec.composition)
 
         found = run()
         return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), found

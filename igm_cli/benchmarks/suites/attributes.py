@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from igm_cli.benchmarks.baselines.configuration import ConfigurationClassifier, 
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
-from igm_cli.benchmarks.scores import Labels, Paired, Rows, ScoredSplits, Scores, calibration, paired_with
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, agreement, paired_with
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.core.concepts import Categorical
@@ -61,7 +61,7 @@ class AttributeBench(frame.CheckpointBench):
         self.relax_images = self.whole_number("relax_images", 50)
         steps = self.whole_number("relax_steps", self.settings.relax_steps)
         self.settings = replace(self.settings, method="evidence", relax_steps=steps)
-        contrast = self.options.get("contrast", self.checkpoint.info.get("contrast", 0.0))
+        contrast = self.options.get("contrast", self.checkpoint.spec.info.get("contrast", 0.0))
         if not isinstance(contrast, int | float) or isinstance(contrast, bool) or not 0 <= contrast < math.inf:
             raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
         self.contrast = float(contrast)
@@ -83,7 +83,6 @@ class AttributeBench(frame.CheckpointBench):
         drawn |= request.reading(adapter)
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from
 
-        @cache
         def samples(split: str, limit: int | None) -> Samples:
             data = adapter.load(
                 split, data_root=root, limit=limit, seed=seed, progress=request.progress, **FEMALE, **drawn
@@ -92,7 +91,7 @@ class AttributeBench(frame.CheckpointBench):
 
         chosen = {**FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
         about = {"folder": self.folder_name, **chosen}
-        return TrainingData(about, lambda: samples("train", None), lambda: samples("val", validation))
+        return TrainingData.of(about, lambda: (samples("train", None), samples("val", validation)))
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images, or numbers of factors."""
@@ -138,7 +137,7 @@ class AttributeBench(frame.CheckpointBench):
 
     def inverted(self, settings: Mapping[str, InversionSettings], limit: int | None = None) -> Method:
         """Returns the checkpoint inverted under one or several settings, each with the label of its row."""
-        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.spec.composition
 
         def row(label: str, image: Tensor) -> Row:
             found = invert(denoiser, image, settings[label], composition=composition)
@@ -186,7 +185,7 @@ class AttributeBench(frame.CheckpointBench):
             InputError: If the model has none, or its training did not use it.
         """
         denoiser, s = self.checkpoint.denoiser, self.settings
-        if not isinstance(denoiser, GlobalDenoiser) or not self.checkpoint.info.get("contrast"):
+        if not isinstance(denoiser, GlobalDenoiser) or not self.checkpoint.spec.info.get("contrast"):
             raise InputError("the model was trained without a contrast, which its read-out learns by")
         draws = draw(
             denoiser.schedule, (3, *self.image_size[::-1]), s.draws, low=s.low, high=s.high, seed=s.seed
@@ -215,10 +214,10 @@ class AttributeBench(frame.CheckpointBench):
 
     def metrics(self, rows: Rows) -> dict[str, Estimate]:
         """Returns how often all factors are right, how often each is, and costs."""
-        right = [[p == t for p, t in zip(r["predicted"], r["truth"], strict=True)] for r in rows]
+        found = list(map(hits, rows))
         return {
-            "all_right": proportion(list(map(all, right))),
-            **{name: proportion([r[place] for r in right]) for place, name in enumerate(self.factors)},
+            "all_right": proportion(list(map(all, found))),
+            **{name: proportion([r[place] for r in found]) for place, name in enumerate(self.factors)},
             **{name: mean(r[name] for r in rows) for name in ("seconds", "calls", "draws")},
         }
 
@@ -233,36 +232,29 @@ class AttributeBench(frame.CheckpointBench):
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.scenes, self.metrics)
         compared = (SAME_DRAWS, ENUMERATE)
-        exact = report.agreements(scored, compared, lambda row: row["predicted"], base=1)
-        sureness = {
-            name: {s.label: found for s in part if s.label != SAME_DRAWS and (found := calibrated(s.rows))}
-            for name, part in scored.scores.items()
-        }
+        pairs = scored.each(lambda labels: paired_with("igm", labels, right, SAME_DRAWS))
+        exact = scored.each(lambda labels: agreement(labels, compared, lambda row: row["predicted"], base=1))
+        sureness = scored.sureness(hits, SAME_DRAWS)
         factors = factor_report([record for record in records if record["split"] == FACTORS])
-        pairs = {name: beside for name, labels in scored.labels.items() if (beside := paired_with_igm(labels))}
-        tables = []
-        if pairs:
-            tables.append(report.declared_table("attributes", "paired", report.paired_rows(pairs)))
-        if exact:
-            rows = report.agreement_rows(exact, compared, share=True)
-            tables.append(report.declared_table("attributes", "exactness", rows))
-        if rows := report.calibration_rows(sureness):
-            tables.append(report.declared_table("attributes", "calibration", rows, bins=10))
-        tables += factors.tables
+        tables = report.declared_tables(
+            "attributes",
+            paired=report.paired_rows(pairs),
+            exactness=report.agreement_rows(exact, compared, share=True),
+            calibration=report.calibration_rows(sureness),
+        )
 
         def named(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             values = zip(self.space.factors.items(), row["predicted"], strict=True)
             return [{"factor": name, "value": names[value]} for (name, names), value in values]
 
-        unseen = (ENUMERATE, SAME_DRAWS)
-        grids = report.answer_grids(scored, self.scenes, unseen, lambda r: r["predicted"] == r["truth"], named)
+        grids = report.answer_grids(scored, self.scenes, compared, right, named)
         names = ("images", "both", "ours", "theirs")
         paired = {
             split: {other: p.to_dict(*names) for other, p in part.items()} for split, part in pairs.items()
         }
         told = {"paired": paired, "exactness": exact, "calibration": sureness, "factors": factors.summary}
-        figures = [*factors.figures, *grids]
-        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
+        shown = [*tables, *factors.tables], [*factors.figures, *grids]
+        return report.scored_report(self.suite, scored, self.table, infos, *shown, told)
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:
@@ -271,18 +263,14 @@ def values_of(space: Categorical, concepts: Tensor) -> list[int]:
     return [group.index(index) for group, index in zip(space.groups(), chosen, strict=True)]
 
 
-def paired_with_igm(labels: Labels) -> dict[str, Paired]:
-    """Returns igm beside every other method of one split; an image is right if all of its values are."""
-    methods = {label: rows for label, rows in labels.items() if label != SAME_DRAWS}
-    return paired_with("igm", methods, lambda row: row["predicted"] == row["truth"])
+def hits(row: Mapping[str, Any]) -> list[bool]:
+    """Returns which values of a row are right."""
+    return [p == t for p, t in zip(row["predicted"], row["truth"], strict=True)]
 
 
-def calibrated(rows: Rows) -> dict[str, float] | None:
-    """Returns confidence held against accuracy; None where a method does not tell how sure it is."""
-    if any(row["confidence"] is None for row in rows):
-        return None
-    pairs = [pair for row in rows for pair in zip(row["predicted"], row["truth"], strict=True)]
-    return calibration([c for row in rows for c in row["confidence"]], [p == t for p, t in pairs])
+def right(row: Mapping[str, Any]) -> bool:
+    """Returns whether all values of a row are right."""
+    return all(hits(row))
 
 
 def _described(s: InversionSettings) -> str:

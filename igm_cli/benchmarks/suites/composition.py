@@ -51,9 +51,8 @@ class CompositionBench(frame.CheckpointBench):
     def _sets(self, name: str) -> Sets:
         data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends on its number alone
         scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
-        seed = self.request.seed
-        judges = self._judges("judged", self.image_size)
-        return Sets(self.checkpoint, self.settings, scenes, judges, self.numbers, seed, self.device)
+        judges, seed = self._judges("judged", self.image_size), self.request.seed
+        return Sets(scenes, judges, self.numbers, seed, self.device, self.checkpoint, self.settings)
 
     def _make_judges(self, declared: str, image_size: tuple[int, int]) -> Judges:
         """Judges of rendered scenes that the suite's file declares."""
@@ -71,7 +70,8 @@ class CompositionBench(frame.CheckpointBench):
         scenes = frame.AnnotatedImages(data, models[-1].parser, models[0].image_size)
         conditional = cache(partial(self._conditional, name)) if "after" in declared.asked else None
         judges = self._judges(declared.asked.get("judged", "judged_alone"), models[0].image_size)
-        return Expressions(models, declared.asked, scenes, judges, self.numbers, seed, conditional=conditional)
+        shared = scenes, judges, self.numbers, seed, self.device
+        return Expressions(*shared, models, declared.asked, conditional)
 
     def _conditional(self, split: str) -> ObjectDenoiser:
         """One conditional model, trained on the images of the splits before, then on those like this split's.

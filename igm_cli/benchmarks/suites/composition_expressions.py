@@ -8,22 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from igm_cli.benchmarks import frame
 from igm_cli.benchmarks.baselines.judges import NEAR
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
 from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
-from igm_cli.benchmarks.suites.composition_judges import KINDS, Judges, Objects
-from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, Drawn, costs, sampling
-from igm_cli.core.inference.call_counter import CallCounter
-from igm_cli.core.sampling import Composed, sample
+from igm_cli.benchmarks.suites.composition_judges import KINDS, Objects
+from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, Drawn, DrawnSplit, costs, sampling
 from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.imaging import Frame, to_model
 from igm_cli.model import Model
@@ -36,32 +33,23 @@ Values = Mapping[str, Any]
 
 
 @dataclass
-class Expressions:
+class Expressions(DrawnSplit):
     """Expressions about the only object of an image, filled in with what renders or drawn faces show.
 
     Attributes:
         models: The models, in order.
         asked: What the suite's file declares: the expression, with names in braces; what each of its branches ``shows``,
             and what must not be shown.
-        scenes: The real images.
-        judges: They say what a sample shows.
-        numbers: Options of the suite.
-        seed: Of everything random.
         conditional: Gives one conditional model that stands beside them, where there is one.
     """
 
     models: Sequence[Model]
     asked: Mapping[str, Any]
-    scenes: frame.AnnotatedImages
-    judges: Judges
-    numbers: Mapping[str, int]
-    seed: int
     conditional: Callable[[], ObjectDenoiser] | None = None
     values: list[Values] = field(init=False)  # of every image
 
     def __post_init__(self) -> None:
-        self._items = list(self.scenes.rows)
-        self._together = cache(self._batch)
+        super().__post_init__()
         known = [_values(row, Frame.fit(row["image"].size, 1.0, "squash")) for row in self.scenes.data]
         self.values = [{**own, **_another(known, number)} for number, own in enumerate(known)]
 
@@ -84,7 +72,7 @@ class Expressions:
     def errors(self) -> Mapping[str, float]:
         """Errors of the judges on real images."""
         if not self.faces and not self.measured:
-            return self.judges.errors
+            return super().errors
         judge, fitted = self.judges.measures if self.measured else self.judges.factors[:2]
         return {judge.name: fitted.validation}
 
@@ -96,31 +84,17 @@ class Expressions:
         """Returns what is asked for in the image of a number."""
         return str(self.asked["expression"]).format(**self.values[number])
 
-    def row(self, method: str, item: str) -> Row:
-        """Returns what the judges say of a sample."""
-        number = self._items.index(item)
-        image, seconds, calls = self.drawn(method, number)
-        row = {"label": method, **self.judged(self._looked(image), number), "seconds": seconds, "calls": calls}
-        if number < self.numbers["twins"]:
-            row["diversity"] = float((image - self.drawn(method, number, other=True).image).square().mean() / 4)
-        return row
-
-    def real(self, item: str) -> Row:
-        """Returns what the judges say of a real image that shows the first branch."""
-        return {"label": "real", **self.judged(self._looked(self.scenes[item].x0), self._items.index(item))}
-
-    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
-        """As :class:`~igm_cli.benchmarks.suites.composition_sets.Drawer`."""
-        batch = self.numbers["batch"]
-        return self._together(method, number - number % batch, other)[number % batch]
+    def _said(self, image: Tensor, number: int) -> Row:
+        if self.measured:
+            return self.judged(self.judges.measured(image), number)
+        return self.judged(self.judges.face(image) if self.faces else self.judges.objects(image), number)
 
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
-        """Images that are drawn together."""
         if method == CONDITIONAL:
             return self._conditional_batch(first, other)
         how = GenerationSettings(seed=2 * self.seed + other, **sampling(method, self.numbers))
         generation = Generation(self.models, how)
-        numbers = range(first, min(first + self.numbers["batch"], len(self._items)))
+        numbers = range(first, min(first + self.numbers["batch"], len(self.items)))
         images = generation.images(
             [generation.reader.read(self.expression(number)) for number in numbers], numbers
         )
@@ -138,24 +112,8 @@ class Expressions:
         numbered = [
             [*v["at"], *(float(names.index(v[kind])) for kind, names in self.kinds.items())] for v in values
         ]
-        counter = CallCounter(self.conditional())
-        condition = torch.tensor(numbered, device=self.models[0].device)[:, None]
-        width, height = self.scenes.image_size
-        seed, steps = 2 * self.seed + other, self.numbers["steps"]
-        images, seconds = frame.timed(
-            lambda: sample(
-                Composed.of(counter, condition), (3, height, width),
-                steps=steps, seed=seed, first=first, sampler="ancestral",
-            ).cpu()
-        )  # fmt: skip
-        as_bytes = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-        calls = counter.used.whole_calls / len(values)
-        return [Drawn(image, seconds / len(values), calls) for image in as_bytes]
-
-    def _looked(self, image: torch.Tensor) -> Objects:
-        if self.measured:
-            return self.judges.measured(image)
-        return self.judges.face(image) if self.faces else self.judges.objects(image)
+        condition = torch.tensor(numbered, device=self.device)[:, None]
+        return self._sampled(CONDITIONAL, self.conditional(), first, other, condition)
 
     def judged(self, objects: Objects, number: int) -> Row:
         """Returns which branches of what is asked for in the image of a number some objects are, or how far off they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -81,15 +81,13 @@ def training_images(
     """Returns so many images of the split that models are trained on, and others held out."""
     rendered = {**options, "size": count + min(HELD_OUT, count)}
 
-    @cache
     def parts() -> tuple[DatasetSamples, DatasetSamples]:
         data = registry.dataset(dataset).load("train", seed=seed, progress=progress, **rendered)
         kept = data.select(range(count)), data.select(range(count, len(data)))
         first, second = (DatasetSamples(d, parser, image_size, progress) for d in kept)
         return first, second
 
-    about = {"rendered": rendered, "seed": seed, "trained_on": count}
-    return TrainingData(about, lambda: parts()[0], lambda: parts()[1])
+    return TrainingData.of({"rendered": rendered, "seed": seed, "trained_on": count}, parts)
 
 
 class Judged(NamedTuple):

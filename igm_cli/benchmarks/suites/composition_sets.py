@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges
 from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.metrics import match
@@ -37,16 +38,6 @@ class Drawn(NamedTuple):
     calls: float
 
 
-class Drawer(Protocol):
-    """What draws the samples of one split."""
-
-    scenes: frame.AnnotatedImages
-
-    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
-        """Returns a sample of what the image of a number shows, or another one."""
-        ...
-
-
 def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
     """Returns how a method of the suite draws, as the settings of igm generate name it."""
     how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
@@ -58,29 +49,24 @@ def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
 
 
 @dataclass
-class Sets:
-    """Sets of places, as many as the objects of renders.
+class DrawnSplit:
+    """What the images of a split show, drawn again by each method, and judged.
 
     Attributes:
-        checkpoint: The model.
-        settings: Of its own inversion.
-        scenes: The renders.
+        scenes: The real images.
         judges: They say what a sample shows.
         numbers: Options of the suite.
         seed: Of everything random.
     """
 
-    checkpoint: Checkpoint
-    settings: InversionSettings
     scenes: frame.AnnotatedImages
     judges: Judges
     numbers: Mapping[str, int]
     seed: int
     device: torch.device
-    _items: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._items = list(self.scenes.rows)
+        self.items = list(self.scenes.rows)
         self._together = cache(self._batch)
 
     def draws(self, method: str) -> bool:
@@ -93,56 +79,86 @@ class Sets:
         return self.judges.errors
 
     def row(self, method: str, item: str) -> Row:
-        """Returns what the judges say of a sample, and for some what the model itself says."""
-        scene, number, n = self.scenes[item], self._items.index(item), self.numbers
+        """Returns what the judges say of a sample."""
+        number = self.items.index(item)
         image, seconds, calls = self.drawn(method, number)
-        row = {"label": method, **self._judged(image, scene.truth), "seconds": seconds, "calls": calls}
-        if number < n["inverted"]:
-            composition, denoiser = self.checkpoint.composition, self.checkpoint.denoiser
-            found = invert(denoiser, image.to(self.device), self.settings, composition=composition)
-            row["own"] = found.concepts.tolist()
-        if number < n["twins"]:
+        row = {"label": method, **self._said(image, number), "seconds": seconds, "calls": calls}
+        if number < self.numbers["twins"]:
             row["diversity"] = float((image - self.drawn(method, number, other=True).image).square().mean() / 4)
-        return {**row, "truth": scene.truth.tolist()}
+        return row
+
+    def real(self, item: str) -> Row:
+        """Returns what the judges say of a real image."""
+        return {"label": "real", **self._said(self.scenes[item].x0, self.items.index(item))}
+
+    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
+        """Returns a sample of what the image of a number shows, or another one."""
+        batch = self.numbers["batch"]
+        return self._together(method, number - number % batch, other)[number % batch]
+
+    def _said(self, image: Tensor, number: int) -> Row:
+        """What the judges say of an image of which the same was asked for as of the image of a number."""
+        raise NotImplementedError
+
+    def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
+        """Images that are drawn together."""
+        raise NotImplementedError
+
+    def _sampled(
+        self, method: str, model: Denoiser, first: int, other: bool, concepts: Tensor, *composed: Any
+    ) -> list[Drawn]:
+        """Samples of one model, of concepts and how they are composed, as :meth:`Composed.of` takes them."""
+        counter, count, (width, height) = CallCounter(model), len(concepts), self.scenes.image_size
+        how = sampling(method, self.numbers)
+        corrector = Langevin(how.pop("correct")) if "correct" in how else None
+        asked, seed = Composed.of(counter, concepts, *composed), 2 * self.seed + other
+        images, seconds = frame.timed(
+            lambda: sample(asked, (3, height, width), seed=seed, first=first, corrector=corrector, **how).cpu()
+        )
+        as_bytes = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+        return [Drawn(image, seconds / count, counter.used.whole_calls / count) for image in as_bytes]
+
+
+@dataclass
+class Sets(DrawnSplit):
+    """Sets of places, as many as the objects of renders.
+
+    Attributes:
+        checkpoint: The model.
+        settings: Of its own inversion.
+    """
+
+    checkpoint: Checkpoint
+    settings: InversionSettings
+
+    def row(self, method: str, item: str) -> Row:
+        """Returns what the judges say of a sample, and for some what the model itself says."""
+        row, number = super().row(method, item), self.items.index(item)
+        if number < self.numbers["inverted"]:
+            image = self.drawn(method, number).image.to(self.device)
+            composition, denoiser = self.checkpoint.spec.composition, self.checkpoint.denoiser
+            row["own"] = invert(denoiser, image, self.settings, composition=composition).concepts.tolist()
+        return row
 
     def real(self, item: str) -> Row:
         """Returns what the judges say of a render, and how often they are right about what it shows."""
-        scene = self.scenes[item]
+        scene, row = self.scenes[item], super().real(item)
         described = DescribedObjects().parse(self.scenes.data[self.scenes.rows[item]], scene.frame)
-        row: Row = {"label": "real", **self._judged(scene.x0, scene.truth), "truth": scene.truth.tolist()}
         for number, kind in enumerate(KINDS, start=2):
             true = described[row["which"], number].long().tolist()
             row[f"{kind}_right"] = sum(a == b for a, b in zip(row[kind], true, strict=True))
         return row
 
-    def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
-        """As :class:`Drawer`."""
-        batch = self.numbers["batch"]
-        images, seconds, calls = self._together(method, number - number % batch, other)
-        return Drawn(images[number % batch].float() / 127.5 - 1, seconds, calls)
-
-    def _batch(self, method: str, first: int, other: bool) -> tuple[Tensor, float, float]:
-        """Images that are drawn together, as bytes, and the share of each."""
-        truths = [self.scenes[item].truth for item in self._items[first : first + self.numbers["batch"]]]
-        counter, longest = CallCounter(self.checkpoint.denoiser), max(map(len, truths))
+    def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
+        truths = [self.scenes[item].truth for item in self.items[first : first + self.numbers["batch"]]]
+        longest = max(map(len, truths))
         concepts = torch.stack([torch.cat([t, t.new_zeros(longest - len(t), 2)]) for t in truths])
         present = torch.tensor([[k < len(t) for k in range(longest)] for t in truths])
-        composed = Composed.of(
-            counter, concepts.to(self.device), self.checkpoint.composition, present.to(self.device)
-        )
-        width, height = self.scenes.image_size
-        how = sampling(method, self.numbers)
-        corrector = Langevin(how.pop("correct")) if "correct" in how else None
-        images, seconds = frame.timed(
-            lambda: sample(
-                composed, (3, height, width), seed=2 * self.seed + other, first=first, corrector=corrector, **how
-            ).cpu()
-        )  # fmt: skip
-        as_bytes = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return as_bytes, seconds / len(truths), counter.used.whole_calls / len(truths)
+        asked = concepts.to(self.device), self.checkpoint.spec.composition, present.to(self.device)
+        return self._sampled(method, self.checkpoint.denoiser, first, other, *asked)
 
-    def _judged(self, image: Tensor, truth: Tensor) -> Row:
-        """What the judges say of an image of which places were asked for."""
+    def _said(self, image: Tensor, number: int) -> Row:
+        truth = self.scenes[self.items[number]].truth
         of_truth: list[int] = []
 
         def confirmed(found: Tensor) -> Tensor:
@@ -152,7 +168,7 @@ class Sets:
             return torch.as_tensor(matched.predicted[close])
 
         judged = self.judges.judged(image, confirmed)
-        row: Row = {"found": judged.found.tolist(), "which": of_truth}
+        row: Row = {"found": judged.found.tolist(), "which": of_truth, "truth": truth.tolist()}
         for kind, (here, there) in judged.chances.items():
             row[kind] = here.argmax(1).tolist()
             row[f"{kind}_told"] = int((here.argmax(1) == there.argmax(1)).sum())

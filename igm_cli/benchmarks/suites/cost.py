@@ -52,7 +52,7 @@ class CostBench(MachineBench):
         self.checkpoint = load_checkpoint(request.model, request.device)
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise UsageError("the cost benchmark needs a model of positions; give one with --model")
-        self.base = InversionSettings.from_dict(self.checkpoint.inference, seed=request.seed)
+        self.base = InversionSettings.from_dict(self.checkpoint.spec.inference, seed=request.seed)
         self._images: dict[tuple[int, int], list[Tensor]] = {}
 
     @cached_property
@@ -88,7 +88,7 @@ class CostBench(MachineBench):
             options: dict[str, Any] = {"objects": f"{k}-{k}", "size": count, "seed": self.request.seed}
             options |= {"sizes": "small"} if k > ROOMY else {}
             data = registry.dataset("clevr").load("val", progress=self.request.progress, **options)
-            scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.image_size)
+            scenes = AnnotatedImages(data, registry.concept_parser("pos"), self.checkpoint.spec.image_size)
             self._images[k, count] = [scenes[item].x0.to(self.device) for item in scenes.rows]
         return self._images[k, count]
 
@@ -140,7 +140,7 @@ class CostBench(MachineBench):
     def _size(self, value: str) -> list[Row]:
         """Returns the cost on one image of a size, tiles of scenes that together hold about K objects."""
         k, width, height = (int(n) for n in re.findall(r"\d+", value))
-        across, down = self.checkpoint.image_size
+        across, down = self.checkpoint.spec.image_size
         each = min(MOST, max(1, round(k * across * down / (width * height))))
         scenes = itertools.cycle(self.images(each, self.numbers["images"]))
         rows = [

@@ -46,7 +46,7 @@ class Meter:
 
     def timed(self, image: Tensor, settings: InversionSettings, k: int | None) -> Clock:
         """Times one inversion."""
-        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.spec.composition
         return clocked(lambda: invert(denoiser, image, settings, k=k, composition=composition), image.device)
 
     def counted(self, image: Tensor, settings: InversionSettings, k: int | None) -> NetworkUse:
@@ -54,7 +54,9 @@ class Meter:
         tally = CallCounter(self.checkpoint.denoiser)
 
         def run() -> int:
-            return invert(tally, image, settings, k=k, composition=self.checkpoint.composition).network_calls
+            return invert(
+                tally, image, settings, k=k, composition=self.checkpoint.spec.composition
+            ).network_calls
 
         calls, gflop = with_gflop(run) if self.flops else (run(), float("nan"))
         return NetworkUse(tally.used.passes, tally.used.contributions, calls, gflop)

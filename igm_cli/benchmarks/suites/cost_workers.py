@@ -103,7 +103,7 @@ def resident_peak(
 
 
 def _invert(checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, k: int | None = None) -> None:
-    invert(checkpoint.denoiser, image, settings, k=k, composition=checkpoint.composition)
+    invert(checkpoint.denoiser, image, settings, k=k, composition=checkpoint.spec.composition)
 
 
 def _open_warm(folder: Path, settings: Mapping[str, Any], array: Any, barrier: Barrier) -> None:

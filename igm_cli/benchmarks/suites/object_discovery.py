@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -87,7 +87,6 @@ class DiscoveryBench(frame.CheckpointBench):
         root, progress = self.request.data_root, self.request.progress
         rendered, adapter = {**RENDERS, "size": self.renders}, registry.dataset(self.dataset)
 
-        @cache
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
@@ -107,7 +106,7 @@ class DiscoveryBench(frame.CheckpointBench):
             return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
-        return TrainingData({"folder": self.folder_name, **chosen}, lambda: parts()[0], lambda: parts()[1])
+        return TrainingData.of({"folder": self.folder_name, **chosen}, parts)
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
@@ -125,7 +124,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def inverted(self) -> Method:
         """Returns igm, with K given and with K estimated."""
-        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.composition
+        denoiser, composition = self.checkpoint.denoiser, self.checkpoint.spec.composition
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image, settings = scene.x0.to(self.device), self.settings
@@ -146,7 +145,7 @@ class DiscoveryBench(frame.CheckpointBench):
         if "unet" in self.options:
             folder = home_expanded(str(self.options["unet"]))
             unet = models["igm-sgd-unet"] = load_checkpoint(folder, self.device)
-            if (unet.concepts, unet.image_size) != (self.parser.name, self.image_size):
+            if (unet.spec.concepts, unet.spec.image_size) != (self.parser.name, self.image_size):
                 width, height = self.image_size
                 raise InputError(
                     f"the model {folder} must speak of {self.parser.name} in {width}×{height} pixels; "
@@ -154,7 +153,7 @@ class DiscoveryBench(frame.CheckpointBench):
                 )
         restarted = {}
         for label, checkpoint in models.items():
-            settings = InversionSettings.from_dict(checkpoint.inference, seed=self.request.seed)
+            settings = InversionSettings.from_dict(checkpoint.spec.inference, seed=self.request.seed)
             settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
             restarted[label] = checkpoint, settings
 
@@ -279,7 +278,7 @@ def _descents(
     The starts share their draws and are computed together, so that the first R of them are a run of R starts.
     The time of R < 20 is that of 20 in proportion to a few steps of both.
     """
-    denoiser, composition = checkpoint.denoiser, checkpoint.composition
+    denoiser, composition = checkpoint.denoiser, checkpoint.spec.composition
 
     @torch.no_grad()
     def run() -> tuple[Tensor, Tensor, int]:

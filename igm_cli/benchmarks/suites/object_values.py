@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.intervals import Estimate, rate
+from igm_cli.benchmarks.intervals import Estimate, percentiles, rate, resamples
 from igm_cli.benchmarks.report import declared_table, percent
 from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Table
@@ -87,15 +87,8 @@ def precision(rows: Rows, threshold: float) -> Estimate:
     found = [_ranked(row, threshold) for row in rows]
     counts = torch.tensor([len(row["truth"]) for row in rows])
     value = _area(found, counts, range(len(rows)))
-    generator = torch.Generator().manual_seed(0)
-    drawn = (
-        torch.randint(len(rows), (RESAMPLES, len(rows)), generator=generator).tolist() if len(rows) > 1 else []
-    )
-    resampled = torch.tensor([_area(found, counts, index) for index in drawn]).double()
-    if not drawn:
-        return Estimate(value, math.nan, math.nan)
-    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
-    return Estimate(value, low, high)
+    drawn = resamples(len(rows), RESAMPLES).tolist()
+    return percentiles(value, torch.tensor([_area(found, counts, index) for index in drawn]).double())
 
 
 def _ranked(row: Mapping[str, Any], threshold: float) -> list[tuple[float, bool]]:

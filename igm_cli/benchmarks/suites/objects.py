@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -130,8 +130,8 @@ class ObjectsBench(frame.CheckpointBench):
     @cached_property
     def crops(self) -> Crops:
         """How training crops are cut: as the checkpoint says; of one that does not, as the dataset advises and its preset says."""
-        if "crops" in self.checkpoint.info and "most" not in self.options:
-            return Crops(**self.checkpoint.info["crops"])
+        if "crops" in self.checkpoint.spec.info and "most" not in self.options:
+            return Crops(**self.checkpoint.spec.info["crops"])
         tables = parse_toml(self.adapter.presets["default"].read_text(encoding="utf-8"))
         own = dict(tables["crops"])
         if "most" in self.options:
@@ -168,13 +168,12 @@ class ObjectsBench(frame.CheckpointBench):
             "inside": inside,
         }
 
-        @cache
-        def training() -> Samples:
+        def parts() -> tuple[Samples, Samples]:
             r = self.request
-            return CropSamples(self._parts[0], self.places, self.image_size, self.crops, r.seed, r.progress)
+            crops = CropSamples(self._parts[0], self.places, self.image_size, self.crops, r.seed, r.progress)
+            return (Inside(crops), Inside(self.held_out)) if inside else (crops, self.held_out)
 
-        wrap: Callable[[Any], Samples] = Inside if inside else lambda samples: samples
-        return TrainingData(about, lambda: wrap(training()), lambda: wrap(self.held_out))
+        return TrainingData.of(about, parts)
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""

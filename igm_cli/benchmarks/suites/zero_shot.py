@@ -16,7 +16,7 @@ from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
-from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, calibration, paired_with
+from igm_cli.benchmarks.scores import Labels, Rows, ScoredSplits, Scores, agreement, paired_with, same_answers
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
 from igm_cli.benchmarks.suites import zero_shot_splits as splits
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts
@@ -177,39 +177,27 @@ class ZeroShotBench(DeclaredBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
         scored = ScoredSplits(records, self.cells, metrics)
-        pairs = {
-            name: found for name, labels in scored.labels.items() if (found := paired_with(IGM, labels, right))
-        }
-        sureness = {
-            name: {s.label: sure for s in part if (sure := calibrated(s.rows))}
-            for name, part in scored.scores.items()
-        }
+        pairs = scored.each(lambda labels: paired_with(IGM, labels, right))
+        sureness = scored.sureness(hits)
         compared = (IGM, ENUMERATE)
-        agreed = report.agreements(scored, compared, lambda row: set(row["predicted"]))
-        tables = []
-        if pairs:
-            tables.append(report.declared_table("zero-shot", "paired", report.paired_rows(pairs)))
-        if rows := report.calibration_rows(sureness):
-            tables.append(report.declared_table("zero-shot", "calibration", rows, bins=10))
-        if agreed:
-            rows = report.agreement_rows(agreed, compared)
-            tables.append(report.declared_table("zero-shot", "agreement", rows))
-        spared = {split: counted for split, part in scored.labels.items() if (counted := spared_calls(part))}
-        if spared:
-            rows = [
-                [split, name, f"{len(self.cells[split].labels)}", f"{held['agreeing']} of {held['images']}",
-                 report.percent(held["agree"]), *(f"{held[what][each]:.0f}" for what in ("calls", "right") for each in (IGM, name))]
+        agreed = scored.each(lambda labels: agreement(labels, compared, predicted))
+        spared, early = scored.each(spared_calls), scored.each(stopped_early)
+        tables = report.declared_tables(
+            "zero-shot",
+            paired=report.paired_rows(pairs),
+            calibration=report.calibration_rows(sureness),
+            agreement=report.agreement_rows(agreed, compared),
+            spared=[
+                [split, name, f"{len(self.cells[split].labels)}", *report.same_cells(held),
+                 *(f"{held[what][each]:.0f}" for what in ("calls", "right") for each in (IGM, name))]
                 for split, part in spared.items() for name, held in part.items()
-            ]  # fmt: skip
-            tables.append(report.declared_table("zero-shot", "spared", rows))
-        early = {split: held for split, part in scored.labels.items() if (held := stopped_early(part))}
-        if early:
-            rows = [
-                [split, f"{held['draws']}", f"{held['agreeing']} of {held['images']}", report.percent(held["agree"]),
+            ],
+            early=[
+                [split, f"{held['draws']}", *report.same_cells(held),
                  f"{held['median']:g}", f"{held['low']:g} to {held['high']:g}"]
                 for split, held in early.items()
-            ]  # fmt: skip
-            tables.append(report.declared_table("zero-shot", "early", rows))
+            ],
+        )  # fmt: skip
         figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
         scenes = {name: cell.scenes for name, cell in self.cells.items()}
@@ -235,66 +223,41 @@ class ZeroShotBench(DeclaredBench):
         return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
 
 
-def stopped_early(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Returns how often draws until the choice is settled give the answer of all draws, and how many they are.
-
-    Args:
-        part: Labels of methods to the rows of a split by item; empty is returned where there are not both methods.
-    """
-    if not {IGM, ADAPTIVE} <= part.keys():
+def stopped_early(labels: Labels) -> dict[str, Any]:
+    """Returns how often draws until the choice is settled give the answer of all draws, and how many they are."""
+    held, columns = same_answers(labels, (IGM, ADAPTIVE), predicted)
+    if not held:
         return {}
-    pairs = [(row, part[ADAPTIVE][item]) for item, row in part[IGM].items() if item in part[ADAPTIVE]]
-    same = [set(whole["predicted"]) == set(few["predicted"]) for whole, few in pairs]
-    if not same:
-        return {}
-    draws = sorted(few["draws"] for _, few in pairs)
-    return {
-        "images": len(same),
-        "agreeing": sum(same),
-        "agree": proportion(same),
-        "draws": pairs[0][0]["draws"],
-        "median": statistics.median(draws),
-        "low": draws[0],
-        "high": draws[-1],
-    }
+    draws = sorted(few["draws"] for few in columns[ADAPTIVE])
+    spread = {"median": statistics.median(draws), "low": draws[0], "high": draws[-1]}
+    return {**held, "draws": columns[IGM][0]["draws"], **spread}
 
 
-def spared_calls(part: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Returns how often methods that ask for few labels give igm's answer, and of both the calls and pictures that are right.
-
-    Args:
-        part: Labels of methods to the rows of a split by item.
-    """
+def spared_calls(labels: Labels) -> dict[str, dict[str, Any]]:
+    """Returns how often methods that ask for few labels give igm's answer, and of both the calls and pictures that are right."""
     found = {}
     for name in (TESTED, COARSE):
-        pairs = [
-            (row, part[name][item]) for item, row in part.get(IGM, {}).items() if item in part.get(name, {})
-        ]
-        if not pairs:
-            continue
-        same = [set(whole["predicted"]) == set(few["predicted"]) for whole, few in pairs]
-        columns = dict(zip((IGM, name), zip(*pairs, strict=True), strict=True))
-        found[name] = {
-            "images": len(same),
-            "agreeing": sum(same),
-            "agree": proportion(same),
-            "calls": {each: statistics.fmean(row["calls"] for row in rows) for each, rows in columns.items()},
-            "right": {each: sum(map(right, rows)) for each, rows in columns.items()},
-        }
+        held, columns = same_answers(labels, (IGM, name), predicted)
+        if held:
+            calls = {each: statistics.fmean(row["calls"] for row in rows) for each, rows in columns.items()}
+            rights = {each: sum(map(right, rows)) for each, rows in columns.items()}
+            found[name] = {**held, "calls": calls, "right": rights}
     return found
+
+
+def predicted(row: Mapping[str, Any]) -> set[str]:
+    """Returns the labels that a row names."""
+    return set(row["predicted"])
+
+
+def hits(row: Mapping[str, Any]) -> list[bool]:
+    """Returns which labels that a row names are there."""
+    return [label in row["truth"] for label in row["predicted"]]
 
 
 def right(row: Mapping[str, Any]) -> bool:
     """Returns whether a row names exactly the labels that are there."""
-    return set(row["predicted"]) == set(row["truth"])
-
-
-def calibrated(rows: Rows) -> dict[str, float] | None:
-    """Returns confidence held against accuracy, over all labels named; None where a method tells no confidence."""
-    if any(row["confidence"] is None for row in rows):
-        return None
-    named = [label in row["truth"] for row in rows for label in row["predicted"]]
-    return calibration([c for row in rows for c in row["confidence"]], named) if named else None
+    return predicted(row) == set(row["truth"])
 
 
 def metrics(rows: Rows) -> dict[str, Estimate]:

@@ -89,7 +89,9 @@ def sgd(
         for n in sizes
     ]
     source = "estimated" if k is None else "given"
-    return _answer(concepts, float(errors.mean()), calls, settings.score_draws, source=source, curve=curve)
+    return unsure_answer(
+        concepts, float(errors.mean()), calls, settings.score_draws, source=source, curve=curve
+    )
 
 
 def descend(
@@ -182,7 +184,7 @@ def relax(
     weights, error = logits.detach().cpu(), float(loss.detach())
     chosen = [group[int(weights[group].argmax())] for group in groups]
     samples = s.relax_steps * RELAX_BATCH
-    return _answer(space.candidates()[chosen], error, samples * (1 + len(groups)), samples)
+    return unsure_answer(space.candidates()[chosen], error, samples * (1 + len(groups)), samples)
 
 
 def relaxed(logits: Tensor, groups: list[list[int]]) -> Tensor:
@@ -235,7 +237,7 @@ def _best(
     found = scores(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict))
     best = int(found.errors.argmin())
     calls = found.calls + settings.draws  # the base, once for every noise sample
-    return _answer(rows[best], float(found.errors[best]), calls, settings.draws)
+    return unsure_answer(rows[best], float(found.errors[best]), calls, settings.draws)
 
 
 def configurations(space: Categorical) -> Tensor:
@@ -260,7 +262,7 @@ def _factors(denoiser: Denoiser, k: int | None) -> Categorical:
     return space
 
 
-def _answer(
+def unsure_answer(
     concepts: Tensor,
     error: float,
     calls: int,

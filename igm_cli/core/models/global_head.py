@@ -33,10 +33,9 @@ class GlobalHead(nn.Module):
     Args:
         config: ``head_channels`` and ``head_layers`` are used, ``window`` is not.
         dim: Length D of a concept.
-        out_channels: C of the image.
     """
 
-    def __init__(self, config: FactoredConfig, dim: int, out_channels: int = 3) -> None:
+    def __init__(self, config: FactoredConfig, dim: int) -> None:
         super().__init__()
         width = config.head_channels
         self.patch = config.patch
@@ -48,7 +47,7 @@ class GlobalHead(nn.Module):
         self.noticed = nn.Conv2d(width, width, 1)
         self.film = nn.ModuleList(nn.Linear(dim, 2 * width) for _ in range(config.head_layers))
         self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(config.head_layers))
-        self.out = nn.Conv2d(width, out_channels * config.patch**2, 1)
+        self.out = nn.Conv2d(width, 3 * config.patch**2, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 

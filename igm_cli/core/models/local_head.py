@@ -148,7 +148,6 @@ class LocalHead(nn.Module):
         layers: Residual layers.
         window: Radius in cells beyond which a contribution is zero.
         patch: Side of a cell in pixels.
-        out_channels: C of the image.
         query_layers: Residual layers that look at what a position points at, once per position.
         values: V, the number of values that a concept has besides its position; a concept is then ``[2+V]``.
     """
@@ -164,7 +163,6 @@ class LocalHead(nn.Module):
         *,
         window: int,
         patch: int,
-        out_channels: int = 3,
         query_layers: int = 0,
         values: int = 0,
     ) -> None:
@@ -185,11 +183,11 @@ class LocalHead(nn.Module):
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(layers)
         )
-        self.out = nn.Linear(width, out_channels * patch**2)
+        self.out = nn.Linear(width, 3 * patch**2)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         self.film = nn.Linear(values, 2 * width) if values else None
-        self.told = nn.Linear(width, out_channels * patch**2, bias=False) if values else None
+        self.told = nn.Linear(width, 3 * patch**2, bias=False) if values else None
         if self.told is not None:
             nn.init.zeros_(self.told.weight)
         self._padded: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None

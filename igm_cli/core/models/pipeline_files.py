@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.concepts import Text, space_from_dict
+from igm_cli.core.concepts import ConceptSpace, Text
 from igm_cli.core.files import HUB, HUB_ID, file_hash, home_expanded, read_json
 from igm_cli.core.hub import refusal
 from igm_cli.core.models.families import PIPELINES, TITLES, TOKENIZERS, Family
@@ -316,7 +316,7 @@ def read_description(path: Path) -> PipelineDescription:
         return PipelineDescription()
     data = read_json(path / "igm.json")
     try:
-        space, composition = space_from_dict(data["space"]), data.get("composition", "mean")
+        space, composition = ConceptSpace.from_dict(data["space"]), data.get("composition", "mean")
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are no labels")
         inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})

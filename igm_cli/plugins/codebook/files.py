@@ -10,7 +10,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,6 @@ from igm_cli.core.decomposition.binding import BINDINGS
 from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
-from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError, cause
 from igm_cli.imaging import MAX_BYTES
 
@@ -80,26 +79,8 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
     return made
 
 
-def write_codebooks(
-    path: Path, books: Sequence[Tensor], binding: str, others: Mapping[str, Tensor] | None = None
-) -> None:
-    """Writes the codewords ``[n_k,D]`` of each factor, torchhd's tensors, too, and other tensors by name."""
-    from safetensors.torch import save_file
-
-    named = {f"factor_{number}": book for number, book in enumerate(books)} | dict(others or {})
-    plain = {name: value.as_subclass(Tensor).detach().cpu().contiguous() for name, value in named.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"binding": binding}))
-
-
-def write_problems(path: Path, problems: Problems) -> None:
-    """Writes codebooks with bound vectors and their truth, which ``igm invert`` reads as either."""
-    books = problems.codebooks
-    words = [books.binding.vector(spectrum, books.dim) for spectrum in books.spectra]
-    write_codebooks(path, words, books.binding.name, {VECTORS: problems.vectors, TRUTH: problems.truth})
-
-
 def read_problems(path: Path) -> Problems:
-    """Inverse of :func:`write_problems`."""
+    """Returns the codebooks of a file, with its bound vectors and their truth."""
     codebooks = read_codebooks(path)
     vectors = read_vectors(path, codebooks)
     with _open_safetensors(path) as file:

@@ -18,7 +18,7 @@ from conftest import launch_two
 from test_training import CONFIG, SPEC, Spots, run, stop, weights
 
 from igm_cli.core.checkpoint import ModelSpec
-from igm_cli.core.concepts import Categorical, space_to_dict
+from igm_cli.core.concepts import Categorical
 from igm_cli.core.training import batches, trainer
 from igm_cli.core.training.batches import HostBatches, ResidentBatches, Samples, SentBatches, as_floats
 from igm_cli.core.training.objectives import ComposedObjective
@@ -57,7 +57,7 @@ def small(config=CONFIG, objective=None, **more) -> Trainer:
     return Trainer(model, objective or Squares(config), 10, config, Accelerator(cpu=True), **more)
 
 
-FACTORS = replace(SPEC, space=space_to_dict(Categorical({"a": ("x", "y"), "b": ("u", "v", "w")})))
+FACTORS = replace(SPEC, space=Categorical({"a": ("x", "y"), "b": ("u", "v", "w")}).to_dict())
 
 
 class Faces(Spots):
@@ -265,8 +265,6 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from dataclasses import replace
-from igm_cli.core.checkpoint import ModelSpec
-from igm_cli.core.concepts import Categorical, space_to_dict
 from igm_cli.core.training import batches, trainer
 from test_training import CONFIG, run
 for module in (trainer, batches):
