@@ -128,13 +128,13 @@ def _datasets(kit: Kit) -> Iterator[Case]:
             {**with_data(kit), **_package("datasets", DATASET.format(body=body))},
             says=says,
         )
-    lines = "\n".join(f"        {line}" for line in ("print('noise')", "os.write(1, b'noise')", "from igm_cli.plugins import registry",
+    lines = "\n".join(f"        {line}" for line in ("print('hullabaloo')", "os.write(1, b'hullabaloo')", "from igm_cli.plugins import registry",
                                                       "return registry.dataset('objects').load('train', data_root=options['data_root'])"))  # fmt: skip
     body = f"    def load(self, split, **options):\n{lines}"
     files = {**with_data(kit), **_package("datasets", DATASET.format(body=body))}
 
     def quiet(outcome: Outcome) -> str | None:
-        return f"on stdout: {outcome.out[:80]!r}" if outcome.out else None
+        return f"on stdout: {outcome.out[:80]!r}" if "hullabaloo" in outcome.out else None
 
     yield _case(
         kit,
