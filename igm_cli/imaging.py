@@ -61,6 +61,12 @@ class Frame:
         left, top = (w - cw) / 2, (h - ch) / 2
         return cls(size, (left, top, left + cw, top + ch))
 
+    @property
+    def share(self) -> float:
+        """Which share of the image's area is in the frame, at most 1."""
+        left, top, right, bottom = self.box
+        return min(1.0, (right - left) * (bottom - top) / (self.size[0] * self.size[1]))
+
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from igm_cli.energy_map import EnergyMap
     from igm_cli.plugins.base import ConceptParser, Progress
 
+LEAST_SEEN = 0.4
+"""Share of an image that is looked at below which it is said that it is not all."""
+
 
 class Session(Generic[Data]):
     """What turns inputs into results, with the settings of one call: the base of the two sessions."""
@@ -80,6 +83,7 @@ class ImageSession(ImageInputs, Session["Image"]):
     key = ("image", "frame")
     each_is = noun = "image"
     together = False
+    cut_is_said = False
 
     def __init__(
         self,
@@ -303,11 +307,23 @@ class ImageSession(ImageInputs, Session["Image"]):
         else:
             sizes = [(width, height)] * len(images)
             frames = [Frame.fit(image.data.size, width / height, self.fit) for image in images]
+            self._say_what_is_cut(images, frames)
         encode, seen = self.model.encode, []
         for image, frame, size in zip(images, frames, sizes, strict=True):
             x = to_model(image.data, frame, size)
             seen.append(encode(x, self.settings.views) if encode else x.to(self.device))
         return frames, seen
+
+    def _say_what_is_cut(self, images: Sequence[Input[Image]], frames: Sequence[Frame]) -> None:
+        """Says of the first image of which little is looked at how much that is."""
+        for image, frame in zip(images, frames, strict=True):
+            if frame.share < LEAST_SEEN and not self.cut_is_said:
+                self.cut_is_said = True
+                width, height = self.model.image_size
+                self.scaling.note(
+                    f"{image.about['image']}: only its middle is looked at, {100 * frame.share:.0f} % of it, as the model "
+                    f"{self.model.name!r} sees images of the shape {width}×{height}; --fit squash takes all of it"
+                )
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size (width, height) nearest to an image's at the model's scale that the denoiser can take."""
@@ -341,7 +357,8 @@ class ImageSession(ImageInputs, Session["Image"]):
                 "network_calls": found.network_calls,
                 "typicality": _finite(round(found.typicality, 4)),
             }
-            if curve and found.k_source == "estimated" and found.k == max(p.k for p in found.k_curve):
+            most = max((point.k for point in found.k_curve), default=0)
+            if curve and found.k_source == "estimated" and found.k == most != self.parser.space.most:
                 fields["k_at_maximum"] = True
             if model.guidance_told is not None:
                 fields["guidance_told"] = model.guidance_told

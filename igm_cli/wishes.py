@@ -168,6 +168,8 @@ class Reader:
                 unknown.append(str(error))
                 continue
             return number, concepts if torch.equal(before, random.get_state()) else None
+        small = next((word for word in ("and", "or", "not") if f" {word} " in f" {text} "), None)
+        unknown += [f"write {small.upper()} in capitals to join concepts"] if small else []
         raise UnknownConceptError("; ".join(unknown))
 
     def _contradiction(self, branch: Branch) -> str:

@@ -78,29 +78,43 @@ def test_annotated_objects_have_labels_and_attributes_and_may_leave_some_open() 
     ("told", "factors"),
     [
         ([{"label": "red"}, {"label": "white"}, {"label": "red"}], "label=red|white"),
-        ([{"label": "red"}, {"label": ""}, {"label": "red"}], None),  # one value says nothing
         (
             [{"label": "red", "attributes": {"stage": s, "size": n, "note": f"it is {n}"}} for s, n in STAGES],
             "stage=old|young",
         ),
-        ([{"label": "a, b"}, {"label": "c"}], ["label=a, b|c"]),
-        ([], None),
+        ([{"label": "a, b|1"}, {"label": "c=d"}], {"label": ["a, b|1", "c=d"]}),
     ],
 )
 def test_factors_are_read_from_annotations(told: list[dict[str, Any]], factors: Any) -> None:
+    """The last object is in another split than the others."""
+    every = [
+        datasets.Dataset.from_dict({"objects": [[thing(5, 5, **each)] for each in part]})
+        for part in (told[:-1], told[-1:])
+    ]
+    advice = ObjectConcepts().advise(every, {})
+    assert advice.tables == {"concepts": {"factors": factors}}
+    parser = ObjectConcepts().configured(advice.tables["concepts"])
+    assert all(len(parser.parse(row, WIDE)) == 1 for row in [*every[0], *every[1]])
+    assert parser.advise(every, advice.tables["concepts"]).tables == {}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [[{"label": "red"}, {"label": ""}], [{"label": ""}], [{"label": "red", "attributes": {"size": "3"}}]],
+)
+def test_objects_that_say_nothing(told: list[dict[str, Any]]) -> None:
     data = datasets.Dataset.from_dict({"objects": [[thing(5, 5, **each)] for each in told]})
-    advice = ObjectConcepts().advise(data, {})
-    assert advice.tables == ({"concepts": {"factors": factors}} if factors else {})
-    assert ObjectConcepts().advise(data, {"factors": "label=x|y"}).tables == {}
-    if factors:
-        parser = ObjectConcepts().configured(advice.tables["concepts"])
-        assert all(len(parser.parse(row, WIDE)) == 1 for row in data)
+    with pytest.raises(InputError, match="only places to learn: --concepts pos"):
+        ObjectConcepts().advise([data], {})
+    options = {"factors": "stage=old|young"}
+    with pytest.raises(InputError, match="no object says its 'stage', so that it cannot be learned"):
+        ObjectConcepts().configured(options).advise([data], options)
 
 
 def test_objects_of_clevr_keep_its_factors() -> None:
     one = {"shape": "cube", "size": "large", "color": "red", "material": "metal"}
     data = datasets.Dataset.from_dict({"objects": [[thing(5, 5, **one)], [thing(5, 5, **one)]]})
-    assert ObjectConcepts().advise(data, {}).tables == {}
+    assert ObjectConcepts().advise([data], {}).tables == {}
 
 
 @pytest.mark.parametrize(

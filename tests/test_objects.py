@@ -567,3 +567,11 @@ def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest
     assert app.main([*command, "--set", "concepts.factors=label=red|white"]) == 0
     shown, told = capsys.readouterr()
     assert "what is said" not in told and re.search(r"label=red\|white +│ command line", shown)
+
+
+def test_places_that_are_fractions_are_refused(root: Path) -> None:
+    write(root / "places.csv", "file,x,y\na.png,0.1,0.9\nb.png,0.5,0.25\n")
+    with pytest.raises(
+        InputError, match="lie between 0 and 1, as fractions of the image's sides do, and pixels are meant"
+    ):
+        read(root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -104,10 +104,25 @@ class Training:
         advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
         concepts = Advice({}, ())
         if hasattr(self.parser, "advise"):
-            concepts = cast("AdvisingParser", self.parser).advise(self.first, preset.concepts)
+            splits = [self.first, *self._other_splits()]
+            concepts = cast("AdvisingParser", self.parser).advise(splits, preset.concepts)
         for reason in (*advice.reasons, *concepts.reasons):
             self.note(reason)
         return replace(recipe, advised={**advice.tables, **concepts.tables})
+
+    def _other_splits(self) -> Iterator[datasets.Dataset]:
+        """Yields what is not trained on, as far as there is any: values that only it has are values, too."""
+        part = self.parts[0]
+        for split in self.adapter.splits:
+            if split != (part.split or self.adapter.splits[0]):
+                with suppress(InputError), self.sink.progress() as progress:
+                    yield load_part(
+                        self.adapter,
+                        replace(part, split=split),
+                        self.place.data_root,
+                        progress,
+                        lambda text: None,
+                    )
 
     @property
     def use(self) -> str:

@@ -30,6 +30,7 @@ class ConceptSpace:
             them.
         methods: Names of the methods that find its concepts.
         countable: Whether images differ in the number of concepts they hold, so that it is worth estimating.
+        most: Most concepts that an image can hold; None where there is no limit.
         negation: What NOT makes of a concept in generation: ``complement``, one of its alternatives; ``guidance``, away
             from it; empty where a set of concepts is complete, so that leaving one out says it.
         calls_per_concept: Network calls that the prediction under one concept takes.
@@ -46,6 +47,11 @@ class ConceptSpace:
     def calls_per_concept(self) -> int:
         """Network calls that the prediction under one concept takes."""
         return 1
+
+    @property
+    def most(self) -> int | None:
+        """Most concepts that an image can hold; None where there is no limit."""
+        return None
 
     if TYPE_CHECKING:  # subclasses have it as a field or a property
 
@@ -279,6 +285,11 @@ class Text(ConceptSpace):
     def nothing_place(self) -> int | None:
         """Place among the labels of the one that stands for none of the others; None if there is none."""
         return self.labels.index(self.nothing) if self.nothing else None
+
+    @property
+    def most(self) -> int:
+        """All labels but the one that stands for none of them."""
+        return self.dim - bool(self.nothing)
 
     @property
     def calls_per_concept(self) -> int:

@@ -20,6 +20,9 @@ from igm_cli.errors import UsageError
 MOST_CLAUSES = 256
 """Conjunctions that an expression may amount to."""
 
+MOST_WEIGHT = 1000
+"""Largest weight of a concept."""
+
 MOST_ATOMS = 100
 """Concepts that an expression may name."""
 
@@ -255,8 +258,8 @@ class _Reader:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not 0 < number < math.inf:
-            raise self.error(f"the weight {value!r}, which is no number above 0", place)
+        if not 0 < number <= MOST_WEIGHT:
+            raise self.error(f"the weight {value!r}, which is no number above 0 and up to {MOST_WEIGHT}", place)
         return number
 
     def takes(self, kind: str, value: str | None = None) -> bool:

@@ -140,7 +140,9 @@ class Attributes:
 
 
 def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
-    """Returns the factors in ``Black_Hair,hair=black|blond|grey``, and their values."""
+    """Returns the factors in ``Black_Hair,hair=black|blond|grey``, and their values; a table holds them by name."""
+    if isinstance(text, Mapping):
+        return {str(name): _different(str(name), tuple(map(str, values))) for name, values in text.items()}
     parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
     factors: dict[str, tuple[str, ...]] = {}
     for part in parts:
@@ -148,10 +150,14 @@ def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
         values = tuple(value.strip() for value in listed.split("|") if value.strip()) if given else NO_YES
         if not name or name in factors:
             raise UsageError(f"factors must have a name each, and each its own, not {text!r}")
-        if len(set(values)) < 2 or len(set(values)) < len(values):
-            raise UsageError(f"factor {name!r} needs at least two different values, such as {name}=no|yes")
-        factors[name] = values
+        factors[name] = _different(name, values)
     return factors
+
+
+def _different(name: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < 2 or len(set(values)) < len(values):
+        raise UsageError(f"factor {name!r} needs at least two different values, such as {name}=no|yes")
+    return values
 
 
 def _value_name(value: Any, values: Sequence[str]) -> str:

@@ -215,8 +215,12 @@ class AdvisingAdapter(DatasetAdapter, Protocol):
 class AdvisingParser(ConceptParser, Protocol):
     """A concept parser whose options can be read from annotations: which values objects have, for example."""
 
-    def advise(self, data: datasets.Dataset, options: Mapping[str, Any]) -> Advice:
-        """Returns a table ``concepts`` of the options, beside those that are given, that suit a split that was loaded."""
+    def advise(self, splits: Sequence[datasets.Dataset], options: Mapping[str, Any]) -> Advice:
+        """Returns a table ``concepts`` of the options, beside those that are given, that suit what was loaded, training first.
+
+        Raises:
+            InputError: If there is nothing to learn of the options that are given.
+        """
         ...
 
 

@@ -56,18 +56,30 @@ class ObjectConcepts:
         places = {name: value for name, value in options.items() if name != "factors"}
         return ObjectConcepts(parse_factors(options["factors"]) if "factors" in options else None, **places)
 
-    def advise(self, data: Dataset, options: Mapping[str, Any]) -> Advice:
+    def advise(self, splits: Sequence[Dataset], options: Mapping[str, Any]) -> Advice:
         """Returns as factors what objects are annotated with: their labels, and attributes that are words, with all values."""
-        rows = data["objects"] if "objects" in data.column_names else []
+        rows = [things for data in splits if "objects" in data.column_names for things in data["objects"]]
         every = [_told(thing) for things in rows for thing in things]
-        known = all(factor in told for told in every for factor in self.space.what.factors)
-        found = {} if known or "factors" in options else _in_words(every)
-        parts = [f"{name}={'|'.join(values)}" for name, values in found.items()]
-        if not parts:
+        silent = [factor for factor in self.space.what.factors if not any(told.get(factor) for told in every)]
+        if not silent or not every:
             return Advice({}, ())
-        factors = parts if any("," in part for part in parts) else ",".join(parts)
-        reason = f"concepts.factors = {','.join(parts)}: what is said of objects"
-        return Advice({"concepts": {"factors": factors}}, (reason,))
+        if "factors" in options:
+            raise InputError(
+                f"no object says its {silent[0]!r}, so that it cannot be learned; leave it out of concepts.factors, or learn "
+                "places alone with --concepts pos"
+            )
+        found = _in_words(every)
+        if not found:
+            raise InputError(
+                "objects have no labels here, or all the same, and no attributes in words, so that there are only places to "
+                "learn: --concepts pos"
+            )
+        plain = not any(set(word) & set(",|=") for name, values in found.items() for word in (name, *values))
+        said = ",".join(f"{name}={'|'.join(values)}" for name, values in found.items())
+        return Advice(
+            {"concepts": {"factors": said if plain else found}},
+            (f"concepts.factors = {said}: what is said of objects",),
+        )
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns the example's objects as ``[K,D]``; those outside the frame are left out."""

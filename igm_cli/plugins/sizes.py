@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -61,4 +61,14 @@ def refuse_other_size(root: Path, images: Iterable[tuple[tuple[int, int], Points
         raise InputError(
             f"all {count} annotated points of {root} lie in the upper left {100 * across:.0f} % × {100 * down:.0f} % of "
             f"their images{way_out}"
+        )
+
+
+def refuse_fractions(root: Path, places: Sequence[tuple[float, float]]) -> None:
+    """Raises an InputError if places ``(x, y)`` that should be pixels are all fractions of the image's sides."""
+    whole = all(number in (0, 1) for place in places for number in place)
+    if len(places) > 1 and not whole and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in places):
+        raise InputError(
+            f"all places in the annotations of {root} lie between 0 and 1, as fractions of the image's sides do, and pixels are "
+            "meant; multiply x by the width of the image and y by its height"
         )

@@ -18,7 +18,7 @@ from igm_cli.plugins.objects.checks import usable
 from igm_cli.plugins.objects.formats import FORMATS, choose
 from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.objects.splits import SPLITS, seeded_share, split_images
-from igm_cli.plugins.sizes import HELP, parse_size, refuse_other_size
+from igm_cli.plugins.sizes import HELP, parse_size, refuse_fractions, refuse_other_size
 
 _REPORT_EVERY = 64
 
@@ -96,6 +96,7 @@ class Objects(Adapter):
                 if len(rows) == count:
                     break
         if stated is None:
+            refuse_fractions(root, [place for _, places in every_place for place in places])
             refuse_other_size(root, every_place)
         if not rows:
             raise InputError(f"{root} has no usable {split} image{_why(split, splits, findings)}")
