@@ -166,7 +166,7 @@ def _plainly(text: str) -> str:
     """Returns what Typer says of a value as igm says such things."""
     if not (told := re.fullmatch(r"Invalid value for '?(.+?)'?: (.*)", text, re.DOTALL)):
         return text
-    what, why = told[1], told[2].removeprefix("Value error, ")
+    what, why = told[1].replace("'", ""), told[2].removeprefix("Value error, ")
     if not why.startswith("Input should be "):
         return f"{what}: {why}"
     from igm_cli.core.validation import wanted

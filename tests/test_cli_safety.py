@@ -164,6 +164,18 @@ def test_a_checkpoint_names_no_code(
     assert "payload" not in sys.modules
 
 
+def test_what_is_cut_off_is_said(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the first image of which little is looked at; nothing where all is."""
+    paths = [tmp_path / "wide.png", tmp_path / "wider.png"]
+    for path, width in zip(paths, (800, 900), strict=True):
+        Image.new("RGB", (width, 10), (90, 90, 90)).save(path)
+    assert igm("invert", *paths, "--model", tiny_model, *QUICK) == 0
+    told = capsys.readouterr().err
+    assert told.count("only its middle is looked at") == 1 and "wide.png: only its middle" in told
+    assert igm("invert", *paths, "--model", tiny_model, "--fit", "squash", *QUICK) == 0
+    assert "only its middle" not in capsys.readouterr().err
+
+
 def test_an_image_is_decoded_once(
     tiny_model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

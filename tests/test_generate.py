@@ -433,7 +433,8 @@ def test_check_says_what_the_model_finds_again(tmp_path, capsys, tiny_attributes
         (["dog"], 2, "is no place"),
         (["500 pos"], 2, "no room for 500 places"),
         (["pos(.5,.5)", "--model", "nothing"], 4, "there is no model"),
-        (["pos(.5,.5)", "-n", "0"], 2, "--help"),
+        (["pos(.3,.5) and pos(.7,.5)"], 2, "write AND in capitals"),
+        (["pos(.5,.5)", "-n", "0"], 2, "--number / -n must be at least 1; see igm generate --help"),
         (["pos(.5,.5)", "--like", "photo.tif2"], 2, "--like takes an image"),
     ],
 )

@@ -159,3 +159,8 @@ def test_of_many_combinations_each_value_is_scanned_with_a_mixture_of_the_others
     assert len(few.combinations()) == Product.MOST_SCANNED == 16 and not few.mixes
     huge = Product(SQUARE, Categorical({f"f{i}": tuple("0123456789") for i in range(12)}))
     assert huge.combinations().shape == (120, 120)
+
+
+def test_an_image_holds_all_labels_at_most_and_any_number_of_points() -> None:
+    assert Text(("a", "b", "none"), ("{label}",), "none").most == 2 and Text(("a", "b"), ("{label}",)).most == 2
+    assert Continuous(("x",), (0.0,), (1.0,)).most is None

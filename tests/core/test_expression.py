@@ -50,6 +50,7 @@ def test_what_expressions_amount_to(text, expected):
         ("a:much", "the weight 'much', which is no number above 0"),
         ("a:-1", "the weight '-1'"),
         ("a:nan", "the weight 'nan'"),
+        ("a:1e30", "the weight '1e30', which is no number above 0 and up to 1000"),
         ('"a', "quotation mark that is not closed"),
         ("a NOT b", "'NOT': a >>>NOT b"),
         ("(" * 60 + "a" + ")" * 60, "more than 50 groups"),
