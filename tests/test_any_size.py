@@ -11,7 +11,7 @@ import pytest
 from benchmark_cases import write_positions
 from PIL import Image
 
-from igm_cli import app, load, session
+from igm_cli import app, load, open_model, session
 from igm_cli.commands import show
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference import tiles
@@ -87,7 +87,7 @@ def test_a_table_of_very_many_objects_is_cut(
 def test_large_images_are_worked_out_and_kept_one_by_one(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(session.BATCH_PIXELS, "cpu", 6000)  # five of 32×32 pixels, one of 96×80
+    monkeypatch.setitem(open_model.BATCH_PIXELS, "cpu", 6000)  # five of 32×32 pixels, one of 96×80
     paths = [tmp_path / f"{number}.png" for number in range(2)]
     for path, size in zip(paths, [(96, 64), (192, 160)], strict=True):
         Image.effect_noise(size, 60).convert("RGB").save(path)
