@@ -543,6 +543,8 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
         "cpu",
         "--precision",
         "no",
+        "--set",
+        "calibration=0",
         "--output",
         str(root / "run"),
     )
