@@ -24,7 +24,7 @@ from igm_cli.core.models.pipelines import load_pipeline
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.core.objective import denoising_weight
+from igm_cli.core.objective import Noised, denoising_weight
 from igm_cli.core.training import latent as latent_training
 from igm_cli.core.training import latent_losses
 from igm_cli.core.training.config import TrainConfig
@@ -188,9 +188,10 @@ class Told:
         return torch.zeros(len(pooled))
 
 
-def told(*foretold: float) -> tuple[Told, latent_losses.Noised]:
+def told(*foretold: float) -> tuple[Told, Noised]:
     noise = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    return Told(noise, foretold), latent_losses.Noised(noise, torch.tensor([100, 700]), noise)
+    model, t = Told(noise, foretold), torch.tensor([100, 700])
+    return model, Noised(noise, t, noise, denoising_weight(model.schedule, t))
 
 
 RED = torch.tensor([[True, False]] * 2)

@@ -16,7 +16,7 @@ from igm_cli.core.composition import compose
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
-from igm_cli.core.objective import composed_loss
+from igm_cli.core.objective import Noised, composed_loss
 from igm_cli.core.philox import normal_rows
 from igm_cli.core.sampling import Composed, sample
 from igm_cli.core.training.config import TrainConfig
@@ -243,7 +243,8 @@ def test_a_run_is_the_plain_loop(tmp_path, ema):
         noise = normal_rows(images.shape[1:], range(4 * step, 4 * step + 4), plan.noise_seed)
         t = (plan.u.square() * 1000).long()
         optimizer.zero_grad()
-        composed_loss(model, model.schedule, "sum", images, concepts, present, t, noise).backward()
+        noised = Noised.of(model.schedule, images, t, noise)
+        composed_loss(model, noised, "sum", concepts, present).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
         optimizer.param_groups[0]["lr"] = 1e-2 * learning_rate_factor(step, config)
         optimizer.step()
@@ -399,9 +400,8 @@ def test_a_model_learns_to_add_to_a_frozen_one(tmp_path):
     with torch.no_grad():
         base, delta = known(x_t, t, concepts)  # type: ignore[operator]
         everything = compose(base, delta, "sum", present)
-    expected = composed_loss(
-        fresh, fresh.schedule, "sum", images, concepts, present, t, noise, lambda x, u: everything
-    )
+    seen = Noised.of(fresh.schedule, images, t, noise)
+    expected = composed_loss(fresh, seen, "sum", concepts, present, lambda x, u: everything)
     lines = (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["loss"] == pytest.approx(expected.item(), rel=1e-3)
     start = fresh.state_dict()

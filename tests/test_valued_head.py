@@ -14,6 +14,7 @@ from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, draw
+from igm_cli.core.objective import Noised
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.contrast import contrastive_loss_of_points, false_concepts
 from igm_cli.errors import InputError
@@ -138,8 +139,9 @@ def test_the_contrast_is_that_of_whole_images(denoiser):
     false = concepts_at(torch.rand(2, 2, 2, generator=generator))
 
     def loss(contrast):
+        seen = Noised.of(schedule, x0, t, noise)
         return contrastive_loss_of_points(
-            denoiser, denoiser, schedule, SPACE, x0, concepts, present, shown, member, false, t, noise, contrast
+            denoiser, denoiser, seen, SPACE, concepts, present, shown, member, false, contrast
         )
 
     expected, missed, more = 0.0, [], []

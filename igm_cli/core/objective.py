@@ -9,6 +9,7 @@ form, for all sets of many candidates at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -16,15 +17,33 @@ from igm_cli.core.composition import Composition, compose
 from igm_cli.core.noise_schedule import Schedule
 
 
+class Noised(NamedTuple):
+    """Images or latents under noise, x_t = alpha_t x_0 + sigma_t eps.
+
+    Attributes:
+        x_t: ``[B,C,H,W]``.
+        t: Timesteps ``[B]``.
+        noise: eps ``[B,C,H,W]``.
+        weight: What the error of each is weighted by, see :func:`denoising_weight` ``[B]``.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    noise: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor) -> Noised:
+        """Clean images ``[B,C,H,W]`` at timesteps ``[B]`` under noise ``[B,C,H,W]``."""
+        return cls(schedule.add_noise(x0, noise, t), t, noise, denoising_weight(schedule, t))
+
+
 def composed_loss(
     model: nn.Module,
-    schedule: Schedule,
+    seen: Noised,
     composition: Composition,
-    x0: Tensor,
     concepts: Tensor,
     present: Tensor,
-    t: Tensor,
-    noise: Tensor,
     frozen: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
@@ -34,22 +53,18 @@ def composed_loss(
 
     Args:
         model: Called with (x_t, t, concepts) for (eps_u, Delta).
-        schedule: The noise schedule.
+        seen: B images under noise.
         composition: ``sum`` or ``mean``.
-        x0: Clean images ``[B,C,H,W]``.
         concepts: ``[B,K,D]``.
         present: ``[B,K]``.
-        t: ``[B]``.
-        noise: ``[B,C,H,W]``.
         frozen: The prediction of other models, given (x_t, t), to which this one adds; it takes the place of eps_u.
     """
-    x_t = schedule.add_noise(x0, noise, t)
-    base, contributions = model(x_t, t, concepts)
+    base, contributions = model(seen.x_t, seen.t, concepts)
     if frozen is not None:
-        base = frozen(x_t, t)
+        base = frozen(seen.x_t, seen.t)
     prediction = compose(base.float(), contributions.float(), composition, present)
-    error = (noise - prediction).square().mean(dim=(1, 2, 3))
-    return (denoising_weight(schedule, t) * error).mean()
+    error = (seen.noise - prediction).square().mean(dim=(1, 2, 3))
+    return (seen.weight * error).mean()
 
 
 def denoising_weight(schedule: Schedule, t: Tensor) -> Tensor:

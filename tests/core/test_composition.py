@@ -7,7 +7,7 @@ import torch
 
 from igm_cli.core.composition import compose, weight
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.core.objective import composed_loss, denoising_weight
+from igm_cli.core.objective import Noised, composed_loss, denoising_weight
 
 
 def test_sum_and_mean_ignore_padding():
@@ -46,7 +46,7 @@ def test_the_loss_is_the_error_of_the_composed_prediction(prediction):
         seen.append(x_t)
         return base, delta
 
-    loss = composed_loss(model, schedule, "sum", x0, torch.zeros(3, 2, 1), present, t, noise)
+    loss = composed_loss(model, Noised.of(schedule, x0, t, noise), "sum", torch.zeros(3, 2, 1), present)
     alpha, sigma = (f(t)[:, None, None, None] for f in (schedule.alpha, schedule.sigma))
     torch.testing.assert_close(seen[0], alpha * x0 + sigma * noise)
     epsilon = base + (present[..., None, None, None] * delta).sum(1)

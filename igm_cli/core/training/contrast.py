@@ -29,8 +29,7 @@ from igm_cli.core.composition import Composition, compose, weight
 from igm_cli.core.concepts import Categorical, Product
 from igm_cli.core.device import to_device
 from igm_cli.core.inference.windows import Local
-from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.objective import denoising_weight
+from igm_cli.core.objective import Noised
 from igm_cli.core.training.presence import presence
 
 NEAR = 0.05
@@ -39,36 +38,30 @@ NEAR = 0.05
 
 def contrastive_loss(
     model: nn.Module,
-    schedule: Schedule,
+    seen: Noised,
     composition: Composition,
     space: Categorical,
-    x0: Tensor,
     concepts: Tensor,
-    t: Tensor,
-    noise: Tensor,
     contrast: float,
 ) -> Tensor:
     """The composed error under true concepts, and ``contrast`` times the cross-entropy of every factor.
 
     Args:
         model: Called with (x_t, t, concepts) for (eps_u, Delta).
-        schedule: The noise schedule.
+        seen: B images under noise.
         composition: ``sum`` or ``mean``.
         space: The factors.
-        x0: Clean images ``[B,C,H,W]``.
         concepts: One-hot rows ``[B,F,D]``, one per factor in the space's order.
-        t: Timesteps ``[B]``.
-        noise: Standard normal samples ``[B,C,H,W]``.
         contrast: Weight of the cross-entropy.
     """
-    x_t = schedule.add_noise(x0, noise, t)
-    base, contributions, logits = model(x_t, t, to_device(space.candidates(), x0.device)[None], read=True)
-    residual, delta = (noise - base.float()).flatten(1), contributions.float().flatten(2)  # [B,P], [B,D,P]
+    values = to_device(space.candidates(), concepts.device)[None]
+    base, contributions, logits = model(seen.x_t, seen.t, values, read=True)
+    residual, delta = (seen.noise - base.float()).flatten(1), contributions.float().flatten(2)  # [B,P], [B,D,P]
     true = concepts.argmax(2)
     errors = errors_of_values(residual, delta, true, space.groups(), composition)
     denoising = errors.gather(1, true[:, :1])[:, 0]  # the same at every factor's true value
     crossed = contrasts(errors, logits, true, space.groups(), residual.shape[1]).sum(1)
-    return (denoising_weight(schedule, t) * denoising + contrast * crossed).mean()
+    return (seen.weight * denoising + contrast * crossed).mean()
 
 
 def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[int]], pixels: int) -> Tensor:
@@ -116,16 +109,13 @@ def errors_of_values(
 def contrastive_loss_of_points(
     model: nn.Module,
     denoiser: Local,
-    schedule: Schedule,
+    seen: Noised,
     space: Product,
-    x0: Tensor,
     concepts: Tensor,
     present: Tensor,
     shown: Tensor,
     member: Tensor,
     false: Tensor,
-    t: Tensor,
-    noise: Tensor,
     contrast: float,
 ) -> Tensor:
     """The composed error, and ``contrast`` times the cross-entropy of every factor of one concept of each image.
@@ -136,30 +126,27 @@ def contrastive_loss_of_points(
         model: Called with (x_t, t, concepts, compared) for (eps_u, Delta, and what those compared have in their windows);
             contributions are summed.
         denoiser: Says which cells an image consists of.
-        schedule: The noise schedule.
+        seen: B images under noise.
         space: Points with values.
-        x0: Clean images ``[B,C,H,W]``.
         concepts: True concepts ``[B,K,D]``; a factor of which a concept holds a mixture is not known.
         present: Which of them are there ``[B,K]``.
         shown: What the model is shown of them ``[B,K,D]``: perhaps with more mixtures.
         member: Number of the concept that is compared ``[B]``.
         false: Concepts that no image shows besides ``[B,M,D]``, of :func:`false_concepts`.
-        t: Timesteps ``[B]``.
-        noise: Standard normal samples ``[B,C,H,W]``.
         contrast: Weight of the cross-entropy.
     """
-    x_t, image = schedule.add_noise(x0, noise, t), torch.arange(len(x0), device=x0.device)
+    image = torch.arange(len(concepts), device=concepts.device)
     compared = space.variants(shown[image, member])  # [B,V,D]
-    base, delta, values, cells = model(x_t, t, torch.cat([shown, false], dim=1), compared=compared)
+    base, delta, values, cells = model(seen.x_t, seen.t, torch.cat([shown, false], dim=1), compared=compared)
     delta = delta.float()
-    residual = noise - compose(base.float(), delta[:, : shown.shape[1]], "sum", present)
+    residual = seen.noise - compose(base.float(), delta[:, : shown.shape[1]], "sum", present)
     without = residual + delta[image, member]
     likelihood = -changes(denoiser.to_patches(without), values[0], cells) / 2
     told, groups = concepts[image, member][:, space.where.dim :], space.what.groups()
     true = torch.stack([told[:, group].argmax(1) + group[0] for group in groups], dim=1)
     known = torch.stack([told[:, group].amax(1) == 1 for group in groups], dim=1)
     crossed = cross_entropies(likelihood, true, groups) * (known & present[image, member][:, None])
-    denoising = denoising_weight(schedule, t) * residual.square().mean((1, 2, 3))
+    denoising = seen.weight * residual.square().mean((1, 2, 3))
     return (denoising + contrast * crossed.sum(1)).mean() + contrast * presence(residual, delta, present)
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from igm_cli.core.device import fits, to_device
 from igm_cli.core.models.latent import LatentTextToImage
+from igm_cli.core.objective import Noised
 from igm_cli.core.training.batches import Samples, as_floats
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.latent_losses import (
     LABELS,
     LARGEST_SET,
-    Noised,
     autoencoder_loss,
     caption_loss,
     label_loss,
@@ -99,7 +99,7 @@ class LatentObjective:
         held = to_device(self.encoded.held[index], device)
         t = to_device(plan.timesteps(schedule.steps, self.config.timestep_power), device)
         noise = plan.noise(tuple(latents.shape[1:]), device)
-        return Noised(schedule.add_noise(latents, noise, t), t, noise), held
+        return Noised.of(schedule, latents, t, noise), held
 
     @torch.no_grad()
     def _encode(self, step: int) -> Encoded:

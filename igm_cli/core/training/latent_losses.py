@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ from igm_cli.core.concepts import Text
 from igm_cli.core.device import to_device
 from igm_cli.core.models.latent import LatentTextToImage
 from igm_cli.core.models.prompts import compound
-from igm_cli.core.objective import denoising_weight
+from igm_cli.core.objective import Noised
 
 LABELS = 4
 """Asked about every image: those it holds, and others."""
@@ -54,14 +53,6 @@ def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.
     decoded: Tensor = model.vae.decode(mean + spread * noise).sample.float()
     divergence: Tensor = 0.5 * (mean.square() + spread.square() - 1 - 2 * spread.log()).mean()
     return F.mse_loss(decoded, images) + F.l1_loss(decoded, images) + SMOOTHNESS * divergence
-
-
-class Noised(NamedTuple):
-    """Latents under noise: x_t ``[B,C,h,w]``, t ``[B]``, and the noise."""
-
-    x_t: Tensor
-    t: Tensor
-    noise: Tensor
 
 
 def reading_loss(model: LatentTextToImage, seen: Noised, present: Tensor, generator: torch.Generator) -> Tensor:
@@ -97,7 +88,7 @@ def label_loss(
     sets = to_device(subsets(asked.shape[1], LARGEST_SET), epsilon.device).to(epsilon)  # [S,L]
     errors = set_errors(epsilon, seen.noise, sets)
     target = (sets[None] == true[:, None].to(sets)).all(2).float().argmax(1)
-    denoising = denoising_weight(model.schedule, seen.t) * errors.gather(1, target[:, None])[:, 0]
+    denoising = seen.weight * errors.gather(1, target[:, None])[:, 0]
     crossed = _contrast(model, seen, errors, target)
     pooled = model.reader.pool(noticed)
     matching = F.binary_cross_entropy_with_logits(model.reader.match(pooled), true.flatten().float())
@@ -116,8 +107,7 @@ def caption_loss(
     embedded = model.embed(texts).unflatten(0, (len(present), 4))
     epsilon, _ = model(seen.x_t, seen.t, embedded)
     errors: Tensor = (seen.noise[:, None] - epsilon).square().mean((2, 3, 4))  # [B,4]
-    weight = denoising_weight(model.schedule, seen.t)
-    denoising = (weight * (errors[:, 0] + errors[:, 3]) / 2).mean()
+    denoising = (seen.weight * (errors[:, 0] + errors[:, 3]) / 2).mean()
     target = torch.zeros(len(present), dtype=torch.long, device=errors.device)
     return denoising + contrast * _contrast(model, seen, errors[:, :3], target)
 

@@ -20,7 +20,7 @@ from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import runs_ahead, to_device
 from igm_cli.core.inference.windows import Local
 from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.objective import composed_loss
+from igm_cli.core.objective import Noised, composed_loss
 from igm_cli.core.philox import NormalRows
 from igm_cli.core.sampling.composed import Composed, require_alike
 from igm_cli.core.training.batches import Samples, make_batches
@@ -139,15 +139,11 @@ class ComposedObjective:
             present = present & to_device(kept, self.device)[:, None]
         t = to_device(plan.timesteps(self.schedule.steps, self.config.timestep_power), self.device)
         noise = self.noise.rows(tuple(images.shape[1:]), plan.numbers)
-        weight = self.config.contrast_at(step)
+        seen, weight = Noised.of(self.schedule, images, t, noise), self.config.contrast_at(step)
         if self.config.contrast and isinstance(self.space, Categorical):
-            return contrastive_loss(
-                model, self.schedule, self.composition, self.space, images, concepts, t, noise, weight
-            )
+            return contrastive_loss(model, seen, self.composition, self.space, concepts, weight)
         if self.config.contrast and isinstance(self.space, Continuous):
-            return presence_loss(
-                model, self.schedule, self.space, images, concepts, present, t, noise, weight, random
-            )
+            return presence_loss(model, seen, self.space, concepts, present, weight, random)
         if isinstance(self.space, Product):
             shown = self._mixed(self.space, concepts, random)
             if weight:
@@ -155,15 +151,13 @@ class ComposedObjective:
                 member = rank.masked_fill(~present, -1.0).argmax(1)
                 compared = concepts[torch.arange(len(member), device=self.device), member]
                 false = self._mixed(self.space, false_concepts(self.space, compared, random), random)
+                local = cast(Local, self.denoiser)
                 return contrastive_loss_of_points(
-                    model, cast(Local, self.denoiser), self.schedule, self.space, images, concepts, present, shown, member,
-                    false, t, noise, weight,
-                )  # fmt: skip
+                    model, local, seen, self.space, concepts, present, shown, member, false, weight
+                )
             concepts = shown
         frozen = self._frozen(plan) if self.companions else None
-        return composed_loss(
-            model, self.schedule, self.composition, images, concepts, present, t, noise, frozen
-        )
+        return composed_loss(model, seen, self.composition, concepts, present, frozen)
 
     def _mixed(self, space: Product, concepts: Tensor, random: torch.Generator) -> Tensor:
         """Concepts ``[B,K,D]`` with mixtures in place of some values.

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from igm_cli.core.composition import compose
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.device import to_device
-from igm_cli.core.noise_schedule import Schedule
-from igm_cli.core.objective import denoising_weight
+from igm_cli.core.objective import Noised
 
 ELSEWHERE = 4
 """Points where nothing is, of each image."""
@@ -28,13 +27,10 @@ ELSEWHERE = 4
 
 def presence_loss(
     model: nn.Module,
-    schedule: Schedule,
+    seen: Noised,
     space: Continuous,
-    x0: Tensor,
     concepts: Tensor,
     present: Tensor,
-    t: Tensor,
-    noise: Tensor,
     contrast: float,
     generator: torch.Generator,
 ) -> Tensor:
@@ -42,25 +38,21 @@ def presence_loss(
 
     Args:
         model: Called with (x_t, t, concepts) for (eps_u, Delta), whose contributions are summed.
-        schedule: The noise schedule.
+        seen: B images under noise.
         space: The space of the points.
-        x0: Clean images ``[B,C,H,W]``.
         concepts: ``[B,K,D]``.
         present: ``[B,K]``.
-        t: Timesteps ``[B]``.
-        noise: Standard normal samples ``[B,C,H,W]``.
         contrast: Weight of the logistic loss.
         generator: Draws the points where nothing is, on the CPU.
     """
     k = concepts.shape[1]
     low, extent = torch.tensor(space.low), space.extent.float()
-    elsewhere = low + torch.rand(len(x0), ELSEWHERE, space.dim, generator=generator) * extent
-    x_t = schedule.add_noise(x0, noise, t)
-    base, delta = model(x_t, t, torch.cat([concepts, to_device(elsewhere, x0.device)], dim=1))
+    elsewhere = low + torch.rand(len(concepts), ELSEWHERE, space.dim, generator=generator) * extent
+    base, delta = model(seen.x_t, seen.t, torch.cat([concepts, to_device(elsewhere, concepts.device)], dim=1))
     delta = delta.float()
-    residual = noise - compose(base.float(), delta[:, :k], "sum", present)
+    residual = seen.noise - compose(base.float(), delta[:, :k], "sum", present)
     error = residual.square().mean(dim=(1, 2, 3))
-    return (denoising_weight(schedule, t) * error).mean() + contrast * presence(residual, delta, present)
+    return (seen.weight * error).mean() + contrast * presence(residual, delta, present)
 
 
 def presence(residual: Tensor, delta: Tensor, present: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from oracle import factors
 
 from igm_cli.core.inference.reference import configurations
-from igm_cli.core.objective import composed_loss
+from igm_cli.core.objective import Noised, composed_loss
 from igm_cli.core.training.contrast import contrastive_loss, contrasts, errors_of_values
 
 
@@ -41,11 +41,13 @@ def test_the_contrast_is_the_likelihood_of_the_noise():
         seen = (50 * configurations(oracle.space)[[3, 20]].sum(1),) if read else ()  # the read-out is right
         return oracle.base(features), delta, *seen
 
+    noised = Noised.of(oracle.schedule, x0, t, noise)
+
     def loss(contrast, truth=concepts):
-        return contrastive_loss(model, oracle.schedule, "sum", oracle.space, x0, truth, t, noise, contrast)
+        return contrastive_loss(model, noised, "sum", oracle.space, truth, contrast)
 
     present = torch.ones(2, 3, dtype=torch.bool)
-    plain = composed_loss(model, oracle.schedule, "sum", x0, concepts, present, t, noise)
+    plain = composed_loss(model, noised, "sum", concepts, present)
     torch.testing.assert_close(loss(0.0), plain)
     # The oracle's true values are beyond doubt, and its predictions of others far from them.
     assert float(loss(1.0) - plain) == pytest.approx(0.0, abs=1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from igm_cli.core.objective import composed_loss
+from igm_cli.core.objective import Noised, composed_loss
 from igm_cli.core.training import presence
 from igm_cli.core.training.presence import presence_loss
 from tests.oracle import positions
@@ -29,12 +29,11 @@ def case(seed: int = 0):  # type: ignore[no-untyped-def]
 
 def test_it_is_the_logistic_loss_of_one_less_and_one_more() -> None:
     oracle, model, images, t, noise = case()
-    rest = (oracle.schedule, oracle.space, images, GIVEN, PRESENT, t, noise)
+    noised = Noised.of(oracle.schedule, images, t, noise)
+    rest = (noised, oracle.space, GIVEN, PRESENT)
     plain = presence_loss(model, *rest, 0.0, torch.Generator().manual_seed(7))
     whole = presence_loss(model, *rest, 1.0, torch.Generator().manual_seed(7))
-    torch.testing.assert_close(
-        plain, composed_loss(model, oracle.schedule, "sum", images, GIVEN, PRESENT, t, noise)
-    )
+    torch.testing.assert_close(plain, composed_loss(model, noised, "sum", GIVEN, PRESENT))
     elsewhere = torch.rand(2, presence.ELSEWHERE, 2, generator=torch.Generator().manual_seed(7))
     x_t = oracle.schedule.add_noise(images, noise, t)
 
@@ -58,7 +57,7 @@ def test_it_is_the_logistic_loss_of_one_less_and_one_more() -> None:
 
 def test_the_true_model_has_a_small_one() -> None:
     oracle, model, images, t, noise = case()
-    rest = (oracle.schedule, oracle.space, images)
-    right = presence_loss(model, *rest, GIVEN, PRESENT, t, noise, 1.0, torch.Generator().manual_seed(1))
-    wrong = presence_loss(model, *rest, 1 - GIVEN, PRESENT, t, noise, 1.0, torch.Generator().manual_seed(1))
+    rest = (Noised.of(oracle.schedule, images, t, noise), oracle.space)
+    right = presence_loss(model, *rest, GIVEN, PRESENT, 1.0, torch.Generator().manual_seed(1))
+    wrong = presence_loss(model, *rest, 1 - GIVEN, PRESENT, 1.0, torch.Generator().manual_seed(1))
     assert right < wrong
