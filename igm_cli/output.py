@@ -1,7 +1,7 @@
 """The one place that writes: results to stdout, everything else to stderr.
 
-With ``--json`` stdout carries one JSON object per line and nothing else.  Progress is shown on a
-terminal only, and only by the main process of a distributed run.
+With ``--json`` stdout carries one JSON object per line and nothing else.  Progress is shown by the main process of a
+distributed run only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,9 +111,9 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Shows progress with the time left, on stderr, if that is a terminal."""
+        """Shows progress with the time left on stderr: by bars on a terminal, elsewhere by a line now and then."""
         if not self.on_terminal:
-            yield lambda what, done, total: None
+            yield _Lines(self.note)
             return
         from rich import progress as bars
         from rich.console import Console
@@ -145,6 +146,44 @@ class Output:
                 yield report
             finally:
                 _shown.remove(console)
+
+
+FIRST, EVERY = 10.0, 60.0
+"""Seconds before the first line of progress in a log, and between the others."""
+
+
+class _Lines:
+    """Progress in a log: lines such as ``images 3 of 12, network calls 80 of 400 (a.png), 40 seconds left``."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note, self.next = note, time.monotonic() + FIRST
+        self.tasks: dict[str, tuple[str, int, int]] = {}
+        self.begun: dict[
+            str, tuple[int, float]
+        ] = {}  # done and time of the first report, from which the pace is
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        name, now = what.partition(":")[0], time.monotonic()
+        self.tasks[name] = (what, done, total)
+        if done == 0:
+            self.begun.pop(name, None)
+        else:
+            self.begun.setdefault(name, (done, now))
+        if now < self.next:
+            return
+        self.next = now + EVERY
+        parts, left = [], ""
+        for name, (what, done, total) in self.tasks.items():
+            if done == total:
+                continue
+            about = what.partition(": ")[2]
+            parts.append(f"{name} {done} of {total}" + (f" ({about})" if about else ""))
+            first, begun = self.begun.get(name, (done, now))
+            if done > first and not left:
+                seconds = (now - begun) / (done - first) * (total - done)
+                left = f"{span(seconds, seconds)} left"
+        if parts:
+            self.note(", ".join([*parts, left] if left else parts))
 
 
 WIDE = 200

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
-from igm_cli import app
+from igm_cli import app, output
 from igm_cli.evaluation import found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
@@ -78,6 +78,17 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert [row["mistakes"] for row in rows] == sorted((row["mistakes"] for row in rows), reverse=True)
     assert json.loads((model / "igm.json").read_text())["inference"]["draws"] == 3
     assert json.loads((model / "igm.json").read_text())["inference"]["penalty"] == 7.0
+
+
+def test_a_log_says_how_far_an_evaluation_is(
+    tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "FIRST", 0.0)
+    monkeypatch.setattr(output, "EVERY", 0.0)
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 3)
+    assert igm("evaluate", "--model", tiny_model, *data) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "evaluating 1 of 3" in said and any(line.startswith("evaluating 2 of 3, ") for line in said)
 
 
 TINY = """

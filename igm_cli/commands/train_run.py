@@ -193,10 +193,10 @@ class Training:
                 f"training on {told(samples, self.adapter)} for {self.config.steps} steps in {place.output}"
             )
             self.data["images"] = len(samples)
-            watch = Watch(self.sink, self.config.steps, self.config.batch_size)
+            watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
             return train(
-                self.spec, samples, self.config, place.output, data=self.data, report=watch.shown_by(progress),
+                self.spec, samples, self.config, place.output, data=self.data, report=watch,
                 validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
                 note=self.sink.note, stop=stop, trackers=place.trackers,
             )  # fmt: skip
