@@ -6,11 +6,14 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import torch
+from benchmark_cases import write_discs, write_positions
 from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
@@ -188,6 +191,37 @@ def test_what_is_right() -> None:
     expected = [[True, True, False], [True, False, True], [False] * 3]
     assert objects.right(told, known).tolist() == expected
     assert math.isclose(objects.score(told, known)["objects_right"], 0.0)
+
+
+def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, drawn = write_positions(tmp_path / "model", (32, 32), 0.5), tmp_path / "data", []
+    known = json.loads((model / "igm.json").read_text())
+    (model / "igm.json").write_text(json.dumps({**known, "margin": 8}))
+    write_discs(data)
+    draw = Positions.draw
+
+    def listen(self: Positions, image: Image.Image, items: Sequence[Mapping[str, Any]]) -> Image.Image:
+        drawn.append(items)
+        return draw(self, image, items)
+
+    monkeypatch.setattr(Positions, "draw", listen)
+    words = (
+        "--dataset",
+        "objects",
+        "--data-root",
+        data,
+        "--split",
+        "val",
+        "--limit",
+        3,
+    )  # the last has six beyond its border
+    files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
+    assert igm("evaluate", "--model", model, *words, *files) == 0
+    counts = [int(row["annotated"]) for row in csv.DictReader((tmp_path / "e.csv").open())]
+    assert [len(items) for items in drawn[::2]] == counts and sum(counts) > 4
+    assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
 
 
 def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:
