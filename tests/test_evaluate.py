@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from igm_cli.evaluation import found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
 from igm_cli.plugins.positions import Positions
+from igm_cli.session import ImageSession
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,16 @@ def test_a_log_says_how_far_an_evaluation_is(
     assert igm("evaluate", "--model", tiny_model, *data) == 0
     said = capsys.readouterr().err.splitlines()
     assert "evaluating 1 of 3" in said and any(line.startswith("evaluating 2 of 3, ") for line in said)
+
+
+def test_an_interruption_promises_nothing_that_is_kept(
+    tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageSession, "inverted", lambda *_: signal.raise_signal(signal.SIGTERM))
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train")
+    assert igm("evaluate", "--model", tiny_model, *data) == 143
+    says = "igm: interrupted; nothing of the evaluation is kept, and the same command begins it anew"
+    assert one_sentence(capsys.readouterr().err) == says
 
 
 TINY = """
