@@ -169,7 +169,7 @@ class _Lines:
             self.begun.pop(name, None)
         else:
             self.begun.setdefault(name, (done, now))
-        if now < self.next:
+        if now < self.next or not self.begun:
             return
         self.next = now + EVERY
         parts, left = [], ""
