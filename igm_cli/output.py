@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -79,6 +80,19 @@ class Output:
         if self.as_json or self.quiet:
             return
         self.write(_broken(_on_line(text, sys.stdout), sys.stdout) + "\n")
+
+    def markdown(self, text: str) -> None:
+        """Writes Markdown on stdout, laid out on a terminal, where what stands in front of it for programs is left out."""
+        if not sys.stdout.isatty():
+            self.write(text)
+            return
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+        plain = "\n".join(_on_line(line, sys.stdout) for line in body.split("\n"))
+        laid_out = Markdown(plain, code_theme="ansi_dark", hyperlinks=False)
+        Console(file=sys.stdout, width=shutil.get_terminal_size().columns, highlight=False).print(laid_out)
 
     def note(self, text: str) -> None:
         """Writes a line on stderr, broken between words on a terminal."""
