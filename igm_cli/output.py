@@ -172,13 +172,15 @@ class _Lines:
     def __init__(self, note: Callable[[str], None]) -> None:
         self.note, self.next = note, time.monotonic() + FIRST
         self.tasks: dict[str, tuple[str, int, int]] = {}
-        self.begun: dict[
-            str, tuple[int, float]
-        ] = {}  # done and time of the first report, from which the pace is
+        self.begun: dict[str, tuple[int, float]] = {}  # what the first report said was done, and when
 
     def __call__(self, what: str, done: int, total: int) -> None:
         name, now = what.partition(":")[0], time.monotonic()
         self.tasks[name] = (what, done, total)
+        names = list(self.tasks)
+        for inner in names[names.index(name) + 1 :]:  # a part of what is done now
+            del self.tasks[inner]
+            self.begun.pop(inner, None)
         if done == 0:
             self.begun.pop(name, None)
         else:

@@ -143,7 +143,7 @@ def test_mistakes(
 def test_no_image_is_drawn_over_another(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copy(pictures / "0.png", tmp_path / "a.png")
     with Image.open(pictures / "1.png") as picture:
-        picture.save(tmp_path / "a.jpg")
+        picture.save(tmp_path / "b.jpg")
     before = (tmp_path / "a.png").read_bytes()
     done = igm("invert", tmp_path, "--model", tiny_model, "--overlay", tmp_path, *QUICK)
     assert done.returncode == 2
