@@ -112,7 +112,7 @@ class Evaluation:
                 area, count = 1.0, len(truth)
                 if self.windows:  # beyond whose borders there are concepts that are not asked for
                     area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
-                    count = int(((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1).sum())
+                    count = len(_shown(truth))
                 judged.append(Judged(row, found, count, right, area))
             if progress:
                 progress("evaluating", len(judged), self.count)
@@ -186,7 +186,8 @@ class Evaluation:
         found = parser.decode(judged.found.concepts, frame)
         for item, confidence in zip(found, judged.found.confidence.tolist(), strict=True):
             item["confidence"] = confidence
-        return parser.draw(picture, parser.decode(truth, frame)), parser.draw(picture, found)
+        annotated = parser.decode(_shown(truth) if self.windows else truth, frame)
+        return parser.draw(picture, annotated), parser.draw(picture, found)
 
     def _seen(self, session: ImageSession, rows: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
         """Returns what the model sees of images, and the concepts annotated in them."""
@@ -202,6 +203,11 @@ class Evaluation:
 
     def _truth(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         return self.model.parser.parse({k: v for k, v in example.items() if k != "image"}, frame)
+
+
+def _shown(truth: Tensor) -> Tensor:
+    """Returns those of the concepts ``[L,D]`` annotated around a window whose place is in it."""
+    return truth[((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1)]
 
 
 def found_right(

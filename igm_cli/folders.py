@@ -83,6 +83,12 @@ class Source:
         """What a picture of it is called, without a suffix."""
         return "stdin" if self.name == STDIN else self._written.stem[:_LONGEST_STEM] or "image"
 
+    def end(self, parts: int) -> str:
+        """Returns the end of its path as a name: the file with its suffix, or without it after the folders it is in."""
+        path = self._written
+        *folders, name = [p for p in path.parts[-parts:] if p not in (path.anchor, "..")] or ["image"]
+        return "-".join((*folders, path.stem))[-_LONGEST_STEM:] if folders else name[-_LONGEST_STEM:]
+
     @property
     def _written(self) -> PurePosixPath | Path:
         if self.path is not None or self.name == STDIN:

@@ -42,6 +42,15 @@ class Interrupted(BaseException):
         return 130 if self.number == signal.SIGINT else 143
 
 
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Says of an interruption within it what is true there."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(error.number, what) from error
+
+
 class _Received:
     number: int | None = None  # the first signal of this call
 

@@ -1,16 +1,18 @@
 """The one place that writes: results to stdout, everything else to stderr.
 
-With ``--json`` stdout carries one JSON object per line and nothing else.  Progress is shown on a
-terminal only, and only by the main process of a distributed run.
+With ``--json`` stdout carries one JSON object per line and nothing else.  Progress is shown by the main process of a
+distributed run only.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,6 +81,19 @@ class Output:
             return
         self.write(_broken(_on_line(text, sys.stdout), sys.stdout) + "\n")
 
+    def markdown(self, text: str) -> None:
+        """Writes Markdown on stdout, laid out on a terminal, where what stands in front of it for programs is left out."""
+        if not sys.stdout.isatty():
+            self.write(text)
+            return
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+        plain = "\n".join(_on_line(line, sys.stdout) for line in body.split("\n"))
+        laid_out = Markdown(plain, code_theme="ansi_dark", hyperlinks=False)
+        Console(file=sys.stdout, width=shutil.get_terminal_size().columns, highlight=False).print(laid_out)
+
     def note(self, text: str) -> None:
         """Writes a line on stderr, broken between words on a terminal."""
         if not self.quiet:
@@ -110,9 +125,9 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Shows progress with the time left, on stderr, if that is a terminal."""
+        """Shows progress with the time left on stderr: by bars on a terminal, elsewhere by a line now and then."""
         if not self.on_terminal:
-            yield lambda what, done, total: None
+            yield _Lines(self.note)
             return
         from rich import progress as bars
         from rich.console import Console
@@ -145,6 +160,46 @@ class Output:
                 yield report
             finally:
                 _shown.remove(console)
+
+
+FIRST, EVERY = 10.0, 60.0
+"""Seconds before the first line of progress in a log, and between the others."""
+
+
+class _Lines:
+    """Progress in a log: lines such as ``images 3 of 12, network calls 80 of 400 (a.png), 40 seconds left``."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note, self.next = note, time.monotonic() + FIRST
+        self.tasks: dict[str, tuple[str, int, int]] = {}
+        self.begun: dict[str, tuple[int, float]] = {}  # what the first report said was done, and when
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        name, now = what.partition(":")[0], time.monotonic()
+        self.tasks[name] = (what, done, total)
+        names = list(self.tasks)
+        for inner in names[names.index(name) + 1 :]:  # a part of what is done now
+            del self.tasks[inner]
+            self.begun.pop(inner, None)
+        if done == 0:
+            self.begun.pop(name, None)
+        else:
+            self.begun.setdefault(name, (done, now))
+        if now < self.next or not self.begun:
+            return
+        self.next = now + EVERY
+        parts, left = [], ""
+        for name, (what, done, total) in self.tasks.items():
+            if done == total:
+                continue
+            about = what.partition(": ")[2]
+            parts.append(f"{name} {done} of {total}" + (f" ({about})" if about else ""))
+            first, begun = self.begun.get(name, (done, now))
+            if done > first and not left:
+                seconds = (now - begun) / (done - first) * (total - done)
+                left = f"{span(seconds, seconds)} left"
+        if parts:
+            self.note(", ".join([*parts, left] if left else parts))
 
 
 WIDE = 200

@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass
 class Scaling:
-    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white.
+    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white, or left out.
 
     Attributes:
         given: Black and white as somebody gave them; None goes by the rule.
@@ -126,6 +126,14 @@ class Scaling:
             image = image.convert("RGB")
         bands = len(image.getbands())
         return image.point(table * (bands - 1) + list(range(256)) if alpha else table * bands)
+
+    def say_of_frames(self, name: str) -> None:
+        """Says once that an image has several frames or pages, of which it is the first that is read."""
+        if "frames" not in self._said:
+            self._said.add("frames")
+            self.note(
+                f"{name} has several frames or pages, of which only the first is read; save the others as images of their own"
+            )
 
     def _say(self, name: str, limits: Limits, found: str) -> None:
         kind = (limits.low, limits.high, limits.inverted)

@@ -109,7 +109,7 @@ class ImageSession(ImageInputs, Session["Image"]):
                 "igm generate --model, or train it without --with"
             )
         self.model, self.parser, self.device = model, model.parser, model.device
-        self.k, self.fit, self.batch_size = k, fit, batch_size or suitable_batch(model)
+        self.k, self.fit, self.batch_size = k, fit, batch_size or _at_once(model)
         self.by_pixels = batch_size is None
         if not shared or any(given.get(name) is not None for name in ("k_min", "k_max")):
             self._refuse_count(given)
@@ -403,6 +403,14 @@ class ImageSession(ImageInputs, Session["Image"]):
         every = self.parser.decode(torch.eye(len(marginals)), frame)
         order = [i for i in marginals.argsort(descending=True, stable=True).tolist() if marginals[i].isfinite()]
         return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
+
+
+def _at_once(model: OpenModel) -> int:
+    """Returns how many images are worked out together where nobody says: on a CPU one per thread, as more would only wait."""
+    import torch
+
+    fit = suitable_batch(model)
+    return min(fit, torch.get_num_threads()) if model.device.type == "cpu" else fit
 
 
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:

@@ -81,7 +81,34 @@ def test_a_table_of_very_many_objects_is_cut(
     plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0))
     show.ImageReport(Output(False), plane).add(record)
     said = capsys.readouterr().out
-    assert "K = 41" in said and "and 11 more, which --csv and --json give" in said and " 31 " not in said
+    assert "K = 41" in said and "and 11 more, which --csv and --json give; the" in said and " 31 " not in said
+
+
+def test_a_terminal_lists_the_first_of_many_objects(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    places = [{"x": 0.5, "y": 0.5, "x_px": 5.0, "y_px": 5.0, "confidence": 0.5 + 0.01 * n} for n in range(41)]
+    record = {
+        "image": "a.png",
+        "k": 41,
+        "k_source": "estimated",
+        "seconds": 1.0,
+        "k_curve": [],
+        "items": places,
+    }
+    report = show.ImageReport(Output(False), Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0)))
+    report.add(record)
+    said = capsys.readouterr().out
+    assert "and 21 more, which --csv and --json give; the confidence of all is 0.50 to 0.90" in " ".join(
+        said.split()
+    )
+    assert "│ 20 │" in said and "│ 21 │" not in said
+    report.detailed = False
+    report.add(record)
+    report.end()
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert said.count("(0.500, 0.500)") == 20 and "and 21 more" in said
 
 
 def test_large_images_are_worked_out_and_kept_one_by_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from PIL import Image
 
 import igm_cli
 from igm_cli import app
+from igm_cli.output import Output
+from igm_cli.session import ImageSession
 
 COMMANDS = (
     "train",
@@ -140,7 +143,7 @@ def test_mistakes(
 def test_no_image_is_drawn_over_another(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copy(pictures / "0.png", tmp_path / "a.png")
     with Image.open(pictures / "1.png") as picture:
-        picture.save(tmp_path / "a.jpg")
+        picture.save(tmp_path / "b.jpg")
     before = (tmp_path / "a.png").read_bytes()
     done = igm("invert", tmp_path, "--model", tiny_model, "--overlay", tmp_path, *QUICK)
     assert done.returncode == 2
@@ -268,6 +271,39 @@ def test_results_do_not_depend_on_the_batch(igm: Igm, tiny_model: Path, pictures
     assert "--batch-size takes auto or a number" in one_sentence(none.stderr)
 
 
+def test_each_image_is_kept_and_counted_when_it_is_done(
+    tiny_model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run that ends at its last image has kept the others, and the bar of images is never ahead of what is kept."""
+    kept, told, begun = tmp_path / "kept.jsonl", [], []
+    work = ImageSession.invert
+
+    def invert(self: ImageSession, images: Any, progress: Any = None) -> Any:
+        begun.append(images)
+        if sum(map(len, begun)) == 3:
+            raise KeyboardInterrupt
+        return work(self, images, progress)
+
+    def report(what: str, done: int, total: int) -> None:
+        if what == "images":
+            told.append((done, len(kept.read_text().splitlines())))
+
+    monkeypatch.setattr(ImageSession, "invert", invert)
+    monkeypatch.setattr(Output, "progress", lambda self: contextlib.nullcontext(report))
+    call = ["invert", str(pictures), "--model", str(tiny_model), *QUICK, "-o", str(kept)]
+    assert app.main(call) == 130
+    assert told == [(0, 0), (1, 1), (2, 2)]
+    begun[:] = [[None] * 3]
+    told.clear()
+    kept.unlink()
+    assert app.main([*call, "--batch-size", "2"]) == 0
+    assert told == [(0, 0), (0, 0), (2, 2), (3, 3)]
+
+
 def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     sgd = ("--method", "sgd", "--restarts", "2", "--steps", "3", "--k", "1", "--json")
     done = igm("invert", pictures / "0.png", "--model", tiny_model, *sgd, "--device", "cpu")
@@ -284,7 +320,6 @@ def test_sgd_options_need_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> Non
 
 def test_the_models_own_seed_counts(tiny_model: Path, tmp_path: Path) -> None:
     from igm_cli.model import open_checkpoint
-    from igm_cli.session import ImageSession
 
     own = tmp_path / "own"
     shutil.copytree(tiny_model, own)

@@ -14,8 +14,10 @@ from PIL import Image
 from test_cli import one_sentence
 
 from igm_cli import app
+from igm_cli.commands.drawings import picture_targets
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.core.files import exclusive
+from igm_cli.folders import Source
 
 QUICK = ("--draws", "2", "--device", "cpu")
 
@@ -111,6 +113,23 @@ def test_a_picture_that_igm_did_not_draw_is_left_alone(
     holiday.rename(tmp_path / "drawn" / "a.png")
     assert igm(*call, tmp_path / "drawn") == 2
     assert (tmp_path / "drawn" / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("images", "drawn"),
+    [
+        ("dup.jpg dup.png other.png", "dup.jpg.png dup.png.png other.png"),
+        ("a/x.png b/x.png b/x.jpg", "a-x.png b-x.png x.jpg.png"),
+        ("p/a/x.png q/a/x.png x.png", "p-a-x.png q-a-x.png x.png.png"),
+        ("p-a/x.png p/a-x.png p/x.png a-x.png", "p-a-x.png p-a-x-2.png p-x.png a-x.png.png"),
+    ],
+)
+def test_pictures_of_images_of_the_same_name_say_whose_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str, drawn: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    targets = picture_targets([Source.of(Path(name)) for name in images.split()], Path("out"), "--overlay")
+    assert [path.name for path in targets.values()] == drawn.split()
 
 
 def test_an_image_replaced_under_its_name_is_worked_out_anew(

@@ -6,19 +6,24 @@ import csv
 import json
 import math
 import shutil
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import torch
+from benchmark_cases import write_discs, write_positions
 from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
-from igm_cli import app
+from igm_cli import app, output
 from igm_cli.evaluation import found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
 from igm_cli.plugins.positions import Positions
+from igm_cli.session import ImageSession
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,27 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert [row["mistakes"] for row in rows] == sorted((row["mistakes"] for row in rows), reverse=True)
     assert json.loads((model / "igm.json").read_text())["inference"]["draws"] == 3
     assert json.loads((model / "igm.json").read_text())["inference"]["penalty"] == 7.0
+
+
+def test_a_log_says_how_far_an_evaluation_is(
+    tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "FIRST", 0.0)
+    monkeypatch.setattr(output, "EVERY", 0.0)
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 3)
+    assert igm("evaluate", "--model", tiny_model, *data) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "evaluating 1 of 3" in said and any(line.startswith("evaluating 2 of 3, ") for line in said)
+
+
+def test_an_interruption_promises_nothing_that_is_kept(
+    tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageSession, "inverted", lambda *_: signal.raise_signal(signal.SIGTERM))
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train")
+    assert igm("evaluate", "--model", tiny_model, *data) == 143
+    says = "igm: interrupted; nothing of the evaluation is kept, and the same command begins it anew"
+    assert one_sentence(capsys.readouterr().err) == says
 
 
 TINY = """
@@ -177,6 +203,37 @@ def test_what_is_right() -> None:
     expected = [[True, True, False], [True, False, True], [False] * 3]
     assert objects.right(told, known).tolist() == expected
     assert math.isclose(objects.score(told, known)["objects_right"], 0.0)
+
+
+def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, drawn = write_positions(tmp_path / "model", (32, 32), 0.5), tmp_path / "data", []
+    known = json.loads((model / "igm.json").read_text())
+    (model / "igm.json").write_text(json.dumps({**known, "margin": 8}))
+    write_discs(data)
+    draw = Positions.draw
+
+    def listen(self: Positions, image: Image.Image, items: Sequence[Mapping[str, Any]]) -> Image.Image:
+        drawn.append(items)
+        return draw(self, image, items)
+
+    monkeypatch.setattr(Positions, "draw", listen)
+    words = (
+        "--dataset",
+        "objects",
+        "--data-root",
+        data,
+        "--split",
+        "val",
+        "--limit",
+        3,
+    )  # the last has six beyond its border
+    files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
+    assert igm("evaluate", "--model", model, *words, *files) == 0
+    counts = [int(row["annotated"]) for row in csv.DictReader((tmp_path / "e.csv").open())]
+    assert [len(items) for items in drawn[::2]] == counts and sum(counts) > 4
+    assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
 
 
 def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:

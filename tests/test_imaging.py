@@ -119,6 +119,24 @@ def test_black_and_white_are_one_rule(
         np.testing.assert_array_equal(array, pixels)
 
 
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
+def test_frames_that_are_not_read_are_told_once(tmp_path: Path, suffix: str) -> None:
+    said: list[str] = []
+    scaling, path = Scaling(note=said.append), tmp_path / f"a.{suffix}"
+    first, *others = (Image.new("RGB", (8, 8), (grey, grey, grey)) for grey in (10, 100, 200))
+    first.save(path, save_all=True, append_images=others)
+    first.save(tmp_path / f"one.{suffix}")
+    for name in (f"one.{suffix}", path.name, path.name):
+        assert np.asarray(open_image(tmp_path / name, scaling)).max() <= 12
+    assert said == [
+        f"{path} has several frames or pages, of which only the first is read; save the others as images of their own"
+    ]
+    first.save(
+        tmp_path / "a.mpo", save_all=True, append_images=others
+    )  # as cameras and phones write photographs
+    assert open_image(tmp_path / "a.mpo", Scaling(note=said.append)).size == (8, 8) and len(said) == 1
+
+
 def test_a_range_is_part_of_the_run(tiny_model: Path) -> None:
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession

@@ -27,6 +27,7 @@ COMMANDS = {
     "help-models": "models --help",
     "help-push": "push --help",
     "help-pull": "pull --help",
+    "models-card": "models blood-cells",
     "plugins": "plugins",
     "benchmark": "benchmark",
     "benchmark-about": "benchmark cost --about",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,17 +48,40 @@ def test_how_it_went(metrics, said, advice):
     assert said in told and advice in advised
 
 
-def test_a_log_has_a_line_every_minute(capsys):
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that lines of a log go by, in seconds; a test moves it."""
     now = [0.0]
-    watch = Watch(Output(), 1000, 4, clock=lambda: now[0])
-    watch(400, {})
-    for step in range(401, 1001):
-        now[0] += 0.5
-        watch(step, {"loss": step / 1000} if step % 50 == 0 else {})
+    monkeypatch.setattr("igm_cli.output.FIRST", 10.0)
+    monkeypatch.setattr("igm_cli.output.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_log_has_a_line_every_minute(clock, capsys):
+    with Output().progress() as bar:
+        watch = Watch(Output(), 1000, bar)
+        watch(400, {})  # it goes on from here: what was done before says nothing of the time left
+        for step in range(401, 1001):
+            clock[0] += 0.5
+            watch(step, {"loss": step / 1000, "images_per_second": 8.0} if step % 50 == 0 else {})
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5  # after 10 seconds, then every 60 of 300
-    assert lines[0] == "step 420 of 1000, 8 images/s, 4.8 minutes left"
-    assert lines[1] == "step 540 of 1000, loss 0.5000, 8 images/s, 3.8 minutes left"
+    assert lines[0] == "training 420 of 1000, 4.8 minutes left"
+    assert lines[1] == "training 540 of 1000 (loss 0.5000, 8 images/s), 3.8 minutes left"
+
+
+def test_a_log_says_how_far_all_is_that_is_being_done(clock, capsys):
+    with Output().progress() as report:
+        for image in range(3):
+            report("images", image, 3)
+            for calls in range(0, 81, 20):  # decided before all that may be needed
+                clock[0] += 7
+                report(f"network calls: {image}.png", calls, 100)
+        report("images", 3, 3)
+    assert capsys.readouterr().err.splitlines() == [
+        "images 0 of 3, network calls 20 of 100 (0.png)",
+        "images 2 of 3, network calls 0 of 100 (2.png), 42 seconds left",
+    ]
 
 
 def test_curves_are_drawn(tmp_path):

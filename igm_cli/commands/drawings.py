@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +116,8 @@ def aim_apart(
 def picture_targets(sources: Sequence[Source], target: Path | None, option: str) -> dict[str, Path]:
     """Returns where the picture of each image goes: the file itself for one image, into a folder for several.
 
-    Those of a video's frames go into a folder of their own there.
+    Those of a video's frames go into a folder of their own there.  Where images have the same name, pictures are called by
+    as much of the path as tells them apart.
     """
     if target is None:
         return {}
@@ -127,17 +130,29 @@ def picture_targets(sources: Sequence[Source], target: Path | None, option: str)
     elif not several and target.suffix and not target.is_dir():
         raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
     else:
-        targets, taken = {}, set()
-        for source in sources:
-            suffix = "" if source.is_video else ".png"
-            name, number = f"{source.stem}{suffix}", 2
-            while name in taken:
-                name, number = f"{source.stem}-{number}{suffix}", number + 1
-            taken.add(name)
-            targets[source.name] = target / name
+        targets = {s.name: target / name for s, name in zip(sources, _told_apart(sources), strict=True)}
     refuse_inputs(targets.values(), paths_of(sources), option)
     refuse_others_pictures(known_pictures(sources, targets), option)
     return targets
+
+
+def _told_apart(sources: Sequence[Source]) -> list[str]:
+    """Returns a name for the picture of each source, or for the folder of those of a video, all of them different."""
+    suffixes = ["" if source.is_video else ".png" for source in sources]
+    names = [source.stem + suffix for source, suffix in zip(sources, suffixes, strict=True)]
+    for parts in range(1, 1 + max(len(Path(source.name).parts) for source in sources)):
+        number = Counter(names)
+        names = [
+            source.end(parts) + suffix if number[name] > 1 else name
+            for source, suffix, name in zip(sources, suffixes, names, strict=True)
+        ]
+    taken: set[str] = set()
+    for place, (name, suffix) in enumerate(zip(names, suffixes, strict=True)):
+        numbers = itertools.count(2)
+        while names[place] in taken:  # "a-b/c.png" and "a/b-c.png"
+            names[place] = f"{name.removesuffix(suffix)}-{next(numbers)}{suffix}"
+        taken.add(names[place])
+    return names
 
 
 def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> Iterator[Path]:

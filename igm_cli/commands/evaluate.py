@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError
+from igm_cli.interrupts import saying
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ WORST = 12
 """Images that --worst draws."""
 
 
+@saying("nothing of the evaluation is kept, and the same command begins it anew")
 def evaluate(
     model: o.Model = None,
     concepts: o.Concepts = None,

@@ -32,7 +32,7 @@ def models(
         from igm_cli.bundled import find_folder
         from igm_cli.commands.model_card import card
 
-        sink.write(card(find_folder(model), model))
+        sink.markdown(card(find_folder(model), model))
         return
     found = {"bundled": bundled(), "local": local(), "cached": cached()}
     entries = [entry(name, source, path) for source, paths in found.items() for name, path in paths.items()]

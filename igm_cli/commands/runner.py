@@ -199,7 +199,7 @@ class Runner:
             return
         waiting: list[Input[Any]] = []
         for number, source in enumerate(share):
-            progress("images", number, len(share))
+            progress("images", number - len({str(each.about["image"]) for each in waiting}), len(share))
             expected = self.session.expected(source) if source.is_video else 0
             what = f"frames: {Path(source.name).name}"
             for frame, each in enumerate(self._begun or self._inputs(source)):

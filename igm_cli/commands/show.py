@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 LONG, NEAR = 24, 8
 """Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
 
-MOST_ROWS = 1000
-"""Objects of an image that its table lists; programs read all of them."""
+MOST_ROWS, MOST_SEEN = 1000, 20
+"""Objects of an image that are listed, in a file and on a terminal; programs read all of them."""
 
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
@@ -36,21 +37,24 @@ class ImageReport:
     def add(self, record: Record) -> None:
         """Shows an image now, or keeps it for the table."""
         counted, k = self.space.countable, str(record["k"])
+        most = MOST_SEEN if counted and "items" in record and sys.stdout.isatty() else MOST_ROWS
         if self.detailed:
             how = f" ({record['k_source']})" if "items" in record else ""
             title = f"{called(record)}: " + (f"K = {k}{how}, " if counted else "")
             title = f"{title}{record['seconds']:.2f} s"
             if "items" in record or record["k_curve"]:
                 columns, rows = image_table(record, self.space.plural)
-                self.sink.table(title, columns, rows[:MOST_ROWS])
-                if more := len(rows[MOST_ROWS:]):
-                    self.sink.say(f"and {more} more, which --csv and --json give")
+                self.sink.table(title, columns, rows[:most])
+                if more := len(rows[most:]):
+                    known = f"; the confidence of all is {sure}" if (sure := sureness(record)) else ""
+                    self.sink.say(f"and {more} more, which --csv and --json give{known}")
             else:
                 self.sink.say(f"{title}; {NO_CURVE}")
             return
         row = {"image": called(record), **({"K": k} if counted else {})}
         if "items" in record:
-            row |= {"confidence": sureness(record), "found": brief(record["items"])}
+            rest = f" and {len(record['items']) - most} more" if len(record["items"]) > most else ""
+            row |= {"confidence": sureness(record), "found": brief(record["items"][:most]) + rest}
         else:
             row["error"] = _figure(record["denoising_error"])
         self.rows.append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +15,7 @@ from igm_cli.commands.train_dry_run import DryRun
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.errors import InputError, PluginError, UsageError, cause, need
-from igm_cli.interrupts import Interrupted, finishing, received
+from igm_cli.interrupts import Interrupted, finishing, received, saying
 from igm_cli.output import Output, ProgressReport, process_rank
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Advice
@@ -193,10 +193,10 @@ class Training:
                 f"training on {told(samples, self.adapter)} for {self.config.steps} steps in {place.output}"
             )
             self.data["images"] = len(samples)
-            watch = Watch(self.sink, self.config.steps, self.config.batch_size)
+            watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
             return train(
-                self.spec, samples, self.config, place.output, data=self.data, report=watch.shown_by(progress),
+                self.spec, samples, self.config, place.output, data=self.data, report=watch,
                 validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
                 note=self.sink.note, stop=stop, trackers=place.trackers,
             )  # fmt: skip
@@ -265,14 +265,9 @@ class Training:
         self.sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted)}")
 
 
-@contextmanager
-def _saved_whole(folder: Path) -> Iterator[None]:
+def _saved_whole(folder: Path) -> AbstractContextManager[None]:
     """Says of an interruption that it takes nothing of the model."""
-    try:
-        yield
-    except Interrupted as error:
-        says = f"the model is saved whole in {folder}, and the same command goes on from there"
-        raise Interrupted(error.number, says) from error
+    return saying(f"the model is saved whole in {folder}, and the same command goes on from there")
 
 
 def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:

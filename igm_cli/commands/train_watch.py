@@ -2,67 +2,41 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from igm_cli.errors import missing
-from igm_cli.output import Output, ProgressReport, span
+from igm_cli.output import Output, ProgressReport
 
 CURVES = "curves.png"
 """The picture of the curves in a run folder."""
-
-FIRST, EVERY = 10.0, 60.0
-"""Seconds before the first line of a log, and between the others."""
 
 STILL_FALLING = 0.01
 """Fall of the loss over the last two fifths of a training, above which more steps are advised."""
 
 
 class Watch:
-    """Shows every step of a training on a terminal, and a line every minute where there is none.
+    """Shows every step of a training by a bar, or by lines of a log, which tell its pace and memory, too.
 
     Args:
         sink: Where it is shown.
         steps: Steps in all.
-        batch_size: Images per step.
-        clock: Seconds.
+        bar: Shows it; its clock starts at once.
     """
 
-    def __init__(
-        self, sink: Output, steps: int, batch_size: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.sink, self.steps, self.batch_size, self.clock = sink, steps, batch_size, clock
-        self.begun: tuple[int, float] | None = None
-        self.next_line = FIRST
+    def __init__(self, sink: Output, steps: int, bar: ProgressReport) -> None:
+        self.sink, self.steps, self.bar = sink, steps, bar
         self.figures: dict[str, float] = {}
-        self.bar: ProgressReport = lambda what, done, total: None
-
-    def shown_by(self, bar: ProgressReport) -> Watch:
-        """Shows the steps by a bar, too, whose clock starts at once."""
-        self.bar = bar
-        bar("training", 0, self.steps)
-        return self
+        bar("training", 0, steps)
 
     def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         """Takes a step and what is logged of it."""
-        now = self.clock()
-        self.begun = first, begun = self.begun or (step, now)
         self.figures |= figures
-        self.bar(f"training: {self._loss()}" if "loss" in self.figures else "training", step, self.steps)
-        if self.sink.on_terminal or step == first or now - begun < self.next_line:
-            return
-        self.next_line = now - begun + EVERY
-        pace = (step - first) / (now - begun)
-        left = (self.steps - step) / pace
-        parts = [f"step {step} of {self.steps}", self._loss(), f"{pace * self.batch_size:.3g} images/s"]
-        if "memory_gb" in self.figures:
-            parts.append(f"{self.figures['memory_gb']:.1f} GB")
-        parts.append(f"{span(left, left)} left")
-        self.sink.note(", ".join(part for part in parts if part))
-
-    def _loss(self) -> str:
-        return f"loss {self.figures['loss']:.4f}" if "loss" in self.figures else ""
+        shown = {"loss": "loss {:.4f}"}
+        if not self.sink.on_terminal:
+            shown |= {"images_per_second": "{:.3g} images/s", "memory_gb": "{:.1f} GB"}
+        parts = [form.format(self.figures[name]) for name, form in shown.items() if name in self.figures]
+        self.bar(f"training: {', '.join(parts)}" if parts else "training", step, self.steps)
 
 
 def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str, str]:

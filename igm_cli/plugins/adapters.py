@@ -168,8 +168,8 @@ class Generator:
         self.progress = progress
 
     def report(self, what: str, index: int, count: int) -> None:
-        """Reports progress after example ``index`` of ``count``, now and then and at the end."""
-        if self.progress and (index % 64 == 0 or index + 1 == count):
+        """Reports progress after example ``index`` of ``count``."""
+        if self.progress:
             self.progress(what, index + 1, count)
 
     def __getstate__(self) -> dict[str, Any]:
