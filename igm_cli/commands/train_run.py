@@ -102,27 +102,33 @@ class Training:
             self.first = load_part(self.adapter, self.parts[0], self.place.data_root, progress, self.note)
         preset = recipe.preset()
         advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
-        concepts = Advice({}, ())
-        if hasattr(self.parser, "advise"):
-            splits = [self.first, *self._other_splits()]
+        concepts, advising = Advice({}, ()), hasattr(self.parser, "advise")
+        others = self._other_splits() if advising or self.place.dry_run else {}
+        if self.place.dry_run:
+            images = {self._first_split: self.first, **others}
+            counts = (f"{len(images.get(split, ()))} in {split}" for split in self.adapter.splits)
+            self.note(f"usable images: {', '.join(counts)}")
+        if advising:
+            splits = [self.first, *others.values()]
             concepts = cast("AdvisingParser", self.parser).advise(splits, preset.concepts)
         for reason in (*advice.reasons, *concepts.reasons):
             self.note(reason)
         return replace(recipe, advised={**advice.tables, **concepts.tables})
 
-    def _other_splits(self) -> Iterator[datasets.Dataset]:
-        """Yields what is not trained on, as far as there is any: values that only it has are values, too."""
-        part = self.parts[0]
+    @property
+    def _first_split(self) -> str:
+        return self.parts[0].split or self.adapter.splits[0]
+
+    def _other_splits(self) -> dict[str, datasets.Dataset]:
+        """Returns what is not trained on, as far as there is any: values that only it has are values, too."""
+        found = {}
         for split in self.adapter.splits:
-            if split != (part.split or self.adapter.splits[0]):
+            if split != self._first_split:
+                part = replace(self.parts[0], split=split)
                 with suppress(InputError), self.sink.progress() as progress:
-                    yield load_part(
-                        self.adapter,
-                        replace(part, split=split),
-                        self.place.data_root,
-                        progress,
-                        lambda text: None,
-                    )
+                    root = self.place.data_root
+                    found[split] = load_part(self.adapter, part, root, progress, lambda text: None)
+        return found
 
     @property
     def use(self) -> str:
