@@ -162,6 +162,16 @@ def test_what_cannot_be_evaluated_is_refused(
     assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
 
 
+def test_another_dataset_that_reads_the_folder_is_named(
+    annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert igm("evaluate", "--model", "clevr-pos", "--data-root", annotated) == 3
+    says = "in the layout of CLEVR_v1.0, or --dataset objects, which reads this folder"
+    assert says in one_sentence(capsys.readouterr().err)
+    assert igm("evaluate", "--model", "clevr-pos", "--data-root", tmp_path) == 3
+    assert "--dataset" not in one_sentence(capsys.readouterr().err)
+
+
 def test_what_is_right() -> None:
     truth = torch.tensor([[0.2, 0.2], [0.8, 0.5]])
     found = torch.tensor([[0.21, 0.2], [0.5, 0.5], [0.8, 0.52]])
