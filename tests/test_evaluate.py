@@ -162,6 +162,12 @@ def test_what_cannot_be_evaluated_is_refused(
     assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
 
 
+def test_one_image_is_one_image(tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
+    assert igm("evaluate", "--model", tiny_model, *data) == 0
+    assert " on 1 image of objects, train" in capsys.readouterr().out
+
+
 def test_another_dataset_that_reads_the_folder_is_named(
     annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -455,9 +455,9 @@ def test_broken_lines_of_yolo(root: Path) -> None:
     yolo(root)
     for text, says in {
         "0 0.5 0.5 0.1 0.1\nred 0.5 0.5 0.1 0.1": "line 2: 'red' is no number of a class",
-        "0 0.5 0.5 0.1": "line 1: 3 numbers are no box and no outline",
+        "0 0.5 0.5 0.1": "line 1: a box has 4 numbers and an outline 6 or more, not 3",
         "0 0.5 0.5 nan 0.1": "line 1: 'nan' is no number",
-        "0 .1 .1 .2 .2 .3 .3 .4": "line 1: 7 coordinates are no pairs of x and y",
+        "0 .1 .1 .2 .2 .3 .3 .4": "line 1: 7 coordinates cannot be pairs of x and y",
     }.items():
         write(root / "labels/a.txt", text)
         found, notes = read(root, **OPEN)
@@ -592,7 +592,7 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().err
     assert "concepts.factors" not in told
     assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits
-    assert "training on 100000 crops of 1 image of objects" in told
+    assert "training on 100000 crops of 1 image of objects for 1 step in" in told
 
 
 def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

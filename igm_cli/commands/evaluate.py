@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.errors import IgmError, InputError, UsageError, counted
 from igm_cli.output import Output
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink
     rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
     rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
     sink.table(
-        f"{model.name} on {len(judged)} images of {about['dataset']}, {about['split']}",
+        f"{model.name} on {counted(len(judged), 'image')} of {about['dataset']}, {about['split']}",
         ("figure", "", "95 % interval"),
         rows,
     )

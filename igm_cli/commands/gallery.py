@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.remarks import touching
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, counted
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Gallery:
             ]
             self.sink.table("", ["image", "asked for", "shows", *checked], rows)
         where = f" and on {self.grid}" if self.grid else ""
-        self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
+        self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}")
 
 
 def _in_words(value: Any) -> str:

@@ -129,9 +129,8 @@ class Runner:
             try:
                 self._share_out()
             except OutputError as error:
-                raise OutputError(
-                    f"{error}; {self._made} of {len(self.files)} {self._noun} are done"
-                ) from error
+                done_so_far = f"; {self._made} of {len(self.files)} {self._noun} are done"
+                raise OutputError(f"{error}{done_so_far * (len(self.files) > 1)}") from error
         if process_rank()[0] == 0:
             for export in self.exports:
                 export.write()

@@ -14,7 +14,7 @@ from igm_cli.commands.train_data import load_part, load_samples, told, validatio
 from igm_cli.commands.train_dry_run import DryRun
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.errors import InputError, PluginError, UsageError, cause, need
+from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
 from igm_cli.interrupts import Interrupted, finishing, received
 from igm_cli.output import Output, ProgressReport, process_rank
 from igm_cli.plugins import registry
@@ -144,7 +144,7 @@ class Training:
         if not self.place.dry_run:
             if self.record.is_finished(steps, self.spec):
                 self.sink.note(
-                    f"{output} already holds all {steps} steps of this run; "
+                    f"{output} already holds all {counted(steps, 'step')} of this run; "
                     f"use it with {self.use}, or go on with more --steps"
                 )
                 if main:
@@ -196,7 +196,7 @@ class Training:
                 return None
             validate = self._validation()
             self.sink.note(
-                f"training on {told(samples, self.adapter)} for {self.config.steps} steps in {place.output}"
+                f"training on {told(samples, self.adapter)} for {counted(self.config.steps, 'step')} in {place.output}"
             )
             self.data["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, self.config.batch_size)

@@ -76,7 +76,7 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
         *([f"{counted(count, 'object')} may be too few to learn from; annotate more"] if count < FEW else []),
         f"crops.scale = {scale:g}: {', '.join(measured)}, and the model sees {scale * typical:.0f}",
         f"model.image_size = [{side}, {side}]: {100 * share:.0f} % of random crops of {side / scale:.0f} pixels of "
-        f"the images hold {most} objects or fewer (crops.most)",
+        f"the images hold {counted(most, 'object')} or fewer (crops.most)",
         f"crops.margin = {margin}: so many pixels beyond a crop, objects whose border shows in it are known, too",
         f"model.window = {window}: a concept reaches {window * cell} pixels of a crop, {window * cell / scale:.0f} of the images",
         f"inference.grid = [{grid}, {grid}]: candidates are {side / grid:.2g} pixels of a crop apart",

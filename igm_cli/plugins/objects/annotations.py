@@ -96,7 +96,7 @@ def number(value: Any) -> float:
 def pairs(values: Sequence[Any]) -> list[Point]:
     """Returns ``x, y, x, y, ...`` as points."""
     if len(values) % 2:
-        raise ValueError(f"{len(values)} coordinates are no pairs of x and y")
+        raise ValueError(f"{counted(len(values), 'coordinate')} cannot be pairs of x and y")
     found = [number(value) for value in values]
     return list(zip(found[::2], found[1::2], strict=True))
 

@@ -175,7 +175,7 @@ def _listed(column: str, value: Any, vocabulary: Vocabulary, names: Sequence[str
     if numbers and len(numbers) == len(each) and not all(str(n) in vocabulary.known for n in numbers):
         if wrong := [n for n in numbers if n >= len(names)]:
             has = (
-                f"there are {len(names)} names"
+                f"the classes have {counted(len(names), 'name')}"
                 if names
                 else f"classes have no names; list them in {_CLASS_NAMES[0]}, a line each"
             )
