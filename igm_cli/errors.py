@@ -67,6 +67,11 @@ def near_names(name: str, known: Sequence[str], otherwise: str = "known are") ->
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
+def counted(count: int, noun: str, more: str = "") -> str:
+    """Returns a number of things in words, such as ``1 image without annotation``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}{more}"
+
+
 EXTRAS = {
     "train": ("training", ("accelerate", "datasets", "tensorboard")),
     "text": ("a text-to-image model", ("accelerate", "diffusers", "transformers")),

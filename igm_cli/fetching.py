@@ -13,7 +13,7 @@ import urllib.request
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from igm_cli.errors import InputError, UsageError, kind_and_message
+from igm_cli.errors import InputError, UsageError, counted, kind_and_message
 from igm_cli.folders import ADDRESS, STDIN
 from igm_cli.imaging import MAX_BYTES
 
@@ -118,7 +118,7 @@ def _download(address: str, silent: float, end: float, in_all: float) -> bytes:
             if time.monotonic() > end:
                 raise InputError(f"it takes more than {in_all:g} s")
         if response.length:
-            raise InputError(f"it ended {response.length} bytes too early")
+            raise InputError(f"it ended {counted(response.length, 'byte')} too early")
     return b"".join(blocks)
 
 

@@ -198,9 +198,16 @@ class Generation:
         clip = self.models[0].decode is None
         return {"steps": self._steps, "seed": self.settings.seed, "first": numbers.start, "clip": clip}
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What all images of this call were drawn with, as far as their records tell it."""
+        names = ("seed", "sampler", "correct", "corrector", "particles", "branches")
+        settings = {name: getattr(self.settings, name) for name in names}
+        return {"model": self.name, "guidance": self.guidance, **settings, "steps": self._steps}
+
     def _record(self, wish: Wish, number: int, asked: Asked, size: tuple[int, int]) -> dict[str, Any]:
         """What is said of an image besides how it was drawn."""
-        s, items, present, absent = self.settings, [], [], []
+        items, present, absent = [], [], []
         for model, concepts, weights in zip(self.models, asked.concepts, asked.weights, strict=True):
             shown = weights > 0
             items += model.parser.decode(concepts[shown], self.frame)
@@ -212,13 +219,10 @@ class Generation:
             "index": number,
             "clause": str(asked.branch),
             "size": list(size),
-            "model": self.name,
             "concepts": " + ".join(model.parser.name for model in self.models),
             "items": [{**rounded(item), "confidence": None} for item in items],
             "weights": [round(weight, 6) for weight in present + absent],
-            "guidance": self.guidance,
-            **{n: getattr(s, n) for n in ("seed", "sampler", "correct", "corrector", "particles", "branches")},
-            "steps": self._steps,
+            **self.told,
             "device": str(self.device),
             "run": self.run,
         }

@@ -231,9 +231,10 @@ def span(least: float, most: float) -> str:
     """A range of seconds in the unit that suits its end, e.g. ``12 to 45 minutes``."""
     unit, size = next((unit, size) for unit, size in _UNITS.items() if most >= 1.5 * size or size == 1)
     low, high = _figure(least / size), _figure(most / size)
+    alone = unit.removesuffix("s") if high == "1" else unit
     if low == "0":
-        return f"{high} {unit} at most"
-    return f"{high} {unit}" if low == high else f"{low} to {high} {unit}"
+        return f"{high} {alone} at most"
+    return f"{high} {alone}" if low == high else f"{low} to {high} {unit}"
 
 
 def _figure(value: float) -> str:

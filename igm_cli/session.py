@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from igm_cli.core.files import fingerprint_of
-from igm_cli.errors import UsageError, near_names
+from igm_cli.errors import UsageError, counted, near_names
 from igm_cli.folders import SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, to_model
 from igm_cli.inputs import Data, ImageInputs, Input, shared_hash
@@ -182,7 +182,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         if self.k not in (None, factors) or asked:
             option = asked[0] if asked else f"--k {self.k}"
             raise UsageError(
-                f"the model {self.model.name!r} has {factors} factors and finds a value of each; leave out {option}"
+                f"the model {self.model.name!r} has {counted(factors, 'factor')} and finds a value of each; leave out {option}"
             )
 
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:

@@ -5,6 +5,7 @@ What needs no process of its own runs in this one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import pytest
 import torch
 from codebook_files import write_codebooks, write_problems
 from conftest import Igm
+from safetensors.torch import load_file, save_file
 from test_cli import lines, one_sentence, schema, untimed
 
 from igm_cli import app
@@ -150,7 +152,23 @@ def test_noise_lowers_the_similarity_and_not_the_answer(call: Call, folder: Path
     found = lines(said.out)
     assert [indices(line) for line in found[:6]] == np.load(folder / "truth.npy").tolist()
     assert all(0.6 < line["similarity"] < 0.8 for line in found[:6])
-    assert "1 of 7 vectors" in one_sentence(said.err)
+    rest, chance = sorted(said.err.splitlines())[::-1]
+    assert "1 of 7 vectors" in chance and "6 of 7 vectors" in rest and "noise or further products" in rest
+
+
+def test_what_one_product_leaves_of_a_sum_is_said(call: Call, folder: Path) -> None:
+    said = call("decompose", folder / "sum.npy", *books(folder))
+    assert re.search(
+        r"explains 40 % of the vector; the rest is noise or further products", one_sentence(said.err)
+    )
+    assert "--count tells" in said.err
+    assert not call("decompose", folder / "sum.npy", *books(folder), "--k", 3).err
+
+
+def test_a_binding_that_is_guessed_is_said(call: Call, folder: Path) -> None:
+    save_file(load_file(folder / "books.safetensors"), folder / "silent.safetensors")
+    said = one_sentence(call("decompose", folder / "one.npy", *books(folder, "silent")).err)
+    assert "does not name a binding; map is assumed, since" in said and "--binding names another" in said
 
 
 def test_codewords_that_are_the_same(call: Call, folder: Path) -> None:
@@ -252,7 +270,7 @@ def test_several_files_of_which_some_are_bad(call: Call, folder: Path) -> None:
             "leave out --method coupled",
         ),
         (["decompose", "{f}/one.npy", "--codebooks", "no.safetensors"], 3, "no.safetensors does not exist"),
-        (["decompose", "{f}/one.npy", "--codebooks", "{f}/one.npy"], 3, "give a .safetensors file"),
+        (["decompose", "{f}/one.npy", "--codebooks", "{f}/one.npy"], 3, "is not a .safetensors file"),
         (["decompose", "{f}/one.npy", "--codebooks", "{f}/single/books.safetensors"], 3, "nothing to choose"),
         (["decompose", "{f}/one.npy", "{b}", "--binding", "fhrr"], 3, "cannot be real"),
         (["decompose", "{f}/missing.npy", "{b}"], 3, "does not exist"),

@@ -71,7 +71,7 @@ def test_no_crop_shows_more_than_it_may() -> None:
         counts.append(len(near))
     free = samples([dotted(points)], most=9, margin=6)
     assert max(len(free.cut(free.crop(i))[1]) for i in range(60)) > max(counts)
-    with pytest.raises(InputError, match="hardly any crop of 48×32 pixels holds 1 objects"):
+    with pytest.raises(InputError, match="hardly any crop of 48×32 pixels holds 1 object or"):
         samples([dotted([(x, y) for x in range(0, 200, 8) for y in range(0, 160, 8)])], most=1).crop(0)
 
 
@@ -110,7 +110,7 @@ def test_images_smaller_than_a_crop_are_left_out_and_told() -> None:
     rows = datasets.Dataset.from_list([dotted([(5, 5)], (30, 30)), dotted([(50, 50)])])
     cut = CropSamples(rows, Positions(), (48, 32), Crops(), 0, note=notes.append)
     assert len(cut.images) == 1
-    assert notes == ["1 of 2 images are smaller than a crop of 48×32 pixels, and are left out"]
+    assert notes == ["1 of 2 images is smaller than a crop of 48×32 pixels, and is left out"]
     with pytest.raises(InputError, match=r"raise crops\.scale"):
         samples([dotted([(5, 5)], (30, 30))])
 

@@ -188,6 +188,22 @@ def test_what_cannot_be_evaluated_is_refused(
     assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
 
 
+def test_one_image_is_one_image(tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
+    assert igm("evaluate", "--model", tiny_model, *data) == 0
+    assert " on 1 image of objects, train" in capsys.readouterr().out
+
+
+def test_another_dataset_that_reads_the_folder_is_named(
+    annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert igm("evaluate", "--model", "clevr-pos", "--data-root", annotated) == 3
+    says = "in the layout of CLEVR_v1.0, or --dataset objects, which reads this folder"
+    assert says in one_sentence(capsys.readouterr().err)
+    assert igm("evaluate", "--model", "clevr-pos", "--data-root", tmp_path) == 3
+    assert "--dataset" not in one_sentence(capsys.readouterr().err)
+
+
 def test_what_is_right() -> None:
     truth = torch.tensor([[0.2, 0.2], [0.8, 0.5]])
     found = torch.tensor([[0.21, 0.2], [0.5, 0.5], [0.8, 0.52]])

@@ -375,7 +375,12 @@ def test_the_command_refuses_what_is_not_its_own(tmp_path, capsys, tiny_model):
     code, _, said = run(capsys, *asked[:3], "-o", record["image"])
     assert code == 2 and "is a file; name a folder" in said
     Path(record["image"]).unlink()
-    code, _, said = run(capsys, *asked, "--seed", 5)
+    code, _, said = run(capsys, *asked, "--seed", 5, "--or", "mix", "--guidance", 1.5)
+    says = "made with other options (--guidance was 1 and is 1.5, --seed was 0 and is 5, --or was draw and is mix); choose"
+    assert code == 3 and says in said
+    code, _, said = run(capsys, *asked, "--check")
+    assert code == 3 and "(--check was off and is on)" in said
+    code, _, said = run(capsys, *asked, "--free", "none")  # of which records do not tell
     assert code == 3 and "another model or other options" in said
 
 

@@ -98,6 +98,35 @@ def test_factors_are_read_from_annotations(told: list[dict[str, Any]], factors: 
     assert parser.advise(every, advice.tables["concepts"]).tables == {}
 
 
+def test_what_factors_leave_out_and_what_they_lack_is_said() -> None:
+    told = [
+        {"label": label, "attributes": {"size": "3", "site": "left", "note": f"note {number}", "stage": stage}}
+        for number, (label, stage) in enumerate(
+            [("RED", "old")] * 3 + [("red", "old")] * 20 + [("white", "new")]
+        )
+    ]
+    every = [
+        datasets.Dataset.from_dict({"objects": [[thing(5, 5, **each)] for each in part]})
+        for part in (told[:-1], told[-1:])
+    ]
+    assert ObjectConcepts().advise(every, {}).reasons == [
+        "concepts.factors = label=RED|red|white,stage=new|old: what is said of objects",
+        "concepts.factors leaves out size (one value), site (one value), note (more than 20 values)",
+        "RED 3 and red 20 (in all splits) are different values of label; write them alike if they are one",
+        "no object for training has label=white, stage=new, which cannot be learned",
+    ]
+    options = {"factors": "label=RED|red|pink"}
+    advice = ObjectConcepts().configured(options).advise(every, options)
+    assert advice.reasons == ["no object for training has label=pink, which cannot be learned"]
+
+
+def test_yes_and_no_are_seen_however_they_are_written() -> None:
+    told = [thing(5, 5, attributes={"broken": "1"}), thing(9, 9, attributes={"broken": "0"})]
+    options = {"factors": "broken"}
+    data = datasets.Dataset.from_dict({"objects": [told]})
+    assert not ObjectConcepts().configured(options).advise([data], options).reasons
+
+
 @pytest.mark.parametrize(
     "told",
     [[{"label": "red"}, {"label": ""}], [{"label": ""}], [{"label": "red", "attributes": {"size": "3"}}]],

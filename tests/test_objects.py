@@ -153,6 +153,13 @@ def labelme(root: Path) -> None:
         write(root / "images" / f"{stem}.json", labelme_of(boxes, f"..\\images\\{stem}.png"))
 
 
+LINES_IN_JSON = """{"file": "a.png", "x": 3, "y": 4}
+{"file": "a.png", "x": 3, "y": "abc"}
+{"file": "a.png", "x": 3,
+{"file": "a.png", "x": 5, "y": 6}
+{"file": "b.png", "x": "?", "y": 7}
+"""
+
 FORMATS: Mapping[str, tuple[Callable[[Path], None], bool]] = {
     "coco": (coco, True), "voc": (voc, True), "yolo": (yolo, True), "yolo-outlines": (yolo_outlines, True),
     "points": (points, False), "points-numbered": (numbered_points, False), "table": (table, False),
@@ -279,6 +286,26 @@ def test_attributes_of_a_table(root: Path) -> None:
     assert second["attributes"] == {"stage": ""} and second["box"] is None
     assert found["images/b.png"] == []
     assert "images/b.png: its annotation names no object; it is taken as an image without any" in notes
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cells.csv", "file,x,y\na.png,3,4\na.png,3,abc\na.png,3\na.png,5,6\nb.png,,7\n"),
+        ("cells.jsonl", LINES_IN_JSON),
+    ],
+)
+def test_a_line_that_cannot_be_read_takes_no_other_with_it(root: Path, name: str, text: str) -> None:
+    """But for an image of which no line can be read: it must not be taken as empty."""
+    write(root / name, text)
+    found, notes = read(root, **OPEN)
+    assert list(found) == ["images/a.png"]
+    assert [each["pixel_coords"] for each in found["images/a.png"]] == [[3, 4], [5, 6]]
+    assert (
+        f"{name}: line {2 + name.endswith('csv')} of images/a.png cannot be read ('abc' is no number); correct it"
+        in notes[0]
+    )
+    assert "3 lines left out of a table" in notes[-1]
 
 
 def test_splits_by_lists(root: Path) -> None:
@@ -428,9 +455,9 @@ def test_broken_lines_of_yolo(root: Path) -> None:
     yolo(root)
     for text, says in {
         "0 0.5 0.5 0.1 0.1\nred 0.5 0.5 0.1 0.1": "line 2: 'red' is no number of a class",
-        "0 0.5 0.5 0.1": "line 1: 3 numbers are no box and no outline",
+        "0 0.5 0.5 0.1": "line 1: a box has 4 numbers and an outline 6 or more, not 3",
         "0 0.5 0.5 nan 0.1": "line 1: 'nan' is no number",
-        "0 .1 .1 .2 .2 .3 .3 .4": "line 1: 7 coordinates are no pairs of x and y",
+        "0 .1 .1 .2 .2 .3 .3 .4": "line 1: 7 coordinates cannot be pairs of x and y",
     }.items():
         write(root / "labels/a.txt", text)
         found, notes = read(root, **OPEN)
@@ -499,9 +526,22 @@ def test_folders_that_hold_nothing_usable(root: Path) -> None:
     ):
         read(root, format="voc")
     write(root / "a.json", "")
-    with pytest.raises(InputError, match=r"labelme\): a.json is empty; add one, or name the format with --set"):
+    with pytest.raises(InputError, match=r"knows: a.json is empty; correct it, or name the format with --set"):
+        read(root)
+    write(root / "a.json", {"hello": 1})
+    with pytest.raises(
+        InputError, match=r"a.json is neither COCO \(.*\) nor LabelMe \(.*\); correct it, or name"
+    ):
         read(root)
     (root / "a.json").unlink()
+    write(root / "a.csv", "a.png,3,4,red\n")
+    with pytest.raises(InputError, match=r"a.csv is not a table \(.* with columns file, x and y\); correct it"):
+        read(root)
+    with pytest.raises(
+        InputError, match=r"a.csv: does not say .*; begin it with a line such as file,x,y,label\)"
+    ):
+        read(root, format="table")
+    (root / "a.csv").unlink()
     write(root / "x.json", '{"images": [], "annotations": [')
     with pytest.raises(
         InputError, match=r"no usable train image \(x.json: cannot be read.*; correct its annotations"
@@ -552,7 +592,7 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().err
     assert "concepts.factors" not in told
     assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits
-    assert "training on 100000 crops of 1 image of objects" in told
+    assert "training on 100000 crops of 1 image of objects for 1 step in" in told
 
 
 def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -569,6 +609,41 @@ def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest
     assert app.main([*command, "--set", "concepts.factors=label=red|white"]) == 0
     shown, told = capsys.readouterr()
     assert "what is said" not in told and re.search(r"label=red\|white +│ command line", shown)
+
+
+def test_a_dry_run_says_how_many_images_each_split_has(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from igm_cli import app
+
+    points(root)
+    write(root / "val.txt", "b")
+    write(root / "train.txt", "a\nc.d")
+    words = "--dry-run --device cpu --batch-size 1 --set model.channels=[8,8,8] --set model.image_size=[32,32]"
+    assert (
+        app.main(["train", "objects", "--data-root", str(root), *words.split(), "-o", str(root / "run")]) == 0
+    )
+    assert "usable images: 2 in train, 1 in val, 0 in test\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ([1], ["1 image with 1 object", "1 object may be too few to learn from; annotate more"]),
+        (
+            [2, 2],
+            ["2 images with 4 objects, 2 in each", "4 objects may be too few to learn from; annotate more"],
+        ),
+        ([9, 50], ["2 images with 59 objects, 9 to 50 in each, the median 50"]),
+    ],
+)
+def test_how_many_objects_there_are_is_said(tmp_path: Path, numbers: list[int], says: list[str]) -> None:
+    for number, count in enumerate(numbers):
+        image(tmp_path / f"{number}.png")
+        write(tmp_path / f"{number}.txt", "".join(f"{1 + row} 35\n" for row in range(count)))
+    data = ADAPTER.load("train", data_root=tmp_path, **OPEN)
+    *first, scale = ADAPTER.advise(data, {}).reasons[: 1 + len(says)]  # type: ignore[attr-defined]
+    assert first == says and re.match(
+        r"crops.scale = [\d.]+: (neighbours are|a quarter of) .* pixels.*, and the", scale
+    )
 
 
 def test_places_that_are_fractions_are_refused(root: Path) -> None:

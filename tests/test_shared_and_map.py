@@ -111,14 +111,20 @@ def test_labels_in_common(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert len(list((tmp_path / "o").iterdir())) == 2
 
 
-def test_nothing_in_common(pictures: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model that knows nothing finds nothing; as many as asked for are told with the confidence they deserve."""
-    command = ("invert", pictures / "0.png", pictures / "1.png", "--model", tiny_model, "--shared", *QUICK)
+def test_nothing_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said, and so is where the pictures are."""
+    for name in "ab":
+        Image.new("RGB", (96, 64), (120, 120, 120)).save(tmp_path / f"{name}.png")
+    command = ("invert", tmp_path / "a.png", tmp_path / "b.png", "--shared", "--k-max", 1, *QUICK)
     assert igm(*command, "--json") == 0
-    record = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    record = json.loads(said.out)
     validate(record, schema("igm.invert-shared-1"))
-    assert igm(*command) == 0
-    assert "2 images: K = " in capsys.readouterr().out
+    assert record["k"] == 0 and "no concept is in all of the images; --k 1 asks for" in one_sentence(said.err)
+    assert igm(*command, "--overlay", tmp_path / "o", "--output", tmp_path / "r.jsonl") == 0
+    said = capsys.readouterr()
+    assert "2 images: K = 0" in said.out and "no concept is in all" in one_sentence(said.err)
+    assert f"drawn: {tmp_path / 'o'}\n" in said.out and f"kept: {tmp_path / 'r.jsonl'}, 1 result\n" in said.out
 
 
 def test_shared_refused(

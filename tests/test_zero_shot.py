@@ -421,6 +421,8 @@ def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
         (60, 40000, "11 hours at most"),
         (86400, 172800, "1 to 2 days"),
         (0.2, 0.9, "0.2 to 0.9 seconds"),
+        (1, 1, "1 second"),
+        (0.01, 1, "1 second at most"),
     ],
 )
 def test_spans(least: float, most: float, text: str) -> None:

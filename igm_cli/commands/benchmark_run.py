@@ -18,7 +18,7 @@ import typer
 
 from igm_cli.commands.results import ResultFile
 from igm_cli.core.files import exclusive, fingerprint_of, home_expanded, read_json, write_json
-from igm_cli.errors import IgmError, InputError, OutputError, kind_and_message, need
+from igm_cli.errors import IgmError, InputError, OutputError, counted, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
     written = write_report(report, out, origin)
     show_report(sink, report)
     sink.result({"schema": SCHEMA, "suite": suite.name, "failed": run.failures, **report.summary})
-    sink.note(f"igm: {len(written)} files in {out}")
+    sink.note(f"igm: {counted(len(written), 'file')} in {out}")
     if set(methods) <= set(run.failures):
         raise typer.Exit(3)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import UsageError
+from igm_cli.errors import IgmError, InputError, UsageError, counted
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
 
@@ -105,15 +106,23 @@ def evaluate(
     inference = {key: options.pop(key) for key in list(options) if key.startswith("inference.")}
     given = {key.removeprefix("inference."): value for key, value in inference.items()}
     given |= {name: value for name, value in asked.items() if value is not None}
+    root = o.expanded(data_root)
     with sink.progress() as progress:
-        data = adapter.load(
-            chosen,
-            data_root=o.expanded(data_root),
-            limit=None if opened.scale else limit,
-            progress=progress,
-            **noted(adapter, sink.note),
-            **options,
-        )
+        try:
+            data = adapter.load(
+                chosen,
+                data_root=root,
+                limit=None if opened.scale else limit,
+                progress=progress,
+                **noted(adapter, sink.note),
+                **options,
+            )
+        except InputError as error:
+            others = readers(root, adapter.name, opened.parser.name) if root and not dataset else []
+            if not others:
+                raise
+            way_out = " or ".join(f"--dataset {other}" for other in others)
+            raise InputError(f"{error}, or {way_out}, which reads this folder") from error
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
         if calibrate and folder:
             fitted = evaluation.calibrated(progress, given)
@@ -131,6 +140,21 @@ def evaluate(
     show(judged, opened, {"dataset": name, "split": chosen}, sink)
     for path in filter(None, (drawn, table and table.path)):
         sink.say(f"wrote {path}")
+
+
+def readers(root: Path, name: str, concepts: str) -> list[str]:
+    """Returns the other datasets whose concepts are these by default, and that read some image of a folder."""
+    from igm_cli.plugins import registry
+
+    found = []
+    for listing in registry.listings("datasets"):
+        with suppress(IgmError):
+            other = registry.dataset(listing.name)
+            for split in other.splits if other.name != name and other.concepts == concepts else ():
+                with suppress(IgmError):
+                    if listing.name not in found and len(other.load(split, data_root=root, limit=1)):
+                        found.append(listing.name)
+    return found
 
 
 def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink: Output) -> None:
@@ -153,7 +177,7 @@ def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink
     rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
     rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
     sink.table(
-        f"{model.name} on {len(judged)} images of {about['dataset']}, {about['split']}",
+        f"{model.name} on {counted(len(judged), 'image')} of {about['dataset']}, {about['split']}",
         ("figure", "", "95 % interval"),
         rows,
     )

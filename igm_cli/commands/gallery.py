@@ -6,10 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.remarks import touching
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, counted
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ class Gallery:
         rank, world = process_rank()
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
-        keep = open_results(self._results, SCHEMA, self.session.run, self.session.key, self.inputs)
+        session, inputs = self.session, self.inputs
+        keep = open_results(
+            self._results, SCHEMA, session.run, session.key, inputs, differences=self._differences
+        )
         with keep as store:
             assert store is not None
             todo = list(self._batches(store))
@@ -97,6 +100,18 @@ class Gallery:
                 order = [self._about(wish, i) for wish in self.wishes for i in range(self.number)]
                 store.merge(order)
                 self._show([store.done[about] for about in order])
+
+    def _differences(self, line: Record) -> str:
+        """Says which options a line was drawn with that are others now."""
+        now = self.session.told
+        pairs = [(name, line.get(name), now[name]) for name in now]
+        pairs.append(("check", "check" in line, self.session.settings.check))
+        names = {"branches": "or"}  # where an option has another name than its field
+        return ", ".join(
+            f"--{names.get(name, name)} was {_in_words(was)} and is {_in_words(value)}"
+            for name, was, value in pairs
+            if was != value
+        )
 
     def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
         """Images that are drawn together, of those that are not there yet."""
@@ -156,4 +171,14 @@ class Gallery:
             ]
             self.sink.table("", ["image", "asked for", "shows", *checked], rows)
         where = f" and on {self.grid}" if self.grid else ""
-        self.sink.say(f"{len(records)} image{'s' * (len(records) > 1)} in {self.folder}{where}")
+        self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}")
+
+
+def _in_words(value: Any) -> str:
+    return (
+        ("off", "on")[value]
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

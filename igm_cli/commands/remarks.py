@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from igm_cli.errors import counted
 from igm_cli.output import Record, called
 
 if TYPE_CHECKING:
@@ -62,5 +63,7 @@ def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
     local = any(getattr(model.parser.space, "local", False) for model in models)
     number = local * sum(record["overlap"] > TOUCHING for record in records)
     return (
-        f"in {number} of {len(records)} images concepts touch, so that they may melt into one" if number else ""
+        f"in {number} of {counted(len(records), 'image')} concepts touch, so that they may melt into one"
+        if number
+        else ""
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,15 +33,24 @@ class ResultFile:
         schema: Schema of its lines.
         run: Fingerprint that every line must carry.
         key: Fields that together name what a line is about; it may lack all but the first.
+        differences: Says what in a line of another run is not as in this one; empty where it cannot tell.
 
     Attributes:
         done: Lines by what they are about, the fields joined by spaces.
     """
 
-    def __init__(self, path: Path, schema: str, run: str, key: Sequence[str] = ("image",)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        run: str,
+        key: Sequence[str] = ("image",),
+        differences: Callable[[Mapping[str, Any]], str] = lambda line: "",
+    ) -> None:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file in it, such as {path}/results.jsonl")
         self.path, self.schema, self.run, self.key = path, schema, run, tuple(key)
+        self._differences = differences
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
         self.done: dict[str, dict[str, Any]] = {}
@@ -131,9 +140,9 @@ class ResultFile:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
         if schema != self.schema or run != self.run:
-            raise InputError(
-                f"{path} holds results of another model or other options; choose another file or use those again"
-            )
+            differ = self._differences(line) if schema == self.schema else ""
+            what = f"made with other options ({differ})" if differ else "of another model or other options"
+            raise InputError(f"{path} holds results {what}; choose another --output, or use those again")
         if not all(isinstance(name, str | int) for name in about) or not is_record(line):
             raise InputError(
                 f"{path} holds results that are damaged; mend or remove it, or choose another file"
@@ -143,9 +152,12 @@ class ResultFile:
 
 @contextmanager
 def open_results(
-    path: Path | None, schema: str, run: str, key: Sequence[str], inputs: Iterable[Path]
+    path: Path | None, schema: str, run: str, key: Sequence[str], inputs: Iterable[Path], **options: Any
 ) -> Iterator[ResultFile | None]:
-    """The file of ``--output``, which no other run writes to meanwhile; None if results are not kept."""
+    """The file of ``--output``, which no other run writes to meanwhile; None if results are not kept.
+
+    ``options`` are further ones of :class:`ResultFile`.
+    """
     if path is None:
         yield None
         return
@@ -153,7 +165,7 @@ def open_results(
     refuse_inputs([path], inputs, "--output")
     rank = process_rank()[0]
     with exclusive(path if rank == 0 else _share(path, rank)):
-        yield ResultFile(path, schema, run, key)
+        yield ResultFile(path, schema, run, key, **options)
 
 
 def _no_number(name: str) -> float:

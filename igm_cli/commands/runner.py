@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from igm_cli.commands.remarks import warning
-from igm_cli.errors import InputError, OutputError, UsageError, out_of_memory
+from igm_cli.errors import InputError, OutputError, UsageError, counted, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
 from igm_cli.inputs import fields_of, what_about
 from igm_cli.output import Output, ProgressReport, Record, process_rank
@@ -40,6 +40,23 @@ def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sin
     if anywhere and process_rank()[1] > 1 and any(source.name == STDIN for source in files):
         raise UsageError("- is the standard input of one process; save the image as a file for several")
     return files
+
+
+def tell_where(
+    sink: Output,
+    drawings: Sequence[Drawing],
+    exports: Sequence[Export],
+    output: Path | None,
+    store: ResultFile | None,
+) -> None:
+    """Says where pictures, tables and results are."""
+    for drawing in drawings:
+        if drawing.targets:
+            sink.say(f"drawn: {drawing.where}")
+    for export in exports:
+        sink.say(f"written: {export.path}")
+    if output and store:
+        sink.say(f"kept: {output}, {counted(len(store.done), 'result')}")
 
 
 class Report(Protocol):
@@ -112,31 +129,19 @@ class Runner:
             try:
                 self._share_out()
             except OutputError as error:
-                raise OutputError(
-                    f"{error}; {self._made} of {len(self.files)} {self._noun} are done"
-                ) from error
+                done_so_far = f"; {self._made} of {len(self.files)} {self._noun} are done"
+                raise OutputError(f"{error}{done_so_far * (len(self.files) > 1)}") from error
         if process_rank()[0] == 0:
             for export in self.exports:
                 export.write()
         if self.report:
             self.report.end()
-            self._tell_where()
+            tell_where(self.sink, self.drawings, self.exports, self.output, self._store)
         if self._failed:
             self.sink.note(
                 f"igm: {len(self._failed)} of {len(self.files)} {self._noun} could not be used; the others are done"
             )
             raise typer.Exit(3)
-
-    def _tell_where(self) -> None:
-        """Says where pictures, tables and results are."""
-        for drawing in self.drawings:
-            if drawing.targets:
-                self.sink.say(f"drawn: {drawing.where}")
-        for export in self.exports:
-            self.sink.say(f"written: {export.path}")
-        if self.output and self._store:
-            count = len(self._store.done)
-            self.sink.say(f"kept: {self.output}, {count} result{'s' * (count != 1)}")
 
     @cached_property
     def files(self) -> list[Source]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from igm_cli.commands.train_preset import DataPart, Preset
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.output import ProgressReport
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ def load_part(
 def told(samples: Samples, adapter: DatasetAdapter) -> str:
     """Returns what is trained on in words."""
     large = len(getattr(samples, "images", ()))
-    crops = f"crops of {large} image{'' if large == 1 else 's'}"
-    return f"{len(samples)} {crops if large else 'images'} of {adapter.name}"
+    what = (
+        f"{counted(len(samples), 'crop')} of {counted(large, 'image')}"
+        if large
+        else counted(len(samples), "image")
+    )
+    return f"{what} of {adapter.name}"
 
 
 def draw_samples(samples: Samples, parser: ConceptParser, path: Path, count: int = 12) -> None:

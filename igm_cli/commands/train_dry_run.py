@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from igm_cli.commands.train_data import draw_samples, told
+from igm_cli.errors import counted
 from igm_cli.output import Output, span
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class DryRun:
         taken = "" if memory is None else f" and {memory:.1f} GB"
         first = " if all are like the first ones" if len([n for n in config.phases if n]) > 1 else ""
         sink.note(
-            f"would train on {told(self.samples, self.adapter)} for {config.steps} steps of {seconds:.2g} s in {shown}, which takes "
+            f"would train on {told(self.samples, self.adapter)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, which takes "
             f"{span(whole, whole)}{taken}{first}; twelve are drawn in {picture}"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from igm_cli.commands.train_data import load_part, load_samples, told, validatio
 from igm_cli.commands.train_dry_run import DryRun
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.errors import InputError, PluginError, UsageError, cause, need
+from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
 from igm_cli.interrupts import Interrupted, finishing, received, saying
 from igm_cli.output import Output, ProgressReport, process_rank
 from igm_cli.plugins import registry
@@ -102,27 +102,33 @@ class Training:
             self.first = load_part(self.adapter, self.parts[0], self.place.data_root, progress, self.note)
         preset = recipe.preset()
         advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
-        concepts = Advice({}, ())
-        if hasattr(self.parser, "advise"):
-            splits = [self.first, *self._other_splits()]
+        concepts, advising = Advice({}, ()), hasattr(self.parser, "advise")
+        others = self._other_splits() if advising or self.place.dry_run else {}
+        if self.place.dry_run:
+            images = {self._first_split: self.first, **others}
+            counts = (f"{len(images.get(split, ()))} in {split}" for split in self.adapter.splits)
+            self.note(f"usable images: {', '.join(counts)}")
+        if advising:
+            splits = [self.first, *others.values()]
             concepts = cast("AdvisingParser", self.parser).advise(splits, preset.concepts)
         for reason in (*advice.reasons, *concepts.reasons):
             self.note(reason)
         return replace(recipe, advised={**advice.tables, **concepts.tables})
 
-    def _other_splits(self) -> Iterator[datasets.Dataset]:
-        """Yields what is not trained on, as far as there is any: values that only it has are values, too."""
-        part = self.parts[0]
+    @property
+    def _first_split(self) -> str:
+        return self.parts[0].split or self.adapter.splits[0]
+
+    def _other_splits(self) -> dict[str, datasets.Dataset]:
+        """Returns what is not trained on, as far as there is any: values that only it has are values, too."""
+        found = {}
         for split in self.adapter.splits:
-            if split != (part.split or self.adapter.splits[0]):
+            if split != self._first_split:
+                part = replace(self.parts[0], split=split)
                 with suppress(InputError), self.sink.progress() as progress:
-                    yield load_part(
-                        self.adapter,
-                        replace(part, split=split),
-                        self.place.data_root,
-                        progress,
-                        lambda text: None,
-                    )
+                    root = self.place.data_root
+                    found[split] = load_part(self.adapter, part, root, progress, lambda text: None)
+        return found
 
     @property
     def use(self) -> str:
@@ -138,7 +144,7 @@ class Training:
         if not self.place.dry_run:
             if self.record.is_finished(steps, self.spec):
                 self.sink.note(
-                    f"{output} already holds all {steps} steps of this run; "
+                    f"{output} already holds all {counted(steps, 'step')} of this run; "
                     f"use it with {self.use}, or go on with more --steps"
                 )
                 if main:
@@ -190,7 +196,7 @@ class Training:
                 return None
             validate = self._validation()
             self.sink.note(
-                f"training on {told(samples, self.adapter)} for {self.config.steps} steps in {place.output}"
+                f"training on {told(samples, self.adapter)} for {counted(self.config.steps, 'step')} in {place.output}"
             )
             self.data["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, progress)

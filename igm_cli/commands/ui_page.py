@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import UsageError, sentence
+from igm_cli.errors import UsageError, counted, sentence
 from igm_cli.output import ProgressReport
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Workbench:
         seconds = sum(each.seconds for each in drawn)
         rows = [[str(each.index + 1), each.clause, brief(each.items)] for each in drawn]
         return Shown(
-            f"{len(drawn)} image{'s' * (len(drawn) > 1)} of {expression}, {seconds:.1f} s on {drawn[0].device}",
+            f"{counted(len(drawn), 'image')} of {expression}, {seconds:.1f} s on {drawn[0].device}",
             [*about_drawing([opened]), *filter(None, [touching([opened], records)])],
             [each.picture for each in drawn],
             table=(["#", "asked for", "shows"], rows),

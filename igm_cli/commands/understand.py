@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.runner import DETAILED, Runner, find_inputs
+from igm_cli.commands.runner import DETAILED, Runner, find_inputs, tell_where
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError, need
 from igm_cli.output import Output, Record, process_rank
@@ -122,14 +122,15 @@ def understand_shared(
     if len(images) < 2:
         raise UsageError(f"--shared needs two images or more, and {files[0].name} is one; leave out --shared")
     read = [*paths_of(files), *sources]
-    drawing = None
+    drawings = []
     if pictures:
         draw = drawer(session, labels)
         drawing = Drawing(
             "--overlay", home_expanded(pictures), lambda shown, image: draw(image.data, shown["items"])
         )
         drawing.aim(files)
-    aim_apart([drawing] if drawing else [], exports, output, read)
+        drawings.append(drawing)
+    aim_apart(drawings, exports, output, read)
     _ = [image.data for image in images]  # a mistake is told before the model is loaded
     about = shared_hash(images)
     with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), read) as store:
@@ -141,7 +142,7 @@ def understand_shared(
             if store:
                 store.add(record)
     for shown, image in zip(record["images"], images, strict=True):
-        if drawing:
+        for drawing in drawings:
             drawing.make(shown, image)
         for export in exports:
             export.add(shown)
@@ -152,6 +153,9 @@ def understand_shared(
         from igm_cli.commands.show import show_shared
 
         show_shared(sink, record)
+        tell_where(sink, drawings, exports, output, store)
+    if not record["items"]:
+        sink.warn("as far as can be told no concept is in all of the images; --k 1 asks for the likeliest one")
 
 
 def drawer(session: ImageSession, labels: bool) -> Callable[[Image, Sequence[Any]], Image]:

@@ -26,6 +26,11 @@ codewords has anything between 0 and 1."""
 EXPLAINED = 1e-4
 """Unexplained share of a vector below which there is nothing left to look for."""
 
+WHOLE = 0.9
+"""Similarity below which people are told that what was found is not the whole vector: without noise it is 1."""
+
+REST = "the rest is noise or further products, which --count tells"
+
 MOST_ROWS = 100  # of a table of vectors
 
 
@@ -51,7 +56,8 @@ def understand_vectors(
     if session.codebooks.guessed:
         name = session.codebooks.binding.name
         sink.note(
-            f"igm: {source} names no binding; its codewords look like those of {name}, or else name one with --binding"
+            f"igm: {source} does not name a binding; {name} is assumed, since its codewords look like those of {name}, "
+            "and --binding names another"
         )
     note_duplicates(session.codebooks, sink)
     report = VectorReport(sink, products, session.codebooks)
@@ -147,6 +153,9 @@ class VectorReport:
             return "ambiguous", f"another codeword would do as well for {', '.join(tied)}"
         if unsure := [_place(item) for item in items if item["confidence"] < UNSURE]:
             return "unsure", f"{', '.join(unsure)} could well be another codeword"
+        if record["similarity"] < WHOLE:
+            share = f"{100 * record['similarity'] ** 2:.0f} %"
+            return "partly", f"what was found explains {share} of the vector; {REST}"
         return "", ""
 
     def _by_chance(self, similarity: float) -> bool:
@@ -163,6 +172,7 @@ _MEANING = {
     "fewer": "fewer products explain them whole",
     "ambiguous": "another codeword would do as well for a factor",
     "unsure": "a factor could well be another codeword",
+    "partly": f"what was found explains less than {100 * WHOLE**2:.0f} % of the vector; {REST}",
 }
 
 

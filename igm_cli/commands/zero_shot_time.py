@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.errors import counted
 from igm_cli.output import span
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ def rows(expected: ZeroShotEstimate, levels: tuple[float, float], tuned: bool) -
     memory = "not known" if expected.memory_gb is None else f"{expected.memory_gb:.1f} GB"
     in_all = span(expected.least_seconds, expected.most_seconds)
     return [
-        ("labels", f"{expected.labels}, {expected.templates} prompt{'s' * (expected.templates != 1)} each"),
+        ("labels", f"{expected.labels}, {counted(expected.templates, 'prompt')} each"),
         ("draws", f"{between(expected)}, {whose}"),
         ("noise levels", f"{levels[0]:g} to {levels[1]:g} of the schedule"),
         ("network calls per image", f"{least}" if least == most else f"{least} to {most}"),
         ("seconds per call", f"{each:.3g}"),
         ("time per image", span(each * least, each * most)),
-        (f"time of {images} image{'s' * (images != 1)}", in_all),
+        (f"time of {counted(images, 'image')}", in_all),
         ("memory", memory),
     ]
 
@@ -75,8 +76,8 @@ def warning(session: ImageSession, images: int, world: int = 1) -> str | None:
     device = session.device.type
     faster = "fewer --labels or --draws" + (", or a GPU," if device == "cpu" else "")
     return (
-        f"about {span(least, most)} for {images} image{'s' * (images != 1)}, "
-        f"{expected.labels} labels and {between(expected)} draws on {device}; {faster} are faster"
+        f"about {span(least, most)} for {counted(images, 'image')}, "
+        f"{counted(expected.labels, 'label')} and {between(expected)} draws on {device}; {faster} are faster"
     )
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from igm_cli.errors import counted
+
 
 def fault_of(kind: str, name: str, arguments: Sequence[Any], answer: Any, plugin: Any) -> str:
     """Returns what is wrong with an attribute of a plugin, or with what a method returned; empty if nothing is.
@@ -69,7 +71,7 @@ def _is_items(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
     if not isinstance(answer, list) or not all(isinstance(item, Mapping) for item in answer):
         return f"returned {_shown(answer)}, not a list of items"
     if getattr(plugin, "reads", "images") == "images" and len(answer) != len(arguments[0]):
-        return f"returned {len(answer)} items for {len(arguments[0])} concepts"
+        return f"returned {counted(len(answer), 'item')} for {counted(len(arguments[0]), 'concept')}"
     wrong = next((fault for item in answer if (fault := _no_json(item))), "")
     return f"returned an item with {wrong}" if wrong else ""
 

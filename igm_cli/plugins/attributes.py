@@ -61,7 +61,7 @@ class Attributes:
         if attributes.get(factor) is None:
             known = [name for name, value in attributes.items() if value is not None]
             raise InputError(f"the dataset has no attribute {factor!r}; {near_names(factor, known)}")
-        return self._one_hot(factor, _value_name(attributes[factor], self.space.factors[factor]))
+        return self._one_hot(factor, value_name(attributes[factor], self.space.factors[factor]))
 
     def _one_hot(self, factor: str, value: str) -> Tensor:
         known = self.space.factors.get(factor)
@@ -160,7 +160,7 @@ def _different(name: str, values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _value_name(value: Any, values: Sequence[str]) -> str:
+def value_name(value: Any, values: Sequence[str]) -> str:
     """Returns an annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
     text = str(value)
     if text not in values and set(values) == set(NO_YES):

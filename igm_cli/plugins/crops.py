@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from igm_cli.core.validation import Positive, Share, validated
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.imaging import Frame, to_model, to_rgb
 from igm_cli.plugins.base import ConceptParser, Note, Progress
 from igm_cli.plugins.samples import pad
@@ -115,10 +115,11 @@ class CropSamples:
                 progress("reading images", row + 1, len(dataset))
         if small := len(dataset) - len(self.images):
             width, height = (round(side / crops.scale) for side in image_size)
-            says = f"{small} of {len(dataset)} images are smaller than a crop of {width}×{height} pixels"
+            are = "is" if small == 1 else "are"
+            says = f"{small} of {counted(len(dataset), 'image')} {are} smaller than a crop of {width}×{height} pixels"
             if not self.images:
                 raise InputError(f"{says}; raise crops.scale, or lower model.image_size")
-            note(f"{says}, and are left out")
+            note(f"{says}, and {are} left out")
         areas = (image.pixels[0].numel() for image in self.images)
         self.areas = list(itertools.accumulate(areas))
 
@@ -147,7 +148,7 @@ class CropSamples:
                 return Crop(row, box, turn, 1 + gain, 255 * shift)
         width, height = (round(side / self.crops.scale) for side in self.image_size)
         raise InputError(
-            f"hardly any crop of {width}×{height} pixels holds {self.crops.most} objects or fewer; "
+            f"hardly any crop of {width}×{height} pixels holds {counted(self.crops.most, 'object')} or fewer; "
             "lower model.image_size, or raise crops.most"
         )
 

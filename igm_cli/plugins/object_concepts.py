@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Product
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.attributes import Attributes, parse_factors
+from igm_cli.plugins.attributes import Attributes, parse_factors, value_name
 from igm_cli.plugins.base import Advice
 from igm_cli.plugins.clevr.object_attributes import VALUES
 from igm_cli.plugins.positions import Positions
@@ -58,17 +60,19 @@ class ObjectConcepts:
 
     def advise(self, splits: Sequence[Dataset], options: Mapping[str, Any]) -> Advice:
         """Returns as factors what objects are annotated with: their labels, and attributes that are words, with all values."""
-        rows = [things for data in splits if "objects" in data.column_names for things in data["objects"]]
-        every = [_told(thing) for things in rows for thing in things]
+        parts = [data["objects"] if "objects" in data.column_names else [] for data in splits]
+        train, *others = [[_told(thing) for things in part for thing in things] for part in parts]
+        every = [*train, *chain(*others)]
         silent = [factor for factor in self.space.what.factors if not any(told.get(factor) for told in every)]
         if not silent or not every:
-            return Advice({}, ())
+            return Advice({}, _unseen(self.space.what.factors, train) if every else ())
         if "factors" in options:
             raise InputError(
                 f"no object says its {silent[0]!r}, so that it cannot be learned; leave it out of concepts.factors, or learn "
                 "places alone with --concepts pos"
             )
-        found = _in_words(every)
+        values = _values(every)
+        found = {name: sorted(each) for name, each in values.items() if not _why_not(name, each)}
         if not found:
             raise InputError(
                 "objects have no labels here, or all the same, and no attributes in words, so that there are only places to "
@@ -76,10 +80,12 @@ class ObjectConcepts:
             )
         plain = not any(set(word) & set(",|=") for name, values in found.items() for word in (name, *values))
         said = ",".join(f"{name}={'|'.join(values)}" for name, values in found.items())
-        return Advice(
-            {"concepts": {"factors": said if plain else found}},
-            (f"concepts.factors = {said}: what is said of objects",),
-        )
+        reasons = [
+            f"concepts.factors = {said}: what is said of objects",
+            *_about_factors(values, found),
+            *_unseen(found, train),
+        ]
+        return Advice({"concepts": {"factors": said if plain else found}}, reasons)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns the example's objects as ``[K,D]``; those outside the frame are left out."""
@@ -231,17 +237,51 @@ def _told(thing: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: told["label"] for name in LABEL if "label" in told}, **told}
 
 
-def _in_words(every: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Returns the values that labels and attributes have, if these are several, but of no attribute that is a number or a text."""
-    found: dict[str, set[str]] = {}
+def _values(every: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """Returns how often labels, which come first, and attributes have which value."""
+    found: dict[str, Counter[str]] = {LABEL[0]: Counter()}
     for told in every:
         for name, value in told.items():
             if isinstance(value, str) and value and name not in LABEL[1:]:
-                found.setdefault(name, set()).add(value)
-    labels = found.pop(LABEL[0], set())
-    few = {
-        name: values
-        for name, values in found.items()
-        if len(values) <= MOST and all(v[0].isalpha() for v in values)
-    }
-    return {name: sorted(values) for name, values in {LABEL[0]: labels, **few}.items() if len(values) > 1}
+                found.setdefault(name, Counter())[value] += 1
+    return found
+
+
+def _why_not(name: str, values: Collection[str]) -> str:
+    """Returns why the values of labels or of an attribute are not learned unless that is asked for; empty if they are."""
+    if len(values) < 2:
+        return "one value"
+    if name == LABEL[0]:
+        return ""
+    if not all(value[0].isalpha() for value in values):
+        return "not words"
+    return f"more than {MOST} values" if len(values) > MOST else ""
+
+
+def _about_factors(values: Mapping[str, Counter[str]], found: Collection[str]) -> list[str]:
+    """Returns a sentence about what is no factor, and one about values that differ in small and capital letters alone."""
+    others = [f"{name} ({_why_not(name, each)})" for name, each in values.items() if each and name not in found]
+    sentences = [f"concepts.factors leaves out {', '.join(others)}"] if others else []
+    for name in found:
+        spellings: dict[str, list[str]] = {}
+        for value in sorted(values[name]):
+            spellings.setdefault(value.casefold(), []).append(value)
+        for same in spellings.values():
+            if len(same) > 1:
+                said = " and ".join(f"{value} {values[name][value]}" for value in same)
+                sentences.append(
+                    f"{said} (in all splits) are different values of {name}; write them alike if they are one"
+                )
+    return sentences
+
+
+def _unseen(factors: Mapping[str, Sequence[str]], train: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a sentence about values of factors that no object for training has; none if all are seen."""
+    missing: list[str] = []
+    for name, values in factors.items():
+        seen = {value_name(told.get(name), values) for told in train}
+        missing += [f"{name}={value}" for value in values if value not in seen]
+    if not missing:
+        return []
+    more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
+    return [f"no object for training has {', '.join(missing[:MOST])}{more}, which cannot be learned"]

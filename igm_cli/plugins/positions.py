@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Continuous
-from igm_cli.errors import InputError, UnknownConceptError, UsageError
+from igm_cli.errors import InputError, UnknownConceptError, UsageError, counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -111,7 +111,7 @@ class Positions:
                 if len(places) == count:
                     return places.float()
         raise UsageError(
-            f"there is no room for {count} places at least {self.distance:g} apart; ask for fewer, or name each"
+            f"there is no room for {counted(count, 'place')} at least {self.distance:g} apart; ask for fewer, or name each"
         )
 
     def _scattered(self, count: int, random: torch.Generator, beside: Tensor) -> Tensor:

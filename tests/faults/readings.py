@@ -664,7 +664,7 @@ def _vectors(kit: Kit) -> Iterator[Case]:
         return Case("vectors", name, command, files, "answered" if right else "refused", check=check, says=says)
 
     bits = [(book + 1) / 2 for book in signs]
-    guessed = "names no binding"
+    guessed = "does not name a binding"
     yield case("±1 by products", signs, bound("map", signs), "map")
     yield case("±1, no binding named", signs, bound("map", signs), says=f"{guessed}.*map")
     yield case("normal, no binding named", normal, bound("hrr", normal), says=f"{guessed}.*hrr")
@@ -698,7 +698,7 @@ def _vectors(kit: Kit) -> Iterator[Case]:
         [book / 16 for book in signs],
         bound("map", signs),
         right=False,
-        says="name map",
+        says="name the binding, map",
     )
     yield case(
         "±0.06, asked to be products",

@@ -165,6 +165,8 @@ def write_bad(name: str, path: Path) -> None:
         np.save(path, numbers > 0)
     elif name == "cube.npy":
         np.save(path, np.ones((2, 2, 2)))
+    elif name == "scalar.npz":
+        np.savez(path, np.float32(3))
     elif name == "nothing.npy":
         np.save(path, np.ones((0, 8)))
     elif name == "folder.npy":
@@ -188,10 +190,11 @@ def write_bad(name: str, path: Path) -> None:
         ("empty.npy", "empty"),
         ("missing.npy", "does not exist"),
         ("folder.npy", "is a folder"),
-        ("words.npy", "not numbers"),
+        ("words.npy", "holds texts, not numbers"),
         ("truth.npy", "truth values, not numbers"),
         ("cube.npy", r"shape \[2, 2, 2\]"),
-        ("nothing.npy", r"shape \[0, 8\]"),
+        ("nothing.npy", "holds an array without a number"),
+        ("scalar.npz", "holds a single number"),
         ("photo.png", "give a .npy, .npz or .safetensors file"),
     ],
 )
@@ -211,8 +214,13 @@ def test_files_that_hold_no_vectors(
     [
         ({"a": torch.ones(2, 4)}, {}, "holds a; codebooks must be named factor_0"),
         ({"factor_0": torch.ones(2, 4), "factor_2": torch.ones(2, 4)}, {}, "factor_2 but no factor_1"),
-        ({"factor_0": torch.ones(2, 4)}, {}, "1 codebooks are too few"),
-        ({f"factor_{k}": torch.ones(1, 4) for k in (0, 1)}, {}, "nothing to choose"),
+        ({"factor_0": torch.ones(2, 4)}, {}, "1 codebook is too few"),
+        (
+            {f"factor_{k}": torch.ones(1, 4) for k in (0, 1)},
+            {},
+            "has 1 codeword, so there is nothing to choose",
+        ),
+        ({f"factor_{k}": torch.ones(2, 0) for k in (0, 1)}, {}, "codewords without a single number"),
         ({f"factor_{k}": torch.ones(2, 4 + k) for k in (0, 1)}, {}, "dimension 5, codebook 0 has 4"),
         ({f"factor_{k}": torch.full((2, 4), torch.nan) for k in (0, 1)}, {}, "not finite"),
         ({f"factor_{k}": torch.ones(2, 4) > 0 for k in (0, 1)}, {}, "truth values"),
@@ -231,7 +239,9 @@ def test_codebooks_that_cannot_be_used(
 
 
 def test_codebooks_are_read_of_safetensors_only(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"give a \.safetensors file"):
+    with pytest.raises(
+        InputError, match=r"is not a \.safetensors file; save the codebooks in one, .* factor_0"
+    ):
         read_codebooks(tmp_path / "books.npz")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.binding import BINDINGS, Binding
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 
 COLLINEAR = 1e-5  # largest difference from 1 of the cosine of collinear codewords
 MOST_CODEBOOKS = 16
@@ -174,7 +174,10 @@ def check_books(books: Sequence[Tensor]) -> None:
         InputError: Saying which codebook and why.
     """
     if len(books) < 2:
-        raise InputError(f"{len(books)} codebooks are too few to take a product apart; give two or more")
+        are = "is" if len(books) == 1 else "are"
+        raise InputError(
+            f"{counted(len(books), 'codebook')} {are} too few to take a product apart; give two or more"
+        )
     if len(books) > MOST_CODEBOOKS:
         raise InputError(
             f"{len(books)} codebooks are too many to take a product apart; give {MOST_CODEBOOKS} at most"
@@ -190,7 +193,9 @@ def _fault(book: Tensor, first: Tensor) -> str:
     if book.ndim != 2:
         return f"has the shape {list(book.shape)}; it must be [codewords, D]"
     if len(book) < 2:
-        return f"has {len(book)} codewords, so there is nothing to choose; give two or more"
+        return f"has {counted(len(book), 'codeword')}, so there is nothing to choose; give two or more"
+    if not book.shape[1]:
+        return "has codewords without a single number; save it again"
     if book.shape[1] != first.shape[1]:
         return f"has dimension {book.shape[1]}, codebook 0 has {first.shape[1]}; all must have the same"
     if torch.is_complex(book) != torch.is_complex(first):
@@ -216,7 +221,8 @@ def guess_binding(books: Sequence[Tensor]) -> str:
         if bool(((moduli - 1).abs() < UNIT).all()):
             return "fhrr"
         raise InputError(
-            "complex codewords that are not all of modulus 1 say no binding; name fhrr if they are bound so"
+            "complex codewords that are not all of modulus 1 do not tell how they are bound; name the binding, fhrr "
+            "if it is that of products of complex numbers"
         )
     if bool((moduli == 1).all()):
         return "map"
@@ -224,13 +230,14 @@ def guess_binding(books: Sequence[Tensor]) -> str:
         raise InputError(BITS)
     if bool(((moduli - moduli[0]).abs() < 1e-3 * moduli[0]).all()):
         raise InputError(
-            f"codewords of ±{float(moduli[0]):.3g} say no binding; name map if they are bound by products"
+            f"codewords of ±{float(moduli[0]):.3g} do not tell how they are bound; name the binding, map if it is that of "
+            "products"
         )
     norms = torch.cat([book.norm(dim=-1) for book in books])
     if 0.5 < float(norms.square().mean()) < 2:
         return "hrr"
     raise InputError(
-        "these codewords say no binding, their norms are not one; name map or hrr, as they were bound"
+        "these codewords do not tell how they are bound, as their norms are not one; name the binding, map or hrr"
     )
 
 

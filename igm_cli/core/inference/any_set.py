@@ -23,7 +23,7 @@ from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.posterior import posterior
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, counted
 
 GIVEN_UP = 4.0
 """Standard errors by which the best set with a label must be worse than the best of all."""
@@ -264,11 +264,13 @@ def sizes_of(labels: int, k: int | None, settings: InversionSettings) -> list[in
         UsageError: If there are none, or too many sets of them.
     """
     if k is not None and not 1 <= k <= labels:
-        raise UsageError(f"{k} of {labels} labels cannot be chosen; give more labels or a smaller --k")
+        raise UsageError(
+            f"{k} of {counted(labels, 'label')} cannot be chosen; give more labels or a smaller --k"
+        )
     least, most = (k, k) if k is not None else (max(1, settings.k_min), min(settings.k_max, labels))
     sizes = list(range(least, most + 1))
     if not sizes:
-        raise UsageError(f"{least} or more of {labels} labels cannot be chosen; give more labels")
+        raise UsageError(f"{least} or more of {counted(labels, 'label')} cannot be chosen; give more labels")
     check_number(labels, sizes)
     return sizes
 

@@ -22,7 +22,7 @@ from igm_cli.core.concepts import Categorical, ConceptSpace
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, counted
 
 EXHAUSTIVE_LIMIT = 1_000_000
 FRONTIER = 2**16
@@ -41,7 +41,9 @@ class OneOfEach(Constraint):
         super().__init__(space, settings, k, images)
         self.groups = cast(Categorical, space).groups()
         if k not in (None, len(self.groups)):
-            raise UsageError(f"the model has {len(self.groups)} factors, so k cannot be {k}; leave it out")
+            raise UsageError(
+                f"the model has {counted(len(self.groups), 'factor')}, so k cannot be {k}; leave it out"
+            )
         self.k = len(self.groups)
 
     def solve(self, form: QuadraticForm) -> Solution:

@@ -32,7 +32,7 @@ from igm_cli.core.inference.noised_batch import importance_of
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.noise_schedule import Draws, draw
 from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, counted
 
 Method = Callable[
     [Denoiser, Tensor, InversionSettings, int | None, Composition, Progress | None], list[Inversion]
@@ -258,7 +258,9 @@ def configurations(space: Categorical) -> Tensor:
 def _factors(denoiser: Denoiser, k: int | None) -> Categorical:
     space = cast(Categorical, denoiser.space)
     if k not in (None, len(space.factors)):
-        raise UsageError(f"the model has {len(space.factors)} factors, so k cannot be {k}; leave it out")
+        raise UsageError(
+            f"the model has {counted(len(space.factors), 'factor')}, so k cannot be {k}; leave it out"
+        )
     return space
 
 

@@ -31,7 +31,7 @@ from igm_cli.core.models.pipeline_files import (
 from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, some, unused
 from igm_cli.core.noise_schedule import FLOW, Schedule, ScheduleConfig
 from igm_cli.core.weights import is_packed
-from igm_cli.errors import InputError, MissingError, UsageError, need
+from igm_cli.errors import InputError, MissingError, UsageError, counted, need
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CHOICES = {
@@ -294,7 +294,7 @@ def _check_fit(source: str, pipe: Any, family: Family) -> None:
     (takes, makes), latents = family.channels(pipe), int(pipe.vae.config.latent_channels)
     if takes != latents or makes not in (takes, 2 * takes):  # twice as many: a variance as well
         raise InputError(
-            f"the {family.part} of {source} takes {takes} channels, makes {makes}, and its vae has {latents}; "
+            f"the {family.part} of {source} takes {counted(takes, 'channel')}, makes {makes}, and its vae has {latents}; "
             "give a text-to-image model, not one for inpainting or editing"
         )
     for reader, tokenizer, encoder in family.encoders(pipe):

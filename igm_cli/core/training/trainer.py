@@ -21,7 +21,7 @@ from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import Objective
 from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.weights import require_finite
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -172,7 +172,7 @@ class Trainer:
         finer = [n for n in range(2 * self.accumulation, share + 1) if share % n == 0]
         if self.halved or several or not finer:
             raise InputError(
-                f"a training step of {share // self.accumulation} images at once needs more memory than the device "
+                f"a training step of {counted(share // self.accumulation, 'image')} at once needs more memory than the device "
                 f"has left; use --set accumulation={(finer or [share])[0]}, a smaller --batch-size or --precision bf16"
             )
         self.halved, self.accumulation = True, finer[0]
@@ -180,7 +180,7 @@ class Trainer:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
         self.note(
-            f"out of memory in step {self.step + 1}; training goes on with {share // self.accumulation} images at once "
+            f"out of memory in step {self.step + 1}; training goes on with {counted(share // self.accumulation, 'image')} at once "
             f"(accumulation {self.accumulation}), which changes no gradient"
         )
 

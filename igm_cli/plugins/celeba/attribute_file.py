@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 
 _TRUTH = {"-1": 0, "0": 0, "1": 1}
 _PARTS = {"0": "train", "1": "val", "2": "test"}
@@ -38,7 +38,7 @@ def read_attributes(path: Path) -> AttributeTable:
     for line, (file, *values) in rows:
         if len(values) != len(names):
             raise InputError(
-                f"{path} line {line} has {len(values)} values for {len(names)} attributes; fetch it again"
+                f"{path} line {line} has {counted(len(values), 'value')} for {counted(len(names), 'attribute')}; fetch it again"
             )
         try:
             holds.append(bytes(map(_TRUTH.__getitem__, values)))
@@ -50,7 +50,7 @@ def read_attributes(path: Path) -> AttributeTable:
         _note(path, seen, file, line)
     if declared not in (None, len(seen)):
         raise InputError(
-            f"{path} line 1 says {declared} images and {len(seen)} follow; fetch it again or correct line 1"
+            f"{path} line 1 says {counted(declared or 0, 'image')}, and there are {len(seen)}; fetch it again or correct line 1"
         )
     table = np.frombuffer(b"".join(holds), dtype=np.bool_).reshape(len(seen), len(names))
     return AttributeTable(path, list(seen), names, table)

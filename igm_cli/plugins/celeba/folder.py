@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.plugins.adapters import Dataset, image_dataset
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
 
@@ -93,7 +93,7 @@ def _splits(root: Path, table: AttributeTable) -> list[int]:
         absent = [file for file in table.files if file not in partition]
         if absent:
             raise InputError(
-                f"{path} lacks {len(absent)} images of {table.path.name}, the first {absent[0]}; fetch both again"
+                f"{path} lacks {counted(len(absent), 'image')} of {table.path.name}, the first {absent[0]}; fetch both again"
             )
         return [SPLITS.index(partition[file]) for file in table.files]
     numbers = [file.rpartition(".")[0] for file in table.files]

@@ -48,8 +48,13 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
         array = _numpy_array(path)
     values = _numbers(path, array)
     values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or 0 in values.shape:
-        raise InputError(f"{path} has the shape {list(values.shape)}; it must be [D] or [vectors, D]")
+    if values.ndim != 2:
+        what = f"an array of the shape {list(values.shape)}" if values.ndim else "a single number"
+        raise InputError(
+            f"{path} holds {what}; bound vectors must be an array of the shape [D] or [vectors, D]"
+        )
+    if 0 in values.shape:
+        raise InputError(f"{path} holds an array without a number; save the bound vectors again")
     if codebooks is not None:
         with _naming(path):
             check_vectors(values, codebooks)
@@ -66,7 +71,8 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
     """
     if path.suffix.lower() != ".safetensors":
         raise InputError(
-            f"{path} is no file of codebooks; give a .safetensors file with factor_0, factor_1, ..."
+            f"{path} is not a .safetensors file; save the codebooks in one, as tensors [codewords, D] named factor_0, "
+            "factor_1, ... (save_file of safetensors.numpy does)"
         )
     with _open_safetensors(path) as file:
         books = [_numbers(path, _tensor(path, file, name)) for name in _factors(path, list(file.keys()))]
@@ -209,7 +215,8 @@ def _numbers(path: Path, values: Any) -> Tensor:
     """Returns an array or tensor as float32 or complex64."""
     dtype, known = str(values.dtype), isinstance(values, Tensor) or values.dtype.kind in "biufc"
     if not known or dtype in ("bool", "torch.bool"):
-        kind = "truth values" if known else f"values of the kind {dtype}"
+        texts = not known and values.dtype.kind in "US"
+        kind = "truth values" if known else "texts" if texts else f"values of the type {dtype}"
         raise InputError(f"{path} holds {kind}, not numbers; bipolar vectors hold 1 and -1")
     if isinstance(values, Tensor):
         finite = bool(torch.isfinite(values).all())

@@ -116,7 +116,9 @@ class CodebookProducts:
         """Returns indices ``[S,K]``, if the codebooks have them."""
         sizes = self.space.sizes
         if rows.shape[-1] != len(sizes):
-            raise InputError(f"{rows.shape[-1]} indices do not fit {len(sizes)} codebooks; give one of each")
+            raise InputError(
+                f"a product needs an index for each of {len(sizes)} codebooks, not {rows.shape[-1]}; give one of each"
+            )
         wrong = ((rows < 0) | (rows >= torch.tensor(sizes))).nonzero()
         if len(wrong):
             row, factor = wrong[0].tolist()

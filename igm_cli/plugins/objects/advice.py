@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.plugins.base import Advice
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ SIDES = (32, 48, 64, 96, 128)
 
 ENOUGH = 0.6
 """Proportion of random crops that must hold few enough objects."""
+
+FEW = 50
+"""Objects below which people are told that these are few."""
 
 _CROPS = 2000
 _LISTED = 20  # labels that are named
@@ -65,15 +68,15 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
     side, share = _side(rows, scale, margin, most, 4 * cell)
     window = math.ceil(0.5 * seen / cell) + 2
     grid = round(side / STEP)
-    counts = sorted(len(centres) for _, centres in rows)
+    measured = [f"objects measure {size:.0f} pixels (the median)"] if size else []
+    measured += [f"neighbours are {near:.0f} pixels apart"] if nearest else []
+    measured = measured or [f"a quarter of the smallest image is {typical:.0f} pixels"]
     reasons = (
-        f"{len(rows)} images with {count} objects, {counts[0]} to {counts[-1]} in each, the median {counts[len(counts) // 2]}",
-        f"crops.scale = {scale:g}: "
-        + (f"objects measure {size:.0f} pixels (the median), " if size else "")
-        + (f"neighbours are {near:.0f} pixels apart, " if nearest else "")
-        + f"and the model sees {scale * typical:.0f}",
+        _how_many([len(centres) for _, centres in rows]),
+        *([f"{counted(count, 'object')} may be too few to learn from; annotate more"] if count < FEW else []),
+        f"crops.scale = {scale:g}: {', '.join(measured)}, and the model sees {scale * typical:.0f}",
         f"model.image_size = [{side}, {side}]: {100 * share:.0f} % of random crops of {side / scale:.0f} pixels of "
-        f"the images hold {most} objects or fewer (crops.most)",
+        f"the images hold {counted(most, 'object')} or fewer (crops.most)",
         f"crops.margin = {margin}: so many pixels beyond a crop, objects whose border shows in it are known, too",
         f"model.window = {window}: a concept reaches {window * cell} pixels of a crop, {window * cell / scale:.0f} of the images",
         f"inference.grid = [{grid}, {grid}]: candidates are {side / grid:.2g} pixels of a crop apart",
@@ -85,6 +88,19 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
         "inference": {"grid": [grid, grid], "k_max": most},
     }
     return Advice(tables, reasons)
+
+
+def _how_many(counts: list[int]) -> str:
+    """Returns the numbers of images and objects in words."""
+    said = f"{counted(len(counts), 'image')} with {counted(sum(counts), 'object')}"
+    if len(counts) == 1:
+        return said
+    least, median, most = min(counts), sorted(counts)[len(counts) // 2], max(counts)
+    return (
+        f"{said}, {least} in each"
+        if least == most
+        else f"{said}, {least} to {most} in each, the median {median}"
+    )
 
 
 def _about_labels(labels: Iterable[str]) -> list[str]:

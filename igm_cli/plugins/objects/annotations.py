@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from igm_cli.errors import InputError, kind_and_message
+from igm_cli.errors import InputError, counted, kind_and_message
 
 Point: TypeAlias = tuple[float, float]
 
@@ -18,6 +18,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Synta
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "unreadable": ("annotation", " that cannot be read"),
+    "line": ("line", " left out of a table"),
     "missing": ("annotation", " of images that are not there"),
     "bare": ("image", " without annotation"),
     "broken": ("image", " that cannot be opened"),
@@ -95,7 +96,7 @@ def number(value: Any) -> float:
 def pairs(values: Sequence[Any]) -> list[Point]:
     """Returns ``x, y, x, y, ...`` as points."""
     if len(values) % 2:
-        raise ValueError(f"{len(values)} coordinates are no pairs of x and y")
+        raise ValueError(f"{counted(len(values), 'coordinate')} cannot be pairs of x and y")
     found = [number(value) for value in values]
     return list(zip(found[::2], found[1::2], strict=True))
 
@@ -133,11 +134,6 @@ class Findings:
         """Returns the number of findings of every kind, in one phrase; empty if nothing is amiss."""
         found = {kind: sum(sum(counts) for _, counts in files.values()) for kind, files in self._found.items()}
         return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if found.get(kind))
-
-
-def counted(count: int, noun: str, more: str = "") -> str:
-    """Returns a number of things in words."""
-    return f"{count} {noun}{'' if count == 1 else 's'}{more}"
 
 
 def told(error: BaseException) -> str:

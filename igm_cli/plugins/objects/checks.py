@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from igm_cli.errors import counted
 from igm_cli.imaging import formats
-from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, counted
+from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 
 Usable: TypeAlias = tuple[tuple[int, int], list[Object], list[tuple[float, float]]]
 """Width and height of an image, its objects in its pixels, and where those lie that say no size, outside of it, too."""

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.plugins.objects import coco, labelme, points, table, voc, yolo
-from igm_cli.plugins.objects.annotations import counted
 from igm_cli.plugins.objects.layout import Folder, suffix_of
 
 FORMATS: Mapping[str, ModuleType] = {
@@ -37,11 +36,14 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
         have = f"{folder.root} has {counted(len(folder.images), 'image')} and no annotation that igm knows"
         if name:
             raise InputError(f"{have}: {FORMATS[name].WHAT}; add one")
-        seen, more = "", ""
-        if other := [file for file in folder.others if not folder.is_list(file)]:
-            seen = f": {other[0]} is {'none' if _ends(folder.root / other[0]).strip() else 'empty'}"
-            more = ", or name the format with --set data.format=... to be told what is wrong"
-        raise InputError(f"{have} ({', '.join(FORMATS)}){seen}; add one{more}")
+        for file in folder.others:
+            may_be = [reader.WHAT for reader in FORMATS.values() if suffix_of(file) in reader.SUFFIXES]
+            if may_be and not folder.is_list(file):
+                either = f"neither {' nor '.join(may_be)}" if len(may_be) > 1 else f"not {may_be[0]}"
+                seen = either if _ends(folder.root / file).strip() else "empty"
+                way_out = "correct it, or name the format with --set data.format=... to be told what is wrong"
+                raise InputError(f"{have}: {file} is {seen}; {way_out}")
+        raise InputError(f"{have} ({', '.join(FORMATS)}); add one")
     return next(iter(found.items()))
 
 

@@ -11,7 +11,7 @@ from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, bo
 from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import text_of
 
-WHAT = "LabelMe (.json for each image)"
+WHAT = "LabelMe (.json for each image, with shapes)"
 SUFFIXES = (".json",)
 PER_IMAGE = True
 SHAPES = ("point", "circle", "rectangle", "polygon")

@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from igm_cli.plugins.objects.annotations import Annotation, Findings, counted
+from igm_cli.errors import counted
+from igm_cli.plugins.objects.annotations import Annotation, Findings
 from igm_cli.plugins.objects.layout import LISTS, Folder
 from igm_cli.plugins.pictures.tables import text_of
 

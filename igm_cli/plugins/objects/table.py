@@ -6,7 +6,8 @@ Where there are ``x_px`` and ``y_px`` these are the pixels, as in the tables tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +33,39 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
     """Yields the annotations of every image that the files list; a line without x and y says there is no object."""
     for file in files:
         path = folder.root / file
-        objects: dict[str, list[Object] | None] = {}
+        objects: dict[str, list[Object]] = {}
+        spoilt: set[str] = set()
+        leave_out = partial(_leave_out, findings, path, file)
         with findings.reading(path, file, "its images are left out"):
-            for line, row in _rows(path):
+            for line, row in _rows(path, leave_out):
+                if row.keys().isdisjoint(FILE_COLUMNS) or not {"x", "y"} <= row.keys():
+                    leave_out(InputError(f"line {line} has no columns file, x and y; add them"))
+                    continue
                 column = next(filter(row.__contains__, FILE_COLUMNS))
                 image = folder.image(str(row[column]), file, findings)
-                known = None if image is None else objects.setdefault(image, [])
-                if image is None or known is None:
+                if image is None:
                     continue
+                known = objects.setdefault(image, [])
                 try:
                     if any(str(row[side]).strip() not in ("", "None") for side in "xy"):
                         known.append(_object(row))
                 except UNREADABLE as error:
-                    objects[image] = None
-                    says = f"line {line} cannot be read, and {image} is left out; correct it ({told(error)})"
-                    findings.add("unreadable", file, says)
+                    spoilt.add(image)
+                    leave_out(InputError(f"line {line} of {image} cannot be read ({told(error)}); correct it"))
             for image, found in objects.items():
-                yield Annotation(image, found, file)
+                nothing_left = image in spoilt and not found
+                yield Annotation(image, None if nothing_left else found, file)
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    for line, row in (json_rows if path.suffix.lower() == ".jsonl" else csv_rows)(path):
-        if row.keys().isdisjoint(FILE_COLUMNS) or not {"x", "y"} <= row.keys():
-            raise InputError(f"{path} line {line} has no columns file, x and y; add them")
-        yield line, row
+def _leave_out(findings: Findings, path: Path, file: str, error: InputError) -> None:
+    """Takes a line of a table as a finding; its image is kept without it."""
+    findings.add("line", file, str(error).removeprefix(f"{path} "))
+
+
+def _rows(path: Path, leave_out: Callable[[InputError], None]) -> Iterator[Row]:
+    if path.suffix.lower() == ".jsonl":
+        return json_rows(path, leave_out)
+    return csv_rows(path, leave_out, "file,x,y,label")
 
 
 def _object(row: Mapping[str, Any]) -> Object:

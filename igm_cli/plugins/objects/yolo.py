@@ -92,7 +92,7 @@ def to_object(label: str, numbers: Sequence[str], keypoints: tuple[int, int] | N
         x, y, width, height = map(number, numbers[:4])
         return boxed(x - width / 2, y - height / 2, x + width / 2, y + height / 2, label)
     if len(numbers) < 6:
-        raise ValueError(f"{len(numbers)} numbers are no box and no outline")
+        raise ValueError(f"a box has 4 numbers and an outline 6 or more, not {len(numbers)}")
     return outlined(pairs(numbers), label)
 
 

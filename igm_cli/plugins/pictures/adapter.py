@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, choice, image_dataset
 from igm_cli.plugins.base import Note
 from igm_cli.plugins.pictures.files import ImageFiles
@@ -151,7 +151,7 @@ def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, 
         what = f"none of {', '.join(vocabulary.known)}" if vocabulary.known else "no label"
         where = "folders' names" if layout == "folders" else "names"
         raise InputError(
-            f"{files.folder} has {what} in the {where} of {len(without)} of {len(labels)} images, the first "
+            f"{files.folder} has {what} in the {where} of {len(without)} of {counted(len(labels), 'image')}, the first "
             f"{without[0]}; name images like cat_dog_1.jpg, put them in folders like cat_dog, or list them in a labels.csv"
         )
     return labels

@@ -11,11 +11,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.words import Vocabulary, plain
 
@@ -30,6 +30,8 @@ NAMES = {
 FILE_COLUMNS = ("file_name", "file", "filename", "image")
 LABEL_COLUMNS = ("labels", "label", "text")
 TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+BEGINNINGS = "file,labels or file,cat,dog, or choose the layout names or folders"
 
 LONGEST_HEADER = 100_000  # characters; csv refuses more in one cell
 
@@ -173,7 +175,7 @@ def _listed(column: str, value: Any, vocabulary: Vocabulary, names: Sequence[str
     if numbers and len(numbers) == len(each) and not all(str(n) in vocabulary.known for n in numbers):
         if wrong := [n for n in numbers if n >= len(names)]:
             has = (
-                f"there are {len(names)} names"
+                f"the classes have {counted(len(names), 'name')}"
                 if names
                 else f"classes have no names; list them in {_CLASS_NAMES[0]}, a line each"
             )
@@ -221,8 +223,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         yield number, {name.strip().lower(): value for name, value in row.items()}
 
 
-def json_rows(path: Path) -> Iterator[Row]:
-    """Yields the lines of a file in JSON Lines."""
+def refuse(error: InputError) -> None:
+    """Ends the reading of a table at a line that cannot be read."""
+    raise error
+
+
+def json_rows(path: Path, bad: Callable[[InputError], None] = refuse) -> Iterator[Row]:
+    """Yields the lines of a file in JSON Lines; ``bad`` is told of those that cannot be read."""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text_of(path)), 1):
         if not line.strip():
             continue
@@ -230,19 +237,24 @@ def json_rows(path: Path) -> Iterator[Row]:
             row = json.loads(line)
             json.dumps(row, ensure_ascii=False).encode()  # halves of characters cannot be kept
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} line {number} is not JSON: {error}; correct it") from error
+            bad(InputError(f"{path} line {number} is not JSON: {error}; correct it"))
+            continue
         if not isinstance(row, dict):
-            raise InputError(
-                f'{path} line {number} is no object; write it as {{"file_name": "1.jpg", "labels": ["cat"]}}'
-            )
+            bad(InputError(f'{path} line {number} is no object; write it as {{"file_name": "1.jpg", ...}}'))
+            continue
         yield number, {name.strip().lower(): value for name, value in row.items()}
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
-    """Yields the lines of a table with commas, semicolons or tabs, but for that of the columns' names."""
+def csv_rows(
+    path: Path, bad: Callable[[InputError], None] = refuse, beginnings: str = BEGINNINGS
+) -> Iterator[Row]:
+    """Yields the lines of a table with commas, semicolons or tabs, but for that of the columns' names.
+
+    ``bad`` is told of lines that cannot be read.  ``beginnings`` says which first lines suit a table that names no columns.
+    """
     text = text_of(path)
     # Without strict a quote that nothing closes would swallow the rest of the file.
-    options: Any = {"delimiter": _delimiter(path, text), "skipinitialspace": True, "strict": True}
+    options: Any = {"delimiter": _delimiter(path, text, beginnings), "skipinitialspace": True, "strict": True}
     reader = csv.reader(io.StringIO(text, newline=""), **options)
     columns: list[str] = []
     line = 1
@@ -251,12 +263,14 @@ def csv_rows(path: Path) -> Iterator[Row]:
             cells = [cell.strip() for cell in row]
             if columns and any(cells):
                 if len(cells) != len(columns):
-                    raise InputError(
-                        f"{path} line {line} has {len(cells)} values for {len(columns)} columns; correct it, "
-                        'and put quotes around labels with commas between them: "cat,dog"'
+                    says = (
+                        f"{path} line {line} has {counted(len(cells), 'value')} for {counted(len(columns), 'column')}; "
+                        'correct it, and put quotes around labels with commas between them: "cat,dog"'
                     )
-                # A column without a name numbers the rows, as pandas does.
-                yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
+                    bad(InputError(says))
+                else:
+                    # A column without a name numbers the rows, as pandas does.
+                    yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
             elif any(cells):
                 columns = [name.lower() for name in cells]
                 twice = next((name for name in columns if name and columns.count(name) > 1), None)
@@ -267,17 +281,14 @@ def csv_rows(path: Path) -> Iterator[Row]:
         raise InputError(f"{path} line {line} is no line of a table: {error}; correct its quotes") from error
 
 
-def _delimiter(path: Path, text: str) -> str:
+def _delimiter(path: Path, text: str, beginnings: str) -> str:
     """Returns the character between columns: in some countries spreadsheets write semicolons."""
     header = next(filter(str.strip, io.StringIO(text, newline=None)), "")[:LONGEST_HEADER]
     for delimiter in ",;\t":
         names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
         if len(names) > 1 and any(name.strip().lower() in FILE_COLUMNS for name in names):
             return delimiter
-    raise InputError(
-        f"{path} does not say which columns hold files and labels; begin it with a line such as "
-        "file,labels or file,cat,dog, or choose the layout names or folders"
-    )
+    raise InputError(f"{path} does not say what its columns hold; begin it with a line such as {beginnings}")
 
 
 def text_of(path: Path) -> str:
