@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -142,7 +142,9 @@ def _formats(kit: Kit) -> Iterator[Case]:
         "2x2": saved(np.full((2, 2, 3), 90, np.uint8), "PNG"),
     }
     for name, data in lossy.items():
-        yield Case("format, not exact", name, (*kit.invert("a"), "--json"), {"a": data}, "answered")
+        # Pillow 12 does not read all YCbCr that it writes (python-pillow/Pillow#9770).
+        expect: Literal["answered", "either"] = "either" if name == "TIFF, YCbCr" else "answered"
+        yield Case("format, not exact", name, (*kit.invert("a"), "--json"), {"a": data}, expect)
 
 
 def _ranges(kit: Kit) -> Iterator[Case]:

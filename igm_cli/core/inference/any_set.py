@@ -99,7 +99,7 @@ class AnySet(Constraint):
         return result
 
     @property
-    def most(self) -> int:
+    def largest(self) -> int:
         """Most labels that an image may hold."""
         return max(self.sizes)
 
@@ -158,14 +158,14 @@ class AnySet(Constraint):
     def first_draws(self) -> int:
         """The least by which labels are given up, or those of a coarse start, where there are labels to spare."""
         s = self.settings
-        if not s.give_up or self.space.dim - (self.nothing is not None) <= self.most + 1:
+        if not s.give_up or self.space.dim - (self.nothing is not None) <= self.largest + 1:
             return s.draws
         return min(s.draws, s.coarse or FEWEST)
 
     @property
     def least_calls(self) -> int:
         """Predictions under a label for an image that needs the first decision's noise alone, all labels given up at once."""
-        stay = min(self.space.dim, self.most + 1 + (self.nothing is not None))
+        stay = min(self.space.dim, self.largest + 1 + (self.nothing is not None))
         first, draws = self.first_draws, self.settings.draws
         return (first * self.space.dim + (draws - first) * stay) * self.space.calls_per_concept
 
@@ -192,7 +192,7 @@ class AnySet(Constraint):
         if self.nothing is not None:  # which is never given up, and no label that a set needs
             labels[:, self.nothing] = False
         # The labels that are least worse, members first, are as many as the largest set needs, and one more.
-        stay = KEPT * self.most if coarse else self.most + 1
+        stay = KEPT * self.largest if coarse else self.largest + 1
         worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~labels, torch.inf)
         nearest = torch.zeros_like(usable).scatter_(1, worse.argsort(dim=1, stable=True)[:, :stay], True)
         if coarse:

@@ -161,8 +161,8 @@ class Constraint(ABC):
         """
 
     @property
-    def most(self) -> int:
-        """Most concepts that an image may hold."""
+    def largest(self) -> int:
+        """Number of concepts in the largest set that is an answer."""
         raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
 
     def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:

@@ -64,7 +64,7 @@ class OneOfEach(Constraint):
         return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), others)
 
     @property
-    def most(self) -> int:
+    def largest(self) -> int:
         """Number of factors."""
         return len(self.groups)
 

@@ -92,8 +92,8 @@ def check_shared(
         raise UsageError(f"method {settings.method!r} does not find what images have in common; use evidence")
     settings = replace(settings, k_max=max(settings.k_max, k or 0))
     constraint = constraint_of(space)(space, settings, None, images)
-    if k is not None and not 1 <= k <= constraint.most:
-        raise UsageError(f"images have 1 to {constraint.most} {space.plural} in common, not {k}")
+    if k is not None and not 1 <= k <= constraint.largest:
+        raise UsageError(f"images have 1 to {constraint.largest} {space.plural} in common, not {k}")
     return constraint
 
 

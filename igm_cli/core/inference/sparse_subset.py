@@ -102,7 +102,7 @@ class SparseSubset(Constraint):
         return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), exists)
 
     @property
-    def most(self) -> int:
+    def largest(self) -> int:
         """Most concepts that an image may hold."""
         return MOST_CONCEPTS
 
