@@ -28,6 +28,7 @@ head_layers = 1
 
 [train]
 steps = 4
+calibration = 16
 batch_size = 2
 log_every = 1
 checkpoint_every = 2

@@ -70,6 +70,8 @@ class ContinuousInference:
         self.sharpen(found.best, form)
         _, found = self.search()
         self.candidates.select(self.useful(found))
+        if self.settings.refine_steps and self.space.variant_groups():
+            self.move_exchanged()
         self.compare_values()
 
     def search(self) -> tuple[QuadraticForm, Solution]:
@@ -114,7 +116,7 @@ class ContinuousInference:
         """
         concepts, present = self.members(found)
         scale = (weight(form.composition, present.sum(1))[:, None] * present).to(concepts)
-        left = side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
+        left = self.left_over(concepts, scale)
         self.count(present.sum(1))
         gain = self.candidates.explained(self.between, left)
         best = best_of_points(gain, self.points, self.rescanned)
@@ -123,6 +125,10 @@ class ContinuousInference:
         held = self.candidates.usable.shape[1]
         self.add_refined(left, hypotheses, more, w)
         self.settle_values(held, found)
+
+    def left_over(self, concepts: Tensor, scale: Tensor) -> list[NoisedBatch]:
+        """Returns the images of the scan of which concepts ``[b,K,D]``, each times its scale ``[b,K]``, are explained."""
+        return side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
 
     def sharpen(self, found: Tensor, form: QuadraticForm) -> None:
         """Adds the refined members of sets ``[b,K]``."""
@@ -178,6 +184,27 @@ class ContinuousInference:
         for _ in range(factors and factors + 1):
             if not self.exchange_values(self.useful(self.search()[1])):
                 return
+
+    def move_exchanged(self) -> None:
+        """Adds members of the best sets with the likeliest other value of each factor, moved to where they explain best.
+
+        A wrong value moves its concept off its place, where the right one is no better.
+        """
+        form, found = self.search()
+        concepts, present = self.members(found.best)  # [b,K,D]
+        w = weight(form.composition, present.sum(1))
+        own = (self.space.variants(concepts) == concepts[:, :, None]).all(3)  # [b,K,V]
+        for place in range(present.shape[1]):
+            others, there = present.clone(), present[:, place : place + 1]
+            others[:, place] = False
+            left = self.left_over(concepts, (w[:, None] * others).to(concepts))
+            variants = self.space.variants(concepts[:, place])[:, :, None]  # [b,V,1,D]
+            here = refine(left, self.space.point, variants, there, w, steps=0)
+            self.count(present.sum(1) + here.calls)
+            errors = here.errors.masked_fill(own[:, place], torch.inf)
+            likeliest = [errors[:, group].argmin(1) + group[0] for group in self.space.variant_groups()]
+            index = torch.stack(likeliest, dim=1)[:, :, None, None].expand(-1, -1, 1, variants.shape[3])
+            self.add_refined(left, variants.gather(1, index), there, w)
 
     def exchange_values(self, which: Tensor) -> bool:
         """Adds the concepts that differ in one value from candidates ``[b,m]``, unless they are there already.

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracle import Oracle, positions, products, statistics_of
+from oracle import SQUARE, Oracle, positions, products, statistics_of
 
-from igm_cli.core.concepts import Continuous
+from igm_cli.core.concepts import Categorical, Continuous, Product
 from igm_cli.core.inference.any_set import minima
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
@@ -269,3 +269,31 @@ def test_network_calls_of_products_are_those_that_are_made():
     settings = InversionSettings(grid=(5, 5), k_max=3, draws=4, max_draws=8, settled=1e9)
     found = invert(counter, counter.denoiser.image(scene(counter.denoiser, 0, 2)[0]), settings)
     assert found.network_calls == counter.used.whole_calls
+
+
+class Leaning(Oracle):
+    """Spots that lean to one side or the other: a wrong one, beside the true place, is much like the right one."""
+
+    def __post_init__(self):
+        pass
+
+    def template(self, concepts):
+        axis = (torch.arange(self.size) + 0.5) / self.size
+        dx, dy = axis - concepts[..., 0:1], axis - concepts[..., 1:2]
+        spot = torch.exp(-(dx[..., None, :] ** 2 + dy[..., :, None] ** 2) / (2 * self.width**2))
+        side = (concepts[..., 2] - concepts[..., 3])[..., None, None]
+        leaning = spot * (1 + 0.3 * side * torch.tanh(dx / self.width)[..., None, :])
+        return leaning[..., None, :, :].expand(*spot.shape[:-2], 3, -1, -1)
+
+
+def test_a_value_is_compared_where_each_explains_best():
+    """At the place of the wrong value the right one is worse: it is found if it is moved to its own."""
+    oracle = Leaning(Product(SQUARE, Categorical({"leans": ("left", "right")})), spread=0.05)
+    settings = InversionSettings(grid=(6, 6), draws=6, max_draws=6)
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        points = torch.tensor([[0.3, 0.35], [0.7, 0.6]]) + 0.1 * torch.rand(2, 2, generator=generator)
+        truth = torch.cat([points, torch.eye(2)[torch.randint(2, (2,), generator=generator)]], 1)
+        found = invert(oracle, oracle.image(truth, seed), settings, k=2).concepts
+        pairs = match(found[:, :2], points)
+        assert torch.equal(found[pairs.predicted, 2:], truth[pairs.truth, 2:])
