@@ -134,9 +134,8 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
             with Image.open(io.BytesIO(data), formats=formats()) as opened:
                 refuse_large(opened.size, opened.mode, name)
                 deep = opened.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in opened.tile)
-                if (
-                    getattr(opened, "is_animated", False) and opened.format != "MPO"
-                ):  # what cameras add to a photograph
+                # Of an MPO, what cameras add to a photograph is not missed.
+                if getattr(opened, "is_animated", False) and opened.format != "MPO":
                     (scaling := scaling or Scaling()).say_of_frames(name)
                 opened.load()
                 with contextlib.suppress(Exception):  # metadata that are damaged turn nothing

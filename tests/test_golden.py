@@ -210,8 +210,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_answers_are_the_golden_ones(made: Path, name: str) -> None:
     found = compare(name, CASES[name]["answers"], run(CASES[name]["command"], made))
-    if found:
-        pytest.fail("\n".join([f"igm {CASES[name]['command']}", *found[:20]]), pytrace=False)
+    assert not found, "\n".join([f"igm {CASES[name]['command']}", *found[:20]])
 
 
 def test_every_case_has_answers() -> None:

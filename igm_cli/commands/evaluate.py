@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,21 +108,9 @@ def evaluate(
     given |= {name: value for name, value in asked.items() if value is not None}
     root = o.expanded(data_root)
     with sink.progress() as progress:
-        try:
-            data = adapter.load(
-                chosen,
-                data_root=root,
-                limit=None if opened.scale else limit,
-                progress=progress,
-                **noted(adapter, sink.note),
-                **options,
-            )
-        except InputError as error:
-            others = readers(root, adapter.name, opened.parser.name) if root and not dataset else []
-            if not others:
-                raise
-            way_out = " or ".join(f"--dataset {other}" for other in others)
-            raise InputError(f"{error}, or {way_out}, which reads this folder") from error
+        options |= {"data_root": root, "limit": None if opened.scale else limit}
+        with naming_others(None if dataset else root, adapter.name, opened.parser.name):
+            data = adapter.load(chosen, progress=progress, **noted(adapter, sink.note), **options)
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
         if calibrate and folder:
             fitted = evaluation.calibrated(progress, given)
@@ -140,6 +128,19 @@ def evaluate(
     show(judged, opened, {"dataset": name, "split": chosen}, sink)
     for path in filter(None, (drawn, table and table.path)):
         sink.say(f"wrote {path}")
+
+
+@contextmanager
+def naming_others(root: Path | None, name: str, concepts: str) -> Iterator[None]:
+    """Names the datasets that read a folder, for which nobody chose one, where the model's own does not."""
+    try:
+        yield
+    except InputError as error:
+        others = readers(root, name, concepts) if root else []
+        if not others:
+            raise
+        way_out = " or ".join(f"--dataset {other}" for other in others)
+        raise InputError(f"{error}, or {way_out}, which reads this folder") from error
 
 
 def readers(root: Path, name: str, concepts: str) -> list[str]:

@@ -175,10 +175,6 @@ class Gallery:
 
 
 def _in_words(value: Any) -> str:
-    return (
-        ("off", "on")[value]
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

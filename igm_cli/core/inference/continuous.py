@@ -200,7 +200,8 @@ class ContinuousInference:
             left = self.left_over(concepts, (w[:, None] * others).to(concepts))
             variants = self.space.variants(concepts[:, place])[:, :, None]  # [b,V,1,D]
             here = refine(left, self.space.point, variants, there, w, steps=0)
-            self.count(present.sum(1) * there[:, 0] + here.calls)
+            self.count(present.sum(1) * there[:, 0])
+            self.count(here.calls)
             errors = here.errors.masked_fill(own[:, place], torch.inf)
             likeliest = [errors[:, group].argmin(1) + group[0] for group in self.space.variant_groups()]
             index = torch.stack(likeliest, dim=1)[:, :, None, None].expand(-1, -1, 1, variants.shape[3])
