@@ -89,11 +89,13 @@ class Gallery:
             assert store is not None
             todo = list(self._batches(store))
             with self.sink.progress() as progress:
-                for done, (wish, numbers) in enumerate(todo):
-                    progress("images", done, len(todo))
-                    if done % world == rank:
+                done, every = 0, sum(len(numbers) for _, numbers in todo)
+                for place, (wish, numbers) in enumerate(todo):
+                    progress("images", done, every)
+                    if place % world == rank:
                         self._draw(store, wish, numbers, progress)
-                progress("images", len(todo), len(todo))
+                    done += len(numbers)
+                progress("images", done, every)
             if world > 1:
                 gather(None)
             if rank == 0:
