@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,30 +19,107 @@ from pathlib import Path
 from typing import NoReturn
 
 
+WANTED = {
+    "train": (
+        "accelerate", "datasets", "diffusers.training_utils", "matplotlib.backends.backend_agg", "torch._dynamo",
+        "torch.utils.tensorboard",
+    ),
+    "doctor": ("diffusers", "transformers.modeling_utils", "diffusers.models.modeling_utils", "scipy.stats"),
+}  # fmt: skip
+"""What takes seconds to import, by the command that does: a fork finds it imported."""
+
+
+@functools.cache
+def prepare(command: str) -> None:
+    """Imports what a command will want."""
+    for module in ("igm_cli.app", "rich.progress", "rich.table", "scipy.special", *WANTED.get(command, ())):
+        with suppress(ImportError):
+            importlib.import_module(module)
+
+
 def unlucky(said: str) -> bool:
     """Returns whether torch found its threads gone, as it does now and then in a fork."""
     return "INTERNAL ASSERT FAILED" in said and "Invalid thread pool" in said
 
 
+class Fork:
+    """igm, or ``work``, in a process that was just forked, with as much of ``subprocess.Popen`` as tests need."""
+
+    def __init__(
+        self, words: Sequence[str], env: Mapping[str, str], cwd: Path, work: Callable[[], object] | None = None
+    ) -> None:
+        prepare(words[0] if words else "")
+        self.words, self._folder = words, tempfile.TemporaryDirectory()
+        self._files = [Path(self._folder.name, name) for name in ("out", "err")]
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            child(words, env, cwd, *self._files, work=work)
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to it, and to what it has started."""
+        if self.poll() is None:
+            os.killpg(self.pid, number)
+
+    def poll(self) -> int | None:
+        """Returns its exit code, None while it runs."""
+        if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self.returncode = os.waitstatus_to_exitcode(ended[1])
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Waits for its end; returns what it said on stdout and on stderr.
+
+        Raises:
+            subprocess.TimeoutExpired: It took longer, and was killed.
+        """
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                self.send_signal(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise subprocess.TimeoutExpired(list(self.words), timeout)
+            time.sleep(0.002)
+        out, err = (path.read_text(encoding="utf-8") for path in self._files)
+        return out, err
+
+
 def run(words: list[str], env: dict[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
     """Returns what igm makes of some words, as ``subprocess.run`` does of a command."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = os.fork()
-        if not process:
-            child(words, env, cwd, out, err)
-        until = time.monotonic() + timeout
-        while not (ended := os.waitpid(process, os.WNOHANG))[0]:
-            if time.monotonic() > until:
-                os.killpg(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-                raise subprocess.TimeoutExpired(words, timeout)
-            time.sleep(0.002)
-        code = os.waitstatus_to_exitcode(ended[1])
-        said = [path.read_text(encoding="utf-8") for path in (out, err)]
-    return (
-        run(words, env, cwd, timeout) if unlucky(said[1]) else subprocess.CompletedProcess(words, code, *said)
-    )
+    process = Fork(words, env, cwd)
+    said = process.communicate(timeout)
+    if unlucky(said[1]):
+        return run(words, env, cwd, timeout)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(words, process.returncode, *said)
+
+
+def together(work: Callable[[], object]) -> list[str]:
+    """Runs a function in two forks that work together, as a launcher starts them; returns what each printed."""
+
+    def anew() -> None:
+        import torch
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(True)  # which says that this process is alone
+        torch._C._get_accelerator = lambda check=False: torch.device("cpu")  # not what a test has pretended
+        work()
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(one.getsockname()[1])}
+    shared = {**os.environ, **where, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    processes = [Fork([], shared | rank, Path.cwd(), anew) for rank in ranks]
+    try:
+        said = [process.communicate(240) for process in processes]
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+    if any(unlucky(err) for _, err in said):
+        return together(work)
+    assert [process.returncode for process in processes] == [0, 0], [err[-2000:] for _, err in said]
+    return [out for out, _ in said]
 
 
 def child(
@@ -52,6 +132,7 @@ def child(
     encoding: str = "utf-8",
     closed: Sequence[int] = (),
     before: Callable[[], object] = lambda: None,
+    work: Callable[[], object] | None = None,
 ) -> NoReturn:
     """Is igm from here on, in a process that was just forked, and ends it.
 
@@ -64,6 +145,7 @@ def child(
         encoding: Of both.
         closed: Numbers of the standard streams that whoever started it has closed.
         before: Called first.
+        work: What to do instead of the command.
     """
     code = 1
     try:
@@ -86,9 +168,13 @@ def child(
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         sys.argv = ["igm", *words]
         before()
-        from igm_cli import app
+        if work:
+            work()
+            code = 0
+        else:
+            from igm_cli import app
 
-        code = app.main(list(words))
+            code = app.main(list(words))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import jsonschema
 import pytest
 import torch
 from conftest import ROOT, Igm, in_two, launch_two
+from forks import Fork
 from PIL import Image
 
 import igm_cli
@@ -580,34 +582,33 @@ def test_a_folder_without_validation_images(igm: Igm, tmp_path: Path) -> None:
     assert "96×64" in one_sentence(wrong.stderr)
 
 
-def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    """A long training as a process, once it has saved something."""
+def started(folder: Path, command: Sequence[str] = ()) -> Any:
+    """A long training as a process, a fork unless a command is given that runs igm, once it has saved something."""
     (folder / "tiny.toml").write_text(TINY_PRESET)
     call = ["train", "clevr", "--preset", "tiny.toml", "--limit", "4", "--device", "cpu", "-o", "run"]
-    process = subprocess.Popen(
-        [*command, *call, "--steps", "100000", "--set", "checkpoint_every=5"],
-        env=os.environ | {"HF_HOME": str(folder / "cache"), "ACCELERATE_USE_CPU": "true"},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # In a shell's background interrupts are ignored, and what is started there would ignore them, too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    call += ["--steps", "100000", "--set", "checkpoint_every=5", "--set", "picture_every=0"]
+    env = os.environ | {"HF_HOME": str(folder / "cache"), "ACCELERATE_USE_CPU": "true"}
+    if command:
+        pipe = subprocess.PIPE
+        process: Any = subprocess.Popen(
+            [*command, *call], env=env, cwd=folder, stdout=pipe, stderr=pipe, text=True
+        )
+    else:
+        process = Fork(call, env, folder)
     deadline = time.monotonic() + 90
-    while not (folder / "run/state.pt").exists() and time.monotonic() < deadline:
+    while not (folder / "run/state.pt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return process
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    process = started([sys.executable, "-m", "igm_cli"], tmp_path)
+    process = started(tmp_path)
     process.send_signal(sent)
     try:
         out, err = process.communicate(timeout=60)
     finally:
-        process.kill()  # or it would train on for hours
+        process.send_signal(signal.SIGKILL)  # or it would train on for hours
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert out == ""
@@ -623,7 +624,7 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path, sent: signal.
 @pytest.mark.parametrize("group", [False, True])
 def test_two_processes_stop_together(tmp_path: Path, group: bool) -> None:
     """SIGTERM for the launcher alone, or for all processes at once as SLURM does it."""
-    process = started(in_two("-m", "igm_cli"), tmp_path)
+    process = started(tmp_path, in_two("-m", "igm_cli"))
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for number in [process.pid, *map(int, children)] if group else [process.pid]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SAMPLE = 40
+SAMPLE = 24
 AREAS = (
     "outputs",
     "images",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -345,12 +345,13 @@ def test_a_model_of_more_labels_begins_with_the_words_that_it_shares(trained):
         assert not torch.equal(begun.embed(["purple"]), begun.embed([LABELS[0]]))
 
 
-def test_the_mean_of_weights_before_and_after(trained, tmp_path):
+def test_the_mean_of_weights_before_and_after(trained, tmp_path, monkeypatch, capsys):
     further = replace(CONFIG, steps=2, autoencoder_steps=0, reading_steps=0, contrast=0.0)
     train(SPEC, Dim(), further, tmp_path / "after", device_is_cpu=True, init=trained)
     script = Path(__file__).parents[1] / "benchmarks" / "average_weights.py"
-    call = [sys.executable, script, trained, tmp_path / "after", tmp_path / "mean", "--share", "0.25"]
-    subprocess.run(call, check=True)
+    call = [script, trained, tmp_path / "after", tmp_path / "mean", "--share", "0.25"]
+    monkeypatch.setattr(sys, "argv", list(map(str, call)))
+    runpy.run_path(str(script), run_name="__main__")
     assert not (tmp_path / "mean" / "state.pt").exists()
     SPEC.build().load_folder(tmp_path / "mean")
     folders = trained, tmp_path / "after", tmp_path / "mean"
@@ -358,9 +359,9 @@ def test_the_mean_of_weights_before_and_after(trained, tmp_path):
     assert any(not torch.equal(before[name], after[name]) for name in before)
     for name in before:
         torch.testing.assert_close(mean[name], 0.75 * before[name] + 0.25 * after[name])
-    again = subprocess.run(call, capture_output=True, text=True)
-    assert again.returncode == 2
-    assert "already there" in again.stderr
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "already there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from igm_cli.errors import InputError, UsageError
 PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 FACTORS = Categorical({"a": ("no", "yes"), "b": ("no", "yes", "very")})
 TINY = {"image_size": (48, 32), "channels": (16, 16, 16), "blocks": 1, "head_channels": 16, "window": 3}
+QUICK = InversionSettings(
+    grid=(3, 2), keep=4, draws=2, max_draws=2, k_max=2, scan_draws=1, refine_steps=1
+)
 TINY_UNET = {
     "image_size": (32, 32), "channels": (16, 32), "layers": 1, "attention_dim": 16, "head_dim": 8, "groups": 8,
 }  # fmt: skip
@@ -159,19 +162,18 @@ def test_untrained_models_can_be_inverted(denoiser):
     result = invert(
         denoiser,
         torch.rand(3, h, w) * 2 - 1,
-        InversionSettings(grid=(4, 3), keep=8, draws=2, max_draws=2, k_max=2, scan_draws=1, refine_steps=1),
+        QUICK,
     )
     assert result.k == len(result.concepts) and result.network_calls > 0
 
 
 def test_no_concepts_at_all_can_be_asked_for(denoiser):
     w, h = denoiser.config.image_size
-    quick = InversionSettings(grid=(4, 3), keep=8, draws=2, max_draws=2, scan_draws=1)
     if denoiser.space == PLANE:
-        assert invert(denoiser, torch.zeros(3, h, w), quick, k=0).concepts.shape[0] == 0
+        assert invert(denoiser, torch.zeros(3, h, w), QUICK, k=0).concepts.shape[0] == 0
     else:
         with pytest.raises(UsageError, match="2 factors"):
-            invert(denoiser, torch.zeros(3, h, w), quick, k=0)
+            invert(denoiser, torch.zeros(3, h, w), QUICK, k=0)
 
 
 def test_misfitting_options_are_refused():

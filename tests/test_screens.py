@@ -32,10 +32,9 @@ COMMANDS = {
     "benchmark": "benchmark",
     "benchmark-about": "benchmark cost --about",
     "train-presets": "train clevr --list-presets",
-    "invert": "invert CLEVR_val_000003.png --device cpu",
-    "invert-several": "invert CLEVR_val_000003.png CLEVR_val_000007.png CLEVR_val_001002.png CLEVR_val_001011.png "
-    "CLEVR_val_001023.png --k 3 --draws 2 --device cpu",
-    "estimate-k": "estimate-k CLEVR_val_000003.png --device cpu",
+    "invert": "invert CLEVR_val_000003.png --draws 2 --max-draws 2 --device cpu",
+    "invert-several": "invert CLEVR_val_000003.png CLEVR_val_000007.png --k 3 --draws 2 --device cpu",
+    "estimate-k": "estimate-k CLEVR_val_000003.png --draws 2 --max-draws 2 --device cpu",
     "invert-missing": "invert nosuch.png",
 }
 WIDTHS = (80, 120)
@@ -60,7 +59,7 @@ def test_the_screen_is_as_it_was(name, columns):
 def test_what_goes_into_a_file_is_not_lost_to_the_bars_of_a_terminal(tmp_path):
     """With stderr on a terminal and stdout in a file, the results are in the file."""
     out = tmp_path / "out.jsonl"
-    words = f"invert CLEVR_val_000003.png --device cpu --json --output {tmp_path / 'r.jsonl'}".split()
+    words = f"invert CLEVR_val_000003.png --k 1 --draws 2 --device cpu --json --output {tmp_path / 'r.jsonl'}".split()
     screen(words, 80, IMAGES, stdout=out)
     assert out.read_text() == (tmp_path / "r.jsonl").read_text()
 

@@ -56,7 +56,7 @@ def test_a_place_in_common(
 ) -> None:
     """One line, kept and gone on with; drawn on every image, on each where it is in that one."""
     paths, (x, y) = renders
-    command = ("invert", *paths, "--shared", "--json", "--device", "cpu", "--draws", 4)
+    command = ("invert", *paths, "--shared", "--json", "--device", "cpu", "--draws", 2)
     command = (*command, "-o", tmp_path / "r.jsonl", "--overlay", tmp_path / "found")
     assert igm(*command) == 0
     (line,) = capsys.readouterr().out.splitlines()
@@ -77,7 +77,7 @@ def test_a_place_in_common(
 
 def test_in_the_library(renders: tuple[list[Path], tuple[float, float]], model: Model) -> None:
     paths, (x, y) = renders
-    result = model.invert_shared(paths[::2], k=1, draws=4)
+    result = model.invert_shared(paths[::2], k=1, draws=2)
     assert result.k_source == "given"
     assert math.hypot(result.items[0]["x"] - x, result.items[0]["y"] - y) < 0.02
     assert [image.size for image in result.overlays()] == [(768, 512)] * 2

@@ -7,9 +7,9 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import forks
 import pytest
 import torch
-from conftest import launch_two
 
 from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.composition import compose
@@ -264,19 +264,9 @@ def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> boo
     return ours.keys() == theirs.keys() and all(torch.allclose(ours[n], theirs[n], atol=1e-7) for n in ours)
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_training import run
-run(Path(sys.argv[1]))
-"""
-
-
 def test_two_processes_train_what_one_trains(tmp_path):
     run(tmp_path / "one")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    launch_two(tmp_path / "script.py", tmp_path / "two", Path(__file__).parent)
+    forks.together(lambda: run(tmp_path / "two"))
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)

@@ -126,6 +126,8 @@ def served(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str]
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"TMPDIR": str(tmp_path)},
+            # In a shell's background interrupts are ignored, and what is started there would ignore them, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         assert process.stdout is not None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import ROOT
 from torch import Tensor
 
@@ -31,7 +33,8 @@ def pretended() -> Any:
     return pretended_device
 
 
-def network() -> FactoredDenoiser:
+@pytest.fixture
+def denoiser() -> FactoredDenoiser:
     """A network of random weights: what it says means nothing, but is the same everywhere."""
     torch.manual_seed(0)
     config = FactoredConfig(
@@ -44,11 +47,9 @@ def network() -> FactoredDenoiser:
     return made.eval().requires_grad_(False)
 
 
-def pictures() -> Tensor:
+@pytest.fixture
+def images() -> Tensor:
     return torch.rand(4, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-denoiser, images = pytest.fixture(network, name="denoiser"), pytest.fixture(pictures, name="images")
 
 
 def counted(
@@ -94,53 +95,20 @@ def test_kernels_and_waits_do_not_grow_with_the_batch(
     assert more_waits <= waits
 
 
-SCRIPT = """
-import contextlib
-import os
-import sys
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-sys.path[:0] = sys.argv[3:]
-import test_device
-import torch
-import torch.distributed as dist
-from pretended_device import DEVICE, Pretended
-
-from igm_cli.core.inference.engine import invert_batch
-
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-half = test_device.pictures().chunk(2)[rank]
-with Pretended():
-    found = invert_batch(test_device.network().to(DEVICE), half.to(DEVICE), test_device.SETTINGS, k=2)
-every = [None, None]
-dist.all_gather_object(every, [one.concepts.tolist() for one in found])
-if rank == 0:
-    print("found", every[0] + every[1], flush=True)
-with contextlib.suppress(RuntimeError):  # the other process may be gone already
-    dist.barrier()
-os._exit(0)  # gloo's threads now and then abort a process that takes them down
-"""
-
-
 def test_two_processes_find_what_one_finds(
     pretended: Any, denoiser: FactoredDenoiser, images: Tensor, tmp_path: Path
 ) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    folders = (ROOT / "tests/core/inference", ROOT / "tests", ROOT / "benchmarks")
-    call = [sys.executable, tmp_path / "script.py"]
-    processes = [
-        subprocess.Popen(
-            [*call, str(rank), tmp_path / "store", *folders],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    said = outputs[0][0]
+    def half() -> None:
+        rank = int(os.environ["RANK"])
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=rank, world_size=2)
+        found, _, _ = counted(pretended, denoiser, images.chunk(2)[rank])
+        every: list[Any] = [None, None]
+        dist.all_gather_object(every, [one.concepts.tolist() for one in found])
+        print("found", every[0] + every[1])
+        with contextlib.suppress(RuntimeError):  # the other process may be gone already
+            dist.barrier()
+
+    said, _ = forks.together(half)
     two = torch.tensor(json.loads(said.split("found")[1].splitlines()[0]))
     one, _, _ = counted(pretended, denoiser, images)
     torch.testing.assert_close(two, torch.stack([each.concepts for each in one]), atol=1e-3, rtol=0)
