@@ -29,7 +29,14 @@ torch.set_num_threads(1)
 output.FIRST = 3600.0  # a slow machine adds no lines of progress
 
 ROOT = Path(__file__).resolve().parent.parent
+PRETENDING = ("core/inference/test_device.py", "core/decomposition/test_device.py", "test_device_training.py")
+"""Tests after which torch believes in a device that is not there, and refuses to train in a fork."""
 Igm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves the tests that pretend to the end."""
+    items.sort(key=lambda item: item.path.as_posix().endswith(PRETENDING))
 
 
 @pytest.fixture(scope="session")

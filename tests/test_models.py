@@ -19,9 +19,7 @@ from igm_cli.errors import InputError, UsageError
 PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 FACTORS = Categorical({"a": ("no", "yes"), "b": ("no", "yes", "very")})
 TINY = {"image_size": (48, 32), "channels": (16, 16, 16), "blocks": 1, "head_channels": 16, "window": 3}
-QUICK = InversionSettings(
-    grid=(3, 2), keep=4, draws=2, max_draws=2, k_max=2, scan_draws=1, refine_steps=1
-)
+QUICK = InversionSettings(grid=(3, 2), keep=4, draws=2, max_draws=2, k_max=2, scan_draws=1, refine_steps=1)
 TINY_UNET = {
     "image_size": (32, 32), "channels": (16, 32), "layers": 1, "attention_dim": 16, "head_dim": 8, "groups": 8,
 }  # fmt: skip
