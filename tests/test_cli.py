@@ -466,7 +466,7 @@ def test_an_interrupt_while_the_command_line_is_imported(igm: Igm, tmp_path: Pat
 def test_a_reader_that_leaves(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    call = [sys.executable, "-m", "igm_cli", "plugins", "--json"]
+    call = [sys.executable, "-m", "igm_cli", "models", "--json"]
     done = subprocess.run(call, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert done.stderr == ""

@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
+IMAGE = str(ROOT / "examples/images/CLEVR_val_000003.png")
 LACKING = (
     "accelerate",
     "av",
@@ -61,39 +62,36 @@ def with_base_alone(*commands: list[str], cwd: Path) -> list[tuple[int, str, str
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def test_the_base_inverts_images_and_vectors(tmp_path: Path) -> None:
+NEEDING = {
+    "igm-cli[train]": ["train", "clevr", "--data-root", "."],
+    "igm-cli[text]": ["zero-shot", IMAGE, "--model", "animals-tiny"],
+    "igm-cli[plots]": ["estimate-k", IMAGE, "--plot", "curve.png"],
+    "igm-cli[video]": ["invert", "film.mp4", "--every", "10"],
+    "igm-cli[bench]": ["benchmark", "decomposition", "--out", "bench"],
+    "igm-cli[ui]": ["ui"],
+}
+"""Commands that need an extra."""
+
+
+def test_the_base_inverts_images_and_vectors_and_names_the_extra_that_it_lacks(tmp_path: Path) -> None:
     problems = random_problems(6, 3, 256, 1, seed=2)
     write_problems(tmp_path / "books.safetensors", problems)
     np.save(tmp_path / "one.npy", problems.vectors[0].numpy())
-    places = ["invert", str(ROOT / "examples/images/CLEVR_val_000003.png"), "--k", "5", "--overlay", "o.png"]
+    places = ["invert", IMAGE, "--k", "5", "--draws", "2", "--overlay", "o.png"]
     traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes"]
     vectors = ["decompose", "one.npy", "--codebooks", "books.safetensors"]
-    done = with_base_alone(
-        *([*command, "--json"] for command in (places, traits, vectors)), ["doctor", "--json"], cwd=tmp_path
-    )
+    works = [[*command, "--json"] for command in (places, traits, vectors, ["doctor"])]
+    done = with_base_alone(*works, *NEEDING.values(), cwd=tmp_path)
+    done, refused = done[:4], done[4:]
     assert [code for code, _, _ in done] == [0, 0, 0, 0], done
     found: list[dict[str, Any]] = [json.loads(out) for _, out, _ in done]
     assert len(found[0]["items"]) == 5 and (tmp_path / "o.png").is_file()
     assert {item["factor"] for item in found[1]["items"]} >= {"Smiling"}
     assert [item["index"] for item in found[2]["items"]] == problems.truth[0].flatten().tolist()
     assert found[3]["ok"] and found[3]["extras"]["train"] == ["accelerate", "datasets", "tensorboard"]
-
-
-def test_what_needs_an_extra_names_it(tmp_path: Path) -> None:
-    image = str(ROOT / "examples/images/CLEVR_val_000003.png")
-    commands = {
-        "igm-cli[train]": ["train", "clevr", "--data-root", "."],
-        "igm-cli[text]": ["zero-shot", image, "--model", "animals-tiny"],
-        "igm-cli[plots]": ["estimate-k", image, "--plot", "curve.png"],
-        "igm-cli[video]": ["invert", "film.mp4", "--every", "10"],
-        "igm-cli[bench]": ["benchmark", "decomposition", "--out", "bench"],
-        "igm-cli[ui]": ["ui"],
-    }
-    for extra, (code, out, err) in zip(
-        commands, with_base_alone(*commands.values(), cwd=tmp_path), strict=True
-    ):
+    for extra, (code, out, err) in zip(NEEDING, refused, strict=True):
         assert (code, out) == (4, "") and f"pip install '{extra}'" in one_sentence(err), (extra, err)
-    assert not list(tmp_path.iterdir())  # refused before anything is done
+    assert {path.name for path in tmp_path.iterdir()} == {"books.safetensors", "o.png", "one.npy"}  # no more
 
 
 def test_the_extras_are_those_of_the_distribution() -> None:

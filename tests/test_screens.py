@@ -32,9 +32,10 @@ COMMANDS = {
     "benchmark": "benchmark",
     "benchmark-about": "benchmark cost --about",
     "train-presets": "train clevr --list-presets",
-    "invert": "invert CLEVR_val_000003.png --draws 2 --max-draws 2 --device cpu",
-    "invert-several": "invert CLEVR_val_000003.png CLEVR_val_000007.png --k 3 --draws 2 --device cpu",
-    "estimate-k": "estimate-k CLEVR_val_000003.png --draws 2 --max-draws 2 --device cpu",
+    "invert": "invert CLEVR_val_000003.png --draws 2 --device cpu",
+    "invert-several": "invert CLEVR_val_000003.png CLEVR_val_000007.png CLEVR_val_001002.png CLEVR_val_001011.png "
+    "CLEVR_val_001023.png --k 3 --draws 2 --device cpu",
+    "estimate-k": "estimate-k CLEVR_val_000003.png --draws 2 --device cpu",
     "invert-missing": "invert nosuch.png",
 }
 WIDTHS = (80, 120)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,9 @@ from accelerate.state import AcceleratorState
 from conftest import launch_two
 from test_training import CONFIG, SPEC, Spots, run, stop, weights
 
-from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.training import batches, trainer
-from igm_cli.core.training.batches import HostBatches, ResidentBatches, Samples, SentBatches, as_floats
+from igm_cli.core.training.batches import HostBatches, ResidentBatches, SentBatches, as_floats
 from igm_cli.core.training.objectives import ComposedObjective
 from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.run import fresh_model, train
@@ -71,13 +69,14 @@ class Faces(Spots):
         return images, torch.tensor(rows).float(), torch.ones_like(present)
 
 
-def count_waits(spec: ModelSpec, samples: Samples, contrast: float) -> None:
-    """Trains on the device that is pretended for counts."""
+@pytest.mark.parametrize(("spec", "samples", "contrast"), [(SPEC, Spots(), 0.0), (FACTORS, Faces(), 0.5)])
+def test_steps_do_not_wait_for_the_device(monkeypatch, spec, samples, contrast):
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
     from pretended_device import DEVICE, Pretended
 
     config = replace(CONFIG, batch_size=2, accumulation=2, contrast=contrast)
     accelerator = Accelerator(cpu=True)
-    accelerator.state.device = DEVICE
+    monkeypatch.setattr(accelerator.state, "device", DEVICE)
     with Pretended() as seen:
         model = fresh_model(spec, 0).to(DEVICE)
         objective = ComposedObjective(model, spec, samples, config, accelerator)
@@ -89,17 +88,6 @@ def count_waits(spec: ModelSpec, samples: Samples, contrast: float) -> None:
         figures = training.figures()
         assert seen.waits.total() > 0
     assert 0 < figures["loss"] < 20 and training.step == 4
-
-
-def test_steps_do_not_wait_for_the_device():
-    """In a process of its own, as a device once pretended stays."""
-    here = Path(__file__)
-    code = "import test_device_training as t; t.count_waits(t.SPEC, t.Spots(), 0.0); t.count_waits(t.FACTORS, t.Faces(), 0.5)"
-    path = os.pathsep.join(map(str, (here.parent, here.parents[2], here.parents[3] / "benchmarks")))
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_pretended_device_trains_what_a_cpu_trains(monkeypatch, pretended):
@@ -284,12 +272,12 @@ def test_two_processes_on_a_pretended_device_train_and_resume(tmp_path):
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-4)
 
 
-def test_the_speed_of_training_is_measured():
-    script = Path(__file__).parents[3] / "benchmarks" / "train_speed.py"
+def test_the_speed_of_training_is_measured(monkeypatch, capsys):
+    script = str(Path(__file__).parents[3] / "benchmarks" / "train_speed.py")
     small = "--tiny --images 6 --steps 1 --warm-up 1 --batch-size 2 4 --precision no --data rendered --json"
-    call = [sys.executable, script, "--device", "cpu", *small.split()]
-    done = subprocess.run(call, capture_output=True, text=True, check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    monkeypatch.setattr(sys, "argv", [script, "--device", "cpu", *small.split()])
+    runpy.run_path(script, run_name="__main__")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["batch_size"] for row in rows] == [2, 4]
     assert all(row["images_per_second"] > 0 and row["rendered_per_second"] > 0 for row in rows)
 
