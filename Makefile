@@ -14,13 +14,16 @@ WORKERS ?= -n auto --maxprocesses 8
 export GOMP_SPINCOUNT = 0
 export OMP_WAIT_POLICY = passive
 
+# What is imported is compiled once, and only then: pip would compile all of it, in more than a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test faults check docs mutation format clean
 
 # The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,docs,faces]' -e packages/igm-clevr-render
+	$(BIN)/python -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[all,dev,docs,faces]' -e packages/igm-clevr-render
 	touch $@
 
 demo: .venv/installed

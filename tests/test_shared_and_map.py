@@ -156,10 +156,10 @@ def test_a_map_of_positions(
 ) -> None:
     """Its highest cell is at an object, in the frame of a wide image, too; the array beside the picture is the values."""
     paths, (x, y) = renders
-    assert igm("invert", *paths[:2], "--map", tmp_path / "maps", "--device", "cpu", "--draws", 4) == 0
+    assert igm("invert", *paths[:2], "--map", tmp_path / "maps", "--device", "cpu", "--draws", 2) == 0
     capsys.readouterr()
     for path in paths[:2]:
-        found = model.energy_map(path, draws=4)
+        found = model.energy_map(path, draws=2)
         assert np.array_equal(np.load(tmp_path / "maps" / f"{path.stem}.npy"), found.values)
         assert found.values.shape == (32, 48) and list(found.axes) == ["y", "x"]
         assert len(found.axes["y"]) == 32 and len(found.axes["x"]) == 48
@@ -171,7 +171,7 @@ def test_a_map_of_positions(
         left, _, right, _ = found.frame.box
         column = (left + x * (right - left)) / found.image.width * drawn.shape[1]
         assert drawn[int(y * drawn.shape[0]), int(column), 1] > 100  # colour where the object is
-    assert model.energy_map(paths[1]).frame.box[0] == pytest.approx(10)
+    assert model.energy_map(paths[1], draws=1).frame.box[0] == pytest.approx(10)
 
 
 def test_maps_of_values_and_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
