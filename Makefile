@@ -7,8 +7,8 @@ BIN := .venv/bin
 TORCH_INDEX ?= $(shell command -v curl >/dev/null 2>&1 && curl -sfIm 5 -o /dev/null \
   https://download.pytorch.org/whl/cpu/torch/ && echo https://download.pytorch.org/whl/cpu)
 
-# Tests run on as many processes as there are cores, with one torch thread each.
-WORKERS ?= -n auto --maxprocesses 8
+# Tests run on as many processes as there are cores, with one torch thread each; those of one file share what they prepare.
+WORKERS ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Threads that wait must not spin: it halves the speed of small machines.
 export GOMP_SPINCOUNT = 0

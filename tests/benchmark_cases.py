@@ -288,6 +288,11 @@ CASES: dict[str, Case] = {
 def work(name: str, request: Request, out: Path, methods: Sequence[str] = ()) -> dict[str, Any]:
     """Runs a suite into a folder and returns its summary."""
     run_benchmark(find_suite(name), methods or CASES[name].methods, request, out, Output(as_json=True))
+    return summary_of(out)
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    """Returns the summary of a result folder."""
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())["summary"]
     return summary
 

@@ -76,14 +76,23 @@ def gpu() -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
-    """Runs every method of a benchmark suite on a few items of some splits, once per session."""
-    from benchmark_cases import CASES, Run, work
+    """Runs every method of a benchmark suite on a few items of some splits, once for all processes of a session."""
+    from benchmark_cases import CASES, Run, summary_of, work
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @functools.cache
     def run(name: str) -> Run:
-        folder = tmp_path_factory.mktemp(name)
-        request, out = CASES[name].request(folder), folder / "run"
-        return Run(name, request, out, work(name, request, out))
+        folder = shared / f"suite-{name}"
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "lock"):
+            request, out = CASES[name].request(folder), folder / "run"
+            if not (folder / "done").exists():
+                work(name, request, out)
+                (folder / "done").touch()
+        return Run(name, request, out, summary_of(out))
 
     return run
 

@@ -57,7 +57,7 @@ def test_using_a_broken_plugin(igm: Igm, site: dict[str, str]) -> None:
 def test_the_example_trains_and_inverts(igm: Igm, site: dict[str, str], tmp_path: Path) -> None:
     trained = igm(
         "train", "night-sky", "--limit", 8, "--steps", 3, "--batch-size", 4, "--device", "cpu", "-o", "run",
-        "--set", "calibration=0", env=site, cwd=tmp_path,
+        "--set", "calibration=0", "--set", "picture_every=0", env=site, cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     description = json.loads((tmp_path / "run/igm.json").read_text())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import signal
 import sys
-from pathlib import Path
+
+import pytest
 
 SAMPLE = 24
 AREAS = (
@@ -22,9 +22,17 @@ AREAS = (
 """Those whose cases are listed quickly: others train and invert first."""
 
 
-def test_a_sample_of_bad_inputs_and_planted_files() -> None:
-    command = [sys.executable, "-m", "faults", *AREAS, "--sample", str(SAMPLE), "--jobs", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert " as they must be" in done.stdout
+def test_a_sample_of_bad_inputs_and_planted_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from faults import __main__ as faults
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    monkeypatch.setattr(sys, "argv", ["faults", *AREAS, "--sample", str(SAMPLE), "--jobs", "1"])
+    try:
+        failed = faults.main()
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    said = capsys.readouterr().out
+    assert not failed and f"{SAMPLE} of {SAMPLE} as they must be" in said, said[-3000:]

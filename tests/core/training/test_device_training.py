@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,10 @@ from accelerate.state import AcceleratorState
 from conftest import launch_two
 from test_training import CONFIG, SPEC, Spots, run, stop, weights
 
+from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.training import batches, trainer
-from igm_cli.core.training.batches import HostBatches, ResidentBatches, SentBatches, as_floats
+from igm_cli.core.training.batches import HostBatches, ResidentBatches, Samples, SentBatches, as_floats
 from igm_cli.core.training.objectives import ComposedObjective
 from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.run import fresh_model, train
@@ -69,14 +72,13 @@ class Faces(Spots):
         return images, torch.tensor(rows).float(), torch.ones_like(present)
 
 
-@pytest.mark.parametrize(("spec", "samples", "contrast"), [(SPEC, Spots(), 0.0), (FACTORS, Faces(), 0.5)])
-def test_steps_do_not_wait_for_the_device(monkeypatch, spec, samples, contrast):
-    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
+def count_waits(spec: ModelSpec, samples: Samples, contrast: float) -> None:
+    """Trains on the device that is pretended for counts."""
     from pretended_device import DEVICE, Pretended
 
     config = replace(CONFIG, batch_size=2, accumulation=2, contrast=contrast)
     accelerator = Accelerator(cpu=True)
-    monkeypatch.setattr(accelerator.state, "device", DEVICE)
+    accelerator.state.device = DEVICE
     with Pretended() as seen:
         model = fresh_model(spec, 0).to(DEVICE)
         objective = ComposedObjective(model, spec, samples, config, accelerator)
@@ -88,6 +90,17 @@ def test_steps_do_not_wait_for_the_device(monkeypatch, spec, samples, contrast):
         figures = training.figures()
         assert seen.waits.total() > 0
     assert 0 < figures["loss"] < 20 and training.step == 4
+
+
+def test_steps_do_not_wait_for_the_device():
+    """In a process of its own, as a device once pretended stays."""
+    here = Path(__file__)
+    code = "import test_device_training as t; t.count_waits(t.SPEC, t.Spots(), 0.0); t.count_waits(t.FACTORS, t.Faces(), 0.5)"
+    path = os.pathsep.join(map(str, (here.parent, here.parents[2], here.parents[3] / "benchmarks")))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_pretended_device_trains_what_a_cpu_trains(monkeypatch, pretended):
