@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Igm
+from conftest import ROOT, in_one_process
 from PIL import Image
 
 EXAMPLES = ROOT / "examples"
@@ -26,10 +26,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
 
 
-def test_plugins_are_listed_and_broken_ones_harm_nothing(igm: Igm, site: dict[str, str]) -> None:
-    done = igm("plugins", "--json", env=site)
-    assert done.returncode == 0, done.stderr
-    found = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+def test_plugins_are_listed_and_broken_ones_harm_nothing(site: dict[str, str], tmp_path: Path) -> None:
+    commands = [["plugins", "--json"], ["--help"], ["train", "cannot-import"]]
+    (code, out, err), (helped, *_), used = in_one_process(commands, tmp_path, site)
+    assert code == helped == 0, err
+    found = {line["name"]: line for line in map(json.loads, out.splitlines())}
     assert all(found[name]["ok"] for name in ("clevr", "pos", "night-sky", "stars"))
     assert found["night-sky"]["packages"] == ["igm-dots"]
     reasons = {
@@ -43,41 +44,38 @@ def test_plugins_are_listed_and_broken_ones_harm_nothing(igm: Igm, site: dict[st
         assert not found[name]["ok"]
         assert reason in found[name]["problem"]
         assert "igm-broken" in found[name]["problem"]
-    assert igm("--help", env=site).returncode == 0
+    assert used[:2] == (5, "") and "uninstall igm-broken" in used[2] and "Traceback" not in used[2]
 
 
-def test_using_a_broken_plugin(igm: Igm, site: dict[str, str]) -> None:
-    done = igm("train", "cannot-import", env=site)
-    assert done.returncode == 5
-    assert done.stdout == ""
-    assert "uninstall igm-broken" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_the_example_trains_and_inverts(igm: Igm, site: dict[str, str], tmp_path: Path) -> None:
-    trained = igm(
-        "train", "night-sky", "--limit", 8, "--steps", 3, "--batch-size", 4, "--device", "cpu", "-o", "run",
-        "--set", "calibration=0", "--set", "picture_every=0", env=site, cwd=tmp_path,
-    )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
+def test_the_example_trains_and_inverts(site: dict[str, str], tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
+    train = [
+        "train",
+        "night-sky",
+        "--limit",
+        8,
+        "--steps",
+        3,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+        "-o",
+        "run",
+    ]
+    train += ["--set", "calibration=0", "--set", "picture_every=0"]
+    call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
+    measure = ["benchmark", "star-count", "--model", "run", "--limit", 2]
+    done = in_one_process([train, call, measure, [*call, "--concepts", "pos"]], tmp_path, site)
+    assert [code for code, *_ in done] == [0, 0, 0, 3], done
     description = json.loads((tmp_path / "run/igm.json").read_text())
     assert description["concepts"] == "stars"
-    from PIL import Image
-
-    Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
-    call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
-    done = igm(*call, env=site, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    line = json.loads(done.stdout)
+    line = json.loads(done[1][1])
     assert line["concepts"] == "stars"
     assert {*line["items"][0]} == {"x", "y", "confidence"}
     assert (tmp_path / "out.png").exists()
-    measured = igm("benchmark", "star-count", "--model", "run", "--limit", 2, env=site, cwd=tmp_path)
-    assert measured.returncode == 0, measured.stderr
     assert "specks" in (tmp_path / "runs/benchmark-star-count/report.md").read_text()
-    wrong = igm(*call, "--concepts", "pos", env=site, cwd=tmp_path)
-    assert wrong.returncode == 3
-    assert "--concepts stars" in wrong.stderr
+    assert "--concepts stars" in done[3][2]
 
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:

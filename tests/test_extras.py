@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from codebook_files import write_problems
+from conftest import in_one_process
 from test_cli import one_sentence
 
 from igm_cli.core.decomposition.problems import random_problems
@@ -34,8 +34,8 @@ LACKING = (
     "tensorboard",
     "transformers",
 )
-BASE = f"""
-import contextlib, io, json, sys
+WITHOUT = f"""
+import sys
 
 class Lacking:
     def find_spec(self, name, path=None, target=None):
@@ -43,23 +43,8 @@ class Lacking:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Lacking())
-from igm_cli import app
-
-for line in sys.stdin:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = app.main(json.loads(line))
-    print(json.dumps([code, out.getvalue(), err.getvalue()]))
 """
-"""A process without the libraries of the extras: reads command lines, writes what became of each."""
-
-
-def with_base_alone(*commands: list[str], cwd: Path) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of commands, in one process that lacks the extras."""
-    given = "".join(json.dumps(command) + "\n" for command in commands)
-    done = subprocess.run([sys.executable, "-c", BASE], input=given, capture_output=True, text=True, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+"""Makes a process one without the libraries of the extras."""
 
 
 NEEDING = {
@@ -81,7 +66,7 @@ def test_the_base_inverts_images_and_vectors_and_names_the_extra_that_it_lacks(t
     traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes"]
     vectors = ["decompose", "one.npy", "--codebooks", "books.safetensors"]
     works = [[*command, "--json"] for command in (places, traits, vectors, ["doctor"])]
-    done = with_base_alone(*works, *NEEDING.values(), cwd=tmp_path)
+    done = in_one_process([*works, *NEEDING.values()], cwd=tmp_path, before=WITHOUT)
     done, refused = done[:4], done[4:]
     assert [code for code, _, _ in done] == [0, 0, 0, 0], done
     found: list[dict[str, Any]] = [json.loads(out) for _, out, _ in done]
