@@ -10,7 +10,7 @@ import torch
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.device import has_triton
-from igm_cli.core.inference.sparse_subset import BEYOND, EXCHANGES, SWAPS, pursuit
+from igm_cli.core.inference.pursuit import BEYOND, EXCHANGES, SWAPS, pursuit
 from igm_cli.core.inference.statistics import QuadraticForm
 from igm_cli.core.models.local_head import HeadView, LocalHead
 

@@ -16,7 +16,8 @@ from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import NoisedBatch
-from igm_cli.core.inference.sparse_subset import SparseSubset, pursuit
+from igm_cli.core.inference.pursuit import pursuit
+from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import QuadraticForm, gathered
 from igm_cli.errors import UsageError
 

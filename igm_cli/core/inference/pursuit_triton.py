@@ -1,4 +1,4 @@
-"""The search of :func:`igm_cli.core.inference.sparse_subset.pursuit` as one kernel in Triton; imported on a GPU only.
+"""The search of :func:`igm_cli.core.inference.pursuit.pursuit` as one kernel in Triton; imported on a GPU only.
 
 Step by step from the host, the search would start thousands of tiny kernels and wait after each round of exchanges.
 Here a program takes an image and searches to the end by itself.
@@ -202,7 +202,7 @@ def pursuit(
     constant, linear, gram, usable, weights, sets, found, M, k_max, top,
     BM: tl.constexpr, BT: tl.constexpr, SWAPS: tl.constexpr, EXCHANGES: tl.constexpr,
 ):  # fmt: skip
-    """The way up and the way down of one image; see :func:`igm_cli.core.inference.sparse_subset.pursuit`."""
+    """The way up and the way down of one image; see :func:`igm_cli.core.inference.pursuit.pursuit`."""
     image = tl.program_id(0).to(tl.int64)
     linear, gram, usable = linear + image * M, gram + image * M * M, usable + image * M
     t, j = tl.arange(0, BT), tl.arange(0, BM)

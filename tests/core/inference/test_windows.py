@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from igm_cli.core.concepts import Continuous
-from igm_cli.core.inference import sparse_subset, windows
+from igm_cli.core.inference import pursuit as searching
+from igm_cli.core.inference import windows
 from igm_cli.core.inference.engine import invert
-from igm_cli.core.inference.sparse_subset import pursuit
+from igm_cli.core.inference.pursuit import pursuit
 from igm_cli.core.inference.statistics import QuadraticForm
 from igm_cli.core.inference.windows import Windows
 from igm_cli.core.models import build_denoiser
@@ -84,7 +85,7 @@ def test_exchanges_among_neighbours_find_what_all_exchanges_find(
         torch.ones(1, len(places), dtype=torch.bool), "sum",
     )  # fmt: skip
     every = pursuit(form, 10).errors
-    monkeypatch.setattr(sparse_subset, "PAIRS_IN_ALL", 0)
+    monkeypatch.setattr(searching, "PAIRS_IN_ALL", 0)
     torch.testing.assert_close(pursuit(form, 10).errors, every, atol=1e-9, rtol=1e-6)
 
 
