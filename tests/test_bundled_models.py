@@ -34,9 +34,9 @@ BLENDER = {
 
 @pytest.fixture(scope="module")
 def scenes() -> tuple[list[Image], list[Tensor]]:
-    """The example images and four renders of three to eight objects, with the positions in 0..1 that are true."""
+    """The example images and three renders of three to eight objects, with the positions in 0..1 that are true."""
     pytest.importorskip("igm_clevr_render")
-    data = registry.dataset("clevr").load("val", seed=14, size=4, objects="3-8")
+    data = registry.dataset("clevr").load("val", seed=14, size=3, objects="3-8")
     parser = registry.concept_parser("pos")
     images = [to_rgb(PIL.Image.open(EXAMPLES / "images" / f"{name}.png")) for name in BLENDER]
     truths = [torch.tensor(places) / torch.tensor([96.0, 64.0]) for places in BLENDER.values()]
