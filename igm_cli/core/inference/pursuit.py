@@ -17,7 +17,7 @@ from igm_cli.core.inference.constraints import Solution
 from igm_cli.core.inference.statistics import QuadraticForm
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Set: TypeAlias = npt.NDArray[np.int64]
+Sets: TypeAlias = npt.NDArray[np.int64]
 
 PAIRS_AT_ONCE = 2**21
 """Exchanges of two that are tried in one step, which bounds the memory."""
@@ -65,17 +65,15 @@ def pursuit(
             errors = form.error(sets).masked_fill(~found, torch.inf)
             return Solution(sets, errors, torch.zeros_like(sets[:, 0, 0]))
     if form.gram.device.type != "cpu":
-        return pursuit(form.to(torch.device("cpu")), k_max, beyond).to(form.gram.device)
-    images, candidates = form.linear.shape
+        searched = pursuit(form.to(torch.device("cpu")), k_max, beyond, cost=cost, least=least)
+        return searched.to(form.gram.device)
+    images = len(form.linear)
     sets = torch.full((images, k_max + 1, k_max), -1)
-    found = torch.zeros(images, k_max + 1, dtype=torch.bool)
+    errors = torch.full((images, k_max + 1), torch.inf, dtype=torch.float64)
     for image in range(images):
-        for size, members in enumerate(_Search(form, image).run(k_max, beyond, cost, least)):
-            if members is not None:
-                found[image, size] = True
-                sets[image, size, :size] = torch.from_numpy(members)
-    errors = form.error(sets) if candidates else form.constant[:, None].expand(-1, k_max + 1)
-    return Solution(sets, errors.masked_fill(~found, torch.inf), torch.zeros(images, dtype=torch.long))
+        path = _Search(form, image).run(k_max, beyond, cost, least)
+        sets[image], errors[image] = map(torch.from_numpy, path)
+    return Solution(sets, errors, torch.zeros(images, dtype=torch.long))
 
 
 class _Search:
@@ -103,17 +101,16 @@ class _Search:
         self.w = 1.0
         """Weight of a contribution at the current size."""
 
-    def run(self, k_max: int, beyond: int, cost: float, least: int | None) -> list[Set | None]:
-        """Returns the best set found of every size; see :func:`pursuit`."""
-        sets: list[Set | None] = [np.empty(0, np.int64), *[None] * k_max]
-        errors = np.full(k_max + 1, np.inf)
+    def run(self, k_max: int, beyond: int, cost: float, least: int | None) -> tuple[Sets, Floats]:
+        """Returns the best set found of every size ``[k_max+1,k_max]`` and its error; see :func:`pursuit`."""
+        sets, errors = np.full((k_max + 1, k_max), -1), np.full(k_max + 1, np.inf)
         errors[0] = self.constant
         top = min(k_max + beyond, int((~self.blocked).sum()))
 
         def keep() -> None:
             size, error = len(self.members), self.error()
             if error < errors[size] - self.tolerance:
-                errors[size], sets[size] = error, np.array(self.members)
+                errors[size], sets[size, :size] = error, self.members
 
         for size in range(1, top + 1):
             self.w = self.form.w(size)
@@ -130,12 +127,11 @@ class _Search:
         for size in range(top - 1, 0, -1):
             self.w = self.form.w(size)
             self.drop()
-            known = sets[size] if size <= k_max else None
-            if known is None or set(known) != set(self.members):  # else it was exchanged on the way up
+            if size > k_max or {*sets[size, :size]} != {*self.members}:  # else it was exchanged on the way up
                 self.exchange(pairs=size <= k_max)
                 if size <= k_max:
                     keep()
-        return sets
+        return sets, errors
 
     def error(self) -> float:
         """The error of the set: c - 2 w b(S) + w² A(S,S)."""
