@@ -18,12 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+LISTED = ("igm_clevr_render.dataset", "igm_cli.benchmarks.report", "scipy.ndimage", "scipy.stats")
 WANTED = {
+    "benchmark": LISTED,
+    "plugins": LISTED,
     "train": (
         "accelerate", "datasets", "diffusers.training_utils", "matplotlib.backends.backend_agg", "torch._dynamo",
         "torch.utils.tensorboard",
     ),
-    "doctor": ("diffusers", "transformers.modeling_utils", "diffusers.models.modeling_utils", "scipy.stats"),
+    "doctor": (*LISTED, "diffusers", "transformers.modeling_utils", "diffusers.models.modeling_utils"),
 }  # fmt: skip
 """What takes seconds to import, by the command that does: a fork finds it imported."""
 
@@ -31,7 +34,14 @@ WANTED = {
 @functools.cache
 def prepare(command: str) -> None:
     """Imports what a command will want."""
-    for module in ("igm_cli.app", "rich.progress", "rich.table", "scipy.special", *WANTED.get(command, ())):
+    for module in (
+        "igm_cli.app",
+        "markdown_it",
+        "rich.progress",
+        "rich.table",
+        "scipy.special",
+        *WANTED.get(command, ()),
+    ):
         with suppress(ImportError):
             importlib.import_module(module)
 

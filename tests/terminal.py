@@ -11,6 +11,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pyte
+from forks import prepare
 
 LINES = 400
 
@@ -20,6 +21,7 @@ def screen(arguments: list[str], columns: int, folder: Path, stdout: Path | None
 
     Returns what stands on the terminal at the end.
     """
+    prepare(next(iter(arguments), ""))
     seen = pyte.Screen(columns, LINES)
     stream = pyte.ByteStream(seen)
     process, terminal = pty.fork()
