@@ -203,7 +203,7 @@ class _Search:
         In a small set all pairs are tried with all candidates; else only members that have an inner product, where
         something near them changed, with candidates that have one with either.
         """
-        gram, m, two = self.gram, len(self.gram), 2 * self.w * self.w
+        gram, flat, m, two = self.gram, self.gram.reshape(-1), len(self.gram), 2 * self.w * self.w
         members, into, out = np.array(self.members), self.into(), self.out(self.members)
         first, second = np.triu_indices(len(members), 1)
         if every := len(first) * m * m <= PAIRS_IN_ALL:
@@ -225,9 +225,11 @@ class _Search:
                 enter[(gram[left] == 0) & (gram[right] == 0)] = np.inf
                 index = np.argpartition(enter, number - 1, axis=1)[:, :number]
                 enter = np.take_along_axis(enter, index, axis=1)
-                change = two * gram[index[:, :, None], index[:, None, :]] + enter[:, :, None]  # [P,C,C]
+                change = flat.take(index[:, :, None] * m + index[:, None, :])  # [P,C,C]
+                change *= two
+                change += enter[:, :, None]
             change += (enter + leave[:, None])[:, None, :]
-            change[:, range(number), range(number)] = np.inf
+            np.einsum("pcc->pc", change)[:] = np.inf
             pair, one, other = np.unravel_index(int(change.argmin()), change.shape)
             if change[pair, one, other] < least:
                 least = change[pair, one, other]
