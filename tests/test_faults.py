@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SAMPLE = 24
+SAMPLE = 40
 AREAS = (
     "outputs",
     "images",
