@@ -209,7 +209,7 @@ def test_what_is_right() -> None:
 
 
 def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data, drawn = write_positions(tmp_path / "model", (32, 32), 0.5), tmp_path / "data", []
     known = json.loads((model / "igm.json").read_text())
@@ -222,18 +222,12 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
         return draw(self, image, items)
 
     monkeypatch.setattr(Positions, "draw", listen)
-    words = (
-        "--dataset",
-        "objects",
-        "--data-root",
-        data,
-        "--split",
-        "val",
-        "--limit",
-        3,
-    )  # the last has six beyond its border
+    words = ("--dataset", "objects", "--data-root", data, "--split", "val")
+    words = (*words, "--limit", 3)  # the last has six beyond its border
     files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
     assert igm("evaluate", "--model", model, *words, *files) == 0
+    said = capsys.readouterr().out
+    assert all(f"wrote {path}" in said for path in files[1::2])
     counts = [int(row["annotated"]) for row in csv.DictReader((tmp_path / "e.csv").open())]
     assert [len(items) for items in drawn[::2]] == counts and sum(counts) > 4
     assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
