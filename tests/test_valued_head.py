@@ -121,7 +121,7 @@ def test_refinement_moves_the_point_and_keeps_the_values(denoiser):
     seen = replace(seen, residual=patches)
     start = true.clone()
     start[:, :2] += torch.tensor([0.01, -0.005])  # a random head has minima beyond
-    one = torch.ones(1, 1, dtype=torch.bool)
+    one = torch.ones(1, 1, 1, dtype=torch.bool)
     found = refine([seen], SPACE.point, start[None, None], one, torch.ones(1), steps=8).concepts[0, 0]
     torch.testing.assert_close(found[:, :2], true[:, :2], atol=2e-3, rtol=0)
     assert torch.equal(found[:, 2:], true[:, 2:])

@@ -30,6 +30,9 @@ BEYOND = 3
 RESCANNED = 16
 """Candidates taken in that explain what a set of concepts leaves over."""
 
+WORTHWHILE = 0.25
+"""Share of a concept's cost that further candidates must explain, which a larger image has room for."""
+
 
 def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
     """Fills a set of candidates with those that matter, seen under the noise samples of the first decision.
@@ -121,10 +124,15 @@ class ContinuousInference:
         self.count(present.sum(1))
         gain = self.candidates.explained(self.between, left)
         best = best_of_points(gain, self.points, self.rescanned)
-        hypotheses, more = self.between[best][:, :, None], torch.ones_like(found[:, :1], dtype=torch.bool)
+        worth = torch.ones(best.shape, dtype=torch.bool, device=self.candidates.home)
+        if self.rescanned > RESCANNED and self.constraint.k is None:
+            further = gain.gather(1, best)[:, RESCANNED:]  # those that explain most come first
+            worth[:, RESCANNED:] = (further > WORTHWHILE * self.constraint.cost).to(worth.device)
+            longest = int(worth.sum(1).max())
+            best, worth = best[:, :longest], worth[:, :longest]
         w = weight(form.composition, present.sum(1) + 1)
         held = self.candidates.usable.shape[1]
-        self.add_refined(left, hypotheses, more, w)
+        self.add_refined(left, self.between[best][:, :, None], worth[..., None], w)
         self.settle_values(held, found)
 
     def left_over(self, concepts: Tensor, scale: Tensor) -> list[NoisedBatch]:
@@ -136,21 +144,28 @@ class ContinuousInference:
         concepts, present = self.members(found)
         if present.shape[1] and self.settings.refine_steps:
             w = weight(form.composition, present.sum(1))
-            self.add_refined(self.scanned, concepts[:, None], present, w)
+            self.add_refined(self.scanned, concepts[:, None], present[:, None], w)
 
     def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
-        """Adds all concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best."""
+        """Adds the concepts of hypotheses ``[b,H,K,D]`` that are there, moved to where they explain best.
+
+        Args:
+            parts: The images, or what is left of them.
+            hypotheses: Where to start.
+            present: ``[b,H,K]``, or ``[b,1,K]`` in all hypotheses.
+            w: Weight of every contribution, of each image ``[b]``.
+        """
+        present = present.expand(hypotheses.shape[:3])
         if self.settings.refine_steps:
             size = sum(part.residual.numel() for part in parts)
             at_once = max(1, floats_at_once(hypotheses.device) // size)
             results = [
-                refine(parts, self.space.point, some, present, w, steps=self.settings.refine_steps)
-                for some in hypotheses.split(at_once, dim=1)
+                refine(parts, self.space.point, some, there, w, steps=self.settings.refine_steps)
+                for some, there in zip(hypotheses.split(at_once, 1), present.split(at_once, 1), strict=True)
             ]
             self.count(torch.stack([result.calls for result in results]).sum(0))
             hypotheses = torch.cat([result.concepts for result in results], dim=1)
-        usable = present[:, None].expand(hypotheses.shape[:3]).flatten(1)
-        self.candidates.add(hypotheses.flatten(1, 2), usable)
+        self.candidates.add(hypotheses.flatten(1, 2), present.flatten(1))
 
     def settle_values(self, held: int, found: Tensor) -> None:
         """Gives mixtures of values one value of each factor, the one that explains most of what is left over.
@@ -196,12 +211,12 @@ class ContinuousInference:
         w = weight(form.composition, present.sum(1))
         own = (self.space.variants(concepts) == concepts[:, :, None]).all(3)  # [b,K,V]
         for place in range(present.shape[1]):
-            others, there = present.clone(), present[:, place : place + 1]
+            others, there = present.clone(), present[:, None, place : place + 1]  # [b,1,1]
             others[:, place] = False
             left = self.left_over(concepts, (w[:, None] * others).to(concepts))
             variants = self.space.variants(concepts[:, place])[:, :, None]  # [b,V,1,D]
             here = refine(left, self.space.point, variants, there, w, steps=0)
-            self.count(present.sum(1) * there[:, 0])
+            self.count(present.sum(1) * there[:, 0, 0])
             self.count(here.calls)
             errors = here.errors.masked_fill(own[:, place], torch.inf)
             likeliest = [errors[:, group].argmin(1) + group[0] for group in self.space.variant_groups()]

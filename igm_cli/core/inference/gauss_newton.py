@@ -54,18 +54,19 @@ def refine(
         parts: b images under their noise samples.
         point: The coordinates that can be moved, the first of a concept vector.
         concepts: Where to start: H hypotheses for each image, ``[b,H,K,D]``.
-        present: Which of the K concepts are there ``[b,K]``; images may have fewer than others.
+        present: Which of these concepts are there ``[b,H,K]``, or ``[b,1,K]`` in all hypotheses; images may have fewer
+            than others.
         w: Weight of every contribution, of each image ``[b]``.
         steps: Gauss-Newton steps at most.
 
     Returns:
         Hypotheses of which none has a higher error than where it started.
     """
-    present = present.to(concepts.device)
+    present = present.to(concepts.device).expand(concepts.shape[:3])
     problem = _Problem(parts, point, present, w.to(concepts), steps)
-    each = concepts.shape[1] * present.sum(1)
+    each = present.sum((1, 2))
     calls, state = each.clone(), problem.start(concepts)
-    active = present.any(1)
+    active = present.any(2).any(1)
     for step in range(steps):
         active = active & ~state.settled.all(1)
         if not bool(active.any()):
@@ -157,7 +158,7 @@ class _Problem:
         self.parts, self.point, self.steps = parts, point, steps
         self.pixels = math.prod(parts[0].residual.shape[2:])
         self.boxes: Boxes | None = None
-        self.weight = present * w[:, None]  # [b,K]
+        self.weight = present * w[:, None, None]  # [b,H,K]
         self.home = search_device(w.device)
         self.extent = _extent(point, self.home)
         self.total = torch.stack([part.importance.sum() for part in parts]).sum()
@@ -178,7 +179,7 @@ class _Problem:
 
         def of(part: NoisedBatch) -> tuple[Tensor, Tensor]:
             delta = one_by_one(part.contributions(concepts.flatten(1, 2)), b * h)
-            weight = -self.weight.repeat_interleave(h, dim=0)
+            weight = -self.weight.flatten(0, 1)
             if self.boxes is None:
                 patches = part.residual.repeat_interleave(h, dim=1)  # [n,b*H,G,c]
                 left = delta.added_to(patches, weight)
@@ -205,7 +206,7 @@ class _Problem:
         shift = torch.nn.functional.pad(torch.diag(moves), (0, dim - m))  # [m,D]
         moved = torch.stack([concepts[..., None, :] + shift, concepts[..., None, :] - shift], dim=1)
         around = concepts[:, None, :, :, None].expand(moved.shape)  # [b,2,H,K,m,D]
-        scale = (self.weight[:, None, :, None] / (2 * moves)).expand(b, h, k, m).reshape(b, -1, 1, 1)
+        scale = (self.weight[..., None] / (2 * moves)).reshape(b, -1, 1, 1)
 
         def of(part: NoisedBatch) -> tuple[Windows, Tensor]:
             delta = part.contributions(moved.flatten(1, 4), around.flatten(1, 4))

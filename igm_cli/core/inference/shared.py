@@ -332,7 +332,7 @@ class _Search:
             together = self.candidates[choice.held]
             there = torch.ones(1, len(choice.held), dtype=torch.bool)
             moved = refine(
-                parts, space.point, together[None, None], there, weights.mean()[None], s.refine_steps
+                parts, space.point, together[None, None], there[None], weights.mean()[None], s.refine_steps
             )
         self.calls += draws * (int(moved.calls) * len(parts) + int(sizes.sum()) + len(parts))
         members = sorted({member for members in sets for member in members})

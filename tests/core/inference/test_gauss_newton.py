@@ -24,7 +24,7 @@ ONE = torch.ones(1)
 
 def refined(oracle, seen, starts, steps=10, w=ONE, present=None):
     """Hypotheses ``[H,K,D]`` about one image."""
-    present = torch.ones(1, starts.shape[1], dtype=torch.bool) if present is None else present
+    present = torch.ones(1, 1, starts.shape[1], dtype=torch.bool) if present is None else present
     return refine([seen], oracle.space.point, starts[None], present, w, steps=steps)
 
 
@@ -145,11 +145,13 @@ def test_images_are_refined_as_if_each_were_alone():
     def seen(which):
         return noised(oracle, images[which].expand(4, -1, -1, -1, -1), draws, 1.0)
 
-    together = refine([seen([0, 1, 2])], oracle.space, starts, present, w, steps=4)
+    together = refine([seen([0, 1, 2])], oracle.space, starts, present[:, None], w, steps=4)
     for image in range(3):
         one = slice(image, image + 1)
         k = int(present[image].sum())
-        alone = refine([seen([image])], oracle.space, starts[one, :, :k], present[one, :k], w[one], steps=4)
+        alone = refine(
+            [seen([image])], oracle.space, starts[one, :, :k], present[one, None, :k], w[one], steps=4
+        )
         torch.testing.assert_close(together.concepts[image, :, :k], alone.concepts[0], atol=2e-4, rtol=0)
         torch.testing.assert_close(together.errors[image], alone.errors[0], rtol=1e-4, atol=1e-6)
     assert torch.equal(together.concepts[:, :, 2][~present[:, 2]], starts[:, :, 2][~present[:, 2]])
@@ -163,7 +165,7 @@ def test_noise_samples_may_come_in_parts():
         noised(oracle, image.expand(n, 1, -1, -1, -1), Draws(t, noise), 1.0)
         for n, t, noise in zip((4, 2), draws.t.split([4, 2]), draws.noise.split([4, 2]), strict=True)
     ]
-    start, present = TRUTH[None, None] + 0.02, torch.ones(1, 3, dtype=torch.bool)
+    start, present = TRUTH[None, None] + 0.02, torch.ones(1, 1, 3, dtype=torch.bool)
     one, two = (refine(seen, oracle.space, start, present, ONE, steps=4) for seen in ([whole], parts))
     torch.testing.assert_close(one.concepts, two.concepts, atol=1e-4, rtol=0)
     torch.testing.assert_close(one.errors, two.errors, rtol=1e-4, atol=0)
@@ -201,7 +203,7 @@ def test_single_concepts_in_a_large_image_are_refined_in_the_cells_that_they_can
     point = Continuous(("x", "y"), (-0.06, -0.06), (1.06, 1.06), local=True)
     corners = torch.tensor([[-0.06, -0.06], [1.06, -0.06], [-0.06, 1.06], [1.06, 1.06], [0.0, 0.5], [1.0, 0.3]])
     inner = torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
-    starts, one = torch.cat([corners, inner])[None, :, None], torch.ones(1, 1, dtype=torch.bool)
+    starts, one = torch.cat([corners, inner])[None, :, None], torch.ones(1, 1, 1, dtype=torch.bool)
     with torch.no_grad():
         seen = noised(denoiser, image.expand(3, 1, -1, -1, -1), draws, 0.0)
         found = refine([seen], point, starts, one, ONE, steps=4)
