@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.composition import Composition
+    from igm_cli.core.concepts import ConceptSpace
     from igm_cli.core.training.config import TrainConfig
+    from igm_cli.core.types import InversionSettings
     from igm_cli.plugins.base import (
         ConceptParser,
         DatasetAdapter,
@@ -61,18 +64,16 @@ class DataPart:
     def load(
         self,
         adapter: DatasetAdapter,
-        split: str,
-        limit: int | None,
         root: Path | None,
         progress: Progress | None,
-        note: Note,
+        note: Note = lambda text: None,
     ) -> datasets.Dataset:
-        """A split of the dataset as this part has it; what it finds amiss is noted."""
+        """The images of this part; what the dataset finds amiss is noted."""
         from igm_cli.plugins.base import noted
 
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
         more |= noted(adapter, note)
-        return adapter.load(split, limit=limit, progress=progress, **more)
+        return adapter.load(self.split or adapter.splits[0], limit=self.limit, progress=progress, **more)
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:
         """The training split of this part, which the dataset makes, rendered on a device."""
@@ -123,23 +124,39 @@ class Preset:
         """
         from igm_cli.core.models import check_options
         from igm_cli.core.noise_schedule import ScheduleConfig
-        from igm_cli.core.types import InversionSettings
 
         self.config(), self.cut(), ScheduleConfig(**self.schedule)
-        check_options(
-            self.model.get("architecture", "factored"),
-            {name: value for name, value in self.model.items() if name not in ("architecture", "composition")},
-        )
-        try:
-            InversionSettings.from_dict(self.inference)
-        except IgmError as error:
-            raise InputError(f"the table [inference] cannot be used: {error}") from error
+        architecture, _, options = self.architecture()
+        check_options(architecture, options)
+        self.settings()
+
+    def architecture(self) -> tuple[str, Composition, dict[str, Any]]:
+        """Returns the architecture, how its predictions compose, and its options."""
+        options = {"architecture": "factored", "composition": "sum", **self.model}
+        return options.pop("architecture"), options.pop("composition"), options
 
     def config(self) -> TrainConfig:
         """Returns how to train."""
         from igm_cli.core.training.config import TrainConfig
 
         return TrainConfig(**self.train)
+
+    def settings(self, space: ConceptSpace | None = None) -> InversionSettings:
+        """Returns how the model is inverted by default; with a space, only if its concepts can be found so.
+
+        Raises:
+            InputError: If the table ``[inference]`` cannot be used.
+        """
+        from igm_cli.core.inference.engine import constraint_of
+        from igm_cli.core.types import InversionSettings
+
+        try:
+            settings = InversionSettings.from_dict(self.inference)
+            if space is not None:
+                constraint_of(space)(space, settings, None, 1)
+        except IgmError as error:
+            raise InputError(f"the table [inference] cannot be used: {error}") from error
+        return settings
 
 
 def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -234,21 +251,19 @@ class Recipe:
         """Returns every setting but those of the data: its name, its value, and who says it."""
         from igm_cli.core.models import config_class
         from igm_cli.core.noise_schedule import ScheduleConfig
-        from igm_cli.core.types import InversionSettings
 
         preset = self.preset()
-        model = {"architecture": "factored", "composition": "sum"} | preset.model
-        shape = {key: value for key, value in model.items() if key not in ("architecture", "composition")}
-        known = {each.name: each.default for each in fields(config_class(model["architecture"]))}
-        shape = {key: value for key, value in known.items() if value is not MISSING} | shape
+        architecture, composition, options = preset.architecture()
+        known = {each.name: each.default for each in fields(config_class(architecture))}
+        shape = {key: value for key, value in known.items() if value is not MISSING} | options
         cut = preset.cut()
         tables: dict[str, Mapping[str, Any]] = {
             "train": asdict(preset.config()),
-            "model": {key: model[key] for key in ("architecture", "composition")} | shape,
+            "model": {"architecture": architecture, "composition": composition, **shape},
             "concepts": {name: preset.concepts.get(name, "") for name in getattr(parser, "options", {})},
             "schedule": asdict(ScheduleConfig(**preset.schedule)),
             "crops": asdict(cut) if cut else {},
-            "inference": InversionSettings.from_dict(preset.inference).to_dict(),
+            "inference": preset.settings().to_dict(),
         }
         return [
             (f"{table}.{key}", _told(value), self.origin(table, key))
@@ -323,30 +338,25 @@ def model_spec(
 ) -> ModelSpec:
     """Returns what is to be trained, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.inference.engine import constraint_of
     from igm_cli.core.noise_schedule import ScheduleConfig
-    from igm_cli.core.types import InversionSettings
 
-    try:
-        settings = InversionSettings.from_dict(preset.inference)
-        constraint_of(parser.space)(parser.space, settings, None, 1)
-    except IgmError as error:
-        raise InputError(f"the table [inference] cannot be used: {error}") from error
-    model = {"architecture": "factored", "composition": "sum", "image_size": adapter.image_size, **preset.model}
-    named = {name: model.pop(name) for name in ("architecture", "composition")}
+    preset.settings(parser.space)
+    architecture, composition, options = preset.architecture()
+    options = {"image_size": adapter.image_size, **options}
     config = preset.config()
     crops = preset.cut()
-    if crops and model.get("coordinates", True):
+    if crops and options.get("coordinates", True):
         raise InputError(
             "a model that is trained on crops is not told where it looks; use model.coordinates = false"
         )
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
     return ModelSpec(
-        **named,
-        options=model,
+        architecture=architecture,
+        composition=composition,
+        options=options,
         space=parser.space.to_dict(),
         schedule=ScheduleConfig(**preset.schedule).to_dict(),
-        image_size=model["image_size"],
+        image_size=options["image_size"],
         scale=crops.scale if crops else 0.0,
         margin=crops.margin if crops else 0,
         concepts=parser.name,
