@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from igm_cli.core.concepts import ConceptSpace
+    from igm_cli.inputs import Input
     from igm_cli.plugins.base import ConceptParser
+    from igm_cli.session import ImageSession
 
 __all__ = ["EnergyMap"]
 
@@ -69,6 +71,21 @@ class EnergyMap:
         buffer = io.BytesIO()
         np.save(buffer, self.values)
         return buffer.getvalue()
+
+
+def energy_map(session: ImageSession, image: Input[Image]) -> EnergyMap:
+    """Returns how much every single concept lowers the denoising error of an image, by itself."""
+    from igm_cli.core.inference.energy_map import energy_map
+
+    parser = session.parser
+    (frame,), (seen,) = session.framed([image])
+    size = (seen.shape[-1], seen.shape[-2]) if session.scale else session.model.image_size
+    axes, candidates = map_axes(parser.space, size)
+    gains = energy_map(session.model.denoiser, seen, session.settings, candidates)
+    shape = [len(axis) for axis in axes.values()]
+    best = gains.view(*shape, -1).amax(-1)  # of a point with values, those that explain most
+    named: dict[str, list[Any]] = {**axes} or {parser.space.plural: parser.decode(candidates, frame)}
+    return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, parser)
 
 
 def map_axes(space: ConceptSpace, image_size: tuple[int, int]) -> tuple[dict[str, list[float]], Tensor]:

@@ -133,8 +133,10 @@ class Model(OpenModel):
         Raises:
             IgmError: If the image or a setting cannot be used, or the model has no map, with the way out.
         """
+        from igm_cli.energy_map import energy_map
+
         session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings, pixel_range=pixel_range)
-        return session.energy_map(session.input(image))
+        return energy_map(session, session.input(image))
 
     def generate(
         self,

@@ -54,8 +54,6 @@ class Drawing:
 
     def aim(self, files: Sequence[Source]) -> None:
         """Decides where the pictures go; what is not igm's own is not written over."""
-        from igm_cli.commands.drawings import known_pictures, picture_targets, refuse_arrays
-
         self.targets = picture_targets(files, self.where, self.option)
         if self.is_map:
             refuse_arrays(known_pictures(files, self.targets), self.option)
@@ -71,8 +69,6 @@ class Drawing:
     def make(self, record: Record, each: Input[Image]) -> None:
         """Draws an image."""
         if target := self._target(record):
-            from igm_cli.commands.drawings import save_map, save_picture
-
             save = save_map if self.is_map else save_picture
             save(self.draw(record, each), target)
             self._made.add(target)
@@ -86,26 +82,20 @@ class Drawing:
 def aim_apart(
     drawings: Sequence[Drawing], exports: Sequence[Export], output: Path | None, inputs: Sequence[Path]
 ) -> None:
-    """Refuses files that cannot be written, and options that would write the same one.
-
-    Args:
-        drawings: Pictures, which know where they go.
-        exports: Files of all that is found.
-        output: Where results are kept.
-        inputs: Files that are read.
-    """
-    from igm_cli.commands.results import refuse_inputs
-
+    """Refuses files that cannot be written, and options that would write the same one or an input."""
     for export in exports:
         export.check(inputs)
-    if output:
-        refuse_inputs([home_expanded(output)], inputs, "--output")
     written = [(each.option, path) for each in drawings for path in each.targets.values()]
     written += [
-        (each.option, p.with_suffix(".npy")) for each in drawings if each.is_map for p in each.targets.values()
+        (each.option, path.with_suffix(".npy"))
+        for each in drawings
+        if each.is_map
+        for path in each.targets.values()
     ]
     written += [(each.option, each.path) for each in exports]
-    written += [("--output", home_expanded(output))] if output else []
+    if output:
+        refuse_inputs([home_expanded(output)], inputs, "--output")
+        written.append(("--output", home_expanded(output)))
     owner: dict[Path, str] = {}
     for option, path in written:
         other = owner.setdefault(path.resolve(), option)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.remarks import touching
+from igm_cli.commands.show import brief, touching
 from igm_cli.errors import UsageError, counted
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
@@ -149,7 +149,6 @@ class Gallery:
     def _show(self, records: Sequence[Record]) -> None:
         """Prints all records, and puts the pictures on one sheet."""
         from igm_cli.commands.drawings import save_picture, sheet
-        from igm_cli.commands.show import brief
         from igm_cli.imaging import open_image
 
         for record in records:

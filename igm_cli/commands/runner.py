@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from igm_cli.commands.remarks import warning
+from igm_cli.commands.show import warning
 from igm_cli.errors import InputError, OutputError, UsageError, counted, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
 from igm_cli.inputs import fields_of, what_about

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.commands import show
 from igm_cli.errors import UsageError, counted, sentence
 from igm_cli.output import ProgressReport
 
@@ -93,9 +94,6 @@ class Workbench:
             k_max: Most concepts that are considered then; None, or 0: as many as the model's.
             progress: Called with what is being done, done so far, and in all.
         """
-        from igm_cli.commands.remarks import strangers, warning
-        from igm_cli.commands.show import draw_curve, image_table
-
         if not image:
             raise UsageError("there is no image yet; drop one, or choose a file")
         opened = self._loaded(model, labels)
@@ -107,10 +105,10 @@ class Workbench:
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
         return Shown(
             f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
-            [text for text in (strangers(opened), warning(record, "give their number")) if text],
+            [text for text in (show.strangers(opened), show.warning(record, "give their number")) if text],
             [found.overlay()],
-            draw_curve(record) if space.countable else None,
-            image_table(record, space.plural),
+            show.draw_curve(record) if space.countable else None,
+            show.image_table(record, space.plural),
         )
 
     @_told
@@ -133,8 +131,6 @@ class Workbench:
             steps: Noise levels.
             progress: Called with what is being done, done so far, and in all.
         """
-        from igm_cli.commands.remarks import about_drawing, touching
-        from igm_cli.commands.show import brief
         from igm_cli.core.expression import parse, words
 
         if not (expression or "").strip():
@@ -148,10 +144,10 @@ class Workbench:
         drawn = opened.generate(expression, int(n), seed=int(seed), steps=int(steps), progress=progress)
         records = [each.to_dict() for each in drawn]
         seconds = sum(each.seconds for each in drawn)
-        rows = [[str(each.index + 1), each.clause, brief(each.items)] for each in drawn]
+        rows = [[str(each.index + 1), each.clause, show.brief(each.items)] for each in drawn]
         return Shown(
             f"{counted(len(drawn), 'image')} of {expression}, {seconds:.1f} s on {drawn[0].device}",
-            [*about_drawing([opened]), *filter(None, [touching([opened], records)])],
+            [*show.about_drawing([opened]), *filter(None, [show.touching([opened], records)])],
             [each.picture for each in drawn],
             table=(["#", "asked for", "shows"], rows),
         )

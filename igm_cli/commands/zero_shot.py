@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
-from igm_cli.commands.remarks import strangers
+from igm_cli.commands.show import strangers
 from igm_cli.output import Output, process_rank
 
 if TYPE_CHECKING:
