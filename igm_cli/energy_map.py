@@ -91,11 +91,7 @@ def energy_map(session: ImageSession, image: Input[Image]) -> EnergyMap:
 def map_axes(space: ConceptSpace, image_size: tuple[int, int]) -> tuple[dict[str, list[float]], Tensor]:
     """Returns the axes of the map of a space, the rows first, and the concepts ``[M,D]`` that it is of.
 
-    A finite space has no axes but its candidates.
-
-    Args:
-        space: The concept space.
-        image_size: (width, height) in pixels of the images that the model sees.
+    A finite space has no axes but its candidates.  ``image_size`` is (width, height) in pixels of the images that the model sees.
 
     Raises:
         UsageError: If the space is neither finite nor one of two coordinates.

@@ -14,7 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from igm_cli.errors import InputError, UsageError, counted, kind_and_message
-from igm_cli.folders import ADDRESS, STDIN
+from igm_cli.folders import ADDRESS
 from igm_cli.imaging import MAX_BYTES
 
 MAX_FETCHED = 1 << 28
@@ -38,16 +38,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if not ADDRESS.match(newurl):
             raise InputError("it leads to something else than an http or https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def content(name: str) -> bytes:
-    """Returns the bytes that an address or ``-`` stands for.
-
-    Raises:
-        UsageError: If standard input is a terminal.
-        InputError: If it is too large, or cannot be fetched.
-    """
-    return _standard_input() if name == STDIN else fetch(name)
 
 
 def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes:
@@ -146,7 +136,13 @@ def _reason(error: Exception, silent: float) -> str:
     return kind_and_message(inner)[:120] if isinstance(inner, Exception) else str(inner)[:120]
 
 
-def _standard_input() -> bytes:
+def standard_input() -> bytes:
+    """Returns what standard input holds.
+
+    Raises:
+        UsageError: If it is a terminal.
+        InputError: If it holds too much.
+    """
     if sys.stdin is None:  # whoever started the process has closed it
         return b""
     if sys.stdin.isatty():

@@ -45,28 +45,18 @@ _PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "
 
 @dataclass(frozen=True)
 class Walked:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        files: Paths of the files in the folder, with ``/`` between folders.
-        left_out: A sentence about what was passed over; empty if nothing was.
-    """
-
-    files: list[str]
-    left_out: str
+    files: list[str]  # paths of the files in the folder, with ``/`` between folders
+    left_out: str  # a sentence about what was passed over; empty if nothing was
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input that a person names.
+    """An input that a person names."""
 
-    Attributes:
-        name: What records and messages call it: a path, an address, or ``-``.
-        path: The file; None of an address and of standard input.
-    """
-
-    name: str
-    path: Path | None
+    name: str  # what records and messages call it: a path, an address, or ``-``
+    path: Path | None  # the file; None of an address and of standard input
 
     @classmethod
     def of(cls, path: Path) -> Source:

@@ -232,11 +232,7 @@ def to_rgb(
 ) -> Image:
     """Returns an image of any mode as RGB: values scaled to bytes, transparency composited on white.
 
-    Args:
-        image: The image.
-        name: What messages call it.
-        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`.
-        deep: Whether its file has 16 bits a colour.
+    The arguments are those of :func:`decode_image`; ``deep`` says that its file has 16 bits a colour.
     """
     from PIL import Image
 

@@ -98,13 +98,8 @@ class Model(OpenModel):
     ) -> SharedResult:
         """Finds what several images have in common; each may hold more, and they may differ in size.
 
-        Args:
-            images: Two images or more, as :meth:`invert` takes them.
-            k: Number of concepts in common; None estimates it: all whose presence every image supports.
-            fit: See :meth:`invert`.
-            pixel_range: See :meth:`invert`.
-            progress: See :meth:`invert`.
-            **settings: See :meth:`invert`.
+        The images are two or more, and ``k`` is the number of concepts in common; None estimates it: all whose presence
+        every image supports.  The other arguments are those of :meth:`invert`.
 
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
@@ -123,12 +118,8 @@ class Model(OpenModel):
     ) -> EnergyMap:
         """Returns how much every single concept, by itself, lowers the denoising error of an image.
 
-        Args:
-            image: As :meth:`invert` takes it.
-            fit: See :meth:`invert`.
-            pixel_range: See :meth:`invert`.
-            **settings: ``draws``, ``low``, ``high``, ``power`` and ``seed``; the model's own if left out.  At high noise
-                levels what is near melts into one.
+        The arguments are those of :meth:`invert`; its settings ``draws``, ``low``, ``high``, ``power`` and ``seed`` count.
+        At high noise levels what is near melts into one.
 
         Raises:
             IgmError: If the image or a setting cannot be used, or the model has no map, with the way out.

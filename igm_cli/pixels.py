@@ -46,32 +46,21 @@ def warn(text: str) -> None:
 
 @dataclass(frozen=True)
 class Limits:
-    """The values of black and of white.
+    """The values of black and of white."""
 
-    Attributes:
-        low: The smaller.
-        high: The larger.
-        inverted: Whether the smaller is white.
-        overshoot: How far values may lie beyond them, as a share of their distance; they are cut there.
-    """
-
-    low: float
-    high: float
-    inverted: bool = False
+    low: float  # the smaller
+    high: float  # the larger
+    inverted: bool = False  # whether the smaller is white
+    # how far values may lie beyond them, as a share of their distance; they are cut there
     overshoot: float = 0.0
 
 
 @dataclass
 class Scaling:
-    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white, or left out.
+    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white, or left out."""
 
-    Attributes:
-        given: Black and white as somebody gave them; None goes by the rule.
-        note: Told what was assumed.
-    """
-
-    given: tuple[float, float] | None = None
-    note: Callable[[str], None] = warn
+    given: tuple[float, float] | None = None  # black and white as somebody gave them; None goes by the rule
+    note: Callable[[str], None] = warn  # told what was assumed
     _said: set[Any] = field(default_factory=set, init=False)
 
     def __getstate__(self) -> dict[str, Any]:  # what says it belongs to the process
@@ -169,11 +158,7 @@ def check_range(given: Any) -> tuple[float, float] | None:
 def to_bytes(values: Any, limits: Limits, name: str, *, cut: bool = False) -> Any:
     """Returns values ``[H,W]`` or ``[H,W,C]`` as bytes, 0 at black and 255 at white.
 
-    Args:
-        values: Numbers.
-        limits: Black and white.
-        name: What messages call them.
-        cut: Whether values beyond are cut, however far.
+    ``cut`` says that values beyond are cut, however far.
 
     Raises:
         InputError: If values are not finite, or lie beyond black and white.

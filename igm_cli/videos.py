@@ -21,17 +21,11 @@ _CLOSED: dict[str, Any] = {"options": {"protocol_whitelist": "none"}, "metadata_
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a video.
+    """A frame of a video."""
 
-    Attributes:
-        number: From 0.
-        time: When it is shown, in seconds from the beginning; None if the video does not say.
-        decoded: What the decoder made of it.
-    """
-
-    number: int
-    time: float | None
-    decoded: Any
+    number: int  # from 0
+    time: float | None  # when it is shown, in seconds from the beginning; None if the video does not say
+    decoded: Any  # what the decoder made of it
 
     def picture(self) -> Image:
         """Returns it as RGB, turned as the video says."""

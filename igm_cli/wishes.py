@@ -21,21 +21,13 @@ MOST_CONCEPTS = 100
 
 @dataclass(frozen=True)
 class Term:
-    """A concept, or several, of one of the models.
+    """A concept, or several, of one of the models."""
 
-    Attributes:
-        model: Number of the model.
-        text: How it is asked for.
-        weight: Factor of its contribution.
-        absent: Whether the image is kept away from it.
-        concepts: ``[K,D]``; None where they are left to chance.
-    """
-
-    model: int
-    text: str
-    weight: float
-    absent: bool = False
-    concepts: Tensor | None = None
+    model: int  # number of the model
+    text: str  # how it is asked for
+    weight: float  # factor of its contribution
+    absent: bool = False  # whether the image is kept away from it
+    concepts: Tensor | None = None  # ``[K,D]``; None where they are left to chance
 
 
 @dataclass(frozen=True)
@@ -82,18 +74,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reader:
-    """The concept parsers of some models, and what is left to chance.
+    """The concept parsers of some models, and what is left to chance."""
 
-    Attributes:
-        parsers: Of every model; the first that knows a concept takes it.
-        frame: The whole of an image.
-        seed: Seed of everything random; image number i depends on it and on i alone.
-        free: What becomes of factors that are not named: ``random``, or ``none`` for no contribution.
-    """
-
-    parsers: Sequence[ConceptParser]
-    frame: Frame
-    seed: int
+    parsers: Sequence[ConceptParser]  # of every model; the first that knows a concept takes it
+    frame: Frame  # the whole of an image
+    seed: int  # seed of everything random; image number i depends on it and on i alone
+    # what becomes of factors that are not named: ``random``, or ``none`` for no contribution
     free: Literal["random", "none"]
 
     def read(self, expression: str) -> Wish:

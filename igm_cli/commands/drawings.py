@@ -33,23 +33,14 @@ BESIDE = 0x010E
 
 @dataclass
 class Drawing:
-    """What is drawn of every image.
+    """What is drawn of every image."""
 
-    Attributes:
-        option: The option that asks for it.
-        where: A file or folder.
-        draw: Makes a picture, or a map, of a record and its input.
-        is_map: Whether it is a map, which has an array beside it.
-        targets: Where the picture of each image goes.
-        anew: Whether pictures that are there are drawn again.
-    """
-
-    option: str
-    where: Path
-    draw: Callable[[Record, Input[Image]], Any]
-    is_map: bool = False
-    targets: Mapping[str, Path] = field(default_factory=dict)
-    anew: bool = False
+    option: str  # the option that asks for it
+    where: Path  # a file or folder
+    draw: Callable[[Record, Input[Image]], Any]  # makes a picture, or a map, of a record and its input
+    is_map: bool = False  # whether it is a map, which has an array beside it
+    targets: Mapping[str, Path] = field(default_factory=dict)  # where the picture of each image goes
+    anew: bool = False  # whether pictures that are there are drawn again
     _made: set[Path] = field(default_factory=set)
 
     def aim(self, files: Sequence[Source]) -> None:
@@ -208,11 +199,7 @@ def save_picture(
 ) -> None:
     """Writes a PIL image atomically in the format its name says, marked as igm's own.
 
-    Args:
-        image: The image.
-        path: Where to.
-        about: What a PNG says it is about.
-        beside: Hash of an array that belongs to it.
+    A PNG says what it is ``about``; ``beside`` is the hash of an array that belongs to the picture.
     """
     from PIL import Image
 

@@ -35,19 +35,12 @@ OBJECT = "object"
 
 @dataclass
 class Export:
-    """A file of all that a run finds, written when it ends; a file that igm did not write so is never replaced.
+    """A file of all that a run finds, written when it ends; a file that igm did not write so is never replaced."""
 
-    Attributes:
-        option: The option that asks for it.
-        path: The file.
-        text: Makes its content of records.
-        is_own: Says whether a content is as ``text`` made it.
-    """
-
-    option: str
+    option: str  # the option that asks for it
     path: Path
-    text: Callable[[Sequence[Record]], str]
-    is_own: Callable[[str], bool]
+    text: Callable[[Sequence[Record]], str]  # makes its content of records
+    is_own: Callable[[str], bool]  # says whether a content is as ``text`` made it
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:

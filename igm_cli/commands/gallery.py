@@ -23,16 +23,9 @@ MOST_COLUMNS = 9  # of a sheet of expressions with one image each
 
 
 class Gallery:
-    """The images of one call, where they go, and what is said of them.
+    """The images of one call, a number of each wish: where they go, and what is said of them.
 
-    Args:
-        session: Draws.
-        wishes: What is asked for.
-        number: Images of each.
-        folder: Of the pictures and their records.
-        grid: A file for all pictures on one sheet.
-        sink: Takes results, progress and messages.
-        inputs: Files that are read, which nothing is written over.
+    The file ``grid`` shows all of them on one sheet; nothing is written over the ``inputs``, which are read.
     """
 
     def __init__(

@@ -46,6 +46,7 @@ def push(
 
     Of its folder the description and the weights are uploaded, nothing else.  Log in before by hf auth login.
     """
+    from igm_cli.api import load
     from igm_cli.commands import model_card
 
     sink, name = Output(as_json=as_json), model_card.repository(to)
@@ -54,7 +55,7 @@ def push(
     folder = find_folder(model)
     files = files_of(folder)
     text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else o.read_text(card)
-    _check(folder)
+    load(folder, device="cpu")  # so that none is shared that others cannot open
     sizes = {path: file.stat().st_size for path, file in files.items()} | {CARD: len(text.encode())}
     written = None
     if dry_run:
@@ -99,13 +100,6 @@ def files_of(folder: Path) -> dict[str, Path]:
         if home not in path.resolve().parents:
             raise InputError(f"{path} is a link to a file elsewhere, which is not uploaded; copy the file here")
     return {path.relative_to(folder).as_posix(): path for path in found}
-
-
-def _check(folder: Path) -> None:
-    """Opens a model, so that none is shared that others cannot open."""
-    from igm_cli.api import load
-
-    load(folder, device="cpu")
 
 
 def _write_card(path: Path, text: str) -> None:

@@ -31,20 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingData:
-    """The parts of a dataset that a training is about.
-
-    Attributes:
-        adapter: The dataset.
-        parts: What is trained on.
-        root: Folder of the real data.
-        note: Told what is amiss.
-        first: The images of the first part, where they were read before the training begins.
-    """
+    """The parts of a dataset that a training is about."""
 
     adapter: DatasetAdapter
-    parts: Sequence[DataPart]
-    root: Path | None
-    note: Note
+    parts: Sequence[DataPart]  # what is trained on
+    root: Path | None  # folder of the real data
+    note: Note  # told what is amiss
+    # the images of the first part, where they were read before the training begins
     first: datasets.Dataset | None = None
 
     def advised(self, recipe: Recipe, parser: ConceptParser, sink: Output, *, count: bool) -> Recipe:

@@ -38,22 +38,15 @@ RANGE = "range"  # an option that only images in a folder take
 
 @validated("option of [[data]]")
 class DataPart:
-    """One part of the training data.
+    """One part of the training data."""
 
-    Attributes:
-        split: Name of the split; empty for the dataset's first one.
-        data_root: ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given
-            where there is such a folder.
-        limit: At most so many images.
-        seed: Seed of what the dataset makes; None takes the training's.
-        options: Options of the dataset.
-    """
-
-    split: str = ""
+    split: str = ""  # name of the split; empty for the dataset's first one
+    # ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given where
+    # there is such a folder
     data_root: Literal["given", "builtin"] | None = None
-    limit: Positive | None = None
-    seed: Natural | None = None
-    options: Table = field(default_factory=dict)
+    limit: Positive | None = None  # at most so many images
+    seed: Natural | None = None  # seed of what the dataset makes; None takes the training's
+    options: Table = field(default_factory=dict)  # options of the dataset
 
     def describe(self, root: Path | None) -> dict[str, Any]:
         """For the run's record; of a folder only the name, so that it may be moved."""
@@ -84,27 +77,17 @@ class DataPart:
 
 @validated("table of the preset")
 class Preset:
-    """A preset, with what the command line changes.
+    """A preset, with what the command line changes."""
 
-    Attributes:
-        model: Architecture, composition and the architecture's options.
-        concepts: Options of the concept parser.
-        schedule: Noise schedule, in diffusers' words.
-        train: Fields of the trainer's configuration.
-        data: Parts of the training data.
-        crops: How training images are cut from larger ones; empty takes them whole.
-        inference: Settings that igm invert takes by default with this model.
-        info: Anything to keep with the checkpoint.
-    """
-
-    model: Table = field(default_factory=dict)
-    concepts: Table = field(default_factory=dict)
-    schedule: Table = field(default_factory=dict)
-    train: Table = field(default_factory=dict)
-    data: list[Table] = field(default_factory=lambda: [{}])
+    model: Table = field(default_factory=dict)  # architecture, composition and the architecture's options
+    concepts: Table = field(default_factory=dict)  # options of the concept parser
+    schedule: Table = field(default_factory=dict)  # noise schedule, in diffusers' words
+    train: Table = field(default_factory=dict)  # fields of the trainer's configuration
+    data: list[Table] = field(default_factory=lambda: [{}])  # parts of the training data
+    # how training images are cut from larger ones; empty takes them whole
     crops: Table = field(default_factory=dict)
-    inference: Table = field(default_factory=dict)
-    info: Table = field(default_factory=dict)
+    inference: Table = field(default_factory=dict)  # settings that igm invert takes by default with this model
+    info: Table = field(default_factory=dict)  # anything to keep with the checkpoint
 
     def __post_init__(self) -> None:
         for part in self.data:
@@ -202,19 +185,14 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train, and who said so: a preset, what the command line changes in it, what the dataset advises beside it.
+    """How to train, and who said so: a preset, what the command line changes in it, what the dataset advises beside it."""
 
-    Attributes:
-        name: The preset's.
-        tables: The preset's.
-        given: ``table.key`` to the values of the command line; a key without a table is the trainer's, and
-            ``data.key`` is an option of every part of the data.
-        advised: Tables that the dataset advises where neither says anything.
-    """
-
-    name: str
-    tables: Mapping[str, Any]
+    name: str  # of the preset
+    tables: Mapping[str, Any]  # of the preset
+    # ``table.key`` to the values of the command line; a key without a table is the trainer's, and ``data.key``
+    # is an option of every part of the data
     given: Mapping[str, Any] = field(default_factory=dict)
+    # tables that the dataset advises where neither says anything
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def preset(self) -> Preset:

@@ -27,20 +27,14 @@ KEPT = 3
 
 @dataclass
 class Shown:
-    """What the page shows of an answer.
+    """What the page shows of an answer."""
 
-    Attributes:
-        says: What was found, or why nothing was, in a sentence.
-        doubts: Why that may be wrong, a sentence each.
-        pictures: The overlay, or the images that were drawn.
-        curve: The error over the number of concepts; None where it is the same for all images.
-        table: Columns and rows of the items.
-    """
-
-    says: str
-    doubts: Sequence[str] = ()
-    pictures: Sequence[Image] = ()
+    says: str  # what was found, or why nothing was, in a sentence
+    doubts: Sequence[str] = ()  # why that may be wrong, a sentence each
+    pictures: Sequence[Image] = ()  # the overlay, or the images that were drawn
+    # the error over the number of concepts; None where it is the same for all images
     curve: Image | None = None
+    # columns and rows of the items
     table: tuple[Sequence[str], Sequence[Sequence[str]]] = field(default=((), ()))
 
 
@@ -62,12 +56,7 @@ def _told(answer: Callable[..., Shown]) -> Callable[..., Shown]:
 
 
 class Workbench:
-    """Answers what the page asks, by the library's face; models stay loaded from one answer to the next.
-
-    Args:
-        models: What the models are called: bundled names, folders, names of the hub.
-        device: Where to compute.
-    """
+    """Answers what the page asks, by the library's face; models stay loaded from one answer to the next."""
 
     def __init__(self, models: Sequence[str], device: str = "auto") -> None:
         self.models, self.device = list(models), device
@@ -84,15 +73,10 @@ class Workbench:
         k_max: float | None = None,
         progress: ProgressReport | None = None,
     ) -> Shown:
-        """Finds the concepts of an image.
+        """Finds the concepts of an image file.
 
-        Args:
-            image: Path of the file.
-            model: One of the models.
-            labels: What may be there, with commas in between; of text-to-image models.
-            k: Number of concepts; None, or 0, estimates it.
-            k_max: Most concepts that are considered then; None, or 0: as many as the model's.
-            progress: Called with what is being done, done so far, and in all.
+        Labels of text-to-image models have commas in between; with no ``k``, or 0, it is estimated, and no ``k_max``, or 0,
+        takes the model's.
         """
         if not image:
             raise UsageError("there is no image yet; drop one, or choose a file")
@@ -121,16 +105,7 @@ class Workbench:
         steps: float = 50,
         progress: ProgressReport | None = None,
     ) -> Shown:
-        """Draws what is asked for.
-
-        Args:
-            expression: Concepts joined by AND, OR and NOT.
-            model: One of the models.
-            n: Number of images.
-            seed: Seed of everything random.
-            steps: Noise levels.
-            progress: Called with what is being done, done so far, and in all.
-        """
+        """Draws concepts joined by AND, OR and NOT."""
         from igm_cli.core.expression import parse, words
 
         if not (expression or "").strip():
