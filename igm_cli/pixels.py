@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
@@ -86,10 +86,9 @@ class Scaling:
         if self.given:
             pixels = to_bytes(values, Limits(*self.given, inverted), name, cut=True)
         else:
-            limits = _limits(image, tags, name)
-            limits = Limits(limits.low, limits.high, inverted, limits.overshoot)
+            limits = replace(_limits(image, tags, name), inverted=inverted)
             pixels = to_bytes(values, limits, name)
-            self._say(name, limits, f"they lie within {_span(values)}")
+            self._say_limits(name, limits, f"they lie within {_span(values)}")
         clear = image.info.get("transparency")
         if isinstance(clear, int):  # of a PNG of 16 bits: one value that is not there
             pixels[values == clear] = 255
@@ -105,7 +104,7 @@ class Scaling:
                 f"{name} has 16 bits a colour, of which 8 are read, so it cannot be scaled by --range; save it with 8"
             )
         if deep:
-            self._say(name, Limits(0, 65535), f"the largest is about {_brightest(image) * 257}")
+            self._say_limits(name, Limits(0, 65535), f"the largest is about {_brightest(image) * 257}")
         if not self.given:
             return image
         low, high = self.given
@@ -118,22 +117,19 @@ class Scaling:
 
     def say_of_frames(self, name: str) -> None:
         """Says once that an image has several frames or pages, of which it is the first that is read."""
-        if "frames" not in self._said:
-            self._said.add("frames")
-            self.note(
-                f"{name} has several frames or pages, of which only the first is read; save the others as images of their own"
-            )
+        only_first = "of which only the first is read; save the others as images of their own"
+        self._say("frames", f"{name} has several frames or pages, {only_first}")
 
-    def _say(self, name: str, limits: Limits, found: str) -> None:
-        kind = (limits.low, limits.high, limits.inverted)
-        if kind in self._said:
-            return
-        self._said.add(kind)
+    def _say_limits(self, name: str, limits: Limits, found: str) -> None:
         black, white = (limits.high, limits.low) if limits.inverted else (limits.low, limits.high)
-        self.note(
-            f"{name}: {black:g} is taken for black and {white:g} for white ({found}); "
-            "--range LOW,HIGH (pixel_range in Python) says otherwise"
-        )
+        taken = f"{black:g} is taken for black and {white:g} for white"
+        otherwise = "--range LOW,HIGH (pixel_range in Python) says otherwise"
+        self._say((black, white), f"{name}: {taken} ({found}); {otherwise}")
+
+    def _say(self, kind: Any, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self.note(text)
 
 
 def check_range(given: Any) -> tuple[float, float] | None:

@@ -194,7 +194,8 @@ class Reader:
                 scale = torch.cat(
                     [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
                 )
-            for choice in parser.space.left_open(rows) if self._draws_rest(terms) else []:
+            draws_rest = self.free == "random" and (terms or len(self.parsers) == 1)
+            for choice in parser.space.left_open(rows) if draws_rest else []:
                 row = choice[int(torch.randint(len(choice), (), generator=random))]
                 rows, scale = torch.cat([rows, row[None]]), torch.cat([scale, torch.ones(1)])
             concepts.append(rows)
@@ -202,9 +203,6 @@ class Reader:
         if sum(map(len, concepts)) > MOST_CONCEPTS:
             raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
         return Asked(branch, tuple(concepts), tuple(weights))
-
-    def _draws_rest(self, terms: Sequence[Term]) -> bool:
-        return self.free == "random" and (bool(terms) or len(self.parsers) == 1)
 
     def _random(self, number: int, purpose: int = 0) -> torch.Generator:
         """What an image leaves to chance follows from the seed and its number."""

@@ -159,7 +159,7 @@ def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
     for picture in targets:
         if picture.is_dir():
             raise UsageError(f"{option} {picture} is a folder where a picture should be; choose another path")
-        if picture.exists() and not _drawn_by_igm(picture):
+        if picture.exists() and _exif(picture).get(SOFTWARE) != DRAWN_BY:
             raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
 
 
@@ -170,10 +170,6 @@ def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
         refuse_inputs([array], (), option)
         if array.is_dir() or (array.exists() and _exif(path).get(BESIDE) != file_hash(array)):
             raise UsageError(f"{option} would overwrite {array}, which igm did not write; choose another path")
-
-
-def _drawn_by_igm(path: Path) -> bool:
-    return bool(_exif(path).get(SOFTWARE) == DRAWN_BY)
 
 
 def _exif(path: Path) -> Mapping[int, Any]:

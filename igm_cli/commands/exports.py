@@ -157,20 +157,11 @@ def coco_text(records: Sequence[Record]) -> str:
 
     Source: https://cocodataset.org/#format-data, "Keypoint Detection".
     """
-    names = [_file_name(*each) for each in zip(_below_common_folder(records), records, strict=True)]
+    images = zip(_below_common_folder(records), records, strict=True)
     items = [(number, item) for number, record in enumerate(records, 1) for item in record["items"]]
     kinds = sorted({_kind(item) for _, item in items} or {OBJECT})
     data: dict[str, Any] = {
-        "images": [
-            {
-                "id": number,
-                "file_name": name,
-                "width": record["size"][0],
-                "height": record["size"][1],
-                **_frame_id(record),
-            }
-            for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
-        ],
+        "images": [_image(number, *each) for number, each in enumerate(images, 1)],
         "annotations": [
             _annotation(number, image, kinds.index(_kind(item)) + 1, item)
             for number, (image, item) in enumerate(items, 1)
@@ -195,6 +186,15 @@ def is_own_coco(text: str) -> bool:
 
 def _mark(*content: Any) -> str:
     return f"igm-{fingerprint_of(content)}"
+
+
+def _image(number: int, path: str, record: Record) -> dict[str, Any]:
+    """Returns what COCO says of an image; a frame is a numbered file in a folder called as the video."""
+    width, height = record["size"]
+    image = {"id": number, "file_name": path, "width": width, "height": height}
+    if "frame" in record:
+        image |= {"file_name": f"{path}/{record['frame']:06d}.png", "frame_id": record["frame"]}
+    return image
 
 
 def _annotation(number: int, image: int, category: int, item: Record) -> dict[str, Any]:
@@ -253,12 +253,3 @@ def _below_common_folder(records: Sequence[Record]) -> list[str]:
     except ValueError:  # several drives, an address, or no image
         return [image if ADDRESS.match(image) else Path(image).as_posix() for image in images]
     return [Path(path).relative_to(root).as_posix() for path in paths]
-
-
-def _file_name(path: str, record: Record) -> str:
-    """Returns what COCO calls an image: its path, of a frame its number in a folder called as the video."""
-    return f"{path}/{record['frame']:06d}.png" if "frame" in record else path
-
-
-def _frame_id(record: Record) -> dict[str, Any]:
-    return {"frame_id": record["frame"]} if "frame" in record else {}

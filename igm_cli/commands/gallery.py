@@ -54,13 +54,13 @@ class Gallery:
             raise UsageError(
                 f"--output {folder} holds {name} and no results of igm generate; name another folder"
             )
-        pictures = [self._path(w, i) for w in wishes for i in range(number)]
+        self.pictures = [self._path(wish, i) for wish in wishes for i in range(number)]
         if self.grid:
-            if self.grid.resolve() in (path.resolve() for path in (*pictures, self._results)):
+            if self.grid.resolve() in (path.resolve() for path in (*self.pictures, self._results)):
                 raise UsageError("--grid and --output would write the same file; give --grid another path")
             refuse_inputs([self.grid], inputs, "--grid")
-        refuse_inputs([*pictures, self._results], inputs, "--output")
-        refuse_others_pictures(pictures, "--output")
+        refuse_inputs([*self.pictures, self._results], inputs, "--output")
+        refuse_others_pictures(self.pictures, "--output")
 
     @property
     def _results(self) -> Path:
@@ -150,8 +150,7 @@ class Gallery:
             self.sink.warn(about)
         if self.grid:
             columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
-            pictures = [self._path(wish, i) for wish in self.wishes for i in range(self.number)]
-            save_picture(sheet([open_image(path) for path in pictures], columns), self.grid)
+            save_picture(sheet([open_image(path) for path in self.pictures], columns), self.grid)
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [

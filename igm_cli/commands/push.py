@@ -46,6 +46,8 @@ def push(
 
     Of its folder the description and the weights are uploaded, nothing else.  Log in before by hf auth login.
     """
+    from huggingface_hub import constants
+
     from igm_cli.api import load
     from igm_cli.commands import model_card
 
@@ -61,7 +63,7 @@ def push(
     if dry_run:
         written = home_expanded(output or Path("push", name.rpartition("/")[2])) / CARD
         _write_card(written, text)
-        address = f"{_hub()}/{name}"
+        address = f"{constants.ENDPOINT}/{name}"
     else:
         sink.note(f"igm: uploading {size_text(sum(sizes.values()))} to {name} on the Hugging Face hub")
         address = _upload(name, files, text, private)
@@ -155,9 +157,3 @@ def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
 def size_text(size: float) -> str:
     """Returns a number of bytes as people read it."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-def _hub() -> str:
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT)
