@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from igm_cli.session import ImageSession
     from igm_cli.vectors import VectorSession
 
-DETAILED = 4  # images, or vectors of a file, up to which each gets a table
-
 
 def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sink: Output) -> list[Source]:
     """Returns what the paths and addresses of a call name."""

@@ -28,6 +28,7 @@ MOST_ROWS, MOST_SEEN = 1000, 20
 
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
+DETAILED = 4  # images, or vectors of a file, up to which each gets a table
 SHOWN = 6  # images of which the confidence in what they have in common has a column
 LISTED = 10  # candidates up to which all are listed in it
 

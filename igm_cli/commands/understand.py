@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.runner import DETAILED, Runner, find_inputs, tell_where
-from igm_cli.commands.show import ImageReport, draw_curve, show_shared
+from igm_cli.commands.runner import Runner, find_inputs, tell_where
+from igm_cli.commands.show import DETAILED, ImageReport, draw_curve, show_shared
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError, need
 from igm_cli.output import Output, Record, process_rank
