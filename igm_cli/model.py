@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from igm_cli.bundled import is_pipeline, name_of, resolve_model
 from igm_cli.errors import InputError, UsageError
 from igm_cli.open_model import OpenModel, process_device
+from igm_cli.plugins import registry
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
 from igm_cli.session import ImageSession
 
@@ -163,8 +164,6 @@ class Model(OpenModel):
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
     """Opens a trained checkpoint, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use."""
-    from igm_cli.plugins import registry
-
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
@@ -195,8 +194,6 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
     """Returns the parser of a model's concepts, which must be the one asked for, and have the space trained on."""
-    from igm_cli.plugins import registry
-
     if asked and asked.name != spec.concepts:
         raise InputError(
             f"the model {name_of(folder)!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 from igm_cli.commands.results import paths_of, refuse_inputs
 from igm_cli.core.files import file_hash, home_expanded, write_atomically
 from igm_cli.errors import UsageError
@@ -17,8 +20,6 @@ from igm_cli.imaging import PICTURES
 from igm_cli.output import Record, json_line
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from igm_cli.commands.exports import Export
     from igm_cli.energy_map import EnergyMap
     from igm_cli.folders import Source
@@ -37,7 +38,7 @@ class Drawing:
 
     option: str  # the option that asks for it
     where: Path  # a file or folder
-    draw: Callable[[Record, Input[Image]], Any]  # makes a picture, or a map, of a record and its input
+    draw: Callable[[Record, Input[Image.Image]], Any]  # makes a picture, or a map, of a record and its input
     is_map: bool = False  # whether it is a map, which has an array beside it
     targets: Mapping[str, Path] = field(default_factory=dict)  # where the picture of each image goes
     anew: bool = False  # whether pictures that are there are drawn again
@@ -57,7 +58,7 @@ class Drawing:
         every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
         return not all(path.exists() for path in every)
 
-    def make(self, record: Record, each: Input[Image]) -> None:
+    def make(self, record: Record, each: Input[Image.Image]) -> None:
         """Draws an image."""
         if target := self._target(record):
             save = save_map if self.is_map else save_picture
@@ -174,8 +175,6 @@ def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
 
 def _exif(path: Path) -> Mapping[int, Any]:
     """Returns the EXIF fields of a picture; none if there is no picture."""
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             return dict(picture.getexif())
@@ -197,8 +196,6 @@ def save_picture(
 
     A PNG says what it is ``about``; ``beside`` is the hash of an array that belongs to the picture.
     """
-    from PIL import Image
-
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()
     mark[SOFTWARE] = DRAWN_BY
@@ -206,8 +203,6 @@ def save_picture(
         mark[BESIDE] = beside
     how: dict[str, Any] = {"format": kind, "exif": mark}
     if about is not None:
-        from PIL.PngImagePlugin import PngInfo
-
         how["pnginfo"] = PngInfo()
         how["pnginfo"].add_itxt("igm", json_line(about))
     write_atomically(path, lambda temporary: image.save(temporary, **how))
@@ -215,8 +210,6 @@ def save_picture(
 
 def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
     """Returns PIL images side by side, some in a row, each scaled to one width."""
-    from PIL import Image
-
     columns = min(columns, len(pictures))
     scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
     height = max(p.height for p in scaled)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import igm_cli
+from igm_cli.commands.results import refuse_inputs
 from igm_cli.core.files import fingerprint_of, home_expanded, write_atomically
 from igm_cli.errors import InputError, UsageError, cause
 from igm_cli.folders import ADDRESS
@@ -50,8 +51,6 @@ class Export:
             UsageError: If something would be written over.
             InputError: If it cannot be written.
         """
-        from igm_cli.commands.results import refuse_inputs
-
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file in it for {self.option}")
         refuse_inputs([self.path], inputs, self.option)

@@ -8,12 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.commands.drawings import picture_targets, refuse_others_pictures, save_picture, sheet
+from igm_cli.commands.processes import gather, meet
+from igm_cli.commands.results import ResultFile, open_results, refuse_inputs
 from igm_cli.commands.show import brief, touching
+from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
+from igm_cli.folders import Source
+from igm_cli.imaging import open_image
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
-    from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation
     from igm_cli.wishes import Wish
 
@@ -38,11 +43,6 @@ class Gallery:
         sink: Output,
         inputs: Sequence[Path] = (),
     ) -> None:
-        from igm_cli.commands.drawings import picture_targets, refuse_others_pictures
-        from igm_cli.commands.results import refuse_inputs
-        from igm_cli.core.files import foreign_name
-        from igm_cli.folders import Source
-
         self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
         self.folder, self.inputs = folder, inputs
         if folder.exists() and not folder.is_dir():
@@ -68,9 +68,6 @@ class Gallery:
 
     def run(self) -> None:
         """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
-        from igm_cli.commands.processes import gather, meet
-        from igm_cli.commands.results import open_results
-
         rank, world = process_rank()
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
@@ -123,8 +120,6 @@ class Gallery:
                     start = i
 
     def _draw(self, store: ResultFile, wish: Wish, numbers: range, progress: ProgressReport) -> None:
-        from igm_cli.commands.drawings import save_picture
-
         for result in self.session.images(wish, numbers, lambda i: str(self._path(wish, i)), progress):
             record = result.to_dict()
             save_picture(result.picture, Path(record["image"]), record)
@@ -141,9 +136,6 @@ class Gallery:
 
     def _show(self, records: Sequence[Record]) -> None:
         """Prints all records, and puts the pictures on one sheet."""
-        from igm_cli.commands.drawings import save_picture, sheet
-        from igm_cli.imaging import open_image
-
         for record in records:
             self.sink.result(record)
         if about := touching(self.session.models, records):

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.api import load
+from igm_cli.bundled import names_pipeline
 from igm_cli.commands import show
+from igm_cli.commands.generate import EXAMPLES
+from igm_cli.core.expression import parse, words
 from igm_cli.errors import UsageError, counted, sentence
+from igm_cli.label_models import open_to_draw
 from igm_cli.output import ProgressReport
 
 if TYPE_CHECKING:
@@ -106,8 +111,6 @@ class Workbench:
         progress: ProgressReport | None = None,
     ) -> Shown:
         """Draws concepts joined by AND, OR and NOT."""
-        from igm_cli.core.expression import parse, words
-
         if not (expression or "").strip():
             raise UsageError("nothing is asked for yet; write an expression")
         if not 1 <= n <= MOST_DRAWN:
@@ -129,27 +132,19 @@ class Workbench:
 
     def asks_for_labels(self, model: str) -> bool:
         """Returns whether a model is to be told what may be in an image."""
-        from igm_cli.bundled import names_pipeline
-
         return names_pipeline(model, None)
 
     def _load(self, model: str, labels: str | None) -> Model:
-        from igm_cli.api import load
-
         asked = [label.strip() for label in labels.split(",")] if labels and labels.strip() else None
         return load(model, device=self.device, labels=asked)
 
     def _open_to_draw(self, model: str, labels: tuple[str, ...]) -> Model:
-        from igm_cli.label_models import open_to_draw
-
         return open_to_draw(model, self.device, labels)
 
 
 def page(bench: Workbench) -> Any:
     """Returns the page, a :class:`gradio.Blocks`, with a tab to find concepts and one to draw them."""
     import gradio as gr
-
-    from igm_cli.commands.generate import EXAMPLES
 
     def reporting(bar: Any) -> ProgressReport:
         return lambda what, done, total: bar((done, total), desc=what)
