@@ -9,24 +9,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import torch
+
+from igm_cli.commands.drawings import save_picture, sheet
 from igm_cli.commands.train_preset import DataPart, Preset, Recipe
+from igm_cli.core.training.batches import Samples, as_floats
 from igm_cli.errors import InputError, counted
+from igm_cli.imaging import Frame, from_model
 from igm_cli.output import Output, ProgressReport
-from igm_cli.plugins.base import Advice
+from igm_cli.plugins.base import (
+    Advice,
+    AdvisingAdapter,
+    AdvisingParser,
+    ConceptParser,
+    DatasetAdapter,
+    Note,
+    RenderingAdapter,
+)
+from igm_cli.plugins.crops import CropSamples
+from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
 if TYPE_CHECKING:
     import datasets
-    import torch
-
-    from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import (
-        AdvisingAdapter,
-        AdvisingParser,
-        ConceptParser,
-        DatasetAdapter,
-        Note,
-        RenderingAdapter,
-    )
 
 
 @dataclass
@@ -77,9 +81,6 @@ class TrainingData:
         progress: ProgressReport,
     ) -> Samples:
         """All parts with the concepts of a parser, cut where the preset says so; a GPU renders those that it can."""
-        from igm_cli.plugins.crops import CropSamples
-        from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
-
         adapter, crops, seed = self.adapter, preset.cut(), preset.config().seed
         own_size = image_size == adapter.image_size
         renders = not crops and device.type == "cuda" and hasattr(adapter, "render") and own_size
@@ -137,10 +138,6 @@ class TrainingData:
 
 def draw_samples(samples: Samples, parser: ConceptParser, path: Path) -> None:
     """Writes a picture of twelve training samples with their concepts."""
-    from igm_cli.commands.drawings import save_picture, sheet
-    from igm_cli.core.training.batches import as_floats
-    from igm_cli.imaging import Frame, from_model
-
     rows = list(range(min(12, len(samples))))
     images, concepts, present = samples.batch(rows, [False] * len(rows))
     pictures = []

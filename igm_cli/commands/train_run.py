@@ -8,24 +8,30 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import nn
+
+from igm_cli.commands.drawings import refuse_others_pictures
 from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
+from igm_cli.commands.validation import COUNT, Validation
+from igm_cli.core.checkpoint import TEXT_TO_IMAGE, read_spec
+from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
+from igm_cli.core.training.batches import Samples
+from igm_cli.core.training.objectives import Companion
+from igm_cli.core.training.run import fresh_model, measure, train
+from igm_cli.core.training.state import SAMPLES, RunRecord, describe_run
 from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
+from igm_cli.evaluation import Evaluation, in_words, keep_calibration
 from igm_cli.interrupts import Interrupted, finishing, received, saying
+from igm_cli.model import open_checkpoint
+from igm_cli.open_model import process_device
 from igm_cli.output import Output, process_rank, span
 from igm_cli.plugins import registry
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from igm_cli.commands.validation import Validation
-    from igm_cli.core.training.batches import Samples
-    from igm_cli.core.training.objectives import Companion
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note
+from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,6 @@ class Training:
     ) -> None:
         need("train")
         _check(adapter, parser, place.output, place.init)
-        from igm_cli.core.checkpoint import TEXT_TO_IMAGE
-        from igm_cli.core.training.state import RunRecord, describe_run
-        from igm_cli.model import open_checkpoint
-
         self.place, self.sink = place, sink
         self.device = _training_device(place.device)
         self.note = _once(sink.note)  # the parts of the data and its splits may be in one folder
@@ -134,10 +136,6 @@ class Training:
 
     def _train(self) -> int | None:
         """Loads the data and trains; returns the step it ends at, None of a dry run."""
-        from igm_cli.core.device import has_bf16, keep_freed_memory
-        from igm_cli.core.training.objectives import Companion
-        from igm_cli.core.training.run import fresh_model, train
-
         place, on_cpu = self.place, self.device.type == "cpu"
         model = fresh_model(self.spec, self.config.seed, place.init)
         if on_cpu:
@@ -171,11 +169,6 @@ class Training:
 
     def _show(self, samples: Samples, model: nn.Module, beside: Sequence[Companion]) -> None:
         """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
-        from igm_cli.commands.drawings import refuse_others_pictures
-        from igm_cli.core.device import training_precision
-        from igm_cli.core.training.run import measure
-        from igm_cli.core.training.state import SAMPLES
-
         picture = self.place.output / SAMPLES
         refuse_others_pictures([picture], "--dry-run")
         draw_samples(samples, self.parser, picture)
@@ -194,8 +187,6 @@ class Training:
 
     def _validation(self) -> Validation | None:
         """What the model is tried on while it is trained; None where it is not."""
-        from igm_cli.commands.validation import COUNT, Validation
-
         if not self.config.picture_every:
             return None
         if self.known:
@@ -215,10 +206,6 @@ class Training:
 
     def _calibrate(self) -> None:
         """Calibrates the model on images of the second split, unless it is or is not to be; says why if it cannot be."""
-        from igm_cli.core.checkpoint import read_spec
-        from igm_cli.evaluation import Evaluation, in_words, keep_calibration
-        from igm_cli.model import open_checkpoint
-
         images, folder, adapter = self.config.calibration, self.place.output, self.data.adapter
         if not images or self.text_to_image or self.known:
             return
@@ -269,10 +256,6 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
 
 def _training_device(name: str) -> torch.device:
     """The device of this process; a GPU is made the current one, which accelerate takes."""
-    import torch
-
-    from igm_cli.open_model import process_device
-
     device = process_device(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
