@@ -52,13 +52,6 @@ class Place:
 class Training:
     """A training of igm train: what it is, known before its data are loaded; :meth:`run` trains.
 
-    Args:
-        adapter: The dataset.
-        parser: Its concepts.
-        recipe: How to train.
-        place: Where it reads and writes.
-        sink: For progress and messages.
-
     Raises:
         IgmError: With the way out, whatever can be told to be amiss before the data are loaded.
     """

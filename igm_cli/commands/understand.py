@@ -35,20 +35,8 @@ def understand_images(
 ) -> None:
     """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
 
-    Args:
-        session: The model with its settings.
-        paths: Images, folders, patterns and addresses.
-        schema: Schema of the records.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        count: Whether only the number of concepts is wanted.
-        pictures: A file or folder for pictures: of counts the error over K.
-        labels: Whether the pictures say of every object what it is.
-        maps: A file or folder for energy maps.
-        **options: Further fields of :class:`Runner`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
+    ``pictures`` go into a file or folder, of counts the error over K; with ``labels`` they say of every object what it is.
+    So do energy ``maps``.  All else are fields of :class:`Runner`.
     """
     if count and pictures:
         need("plots")
@@ -87,8 +75,8 @@ def understand_shared(
 ) -> None:
     """Finds what all images have in common, which is one record, and shows, draws and keeps it.
 
-    Of several processes, the main one does it.  The session is ``shared``, and ``pictures`` a folder; the other arguments
-    are those of :func:`understand_images` and :class:`Runner`.
+    Of several processes, the main one does it.  The session is ``shared``, and ``pictures`` a folder; else the arguments are
+    those of :func:`understand_images`.
     """
     from igm_cli.commands.drawings import Drawing, aim_apart
     from igm_cli.commands.results import open_results, paths_of
