@@ -44,12 +44,7 @@ def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes
     """Returns what an http or https address holds; what the server calls it is not asked.
 
     A thread that ends with the process does it, since the system's search for a host, and a server that sends a byte now
-    and then, know no end.
-
-    Args:
-        address: The address.
-        silent: Seconds that the server may say nothing.
-        in_all: Seconds that it may take in all.
+    and then, know no end.  The server may say nothing for ``silent`` seconds, and take ``in_all``.
 
     Raises:
         InputError: If it is no address, cannot be fetched in time, or holds too much.

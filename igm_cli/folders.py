@@ -95,12 +95,8 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = F
     """Returns the files with some suffixes at any depth of a folder; none is opened.
 
     Links to folders are followed, but to no folder twice, so a loop ends.  Hidden files and folders, among them what macOS
-    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.
-
-    Args:
-        folder: The folder.
-        suffixes: In lower case, as those of the files are compared.
-        any_name: Whether a name may be one that UTF-8 cannot hold.
+    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.  The suffixes are in
+    lower case, as those of the files are compared; with ``any_name``, a name may be one that UTF-8 cannot hold.
 
     Raises:
         InputError: If a folder may not be read, or a name cannot be written in UTF-8.
@@ -149,12 +145,8 @@ def expand_inputs(
 ) -> list[Source]:
     """Returns what files, folders (searched in depth), patterns and addresses name, sorted within each, each once.
 
-    Args:
-        inputs: What a person typed.
-        suffixes: Of files that a folder is searched for.
-        noun: What messages call what is looked for.
-        note: Is told what of a folder was passed over.
-        anywhere: Whether http and https addresses, and ``-`` for standard input, are inputs as well.
+    A folder is searched for files with the ``suffixes``, and ``note`` is told what was passed over.  With ``anywhere``, http
+    and https addresses, and ``-`` for standard input, are inputs as well.
 
     Raises:
         InputError: If a folder, a pattern or all of them name nothing.

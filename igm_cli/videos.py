@@ -36,10 +36,7 @@ class Frame:
 def frames(video: Path | bytes, name: str, every: int) -> Iterator[Frame]:
     """Yields each ``every``-th frame of a video, the first one first.
 
-    Args:
-        video: The file, or what it holds: MP4, QuickTime, Matroska, WebM or AVI, whatever it is called.
-        name: What messages call it.
-        every: 1 for all frames.
+    It is a file, or what one holds: MP4, QuickTime, Matroska, WebM or AVI, whatever it is called.
 
     Raises:
         ExtraError: If PyAV is not installed.
