@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser
     from igm_cli.session import ImageSession
 
-__all__ = ["EnergyMap"]
-
 PIXELS_PER_CELL = 2
 """Width and height of a cell of a map, in pixels of the images that the model sees."""
 
