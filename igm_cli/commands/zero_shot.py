@@ -117,18 +117,18 @@ def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None
 
     if about := strangers(session.model):
         sink.warn(about)
-    takes = expected(session, len(find_inputs(session, paths, sink)), process_rank()[1])
-    sink.result(takes.model_dump(by_alias=True))
+    expected = estimated(session, len(find_inputs(session, paths, sink)), process_rank()[1])
+    sink.result(expected.model_dump(by_alias=True))
     settings, own = session.settings, session.model.inference
     tuned = any(own.get(name) != PUBLISHED[name] for name in ("draws", "low", "high"))
     sink.table(
         f"{session.model.name} on {session.device.type}",
         ("", "estimate"),
-        rows(takes, (settings.low, settings.high), tuned),
+        rows(expected, (settings.low, settings.high), tuned),
     )
 
 
-def expected(session: ImageSession, images: int, processes: int = 1) -> ZeroShotEstimate:
+def estimated(session: ImageSession, images: int, processes: int = 1) -> ZeroShotEstimate:
     """Returns what some images take in a session, by a batch of calls that is timed."""
     from igm_cli.commands.schemas import ZeroShotEstimate
     from igm_cli.core.device import peak_memory
@@ -151,22 +151,22 @@ def expected(session: ImageSession, images: int, processes: int = 1) -> ZeroShot
     )  # fmt: skip
 
 
-def between(takes: ZeroShotEstimate) -> str:
+def between(expected: ZeroShotEstimate) -> str:
     """Returns the least and the most draws in words."""
-    fixed = takes.draws == takes.max_draws
-    return f"{takes.draws}" if fixed else f"{takes.draws} to {takes.max_draws}"
+    fixed = expected.draws == expected.max_draws
+    return f"{expected.draws}" if fixed else f"{expected.draws} to {expected.max_draws}"
 
 
-def rows(takes: ZeroShotEstimate, levels: tuple[float, float], tuned: bool) -> list[tuple[str, str]]:
+def rows(expected: ZeroShotEstimate, levels: tuple[float, float], tuned: bool) -> list[tuple[str, str]]:
     """Returns what people read; ``levels`` are those of noise, ``tuned`` says whether they and draws suit the model."""
-    least, most = takes.least_calls, takes.calls_per_draw * takes.max_draws
-    each, images = takes.seconds_per_call, takes.images
+    least, most = expected.least_calls, expected.calls_per_draw * expected.max_draws
+    each, images = expected.seconds_per_call, expected.images
     whose = "as suits the model" if tuned else "of the literature: nothing was tuned to this model"
-    memory = "not known" if takes.memory_gb is None else f"{takes.memory_gb:.1f} GB"
-    in_all = span(takes.least_seconds, takes.most_seconds)
+    memory = "not known" if expected.memory_gb is None else f"{expected.memory_gb:.1f} GB"
+    in_all = span(expected.least_seconds, expected.most_seconds)
     return [
-        ("labels", f"{takes.labels}, {counted(takes.templates, 'prompt')} each"),
-        ("draws", f"{between(takes)}, {whose}"),
+        ("labels", f"{expected.labels}, {counted(expected.templates, 'prompt')} each"),
+        ("draws", f"{between(expected)}, {whose}"),
         ("noise levels", f"{levels[0]:g} to {levels[1]:g} of the schedule"),
         ("network calls per image", f"{least}" if least == most else f"{least} to {most}"),
         ("seconds per call", f"{each:.3g}"),
@@ -178,15 +178,15 @@ def rows(takes: ZeroShotEstimate, levels: tuple[float, float], tuned: bool) -> l
 
 def long_run(session: ImageSession, images: int, world: int = 1) -> str | None:
     """Returns what people are told before a long run of some images by ``world`` processes; None if it is short."""
-    takes = expected(session, images, world)
-    least, most = takes.least_seconds, takes.most_seconds
+    expected = estimated(session, images, world)
+    least, most = expected.least_seconds, expected.most_seconds
     if most <= LONG:
         return None
     device = session.device.type
     faster = "fewer --labels or --draws" + (", or a GPU," if device == "cpu" else "")
     return (
         f"about {span(least, most)} for {counted(images, 'image')}, "
-        f"{counted(takes.labels, 'label')} and {between(takes)} draws on {device}; {faster} are faster"
+        f"{counted(expected.labels, 'label')} and {between(expected)} draws on {device}; {faster} are faster"
     )
 
 
