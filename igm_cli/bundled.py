@@ -34,11 +34,7 @@ def names_pipeline(model: str | None, concepts: str | None) -> bool:
 
 
 def resolve_pipeline(model: str | None) -> tuple[str, str]:
-    """Returns the name of a text-to-image pipeline, and its folder, file or name of the hub.
-
-    Args:
-        model: A bundled name, a folder, a .safetensors file or hf:owner/name of the hub; None takes the bundled one.
-    """
+    """Returns the name of a text-to-image pipeline, and its folder, file or name of the hub; None takes the bundled one."""
     ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
     if model is None:
         if not ours:
@@ -64,12 +60,7 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
 
 
 def resolve_model(model: str | None, concepts: str | None) -> Path:
-    """Returns the folder of a trained checkpoint.
-
-    Args:
-        model: A bundled name, a folder or hf:owner/name of the hub; None takes the bundled one of ``concepts``.
-        concepts: Name of a concept parser.
-    """
+    """Returns the folder of a trained checkpoint; None takes the bundled one of ``concepts``, which a parser is called."""
     if model is None:
         return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     if _asks_hub(model):

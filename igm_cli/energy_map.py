@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from igm_cli.core.concepts import ConceptSpace
+    from igm_cli.inputs import Input
     from igm_cli.plugins.base import ConceptParser
-
-__all__ = ["EnergyMap"]
+    from igm_cli.session import ImageSession
 
 PIXELS_PER_CELL = 2
 """Width and height of a cell of a map, in pixels of the images that the model sees."""
@@ -71,14 +71,25 @@ class EnergyMap:
         return buffer.getvalue()
 
 
+def energy_map(session: ImageSession, image: Input[Image]) -> EnergyMap:
+    """Returns how much every single concept lowers the denoising error of an image, by itself."""
+    from igm_cli.core.inference.energy_map import energy_map
+
+    parser = session.parser
+    (frame,), (seen,) = session.framed([image])
+    size = (seen.shape[-1], seen.shape[-2]) if session.scale else session.model.image_size
+    axes, candidates = map_axes(parser.space, size)
+    gains = energy_map(session.model.denoiser, seen, session.settings, candidates)
+    shape = [len(axis) for axis in axes.values()]
+    best = gains.view(*shape, -1).amax(-1)  # of a point with values, those that explain most
+    named: dict[str, list[Any]] = {**axes} or {parser.space.plural: parser.decode(candidates, frame)}
+    return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, parser)
+
+
 def map_axes(space: ConceptSpace, image_size: tuple[int, int]) -> tuple[dict[str, list[float]], Tensor]:
     """Returns the axes of the map of a space, the rows first, and the concepts ``[M,D]`` that it is of.
 
-    A finite space has no axes but its candidates.
-
-    Args:
-        space: The concept space.
-        image_size: (width, height) in pixels of the images that the model sees.
+    A finite space has no axes but its candidates.  ``image_size`` is (width, height) in pixels of the images that the model sees.
 
     Raises:
         UsageError: If the space is neither finite nor one of two coordinates.

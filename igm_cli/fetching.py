@@ -14,7 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from igm_cli.errors import InputError, UsageError, counted, kind_and_message
-from igm_cli.folders import ADDRESS, STDIN
+from igm_cli.folders import ADDRESS
 from igm_cli.imaging import MAX_BYTES
 
 MAX_FETCHED = 1 << 28
@@ -40,26 +40,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def content(name: str) -> bytes:
-    """Returns the bytes that an address or ``-`` stands for.
-
-    Raises:
-        UsageError: If standard input is a terminal.
-        InputError: If it is too large, or cannot be fetched.
-    """
-    return _standard_input() if name == STDIN else fetch(name)
-
-
 def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes:
     """Returns what an http or https address holds; what the server calls it is not asked.
 
     A thread that ends with the process does it, since the system's search for a host, and a server that sends a byte now
-    and then, know no end.
-
-    Args:
-        address: The address.
-        silent: Seconds that the server may say nothing.
-        in_all: Seconds that it may take in all.
+    and then, know no end.  The server may say nothing for ``silent`` seconds, and take ``in_all``.
 
     Raises:
         InputError: If it is no address, cannot be fetched in time, or holds too much.
@@ -146,7 +131,13 @@ def _reason(error: Exception, silent: float) -> str:
     return kind_and_message(inner)[:120] if isinstance(inner, Exception) else str(inner)[:120]
 
 
-def _standard_input() -> bytes:
+def standard_input() -> bytes:
+    """Returns what standard input holds.
+
+    Raises:
+        UsageError: If it is a terminal.
+        InputError: If it holds too much.
+    """
     if sys.stdin is None:  # whoever started the process has closed it
         return b""
     if sys.stdin.isatty():

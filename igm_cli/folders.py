@@ -45,28 +45,18 @@ _PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "
 
 @dataclass(frozen=True)
 class Walked:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        files: Paths of the files in the folder, with ``/`` between folders.
-        left_out: A sentence about what was passed over; empty if nothing was.
-    """
-
-    files: list[str]
-    left_out: str
+    files: list[str]  # paths of the files in the folder, with ``/`` between folders
+    left_out: str  # a sentence about what was passed over; empty if nothing was
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input that a person names.
+    """An input that a person names."""
 
-    Attributes:
-        name: What records and messages call it: a path, an address, or ``-``.
-        path: The file; None of an address and of standard input.
-    """
-
-    name: str
-    path: Path | None
+    name: str  # what records and messages call it: a path, an address, or ``-``
+    path: Path | None  # the file; None of an address and of standard input
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -105,12 +95,8 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = F
     """Returns the files with some suffixes at any depth of a folder; none is opened.
 
     Links to folders are followed, but to no folder twice, so a loop ends.  Hidden files and folders, among them what macOS
-    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.
-
-    Args:
-        folder: The folder.
-        suffixes: In lower case, as those of the files are compared.
-        any_name: Whether a name may be one that UTF-8 cannot hold.
+    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.  The suffixes are in
+    lower case, as those of the files are compared; with ``any_name``, a name may be one that UTF-8 cannot hold.
 
     Raises:
         InputError: If a folder may not be read, or a name cannot be written in UTF-8.
@@ -159,12 +145,8 @@ def expand_inputs(
 ) -> list[Source]:
     """Returns what files, folders (searched in depth), patterns and addresses name, sorted within each, each once.
 
-    Args:
-        inputs: What a person typed.
-        suffixes: Of files that a folder is searched for.
-        noun: What messages call what is looked for.
-        note: Is told what of a folder was passed over.
-        anywhere: Whether http and https addresses, and ``-`` for standard input, are inputs as well.
+    A folder is searched for files with the ``suffixes``, and ``note`` is told what was passed over.  With ``anywhere``, http
+    and https addresses, and ``-`` for standard input, are inputs as well.
 
     Raises:
         InputError: If a folder, a pattern or all of them name nothing.

@@ -73,9 +73,7 @@ class GenerationSettings:
 class Generation:
     """Models, composed as one, with the settings of one call.
 
-    Args:
-        models: The models; the prediction under no concept of the first that an expression names is the base of all.
-        settings: How to draw.
+    The prediction under no concept of the first model that an expression names is the base of all.
 
     Raises:
         UsageError: If the settings do not fit each other.
@@ -138,13 +136,9 @@ class Generation:
         name: Callable[[int], str] = str,
         progress: Progress | None = None,
     ) -> list[GeneratedImage]:
-        """Returns the images of some numbers, which are drawn together.
+        """Returns the images of some numbers, which are drawn together; ``name`` gives the path of each.
 
-        Args:
-            wish: What all of them show, or one wish for each image.  The wishes must name the same models.
-            numbers: Numbers of the images.
-            name: Gives the path of each.
-            progress: Called with what is being done, done so far, and in all.
+        All of them show one wish, or there is a wish for each image; the wishes must name the same models.
         """
         started, s = time.monotonic(), self.settings
         wishes = [wish] * len(numbers) if isinstance(wish, Wish) else list(wish)

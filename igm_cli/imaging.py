@@ -114,12 +114,8 @@ def open_image(path: Path, scaling: Scaling | None = None) -> Image:
 def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Image:
     """Returns an encoded image as 8-bit RGB, turned as its EXIF says, transparency on white.
 
-    Greyscale, palette, 16-bit, floating-point and animated files (their first frame) are understood.
-
-    Args:
-        data: What the file holds.
-        name: What messages call it.
-        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`.
+    Greyscale, palette, 16-bit, floating-point and animated files (their first frame) are understood.  ``name`` is what
+    messages call it; ``scaling`` says how values become bytes, and None goes by the rule of :mod:`igm_cli.pixels`.
 
     Raises:
         InputError: If it is none of the :func:`formats`, damaged, too large or too small.
@@ -232,11 +228,7 @@ def to_rgb(
 ) -> Image:
     """Returns an image of any mode as RGB: values scaled to bytes, transparency composited on white.
 
-    Args:
-        image: The image.
-        name: What messages call it.
-        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`.
-        deep: Whether its file has 16 bits a colour.
+    The arguments are those of :func:`decode_image`; ``deep`` says that its file has 16 bits a colour.
     """
     from PIL import Image
 

@@ -93,9 +93,9 @@ def bytes_of(source: Source) -> bytes:
     """Returns the bytes of an image that a person names, wherever it is."""
     if source.path is not None:
         return read_bytes(source.path)
-    from igm_cli.fetching import content
+    from igm_cli.fetching import fetch, standard_input
 
-    return content(source.name)
+    return standard_input() if source.name == STDIN else fetch(source.name)
 
 
 def fields_of(source: Source, field: str = "image") -> dict[str, str]:

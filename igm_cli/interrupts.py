@@ -23,12 +23,7 @@ ECHO = 2.0
 
 
 class Interrupted(BaseException):
-    """A signal asks for the end; none of a library's clauses catches it.
-
-    Args:
-        number: Of the signal.
-        says: What the user should know.
-    """
+    """A signal asks for the end, and it ``says`` what the user should know; none of a library's clauses catches it."""
 
     def __init__(
         self, number: int, says: str = "igm train, and a command with --output, goes on where it stopped"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from igm_cli.bundled import is_pipeline, name_of, resolve_model
 from igm_cli.errors import InputError, UsageError
 from igm_cli.open_model import OpenModel, process_device
+from igm_cli.plugins import registry
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
 from igm_cli.session import ImageSession
 
@@ -98,13 +99,8 @@ class Model(OpenModel):
     ) -> SharedResult:
         """Finds what several images have in common; each may hold more, and they may differ in size.
 
-        Args:
-            images: Two images or more, as :meth:`invert` takes them.
-            k: Number of concepts in common; None estimates it: all whose presence every image supports.
-            fit: See :meth:`invert`.
-            pixel_range: See :meth:`invert`.
-            progress: See :meth:`invert`.
-            **settings: See :meth:`invert`.
+        The images are two or more, and ``k`` is the number of concepts in common; None estimates it: all whose presence
+        every image supports.  The other arguments are those of :meth:`invert`.
 
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
@@ -123,18 +119,16 @@ class Model(OpenModel):
     ) -> EnergyMap:
         """Returns how much every single concept, by itself, lowers the denoising error of an image.
 
-        Args:
-            image: As :meth:`invert` takes it.
-            fit: See :meth:`invert`.
-            pixel_range: See :meth:`invert`.
-            **settings: ``draws``, ``low``, ``high``, ``power`` and ``seed``; the model's own if left out.  At high noise
-                levels what is near melts into one.
+        The arguments are those of :meth:`invert`; its settings ``draws``, ``low``, ``high``, ``power`` and ``seed`` count.
+        At high noise levels what is near melts into one.
 
         Raises:
             IgmError: If the image or a setting cannot be used, or the model has no map, with the way out.
         """
+        from igm_cli.energy_map import energy_map
+
         session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings, pixel_range=pixel_range)
-        return session.energy_map(session.input(image))
+        return energy_map(session, session.input(image))
 
     def generate(
         self,
@@ -170,8 +164,6 @@ class Model(OpenModel):
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
     """Opens a trained checkpoint, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use."""
-    from igm_cli.plugins import registry
-
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
@@ -202,8 +194,6 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
     """Returns the parser of a model's concepts, which must be the one asked for, and have the space trained on."""
-    from igm_cli.plugins import registry
-
     if asked and asked.name != spec.concepts:
         raise InputError(
             f"the model {name_of(folder)!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
@@ -46,32 +46,21 @@ def warn(text: str) -> None:
 
 @dataclass(frozen=True)
 class Limits:
-    """The values of black and of white.
+    """The values of black and of white."""
 
-    Attributes:
-        low: The smaller.
-        high: The larger.
-        inverted: Whether the smaller is white.
-        overshoot: How far values may lie beyond them, as a share of their distance; they are cut there.
-    """
-
-    low: float
-    high: float
-    inverted: bool = False
+    low: float  # the smaller
+    high: float  # the larger
+    inverted: bool = False  # whether the smaller is white
+    # how far values may lie beyond them, as a share of their distance; they are cut there
     overshoot: float = 0.0
 
 
 @dataclass
 class Scaling:
-    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white, or left out.
+    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white, or left out."""
 
-    Attributes:
-        given: Black and white as somebody gave them; None goes by the rule.
-        note: Told what was assumed.
-    """
-
-    given: tuple[float, float] | None = None
-    note: Callable[[str], None] = warn
+    given: tuple[float, float] | None = None  # black and white as somebody gave them; None goes by the rule
+    note: Callable[[str], None] = warn  # told what was assumed
     _said: set[Any] = field(default_factory=set, init=False)
 
     def __getstate__(self) -> dict[str, Any]:  # what says it belongs to the process
@@ -97,10 +86,9 @@ class Scaling:
         if self.given:
             pixels = to_bytes(values, Limits(*self.given, inverted), name, cut=True)
         else:
-            limits = _limits(image, tags, name)
-            limits = Limits(limits.low, limits.high, inverted, limits.overshoot)
+            limits = replace(_limits(image, tags, name), inverted=inverted)
             pixels = to_bytes(values, limits, name)
-            self._say(name, limits, f"they lie within {_span(values)}")
+            self._say_limits(name, limits, f"they lie within {_span(values)}")
         clear = image.info.get("transparency")
         if isinstance(clear, int):  # of a PNG of 16 bits: one value that is not there
             pixels[values == clear] = 255
@@ -116,7 +104,7 @@ class Scaling:
                 f"{name} has 16 bits a colour, of which 8 are read, so it cannot be scaled by --range; save it with 8"
             )
         if deep:
-            self._say(name, Limits(0, 65535), f"the largest is about {_brightest(image) * 257}")
+            self._say_limits(name, Limits(0, 65535), f"the largest is about {_brightest(image) * 257}")
         if not self.given:
             return image
         low, high = self.given
@@ -129,22 +117,19 @@ class Scaling:
 
     def say_of_frames(self, name: str) -> None:
         """Says once that an image has several frames or pages, of which it is the first that is read."""
-        if "frames" not in self._said:
-            self._said.add("frames")
-            self.note(
-                f"{name} has several frames or pages, of which only the first is read; save the others as images of their own"
-            )
+        only_first = "of which only the first is read; save the others as images of their own"
+        self._say("frames", f"{name} has several frames or pages, {only_first}")
 
-    def _say(self, name: str, limits: Limits, found: str) -> None:
-        kind = (limits.low, limits.high, limits.inverted)
-        if kind in self._said:
-            return
-        self._said.add(kind)
+    def _say_limits(self, name: str, limits: Limits, found: str) -> None:
         black, white = (limits.high, limits.low) if limits.inverted else (limits.low, limits.high)
-        self.note(
-            f"{name}: {black:g} is taken for black and {white:g} for white ({found}); "
-            "--range LOW,HIGH (pixel_range in Python) says otherwise"
-        )
+        taken = f"{black:g} is taken for black and {white:g} for white"
+        otherwise = "--range LOW,HIGH (pixel_range in Python) says otherwise"
+        self._say((black, white), f"{name}: {taken} ({found}); {otherwise}")
+
+    def _say(self, kind: Any, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self.note(text)
 
 
 def check_range(given: Any) -> tuple[float, float] | None:
@@ -169,11 +154,7 @@ def check_range(given: Any) -> tuple[float, float] | None:
 def to_bytes(values: Any, limits: Limits, name: str, *, cut: bool = False) -> Any:
     """Returns values ``[H,W]`` or ``[H,W,C]`` as bytes, 0 at black and 255 at white.
 
-    Args:
-        values: Numbers.
-        limits: Black and white.
-        name: What messages call them.
-        cut: Whether values beyond are cut, however far.
+    ``cut`` says that values beyond are cut, however far.
 
     Raises:
         InputError: If values are not finite, or lie beyond black and white.

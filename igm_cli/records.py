@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
@@ -177,9 +179,7 @@ class _OfImage(Result):
     time: Share | None = Field(
         default=None, description="When the frame is shown, in seconds from the video's beginning."
     )
-    size: list[Annotated[int, Field(ge=1)]] = Field(
-        min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
-    )
+    size: Size = Field(description="[width, height] of the image as given, in pixels.")
     sha256: Sha256 = Field(description="Of the image file, or the video; of an image in memory, of its pixels.")
     model: str
     concepts: str = Field(description="Name of the concept parser.")
@@ -258,9 +258,7 @@ class GeneratedImage(Result):
         description="Number of the image; the seed and this number decide what is left to chance."
     )
     clause: str = Field(description="The concepts joined by AND that were drawn from the expression.")
-    size: list[Annotated[int, Field(ge=1)]] = Field(
-        min_length=2, max_length=2, description="[width, height] in pixels."
-    )
+    size: Size = Field(description="[width, height] in pixels.")
     sha256: Sha256 = Field(description="Of the pixels.")
     model: str = Field(description="Several models are joined by ' + '.")
     concepts: str = Field(description="Names of the concept parsers, in the order of the models.")
@@ -297,7 +295,7 @@ class LabelResult(ImageResult):
     """The labels of an image, and the probability of every label asked about."""
 
     schema_id: Literal["igm.zero-shot/1"] = Field(alias="schema")  # type: ignore[assignment]
-    draws: Annotated[int, Field(ge=1)] = Field(description="Noise draws of the decision.")
+    draws: Positive = Field(description="Noise draws of the decision.")
     items: list[Label] = Field(min_length=1, description="The labels found, the surest first.")  # type: ignore[assignment]
     labels: list[LabelProbability] = Field(
         min_length=2, description="All labels asked about, the most probable first."
@@ -308,9 +306,7 @@ class SharedImage(Closed):
     """One of several images, and what they have in common as it is in this one."""
 
     image: str = Field(description="Path as given.")
-    size: list[Annotated[int, Field(ge=1)]] = Field(
-        min_length=2, max_length=2, description="[width, height] of the image as given, in pixels."
-    )
+    size: Size = Field(description="[width, height] of the image as given, in pixels.")
     sha256: Sha256 = Field(description="Of the image file; of an image in memory, of its pixels.")
     items: list[Item] = Field(
         description="The common items, in their order; the confidence is that of this image by itself."
@@ -383,7 +379,7 @@ class VectorCount(_OfVector):
     """How many products a bound vector is the sum of."""
 
     schema_id: Literal["igm.decompose-k/1"] = Field(alias="schema")
-    k_max: Annotated[int, Field(ge=1)] = Field(description="Most products looked for.")
+    k_max: Positive = Field(description="Most products looked for.")
     k_curve: list[Unexplained] = Field(min_length=1)
 
 

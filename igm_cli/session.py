@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from igm_cli.core.types import Inversion, InversionSettings
-    from igm_cli.energy_map import EnergyMap
     from igm_cli.plugins.base import ConceptParser, Progress
 
 LEAST_SEEN = 0.4
@@ -141,12 +140,6 @@ class ImageSession(ImageInputs, Session["Image"]):
             constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         self.run = fingerprint_of({**model.identity, **identity})
 
-    def require_map(self) -> None:
-        """Refuses a map of a space that has none."""
-        from igm_cli.energy_map import map_axes
-
-        map_axes(self.parser.space, (2, 2))
-
     def require_labels(self) -> None:
         """Refuses to write beside objects what they are, where that is not known or they are not drawn."""
         if not hasattr(self.parser, "draw_labels"):
@@ -195,9 +188,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         """Returns the concepts of images that are worked out together."""
         results = []
         for image, frame, found, record in self._understood("igm.invert/1", images, progress):
-            sure = [None if math.isnan(p) else round(p, 4) for p in found.confidence.tolist()]
-            decoded = self.parser.decode(found.concepts, frame)
-            items = [{**rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
+            items = self._items(found.concepts, found.confidence, frame)
             if found.values is not None:
                 for item, each in zip(items, found.values.tolist(), strict=True):
                     certain = (round(p, 4) for p in each)
@@ -238,20 +229,14 @@ class ImageSession(ImageInputs, Session["Image"]):
         tell = (lambda done, most: progress("what images share", done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
         found = invert_shared(model.denoiser, seen, self.settings, **how)
-        decoded = [[rounded(item) for item in self.parser.decode(found.concepts, f)] for f in frames]
-
-        def with_confidence(items: list[dict[str, Any]], confidence: Tensor) -> list[dict[str, Any]]:
-            sure = [round(p, 4) for p in confidence.tolist()]
-            return [{**item, "confidence": p} for item, p in zip(items, sure, strict=True)]
-
         each = [
             {
                 "image": image.about["image"],
                 "size": list(image.data.size),
                 "sha256": image.sha256,
-                "items": with_confidence(items, sure),
+                "items": self._items(found.concepts, support, frame),
             }
-            for image, items, sure in zip(images, decoded, found.support, strict=True)
+            for image, frame, support in zip(images, frames, found.support, strict=True)
         ]
         roots = [{"root": image.about["root"]} for image in images if "root" in image.about]
         about = {"images": each, **(roots[0] if roots else {})}
@@ -263,7 +248,7 @@ class ImageSession(ImageInputs, Session["Image"]):
             "denoising_error": _finite(found.denoising_error),
             "k_penalty": self.settings.cost,
             "network_calls": found.network_calls,
-            "items": with_confidence(decoded[0], found.confidence),
+            "items": self._items(found.concepts, found.confidence, frames[0]),
         }
         seconds = round(time.monotonic() - started, 4)
         result = SharedResult.model_validate(self.record("igm.invert-shared/1", together, seconds, **fields))
@@ -281,22 +266,6 @@ class ImageSession(ImageInputs, Session["Image"]):
             return len(waiting) >= self.batch_size
         pixels = sum(math.prod(self._scaled(each.data.size)) for each in waiting)
         return pixels >= self.batch_size * math.prod(self.model.image_size)
-
-    def energy_map(self, image: Input[Image]) -> EnergyMap:
-        """Returns how much every single concept lowers the denoising error of an image, by itself."""
-        from igm_cli.core.inference.energy_map import energy_map
-        from igm_cli.energy_map import EnergyMap, map_axes
-
-        (frame,), (seen,) = self.framed([image])
-        size = (seen.shape[-1], seen.shape[-2]) if self.scale else self.model.image_size
-        axes, candidates = map_axes(self.parser.space, size)
-        gains = energy_map(self.model.denoiser, seen, self.settings, candidates)
-        shape = [len(axis) for axis in axes.values()]
-        best = gains.view(*shape, -1).amax(-1)  # of a point with values, those that explain most
-        named: dict[str, list[Any]] = {**axes} or {
-            self.parser.space.plural: self.parser.decode(candidates, frame)
-        }
-        return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, self.parser)
 
     def framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], list[Tensor]]:
         """Returns which part of each image the model sees, and what it sees of it."""
@@ -395,6 +364,12 @@ class ImageSession(ImageInputs, Session["Image"]):
         from igm_cli.core.inference.tiles import in_tiles
 
         return "tiles" if in_tiles(seen) else "network calls"
+
+    def _items(self, concepts: Tensor, confidence: Tensor, frame: Frame) -> list[dict[str, Any]]:
+        """Returns concepts ``[K,D]`` as items with their confidence ``[K]``, null where a method gives none."""
+        sure = [None if math.isnan(p) else round(p, 4) for p in confidence.tolist()]
+        decoded = self.parser.decode(concepts, frame)
+        return [{**rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
 
     def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns every candidate with its probability, the most probable first."""

@@ -8,27 +8,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+from torch import Tensor
+
 from igm_cli.bundled import DEFAULT_CONCEPTS
+from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
+from igm_cli.core.decomposition.decompose import (
+    AT_ONCE,
+    ITERATIONS,
+    ITERATIVE,
+    METHODS,
+    check_vectors,
+    decompose,
+)
+from igm_cli.core.decomposition.superposition import superposition
+from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
 from igm_cli.errors import UsageError
 from igm_cli.folders import Source
 from igm_cli.imaging import Frame
 from igm_cli.inputs import Input, fields_of
 from igm_cli.open_model import process_device
+from igm_cli.plugins import registry
 from igm_cli.records import VectorCount, VectorResult
 from igm_cli.session import Session
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from igm_cli.core.decomposition.codebooks import Codebooks
     from igm_cli.plugins.base import Progress, VectorParser
 
 MOST_PRODUCTS = 8
 """Most products of a vector that are looked for where nobody says how many."""
 
 
-class VectorSession(Session["Tensor"]):
+class VectorSession(Session[Tensor]):
     """Codebooks with the settings of one call: ``k`` (products per vector), ``method`` and ``iterations``, or ``k_max``.
 
     ``source`` is what records call the codebooks, ``content`` their fingerprint.
@@ -50,8 +62,6 @@ class VectorSession(Session["Tensor"]):
         settings: Mapping[str, Any],
         seed: int,
     ) -> None:
-        from igm_cli.core.decomposition.decompose import AT_ONCE
-
         self.parser, self.codebooks, self.device = parser, codebooks, codebooks.device
         self.settings, self.seed = settings, seed
         self.batch_size = AT_ONCE if settings.get("k") == 1 else 1
@@ -67,10 +77,6 @@ class VectorSession(Session["Tensor"]):
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
         """Returns the results of vectors in whatever form; of one ``[D]`` without a list around it."""
-        import torch
-
-        from igm_cli.core.decomposition.decompose import check_vectors
-
         if isinstance(vectors, str | Path):
             inputs, alone = self.read(Source.of(home_expanded(vectors))), False
         else:
@@ -86,11 +92,6 @@ class VectorSession(Session["Tensor"]):
 
     def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:
         """Returns the codewords of bound vectors that are one product each, or the sum of several."""
-        import torch
-
-        from igm_cli.core.decomposition.decompose import decompose
-        from igm_cli.core.decomposition.superposition import superposition
-
         search: dict[str, float | None]
         results, began, settings = [], time.perf_counter(), self.settings
         if settings["k"] == 1:
@@ -114,8 +115,6 @@ class VectorSession(Session["Tensor"]):
 
     def count(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorCount]:
         """Returns how many products bound vectors are the sum of."""
-        from igm_cli.core.decomposition.superposition import superposition
-
         results, most = [], self.settings["k_max"]
         for each in vectors:
             began = time.perf_counter()
@@ -166,9 +165,6 @@ def open_vectors(
     device: str = "auto",
 ) -> VectorSession:
     """Returns a session of codebooks: a .safetensors file, codebooks made ready, or an array or tensor ``[n,D]`` per factor."""
-    from igm_cli.core.device import keep_freed_memory
-    from igm_cli.plugins import registry
-
     default = DEFAULT_CONCEPTS["vectors"]
     parser = cast("VectorParser", registry.concept_parser(concepts or default, typed=True))
     if getattr(parser, "reads", "images") != "vectors":
@@ -187,8 +183,6 @@ def open_vectors(
 
 def vector_settings(k: int | None, method: str | None, iterations: int | None) -> dict[str, Any]:
     """Returns the settings of a search for codewords, None for those not given, if they go together."""
-    from igm_cli.core.decomposition.decompose import ITERATIONS, ITERATIVE, METHODS
-
     products, method = k or 1, method or "auto"
     if method not in METHODS:
         raise UsageError(f"method {method!r} does not support codebooks; choose {', '.join(METHODS)}")
@@ -205,10 +199,6 @@ def vector_settings(k: int | None, method: str | None, iterations: int | None) -
 
 def _codebooks(books: Any, binding: str | None) -> Codebooks:
     """Returns codebooks in memory, made ready."""
-    import torch
-
-    from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
-
     if isinstance(books, Codebooks):
         return books
     tensors = [torch.as_tensor(book) for book in books]

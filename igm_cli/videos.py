@@ -21,17 +21,11 @@ _CLOSED: dict[str, Any] = {"options": {"protocol_whitelist": "none"}, "metadata_
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a video.
+    """A frame of a video."""
 
-    Attributes:
-        number: From 0.
-        time: When it is shown, in seconds from the beginning; None if the video does not say.
-        decoded: What the decoder made of it.
-    """
-
-    number: int
-    time: float | None
-    decoded: Any
+    number: int  # from 0
+    time: float | None  # when it is shown, in seconds from the beginning; None if the video does not say
+    decoded: Any  # what the decoder made of it
 
     def picture(self) -> Image:
         """Returns it as RGB, turned as the video says."""
@@ -42,10 +36,7 @@ class Frame:
 def frames(video: Path | bytes, name: str, every: int) -> Iterator[Frame]:
     """Yields each ``every``-th frame of a video, the first one first.
 
-    Args:
-        video: The file, or what it holds: MP4, QuickTime, Matroska, WebM or AVI, whatever it is called.
-        name: What messages call it.
-        every: 1 for all frames.
+    It is a file, or what one holds: MP4, QuickTime, Matroska, WebM or AVI, whatever it is called.
 
     Raises:
         ExtraError: If PyAV is not installed.

@@ -21,21 +21,13 @@ MOST_CONCEPTS = 100
 
 @dataclass(frozen=True)
 class Term:
-    """A concept, or several, of one of the models.
+    """A concept, or several, of one of the models."""
 
-    Attributes:
-        model: Number of the model.
-        text: How it is asked for.
-        weight: Factor of its contribution.
-        absent: Whether the image is kept away from it.
-        concepts: ``[K,D]``; None where they are left to chance.
-    """
-
-    model: int
-    text: str
-    weight: float
-    absent: bool = False
-    concepts: Tensor | None = None
+    model: int  # number of the model
+    text: str  # how it is asked for
+    weight: float  # factor of its contribution
+    absent: bool = False  # whether the image is kept away from it
+    concepts: Tensor | None = None  # ``[K,D]``; None where they are left to chance
 
 
 @dataclass(frozen=True)
@@ -82,18 +74,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reader:
-    """The concept parsers of some models, and what is left to chance.
+    """The concept parsers of some models, and what is left to chance."""
 
-    Attributes:
-        parsers: Of every model; the first that knows a concept takes it.
-        frame: The whole of an image.
-        seed: Seed of everything random; image number i depends on it and on i alone.
-        free: What becomes of factors that are not named: ``random``, or ``none`` for no contribution.
-    """
-
-    parsers: Sequence[ConceptParser]
-    frame: Frame
-    seed: int
+    parsers: Sequence[ConceptParser]  # of every model; the first that knows a concept takes it
+    frame: Frame  # the whole of an image
+    seed: int  # seed of everything random; image number i depends on it and on i alone
+    # what becomes of factors that are not named: ``random``, or ``none`` for no contribution
     free: Literal["random", "none"]
 
     def read(self, expression: str) -> Wish:
@@ -208,7 +194,8 @@ class Reader:
                 scale = torch.cat(
                     [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
                 )
-            for choice in parser.space.left_open(rows) if self._draws_rest(terms) else []:
+            draws_rest = self.free == "random" and (terms or len(self.parsers) == 1)
+            for choice in parser.space.left_open(rows) if draws_rest else []:
                 row = choice[int(torch.randint(len(choice), (), generator=random))]
                 rows, scale = torch.cat([rows, row[None]]), torch.cat([scale, torch.ones(1)])
             concepts.append(rows)
@@ -216,9 +203,6 @@ class Reader:
         if sum(map(len, concepts)) > MOST_CONCEPTS:
             raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
         return Asked(branch, tuple(concepts), tuple(weights))
-
-    def _draws_rest(self, terms: Sequence[Term]) -> bool:
-        return self.free == "random" and (bool(terms) or len(self.parsers) == 1)
 
     def _random(self, number: int, purpose: int = 0) -> torch.Generator:
         """What an image leaves to chance follows from the seed and its number."""

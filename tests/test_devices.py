@@ -82,7 +82,7 @@ def test_a_training_computes_in_bf16_where_the_processor_does(
 def test_a_training_in_bf16_where_that_is_slow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, bf16: bool, told: bool
 ) -> None:
-    monkeypatch.setattr("igm_cli.core.device.has_bf16", lambda device: bf16)
+    monkeypatch.setattr("igm_cli.commands.train_run.has_bf16", lambda device: bf16)
     words = "train clevr --device cpu --dry-run --precision bf16 --set model.channels=[8,8,8] --set data.size=4"
     assert app.main([*words.split(), "--batch-size", "2", "-o", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err

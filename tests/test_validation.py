@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from igm_cli.commands import validation
 from igm_cli.commands.validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.types import Inversion
@@ -19,16 +20,14 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90,
 def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    from igm_cli.core.inference import engine
-
     asked: list[int | None] = []
-    invert = engine.invert
+    invert = validation.invert
 
     def counting(*arguments: object, k: int | None = None, **options: object) -> Inversion:
         asked.append(k)
         return invert(*arguments, k=k, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "invert", counting)
+    monkeypatch.setattr(validation, "invert", counting)
     model = load_checkpoint(tiny_model)
     rows = [
         {
@@ -38,11 +37,11 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
         for number, colour in enumerate(COLOURS)
     ]
     data = datasets.Dataset.from_list(rows)
-    validation = Validation(data, concept_parser("pos"), model.spec, tmp_path)
+    shown = Validation(data, concept_parser("pos"), model.spec, tmp_path)
     network = model.denoiser
     assert isinstance(network, torch.nn.Module)
     network.train()
-    scores, pictures = validation(7, network)
+    scores, pictures = shown(7, network)
     assert network.training
     assert asked == [1, None, 2, None, 3, None, 4, None, 5, None]
     # The model estimates three at most, so the images of four and five are always miscounted.

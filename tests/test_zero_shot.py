@@ -21,7 +21,7 @@ from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
 from igm_cli import app, bundled
-from igm_cli.commands import zero_shot_time
+from igm_cli.commands import zero_shot
 from igm_cli.commands.options import number_or_auto
 from igm_cli.commands.zero_shot_options import parse_timesteps, read_labels, read_templates
 from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, quiet, read_description
@@ -361,7 +361,7 @@ def test_a_bundled_pipeline_is_found(
 def test_long_runs_are_announced(
     call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zero_shot_time, "seconds_per_call", lambda denoiser, most: 2.0)
+    monkeypatch.setattr(zero_shot, "seconds_per_call", lambda denoiser, most: 2.0)
     given = (pictures, "--model", tiny, "--json", *PETS, *QUICK, "--output", tmp_path / "r.jsonl")
     first = call(*given)
     said = one_sentence(first.err)
@@ -375,7 +375,7 @@ def test_long_runs_are_announced(
 def test_what_images_take_is_estimated(
     call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zero_shot_time, "seconds_per_call", lambda denoiser, most: 2.0)
+    monkeypatch.setattr(zero_shot, "seconds_per_call", lambda denoiser, most: 2.0)
     given = (pictures, "--model", tiny, *PETS, *QUICK, "--estimate", "--output", tmp_path / "r.jsonl")
     told = json.loads(call(*given, "--json").out)
     jsonschema.validate(told, schema("igm.zero-shot-estimate-1"), jsonschema.Draft202012Validator)
@@ -407,7 +407,7 @@ def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
 
     denoiser = TextToImageDenoiser(load_pipeline(str(tiny), torch.device("cpu")), Text(("dog", "cat")))
-    assert 0 < zero_shot_time.seconds_per_call(denoiser, 4) < 1
+    assert 0 < zero_shot.seconds_per_call(denoiser, 4) < 1
     assert denoiser.calls == 8  # twice a batch of no more than there is to do
 
 

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from igm_cli.commands import options as o
+from igm_cli.commands.show import DETAILED, cell
+from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError
-from igm_cli.output import Output
+from igm_cli.output import Output, Record, process_rank
+
+if TYPE_CHECKING:
+    from igm_cli.core.decomposition.codebooks import Codebooks
 
 MOST = 1000
 """Products of a vector at most."""
+
+UNSURE = 0.5
+"""Confidence of a codeword below which people are warned."""
+
+BEYOND = 0.999
+"""Probability that no random product is as similar, below which people are warned: a vector that was bound from other
+codewords has anything between 0 and 1."""
+
+EXPLAINED = 1e-4
+"""Unexplained share of a vector below which there is nothing left to look for."""
+
+WHOLE = 0.9
+"""Similarity below which people are told that what was found is not the whole vector: without noise it is 1."""
+
+REST = "the rest is noise or further products, which --count tells"
+
+MOST_ROWS = 100  # of a table of vectors
 
 
 def decompose(
@@ -54,7 +77,8 @@ def decompose(
 
     JSON lines follow the schema igm.decompose/1, of --count igm.decompose-k/1.
     """
-    from igm_cli.vectors import MOST_PRODUCTS, vector_settings
+    from igm_cli.commands.runner import Runner
+    from igm_cli.vectors import MOST_PRODUCTS, open_vectors, vector_settings
 
     sink = Output.of_process(as_json)
     if count:
@@ -70,7 +94,157 @@ def decompose(
         if k_max is not None:
             raise UsageError("--k-max belongs to --count; add that or leave it out")
         settings = vector_settings(k, method, iterations)
-    from igm_cli.commands.vectors import understand_vectors
+    if process_rank()[1] > 1:
+        raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
+    source, products = home_expanded(codebooks), settings.get("k")
+    session = open_vectors(
+        source, settings=settings, concepts=concepts, binding=binding, seed=seed, device=device
+    )
+    if session.codebooks.guessed:
+        name = session.codebooks.binding.name
+        sink.note(
+            f"igm: {source} does not name a binding; {name} is assumed, since its codewords look like those of {name}, "
+            "and --binding names another"
+        )
+    note_duplicates(session.codebooks, sink)
+    report = VectorReport(sink, products, session.codebooks)
+    schema = "igm.decompose/1" if products else "igm.decompose-k/1"
+    how: dict[str, Any] = {"count": count, "sources": [source]}
+    if csv:
+        from igm_cli.commands.exports import table
 
-    how: dict[str, Any] = {"concepts": concepts, "binding": binding, "seed": seed, "device": device}
-    understand_vectors(paths, codebooks, settings, sink, output, csv, **how)
+        how["exports"] = [table(csv, session.key)]
+    Runner(session, paths, schema, report, sink, output, **how).run()
+
+
+class VectorReport:
+    """What people read: a table per vector, or one table of a file's vectors, and how many vectors are in doubt."""
+
+    def __init__(self, sink: Output, products: int | None, codebooks: Codebooks) -> None:
+        self.sink, self.products, self.codebooks = sink, products, codebooks
+        self.records: list[Record] = []  # the first ones of a file
+        self.doubts: Counter[str] = Counter()
+        self.vectors = 0
+
+    def add(self, record: Record) -> None:
+        """One more vector."""
+        if self.records and record["input"] != self.records[0]["input"]:
+            self.end()
+        self.vectors += 1
+        self.doubts[self._doubt(record)[0]] += 1
+        if len(self.records) < MOST_ROWS:
+            self.records.append(record)
+
+    def end(self) -> None:
+        """Shows the vectors of a file."""
+        source = self.records[0]["input"] if self.records else ""
+        if self.vectors > DETAILED:
+            self._show_many(source)
+        else:
+            for record in self.records:
+                about = source + (f", vector {record['vector']}" if self.vectors > 1 else "")
+                self.sink.table(*self._table(about, record))
+                if sentence := self._doubt(record)[1]:
+                    self.sink.note(f"igm: {about}: {sentence}")
+        self.records, self.doubts, self.vectors = [], Counter(), 0
+
+    def _show_many(self, source: str) -> None:
+        """One table of a file's vectors."""
+        found = ["K", "unexplained"] if self.products is None else ["indices", "similarity", "confidence", ""]
+        rows = [self._row(record, self._doubt(record)[0]) for record in self.records]
+        self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *found], rows)
+        if more := self.vectors - len(rows):
+            self.sink.say(f"... and {more} more; --json and --output have all of them")
+        for kind, count in self.doubts.items():
+            if kind:
+                meaning = _MEANING.get(kind, kind)
+                self.sink.note(f"igm: {count} of {self.vectors} vectors of {source}: {meaning}")
+
+    def _table(self, about: str, record: Record) -> tuple[str, list[str], list[list[str]]]:
+        if self.products is None:
+            title, curve = f"{about}: K = {record['k']}, {record['seconds']:.2f} s", record["k_curve"]
+            chosen = ["◯" if p["k"] == record["k"] else "" for p in curve]
+            rows = [[str(p["k"]), f"{p['unexplained']:.6f}", x] for p, x in zip(curve, chosen, strict=True)]
+            return title, ["K", "unexplained", ""], rows
+        how = f"similarity {record['similarity']:.3f} by {record['method']}, {record['seconds']:.2f} s"
+        names = list(dict.fromkeys(name for item in record["items"] for name in item))
+        rows = [[cell(name, item.get(name, "")) for name in names] for item in record["items"]]
+        return f"{about}: {how}", names, rows
+
+    def _row(self, record: Record, kind: str) -> list[str]:
+        if self.products is None:
+            return [str(record["vector"]), str(record["k"]), f"{record['k_curve'][-1]['unexplained']:.6f}"]
+        products: dict[int, list[str]] = {}
+        for item in record["items"]:
+            products.setdefault(item.get("product", 0), []).append(str(item["index"]))
+        indices = " + ".join(", ".join(row) for row in products.values())
+        least = min((item["confidence"] for item in record["items"]), default=0.0)
+        return [str(record["vector"]), indices, f"{record['similarity']:.3f}", f"{least:.3f}", kind]
+
+    def _doubt(self, record: Record) -> tuple[str, str]:
+        """What kind of doubt there is about a record, and a sentence about it; both empty if there is none."""
+        if self.products is None:
+            sentence = _count_doubt(record)
+            return sentence, sentence
+        if self.products > 1 and record["k"] < self.products:
+            found = f"{record['k']} of {self.products} products found"
+            if record["similarity"] ** 2 > 1 - EXPLAINED:
+                return "fewer", f"{found}, and nothing is left to explain"
+            return "chance", f"{found}; what is left is no product of these codewords as far as can be told"
+        if self.products == 1 and self._by_chance(record["similarity"]):
+            way_out = "" if record["method"] in ("auto", "exhaustive") else "; --method auto may find one"
+            says = f"similarity {record['similarity']:.2f} is what chance gives"
+            return "chance", f"no product of these codewords as far as can be told, {says}{way_out}"
+        items = record["items"]
+        if tied := [_place(item) for item in items if item.get("ambiguous")]:
+            return "ambiguous", f"another codeword would do as well for {', '.join(tied)}"
+        if unsure := [_place(item) for item in items if item["confidence"] < UNSURE]:
+            return "unsure", f"{', '.join(unsure)} could well be another codeword"
+        if record["similarity"] < WHOLE:
+            share = f"{100 * record['similarity'] ** 2:.0f} %"
+            return "partly", f"what was found explains {share} of the vector; {REST}"
+        return "", ""
+
+    def _by_chance(self, similarity: float) -> bool:
+        """Whether some product of random codewords may be as similar."""
+        import torch
+
+        from igm_cli.core.decomposition.result import beyond_chance
+
+        return float(beyond_chance(self.codebooks, torch.tensor([similarity]))[0]) < BEYOND
+
+
+_MEANING = {
+    "chance": "not found to be products of these codewords, what similarity there is comes by chance",
+    "fewer": "fewer products explain them whole",
+    "ambiguous": "another codeword would do as well for a factor",
+    "unsure": "a factor could well be another codeword",
+    "partly": f"what was found explains less than {100 * WHOLE**2:.0f} % of the vector; {REST}",
+}
+
+
+def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
+    """Says which codewords are the same, so that nobody could tell them apart."""
+    from igm_cli.core.decomposition.codebooks import duplicates
+
+    for number, book in enumerate(codebooks.spectra):
+        same = duplicates(book).nonzero()[:, 0].tolist()
+        if same:
+            some = ", ".join(map(str, same[:6])) + (", ..." if len(same) > 6 else "")
+            sink.note(
+                f"igm: codebook {number} has codewords that occur more than once ({some}); "
+                "which of them was bound cannot be told"
+            )
+
+
+def _count_doubt(record: Record) -> str:
+    """A sentence about a count that may be wrong; empty if there is no doubt."""
+    if record["k"] == 0:
+        return "no product of these codewords is in it as far as can be told"
+    if record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
+        return f"as many products as --k-max {record['k_max']} lets be found; raise it"
+    return ""
+
+
+def _place(item: Record) -> str:
+    return f"factor {item['factor']}" + (f" of product {item['product']}" if "product" in item else "")

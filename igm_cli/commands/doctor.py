@@ -18,12 +18,11 @@ from igm_cli.errors import EXTRAS, ExtraError, missing
 from igm_cli.output import Output
 
 _NEEDED = (
-    *("torch", "numpy", "scipy", "pillow", "pydantic", "safetensors", "huggingface_hub", "filelock"),
-    *("typer", "rich"),
-)
+    "torch", "numpy", "scipy", "pillow", "pydantic", "safetensors", "huggingface_hub", "filelock", "typer", "rich",
+)  # fmt: skip
 _OPTIONAL = (
-    *("accelerate", "av", "datasets", "diffusers", "gradio", "matplotlib", "tensorboard", "transformers"),
-)
+    "accelerate", "av", "datasets", "diffusers", "gradio", "matplotlib", "tensorboard", "transformers",
+)  # fmt: skip
 
 
 def doctor(as_json: o.Json = False) -> None:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 from igm_cli.commands.results import paths_of, refuse_inputs
 from igm_cli.core.files import file_hash, home_expanded, write_atomically
 from igm_cli.errors import UsageError
@@ -17,8 +20,6 @@ from igm_cli.imaging import PICTURES
 from igm_cli.output import Record, json_line
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from igm_cli.commands.exports import Export
     from igm_cli.energy_map import EnergyMap
     from igm_cli.folders import Source
@@ -33,29 +34,18 @@ BESIDE = 0x010E
 
 @dataclass
 class Drawing:
-    """What is drawn of every image.
+    """What is drawn of every image."""
 
-    Attributes:
-        option: The option that asks for it.
-        where: A file or folder.
-        draw: Makes a picture, or a map, of a record and its input.
-        is_map: Whether it is a map, which has an array beside it.
-        targets: Where the picture of each image goes.
-        anew: Whether pictures that are there are drawn again.
-    """
-
-    option: str
-    where: Path
-    draw: Callable[[Record, Input[Image]], Any]
-    is_map: bool = False
-    targets: Mapping[str, Path] = field(default_factory=dict)
-    anew: bool = False
+    option: str  # the option that asks for it
+    where: Path  # a file or folder
+    draw: Callable[[Record, Input[Image.Image]], Any]  # makes a picture, or a map, of a record and its input
+    is_map: bool = False  # whether it is a map, which has an array beside it
+    targets: Mapping[str, Path] = field(default_factory=dict)  # where the picture of each image goes
+    anew: bool = False  # whether pictures that are there are drawn again
     _made: set[Path] = field(default_factory=set)
 
     def aim(self, files: Sequence[Source]) -> None:
         """Decides where the pictures go; what is not igm's own is not written over."""
-        from igm_cli.commands.drawings import known_pictures, picture_targets, refuse_arrays
-
         self.targets = picture_targets(files, self.where, self.option)
         if self.is_map:
             refuse_arrays(known_pictures(files, self.targets), self.option)
@@ -68,11 +58,9 @@ class Drawing:
         every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
         return not all(path.exists() for path in every)
 
-    def make(self, record: Record, each: Input[Image]) -> None:
+    def make(self, record: Record, each: Input[Image.Image]) -> None:
         """Draws an image."""
         if target := self._target(record):
-            from igm_cli.commands.drawings import save_map, save_picture
-
             save = save_map if self.is_map else save_picture
             save(self.draw(record, each), target)
             self._made.add(target)
@@ -86,26 +74,20 @@ class Drawing:
 def aim_apart(
     drawings: Sequence[Drawing], exports: Sequence[Export], output: Path | None, inputs: Sequence[Path]
 ) -> None:
-    """Refuses files that cannot be written, and options that would write the same one.
-
-    Args:
-        drawings: Pictures, which know where they go.
-        exports: Files of all that is found.
-        output: Where results are kept.
-        inputs: Files that are read.
-    """
-    from igm_cli.commands.results import refuse_inputs
-
+    """Refuses files that cannot be written, and options that would write the same one or an input."""
     for export in exports:
         export.check(inputs)
-    if output:
-        refuse_inputs([home_expanded(output)], inputs, "--output")
     written = [(each.option, path) for each in drawings for path in each.targets.values()]
     written += [
-        (each.option, p.with_suffix(".npy")) for each in drawings if each.is_map for p in each.targets.values()
+        (each.option, path.with_suffix(".npy"))
+        for each in drawings
+        if each.is_map
+        for path in each.targets.values()
     ]
     written += [(each.option, each.path) for each in exports]
-    written += [("--output", home_expanded(output))] if output else []
+    if output:
+        refuse_inputs([home_expanded(output)], inputs, "--output")
+        written.append(("--output", home_expanded(output)))
     owner: dict[Path, str] = {}
     for option, path in written:
         other = owner.setdefault(path.resolve(), option)
@@ -178,7 +160,7 @@ def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
     for picture in targets:
         if picture.is_dir():
             raise UsageError(f"{option} {picture} is a folder where a picture should be; choose another path")
-        if picture.exists() and not _drawn_by_igm(picture):
+        if picture.exists() and _exif(picture).get(SOFTWARE) != DRAWN_BY:
             raise UsageError(f"{option} would overwrite {picture}, which igm did not draw; choose another path")
 
 
@@ -191,14 +173,8 @@ def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
             raise UsageError(f"{option} would overwrite {array}, which igm did not write; choose another path")
 
 
-def _drawn_by_igm(path: Path) -> bool:
-    return bool(_exif(path).get(SOFTWARE) == DRAWN_BY)
-
-
 def _exif(path: Path) -> Mapping[int, Any]:
     """Returns the EXIF fields of a picture; none if there is no picture."""
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             return dict(picture.getexif())
@@ -218,14 +194,8 @@ def save_picture(
 ) -> None:
     """Writes a PIL image atomically in the format its name says, marked as igm's own.
 
-    Args:
-        image: The image.
-        path: Where to.
-        about: What a PNG says it is about.
-        beside: Hash of an array that belongs to it.
+    A PNG says what it is ``about``; ``beside`` is the hash of an array that belongs to the picture.
     """
-    from PIL import Image
-
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()
     mark[SOFTWARE] = DRAWN_BY
@@ -233,8 +203,6 @@ def save_picture(
         mark[BESIDE] = beside
     how: dict[str, Any] = {"format": kind, "exif": mark}
     if about is not None:
-        from PIL.PngImagePlugin import PngInfo
-
         how["pnginfo"] = PngInfo()
         how["pnginfo"].add_itxt("igm", json_line(about))
     write_atomically(path, lambda temporary: image.save(temporary, **how))
@@ -242,8 +210,6 @@ def save_picture(
 
 def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
     """Returns PIL images side by side, some in a row, each scaled to one width."""
-    from PIL import Image
-
     columns = min(columns, len(pictures))
     scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
     height = max(p.height for p in scaled)

@@ -47,6 +47,4 @@ def estimate_k(
     how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range, "note": sink.warn, "every": every}
     session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings, **how)
     session.require_counting()
-    understand_images(
-        session, paths, "igm.estimate-k/1", sink, output, count=True, pictures=plot, option="--plot"
-    )
+    understand_images(session, paths, "igm.estimate-k/1", sink, output, count=True, pictures=plot)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import igm_cli
+from igm_cli.commands.results import refuse_inputs
 from igm_cli.core.files import fingerprint_of, home_expanded, write_atomically
 from igm_cli.errors import InputError, UsageError, cause
 from igm_cli.folders import ADDRESS
@@ -35,19 +36,12 @@ OBJECT = "object"
 
 @dataclass
 class Export:
-    """A file of all that a run finds, written when it ends; a file that igm did not write so is never replaced.
+    """A file of all that a run finds, written when it ends; a file that igm did not write so is never replaced."""
 
-    Attributes:
-        option: The option that asks for it.
-        path: The file.
-        text: Makes its content of records.
-        is_own: Says whether a content is as ``text`` made it.
-    """
-
-    option: str
+    option: str  # the option that asks for it
     path: Path
-    text: Callable[[Sequence[Record]], str]
-    is_own: Callable[[str], bool]
+    text: Callable[[Sequence[Record]], str]  # makes its content of records
+    is_own: Callable[[str], bool]  # says whether a content is as ``text`` made it
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:
@@ -57,8 +51,6 @@ class Export:
             UsageError: If something would be written over.
             InputError: If it cannot be written.
         """
-        from igm_cli.commands.results import refuse_inputs
-
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file in it for {self.option}")
         refuse_inputs([self.path], inputs, self.option)
@@ -164,20 +156,11 @@ def coco_text(records: Sequence[Record]) -> str:
 
     Source: https://cocodataset.org/#format-data, "Keypoint Detection".
     """
-    names = [_file_name(*each) for each in zip(_below_common_folder(records), records, strict=True)]
+    images = zip(_below_common_folder(records), records, strict=True)
     items = [(number, item) for number, record in enumerate(records, 1) for item in record["items"]]
     kinds = sorted({_kind(item) for _, item in items} or {OBJECT})
     data: dict[str, Any] = {
-        "images": [
-            {
-                "id": number,
-                "file_name": name,
-                "width": record["size"][0],
-                "height": record["size"][1],
-                **_frame_id(record),
-            }
-            for number, (name, record) in enumerate(zip(names, records, strict=True), 1)
-        ],
+        "images": [_image(number, *each) for number, each in enumerate(images, 1)],
         "annotations": [
             _annotation(number, image, kinds.index(_kind(item)) + 1, item)
             for number, (image, item) in enumerate(items, 1)
@@ -202,6 +185,15 @@ def is_own_coco(text: str) -> bool:
 
 def _mark(*content: Any) -> str:
     return f"igm-{fingerprint_of(content)}"
+
+
+def _image(number: int, path: str, record: Record) -> dict[str, Any]:
+    """Returns what COCO says of an image; a frame is a numbered file in a folder called as the video."""
+    width, height = record["size"]
+    image = {"id": number, "file_name": path, "width": width, "height": height}
+    if "frame" in record:
+        image |= {"file_name": f"{path}/{record['frame']:06d}.png", "frame_id": record["frame"]}
+    return image
 
 
 def _annotation(number: int, image: int, category: int, item: Record) -> dict[str, Any]:
@@ -260,12 +252,3 @@ def _below_common_folder(records: Sequence[Record]) -> list[str]:
     except ValueError:  # several drives, an address, or no image
         return [image if ADDRESS.match(image) else Path(image).as_posix() for image in images]
     return [Path(path).relative_to(root).as_posix() for path in paths]
-
-
-def _file_name(path: str, record: Record) -> str:
-    """Returns what COCO calls an image: its path, of a frame its number in a folder called as the video."""
-    return f"{path}/{record['frame']:06d}.png" if "frame" in record else path
-
-
-def _frame_id(record: Record) -> dict[str, Any]:
-    return {"frame_id": record["frame"]} if "frame" in record else {}

@@ -9,13 +9,14 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
 
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, PictureGrid, Plot
 from igm_cli.errors import need
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from igm_cli.imaging import to_rgb
 
 DPI = 120
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
@@ -66,7 +67,7 @@ def report_styles(figures: Iterable[Figure]) -> dict[str, Style]:
     return styles(curve.label for figure in figures if isinstance(figure, Plot) for curve in figure.curves)
 
 
-def draw(figure: Figure, looks: Mapping[str, Style] | None = None) -> Image:
+def draw(figure: Figure, looks: Mapping[str, Style] | None = None) -> Image.Image:
     """Returns a figure as a picture, its curves in the looks of the whole report (:func:`report_styles`) or its own."""
     if isinstance(figure, Plot):
         return _draw_plot(figure, looks or report_styles([figure]))
@@ -86,16 +87,14 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     return figure
 
 
-def to_picture(figure: Any) -> Image:
+def to_picture(figure: Any) -> Image.Image:
     """A matplotlib figure as an RGB picture."""
-    import PIL.Image
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    return PIL.Image.open(buffer).convert("RGB")
+    return Image.open(buffer).convert("RGB")
 
 
-def _draw_plot(plot: Plot, looks: Mapping[str, Style]) -> Image:
+def _draw_plot(plot: Plot, looks: Mapping[str, Style]) -> Image.Image:
     labels = [curve.label for curve in plot.curves]
     legend = any(labels) and (len(labels) > 1 or labels[0] != plot.title)
     figure = new_figure(7.6 if legend else 6.4, max(4.2, 0.9 + 0.19 * len(labels)))
@@ -169,7 +168,7 @@ def _power(value: float) -> str:
     return rf"$10^{{{exponent}}}$" if digit == "1" else rf"${digit}\cdot10^{{{exponent}}}$"
 
 
-def _draw_confusion(confusion: Confusion) -> Image:
+def _draw_confusion(confusion: Confusion) -> Image.Image:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
@@ -223,9 +222,7 @@ def _draw_matrix(axes: Any, confusion: Confusion, counts: Sequence[Sequence[int]
     axes.spines[:].set_color("#bbbbbb")
 
 
-def _draw_grid(grid: PictureGrid) -> Image:
-    import numpy as np
-
+def _draw_grid(grid: PictureGrid) -> Image.Image:
     gap, margin = 6, 10
     cell = max(110, min(350, GRID_WIDTH // max(1, len(grid.columns)) - gap))
     names = ["\n".join(textwrap.wrap(label, 18)) for label, _ in grid.rows]
@@ -262,12 +259,8 @@ def _draw_grid(grid: PictureGrid) -> Image:
     return to_picture(figure)
 
 
-def _to_width(picture: Image, width: int) -> Image:
+def _to_width(picture: Image.Image, width: int) -> Image.Image:
     """The picture at a width; the colours of a map of labels are not mixed."""
-    from PIL import Image
-
-    from igm_cli.imaging import to_rgb
-
     method = Image.Resampling.NEAREST if picture.mode in ("1", "P") else Image.Resampling.LANCZOS
     size = (width, max(1, round(picture.height * width / picture.width)))
     return to_rgb(picture).resize(size, method)

@@ -8,12 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.remarks import touching
+from igm_cli.commands.drawings import picture_targets, refuse_others_pictures, save_picture, sheet
+from igm_cli.commands.processes import gather, meet
+from igm_cli.commands.results import ResultFile, open_results, refuse_inputs
+from igm_cli.commands.show import brief, touching
+from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
+from igm_cli.folders import Source
+from igm_cli.imaging import open_image
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
-    from igm_cli.commands.results import ResultFile
     from igm_cli.generation import Generation
     from igm_cli.wishes import Wish
 
@@ -23,16 +28,9 @@ MOST_COLUMNS = 9  # of a sheet of expressions with one image each
 
 
 class Gallery:
-    """The images of one call, where they go, and what is said of them.
+    """The images of one call, a number of each wish: where they go, and what is said of them.
 
-    Args:
-        session: Draws.
-        wishes: What is asked for.
-        number: Images of each.
-        folder: Of the pictures and their records.
-        grid: A file for all pictures on one sheet.
-        sink: Takes results, progress and messages.
-        inputs: Files that are read, which nothing is written over.
+    The file ``grid`` shows all of them on one sheet; nothing is written over the ``inputs``, which are read.
     """
 
     def __init__(
@@ -45,11 +43,6 @@ class Gallery:
         sink: Output,
         inputs: Sequence[Path] = (),
     ) -> None:
-        from igm_cli.commands.drawings import picture_targets, refuse_others_pictures
-        from igm_cli.commands.results import refuse_inputs
-        from igm_cli.core.files import foreign_name
-        from igm_cli.folders import Source
-
         self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
         self.folder, self.inputs = folder, inputs
         if folder.exists() and not folder.is_dir():
@@ -61,13 +54,13 @@ class Gallery:
             raise UsageError(
                 f"--output {folder} holds {name} and no results of igm generate; name another folder"
             )
-        pictures = [self._path(w, i) for w in wishes for i in range(number)]
+        self.pictures = [self._path(wish, i) for wish in wishes for i in range(number)]
         if self.grid:
-            if self.grid.resolve() in (path.resolve() for path in (*pictures, self._results)):
+            if self.grid.resolve() in (path.resolve() for path in (*self.pictures, self._results)):
                 raise UsageError("--grid and --output would write the same file; give --grid another path")
             refuse_inputs([self.grid], inputs, "--grid")
-        refuse_inputs([*pictures, self._results], inputs, "--output")
-        refuse_others_pictures(pictures, "--output")
+        refuse_inputs([*self.pictures, self._results], inputs, "--output")
+        refuse_others_pictures(self.pictures, "--output")
 
     @property
     def _results(self) -> Path:
@@ -75,9 +68,6 @@ class Gallery:
 
     def run(self) -> None:
         """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
-        from igm_cli.commands.processes import gather, meet
-        from igm_cli.commands.results import open_results
-
         rank, world = process_rank()
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
@@ -130,8 +120,6 @@ class Gallery:
                     start = i
 
     def _draw(self, store: ResultFile, wish: Wish, numbers: range, progress: ProgressReport) -> None:
-        from igm_cli.commands.drawings import save_picture
-
         for result in self.session.images(wish, numbers, lambda i: str(self._path(wish, i)), progress):
             record = result.to_dict()
             save_picture(result.picture, Path(record["image"]), record)
@@ -148,18 +136,13 @@ class Gallery:
 
     def _show(self, records: Sequence[Record]) -> None:
         """Prints all records, and puts the pictures on one sheet."""
-        from igm_cli.commands.drawings import save_picture, sheet
-        from igm_cli.commands.show import brief
-        from igm_cli.imaging import open_image
-
         for record in records:
             self.sink.result(record)
         if about := touching(self.session.models, records):
             self.sink.warn(about)
         if self.grid:
             columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
-            pictures = [self._path(wish, i) for wish in self.wishes for i in range(self.number)]
-            save_picture(sheet([open_image(path) for path in pictures], columns), self.grid)
+            save_picture(sheet([open_image(path) for path in self.pictures], columns), self.grid)
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [

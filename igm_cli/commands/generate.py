@@ -11,7 +11,7 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
-from igm_cli.commands.remarks import about_drawing
+from igm_cli.commands.show import about_drawing
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, UsageError
 from igm_cli.output import Output, Record

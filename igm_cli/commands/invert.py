@@ -61,18 +61,11 @@ def invert(
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 
-    settings: dict[str, Any] = {
-        "k_max": k_max,
-        "penalty": penalty,
-        "draws": draws,
-        "restarts": restarts,
-        "steps": steps,
-    }
-    settings |= {"seed": seed, "method": method}
+    settings = {"k_max": k_max, "penalty": penalty, "draws": draws, "seed": seed, "method": method}
+    settings |= {"restarts": restarts, "steps": steps}
     opened = open_checkpoint(model, concepts, device)
-    more: dict[str, Any] = {"scale": scale, "shared": shared, "pixel_range": pixel_range, "note": sink.warn}
-    more |= {"every": every}
-    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, **more)
+    how: dict[str, Any] = {"scale": scale, "shared": shared, "pixel_range": pixel_range, "every": every}
+    session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, note=sink.warn, **how)
     if labels:
         session.require_labels()
     files: dict[str, Any] = {"pictures": overlay, "labels": labels}

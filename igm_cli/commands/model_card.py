@@ -33,12 +33,7 @@ _ELSEWHERE = ("calibrated", "default", "draws", "licence")
 
 
 def card(folder: Path, name: str, licence: str | None = None) -> str:
-    """Returns the card of a model.
-
-    Args:
-        folder: The model's folder.
-        name: What ``--model`` takes: ``hf:owner/name``, or what it is called here.
-        licence: As the hub names it; None takes what igm.json says.
+    """Returns the card of a model in a folder, under the name that ``--model`` takes; None takes the licence of igm.json.
 
     Raises:
         InputError: If igm.json is damaged.

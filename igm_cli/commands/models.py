@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from igm_cli.bundled import DEFAULT_CONCEPTS, bundled, cached, is_pipeline, local
+from igm_cli.bundled import DEFAULT_CONCEPTS, bundled, cached, find_folder, is_pipeline, local
 from igm_cli.commands import options as o
+from igm_cli.commands.model_card import card
 from igm_cli.core.files import read_json
 from igm_cli.errors import InputError
 from igm_cli.output import Output
@@ -29,9 +30,6 @@ def models(
     if model is not None:
         if as_json:
             o.refuse("the list; leave out the model or --json", json=as_json)
-        from igm_cli.bundled import find_folder
-        from igm_cli.commands.model_card import card
-
         sink.markdown(card(find_folder(model), model))
         return
     found = {"bundled": bundled(), "local": local(), "cached": cached()}

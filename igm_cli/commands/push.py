@@ -46,6 +46,9 @@ def push(
 
     Of its folder the description and the weights are uploaded, nothing else.  Log in before by hf auth login.
     """
+    from huggingface_hub import constants
+
+    from igm_cli.api import load
     from igm_cli.commands import model_card
 
     sink, name = Output(as_json=as_json), model_card.repository(to)
@@ -54,13 +57,13 @@ def push(
     folder = find_folder(model)
     files = files_of(folder)
     text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else o.read_text(card)
-    _check(folder)
+    load(folder, device="cpu")  # so that none is shared that others cannot open
     sizes = {path: file.stat().st_size for path, file in files.items()} | {CARD: len(text.encode())}
     written = None
     if dry_run:
         written = home_expanded(output or Path("push", name.rpartition("/")[2])) / CARD
         _write_card(written, text)
-        address = f"{_hub()}/{name}"
+        address = f"{constants.ENDPOINT}/{name}"
     else:
         sink.note(f"igm: uploading {size_text(sum(sizes.values()))} to {name} on the Hugging Face hub")
         address = _upload(name, files, text, private)
@@ -99,13 +102,6 @@ def files_of(folder: Path) -> dict[str, Path]:
         if home not in path.resolve().parents:
             raise InputError(f"{path} is a link to a file elsewhere, which is not uploaded; copy the file here")
     return {path.relative_to(folder).as_posix(): path for path in found}
-
-
-def _check(folder: Path) -> None:
-    """Opens a model, so that none is shared that others cannot open."""
-    from igm_cli.api import load
-
-    load(folder, device="cpu")
 
 
 def _write_card(path: Path, text: str) -> None:
@@ -161,9 +157,3 @@ def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
 def size_text(size: float) -> str:
     """Returns a number of bytes as people read it."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-def _hub() -> str:
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT)

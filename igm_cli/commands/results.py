@@ -28,15 +28,8 @@ class ResultFile:
     A line cut short by a crash is dropped; its item is done again.  With several processes each
     adds to a file of its own beside it, and :meth:`merge` joins them.
 
-    Args:
-        path: The file.
-        schema: Schema of its lines.
-        run: Fingerprint that every line must carry.
-        key: Fields that together name what a line is about; it may lack all but the first.
-        differences: Says what in a line of another run is not as in this one; empty where it cannot tell.
-
-    Attributes:
-        done: Lines by what they are about, the fields joined by spaces.
+    Every line must carry ``run``.  The fields ``key`` together name what a line is about; it may lack all but the first.
+    ``differences`` says what in a line of another run is not as in this one; nothing where it cannot tell.
     """
 
     def __init__(
@@ -53,7 +46,7 @@ class ResultFile:
         self._differences = differences
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
-        self.done: dict[str, dict[str, Any]] = {}
+        self.done: dict[str, dict[str, Any]] = {}  # lines by what they are about, the fields joined by spaces
         self._text: dict[str, bytes] = {}  # of every line, as it is in the file
         self._superseded = False
         for part in [path, *_shares(path)]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from igm_cli.commands.remarks import warning
+from igm_cli.commands.show import warning
 from igm_cli.errors import InputError, OutputError, UsageError, counted, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
 from igm_cli.inputs import fields_of, what_about
@@ -26,15 +26,9 @@ if TYPE_CHECKING:
     from igm_cli.session import ImageSession
     from igm_cli.vectors import VectorSession
 
-DETAILED = 4  # images, or vectors of a file, up to which each gets a table
-
 
 def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sink: Output) -> list[Source]:
-    """Returns what the paths and addresses of a call name.
-
-    Raises:
-        IgmError: If one names nothing, or what the session does not read.
-    """
+    """Returns what the paths and addresses of a call name."""
     anywhere = not session.together
     files = expand_inputs(paths, session.suffixes, session.noun, sink.warn, anywhere=anywhere)
     if anywhere and process_rank()[1] > 1 and any(source.name == STDIN for source in files):
@@ -73,33 +67,19 @@ class Report(Protocol):
 
 @dataclass
 class Runner:
-    """The files of one call, what is done with each, and where the results go.
+    """The files of one call, what is done with each, and where the results go."""
 
-    Attributes:
-        session: Reads files and turns inputs into results.
-        paths: Files, folders, patterns and addresses as given.
-        schema: Schema of the records.
-        report: What people read; None where programs read.
-        sink: Takes results, progress and messages.
-        output: Where results are kept.
-        count: Whether only the number of concepts is wanted.
-        drawings: What is drawn of every image.
-        exports: Files of all that is found.
-        sources: Further files that are read, so that nothing is written over them.
-        announce: Called with the number of files that are left to do.
-    """
-
-    session: ImageSession | VectorSession
-    paths: Sequence[str]
-    schema: str
-    report: Report | None
-    sink: Output
-    output: Path | None
-    count: bool = False
-    drawings: Sequence[Drawing] = ()
-    exports: Sequence[Export] = ()
-    sources: Sequence[Path] = ()
-    announce: Callable[[int], None] = lambda files: None
+    session: ImageSession | VectorSession  # reads files and turns inputs into results
+    paths: Sequence[str]  # files, folders, patterns and addresses as given
+    schema: str  # of the records
+    report: Report | None  # what people read; None where programs read
+    sink: Output  # takes results, progress and messages
+    output: Path | None  # where results are kept
+    count: bool = False  # whether only the number of concepts is wanted
+    drawings: Sequence[Drawing] = ()  # what is drawn of every image
+    exports: Sequence[Export] = ()  # files of all that is found
+    sources: Sequence[Path] = ()  # further files that are read, so that nothing is written over them
+    announce: Callable[[int], None] = lambda files: None  # called with the number of files that are left to do
     _store: ResultFile | None = None
     _failed: set[str] = field(default_factory=set)
     _made: int = 0

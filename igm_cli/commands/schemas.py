@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -19,6 +19,7 @@ from igm_cli.records import (
     ImageResult,
     LabelResult,
     Natural,
+    Positive,
     Probability,
     Run,
     Share,
@@ -46,7 +47,7 @@ class EvaluationRecord(Closed):
     model: str
     dataset: str
     split: str
-    images: Annotated[int, Field(ge=1)] = Field(description="Of large images, windows of them.")
+    images: Positive = Field(description="Of large images, windows of them.")
     figures: dict[str, Interval] = Field(
         description="true_of_those_found, found_of_those_true, all_right, number_exact, typical."
     )
@@ -89,20 +90,18 @@ class ZeroShotEstimate(Closed):
     """What igm zero-shot would take."""
 
     schema_id: Literal["igm.zero-shot-estimate/1"] = Field(alias="schema")
-    images: Annotated[int, Field(ge=1)]
-    labels: Annotated[int, Field(ge=1)] = Field(description="Without one that stands for none of the others.")
-    templates: Annotated[int, Field(ge=1)] = Field(description="Prompts that are averaged for each label.")
-    calls_per_draw: Annotated[int, Field(ge=1)] = Field(
-        description="Calls of the network under one noise draw."
-    )
-    draws: Annotated[int, Field(ge=1)]
-    max_draws: Annotated[int, Field(ge=1)]
-    least_calls: Annotated[int, Field(ge=1)] = Field(
+    images: Positive
+    labels: Positive = Field(description="Without one that stands for none of the others.")
+    templates: Positive = Field(description="Prompts that are averaged for each label.")
+    calls_per_draw: Positive = Field(description="Calls of the network under one noise draw.")
+    draws: Positive
+    max_draws: Positive
+    least_calls: Positive = Field(
         description="Calls of the network per image if labels are given up early and the first draws decide."
     )
     seconds_per_call: Share
     memory_gb: Share | None = Field(description="Most memory taken so far; null where that is not known.")
-    processes: Annotated[int, Field(ge=1)] = Field(description="Among how many the images are shared.")
+    processes: Positive = Field(description="Among how many the images are shared.")
     least_seconds: Share
     most_seconds: Share
     model: str
@@ -163,7 +162,7 @@ class DoctorRecord(Closed):
     cuda: str | None = Field(description="Version of CUDA (or ROCm) that torch is built with.")
     driver: str | None = Field(description="Version of NVIDIA's driver.")
     bf16: dict[str, bool]
-    threads: Annotated[int, Field(ge=1)]
+    threads: Positive
     checkpoints: list[CheckpointState]
     plugins: list[PluginState]
     caches: dict[str, str]

@@ -1,4 +1,7 @@
-"""What people read of images: tables and curves.  Programs read the records themselves."""
+"""What people read of images: tables, curves, and what they are told besides: that an answer is a guess, that things touch.
+
+Programs read the records themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.errors import counted
 from igm_cli.output import Output, Record, called
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.core.concepts import ConceptSpace
+    from igm_cli.open_model import OpenModel
 
 LONG, NEAR = 24, 8
 """Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
@@ -23,8 +28,15 @@ MOST_ROWS, MOST_SEEN = 1000, 20
 
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
+DETAILED = 4  # images, or vectors of a file, up to which each gets a table
 SHOWN = 6  # images of which the confidence in what they have in common has a column
 LISTED = 10  # candidates up to which all are listed in it
+
+NAMED = 5
+"""Up to so many unknown labels are named."""
+
+TOUCHING = 0.3
+"""Overlap of contributions from which on people are warned."""
 
 
 class ImageReport:
@@ -36,11 +48,11 @@ class ImageReport:
 
     def add(self, record: Record) -> None:
         """Shows an image now, or keeps it for the table."""
-        counted, k = self.space.countable, str(record["k"])
-        most = MOST_SEEN if counted and "items" in record and sys.stdout.isatty() else MOST_ROWS
+        countable, k = self.space.countable, str(record["k"])
+        most = MOST_SEEN if countable and "items" in record and sys.stdout.isatty() else MOST_ROWS
         if self.detailed:
             how = f" ({record['k_source']})" if "items" in record else ""
-            title = f"{called(record)}: " + (f"K = {k}{how}, " if counted else "")
+            title = f"{called(record)}: " + (f"K = {k}{how}, " if countable else "")
             title = f"{title}{record['seconds']:.2f} s"
             if "items" in record or record["k_curve"]:
                 columns, rows = image_table(record, self.space.plural)
@@ -51,7 +63,7 @@ class ImageReport:
             else:
                 self.sink.say(f"{title}; {NO_CURVE}")
             return
-        row = {"image": called(record), **({"K": k} if counted else {})}
+        row = {"image": called(record), **({"K": k} if countable else {})}
         if "items" in record:
             rest = f" and {len(record['items']) - most} more" if len(record["items"]) > most else ""
             row |= {"confidence": sureness(record), "found": brief(record["items"][:most]) + rest}
@@ -179,3 +191,53 @@ def cell(key: str, value: Any) -> str:
 
 def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.6f}"
+
+
+def warning(record: Record, way_out: str = "raise --k-max") -> str:
+    """Returns what people are warned about in an answer; nothing where there is no need to.
+
+    ``way_out`` says what to do where as many concepts were found as were looked for.
+    """
+    from igm_cli.core.inference.typicality import is_untypical
+
+    if is_untypical(record.get("typicality")):
+        return (
+            f"{called(record)} is unlike what {record['model']} was trained on "
+            f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
+        )
+    if record.get("k_at_maximum"):
+        return (
+            f"in {called(record)} as many concepts were found as were looked for, {record['k']}; there may be more, "
+            f"{way_out}"
+        )
+    return ""
+
+
+def strangers(model: OpenModel, so: str = "treat the result as a guess") -> str:
+    """Returns which labels a model was not trained on, and what follows, as a sentence; empty if there are none."""
+    if not model.unknown:
+        return ""
+    named = ", ".join(repr(label) for label in model.unknown[:NAMED])
+    more = f" and {len(model.unknown) - NAMED} more" if len(model.unknown) > NAMED else ""
+    return f"{model.name} was not trained on {named}{more}; {so}"
+
+
+def about_drawing(models: Sequence[OpenModel]) -> list[str]:
+    """Returns what people should know of models before these draw."""
+    said = []
+    for each in models:
+        if not each.draws:
+            said.append(f"{each.name} was not trained to draw; its pictures are rough")
+        said.append(strangers(each, "its pictures of it are a guess"))
+    return [sentence for sentence in said if sentence]
+
+
+def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
+    """Returns in how many images concepts melt together, as a sentence; empty if in none."""
+    local = any(getattr(model.parser.space, "local", False) for model in models)
+    number = local * sum(record["overlap"] > TOUCHING for record in records)
+    return (
+        f"in {number} of {counted(len(records), 'image')} concepts touch, so that they may melt into one"
+        if number
+        else ""
+    )

@@ -84,7 +84,6 @@ def train(
     """
     from igm_cli.bundled import resolve_model
     from igm_cli.commands.train_preset import Recipe, presets, read_preset
-    from igm_cli.commands.train_run import Place, Training
     from igm_cli.plugins import registry
 
     sink = Output.of_process(as_json=False)
@@ -116,6 +115,8 @@ def train(
     recipe = Recipe(preset, tables, given)
     plan = recipe.preset()
     plan.check()
+    from igm_cli.commands.train_run import Place, Training
+
     place = Place(
         output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=o.expanded(data_root),

@@ -3,47 +3,142 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from igm_cli.commands.train_preset import DataPart, Preset
+import torch
+
+from igm_cli.commands.drawings import save_picture, sheet
+from igm_cli.commands.train_preset import DataPart, Preset, Recipe
+from igm_cli.core.training.batches import Samples, as_floats
 from igm_cli.errors import InputError, counted
-from igm_cli.output import ProgressReport
+from igm_cli.imaging import Frame, from_model
+from igm_cli.output import Output, ProgressReport
+from igm_cli.plugins.base import (
+    Advice,
+    AdvisingAdapter,
+    AdvisingParser,
+    ConceptParser,
+    DatasetAdapter,
+    Note,
+    RenderingAdapter,
+)
+from igm_cli.plugins.crops import CropSamples
+from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
 if TYPE_CHECKING:
     import datasets
-    import torch
-
-    from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note, Progress, RenderingAdapter
 
 
-def load_part(
-    adapter: DatasetAdapter, part: DataPart, root: Path | None, progress: Progress, note: Note
-) -> datasets.Dataset:
-    """The images of a part that are trained on."""
-    return part.load(adapter, part.split or adapter.splits[0], part.limit, root, progress, note)
+@dataclass
+class TrainingData:
+    """The parts of a dataset that a training is about."""
+
+    adapter: DatasetAdapter
+    parts: Sequence[DataPart]  # what is trained on
+    root: Path | None  # folder of the real data
+    note: Note  # told what is amiss
+    # the images of the first part, where they were read before the training begins
+    first: datasets.Dataset | None = None
+
+    def advised(self, recipe: Recipe, parser: ConceptParser, sink: Output, *, count: bool) -> Recipe:
+        """Returns the recipe with what the dataset advises for its images, which are read for that.
+
+        With ``count`` people are told how many images there are of every split.
+        """
+        if not hasattr(self.adapter, "advise"):
+            return recipe
+        with sink.progress() as progress:
+            self.first = self.parts[0].load(self.adapter, self.root, progress, self.note)
+        preset = recipe.preset()
+        advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
+        concepts, advising = Advice({}, ()), hasattr(parser, "advise")
+        known = {self.parts[0].split or self.adapter.splits[0]: self.first}
+        if advising or count:  # values that only another split has are values, too
+            for split in self.adapter.splits:
+                if split not in known:
+                    with suppress(InputError), sink.progress() as progress:
+                        other = replace(self.parts[0], split=split)
+                        known[split] = other.load(self.adapter, self.root, progress)
+        if count:
+            counts = (f"{len(known.get(split, ()))} in {split}" for split in self.adapter.splits)
+            self.note(f"usable images: {', '.join(counts)}")
+        if advising:
+            concepts = cast("AdvisingParser", parser).advise(list(known.values()), preset.concepts)
+        for reason in (*advice.reasons, *concepts.reasons):
+            self.note(reason)
+        return replace(recipe, advised={**advice.tables, **concepts.tables})
+
+    def samples(
+        self,
+        parser: ConceptParser,
+        preset: Preset,
+        image_size: tuple[int, int],
+        device: torch.device,
+        progress: ProgressReport,
+    ) -> Samples:
+        """All parts with the concepts of a parser, cut where the preset says so; a GPU renders those that it can."""
+        adapter, crops, seed = self.adapter, preset.cut(), preset.config().seed
+        own_size = image_size == adapter.image_size
+        renders = not crops and device.type == "cuda" and hasattr(adapter, "render") and own_size
+
+        def show(number: int, what: str, done: int, total: int) -> None:
+            several = len(self.parts) > 1
+            progress(f"{what} ({number} of {len(self.parts)})" if several else what, done, total)
+
+        loaded: list[Samples] = []
+        for number, part in enumerate(self.parts, 1):
+            shown = partial(show, number)
+            if renders and part.data_root == "builtin":
+                rendering = cast("RenderingAdapter", adapter)
+                loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
+                continue
+            known = self.first if number == 1 else None
+            data = known if known is not None else part.load(adapter, self.root, shown, self.note)
+            if crops:
+                loaded.append(CropSamples(data, parser, image_size, crops, seed, shown, self.note))
+            else:
+                loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
+        return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
+
+    def validation(self, count: int) -> datasets.Dataset | None:
+        """A few images of the second split; None if the given folder has only one."""
+        part = replace(self.parts[0], split=self.adapter.splits[1], limit=count)
+        try:
+            return part.load(self.adapter, self.root, None, self.note)
+        except InputError as error:
+            if part.data_root == "builtin":
+                raise
+            self.note(f"training goes on without validation: {error}")
+            return None
+
+    def told(self, samples: Samples) -> str:
+        """Returns what is trained on in words."""
+        large = len(getattr(samples, "images", ()))
+        crops = f"{counted(len(samples), 'crop')} of {counted(large, 'image')}"
+        return f"{crops if large else counted(len(samples), 'image')} of {self.adapter.name}"
+
+    def settings(self, recipe: Recipe) -> list[tuple[str, str, str]]:
+        """Returns every setting of every part, in the words of a preset: its name, its value, and who says it."""
+        rows = []
+        for number, part in enumerate(self.parts):
+            name = "data" if len(self.parts) == 1 else f"data[{number}]"
+            for key in ("data_root", "split", "limit", "seed"):
+                value = getattr(part, key)
+                rows.append((f"{name}.{key}", "" if value is None else str(value), ""))
+            for key in self.adapter.options:
+                given = key in part.options
+                who = recipe.origin("data", key) if given else "default"
+                rows.append((f"{name}.{key}", str(part.options[key]) if given else "", who))
+        return rows
 
 
-def told(samples: Samples, adapter: DatasetAdapter) -> str:
-    """Returns what is trained on in words."""
-    large = len(getattr(samples, "images", ()))
-    what = (
-        f"{counted(len(samples), 'crop')} of {counted(large, 'image')}"
-        if large
-        else counted(len(samples), "image")
-    )
-    return f"{what} of {adapter.name}"
-
-
-def draw_samples(samples: Samples, parser: ConceptParser, path: Path, count: int = 12) -> None:
-    """Writes a picture of some training samples with their concepts."""
-    from igm_cli.commands.drawings import save_picture, sheet
-    from igm_cli.core.training.batches import as_floats
-    from igm_cli.imaging import Frame, from_model
-
-    rows = list(range(min(count, len(samples))))
+def draw_samples(samples: Samples, parser: ConceptParser, path: Path) -> None:
+    """Writes a picture of twelve training samples with their concepts."""
+    rows = list(range(min(12, len(samples))))
     images, concepts, present = samples.batch(rows, [False] * len(rows))
     pictures = []
     for image, some, there in zip(as_floats(images), concepts, present, strict=True):
@@ -51,67 +146,3 @@ def draw_samples(samples: Samples, parser: ConceptParser, path: Path, count: int
         items = parser.decode(some[there], Frame.fit(picture.size, picture.width / picture.height))
         pictures.append(parser.draw(picture, items))
     save_picture(sheet(pictures), path)
-
-
-def load_samples(
-    adapter: DatasetAdapter,
-    parser: ConceptParser,
-    parts: Sequence[DataPart],
-    *,
-    preset: Preset,
-    root: Path | None,
-    image_size: tuple[int, int],
-    device: torch.device,
-    progress: ProgressReport,
-    note: Note,
-    first: datasets.Dataset | None = None,
-) -> Samples:
-    """All parts of the training data, decoded, and cut where the preset says so; a GPU renders those that it can.
-
-    ``first`` is the first part, if that is loaded already.
-    """
-    from igm_cli.plugins.crops import CropSamples
-    from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
-
-    crops, seed = preset.cut(), preset.config().seed
-    renders = (
-        not crops and device.type == "cuda" and hasattr(adapter, "render") and image_size == adapter.image_size
-    )
-
-    def show(number: int, what: str, done: int, total: int) -> None:
-        progress(f"{what} ({number} of {len(parts)})" if len(parts) > 1 else what, done, total)
-
-    loaded: list[Samples] = []
-    for number, part in enumerate(parts, 1):
-        shown = partial(show, number)
-        if renders and part.data_root == "builtin":
-            rendering = cast("RenderingAdapter", adapter)
-            loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
-            continue
-        known = first if number == 1 else None
-        data = known if known is not None else load_part(adapter, part, root, shown, note)
-        if crops:
-            loaded.append(CropSamples(data, parser, image_size, crops, seed, shown, note))
-        else:
-            loaded.append(DatasetSamples(data, parser, image_size, progress=shown))
-    return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
-
-
-def validation_data(
-    adapter: DatasetAdapter, part: DataPart, root: Path | None, command: str, note: Note
-) -> datasets.Dataset | None:
-    """A few images of the second split; None if the dataset or the given folder has only one."""
-    from igm_cli.commands.validation import COUNT
-
-    if len(adapter.splits) < 2:
-        return None
-    if command == "zero-shot":
-        note("text-to-image models are not validated while they are trained; see igm benchmark zero-shot")
-        return None
-    try:
-        return part.load(adapter, adapter.splits[1], COUNT, root, None, note)
-    except InputError as error:
-        if part.data_root == "builtin":
-            raise
-        note(f"training goes on without validation: {error}")
-        return None

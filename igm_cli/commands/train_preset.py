@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.composition import Composition
+    from igm_cli.core.concepts import ConceptSpace
     from igm_cli.core.training.config import TrainConfig
+    from igm_cli.core.types import InversionSettings
     from igm_cli.plugins.base import (
         ConceptParser,
         DatasetAdapter,
@@ -35,22 +38,15 @@ RANGE = "range"  # an option that only images in a folder take
 
 @validated("option of [[data]]")
 class DataPart:
-    """One part of the training data.
+    """One part of the training data."""
 
-    Attributes:
-        split: Name of the split; empty for the dataset's first one.
-        data_root: ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given
-            where there is such a folder.
-        limit: At most so many images.
-        seed: Seed of what the dataset makes; None takes the training's.
-        options: Options of the dataset.
-    """
-
-    split: str = ""
+    split: str = ""  # name of the split; empty for the dataset's first one
+    # ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given where
+    # there is such a folder
     data_root: Literal["given", "builtin"] | None = None
-    limit: Positive | None = None
-    seed: Natural | None = None
-    options: Table = field(default_factory=dict)
+    limit: Positive | None = None  # at most so many images
+    seed: Natural | None = None  # seed of what the dataset makes; None takes the training's
+    options: Table = field(default_factory=dict)  # options of the dataset
 
     def describe(self, root: Path | None) -> dict[str, Any]:
         """For the run's record; of a folder only the name, so that it may be moved."""
@@ -61,18 +57,16 @@ class DataPart:
     def load(
         self,
         adapter: DatasetAdapter,
-        split: str,
-        limit: int | None,
         root: Path | None,
         progress: Progress | None,
-        note: Note,
+        note: Note = lambda text: None,
     ) -> datasets.Dataset:
-        """A split of the dataset as this part has it; what it finds amiss is noted."""
+        """The images of this part; what the dataset finds amiss is noted."""
         from igm_cli.plugins.base import noted
 
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
         more |= noted(adapter, note)
-        return adapter.load(split, limit=limit, progress=progress, **more)
+        return adapter.load(self.split or adapter.splits[0], limit=self.limit, progress=progress, **more)
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:
         """The training split of this part, which the dataset makes, rendered on a device."""
@@ -83,27 +77,17 @@ class DataPart:
 
 @validated("table of the preset")
 class Preset:
-    """A preset, with what the command line changes.
+    """A preset, with what the command line changes."""
 
-    Attributes:
-        model: Architecture, composition and the architecture's options.
-        concepts: Options of the concept parser.
-        schedule: Noise schedule, in diffusers' words.
-        train: Fields of the trainer's configuration.
-        data: Parts of the training data.
-        crops: How training images are cut from larger ones; empty takes them whole.
-        inference: Settings that igm invert takes by default with this model.
-        info: Anything to keep with the checkpoint.
-    """
-
-    model: Table = field(default_factory=dict)
-    concepts: Table = field(default_factory=dict)
-    schedule: Table = field(default_factory=dict)
-    train: Table = field(default_factory=dict)
-    data: list[Table] = field(default_factory=lambda: [{}])
+    model: Table = field(default_factory=dict)  # architecture, composition and the architecture's options
+    concepts: Table = field(default_factory=dict)  # options of the concept parser
+    schedule: Table = field(default_factory=dict)  # noise schedule, in diffusers' words
+    train: Table = field(default_factory=dict)  # fields of the trainer's configuration
+    data: list[Table] = field(default_factory=lambda: [{}])  # parts of the training data
+    # how training images are cut from larger ones; empty takes them whole
     crops: Table = field(default_factory=dict)
-    inference: Table = field(default_factory=dict)
-    info: Table = field(default_factory=dict)
+    inference: Table = field(default_factory=dict)  # settings that igm invert takes by default with this model
+    info: Table = field(default_factory=dict)  # anything to keep with the checkpoint
 
     def __post_init__(self) -> None:
         for part in self.data:
@@ -123,23 +107,39 @@ class Preset:
         """
         from igm_cli.core.models import check_options
         from igm_cli.core.noise_schedule import ScheduleConfig
-        from igm_cli.core.types import InversionSettings
 
         self.config(), self.cut(), ScheduleConfig(**self.schedule)
-        check_options(
-            self.model.get("architecture", "factored"),
-            {name: value for name, value in self.model.items() if name not in ("architecture", "composition")},
-        )
-        try:
-            InversionSettings.from_dict(self.inference)
-        except IgmError as error:
-            raise InputError(f"the table [inference] cannot be used: {error}") from error
+        architecture, _, options = self.architecture()
+        check_options(architecture, options)
+        self.settings()
+
+    def architecture(self) -> tuple[str, Composition, dict[str, Any]]:
+        """Returns the architecture, how its predictions compose, and its options."""
+        options = {"architecture": "factored", "composition": "sum", **self.model}
+        return options.pop("architecture"), options.pop("composition"), options
 
     def config(self) -> TrainConfig:
         """Returns how to train."""
         from igm_cli.core.training.config import TrainConfig
 
         return TrainConfig(**self.train)
+
+    def settings(self, space: ConceptSpace | None = None) -> InversionSettings:
+        """Returns how the model is inverted by default; with a space, only if its concepts can be found so.
+
+        Raises:
+            InputError: If the table ``[inference]`` cannot be used.
+        """
+        from igm_cli.core.inference.engine import constraint_of
+        from igm_cli.core.types import InversionSettings
+
+        try:
+            settings = InversionSettings.from_dict(self.inference)
+            if space is not None:
+                constraint_of(space)(space, settings, None, 1)
+        except IgmError as error:
+            raise InputError(f"the table [inference] cannot be used: {error}") from error
+        return settings
 
 
 def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -185,19 +185,14 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train, and who said so: a preset, what the command line changes in it, what the dataset advises beside it.
+    """How to train, and who said so: a preset, what the command line changes in it, what the dataset advises beside it."""
 
-    Attributes:
-        name: The preset's.
-        tables: The preset's.
-        given: ``table.key`` to the values of the command line; a key without a table is the trainer's, and
-            ``data.key`` is an option of every part of the data.
-        advised: Tables that the dataset advises where neither says anything.
-    """
-
-    name: str
-    tables: Mapping[str, Any]
+    name: str  # of the preset
+    tables: Mapping[str, Any]  # of the preset
+    # ``table.key`` to the values of the command line; a key without a table is the trainer's, and ``data.key``
+    # is an option of every part of the data
     given: Mapping[str, Any] = field(default_factory=dict)
+    # tables that the dataset advises where neither says anything
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def preset(self) -> Preset:
@@ -234,21 +229,19 @@ class Recipe:
         """Returns every setting but those of the data: its name, its value, and who says it."""
         from igm_cli.core.models import config_class
         from igm_cli.core.noise_schedule import ScheduleConfig
-        from igm_cli.core.types import InversionSettings
 
         preset = self.preset()
-        model = {"architecture": "factored", "composition": "sum"} | preset.model
-        shape = {key: value for key, value in model.items() if key not in ("architecture", "composition")}
-        known = {each.name: each.default for each in fields(config_class(model["architecture"]))}
-        shape = {key: value for key, value in known.items() if value is not MISSING} | shape
+        architecture, composition, options = preset.architecture()
+        known = {each.name: each.default for each in fields(config_class(architecture))}
+        shape = {key: value for key, value in known.items() if value is not MISSING} | options
         cut = preset.cut()
         tables: dict[str, Mapping[str, Any]] = {
             "train": asdict(preset.config()),
-            "model": {key: model[key] for key in ("architecture", "composition")} | shape,
+            "model": {"architecture": architecture, "composition": composition, **shape},
             "concepts": {name: preset.concepts.get(name, "") for name in getattr(parser, "options", {})},
             "schedule": asdict(ScheduleConfig(**preset.schedule)),
             "crops": asdict(cut) if cut else {},
-            "inference": InversionSettings.from_dict(preset.inference).to_dict(),
+            "inference": preset.settings().to_dict(),
         }
         return [
             (f"{table}.{key}", _told(value), self.origin(table, key))
@@ -323,30 +316,25 @@ def model_spec(
 ) -> ModelSpec:
     """Returns what is to be trained, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.inference.engine import constraint_of
     from igm_cli.core.noise_schedule import ScheduleConfig
-    from igm_cli.core.types import InversionSettings
 
-    try:
-        settings = InversionSettings.from_dict(preset.inference)
-        constraint_of(parser.space)(parser.space, settings, None, 1)
-    except IgmError as error:
-        raise InputError(f"the table [inference] cannot be used: {error}") from error
-    model = {"architecture": "factored", "composition": "sum", "image_size": adapter.image_size, **preset.model}
-    named = {name: model.pop(name) for name in ("architecture", "composition")}
+    preset.settings(parser.space)
+    architecture, composition, options = preset.architecture()
+    options = {"image_size": adapter.image_size, **options}
     config = preset.config()
     crops = preset.cut()
-    if crops and model.get("coordinates", True):
+    if crops and options.get("coordinates", True):
         raise InputError(
             "a model that is trained on crops is not told where it looks; use model.coordinates = false"
         )
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
     return ModelSpec(
-        **named,
-        options=model,
+        architecture=architecture,
+        composition=composition,
+        options=options,
         space=parser.space.to_dict(),
         schedule=ScheduleConfig(**preset.schedule).to_dict(),
-        image_size=model["image_size"],
+        image_size=options["image_size"],
         scale=crops.scale if crops else 0.0,
         margin=crops.margin if crops else 0,
         concepts=parser.name,

@@ -5,28 +5,33 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from igm_cli.commands.train_data import load_part, load_samples, told, validation_data
-from igm_cli.commands.train_dry_run import DryRun
+import torch
+from torch import nn
+
+from igm_cli.commands.drawings import refuse_others_pictures
+from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
+from igm_cli.commands.validation import COUNT, Validation
+from igm_cli.core.checkpoint import TEXT_TO_IMAGE, read_spec
+from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
+from igm_cli.core.training.batches import Samples
+from igm_cli.core.training.objectives import Companion
+from igm_cli.core.training.run import fresh_model, measure, train
+from igm_cli.core.training.state import SAMPLES, RunRecord, describe_run
 from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
+from igm_cli.evaluation import Evaluation, in_words, keep_calibration
 from igm_cli.interrupts import Interrupted, finishing, received, saying
-from igm_cli.output import Output, ProgressReport, process_rank
+from igm_cli.model import open_checkpoint
+from igm_cli.open_model import process_device
+from igm_cli.output import Output, process_rank, span
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import Advice
-
-if TYPE_CHECKING:
-    import datasets
-    import torch
-
-    from igm_cli.commands.validation import Validation
-    from igm_cli.core.training.batches import Samples
-    from igm_cli.plugins.base import AdvisingAdapter, AdvisingParser, ConceptParser, DatasetAdapter, Note
+from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,6 @@ class Place:
 class Training:
     """A training of igm train: what it is, known before its data are loaded; :meth:`run` trains.
 
-    Args:
-        adapter: The dataset.
-        parser: Its concepts.
-        recipe: How to train.
-        place: Where it reads and writes.
-        sink: For progress and messages.
-
     Raises:
         IgmError: With the way out, whatever can be told to be amiss before the data are loaded.
     """
@@ -63,25 +61,21 @@ class Training:
     ) -> None:
         need("train")
         _check(adapter, parser, place.output, place.init)
-        from igm_cli.core.checkpoint import TEXT_TO_IMAGE
-        from igm_cli.core.training.state import RunRecord, describe_run
-        from igm_cli.model import open_checkpoint
-
-        self.adapter, self.parser, self.place, self.sink = adapter, parser, place, sink
+        self.place, self.sink = place, sink
         self.device = _training_device(place.device)
         self.note = _once(sink.note)  # the parts of the data and its splits may be in one folder
         own = frozenset(getattr(adapter, "rendered_options", ()))
-        self.parts = data_parts(recipe.preset(), place.data_root, place.limit, own, builtin=place.builtin)
-        self.first: datasets.Dataset | None = None
-        self.recipe = self._advised(recipe)
+        parts = data_parts(recipe.preset(), place.data_root, place.limit, own, builtin=place.builtin)
+        self.data = TrainingData(adapter, parts, place.data_root, self.note)
+        self.recipe = self.data.advised(recipe, parser, sink, count=place.dry_run)
         self.preset = self.recipe.preset()
-        self.parser = parser = registry.configured(parser, self.preset.concepts)
+        self.parser = registry.configured(parser, self.preset.concepts)
         self.config = self.preset.config()
         self.known = [open_checkpoint(str(folder), None, str(self.device)) for folder in place.companions]
         if self.known:
             names = [model.name for model in self.known]
             self.preset = replace(self.preset, info={**self.preset.info, "with": names})
-        self.spec = model_spec(adapter, parser, self.preset, self.parts)
+        self.spec = model_spec(adapter, self.parser, self.preset, parts)
         self.text_to_image = self.spec.architecture == TEXT_TO_IMAGE
         if self.text_to_image and self.known:
             raise UsageError("a text-to-image model adds to no other; leave out --with")
@@ -89,46 +83,10 @@ class Training:
             raise UsageError(
                 "a training without autoencoder_steps starts from a trained model; give --init MODEL"
             )
-        told = [part.describe(place.data_root) for part in self.parts]
-        self.data: dict[str, Any] = {"dataset": adapter.name, "parts": told}
-        what = describe_run(self.spec, self.config, self.data, place.init, place.companions)
+        told = [part.describe(place.data_root) for part in parts]
+        self.told: dict[str, Any] = {"dataset": adapter.name, "parts": told}
+        what = describe_run(self.spec, self.config, self.told, place.init, place.companions)
         self.record = RunRecord(place.output, what)
-
-    def _advised(self, recipe: Recipe) -> Recipe:
-        """Returns the recipe with what the dataset advises for its images, which are read for that."""
-        if not hasattr(self.adapter, "advise"):
-            return recipe
-        with self.sink.progress() as progress:
-            self.first = load_part(self.adapter, self.parts[0], self.place.data_root, progress, self.note)
-        preset = recipe.preset()
-        advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
-        concepts, advising = Advice({}, ()), hasattr(self.parser, "advise")
-        others = self._other_splits() if advising or self.place.dry_run else {}
-        if self.place.dry_run:
-            images = {self._first_split: self.first, **others}
-            counts = (f"{len(images.get(split, ()))} in {split}" for split in self.adapter.splits)
-            self.note(f"usable images: {', '.join(counts)}")
-        if advising:
-            splits = [self.first, *others.values()]
-            concepts = cast("AdvisingParser", self.parser).advise(splits, preset.concepts)
-        for reason in (*advice.reasons, *concepts.reasons):
-            self.note(reason)
-        return replace(recipe, advised={**advice.tables, **concepts.tables})
-
-    @property
-    def _first_split(self) -> str:
-        return self.parts[0].split or self.adapter.splits[0]
-
-    def _other_splits(self) -> dict[str, datasets.Dataset]:
-        """Returns what is not trained on, as far as there is any: values that only it has are values, too."""
-        found = {}
-        for split in self.adapter.splits:
-            if split != self._first_split:
-                part = replace(self.parts[0], split=split)
-                with suppress(InputError), self.sink.progress() as progress:
-                    root = self.place.data_root
-                    found[split] = load_part(self.adapter, part, root, progress, lambda text: None)
-        return found
 
     @property
     def use(self) -> str:
@@ -171,10 +129,6 @@ class Training:
 
     def _train(self) -> int | None:
         """Loads the data and trains; returns the step it ends at, None of a dry run."""
-        from igm_cli.core.device import has_bf16, keep_freed_memory
-        from igm_cli.core.training.objectives import Companion
-        from igm_cli.core.training.run import fresh_model, train
-
         place, on_cpu = self.place, self.device.type == "cpu"
         model = fresh_model(self.spec, self.config.seed, place.init)
         if on_cpu:
@@ -185,41 +139,43 @@ class Training:
                 "--precision auto computes in float32 then"
             )
         with self.sink.progress() as progress, ExitStack() as begun:
-            samples = self._samples(self.parser, progress)
+            how = (self.preset, self.spec.image_size, self.device, progress)
+            samples = self.data.samples(self.parser, *how)
             beside = [
-                Companion(folder, each.denoiser, each.composition, self._samples(each.parser, progress))
+                Companion(folder, each.denoiser, each.composition, self.data.samples(each.parser, *how))
                 for folder, each in zip(place.companions, self.known, strict=True)
             ]
             if place.dry_run:
-                ready = DryRun(self.adapter, self.parser, self.recipe, self.parts, self.spec, samples)
-                ready.show(place.output, model, beside, self.device, self.sink)
+                self._show(samples, model, beside)
                 return None
             validate = self._validation()
-            self.sink.note(
-                f"training on {told(samples, self.adapter)} for {counted(self.config.steps, 'step')} in {place.output}"
-            )
-            self.data["images"] = len(samples)
+            steps = counted(self.config.steps, "step")
+            self.sink.note(f"training on {self.data.told(samples)} for {steps} in {place.output}")
+            self.told["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
             return train(
-                self.spec, samples, self.config, place.output, data=self.data, report=watch,
+                self.spec, samples, self.config, place.output, data=self.told, report=watch,
                 validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
                 note=self.sink.note, stop=stop, trackers=place.trackers,
             )  # fmt: skip
 
-    def _samples(self, parser: ConceptParser, progress: ProgressReport) -> Samples:
-        """The training data with the concepts of a parser."""
-        return load_samples(
-            self.adapter,
-            parser,
-            self.parts,
-            preset=self.preset,
-            root=self.place.data_root,
-            image_size=self.spec.image_size,
-            device=self.device,
-            progress=progress,
-            note=self.note,
-            first=self.first,
+    def _show(self, samples: Samples, model: nn.Module, beside: Sequence[Companion]) -> None:
+        """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
+        picture = self.place.output / SAMPLES
+        refuse_others_pictures([picture], "--dry-run")
+        draw_samples(samples, self.parser, picture)
+        rows = self.data.settings(self.recipe) + self.recipe.settings(self.parser)
+        self.sink.table(f"igm train {self.data.adapter.name}", ("setting", "value", "said by"), rows)
+        config, on_cpu = self.config, self.device.type == "cpu"
+        seconds, memory = measure(self.spec, samples, config, model, device_is_cpu=on_cpu, companions=beside)
+        whole = seconds * config.steps
+        shown = training_precision(config.precision, self.device).replace("no", "float32")
+        taken = "" if memory is None else f" and {memory:.1f} GB"
+        first = " if all are like the first ones" if len([n for n in config.phases if n]) > 1 else ""
+        self.sink.note(
+            f"would train on {self.data.told(samples)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, "
+            f"which takes {span(whole, whole)}{taken}{first}; twelve are drawn in {picture}"
         )
 
     def _validation(self) -> Validation | None:
@@ -229,21 +185,21 @@ class Training:
         if self.known:
             self.sink.note("a model that adds to others is not validated while it is trained")
             return None
-        root, command = self.place.data_root, "zero-shot" if self.text_to_image else "invert"
-        examples = validation_data(self.adapter, self.parts[0], root, command, self.note)
+        if len(self.data.adapter.splits) < 2:
+            return None
+        if self.text_to_image:
+            self.note(
+                "text-to-image models are not validated while they are trained; see igm benchmark zero-shot"
+            )
+            return None
+        examples = self.data.validation(COUNT)
         if examples is None:
             return None
-        from igm_cli.commands.validation import Validation
-
         return Validation(examples, self.parser, self.spec, self.place.output, self.preset.cut())
 
     def _calibrate(self) -> None:
         """Calibrates the model on images of the second split, unless it is or is not to be; says why if it cannot be."""
-        from igm_cli.core.checkpoint import read_spec
-        from igm_cli.evaluation import Evaluation, in_words, keep_calibration
-        from igm_cli.model import open_checkpoint
-
-        images, folder, adapter = self.config.calibration, self.place.output, self.adapter
+        images, folder, adapter = self.config.calibration, self.place.output, self.data.adapter
         if not images or self.text_to_image or self.known:
             return
         if not {"calibrated", "not_calibrated"}.isdisjoint(read_spec(folder).info):
@@ -252,17 +208,12 @@ class Training:
         try:
             model = open_checkpoint(str(folder), None, str(self.device))
             with self.sink.progress() as progress:
-                limit = None if model.scale else images
-                data = self.parts[0].load(
-                    adapter, split, limit, self.place.data_root, progress, lambda text: None
-                )
+                part = replace(self.data.parts[0], split=split, limit=None if model.scale else images)
+                data = part.load(adapter, self.place.data_root, progress)
                 evaluation = Evaluation(model, data, images, progress)
                 fitted = evaluation.calibrated(progress)
-        except (
-            InputError,
-            PluginError,
-            UsageError,
-        ) as error:  # PluginError: a parser that has no name of its own
+        # PluginError: a parser that has no name of its own
+        except (InputError, PluginError, UsageError) as error:
             keep_calibration(folder, {}, {"not_calibrated": str(error)})
             self.sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
             return
@@ -298,10 +249,6 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
 
 def _training_device(name: str) -> torch.device:
     """The device of this process; a GPU is made the current one, which accelerate takes."""
-    import torch
-
-    from igm_cli.open_model import process_device
-
     device = process_device(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)

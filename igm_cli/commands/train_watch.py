@@ -16,18 +16,12 @@ STILL_FALLING = 0.01
 
 
 class Watch:
-    """Shows every step of a training by a bar, or by lines of a log, which tell its pace and memory, too.
-
-    Args:
-        sink: Where it is shown.
-        steps: Steps in all.
-        bar: Shows it; its clock starts at once.
-    """
+    """Shows every step of a training by a bar, or by lines of a log, which tell its pace and memory, too."""
 
     def __init__(self, sink: Output, steps: int, bar: ProgressReport) -> None:
         self.sink, self.steps, self.bar = sink, steps, bar
         self.figures: dict[str, float] = {}
-        bar("training", 0, steps)
+        bar("training", 0, steps)  # its clock starts at once
 
     def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         """Takes a step and what is logged of it."""
@@ -40,12 +34,7 @@ class Watch:
 
 
 def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str, str]:
-    """Returns two sentences: how the loss and what was validated came out, and what to do about it.
-
-    Args:
-        metrics: The lines of metrics.jsonl.
-        steps: Steps in all.
-    """
+    """Returns how the loss and what was validated came out, by the lines of metrics.jsonl, and what to do about it."""
     losses = [line["loss"] for line in metrics if "loss" in line]
     found, counted = (_last(metrics, f"validation/{name}") for name in ("right", "k_exact"))
     if not losses:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.api import load
+from igm_cli.bundled import names_pipeline
+from igm_cli.commands import show
+from igm_cli.commands.generate import EXAMPLES
+from igm_cli.core.expression import parse, words
 from igm_cli.errors import UsageError, counted, sentence
+from igm_cli.label_models import open_to_draw
 from igm_cli.output import ProgressReport
 
 if TYPE_CHECKING:
@@ -26,20 +32,14 @@ KEPT = 3
 
 @dataclass
 class Shown:
-    """What the page shows of an answer.
+    """What the page shows of an answer."""
 
-    Attributes:
-        says: What was found, or why nothing was, in a sentence.
-        doubts: Why that may be wrong, a sentence each.
-        pictures: The overlay, or the images that were drawn.
-        curve: The error over the number of concepts; None where it is the same for all images.
-        table: Columns and rows of the items.
-    """
-
-    says: str
-    doubts: Sequence[str] = ()
-    pictures: Sequence[Image] = ()
+    says: str  # what was found, or why nothing was, in a sentence
+    doubts: Sequence[str] = ()  # why that may be wrong, a sentence each
+    pictures: Sequence[Image] = ()  # the overlay, or the images that were drawn
+    # the error over the number of concepts; None where it is the same for all images
     curve: Image | None = None
+    # columns and rows of the items
     table: tuple[Sequence[str], Sequence[Sequence[str]]] = field(default=((), ()))
 
 
@@ -61,12 +61,7 @@ def _told(answer: Callable[..., Shown]) -> Callable[..., Shown]:
 
 
 class Workbench:
-    """Answers what the page asks, by the library's face; models stay loaded from one answer to the next.
-
-    Args:
-        models: What the models are called: bundled names, folders, names of the hub.
-        device: Where to compute.
-    """
+    """Answers what the page asks, by the library's face; models stay loaded from one answer to the next."""
 
     def __init__(self, models: Sequence[str], device: str = "auto") -> None:
         self.models, self.device = list(models), device
@@ -83,19 +78,11 @@ class Workbench:
         k_max: float | None = None,
         progress: ProgressReport | None = None,
     ) -> Shown:
-        """Finds the concepts of an image.
+        """Finds the concepts of an image file.
 
-        Args:
-            image: Path of the file.
-            model: One of the models.
-            labels: What may be there, with commas in between; of text-to-image models.
-            k: Number of concepts; None, or 0, estimates it.
-            k_max: Most concepts that are considered then; None, or 0: as many as the model's.
-            progress: Called with what is being done, done so far, and in all.
+        Labels of text-to-image models have commas in between; with no ``k``, or 0, it is estimated, and no ``k_max``, or 0,
+        takes the model's.
         """
-        from igm_cli.commands.remarks import strangers, warning
-        from igm_cli.commands.show import draw_curve, image_table
-
         if not image:
             raise UsageError("there is no image yet; drop one, or choose a file")
         opened = self._loaded(model, labels)
@@ -107,10 +94,10 @@ class Workbench:
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
         return Shown(
             f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
-            [text for text in (strangers(opened), warning(record, "give their number")) if text],
+            [text for text in (show.strangers(opened), show.warning(record, "give their number")) if text],
             [found.overlay()],
-            draw_curve(record) if space.countable else None,
-            image_table(record, space.plural),
+            show.draw_curve(record) if space.countable else None,
+            show.image_table(record, space.plural),
         )
 
     @_told
@@ -123,20 +110,7 @@ class Workbench:
         steps: float = 50,
         progress: ProgressReport | None = None,
     ) -> Shown:
-        """Draws what is asked for.
-
-        Args:
-            expression: Concepts joined by AND, OR and NOT.
-            model: One of the models.
-            n: Number of images.
-            seed: Seed of everything random.
-            steps: Noise levels.
-            progress: Called with what is being done, done so far, and in all.
-        """
-        from igm_cli.commands.remarks import about_drawing, touching
-        from igm_cli.commands.show import brief
-        from igm_cli.core.expression import parse, words
-
+        """Draws concepts joined by AND, OR and NOT."""
         if not (expression or "").strip():
             raise UsageError("nothing is asked for yet; write an expression")
         if not 1 <= n <= MOST_DRAWN:
@@ -148,37 +122,29 @@ class Workbench:
         drawn = opened.generate(expression, int(n), seed=int(seed), steps=int(steps), progress=progress)
         records = [each.to_dict() for each in drawn]
         seconds = sum(each.seconds for each in drawn)
-        rows = [[str(each.index + 1), each.clause, brief(each.items)] for each in drawn]
+        rows = [[str(each.index + 1), each.clause, show.brief(each.items)] for each in drawn]
         return Shown(
             f"{counted(len(drawn), 'image')} of {expression}, {seconds:.1f} s on {drawn[0].device}",
-            [*about_drawing([opened]), *filter(None, [touching([opened], records)])],
+            [*show.about_drawing([opened]), *filter(None, [show.touching([opened], records)])],
             [each.picture for each in drawn],
             table=(["#", "asked for", "shows"], rows),
         )
 
     def asks_for_labels(self, model: str) -> bool:
         """Returns whether a model is to be told what may be in an image."""
-        from igm_cli.bundled import names_pipeline
-
         return names_pipeline(model, None)
 
     def _load(self, model: str, labels: str | None) -> Model:
-        from igm_cli.api import load
-
         asked = [label.strip() for label in labels.split(",")] if labels and labels.strip() else None
         return load(model, device=self.device, labels=asked)
 
     def _open_to_draw(self, model: str, labels: tuple[str, ...]) -> Model:
-        from igm_cli.label_models import open_to_draw
-
         return open_to_draw(model, self.device, labels)
 
 
 def page(bench: Workbench) -> Any:
     """Returns the page, a :class:`gradio.Blocks`, with a tab to find concepts and one to draw them."""
     import gradio as gr
-
-    from igm_cli.commands.generate import EXAMPLES
 
     def reporting(bar: Any) -> ProgressReport:
         return lambda what, done, total: bar((done, total), desc=what)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.runner import DETAILED, Runner, find_inputs, tell_where
+from igm_cli.commands.runner import Runner, find_inputs, tell_where
+from igm_cli.commands.show import DETAILED, ImageReport, draw_curve, show_shared
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import UsageError, need
 from igm_cli.output import Output, Record, process_rank
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.commands.exports import Export
-    from igm_cli.commands.show import ImageReport
     from igm_cli.inputs import Input
     from igm_cli.session import ImageSession
 
@@ -29,52 +29,32 @@ def understand_images(
     *,
     count: bool = False,
     pictures: Path | None,
-    option: str = "--overlay",
     labels: bool = False,
     maps: Path | None = None,
     **options: Any,
 ) -> None:
     """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
 
-    Args:
-        session: The model with its settings.
-        paths: Images, folders, patterns and addresses.
-        schema: Schema of the records.
-        sink: For results, progress and messages.
-        output: Where results are kept.
-        count: Whether only the number of concepts is wanted.
-        pictures: A file or folder for pictures.
-        option: The option that gives it.
-        labels: Whether the pictures say of every object what it is.
-        maps: A file or folder for energy maps.
-        **options: Further fields of :class:`Runner`.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
+    ``pictures`` go into a file or folder, of counts the error over K; with ``labels`` they say of every object what it is.
+    So do energy ``maps``.  All else are fields of :class:`Runner`.
     """
     if count and pictures:
         need("plots")
-
-    def draw(record: Record, image: Input[Image]) -> Image:
-        if not count:
-            return drawer(session, labels)(image.data, record["items"])
-        from igm_cli.commands.show import draw_curve
-
-        return draw_curve(record)
-
-    report: ImageReport | None = None
-    if not sink.as_json:
-        from igm_cli.commands.show import ImageReport
-
-        report = ImageReport(sink, session.parser.space)
+    report = None if sink.as_json else ImageReport(sink, session.parser.space)
     drawings = []
     if pictures or maps:
         from igm_cli.commands.drawings import Drawing
-    if pictures:
-        drawings.append(Drawing(option, home_expanded(pictures), draw, anew=labels))
+    if pictures and count:
+        drawings.append(Drawing("--plot", home_expanded(pictures), lambda record, _: draw_curve(record)))
+    elif pictures:
+        drawings.append(Drawing("--overlay", home_expanded(pictures), drawer(session, labels), anew=labels))
     if maps:
-        drawings.append(Drawing("--map", home_expanded(maps), lambda _, image: session.energy_map(image), True))
-        session.require_map()
+        from igm_cli.energy_map import energy_map, map_axes
+
+        map_axes(session.parser.space, (2, 2))  # which refuses a space that has no map
+        drawings.append(
+            Drawing("--map", home_expanded(maps), lambda _, image: energy_map(session, image), True)
+        )
     runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
     if report:
         report.detailed = len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files)
@@ -95,21 +75,8 @@ def understand_shared(
 ) -> None:
     """Finds what all images have in common, which is one record, and shows, draws and keeps it.
 
-    Of several processes, the main one does it.
-
-    Args:
-        session: The model with its settings, ``shared``.
-        paths: Images, folders, patterns and addresses.
-        sink: For the result, progress and messages.
-        output: Where the result is kept.
-        pictures: A folder for pictures.
-        labels: Whether they say of every object what it is.
-        exports: Files of all that is found.
-        sources: Further files that are read, so that nothing is written over them.
-        announce: Called with the number of images before they are worked out.
-
-    Raises:
-        IgmError: With the way out, whatever does not fit.
+    Of several processes, the main one does it.  The session is ``shared``, and ``pictures`` a folder; else the arguments are
+    those of :func:`understand_images`.
     """
     from igm_cli.commands.drawings import Drawing, aim_apart
     from igm_cli.commands.results import open_results, paths_of
@@ -124,12 +91,8 @@ def understand_shared(
     read = [*paths_of(files), *sources]
     drawings = []
     if pictures:
-        draw = drawer(session, labels)
-        drawing = Drawing(
-            "--overlay", home_expanded(pictures), lambda shown, image: draw(image.data, shown["items"])
-        )
-        drawing.aim(files)
-        drawings.append(drawing)
+        drawings.append(Drawing("--overlay", home_expanded(pictures), drawer(session, labels)))
+        drawings[0].aim(files)
     aim_apart(drawings, exports, output, read)
     _ = [image.data for image in images]  # a mistake is told before the model is loaded
     about = shared_hash(images)
@@ -150,16 +113,13 @@ def understand_shared(
         export.write()
     sink.result(record)
     if not sink.as_json:
-        from igm_cli.commands.show import show_shared
-
         show_shared(sink, record)
         tell_where(sink, drawings, exports, output, store)
     if not record["items"]:
         sink.warn("as far as can be told no concept is in all of the images; --k 1 asks for the likeliest one")
 
 
-def drawer(session: ImageSession, labels: bool) -> Callable[[Image, Sequence[Any]], Image]:
-    """Returns what draws items on a copy of an image; with ``labels`` the session must have been asked for them."""
-    draw: Callable[[Image, Sequence[Any]], Image]
+def drawer(session: ImageSession, labels: bool) -> Callable[[Record, Input[Image]], Image]:
+    """Returns what draws the items of a record on a copy of its image; with ``labels`` it says what they are."""
     draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
-    return draw
+    return lambda record, image: draw(image.data, record["items"])

@@ -7,18 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from igm_cli.commands.drawings import save_picture, sheet
+from igm_cli.core.checkpoint import ModelSpec
+from igm_cli.core.inference.engine import invert
+from igm_cli.core.sampling import Composed, sample
+from igm_cli.core.training.batches import as_floats
+from igm_cli.core.types import InversionSettings
+from igm_cli.evaluation import found_right
+from igm_cli.imaging import Frame, from_model, to_model, to_rgb
+from igm_cli.plugins.base import ConceptParser
+from igm_cli.plugins.crops import Crops, CropSamples
+from igm_cli.plugins.samples import pad
+
 if TYPE_CHECKING:
     import datasets
-    from PIL.Image import Image
-    from torch import Tensor, nn
 
-    from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.imaging import Frame
-    from igm_cli.plugins.base import ConceptParser
-    from igm_cli.plugins.crops import Crops
-
-    Row: TypeAlias = tuple[Image, Frame, Tensor, Tensor]
-    """An image, its frame, what the model sees of it ``[3,H,W]``, and its concepts ``[K,D]``."""
+Row: TypeAlias = tuple[Image, Frame, Tensor, Tensor]
+"""An image, its frame, what the model sees of it ``[3,H,W]``, and its concepts ``[K,D]``."""
 
 COUNT = 8
 SAMPLING_STEPS = 30
@@ -40,11 +50,6 @@ class Validation:
 
     def __call__(self, step: int, denoiser: nn.Module) -> tuple[Mapping[str, float], Mapping[str, Tensor]]:
         """Inverts the images and samples from their concepts; returns mean scores and two pictures, which it writes."""
-        import numpy
-        import torch
-
-        from igm_cli.commands.drawings import save_picture, sheet
-
         training = denoiser.training
         denoiser.eval()
         scores, drawn = self._invert(denoiser)
@@ -54,7 +59,7 @@ class Validation:
         denoiser.train(training)
         figures = {f"validation/{name}": value for name, value in scores.items()}
         return figures, {
-            f"validation/{name}": torch.tensor(numpy.asarray(picture)) for name, picture in sheets.items()
+            f"validation/{name}": torch.tensor(np.asarray(picture)) for name, picture in sheets.items()
         }
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
@@ -62,10 +67,6 @@ class Validation:
 
         ``right`` is the proportion of the concepts that are found, ``k_exact`` that of images whose estimated K is right.
         """
-        from igm_cli.core.inference.engine import invert
-        from igm_cli.core.types import InversionSettings
-        from igm_cli.evaluation import found_right
-
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition
         device = next(denoiser.parameters()).device
@@ -93,12 +94,6 @@ class Validation:
 
     def _sample(self, denoiser: Any) -> list[Image]:
         """What the model saw of every image above a sample composed of its true concepts."""
-        import torch
-
-        from igm_cli.core.sampling import Composed, sample
-        from igm_cli.imaging import from_model
-        from igm_cli.plugins.samples import pad
-
         device = next(denoiser.parameters()).device
         originals = torch.stack([x0 for _, _, x0, _ in self.rows])
         _, channels, height, width = originals.shape
@@ -111,8 +106,6 @@ class Validation:
 
 def _whole(examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec) -> list[Row]:
     """Returns whole images as the model sees them."""
-    from igm_cli.imaging import Frame, to_model, to_rgb
-
     rows = []
     width, height = spec.image_size
     for example in examples.select(range(min(COUNT, len(examples)))):
@@ -124,10 +117,6 @@ def _whole(examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec) -
 
 def _crops(examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec, crops: Crops) -> list[Row]:
     """Returns crops as the model sees them, unchanged, and the concepts whose centres lie in them."""
-    from igm_cli.core.training.batches import as_floats
-    from igm_cli.imaging import Frame, from_model
-    from igm_cli.plugins.crops import CropSamples
-
     plain = replace(crops, margin=0, brightness=0.0, turns=False)
     samples = CropSamples(examples, parser, spec.image_size, plain, seed=0)
     rows = []
