@@ -190,9 +190,10 @@ class ImageSession(ImageInputs, Session["Image"]):
         for image, frame, found, record in self._understood("igm.invert/1", images, progress):
             items = self._items(found.concepts, found.confidence, frame)
             if found.values is not None:
+                factors = self.parser.space.what.factors  # type: ignore[attr-defined]
                 for item, each in zip(items, found.values.tolist(), strict=True):
                     certain = (round(p, 4) for p in each)
-                    item["value_confidence"] = dict(zip(item["values"], certain, strict=True))
+                    item["value_confidence"] = dict(zip(factors, certain, strict=True))
             record["items"] = items
             if found.marginals is None:
                 result = ImageResult.model_validate(record)

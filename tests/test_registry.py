@@ -124,7 +124,10 @@ def test_a_plugin_that_fails_in_use_is_named(site: Path) -> None:
     data = registry.dataset("half")
     assert data.splits == ("train",)
     assert not hasattr(data, "presets")
-    with pytest.raises(PluginError, match=r"half-done fails in load \(KeyError: 'rows'\); .*half-done"):
+    with pytest.raises(
+        PluginError,
+        match=r"half-done fails in load \(KeyError: 'rows', in line 8 of half_done.py\); .*half-done",
+    ):
         data.load("train")
     with pytest.raises(InputError, match="its own words"):
         data.load("val")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from igm_cli.plugins.base import (
     RenderingAdapter,
 )
 from igm_cli.plugins.crops import CropSamples
+from igm_cli.plugins.doubts import LOOKED_AT, doubts
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSamples
 
 if TYPE_CHECKING:
@@ -114,6 +115,13 @@ class TrainingData:
                 raise
             self.note(f"training goes on without validation: {error}")
             return None
+
+    def doubts(self, samples: Samples, parser: ConceptParser) -> Iterator[str]:
+        """Yields what looks wrong in the first samples."""
+        first = list(range(min(LOOKED_AT, len(samples))))
+        images, concepts, present = samples.batch(first, [False] * len(first))
+        rows = [some[there] for some, there in zip(concepts, present, strict=True)]
+        yield from doubts(parser, rows, (images.shape[-1], images.shape[-2]))
 
     def told(self, samples: Samples) -> str:
         """Returns what is trained on in words."""

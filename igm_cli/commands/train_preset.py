@@ -176,7 +176,8 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
         raise UsageError(f"{adapter.name} has no preset {preset!r}; it has {names}; a .toml file works too")
     path = home_expanded(presets.get(preset, preset))
     if not path.is_file():
-        raise MissingError(f"there is no preset file {path}; check the path")
+        named = f", which {adapter.name} names as the preset {preset!r}" if preset in presets else ""
+        raise MissingError(f"there is no preset file {path}{named}; check the path")
     try:
         return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -223,10 +224,15 @@ class Recipe:
         said = self.tables.get(table, {})
         if any(key in part.get("options", ()) for part in said) if table == "data" else key in said:
             return f"preset {self.name}"
-        return "the images" if key in self.advised.get(table, {}) else "default"
+        if key in self.advised.get(table, {}):
+            return "the images"
+        return "the dataset" if (table, key) == ("model", "image_size") else "default"
 
-    def settings(self, parser: ConceptParser) -> list[tuple[str, str, str]]:
-        """Returns every setting but those of the data: its name, its value, and who says it."""
+    def settings(self, parser: ConceptParser, image_size: tuple[int, int]) -> list[tuple[str, str, str]]:
+        """Returns every setting but those of the data: its name, its value, and who says it.
+
+        The dataset says the size (width, height) of the images unless somebody else does.
+        """
         from igm_cli.core.models import config_class
         from igm_cli.core.noise_schedule import ScheduleConfig
 
@@ -234,6 +240,8 @@ class Recipe:
         architecture, composition, options = preset.architecture()
         known = {each.name: each.default for each in fields(config_class(architecture))}
         shape = {key: value for key, value in known.items() if value is not MISSING} | options
+        if "image_size" in shape:
+            shape["image_size"] = image_size
         cut = preset.cut()
         tables: dict[str, Mapping[str, Any]] = {
             "train": asdict(preset.config()),

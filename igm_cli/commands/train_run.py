@@ -141,6 +141,11 @@ class Training:
         with self.sink.progress() as progress, ExitStack() as begun:
             how = (self.preset, self.spec.image_size, self.device, progress)
             samples = self.data.samples(self.parser, *how)
+            if getattr(self.parser.space, "mixes", False) and not self.config.mixed:
+                self.sink.note(
+                    "the values of a concept have too many combinations to try each at every place, so mixtures of them are "
+                    "tried first, and the model learns what a mixture is only if train.mixed is above 0 (--set mixed=0.15)"
+                )
             beside = [
                 Companion(folder, each.denoiser, each.composition, self.data.samples(each.parser, *how))
                 for folder, each in zip(place.companions, self.known, strict=True)
@@ -165,9 +170,11 @@ class Training:
         picture = self.place.output / SAMPLES
         refuse_others_pictures([picture], "--dry-run")
         draw_samples(samples, self.parser, picture)
-        rows = self.data.settings(self.recipe) + self.recipe.settings(self.parser)
+        rows = self.data.settings(self.recipe) + self.recipe.settings(self.parser, self.spec.image_size)
         self.sink.table(f"igm train {self.data.adapter.name}", ("setting", "value", "said by"), rows)
         config, on_cpu = self.config, self.device.type == "cpu"
+        for doubt in self.data.doubts(samples, self.parser):
+            self.sink.note(doubt)
         seconds, memory = measure(self.spec, samples, config, model, device_is_cpu=on_cpu, companions=beside)
         whole = seconds * config.steps
         shown = training_precision(config.precision, self.device).replace("no", "float32")
@@ -177,6 +184,10 @@ class Training:
             f"would train on {self.data.told(samples)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, "
             f"which takes {span(whole, whole)}{taken}{first}; twelve are drawn in {picture}"
         )
+        if config.calibration and not (self.text_to_image or self.known):
+            self.sink.note(
+                f"then the model is calibrated on up to {counted(config.calibration, 'image')}; --set calibration=0 leaves that out"
+            )
 
     def _validation(self) -> Validation | None:
         """What the model is tried on while it is trained; None where it is not."""
@@ -240,8 +251,8 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
     try:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output {folder} is no folder; name another one")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({cause(error)}); choose another --output") from error

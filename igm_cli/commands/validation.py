@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -63,15 +66,14 @@ class Validation:
         }
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
-        """Mean scores with K given, and every image with what was found.
+        """Mean scores with K given, each over the images that have it, and every image with what was found.
 
         ``right`` is the proportion of the concepts that are found, ``k_exact`` that of images whose estimated K is right.
         """
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition
         device = next(denoiser.parameters()).device
-        scores: dict[str, float] = {}
-        drawn = []
+        scores, drawn = defaultdict[str, list[float]](list), []
         concepts = sum(len(truth) for *_, truth in self.rows)
         for image, frame, x0, truth in self.rows:
             found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
@@ -80,17 +82,18 @@ class Validation:
                 right = found_right(
                     self.parser, found.concepts, truth, (x0.shape[-2], x0.shape[-1]) if self.cut else None
                 )
-                figures["right"] = float(right.all(1).sum()) * len(self.rows) / max(1, concepts)
+                scores["right"].append(float(right.all(1).sum()) * len(self.rows) / max(1, concepts))
             if self.parser.space.countable:
                 counted = invert(denoiser, x0.to(device), settings, composition=composition)
                 figures["k_exact"] = float(counted.k == len(truth))
             for name, value in figures.items():
-                scores[name] = scores.get(name, 0.0) + value / len(self.rows)
+                if value is not None and math.isfinite(value):
+                    scores[name].append(value)
             items = self.parser.decode(found.concepts, frame)
             for item, confidence in zip(items, found.confidence.tolist(), strict=True):
                 item["confidence"] = confidence
             drawn.append(self.parser.draw(image, items))
-        return scores, drawn
+        return {name: fmean(values) for name, values in scores.items()}, drawn
 
     def _sample(self, denoiser: Any) -> list[Image]:
         """What the model saw of every image above a sample composed of its true concepts."""

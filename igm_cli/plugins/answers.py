@@ -19,7 +19,7 @@ def fault_of(kind: str, name: str, arguments: Sequence[Any], answer: Any, plugin
         answer: Its value, or what was returned.
         plugin: The plugin itself.
     """
-    look = _ATTRIBUTES.get((kind, name)) or _METHODS.get((kind, name))
+    look = ATTRIBUTES.get((kind, name)) or _METHODS.get((kind, name))
     return look(answer, arguments, plugin) if look else ""
 
 
@@ -50,21 +50,40 @@ def _is_space(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
 
 
 def _is_dataset(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    right = hasattr(answer, "column_names") and hasattr(answer, "__len__")
-    return "" if right else f"returned {_shown(answer)}, not a datasets.Dataset"
+    if not (hasattr(answer, "column_names") and hasattr(answer, "__len__")):
+        return f"returned {_shown(answer)}, not a datasets.Dataset"
+    if not {"image", "vector"} & {*answer.column_names}:
+        return f"returned a dataset without a column 'image'; it has {', '.join(answer.column_names)}"
+    if not getattr(getattr(answer, "features", {}).get("image"), "decode", True):
+        return "returned images that are not decoded; cast the column to datasets.Image()"
+    return ""
 
 
 def _is_rows(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
     dim = plugin.space.dim
-    if not hasattr(answer, "isfinite") or getattr(answer, "ndim", 0) != 2 or answer.shape[1] != dim:
-        return f"returned {_shown(answer)}, not a tensor [K, {dim}]"
+    if not hasattr(answer, "isfinite") or answer.ndim != 2 or answer.shape[1] != dim:
+        empty = hasattr(answer, "numel") and answer.numel() == 0
+        return f"returned {_shown(answer)}, not a tensor [{0 if empty else 'K'}, {dim}]"
+    if not answer.is_floating_point():
+        return f"returned numbers of the type {str(answer.dtype).removeprefix('torch.')}, not float32"
     return "" if bool(answer.isfinite().all()) else "returned numbers that are not finite"
 
 
 def _is_alike(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    given = arguments[0]
-    right = hasattr(answer, "isfinite") and answer.shape == given.shape and bool(answer.isfinite().all())
-    return "" if right else f"returned {_shown(answer)}, not a finite tensor {list(given.shape)}"
+    shape = tuple(arguments[0].shape)
+    if not hasattr(answer, "isfinite") or tuple(answer.shape) != shape:
+        return f"returned {_shown(answer)}, not a tensor {list(shape)}"
+    return "" if bool(answer.isfinite().all()) else "returned numbers that are not finite"
+
+
+def _is_right(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    values = len(plugin.space.variant_groups()) if hasattr(plugin.space, "variant_groups") else 0
+    shape = (len(arguments[0]), 1 + values)
+    if hasattr(answer, "isfinite") and tuple(answer.shape) == shape:
+        return ""
+    return (
+        f"returned {_shown(answer)}, not a tensor {list(shape)}: whether each is right, and each of its values"
+    )
 
 
 def _is_items(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
@@ -108,16 +127,20 @@ def _no_json(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """Returns what kind of value it is, briefly."""
+    if hasattr(value, "isfinite") and hasattr(value, "shape"):
+        return f"a tensor {list(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} {str(value)[:30]}"
     text = str(value) if isinstance(value, str | bool | int | float | type(None)) else ""
     return f"{type(value).__name__} {text[:30]}".strip()
 
 
-_ATTRIBUTES = {
+ATTRIBUTES = {
     ("datasets", "name"): _is_text, ("datasets", "concepts"): _is_text, ("datasets", "splits"): _is_splits,
     ("datasets", "image_size"): _is_size, ("concepts", "name"): _is_text, ("concepts", "space"): _is_space,
 }  # fmt: skip
 _METHODS = {
     ("datasets", "load"): _is_dataset, ("concepts", "parse"): _is_rows, ("concepts", "encode"): _is_rows,
     ("concepts", "ask"): _is_rows, ("concepts", "mirror"): _is_alike, ("concepts", "decode"): _is_items,
-    ("concepts", "score"): _is_scores, ("concepts", "draw"): _is_picture, ("concepts", "draw_labels"): _is_picture,
+    ("concepts", "score"): _is_scores, ("concepts", "right"): _is_right, ("concepts", "draw"): _is_picture, ("concepts", "draw_labels"): _is_picture,
 }  # fmt: skip

@@ -12,9 +12,11 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
@@ -157,9 +159,7 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a plugin does, SystemExit included, is its own problem
-        raise PluginError(
-            f"{label} of {owner} cannot be loaded ({kind_and_message(error)}); {way_out}"
-        ) from error
+        raise PluginError(f"{label} of {owner} cannot be loaded ({_told(error, module)}); {way_out}") from error
     if missing:
         raise PluginError(f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}")
     return _Guarded(plugin, kind, f"{label} of {owner}", way_out, foreign)
@@ -186,12 +186,16 @@ class _Guarded:
             raise AttributeError(name)
         with self._contained(name):
             value = getattr(self._plugin, name)
-        if not (inspect.isroutine(value) and callable(value)):
+        from igm_cli.plugins.answers import ATTRIBUTES
+
+        if (self._kind, name) in ATTRIBUTES or not (inspect.isroutine(value) and callable(value)):
             self._look_at(name, (), value)
             return value
 
         @functools.wraps(value)
         def call(*arguments: Any, **options: Any) -> Any:
+            if self._foreign and (self._kind, name) == ("datasets", "load"):
+                _refuse_unknown(self._plugin, options)
             with self._contained(name):
                 answer = value(*arguments, **options)
             self._look_at(name, arguments, answer)
@@ -210,7 +214,7 @@ class _Guarded:
             absent = isinstance(error, AttributeError) and not hasattr(type(self._plugin), name)
             if (absent and name not in vars(self._plugin)) or type(error).__name__ == "OutOfMemoryError":
                 raise
-            reason = f"{self._label} fails in {name} ({kind_and_message(error)})"
+            reason = f"{self._label} fails in {name} ({_told(error, type(self._plugin).__module__)})"
             raise PluginError(f"{reason}; {self._way_out}") from error
 
     def _look_at(self, name: str, arguments: Sequence[Any], answer: Any) -> None:
@@ -220,6 +224,30 @@ class _Guarded:
 
         if fault := fault_of(self._kind, name, arguments, answer, self._plugin):
             raise PluginError(f"{self._label} fails: its {name} {fault}; {self._way_out}")
+
+
+def _refuse_unknown(adapter: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuses options that a dataset says it does not have; one that does not say takes any."""
+    if not hasattr(adapter, "options"):
+        return
+    known = [*adapter.options]
+    for name in arguments:
+        if name not in ("data_root", "limit", "seed", "progress", "note", *known):
+            raise UsageError(f"{adapter.name} has no option {name!r}; {near_names(name, known, 'it has')}")
+
+
+def _told(error: BaseException, module: str) -> str:
+    """Returns what an error says, and the last line of a plugin's package that it went through."""
+    told = kind_and_message(error)
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's, which is long
+        told = f"ValidationError: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+    package = module.partition(".")[0].strip()
+    own = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if {package, f"{package}.py"} & {*Path(f.filename).parts}
+    ]
+    return f"{told}, in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else told
 
 
 @contextlib.contextmanager

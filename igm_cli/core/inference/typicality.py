@@ -121,30 +121,34 @@ def features(
 def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
     """Returns what is usual, from the features ``[F]`` of images like those trained on.
 
-    The covariance is shrunk to its diagonal (Ledoit & Wolf 2004, with the identity in units of the variances), for there
-    may be few images.
+    Images in which nothing is found have no margins, and tell of the other features alone.  The covariance is shrunk to
+    its diagonal (Ledoit & Wolf 2004, with the identity in units of the variances), for there may be few images.
 
     Raises:
-        InputError: If there are fewer images than 2 F.
+        InputError: If something is found in fewer images than 2 F.
     """
-    known = [row for row in seen if bool(row.isfinite().all())]
-    n, count = len(known), len(seen[0]) if seen else LEVELS + MARGINS
-    if n < 2 * count:
+    known = [row for row in seen if bool(row[:-MARGINS].isfinite().all())]
+    found, count = sum(bool(row.isfinite().all()) for row in known), len(seen[0]) if seen else LEVELS + MARGINS
+    if found < 2 * count:
         raise InputError(
             f"what is typical is fitted to {2 * count} images or more in which something is found by {LEVELS} noise draws "
-            f"or more, not to {n}"
+            f"or more, not to {found}"
         )
-    rows = torch.stack(known)
-    mean, std = rows.mean(0), rows.std(0).clamp(min=0.02)
-    unit = (rows - mean) / std
-    correlation = unit.T @ unit / n
+    rows, n = torch.stack(known), len(known)
+    there = rows.isfinite()
+    whole = rows[there.all(1)]
+    mean, std = rows[:, :-MARGINS].mean(0), rows[:, :-MARGINS].std(0)
+    mean, std = torch.cat([mean, whole[:, -MARGINS:].mean(0)]), torch.cat([std, whole[:, -MARGINS:].std(0)])
+    std = std.clamp(min=0.02)
+    unit = ((rows - mean) / std).nan_to_num()
+    share = there.double().mean(0).sqrt()
+    correlation = unit.T @ unit / n / (share[:, None] * share)
     spread = float((correlation - torch.eye(count)).square().sum())
     noise = float(((unit[:, :, None] * unit[:, None, :] - correlation).square().sum((1, 2))).sum()) / n**2
-    share = min(1.0, noise / max(spread, 1e-12))
-    correlation = (1 - share) * correlation + share * torch.eye(count)
+    shrunk = min(1.0, noise / max(spread, 1e-12))
+    correlation = (1 - shrunk) * correlation + shrunk * torch.eye(count)
     covariance = correlation * std[:, None] * std[None]
     table = {"low": low, "high": high, "mean": tuple(mean.tolist()), "covariance": covariance.tolist()}
     usual = Typical(**table, limit=1.0)  # type: ignore[arg-type]
-    every = torch.ones(count, dtype=torch.bool)
-    farthest = max(usual.distance(row, every) for row in rows)
+    farthest = max(usual.distance(row[known], known) for row, known in zip(rows, there, strict=True))
     return Typical(**table, limit=RESERVE * farthest)  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""Doubts about a concept parser and the annotations that it reads, told by a dry run before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igm_cli.imaging import Frame
+from igm_cli.plugins.base import ConceptParser
+
+LOOKED_AT = 64
+"""Images whose concepts are looked at."""
+
+SAME = 0.02
+"""How far apart two coordinates may lie, as a fraction of their range, to count as the same: items are rounded."""
+
+
+def doubts(parser: ConceptParser, concepts: Sequence[Tensor], size: tuple[int, int]) -> Iterator[str]:
+    """Yields what looks wrong, a sentence each.
+
+    Args:
+        parser: The concept parser.
+        concepts: Concepts ``[K,D]`` of training images, as the parser read them.
+        size: (width, height) of these images.
+    """
+    space: Any = parser.space
+    rows = torch.cat(list(concepts))
+    if not len(rows):
+        yield f"none of the first {len(concepts)} images has a concept; does parse read the right columns?"
+        return
+    if hasattr(space, "point"):
+        low, high = torch.tensor(space.point.low), torch.tensor(space.point.high)
+        places = rows[:, : space.point.dim]
+        out = int(((places < low) | (places > high)).any(1).sum())
+        if 2 * out > len(rows):
+            yield (
+                f"{out} of the first {len(rows)} concepts lie outside of the box of {parser.name}; are they in pixels, "
+                "where the space is relative to the frame?"
+            )
+    for factor, values in _factors(space).items():
+        if without := int((rows[:, values] <= 0).all(1).sum()):
+            yield f"{without} of the first {len(rows)} concepts have no value of {factor}"
+    frame = Frame.fit(size, size[0] / size[1])
+    before = rows.clone()
+    kept: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+        ("mirror, twice, does not give the concepts that it", lambda some: parser.mirror(parser.mirror(some))),
+        ("encode does not give the concepts that decode", lambda some: parser.encode(parser.decode(some, frame), frame)),
+    ]  # fmt: skip
+    for what, there_and_back in kept:
+        after = there_and_back(rows)
+        if not torch.equal(rows, before):
+            yield f"{what.split(' ')[0].strip(',')} changes the tensor that it is given; return another one"
+            rows = before.clone()
+        elif not _same(space, rows, after):
+            yield f"{what} was given"
+    if hasattr(parser, "right") and not bool(parser.right(concepts[0], concepts[0]).all()):
+        yield "right does not call the true concepts right"
+
+
+def _factors(space: Any) -> dict[str, Tensor]:
+    """Returns the columns of the values of every factor of points with values."""
+    if not hasattr(space, "what"):
+        return {}
+    groups = (space.where.dim + torch.tensor(group) for group in space.what.groups())
+    return dict(zip(space.what.factors, groups, strict=True))
+
+
+def _same(space: Any, rows: Tensor, others: Tensor) -> bool:
+    """Returns whether concepts ``[K,D]`` are the same as others, of those whose values are all known."""
+    if others.shape != rows.shape:
+        return False
+    known = torch.ones(len(rows), dtype=torch.bool)
+    for columns in _factors(space).values():
+        known &= (rows[:, columns] > 0).sum(1) == 1
+    limit = torch.full((rows.shape[1],), SAME)
+    if hasattr(space, "point"):
+        extent = torch.tensor(space.point.high) - torch.tensor(space.point.low)
+        limit[: space.point.dim] *= extent
+    return bool(((rows - others).abs() <= limit)[known].all())
