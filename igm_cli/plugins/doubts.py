@@ -33,11 +33,11 @@ def doubts(parser: ConceptParser, concepts: Sequence[Tensor], size: tuple[int, i
         return
     if hasattr(space, "point"):
         low, high = torch.tensor(space.point.low), torch.tensor(space.point.high)
-        places = rows[:, : space.point.dim]
-        out = int(((places < low) | (places > high)).any(1).sum())
+        places, side = rows[:, : space.point.dim], high - low
+        out = int(((places < low - side) | (places > high + side)).any(1).sum())
         if 2 * out > len(rows):
             yield (
-                f"{out} of the first {len(rows)} concepts lie outside of the box of {parser.name}; are they in pixels, "
+                f"{out} of the first {len(rows)} concepts lie far outside of the box of {parser.name}; are they in pixels, "
                 "where the space is relative to the frame?"
             )
     for factor, values in _factors(space).items():
