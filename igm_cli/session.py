@@ -144,7 +144,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         """Refuses to write beside objects what they are, where that is not known or they are not drawn."""
         if not hasattr(self.parser, "draw_labels"):
             raise UsageError(
-                f"concepts {self.parser.name} have nothing to write beside objects; leave out --labels"
+                f"concepts {self.parser.name} have nothing to write beside objects (no draw_labels); leave out --labels"
             )
 
     def example(self) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
     columns = min(columns, len(pictures))
     scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
     height = max(p.height for p in scaled)
-    page = Image.new("RGB", (columns * width, -(-len(scaled) // columns) * height))
+    page = Image.new("RGB", (columns * width, -(-len(scaled) // columns) * height), "white")
     for number, picture in enumerate(scaled):
         page.paste(picture, (number % columns * width, number // columns * height))
     return page

@@ -17,6 +17,7 @@ from igm_cli.output import Output
 if TYPE_CHECKING:
     from igm_cli.benchmarks.intervals import Estimate
     from igm_cli.benchmarks.suite import PictureGrid
+    from igm_cli.core.concepts import ConceptSpace
     from igm_cli.evaluation import Evaluation, Judged
     from igm_cli.open_model import OpenModel
 
@@ -160,7 +161,7 @@ def readers(root: Path, name: str, concepts: str) -> list[str]:
 
 def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink: Output) -> None:
     """Shows the figures of a model; ``about`` names the dataset and the split."""
-    figures, errors = figures_of(judged, counted=model.parser.space.countable)
+    figures, errors = figures_of(judged, model.parser.space)
     sink.result(
         {
             "schema": "igm.evaluate/1",
@@ -210,8 +211,11 @@ def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGri
     return PictureGrid("worst", "The images with most mistakes", ("annotated", "found"), rows)
 
 
-def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estimate], dict[str, float]]:
-    """Returns proportions with their intervals, and the expected calibration errors; ``counted`` if K is estimated."""
+def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str, Estimate], dict[str, float]]:
+    """Returns proportions with their intervals, and the expected calibration errors.
+
+    Of concepts with values, also of those in the right place how many have the right value of each factor.
+    """
     from igm_cli.benchmarks.intervals import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.core.inference.typicality import is_untypical
@@ -223,7 +227,14 @@ def figures_of(judged: Sequence[Judged], counted: bool) -> tuple[dict[str, Estim
         "found of those true": rate(hits, true),
         "all right": proportion([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
     }
-    if counted:
+    if factors := getattr(getattr(space, "what", None), "factors", ()):
+        placed = [int(each.right[:, 0].sum()) for each in judged]
+        figures["place right of those found"] = rate(placed, found)
+        for place, factor in enumerate(factors, 1):
+            figures[f"{factor} right of those in place"] = rate(
+                [int(each.right[:, place].sum()) for each in judged], placed
+            )
+    if space.countable:
         figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
     if known := [value for each in judged if (value := each.found.typicality) == value]:
         figures["typical"] = proportion([not is_untypical(value) for value in known])

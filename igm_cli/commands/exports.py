@@ -81,15 +81,15 @@ def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path 
     """Returns the files that ``--csv`` and ``--coco`` ask for.
 
     Raises:
-        UsageError: If COCO's JSON is asked for and the concepts are no places.
+        UsageError: If COCO's JSON is asked for and items have no place in pixels.
     """
     exports, example = [], session.example()
     if csv_file:
         exports.append(table(csv_file, (*session.key, "time"), example))
     if coco_file:
-        if PLACE[0] not in example:
+        if not {"x_px", "y_px"} <= {*example}:
             raise UsageError(
-                f"--coco is about objects at places, and concepts {session.parser.name} have none; use --csv"
+                f"--coco needs items with x_px and y_px, and those of the concepts {session.parser.name} have none; use --csv"
             )
         exports.append(Export("--coco", home_expanded(coco_file), coco_text, is_own_coco))
     return exports

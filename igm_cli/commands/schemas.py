@@ -49,7 +49,8 @@ class EvaluationRecord(Closed):
     split: str
     images: Positive = Field(description="Of large images, windows of them.")
     figures: dict[str, Interval] = Field(
-        description="true_of_those_found, found_of_those_true, all_right, number_exact, typical."
+        description="true_of_those_found, found_of_those_true, all_right, number_exact, typical; of points with values "
+        "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor."
     )
     calibration_error: dict[str, Share] = Field(
         description="Expected calibration error of the confidences of concepts, and of values of those that are there."

@@ -36,7 +36,9 @@ class Watch:
 def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str, str]:
     """Returns how the loss and what was validated came out, by the lines of metrics.jsonl, and what to do about it."""
     losses = [line["loss"] for line in metrics if "loss" in line]
-    found, counted = (_last(metrics, f"validation/{name}") for name in ("right", "k_exact"))
+    found, placed, counted = (
+        _last(metrics, f"validation/{name}") for name in ("right", "place_right", "k_exact")
+    )
     if not losses:
         return "nothing was logged of it", "smaller log_every logs more"
     fifth = max(1, len(losses) // 5)
@@ -46,12 +48,19 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
     )
     said = f"the loss fell from {first:.4f} to {last:.4f}" if last < first else f"the loss stays at {last:.4f}"
     if found is not None:
-        said += f"; {found:.0%} of the concepts of the validation images are found"
+        said += f"; {found if placed is None else placed:.0%} of the concepts of the validation images are found"
+    if placed is not None:
+        said += f", and {found:.0%} with every value right"
     if counted is not None:
         said += f", and the number is right for {counted:.0%}"
     if last >= first:
         advice = (
             "it did not learn: check the annotations (--dry-run draws them), then try another learning_rate"
+        )
+    elif placed is not None and placed >= 0.5 > found:
+        advice = (
+            f"places are learned sooner than values: go on with --steps {2 * steps}; train.mixed and train.contrast help "
+            "values"
         )
     elif found is not None and found < 0.5:
         advice = (
@@ -86,7 +95,11 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
     plots = [Plot("loss", "Loss", "step", "loss", [curve("Loss", "loss")], log_y=True)]
     shown = [
         curve(label, f"validation/{name}", 100)
-        for label, name in (("concepts found", "right"), ("number right", "k_exact"))
+        for label, name in (
+            ("places found", "place_right"),
+            ("concepts found", "right"),
+            ("number right", "k_exact"),
+        )
     ]
     if known := [each for each in shown if each.x]:
         plots.append(Plot("validation", "Validation images", "step", "%", known))

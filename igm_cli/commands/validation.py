@@ -82,7 +82,10 @@ class Validation:
                 right = found_right(
                     self.parser, found.concepts, truth, (x0.shape[-2], x0.shape[-1]) if self.cut else None
                 )
-                scores["right"].append(float(right.all(1).sum()) * len(self.rows) / max(1, concepts))
+                share = len(self.rows) / max(1, concepts)
+                scores["right"].append(float(right.all(1).sum()) * share)
+                if right.shape[1] > 1:
+                    scores["place_right"].append(float(right[:, 0].sum()) * share)
             if self.parser.space.countable:
                 counted = invert(denoiser, x0.to(device), settings, composition=composition)
                 figures["k_exact"] = float(counted.k == len(truth))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,17 +45,14 @@ def doubts(parser: ConceptParser, concepts: Sequence[Tensor], size: tuple[int, i
             yield f"{without} of the first {len(rows)} concepts have no value of {factor}"
     frame = Frame.fit(size, size[0] / size[1])
     before = rows.clone()
-    kept: list[tuple[str, Callable[[Tensor], Tensor]]] = [
-        ("mirror, twice, does not give the concepts that it", lambda some: parser.mirror(parser.mirror(some))),
-        ("encode does not give the concepts that decode", lambda some: parser.encode(parser.decode(some, frame), frame)),
-    ]  # fmt: skip
-    for what, there_and_back in kept:
-        after = there_and_back(rows)
-        if not torch.equal(rows, before):
-            yield f"{what.split(' ')[0].strip(',')} changes the tensor that it is given; return another one"
-            rows = before.clone()
-        elif not _same(space, rows, after):
-            yield f"{what} was given"
+    mirrored = parser.mirror(rows)
+    if not torch.equal(rows, before):
+        yield "mirror changes the tensor that it is given; it must return another one"
+        rows = before
+    elif not _same(space, rows, parser.mirror(mirrored)):
+        yield "mirror, applied twice, does not give the same concepts again"
+    if not _same(space, rows, parser.encode(parser.decode(rows, frame), frame)):
+        yield "encode does not give the concepts again that decode was given"
     if hasattr(parser, "right") and not bool(parser.right(concepts[0], concepts[0]).all()):
         yield "right does not call the true concepts right"
 

@@ -57,6 +57,23 @@ def test_what_is_not_known_is_left_out():
     assert math.isnan(usual.at(torch.full((3,), math.nan)))
 
 
+def test_images_in_which_nothing_is_found_are_typical_where_some_were_fitted():
+    """Their errors are far lower, and they have no margins."""
+    random = torch.Generator().manual_seed(3)
+    several = torch.randn(60, 6, generator=random, dtype=torch.float64)
+    several[:, 4:] += several[:, :1]  # what goes together
+    empty = 0.3 * torch.randn(20, 6, generator=random, dtype=torch.float64) - 8
+    empty[:, 4:] = math.nan
+    usual, alone = fitted([*several, *empty], 0.0, 1.0), fitted(list(several), 0.0, 1.0)
+    assert min(usual.at(row) for row in (*several, *empty)) > 0.5
+    assert max(alone.at(row) for row in empty) < 0.5
+    assert usual.at(torch.full((6,), 12.0)) < 0.1
+    # What is found is told of by the images that have it.
+    assert usual.mean[4:] == pytest.approx(alone.mean[4:])
+    variance = [[covariance[i][i] for i in (4, 5)] for covariance in (usual.covariance, alone.covariance)]
+    assert variance[0] == pytest.approx(variance[1], rel=0.03)
+
+
 def test_what_cannot_be_fitted_or_read_is_refused():
     with pytest.raises(InputError, match=r"6 images or more .* not to 5"):
         fitted(list(rows(5)), 0.0, 1.0)
