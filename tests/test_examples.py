@@ -66,8 +66,24 @@ def test_the_example_trains_and_inverts(site: dict[str, str], tmp_path: Path) ->
     train += ["--set", "calibration=0", "--set", "picture_every=0"]
     call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
     measure = ["benchmark", "star-count", "--model", "run", "--limit", 2]
-    done = in_one_process([train, call, measure, [*call, "--concepts", "pos"]], tmp_path, site)
-    assert [code for code, *_ in done] == [0, 0, 0, 3], done
+    colors = [
+        *train[:-5],
+        "-o",
+        "colors",
+        "--set",
+        "calibration=0",
+        "--set",
+        "picture_every=2",
+        "--concepts",
+        "star-colors",
+    ]
+    tried = ["train", "night-sky", "--concepts", "star-colors", "--dry-run", "--limit", 8, "-o", "dry"]
+    told = ["invert", "sky.png", "--model", "colors", "--k", 2, "--draws", 2, "--json", "--csv", "found.csv"]
+    judged = ["evaluate", "--model", "colors", "--limit", 2, "--draws", 2, "--json"]
+    wrong = ["train", "night-sky", "--set", "data.stars=many", "-o", "none/run"]
+    commands = [train, call, measure, [*call, "--concepts", "pos"], colors, tried, told, judged, wrong]
+    done = in_one_process(commands, tmp_path, site)
+    assert [code for code, *_ in done] == [0, 0, 0, 3, 0, 0, 0, 0, 2], done
     description = json.loads((tmp_path / "run/igm.json").read_text())
     assert description["concepts"] == "stars"
     line = json.loads(done[1][1])
@@ -76,6 +92,14 @@ def test_the_example_trains_and_inverts(site: dict[str, str], tmp_path: Path) ->
     assert (tmp_path / "out.png").exists()
     assert "specks" in (tmp_path / "runs/benchmark-star-count/report.md").read_text()
     assert "--concepts stars" in done[3][2]
+    assert "that it is given" not in done[5][2] and "does not give" not in done[5][2], "nothing to doubt"
+    item = json.loads(done[6][1])["items"][0]
+    assert item["values"]["color"] in ("white", "yellow") and 0 < item["value_confidence"]["color"] < 1
+    assert "color" in (tmp_path / "found.csv").read_text().splitlines()[0]
+    assert {"place_right_of_those_found", "color_right_of_those_in_place"} <= {
+        *json.loads(done[7][1])["figures"]
+    }
+    assert "stars must be a whole number" in done[8][2] and not (tmp_path / "none").exists()
 
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:

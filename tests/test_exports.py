@@ -241,8 +241,9 @@ def test_attributes(
     assert [row["factor"] for row in rows] == 3 * ["Smiling", "hair"]
     capsys.readouterr()
     assert igm(*call, "--coco", tmp_path / "f.json") == 2
-    assert "--coco needs items with x_px and y_px, and those of the concepts attributes have none" in one_sentence(
-        capsys.readouterr().err
+    assert (
+        "--coco needs items with x_px and y_px, and those of the concepts attributes have none"
+        in one_sentence(capsys.readouterr().err)
     )
 
 

@@ -48,7 +48,9 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
     )
     said = f"the loss fell from {first:.4f} to {last:.4f}" if last < first else f"the loss stays at {last:.4f}"
     if found is not None:
-        said += f"; {found if placed is None else placed:.0%} of the concepts of the validation images are found"
+        said += (
+            f"; {found if placed is None else placed:.0%} of the concepts of the validation images are found"
+        )
     if placed is not None:
         said += f", and {found:.0%} with every value right"
     if counted is not None:

@@ -28,6 +28,8 @@ class NightSky:
             raise UsageError(f"night-sky has no split {split!r}; choose {' or '.join(SPLITS)}")
         if data_root is not None:
             raise InputError("night-sky draws its own images; leave out --data-root")
+        if not str(stars).isdecimal() or int(stars) < 1:
+            raise UsageError(f"stars must be a whole number from 1 on, not {stars!r}")
         count = limit or {"train": 2000, "val": 100}[split]
         rows = []
         for number, row in enumerate(skies(count, int(stars), seed * len(SPLITS) + SPLITS.index(split))):
@@ -53,7 +55,7 @@ def skies(count: int, most: int, seed: int) -> Iterator[dict]:
             warmth = rng.randint(160, 255)
             disc = (x * 128 - r, y * 128 - r, x * 128 + r, y * 128 + r)
             draw.ellipse(disc, fill=(255, 245, warmth))
-            stars.append({"x": x, "y": y})
+            stars.append({"x": x, "y": y, "color": "white" if warmth > 207 else "yellow"})
         file = io.BytesIO()
         big.resize((32, 32), Image.Resampling.BOX).save(file, format="PNG")
         yield {"image": {"bytes": file.getvalue(), "path": None}, "stars": stars}
