@@ -86,7 +86,7 @@ HELD = VALIDATION.batch(list(range(30)), [False] * 30)
 
 def fit_flags(folder, baseline, steps):  # type: ignore[no-untyped-def]
     budget, data = Budget(steps=steps), {"name": "flags"}
-    return fit(baseline, TrainingData(data, lambda: TRAINING, lambda: VALIDATION), budget, folder, device=CPU)
+    return fit(baseline, TrainingData(data, lambda: (TRAINING, VALIDATION)), budget, folder, device=CPU)
 
 
 def lively(space: Categorical = SPACE) -> GlobalDenoiser:
