@@ -39,11 +39,8 @@ class CostBench(MachineBench):
 
     makes = "renders scenes of 1 to 12 objects"
     defaults: ClassVar[Mapping[str, int]] = declared("cost")["numbers"]
-    least: ClassVar[Mapping[str, int]] = {
-        "workers": 0,
-        "flops": 0,
-        "sgd_steps": 2,
-    }  # half of these are run, too
+    # Half as many steps of descent are run, too.
+    least: ClassVar[Mapping[str, int]] = {"workers": 0, "flops": 0, "sgd_steps": 2}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
