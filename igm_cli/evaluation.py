@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,21 +30,13 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class Judged:
-    """An annotated image, and what was found in it.
+    """An annotated image, and what was found in it."""
 
-    Attributes:
-        row: Number of the image, or of the window.
-        found: What was found.
-        count: How many concepts are annotated, of those whose place is within the image.
-        right: Which of the concepts found are right, and which of the F values of each ``[K,1+F]``.
-        area: Of the image over that of an image of the size trained on.
-    """
-
-    row: int
+    row: int  # number of the image, or of the window
     found: Inversion
-    count: int
-    right: Tensor
-    area: float
+    count: int  # concepts that are annotated, of those whose place is within the image
+    right: Tensor  # which of the concepts found are right, and which of the F values of each [K,1+F]
+    area: float  # of the image over that of an image of the size trained on
 
     @property
     def hits(self) -> int:
@@ -58,16 +50,10 @@ class Judged:
 
 
 class Evaluation:
-    """Annotated images as a model sees them.
+    """Annotated images as a model sees them, a split of a dataset whose annotations the model's parser reads.
 
-    A model of images of any size sees windows of them, with however many objects there are.
-
-    Args:
-        model: The model.
-        data: A split of a dataset, whose annotations the model's parser reads.
-        limit: Most images, or windows, that are looked at; None takes all images, or as many windows.
-        progress: Called while images are read.
-        note: Told what is amiss.
+    A model of images of any size sees windows of them, with however many objects there are.  Without a ``limit`` all
+    images are looked at, or as many windows.
 
     Raises:
         UsageError: If the parser does not say what is right.
@@ -103,7 +89,8 @@ class Evaluation:
         judged: list[Judged] = []
         if progress:
             progress("evaluating", 0, self.count)
-        for rows in _batches(self.count, session.batch_size):
+        for first in range(0, self.count, session.batch_size):
+            rows = range(first, min(first + session.batch_size, self.count))
             images, truths = self._seen(session, rows)
             inverted = session.inverted(images)
             for row, seen, truth, found in zip(rows, images, truths, inverted, strict=True):
@@ -123,9 +110,7 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Returns the settings that suit the images best: penalty, temperatures, what is typical.
 
-        Args:
-            progress: Called while images are inverted, twice where the penalty is fitted, too.
-            given: Settings that stay as they are, such as the penalty, which is fitted otherwise.
+        Those ``given`` stay as they are, such as the penalty; where it is fitted, too, all images are inverted twice.
 
         Raises:
             InputError: If there are too few images.
@@ -144,21 +129,18 @@ class Evaluation:
             )
         judged = self.judge(chosen, progress)
         evidence = [(each.found.evidence, each.right) for each in judged if each.found.evidence]
-        parts = [
-            (rivals, bool(right))
-            for known, rights in evidence
-            for rivals, right in zip(known.rivals, rights[:, 0], strict=True)
-        ]
-        chosen["temperature"] = fitted_temperature(*_columns(parts))
+        rivals = [each for known, _ in evidence for each in known.rivals]
+        right = [bool(one) for _, rights in evidence for one in rights[:, 0]]
+        chosen["temperature"] = fitted_temperature(rivals, right)
         values = [
-            (rivals, bool(right))
+            (each, row[1:].tolist())
             for known, rights in evidence
-            for every, row in zip(known.value_rivals, rights, strict=False)
-            for rivals, right in zip(every, row[1:], strict=True)
+            for each, row in zip(known.value_rivals, rights, strict=False)
             if row[0]
         ]
         if values:
-            chosen["value_temperature"] = fitted_temperature(*_columns(values))
+            rivals, right = ([one for part in parts for one in part] for parts in zip(*values, strict=True))
+            chosen["value_temperature"] = fitted_temperature(rivals, right)
         settings = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=chosen).settings
         chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
         return chosen
@@ -199,10 +181,8 @@ class Evaluation:
         examples = [self.data[row] for row in rows]
         images = session.inputs([to_rgb(example["image"]) for example in examples])
         frames, seen = session.framed(images)
-        return seen, [self._truth(example, frame) for example, frame in zip(examples, frames, strict=True)]
-
-    def _truth(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        return self.model.parser.parse({k: v for k, v in example.items() if k != "image"}, frame)
+        told = [{key: value for key, value in example.items() if key != "image"} for example in examples]
+        return seen, [self.model.parser.parse(each, frame) for each, frame in zip(told, frames, strict=True)]
 
 
 def _shown(truth: Tensor) -> Tensor:
@@ -215,12 +195,8 @@ def found_right(
 ) -> Tensor:
     """Returns which concepts found ``[K,D]`` are right, and which of the F values of each, ``[K,1+F]`` booleans.
 
-    Args:
-        parser: It has ``right``.
-        found: Concepts found.
-        truth: True ones ``[L,D]``.
-        window: (height, width) of a part of an image in pixels, whose places must be as near in pixels as those of a
-            window of :data:`WINDOW` pixels: the part may be of any size, and the objects in it are as large.
+    The true ones are ``[L,D]``.  In a ``window``, (height, width) of a part of an image in pixels, places must be as near
+    in pixels as in one of :data:`WINDOW` pixels: the part may be of any size, and the objects in it are as large.
     """
     if window:
         import torch
@@ -230,15 +206,6 @@ def found_right(
         found, truth = found.cpu() * share, truth.cpu() * share
     right: Tensor = parser.right(found, truth)  # type: ignore[attr-defined]
     return right
-
-
-def _batches(count: int, size: int) -> Iterator[Sequence[int]]:
-    for first in range(0, count, size):
-        yield range(first, min(first + size, count))
-
-
-def _columns(parts: Sequence[tuple[Any, bool]]) -> tuple[list[Any], list[bool]]:
-    return [rivals for rivals, _ in parts], [right for _, right in parts]
 
 
 def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ TRAINING, VALIDATION = Dots(0, 300), Dots(1000, 30)
 
 
 def fit_dots(folder: Path, baseline=SLOTS, budget=STEPS, **more):
-    data = TrainingData({"name": "dots"}, lambda: TRAINING, lambda: VALIDATION)
+    data = TrainingData({"name": "dots"}, lambda: (TRAINING, VALIDATION))
     return fit(baseline, data, budget, folder, **{"device": CPU, **more})
 
 

@@ -13,6 +13,7 @@ import torch
 from benchmark_cases import CASES, PAPERS, Run, attribute_spec, records_of, write_model
 from PIL import Image
 
+from igm_cli.benchmarks.report import score_table
 from igm_cli.benchmarks.scores import agreement, by_label, calibration
 from igm_cli.benchmarks.suite import Infos, PictureGrid, Plot, Report, find_suite
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, LARGEST
@@ -185,7 +186,7 @@ def test_faces_are_drawn_where_no_folder_is_given(folder: Path) -> None:
     assert [r["rows"][0]["truth"] for r in records] == 2 * [[0, 0, 0], [1, 0, 0]]
     female, male = (bench.scenes[split]["face_000000.png"].x0 for split in ("female", "outlined-male"))
     assert not female.equal(male)
-    assert (len(bench.data.training()), len(bench.data.validation())) == (3, 3)
+    assert tuple(map(len, bench.data.parts)) == (3, 3)
     report: Report = bench.report(records, {"gc": {"failed": "no room"}})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
     assert list(grid.columns) == ["truth", "igm"] and len(grid.rows) == 4
@@ -269,8 +270,9 @@ def test_scores_of_known_rows(folder: Path) -> None:
 def test_published_figures_stand_beside_the_papers_factors_only(folder: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "bangs", attribute_spec("Bangs", "Smiling"))
     bench = opened(folder, FACTORS, model=model)
-    assert bench.table("male", "male faces", [], ["igm"]).rows[0][2] == ""
-    assert opened(folder, FACTORS).table("male", "male faces", [], ["igm"]).rows[0][2] == "65.6 %"
+    assert score_table(bench, "male", "male faces", [], ["igm"]).rows[0][2] == ""
+    papers = opened(folder, FACTORS)
+    assert score_table(papers, "male", "male faces", [], ["igm"]).rows[0][2] == "65.6 %"
     assert set(bench.suite.published) <= set(bench.suite.splits)
 
 

@@ -13,8 +13,8 @@ from benchmark_cases import CASES
 from oracle import Oracle, positions
 
 from igm_cli.benchmarks.suite import find_suite
+from igm_cli.benchmarks.suites import cost_measure as measure
 from igm_cli.benchmarks.suites import cost_report as report
-from igm_cli.benchmarks.suites import cost_workers as workers
 from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
 from igm_cli.benchmarks.suites.cost_measure import Meter, NetworkUse, line, repeated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
@@ -125,8 +125,8 @@ def test_straight_lines() -> None:
 
 def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "SIZED", (5, 8))
-    monkeypatch.setattr(workers, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds
-    monkeypatch.setattr(workers, "peak_memory", lambda *_: {"memory_mb": 2.0, "process_mb": 3.0})
+    monkeypatch.setattr(measure, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds
+    monkeypatch.setattr(measure, "peak_memory", lambda *_: {"memory_mb": 2.0, "process_mb": 3.0})
     some = {axis: items[:1] for axis, items in ITEMS.items()}
     some |= {"k": ("k=2", "k=5"), "draws": ("draws=4",), "batch": ITEMS["batch"]}
     some |= {"size": ("k=5 at 48x32", "k=8 at 64x32")}
@@ -171,7 +171,7 @@ def test_report_of_nothing_and_of_half(bench: CostBench) -> None:
 
 
 def test_memory_of_one_inversion(tiny: Checkpoint, tiny_model: Path) -> None:
-    used = workers.resident_peak(tiny_model, inference(tiny).to_dict(), torch.zeros(3, 32, 32).numpy(), 2, 1)
+    used = measure.resident_peak(tiny_model, inference(tiny).to_dict(), torch.zeros(3, 32, 32).numpy(), 2, 1)
     assert used["process_mb"] > 50 and used["memory_mb"] >= 0
 
 

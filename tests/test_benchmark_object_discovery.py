@@ -81,7 +81,7 @@ def test_the_papers_unet_is_measured_beside(run: Run, unet: Path) -> None:
 def test_baselines_are_trained_on_rendered_images_where_the_folder_has_none(run: Run) -> None:
     bench = opened(run, "folder")
     assert bench.data.about["rendered"]["size"] == 4
-    assert (len(bench.data.training()), len(bench.data.validation())) == (2, 2)
+    assert tuple(map(len, bench.data.parts)) == (2, 2)
     with pytest.raises(UsageError, match="gc_k_max takes a whole number of 0 to"):
         opened(run, "folder", options={"gc_k_max": -1}).method("gc")
 

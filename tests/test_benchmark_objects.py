@@ -18,15 +18,14 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.fit import Budget, TrainingData, fit
 from igm_cli.benchmarks.baselines.maps import DENSITY_UNIT, CentrePoints, DensityMap
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
-from igm_cli.benchmarks.baselines.tiled import predict_tiled
 from igm_cli.benchmarks.baselines.watershed import Watershed, chosen
 from igm_cli.benchmarks.intervals import ratio_difference
 from igm_cli.benchmarks.points import Hits, best, border, hits
 from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites.objects import Inside
-from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, metrics
-from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, cut, regions
+from igm_cli.benchmarks.suites.objects_report import comparisons, metrics
+from igm_cli.benchmarks.suites.objects_windows import SLICES, Bands, Sight, cut, regions
 from igm_cli.core.metrics import match_within
 from igm_cli.errors import InputError, UsageError
 
@@ -171,7 +170,7 @@ def test_tiles_count_every_object_once(size: tuple[int, int]) -> None:
     places = [(x, y) for x in range(3, size[0] - 2, 7) for y in range(2, size[1] - 1, 5)]
     for x, y in places:
         image[:, y, x] = 1
-    found = predict_tiled(Grid((32, 24)), torch.nn.Identity(), image, same=3.0)
+    found = Grid((32, 24)).predict_tiled(torch.nn.Identity(), image, same=3.0)
     told = sorted((round(x - 0.5), round(y - 0.5)) for x, y in found.tolist())
     assert told == sorted(places)
 
@@ -240,7 +239,7 @@ def test_the_focal_loss_is_the_papers() -> None:
 def test_maps_learn_from_crops_and_see_images_of_any_size(kind: Any, tmp_path: Path) -> None:
     rows = [{**discs((96, 64), [(x, y) for x in range(10, 96, 24) for y in range(10, 64, 24)])}]
     cut = samples(rows, image_size=(32, 32), most=9, margin=4)
-    data = TrainingData({}, lambda: cut, lambda: samples(rows, image_size=(32, 32), most=9, margin=4, count=8))
+    data = TrainingData({}, lambda: (cut, samples(rows, image_size=(32, 32), most=9, margin=4, count=8)))
     baseline = kind((32, 32), 3.0, channels=(8, 8, 8), blocks=1, learning_rates=(1e-2,), batch_size=8, ema=0.9)
     untrained = fit(baseline, data, Budget(steps=1), tmp_path / "one", device=torch.device("cpu"))
     trained = fit(baseline, data, Budget(steps=50), tmp_path / "two", device=torch.device("cpu"))
@@ -368,7 +367,7 @@ def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
     kept, held = bench._parts
     assert not set(kept["file"]) & set(held["file"]) and len(held) == 1
     inside, beyond = bench.trained_on(True), bench.trained_on(False)
-    assert inside.about != beyond.about and len(inside.validation()) == 200
+    assert inside.about != beyond.about and len(inside.parts[1]) == 200
 
 
 def test_what_cannot_be_measured_is_refused(run: Run, tiny_model: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import igm_cli
 from igm_cli.benchmarks.baselines.label_methods import BATCH
+from igm_cli.benchmarks.report import score_table
 from igm_cli.benchmarks.scores import Paired, agreement, by_label, calibration, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
@@ -343,11 +344,11 @@ def test_agreement_is_of_sets() -> None:
 
 def test_published_figures_stand_beside_their_own_task_only(model: Path) -> None:
     bench = opened(model, "pairs-3-drawn")
-    table = bench.table("pairs-3-unseen", "two of three", [], ["dc-variant"])
+    table = score_table(bench, "pairs-3-unseen", "two of three", [], ["dc-variant"])
     assert table.columns[2] == "published" and "another model" in table.note
     assert table.rows[0][:2] == ["dc-variant", "failed"] and len(table.rows[0]) == len(table.columns)
-    assert "published" not in bench.table("pairs-25-unseen", "two of 25", [], []).columns
-    assert "number right" in bench.table("count-drawn", "one to three", [], []).columns
+    assert "published" not in score_table(bench, "pairs-25-unseen", "two of 25", [], []).columns
+    assert "number right" in score_table(bench, "count-drawn", "one to three", [], []).columns
 
 
 def test_figures_of_counts(model: Path) -> None:

@@ -86,7 +86,7 @@ HELD = VALIDATION.batch(list(range(30)), [False] * 30)
 
 def fit_flags(folder, baseline, steps):  # type: ignore[no-untyped-def]
     budget, data = Budget(steps=steps), {"name": "flags"}
-    return fit(baseline, TrainingData(data, lambda: TRAINING, lambda: VALIDATION), budget, folder, device=CPU)
+    return fit(baseline, TrainingData(data, lambda: (TRAINING, VALIDATION)), budget, folder, device=CPU)
 
 
 def lively(space: Categorical = SPACE) -> GlobalDenoiser:
@@ -113,10 +113,12 @@ DRAWS = draw(Schedule(), (3, 16, 16), 5, low=0.1, high=0.9, seed=3)  # what the 
 def test_gc_learns_and_names_configurations(
     tmp_path: Path, baseline: ConfigurationClassifier, steps: int
 ) -> None:
-    before = baseline.validate(baseline.build().eval(), *HELD)
+    with torch.no_grad():
+        before = baseline.validate(baseline.build().eval(), *HELD)
     fitted = fit_flags(tmp_path, baseline, steps)
     assert fitted.validation < 0.5 * before
-    assert baseline.validate(fitted.model, *HELD) == pytest.approx(fitted.validation)
+    with torch.no_grad():
+        assert baseline.validate(fitted.model, *HELD) == pytest.approx(fitted.validation)
     again = fit_flags(tmp_path, baseline, steps)
     settings = InversionSettings(max_draws=16, low=0.6, high=0.97)
     for values in itertools.product(range(3), range(2)):

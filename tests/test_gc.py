@@ -294,11 +294,13 @@ class Discs:
 def test_learns_under_fit(tmp_path: Path) -> None:
     baseline = GenerativeClassifier(TINY, learning_rates=(3e-3,), batch_size=16, ema=0.9)
     images, concepts, present = Discs().batch(list(range(64)), [False] * 64)
-    before = baseline.validate(baseline.build().eval(), images, concepts, present)
-    data = TrainingData({}, Discs, Discs)
+    with torch.no_grad():
+        before = baseline.validate(baseline.build().eval(), images, concepts, present)
+    data = TrainingData({}, lambda: (Discs(), Discs()))
     fitted = fit(baseline, data, Budget(steps=30), tmp_path, device=torch.device("cpu"))
     assert fitted.validation < 0.95 * before
-    assert baseline.validate(fitted.model, images, concepts, present) == pytest.approx(fitted.validation)
+    with torch.no_grad():
+        assert baseline.validate(fitted.model, images, concepts, present) == pytest.approx(fitted.validation)
     known = fitted.model.requires_grad_(False)
     found = invert_set(known, images[0], 2, SetSettings(draws=4, scan_sets=8, restarts=2, steps=4))  # type: ignore[arg-type]
     assert found.concepts.shape == (2, 2)

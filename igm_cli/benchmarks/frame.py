@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
 
+    from igm_cli.benchmarks.scores import Scores
+
 T = TypeVar("T")
 
 MOST = 10**9
@@ -50,17 +52,10 @@ def declared(name: str) -> Mapping[str, Any]:
 
 
 class DeclaredSuite:
-    """A suite whose words and splits are declared in a TOML file of its name, beside its module.
-
-    Attributes:
-        images: Splits of images, as they are declared.
-        published: Figures that papers printed: name of a table to labels.
-        notes: Sentences on how it was measured, for the report.
-        words: All that is declared.
-    """
+    """A suite whose words and splits are declared in a TOML file of its name, beside its module."""
 
     def __init__(self, name: str, bench: Callable[[DeclaredSuite, Request], Bench]) -> None:
-        words = declared(name)
+        self.words = words = declared(name)
         self.name, self.bench = name, bench
         self.summary: str = words["summary"]
         self.concepts: str = words["concepts"]
@@ -71,18 +66,13 @@ class DeclaredSuite:
         self.splits: Mapping[str, str] = {
             name: split["about"] if name in self.images else split for name, split in listed.items()
         }
+        # Figures that papers printed: name of a table to labels.
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
-        self.notes: Sequence[str] = words["notes"]
-        self.words = words
-        self._defaults = words.get("defaults", {})
+        self.notes: Sequence[str] = words["notes"]  # on how it was measured
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
         """Returns what is run where no split is named."""
-        return tuple(self._defaults.get("folder" if data_root else "drawn", self.splits))
-
-    def published_on(self, split: str) -> Mapping[str, str]:
-        """Returns what papers printed of a split, whose images may come from a folder, too."""
-        return self.published.get(split.removeprefix("folder-"), {})
+        return tuple(self.words.get("defaults", {}).get("folder" if data_root else "drawn", self.splits))
 
     def open(self, request: Request) -> Bench:
         """Loads the data; raises an IgmError if the model, a split or an option cannot be used."""
@@ -93,6 +83,7 @@ class DeclaredBench:
     """A declared suite opened for one request."""
 
     free: ClassVar[tuple[str, ...]] = ()  # options that may differ between two calls with one result folder
+    scenes: Mapping[str, AnnotatedImages]  # images of every split
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         self.suite, self.request = suite, request
@@ -117,6 +108,18 @@ class DeclaredBench:
         own = {"data_root": self.folder_name, "seed": self.request.seed, "scenes": version, "options": options}
         scale = {} if self.request.pixel_range is None else {"range": self.request.pixel_range}
         return {**own, **scale, **more}
+
+    def items(self, split: str) -> Sequence[str]:
+        """Returns the file names of a split's images."""
+        return list(self.scenes[split].rows)
+
+    def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
+        """Returns the columns of the table of a split, as they are declared."""
+        return dict(self.suite.words["columns"])
+
+    def published(self, split: str) -> Mapping[str, str]:
+        """Returns what papers printed of a split, whose images may come from a folder, too."""
+        return self.suite.published.get(split.removeprefix("folder-"), {})
 
     @property
     def folder_name(self) -> str | None:
@@ -146,7 +149,6 @@ class CheckpointBench(DeclaredBench):
 
     dataset: ClassVar[str]  # name of the dataset adapter
     called: ClassVar[str]  # what its concepts are called, for messages
-    scenes: dict[str, AnnotatedImages]  # images of every split
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -163,10 +165,6 @@ class CheckpointBench(DeclaredBench):
         """Methods, splits, limit and how many images slow methods run on may differ between two calls."""
         model, budget = model_fingerprint(self.request.model), vars(self.request.budget)
         return self.image_identity(self.dataset, model=model, train_budget=budget)
-
-    def items(self, split: str) -> Sequence[str]:
-        """Returns the file names of a split's images."""
-        return list(self.scenes[split].rows)
 
     def on_images(
         self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
@@ -207,11 +205,7 @@ class CheckpointBench(DeclaredBench):
     ) -> Fitted:
         """Returns a trained baseline: from the cache folder, where one of the same configuration is.
 
-        Args:
-            baseline: What is trained.
-            another: Added to the seed of the request.
-            data: Images to train on; the suite's own if None.
-            budget: How long to train; what the request gives each baseline if None.
+        ``another`` is added to the seed of the request; data are the suite's own, and the budget the request's, if None.
         """
         data, budget, r = data or self.data, budget or self.request.budget, self.request
         folder, seed = self.folder_of(baseline, another, data, budget), r.seed + another

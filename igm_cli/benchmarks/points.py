@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.metrics import match_within
+
+T = TypeVar("T")
 
 
 class Hits(NamedTuple):
@@ -28,19 +30,12 @@ class Hits(NamedTuple):
 def hits(
     points: Tensor, truth: Tensor, ignored: Tensor, radius: float, kinds: tuple[Tensor, Tensor] | None = None
 ) -> Hits:
-    """Returns what answers on one image are worth.
+    """Returns what answers ``[K,2]`` on one image are worth, whose objects are ``[L,2]``, in pixels.
 
-    An answer is right if it is matched to an object within the radius, by the assignment that matches most.  In regions to
-    ignore an object need not be found.  An answer that is not right does not count if it lies in such a region, or
-    within the radius of an object in one that no other answer has taken.
-
-    Args:
-        points: Answers ``[K,2]`` in pixels.
-        truth: Objects ``[L,2]`` in pixels.
-        ignored: Regions to ignore, boxes ``[R,4]`` of left, top, right, bottom.
-        radius: In pixels.
-        kinds: Number of the kind of each answer ``[K]`` and of each object ``[L]``, which must be the same; None asks for
-            no kind.
+    An answer is right if it is matched to an object within the radius, by the assignment that matches most, and of the
+    same kind, where numbers of the ``kinds`` of answers ``[K]`` and objects ``[L]`` are given.  In regions to ignore,
+    boxes ``[R,4]`` of left, top, right, bottom, an object need not be found.  An answer that is not right does not count
+    if it lies in such a region, or within the radius of an object in one that no other answer has taken.
     """
     spared = within(truth, ignored)
     apart = (
@@ -69,7 +64,7 @@ def border(size: tuple[float, float], widths: Sequence[float]) -> Tensor:
     return torch.tensor([band for band, width in zip(bands, widths, strict=True) if width]).reshape(-1, 4)
 
 
-def best(candidates: Iterable[float], found: Callable[[float], Iterable[Hits]]) -> tuple[float, float]:
+def best(candidates: Iterable[T], found: Callable[[T], Iterable[Hits]]) -> tuple[T, float]:
     """Returns the setting under which the answers on some images have the highest F1 in all, and that F1.
 
     Of several that are equally good it is the one in the middle of them.

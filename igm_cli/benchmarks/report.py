@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from PIL import ImageOps
 
-from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredSuite, declared
+from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredBench, declared
 from igm_cli.benchmarks.intervals import Estimate
 from igm_cli.benchmarks.scores import Paired, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
@@ -17,9 +17,6 @@ from igm_cli.plugins.base import ConceptParser
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
 """Head of a column, and from what a row is about to its cell."""
-
-MakeTable: TypeAlias = Callable[[str, str, Sequence[Scores], Sequence[str]], Table]
-"""From a split, its heading, scores and the names of failed methods to a table."""
 
 GRID_ROWS = 9  # of a grid, shared by the splits
 ACROSS = 3  # methods beside the truth: more would be too small to read
@@ -43,11 +40,11 @@ def capitalised(text: str) -> str:
 
 
 def table(
-    name: str, title: str, columns: Sequence[Column], items: Iterable[Any], note: str = "", brief: int = 0
+    split: str, about: str, columns: Sequence[Column], items: Iterable[Any], lost: Sequence[Sequence[str]]
 ) -> Table:
-    """Returns a table of declared columns, a row per item."""
-    rows = [[cell(item) for _, cell in columns] for item in items]
-    return Table(name, title, [head for head, _ in columns], rows, note, brief)
+    """Returns the table of a split in declared columns, a row per item, then the rows of what is lost."""
+    rows = [*([cell(item) for _, cell in columns] for item in items), *lost]
+    return Table(f"table-{split}", capitalised(about), [head for head, _ in columns], rows)
 
 
 def curve(label: str, points: Iterable[tuple[float, Estimate]], factor: float = 1) -> Curve:
@@ -86,55 +83,46 @@ def score_column(head: str, cell: str, published: Mapping[str, str]) -> Column:
 
 
 def score_table(
-    split: str,
-    about: str,
-    scores: Sequence[Scores],
-    failed: Sequence[str],
-    columns: Mapping[str, str],
-    published: Mapping[str, str],
-    note: str = "",
-    brief: int = 0,
+    bench: DeclaredBench, split: str, about: str, scores: Sequence[Scores], failed: Sequence[str]
 ) -> Table:
     """Returns the scores of every label on one split in declared columns, a failed method's row saying so.
 
     Of a failed method the third column, after the label and the first declared one, holds what is published.
     """
+    words, columns, published = bench.suite.words, bench.columns(split, scores), bench.published(split)
     labelled: list[Column] = [("method", lambda s: str(s.label))]
     labelled += [score_column(head, cell, published) for head, cell in columns.items()]
-    shown = table(f"table-{split}", capitalised(about), labelled, scores, note, brief)
+    note = words.get("table_notes", {}).get("published", "") if published else ""
     third, blank = list(columns.values())[1], [""] * (len(columns) - 2)
     printed = published if third == "published" else {}
     lost = [[method, "failed", printed.get(method, ""), *blank] for method in failed]
-    return replace(shown, rows=[*shown.rows, *lost])
-
-
-def score_tables(
-    scored: ScoredSplits, about: Mapping[str, str], table: MakeTable, failed: Sequence[str]
-) -> Iterator[Table]:
-    """Yields a table per split, and again over the images that every method was run on, where some were run on fewer."""
-    for name, part in scored.scores.items():
-        yield table(name, about[name], part, failed)
-    for name in scored.scores:
-        if common := scored.common(name):
-            number = len(common[0].rows)
-            images = f"{number} images" if number > 1 else "one image"
-            shown = table(name, f"{about[name]}: the {images} that every method was run on", common, ())
-            yield replace(shown, name=f"{shown.name}-common")
+    return replace(table(split, about, labelled, scores, lost), note=note, brief=words.get("brief", 0))
 
 
 def scored_report(
-    suite: DeclaredSuite,
+    bench: DeclaredBench,
     scored: ScoredSplits,
-    table: MakeTable,
     infos: Infos,
     tables: Sequence[Table],
     figures: Sequence[Figure],
     found: Mapping[str, Any],
 ) -> Report:
-    """Returns the report of scores by :func:`score_tables`, of other tables and of what else was ``found``."""
+    """Returns the report of scores, of other tables and of what else was ``found``.
+
+    Every split has a table, and another over the images that every method was run on, where some were run on fewer.
+    """
+    suite, about = bench.suite, bench.suite.splits
     failed = [name for name, info in infos.items() if "failed" in info]
+    shown = [score_table(bench, name, about[name], part, failed) for name, part in scored.scores.items()]
+    for name in scored.scores:
+        if common := scored.common(name):
+            number = len(common[0].rows)
+            images = f"{number} images" if number > 1 else "one image"
+            heading = f"{about[name]}: the {images} that every method was run on"
+            again = score_table(bench, name, heading, common, ())
+            shown.append(replace(again, name=f"{again.name}-common"))
     told = {"model": found["model"], **infos} if "model" in found else infos
-    shown = [*score_tables(scored, suite.splits, table, failed), *tables, methods_table(told)]
+    shown += [*tables, methods_table(told)]
     splits = scored.to_dict()
     rows = [
         [split, label, str(scores["images"]), name, *map(repr, estimate)]

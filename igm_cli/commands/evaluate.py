@@ -168,10 +168,7 @@ def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink
             "model": model.name,
             **about,
             "images": len(judged),
-            "figures": {
-                key.replace(" ", "_"): dict(zip(("value", "low", "high"), e, strict=True))
-                for key, e in figures.items()
-            },
+            "figures": {key.replace(" ", "_"): e._asdict() for key, e in figures.items()},
             "calibration_error": {key.replace(" ", "_"): value for key, value in errors.items()},
             "seconds": sum(each.found.seconds for each in judged) / len(judged),
         }

@@ -117,7 +117,6 @@ class ConfigurationClassifier(DiffusionBaseline):
             total = total + self.contrast * (each * given).sum(1)
         return torch.as_tensor(total.mean())
 
-    @torch.no_grad()
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the mean error over the noise that inference looks at; the same draws at every call."""
         schedule, shape, total = cast(Schedule, model.schedule), tuple(images.shape[1:]), 0.0

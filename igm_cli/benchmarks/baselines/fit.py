@@ -8,9 +8,9 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +25,22 @@ from igm_cli.core.training.state import BASELINE, STATE, RunRecord
 from igm_cli.core.training.trainer import DivergenceError, Trainer, learned
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, need
+from igm_cli.plugins.base import Progress
 
-__all__ = ["Baseline", "Budget", "Fitted", "TrainingData", "fit"]
+__all__ = ["Baseline", "Budget", "Fitted", "TrainingData", "fit", "outputs"]
 
 TRIAL_SHARE = 0.08
 SAVE_SECONDS = 60.0
 WHOLE = 1000
 """Units of a budget of minutes or steps, which the learning rate follows: a 20th is warm-up, a half is decay."""
-
-Progress = Callable[[str, int, int], None]
+CHUNK = 50  # images that a network sees at once where it does not learn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
     """A network that names the concepts of an image, and how it learns."""
 
+    network: ClassVar[type[Any]]  # made of these options
     name: str = ""  # as reports show it
     learning_rates: tuple[float, ...] = ()  # those that are tried
     batch_size: int = 32
@@ -52,32 +53,40 @@ class Baseline:
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights; frozen parameters are neither trained nor stored."""
-        raise NotImplementedError
+        return self.network(self)  # type: ignore[no-any-return]
 
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Returns what training minimises, of images ``[B,3,H,W]`` in -1..1 with ``[B,K,D]``, ``[B,K]``."""
+        return self.error(model(images), concepts, present)
+
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the error of what the network says of images."""
         raise NotImplementedError
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the error on held-out images, without chance; lower is better."""
-        raise NotImplementedError
+        """Returns the error on held-out images, without chance and without gradients; lower is better."""
+        return float(self.error(outputs(model, images), concepts, present))
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Returns what a network says of images, float32, so many at once."""
+    return torch.cat([model(chunk).float() for chunk in images.split(CHUNK)])
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What baselines are trained on; it is loaded only where something is left to train."""
+    """What baselines are trained on; it is loaded once, and only where something is left to train."""
 
     about: Mapping[str, Any]  # what it is, as JSON
-    training: Callable[[], Samples]
-    validation: Callable[[], Samples]  # other images, which only choose learning rates
+    load: Callable[[], tuple[Samples, Samples]]
 
-    @classmethod
-    def of(cls, about: Mapping[str, Any], load: Callable[[], tuple[Samples, Samples]]) -> TrainingData:
-        """Returns data of which training and validation images are loaded together, once."""
-        loaded = cache(load)
-        return cls(about, lambda: loaded()[0], lambda: loaded()[1])
+    @cached_property
+    def parts(self) -> tuple[Samples, Samples]:
+        """Images to train on, and others, which only choose learning rates."""
+        return self.load()
 
 
 @dataclass(frozen=True)
@@ -131,14 +140,12 @@ def fit(
         return _load(baseline, folder, device)
     with exclusive(folder):
         record.begin(0)
-        samples = data.training(), data.validation()
-        fitted = _Fitting(baseline, *samples, record, device, progress).run(budget, seed)
+        fitted = _Fitting(baseline, *data.parts, record, device, progress).run(budget, seed)
         write_weights(folder / WEIGHTS, learned(fitted.model))
         result = {name: value for name, value in vars(fitted).items() if name != "model"}
         machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
-        write_json(
-            folder / BASELINE, {**identity, "result": result, **machine}
-        )  # last: it tells that all is there
+        # Last: it tells that all is there.
+        write_json(folder / BASELINE, {**identity, "result": result, **machine})
         (folder / STATE).unlink(missing_ok=True)
     return fitted
 

@@ -69,15 +69,23 @@ class DiffusionBaseline(Baseline):
         """Returns the timesteps of training ``[B]`` for u ``[B]`` in 0..1."""
         return (u**self.timestep_power * schedule.steps).long().clamp(max=schedule.steps - 1)
 
-    def random_draws(self, images: Tensor, generator: torch.Generator) -> Draws:
-        """Returns timesteps and noise of training, one for each of images ``[B,3,H,W]``."""
+    def condition(self, concepts: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+        """Returns what the network is told of images."""
+        return concepts, present
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
         u = torch.rand(len(images), generator=generator)
         noise = torch.randn(images.shape, generator=generator)
-        return Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+        draws = Draws(self.timesteps(u, Schedule()), noise).to(images.device)
+        return set_error(model, images, draws, *self.condition(concepts, present)).mean()
 
 
-def set_error(model: nn.Module, schedule: Schedule, x0: Tensor, draws: Draws, *condition: Tensor) -> Tensor:
+def set_error(model: nn.Module, x0: Tensor, draws: Draws, *condition: Tensor) -> Tensor:
     """Returns ‖v - v_theta(x_t, t | C)‖² per image ``[B,C,H,W]``, the error of eps over alpha², a draw for each."""
+    schedule = Schedule()
     x_t = schedule.add_noise(x0, draws.noise, draws.t)
     alpha, sigma = (level(draws.t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
     v = alpha * draws.noise - sigma * x0
@@ -105,14 +113,6 @@ class GenerativeClassifier(DiffusionBaseline):
             start_from(model, self.init, FactoredDenoiser, "positions", parts)
         return model
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
-        draws = self.random_draws(images, generator)
-        return set_error(model, Schedule(), images, draws, concepts, present).mean()
-
-    @torch.no_grad()
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the mean error of v over the noise that inference looks at; the same draws at every call."""
         generator, total = torch.Generator().manual_seed(0), 0.0
@@ -123,6 +123,6 @@ class GenerativeClassifier(DiffusionBaseline):
                 noise = torch.randn(images[rows].shape, generator=generator)
                 draws = Draws(t, noise).to(images.device)
                 with inference_precision(images.device):
-                    error = set_error(model, Schedule(), images[rows], draws, concepts[rows], present[rows])
+                    error = set_error(model, images[rows], draws, concepts[rows], present[rows])
                 total += float(error.sum()) / self.validation_draws
         return total / len(images)

@@ -117,10 +117,10 @@ class SetAttention(nn.Module):
         Relations are features ``[N,G,K,g]``, distances are squared ``[N,G,K]``: those of cells and positions.
         """
         q = self.query(self.norm(cells)).flatten(2).unflatten(1, (self.heads, -1))  # [N,h,d/h,G]
-        keys_values = self.key_value(self.norm_tokens(tokens)).chunk(2, dim=-1)
-        key, value = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in keys_values
-        )  # [N,h,K,d/h]
+        keys_values = self.key_value(self.norm_tokens(tokens)).chunk(
+            2, dim=-1
+        )  # two of [N,K,d], to [N,h,K,d/h]
+        key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in keys_values)
         logits = (q.transpose(2, 3) @ key.transpose(2, 3)).float() / math.sqrt(q.shape[2])  # [N,h,G,K]
         logits = logits + self.closeness(relations).permute(0, 3, 1, 2)
         logits = logits - self.sharpness[:, None, None] * distance[:, None]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import Baseline
+from igm_cli.benchmarks.baselines.fit import Baseline, outputs
+from igm_cli.benchmarks.baselines.maps import centre_loss, maxima
 from igm_cli.core.metrics import match
 
 NEAR = 0.0632
@@ -23,8 +24,6 @@ NEAR = 0.0632
 
 PEAK = 0.35
 """Least height of a peak that counts as an object."""
-
-CHUNK = 50  # images that are judged at once
 
 
 def roughened(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -41,42 +40,41 @@ def roughened(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images + 0.12 * drawn() * noise).clamp(-1, 1)
 
 
+def cross_entropy(logits: Tensor, truth: Sequence[Tensor], values: Sequence[int]) -> Tensor:
+    """Returns the sum of the cross entropies of all factors, whose logits ``[N,values]`` stand one after another."""
+    pairs = zip(logits.split(values, 1), truth, strict=True)
+    return sum((functional.cross_entropy(*pair) for pair in pairs), torch.zeros(()))
+
+
 @dataclass(frozen=True, kw_only=True)
-class PlaceJudge(Baseline):
+class Judge(Baseline):
+    """What judges have in common: they learn from roughened images."""
+
+    channels: int = 32
+    learning_rates: tuple[float, ...] = (2e-3,)
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of what the network says of roughened images."""
+        return self.error(model(roughened(images, generator)).float(), concepts, present)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceJudge(Judge):
     """Says where the objects of an image are, by peaks in a map of half its sides."""
 
     name: str = "judge-places"
-    channels: int = 32
-    learning_rates: tuple[float, ...] = (2e-3,)
     batch_size: int = 24
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights."""
         return Peaks(self.channels)
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Returns the focal loss of the peaks (Zhou et al. 2019, eq. 1) plus the error of their offsets."""
-        found = model(roughened(images, generator)).float()
-        _, _, height, width = found.shape
-        size = torch.tensor([width, height]).to(concepts)
-        places = (concepts[..., :2] * size).clamp(min=0) * present[..., None]
-        cells = torch.minimum(places.floor(), size - 1)
-        rows, columns = torch.arange(height).to(concepts), torch.arange(width).to(concepts)
-        down, right = rows - cells[..., 1:], columns - cells[..., :1]  # [B,K,H], [B,K,W]
-        humps = (-0.5 * (down.square()[..., :, None] + right.square()[..., None, :])).exp()
-        target = (humps * present[..., None, None]).amax(1)  # [B,H,W]
-        logits = found[:, 0]
-        chance = logits.sigmoid()
-        at_peak = -((1 - chance) ** 2) * functional.logsigmoid(logits)
-        elsewhere = -((1 - target) ** 4) * chance**2 * functional.logsigmoid(-logits)
-        peaks = torch.where(target == 1, at_peak, elsewhere).sum() / present.sum().clamp(min=1)
-        image, number = present.nonzero(as_tuple=True)
-        x, y = cells[image, number].long().unbind(-1)
-        offsets = found[image, 1:, y, x]
-        error = functional.l1_loss(offsets, (places - cells)[image, number], reduction="sum")
-        return peaks + error / present.sum().clamp(min=1)
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the loss of a centre-point detector."""
+        size = torch.tensor(said.shape[:1:-1]).to(concepts)
+        return centre_loss(said, concepts[..., :2] * size, present, 1.0)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the share of images of which a place is missing, wrong or too many."""
@@ -85,17 +83,14 @@ class PlaceJudge(Baseline):
         right = [all_right(places, truth[there][:, :2]) for places, truth, there in pairs]
         return 1 - sum(right) / len(right)
 
-    @torch.no_grad()
     def places(self, model: nn.Module, images: Tensor) -> list[Tensor]:
         """Returns the places in each image ``[K,2]``, 0..1, on the CPU."""
-        found = torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
-        height = found[:, :1].sigmoid()
-        top = (height == functional.max_pool2d(height, 3, 1, 1)) & (height > PEAK)
-        size = torch.tensor([found.shape[3], found.shape[2]])
         places = []
-        for peaks, offsets in zip(top[:, 0], found[:, 1:], strict=True):
-            y, x = peaks.nonzero(as_tuple=True)
-            places.append((torch.stack([x, y], 1) + offsets[:, y, x].T.clamp(0, 1)) / size)
+        for maps in outputs(model, images).cpu():
+            heat = maps[0].sigmoid()
+            y, x = maxima(heat * (heat > PEAK), 1).T
+            within = maps[1:, y, x].T.clamp(0, 1)
+            places.append((torch.stack([x, y], 1) + within) / torch.tensor(heat.shape[::-1]))
         return places
 
 
@@ -127,23 +122,17 @@ def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KindJudge(Baseline):
+class KindJudge(Judge):
     """Names the values of several factors of an object in a crop round its place.
 
     Concepts are ``[K,2+F]``: the place and the number of the value of each factor.
-
-    Attributes:
-        values: How many values each factor has.
-        crop: Side of a crop in pixels of the image.
-        kernel: Side of the convolutions; with another, it is another architecture.
     """
 
-    values: tuple[int, ...]
+    values: tuple[int, ...]  # how many values each factor has
     name: str = "judge-kinds"
-    crop: int = 24
-    kernel: int = 3
+    crop: int = 24  # side of a crop in pixels of the image
+    kernel: int = 3  # side of the convolutions; with another, it is another architecture
     channels: int = 24
-    learning_rates: tuple[float, ...] = (2e-3,)
     batch_size: int = 24
 
     def build(self) -> nn.Module:
@@ -168,10 +157,7 @@ class KindJudge(Baseline):
         objects = concepts[image, number]
         jitter = 0.02 * (2 * torch.rand(len(objects), 2, generator=generator).to(objects) - 1)
         crops = self.crops(roughened(images, generator), image, objects[:, :2] + jitter)
-        logits, truth = model(crops).float().split(self.values, 1), objects[:, 2:].long().unbind(1)
-        return sum(
-            (functional.cross_entropy(*pair) for pair in zip(logits, truth, strict=True)), torch.zeros(())
-        )
+        return cross_entropy(model(crops).float(), objects[:, 2:].long().unbind(1), self.values)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the share of values that are wrong."""
@@ -203,18 +189,11 @@ class KindJudge(Baseline):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactorJudge(Baseline):
-    """Names the value of every factor of an image; concepts are one-hot rows ``[F,D]``.
+class FactorJudge(Judge):
+    """Names the value of every factor of an image; concepts are one-hot rows ``[F,D]``."""
 
-    Attributes:
-        values: How many values each factor has.
-    """
-
-    values: tuple[int, ...]
+    values: tuple[int, ...]  # how many values each factor has
     name: str = "judge-factors"
-    channels: int = 32
-    learning_rates: tuple[float, ...] = (2e-3,)
-    batch_size: int = 32
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights."""
@@ -224,34 +203,26 @@ class FactorJudge(Baseline):
         last = nn.Sequential(nn.Dropout(0.2), nn.Linear(16 * widths[-1], sum(self.values)))
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), last)
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """Returns the cross entropy of all factors."""
-        logits = model(roughened(images, generator)).float().split(self.values, 1)
-        truth = concepts.sum(1).split(self.values, 1)
-        return sum((functional.cross_entropy(*p) for p in zip(logits, truth, strict=True)), torch.zeros(()))
+        return cross_entropy(said, concepts.sum(1).split(self.values, 1), self.values)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the share of images of which a value is wrong."""
         truth = [part.argmax(1) for part in concepts.sum(1).cpu().split(self.values, 1)]
         return float((self.named(model, images) != torch.stack(truth, 1)).any(1).float().mean())
 
-    @torch.no_grad()
     def named(self, model: nn.Module, images: Tensor) -> Tensor:
         """Returns the number of the value of each factor of images ``[B,3,H,W]``, as ``[B,F]`` on the CPU."""
-        logits = torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
+        logits = outputs(model, images).cpu()
         return torch.stack([part.argmax(1) for part in logits.split(self.values, 1)], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureJudge(Baseline):
+class MeasureJudge(Judge):
     """Says the place ``(x, y)`` and the size of the only object of an image; concepts are ``[1,3]``."""
 
     name: str = "judge-measures"
-    channels: int = 32
-    learning_rates: tuple[float, ...] = (2e-3,)
-    batch_size: int = 32
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights."""
@@ -265,20 +236,17 @@ class MeasureJudge(Baseline):
         last = [nn.Flatten(), nn.Linear(64 * 2 * c, 128), nn.SiLU(), nn.Linear(128, 3)]
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(8), *last)
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """Returns the error of the measures."""
-        return functional.smooth_l1_loss(model(roughened(images, generator)).float(), concepts[:, 0], beta=0.05)
+        return functional.smooth_l1_loss(said, concepts[:, 0], beta=0.05)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the mean absolute error of place and size."""
         return float((self.measured(model, images) - concepts[:, 0].cpu()).abs().mean())
 
-    @torch.no_grad()
     def measured(self, model: nn.Module, images: Tensor) -> Tensor:
         """Returns place and size in each image ``[B,3]``, on the CPU."""
-        return torch.cat([model(chunk).float() for chunk in images.split(CHUNK)]).cpu()
+        return outputs(model, images).cpu()
 
 
 def all_right(found: Tensor, truth: Tensor) -> bool:

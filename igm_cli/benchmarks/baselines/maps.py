@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import Baseline
-from igm_cli.benchmarks.baselines.set_prediction import CHUNK
+from igm_cli.benchmarks.baselines.fit import CHUNK, Baseline, outputs
 from igm_cli.core.models.factored import FactoredConfig, Trunk
 
 DENSITY_UNIT = 100.0
@@ -45,7 +44,7 @@ class Peaks(NamedTuple):
 class MapNet(nn.Module):
     """A U-Net that maps images ``[B,3,H,W]`` of any size to C values for every cell, ``[B,C,ceil(H/p),ceil(W/p)]``."""
 
-    def __init__(self, options: MapBaseline, values: int) -> None:
+    def __init__(self, options: MapBaseline) -> None:
         super().__init__()
         config = FactoredConfig(
             image_size=options.image_size,
@@ -55,7 +54,7 @@ class MapNet(nn.Module):
             coordinates=False,
         )
         self.patch, self.trunk = config.patch, Trunk(config)
-        self.out = nn.Conv2d(config.channels[0], values, 3, padding=1)
+        self.out = nn.Conv2d(config.channels[0], options.values, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
@@ -71,8 +70,9 @@ class MapNet(nn.Module):
 
 @dataclass(frozen=True)
 class MapBaseline(Baseline):
-    """A network of maps."""
+    """A network of maps, whose errors are those of values ``[B,C,h,w]`` for objects ``[B,K,2]`` in 0..1 of the crop."""
 
+    network = MapNet
     image_size: tuple[int, int]  # (width, height) of training crops in pixels
     radius: float  # in pixels: half of a typical object's
     patch: int = field(default=2, kw_only=True)  # side of a cell in pixels
@@ -82,34 +82,18 @@ class MapBaseline(Baseline):
 
     values: int = field(default=1, init=False, repr=False)  # read off each cell
 
-    def build(self) -> nn.Module:
-        """Returns the network with fresh weights."""
-        return MapNet(self, self.values)
-
-    def error(self, maps: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
-        """Returns the error of values ``[B,C,h,w]``, of objects ``[B,K,2]`` in 0..1 of the crop, ``[B,K]``."""
-        raise NotImplementedError
-
     def read(self, maps: Tensor) -> Peaks:
         """Returns what values ``[C,h,w]`` say."""
         raise NotImplementedError
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Returns the error of the maps of crops."""
-        return self.error(model(images), concepts, present)
-
-    @torch.no_grad()
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the same error."""
+        """Returns the error, the mean of those of some crops at once."""
         parts = zip(*(whole.split(CHUNK) for whole in (images, concepts, present)), strict=True)
         return sum(float(self.error(model(part[0]), *part[1:])) * len(part[0]) for part in parts) / len(images)
 
-    @torch.no_grad()
     def find(self, model: nn.Module, images: Tensor) -> list[Peaks]:
         """Returns where objects may be in images ``[B,3,H,W]`` of one size, on the CPU."""
-        return [self.read(maps) for part in images.split(CHUNK) for maps in model(part).cpu()]
+        return [self.read(maps) for maps in outputs(model, images).cpu()]
 
     def cells(self, concepts: Tensor) -> Tensor:
         """Returns objects in 0..1 of a crop ``[...,2]`` in cells."""
@@ -129,6 +113,27 @@ def maxima(scores: Tensor, reach: int) -> Tensor:
     return ((scores == most) & (scores > 0)).nonzero()
 
 
+def centre_loss(maps: Tensor, centres: Tensor, present: Tensor, spread: float) -> Tensor:
+    """Returns the focal loss of centres plus the absolute error of their offsets in their cells, per object.
+
+    Maps ``[B,3,h,w]`` hold the logit of a centre in every cell and its offset; centres ``[B,K,2]``, of which some are
+    ``present [B,K]``, and the standard deviation of the Gaussians around them are in cells.
+    """
+    rows, columns = maps.shape[-2:]
+    cell = centres.floor()
+    near = squared_distances(cell + 0.5, (rows, columns))
+    heat = (torch.exp(-near / (2 * spread**2)) * present[..., None, None]).amax(1)  # [B,h,w]
+    log_p, log_q = functional.logsigmoid(maps[:, 0]), functional.logsigmoid(-maps[:, 0])
+    found = log_q.exp() ** FOCAL_ALPHA * log_p
+    empty = (1 - heat) ** FOCAL_BETA * log_p.exp() ** FOCAL_ALPHA * log_q
+    focal = -torch.where(heat == 1, found, empty).sum()
+    inside = present & ((cell >= 0) & (cell < torch.tensor([columns, rows], device=cell.device))).all(2)
+    image, which = inside.nonzero().T
+    x, y = cell[image, which].long().T
+    offsets = (maps[image, 1:, y, x] - (centres - cell)[image, which]).abs().sum()
+    return (focal + offsets) / inside.sum().clamp(min=1)
+
+
 @dataclass(frozen=True)
 class DensityMap(MapBaseline):
     """A density-map counter."""
@@ -140,13 +145,13 @@ class DensityMap(MapBaseline):
         """Standard deviation of a Gaussian in cells: half the radius, and wide enough for cells to sum to its volume."""
         return max(0.8, self.radius / 2 / self.patch)
 
-    def error(self, maps: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """Returns the mean squared error of the density."""
-        rows, columns = maps.shape[-2:]
+        rows, columns = said.shape[-2:]
         variance = self.spread**2
         bumps = torch.exp(-squared_distances(self.cells(concepts), (rows, columns)) / (2 * variance))
         target = (bumps * present[..., None, None]).sum(1) / (2 * math.pi * variance)
-        return (maps[:, 0] - DENSITY_UNIT * target).square().mean()
+        return (said[:, 0] - DENSITY_UNIT * target).square().mean()
 
     def read(self, maps: Tensor) -> Peaks:
         """Returns local maxima; scores are densities over that at the middle of a single object."""
@@ -172,9 +177,8 @@ class CentrePoints(MapBaseline):
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights, in whose eyes centres are rare."""
-        model = MapNet(self, self.values)
-        with torch.no_grad():
-            model.out.bias[0] = RARE  # type: ignore[index]
+        model = super().build()
+        nn.init.constant_(model.out.bias[:1], RARE)  # type: ignore[index, union-attr]
         return model
 
     @property
@@ -182,22 +186,9 @@ class CentrePoints(MapBaseline):
         """Standard deviation of a Gaussian in cells: a third of the radius."""
         return max(0.5, self.radius / 3 / self.patch)
 
-    def error(self, maps: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
-        """Returns the focal loss of the centres plus the absolute error of the offsets, per object."""
-        rows, columns = maps.shape[-2:]
-        centres = self.cells(concepts)
-        cell = centres.floor()
-        near = squared_distances(cell + 0.5, (rows, columns))
-        heat = (torch.exp(-near / (2 * self.spread**2)) * present[..., None, None]).amax(1)  # [B,h,w]
-        log_p, log_q = functional.logsigmoid(maps[:, 0]), functional.logsigmoid(-maps[:, 0])
-        found = log_q.exp() ** FOCAL_ALPHA * log_p
-        empty = (1 - heat) ** FOCAL_BETA * log_p.exp() ** FOCAL_ALPHA * log_q
-        focal = -torch.where(heat == 1, found, empty).sum()
-        inside = present & ((cell >= 0) & (cell < torch.tensor([columns, rows], device=cell.device))).all(2)
-        image, which = inside.nonzero().T
-        x, y = cell[image, which].long().T
-        offsets = (maps[image, 1:, y, x] - (centres - cell)[image, which]).abs().sum()
-        return (focal + offsets) / inside.sum().clamp(min=1)
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the loss of the centres."""
+        return centre_loss(said, self.cells(concepts), present, self.spread)
 
     def read(self, maps: Tensor) -> Peaks:
         """Returns the peaks of the probability of a centre, moved by their offsets."""

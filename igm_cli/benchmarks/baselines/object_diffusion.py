@@ -32,10 +32,6 @@ class ObjectDenoiser(nn.Module):
     """The trunk, told the place by planes that show how far each cell is from it, and kinds by constant planes.
 
     It is a :class:`~igm_cli.core.denoiser.Denoiser` whose prediction under no concept is nothing.
-
-    Args:
-        config: Shape of the trunk.
-        values: How many values each kind has.
     """
 
     def __init__(self, config: FactoredConfig, values: tuple[int, ...]) -> None:
@@ -83,17 +79,11 @@ class ObjectDenoiser(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectDiffusion(DiffusionBaseline):
-    """A conditional model, from scratch or trained further.
+    """A conditional model, from scratch or trained further."""
 
-    Attributes:
-        config: Shape of the trunk.
-        values: How many values each kind has.
-        earlier: Folder of the training before.
-    """
-
-    config: FactoredConfig
-    values: tuple[int, ...]
-    earlier: Path | None = None
+    config: FactoredConfig  # shape of the trunk
+    values: tuple[int, ...]  # how many values each kind has
+    earlier: Path | None = None  # folder of the training before
     name: str = "conditional"
     learning_rates: tuple[float, ...] = field(default=(7e-4,))
     ema: float = 0.998
@@ -101,12 +91,8 @@ class ObjectDiffusion(DiffusionBaseline):
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
         before = fingerprint(self.earlier) if self.earlier else None
-        return {
-            "config": asdict(self.config),
-            "values": self.values,
-            "earlier": before,
-            **self.training_options(),
-        }
+        shape = {"config": asdict(self.config), "values": self.values}
+        return {**shape, "earlier": before, **self.training_options()}
 
     def build(self) -> ObjectDenoiser:
         """Returns the network, with the weights of the training before, if there is one."""
@@ -115,14 +101,10 @@ class ObjectDiffusion(DiffusionBaseline):
             model.load_state_dict(read_weights(self.earlier / WEIGHTS))
         return model
 
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Returns the error of v, averaged over images ``[B,3,H,W]``, pixels, timesteps and noise."""
-        draws = self.random_draws(images, generator)
-        return set_error(model, Schedule(), images, draws, concepts[:, 0]).mean()
+    def condition(self, concepts: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+        """Returns the only object of each image."""
+        return (concepts[:, 0],)
 
-    @torch.no_grad()
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the mean error of v, one draw for each image; the same draws at every call."""
         draws = draw(Schedule(), tuple(images.shape[1:]), len(images), low=self.low, high=self.high, seed=0)
@@ -130,5 +112,5 @@ class ObjectDiffusion(DiffusionBaseline):
         for rows in torch.arange(len(images)).split(self.batch_size):
             some = Draws(draws.t[rows], draws.noise[rows]).to(images.device)
             with inference_precision(images.device):
-                total += float(set_error(model, Schedule(), images[rows], some, concepts[rows, 0]).sum())
+                total += float(set_error(model, images[rows], some, concepts[rows, 0]).sum())
         return total / len(images)

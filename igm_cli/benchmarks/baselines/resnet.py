@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import Baseline
-from igm_cli.benchmarks.baselines.set_prediction import CHUNK, Prediction, SetPredictor, mlp
+from igm_cli.benchmarks.baselines.fit import Baseline, outputs
+from igm_cli.benchmarks.baselines.set_prediction import Prediction, SetPredictor, mlp
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.files import HUB
 from igm_cli.errors import MissingError, need
@@ -108,13 +108,10 @@ class PositionResNet(ResNet):
 class ResNetSet(ResNetOptions, SetPredictor):
     """ResNet-50, supervised with object positions."""
 
+    network = PositionResNet
     slots: int = 10  # largest number of objects
     narrow: int = 256  # channels that are kept of each place of the map
     hidden: int = 512  # width of the read-out
-
-    def build(self) -> nn.Module:
-        """Returns the network; raises MissingError if pretrained weights cannot be had."""
-        return PositionResNet(self)
 
 
 class FactorResNet(ResNet):
@@ -147,37 +144,18 @@ def most_likely(space: Categorical, probabilities: Tensor) -> Tensor:
 class ResNetFactors(ResNetOptions):
     """ResNet-50, supervised with the values of factors."""
 
+    network = FactorResNet
     space: Categorical
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
         return {**super().describe(), "space": self.space.to_dict()}
 
-    def build(self) -> nn.Module:
-        """Returns the network; raises MissingError if pretrained weights cannot be had."""
-        return FactorResNet(self)
-
-    def loss(
-        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """Returns the cross entropy of all factors, averaged over images; missing rows count nothing."""
-        return self._cross_entropy(model(images), concepts, present)
-
-    def _cross_entropy(self, logits: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         truth = (concepts * present[..., None]).sum(1)  # [B,D]
-        return -(truth * log_probabilities(self.space, logits)).sum(1).mean()
+        return -(truth * log_probabilities(self.space, said)).sum(1).mean()
 
-    @torch.no_grad()
-    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean negative log likelihood of the configuration."""
-        logits = torch.cat([model(chunk) for chunk in images.split(CHUNK)])
-        return float(self._cross_entropy(logits, concepts, present))
-
-    @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Returns the probability of every value within its factor, ``[B,D]`` float32 on the CPU."""
-        return (
-            log_probabilities(self.space, torch.cat([model(chunk) for chunk in images.split(CHUNK)]))
-            .exp()
-            .cpu()
-        )
+        return log_probabilities(self.space, outputs(model, images)).exp().cpu()

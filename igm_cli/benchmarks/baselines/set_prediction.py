@@ -7,6 +7,7 @@ objects of the image, whose order means nothing (Carion et al. 2020, DETR; Locat
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,13 +17,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import Baseline
+from igm_cli.benchmarks.baselines.fit import CHUNK, Baseline
+from igm_cli.core.inference.tiles import once, own_part, spans
 from igm_cli.core.metrics import PERCEPTION_THRESHOLD, match
 
 POSITION_WEIGHT, EARLIER_WEIGHT = 5.0, 0.5
 HUBER = 0.02  # where the position loss turns from squared to absolute, well below what counts as perceived
 FAR = 4 * PERCEPTION_THRESHOLD**0.5  # distance at which a position is wholly wrong, for validation
-CHUNK = 50  # images that are predicted at once
+OVERLAP = 0.5  # of neighbouring tiles of a larger image, in sides of a tile
 
 
 class Prediction(NamedTuple):
@@ -118,3 +120,32 @@ class SetPredictor(Baseline):
         found = [model(chunk, None) for chunk in images.split(CHUNK)]
         positions, logits = (torch.cat([part[n] for part in found]).float().cpu() for n in (0, 1))
         return [choose(*row) for row in zip(positions, logits, k, strict=True)]
+
+    def predict_tiled(self, model: nn.Module, image: Tensor, same: float) -> Tensor:
+        """Returns the points in an image ``[3,H,W]`` of any size, ``[K,2]`` in its pixels on the CPU.
+
+        Of each tile the part nearer to its middle than to any other's counts.  Of two points of different tiles within
+        ``same`` pixels, the one further from its tile's border stays.
+        """
+        height, width = image.shape[-2:]
+        side = torch.tensor(self.image_size)
+        short = [max(0, n - given) for n, given in zip(side.tolist(), (width, height), strict=True)]
+        padded = functional.pad(image[None], (0, short[0], 0, short[1]), mode="replicate")[0]
+        sides = zip((width, height), side.tolist(), strict=True)
+        across, down = (spans(max(length, n), 1, n, math.ceil(OVERLAP * n)) for length, n in sides)
+        places = [(x, y) for y in down for x in across]
+        tiles = torch.stack([padded[:, y.start : y.stop, x.start : x.stop] for x, y in places])
+        points, depths, numbers = [], [], []
+        for number, (found, (x, y)) in enumerate(
+            zip(self.predict(model, tiles, [None] * len(tiles)), places, strict=True)
+        ):
+            within = found * side
+            placed = within + torch.tensor([x.start, y.start])
+            own = own_part(placed, x, y, same)
+            points.append(placed[own])
+            depths.append(torch.minimum(within, side - within).amin(1)[own])
+            numbers.append(torch.full((int(own.sum()),), number))
+        every = torch.cat(points)
+        stays = once(every, torch.cat(depths), torch.cat(numbers), same)
+        inside = ((every >= 0) & (every <= torch.tensor([width, height]))).all(1)
+        return every[stays & inside]

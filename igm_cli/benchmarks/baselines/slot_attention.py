@@ -133,6 +133,7 @@ def place_grid(width: int, height: int) -> Tensor:
 class SlotAttentionSet(SetPredictor):
     """Slot Attention, supervised with object positions."""
 
+    network = SlotAttentionNet
     slots: int = 11  # in training; as many as in evaluation teach the spare ones to stay silent
     test_slots: int = 11  # in evaluation; at least the number of objects of an image
     channels: int = 32  # of the encoder
@@ -141,10 +142,6 @@ class SlotAttentionSet(SetPredictor):
     iterations: int = 3
     learning_rates: tuple[float, ...] = (4e-4, 1e-3)
     name: str = "slot-attention"
-
-    def build(self) -> nn.Module:
-        """Returns the network with fresh weights."""
-        return SlotAttentionNet(self)
 
 
 class FeatureDecoder(nn.Module):
@@ -165,7 +162,11 @@ class FeatureDecoder(nn.Module):
 class DinosaurNet(SlotNet):
     """Frozen ViT (a ``transformers.ViTModel``), slot attention, feature decoder and read-out."""
 
-    def __init__(self, options: DinosaurSet, vit: Any) -> None:
+    def __init__(self, options: DinosaurSet) -> None:
+        need("bench", "transformers")
+        from transformers import ViTModel
+
+        vit: Any = load_pretrained(ViTModel, options.dino, "dino", add_pooling_layer=False)
         patch, features = int(vit.config.patch_size), int(vit.config.hidden_size)
         width, height = (max(1, side // patch) for side in options.vit_size)
         super().__init__(place_grid(width, height), options.slots, options.test_slots)
@@ -198,6 +199,7 @@ class DinosaurNet(SlotNet):
 class DinosaurSet(SetPredictor):
     """DINOSAUR, supervised with object positions beside its own feature reconstruction."""
 
+    network = DinosaurNet
     dino: str = "facebook/dino-vitb16"  # folder or hf:owner/name of the ViT
     vit_size: tuple[int, int] = (336, 224)  # that images are scaled to, cut down to whole patches
     slots: int = 11  # see SlotAttentionSet
@@ -208,10 +210,3 @@ class DinosaurSet(SetPredictor):
     reconstruction: float = 1.0  # weight of the feature reconstruction in the loss
     learning_rates: tuple[float, ...] = (2e-4, 4e-4)
     name: str = "dinosaur"
-
-    def build(self) -> nn.Module:
-        """Returns the network with fresh weights around the ViT; raises MissingError if that cannot be had."""
-        need("bench", "transformers")
-        from transformers import ViTModel
-
-        return DinosaurNet(self, load_pretrained(ViTModel, self.dino, "dino", add_pooling_layer=False))

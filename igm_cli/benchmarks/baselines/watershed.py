@@ -62,9 +62,8 @@ def chosen(
         Watershed(dark, distance, radius) for dark, distance in itertools.product((True, False), DISTANCES)
     ]
 
-    def found(number: float) -> list[Hits]:
+    def found(one: Watershed) -> list[Hits]:
         given = zip(images, truths, ignored, strict=True)
-        return [hits(tried[int(number)].find(image), truth, boxes, radius) for image, truth, boxes in given]
+        return [hits(one.find(image), truth, boxes, radius) for image, truth, boxes in given]
 
-    number, f1 = best(range(len(tried)), found)
-    return tried[int(number)], f1
+    return best(tried, found)

@@ -59,9 +59,8 @@ class FactorCost:
         space = Categorical({f"factor {number}": ("no", "yes") for number in range(factors)}).to_dict()
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
-            model = (
-                replace(self.checkpoint.spec, space=space).build().eval().requires_grad_(False)
-            )  # fresh weights
+            model = replace(self.checkpoint.spec, space=space).build()  # fresh weights
+        model.eval().requires_grad_(False)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         denoiser, (width, height) = cast(Denoiser, model), self.checkpoint.spec.image_size
         generator = torch.Generator().manual_seed(settings.seed)

@@ -17,7 +17,7 @@ from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.resnet import ResNetFactors, most_likely
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, agreement, paired_with
-from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.device import inference_precision
@@ -66,7 +66,7 @@ class AttributeBench(frame.CheckpointBench):
             raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
         self.contrast = float(contrast)
         self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
-        self.scenes = {}
+        self.scenes: dict[str, frame.AnnotatedImages] = {}
         for name in request.splits:
             if name != FACTORS:
                 data = self.load("test", name, request.limit or DRAWN, "CelebA")
@@ -91,7 +91,7 @@ class AttributeBench(frame.CheckpointBench):
 
         chosen = {**FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
         about = {"folder": self.folder_name, **chosen}
-        return TrainingData.of(about, lambda: (samples("train", None), samples("val", validation)))
+        return TrainingData(about, lambda: (samples("train", None), samples("val", validation)))
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images, or numbers of factors."""
@@ -221,12 +221,14 @@ class AttributeBench(frame.CheckpointBench):
             **{name: mean(r[name] for r in rows) for name in ("seconds", "calls", "draws")},
         }
 
-    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
-        """Returns accuracy and cost on one split; the paper's figures stand beside its own factors only."""
-        published = self.suite.published_on(split) if set(self.factors) == PUBLISHED_FACTORS else {}
+    def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
+        """Returns accuracy and cost, and the accuracy of each factor."""
         factors = {factor.replace("_", " "): f"rate {factor}" for factor in self.factors}
-        columns = {**self.suite.words["columns"], **factors}
-        return report.score_table(split, heading, scores, failed, columns, published, brief=6)
+        return {**super().columns(split, scores), **factors}
+
+    def published(self, split: str) -> Mapping[str, str]:
+        """Returns the paper's figures, which stand beside its own factors only."""
+        return super().published(split) if set(self.factors) == PUBLISHED_FACTORS else {}
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
@@ -254,13 +256,12 @@ class AttributeBench(frame.CheckpointBench):
         }
         told = {"paired": paired, "exactness": exact, "calibration": sureness, "factors": factors.summary}
         shown = [*tables, *factors.tables], [*factors.figures, *grids]
-        return report.scored_report(self.suite, scored, self.table, infos, *shown, told)
+        return report.scored_report(self, scored, infos, *shown, told)
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:
     """Returns the index of the value of every factor, within the factor, of one-hot rows ``[F,D]``."""
-    chosen = concepts.argmax(dim=1).tolist()
-    return [group.index(index) for group, index in zip(space.groups(), chosen, strict=True)]
+    return most_likely(space, concepts.sum(0, keepdim=True))[0].tolist()
 
 
 def hits(row: Mapping[str, Any]) -> list[bool]:

@@ -11,7 +11,7 @@ from igm_cli.benchmarks.baselines.fit import Budget
 from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser, ObjectDiffusion
 from igm_cli.benchmarks.intervals import Estimate
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores
-from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
 from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
 from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, TOLD, Sets, set_metrics
@@ -47,6 +47,7 @@ class CompositionBench(frame.CheckpointBench):
         for name in request.splits:
             declared = suite.images[name]
             self.parts[name] = self._expressions(name, declared) if declared.asked else self._sets(name)
+        self.scenes = {name: part.scenes for name, part in self.parts.items()}
 
     def _sets(self, name: str) -> Sets:
         data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends on its number alone
@@ -116,19 +117,12 @@ class CompositionBench(frame.CheckpointBench):
         found = dict(super().identity)
         if self.models:
             found["models"] = {name: dict(model.identity) for name, model in sorted(self.models.items())}
-        if others := {part.asked["dataset"] for part in self._asking if "dataset" in part.asked}:
+        asked = [part.asked for part in self.parts.values() if isinstance(part, Expressions)]
+        if others := {each["dataset"] for each in asked if "dataset" in each}:
             found["other_scenes"] = {
                 name: int(getattr(registry.dataset(name), "version", 0)) for name in sorted(others)
             }
         return found
-
-    @property
-    def _asking(self) -> list[Expressions]:
-        return [part for part in self.parts.values() if isinstance(part, Expressions)]
-
-    def items(self, split: str) -> Sequence[str]:
-        """Returns the file names of a split's real images."""
-        return list(self.parts[split].scenes.rows)
 
     def method(self, name: str) -> Method:
         """Makes a method ready; judges are trained first."""
@@ -155,15 +149,13 @@ class CompositionBench(frame.CheckpointBench):
 
         return Method(rows, {**info, "judges' errors": errors})
 
-    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
-        """Returns what the judges say of one split."""
-        sets = isinstance(self.parts[split], Sets)
-        columns = self.suite.words["columns" if sets else "expression_columns"]
-        if not sets:  # only what some method has a figure of
-            known = {"published", "images"}.union(*(score.estimates for score in scores))
-            columns = {head: cell for head, cell in columns.items() if cell.split()[-1] in known}
-        published = self.suite.published_on(split)
-        return report.score_table(split, heading, scores, failed, columns, published, brief=8)
+    def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
+        """Returns what the judges say; of an expression only what some method has a figure of."""
+        if isinstance(self.parts[split], Sets):
+            return super().columns(split, scores)
+        known = {"published", "images"}.union(*(score.estimates for score in scores))
+        every = self.suite.words["expression_columns"]
+        return {head: cell for head, cell in every.items() if cell.split()[-1] in known}
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables and pictures."""
@@ -181,7 +173,7 @@ class CompositionBench(frame.CheckpointBench):
                 told.append([split, label, *(f"{100 * share:.0f} %" for share in shares.values())])
         tables = [report.declared_table("composition", "told", told)] if told else []
         figures = [self._pictures(records, list(scored.scores))] if scored.scores else []
-        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, {"told": ratios})
+        return report.scored_report(self, scored, infos, tables, figures, {"told": ratios})
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
         """Returns real images beside samples of what they show."""
@@ -194,7 +186,7 @@ class CompositionBench(frame.CheckpointBench):
                 samples = [
                     from_model(part.drawn(name, number).image) if part.draws(name) else None for name in drawn
                 ]
-                rows.append((split, [from_model(part.scenes[item].x0), *samples]))
+                rows.append((split, [from_model(self.scenes[split][item].x0), *samples]))
         return PictureGrid("pictures", "Real images, and samples of what they show", ["real", *drawn], rows)
 
 

@@ -36,16 +36,13 @@ Values = Mapping[str, Any]
 class Expressions(DrawnSplit):
     """Expressions about the only object of an image, filled in with what renders or drawn faces show.
 
-    Attributes:
-        models: The models, in order.
-        asked: What the suite's file declares: the expression, with names in braces; what each of its branches ``shows``,
-            and what must not be shown.
-        conditional: Gives one conditional model that stands beside them, where there is one.
+    The suite's file declares what is ``asked``: the expression, with names in braces; what each of its branches
+    ``shows``, and what must not be shown.
     """
 
-    models: Sequence[Model]
+    models: Sequence[Model]  # in order
     asked: Mapping[str, Any]
-    conditional: Callable[[], ObjectDenoiser] | None = None
+    conditional: Callable[[], ObjectDenoiser] | None = None  # gives one model that stands beside them, if any
     values: list[Values] = field(init=False)  # of every image
 
     def __post_init__(self) -> None:

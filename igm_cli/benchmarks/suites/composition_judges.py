@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
 from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, MeasureJudge, PlaceJudge
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
+from igm_cli.core.training.batches import as_floats
 from igm_cli.plugins import registry
 from igm_cli.plugins.attributes import Attributes
 from igm_cli.plugins.base import ConceptParser, Frame, Progress
@@ -39,11 +40,7 @@ Objects = list[dict[str, Any]]
 
 
 class DescribedObjects(Positions):
-    """Objects by where they are and what they are, as judges of kinds learn them: ``[K,2+F]``.
-
-    Args:
-        kinds: Names of their values; None where values are numbers themselves.
-    """
+    """Objects by where they are and what they are, as judges of kinds learn them: ``[K,2+F]``."""
 
     name = "described-objects"
 
@@ -87,7 +84,7 @@ def training_images(
         first, second = (DatasetSamples(d, parser, image_size, progress) for d in kept)
         return first, second
 
-    return TrainingData.of({"rendered": rendered, "seed": seed, "trained_on": count}, parts)
+    return TrainingData({"rendered": rendered, "seed": seed, "trained_on": count}, parts)
 
 
 class Judged(NamedTuple):
@@ -100,21 +97,13 @@ class Judged(NamedTuple):
 
 @dataclass
 class Judges:
-    """Judges of rendered scenes and of drawn faces, trained when they are asked for.
+    """Judges of rendered scenes and of drawn faces, trained when they are asked for."""
 
-    Attributes:
-        request: Budget, seed, device and cache folder.
-        renders: Images that each is trained on.
-        image_size: (width, height) of rendered scenes.
-        rendered: Options of the scenes that they learn from.
-        fitted: Trains a judge on some data, given the number of its seed.
-    """
-
-    request: Request
-    renders: int
-    image_size: tuple[int, int]
-    rendered: Mapping[str, Any]
-    fitted: Callable[[Baseline, int, TrainingData], Fitted]
+    request: Request  # budget, seed, device and cache folder
+    renders: int  # images that each is trained on
+    image_size: tuple[int, int]  # (width, height) of rendered scenes
+    rendered: Mapping[str, Any]  # options of the scenes that they learn from
+    fitted: Callable[[Baseline, int, TrainingData], Fitted]  # trains a judge, given the number of its seed
 
     @cached_property
     def scenes(self) -> TrainingData:
@@ -151,10 +140,10 @@ class Judges:
     @cached_property
     def least(self) -> Mapping[str, float]:
         """Kind to the chance above which the first judge of kinds is sure of it."""
-        samples, (judge, fitted) = self.scenes.validation(), self.kinds[0]
+        samples, (judge, fitted) = self.scenes.parts[1], self.kinds[0]
         images, concepts, present = samples.batch(list(range(len(samples))), [False] * len(samples))
         places = [row[there][:, :2] for row, there in zip(concepts, present, strict=True)]
-        chances = self._kinds(judge, fitted.model, images.float() / 127.5 - 1, places)
+        chances = self._asked(judge.kinds, fitted, as_floats(images), places)
         return {k: float(c.amax(1).quantile(SURE)) for k, c in zip(KINDS, chances, strict=True)}
 
     @property
@@ -169,10 +158,9 @@ class Judges:
         ``choose`` takes the places found ``[N,2]`` to the numbers of those whose kinds are asked for; None asks for all.
         """
         judge, fitted = self.place
-        with inference_precision(self.request.device):
-            (found,) = judge.places(fitted.model, image[None].to(self.request.device))
+        (found,) = self._asked(judge.places, fitted, image[None])
         which = choose(found) if choose else torch.arange(len(found))
-        first, second = (self._kinds(j, f.model, image[None], [found[which]]) for j, f in self.kinds)
+        first, second = (self._asked(j.kinds, f, image[None], [found[which]]) for j, f in self.kinds)
         return Judged(found, which, dict(zip(KINDS, zip(first, second, strict=True), strict=True)))
 
     def objects(self, image: Tensor) -> Objects:
@@ -187,22 +175,19 @@ class Judges:
     def measured(self, image: Tensor) -> Objects:
         """Returns the only object of a rendered scene ``[3,H,W]``, with its ``size``."""
         judge, fitted = self.measures
-        with inference_precision(self.request.device):
-            x, y, size = judge.measured(fitted.model, image[None].to(self.request.device))[0].tolist()
+        x, y, size = self._asked(judge.measured, fitted, image[None])[0].tolist()
         return [{"place": [x, y], "size": size}]
 
     def face(self, image: Tensor) -> Objects:
         """Returns the attributes of a face ``[3,H,W]``, as those of one object."""
         judge, fitted, parser = self.factors
-        with inference_precision(self.request.device):
-            values = judge.named(fitted.model, image[None].to(self.request.device))[0].tolist()
+        values = self._asked(judge.named, fitted, image[None])[0].tolist()
         return [{f: names[v] for (f, names), v in zip(parser.space.factors.items(), values, strict=True)}]
 
     def _data(self, dataset: str, parser: ConceptParser, size: tuple[int, int], **options: Any) -> TrainingData:
         return training_images(dataset, parser, size, self.renders, SEED, self.request.progress, options)
 
-    def _kinds(
-        self, judge: KindJudge, model: nn.Module, images: Tensor, places: Sequence[Tensor]
-    ) -> list[Tensor]:
+    def _asked(self, ask: Callable[..., Any], fitted: Fitted, images: Tensor, *more: Any) -> Any:
+        """What a judge says of images, by its method."""
         with inference_precision(self.request.device):
-            return judge.kinds(model, images.to(self.request.device), places)
+            return ask(fitted.model, images.to(self.request.device), *more)

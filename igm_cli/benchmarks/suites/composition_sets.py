@@ -50,19 +50,12 @@ def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
 
 @dataclass
 class DrawnSplit:
-    """What the images of a split show, drawn again by each method, and judged.
+    """What the images of a split show, drawn again by each method, and judged."""
 
-    Attributes:
-        scenes: The real images.
-        judges: They say what a sample shows.
-        numbers: Options of the suite.
-        seed: Of everything random.
-    """
-
-    scenes: frame.AnnotatedImages
-    judges: Judges
-    numbers: Mapping[str, int]
-    seed: int
+    scenes: frame.AnnotatedImages  # the real images
+    judges: Judges  # they say what a sample shows
+    numbers: Mapping[str, int]  # options of the suite
+    seed: int  # of everything random
     device: torch.device
 
     def __post_init__(self) -> None:
@@ -121,15 +114,10 @@ class DrawnSplit:
 
 @dataclass
 class Sets(DrawnSplit):
-    """Sets of places, as many as the objects of renders.
+    """Sets of places, as many as the objects of renders."""
 
-    Attributes:
-        checkpoint: The model.
-        settings: Of its own inversion.
-    """
-
-    checkpoint: Checkpoint
-    settings: InversionSettings
+    checkpoint: Checkpoint  # the model
+    settings: InversionSettings  # of its own inversion
 
     def row(self, method: str, item: str) -> Row:
         """Returns what the judges say of a sample, and for some what the model itself says."""

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from igm_cli.benchmarks.frame import AnnotatedImages, DeclaredSuite, MachineBench, declared
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
-from igm_cli.benchmarks.suites import cost_workers as workers
-from igm_cli.benchmarks.suites.cost_measure import Meter, repeated
+from igm_cli.benchmarks.suites import cost_measure as measure
 from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
 from igm_cli.benchmarks.timing import cores
 from igm_cli.core.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
@@ -40,11 +39,8 @@ class CostBench(MachineBench):
 
     makes = "renders scenes of 1 to 12 objects"
     defaults: ClassVar[Mapping[str, int]] = declared("cost")["numbers"]
-    least: ClassVar[Mapping[str, int]] = {
-        "workers": 0,
-        "flops": 0,
-        "sgd_steps": 2,
-    }  # half of which are run, too
+    # Half as many steps of descent are run, too.
+    least: ClassVar[Mapping[str, int]] = {"workers": 0, "flops": 0, "sgd_steps": 2}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -98,7 +94,7 @@ class CostBench(MachineBench):
 
     def _igm(self) -> Mapping[str, Callable[[str], list[Row]]]:
         """Returns every axis of igm: from a point's value to rows."""
-        objects, n, meter = self.numbers["objects"], self.numbers, Meter(self.checkpoint, self.flops)
+        objects, n, meter = self.numbers["objects"], self.numbers, measure.Meter(self.checkpoint, self.flops)
 
         def row(x: int, objects: int, k: int | None, **changes: Any) -> Row:
             images, settings = self.images(objects, n["images"]), self.settings(objects, **changes)
@@ -148,14 +144,14 @@ class CostBench(MachineBench):
         ]
         image = torch.cat(rows, dim=1)[:, :height, :width].contiguous()
         (folder, checkpoint), settings, n = self.anywhere, self.settings(k), self.numbers
-        cost = Meter(checkpoint, self.flops).measure([image], settings, k, n["repeats"])
-        memory = workers.peak_memory(folder, settings, image, k, self.device)
+        cost = measure.Meter(checkpoint, self.flops).measure([image], settings, k, n["repeats"])
+        memory = measure.peak_memory(folder, settings, image, k, self.device)
         size = {"size": f"{width}x{height}", "seconds_per_object": cost["seconds"] / k}
         return [{"label": GIVEN, "x": k, **size, **cost, **memory}]
 
     def _sgd(self) -> Mapping[str, Callable[[str], list[Row]]]:
         """Returns every axis of the paper's algorithm: from a point's value to rows."""
-        objects, n, meter = self.numbers["objects"], self.numbers, Meter(self.checkpoint, self.flops)
+        objects, n, meter = self.numbers["objects"], self.numbers, measure.Meter(self.checkpoint, self.flops)
         restarts = n["restarts"]
 
         def settings(k: int, restarts: int, steps: int) -> InversionSettings:
@@ -168,7 +164,7 @@ class CostBench(MachineBench):
                 starts: meter.descent(images, settings(k, starts, n["steps"]), k, n["sgd_steps"])
                 for starts in {1, restarts}
             }
-            ways = {BATCHED: cost[restarts], IN_TURN: repeated(cost[1], restarts)}
+            ways = {BATCHED: cost[restarts], IN_TURN: measure.repeated(cost[1], restarts)}
             return [{"label": label, "x": x, "restarts": restarts, **cost} for label, cost in ways.items()]
 
         def steps(value: str) -> list[Row]:
@@ -189,7 +185,7 @@ class CostBench(MachineBench):
 
     def _memory(self, label: str, k: int, settings: InversionSettings) -> list[Row]:
         image = self.images(k, self.numbers["images"])[0]
-        used = workers.peak_memory(self.request.model, settings, image, k, self.device)
+        used = measure.peak_memory(self.request.model, settings, image, k, self.device)
         return [{"label": label, "x": k, **used}]
 
     def _batch(self, way: str) -> list[Row]:
@@ -197,15 +193,15 @@ class CostBench(MachineBench):
         images = self.images(self.numbers["objects"], self.numbers["batch"])
         if way == "in turn":
             crew, label = 1, f"in turn, {torch.get_num_threads()} threads"
-            seconds = workers.seconds_in_turn(self.checkpoint, self.base, images)
+            seconds = measure.seconds_in_turn(self.checkpoint, self.base, images)
         elif self.device.type != "cpu":
             return []  # one device is shared by nobody
         elif way == "threads":
             label = f"{crew} worker threads of one core each"
-            seconds = workers.seconds_by_threads(self.checkpoint, self.base, images, crew)
+            seconds = measure.seconds_by_threads(self.checkpoint, self.base, images, crew)
         else:
             label = f"{crew} worker processes of one core each"
-            seconds = workers.seconds_by_processes(self.request.model, self.base, images, crew)
+            seconds = measure.seconds_by_processes(self.request.model, self.base, images, crew)
         rate = len(images) / seconds
         cost = {"images": len(images), "images_per_second": rate, "seconds": seconds / len(images)}
         return [{"label": f"igm, {label}", "x": crew, **cost}]

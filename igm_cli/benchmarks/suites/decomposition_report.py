@@ -206,9 +206,8 @@ def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
 def _details(split: str, about: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
     """Returns everything of a split, point by point; a failed method's row says so."""
     by_point = [score for part in grouped(scored, "point").values() for score in part]
-    shown = table(f"table-{split}", capitalised(about), DETAILS, by_point)
     lost = [["", "", method, "failed", *[""] * (len(DETAILS) - 4)] for method in failed]
-    return replace(shown, rows=[*shown.rows, *lost])
+    return table(split, about, DETAILS, by_point, lost)
 
 
 def _methods_table(infos: Infos) -> Table:

@@ -20,18 +20,7 @@ from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
 from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label
-from igm_cli.benchmarks.suite import (
-    Figure,
-    Infos,
-    Method,
-    PictureGrid,
-    Plot,
-    Record,
-    Report,
-    Request,
-    Row,
-    Table,
-)
+from igm_cli.benchmarks.suite import Figure, Infos, Method, PictureGrid, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.object_values import described, points, value_metrics, values_table
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.concepts import Product
@@ -73,7 +62,7 @@ class DiscoveryBench(frame.CheckpointBench):
         self.sgd_images = self.whole_number("sgd_images", 1)
         self.sgd_steps = self.whole_number("sgd_steps", 2000)
         self.renders = self.whole_number("renders", RENDERS["size"])
-        self.scenes = {}
+        self.scenes: dict[str, frame.AnnotatedImages] = {}
         for name in request.splits:
             # Always rendered in one size where that is enough, so that a larger limit finds the same images.
             data = self.load("val", name, max(RENDERED, request.limit or 0), "CLEVR_v1.0")
@@ -90,11 +79,9 @@ class DiscoveryBench(frame.CheckpointBench):
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
             with contextlib.suppress(InputError):  # raised by a folder of test images only
-                given += (
-                    [adapter.load("train", data_root=root, objects="3-5", **self.request.reading(adapter))]
-                    if root
-                    else []
-                )
+                if root:
+                    reading = self.request.reading(adapter)
+                    given.append(adapter.load("train", data_root=root, objects="3-5", **reading))
             cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
             kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
             held = [data.select(range(cut, len(data))) for data, cut in zip(given, cuts, strict=True)]
@@ -106,7 +93,7 @@ class DiscoveryBench(frame.CheckpointBench):
             return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
-        return TrainingData.of({"folder": self.folder_name, **chosen}, parts)
+        return TrainingData({"folder": self.folder_name, **chosen}, parts)
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
@@ -196,16 +183,11 @@ class DiscoveryBench(frame.CheckpointBench):
 
         return self.on_images(rows, trained.info(self.request.budget))
 
-    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
-        """Returns perception and cost on one split."""
-        columns, published = self.suite.words["columns"], self.suite.published_on(split)
-        named = {name for s in scores for name in s.estimates}
-        columns = columns | {
-            head: cell
-            for head, cell in self.suite.words["value_columns"].items()
-            if cell.partition(" ")[2] in named
-        }
-        return report.score_table(split, heading, scores, failed, columns, published, brief=8)
+    def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
+        """Returns perception and cost, and what methods say of values."""
+        named, values = {name for s in scores for name in s.estimates}, self.suite.words["value_columns"]
+        said = {head: cell for head, cell in values.items() if cell.partition(" ")[2] in named}
+        return {**super().columns(split, scores), **said}
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
@@ -215,18 +197,11 @@ class DiscoveryBench(frame.CheckpointBench):
             if labels := by_label(record for record in records if record["split"] in group):
                 rows = {label: list(part.values()) for label, part in labels.items()}
                 figures += [_over_objects(stem, title, rows), *_confusion(stem, title, rows)]
-        timed = [name for name in scored.scores if self.suite.published_on(name)]
+        timed = [name for name in scored.scores if self.published(name)]
         figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        return report.scored_report(
-            self.suite,
-            scored,
-            self.table,
-            infos,
-            values_table(scored.scores, self.suite.words["precision"]),
-            figures,
-            {},
-        )
+        tables = values_table(scored.scores, self.suite.words["precision"])
+        return report.scored_report(self, scored, infos, tables, figures, {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns the estimation error over seconds: a line through the restarts, a point for the others."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igm_cli.benchmarks.baselines.resnet import most_likely
 from igm_cli.benchmarks.intervals import Estimate, percentiles, rate, resamples
 from igm_cli.benchmarks.report import declared_table, percent
 from igm_cli.benchmarks.scores import Rows
@@ -26,17 +27,11 @@ RESAMPLES = 200
 def described(space: Product, found: Inversion, free: Inversion, truth: Tensor) -> dict[str, Any]:
     """Returns what a row says of values: the number of each factor's value in every object, and how certain each object is.
 
-    Args:
-        space: Points with values.
-        found: What was found with K given.
-        free: The same with K estimated.
-        truth: True concepts ``[L,D]``.
+    Of points with values was ``found`` with K given, and ``free`` with K estimated, what is ``[L,D]`` in truth.
     """
 
     def values(concepts: Tensor) -> list[list[int]]:
-        told = concepts[:, space.where.dim :]
-        groups = space.what.groups()
-        return torch.stack([told[:, group].argmax(1) for group in groups], dim=1).tolist() if len(told) else []
+        return most_likely(space.what, concepts[:, space.where.dim :]).tolist()
 
     certain = free.confidence if free.values is None else free.confidence * free.values.prod(1)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,14 +15,13 @@ from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
 from igm_cli.benchmarks.baselines.maps import CentrePoints, DensityMap, MapBaseline
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
-from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
+from igm_cli.benchmarks.baselines.set_prediction import OVERLAP, SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
-from igm_cli.benchmarks.baselines.tiled import OVERLAP, predict_tiled
 from igm_cli.benchmarks.baselines.watershed import chosen
 from igm_cli.benchmarks.points import Hits, best, border, hits, within
-from igm_cli.benchmarks.scores import ScoredSplits, Scores
-from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row, Table
-from igm_cli.benchmarks.suites.objects_report import SLICES, comparisons, figures, metrics, pictures
+from igm_cli.benchmarks.scores import ScoredSplits
+from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row
+from igm_cli.benchmarks.suites.objects_report import comparisons, figures, metrics, pictures
 from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius, whole_scenes
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
@@ -62,14 +61,15 @@ class Inside:
     def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns images ``[B,3,H,W]``, concepts ``[B,K,D]`` and which of them lie in the crop ``[B,K]``."""
         images, concepts, present = self.samples.batch(indices, flips)
-        return images, concepts, present & _inside(concepts)
+        x_y = concepts[..., :2]
+        return images, concepts, present & ((x_y >= 0) & (x_y <= 1)).all(-1)
 
 
 class ObjectsBench(frame.CheckpointBench):
     """The suite opened for one request."""
 
     dataset, called = "objects", "positions"
-    scenes: dict[str, Windows]  # type: ignore[assignment]
+    scenes: Mapping[str, Windows]
 
     def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -85,28 +85,16 @@ class ObjectsBench(frame.CheckpointBench):
         part = str(self.options.get("part", "val"))
         if part not in self.adapter.splits:
             raise UsageError(f"--set part takes {' or '.join(self.adapter.splits)}, not {part!r}")
-        load = self.adapter.load
-        measured = load(part, data_root=root, progress=request.progress, **given)
-        self.photographs = load(
-            self.adapter.splits[0], data_root=root, progress=request.progress, **given
-        )  # of training
+        given |= {"data_root": root, "progress": request.progress}
+        measured = self.adapter.load(part, **given)
+        self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # of training
         self.radius = self._radius()
         self.bands = Bands(self.radius, float(self.whole_number("border", 0, least=0)))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
         self.sight = Sight(spec.scale, unit, self.image_size)
+        windows = partial(Windows, measured, self.parser, self.image_size)
         self.scenes = {
-            name: Windows(
-                measured,
-                self.parser,
-                self.image_size,
-                name,
-                SLICES[name],
-                self.sight,
-                self.bands,
-                request.seed,
-                request.limit,
-            )
-            for name in request.splits
+            name: windows(name, self.sight, self.bands, request.seed, request.limit) for name in request.splits
         }
         if not any(windows.rows for windows in self.scenes.values()):
             raise InputError(
@@ -173,7 +161,7 @@ class ObjectsBench(frame.CheckpointBench):
             crops = CropSamples(self._parts[0], self.places, self.image_size, self.crops, r.seed, r.progress)
             return (Inside(crops), Inside(self.held_out)) if inside else (crops, self.held_out)
 
-        return TrainingData.of(about, parts)
+        return TrainingData(about, parts)
 
     def method(self, name: str) -> Method:
         """Makes a method ready: loads it, or trains it first."""
@@ -229,19 +217,15 @@ class ObjectsBench(frame.CheckpointBench):
         """Returns igm, as its users call it."""
         model = open_checkpoint(str(self.request.model), None, str(self.device))
         _ = model.denoiser  # its weights are loaded before the clock runs
+        valued = isinstance(self.parser.space, Product)  # whether objects have values, such as a label
 
         def find(picture: frame.AnnotatedImage) -> Found:
             items = model.invert(picture.image, seed=self.request.seed).items
             pixels = torch.tensor([[item["x"], item["y"]] for item in items]).reshape(-1, 2)
-            kinds = self.kinds(self.parser.encode(items, picture.frame)) if self.valued else None
+            kinds = self.kinds(self.parser.encode(items, picture.frame)) if valued else None
             return Found(pixels * torch.tensor(self.sight.size(picture.image.size)), kinds=kinds)
 
         return self.answering("igm", find, frame.checkpoint_info(self.checkpoint))
-
-    @property
-    def valued(self) -> bool:
-        """Whether the model's objects have values, such as a label."""
-        return isinstance(self.parser.space, Product)
 
     def kinds(self, concepts: Tensor) -> Tensor:
         """Returns the number of the combination of values of each concept ``[K,D]``, ``[K]``."""
@@ -270,7 +254,7 @@ class ObjectsBench(frame.CheckpointBench):
 
         def find(picture: frame.AnnotatedImage) -> Found:
             with inference_precision(self.device):
-                return Found(predict_tiled(predictor, trained.model, self.seen(picture), same))
+                return Found(predictor.predict_tiled(trained.model, self.seen(picture), same))
 
         width, height = self.image_size
         how = (
@@ -335,10 +319,6 @@ class ObjectsBench(frame.CheckpointBench):
         }
         return self.answering("watershed", find, info)
 
-    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
-        """Returns what the methods found on one split."""
-        return report.score_table(split, heading, scores, failed, self.suite.words["columns"], {}, brief=5)
-
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures; a note names the splits on which igm loses."""
         scored = ScoredSplits(records, self.scenes, metrics)
@@ -348,13 +328,8 @@ class ObjectsBench(frame.CheckpointBench):
         tables = [replace(against, brief=4)] if rows else []
         shown: list[Figure] = [*figures(scored), *pictures(records, self.scenes, self.parser)]
         more = {"radius": self.radius, "differences": found}
-        whole = report.scored_report(self.suite, scored, self.table, infos, tables, shown, more)
+        whole = report.scored_report(self, scored, infos, tables, shown, more)
         return replace(whole, notes=[told, *whole.notes])
-
-
-def _inside(concepts: Tensor) -> Tensor:
-    """Returns which concepts ``[...,D]`` that begin with x and y lie in the crop."""
-    return ((concepts[..., :2] >= 0) & (concepts[..., :2] <= 1)).all(-1)
 
 
 SUITE = frame.DeclaredSuite("objects", ObjectsBench)

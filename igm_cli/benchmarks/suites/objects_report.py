@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from igm_cli.benchmarks import report
@@ -13,11 +14,9 @@ from igm_cli.benchmarks.suite import PictureGrid, Plot, Record
 from igm_cli.benchmarks.suites.objects_windows import Windows
 from igm_cli.plugins.base import ConceptParser
 
-SLICES = {"1-6": (1, 6), "7-20": (7, 20), "21-60": (21, 60), "61-140": (61, 140), "whole": (0, 2**31)}
-"""Splits by the least and the largest number of objects of an image."""
-
-COMPARED = {"f1": ("F1", 1), "mae": ("count off by", -1)}
-"""What igm is compared in with the best baseline: estimate to what it is called, and whether more or less is better."""
+COMPARED = {"f1": ("F1", 1, ("right", "both")), "mae": ("count off by", -1, ("off", "images"))}
+"""What igm is compared in with the best baseline: estimate to what it is called, whether more or less is better, and the
+two :func:`sums` whose ratio it is."""
 
 
 def sums(rows: Rows) -> dict[str, list[float]]:
@@ -25,26 +24,21 @@ def sums(rows: Rows) -> dict[str, list[float]]:
     photographs: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         photographs.setdefault(row["photograph"], []).append(row)
-    parts = [part for _, part in sorted(photographs.items())]
-
-    def each(value: Callable[[Mapping[str, Any]], float]) -> list[float]:
-        return [sum(value(row) for row in part) for part in parts]
 
     def off(row: Mapping[str, Any]) -> float:
         return float(row["count"] - row["objects"])
 
-    return {
-        "images": each(lambda row: 1),
-        "right": each(lambda row: row["right"]),
-        "answers": each(lambda row: row["answers"]),
-        "objects": each(lambda row: row["objects"]),
-        "both": each(lambda row: (row["answers"] + row["objects"]) / 2),
-        "off": each(lambda row: abs(off(row))),
-        "bias": each(off),
-        "squared": each(lambda row: off(row) ** 2),
-        "share": each(lambda row: abs(off(row)) / max(1, row["objects"])),
-        "seconds": each(lambda row: row["seconds"]),
+    values: dict[str, Callable[[Mapping[str, Any]], float]] = {
+        **{name: itemgetter(name) for name in ("right", "answers", "objects", "seconds")},
+        "images": lambda row: 1,
+        "both": lambda row: (row["answers"] + row["objects"]) / 2,
+        "off": lambda row: abs(off(row)),
+        "bias": off,
+        "squared": lambda row: off(row) ** 2,
+        "share": lambda row: abs(off(row)) / max(1, row["objects"]),
     }
+    parts = [part for _, part in sorted(photographs.items())]
+    return {name: [sum(map(value, part)) for part in parts] for name, value in values.items()}
 
 
 def metrics(rows: Rows) -> dict[str, Estimate]:
@@ -65,11 +59,6 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     }
 
 
-def _fractions(rows: Rows, name: str) -> tuple[list[float], list[float]]:
-    s = sums(rows)
-    return (s["right"], s["both"]) if name == "f1" else (s["off"], s["images"])
-
-
 def comparisons(scored: ScoredSplits) -> tuple[list[list[str]], list[str], dict[str, Any]]:
     """Returns igm beside the best baseline of every split: cells of a table, a sentence per split, and as JSON.
 
@@ -79,30 +68,22 @@ def comparisons(scored: ScoredSplits) -> tuple[list[list[str]], list[str], dict[
     sentences: list[str] = []
     found: dict[str, Any] = {}
     for split, labels in scored.labels.items():
-        own = labels.get("igm", {})
-        others = {
-            name: part
-            for name, part in labels.items()
-            if not name.startswith("igm") and part.keys() == own.keys()
-        }
+        scores, own = {s.label: s for s in scored.scores[split]}, labels.get("igm", {})
+        others = [n for n, part in labels.items() if not n.startswith("igm") and part.keys() == own.keys()]
         if not own or not others:
             continue
         clauses = []
-        for name, (called, sign) in COMPARED.items():
-            values = {
-                label: metrics(list(part.values()))[name] for label, part in {"igm": own, **others}.items()
-            }
-            best = max(others, key=lambda label, v=values: sign * v[label].value)  # type: ignore[misc]
-            pair = [_fractions(list(part.values()), name) for part in (own, others[best])]
-            less = ratio_difference(pair[0], pair[1])
+        for name, (called, sign, ratio_of) in COMPARED.items():
+            goodness = {label: sign * scores[label][name].value for label in others}
+            best = max(others, key=goodness.__getitem__)
+            added = [sums(scores[label].rows) for label in ("igm", best)]
+            ours, theirs = ((s[ratio_of[0]], s[ratio_of[1]]) for s in added)
+            less = ratio_difference(ours, theirs)
             better = sorted((sign * less.low, sign * less.high)) if not math.isnan(less.low) else [-1.0, 1.0]
             verdict = "wins" if better[0] > 0 else "loses" if better[1] < 0 else "neither"
-            cell = _points if name == "f1" else _number
-            photographs = str(len(pair[0][0]))
-            shown = report.percent if name == "f1" else _number
-            rows.append(
-                [split, called, best, cell(less), shown(values["igm"]), shown(values[best]), photographs]
-            )
+            cell, shown = (_points, report.percent) if name == "f1" else (_number, _number)
+            both = [shown(scores[label][name]) for label in ("igm", best)]
+            rows.append([split, called, best, cell(less), *both, str(len(ours[0]))])
             found.setdefault(split, {})[name] = {"best": best, "difference": list(less), "igm": verdict}
             clauses.append(_clause(called, verdict, best, cell(less)))
         sentences.append(f"On {split} igm {' and '.join(clauses)}.")

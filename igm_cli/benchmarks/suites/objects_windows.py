@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from igm_cli.plugins.base import ConceptParser
 
+SLICES = {"1-6": (1, 6), "7-20": (7, 20), "21-60": (21, 60), "61-140": (61, 140), "whole": (0, 2**31)}
+"""Splits by the least and the largest number of objects of an image."""
+
 MOST = 4
 """Windows of a photograph for a number of objects."""
 
@@ -88,14 +91,9 @@ def cut(
 ) -> list[Box]:
     """Returns the photograph itself if it holds so many objects that count; if more, disjoint windows that do.
 
-    Args:
-        size: Width and height of the photograph.
-        centres: Of its objects ``[L,2]``.
-        ignored: Its regions to ignore.
-        counts: Least and largest number of objects.
-        sight: Windows are no smaller than training crops, and of sizes that are seen without squeezing.
-        bands: See :func:`regions`.
-        chance: Decides where windows lie.
+    The photograph has a size (width, height), ``centres [L,2]`` of objects and regions to ignore, see :func:`regions`;
+    ``counts`` are the least and the largest number of objects.  Windows are no smaller than training crops, and of sizes
+    that are seen without squeezing; chance decides where they lie.
     """
 
     def held(box: Box) -> int:
@@ -132,7 +130,6 @@ class Windows(AnnotatedImages):
     """
 
     name: str  # of the split, which decides with the seed where windows lie
-    counts: tuple[int, int]
     sight: Sight
     bands: Bands
     seed: int
@@ -144,7 +141,7 @@ class Windows(AnnotatedImages):
         for row, example in enumerate(self.data.remove_columns("image")):
             chance = random.Random(f"{self.seed} {self.name} {example['file']}")
             size = example["width"], example["height"]
-            how = (_ignored(example), self.counts, self.sight, self.bands, chance)
+            how = (_ignored(example), SLICES[self.name], self.sight, self.bands, chance)
             for turn, box in enumerate(cut(size, centres_of(example), *how)):
                 corner = (
                     "" if box == (0, 0, *size) else f" {box[2] - box[0]}x{box[3] - box[1]}+{box[0]}+{box[1]}"
@@ -172,7 +169,7 @@ class Windows(AnnotatedImages):
 
 def whole_scenes(data: datasets.Dataset, parser: ConceptParser, sight: Sight, bands: Bands) -> list[Scene]:
     """Returns the photographs of a split as they are."""
-    windows = Windows(data, parser, sight.least, "", (0, 2**31), sight, bands, 0, None)
+    windows = Windows(data, parser, sight.least, "whole", sight, bands, 0, None)
     return [windows.scene(item) for item in windows.rows]
 
 

@@ -17,7 +17,7 @@ from igm_cli.benchmarks.baselines import label_methods
 from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
 from igm_cli.benchmarks.scores import Labels, Rows, ScoredSplits, Scores, agreement, paired_with, same_answers
-from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row, Table
+from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import zero_shot_splits as splits
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts
 from igm_cli.core.concepts import Text
@@ -73,10 +73,8 @@ class ZeroShotBench(DeclaredBench):
             raise UsageError(f"--set stages takes on or off, not {stages!r}")
         self.templates, self.stages = (template,), stages in ("on", True)
         self.nothing = own.space.nothing if own.space else ""
-        self.draws, self.slow_limit = (
-            self.whole_number("draws", settings.draws),
-            self.whole_number("slow_limit", 50),
-        )
+        self.draws = self.whole_number("draws", settings.draws)
+        self.slow_limit = self.whole_number("slow_limit", 50)
         self.coarse = self.whole_number("coarse", 2, 2)
         first = self.whole_number("first", self.settings.draws)
         self.settings = replace(self.settings, draws=first, max_draws=max(first, self.settings.max_draws))
@@ -84,6 +82,7 @@ class ZeroShotBench(DeclaredBench):
         self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
         size = self.denoiser.image_size
         self.cells = {name: splits.load_split(name, request, size) for name in request.splits}
+        self.scenes = {name: cell.scenes for name, cell in self.cells.items()}
         for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
             space = self._asked(IGM, cell).space
             self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
@@ -94,10 +93,6 @@ class ZeroShotBench(DeclaredBench):
         model = pipeline_fingerprint(self.path, self.loading.variant)
         run = {"settings": self.settings.to_dict(), "templates": list(self.templates), "draws": self.draws}
         return self.image_identity(splits.DATASET, model=model, **run)
-
-    def items(self, split: str) -> Sequence[str]:
-        """Returns the file names of a split's pictures."""
-        return list(self.cells[split].scenes.rows)
 
     def method(self, name: str) -> Method:
         """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
@@ -165,14 +160,16 @@ class ZeroShotBench(DeclaredBench):
             "templates": list(self.templates),
         }
 
-    def table(self, split: str, heading: str, scores: Sequence[Scores], failed: Sequence[str]) -> Table:
-        """Returns accuracy and cost on one split."""
-        published = self.suite.published.get(split.rpartition("-")[0], {})
-        unsaid = ["published"] if counts(split) or not published else []
+    def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
+        """Returns accuracy and cost: the number of labels where it is to be found, else what is published."""
+        unsaid = ["published"] if counts(split) or not self.published(split) else []
         unsaid += [] if counts(split) else ["number right"]
-        columns = {head: cell for head, cell in self.suite.words["columns"].items() if head not in unsaid}
-        note = self.suite.words["table_notes"]["published"] if published else ""
-        return report.score_table(split, heading, scores, failed, columns, published, note)
+        every = super().columns(split, scores)
+        return {head: cell for head, cell in every.items() if head not in unsaid}
+
+    def published(self, split: str) -> Mapping[str, str]:
+        """Returns what papers printed of a task, whichever the look of its pictures."""
+        return self.suite.published.get(split.rpartition("-")[0], {})
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots and pictures."""
@@ -200,10 +197,9 @@ class ZeroShotBench(DeclaredBench):
         )  # fmt: skip
         figures: list[Figure] = [_over_cost(name, s) for name, s in scored.scores.items()]
         figures += [_confusion(name, s) for name, s in scored.scores.items() if counts(name)]
-        scenes = {name: cell.scenes for name, cell in self.cells.items()}
         unseen = (ADAPTIVE, ENUMERATE)
         figures += report.answer_grids(
-            scored, scenes, unseen, right, lambda row: [{"label": name} for name in row["predicted"]]
+            scored, self.scenes, unseen, right, lambda row: [{"label": name} for name in row["predicted"]]
         )
         names = ("images", "both", "ours", "theirs")
         paired = {
@@ -220,7 +216,7 @@ class ZeroShotBench(DeclaredBench):
             "early": early,
             "spared": spared,
         }
-        return report.scored_report(self.suite, scored, self.table, infos, tables, figures, told)
+        return report.scored_report(self, scored, infos, tables, figures, told)
 
 
 def stopped_early(labels: Labels) -> dict[str, Any]:

@@ -61,10 +61,8 @@ def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Labe
         InputError: If the split needs a folder and there is none, or the folder cannot be used.
         UsageError: If an option cannot be used.
     """
-    return _own(request, image_size) if name == PICTURES else _animals(name, request, image_size)
-
-
-def _animals(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
+    if name == PICTURES:
+        return _own(request, image_size)
     from igm_cli.plugins.animals.pictograms import ANIMALS
 
     kind, _, style = name.rpartition("-")
