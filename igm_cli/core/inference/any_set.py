@@ -192,7 +192,7 @@ class AnySet(Constraint):
         labels = usable.clone()
         if self.nothing is not None:  # never given up, and part of no set
             labels[:, self.nothing] = False
-        # One label more than the largest set holds stay at least: members first, then those that are least worse.
+        # At least one label more than the largest set needs stays: members first, then those that are least worse.
         stay = KEPT * self.largest if coarse else self.largest + 1
         worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~labels, torch.inf)
         nearest = torch.zeros_like(usable).scatter_(1, worse.argsort(dim=1, stable=True)[:, :stay], True)
