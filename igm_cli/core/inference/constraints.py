@@ -1,4 +1,4 @@
-"""Constraints: which sets of candidates are answers, which of them is best, and what has to be ruled out.
+"""Constraints: which sets of candidates are answers, which of them is best, and what must be ruled out.
 
 A concept space names its constraint (:attr:`igm_cli.core.concepts.ConceptSpace.constraint`); the engine looks up the
 subclass of :class:`Constraint` with that name.  Each has its own file: :mod:`one_of_each`, :mod:`any_set` and
