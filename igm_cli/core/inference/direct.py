@@ -23,7 +23,7 @@ from igm_cli.core.noise_schedule import Draws, draw, shown
 from igm_cli.core.types import InversionSettings
 
 FLOATS_AT_ONCE = 2**24
-"""Numbers of predictions held at once, which bounds the memory."""
+"""Values of predictions held at once, which bounds the memory."""
 
 FIRST_STAGE = 4
 """Least number of noise samples of the first stage of elimination."""
