@@ -2,7 +2,7 @@
 
     gain(c) = E_{t,eps} ‖r‖² - ‖r - Delta_c‖² = E_{t,eps} 2 <r,Delta_c> - ‖Delta_c‖²,     r = eps - eps_u
 
-is the energy of no concept less that of c (Du, Li & Mordatch 2020, Figure 12): it is high where there is an object.
+is the energy of no concept less that of c (Du, Li & Mordatch 2020, Figure 12): it is high where there is something.
 At high noise levels nearby objects merge; the map is computed at the levels of the settings.
 """
 
