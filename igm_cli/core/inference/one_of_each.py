@@ -189,7 +189,7 @@ def branch_and_bound(sums: Pairwise) -> tuple[list[int], float]:
     """Finds the best configuration, and skips branches that cannot hold it.
 
     The bound of a branch is its error so far and, for each open factor, the least sum of its own error, its pairs with
-    the chosen factors, and the least of each of its pairs with other open factors.
+    the chosen factors, and the least of each of its pairs with the open factors before it.
     """
     open_pairs = _least_open_pairs(sums)
     start = torch.zeros(1, dtype=sums.unary[0].dtype), torch.zeros(1, 0, dtype=torch.long)
