@@ -1,4 +1,4 @@
-"""How sure an answer is: the posterior of what was chosen.
+"""How sure an answer is: the posterior of the choice.
 
 p(c | x) ∝ exp(-error(c) / tau)        (Diffusion Classifier, Li et al. 2023, eq. 6; tau calibrated)
 """
@@ -40,7 +40,7 @@ def posteriors(rivals: Sequence[PairedDifference], temperature: float) -> Tensor
 
 
 def shrink_to_chance(probability: Tensor, chance: Tensor, typical: float) -> Tensor:
-    """Shrinks probabilities ``[K]`` towards those of a guess ``[K]`` if an image is untypical (nan: not at all)."""
+    """Shrinks probabilities ``[K]`` towards those of a guess ``[K]``, the more the less typical an image is (nan: not)."""
     if math.isnan(typical):
         return probability
     return typical * probability + (1 - typical) * chance
