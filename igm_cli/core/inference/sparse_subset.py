@@ -74,7 +74,7 @@ class SparseSubset(Constraint):
     def alternatives(
         self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
     ) -> Alternatives:
-        """Compares the chosen K with every other that may be chosen; there is none if K is given."""
+        """Compares the chosen K with every other that may be chosen; with none if K is given."""
         sizes = torch.arange(solution.sets.shape[1], device=solution.sets.device)
         errors = statistics.errors(solution.sets) + self.cost * sizes[:, None]
         chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
