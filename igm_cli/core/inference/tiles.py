@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
 TILE = 320
-"""Largest side in pixels of what is inverted in one piece; larger pieces take more time and memory per pixel."""
+"""Largest side in pixels of a piece that is inverted as a whole; larger ones take more time and memory per pixel."""
 
 OVERLAP = 48
 """Least overlap in pixels of neighbouring tiles: a tile sees half of it around its own part."""
