@@ -1,4 +1,4 @@
-"""Views of an image: changes of it that leave its concepts as they are.
+"""Views of an image: changes of it that leave its concepts unchanged.
 
 The evidence is averaged over them, as in tests of classifiers (ten-crop, Krizhevsky et al. 2012).  Every draw sees one
 view, so more views cost no further network calls.  No further draw of a view corrects what is misread in it.
