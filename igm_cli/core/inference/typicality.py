@@ -119,10 +119,10 @@ def features(
 
 
 def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
-    """Fits the distribution to the features ``[F]`` of images like those trained on.
+    """Returns what is usual, from the features ``[F]`` of images like those trained on.
 
-    The covariance is shrunk to its diagonal (Ledoit & Wolf 2004, with the identity in units of the variances), since
-    there may be few images.
+    The covariance is shrunk to its diagonal (Ledoit & Wolf 2004, with the identity in units of the variances), for there
+    may be few images.
 
     Raises:
         InputError: If there are fewer images than 2 F.
