@@ -1,6 +1,6 @@
 """Calibration: the cost of a concept, how sure an answer is, and what is typical, fitted to annotated images.
 
-Guo et al. 2017, "On calibration of modern neural networks": one temperature, by the likelihood of what is right.
+Guo et al. 2017, "On calibration of modern neural networks": one temperature, by the likelihood of the truth.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from igm_cli.core.types import KPoint
 
 TEMPERATURES = [10 ** (-6 + step / 16) for step in range(16 * 5 + 1)]
 PENALTIES = [0.0, *(10 ** (-1 + step / 12) for step in range(12 * 3 + 1))]
-"""In units of 1e-4, as :attr:`igm_cli.core.types.InversionSettings.penalty` has it."""
+"""In units of 1e-4, as in :attr:`igm_cli.core.types.InversionSettings.penalty`."""
 
 
 def fitted_temperature(rivals: Sequence[PairedDifference], right: Sequence[bool]) -> float:
-    """Returns the temperature under which what is right was likeliest; 0 if there is nothing to fit it to.
+    """Returns the temperature under which the truth is likeliest; 0 if there are no data to fit it to.
 
     Args:
-        rivals: What each part of answers was chosen over, and by how much that is worse.
+        rivals: How much worse the alternatives to each part of the answers are.
         right: Whether each part is right.
     """
     if not rivals:
         return 0.0
     hit = torch.tensor(list(right))
     hits, misses = int(hit.sum()), int((~hit).sum())
-    # Where all were right, no temperature would be low enough: the targets of Platt 1999 stay clear of 0 and 1.
+    # If all were right, no temperature would be low enough: the targets of Platt 1999 stay clear of 0 and 1.
     target = torch.where(hit, (hits + 1) / (hits + 2), 1 / (misses + 2))
 
     def surprise(temperature: float) -> float:
@@ -42,12 +42,12 @@ def fitted_temperature(rivals: Sequence[PairedDifference], right: Sequence[bool]
 
 
 def fitted_penalty(curves: Sequence[Sequence[KPoint]], truth: Sequence[int], areas: Sequence[float]) -> float:
-    """Returns the penalty under which most counts are exact; of several the middle one, by their logarithms.
+    """Returns the penalty under which most counts are exact; of several, the middle one on a log scale.
 
     Args:
-        curves: The error over the number of concepts of every image, found at no penalty.
-        truth: How many concepts there are.
-        areas: Of every image over that of an image of the size trained on.
+        curves: Every image's error per number of concepts, found without a penalty.
+        truth: True numbers of concepts.
+        areas: Area of every image over that of an image of the training size.
     """
 
     def off(penalty: float) -> list[int]:
@@ -64,12 +64,12 @@ def fitted_penalty(curves: Sequence[Sequence[KPoint]], truth: Sequence[int], are
 
 
 def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 10) -> float:
-    """Returns the mean distance of confidence and accuracy in bins of confidence (Naeini et al. 2015); nan of nothing.
+    """Returns the mean distance of confidence and accuracy in bins of confidence (Naeini et al. 2015); nan if empty.
 
     Args:
         confidence: ``[N]`` in 0..1.
         right: Booleans ``[N]``.
-        bins: How many, equally wide.
+        bins: Number of bins, equally wide.
     """
     if not len(confidence):
         return math.nan

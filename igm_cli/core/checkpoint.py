@@ -50,7 +50,7 @@ class ModelSpec:
         image_size: (width, height) in pixels.
         scale: Pixels that the model sees per pixel of an image, of any size; 0 if every image is brought to
             ``image_size``.
-        margin: How many pixels beyond the border of an image of any size points may lie that show in it in part.
+        margin: How many pixels beyond the border of an image of any size points may lie, for objects shown in part.
         concepts: Name of the concept parser, an installed plugin.
         concept_options: Options of the concept parser.
         inference: Settings of :class:`igm_cli.core.types.InversionSettings` tuned to the weights.
@@ -71,7 +71,7 @@ class ModelSpec:
     margin: Annotated[int, Field(ge=0, le=2**14)] = 0
 
     def build(self) -> nn.Module:
-        """The denoiser with fresh weights."""
+        """Returns the denoiser with fresh weights."""
         try:
             schedule = Schedule(ScheduleConfig.from_dict(self.schedule))
             space = ConceptSpace.from_dict(self.space)
@@ -90,7 +90,7 @@ class Checkpoint:
 
 
 def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks is a pipeline's folder."""
+    """Writes a model's checkpoint, as :func:`save_checkpoint` does; a model of several networks becomes a pipeline's folder."""
     save_folder: Any = getattr(model, "save_folder", None)
     if save_folder is None:
         save_checkpoint(folder, spec, model.state_dict(), dtype)
@@ -117,14 +117,14 @@ def save_checkpoint(
 
 
 def write_description(folder: Path, spec: ModelSpec) -> None:
-    """igm.json: what is known of a model besides its networks and its schedule."""
+    """Writes igm.json: all that describes a model but its networks and schedule."""
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
     scale = {"scale": spec.scale, "margin": spec.margin} if spec.scale else {}
     write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names} | scale)
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """Returns the description of a checkpoint without its weights; a file that is not there is a MissingError."""
+    """Returns the description of a checkpoint without its weights; raises a MissingError if a file is missing."""
     names = (DESCRIPTION, CONFIG, SCHEDULE)
     for name in names:
         if not (folder / name).is_file():
@@ -143,7 +143,7 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Loads a checkpoint onto a device, frozen, in evaluation mode; with weights in bfloat16 where a GPU has that."""
+    """Loads a checkpoint onto a device, frozen, in evaluation mode; with weights in bfloat16 on a GPU that supports it."""
     device = torch.device(device)
     spec = read_spec(folder)
     with torch.device("meta"):
@@ -158,8 +158,8 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
 def load_weights(model: nn.Module, folder: Path, *, grown: bool = False) -> None:
     """Loads the weights of a checkpoint folder, as float32, into a model of their shapes.
 
-    A model that has ``grown`` may have parts that the checkpoint lacks, of those that add nothing while they are fresh
-    (its ``neutral``): they stay as they are.
+    A model that has ``grown`` may have parts that the checkpoint lacks, if they add nothing while fresh (its
+    ``neutral``): they stay as they are.
     """
     load_folder: Any = getattr(model, "load_folder", None)  # a model of several networks reads its own folder
     if load_folder is not None:
@@ -196,7 +196,7 @@ def model_fingerprint(folder: Path) -> str:
 
 
 def _weights_of(folder: Path) -> list[Path]:
-    """The weights of a checkpoint: one file, or, of a pipeline, one of every part."""
+    """Returns the weight files of a checkpoint: one, or one per part of a pipeline."""
     single = folder / WEIGHTS
     pipeline = (folder / PIPELINE).is_file()
     paths = sorted(folder.glob("*/*.safetensors")) if pipeline else [single] * single.is_file()

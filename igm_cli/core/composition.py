@@ -1,4 +1,4 @@
-"""How predictions under single concepts make the prediction under all of them."""
+"""How predictions under single concepts combine into the prediction under all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Composition: TypeAlias = Literal["sum", "mean"]
 
 
 def weight(composition: Composition, k: Tensor) -> Tensor:
-    """w(K): 1 for ``sum`` (the paper's text), 1/K for ``mean`` (the paper's code).
+    """Returns w(K): 1 for ``sum`` (the paper's text), 1/K for ``mean`` (the paper's code).
 
     Args:
         composition: Which of the two.
@@ -25,7 +25,7 @@ def weight(composition: Composition, k: Tensor) -> Tensor:
 def compose(
     base: Tensor, contributions: Tensor, composition: Composition, present: Tensor | None = None
 ) -> Tensor:
-    """eps_u + w(K) sum_k Delta_k.
+    """Returns eps_u + w(K) sum_k Delta_k.
 
     IGM (Wang et al. 2025), eq. 4, and the released code's mean over conditional predictions.
 

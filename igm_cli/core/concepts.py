@@ -1,8 +1,8 @@
-"""Concept spaces: what a concept is to the engine, a row of a tensor ``[..., D]``.
+"""Concept spaces: to the engine, a concept is a row of a tensor ``[..., D]``.
 
-What a row *means* (a position, an attribute) is known to the concept parser that made the space, never to the engine.
+Only the concept parser that made the space knows what a row *means* (a position, an attribute); the engine never does.
 A space says which constraint its concepts obey (:mod:`igm_cli.core.inference.constraints`) and which methods can find
-them.  A new kind is a subclass of :class:`ConceptSpace`; nothing else has to be told of it.
+them.  A new kind is a subclass of :class:`ConceptSpace`; nothing else needs to change.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ConceptSpace:
             them.
         methods: Names of the methods that find its concepts.
         countable: Whether images differ in the number of concepts they hold, so that it is worth estimating.
-        most: Most concepts that an image can hold; None where there is no limit.
-        negation: What NOT makes of a concept in generation: ``complement``, one of its alternatives; ``guidance``, away
-            from it; empty where a set of concepts is complete, so that leaving one out says it.
+        most: The most concepts an image can hold; None if there is no limit.
+        negation: How generation treats NOT: ``complement``, as one of the concept's alternatives; ``guidance``, as guidance
+            away from it; empty if sets of concepts are complete, so that leaving one out negates it.
         calls_per_concept: Network calls that the prediction under one concept takes.
     """
 
@@ -50,7 +50,7 @@ class ConceptSpace:
 
     @property
     def most(self) -> int | None:
-        """Most concepts that an image can hold; None where there is no limit."""
+        """The most concepts an image can hold; None if there is no limit."""
         return None
 
     if TYPE_CHECKING:  # subclasses have it as a field or a property
@@ -60,11 +60,11 @@ class ConceptSpace:
             """Length D of a concept vector."""
 
     def alternatives(self, concept: Tensor) -> Tensor:
-        """Returns the concepts ``[V,D]`` that exclude one ``[D]``, and of which one is true if it is not: none known."""
+        """Returns the concepts ``[V,D]`` that exclude one ``[D]``, one of which holds if it does not; none are known here."""
         return concept.new_zeros(0, self.dim)
 
     def left_open(self, concepts: Tensor) -> list[Tensor]:
-        """Returns, for everything of which ``[K,D]`` say nothing though an image has it, the concepts ``[V,D]`` to choose from."""
+        """Returns, for everything about an image that concepts ``[K,D]`` leave open, the concepts ``[V,D]`` to choose from."""
         return []
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,8 +117,8 @@ class Continuous(ConceptSpace):
         names: Name of each coordinate, ``D`` of them.
         low: Lower bound of each coordinate.
         high: Upper bound of each coordinate.
-        local: True if a concept tells only of the place it points at, so that a denoiser may confine its contribution
-            to a window around it.
+        local: True if a concept describes only the place it points at, so a denoiser may confine its contribution to a
+            window around it.
     """
 
     kind: ClassVar[str] = "continuous"
@@ -149,12 +149,12 @@ class Continuous(ConceptSpace):
 
     @property
     def mixes(self) -> bool:
-        """Whether a grid holds mixtures of values: never, for there are none."""
+        """Whether a grid holds mixtures of values: never, as there are none."""
         return False
 
     @property
     def extent(self) -> Tensor:
-        """Range of every coordinate ``[D]``, float64; of bounds in float32, in which concepts are."""
+        """Range of every coordinate ``[D]``, float64, from bounds in float32 as concepts are."""
         low, high = torch.tensor([self.low, self.high]).double()
         extent: Tensor = high - low
         return extent
@@ -178,7 +178,7 @@ class Continuous(ConceptSpace):
         return torch.stack([m.flatten() for m in reversed(mesh)], dim=-1)
 
     def between(self, counts: Sequence[int]) -> Tensor:
-        """Returns candidates halfway between the points of :meth:`grid`, as many."""
+        """Returns candidates halfway between the points of :meth:`grid`, the same number."""
         grid = self.grid(counts)
         gaps = torch.tensor([max(1, n - 1) for n in counts])
         return self.clamp(grid + (grid[-1] - grid[0]) / gaps / 2)
@@ -189,7 +189,7 @@ class Continuous(ConceptSpace):
         return torch.minimum(torch.maximum(concepts, low), high)
 
     def variants(self, concepts: Tensor) -> Tensor:
-        """Returns the concepts ``[...,V,D]`` that differ from each of ``[...,D]`` in what is no coordinate: none."""
+        """Returns the concepts ``[...,V,D]`` that differ from each of ``[...,D]`` in one value: none, for points."""
         return concepts[..., None, :][..., :0, :]
 
     def variant_groups(self) -> list[list[int]]:
@@ -256,8 +256,8 @@ class Text(ConceptSpace):
     Attributes:
         labels: What can be looked for, in order.
         templates: Prompts to put a label in; with several, its prediction is their mean.
-        nothing: The one of the labels that stands for none of the others, and is no part of an answer: an image that is
-            denoised best under it holds none of them.  Empty if there is none.
+        nothing: The label that stands for none of the others and is part of no answer: an image that is denoised best
+            under it holds none of them.  Empty if there is no such label.
     """
 
     kind: ClassVar[str] = "text"
@@ -283,12 +283,12 @@ class Text(ConceptSpace):
 
     @property
     def nothing_place(self) -> int | None:
-        """Place among the labels of the one that stands for none of the others; None if there is none."""
+        """Index of the label that stands for none of the others; None if there is none."""
         return self.labels.index(self.nothing) if self.nothing else None
 
     @property
     def most(self) -> int:
-        """All labels but the one that stands for none of them."""
+        """Number of labels, without the one that stands for none of them."""
         return self.dim - bool(self.nothing)
 
     @property
@@ -314,7 +314,7 @@ class Text(ConceptSpace):
 class Codebook(ConceptSpace):
     """Concepts that are products of codewords, one from every codebook; a concept is a row of K indices.
 
-    They have solvers of their own (:mod:`igm_cli.core.decomposition`).
+    They have their own solvers (:mod:`igm_cli.core.decomposition`).
 
     Attributes:
         sizes: Number of codewords of each of the K codebooks.
@@ -354,7 +354,7 @@ class Product(ConceptSpace):
     what: Categorical
 
     MOST_SCANNED: ClassVar[int] = 16
-    """Combinations of values of which each is tried at every point of a grid; beyond, each value by itself is."""
+    """Combinations of values up to which all are tried at every point of a grid; beyond, only single values are."""
 
     @property
     def dim(self) -> int:
@@ -368,7 +368,7 @@ class Product(ConceptSpace):
 
     @property
     def local(self) -> bool:
-        """True if a concept tells only of the place it points at."""
+        """True if a concept describes only the place it points at."""
         return self.where.local
 
     @property
@@ -377,9 +377,9 @@ class Product(ConceptSpace):
         return math.prod(map(len, self.what.groups())) > self.MOST_SCANNED
 
     def combinations(self) -> Tensor:
-        """Returns what is tried at every point of a grid ``[R,V]``: one value of each factor in all combinations.
+        """Returns the values tried at every point of a grid ``[R,V]``: all combinations of one value per factor.
 
-        If they are many: each value, with an even mixture of the values of every other factor.
+        If these are too many: each value, with an even mixture of the values of every other factor.
         """
         groups, rows = self.what.groups(), self.what.candidates()
         if self.mixes:
@@ -413,7 +413,7 @@ class Product(ConceptSpace):
         return torch.cat([self.where.clamp(point), values], dim=-1)
 
     def variants(self, concepts: Tensor) -> Tensor:
-        """Returns the concepts ``[...,V,D]`` that have one value each in exchange, for ``[...,D]``; V = all values."""
+        """Returns concepts ``[...,D]`` with one value exchanged, for each of all V values ``[...,V,D]``."""
         point, values = concepts.split([self.where.dim, self.what.dim], dim=-1)
         exchanged = self._exchanged(values)
         return torch.cat([point[..., None, :].expand(*exchanged.shape[:-1], -1), exchanged], dim=-1)
@@ -441,5 +441,5 @@ class Product(ConceptSpace):
 def _bounds(
     low: tuple[float, ...], high: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The bounds of a box ``[D]``, copied to a device once."""
+    """Returns the bounds of a box ``[D]``, copied to a device once."""
     return torch.tensor(low, dtype=dtype).to(device), torch.tensor(high, dtype=dtype).to(device)

@@ -1,4 +1,4 @@
-"""The protocol every generative model is wrapped to."""
+"""The protocol that every generative model is wrapped to follow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Denoiser(Protocol):
     schedule: Schedule
 
     def features(self, x_t: Tensor, t: Tensor) -> Any:
-        """What does not depend on a concept.
+        """Returns what does not depend on a concept.
 
         Args:
             x_t: Noised images ``[N,C,H,W]``.
@@ -30,14 +30,14 @@ class Denoiser(Protocol):
         ...
 
     def base(self, features: Any) -> Tensor:
-        """eps_u, the prediction under no concept, ``[N,C,H,W]`` float32."""
+        """Returns eps_u, the prediction under no concept, ``[N,C,H,W]`` float32."""
         ...
 
     def contributions(self, features: Any, concepts: Tensor) -> Tensor:
-        """Delta_k = eps_theta(x_t, t | c_k) - eps_u.
+        """Returns Delta_k = eps_theta(x_t, t | c_k) - eps_u.
 
         Args:
-            features: Of N noised images.
+            features: Features of N noised images.
             concepts: ``[N,M,D]``, or ``[1,M,D]`` if all images share them.
 
         Returns:

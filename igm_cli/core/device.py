@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def _other_devices() -> str:
-    """What to use instead of a GPU that is not there."""
+    """Returns what to use instead of a missing GPU."""
     count = torch.cuda.device_count()
     if count:
         others = {1: "", 2: " and cuda:1"}.get(count, f" to cuda:{count - 1}")
@@ -32,11 +32,11 @@ def _other_devices() -> str:
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """Returns the device of a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         UsageError: If the name is none of these.
-        InputError: If the device is not there.
+        InputError: If the device is missing.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -57,26 +57,26 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def runs_ahead(device: torch.device) -> bool:
-    """Returns whether the host goes on while a device computes, so that looking at a result is a wait."""
+    """Returns whether the host goes on while a device computes, so reading a result has to wait."""
     return device.type != "cpu"
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Returns a tensor of the host on a device, without waiting for it."""
+    """Returns a copy of a host tensor on a device, without waiting for it."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=device.type != "mps")  # there it was known to copy too late
+    return tensor.to(device, non_blocking=device.type != "mps")  # mps was known to copy too late
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Returns whether so many bytes of data leave most of a device's free memory to what computes with them."""
+    """Returns whether ``size`` bytes of data leave most of a device's free memory to computations."""
     if device.type == "cuda":
         return size <= torch.cuda.mem_get_info(device)[0] // 4
     return device.type != "mps" or size <= torch.mps.recommended_max_memory() // 4
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Returns the most memory that tensors took on a device so far, or on a CPU the process, in GB; None if not known."""
+    """Returns the peak memory of tensors on a device, or of the process on a CPU, in GB; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     if device.type == "mps":
@@ -91,7 +91,7 @@ def peak_memory(device: torch.device) -> float | None:
 
 @functools.cache
 def has_triton(device: torch.device) -> bool:
-    """True if there are kernels of our own for a device: those are in Triton, which torch brings along with CUDA."""
+    """Returns whether our own kernels run on a device: they are in Triton, which torch brings along with CUDA."""
     if device.type != "cuda":
         return False
     try:
@@ -103,18 +103,18 @@ def has_triton(device: torch.device) -> bool:
 
 @functools.cache
 def fast_memory(device: torch.device) -> int:
-    """Bytes of memory that the threads of one program share on a GPU."""
+    """Returns the bytes of memory that the threads of one program share on a GPU."""
     properties: Any = torch.cuda.get_device_properties(device)
     return int(properties.shared_memory_per_block_optin)
 
 
 def search_device(device: torch.device) -> torch.device:
-    """Where small things are worked out in double precision: on the device itself, or on the CPU if it has none."""
+    """Returns where to run small computations in double precision: on the device, or on the CPU if it has none."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def has_bf16(device: torch.device) -> bool:
-    """True if the processor multiplies bfloat16 in hardware."""
+    """Returns whether the processor multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
@@ -123,7 +123,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def gpu_state(number: int) -> dict[str, Any]:
-    """What a CUDA device is and how it stands; ``problem`` says why it cannot be used, and is empty if it can."""
+    """Returns a CUDA device's properties and state; ``problem`` says why it cannot be used, and is empty if it can."""
     device = torch.device("cuda", number)
     state: dict[str, Any] = {"device": str(device), "name": "unknown", "memory_gb": None, "free_gb": None}
     state |= {"capability": None, "bf16": False, "tf32": False}
@@ -137,17 +137,17 @@ def gpu_state(number: int) -> dict[str, Any]:
 
 
 def inference_precision(device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast where the processor has it, else float32."""
+    """Returns bf16 autocast if the processor has it, else float32."""
     if has_bf16(device):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def training_precision(name: str, device: torch.device) -> str:
-    """Returns what a training computes in, ``no``, ``bf16`` or ``fp16``: ``auto`` is bf16 on a processor that has it.
+    """Returns the precision of training, ``no``, ``bf16`` or ``fp16``: ``auto`` is bf16 on a processor that has it.
 
     Raises:
-        InputError: If the device does not compute in that.
+        InputError: If the device does not support it.
     """
     if name == "auto":
         return "bf16" if has_bf16(device) else "no"
@@ -158,7 +158,7 @@ def training_precision(name: str, device: torch.device) -> str:
 
 @contextmanager
 def tf32_products(device: torch.device) -> Iterator[None]:
-    """Within it, products of float32 matrices on a GPU are taken in TF32, which training does not mind.
+    """Computes products of float32 matrices on a GPU in TF32 within the context, which training tolerates.
 
     Elsewhere they are exact: inference decides by small differences of errors.
     """
@@ -186,7 +186,7 @@ def keep_freed_memory() -> None:
 
 
 class _Lane(threading.local):
-    """What a thread is used for: by how many it may divide its work, 0 outside :func:`divided_work`."""
+    """How many threads a thread may divide its work among; 0 outside :func:`divided_work`."""
 
     threads = 0
 
@@ -196,9 +196,9 @@ _lane = _Lane()
 
 @contextmanager
 def divided_work(device: torch.device) -> Iterator[None]:
-    """Within it, work on a CPU is divided by :func:`side_by_side`, and no single operation is.
+    """Divides CPU work by :func:`side_by_side` within the context, and no single operation.
 
-    Coarse parts keep several cores busy where the small operations of an inference cannot; and as no operation is
+    Coarse parts keep several cores busy where the small operations of an inference cannot.  As no operation is
     divided, results are the same on any number of threads.
     """
     if device.type != "cpu" or _lane.threads:
@@ -217,8 +217,8 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Applies a function to items without gradients, on several threads within :func:`divided_work`.
 
     Args:
-        function: Called with one item; what it calls side by side in turn is done one after another.
-        items: What there is to do.
+        function: Called with one item; nested calls of :func:`side_by_side` run one after another.
+        items: The items.
 
     Returns:
         The results, in order.
@@ -257,14 +257,14 @@ def on_streams(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of memory of a device; of one that does not tell, those of a small one."""
+    """Returns the bytes of memory of a device; those of a small one if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return 24 * 2**30
 
 
 def floats_at_once(device: torch.device) -> int:
-    """How large a tensor an inference works with at a time, which bounds its memory: 128 MiB on a CPU."""
+    """Returns how many floats an inference holds at a time, which bounds its memory: 128 MiB on a CPU."""
     return 2**25 if device.type == "cpu" else memory_of(device) // 64
 
 

@@ -1,9 +1,9 @@
-"""Expressions of concepts, as people write them, and the conjunctions that they amount to.
+"""Expressions of concepts as users write them, and the conjunctions that they expand to.
 
     "pos(0.3,0.5) AND pos(0.7,0.5)"      "(cat AND dog:1.5) OR rabbit"      "Black_Hair AND NOT Eyeglasses"
 
 OR binds least, then AND, then NOT (Du, Li & Mordatch 2020, section 3.2, nested).  An expression is a mixture of
-conjunctions: an image of it is an image of one of these, each as often as its probability says.
+conjunctions: each image shows one of them, drawn by their probabilities.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import TypeAlias
 from igm_cli.errors import UsageError
 
 MOST_CLAUSES = 256
-"""Conjunctions that an expression may amount to."""
+"""Most conjunctions that an expression may expand to."""
 
 MOST_WEIGHT = 1000
 """Largest weight of a concept."""
 
 MOST_ATOMS = 100
-"""Concepts that an expression may name."""
+"""Most concepts that an expression may name."""
 
 DEEPEST = 50
-"""Groups within groups that an expression may have."""
+"""Most levels of groups that an expression may nest."""
 
 
 @dataclass(frozen=True)
 class Atom:
-    """What is said of one concept, in words that its parser understands.
+    """One concept of an expression, in words that its parser understands.
 
     Attributes:
         text: The words.
@@ -58,7 +58,7 @@ class And:
 
 @dataclass(frozen=True)
 class Or:
-    """One of the parts, each as often as its weight says."""
+    """One of the parts, each as often as given by its weight."""
 
     parts: tuple[Expression, ...]
     weight: float = 1.0
@@ -109,7 +109,7 @@ def words(expression: Expression) -> list[str]:
 
 
 def clauses(expression: Expression) -> list[Clause]:
-    """Returns the conjunctions that an expression amounts to, no more than :data:`MOST_CLAUSES`.
+    """Returns the conjunctions that an expression expands to, at most :data:`MOST_CLAUSES`.
 
     NOT is moved to the concepts: NOT (a AND b) is NOT a OR NOT b, NOT (a OR b) is NOT a AND NOT b.
 
@@ -149,7 +149,7 @@ def _clauses(expression: Expression, negated: bool) -> list[Clause]:
 
 
 def _scaled(every: list[Clause], weight: float) -> list[Clause]:
-    """Conjunctions with the weights of all their concepts multiplied."""
+    """Returns conjunctions with the weights of all their concepts multiplied."""
     if weight == 1:
         return every
     return [
@@ -191,7 +191,7 @@ class _Reader:
         self.at = self.atoms = self.depth = 0
 
     def whole(self) -> Expression:
-        """The whole text as an expression."""
+        """Reads the whole text as an expression."""
         if not self.tokens:
             raise UsageError("the expression is empty; name a concept, such as pos(0.3,0.5)")
         expression = self.either()
@@ -201,21 +201,21 @@ class _Reader:
         return expression
 
     def either(self) -> Expression:
-        """Parts joined by OR."""
+        """Reads parts joined by OR."""
         parts = [self.both()]
         while self.takes("word", "OR"):
             parts.append(self.both())
         return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
     def both(self) -> Expression:
-        """Parts joined by AND."""
+        """Reads parts joined by AND."""
         parts = [self.item()]
         while self.takes("word", "AND"):
             parts.append(self.item())
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
     def item(self) -> Expression:
-        """NOT and what it is said of, a group in parentheses, or a concept."""
+        """Reads NOT and its operand, a group in parentheses, or a concept."""
         if self.depth > DEEPEST:
             raise UsageError(
                 f"the expression nests more than {DEEPEST} groups; write it with fewer parentheses"
@@ -242,14 +242,14 @@ class _Reader:
         return Atom(" ".join(words), self.weight())
 
     def _within(self, read: Callable[[], Expression]) -> Expression:
-        """What stands one level deeper."""
+        """Reads one level deeper."""
         self.depth += 1
         found = read()
         self.depth -= 1
         return found
 
     def weight(self) -> float:
-        """The weight that follows, or 1."""
+        """Reads the weight that follows; 1 if there is none."""
         if self.kind != "weight":
             return 1.0
         value, place = self.tokens[self.at][1][1:], self.place
@@ -263,7 +263,7 @@ class _Reader:
         return number
 
     def takes(self, kind: str, value: str | None = None) -> bool:
-        """Whether the next token is of a kind, and has a value; then it is taken."""
+        """Takes the next token if it is of a kind and has a value; returns whether it did."""
         if self.kind != kind or (value is not None and self.tokens[self.at][1] != value):
             return False
         self.at += 1
@@ -280,7 +280,7 @@ class _Reader:
         return self.tokens[self.at][2] if self.at < len(self.tokens) else len(self.text)
 
     def error(self, what: str, place: int) -> UsageError:
-        """The error that something stands where it cannot."""
+        """Returns the error for something that stands where it cannot."""
         marked = f"{self.text[:place]}>>>{self.text[place:]}"
         return UsageError(
             f"the expression does not parse at character {place + 1}, {what}: {marked}; "

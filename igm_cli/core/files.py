@@ -29,13 +29,13 @@ else:
 
 
 TEMPORARY = ".igm-tmp"
-"""What names of unfinished files end in."""
+"""Suffix of unfinished files."""
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-"""How a model of the Hugging Face hub is named, ``owner/name``."""
+"""Name of a model on the Hugging Face hub, ``owner/name``."""
 
 HUB = "hf:"
-"""What a person writes before such a name so that the hub is asked; nothing else asks it."""
+"""Prefix of such a name that makes igm ask the hub; nothing else does."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -66,7 +66,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Makes an empty file, or a ``folder``, of a random name beside ``path``, and removes it unless it was renamed.
 
-    It is locked, so that what a killed process left is known from what is still written to.
+    Its lock distinguishes it from what killed processes left.
     """
     _sweep(path.parent.absolute())
     prefix = f".{path.name[:80]}."
@@ -103,7 +103,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _locked(path: Path | str) -> int | None:
-    """Opens and locks what no process has locked; None if one has."""
+    """Opens and locks a path, and returns its handle; None if another process has locked it."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -128,9 +128,9 @@ LOG = re.compile(r"[^/]+\.(?:out|err|log)")
 
 
 def foreign_name(folder: Path, own: Collection[str] = ()) -> str | None:
-    """Returns the name of something in a folder; None if it holds nothing but ``own`` files, unfinished ones and logs.
+    """Returns the name of a foreign file in a folder; None if it holds only ``own`` files, unfinished ones and logs.
 
-    Schedulers write logs (:data:`LOG`) into the folder of a run before it begins, and igm writes none of such a name.
+    Schedulers write logs (:data:`LOG`) into the folder of a run before it begins; igm writes no files of such names.
     """
     for path in folder.iterdir() if folder.is_dir() else ():
         below = path.is_dir() and any(name.startswith(f"{path.name}/") for name in own)
@@ -166,7 +166,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def file_hash(*paths: Path) -> str:
-    """Returns the SHA-256 of what files hold, one after the other."""
+    """Returns the SHA-256 of the contents of files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -181,10 +181,10 @@ def fingerprint_of(identity: Any, length: int = 16) -> str:
 
 
 def home_expanded(path: str | Path) -> Path:
-    """Returns a path with ``~`` and ``~user`` at its beginning resolved; a file that is called so is meant itself.
+    """Returns a path with a leading ``~`` or ``~user`` resolved; without such a user, a file of that name is meant.
 
     Raises:
-        InputError: If there is no such user.
+        InputError: If there is neither such a user nor such a file.
     """
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} is no path: it holds a NUL byte; correct it")
@@ -232,7 +232,7 @@ def exclusive(path: Path) -> Iterator[None]:
             remove = functools.partial(_remove_open, Path(lock.lock_file))
             try:
                 remove()
-            except BaseException:  # a signal, of which there is no second one
+            except BaseException:  # a signal; no second one comes
                 remove()
                 raise
             finally:
@@ -240,7 +240,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _remove_open(path: Path) -> None:
-    """Removes a file that is open, which some systems do not let be."""
+    """Removes an open file, which some systems do not allow."""
     with suppress(OSError):
         path.unlink()
 

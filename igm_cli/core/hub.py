@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what is fetched from it, and why it refused, in a sentence."""
+"""The Hugging Face hub: fetches files from it, and says in a sentence why it refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from igm_cli.core.files import HUB
 from igm_cli.errors import IgmError, MissingError, kind_and_message
 
 _NETWORK = ("httpx", "requests", "urllib3", "socket", "ssl")
-"""How the modules begin whose errors say that there is no way to the hub."""
+"""Beginnings of the names of modules whose errors mean that the hub cannot be reached."""
 
 
 def snapshot(name: str, patterns: Sequence[str], *, fetch: bool) -> Path:
@@ -18,11 +18,11 @@ def snapshot(name: str, patterns: Sequence[str], *, fetch: bool) -> Path:
 
     Args:
         name: ``owner/name``.
-        patterns: Of the files that are wanted.
-        fetch: Whether the hub is asked for what is not there, or newer.
+        patterns: Patterns of the files wanted.
+        fetch: Whether to ask the hub for missing or newer files.
 
     Raises:
-        MissingError: If it is not there and cannot be fetched.
+        MissingError: If it is not cached and cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -39,7 +39,7 @@ def snapshot(name: str, patterns: Sequence[str], *, fetch: bool) -> Path:
 
 
 def refusal(name: str, error: BaseException) -> IgmError:
-    """Returns what a person reads of an error of the hub's client about a repository ``owner/name``."""
+    """Returns the error to show for one of the hub's client about a repository ``owner/name``."""
     from huggingface_hub import errors
 
     chain = list(_causes(error))
@@ -81,7 +81,7 @@ def _endpoint() -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and what it came of."""
+    """Yields an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

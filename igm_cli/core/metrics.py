@@ -27,9 +27,9 @@ class Matching:
     squared: Tensor
 
     def perceived(self, criterion: Literal["sum", "mean"] = "sum") -> Tensor:
-        """Which pairs count as perceived ``[P]``.
+        """Returns which pairs count as perceived ``[P]``.
 
-        The paper asks for an MSE below 0.002 and leaves open whether over coordinates it is summed
+        The paper asks for an MSE below 0.002 and leaves open whether it is summed over coordinates
         (the stricter reading, ours) or averaged.
         """
         error = self.squared.sum(dim=1) if criterion == "sum" else self.squared.mean(dim=1)
@@ -37,11 +37,11 @@ class Matching:
 
 
 def match(predicted: Tensor, truth: Tensor, *, squared: bool = False) -> Matching:
-    """Hungarian matching by distance.
+    """Matches predictions to truths by distance (Hungarian algorithm).
 
-    The paper does not say what its matching adds up.  A sum of squares shifts a whole chain of pairs,
-    all of them rightly found, to shorten one that is far apart; by the triangle inequality a sum of
-    distances never gains by that.
+    The paper does not say which cost its matching sums.  A sum of squares shifts a whole chain of
+    correctly found pairs to shorten one long pair; by the triangle inequality a sum of distances never
+    gains by that.
 
     Args:
         predicted: ``[K,D]``.
@@ -62,7 +62,7 @@ def match(predicted: Tensor, truth: Tensor, *, squared: bool = False) -> Matchin
 
 
 def match_within(predicted: Tensor, truth: Tensor, radius: float, spared: Tensor | None = None) -> Matching:
-    """As many pairs within a radius as there can be, and of all such matchings the one of the least sum of distances.
+    """Matches as many pairs within a radius as possible, with the least sum of distances among such matchings.
 
     Args:
         predicted: ``[K,D]``.

@@ -9,7 +9,7 @@ from igm_cli.errors import IgmError, InputError, close_names
 
 
 def plain(label: str) -> str:
-    """Returns a label as text encoders tell labels apart: without regard to case and to how wide spaces are."""
+    """Returns a label as text encoders see it: regardless of case and of the width of spaces."""
     return " ".join(label.casefold().split())
 
 
@@ -17,10 +17,10 @@ class Classes:
     """The classes of a class-conditional model.
 
     Args:
-        id2label: Number of each class and its name, or several between commas, as diffusers has it.
+        id2label: Name of each class by number, or several names between commas, as in diffusers.
 
     Raises:
-        InputError: If that is no table of names by number.
+        InputError: If it is not a table of names by number.
     """
 
     def __init__(self, id2label: Any) -> None:
@@ -38,10 +38,10 @@ class Classes:
                 self._numbers.setdefault(plain(name), set()).add(number)
 
     def number(self, label: str, error: type[IgmError] = InputError) -> int:
-        """Returns the number of the class that a label names, by its whole name or by one between commas.
+        """Returns the number of the class that a label names, by its whole name or by one of several.
 
         Raises:
-            IgmError: Of the type given, if there is none of that name, or more than one.
+            IgmError: Of the given type, if no class or more than one has that name.
         """
         found = sorted(self._numbers.get(plain(label), ()))
         if len(found) > 1:
@@ -63,7 +63,7 @@ class Classes:
         """Returns the numbers of classes, which must differ.
 
         Raises:
-            IgmError: Of the type given, if one is unknown or two are the same.
+            IgmError: Of the given type, if one is unknown or two are the same.
         """
         seen: dict[int, str] = {}
         for label in labels:

@@ -1,10 +1,10 @@
 """The noise schedule: alpha and sigma, forward noising, timestep quadrature, shared draws.
 
-Configurations are those of diffusers' schedulers (``scheduler_config.json``), so that checkpoints
-exchange with it; the few lines of arithmetic are ours, because importing diffusers takes seconds.
+Configurations are those of diffusers' schedulers (``scheduler_config.json``), so that checkpoints can be
+exchanged with it; the few lines of arithmetic are ours, because importing diffusers takes seconds.
 
-A flow (Lipman et al. 2023; Liu et al. 2023) is a noise process as any other: x_t = (1 - s) x_0 + s eps, whose network puts
-out the velocity v = eps - x_0.
+A flow (Lipman et al. 2023; Liu et al. 2023) is a noise process like any other, x_t = (1 - s) x_0 + s eps; its network
+outputs the velocity v = eps - x_0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from igm_cli.core.validation import validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 FLOW = "flow_prediction"
-"""What a network on a flow puts out, as diffusers names it."""
+"""What diffusers calls the output of a network on a flow."""
 
 
 @validated("schedule option")
@@ -34,9 +34,9 @@ class ScheduleConfig:
         beta_start: First beta of the linear schedules.
         beta_end: Last beta of the linear schedules.
         num_train_timesteps: T.
-        prediction_type: What a network on this schedule puts out: ``epsilon``, ``v_prediction``, or, on a flow, where the
-            betas say nothing, ``flow_prediction``.
-        flow_shift: Of a flow: its levels are s' = shift s / (1 + (shift - 1) s) instead of even ones (Esser et al. 2024,
+        prediction_type: What a network on this schedule outputs: ``epsilon``, ``v_prediction``, or, on a flow, which ignores
+            the betas, ``flow_prediction``.
+        flow_shift: Shift of a flow's levels: s' = shift s / (1 + (shift - 1) s) instead of even ones (Esser et al. 2024,
             eq. 23); above 1 there is more noise.
     """
 
@@ -53,7 +53,7 @@ class ScheduleConfig:
         return self.prediction_type == FLOW
 
     def to_dict(self) -> dict[str, Any]:
-        """The form diffusers reads with ``from_config``, of a ``FlowMatchEulerDiscreteScheduler`` or a ``DDPMScheduler``."""
+        """Returns what diffusers reads by ``from_config``: a ``FlowMatchEulerDiscreteScheduler`` or a ``DDPMScheduler``."""
         if self.is_flow:
             name, steps = "FlowMatchEulerDiscreteScheduler", self.num_train_timesteps
             return {"_class_name": name, "num_train_timesteps": steps, "shift": self.flow_shift}
@@ -62,7 +62,7 @@ class ScheduleConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ScheduleConfig:
-        """Reads a diffusers configuration, ignoring what does not touch the forward process."""
+        """Reads a diffusers configuration, ignoring what does not affect the forward process."""
         if str(data.get("_class_name", "")).startswith("FlowMatch"):
             data = {**data, "prediction_type": FLOW, "flow_shift": data.get("shift", 1.0)}
         known = {k: data[k] for k in cls.__dataclass_fields__ if k in data}
@@ -87,7 +87,7 @@ def _betas(config: ScheduleConfig) -> Tensor:
 
 
 def _levels(config: ScheduleConfig) -> tuple[Tensor, Tensor]:
-    """Alpha and sigma of all timesteps ``[T]``, in double precision."""
+    """Returns alpha and sigma of all timesteps ``[T]``, in double precision."""
     if not config.is_flow:
         alpha_bar = torch.cumprod(1 - _betas(config), dim=0)
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
@@ -102,7 +102,7 @@ def _levels(config: ScheduleConfig) -> tuple[Tensor, Tensor]:
 class Schedule:
     """x_t = alpha_t x_0 + sigma_t eps.
 
-    With alpha_t^2 = prod(1 - beta) and sigma^2 = 1 - alpha^2, or, of a flow, alpha = 1 - s and sigma = s.
+    With alpha_t^2 = prod(1 - beta) and sigma^2 = 1 - alpha^2, or, for a flow, alpha = 1 - s and sigma = s.
     """
 
     def __init__(self, config: ScheduleConfig | None = None) -> None:
@@ -118,29 +118,29 @@ class Schedule:
         return self.config.num_train_timesteps
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Signal level of integer timesteps ``[...]``."""
+        """Returns the signal level of integer timesteps ``[...]``."""
         return self._on(t.device)[0][t]
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise level of integer timesteps ``[...]``."""
+        """Returns the noise level of integer timesteps ``[...]``."""
         return self._on(t.device)[1][t]
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Alpha and sigma of all timesteps, copied to a device once."""
+        """Returns alpha and sigma of all timesteps, copied to a device once."""
         if device not in self._tables:
             self._tables[device] = self._alpha.to(device), self._sigma.to(device)
         return self._tables[device]
 
     def time(self, t: Tensor) -> Tensor:
-        """What networks of diffusers are told of integer timesteps ``[...]``: T s of a flow, else the timesteps themselves."""
+        """Returns the time that diffusers' networks take for integer timesteps ``[...]``: T s for a flow, else these."""
         return self.steps * self.sigma(t) if self.config.is_flow else t
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Forward noising.  x0, noise: ``[N,C,H,W]``; t: ``[N]``; returns x_t ``[N,C,H,W]``."""
+        """Returns x_t ``[N,C,H,W]`` of x0 and noise ``[N,C,H,W]`` at timesteps ``[N]``."""
         return _spread(self.alpha(t), x0) * x0 + _spread(self.sigma(t), x0) * noise
 
     def output_to_epsilon(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """What a network puts out, as eps.
+        """Converts the output of a network to eps.
 
         With v = alpha eps - sigma x0: eps = alpha v + sigma x_t.  With v = eps - x0 of a flow: eps = alpha v + x_t.
         """
@@ -151,14 +151,14 @@ class Schedule:
         return _spread(self.alpha(t), x_t) * output + _spread(self.sigma(t), x_t) * x_t
 
     def epsilon_gain(self, t: Tensor) -> Tensor:
-        """D eps / d output ``[...]``: by how much a change of the output changes eps."""
+        """Returns d eps / d output ``[...]``: how much a change of the output changes eps."""
         if self.config.prediction_type == "epsilon":
             return torch.ones_like(t, dtype=torch.float32)
         return self.alpha(t)
 
 
 def _spread(per_sample: Tensor, like: Tensor) -> Tensor:
-    """``[N]`` to ``[N,1,1,1]``."""
+    """Reshapes ``[N]`` to ``[N,1,1,1]``."""
     return per_sample.view(-1, *([1] * (like.dim() - 1)))
 
 
@@ -166,7 +166,7 @@ def _spread(per_sample: Tensor, like: Tensor) -> Tensor:
 class Draws:
     """Timesteps and noise shared by all hypotheses about an image.
 
-    Sharing is what makes differences of hypotheses paired samples (Clark & Jaini 2023).
+    Sharing makes differences of hypotheses paired samples (Clark & Jaini 2023).
 
     Attributes:
         t: ``[N]`` integer timesteps.
@@ -180,12 +180,12 @@ class Draws:
         return int(self.t.shape[0])
 
     def to(self, device: torch.device) -> Draws:
-        """The same draws on another device."""
+        """Returns the same draws on another device."""
         return Draws(self.t.to(device), self.noise.to(device))
 
 
 def van_der_corput(start: int, count: int) -> Tensor:
-    """Elements ``start .. start+count`` of the base-2 low-discrepancy sequence in (0, 1)."""
+    """Returns elements ``start .. start+count`` of the base-2 low-discrepancy sequence in (0, 1)."""
     values = []
     for index in range(start + 1, start + count + 1):
         value, scale = 0.0, 0.5
@@ -198,10 +198,10 @@ def van_der_corput(start: int, count: int) -> Tensor:
 
 
 def timestep_quadrature(schedule: Schedule, low: float, high: float, start: int, count: int) -> Tensor:
-    """Timesteps that cover [low, high] of the schedule evenly however many are taken.
+    """Returns timesteps that cover [low, high] of the schedule evenly, however many are taken.
 
-    A low-discrepancy sequence rather than a grid, so that draws can be added until a decision is
-    settled and every prefix is a fair quadrature of the expectation over t.
+    They are a low-discrepancy sequence rather than a grid: every prefix is a fair quadrature of the
+    expectation over t, so draws can be added until a decision is settled.
 
     Args:
         schedule: The noise schedule.
@@ -233,7 +233,7 @@ def draw(
     seed: int,
     start: int = 0,
 ) -> Draws:
-    """Seeded draws number ``start .. start+count``; each depends on (seed, its number) only.
+    """Returns seeded draws number ``start .. start+count``; each depends on (seed, its number) only.
 
     Args:
         schedule: The noise schedule.
@@ -266,14 +266,14 @@ def drawn(
     start: int,
     device: torch.device,
 ) -> Draws:
-    """The same draws as :func:`draw`, on a device; images that are inverted one after another share them."""
+    """Returns the same draws as :func:`draw`, on a device; images inverted one after another share them."""
     return draw(schedule, shape, count, low=low, high=high, seed=seed, start=start).to(device)
 
 
 def shown(views: Tensor, start: int, count: int) -> Tensor:
-    """What draws number ``start .. start+count`` look at, ``[count,C,H,W]``.
+    """Returns the views that draws number ``start .. start+count`` see, ``[count,C,H,W]``.
 
-    The turns follow the digit sum of the draw's number to the base V (Prouhet-Thue-Morse), so that no view has
+    Views take turns by the digit sum of the draw's number to the base V (Prouhet-Thue-Morse), so that no view has
     timesteps of its own: those of draws follow the same digits one by one (``timestep_quadrature``).
 
     Args:

@@ -2,7 +2,7 @@
 
     ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025)
 
-Here for one set of concepts per image; :mod:`igm_cli.core.inference.statistics` has the same error as a quadratic
+This module has it for one set of concepts per image; :mod:`igm_cli.core.inference.statistics` has it as a quadratic
 form, for all sets of many candidates at once.
 """
 
@@ -24,7 +24,7 @@ class Noised(NamedTuple):
         x_t: ``[B,C,H,W]``.
         t: Timesteps ``[B]``.
         noise: eps ``[B,C,H,W]``.
-        weight: What the error of each is weighted by, see :func:`denoising_weight` ``[B]``.
+        weight: Weight of each error, see :func:`denoising_weight` ``[B]``.
     """
 
     x_t: Tensor
@@ -34,7 +34,7 @@ class Noised(NamedTuple):
 
     @classmethod
     def of(cls, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor) -> Noised:
-        """Clean images ``[B,C,H,W]`` at timesteps ``[B]`` under noise ``[B,C,H,W]``."""
+        """Noises clean images ``[B,C,H,W]`` at timesteps ``[B]`` by noise ``[B,C,H,W]``."""
         return cls(schedule.add_noise(x0, noise, t), t, noise, denoising_weight(schedule, t))
 
 
@@ -46,7 +46,7 @@ def composed_loss(
     present: Tensor,
     frozen: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
+    """Returns ‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
 
     Networks that predict v, or the velocity of a flow, are weighted by 1/alpha^2, which makes it the error of v
     (eps_hat - eps = alpha (v_hat - v)).
@@ -68,5 +68,5 @@ def composed_loss(
 
 
 def denoising_weight(schedule: Schedule, t: Tensor) -> Tensor:
-    """1/alpha^2 for networks that predict v or a velocity, 1 for those that predict eps, ``[B]``."""
+    """Returns 1/alpha^2 for networks that predict v or a velocity, 1 for those that predict eps, ``[B]``."""
     return schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()

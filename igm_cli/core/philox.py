@@ -1,8 +1,8 @@
-"""Normal noise of a counter: the same on every device, and any part of it without the rest.
+"""Counter-based normal noise: the same on every device, and any part of it without the rest.
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter of four 32-bit words
 and a key of two into four random words.  It is written in integer operations of torch, which are exact, so random bits
-are equal everywhere; normal numbers made of them (Box and Muller 1958) differ in the last place at most.
+are equal everywhere; normal numbers made from them (Box and Muller 1958) differ in the last place at most.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 """Four words of 32 bits, each an int64 tensor of one shape."""
 
 MOST_AHEAD = 2**26
-"""Samples that are drawn ahead at most."""
+"""Most samples drawn ahead."""
 
 CACHED = 32768
 """Counters that a CPU works on at once: its caches hold them through all rounds."""
@@ -37,7 +37,7 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
     c0, c1, c2, c3 = counter
     for step in range(ROUNDS):
         k0, k1 = ((k + step * more) & WORD for k, more in zip(key, KEY_STEPS, strict=True))
-        # Products overflow into the sign, which the mask takes away; what is carried on is masked a round later.
+        # Products overflow into the sign, which the mask removes; what is carried on is masked one round later.
         p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c2 = (p1 >> 32).bitwise_xor(c1), (p0 >> 32).bitwise_xor(c3)
         c0, c2 = c0.bitwise_xor_(k0).bitwise_and_(WORD), c2.bitwise_xor_(k1).bitwise_and_(WORD)
@@ -46,10 +46,10 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
 
 
 def normal_rows(shape: tuple[int, ...], rows: range, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns standard normal samples ``[rows, *shape]``, each row by its number and the seed alone.
+    """Returns standard normal samples ``[rows, *shape]``, each row from its number and the seed alone.
 
     Args:
-        shape: Of a row.
+        shape: Shape of a row.
         rows: Numbers of the rows.
         seed: Below 2^64.
         device: Where they are drawn.
@@ -70,7 +70,7 @@ def normal_rows(shape: tuple[int, ...], rows: range, seed: int, device: torch.de
 
 
 class NormalRows:
-    """Rows as :func:`normal_rows` has them, several batches drawn at once: a GPU starts as many kernels for one.
+    """Rows of :func:`normal_rows`, drawn several batches at once: a GPU starts as many kernels for one batch.
 
     Args:
         seed: Below 2^64.
@@ -92,7 +92,7 @@ class NormalRows:
 
 
 def _box_muller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns two independent normal samples of two random words."""
+    """Returns two independent normal samples from two random words."""
     radius = first.float().add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
     angle = second.float().mul_(2 * math.pi * 2.0**-32)
     return radius * angle.cos(), radius * angle.sin()

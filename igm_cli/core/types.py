@@ -1,4 +1,4 @@
-"""What inference is asked and what it answers: settings, the error over K, and the result for one image."""
+"""Input and output of inference: settings, the error over K, and the result for one image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
 """Ours, and the published algorithms it is compared with; a concept space says which of them it supports."""
 
 VIEWS = (1, 2, 4)
-"""Numbers of views of an image that can be looked at: the image; its mirror image, too; both enlarged, too."""
+"""Possible numbers of views of an image: the image; also its mirror image; also both enlarged."""
 
 Draws = Annotated[int, Field(ge=1, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -45,17 +45,17 @@ class InversionSettings:
         k_min: Smallest number of concepts when K is estimated.
         k_max: Largest number of concepts when K is estimated.
         draws: Noise samples of the first decision.
-        max_draws: Noise samples at most, if the answer is not decided before.
+        max_draws: Most noise samples, if the answer is not decided before.
         settled: Standard errors that must separate the answer from every alternative.
         low: Smallest timestep used, as a fraction of T.
         high: Largest timestep used, as a fraction of T.
         power: A noise sample is weighted by (sigma/alpha)^power.
-        give_up: Whether candidates that cannot be part of an answer any more see no further noise.
+        give_up: Whether candidates that can no longer be part of an answer see no further noise.
         coarse: Noise samples after which only the likeliest candidates go on, 2 or more; 0: candidates are given up by
             tests alone (for labels only).
         views: How many views of the image the noise samples take turns at, 1, 2 or 4 (for labels only).
         grid: Candidates along each coordinate of a continuous space; empty for 384 on the model's own image size.
-        scan_draws: Noise samples by which the whole grid is ranked.
+        scan_draws: Noise samples under which the whole grid is ranked.
         keep: Candidates of the grid that are searched.
         penalty: Smallest fall of the error, times 1e-4, that justifies one more concept; calibrated.
         refine_steps: Gauss-Newton steps; 0 leaves concepts on the grid.
@@ -63,12 +63,12 @@ class InversionSettings:
         restarts: Starts R of ``sgd``.
         steps: Steps of ``sgd``.
         learning_rate: Learning rate of ``sgd`` (AdamW on the coordinates).
-        score_draws: Noise samples by which the starts of ``sgd`` are compared.
+        score_draws: Noise samples under which the starts of ``sgd`` are compared.
         sgd_high: Largest timestep of ``sgd`` as a fraction of T (the paper's code: 0.5).
         relax_steps: Steps of ``relax``.
         temperature: tau of the posterior over alternatives, in units of the error; 0 if it is not calibrated.
         value_temperature: tau of the posterior over the values of a point; 0 if it is not calibrated.
-        typical: What is usual on images like those trained on; None if that is not known.
+        typical: What is usual on images like those trained on; None if unknown.
     """
 
     method: str = "evidence"
@@ -129,7 +129,7 @@ class InversionSettings:
 
 @dataclass(frozen=True)
 class KPoint:
-    """The error under the best K concepts, with the standard error of its difference to that of the chosen K."""
+    """The error under the best K concepts, with the standard error of its difference from that of the chosen K."""
 
     k: int
     error: float
@@ -138,14 +138,14 @@ class KPoint:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the confidence of an answer follows from, so that it can be calibrated.
+    """What the confidence of an answer is computed from, so that it can be calibrated.
 
     Attributes:
-        rivals: What each of the K concepts was chosen over, and by how much that is worse: differences ``[R]``.
-        value_rivals: The same for the F values of each concept; empty where concepts have none.
-        features: What typicality looks at ``[F]``, see :func:`igm_cli.core.inference.typicality.features`.
-        nothing: By how much a prediction that stands for none of the concepts is worse than the answer ``[1]``; None of models
-            without such a one.
+        rivals: How much worse the alternatives to each of the K concepts are: differences ``[R]``.
+        value_rivals: The same for the F values of each concept; empty if concepts have none.
+        features: What typicality is computed from ``[F]``, see :func:`igm_cli.core.inference.typicality.features`.
+        nothing: How much worse than the answer a prediction that stands for none of the concepts is ``[1]``; None for
+            models without one.
     """
 
     rivals: Sequence[PairedDifference]
@@ -154,7 +154,7 @@ class Evidence:
     nothing: PairedDifference | None = None
 
     def keep(self, kept: Sequence[bool]) -> Evidence:
-        """Returns that of some of the concepts ``[K]``."""
+        """Returns the evidence of some of the concepts ``[K]``."""
         return replace(
             self,
             rivals=list(compress(self.rivals, kept)),
@@ -164,12 +164,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Inversion:
-    """What was understood of one image.
+    """The result for one image.
 
     Attributes:
         concepts: The concepts found, ``[K,D]`` on the CPU.
-        confidence: Probability of each concept ``[K]``: that it is there, or, of a factor, that it has this value; as
-            far as the image is not typical, that of a guess.
+        confidence: Probability of each concept ``[K]``: that it is present or, for a factor, that it has this value;
+            shrunk towards that of a guess if the image is untypical.
         k: Number of concepts.
         k_source: ``given`` or ``estimated``.
         denoising_error: Mean squared error of the predicted noise under the concepts.
@@ -178,12 +178,12 @@ class Inversion:
             sample.
         seconds: Wall-clock time.
         draws: Noise samples of the final decision.
-        typicality: How much the image is like those trained on, 0..1; nan where that is not known.
-        marginals: Probability of every candidate ``[M]``, where an image holds any set of them, nan for one that stands for
+        typicality: How much the image is like those trained on, 0..1; nan if unknown.
+        marginals: Probability of every candidate ``[M]`` if an image holds any set of them, nan for one that stands for
             none of the others; else None.
-        values: Probability of the value of each factor of each concept ``[K,F]``, where a concept is a point with
-            one value of each of F factors; else None.
-        evidence: What confidence and typicality follow from; None of methods that have no such.
+        values: Probability of the value of each factor of each concept ``[K,F]`` if a concept is a point with one value
+            of each of F factors; else None.
+        evidence: What confidence and typicality are computed from; None for methods without these.
     """
 
     concepts: Tensor

@@ -1,4 +1,4 @@
-"""Options that people write and files hold: what does not fit is refused in one sentence that names the field."""
+"""Validates options from users and files: refuses what does not fit in one sentence that names the field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from igm_cli.errors import IgmError, InputError, close_names, near_names
 T = TypeVar("T")
 
 LARGEST = 2**32 - 1
-"""Largest whole number that anything takes; seeds are the same on all machines up to it."""
+"""Largest whole number allowed anywhere; seeds up to it are the same on all machines."""
 
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -26,7 +26,7 @@ NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Size = Annotated[tuple[Side, Side], Strict(False)]
-"""(width, height) in pixels; JSON's and TOML's lists are taken as well."""
+"""(width, height) in pixels; lists of JSON and TOML are accepted as well."""
 Width = Annotated[int, Field(ge=1, le=2**14)]
 """Channels of a layer."""
 Depth = Annotated[int, Field(ge=1, le=100)]
@@ -37,13 +37,13 @@ Table = dict[str, Any]
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def validated(noun: str, out_of_range: type[IgmError] = InputError) -> Callable[[type[T]], type[T]]:
-    """Returns a decorator that makes a frozen pydantic dataclass, whose values are of its types or refused.
+    """Returns a decorator that makes a frozen pydantic dataclass, which refuses values of other types.
 
-    Nothing is converted but whole numbers to floats and lists to tuples; there is no nan and no infinity.
+    It only converts whole numbers to floats and lists to tuples; nan and infinity are refused.
 
     Args:
-        noun: What a field is to a user, such as ``training option``.
-        out_of_range: Raised for a value of the right type that is too small, too large or no choice; anything else
+        noun: What users call a field, such as ``training option``.
+        out_of_range: Raised for a value of the right type that is too small, too large or not a choice; anything else
             raises an :class:`InputError`.
     """
 
@@ -88,9 +88,9 @@ def sentence(error: ValidationError, noun: str, names: Sequence[str], of: Any = 
 
     Args:
         error: What pydantic says.
-        noun: What a field is to a user.
-        names: The fields that are known.
-        of: Their dataclass, if they are one's.
+        noun: What users call a field.
+        names: Known fields.
+        of: Their dataclass, if any.
     """
     first = error.errors(include_url=False)[0]
     name, kind, message = ".".join(map(str, first["loc"])), first["type"], first["msg"]
@@ -103,7 +103,7 @@ def sentence(error: ValidationError, noun: str, names: Sequence[str], of: Any = 
         return f"the {noun} {first['loc'][0]!r} must have {first['loc'][-1] + 1} values or more, not {_shown(first['input'])}"
     if kind == "missing":
         return f"the {noun} {name!r} is missing; add it"
-    if kind == "value_error":  # of a check of our own, which says all there is to say
+    if kind == "value_error":  # from a check of our own, which says everything
         return str(first["ctx"]["error"])
     if not message.startswith("Input should be "):
         return f"the {noun} {name!r} cannot be {_shown(first['input'])}: {message}"
@@ -119,7 +119,7 @@ def wanted(message: str) -> str:
 
 
 def _kind(of: Any, name: str) -> str:
-    """Returns what the values of a field are, in words and parentheses, where that can be said in few."""
+    """Returns in parentheses what the values of a field are, if few words can say it."""
     try:
         field = TypeAdapter(of).json_schema()["properties"][name]
     except Exception:  # pydantic has no schema for every type

@@ -1,7 +1,7 @@
 """Weights on disk: safetensors files, written atomically, all of their values finite.
 
 A file may be *packed*: matrices and convolutions of many weights are int8 then, and a tensor ``NAME.scale`` beside each
-holds one factor per output channel.  Reading it gives floating-point weights again, so nothing else knows.
+holds one factor per output channel.  Reading it gives floating-point weights again, so no other code needs to know.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from igm_cli.core.files import write_atomically
 from igm_cli.errors import InputError, OutputError
 
 PACKED_FROM, CHANNELS = 2**16, 128
-"""Values of a matrix or convolution, and its channels in and out, from which on it is packed.
+"""Least number of values, and of channels in and out, of matrices and convolutions that are packed.
 
-Rounding harms most where it saves least: in narrow layers, first and last ones among them, and in small ones, such as
-convolutions of 1×1.  By this rule the squared error of predictions of animals-tiny is a 70th, and that of their
+Rounding harms most where it saves least: in narrow layers, including the first and last, and in small ones, such as
+1×1 convolutions.  With this rule the squared error of animals-tiny's predictions is a 70th, and that of their
 differences between labels a quarter, of what 2**14 and 64 gave, for 2.4 MB more in its U-Net of 8.8.
 """
 
 SCALE = ".scale"
-"""What the name of a packed tensor's factors ends in."""
+"""Suffix of the name of a packed tensor's factors."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file holds packed weights; False if it cannot be read."""
+    """Returns whether a file holds packed weights; False if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
@@ -57,7 +57,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     Args:
         path: The file.
         tensors: Values by name, which must be finite in the type they are written in.
-        dtype: Type of floating-point ones, as they are by default; ``torch.int8`` packs large ones, the others are float16.
+        dtype: Type of floating-point values, unchanged by default; ``torch.int8`` packs large ones, others are float16.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -106,7 +106,7 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns weights as they were before :func:`pack` but for rounding; those that are not packed as they are."""
+    """Returns weights as they were before :func:`pack`, up to rounding; those not packed are unchanged."""
     packed = {name for name, value in tensors.items() if value.dtype == torch.int8 and name + SCALE in tensors}
     factors = {name + SCALE for name in packed}
     return {

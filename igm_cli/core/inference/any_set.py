@@ -1,10 +1,11 @@
-"""Any set of a given number of candidates, or of one of several numbers: exact search over all sets.
+"""Exact search over all sets of candidates of a given size, or of one of several sizes.
 
     S* = argmin_S  E_{t,eps} ‖eps - compose_{k in S} eps_theta(x_t, t | label_k)‖²   (IGM, Wang et al. 2025, section 4.3)
 
-M network calls per noise sample give the errors of all sets, where the paper asks for the K labels of each of C(M,K)
-sets anew.  A label that stands for none of the others is in no set; the answer is compared with it.  Labels that no set in the running holds are given up early, by paired tests under shared noise (after
-Diffusion Classifier's stages, Li et al. 2023, and Clark & Jaini 2023), and see no further noise.
+M network calls per noise sample give the errors of all sets; the paper evaluates the K labels of each of C(M,K) sets
+anew.  A label that stands for none of the others is part of no set, but the answer is compared with it.  Labels in no
+set that could still win are given up early, by paired tests under shared noise (after Diffusion Classifier's stages,
+Li et al. 2023, and Clark & Jaini 2023), and see no further noise.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError, counted
 
 GIVEN_UP = 4.0
-"""Standard errors by which the best set with a label must be worse than the best of all."""
+"""A label is given up if the best set with it is worse than the best of all by this many standard errors."""
 
 FEWEST = 4
-"""Noise samples before a label is given up."""
+"""Noise samples to see before a label is given up."""
 
 KEPT = 4
-"""Labels that go on after a coarse start, for each that the largest set holds."""
+"""Labels kept after a coarse start, per label of the largest set."""
 
 MOST_SETS = 30_000_000
 
 ENTRIES = 1_000_000
-"""Entries of the table of pairs that are searched at a time: it stays in the cache."""
+"""Entries of the table of pairs searched at a time, few enough to stay in the cache."""
 
 
 class AnySet(Constraint):
@@ -50,7 +51,7 @@ class AnySet(Constraint):
         self.nothing: int | None = getattr(space, "nothing_place", None)
         self.sizes = sizes_of(space.dim - (self.nothing is not None), k, settings)
         self.marginals = torch.zeros(images, space.dim)
-        self.rivals: dict[tuple[int, int], _Rival] = {}  # of every image and label chosen
+        self.rivals: dict[tuple[int, int], _Rival] = {}  # by image and chosen label
 
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best set of every size."""
@@ -66,9 +67,9 @@ class AnySet(Constraint):
     def alternatives(
         self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
     ) -> Alternatives:
-        """Compares the chosen set with the best one on the other side of every label's fence.
+        """Compares the chosen set with the alternative for every label.
 
-        That is, for labels not chosen, the best set with them, and for those chosen the best without, of any size.
+        This is the best set, of any size, with the label if it was not chosen, and without it if it was.
         """
         images, m = statistics.usable.shape
         chosen, form = solution.best, self._without_nothing(form)
@@ -104,7 +105,7 @@ class AnySet(Constraint):
         return max(self.sizes)
 
     def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
-        """Returns the best set of every size that holds some labels."""
+        """Returns, for every size, the best set that holds the given labels."""
         if not held:
             return self.solve(form)
         form = self._without_nothing(form)
@@ -119,7 +120,7 @@ class AnySet(Constraint):
         return Solution(sets, errors, choose_size(errors, torch.tensor(sizes), self.cost))
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
-        """Returns the error of the best set, of any size, that holds some labels and one more ``[B,M]``."""
+        """Returns the least error plus cost of a set that holds the given labels and one more ``[B,M]``."""
         h, form = len(held), self._without_nothing(form)
         every = [
             minima(form.given(held, size), size - h).errors + self.cost * size
@@ -137,7 +138,7 @@ class AnySet(Constraint):
         images: Sequence[int],
         rows: Tensor,
     ) -> list[Answer]:
-        """Says how probable every label is, those that were given up included; the most probable comes first."""
+        """Returns the chosen labels, the most probable first, and the probability of all, given-up ones included."""
         found, concepts = [], candidates.float().cpu()
         m, nothing = concepts.shape[1] - (self.nothing is not None), self._nothing(statistics, solution)
         for image in images:
@@ -156,7 +157,7 @@ class AnySet(Constraint):
 
     @property
     def first_draws(self) -> int:
-        """The least by which labels are given up, or those of a coarse start, where there are labels to spare."""
+        """Noise samples of a coarse start, or the fewest by which labels are given up; all if no label is to spare."""
         s = self.settings
         if not s.give_up or self.space.dim - (self.nothing is not None) <= self.largest + 1:
             return s.draws
@@ -164,7 +165,7 @@ class AnySet(Constraint):
 
     @property
     def least_calls(self) -> int:
-        """Predictions under a label for an image that needs the first decision's noise alone, all labels given up at once."""
+        """Predictions per image under labels, if all spare labels are given up at once and ``draws`` samples decide."""
         stay = min(self.space.dim, self.largest + 1 + (self.nothing is not None))
         first, draws = self.first_draws, self.settings.draws
         return (first * self.space.dim + (draws - first) * stay) * self.space.calls_per_concept
@@ -172,9 +173,9 @@ class AnySet(Constraint):
     def still_possible(
         self, statistics: GramStatistics, solution: Solution, alternatives: Alternatives
     ) -> Tensor:
-        """Gives up labels that are in no set that could still win; as many as a set needs stay.
+        """Gives up labels that are in no set that could still win, but keeps as many as a set needs.
 
-        After a coarse start the best few stay, however unsure that is.
+        After a coarse start only the best few stay, whether that is certain or not.
         """
         usable, s = statistics.usable, self.settings
         coarse = bool(s.coarse) and statistics.draws == self.first_draws
@@ -189,9 +190,9 @@ class AnySet(Constraint):
         close = ~difference.at_least(GIVEN_UP) | ~exists
         keep = usable & (member | close)
         labels = usable.clone()
-        if self.nothing is not None:  # which is never given up, and no label that a set needs
+        if self.nothing is not None:  # never given up, and part of no set
             labels[:, self.nothing] = False
-        # The labels that are least worse, members first, are as many as the largest set needs, and one more.
+        # At least one label more than the largest set needs stays: members first, then those that are least worse.
         stay = KEPT * self.largest if coarse else self.largest + 1
         worse = difference.mean.masked_fill(member | ~exists, -torch.inf).masked_fill(~labels, torch.inf)
         nearest = torch.zeros_like(usable).scatter_(1, worse.argsort(dim=1, stable=True)[:, :stay], True)
@@ -201,11 +202,11 @@ class AnySet(Constraint):
         return torch.where(few[:, None], (keep | nearest) & usable, keep)
 
     def _without_nothing(self, form: QuadraticForm) -> QuadraticForm:
-        """Returns the form of the labels that sets are made of."""
+        """Returns the form without the label that stands for none of the others."""
         return form if self.nothing is None else form.without(torch.full((len(form.linear),), self.nothing))
 
     def _nothing(self, statistics: GramStatistics, solution: Solution) -> PairedDifference | None:
-        """Returns by how much the prediction that stands for no label is worse than the chosen sets ``[B,1]``."""
+        """Returns how much worse the label for none of the others is than the chosen sets ``[B,1]``."""
         if self.nothing is None:
             return None
         chosen = solution.best
@@ -220,7 +221,7 @@ class AnySet(Constraint):
     def _rate(
         self, alternatives: Alternatives, others: Tensor, chosen: Tensor, usable: Tensor, rows: Tensor
     ) -> None:
-        """Keeps the probability of every label that is in the running, and what those chosen were chosen over."""
+        """Stores the probability of every label in the running, and the rivals of the chosen ones."""
         for image, row in enumerate(rows.tolist()):
             members, running = frozenset(chosen[image].tolist()), usable[image].nonzero()[:, 0].tolist()
             for label in running:
@@ -242,26 +243,26 @@ class AnySet(Constraint):
 
 @dataclass(frozen=True)
 class _Rival:
-    """The best set on the other side of a label's fence: by how much it is worse than the set chosen."""
+    """A label's alternative, and how much worse than the chosen set it is."""
 
     chosen: frozenset[int]
     other: frozenset[int]
     difference: PairedDifference
 
     def outlives(self, newer: _Rival, running: Sequence[int]) -> bool:
-        """Returns whether it is closer than a newer one because it holds labels that were given up since.
+        """Returns whether it is closer than a newer rival because it holds labels that were given up since.
 
-        They are worse for certain, but what is certain and small counts for the posterior.
+        It is certain to be worse, but a difference that is certain and small counts in the posterior.
         """
         gone = self.other - {-1, *running}
         return bool(gone and self.chosen == newer.chosen and self.difference.mean < newer.difference.mean)
 
 
 def sizes_of(labels: int, k: int | None, settings: InversionSettings) -> list[int]:
-    """Returns the numbers of labels that are considered.
+    """Returns the set sizes to consider.
 
     Raises:
-        UsageError: If there are none, or too many sets of them.
+        UsageError: If there are no such sizes, or too many sets of them.
     """
     if k is not None and not 1 <= k <= labels:
         raise UsageError(
@@ -276,7 +277,7 @@ def sizes_of(labels: int, k: int | None, settings: InversionSettings) -> list[in
 
 
 def check_number(candidates: int, sizes: Sequence[int]) -> None:
-    """Refuses a search that would not end.
+    """Refuses a search over too many sets.
 
     Raises:
         UsageError: If there are too many sets of these sizes in all.
@@ -291,11 +292,11 @@ def check_number(candidates: int, sizes: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class Minima:
-    """For every candidate, the best of all sets of K that hold it.
+    """For every candidate, the best set of K that holds it.
 
     Attributes:
         errors: ``[B,M]``; infinite where there is no such set.
-        sets: ``[B,M,K]`` candidates, the smallest first.
+        sets: ``[B,M,K]`` candidates, in ascending order.
     """
 
     errors: Tensor
@@ -309,9 +310,9 @@ class Minima:
 
 
 def minima(form: QuadraticForm, k: int) -> Minima:
-    """Scores every set of K candidates: all pairs at once that complete some sets of K - 2, the heads.
+    """Scores every set of K candidates: a head of K - 2 and the pairs that complete it, all at once.
 
-    The error of a head and a pair is the head's own, the pair's own, and what each of the pair shares with the head.
+    A set's error is the head's own, the pair's own, and what each candidate of the pair shares with the head.
 
     Args:
         form: Expected errors of B images.
@@ -345,7 +346,7 @@ def minima(form: QuadraticForm, k: int) -> Minima:
 
 
 def _heads(candidates: int, size: int, images: int) -> Iterator[Tensor]:
-    """Yields all sets of a size that leave two after them, ``[H,size]``, few enough for tables of pairs."""
+    """Yields all heads of a size, few enough at a time for tables of pairs ``[H,size]``."""
     sets = itertools.combinations(range(candidates - 2), size)
     few = max(1, ENTRIES // (images * candidates**2))
     while chunk := list(itertools.islice(sets, few)):
@@ -353,12 +354,12 @@ def _heads(candidates: int, size: int, images: int) -> Iterator[Tensor]:
 
 
 def _enter(table: Minima, heads: Tensor, errors: Tensor, partners: Tensor) -> None:
-    """Enters the best of some sets, for the members of their heads too.
+    """Updates the minima with the sets of some heads, for the heads' members too.
 
     Args:
         table: Minima so far, changed in place.
         heads: ``[H,K-2]``.
-        errors: Errors of a head, one more candidate, and the best partner of both ``[B,H,M]``.
+        errors: Errors of a head, one more candidate and the best partner of both ``[B,H,M]``.
         partners: Which partner that is ``[B,H,M]``.
     """
     images, _, m = errors.shape
@@ -376,7 +377,7 @@ def _enter(table: Minima, heads: Tensor, errors: Tensor, partners: Tensor) -> No
 
 
 def _lower(sets: Tensor, least: Tensor, size: int, others: Tensor, errors: Tensor) -> None:
-    """Takes sets of a size ``[B,M,size]`` where their errors ``[B,M]`` are lower than the least so far, in place."""
+    """Takes over, in place, sets ``[B,M,size]`` whose errors ``[B,M]`` are lower than the least so far."""
     better = errors < least
     least[better] = errors[better]
     sets[better] = -1

@@ -1,4 +1,4 @@
-"""What an inversion asks of a network, counted in samples rather than in calls from Python."""
+"""Counts what an inversion asks of a network, in samples rather than in calls from Python."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Use:
     """Use of a denoiser, in samples.
 
     Attributes:
-        passes: Noised images looked at: rows of ``features``, each one pass of a trunk or, where nothing
-            is shared, one unconditional pass of a U-Net.
-        contributions: Pairs of a noised image and a concept: one head or one conditional U-Net each.
+        passes: Noised images seen: rows of ``features``, each one pass of a trunk or, if nothing is shared,
+            one unconditional pass of a U-Net.
+        contributions: Pairs of a noised image and a concept: one pass of a head or of a conditional U-Net each.
     """
 
     passes: int = 0
@@ -34,15 +34,15 @@ class Use:
 
     @property
     def whole_calls(self) -> int:
-        """Passes of a whole network that the same questions cost if nothing is factored."""
+        """Passes of a whole network that the same work would take if nothing were factored."""
         return self.passes + self.contributions
 
 
 class CallCounter:
-    """A denoiser that counts how much it is used; it offers what the one inside does.
+    """Wraps a denoiser and counts its use; it offers the methods that the wrapped one does.
 
     Args:
-        denoiser: The one that works.
+        denoiser: The one to wrap.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -73,11 +73,11 @@ class CallCounter:
         return self.denoiser.base(features)
 
     def _counted(self, evaluate: Callable[..., T], before: int = 0) -> Callable[..., T]:
-        """Returns the same function, which counts the N*M contributions of its result ``[N,M,...]``.
+        """Wraps a function to count the N*M contributions of its result ``[N,M,...]``.
 
         Args:
             evaluate: The function.
-            before: How many dimensions more than one N is divided into.
+            before: How many more dimensions than one N is split into.
         """
 
         def count(features: Any, concepts: Tensor, *others: Any) -> T:
@@ -91,12 +91,12 @@ class CallCounter:
 
 
 def with_gflop(run: Callable[[], T]) -> tuple[T, float]:
-    """Runs something on one thread and counts its arithmetic, backward passes included.
+    """Runs a function on one thread and counts its arithmetic, backward passes included.
 
-    It slows the run down: do not time it.
+    Counting slows it down: do not time it.
 
     Returns:
-        What it returned, and 1e9 floating-point operations of matrix products, convolutions and
+        The function's result, and 1e9 floating-point operations of matrix products, convolutions and
         attention (a multiplication and an addition are two); nothing else is counted.
     """
     counter, threads = FlopCounterMode(display=False), torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Candidates whose statistics grow: by more candidates, and by more noise."""
+"""Candidates and their statistics, which grow by candidates and by noise samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
 DRAWS_AT_ONCE = 6
-"""Noise samples that pass the network together on a CPU: the parts that its cores share."""
+"""Noise samples that pass the network together on a CPU; its cores share these parts among them."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class _Part:
 
     Attributes:
         seen: The images under these noise samples.
-        delta: Contributions of the candidates; None if there are none, or none will be added.
-        canvas: The same as whole images ``[n,b,M,P]``, where these are small.
+        delta: Contributions of the candidates; None if there are no candidates, or no more will be added.
+        canvas: The same as whole images ``[n,b,M,P]``, if these are small.
     """
 
     seen: NoisedBatch
@@ -41,7 +41,7 @@ class _Part:
     canvas: Tensor | None = None
 
     def add(self, new: Windows, keep: bool) -> tuple[Tensor, Tensor]:
-        """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of further contributions, and keeps them."""
+        """Returns <r,Delta> ``[n,b,m]`` and <Delta,Delta_all> ``[n,b,m,M+m]`` of new contributions, which it may keep."""
         if new.g > DENSE_CELLS:
             every = Windows.joined([self.delta, new]) if self.delta else new
             self.delta = every if keep else None
@@ -71,11 +71,11 @@ class CandidateSet:
         settings: ``low``, ``high``, ``power``, ``seed`` and ``max_draws`` are used.
         composition: How contributions add up.
         growing: Whether candidates will be added after noise was seen.
-        progress: Told of network calls, where candidates do not grow.
+        progress: Called with the network calls made and in total, unless candidates grow.
         candidates: ``[b,M,D]``.
-        usable: Which of them are there, and not given up ``[b,M]``.
+        usable: Which of them exist and are not given up ``[b,M]``.
         calls: Network calls made for each image ``[b]``.
-        home: Where the statistics are held and searched.
+        home: The device that holds and searches the statistics.
     """
 
     denoiser: Denoiser
@@ -127,20 +127,20 @@ class CandidateSet:
         return not (self.composition == "mean" and isinstance(self.denoiser, Whole))
 
     def calls_per_draw(self) -> Tensor:
-        """Network calls that a further noise sample takes for each image ``[b]``."""
+        """Returns the network calls per image for one more noise sample ``[b]``."""
         return self.has_base + self.usable.sum(1) * self.denoiser.space.calls_per_concept
 
     def statistics(self) -> GramStatistics:
-        """The statistics of all candidates under all noise samples."""
+        """Returns the statistics of all candidates under all noise samples."""
         return GramStatistics(
             self.residual, self.linear, self.gram, self.usable, self.composition, self.importance
         )
 
     def see(self, count: int) -> None:
-        """Takes further noise samples for all candidates."""
-        asked = None  # all of them: which of them matter is not worth waiting for
+        """Evaluates all candidates under further noise samples."""
+        asked = None  # all candidates: finding out which matter is not worth the wait
         if self.home.type == "cpu":
-            asked = self.usable.any(0).nonzero()[:, 0]  # what all images have given up is not asked for
+            asked = self.usable.any(0).nonzero()[:, 0]  # all but those that every image has given up
         number = self.usable.shape[1] if asked is None else len(asked)
         starts = range(self.draws, self.draws + count, self._draws_at_once(number))
         spans = [(start, min(start + starts.step, starts.stop)) for start in starts]
@@ -187,11 +187,11 @@ class CandidateSet:
         return part, square, linear, gram
 
     def add(self, candidates: Tensor, usable: Tensor | None = None) -> None:
-        """Takes further candidates; only their own inner products are computed.
+        """Adds candidates; only inner products with these are computed.
 
         Args:
             candidates: ``[b,m,D]``.
-            usable: Which of them are there ``[b,m]``; all if left out.
+            usable: Which of them exist ``[b,m]``; all by default.
         """
         if usable is None:
             usable = torch.ones(candidates.shape[:2], dtype=torch.bool, device=self.home)
@@ -221,7 +221,7 @@ class CandidateSet:
         return linear.transpose(0, 1).to(self.home), rows.transpose(0, 1).to(self.home)
 
     def select(self, index: Tensor) -> None:
-        """Keeps some of the candidates of each image, ``[b,m]`` by number; -1 fills up where there are fewer."""
+        """Keeps only some candidates of each image, by index ``[b,m]``, padded with -1."""
         there, index = index >= 0, index.clamp(min=0)
         self.usable = self.usable.gather(1, index) & there
         n, m = self.draws, index.shape[1]
@@ -234,11 +234,11 @@ class CandidateSet:
             part.select(index)
 
     def of(self, index: Tensor) -> Tensor:
-        """Returns candidates of each image ``[b,m,D]`` by number ``[b,m]``; any for a number below 0."""
+        """Returns candidates of each image ``[b,m,D]`` by index ``[b,m]``; an arbitrary one for an index below 0."""
         return gathered(self.candidates, index.clamp(min=0))
 
     def keep_images(self, index: Tensor) -> None:
-        """Goes on with some of the images only; no candidates can be added after that."""
+        """Keeps only some of the images; no candidates can be added after that."""
         self.parts, self.growing, index = [], False, index.to(self.home)
         there = index.to(self.images.device)
         self.images, self.candidates = self.images[there], self.candidates[there]
@@ -246,13 +246,13 @@ class CandidateSet:
         self.residual, self.linear, self.gram = self.residual[index], self.linear[index], self.gram[index]
 
     def explained(self, grid: Tensor, parts: list[NoisedBatch] | None = None) -> Tensor:
-        """Returns what each candidate ``[M,D]`` of free amplitude explains of the residual on its own ``[b,M]``.
+        """Returns how much of the residual each candidate ``[M,D]``, at any amplitude, explains alone ``[b,M]``.
 
         That is <r,Delta>²/<Delta,Delta>; those pointing the wrong way explain nothing.
 
         Args:
             grid: Candidates, shared by all images.
-            parts: What is to be explained; the images themselves if left out.
+            parts: What is to be explained; by default, the images themselves.
         """
         parts = parts or [part.seen for part in self.parts]
         sums = side_by_side(lambda seen: seen.explained(grid), parts)

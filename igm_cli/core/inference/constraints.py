@@ -1,7 +1,7 @@
-"""Constraints: which sets of candidates are answers, which of them is best, and what has to be ruled out.
+"""Constraints: which sets of candidates are answers, which of them is best, and what must be ruled out.
 
-A concept space names its constraint (:attr:`igm_cli.core.concepts.ConceptSpace.constraint`); a constraint is a subclass
-of :class:`Constraint` with that name, which the engine looks up.  Each has a file of its own: :mod:`one_of_each`, :mod:`any_set` and
+A concept space names its constraint (:attr:`igm_cli.core.concepts.ConceptSpace.constraint`); the engine looks up the
+subclass of :class:`Constraint` with that name.  Each has its own file: :mod:`one_of_each`, :mod:`any_set` and
 :mod:`sparse_subset`.
 """
 
@@ -26,9 +26,9 @@ class Solution:
     """The best set of every size, for B images, and the size chosen.
 
     Attributes:
-        sets: Candidates ``[B,S,K]``; -1 fills up smaller sets.
+        sets: Candidates ``[B,S,K]``; smaller sets are padded with -1.
         errors: Expected error of each ``[B,S]``; infinite where there is no such set.
-        chosen: Place of the chosen size among the S sizes ``[B]``.
+        chosen: Index of the chosen size among the S sizes ``[B]``.
     """
 
     sets: Tensor
@@ -41,17 +41,17 @@ class Solution:
         return self.sets[torch.arange(len(self.sets), device=self.sets.device), self.chosen]
 
     def to(self, device: torch.device) -> Solution:
-        """The same on a device."""
+        """Returns the same on a device."""
         return Solution(self.sets.to(device), self.errors.to(device), self.chosen.to(device))
 
     def members(self, image: int) -> list[int]:
-        """The candidates chosen for an image."""
+        """Returns the candidates chosen for an image."""
         return [index for index in self.best[image].tolist() if index >= 0]
 
 
 @dataclass(frozen=True)
 class Alternatives:
-    """By how much the A alternatives to the chosen sets of B images are worse than these.
+    """How much worse than the chosen sets of B images their A alternatives are.
 
     Attributes:
         difference: Of each alternative ``[B,A]``.
@@ -62,22 +62,22 @@ class Alternatives:
     exists: Tensor
 
     def ruled_out(self, standard_errors: float) -> Tensor:
-        """Whether every alternative is worse by that many standard errors ``[B]``."""
+        """Returns whether every alternative is worse by this many standard errors ``[B]``."""
         return (self.difference.at_least(standard_errors) | ~self.exists).all(1)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one image.
+    """The answer for one image, and how certain it is.
 
     Attributes:
         concepts: The concepts of the candidates chosen ``[K,D]``, in the order they are reported.
-        rivals: What each was chosen over, and by how much that is worse: K differences ``[R]``.
-        chance: Probability that a guess would have each ``[K]``.
-        marginals: Probability of every candidate ``[M]``, where that is known.
-        value_rivals: The same as ``rivals`` for the F values of each concept, where concepts have values.
-        nothing: By how much a prediction that stands for none of the concepts is worse than the answer ``[1]``, where the
-            model has such a one.
+        rivals: How much worse the R alternatives to each concept are: K differences ``[R]``.
+        chance: Probability that a guess would include each ``[K]``.
+        marginals: Probability of every candidate ``[M]``, if known.
+        value_rivals: The same as ``rivals`` for the F values of each concept, if concepts have values.
+        nothing: How much worse than the answer a prediction that stands for none of the concepts is ``[1]``, if the model
+            has one.
     """
 
     concepts: Tensor
@@ -88,9 +88,9 @@ class Answer:
     nothing: PairedDifference | None = None
 
     def scaled(self, area: float) -> Answer:
-        """Returns the same with differences as on an image of the size trained on, so many times smaller than this one.
+        """Returns the same with differences as on an image of the training size, which is ``area`` times smaller.
 
-        Errors are means over pixels, and what is local changes as many of them on an image of any size.
+        Errors are means over pixels, and a local concept changes the same number of them on an image of any size.
         """
         values = self.value_rivals
         return replace(
@@ -106,7 +106,7 @@ class Constraint(ABC):
     Args:
         space: The concept space.
         settings: How to invert.
-        k: Number of concepts if it is given; None estimates it.
+        k: Number of concepts; None estimates it.
         images: B, the number of images.
 
     Attributes:
@@ -130,13 +130,13 @@ class Constraint(ABC):
     def alternatives(
         self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
     ) -> Alternatives:
-        """Compares the chosen sets with what must be ruled out before they are an answer.
+        """Compares the chosen sets with the alternatives that must be ruled out.
 
         Args:
             statistics: Statistics of the images.
             form: Their expected errors.
-            solution: What was chosen.
-            rows: Which of the images that the search began with these are ``[B]``.
+            solution: The chosen sets.
+            rows: Indices of these images among those that the search began with ``[B]``.
         """
 
     @abstractmethod
@@ -149,15 +149,15 @@ class Constraint(ABC):
         images: Sequence[int],
         rows: Tensor,
     ) -> list[Answer]:
-        """Says how sure the chosen sets of some of the images are.
+        """Returns the answers for some of the images, and how certain they are.
 
         Args:
             statistics: Statistics of the images.
-            solution: What was chosen.
+            solution: The chosen sets.
             alternatives: From :meth:`alternatives`.
             candidates: ``[B,M,D]``.
-            images: Which of the images of the statistics.
-            rows: Which of the images that the search began with these are ``[B]``.
+            images: Indices of these images in the statistics.
+            rows: Indices of the statistics' images among those that the search began with ``[B]``.
         """
 
     @property
@@ -166,11 +166,11 @@ class Constraint(ABC):
         raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
 
     def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
-        """Returns the best sets that hold some candidates, and which of them is chosen."""
+        """Returns the best sets that hold the given candidates, and which of these sets is chosen."""
         raise UsageError(f"what images have in common cannot be found for {self.space.plural}")
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
-        """Returns the error of the best set that holds some candidates and one more, at the cost of its concepts.
+        """Returns the least error plus cost of a set that holds the given candidates and one more.
 
         Returns:
             For every candidate ``[B,M]``, float64; infinite where there is no such set, and for those held.
@@ -179,11 +179,11 @@ class Constraint(ABC):
 
     @property
     def first_draws(self) -> int:
-        """How many noise samples to take before candidates are looked at first: those of the first decision."""
+        """Noise samples to take before candidates are first compared: those of the first decision."""
         return self.settings.draws
 
     def more_draws(self, seen: int) -> int:
-        """Returns how many noise samples to take next, where so many did not decide: as many again."""
+        """Returns how many noise samples to take next, if those seen did not decide: the same number again."""
         return seen
 
     def still_possible(

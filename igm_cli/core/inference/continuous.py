@@ -1,4 +1,4 @@
-"""Candidates of a continuous space: a grid is ranked, the promising searched, the chosen refined, what is left rescanned."""
+"""Candidates of a continuous space: ranks a grid, searches its best, refines those chosen, rescans what is left over."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from igm_cli.core.inference.statistics import QuadraticForm, gathered
 from igm_cli.errors import UsageError
 
 GRID_SIZE = 384
-"""Candidates of a grid where its size is not given."""
+"""Points of a grid whose size is not given."""
 
 BEYOND = 3
-"""How many concepts more than may be answered the shortlist of the grid is searched for."""
+"""How many concepts beyond the largest answer the grid's shortlist is searched for."""
 
 RESCANNED = 16
-"""Candidates taken in that explain what a set of concepts leaves over."""
+"""Candidates that a rescan of what a set of concepts leaves over adds."""
 
 WORTHWHILE = 0.25
-"""Share of a concept's cost that further candidates must explain, which a larger image has room for."""
+"""Share of a concept's cost that each further candidate of a larger image must explain."""
 
 
 def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
-    """Fills a set of candidates with those that matter, seen under the noise samples of the first decision.
+    """Fills a set of candidates with those that matter, evaluated under the noise samples of the first decision.
 
     Args:
-        candidates: Without any candidate or noise sample.
-        constraint: What is looked for.
+        candidates: A set without candidates or noise samples.
+        constraint: Which sets are answers.
 
     Raises:
         UsageError: If the grid is too coarse for the number of concepts.
@@ -48,7 +48,7 @@ def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
 
 
 class ContinuousInference:
-    """How candidates of B images are found."""
+    """Finds the candidates of B images."""
 
     def __init__(self, candidates: CandidateSet, constraint: SparseSubset) -> None:
         self.candidates, self.constraint, self.settings = candidates, constraint, candidates.settings
@@ -57,18 +57,18 @@ class ContinuousInference:
         """The images under the noise samples by which the grid is ranked and concepts are refined."""
 
     def run(self) -> None:
-        """Ranks a grid, and sharpens what is chosen of it twice.
+        """Ranks a grid, and sharpens the concepts chosen from it twice.
 
-        Sharper concepts can change the count, and the count the concepts.
+        Sharper concepts can change the count, and the count can change the concepts.
         """
         self.scan()
         self.candidates.see(self.settings.draws - self.candidates.draws)
-        # One more than chosen is sharpened: what it holds besides may be right, once all are in place.
+        # Sharpens a set of one more than chosen: the extra concept may be right once all are in place.
         form, found = self.search()
         self.sharpen(one_more(found), form)
         form, sharper = self.search()
         self.rescan(replace(sharper, chosen=found.chosen).best, form)
-        # The second time from better candidates, and those chosen are sharpened by themselves, too.
+        # The second time starts from better candidates, and the chosen set is also sharpened alone.
         form, found = self.search()
         self.sharpen(one_more(found), form)
         self.sharpen(found.best, form)
@@ -86,7 +86,7 @@ class ContinuousInference:
     def scan(self) -> None:
         """Ranks the grid under few noise samples, and searches the best of it.
 
-        The members of every set on the way go on.
+        Keeps the members of every set on the path of the search.
         """
         s, k_max = self.settings, self.constraint.k_max
         # On an image of another size than trained on, grids and shortlists grow with its sides.
@@ -114,9 +114,9 @@ class ContinuousInference:
         self.exchange_values(torch.where(self.candidates.usable, every, -1))
 
     def rescan(self, found: Tensor, form: QuadraticForm) -> None:
-        """Adds candidates that explain what sets ``[b,K]`` leave over, between the points of the grid.
+        """Adds candidates between the points of the grid that explain what sets ``[b,K]`` leave over.
 
-        What is hidden by something larger shows only once the larger is explained.
+        An object hidden by a larger one shows only once the larger one is explained.
         """
         concepts, present = self.members(found)
         scale = (weight(form.composition, present.sum(1))[:, None] * present).to(concepts)
@@ -136,7 +136,7 @@ class ContinuousInference:
         self.settle_values(held, found)
 
     def left_over(self, concepts: Tensor, scale: Tensor) -> list[NoisedBatch]:
-        """Returns the images of the scan of which concepts ``[b,K,D]``, each times its scale ``[b,K]``, are explained."""
+        """Returns what concepts ``[b,K,D]``, each times its scale ``[b,K]``, leave over of the images of the scan."""
         return side_by_side(lambda part: part.left_over(concepts, scale), self.scanned)
 
     def sharpen(self, found: Tensor, form: QuadraticForm) -> None:
@@ -147,13 +147,13 @@ class ContinuousInference:
             self.add_refined(self.scanned, concepts[:, None], present[:, None], w)
 
     def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
-        """Adds the concepts of hypotheses ``[b,H,K,D]`` that are there, moved to where they explain best.
+        """Adds the present concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best.
 
         Args:
-            parts: The images, or what is left of them.
+            parts: The images, or what is left over of them.
             hypotheses: Where to start.
-            present: ``[b,H,K]``, or ``[b,1,K]`` in all hypotheses.
-            w: Weight of every contribution, of each image ``[b]``.
+            present: ``[b,H,K]``, or ``[b,1,K]`` for all hypotheses.
+            w: Weight of contributions, per image ``[b]``.
         """
         present = present.expand(hypotheses.shape[:3])
         if self.settings.refine_steps:
@@ -168,10 +168,10 @@ class ContinuousInference:
         self.candidates.add(hypotheses.flatten(1, 2), present.flatten(1))
 
     def settle_values(self, held: int, found: Tensor) -> None:
-        """Gives mixtures of values one value of each factor, the one that explains most of what is left over.
+        """Replaces mixtures by single values: of each factor, the value that explains most of what is left over.
 
         Args:
-            held: Number of the first candidate that is a mixture; all after it are, too.
+            held: Index of the first candidate that is a mixture; so are all after it.
             found: What is explained already: sets of candidates before ``held`` ``[b,K]``.
         """
         image = torch.arange(len(found), device=found.device)[:, None]
@@ -192,9 +192,9 @@ class ContinuousInference:
             self.candidates.select(torch.cat([old, torch.where(there, chosen, -1)], dim=1))
 
     def compare_values(self) -> None:
-        """Adds what members of good sets are compared with: concepts that differ from them in one value.
+        """Adds concepts that differ in one value from members of good sets, to compare these with.
 
-        One of these may be chosen in turn, so that there is a round for every factor, and one more.
+        One of them may be chosen in turn, so there is one round per factor, and one more.
         """
         factors = len(self.space.variant_groups())
         for _ in range(factors and factors + 1):
@@ -204,7 +204,7 @@ class ContinuousInference:
     def move_exchanged(self) -> None:
         """Adds members of the best sets with the likeliest other value of each factor, moved to where they explain best.
 
-        A wrong value moves its concept off its place, where the right one is no better.
+        A wrong value moves its concept to a place where the right value may be no better.
         """
         form, found = self.search()
         concepts, present = self.members(found.best)  # [b,K,D]
@@ -224,7 +224,7 @@ class ContinuousInference:
             self.add_refined(left, variants.gather(1, index), there, w)
 
     def exchange_values(self, which: Tensor) -> bool:
-        """Adds the concepts that differ in one value from candidates ``[b,m]``, unless they are there already.
+        """Adds the concepts that differ in one value from candidates ``[b,m]``, unless they are present already.
 
         Returns:
             Whether any was added.
@@ -246,7 +246,7 @@ class ContinuousInference:
         return order.shape[1] > 0
 
     def members(self, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the concepts of sets ``[b,K,D]``, and which are there ``[b,K]``; the longest set sets K."""
+        """Returns the concepts of sets ``[b,K,D]``, and which are present ``[b,K]``; K is that of the largest set."""
         there = found >= 0
         longest = int(there.sum(1).max())
         order = (~there).long().argsort(dim=1, stable=True)[:, :longest]
@@ -260,7 +260,7 @@ class ContinuousInference:
         )
 
     def useful(self, path: Solution) -> Tensor:
-        """Returns the candidates that occur in any set of a path ``[b,m]``; -1 fills up where there are fewer."""
+        """Returns the candidates that occur in any set of a path ``[b,m]``, padded with -1."""
         b, held = self.candidates.usable.shape
         seen = torch.zeros(b, held + 1, dtype=torch.bool, device=path.sets.device)
         seen = seen.scatter_(1, path.sets.flatten(1) + 1, True)[:, 1:]  # [b,M]
@@ -269,12 +269,12 @@ class ContinuousInference:
 
 
 def best_of_points(gain: Tensor, points: int, most: int) -> Tensor:
-    """Returns which candidates explain most, one of each point at most ``[b,m]``.
+    """Returns the candidates that explain most, at most one per point ``[b,m]``.
 
     Args:
-        gain: What candidates explain ``[b,M]``; those of one point follow each other, as many of each.
+        gain: What candidates explain ``[b,M]``; those of a point follow each other, the same number per point.
         points: Number of points.
-        most: How many to return, if there are as many points.
+        most: How many to return; fewer if there are fewer points.
     """
     each = gain.shape[1] // points
     best, which = gain.unflatten(1, (points, each)).max(2)
@@ -284,7 +284,7 @@ def best_of_points(gain: Tensor, points: int, most: int) -> Tensor:
 
 
 def one_more(found: Solution) -> Tensor:
-    """Returns the set after the chosen one of each image ``[b,K]``, if there is one."""
+    """Returns the set after the chosen one of each image ``[b,K]``, or the chosen one if it is the last."""
     after = (found.chosen + 1).clamp(max=found.errors.shape[1] - 1)
     image = torch.arange(len(after), device=after.device)
     after = torch.where(found.errors[image, after].isfinite(), after, found.chosen)

@@ -1,4 +1,4 @@
-"""Counting: the number of concepts is the one of least error, each concept at its cost.
+"""Counting: the number of concepts is the one of least error plus cost of concepts.
 
 K* = argmin_K  min_{|S| = K} error(S) + cost K
 """
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def choose_size(errors: Tensor, sizes: Tensor, cost: float) -> Tensor:
-    """Returns the place of the size of least error ``[B]``, each concept at its cost.
+    """Returns the index of the size of least error plus cost ``[B]``.
 
     Args:
         errors: Errors of the best sets ``[B,S]``; infinite for sizes that may not be chosen.

@@ -1,8 +1,8 @@
-"""Errors of whole hypotheses by network calls: the objective as it is written, without inner products.
+"""Errors of whole hypotheses by network calls: the objective as written, without inner products.
 
     error(c_1..c_K) = E_{t,eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025, eq. 6)
 
-The papers' own algorithms are built on it, and tests hold the statistics against it.
+The papers' own algorithms are built on it, and tests compare the statistics with it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from igm_cli.core.noise_schedule import Draws, draw, shown
 from igm_cli.core.types import InversionSettings
 
 FLOATS_AT_ONCE = 2**24
-"""Predictions that are held at once, which bounds the memory."""
+"""Values of predictions held at once, which bounds the memory."""
 
 FIRST_STAGE = 4
-"""Noise samples of the first stage of elimination at least."""
+"""Least number of noise samples of the first stage of elimination."""
 
 
 def hypothesis_errors(
@@ -71,12 +71,12 @@ def composed_predictions(
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """R hypotheses about an image that each have a prediction of their own.
+    """R hypotheses about an image, each with its own prediction.
 
     Attributes:
         count: R.
-        calls: Network calls that the prediction under one of them takes.
-        predict: From the features of N noised images and the indices of some hypotheses ``[R']`` to their predictions
+        calls: Network calls per prediction under one of them.
+        predict: Maps the features of N noised images and the indices of some hypotheses ``[R']`` to predictions
             ``[N,R',C,H,W]``.
     """
 
@@ -87,10 +87,10 @@ class Hypotheses:
 
 @dataclass(frozen=True)
 class Scores:
-    """How wrong hypotheses are.
+    """Errors of hypotheses.
 
     Attributes:
-        errors: ``[R]``, float64 on the CPU; infinite for those left out early.
+        errors: ``[R]``, float64 on the CPU; infinite for those eliminated early.
         calls: Network calls.
     """
 
@@ -110,7 +110,7 @@ def mean_errors(
 def staged_errors(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, hypotheses: Hypotheses
 ) -> Scores:
-    """Leaves out the worse half after every stage; the rest sees more noise, in the end ``settings.draws`` samples.
+    """Eliminates the worse half after every stage; the rest sees more noise, up to ``settings.draws`` samples.
 
     Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).
     """
@@ -141,14 +141,14 @@ def _summed(
     first: int,
     count: int,
 ) -> tuple[Tensor, float]:
-    """Adds up the weighted errors of some hypotheses ``[R']`` from noise sample ``first`` on; returns the weights, too."""
+    """Returns the summed weighted errors of some hypotheses ``[R']`` from noise sample ``first`` on, and the summed weights."""
     shape, s = tuple(image.shape[-3:]), settings
     draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
     every = importance_of(denoiser.schedule, draws.t, s.power).cpu().double()  # not every device has float64
     draws = draws.to(image.device)
     total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
     most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
-    group = min(most, len(which))  # hypotheses at once; then as many noise samples as there is room for
+    group = min(most, len(which))  # hypotheses at once; noise samples take the room left
     at_once, images = max(1, most // group), shown(image, first, count)
     parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
     for seen, t, noise, importance in zip(*parts, strict=True):

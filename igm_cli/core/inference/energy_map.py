@@ -1,9 +1,9 @@
-"""The energy map: what every single concept explains of an image, by itself.
+"""The energy map: how much of an image every concept explains alone.
 
     gain(c) = E_{t,eps} ‖r‖² - ‖r - Delta_c‖² = E_{t,eps} 2 <r,Delta_c> - ‖Delta_c‖²,     r = eps - eps_u
 
-is the energy of no concept less that of c (Du, Li & Mordatch 2020, Figure 12): where it is high, there is something.
-At high noise levels what is near melts into one; the map is drawn at the levels of the settings.
+is the energy of no concept less that of c (Du, Li & Mordatch 2020, Figure 12): it is high where there is something.
+At high noise levels nearby objects merge; the map is computed at the levels of the settings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["energy_map"]
 
 
 def energy_map(denoiser: Denoiser, image: Tensor, settings: InversionSettings, candidates: Tensor) -> Tensor:
-    """Returns by how much each of M concepts by itself lowers the denoising error ``[M]``, float64 on the CPU.
+    """Returns how much each of M concepts alone lowers the denoising error ``[M]``, float64 on the CPU.
 
     Args:
         denoiser: The model.

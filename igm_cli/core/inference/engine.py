@@ -44,7 +44,7 @@ IMAGES_AT_ONCE = 128
 """Images whose tensors pass a GPU together, at most."""
 
 BYTES_PER_PIXEL = 60_000
-"""Memory of a GPU for each pixel of the images that pass it together; most of it is used where two groups are at work."""
+"""GPU memory per pixel of the images that pass together; most of it is used while two groups are at work."""
 
 
 def check_method(space: ConceptSpace, method: str) -> None:
@@ -56,7 +56,7 @@ def check_method(space: ConceptSpace, method: str) -> None:
 
 
 def constraint_of(space: ConceptSpace) -> type[Constraint]:
-    """Returns the constraint that a space names; of ours, those that it does not name are not imported."""
+    """Returns the constraint that a space names; any-set and one-of-each are imported only where needed."""
     if space.constraint == SparseSubset.name:
         return SparseSubset
     from igm_cli.core.inference import any_set, one_of_each  # noqa: F401  (subclasses of Constraint)
@@ -88,8 +88,8 @@ def invert_batch(
 ) -> list[Inversion]:
     """Finds the concepts of B images.
 
-    On a CPU every image is inverted by itself, on as many cores as torch uses; on other devices their tensors pass
-    together.  An answer does not depend on what else is in the batch.
+    On a CPU each image is inverted alone, on as many cores as torch uses; on other devices images pass together.  An
+    answer does not depend on what else is in the batch.
 
     Args:
         denoiser: The model.
@@ -98,7 +98,7 @@ def invert_batch(
         settings: How to invert.
         k: Number of concepts; None estimates it (for factors it follows from the space).
         composition: How the denoiser was trained to compose.
-        progress: Told of the network calls for a single image.
+        progress: Called with the network calls made and in total; for a single image only.
 
     Raises:
         UsageError: If ``k`` is out of range for the space, or the method does not support it.
@@ -121,14 +121,14 @@ def invert_batch(
 
 
 def in_groups(work: Callable[[Tensor], R], images: Tensor) -> list[R]:
-    """Works on images in groups whose tensors pass a device together: on a CPU one by one, on its cores side by side."""
+    """Works on images in groups that pass a device together; on a CPU, single images side by side on its cores."""
     with torch.no_grad(), divided_work(images.device):
         together = side_by_side if images.device.type == "cpu" else on_streams
         return together(work, images.split(_images_at_once(images)))
 
 
 def _images_at_once(images: Tensor) -> int:
-    """How many images pass a device together: on a CPU one, on a GPU as many as its memory holds."""
+    """Returns how many images pass a device together: one on a CPU, as many as fit in memory on a GPU."""
     if images.device.type == "cpu":
         return 1
     fit = memory_of(images.device) // (BYTES_PER_PIXEL * images.shape[-1] * images.shape[-2])
@@ -158,9 +158,9 @@ def by_statistics(
 
 
 def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: bool) -> list[Inversion]:
-    """Draws noise until the best set of every image is decided against its alternatives, or the draws are spent.
+    """Draws noise until every image is decided, or the draws are spent.
 
-    Candidates that cannot be part of an answer any more see no further noise, nor do images that are decided.
+    Decided images see no further noise, nor do candidates that can no longer be part of an answer.
 
     Args:
         candidates: Candidates under the first noise samples.
@@ -202,7 +202,7 @@ def report(
     given: bool,
     space: ConceptSpace,
 ) -> list[Inversion]:
-    """Returns the answers for some of the images, each with the error over K."""
+    """Returns the inversions of some of the images, each with its error per K."""
     errors = statistics.errors(solution.sets)  # [B,S,N]
     chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
     stderr = PairedDifference.of(errors, chosen, statistics.importance).stderr.cpu()
@@ -249,11 +249,11 @@ def certainty(
 
     Args:
         settings: Temperatures, and what is typical.
-        answer: What is said of an image.
+        answer: The answer for an image.
         levels: Noise level of every noise sample, as a fraction of T ``[N]``.
         errors: Denoising error under the answer for each ``[N]``.
         space: The concept space.
-        given: Whether the number of concepts was given, so that the least of them may be none.
+        given: Whether the number of concepts was given; the weakest of them may then be none.
     """
     margins = torch.tensor([float(each.mean.min()) for each in answer.rivals if len(each.mean)])
     usual = settings.typical
@@ -271,7 +271,7 @@ def certainty(
         held = len(marginals) - (answer.nothing is not None)
         guess = torch.full_like(marginals, len(answer.concepts) / held)
         marginals = shrink_to_chance(marginals, guess, typicality)
-        if answer.nothing is not None:  # it is no answer to what is asked
+        if answer.nothing is not None:  # it is part of no answer
             marginals[space.nothing_place] = math.nan  # type: ignore[attr-defined]
     if answer.value_rivals is not None:
         values = torch.zeros(len(answer.concepts), len(space.variant_groups()))  # type: ignore[attr-defined]

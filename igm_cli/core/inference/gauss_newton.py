@@ -2,8 +2,8 @@
 
 The composed error is a sum of squares, e(c) = ‖r - w sum_k Delta_k(c_k)‖², so the Gauss-Newton step with
 Levenberg-Marquardt damping (Marquardt 1963) reaches the minimum in a handful of evaluations where plain gradient
-descent takes hundreds.  Derivatives are central differences: they ask nothing of a denoiser but its contributions, in
-whatever precision it computes them.
+descent takes hundreds.  Derivatives are central differences, which need only a denoiser's contributions, in any
+precision.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from igm_cli.core.inference.noised_batch import NoisedBatch
 from igm_cli.core.inference.windows import DENSE_CELLS, Windows
 
 STEP = 0.005
-"""Step of the differences, as a fraction of a coordinate's range: smaller drowns in bf16, larger blurs."""
+"""Step of the differences, as a fraction of a coordinate's range: a smaller one drowns in bf16, a larger one blurs."""
 
 REACH = 0.03
 """Longest move of a coordinate in one step, as a fraction of its range."""
 
 FRESH = 2
-"""Steps that take derivatives anew.  Later moves are so short that the last derivatives still hold."""
+"""Steps that recompute derivatives.  Later moves are so short that the last derivatives still hold."""
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Hypotheses ``[b,H,K,D]``, their expected errors ``[b,H]``, and the contributions evaluated for each image ``[b]``."""
+    """Hypotheses ``[b,H,K,D]``, their expected errors ``[b,H]``, and contributions evaluated per image ``[b]``."""
 
     concepts: Tensor
     errors: Tensor
@@ -52,15 +52,14 @@ def refine(
 
     Args:
         parts: b images under their noise samples.
-        point: The coordinates that can be moved, the first of a concept vector.
+        point: The coordinates to move, which come first in a concept vector.
         concepts: Where to start: H hypotheses for each image, ``[b,H,K,D]``.
-        present: Which of these concepts are there ``[b,H,K]``, or ``[b,1,K]`` in all hypotheses; images may have fewer
-            than others.
-        w: Weight of every contribution, of each image ``[b]``.
+        present: Which of these concepts exist ``[b,H,K]``, or ``[b,1,K]`` for all hypotheses; images may differ in number.
+        w: Weight of contributions, per image ``[b]``.
         steps: Gauss-Newton steps at most.
 
     Returns:
-        Hypotheses of which none has a higher error than where it started.
+        Hypotheses, none with a higher error than at its start.
     """
     present = present.to(concepts.device).expand(concepts.shape[:3])
     problem = _Problem(parts, point, present, w.to(concepts), steps)
@@ -81,14 +80,14 @@ def refine(
 
 @dataclass(frozen=True)
 class _State:
-    """Where the hypotheses are.
+    """State of the hypotheses between steps.
 
     Attributes:
         concepts: ``[b,H,K,D]``.
-        left: What they leave over of the cells that they can reach ``[n,b*H,G,c]``, of every part.
+        left: What they leave over of the cells that they can reach ``[n,b*H,G,c]``, per part.
         errors: ``[b,H]``.
         damping: Damping of the next step ``[b,H]``.
-        settled: Whether the last step changed hardly anything: another would not be worth it ``[b,H]``.
+        settled: Whether the last step changed so little that another is not worth it ``[b,H]``.
     """
 
     concepts: Tensor
@@ -100,7 +99,7 @@ class _State:
 
 @dataclass(frozen=True)
 class Boxes:
-    """The part of a large image that single concepts can reach while they are refined: all else stays as it is.
+    """The parts of a large image that single concepts can reach while they are refined; the rest does not change.
 
     Attributes:
         corner: First column and row of cells of the box of each of R concepts ``[R,2]``.
@@ -118,7 +117,7 @@ class Boxes:
 
         Args:
             delta: Contributions of one concept to each of R images.
-            reach: How far x and y move, as fractions of the image, the first of ``[m]``.
+            reach: How far coordinates move, x and y first, as fractions of the image ``[m]``.
         """
         there, corners, sizes = delta.cells < delta.g, [], []
         places = delta.cells % delta.grid[0], delta.cells // delta.grid[0]
@@ -132,7 +131,7 @@ class Boxes:
         return cls(torch.stack(corners, dim=1), (sizes[0], sizes[1]), delta.grid)
 
     def cut(self, patches: Tensor) -> Tensor:
-        """Returns the boxes of images ``[n,b,G,c]``, the same number of each, cell after cell ``[n,R,L,c]``."""
+        """Cuts the boxes, the same number per image, out of images ``[n,b,G,c]`` as cells ``[n,R,L,c]``."""
         n, b, g, c = patches.shape
         (width, height), rows, device = self.size, len(self.corner), self.corner.device
         inner = torch.arange(height, device=device)[:, None] * self.grid[0] + torch.arange(width, device=device)
@@ -164,7 +163,7 @@ class _Problem:
         self.total = torch.stack([part.importance.sum() for part in parts]).sum()
 
     def start(self, concepts: Tensor) -> _State:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         b, h, k, _ = concepts.shape
         if k == 1 and self.parts[0].residual.shape[2] > DENSE_CELLS:
             delta = one_by_one(self.parts[0].contributions(concepts.flatten(1, 2)), b * h)
@@ -174,7 +173,7 @@ class _Problem:
         return _State(concepts, left, errors, torch.full_like(errors, 1e-3), settled)
 
     def left_over(self, concepts: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns what hypotheses do not explain, of every part, and its mean squares ``[b,H]``."""
+        """Returns what hypotheses leave over of every part, and its mean squares ``[b,H]``."""
         b, h = concepts.shape[:2]
 
         def of(part: NoisedBatch) -> tuple[Tensor, Tensor]:
@@ -195,10 +194,10 @@ class _Problem:
         return [left for left, _ in found], torch.stack([errors for _, errors in found]).sum(0) / self.total
 
     def differentiate(self, concepts: Tensor) -> None:
-        """Takes the derivatives of all contributions in their own coordinates, and their inner products.
+        """Computes the derivatives of all contributions in their own coordinates, and their inner products.
 
-        These are float64: LAPACK rounds by where its arrays lie in memory; in double precision that is lost when a step
-        becomes float32 again, and two processes take the same steps.
+        The inner products are float64: LAPACK's rounding depends on where arrays lie in memory.  In double precision that
+        is lost when a step becomes float32 again, so two processes take the same steps.
         """
         b, h, k, dim = concepts.shape
         m = self.point.dim
@@ -224,7 +223,7 @@ class _Problem:
         )
 
     def precise(self, tensor: Tensor) -> Tensor:
-        """Returns a small tensor in double precision, where that can be computed with."""
+        """Returns a small tensor in double precision, on a device that supports it."""
         return tensor.to(self.home).double()
 
     def way_down(self, left: list[Tensor]) -> Tensor:
@@ -238,7 +237,7 @@ class _Problem:
         return down.view(self.curvature.shape[:3]) / self.total.to(self.home) / self.pixels
 
     def step(self, at: _State, active: Tensor) -> _State:
-        """Makes one damped Gauss-Newton step of every hypothesis; those whose error would not fall stay."""
+        """Moves every hypothesis by one damped Gauss-Newton step, unless its error would not fall."""
         move = self.move(at)
         concepts = at.concepts.clone()
         concepts[..., : self.point.dim] = self.point.clamp(
@@ -271,12 +270,12 @@ class _Problem:
 
 @functools.cache
 def _extent(point: Continuous, device: torch.device) -> Tensor:
-    """The range of every coordinate ``[m]``, copied to a device once."""
+    """Returns the range of every coordinate ``[m]``, copied to a device once."""
     return point.extent.to(device)
 
 
 def one_by_one(delta: Windows, hypotheses: int) -> Windows:
-    """Returns contributions to the concepts of hypotheses as contributions to that many images of their own."""
+    """Returns contributions of the concepts of hypotheses, each hypothesis as an image of its own."""
     n, w, c = delta.values.shape[0], *delta.values.shape[3:]
     return Windows(
         delta.values.view(n, hypotheses, -1, w, c), delta.cells.reshape(hypotheses, -1, w), delta.grid

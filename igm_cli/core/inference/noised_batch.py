@@ -1,4 +1,4 @@
-"""Images under noise as a denoiser sees them: what the statistics of every candidate share."""
+"""Noised images as a denoiser sees them, which the statistics of all candidates share."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 CANDIDATES_AT_ONCE = 64
 CONCEPTS_AT_ONCE = 12
-"""Concepts that pass the network together on a CPU, where they are only ranked and otherwise: the parts its cores share.
+"""Concepts that pass the network together, when they are only ranked and otherwise; a CPU's cores share these parts.
 
-Of points with values it is points, so that the values of one, which share most of the work, stay together.
+If points have values, these numbers count points: the values of a point share most of the work and stay together.
 """
 
 
 @runtime_checkable
 class Whole(Protocol):
-    """A denoiser that has whole predictions under single concepts, at no call for the prediction under none."""
+    """A denoiser with whole predictions under single concepts, which need no call for the prediction under none."""
 
     def predictions(self, features: Any, concepts: Tensor) -> Tensor:
         """Returns eps_theta(x_t, t | c_j), ``[R,M,C,H,W]`` float32, of concepts ``[1,M,D]`` or ``[R,M,D]``."""
@@ -42,16 +42,16 @@ def predictions(denoiser: Denoiser, features: Any, concepts: Tensor) -> Tensor:
 
 
 def precision_of(denoiser: Denoiser, device: torch.device) -> AbstractContextManager[object]:
-    """Returns the context a denoiser computes in.
+    """Returns the precision context a denoiser computes in.
 
-    One that has whole predictions, or weights that are not float32, settles its precision by itself.
+    A denoiser with whole predictions, or with weights that are not float32, sets its own precision.
     """
     settled = isinstance(denoiser, Whole) or getattr(denoiser, "dtype", torch.float32) != torch.float32
     return nullcontext() if settled else inference_precision(device)
 
 
 def values_of_a_point(space: ConceptSpace) -> int:
-    """Returns how many values a point has, of all factors together; 1 if it has none."""
+    """Returns how many values a point has over all factors; 1 if it has none."""
     groups = space.variant_groups() if isinstance(space, Product) else []
     return max(1, sum(map(len, groups)))
 
@@ -67,14 +67,14 @@ def importance_of(schedule: Schedule, t: Tensor, power: float) -> Tensor:
 
 @dataclass
 class NoisedBatch:
-    """b images under n noise samples, as the denoiser sees them: what the statistics of every candidate share.
+    """b images under n noise samples, as the denoiser sees them.
 
     Attributes:
         denoiser: The model.
-        features: What it makes of the n*b noised images.
+        features: Features of the n*b noised images.
         residual: r = eps - eps_u, cell after cell ``[n,b,G,c]``.
         importance: Weight of each noise sample ``[n]``.
-        shared: Delta ``[n*b,M,C,H,W]`` of all candidates, where their mean prediction stands for eps_u; see
+        shared: Delta ``[n*b,M,C,H,W]`` of all candidates, if their mean prediction stands for eps_u; see
             :func:`noised`.
     """
 
@@ -85,7 +85,7 @@ class NoisedBatch:
     shared: Tensor | None = None
 
     def contributions(self, concepts: Tensor, around: Tensor | None = None) -> Windows:
-        """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others near them ``[b,M,D]``."""
+        """Returns Delta of concepts ``[b,M,D]``, in windows around these or around others nearby ``[b,M,D]``."""
         n, b = self.residual.shape[:2]
         if isinstance(self.denoiser, Local):
             at_once = max(1, concepts.shape[1])
@@ -112,7 +112,7 @@ class NoisedBatch:
             )
 
     def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns sums over noise samples of <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, by importance.
+        """Returns <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, summed over noise samples by importance.
 
         Args:
             candidates: Concepts ``[M,D]``, shared by all images.
@@ -134,7 +134,7 @@ class NoisedBatch:
         return torch.cat([pull for pull, _ in found], dim=1), torch.cat([square for _, square in found], dim=1)
 
     def left_over(self, concepts: Tensor, weight: Tensor) -> NoisedBatch:
-        """The same images of which concepts ``[b,K,D]``, each by its weight ``[b,K]``, are explained."""
+        """Returns the images less the contributions of concepts ``[b,K,D]``, each by its weight ``[b,K]``."""
         if concepts.shape[1] == 0:
             return self
         left = self.contributions(concepts).added_to(self.residual, -weight)
@@ -144,22 +144,22 @@ class NoisedBatch:
 def noised(
     denoiser: Denoiser, images: Tensor, draws: Draws, power: float, shared: Tensor | None = None
 ) -> NoisedBatch:
-    """Passes images under noise through what their concepts share.
+    """Passes noised images through the part of the network that all concepts share.
 
     Under the mean composition the prediction under no concept cancels,
 
         eps_u + 1/K sum_S (eps_j - eps_u) = 1/K sum_S eps_j,
 
-    so anything may stand in its place.  Where whole predictions cost no call for eps_u, the mean over the candidates
-    does: it keeps the inner products small, and with them the rounding.
+    so any stand-in may be used.  Where whole predictions need no call for eps_u, it is the mean over the candidates,
+    which keeps the inner products small, and rounding with them.
 
     Args:
         denoiser: The model.
-        images: What each noise sample is added to ``[n,b,C,H,W]``.
+        images: Images that each noise sample is added to ``[n,b,C,H,W]``.
         draws: n noise samples, shared by the images.
         power: A noise sample is weighted by (sigma/alpha)^power.
         shared: All candidates ``[1,M,D]``, the same for all images, whose mean prediction stands for eps_u; None for
-            eps_u.
+            eps_u itself.
     """
     n, b = images.shape[:2]
     noise = draws.noise[:, None].expand_as(images).flatten(0, 1)

@@ -1,11 +1,11 @@
-"""One value of every factor: the best of all configurations, exact, on statistics alone.
+"""One value of every factor: exact search for the best configuration, on statistics alone.
 
 The error of a configuration is a sum over factors and pairs of factors:
 
     error(v_1 .. v_F) = c + sum_f u_f(v_f) + sum_{f<g} p_fg(v_f, v_g)
 
-Up to a million configurations are all computed; beyond, whole branches are left out whose errors cannot come below the
-best one found.
+Up to a million configurations are all computed; beyond, branches whose errors cannot fall below the best one found are
+left out.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ class OneOfEach(Constraint):
         return len(self.groups)
 
     def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
-        """Returns the best configuration of each image that has some values."""
+        """Returns, for each image, the best configuration with the given values."""
         groups = [[v for v in group if v in held] or group for group in self.groups]
         sets, errors = best_configurations(form, groups)
         return Solution(sets[:, None], errors[:, None], torch.zeros(len(sets), dtype=torch.long))
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
-        """Returns the error of the best configuration that has some values and one more ``[B,M]``.
+        """Returns the least error of a configuration with the given values and one more ``[B,M]``.
 
-        Of every factor, only the value is tried that it has in the configuration that is best for all images together:
-        what several images have in common has one value of it.
+        Only one value per factor is tried, that of the best configuration for all images together: images can have only
+        one value of a factor in common.
         """
         least = torch.full_like(form.linear, torch.inf)
         for value in self.containing(form.mean(), held).members(0):
@@ -95,7 +95,7 @@ class OneOfEach(Constraint):
         images: Sequence[int],
         rows: Tensor,
     ) -> list[Answer]:
-        """Compares each value with the others of its factor, the other factors held."""
+        """Compares each value with the others of its factor, with the other factors fixed."""
         found, concepts = [], candidates.float().cpu()
         chance = torch.tensor([1 / len(group) for group in self.groups])
         for image in images:
@@ -135,7 +135,7 @@ class Pairwise:
         return cls(float(form.constant[image]), unary, pair, groups)
 
     def extended(self, errors: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the errors ``[n,V_f]`` of partial configurations with one factor more.
+        """Returns the errors ``[n,V_f]`` of partial configurations extended by one factor.
 
         Args:
             errors: Errors of n partial configurations ``[n]``, without the constant.
@@ -170,7 +170,7 @@ def best_configurations(form: QuadraticForm, groups: Groups) -> tuple[Tensor, Te
 
 
 def exhaustive(sums: Pairwise) -> tuple[list[int], float]:
-    """Finds the best of all configurations, each of whose errors is computed."""
+    """Finds the best configuration by computing the errors of all."""
     sizes = [len(group) for group in sums.groups]
     errors = torch.zeros((), dtype=sums.unary[0].dtype)
     for f, size in enumerate(sizes):
@@ -186,10 +186,10 @@ def exhaustive(sums: Pairwise) -> tuple[list[int], float]:
 
 
 def branch_and_bound(sums: Pairwise) -> tuple[list[int], float]:
-    """Finds the best of all configurations; branches that cannot hold it are not entered.
+    """Finds the best configuration, and skips branches that cannot hold it.
 
-    A branch is bounded by what it has, and for each factor that is left the least of its own error, its pairs with the
-    factors chosen, and the least of each pair with a factor still open.
+    The bound of a branch is its error so far and, for each open factor, the least sum of its own error, its pairs with
+    the chosen factors, and the least of each of its pairs with the open factors before it.
     """
     open_pairs = _least_open_pairs(sums)
     start = torch.zeros(1, dtype=sums.unary[0].dtype), torch.zeros(1, 0, dtype=torch.long)
@@ -215,7 +215,7 @@ def branch_and_bound(sums: Pairwise) -> tuple[list[int], float]:
 
 
 def _descended(sums: Pairwise) -> tuple[list[int], float]:
-    """Returns a good configuration to begin with: one factor after the other is changed while that helps."""
+    """Returns a good configuration to begin with, by coordinate descent over the factors."""
     values = [int(u.argmin()) for u in sums.unary]
     error = math.inf
     while True:
@@ -228,7 +228,7 @@ def _descended(sums: Pairwise) -> tuple[list[int], float]:
 
 
 def _conditional(sums: Pairwise, values: Sequence[int], f: int) -> Tensor:
-    """Returns the part of the error that changes with factor f ``[V_f]``, the others held."""
+    """Returns the part of the error that changes with factor f ``[V_f]``, the others fixed."""
     total = sums.unary[f]
     for g in range(len(values)):
         if g < f:

@@ -1,4 +1,4 @@
-"""How sure an answer is: the posterior of what was chosen.
+"""How sure an answer is: the posterior of the choice.
 
 p(c | x) ∝ exp(-error(c) / tau)        (Diffusion Classifier, Li et al. 2023, eq. 6; tau calibrated)
 """
@@ -15,14 +15,14 @@ from igm_cli.core.inference.statistics import PairedDifference
 
 
 def posterior(rivals: PairedDifference, temperature: float) -> float:
-    """Returns the probability of what was chosen, over it and its rivals.
+    """Returns the probability of the choice among itself and its rivals.
 
-    With temperature tau it is the softmax of -error/tau, its argument shrunk by what the finite number of noise samples
-    leaves open (MacKay 1992); with 0, where nothing is calibrated, the probability that more noise samples would not
-    change the choice.
+    With temperature tau it is the softmax of -error/tau, whose argument is shrunk by what the finite number of noise
+    samples leaves open (MacKay 1992).  With 0, if nothing is calibrated, it is the probability that more noise samples
+    would not change the choice.
 
     Args:
-        rivals: By how much these are worse ``[R]``.
+        rivals: How much worse each of these is ``[R]``.
         temperature: tau.
     """
     if not temperature:
@@ -40,7 +40,7 @@ def posteriors(rivals: Sequence[PairedDifference], temperature: float) -> Tensor
 
 
 def shrink_to_chance(probability: Tensor, chance: Tensor, typical: float) -> Tensor:
-    """Shrinks probabilities ``[K]`` to those of a guess ``[K]``, as far as the image is not typical (nan: not at all)."""
+    """Shrinks probabilities ``[K]`` towards those of a guess ``[K]``, the more the less typical an image is (nan: not)."""
     if math.isnan(typical):
         return probability
     return typical * probability + (1 - typical) * chance

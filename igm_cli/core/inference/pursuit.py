@@ -1,7 +1,7 @@
 """Pursuit: good sets of every size among many candidates, by greedy steps and exchanges on the quadratic form alone.
 
-An image is searched by many small steps, each of which depends on the one before: on a CPU NumPy takes them, which spends
-least on a step, and on a GPU a kernel of our own (:mod:`pursuit_triton`).
+The search of an image takes many small steps, each of which depends on the one before: on a CPU in NumPy, which has the
+least overhead per step, and on a GPU in a kernel of our own (:mod:`pursuit_triton`).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Sets: TypeAlias = npt.NDArray[np.int64]
 
 PAIRS_AT_ONCE = 2**21
-"""Exchanges of two that are tried in one step, which bounds the memory."""
+"""Exchanges of two members tried at once, which bounds the memory."""
 
 PAIRS_IN_ALL = 2**22
-"""Exchanges of two up to which all are tried; beyond, those of neighbours whose surroundings changed."""
+"""Number of exchanges of two up to which all are tried; beyond, only neighbours whose surroundings changed."""
 
 NEIGHBOURS = 48
-"""Candidates that are tried for each of two neighbours."""
+"""Candidates tried in place of each of two neighbours."""
 
 BEYOND = 4
-"""How many concepts more than asked for the way down begins with."""
+"""How many concepts beyond ``k_max`` the way down begins with."""
 
 PATIENCE = 24
-"""Sizes by which sets grow beyond the best one, at their cost, before larger ones are given up."""
+"""How far sets grow beyond the size of least error plus cost before larger ones are given up."""
 
 SWAPS, EXCHANGES = 50, 20
-"""Rounds at most."""
+"""Most exchanges of one member in a row, and most rounds of exchanges."""
 
 
 def pursuit(
@@ -43,19 +43,19 @@ def pursuit(
 ) -> Solution:
     """Finds a good set of every size 0..k_max.
 
-    Upwards, the candidate that lowers the error most is added; downwards from a few concepts more, the one that is
-    missed least is left out.  After each step one and two members are exchanged for other candidates as long as that
-    helps: two objects close together are easily mistaken for one between them, and only a change of both mends it.
+    Upwards it adds the candidate that lowers the error most; downwards, from a few concepts more, it drops the one that
+    is missed least.  After each step it exchanges one member, then two, for other candidates as long as that helps: two
+    objects close together are easily mistaken for one between them, and only a change of both corrects it.
 
     Args:
         form: Expected errors of B images.
         k_max: Largest set asked for.
-        beyond: How many concepts more the way down begins with.
-        cost: Cost of a concept, by which sets that are too large to be chosen are given up.
-        least: Size up to which none is given up; None gives up none at all.
+        beyond: How many concepts beyond ``k_max`` the way down begins with.
+        cost: Cost of a concept; it decides which sets are too large to be chosen.
+        least: Size up to which no sets are given up; None gives up none at all.
 
     Returns:
-        Sets of which none is chosen yet; larger ones than there are candidates, or given up, have an infinite error.
+        Sets, none chosen yet; those larger than the number of candidates, or given up, have an infinite error.
     """
     if has_triton(form.gram.device):
         from igm_cli.core.inference import pursuit_triton as kernel
@@ -85,8 +85,8 @@ class _Search:
         members: The set S.
         pull: sum_S A_js of every candidate j ``[M]``.
         blocked: Candidates that are members already, or not usable ``[M]``.
-        changed: Candidates taken in or left out since pairs were last exchanged ``[M]``.
-        tolerance: What rounding can make of no change at all.
+        changed: Candidates added or dropped since pairs were last exchanged ``[M]``.
+        tolerance: Change of the error that rounding alone can cause.
     """
 
     def __init__(self, form: QuadraticForm, image: int) -> None:
@@ -134,39 +134,39 @@ class _Search:
         return sets, errors
 
     def error(self) -> float:
-        """The error of the set: c - 2 w b(S) + w² A(S,S)."""
+        """Returns the error of the set: c - 2 w b(S) + w² A(S,S)."""
         linear, pull = self.linear[self.members].sum(), self.pull[self.members].sum()
         return float(self.constant - 2 * self.w * linear + self.w * self.w * pull)
 
     def into(self) -> Floats:
-        """By how much the error rises if a candidate is taken in ``[M]``; infinite of those that cannot be."""
+        """Returns the rise of the error if each candidate is added ``[M]``; infinite for blocked ones."""
         change = self.w * self.w * (self.diagonal + 2 * self.pull) - 2 * self.w * self.linear
         change[self.blocked] = np.inf
         return change
 
     def out(self, members: list[int]) -> Floats:
-        """By how much the error rises if each of some members is left out."""
+        """Returns the rise of the error if each of some members is dropped."""
         within = self.diagonal[members] - 2 * self.pull[members]
         return 2 * self.w * self.linear[members] + self.w * self.w * within
 
     def take(self, candidate: int, place: int | None = None) -> None:
-        """Takes a candidate in, at a place or behind the others."""
+        """Adds a candidate, at a place or behind the others."""
         self.pull += self.gram[candidate]
         self.blocked[candidate] = self.changed[candidate] = True
         self.members.insert(len(self.members) if place is None else place, candidate)
 
     def leave(self, place: int) -> None:
-        """Leaves the member at a place out."""
+        """Drops the member at a place."""
         member = self.members.pop(place)
         self.pull -= self.gram[member]
         self.blocked[member], self.changed[member] = False, True
 
     def add(self) -> None:
-        """Takes in the best further candidate."""
+        """Adds the best further candidate."""
         self.take(int(self.into().argmin()))
 
     def drop(self) -> None:
-        """Leaves out the member that is missed least."""
+        """Drops the member that is missed least."""
         self.leave(int(self.out(self.members).argmin()))
 
     def exchange(self, pairs: bool) -> None:
@@ -200,8 +200,8 @@ class _Search:
     def best_pair(self) -> tuple[int, int, int, int] | None:
         """Returns the best exchange of two members: their places and two candidates; None if none lowers the error.
 
-        In a small set all pairs are tried with all candidates; else only members that have an inner product, where
-        something near them changed, with candidates that have one with either.
+        If there are few exchanges, all pairs are tried with all candidates.  Otherwise only overlapping members near
+        which something changed are tried, with candidates that overlap either.
         """
         gram, flat, m, two = self.gram, self.gram.reshape(-1), len(self.gram), 2 * self.w * self.w
         members, into, out = np.array(self.members), self.into(), self.out(self.members)

@@ -1,7 +1,7 @@
 """The search of :func:`igm_cli.core.inference.pursuit.pursuit` as one kernel in Triton; imported on a GPU only.
 
-Step by step from the host, the search would start thousands of tiny kernels and wait after each round of exchanges.
-Here a program takes an image and searches to the end by itself.
+Step by step from the host, the search would launch thousands of tiny kernels and wait after each round of exchanges.
+Here one program per image runs the whole search.
 """
 
 # mypy: ignore-errors
@@ -18,23 +18,23 @@ from igm_cli.core.inference.statistics import QuadraticForm
 
 MOST_MEMBERS = 32
 MOST_CANDIDATES = 128
-"""What a program holds in its registers."""
+"""The most that a program holds in its registers."""
 
 
 def fits(form: QuadraticForm, top: int) -> bool:
-    """Whether the kernel can search sets of up to ``top`` candidates; else the CPU does."""
+    """Returns whether the kernel can search sets of up to ``top`` candidates; else the CPU does."""
     return top < MOST_MEMBERS and 0 < form.linear.shape[1] <= MOST_CANDIDATES
 
 
 def search(
     form: QuadraticForm, k_max: int, beyond: int, *, swaps: int, exchanges: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns the best sets found ``[B,k_max+1,k_max]``, -1 for no candidate, and which were found ``[B,k_max+1]``.
+    """Returns the best sets found ``[B,k_max+1,k_max]``, padded with -1, and which were found ``[B,k_max+1]``.
 
     Args:
         form: Expected errors of B images.
         k_max: Largest set asked for.
-        beyond: How many concepts more the way down begins with.
+        beyond: How many concepts beyond ``k_max`` the way down begins with.
         swaps: Exchanges of one member in a row at most.
         exchanges: Rounds of exchanges of one and of two members at most.
     """
@@ -64,7 +64,7 @@ def search(
 
 @triton.jit
 def _members_of(members, size, linear, gram, M, w, BT: tl.constexpr):
-    """Of the T members: <r,Delta>, their inner products ``[T,T]``, and by how much the error rises without each."""
+    """Returns the T members' <r,Delta> and inner products ``[T,T]``, and the rise of the error without each."""
     t = tl.arange(0, BT)
     there = t < size
     lin = tl.load(linear + members, mask=there, other=0.0)
@@ -77,14 +77,14 @@ def _members_of(members, size, linear, gram, M, w, BT: tl.constexpr):
 
 @triton.jit
 def _error(members, size, linear, gram, M, w, BT: tl.constexpr):
-    """The error of the members, but for the constant."""
+    """Returns the error of the members, without the constant."""
     lin, inner, _out = _members_of(members, size, linear, gram, M, w, BT)
     return -2 * w * tl.sum(lin, 0) + w * w * tl.sum(tl.sum(inner, 1), 0)
 
 
 @triton.jit
 def _others_of(members, size, linear, gram, usable, M, w, BM: tl.constexpr, BT: tl.constexpr):
-    """Of all M candidates: inner products with the members ``[T,M]``, the rise with each, which may be taken in."""
+    """Returns all M candidates' inner products with the members ``[T,M]``, and the rise with each that may be added."""
     t, j = tl.arange(0, BT), tl.arange(0, BM)
     there, inside = t < size, j < M
     rows = tl.load(gram + members[:, None] * M + j[None, :], mask=there[:, None] & inside[None, :], other=0.0)
@@ -98,13 +98,13 @@ def _others_of(members, size, linear, gram, usable, M, w, BM: tl.constexpr, BT: 
 
 @triton.jit
 def _at(values, index, BT: tl.constexpr):
-    """One of T values."""
+    """Returns one of T values."""
     return tl.sum(tl.where(tl.arange(0, BT) == index, values, 0), 0)
 
 
 @triton.jit
 def _least(values, ROWS: tl.constexpr):
-    """The least of a table of values, its row and its column."""
+    """Returns the least of a table of values, its row and its column."""
     lowest, column = tl.min(values, 1, return_indices=True)
     least, row = tl.min(lowest, 0, return_indices=True)
     return least, row, _at(column, row, ROWS)
@@ -112,7 +112,7 @@ def _least(values, ROWS: tl.constexpr):
 
 @triton.jit
 def _rearranged(members, source, BT: tl.constexpr):
-    """The members at other places ``[T]``."""
+    """Returns the members at other places ``[T]``."""
     s = tl.arange(0, BT)
     return tl.sum(tl.where(source[:, None] == s[None, :], members[None, :], 0), 1)
 
@@ -147,7 +147,7 @@ def _swap(
 
 @triton.jit
 def _swap_pair(members, size, linear, gram, usable, M, w, tolerance, BM: tl.constexpr, BT: tl.constexpr):
-    """Makes the best exchange of two members for two other candidates, and tells whether one helped."""
+    """Makes the best exchange of two members for two other candidates, and returns whether one helped."""
     t, j = tl.arange(0, BT), tl.arange(0, BM)
     inside = j < M
     out = _members_of(members, size, linear, gram, M, w, BT)[2]
@@ -171,7 +171,7 @@ def _swap_pair(members, size, linear, gram, usable, M, w, tolerance, BM: tl.cons
             p, q = tl.where(better, left, p), tl.where(better, right, q)
             one, other = tl.where(better, first, one), tl.where(better, second, other)
     improved = q > 0
-    # Those taken in stand behind those that stay.
+    # Those added stand behind those that stay.
     source = t + (t >= p).to(tl.int32)
     source = source + (source >= q).to(tl.int32)
     moved = _rearranged(members, source, BT)
@@ -202,7 +202,7 @@ def pursuit(
     constant, linear, gram, usable, weights, sets, found, M, k_max, top,
     BM: tl.constexpr, BT: tl.constexpr, SWAPS: tl.constexpr, EXCHANGES: tl.constexpr,
 ):  # fmt: skip
-    """The way up and the way down of one image; see :func:`igm_cli.core.inference.pursuit.pursuit`."""
+    """Goes the way up and the way down for one image; see :func:`igm_cli.core.inference.pursuit.pursuit`."""
     image = tl.program_id(0).to(tl.int64)
     linear, gram, usable = linear + image * M, gram + image * M * M, usable + image * M
     t, j = tl.arange(0, BT), tl.arange(0, BM)
@@ -211,7 +211,7 @@ def pursuit(
     most = tl.minimum(top, fewest)
     members = tl.full([BT], 0, tl.int32)
     known = tl.full([BT, BT], -1, tl.int32)  # the best set of every size
-    errors = tl.full([BT], float("inf"), tl.float64)  # but for the constant, which all have
+    errors = tl.full([BT], float("inf"), tl.float64)  # without the constant, which all share
 
     for size in range(1, most + 1):
         w = tl.load(weights + size)
@@ -233,7 +233,7 @@ def pursuit(
         best = tl.sum(tl.where(t[:, None] == size, known, 0), 0)
         same = (best[:, None] == members[None, :]) & (t[:, None] < size) & (t[None, :] < size)
         new = (size > k_max) | (tl.sum(tl.sum(same.to(tl.int32), 1), 0) < size)
-        if new:  # what is already known on the way up needs no exchange again
+        if new:  # a set known from the way up needs no further exchange
             pairs = (size <= k_max) & (size > 1)
             members = _exchange(
                 members, size, pairs, linear, gram, usable, M, w, tolerance, BM, BT, SWAPS, EXCHANGES

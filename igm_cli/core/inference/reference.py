@@ -1,4 +1,4 @@
-"""The published algorithms, as they are written: the references that the statistics are held against.
+"""The published algorithms as written: the references that the statistics are compared with.
 
 ``sgd``: descent of continuous concepts from R random starts (IGM, Wang et al. 2025, Algorithm 3).
 ``relax``: descent on relaxed one-hot rows of factors (IGM, appendix, Algorithm 5).
@@ -38,11 +38,11 @@ Method = Callable[
     [Denoiser, Tensor, InversionSettings, int | None, Composition, Progress | None], list[Inversion]
 ]
 
-# Of the released code: starts ~ N(0.5, 0.13²) of the box, gradient norm clipped at 1.
+# From the released code: starts ~ N(0.5, 0.13²) of the box, gradient norm clipped at 1.
 START_MEAN, START_STD, CLIP = 0.5, 0.13, 1.0
 
 MOVED_AT_ONCE = 64
-"""Samples of descent that go to the device together, for the host waits for each copy."""
+"""Samples of descent that go to the device together, since the host waits for each copy."""
 
 SCORED_AT_ONCE = 8
 """Noise samples under which starts are scored together."""
@@ -56,9 +56,9 @@ MOST_CONFIGURATIONS = 2**16
 def sgd(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
 ) -> Inversion:
-    """Finds K concepts by descent from R starts; K = 1..k_max are all tried if it is not given.
+    """Finds K concepts by descent from R starts; all K in 1..k_max are tried if it is not given.
 
-    Each step takes one (t, eps) sample; every end is then scored under shared noise and the best kept.
+    Each step takes one (t, eps) sample; every end point is then scored under shared noise and the best kept.
 
     Args:
         denoiser: A model over a :class:`Continuous` space.
@@ -97,7 +97,7 @@ def sgd(
 def descend(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int, composition: Composition
 ) -> tuple[Tensor, int]:
-    """Returns where R random starts end up ``[R,K,D]``, and the network calls it took."""
+    """Returns the end points of R random starts ``[R,K,D]``, and the network calls it took."""
     space = cast(Continuous, denoiser.space)
     generator = torch.Generator().manual_seed(settings.seed)
     r, dim = settings.restarts, space.dim
@@ -119,7 +119,7 @@ def descend(
 
 
 def _samples(steps: int, top: int, image: Tensor, generator: torch.Generator) -> Iterator[Draws]:
-    """Draws one (t, eps) sample per step, t below ``top``; they are moved to the image's device many at once."""
+    """Draws one (t, eps) sample per step, t below ``top``; moves many to the image's device at once."""
     for left in range(steps, 0, -MOVED_AT_ONCE):
         drawn = [
             (
@@ -178,7 +178,7 @@ def relax(
             errors = hypothesis_errors(denoiser, image, draws, rows[None], composition)[0]
             loss = (importance / importance.sum()) @ errors
             (logits.grad,) = torch.autograd.grad(loss, logits)
-        # The error hardly depends on what is looked for: the direction counts, not its length.
+        # The error hardly depends on the values: the direction of the gradient counts, not its length.
         logits.grad /= logits.grad.norm().clamp(min=1e-12)
         optimizer.step()
     weights, error = logits.detach().cpu(), float(loss.detach())
@@ -188,7 +188,7 @@ def relax(
 
 
 def relaxed(logits: Tensor, groups: list[list[int]]) -> Tensor:
-    """Returns rows of weights on the simplex of each factor ``[F,D]``, of logits ``[D]``."""
+    """Returns the weights on the simplex of each factor as rows ``[F,D]``, from logits ``[D]``."""
     rows = []
     for group in groups:
         row = torch.zeros_like(logits)
@@ -212,7 +212,7 @@ def enumerate_all(
 def eliminate(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
 ) -> Inversion:
-    """Leaves out the worse half of the configurations after every stage; the last stage reaches ``max_draws``.
+    """Eliminates the worse half of the configurations after every stage; the last stage reaches ``max_draws``.
 
     Raises:
         UsageError: If there are too many.
@@ -244,7 +244,7 @@ def configurations(space: Categorical) -> Tensor:
     """Returns all choices of one value of every factor, as one-hot rows ``[R,F,D]``.
 
     Raises:
-        UsageError: If there are too many to ask the network for each.
+        UsageError: If there are too many to evaluate each.
     """
     groups, rows = space.groups(), space.candidates()
     number = math.prod(len(group) for group in groups)
@@ -273,7 +273,7 @@ def unsure_answer(
     source: str = "given",
     curve: list[KPoint] | None = None,
 ) -> Inversion:
-    """Returns the answer of a method that does not know how sure it is."""
+    """Returns the answer of a method that has no confidence to report."""
     k = len(concepts)
     return Inversion(
         concepts=concepts.float().cpu(),

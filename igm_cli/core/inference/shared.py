@@ -2,14 +2,14 @@
 
     C* = argmin_C  sum_i  min_{S_i ⊇ C}  error_i(S_i)
 
-is argmin_c sum_i E(x_i|c) (Du, Li & Mordatch 2020, section 4.5) for images that hold other concepts besides.  Every
-image is explained by C and by a rest of its own.  Where C leaves no rest, as with a value of every factor, this is the
-sum of the errors.  How much worse an image is explained with a concept than without has no bound, but it cannot be
-explained better than by its best set: no single image can speak for what the others do not show.
+is argmin_c sum_i E(x_i|c) (Du, Li & Mordatch 2020, section 4.5) for images that also hold other concepts.  Every image
+is explained by C and by a rest of its own.  Where C leaves no rest, as with a value of every factor, this is the sum of
+the errors.  A concept can raise the error of an image without bound, but cannot bring it below that of its best set: no
+single image can outvote others that do not show the concept.
 
 The errors of all sets of candidates follow from inner products (:mod:`igm_cli.core.inference.statistics`); all images
-share candidates and noise samples.  Of a continuous space the candidates are what each image is found to hold by
-itself; the chosen ones are moved to where the error of all images together is least.
+share candidates and noise samples.  In a continuous space the candidates are the concepts found in each image alone;
+the chosen ones are moved to where the error of all images together is least.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 __all__ = ["SharedInversion", "check_shared", "invert_shared"]
 
 PROPOSERS = 6
-"""Images whose own concepts are candidates: what all images have in common is in any of them."""
+"""Images whose own concepts are candidates: any image holds what all have in common."""
 
 SUPPORTED = 0.5
-"""Probability of a concept in every image, where the number of common concepts is estimated."""
+"""Least probability of a common concept in every image, if the number of concepts is estimated."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SharedInversion:
 
     Attributes:
         concepts: The common concepts ``[K,D]`` on the CPU.
-        support: Probability of each in each image, by itself ``[n,K]``.
+        support: Probability of each in each image alone ``[n,K]``.
         k_source: ``given`` or ``estimated``.
         denoising_error: Mean squared error of the predicted noise, over the images, each under the common concepts and
             its own rest.
@@ -82,7 +82,7 @@ class SharedInversion:
 def check_shared(
     space: ConceptSpace, settings: InversionSettings, k: int | None, images: int = 1
 ) -> Constraint:
-    """Returns the constraint on the sets of each image, which may hold as many concepts as they have in common.
+    """Returns the constraint on each image's set, which may hold as many concepts as the images have in common.
 
     Raises:
         UsageError: If ``k`` is out of range, or the method or the space has no shared inference.
@@ -114,7 +114,7 @@ def invert_shared(
         settings: How to invert.
         k: Number of concepts in common; None estimates it: all whose presence every image supports.
         composition: How the denoiser was trained to compose.
-        progress: Told of the images done and those to be done; each counts once for every pass.
+        progress: Called with the images done and in total; each counts once per pass.
 
     Raises:
         UsageError: If ``k`` is out of range, or the method or the space has no shared inference.
@@ -124,7 +124,7 @@ def invert_shared(
 
 @dataclass(frozen=True)
 class _Choice:
-    """What was chosen under some noise samples.
+    """The choice under some noise samples.
 
     Attributes:
         held: The candidates in common.
@@ -156,10 +156,10 @@ class _Search:
         self.constraint = check_shared(denoiser.space, settings, k, len(images))
         self.settings, self.progress, self.calls, self.done = self.constraint.settings, progress, 0, 0
         self.candidates = images.new_zeros(0, denoiser.space.dim)
-        """What may be in common ``[M,D]``."""
+        """Candidates for the common concepts ``[M,D]``."""
 
     def run(self) -> SharedInversion:
-        """Chooses among candidates; of a continuous space, moves what is chosen and chooses again."""
+        """Chooses among candidates; in a continuous space, moves the chosen ones and chooses again."""
         started = time.monotonic()
         if isinstance(self.constraint, SparseSubset):
             self.candidates = self.proposed(self.constraint)
@@ -194,7 +194,7 @@ class _Search:
         )
 
     def proposed(self, constraint: SparseSubset) -> Tensor:
-        """Returns candidates of a continuous space ``[M,D]``: what single images hold, and the next best of each."""
+        """Returns candidates of a continuous space ``[M,D]``: members of each image's best and next larger set."""
         settings = replace(self.settings, k_min=max(self.settings.k_min, self.k or 0))
 
         def propose_for(group: Tensor) -> tuple[list[Tensor], int, float]:
@@ -240,7 +240,7 @@ class _Search:
         )
 
     def choose(self, statistics: GramStatistics) -> _Choice:
-        """Takes in one concept after the other, and exchanges those taken in as long as that helps."""
+        """Adds one concept after the other, then exchanges them as long as that helps."""
         form = statistics.expected()
         free = self.as_given.solve(form)
         own, _ = self.confidences(self.as_given, statistics, free)
@@ -250,7 +250,7 @@ class _Search:
             total = self.constraint.least_with(form, choice.held).sum(0)
             if not bool(total.isfinite().any()):
                 break
-            tied = total <= total.min() * (1 + 1e-9)  # as all that a single image holds: the strongest then
+            tied = total <= total.min() * (1 + 1e-9)  # as all concepts of one image are: takes the strongest
             best = int(alone.masked_fill(~tied, -torch.inf).argmax())
             more = self.explained(statistics, [*choice.held, best], own)
             if self.k is None and bool((more.support[:, -1] < SUPPORTED).any()):
@@ -273,20 +273,20 @@ class _Search:
         return self.explained(statistics, sorted(choice.held), own)
 
     def error(self, solution: Solution) -> float:
-        """Returns the sum of the errors of the chosen sets, each at the cost of its concepts."""
+        """Returns the sum of the errors plus costs of the chosen sets."""
         chosen = solution.errors.gather(1, solution.chosen[:, None])[:, 0]
         return float((chosen + self.constraint.cost * (solution.best >= 0).sum(1)).sum())
 
     def explained(self, statistics: GramStatistics, held: list[int], own: Tensor) -> _Choice:
-        """Returns the best sets that hold some candidates, and how probable these are in each image.
+        """Returns the best sets that hold the given candidates, and how probable these are in each image.
 
         Args:
             statistics: Statistics of all images.
             held: The candidates.
-            own: What :meth:`confidences` says of the images' own sets, which holds for what is in them.
+            own: The :meth:`confidences` of the images' own sets, used for the members of these.
         """
         form = statistics.expected()
-        self.constraint.solve(form)  # which the alternatives refer to
+        self.constraint.solve(form)  # the alternatives refer to it
         solution = self.constraint.containing(form, held)
         forced, decided = self.confidences(self.constraint, statistics, solution)
         support = torch.where(own.isnan(), forced, own)[:, held]
@@ -302,16 +302,16 @@ class _Search:
             statistics, solution, alternatives, self.candidates.expand(n, -1, -1), range(n), rows
         )
         known, every = self.candidates.float().cpu(), torch.full(statistics.usable.shape, torch.nan)
-        for image, answer in enumerate(answers):  # which has an order of its own
+        for image, answer in enumerate(answers):  # each in its own order
             same = (answer.concepts[:, None] == known).all(2)  # [K,M]
             every[image, same.long().argmax(1)] = posteriors(answer.rivals, constraint.settings.temperature)
         return every, bool(alternatives.ruled_out(self.settings.settled).all())
 
     def sharpened(self, choice: _Choice) -> Tensor:
-        """Moves the common concepts to where the error of all images is least, each image's own rest held.
+        """Moves the common concepts to where the error of all images is least, each image's own rest fixed.
 
         Returns:
-            The moved ones, and what the sets of the images hold ``[M,D]``.
+            The moved concepts, and all members of the images' sets ``[M,D]``.
         """
         s, device, space = self.settings, self.images.device, cast(Continuous | Product, self.denoiser.space)
         draws = min(s.scan_draws, s.draws)

@@ -1,6 +1,6 @@
 """Any number of many candidates: greedy search with exchanges, for a batch of images, on statistics alone.
 
-Used for concepts of a continuous space, of which the candidates are proposals, many of them for the same concept.
+Used for continuous spaces, whose candidates are proposals, many of them for the same concept.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from igm_cli.errors import UsageError
 MOST_CONCEPTS = 1000
 MOST_POINTS = 2**20
 IN_THE_WAY = 3
-"""Members that may give way to a candidate that images are to have in common."""
+"""Members of a set that may be dropped for a candidate to have in common."""
 
 SEARCHED_ANEW = 4
-"""Candidates that images are most likely to have in common, for which the rest of every image is searched anew."""
+"""Most likely common candidates, for which the rest of every image is searched anew."""
 
 
 class SparseSubset(Constraint):
@@ -50,10 +50,10 @@ class SparseSubset(Constraint):
         # Sets of another size than the one asked for lead to candidates that it needs, too.
         self.k_max = max(settings.k_max, k or 0)
         self.least = settings.k_min if k is None else self.k_max  # up to which sets of all sizes are searched
-        self.area = 1.0  # of the images over that of those trained on
+        self.area = 1.0  # of the images, over that of those trained on
 
     def fit_to(self, area: float) -> None:
-        """Adapts to images of so many times the area of those trained on: errors are means over their pixels."""
+        """Adapts the cost to images of ``area`` times the training size: errors are means over pixels."""
         self.area = area
         self.cost /= area
 
@@ -62,7 +62,7 @@ class SparseSubset(Constraint):
         return self.chosen(pursuit(form, self.k_max, cost=self.cost, least=self.least))
 
     def chosen(self, path: Solution) -> Solution:
-        """Chooses the K asked for, or the one that the errors speak for, each concept at its cost."""
+        """Chooses the K asked for, or the one of least error plus cost."""
         sizes = torch.arange(path.errors.shape[1], device=path.errors.device)
         most = (path.errors.isfinite() * sizes).amax(1)  # [B]
         if self.k is not None:
@@ -74,7 +74,7 @@ class SparseSubset(Constraint):
     def alternatives(
         self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
     ) -> Alternatives:
-        """Compares the chosen K with every other that may be chosen; there is none if K is given."""
+        """Compares the chosen K with every other that may be chosen; with none if K is given."""
         sizes = torch.arange(solution.sets.shape[1], device=solution.sets.device)
         errors = statistics.errors(solution.sets) + self.cost * sizes[:, None]
         chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
@@ -84,11 +84,11 @@ class SparseSubset(Constraint):
 
     @property
     def largest(self) -> int:
-        """Most concepts that an image may hold."""
+        """The most concepts an image may hold."""
         return MOST_CONCEPTS
 
     def containing(self, form: QuadraticForm, held: Sequence[int]) -> Solution:
-        """Returns the best set found of every size that holds some candidates."""
+        """Returns, for every size, the best set found that holds the given candidates."""
         if not held:
             return self.solve(form)
         h, rest = len(held), max(0, self.k_max - len(held))
@@ -108,11 +108,11 @@ class SparseSubset(Constraint):
         )
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
-        """Returns the error of a good set that holds some candidates and one more ``[B,M]``, at its cost.
+        """Returns the error plus cost of a good set that holds the given candidates and one more ``[B,M]``.
 
-        One more is taken into the best set with ``held``, in exchange for none, one or more of the :data:`IN_THE_WAY`
-        members that have most in common with it.  For the few candidates that are best for all images together, sets
-        are searched anew.
+        The candidate joins the best set with ``held``, in exchange for none, one or more of the :data:`IN_THE_WAY`
+        members that overlap it most.  For the few candidates that are best for all images together, sets are searched
+        anew.
         """
         base = self.containing(form, held).best  # [B,T]
         (b, m), t = form.linear.shape, base.shape[1]
@@ -145,7 +145,7 @@ class SparseSubset(Constraint):
         return least
 
     def more_draws(self, seen: int) -> int:
-        """Returns how many noise samples to take next: always as many, for every one of them tells much of an image."""
+        """Returns how many noise samples to take next: always the same number, as each tells much about an image."""
         return self.settings.draws
 
     def answers(
@@ -159,7 +159,7 @@ class SparseSubset(Constraint):
     ) -> list[Answer]:
         """Compares each member with leaving it out, at the cost of a concept, and its values with the others of a factor.
 
-        The members were chosen under the same noise, so that the differences are rather too large than too small.
+        The members were chosen under the same noise, so the differences tend to be too large.
         """
         best = solution.best[:, : max(1, int((solution.best >= 0).sum(1).max()))]  # members come first
         alone = torch.eye(best.shape[1], dtype=torch.bool, device=best.device)
@@ -185,9 +185,9 @@ class SparseSubset(Constraint):
     def _others(
         self, one: GramStatistics, concepts: Tensor, members: list[int], place: int, group: list[int]
     ) -> PairedDifference:
-        """Returns by how much the other values of a factor of a member are worse ``[R]``, all else held.
+        """Returns how much worse the other values of a factor of a member are ``[R]``, all else fixed.
 
-        Values that were no candidates count as no worse.
+        If none of them was a candidate, they count as no worse.
         """
         member = concepts[members[place]]
         others = cast(Continuous | Product, self.space).variants(member)[group]

@@ -46,16 +46,16 @@ class QuadraticForm:
         return self.gram.diagonal(dim1=1, dim2=2)
 
     def to(self, device: torch.device) -> QuadraticForm:
-        """The same on a device."""
+        """Returns the same on a device."""
         constant, linear = self.constant.to(device), self.linear.to(device)
         return QuadraticForm(constant, linear, self.gram.to(device), self.usable.to(device), self.composition)
 
     def w(self, k: int) -> float:
-        """Weight of a contribution among K."""
+        """Returns the weight of one of K contributions."""
         return float(weight(self.composition, torch.tensor(k)))
 
     def error(self, sets: Tensor) -> Tensor:
-        """Errors ``[B,...]`` of sets ``[B,...,K]`` of candidate indices; -1 stands for no candidate."""
+        """Returns the errors ``[B,...]`` of sets ``[B,...,K]`` of candidate indices; -1 stands for no candidate."""
         image = torch.arange(len(sets), device=sets.device).view(-1, *[1] * (sets.dim() - 1))  # [B,1..,1]
         index, there = sets.clamp(min=0), sets >= 0
         w = weight(self.composition, there.sum(-1)).double()  # [B,...]
@@ -65,14 +65,14 @@ class QuadraticForm:
         return self.constant.view(image.shape[:-1]) - 2 * w * pull + w * w * square
 
     def mean(self) -> QuadraticForm:
-        """The form of the mean error over the images, as that of a single one."""
+        """Returns the form of the mean error over the images, as that of a single image."""
         constant, linear, gram = (x.mean(0, keepdim=True) for x in (self.constant, self.linear, self.gram))
         return QuadraticForm(constant, linear, gram, self.usable.all(0, keepdim=True), self.composition)
 
     def given(self, held: Sequence[int], k: int) -> QuadraticForm:
-        """The same form over what is added to some candidates, in sets of K in all.
+        """Returns the form over what is added to the held candidates, in sets of K in all.
 
-        The error of a set R is then that of ``held`` and R together; w(K) is part of the inner products, which R sums.
+        Its error of a set R is that of ``held`` and R together; its inner products include w(K).
         """
         index = torch.tensor(list(held), dtype=torch.long, device=self.linear.device)
         w, rows = self.w(k), self.gram[:, index]  # [B,H,M]
@@ -83,7 +83,7 @@ class QuadraticForm:
         return QuadraticForm(constant, linear, w * w * self.gram, usable, "sum")
 
     def without(self, candidates: Tensor) -> QuadraticForm:
-        """The same form in which one candidate of each image ``[B]`` may not be chosen (-1: all may)."""
+        """Returns the form in which one candidate of each image ``[B]`` may not be chosen (-1: all may)."""
         usable = self.usable.clone()
         rows = (candidates >= 0).nonzero()[:, 0]
         usable[rows, candidates[rows]] = False
@@ -98,7 +98,7 @@ class GramStatistics:
         residual: <r,r> ``[B,N]``.
         linear: <r,Delta_j> ``[B,N,M]``.
         gram: <Delta_i,Delta_j> ``[B,N,M,M]``.
-        usable: Which candidates are there ``[B,M]``; those of other images may be more.
+        usable: Which candidates exist ``[B,M]``; images may differ in their number.
         composition: How contributions are composed.
         importance: Weight of each noise sample in the expectation ``[N]``.
     """
@@ -127,7 +127,7 @@ class GramStatistics:
         )
 
     def errors(self, sets: Tensor) -> Tensor:
-        """Errors of sets ``[B,S,K]`` under every noise sample ``[B,S,N]``; -1 stands for no candidate."""
+        """Returns the errors of sets ``[B,S,K]`` under every noise sample ``[B,S,N]``; -1 stands for no candidate."""
         b, s, _ = sets.shape
         there = sets >= 0
         w = weight(self.composition, there.sum(-1))[:, None]  # [B,1,S]
@@ -138,13 +138,13 @@ class GramStatistics:
         return (self.residual[..., None] - 2 * w * pull + w * w * square).mT
 
     def to(self, device: torch.device) -> GramStatistics:
-        """The same on a device."""
+        """Returns the same on a device."""
         tensors = (self.residual, self.linear, self.gram, self.usable, self.importance)
         residual, linear, gram, usable, importance = (tensor.to(device) for tensor in tensors)
         return GramStatistics(residual, linear, gram, usable, self.composition, importance)
 
     def images(self, index: Tensor) -> GramStatistics:
-        """The statistics of some of the images."""
+        """Returns the statistics of some of the images."""
         return GramStatistics(
             self.residual[index],
             self.linear[index],
@@ -157,9 +157,9 @@ class GramStatistics:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """By how much one hypothesis is worse than another under N shared noise samples.
+    """How much worse one hypothesis is than another under N shared noise samples.
 
-    Sharing them makes differences paired samples (Clark & Jaini 2023).
+    Shared noise makes differences paired samples (Clark & Jaini 2023).
 
     Attributes:
         mean: Mean difference ``[...]``, float64.
@@ -190,19 +190,19 @@ class PairedDifference:
         return cls(mean, ((p * (d - mean[..., None])).square().sum(-1) * (n / (n - 1))).sqrt(), n)
 
     def among(self, image: int, which: Sequence[int]) -> PairedDifference:
-        """The differences of some of the alternatives of one image ``[R]``."""
+        """Returns the differences of some alternatives of one image ``[R]``."""
         return PairedDifference(self.mean[image, list(which)], self.stderr[image, list(which)], self.draws)
 
     def scaled(self, factor: float) -> PairedDifference:
-        """The same of errors that are so many times as large."""
+        """Returns the same for errors ``factor`` times as large."""
         return PairedDifference(self.mean * factor, self.stderr * factor, self.draws)
 
     def to(self, device: torch.device) -> PairedDifference:
-        """The same on a device."""
+        """Returns the same on a device."""
         return PairedDifference(self.mean.to(device), self.stderr.to(device), self.draws)
 
     def probability(self) -> Tensor:
-        """Probability that the difference is above zero in expectation (Student's t) ``[...]``."""
+        """Returns the probability that the expected difference is above zero (Student's t) ``[...]``."""
         if self.draws < 2:
             return (self.mean > 0).double()
         t = self.mean / self.stderr.clamp(min=1e-300)
@@ -210,10 +210,10 @@ class PairedDifference:
         return torch.where(self.stderr == 0, (self.mean > 0).double(), sure)
 
     def at_least(self, standard_errors: float) -> Tensor:
-        """Whether the difference is that many standard errors above zero ``[...]``."""
+        """Returns whether the difference is at least this many standard errors above zero ``[...]``."""
         return self.mean >= standard_errors * self.stderr
 
 
 def gathered(rows: Tensor, index: Tensor) -> Tensor:
-    """Returns rows ``[b,m,D]`` of each image's ``[b,M,D]``, by number ``[b,m]``."""
+    """Returns rows ``[b,m,D]`` of each image's ``[b,M,D]``, by index ``[b,m]``."""
     return rows.gather(1, index.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))

@@ -1,7 +1,7 @@
 """Images of any size: large ones are inverted tile by tile, and what several tiles find is reported once.
 
-Contributions are confined to windows, so that what lies far away does not matter: a tile sees all that bears on the
-concepts of its inner part.  Memory is that of a tile, time is proportional to the area.
+Contributions are confined to windows, so a tile sees all that matters for the concepts of its inner part.  Memory is
+that of a tile; time is proportional to the area.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
 TILE = 320
-"""Largest side in pixels of what is inverted in one piece; larger pieces take more time and memory per pixel."""
+"""Largest side in pixels of a piece that is inverted as a whole; larger ones take more time and memory per pixel."""
 
 OVERLAP = 48
-"""Least overlap in pixels of neighbouring tiles: half of it is what a tile sees around its own part."""
+"""Least overlap in pixels of neighbouring tiles: a tile sees half of it around its own part."""
 
 SAME = 4.0
-"""Pixels up to which two points that two tiles found at their common border are the same."""
+"""Distance in pixels up to which points that two tiles found at their common border are the same."""
 
 
 def invert_any_size(
@@ -55,11 +55,11 @@ def invert_any_size(
         images: Images of one size.
         settings: How to invert; ``k_max`` is that of an image of the size trained on, and grows with the area.
         k: Number of concepts; None estimates it.
-        k_max: Most concepts of an image; None lets it follow from the area.
-        margin: How many pixels beyond the border points may lie that explain what shows of them; those found there are
-            no part of the answer.  Where K is given there is no margin.
+        k_max: Most concepts of an image; None derives it from the area.
+        margin: How many pixels beyond the border points may lie, to explain what shows of objects there; these points
+            are not part of the answer.  If K is given there is no margin.
         composition: How the denoiser was trained to compose.
-        progress: Told of the network calls of a single image, or of its tiles; see :func:`in_tiles`.
+        progress: Called with the network calls of a single image, or with its tiles; see :func:`in_tiles`.
 
     Raises:
         UsageError: If K is given for an image of several tiles.
@@ -86,7 +86,7 @@ def in_tiles(images: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class _Piece:
-    """How images that are no larger than a tile are inverted; see :func:`invert_any_size`."""
+    """Inverts images that are no larger than a tile; see :func:`invert_any_size`."""
 
     denoiser: Denoiser
     settings: InversionSettings
@@ -118,9 +118,9 @@ def _beyond(denoiser: Denoiser, reach: tuple[float, ...]) -> Denoiser:
 
 
 def _inside(found: Inversion, kept: Tensor | None = None) -> Inversion:
-    """Returns an answer without the points beyond the image, or with some of its concepts ``[K]``.
+    """Returns an answer without the points beyond the image, or with only some of its concepts ``[K]``.
 
-    Its curve is that over the number of others: of sets that hold as many more as were left out.
+    The sizes of its curve are reduced by the number of concepts left out.
     """
     if kept is None:
         kept = ((found.concepts[:, :2] >= 0) & (found.concepts[:, :2] <= 1)).all(1)
@@ -159,8 +159,8 @@ def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
     """Returns overlapping spans of equal length that cover a side of the image and begin at multiples of a unit.
 
     Args:
-        length: Of the side, in pixels.
-        unit: What starts are divisible by.
+        length: Length of the side in pixels.
+        unit: What starts are multiples of.
         tile: Length of a span; a side no longer than that is one span.
         overlap: Least overlap of neighbours.
     """
@@ -174,7 +174,7 @@ def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
 
 
 def even_tile(length: int, unit: int) -> int:
-    """Returns the least length of as few tiles as cover a side, in multiples of a unit: none is larger than it needs be."""
+    """Returns the least length, in multiples of a unit, at which the fewest tiles cover a side."""
     if length <= TILE:
         return length
     count = math.ceil((length - OVERLAP) / (TILE - OVERLAP))
@@ -182,7 +182,7 @@ def even_tile(length: int, unit: int) -> int:
 
 
 def own_part(points: Tensor, x: Span, y: Span, same: float = SAME) -> Tensor:
-    """Returns which points ``[K,2]``, in pixels of the image, lie in a tile's own part or half of ``same`` beyond ``[K]``."""
+    """Returns which points ``[K,2]``, in pixels of the image, lie in a tile's own part or half of ``same`` outside it ``[K]``."""
     low, high = torch.tensor([x.low, y.low]) - same / 2, torch.tensor([x.high, y.high]) + same / 2
     return ((points >= low) & (points < high)).all(1)
 
@@ -194,7 +194,7 @@ def once(points: Tensor, certainty: Tensor, tile: Tensor, same: float = SAME) ->
         points: In pixels of the image.
         certainty: Of each, in any unit ``[K]``.
         tile: Number of the tile that found each ``[K]``.
-        same: Pixels.
+        same: Distance in pixels.
     """
     from scipy.spatial import cKDTree
 
@@ -232,9 +232,9 @@ def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Invers
 
 
 def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
-    """Returns what tiles found as one answer; of the same point found by two of them, the more certain one stays.
+    """Joins the answers of tiles into one; of a point found by two of them, the more certain one stays.
 
-    An image is as typical as its tiles are on average; where one is not, the points found there are less certain.
+    Typicality is the mean over tiles; points found in an untypical tile are less certain.
     """
     values = [part.values for part in parts if part.values is not None]
     whole = replace(

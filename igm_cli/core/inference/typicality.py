@@ -1,8 +1,8 @@
 """Typicality: how much an image is like those the model was trained on, an out-of-distribution score.
 
-A model denoises an image of something else worse at some noise levels or, if there is little on it, much better, and what
-it finds there stands out less: both are untypical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep
-generative models using typicality"; errors over noise levels: Graham et al. 2023, "Denoising diffusion models for
+A model denoises an unfamiliar image worse at some noise levels or, if it shows little, much better, and the concepts
+found stand out less: both are untypical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative
+models using typicality"; errors over noise levels: Graham et al. 2023, "Denoising diffusion models for
 out-of-distribution detection").
 """
 
@@ -23,19 +23,19 @@ LEVELS = 4
 """Ranges of noise levels, of equal width, whose mean errors are compared with usual ones."""
 
 MARGINS = 2
-"""Features of what is found: how much it stands out at least and at most."""
+"""Features of the concepts found: how much they stand out at least and at most."""
 
 LEAST_MARGIN = -2
-"""Place of the first of these."""
+"""Index of the first of these."""
 
 RESERVE = 1.1
-"""How many times as far off as the farthest of the images it was fitted to an image may be, to be as likely typical as not."""
+"""Distance at which an image is as likely typical as not, over that of the farthest image of the fit."""
 
 STEEPNESS = 30.0
 """How fast typicality falls with the distance, in units of the limit."""
 
 LEAST = 1e-9
-"""Errors below this are not told apart."""
+"""Errors below this are treated as equal."""
 
 UNTYPICAL = 0.5
 """Typicality below which an answer is little more than a guess."""
@@ -44,13 +44,13 @@ Row = Annotated[tuple[float, ...], Strict(False)]
 
 
 def is_untypical(typicality: float | None) -> bool:
-    """Returns whether an image is unlike those trained on; not where that is not known."""
+    """Returns whether an image is unlike those trained on; False if that is unknown."""
     return typicality is not None and typicality < UNTYPICAL
 
 
 @validated("field of the table 'typical'")
 class Typical:
-    """What is usual on images like those trained on: a normal distribution of :func:`features`.
+    """A normal distribution of the :func:`features` of images like those trained on.
 
     Attributes:
         low: Least noise level, as a fraction of T.
@@ -73,7 +73,7 @@ class Typical:
             raise InputError("the table 'typical' needs a mean and a covariance of as many features")
 
     def at(self, seen: Tensor) -> float:
-        """Returns how typical features ``[F]`` are; those that are nan are left out."""
+        """Returns how typical features ``[F]`` are; nan features are left out."""
         known = seen.isfinite()
         if not bool(known.any()):
             return math.nan
@@ -86,7 +86,7 @@ class Typical:
         return len(self.mean) - MARGINS
 
     def distance(self, seen: Tensor, known: Tensor) -> float:
-        """Returns the Mahalanobis distance of some of the features, for all F as far off as these on average."""
+        """Returns the Mahalanobis distance of the known features, scaled as if all F were as far off on average."""
         off = seen - torch.tensor(self.mean, dtype=torch.float64)[known]
         covariance = torch.tensor(self.covariance, dtype=torch.float64)[known][:, known]
         squared = float(off @ torch.linalg.solve(covariance, off))
@@ -96,14 +96,14 @@ class Typical:
 def features(
     levels: Tensor, errors: Tensor, margins: Tensor, low: float, high: float, ranges: int = LEVELS
 ) -> Tensor:
-    """Returns what typicality looks at ``[ranges + 2]``, all as logarithms; nan where there is nothing to look at.
+    """Returns the features that typicality is based on ``[ranges + 2]``, as logarithms; nan where data are missing.
 
     Args:
         levels: Noise level of every noise sample as a fraction of T ``[N]``.
         errors: Denoising error under the answer for each ``[N]``.
-        margins: By how much leaving out or changing each part of the answer raises the error ``[K]``; empty if the
-            answer has no parts, or was asked to have more or fewer than there are.
-        low: Least noise level that is looked at.
+        margins: How much the error rises if each part of the answer is left out or changed ``[K]``; empty if the answer
+            has no parts, or was asked to have more or fewer than there are.
+        low: Least noise level used.
         high: Greatest noise level.
         ranges: Number of ranges of noise levels.
     """

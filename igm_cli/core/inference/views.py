@@ -1,7 +1,7 @@
-"""Views of an image: changes of it that leave its concepts as they are.
+"""Views of an image: changes of it that leave its concepts unchanged.
 
-The evidence is averaged over them, as classifiers are tested (ten-crop, Krizhevsky et al. 2012); every draw looks at
-one of them, so that more views cost no network call more.  What is misread in one view no draw of that view mends.
+The evidence is averaged over them, as in tests of classifiers (ten-crop, Krizhevsky et al. 2012).  Every draw sees one
+view, so more views cost no further network calls.  No further draw of a view corrects what is misread in it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ENLARGED = 1.12
-"""By what the image is enlarged about its middle: a border of 5 % is lost."""
+"""Factor by which an image is enlarged about its middle: a border of 5 % is lost."""
 
 
 def views_of(image: Tensor, count: int) -> Tensor:
-    """The image ``[3,H,W]`` and further views of it, ``[V,3,H,W]``.
+    """Returns the image ``[3,H,W]`` and further views of it, ``[V,3,H,W]``.
 
     Args:
-        image: As it is.
+        image: The unchanged image.
         count: V, one of :data:`igm_cli.core.types.VIEWS`.
     """
     views = [image, image.flip(-1), *([near := _enlarged(image), near.flip(-1)] if count > 2 else [])]
@@ -28,12 +28,12 @@ def views_of(image: Tensor, count: int) -> Tensor:
 
 
 def encoded_views(encode: Callable[[Tensor], Tensor], image: Tensor, count: int) -> Tensor:
-    """Latents ``[V,C,h,w]`` of views of an image ``[3,H,W]``, each encoded by itself: large ones take much memory."""
+    """Latents ``[V,C,h,w]`` of views of an image ``[3,H,W]``, each encoded alone: large ones take much memory."""
     return torch.stack([encode(view) for view in views_of(image, count)])
 
 
 def _enlarged(image: Tensor) -> Tensor:
-    """The middle of an image, of its own size."""
+    """Returns the middle of an image, enlarged to its size."""
     height, width = image.shape[-2:]
     theta = torch.tensor([[[1 / ENLARGED, 0.0, 0.0], [0.0, 1 / ENLARGED, 0.0]]], device=image.device)
     grid = F.affine_grid(theta, [1, len(image), height, width], align_corners=False)

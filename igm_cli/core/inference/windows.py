@@ -1,8 +1,8 @@
 """Contributions that are zero except in a window around their concept, and their inner products.
 
 An image is a grid of G cells with c numbers each.  A contribution is kept in the W cells of its window, so that a
-concept costs the same on an image of any size, and only neighbours have an inner product.  A contribution that reaches
-the whole image is the case of a grid of one cell.
+concept costs the same on an image of any size, and only neighbours have an inner product.  If a contribution reaches the
+whole image, the grid has one cell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 DENSE_CELLS = 1024
-"""Cells of an image up to which inner products are taken over the whole image, all at once."""
+"""Number of cells up to which inner products are taken over the whole image at once."""
 
 TILE = 12
 """Side in cells of the tiles that larger images are divided into."""
@@ -39,12 +39,12 @@ class Local(Protocol):
         """Returns contributions in their windows.
 
         Args:
-            features: Features of n*b noised images, all images under a noise sample before the next one.
+            features: Features of n*b noised images, ordered by noise sample, then by image.
             concepts: Concepts of every image ``[b,M,D]``.
             around: Concepts near them that the windows are centred on ``[b,M,D]``; None for the concepts themselves.
 
         Returns:
-            Values ``[n,b,M,W,c]`` float32, and the cells they belong to ``[b,M,W]``; G stands for one outside.
+            Values ``[n,b,M,W,c]`` float32, and the cells they belong to ``[b,M,W]``; G stands for a cell outside.
         """
         ...
 
@@ -65,7 +65,7 @@ class Windows:
 
     Attributes:
         values: ``[n,b,M,W,c]``.
-        cells: Which cells of the image they belong to ``[b,M,W]``; G stands for one outside, where values are zero.
+        cells: Which cells of the image they belong to ``[b,M,W]``; G stands for a cell outside, where values are zero.
         grid: Number of cells of an image along its width and its height; their product is G.
     """
 
@@ -80,17 +80,17 @@ class Windows:
 
     @property
     def pixels(self) -> int:
-        """Number of numbers that make up an image, C*H*W."""
+        """Size of an image, C*H*W."""
         return self.g * self.values.shape[-1]
 
     def select(self, index: Tensor) -> Windows:
-        """The contributions of some of the concepts of each image ``[b,m]``."""
+        """Returns the contributions of some concepts of each image ``[b,m]``."""
         image = torch.arange(len(index), device=index.device)[:, None]
         return Windows(self.values[:, image, index], self.cells[image, index], self.grid)
 
     @classmethod
     def joined(cls, parts: Sequence[Windows]) -> Windows:
-        """The contributions of several sets of concepts to the same images."""
+        """Returns the contributions of several sets of concepts to the same images, joined."""
         if len(parts) == 1:
             return parts[0]
         values, cells = (
@@ -100,9 +100,9 @@ class Windows:
         return cls(values, cells, parts[0].grid)
 
     def at(self, patches: Tensor) -> Tensor:
-        """Returns what images ``[n,b,G,c]`` have in the windows ``[n,b,M,W,c]``; outside the image that is nothing meant."""
+        """Returns the cells of images ``[n,b,G,c]`` in the windows ``[n,b,M,W,c]``; those outside are arbitrary."""
         n, b, _, c = patches.shape
-        index = self.cells.clamp(max=self.g - 1).flatten(1)  # values outside are zero, whatever they meet
+        index = self.cells.clamp(max=self.g - 1).flatten(1)  # values outside are zero, so any cell will do
         if b == 1:
             return patches[:, 0].index_select(1, index[0]).view(self.values.shape)
         index = index + torch.arange(b, device=index.device)[:, None] * self.g
@@ -121,7 +121,7 @@ class Windows:
         if flat.device.type == "cpu":
             values = self.values * weight[None, ..., None, None]
             flat.index_add_(1, index.flatten(), values.view(n, -1, c))
-        else:  # one after another: other devices add up what falls on one cell in any order
+        else:  # one after another: other devices add the values of a cell in any order
             values = (self.values.movedim(2, 0) * weight.T[:, None, :, None, None]).flatten(2, 3)  # [M,n,b*W,c]
             for cells, value in zip(index.movedim(1, 0).flatten(1), values, strict=True):
                 flat.index_add_(1, cells, value)
@@ -140,7 +140,7 @@ class Windows:
     def gram(self, other: Windows) -> Tensor:
         """Returns <Delta_i,Delta_j> ``[n,b,M,M']`` with contributions to the same images.
 
-        On a small image all at once, on a large one tile by tile, each with the contributions that reach it.
+        Small images are taken whole, large ones tile by tile, each with the contributions that reach it.
         """
         if self.g <= DENSE_CELLS:
             return self.canvas() @ other.canvas().mT
@@ -153,14 +153,14 @@ class Windows:
         return result
 
     def gram_of_groups(self, size: int) -> Tensor:
-        """Returns <Delta_i,Delta_j> ``[n,b,M,M]``; contributions of which each group of a size shares its window."""
+        """Returns <Delta_i,Delta_j> ``[n,b,M,M]``, where groups of ``size`` contributions share a window."""
         if self.values.shape[2] == size:
             values = self.values.flatten(3)
             return values @ values.mT
         return self.gram(self)
 
     def tiles(self) -> Iterator[Tensor]:
-        """Yields, for every tile of an image, the place of every cell in it ``[G+1]``; T for cells of other tiles."""
+        """Yields, for every tile, the index in it of every cell of an image ``[G+1]``; T for cells of other tiles."""
         width, height = self.grid
         cell = torch.arange(width * height, device=self.cells.device)
         x, y = cell % width, cell // width
@@ -170,7 +170,7 @@ class Windows:
             yield torch.nn.functional.pad(place, (0, 1), value=TILE * TILE)
 
     def within(self, image: int, tile: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns which contributions to an image reach a tile ``[m]``, and what they are there ``[n,m,T*c]``."""
+        """Returns which contributions to an image reach a tile ``[m]``, and their values in it ``[n,m,T*c]``."""
         place = tile[self.cells[image]]  # [M,W]
         reach = (place < TILE * TILE).any(1).nonzero()[:, 0]
         n, c = self.values.shape[0], self.values.shape[-1]

@@ -18,11 +18,11 @@ from igm_cli.errors import InputError
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a composed model says of x_t at one timestep.
+    """A composed model's prediction for x_t at one timestep.
 
     Attributes:
         epsilon: eps_u + sum_k v_k Delta_k ``[B,C,H,W]``.
-        overlap: sum_{i≠j} v_i v_j <Delta_i,Delta_j> ``[B]``: how far contributions meet.
+        overlap: sum_{i≠j} v_i v_j <Delta_i,Delta_j> ``[B]``: how much contributions overlap.
         own: sum_i v_i² <Delta_i,Delta_i> ``[B]``.
     """
 
@@ -53,7 +53,7 @@ class Composed:
         eps = eps_u + sum_k v_k Delta_k
 
     with eps_u of the first model.  Models trained apart follow the factors of p(x|c) p(d|x): a contribution of every
-    further model is log p(d|x) = log p(x|d) - log p(x), so its eps_u must be that of images whatever they show
+    further model is log p(d|x) = log p(x|d) - log p(x), so its eps_u must be that of images in general
     (:attr:`igm_cli.core.training.config.TrainConfig.drop`); that of the first model need not be.
 
     Attributes:
@@ -78,7 +78,7 @@ class Composed:
             concepts: On its device.
             composition: How the model composes.
             present: ``[B,K]`` booleans, False for padding.
-            guidance: Factor of every contribution, ``[B,K]`` or one for all: 1 for AND, above for more of it, below 0
+            guidance: Factor of every contribution, ``[B,K]`` or one for all: 1 for AND, above 1 for more of it, below 0
                 for NOT.
         """
         if present is None:
@@ -104,7 +104,7 @@ class Composed:
         return self.parts[0].concepts.device
 
     def repeated(self, particles: int) -> Composed:
-        """Each set of concepts for so many images in a row."""
+        """Returns each set of concepts repeated for several images in a row."""
         return Composed(
             tuple(
                 Part(part.denoiser, *(x.repeat_interleave(particles, 0) for x in (part.concepts, part.scale)))
@@ -124,7 +124,7 @@ class Composed:
         return found.overlap / found.own.clamp(min=1e-12)
 
     def predict(self, x: Tensor, t: int | Tensor) -> Prediction:
-        """Predicts the noise in ``[B,C,H,W]`` at a timestep, or at one of each image ``[B]``."""
+        """Predicts the noise in ``[B,C,H,W]`` at one timestep, or at one per image ``[B]``."""
         times = t if isinstance(t, Tensor) else torch.full((len(x),), t, device=x.device)
         base = torch.zeros_like(x)
         deltas: list[Tensor] = []
@@ -142,7 +142,7 @@ class Composed:
 
 
 def require_alike(named: Sequence[tuple[str, Any]]) -> None:
-    """Makes sure that models, each with its name, can be composed: they see one size of images and one noise schedule.
+    """Checks that named models can be composed: they must share one image size and one noise schedule.
 
     Raises:
         InputError: If they do not, naming the first two.

@@ -1,8 +1,8 @@
 """Correctors: steps that leave the composed density of a noise level as it is (Du et al. 2023, "Reduce, Reuse, Recycle").
 
 Adding up scores at every level gives the product of the *noised* densities, whose sequence the reverse process does not
-follow; Langevin or Hamiltonian steps at each level bring the samples back to it.  Their acceptance needs the ratio of two
-densities, which a network of scores does not have, but the integral of the score along the line between them does:
+follow; Langevin or Hamiltonian steps at each level bring the samples back to it.  Accepting a step needs the ratio of two
+densities, which a score network does not give, but the integral of the score along the line between them does:
 
     log p(x') - log p(x) = ∫_0^1 <s(x + u (x' - x)), x' - x> du          (Sjöberg et al. 2023, arXiv 2307.14012)
 """
@@ -32,19 +32,19 @@ class Corrector(Protocol):
 
 
 def rise(here: Tensor, there: Tensor, move: Tensor) -> Tensor:
-    """Returns by how much log p rises along a move ``[B]``, by the trapezoid rule, of the scores at both ends."""
+    """Returns how much log p rises along a move ``[B]``, by the trapezoid rule on the scores at both ends."""
     return 0.5 * ((here + there) * move).flatten(1).sum(1)
 
 
 def accepted(log_ratio: Tensor, noise: ImageNoise, new: Tensor, old: Tensor) -> Tensor:
-    """Returns new images where a Metropolis test takes them, each by itself, else the old ones."""
+    """Returns the new images that a Metropolis test accepts, each on its own, else the old ones."""
     taken = noise.uniform().log() < log_ratio
     return torch.where(taken.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
 @dataclass(frozen=True)
 class Langevin:
-    """x' = x + d s(x) + sqrt(2 d) z with d = size sigma²: ULA, or MALA where steps are accepted or refused.
+    """x' = x + d s(x) + sqrt(2 d) z with d = size sigma²: ULA, or MALA if steps are accepted or refused.
 
     Attributes:
         steps: How many.
@@ -76,13 +76,13 @@ class Langevin:
 
 @dataclass(frozen=True)
 class Hamiltonian:
-    """Leapfrog steps with a momentum that is renewed in part, accepted or refused as a whole (HMC).
+    """Leapfrog steps with a partly renewed momentum, accepted or refused as a whole (HMC).
 
     Attributes:
         steps: How many trajectories.
         leapfrogs: Steps of each.
         size: Length of such a step in sigma.
-        keep: How much of the momentum goes on to the next trajectory.
+        keep: How much of the momentum is kept for the next trajectory.
     """
 
     steps: int

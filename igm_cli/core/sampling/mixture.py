@@ -1,12 +1,12 @@
 """OR: samples of a mixture of sets of concepts.
 
-Exact is to draw the branch and then sample it, which needs no formula.  Following the score of the mixture is the
-alternative that lets branches meet on the way: sum_i kappa_i s_i with kappa = softmax(log pi_i + log q_i,t(x)), where the
-log densities follow the path itself (SuperDiff, Skreta et al. 2024, Itô's formula):
+Drawing the branch and then sampling it is exact and needs no formula.  The alternative, which lets branches meet on the
+way, follows the score of the mixture: sum_i kappa_i s_i with kappa = softmax(log pi_i + log q_i,t(x)), where the log
+densities follow the path itself (SuperDiff, Skreta et al. 2024, Itô's formula):
 
     d log q_i = <s_i, dx> + [ div f + <f, s_i> - g²/2 ‖s_i‖² ] dtau,      f = -beta x / 2,  g² = beta
 
-of which div f is the same for all.  It holds of a process that preserves variance, which x / sqrt(alpha² + sigma²) is.
+where div f is the same for all.  It holds for a variance-preserving process, as that of x / sqrt(alpha² + sigma²) is.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def sample_any(
     first: int = 0,
     clip: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Draws images of a mixture of branches, each as many sets of concepts, by ancestral steps.
+    """Draws images of a mixture of branches, each with the same number of sets of concepts, by ancestral steps.
 
     Args:
-        branches: What may be in the images, one of these, for B images each.
+        branches: What images may show, one branch each; every branch has B sets of concepts.
         shape: (C, H, W) of an image.
-        weights: pi, how often each branch is wanted; all as often if left out.
+        weights: pi, how often each branch is wanted; equally often by default.
         steps: Noise levels on the way.
         seed: Seed of all randomness.
         first: Number of the first image.
         clip: Whether x0 is kept in -1..1 on the way.
 
     Returns:
-        Images ``[B,C,H,W]``, and the probability of each branch of each ``[B,I]``.
+        Images ``[B,C,H,W]``, and the probability of each branch for each ``[B,I]``.
     """
     schedule, count, device = branches[0].schedule, len(branches[0]), branches[0].device
     noise = ImageNoise(seed, range(first, first + count), device)

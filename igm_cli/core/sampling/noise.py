@@ -22,9 +22,9 @@ class ImageNoise:
         self.streams = [torch.Generator().manual_seed(((seed << 24) + number) % 2**63) for number in numbers]
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal numbers ``[B,*shape]``."""
+        """Returns standard normal numbers ``[B,*shape]``."""
         return torch.stack([torch.randn(shape, generator=stream) for stream in self.streams]).to(self.device)
 
     def uniform(self) -> Tensor:
-        """A number in 0..1 for each image ``[B]``."""
+        """Returns a number in 0..1 for each image ``[B]``."""
         return torch.cat([torch.rand(1, generator=stream) for stream in self.streams]).to(self.device)

@@ -1,12 +1,12 @@
-"""Particles: several samples of one set of concepts that are weighted and drawn anew (Feynman-Kac correctors).
+"""Particles: several samples of one set of concepts that are weighted and resampled (Feynman-Kac correctors).
 
-Following the sum of scores S = s_u + sum_k v_k (s_k - s_u) from one noise level to the next leaves every particle a weight
+Following the sum of scores S = s_u + sum_k v_k (s_k - s_u) from one noise level to the next gives every particle a weight
 (Skreta et al. 2025; derived for sums of contributions):
 
     d log w = beta / (2 sigma²) sum_{i≠j} v_i v_j <Delta_i,Delta_j> dtau,      ∫ beta dtau = log(alpha'² / alpha²)
 
-the off-diagonal of the Gram matrix that inference rests on.  Where contributions do not meet, it is zero.  alpha and sigma
-are those of the process that preserves variance (:func:`igm_cli.core.sampling.reverse.preserving`).
+the off-diagonal of the Gram matrix that inference rests on.  If contributions do not overlap, it is zero.  alpha and
+sigma are those of the variance-preserving process (:func:`igm_cli.core.sampling.reverse.preserving`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Particles:
         self.log_weight = torch.zeros(sets, count, device=noise.device)
 
     def advance(self, overlap: Tensor, sigma: float, alpha: float, alpha_after: float) -> None:
-        """Takes in a step of the reverse process from a noise level to the next; overlap ``[B*M]``."""
+        """Updates weights for a step of the reverse process to the next noise level; overlap ``[B*M]``."""
         time = 2 * math.log(alpha_after / alpha)
         self.log_weight += 0.5 / sigma**2 * time * overlap.view_as(self.log_weight)
 
     def redrawn(self, x: Tensor) -> Tensor:
-        """Returns the particles ``[B*M,C,H,W]``, drawn anew by their weights where few of these count."""
+        """Returns the particles ``[B*M,C,H,W]``, resampled by weight where few of them count."""
         p = self.log_weight.softmax(1)
         few = 1 / p.square().sum(1) < self.count / 2  # the effective number of particles
         # Systematic resampling: one random number for each set.

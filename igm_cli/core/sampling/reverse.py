@@ -3,8 +3,8 @@
     x0 = (x_t - sigma_t eps) / alpha_t,   x_s = alpha_s x0 + sqrt(sigma_s² - eta² s²) eps + eta s z,
     s² = sigma_s² (1 - (alpha_t sigma_s / (alpha_s sigma_t))²)            (DDIM, Song et al. 2021, eq. 12 and 16)
 
-with eta = 0 for ``ddim`` and eta = 1 for ``ancestral`` steps (DDPM, Ho et al. 2020).  Written so, s² is the variance of x_s
-given x_t and x0 whatever alpha² + sigma² is: also on a flow, where eta = 0 is a step of Euler's along the velocity.
+with eta = 0 for ``ddim`` and eta = 1 for ``ancestral`` steps (DDPM, Ho et al. 2020).  In this form s² is the variance of
+x_s given x_t and x0 for any alpha² + sigma²: also on a flow, where eta = 0 is an Euler step along the velocity.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ def sample(
     """Draws one image for every set of concepts.
 
     Args:
-        model: B sets of concepts, and the models that they are of.
+        model: B sets of concepts, with their models.
         shape: (C, H, W) of an image.
         steps: Noise levels on the way.
         seed: Seed of all randomness.
         first: Number of the first image; image number i depends on the seed and on i alone.
         sampler: ``ddim`` or ``ancestral``.
         corrector: Steps at every level but the last; None for none.
-        particles: M, particles of every set, of which one is returned.  Their weights are those of ``ancestral`` steps.
+        particles: M, particles per set, one of which is returned.  Their weights are those of ``ancestral`` steps.
         clip: Whether x0 is kept in -1..1 on the way; latents are not.
-        progress: Called with the levels that are done, and all of them.
+        progress: Called with the number of levels done and in total.
 
     Returns:
         ``[B,C,H,W]``, nominally in -1..1.
@@ -109,13 +109,13 @@ def step(
 
 
 def level_of(schedule: Schedule, t: int) -> tuple[float, float]:
-    """Alpha and sigma of a timestep."""
+    """Returns alpha and sigma of a timestep."""
     at = torch.tensor(t)
     return float(schedule.alpha(at)), float(schedule.sigma(at))
 
 
 def preserving(alpha: float, sigma: float) -> tuple[float, float]:
-    """Returns alpha and sigma over sqrt(alpha² + sigma²): those of x over that root, whose process preserves variance.
+    """Returns alpha and sigma over sqrt(alpha² + sigma²): those of x over that root, a variance-preserving process.
 
     Predictions of eps are the same for both.
     """
