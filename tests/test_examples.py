@@ -66,17 +66,8 @@ def test_the_example_trains_and_inverts(site: dict[str, str], tmp_path: Path) ->
     train += ["--set", "calibration=0", "--set", "picture_every=0"]
     call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
     measure = ["benchmark", "star-count", "--model", "run", "--limit", 2]
-    colors = [
-        *train[:-5],
-        "-o",
-        "colors",
-        "--set",
-        "calibration=0",
-        "--set",
-        "picture_every=2",
-        "--concepts",
-        "star-colors",
-    ]
+    more = "-o colors --set calibration=0 --set picture_every=2 --concepts star-colors"
+    colors = [*train[:-6], *more.split()]
     tried = ["train", "night-sky", "--concepts", "star-colors", "--dry-run", "--limit", 8, "-o", "dry"]
     told = ["invert", "sky.png", "--model", "colors", "--k", 2, "--draws", 2, "--json", "--csv", "found.csv"]
     judged = ["evaluate", "--model", "colors", "--limit", 2, "--draws", 2, "--json"]

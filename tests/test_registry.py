@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from igm_cli.commands.plugins import plugin_states
-from igm_cli.errors import InputError, PluginError
+from igm_cli.errors import InputError, PluginError, UsageError
 from igm_cli.plugins import registry
 
 
@@ -106,6 +108,93 @@ def test_what_a_plugin_prints_stays_off_stdout(site: Path, capsys: pytest.Captur
     (site / "talks.py").write_text(f"print('hello')\n{SUITE}    name = 'talks'\n")
     registry.load("benchmarks", "talks:Suite", typed=True)
     assert capsys.readouterr().out == ""
+
+
+PARSER = """
+import torch
+from igm_cli.core.concepts import Categorical, Continuous, Product
+class Good:
+    name = summary = 'good'
+    space = Product(Continuous(('x', 'y'), (0.0, 0.0), (1.0, 1.0)), Categorical({'color': ('red', 'blue')}))
+    def parse(self, example, frame): return torch.tensor([[0.2, 0.5, 1.0, 0.0]])
+    def encode(self, items, frame): return torch.tensor([[i['x'], i['y'], i['red'], 1 - i['red']] for i in items])
+    def decode(self, c, frame): return [{'x': x, 'y': y, 'red': red} for x, y, red, _ in c.tolist()]
+    def mirror(self, c): return torch.cat([1 - c[..., :1], c[..., 1:]], -1)
+    def score(self, predicted, truth): return {}
+    def right(self, predicted, truth): return torch.ones(len(predicted), 2, dtype=torch.bool)
+    def draw(self, image, items): return image
+class Data:
+    name = licence = source = summary = 'data'
+    concepts, splits, image_size = 'good', ('train', 'val'), (8, 8)
+    options = {'most': 'how many'}
+    def load(self, split, *, data_root=None, limit=None, seed=0, progress=None, most=3):
+        import datasets
+        from PIL import Image
+        rows = [{'image': Image.new('RGB', (8, 8))}]
+        return datasets.Dataset.from_list(rows).cast_column('image', datasets.Image())
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "use", "says"),
+    [
+        ("def space(self): return 0", lambda p: p.space, "its space is method, not a concept space"),
+        ("def parse(self, e, f): return super().parse(e, f)[:, :3]", lambda p: p.parse({}, None),
+         r"its parse returned a tensor \[1, 3\], not a tensor \[K, 4\]"),
+        ("def parse(self, e, f): return torch.tensor([])", lambda p: p.parse({}, None),
+         r"returned a tensor \[0\], not a tensor \[0, 4\]"),
+        ("def parse(self, e, f): return super().parse(e, f).int()", lambda p: p.parse({}, None),
+         "returned numbers of the type int32, not float32"),
+        ("def mirror(self, c): return c[:, :2]", lambda p: p.mirror(p.parse({}, None)),
+         r"returned a tensor \[1, 2\], not a tensor \[1, 4\]"),
+        ("def right(self, p, t): return super().right(p, t)[:, :1]",
+         lambda p: p.right(p.parse({}, None), p.parse({}, None)), r"a tensor \[1, 1\], not a tensor \[1, 2\]: whether each"),
+        ("def decode(self, c, f): return [{'x': c[9]}]", lambda p: p.decode(p.parse({}, None), None),
+         r"fails in decode \(IndexError: .*, in line \d+ of mistaken_\w+.py\)"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_parsers_are_told_by_what_came_and_what_is_meant(
+    site: Path, change: str, use: Callable[[Any], Any], says: str
+) -> None:
+    module = f"mistaken_{abs(hash(change))}"
+    (site / f"{module}.py").write_text(f"{PARSER}class Bad(Good):\n    {change}\n")
+    use(registry.load("concepts", f"{module}:Good", typed=True))
+    with pytest.raises(PluginError, match=says):
+        use(registry.load("concepts", f"{module}:Bad", typed=True))
+
+
+def test_mistakes_of_datasets_are_told_and_those_of_users_are_theirs(site: Path) -> None:
+    (site / "data_module.py").write_text(
+        f"{PARSER}"
+        "class Unnamed(Data):\n"
+        "    def load(self, *a, **k): return super().load(*a, **k).rename_column('image', 'picture')\n"
+        "class Undecoded(Data):\n"
+        "    def load(self, *a, **k):\n"
+        "        import datasets\n"
+        "        return super().load(*a, **k).cast_column('image', datasets.Image(decode=False))\n"
+        "class Deep(Data):\n"
+        "    image_size = (8, 8, 3)\n"
+        "class Low(Good):\n"
+        "    def encode(self, i, f): return Continuous(('x', 'y'), (0.0, 1.0), (1.0, 1.0))\n"
+    )
+
+    def load(kind: registry.Kind, name: str) -> Any:
+        return registry.load(kind, f"data_module:{name}", typed=True)
+
+    assert len(load("datasets", "Data").load("train", limit=1, most=2)) == 1
+    with pytest.raises(UsageError, match="data has no option 'mots'; did you mean most"):
+        load("datasets", "Data").load("train", mots=2)
+    with pytest.raises(PluginError, match="a dataset without a column 'image'; it has picture"):
+        load("datasets", "Unnamed").load("train")
+    with pytest.raises(PluginError, match=r"images that are not decoded; cast .* datasets.Image\(\)"):
+        load("datasets", "Undecoded").load("train")
+    with pytest.raises(PluginError, match=r"image_size is tuple \(8, 8, 3\), not \(width, height\)"):
+        assert load("datasets", "Deep").image_size
+    with pytest.raises(
+        PluginError,
+        match=r"\(ValidationError: every low must be below its high, in line \d+ of data_module.py\)",
+    ):
+        load("concepts", "Low").encode([], None)
 
 
 def test_a_plugin_that_fails_in_use_is_named(site: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,10 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
         for number, colour in enumerate(COLOURS)
     ]
     data = datasets.Dataset.from_list(rows)
-    shown = Validation(data, concept_parser("pos"), model.spec, tmp_path)
+    parser = concept_parser("pos")
+    shown = Validation(data, parser, model.spec, tmp_path)
+    given = iter([{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}])
+    monkeypatch.setattr(type(parser._plugin), "score", lambda *_: {"objects": 3.0, **next(given)})  # type: ignore[attr-defined]
     network = model.denoiser
     assert isinstance(network, torch.nn.Module)
     network.train()
@@ -47,6 +51,7 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     # The model estimates three at most, so the images of four and five are always miscounted.
     assert scores["validation/k_exact"] <= 0.6
     assert scores["validation/objects"] == pytest.approx(3)
+    assert scores["validation/some"] == pytest.approx(2.5), "the mean over the images that have it"
     assert 0 <= scores["validation/right"] <= 1
     assert pictures["validation/samples"].shape == (960, 960, 3)
 

@@ -59,7 +59,7 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
         advice = (
             "it did not learn: check the annotations (--dry-run draws them), then try another learning_rate"
         )
-    elif placed is not None and placed >= 0.5 > found:
+    elif placed is not None and found is not None and placed >= 0.5 > found:
         advice = (
             f"places are learned sooner than values: go on with --steps {2 * steps}; train.mixed and train.contrast help "
             "values"

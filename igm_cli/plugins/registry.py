@@ -186,9 +186,7 @@ class _Guarded:
             raise AttributeError(name)
         with self._contained(name):
             value = getattr(self._plugin, name)
-        from igm_cli.plugins.answers import ATTRIBUTES
-
-        if (self._kind, name) in ATTRIBUTES or not (inspect.isroutine(value) and callable(value)):
+        if not (inspect.isroutine(value) and callable(value)) or (self._foreign and self._is_attribute(name)):
             self._look_at(name, (), value)
             return value
 
@@ -216,6 +214,12 @@ class _Guarded:
                 raise
             reason = f"{self._label} fails in {name} ({_told(error, type(self._plugin).__module__)})"
             raise PluginError(f"{reason}; {self._way_out}") from error
+
+    def _is_attribute(self, name: str) -> bool:
+        """Returns whether a name is not to be called: a method of that name is a mistake, which :meth:`_look_at` tells."""
+        from igm_cli.plugins.answers import ATTRIBUTES
+
+        return (self._kind, name) in ATTRIBUTES
 
     def _look_at(self, name: str, arguments: Sequence[Any], answer: Any) -> None:
         if not self._foreign:
