@@ -84,6 +84,13 @@ def test_a_table_of_very_many_objects_is_cut(
     assert "K = 41" in said and "and 11 more, which --csv and --json give; the" in said and " 31 " not in said
 
 
+def test_that_nothing_was_found_needs_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"image": "a.png", "k": 0, "k_source": "estimated", "seconds": 1.0, "k_curve": [], "items": []}
+    plane = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0))
+    show.ImageReport(Output(False), plane).add(record)
+    assert capsys.readouterr().out == "a.png: K = 0 (estimated), 1.00 s; nothing was found\n"
+
+
 def test_a_terminal_lists_the_first_of_many_objects(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

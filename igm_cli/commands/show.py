@@ -54,14 +54,14 @@ class ImageReport:
             how = f" ({record['k_source']})" if "items" in record else ""
             title = f"{called(record)}: " + (f"K = {k}{how}, " if countable else "")
             title = f"{title}{record['seconds']:.2f} s"
-            if "items" in record or record["k_curve"]:
-                columns, rows = image_table(record, self.space.plural)
+            columns, rows = image_table(record, self.space.plural)
+            if rows:
                 self.sink.table(title, columns, rows[:most])
                 if more := len(rows[most:]):
                     known = f"; the confidence of all is {sure}" if (sure := sureness(record)) else ""
                     self.sink.say(f"and {more} more, which --csv and --json give{known}")
             else:
-                self.sink.say(f"{title}; {NO_CURVE}")
+                self.sink.say(f"{title}; {'nothing was found' if 'items' in record else NO_CURVE}")
             return
         row = {"image": called(record), **({"K": k} if countable else {})}
         if "items" in record:
