@@ -28,8 +28,8 @@ class TrainConfig:
         compile: How the network is compiled: ``no``, or a mode of torch.compile; ``reduce-overhead`` uses CUDA graphs.
         accumulation: Micro-batches per step on each process.
         mirror: Whether images are flipped left to right at random.
-        drop: Proportion of images shown without any of their concepts, so that the prediction under none becomes that of
-            all images (Ho & Salimans 2022); models trained separately need this to be composed.
+        drop: Proportion of images shown without any of their concepts, so that the prediction under none becomes
+            unconditional (Ho & Salimans 2022); models trained separately need this to be composed.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
         mixed: Proportion of the values of points that are replaced by an even mixture of their factor's values, so that
             a mixture comes to mean an unknown value.  Every concept has its own proportion.
