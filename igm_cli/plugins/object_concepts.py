@@ -213,7 +213,7 @@ class ObjectConcepts:
         return self.places.draw(image, items)
 
     def draw_labels(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns the same with the values of each object beside it."""
+        """Returns the image with the positions drawn on it and the values of each object next to them."""
         from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
 
         texts = (" ".join(item["values"].values()) for item in items)

@@ -38,7 +38,7 @@ SHORT_SIDE = 480
 RING, DOUBTFUL_RING, LEGEND = (255, 214, 0), (255, 110, 60), (30, 30, 30)
 
 FEW = 10
-"""Up to so many marks need no legend; more get one, and if they are crowded, the picture is enlarged."""
+"""Up to this many marks need no legend; more get one, and if they are crowded, the picture is enlarged."""
 
 READABLE, LEAST_RADIUS, LEAST_TEXT = 11, 4, 9
 """In pixels: radius of rings for which a picture is enlarged if possible, least radius, and least text size."""

@@ -16,7 +16,7 @@ from igm_cli.core.decomposition.meet_in_the_middle import Halves
 from igm_cli.core.decomposition.resonator import iterate
 from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
 
-FEW_PRODUCTS = 1024  # up to so many, comparing all at once is fastest
+FEW_PRODUCTS = 1024  # up to this many, comparing all at once is fastest
 SHARED_TABLES = 4  # at random coordinates, the same for all problems; vectors without noise need one
 OWN_TABLES = 60  # at coordinates of large modulus, for one problem alone
 MOST_ENTRIES = 2**22  # of a table

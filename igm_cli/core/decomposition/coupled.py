@@ -49,7 +49,7 @@ class CoupledDiffusion(Dynamics):
         energy: ``similarity`` or ``gauss``.
         space: Where the chains are: ``latent`` or ``codebook``.
         steps: Steps T of a whole diffusion.
-        ratio: Part ρ of the steps that a restart repeats; there are as many restarts as iterations allow.
+        ratio: Fraction ρ of the steps that a restart repeats; iterations limit the number of restarts.
         guidance: Guidance g.
         signal: Signal proportion a at the first and at the last step.
         stochasticity: η, from 0 (deterministic) to 1 (as noisy as the forward process).

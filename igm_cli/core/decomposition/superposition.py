@@ -75,7 +75,7 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
 
 
 def _residual(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
-    """Returns what products ``[S,K]`` with the best real weights leave of a vector ``[F]``."""
+    """Returns the residual of a vector ``[F]`` under products ``[S,K]`` with the best real weights."""
     if not len(indices):
         return whole
     products = codebooks.product(indices)

@@ -62,7 +62,7 @@ class Family:
         networks: The possible classes of that network.
         vae: The class of the autoencoder.
         readers: Its text encoders.
-        half: Type it computes in on CUDA; some families overflow in float16.
+        half: Type it computes in on CUDA; large values of some families overflow in float16.
         guidance: Guidance that networks distilled from guided predictions take as an input, the default of the
             pipeline's own ``__call__``; None if networks have no such input.
         told: Inputs besides the prompt that U-Nets receive, as their configuration names them.

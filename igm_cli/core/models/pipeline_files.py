@@ -95,7 +95,7 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
             folder = Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
         snapshot_download(name, allow_patterns=["igm.json"])  # which diffusers leaves out
         return folder
-    except Exception as error:  # of whichever network library the hub's client uses
+    except Exception as error:  # from any network library the hub's client uses
         if cached is not None:  # opening it reports what is missing
             return cached
         raise refusal(name, error) from error

@@ -63,7 +63,7 @@ class LatentObjective:
         self.encoded: Encoded | None = None
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
-        """Returns the loss of a step's phase, on few enough rows that it costs about as much as all rows in the reading.
+        """Returns the loss of a step's phase, on so few rows that it costs about as much as the reading of all rows.
 
         Raises:
             InputError: If an image holds no label, or too many.

@@ -114,7 +114,7 @@ def _place_one(
         x, y = (c + stream.uniform(-region.half, region.half) for c in region.center)
         radius = options.sizes[size]
         if not options.combinations.include(radius == largest, x, y):
-            size = stream.choice(sorted(options.sizes))  # and another place: all combinations are equally likely
+            size = stream.choice(sorted(options.sizes))  # both anew: all combinations are equally likely
             continue
         if region.holds(x, y) and all(_apart(x, y, radius, other, region.camera) for other in placed):
             shape, color = stream.choice(options.shapes), stream.choice(options.colors)
