@@ -113,7 +113,7 @@ class AskedParser(ConceptParser, Protocol):
 
         Raises:
             UnknownConceptError: If this parser does not know the words; another model's may.
-            UsageError: If it knows the words, but they cannot be meant.
+            UsageError: If it knows the words, but they make no sense.
         """
         ...
 

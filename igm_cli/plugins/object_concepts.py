@@ -191,7 +191,7 @@ class ObjectConcepts:
         }
 
     def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        """Returns which objects are perceived, by the paper's criterion, and which of their values are right ``[K,1+F]``.
+        """Returns which predicted objects match one by the paper's criterion, and which of their values are right ``[K,1+F]``.
 
         If the truth is unknown, any value is right.
         """

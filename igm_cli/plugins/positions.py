@@ -152,7 +152,7 @@ class Positions:
         }
 
     def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        """Returns which positions perceive an object of their own, by the paper's criterion ``[K,1]``."""
+        """Returns which positions match an object of their own, by the paper's criterion ``[K,1]``."""
         from igm_cli.core.metrics import match
 
         result = match(predicted, truth)

@@ -51,7 +51,7 @@ class Binding:
         return torch.randn(rows, dim, generator=generator)
 
     def bind(self, *vectors: Tensor) -> Tensor:
-        """Returns the product of vectors ``[...,D]`` by binding."""
+        """Returns vectors ``[...,D]`` bound into one."""
         return self.vector(reduce(mul, map(self.spectrum, vectors)), vectors[0].shape[-1])
 
 
@@ -70,7 +70,7 @@ class HolographicBinding(Binding):
         return vector
 
     def weights(self, dim: int) -> Tensor:  # noqa: D102
-        weights = torch.full((dim // 2 + 1,), 2.0)  # each coordinate also stands for its complex conjugate
+        weights = torch.full((dim // 2 + 1,), 2.0)  # a coordinate also stands for its complex conjugate
         weights[0] = 1.0
         if dim % 2 == 0:
             weights[-1] = 1.0

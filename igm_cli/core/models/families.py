@@ -251,7 +251,7 @@ class StableDiffusion3(Transformer):
     readers = (Reader("", CLIP_PROJECTED), Reader("_2", CLIP_PROJECTED), Reader("_3", T5, optional=True))
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """Compares both CLIPs' pooled vectors and the T5; CLIP's sequences are padded to the network's width."""
+        """Returns the widths of both CLIPs' pooled vectors and of the T5; CLIP's sequences are padded to fit."""
         config, (one, two) = pipe.transformer.config, (pipe.text_encoder.config, pipe.text_encoder_2.config)
         found = [("text_encoder", one.projection_dim + two.projection_dim, config.pooled_projection_dim)]
         if pipe.text_encoder_3 is not None:
@@ -308,7 +308,7 @@ class Flux(Transformer):
         return pipe.default_sample_size
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """Compares CLIP's pooled vector and the T5."""
+        """Returns the widths of CLIP's pooled vector and of the T5."""
         config, clip, t5 = pipe.transformer.config, pipe.text_encoder.config, pipe.text_encoder_2.config
         return [
             ("text_encoder", clip.hidden_size, config.pooled_projection_dim),
@@ -356,7 +356,7 @@ class PixArt(Transformer):
     readers = (Reader("", T5),)
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """Compares the T5."""
+        """Returns the width of the T5."""
         return [("text_encoder", pipe.text_encoder.config.d_model, pipe.transformer.config.caption_channels)]
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
@@ -401,7 +401,7 @@ class Sana(Transformer):
     half = torch.bfloat16
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """Compares Gemma."""
+        """Returns the width of Gemma."""
         return [
             ("text_encoder", pipe.text_encoder.config.hidden_size, pipe.transformer.config.caption_channels)
         ]

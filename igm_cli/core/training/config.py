@@ -96,7 +96,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a training may take, as exactly one of the two.
+    """How long a training may take, given as exactly one of the two.
 
     Attributes:
         minutes: Time spent in training steps; loading data, validation and saving do not count.

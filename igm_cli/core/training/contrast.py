@@ -9,8 +9,8 @@ trains both: given the image and one noise draw, the likelihood of the noise
 with P the number of pixels (the error is a mean over them), should favour the true value.
 
 If concepts are points with values, an image holds several; each step compares one of them and holds all others.  Let r be
-the residual less all contributions but that of the concept, and Delta(v) its contribution with the value v.  The error is
-that of the composed prediction up to
+the residual less all contributions but that of the concept, and Delta(v) its contribution with the value v.  The errors
+of the composed prediction under different values differ only by
 
     |Delta(v)|² - 2 <r, Delta(v)>,
 

@@ -1,4 +1,4 @@
-"""The exponential moving average (EMA) of a model's weights, with which it is used after training."""
+"""The exponential moving average (EMA) of a model's weights over training, used in their place."""
 
 from __future__ import annotations
 
