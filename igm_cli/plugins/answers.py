@@ -107,7 +107,7 @@ def _no_json(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Returns a value's type and the beginning of its text."""
+    """Returns what kind of value it is, briefly."""
     text = str(value) if isinstance(value, str | bool | int | float | type(None)) else ""
     return f"{type(value).__name__} {text[:30]}".strip()
 
