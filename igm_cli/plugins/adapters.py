@@ -1,4 +1,4 @@
-"""What our own dataset adapters share: requests are checked, images are made once or read from a folder."""
+"""The base of igm's own dataset adapters: checks requests, and generates images once or reads them from a folder."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F
 Options: TypeAlias = Mapping[str, Any]
 
 RANGE = "range"
-"""The option of every dataset in a folder that says the values of black and white in its images."""
+"""The option of every dataset in a folder that gives the values of black and white in its images."""
 
 SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
-"""Added to the seed: every split draws from its own, so that no example of one is in another."""
+"""Added to the seed, so that every split has its own seed and no two share an example."""
 
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What is asked for of a dataset.
+    """A request to a dataset.
 
     Attributes:
         split: Name of the split.
         limit: Most images; None takes all.
-        seed: Of everything random.
-        options: The dataset's own.
-        progress: Told how far it is.
-        note: Told what is amiss in a folder.
+        seed: Seed of everything random.
+        options: The dataset's own options.
+        progress: Receives progress.
+        note: Receives problems of a folder.
     """
 
     split: str
@@ -44,22 +44,22 @@ class SplitRequest:
 
 
 class Adapter:
-    """A base with the ``load`` of :class:`igm_cli.plugins.base.DatasetAdapter`.
+    """A base class with the ``load`` of :class:`igm_cli.plugins.base.DatasetAdapter`.
 
-    A subclass has that protocol's attributes, and says how to make a split, how to read it from a folder, or both.
+    A subclass has that protocol's attributes, and makes a split, reads it from a folder, or both.
     """
 
     name: str
     splits: tuple[str, ...]
     options: Mapping[str, str]
-    rendered_options: frozenset[str] = frozenset()  # those that only made images take
-    drawn = "rendered scenes"  # what made images are called
-    sizes: Mapping[str, int]  # how many images a split has where the option size does not say
-    version = 0  # to be raised whenever made images change, so that caches are made anew
+    rendered_options: frozenset[str] = frozenset()  # those of generated images only
+    drawn = "rendered scenes"  # what generated images are called
+    sizes: Mapping[str, int]  # how many images a split has without the option size
+    version = 0  # raised whenever generated images change, to renew caches
 
     @property
     def presets(self) -> Mapping[str, Path]:
-        """The TOML files beside the adapter's module."""
+        """The TOML files next to the adapter's module."""
         folder = Path(inspect.getfile(type(self))).parent / "presets"
         return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
@@ -74,7 +74,7 @@ class Adapter:
         note: Note | None = None,
         **options: Any,
     ) -> Dataset:
-        """Returns a split; no data root makes it.  ``note`` is told what is amiss in a folder."""
+        """Returns a split, generated if there is no data root; ``note`` receives problems of a folder."""
         need("train", "datasets")
         self.check(split, data_root, options)
         values, told = options.pop(RANGE, None), note or (lambda text: None)
@@ -85,7 +85,7 @@ class Adapter:
         return scaled(self.read(data_root, request), scaling)
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses a split or an option that the dataset, made or real, does not have."""
+        """Refuses a split or an option that the dataset, generated or real, does not have."""
         if split not in self.splits:
             raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(self.splits)}")
         if data_root is None and RANGE in options:
@@ -98,7 +98,7 @@ class Adapter:
             raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
 
     def make(self, request: SplitRequest) -> Dataset:
-        """Returns a split of our own images, where there are any."""
+        """Returns a split of generated images, if the dataset has any."""
         raise MissingError(
             f"{self.name} has no images of its own; give the folder of yours with --data-root FOLDER"
         )
@@ -108,7 +108,7 @@ class Adapter:
         raise NotImplementedError
 
     def requested(self, request: SplitRequest) -> dict[str, Any]:
-        """Returns how many images are to be made, from which seed, by which version."""
+        """Returns the number, seed and version of the images to generate."""
         size = whole_size(request.options.get("size", self.sizes[request.split]))
         count = min(size, request.limit) if request.limit else size
         return {"count": count, "seed": request.seed + SPLIT_SEEDS[request.split], "version": self.version}
@@ -148,21 +148,21 @@ def whole_size(text: Any) -> int:
 
 
 def image_dataset(columns: Mapping[str, Any]) -> Dataset:
-    """Returns a dataset of columns; files in the column ``image`` are decoded when they are asked for."""
+    """Returns a dataset of columns; files in the column ``image`` are decoded on access."""
     import datasets
 
     return scaled(datasets.Dataset.from_dict(columns), None)
 
 
 def scaled(data: Dataset, scaling: Scaling | None) -> Dataset:
-    """Returns a dataset whose image files are scaled so; None goes by the rule of :mod:`igm_cli.pixels`."""
+    """Returns a dataset with this scaling of its image files; None uses the rule of :mod:`igm_cli.pixels`."""
     from igm_cli.plugins.image_column import ImageColumn
 
     return data.cast_column("image", ImageColumn(scaling))
 
 
 class Generator:
-    """A base of functions that yield examples; progress is no part of the hash by which ``datasets`` caches them."""
+    """A base class of functions that yield examples; the hash by which ``datasets`` caches them excludes progress."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -183,8 +183,8 @@ def generated(generator: Callable[..., Iterator[dict[str, Any]]], columns: Optio
     """Returns the examples of a generator, from the cache if it ran before with the same arguments.
 
     Args:
-        generator: Called with ``kwargs``; its pickled form and theirs name the cache, so everything that
-            shapes the examples must be among them.
+        generator: Called with ``kwargs``; the pickles of both name the cache, so they must contain everything
+            that shapes the examples.
         columns: Type of each column: ``"image"``, a name of pyarrow's, a list of one type, or a table of types.
         kwargs: Arguments of the generator.
     """

@@ -1,4 +1,4 @@
-"""What plugins of other packages may answer; what is none is refused before it goes on into a result."""
+"""Checks the answers of other packages' plugins before they enter a result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def fault_of(kind: str, name: str, arguments: Sequence[Any], answer: Any, plugin
     """Returns what is wrong with an attribute of a plugin, or with what a method returned; empty if nothing is.
 
     Args:
-        kind: ``datasets`` or ``concepts``; others are not looked at.
+        kind: ``datasets`` or ``concepts``; others are not checked.
         name: The attribute or method.
         arguments: What the method was called with.
         answer: Its value, or what was returned.
@@ -109,7 +109,7 @@ def _is_picture(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
 
 
 def _no_json(value: Any) -> str:
-    """Returns what of a value JSON cannot hold; empty if it can hold it."""
+    """Returns what part of a value JSON cannot hold; empty if there is none."""
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             return f"the key {_shown(wrong[0])}, which is no text"

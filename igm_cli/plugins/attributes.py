@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, Frame
 
 NO_YES = ("no", "yes")
-"""Values of a factor that none are given for."""
+"""Values of a factor for which none are given."""
 
 _MEANT = dict.fromkeys(("True", "1", "1.0"), "yes") | dict.fromkeys(("False", "0", "0.0", "-1", "-1.0"), "no")
 
@@ -48,7 +48,7 @@ class Attributes:
         return Attributes(parse_factors(options["factors"])) if "factors" in options else Attributes()
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Returns the example's ``attributes`` as one-hot rows ``[F,D]``, one for each factor in the space's order."""
+        """Returns the example's ``attributes`` as one-hot rows ``[F,D]``, one per factor in the space's order."""
         attributes = example.get("attributes")
         if not isinstance(attributes, Mapping):
             raise InputError(
@@ -57,7 +57,7 @@ class Attributes:
         return torch.stack([self.row(factor, attributes) for factor in self.space.factors])
 
     def row(self, factor: str, attributes: Mapping[str, Any]) -> Tensor:
-        """Returns the one-hot row ``[D]`` of what an example says of one factor."""
+        """Returns the one-hot row ``[D]`` of an example's value of one factor."""
         if attributes.get(factor) is None:
             known = [name for name, value in attributes.items() if value is not None]
             raise InputError(f"the dataset has no attribute {factor!r}; {near_names(factor, known)}")
@@ -111,11 +111,11 @@ class Attributes:
         raise UnknownConceptError(f"unknown attribute {text!r}; {near_names(text, list(dict.fromkeys(words)))}")
 
     def mirror(self, concepts: Tensor) -> Tensor:
-        """Returns the same: what an image shows does not change when it is flipped."""
+        """Returns the same: flipping an image does not change its attributes."""
         return concepts
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Returns whether all attributes are right at once (the paper's accuracy), and each of them."""
+        """Returns whether all attributes are right at once (the paper's accuracy), and whether each is."""
         right = (predicted.argmax(dim=1) == truth.argmax(dim=1)).tolist()
         each = {factor: float(hit) for factor, hit in zip(self.space.factors, right, strict=True)}
         return {"all_right": float(all(right)), **each}
@@ -125,13 +125,13 @@ class Attributes:
         return (predicted.argmax(dim=1) == truth.argmax(dim=1))[:, None]
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns the image with its attributes beside it; in another colour where the confidence is low."""
+        """Returns the image with its attributes next to it, in another colour if the confidence is low."""
         from igm_cli.plugins.overlays import draw_items
 
         return draw_items(image, items, "value", title="factor")
 
     def draw_map(self, image: Image, values: Tensor, frame: Frame) -> Image:
-        """Returns the image with a bar for every value of every attribute beside it."""
+        """Returns the image with a bar next to it for every value of every attribute."""
         from igm_cli.plugins.overlays import draw_bars
 
         return draw_bars(
@@ -140,7 +140,7 @@ class Attributes:
 
 
 def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
-    """Returns the factors in ``Black_Hair,hair=black|blond|grey``, and their values; a table holds them by name."""
+    """Returns factors and their values from ``Black_Hair,hair=black|blond|grey`` or from a table by name."""
     if isinstance(text, Mapping):
         return {str(name): _different(str(name), tuple(map(str, values))) for name, values in text.items()}
     parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
@@ -161,7 +161,7 @@ def _different(name: str, values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def value_name(value: Any, values: Sequence[str]) -> str:
-    """Returns an annotation as the name of a value: True, 1 and "1" say yes, False, 0, -1 and "-1" say no."""
+    """Returns an annotation as the name of a value: True, 1 and "1" mean yes, False, 0, -1 and "-1" mean no."""
     text = str(value)
     if text not in values and set(values) == set(NO_YES):
         return _MEANT.get(text, text)

@@ -1,6 +1,6 @@
-"""What a plugin is: a dataset adapter or a concept parser, a plain class that need not subclass anything.
+"""The protocols of plugins: dataset adapters and concept parsers, plain classes that need no base class.
 
-Both are found through the entry-point groups ``igm_cli.datasets`` and ``igm_cli.concepts``.  Benchmark suites
+igm finds them by the entry-point groups ``igm_cli.datasets`` and ``igm_cli.concepts``.  Benchmark suites
 (``benchmarks/suite.py``) have the group ``igm_cli.benchmarks``.
 """
 
@@ -39,33 +39,32 @@ __all__ = [
 ]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is being done, done so far, in all)."""
+"""Called with (what is being done, done so far, total)."""
 
 Note: TypeAlias = Callable[[str], None]
-"""Called with a sentence for people."""
+"""Called with a sentence for the user."""
 
 
 def noted(adapter: DatasetAdapter, note: Note) -> dict[str, Any]:
-    """Returns the argument ``note`` for the ``load`` of an adapter that takes it, or none."""
+    """Returns the argument ``note`` for an adapter's ``load``, or nothing if it takes none."""
     return {"note": note} if "note" in inspect.signature(adapter.load).parameters else {}
 
 
 class ConceptParser(Protocol):
-    """Maps annotations to concepts and back; what cannot be mapped raises an InputError.
+    """Maps annotations to concepts and back; raises an InputError for what cannot be mapped.
 
     Concept tensors are relative to the frame the model sees; items (dicts) are what users read and
     are relative to the image as given.
 
     A parser may also have ``options`` (name to one line of help) and ``configured(options)``, which returns
     a parser with them: training takes them from ``--set concepts.NAME=VALUE`` or the preset's table
-    ``[concepts]``, and keeps them with the model.  A parser may have ``draw_map(image, values, frame)``, which returns
-    the picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`), and ``draw_labels(image, items)``, which draws
-    what ``draw`` does and writes beside every item what it is (``--labels``).  A parser of concepts that lie somewhere
-    may have ``turn(concepts)``, which returns concepts of the image turned by a quarter, counterclockwise.  One may have
-    ``right(predicted, truth)``, which returns for predicted ``[K,D]`` and true ``[L,D]`` concepts of one image which of the
-    predicted are right, and which of the F values of each, ``[K,1+F]`` booleans: models are evaluated and calibrated by it.
-    A parser that reads something other than images says so by
-    ``reads``.
+    ``[concepts]``, and keeps them with the model.  It may have ``draw_map(image, values, frame)``, which returns the
+    picture of an energy map (:class:`igm_cli.energy_map.EnergyMap`), and ``draw_labels(image, items)``, which draws what
+    ``draw`` does and names every item next to it (``--labels``).  If its concepts have positions, it may have
+    ``turn(concepts)``, which returns the concepts of the image turned counterclockwise by a quarter.  For evaluation and
+    calibration, it may have ``right(predicted, truth)``: given predicted ``[K,D]`` and true ``[L,D]`` concepts of one image,
+    this returns booleans ``[K,1+F]``, whether each predicted concept and each of its F values are right.  A parser that
+    reads something other than images says so in ``reads``.
     """
 
     name: str
@@ -97,24 +96,24 @@ class ConceptParser(Protocol):
         ...
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns the image as given with the items drawn on a copy of it."""
+        """Returns a copy of the image as given with the items drawn on it."""
         ...
 
 
 class AskedParser(ConceptParser, Protocol):
-    """A parser whose concepts can be asked for in words, so that ``igm generate`` draws them."""
+    """A parser whose concepts can be named in words, so that ``igm generate`` can draw them."""
 
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
         """Returns the concepts ``[K,D]`` that words of an expression name, in the frame.
 
         Args:
             text: The words, without AND, OR, NOT and weights.
-            random: Where they leave something to chance: asked again with another generator, they give other concepts.
-            beside: Concepts ``[L,D]`` that the image has besides.
+            random: Draws what the words leave open, so that another generator gives other concepts.
+            beside: Other concepts of the image ``[L,D]``.
 
         Raises:
-            UnknownConceptError: If the words are none of this parser's; another model's may know them.
-            UsageError: If they are, but cannot be meant.
+            UnknownConceptError: If this parser does not know the words; another model's may.
+            UsageError: If it knows the words, but they make no sense.
         """
         ...
 
@@ -125,32 +124,32 @@ class VectorParser(ConceptParser, Protocol):
     reads: Literal["vectors"]
 
     def read_codebooks(self, path: Path, binding: str | None) -> Codebooks:
-        """Returns the codebooks of a file; no binding takes the file's."""
+        """Returns the codebooks of a file; a binding of None takes the file's."""
         ...
 
     def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Returns bound vectors ``[B,D]`` of a file, which must be of these codebooks."""
+        """Returns bound vectors ``[B,D]`` of a file, which must fit these codebooks."""
         ...
 
 
 class DatasetAdapter(Protocol):
-    """Says what a dataset is and loads its splits.
+    """Describes a dataset and loads its splits.
 
     Attributes:
         name: Name on the command line.
         summary: One line for ``igm plugins``.
         licence: Licence of the data.
         source: How to get the real data, one sentence with the address.
-        splits: Names of its splits; the first one is trained on, the second one validates.
-        image_size: (width, height) that a model of it sees by default.
-        concepts: Name of the concept parser it is used with by default.
+        splits: Names of its splits; the first one is for training, the second one for validation.
+        image_size: Default (width, height) that a model sees.
+        concepts: Name of the default concept parser.
         options: Options of :meth:`load` with one line of help each, for ``--set name=value``.
-        presets: Names of training presets to the paths of their TOML files; ``default`` is taken
-            when none is named.
+        presets: Names of training presets to the paths of their TOML files; ``default`` is used
+            if none is named.
 
-    An adapter that makes its images itself may have a ``version``, a whole number that is raised whenever
-    they change: benchmarks keep records of one version only.  One that reads what people annotated may give its
-    :meth:`load` a parameter ``note``: training passes a function that shows what is amiss, a sentence a call.
+    An adapter that generates its images may have a ``version``, an integer that is raised whenever they
+    change: benchmarks keep records of one version only.  One that reads people's annotations may give its
+    :meth:`load` a parameter ``note``: training passes a function that reports problems, one sentence per call.
     """
 
     name: str
@@ -173,15 +172,15 @@ class DatasetAdapter(Protocol):
         progress: Progress | None = None,
         **options: Any,
     ) -> datasets.Dataset:
-        """Returns a split with an ``image`` column and whatever annotation columns the parsers read.
+        """Returns a split with an ``image`` column and the annotation columns that parsers read.
 
         Args:
             split: One of ``splits``.
             data_root: Folder of the real data; None renders or composes images, the same for the same seed, which
-                ``datasets`` keeps.
+                ``datasets`` caches.
             limit: Largest number of images.
-            seed: Seed of images that are made.
-            progress: Called while images are made or read.
+            seed: Seed of generated images.
+            progress: Called while images are generated or read.
             **options: Values of ``options``.
 
         Raises:
@@ -193,11 +192,11 @@ class DatasetAdapter(Protocol):
 
 @dataclass(frozen=True)
 class Advice:
-    """How to train on some images, as a dataset advises.
+    """A plugin's advice on how to train on the images given.
 
     Attributes:
-        tables: Tables of a preset, which take the place of what neither the preset nor the user says.
-        reasons: What was chosen and why, a sentence each.
+        tables: Tables of a preset, used where neither the preset nor the user sets a value.
+        reasons: What was chosen and why, one sentence each.
     """
 
     tables: Mapping[str, Mapping[str, Any]]
@@ -205,10 +204,10 @@ class Advice:
 
 
 class AdvisingAdapter(DatasetAdapter, Protocol):
-    """A dataset of images that differ from folder to folder, which says what suits those it is given."""
+    """A dataset of images that differ from folder to folder, which advises how to train on those given."""
 
     def advise(self, data: datasets.Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
-        """Returns what suits the images of a split that was loaded, beside the tables of the preset and the user."""
+        """Returns advice for the images of a loaded split, given the tables of the preset and the user."""
         ...
 
 
@@ -216,20 +215,20 @@ class AdvisingParser(ConceptParser, Protocol):
     """A concept parser whose options can be read from annotations: which values objects have, for example."""
 
     def advise(self, splits: Sequence[datasets.Dataset], options: Mapping[str, Any]) -> Advice:
-        """Returns a table ``concepts`` of the options, beside those that are given, that suit what was loaded, training first.
+        """Returns a table ``concepts`` of options that suit the loaded splits, training first, given those already set.
 
         Raises:
-            InputError: If there is nothing to learn of the options that are given.
+            InputError: If there is nothing to learn with the given options.
         """
         ...
 
 
 RenderedBatches: TypeAlias = "Iterator[tuple[Tensor, list[dict[str, Any]]]]"
-"""Images, bytes ``[B,3,H,W]`` on the device that rendered them, and the other columns of each."""
+"""Images, bytes ``[B,3,H,W]`` on the device that rendered them, and the other columns of each image."""
 
 
 class RenderingAdapter(DatasetAdapter, Protocol):
-    """A dataset whose own images a GPU renders while a model is trained there, sooner than they could be loaded."""
+    """A dataset whose generated images the GPU that trains can render faster than they could be loaded."""
 
     def render(
         self,
@@ -241,5 +240,5 @@ class RenderingAdapter(DatasetAdapter, Protocol):
         progress: Progress,
         **options: Any,
     ) -> RenderedBatches:
-        """Returns what :meth:`load` gives with no ``data_root``, of ``image_size``, rendered on a device and not kept."""
+        """Returns what :meth:`load` does without ``data_root``, at ``image_size``, rendered on a device and not cached."""
         ...

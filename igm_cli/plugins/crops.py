@@ -1,4 +1,4 @@
-"""Training on parts of large images: crops that hold few objects, cut at random out of images that hold many."""
+"""Training on parts of large images: random crops with few objects, from images with many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import datasets
 
 TRIES = 400
-"""Places that are tried for a crop before there is none."""
+"""Places tried for a crop before giving up."""
 
 
 @validated("option of [crops]")
@@ -31,10 +31,10 @@ class Crops:
 
     Attributes:
         scale: Pixels of a crop per pixel of the image.
-        most: Most objects that show in a crop.
-        margin: How many pixels beyond its border the centres of objects lie that show in a crop in part.
-        count: Crops of an epoch; each is cut when it is asked for, and is the same whenever it is.
-        turns: Whether crops are turned by quarters, for images that have no upper side.
+        most: Most objects visible in a crop.
+        margin: Pixels beyond a crop's border up to which objects with their centre there still show in part.
+        count: Crops per epoch; each is cut on request, and is the same every time.
+        turns: Whether crops are turned by quarters, for images without an upper side.
         brightness: Largest change of brightness and of contrast, as a proportion of the range.
     """
 
@@ -48,14 +48,14 @@ class Crops:
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a crop lies in which image, and how it is changed.
+    """The image and box of a crop, and its changes.
 
     Attributes:
-        row: Number of the image.
+        row: Index of the image.
         box: Its left, top, right and lower side in pixels of the scaled image.
         turn: Quarter turns.
         gain: Factor of its contrast.
-        shift: What is added to its values, which are 0..255.
+        shift: Added to its values, which are 0..255.
     """
 
     row: int
@@ -73,7 +73,7 @@ class _Large:
     size: tuple[int, int]
     example: Mapping[str, Any]
     centres: Tensor  # of its objects, in scaled pixels [L,2]
-    ignored: Tensor  # boxes that no crop may meet, in scaled pixels [R,4]
+    ignored: Tensor  # boxes that no crop may overlap, in scaled pixels [R,4]
 
 
 class CropSamples:
@@ -86,9 +86,9 @@ class CropSamples:
         parser: The concept parser.
         image_size: Width and height of a crop.
         crops: How they are cut.
-        seed: Decides which they are.
+        seed: Seed of the crops.
         progress: Called while images are read.
-        note: Told of images that are too small.
+        note: Receives a sentence about images that are too small.
 
     Raises:
         InputError: If no image is as large as a crop, or no crop holds few enough objects.
@@ -127,7 +127,7 @@ class CropSamples:
         return self.crops.count
 
     def crop(self, index: int) -> Crop:
-        """Returns where a crop lies, which its number decides.
+        """Returns the crop of an index, always the same.
 
         Raises:
             InputError: If no place holds few enough objects.
@@ -202,12 +202,12 @@ def _holds(size: tuple[int, int], crop: tuple[int, int]) -> bool:
 
 
 def _within(centres: Tensor, box: tuple[int, int, int, int], margin: float) -> Tensor:
-    """Returns which centres ``[L,2]`` lie in a box or so near to it ``[L]``."""
+    """Returns which centres ``[L,2]`` are in a box or within ``margin`` of it ``[L]``."""
     low, high = torch.tensor(box[:2]) - margin, torch.tensor(box[2:]) + margin
     return ((centres >= low) & (centres <= high)).all(1)
 
 
 def _meets(boxes: Tensor, box: tuple[int, int, int, int]) -> bool:
-    """Returns whether any of the boxes ``[R,4]`` has an area in common with a box."""
+    """Returns whether any of the boxes ``[R,4]`` overlaps a box."""
     low, high = torch.tensor(box[:2]), torch.tensor(box[2:])
     return bool(((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(1).any())

@@ -1,4 +1,4 @@
-"""A column of image files in a dataset, which are decoded when they are asked for."""
+"""A column of image files in a dataset, decoded on access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from igm_cli.pixels import Scaling
 
 
 class ImageColumn(datasets.Image):  # type: ignore[misc]
-    """Decodes files as every command does: a damaged one is named, and only formats that igm names are opened."""
+    """Decodes files as every command does: names a damaged one, and opens only the formats that igm lists."""
 
     def __init__(self, scaling: Scaling | None) -> None:
         super().__init__()

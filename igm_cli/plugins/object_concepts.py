@@ -27,14 +27,14 @@ LABEL = ("label", "category")
 """Factors that are read from the label of an object."""
 
 MOST = 20
-"""Most values of an attribute that is learned unless it is asked for; one of more is likely a text."""
+"""Most values of an attribute that is learned without being asked for; one with more is likely free text."""
 
 
 class ObjectConcepts:
     """Object centres, each with one value of every factor.
 
-    The annotation is a column ``objects`` of tables with ``pixel_coords``, and the value of each factor: beside that, in
-    a table ``attributes``, or as ``label`` for a factor of the name label or category.  An empty value is not known: an even
+    The annotation is a column ``objects`` of tables with ``pixel_coords`` and the value of each factor: next to that, in
+    a table ``attributes``, or as ``label`` for a factor called label or category.  An empty value is unknown; an even
     mixture of all values stands for it.
 
     Args:
@@ -59,7 +59,7 @@ class ObjectConcepts:
         return ObjectConcepts(parse_factors(options["factors"]) if "factors" in options else None, **places)
 
     def advise(self, splits: Sequence[Dataset], options: Mapping[str, Any]) -> Advice:
-        """Returns as factors what objects are annotated with: their labels, and attributes that are words, with all values."""
+        """Returns as factors the labels of objects, and those attributes that are words, with all values."""
         parts = [data["objects"] if "objects" in data.column_names else [] for data in splits]
         train, *others = [[_told(thing) for things in part for thing in things] for part in parts]
         every = [*train, *chain(*others)]
@@ -118,7 +118,7 @@ class ObjectConcepts:
             ) from error
 
     def _row(self, told: Mapping[str, Any]) -> Tensor:
-        """Returns the values ``[V]`` that factors are told to have; those of others, and empty ones, are not known."""
+        """Returns the values ``[V]`` of the factors given; other factors, and empty values, are unknown."""
         rows = [self.what.row(factor, told) for factor, value in told.items() if str(value)]
         return self._filled(torch.stack(rows).sum(0) if rows else torch.zeros(self.space.what.dim))
 
@@ -129,7 +129,7 @@ class ObjectConcepts:
         return self.space.mixed(concept, left_open)[self.space.where.dim :]
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:
-        """Returns items with ``x``, ``y`` and ``values`` as ``[K,D]`` in the frame; values left out are not known."""
+        """Returns items with ``x``, ``y`` and ``values`` as ``[K,D]`` in the frame; values left out are unknown."""
         for item in items:
             if unknown := [
                 factor for factor in item.get("values", {}) if factor not in self.space.what.factors
@@ -152,7 +152,7 @@ class ObjectConcepts:
         ]
 
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
-        """Returns the concepts ``[K,D]`` of ``red cube at pos(0.3,0.5)`` or ``cube at 3 pos``; values left out are not known."""
+        """Returns the concepts ``[K,D]`` of ``red cube at pos(0.3,0.5)`` or ``cube at 3 pos``; values left out are unknown."""
         words, at, place = text.rpartition(" at ")
         points = self.places.ask((place if at else text).strip(), random, self._split(beside)[0])
         rows = [self.what.ask(word, random, beside) for word in words.split()]
@@ -173,10 +173,10 @@ class ObjectConcepts:
         return torch.cat([self.places.turn(points), values], dim=-1)
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Returns what positions score, and which values of perceived objects are right.
+        """Returns the scores of positions, and how many perceived objects have the right values.
 
-        A value ``FACTOR_right``, and ``objects_right`` where all are, counts objects whose position is perceived;
-        ``scene_right`` asks for K and every object.  Any value is right where the truth is not known.
+        ``FACTOR_right``, and ``objects_right`` for all factors, count objects whose position is perceived; ``scene_right``
+        requires the right K and every object.  If the truth is unknown, any value is right.
         """
         right = self.right(predicted, truth)
         every = right.all(1)
@@ -191,9 +191,9 @@ class ObjectConcepts:
         }
 
     def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        """Returns which objects are where one is, as near as the paper asks for, and which values are right then ``[K,1+F]``.
+        """Returns which predicted objects match one by the paper's criterion, and which of their values are right ``[K,1+F]``.
 
-        Any value is right where the truth is not known.
+        If the truth is unknown, any value is right.
         """
         from igm_cli.core.metrics import match
 
@@ -209,11 +209,11 @@ class ObjectConcepts:
         return right & right[:, :1]
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns what positions draw."""
+        """Returns the image with the positions drawn on it."""
         return self.places.draw(image, items)
 
     def draw_labels(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns the same with the values of each object beside it."""
+        """Returns the image with the positions drawn on it and the values of each object next to them."""
         from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
 
         texts = (" ".join(item["values"].values()) for item in items)
@@ -232,13 +232,13 @@ class ObjectConcepts:
 
 
 def _told(thing: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is said of an object, by name."""
+    """Returns the attributes of an object by name, its label among them."""
     told = {**(thing.get("attributes") or {}), **thing}
     return {**{name: told["label"] for name in LABEL if "label" in told}, **told}
 
 
 def _values(every: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
-    """Returns how often labels, which come first, and attributes have which value."""
+    """Returns how often each value occurs, for labels, which come first, and for every attribute."""
     found: dict[str, Counter[str]] = {LABEL[0]: Counter()}
     for told in every:
         for name, value in told.items():
@@ -248,7 +248,7 @@ def _values(every: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
 
 
 def _why_not(name: str, values: Collection[str]) -> str:
-    """Returns why the values of labels or of an attribute are not learned unless that is asked for; empty if they are."""
+    """Returns why labels or an attribute are not learned unless asked for; empty if they are."""
     if len(values) < 2:
         return "one value"
     if name == LABEL[0]:
@@ -259,7 +259,7 @@ def _why_not(name: str, values: Collection[str]) -> str:
 
 
 def _about_factors(values: Mapping[str, Counter[str]], found: Collection[str]) -> list[str]:
-    """Returns a sentence about what is no factor, and one about values that differ in small and capital letters alone."""
+    """Returns sentences about attributes that are not factors, and about values that differ only in case."""
     others = [f"{name} ({_why_not(name, each)})" for name, each in values.items() if each and name not in found]
     sentences = [f"concepts.factors leaves out {', '.join(others)}"] if others else []
     for name in found:
@@ -276,7 +276,7 @@ def _about_factors(values: Mapping[str, Counter[str]], found: Collection[str]) -
 
 
 def _unseen(factors: Mapping[str, Sequence[str]], train: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns a sentence about values of factors that no object for training has; none if all are seen."""
+    """Returns a sentence about values of factors that no training object has; none if all are seen."""
     missing: list[str] = []
     for name, values in factors.items():
         seen = {value_name(told.get(name), values) for told in train}

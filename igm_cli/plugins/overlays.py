@@ -1,4 +1,4 @@
-"""What was found: written beside an image, line by line, with a bar for the confidence; or marked where it is."""
+"""Draws answers: as lines next to an image with a bar for the confidence, or as marks at their places."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     Color: TypeAlias = tuple[int, int, int]
 
 HEIGHT, LONG_SIDE = 384, 4096
-"""Small images are enlarged to this height, so that names can be read, but no side beyond the other."""
+"""Small images are enlarged to this height, so that names can be read, but no side beyond this length."""
 
 LINE = 44
-"""Least height of a line; where the image is lower than all of them, there is paper below it."""
+"""Least height of a line; an image lower than all lines together gets paper below it."""
 
 PAPER, TRACK, FAINT = (255, 255, 255), (230, 230, 230), (150, 150, 150)
 SURE, DOUBTFUL = (40, 120, 200), (225, 110, 40)
 COOL, HOT = (120, 20, 60), (255, 225, 60)
-"""Colours of a map, from where it is low to where it is high."""
+"""Colours of a map's low and high values."""
 
 CONFIDENT = 0.9
-"""Below this confidence an item has another colour."""
+"""Items below this confidence have another colour."""
 
 SHORT_SIDE = 480
-"""Small images are enlarged to it by a whole factor where places are marked, so that rings and numbers can be read."""
+"""Small images with marks are enlarged to this by an integer factor, so that rings and numbers can be read."""
 
 RING, DOUBTFUL_RING, LEGEND = (255, 214, 0), (255, 110, 60), (30, 30, 30)
 
 FEW = 10
-"""Up to so many marks explain themselves; of more there is a legend, and a crowd of them enlarges the picture."""
+"""Up to this many marks need no legend; more get one, and if they are crowded, the picture is enlarged."""
 
 READABLE, LEAST_RADIUS, LEAST_TEXT = 11, 4, 9
-"""Radius of rings for which a picture is enlarged if it may be, least radius, and least size of text, in pixels."""
+"""In pixels: radius of rings for which a picture is enlarged if possible, least radius, and least text size."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Mark:
     Attributes:
         x: 0..1 of the width.
         y: 0..1 of the height.
-        confidence: Of what is there; None where the method has none.
-        text: What is written beside it, if there is room.
+        confidence: Of the item; None if the method has none.
+        text: Written next to it, if there is room.
     """
 
     x: float
@@ -64,13 +64,13 @@ class Mark:
 def draw_items(
     image: Image.Image, items: Sequence[Mapping[str, Any]], text: str, title: str | None = None
 ) -> Image.Image:
-    """Returns the image, enlarged if it is small, and beside it a line per item, with paper below where lines need it.
+    """Returns the image, enlarged if small, with a line per item next to it, and paper below it if lines need that.
 
     Args:
         image: The image as given by the user.
         items: Items from top to bottom; they may have a ``confidence``.
-        text: The key of what was found, which is written large.
-        title: The key of what it is about, which is written small above it; None writes nothing.
+        text: The key of the answer, which is written large.
+        title: The key of its subject, which is written small above it; None writes nothing.
     """
     shown = _readable(image)
     step = max(LINE, shown.height / max(6, len(items)))
@@ -97,11 +97,11 @@ def draw_items(
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
-    """Returns a copy, if small enlarged by a whole factor, with a numbered ring at every mark; below many, a legend.
+    """Returns a copy with a numbered ring at every mark, enlarged by an integer factor if small; many get a legend below.
 
-    Rings do not meet unless they would be too small to see.  A number stands in its ring or, like the text of a mark,
-    beside it: within the picture, on no other number or text and on no other mark's centre.  It is left out where no
-    such place is free.  Rings have another colour where the confidence is below 0.9.
+    Rings do not touch unless they would be too small to see.  A number is in its ring or, like the text of a mark, next
+    to it: within the picture, and not over another number, text or mark's centre.  If no such place is free, it is left
+    out.  Rings have another colour if the confidence is below 0.9.
     """
     places = np.array([(mark.x, mark.y) for mark in marks], dtype=float).reshape(-1, 2)
     factor = _enlargement(image.size, _nearest(places * image.size))
@@ -109,7 +109,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     canvas = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     centres = places * size
     nearest = _nearest(centres)
-    # An object far from all others has no larger ring than its like.
+    # An object far from all others has no larger ring than the rest.
     largest = max(6, int(min(min(size) // 30, np.median(nearest) if len(marks) > FEW else math.inf)))
     radii = np.clip(nearest / 2 - 1, LEAST_RADIUS, largest)
     colors = [DOUBTFUL_RING if _doubtful(mark) else RING for mark in marks]
@@ -128,9 +128,9 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 
 
 def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float, float]) -> Image.Image:
-    """Returns the image in grey with a map of values in colour over a part of it; what is not above zero stays grey.
+    """Returns the image in grey with a map of values in colour over a part of it; values up to zero stay grey.
 
-    Colours follow the square root of a value, so that what explains little beside the most is seen.
+    Colours follow the square root of a value, so that small values remain visible.
 
     Args:
         image: The image as given by the user; it is enlarged if it is small.
@@ -152,11 +152,11 @@ def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float
 
 
 def draw_bars(image: Image.Image, names: Sequence[str], values: Tensor) -> Image.Image:
-    """Returns the image, enlarged if it is small, and beside it every value with a bar: by how much it is above the least.
+    """Returns the image, enlarged if small, and next to it every value with a bar for its excess over the least one.
 
     Args:
         image: The image as given by the user.
-        names: What the values are of.
+        names: Names of the values.
         values: ``[M]``, in the order of the names.
     """
     shown, numbers = _readable(image), [f"{value:+.5f}" for value in values.tolist()]
@@ -178,7 +178,7 @@ def draw_bars(image: Image.Image, names: Sequence[str], values: Tensor) -> Image
 
 
 def confidence_of(item: Mapping[str, Any]) -> float | None:
-    """Returns the confidence of an item; None where the method has none."""
+    """Returns the confidence of an item; None if the method has none."""
     confidence = item.get("confidence")
     return None if confidence is None or confidence != confidence else float(confidence)
 
@@ -195,7 +195,7 @@ def _doubtful(mark: Mark) -> bool:
 
 
 def _nearest(points: Pixels) -> Pixels:
-    """Returns how far from every point ``[N,2]`` the nearest other one is ``[N]``, infinitely where there is none."""
+    """Returns the distance of every point ``[N,2]`` from its nearest neighbour ``[N]``, infinite if it has none."""
     if len(points) < 2:
         return np.full(len(points), np.inf)
     from scipy.spatial import cKDTree
@@ -204,7 +204,7 @@ def _nearest(points: Pixels) -> Pixels:
 
 
 def _enlargement(size: tuple[int, int], nearest: Pixels) -> int:
-    """Returns the factor by which a picture is enlarged; ``nearest`` is how far the neighbours of its marks are."""
+    """Returns the factor by which a picture is enlarged; ``nearest`` are its marks' distances to their neighbours."""
     wanted = round(SHORT_SIDE / min(size))
     if len(nearest) > FEW:
         close = max(float(np.quantile(nearest, 0.25)), 1e-3)
@@ -220,14 +220,14 @@ def _draw_ring(pen: ImageDraw.ImageDraw, centre: Sequence[float], radius: float,
 
 
 class _Writing:
-    """Text in and beside rings, none of it on another or on the centre of another ring.
+    """Text in and next to rings, never over other text or the centre of another ring.
 
     Args:
-        pen: Draws it.
+        pen: Draws the text.
         size: (width, height) of the picture in pixels.
-        centres: Of the rings, ``[N,2]`` in pixels.
-        radii: Of the rings, ``[N]``.
-        texts: What will be written beside each, but for its number.
+        centres: Those of the rings, ``[N,2]`` in pixels.
+        radii: Those of the rings, ``[N]``.
+        texts: What will be written next to each, besides its number.
     """
 
     def __init__(
@@ -243,17 +243,17 @@ class _Writing:
         self.pen, self.centres, self.radii, (self.width, self.height) = pen, centres, radii, size
         self.size = max(LEAST_TEXT + 2, int(0.8 * np.median(radii))) if len(radii) else LEAST_TEXT
         self.tree = cKDTree(centres)
-        # Left, top, right and bottom of what is written, two texts of each mark at most; NaN for none.
+        # Left, top, right and bottom of texts, at most two per mark; NaN for none.
         self.texts = np.full((len(radii), 2, 4), np.nan)
         longest = max([str(len(texts)), *dict.fromkeys(texts)], key=len)
         self.longest = self._reach(longest) if len(radii) else 0.0
 
     def _reach(self, text: str) -> float:
-        """Returns how far from a centre a text beside its ring may reach, or meet another ring."""
+        """Returns how far from a centre a text next to its ring may reach, or touch another ring."""
         return float(_font(self.size).getlength(text) + 2 * (self.size + self.radii.max()))
 
     def inside(self, index: int, text: str, color: Color) -> bool:
-        """Writes a text into a ring; returns whether it fits, and lies within the picture."""
+        """Writes a text into a ring; returns whether it fits, and is within the picture."""
         (x, y), radius = self.centres[index].tolist(), float(self.radii[index])
         size = int(1.1 * radius)
         if size >= LEAST_TEXT:
@@ -261,7 +261,7 @@ class _Writing:
         return size >= LEAST_TEXT and self._write(index, (x, y), "mm", text, size, color, lambda box: True)
 
     def beside(self, index: int, text: str, color: Color) -> None:
-        """Writes a text beside a ring if any place is free, better across no other ring."""
+        """Writes a text next to a ring if any place is free, preferably over no other ring."""
         if not text:
             return
         (x, y), away = self.centres[index].tolist(), float(self.radii[index]) + 2
@@ -306,7 +306,7 @@ class _Writing:
 
 
 def _free(box: Sequence[float], texts: Pixels, centres: Pixels, off: Pixels) -> bool:
-    """Returns whether a box meets no text ``[M,4]`` and is ``off`` ``[N]`` from centres ``[N,2]``."""
+    """Returns whether a box overlaps no text ``[M,4]`` and is ``off`` ``[N]`` from centres ``[N,2]``."""
     corner, end = box[:2], box[2:]
     if ((texts[:, :2] < end) & (texts[:, 2:] > corner)).all(axis=1).any():
         return False
@@ -320,7 +320,7 @@ def _font(size: int) -> Any:
 
 
 def _with_legend(canvas: Image.Image, marks: Sequence[Mark], radius: int) -> Image.Image:
-    """Returns a picture with a strip below it: how many marks there are and, if some are doubtful, what colours mean."""
+    """Returns a picture with a strip below it: the number of marks and, if some are doubtful, the colours' meaning."""
     parts: list[tuple[Color | None, str]] = [(None, f"{len(marks)} objects")]
     if doubtful := sum(map(_doubtful, marks)):
         parts += [

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import Frame
 
 ANYWHERE = ((0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95))
-"""Corners of where places are drawn at random, if a model does not say."""
+"""Corners of the area for random places, if a model does not say."""
 
 TRIES = 400
-"""Places in all sets that are begun anew, before there is no room."""
+"""Most places, over all sets tried, before giving up."""
 
 _PLACE = re.compile(r"pos\s*\(([^,()]*),([^,()]*)\)")
 _SOME = re.compile(r"(\d+)(?:\s*-\s*(\d+))? pos")
@@ -32,8 +32,8 @@ class Positions:
     """Object centres, x to the right and y down, 0..1 of the frame the model sees.
 
     Args:
-        region: Corners (x, y) of a convex area in which places are drawn at random.
-        distance: The least distance of two such places.
+        region: Corners (x, y) of a convex area for random places.
+        distance: The least distance between two random places.
     """
 
     name = "pos"
@@ -67,7 +67,7 @@ class Positions:
                 "concepts pos need 'objects' with 'pixel_coords' of x and y; this dataset has none"
             ) from error
         width, height = frame.size
-        for x, y in pixels:  # the centre of an object may lie somewhat off its image, but not by half a side
+        for x, y in pixels:  # the centre of an object may be somewhat outside its image, but not by half a side
             if not (-width / 2 <= x <= 1.5 * width and -height / 2 <= y <= 1.5 * height):
                 raise InputError(
                     f"pixel_coords ({x:g}, {y:g}) lie outside their {width}×{height} image; "
@@ -94,7 +94,7 @@ class Positions:
         return [{"x": x / width, "y": y / height, "x_px": x, "y_px": y} for x, y in pixels.tolist()]
 
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
-        """Returns the place of ``pos(x,y)`` ``[1,2]``, or places drawn at random of ``3 pos`` and ``3-5 pos`` ``[K,2]``."""
+        """Returns the place of ``pos(x,y)`` ``[1,2]``, or random places for ``3 pos`` and ``3-5 pos`` ``[K,2]``."""
         if place := _PLACE.fullmatch(text):
             return _place(text, *place.groups())
         some = _SOME.fullmatch(text)
@@ -115,7 +115,7 @@ class Positions:
         )
 
     def _scattered(self, count: int, random: torch.Generator, beside: Tensor) -> Tensor:
-        """Returns random places ``[K,2]`` that keep their distance from others, no more than asked for."""
+        """Returns up to ``count`` random places ``[K,2]`` that keep their distance from one another and from ``beside``."""
         low, high = self.region.amin(0), self.region.amax(0)
         points = low + (high - low) * torch.rand(20 * count, 2, generator=random, dtype=torch.float64)
         side = self.region.roll(-1, 0) - self.region
@@ -134,11 +134,11 @@ class Positions:
         return torch.stack([1 - concepts[..., 0], concepts[..., 1]], dim=-1)
 
     def turn(self, concepts: Tensor) -> Tensor:
-        """Returns positions in the image turned by a quarter, as ``rot90`` of its rows and columns turns it."""
+        """Returns positions in the image turned by a quarter, like ``rot90`` of its rows and columns."""
         return torch.stack([concepts[..., 1], 1 - concepts[..., 0]], dim=-1)
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Returns perceived objects by both readings of the paper's criterion, and the matched error."""
+        """Returns the perceived objects by both readings of the paper's criterion, and the matched error."""
         from igm_cli.core.metrics import match
 
         result = match(predicted, truth)
@@ -152,7 +152,7 @@ class Positions:
         }
 
     def right(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        """Returns which positions are those of an object each, as near as the paper asks for ``[K,1]``."""
+        """Returns which positions match an object of their own, by the paper's criterion ``[K,1]``."""
         from igm_cli.core.metrics import match
 
         result = match(predicted, truth)
@@ -161,9 +161,9 @@ class Positions:
         return right
 
     def draw(self, image: Picture, items: Sequence[Mapping[str, Any]]) -> Picture:
-        """Returns a copy, if small enlarged by a whole factor, with a numbered ring at every position.
+        """Returns a copy with a numbered ring at every position, enlarged by an integer factor if small.
 
-        Rings have another colour where the confidence is below 0.9.
+        Rings have another colour if the confidence is below 0.9.
         """
         from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
 

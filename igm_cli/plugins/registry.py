@@ -1,7 +1,7 @@
-"""Plugins by name: listed from package metadata without an import, loaded when used, in isolation.
+"""Plugins by name: listed from package metadata without importing them, loaded on use, in isolation.
 
-What a plugin of another package does wrong is contained and told with its name: whatever it raises, ``SystemExit`` too, what
-it writes to stdout, and answers that are none (:mod:`igm_cli.plugins.answers`).
+Faults of another package's plugin are contained and reported with its name: any exception, ``SystemExit`` included, output
+to stdout, and invalid answers (:mod:`igm_cli.plugins.answers`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Listing:
-    """A plugin as package metadata names it; nothing of it is imported."""
+    """A plugin as package metadata lists it, not imported."""
 
     kind: Kind  # its group without the prefix
     name: str  # its name on the command line
@@ -46,7 +46,7 @@ class Listing:
 
 
 def listings(kind: Kind) -> list[Listing]:
-    """Returns all plugins of a kind, sorted by name, none of them imported."""
+    """Returns all plugins of a kind, sorted by name, without importing them."""
     return [_listing(kind, name, points) for name, points in sorted(_points(kind).items())]
 
 
@@ -80,8 +80,8 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
     Args:
         kind: Its group without the prefix.
         name: A listed name, or ``package.module:attribute``.
-        typed: Whether a user typed the name.  Only then may it be ``package.module:attribute``: a name that stands in
-            a checkpoint or another file must not choose the code that is run.
+        typed: Whether a user typed the name.  Only then may it be ``package.module:attribute``: a name in a checkpoint
+            or another file must not choose the code that is run.
     """
     points = _points(kind)
     if ":" in name and name not in points:
@@ -108,8 +108,8 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
 def _points(kind: Kind) -> dict[str, list[EntryPoint]]:
     """Returns entry points by name; the same target of the same package counts once.
 
-    A package can be found twice (a checkout on the path beside its installation), which is no conflict.  Where another
-    package claims the name of a built-in plugin, that is still the built-in one, and the other goes by its target,
+    A package can be found twice (a checkout on the path and its installation), which is no conflict.  If another package
+    claims the name of a built-in plugin, the built-in one keeps it, and the other is listed by its target,
     ``package.module:attribute``.
     """
     found: dict[str, list[EntryPoint]] = {}
@@ -168,7 +168,7 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
 class _Guarded:
     """A plugin whose methods and attributes fail with a :class:`PluginError` that names its package.
 
-    Those of other packages write nothing to stdout, which is for results, and their answers are looked at.
+    Plugins of other packages cannot write to stdout, which is for results, and their answers are checked.
     """
 
     def __init__(self, plugin: Any, kind: Kind, label: str, way_out: str, foreign: bool) -> None:
@@ -256,7 +256,7 @@ def _told(error: BaseException, module: str) -> str:
 
 @contextlib.contextmanager
 def _quiet(foreign: bool) -> Iterator[None]:
-    """Within it, what another package writes to stdout, by whatever means, goes to stderr."""
+    """Sends what another package writes to stdout, by any means, to stderr."""
     if not foreign:
         yield
         return

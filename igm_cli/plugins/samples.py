@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DatasetSamples:
-    """A dataset as the trainer wants it, decoded once into bytes (18 kB for 96x64 pixels).
+    """A dataset as the trainer needs it, decoded once into bytes (18 kB for 96x64 pixels).
 
     Implements :class:`igm_cli.core.training.batches.Samples`.
     """
@@ -60,7 +60,7 @@ class DatasetSamples:
 
 
 class RenderedSamples(DatasetSamples):
-    """Rendered images as the trainer wants them, which are of the size that the model sees."""
+    """Rendered images as the trainer needs them, already of the size that the model sees."""
 
     def __init__(self, batches: RenderedBatches, parser: ConceptParser) -> None:
         self.parser, self._concepts = parser, []

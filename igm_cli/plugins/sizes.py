@@ -1,4 +1,4 @@
-"""Annotations of images of another size than those that are there: found by where their points lie."""
+"""Detects annotations made for images of another size, by where their points lie."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from igm_cli.errors import InputError, UsageError
 Points: TypeAlias = "Iterable[tuple[float, float]]"
 
 OUTSIDE = 0.05
-"""Proportion of points outside of their images from which on the annotations are of other images."""
+"""Proportion of points outside their images above which the annotations belong to other images."""
 
 REACHED = 0.8
 """Proportion of the width and of the height that points reach; if they reach less of both, images were enlarged."""
 
 ENOUGH = 50
-"""Different points from which on it is told how far they reach."""
+"""Least number of different points for which their reach is checked."""
 
 HELP = "width and height that annotations were made at, e.g. 480x320, where the images were scaled since"
 
@@ -34,7 +34,7 @@ def parse_size(text: Any) -> tuple[int, int] | None:
 
 
 def refuse_other_size(root: Path, images: Iterable[tuple[tuple[int, int], Points]]) -> None:
-    """Refuses points that are not of the images they are said to be in.
+    """Refuses points that do not belong to their images.
 
     Args:
         root: The folder, for messages.
@@ -65,7 +65,7 @@ def refuse_other_size(root: Path, images: Iterable[tuple[tuple[int, int], Points
 
 
 def refuse_fractions(root: Path, places: Sequence[tuple[float, float]]) -> None:
-    """Raises an InputError if places ``(x, y)`` that should be pixels are all fractions of the image's sides."""
+    """Raises an InputError if all places ``(x, y)`` are fractions of the image's sides instead of pixels."""
     whole = all(number in (0, 1) for place in places for number in place)
     if len(places) > 1 and not whole and all(0 <= x <= 1 and 0 <= y <= 1 for x, y in places):
         raise InputError(

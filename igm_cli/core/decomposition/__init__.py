@@ -1,1 +1,1 @@
-"""Semantic decomposition: a bound vector into one codeword of each codebook (Yeung et al. 2026)."""
+"""Semantic decomposition of a bound vector into one codeword per codebook (Yeung et al. 2026)."""

@@ -1,7 +1,7 @@
-"""A solver that tries what is cheapest first: meeting in the middle, exhaustive search, coupled diffusion.
+"""A solver that tries the cheapest methods first: meeting in the middle, exhaustive search, coupled diffusion.
 
-An answer is decided if it is beyond chance and no exchange of a factor is better; problems that are not go on to more
-tables, then to exhaustive search where its arithmetic is affordable, then to coupled diffusion with many restarts.
+An answer is decided if it is beyond chance and no exchange of a factor is better.  Undecided problems get more tables,
+then exhaustive search if its arithmetic is affordable, otherwise coupled diffusion with many restarts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from igm_cli.core.decomposition.meet_in_the_middle import Halves
 from igm_cli.core.decomposition.resonator import iterate
 from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
 
-FEW_PRODUCTS = 1024  # so few are compared at once, which is faster than anything else
+FEW_PRODUCTS = 1024  # up to this many, comparing all at once is fastest
 SHARED_TABLES = 4  # at random coordinates, the same for all problems; vectors without noise need one
 OWN_TABLES = 60  # at coordinates of large modulus, for one problem alone
 MOST_ENTRIES = 2**22  # of a table
@@ -48,7 +48,7 @@ def auto(codebooks: Codebooks, spectra: Tensor, generator: torch.Generator) -> D
 
 
 def _query(search: SearchState, halves: Halves, rows: Tensor, coordinates: Tensor) -> None:
-    """Looks for the products of some problems in a table keyed by some coordinates."""
+    """Looks up the products of some problems in a table keyed by some coordinates."""
     codebooks, spectra = search.codebooks, search.spectra
     for part in rows.split(max(1, QUERIES_AT_ONCE // halves.queries)):
         numbers, indices = halves.meet(spectra[part[:, None], coordinates], coordinates)
@@ -63,14 +63,14 @@ def _query(search: SearchState, halves: Halves, rows: Tensor, coordinates: Tenso
 
 
 def _best_of_each(rows: Tensor, similarity: Tensor) -> Tensor:
-    """Returns which of the candidates ``[H]`` is the most similar one of its problem ``[H]``."""
+    """Returns the indices of the most similar candidate of each problem, ``rows`` being the problems ``[H]``."""
     order = similarity.argsort(stable=True)
     order = order[rows[order].argsort(stable=True)]
     return order[rows[order].diff(append=rows.new_full((1,), -1)) != 0]
 
 
 def _shared_tables(search: SearchState, halves: Halves, generator: torch.Generator) -> None:
-    """Queries tables at random coordinates for all undecided problems, as long as they decide some."""
+    """Queries tables at random coordinates for all undecided problems, until one decides none."""
     for _ in range(SHARED_TABLES):
         rows = search.undecided()
         if len(rows):

@@ -1,12 +1,12 @@
-"""The three ways in which vectors are bound; each is an elementwise product in some basis, in which we compute.
+"""The three ways to bind vectors; each is an elementwise product in some basis, in which igm computes.
 
     map    x ∈ {-1, 1}^D                  in itself               (Gayler 2003)
     hrr    x ∈ R^D, circular convolution  its Fourier transform   (Plate 1995)
     fhrr   x ∈ C^D of modulus one         in itself               (Plate 2003)
 
-A vector in that basis is called its *spectrum*, so that one equation about products of spectra holds for all three.
-Codewords have spectra with a mean square of one.  Unbinding is the product with the conjugate, which is the gradient of
-⟨y, a ⊙ b⟩ by b; it is exact where all moduli are one.  The conventions are those of torchhd's MAP, HRR and FHRR tensors.
+A vector in that basis is called its *spectrum*, so one equation about products of spectra holds for all three.  Codewords
+have spectra with a mean square of one.  Unbinding multiplies by the conjugate, which is the gradient of ⟨y, a ⊙ b⟩ by b; it
+is exact where all moduli are one.  The conventions are those of torchhd's MAP, HRR and FHRR tensors.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Binding:
         return torch.randn(rows, dim, generator=generator)
 
     def bind(self, *vectors: Tensor) -> Tensor:
-        """Returns the bound vector of vectors ``[...,D]``."""
+        """Returns vectors ``[...,D]`` bound into one."""
         return self.vector(reduce(mul, map(self.spectrum, vectors)), vectors[0].shape[-1])
 
 
@@ -70,7 +70,7 @@ class HolographicBinding(Binding):
         return vector
 
     def weights(self, dim: int) -> Tensor:  # noqa: D102
-        weights = torch.full((dim // 2 + 1,), 2.0)  # a coordinate stands for its complex conjugate, too
+        weights = torch.full((dim // 2 + 1,), 2.0)  # a coordinate also stands for its complex conjugate
         weights[0] = 1.0
         if dim % 2 == 0:
             weights[-1] = 1.0

@@ -32,10 +32,10 @@ class Codebooks:
         weights: Weight of each coordinate of a spectrum in an inner product ``[F]``.
         dim: Dimension D of a vector.
         sizes: Number of codewords n_k of each factor.
-        search_space: Number N of products that can be made.
-        values: Number of real numbers of a spectrum, for counts of arithmetic.
-        coordinates: Number P of real numbers of a vector: D, or 2D if it is complex.
-        unit: True if all coordinates have a modulus of one, and so have those of all products.
+        search_space: Number N of possible products.
+        values: Number of real numbers in a spectrum, to count operations.
+        coordinates: Number P of real numbers in a vector: D, or 2D if it is complex.
+        unit: True if all coordinates of codewords, and so those of products, have a modulus of one.
 
     Raises:
         InputError: If the codebooks cannot be used together.
@@ -62,7 +62,7 @@ class Codebooks:
         self.dim, self.precision = books[0].shape[-1], precision
         self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
         self.guessed = False
-        """Whether nobody named the binding, and it is what the codewords look like."""
+        """Whether the binding was guessed from the codewords rather than named."""
         self._prepare()
 
     def _prepare(self) -> None:
@@ -95,7 +95,7 @@ class Codebooks:
         return scaled
 
     def product(self, indices: Tensor, without: int | None = None) -> Tensor:
-        """Returns the products of codewords ``[...,F]`` that have indices ``[...,K]``, without one factor's if asked."""
+        """Returns the products ``[...,F]`` of the codewords with indices ``[...,K]``, except factor ``without``'s."""
         return reduce(mul, (b[indices[..., k]] for k, b in enumerate(self.spectra) if k != without))
 
     def noise(self, rows: int, generator: torch.Generator) -> Tensor:
@@ -151,7 +151,7 @@ class Codebooks:
 
     @cached_property
     def phases(self) -> dict[int, Tensor]:
-        """Numbers e^{iφ} ≠ 1 by which one codeword is another ``[n_k,n_k]``, 0 where there is none; factors that have any."""
+        """Multiples e^{iφ} ≠ 1 that turn one codeword into another ``[n_k,n_k]``, else 0; by factor, if it has any."""
         result = {}
         for factor, spectra in enumerate(self.spectra):
             book = spectra / self.norm(spectra)[:, None]
@@ -163,7 +163,7 @@ class Codebooks:
 
 
 def moved(noise: Tensor, device: torch.device) -> Tensor:
-    """Returns noise that was drawn on the CPU on a device; on CUDA the host does not wait for the copy."""
+    """Moves noise drawn on the CPU to a device; on CUDA the host does not wait for the copy."""
     return noise.to(device, non_blocking=device.type == "cuda")
 
 
@@ -189,7 +189,7 @@ def check_books(books: Sequence[Tensor]) -> None:
 
 
 def _fault(book: Tensor, first: Tensor) -> str:
-    """Returns what is wrong with a codebook beside the first one; empty if nothing is."""
+    """Returns what is wrong with a codebook, given the first one; empty if nothing is."""
     if book.ndim != 2:
         return f"has the shape {list(book.shape)}; it must be [codewords, D]"
     if len(book) < 2:
@@ -206,13 +206,13 @@ def _fault(book: Tensor, first: Tensor) -> str:
 
 
 def guess_binding(books: Sequence[Tensor]) -> str:
-    """Returns the binding that codewords leave no doubt of.
+    """Returns the binding of codewords if they leave no doubt.
 
-    Complex ones of modulus one are bound by ``fhrr``, ±1 by ``map``, and real ones of norm one or so, as hrr draws them, of
-    different moduli, by ``hrr``.
+    It is ``fhrr`` for complex coordinates of modulus one, ``map`` for ±1, and ``hrr`` for real coordinates of different
+    moduli if the codewords have a norm of about one, as hrr draws them.
 
     Raises:
-        InputError: If they may be bound otherwise.
+        InputError: If other bindings are possible.
     """
     check_books(books)
     every = torch.cat([book.flatten() for book in books])

@@ -1,4 +1,4 @@
-"""Coupled inference in diffusion models (Yeung et al. 2026): one chain per factor, guided by what the others leave.
+"""Coupled inference in diffusion models (Yeung et al. 2026): one chain per factor, guided by what the others leave over.
 
 A codebook X_k ``[D,n]`` is a distribution of n equally probable points, so its denoiser is closed-form.  In *latent
 space* a chain is x_t = √a x_0 + √(1-a) ε ∈ R^D, x_0 a codeword; in *codebook space* z_t = √a z_0 + √(1-a) ε ∈ R^n, z_0
@@ -15,8 +15,8 @@ whose gradient moves each estimate, by Tweedie's formula for the score; then the
     x̃_0 = D_k(x_t) - (1-a)/√a · λ_t ∂E/∂D_k,        λ_t = g √a/(1-a),
     x_{t-1} = √a' x̃_0 + √(1-a'-σ²) (x_t - √a x̃_0)/√(1-a) + σ ε,      σ² = η² (1-a')/(1-a) (1 - a/a').
 
-The iterative scheme re-noises the newest estimate and repeats the last part ρ of the T steps, again and again.  In the
-limit of no prior, no noise and a constant a the estimates are those of the attention resonator with β = g a/(1-a).
+The iterative scheme re-noises the newest estimate and repeats the last part ρ of the T steps, many times.  In the limit
+of no prior, no noise and a constant a, the estimates are those of the attention resonator with β = g a/(1-a).
 
 The settings in use are near that limit.  With T = 3 and ρ = 0.35 a restart is max(1, round(ρT)) = 1 step, so a run is
 one diffusion of three steps and then single steps between two fixed noise levels, with a signal proportion of at most
@@ -49,14 +49,14 @@ class CoupledDiffusion(Dynamics):
         energy: ``similarity`` or ``gauss``.
         space: Where the chains are: ``latent`` or ``codebook``.
         steps: Steps T of a whole diffusion.
-        ratio: Part ρ of the steps that a restart repeats; there are as many restarts as iterations allow.
+        ratio: Fraction ρ of the steps that a restart repeats; iterations limit the number of restarts.
         guidance: Guidance g.
         signal: Signal proportion a at the first and at the last step.
         stochasticity: η, from 0 (deterministic) to 1 (as noisy as the forward process).
         temperature: Factor of all noise.
-        prior: Weight of the codebook's own estimate D_k beside the guidance.
+        prior: Weight of the codebook's own estimate D_k, added to the guidance.
         relative: True if the unbound vector is divided by the root mean square of the others' product, so that guidance
-            weighs the same while estimates are vague.
+            keeps its weight while estimates are vague.
         sequential: True if a factor sees the newest estimates of those before it.
     """
 
@@ -73,7 +73,7 @@ class CoupledDiffusion(Dynamics):
     sequential: bool = True
 
     def start(self, codebooks: Codebooks, spectra: Tensor, generator: Generator) -> State:
-        """Returns noise ``[B,F]`` or ``[B,n_k]`` for each factor, then what it is denoised to ``[B,n_k]``."""
+        """Returns noise ``[B,F]`` or ``[B,n_k]`` for each factor, then its denoised beliefs ``[B,n_k]``."""
         chains = [self._noise(codebooks, k, len(spectra), generator) for k in range(len(codebooks.sizes))]
         return [*chains, *self._denoised(codebooks, chains, self.levels(0)[0])]
 
@@ -99,7 +99,7 @@ class CoupledDiffusion(Dynamics):
         return [*chains, *beliefs], beliefs
 
     def levels(self, i: int) -> tuple[float, float]:
-        """Returns a before and after a step: its logit goes evenly from the first level to the last."""
+        """Returns a before and after a step; its logit changes linearly from the first level to the last."""
         first, last = (math.log(a / (1 - a)) for a in self.signal)
         begin, steps, offset = self._pass(i)
         reach = [begin + (1 - begin) * (offset + after) / steps for after in (0, 1)]
@@ -111,7 +111,7 @@ class CoupledDiffusion(Dynamics):
         return i >= self.steps and self._pass(i)[2] == 0
 
     def _pass(self, i: int) -> tuple[float, int, int]:
-        """Returns where the pass of a step begins, 0..1 of the schedule, its number of steps, and the step's place."""
+        """Returns where a step's pass begins in the schedule (0..1), its number of steps, and the step's place in it."""
         if i < self.steps:
             return 0.0, self.steps, i
         again = max(1, round(self.ratio * self.steps))
@@ -149,8 +149,8 @@ def posterior(codebooks: Codebooks, factor: int, noised: Tensor, a: float, space
 def negative_gradient(spectra: Tensor, estimates: list[Tensor], factor: int, energy: Energy) -> Tensor:
     """Returns -∂E/∂D_k for s = τ = 1, ``[B,F]``.
 
-    With o = ⊙_{j≠k} D_j it is the unbinding conj(o) ⊙ y for the similarity energy; the Gaussian energy also takes off
-    what the estimates ``[B,F]`` explain already, conj(o) ⊙ (y - D_k ⊙ o).
+    With o = ⊙_{j≠k} D_j it is the unbinding conj(o) ⊙ y for the similarity energy; the Gaussian energy also subtracts
+    what the estimates ``[B,F]`` already explain, conj(o) ⊙ (y - D_k ⊙ o).
     """
     rest = others(estimates, factor)
     if energy == "gauss":

@@ -1,4 +1,4 @@
-"""Takes bound vectors apart, by any of the methods."""
+"""Decomposes bound vectors by any of the methods."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ITERATIVE: Mapping[str, Callable[[], Dynamics]] = {
 }
 METHODS = ("auto", *ITERATIVE, "exhaustive")
 
-ITERATIONS = 100  # of the iterative methods at most, as in the paper
+ITERATIONS = 100  # most iterations of the iterative methods, as in the paper
 AT_ONCE = 256  # problems solved together, which bounds the memory
 OWN_STREAM = 2**32
-"""Added to the seed, so that a method's noise is not the stream that random codebooks of the same seed came from."""
+"""Added to the seed, so that a method's noise is not the stream of random codebooks with the same seed."""
 
 
 def decompose(
@@ -38,7 +38,7 @@ def decompose(
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Decomposition:
-    """Finds the codewords whose product a bound vector is.
+    """Finds the codewords whose product is a bound vector.
 
     Args:
         vectors: Bound vectors ``[B,D]``, noisy or not.
@@ -47,7 +47,7 @@ def decompose(
             method with its settings.
         iterations: Most iterations of an iterative method.
         seed: Seed of all random numbers; the same batch of vectors gives the same result.
-        progress: Called with "vectors", the number of those that are done, and that of all.
+        progress: Called with "vectors", the number done, and the total.
 
     Returns:
         Codewords of all vectors, in their order, on the CPU.
@@ -78,7 +78,7 @@ def decompose(
 
 
 def check_vectors(vectors: Tensor, codebooks: Codebooks) -> None:
-    """Refuses vectors that cannot be taken apart.
+    """Refuses vectors that cannot be decomposed.
 
     Raises:
         InputError: Saying which vector and why.

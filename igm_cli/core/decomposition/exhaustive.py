@@ -9,7 +9,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.result import Decomposition, SearchState
 
 PRODUCTS_AT_ONCE = 2048  # few enough to stay in a processor's cache
-ON_DEVICE = 2**15  # at once on another device, which few would leave idle
+ON_DEVICE = 2**15  # at once on another device, which fewer would leave idle
 
 
 def exhaustive(codebooks: Codebooks, spectra: Tensor) -> Decomposition:
@@ -41,9 +41,9 @@ def exhaustive_operations(codebooks: Codebooks) -> float:
 
 
 def unravel(numbers: Tensor, sizes: list[int] | tuple[int, ...]) -> Tensor:
-    """Returns numbers of products ``[N]`` as the indices of their codewords ``[N,len(sizes)]``."""
+    """Converts numbers of products ``[N]`` to the indices of their codewords ``[N,len(sizes)]``."""
     indices = []
-    for size in reversed(sizes):  # torch.unravel_index copies the sizes to the device, for which the host waits
+    for size in reversed(sizes):  # torch.unravel_index copies the sizes to the device and makes the host wait
         indices.append(numbers % size)
         numbers = numbers // size
     return torch.stack(indices[::-1], -1)

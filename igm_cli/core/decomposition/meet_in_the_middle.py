@@ -23,7 +23,7 @@ MOST_HITS = 4  # entries of one key that are returned; codewords that differ in 
 
 
 class Halves:
-    """The factors in two halves of nearly equal numbers of products: those that query a table, and those of its entries.
+    """Two halves of the factors with nearly equal numbers of products: one queries a table, the other makes its entries.
 
     Attributes:
         queries: Number of queries per bound vector.
@@ -51,7 +51,7 @@ class Halves:
             coordinates: The key's coordinates ``[b]``.
 
         Returns:
-            Numbers of the problems ``[H]`` and indices of the codewords ``[H,K]``.
+            Indices of the problems ``[H]`` and of the codewords ``[H,K]``.
         """
         codebooks = self.codebooks
         sorted_keys, order = _keys(_products(codebooks, self.table_factors, coordinates)).sort(stable=True)
@@ -73,7 +73,7 @@ class Halves:
 
 
 def _halves(sizes: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Returns the factors in two parts whose products are as equal as can be, the smaller part first."""
+    """Returns the factors in two parts with numbers of products as equal as possible, the smaller part first."""
     factors, total = range(len(sizes)), math.prod(sizes)
     parts = [part for n in factors[1:] for part in combinations(factors, n)]
     counts = {part: math.prod(sizes[k] for k in part) for part in parts}

@@ -13,7 +13,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 
 @dataclass(frozen=True)
 class Problems:
-    """Bound vectors ``[B,D]`` and the codewords that they were made of ``[B,K]``, of superposed products ``[B,S,K]``."""
+    """Bound vectors ``[B,D]`` and the indices of their codewords ``[B,K]``, or ``[B,S,K]`` for superposed products."""
 
     codebooks: Codebooks
     truth: Tensor
@@ -40,7 +40,7 @@ def random_problems(
         count: Number B of bound vectors.
         binding: ``map``, ``hrr`` or ``fhrr``.
         noise: Standard deviation of white noise on the bound vector, relative to that of the vector's coordinates.
-        superposed: Number S of products whose sum a vector is.
+        superposed: Number S of products summed in each vector.
         seed: Seed of codebooks, choices and noise.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -53,6 +53,6 @@ def random_problems(
         std = vectors.abs().square().mean(1, keepdim=True).sqrt()
         white = torch.randn(
             vectors.shape, generator=generator, dtype=vectors.dtype
-        )  # of variance one, complex, too
+        )  # of variance one, also if complex
         vectors = vectors + noise * std * white
     return Problems(Codebooks(books, binding), truth[:, 0] if superposed == 1 else truth, vectors)

@@ -1,6 +1,6 @@
-"""The iterative methods: the loop that they share, and resonator networks with their kin.
+"""The iterative methods: their common loop, and resonator networks with their relatives.
 
-In the networks each factor's estimate is read from what the other estimates leave of the vector:
+The networks read each factor's estimate from the vector after unbinding the other estimates:
 
     x_k ← f(X_k g(X_kᵀ (y ⊙ conj(⊙_{j≠k} x_j))))
 
@@ -56,10 +56,10 @@ class Dynamics:
 def iterate(
     dynamics: Dynamics, codebooks: Codebooks, spectra: Tensor, iterations: int, generator: Generator
 ) -> Decomposition:
-    """Runs a method on bound vectors ``[B,F]``, and keeps the best product that it has believed in.
+    """Runs a method on bound vectors ``[B,F]``, and keeps the best product of the codewords it believed in most.
 
-    A problem that is decided takes no further part.  On a device that is seen at every :data:`CHECKED_EVERY`-th iteration,
-    by the best product so far.
+    Decided problems leave the loop.  On a device this is checked at every :data:`CHECKED_EVERY`-th iteration only, for the
+    best product so far.
     """
     search, state = SearchState(codebooks, spectra), dynamics.start(codebooks, spectra, generator)
     rows, left = torch.arange(len(spectra), device=spectra.device), spectra
@@ -95,7 +95,7 @@ def rms(codebooks: Codebooks, spectra: Tensor) -> Tensor:
 
 
 class Network(Dynamics):
-    """What the networks share: they start at all codewords at once and update each factor once per step.
+    """Base class of networks, which start at all codewords at once and update each factor once per step.
 
     Attributes:
         sequential: True if a factor sees the newest estimates of those before it.
@@ -117,7 +117,7 @@ class Network(Dynamics):
 
     @abstractmethod
     def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
-        """Returns a factor's new estimate from ``unbound``, what the others leave of the bound vectors ``[B,F]``."""
+        """Returns a factor's new estimate from ``unbound``, the bound vectors without the other factors ``[B,F]``."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Factorizer(Network):
     """The in-memory factorizer.
 
     Attributes:
-        noise: Standard deviation of the noise of the analogue read-out, in units of 1/√D, the similarity by chance.
+        noise: Standard deviation of the analogue read-out's noise, in units of 1/√D, the similarity by chance.
         threshold: Similarities below it count as zero, in the same units.
     """
 
@@ -173,8 +173,8 @@ class AttentionResonator(Network):
     Attributes:
         beta: Inverse temperature β.
         sequential: True if a factor sees the newest estimates of those before it.
-        relative: True if what is left is divided by its root mean square, so that β means the same for vague estimates
-            as for sharp ones.
+        relative: True if the unbound vector is divided by its root mean square, so that β means the same for vague and
+            sharp estimates.
     """
 
     beta: float = 0.037

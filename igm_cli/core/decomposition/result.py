@@ -1,4 +1,4 @@
-"""The answer of a decomposition: what was found, how sure it is, and what it cost.
+"""The answer of a decomposition: the codewords, their confidence, and the cost.
 
 In all functions ``spectra`` are bound vectors ``[B,F]``, ``indices`` the codewords of a product for each ``[B,K]``, and
 ``similarity`` their cosine ``[B]``.
@@ -82,7 +82,7 @@ def _norms(codebooks: Codebooks, rest: Tensor, factor: int) -> Tensor | float:
 def decided(codebooks: Codebooks, spectra: Tensor, indices: Tensor, similarity: Tensor) -> Tensor:
     """Returns whether products are similar to their vectors beyond chance and no exchange of one factor is better.
 
-    A product that reproduces its vector is the best there can be.
+    A product that reproduces its vector is always decided: no other can be better.
     """
     result = similarity >= 1 - TIE
     rows = (~result).nonzero()[:, 0]
@@ -95,10 +95,10 @@ def decided(codebooks: Codebooks, spectra: Tensor, indices: Tensor, similarity: 
 
 
 class SearchState:
-    """The best product found so far for each of B problems and what it cost, as :class:`Decomposition` has them.
+    """The best product found so far for each of B problems and its cost, with the fields of :class:`Decomposition`.
 
     Attributes:
-        decided: True where nothing better is looked for ``[B]``.
+        decided: True where the search has ended ``[B]``.
     """
 
     def __init__(self, codebooks: Codebooks, spectra: Tensor) -> None:
@@ -111,21 +111,21 @@ class SearchState:
         self.operations = torch.zeros(problems, dtype=torch.float64)
 
     def undecided(self) -> Tensor:
-        """Returns the numbers of the problems that are not decided."""
+        """Returns the indices of the undecided problems."""
         return (~self.decided).nonzero()[:, 0]
 
     def improve(self, rows: Tensor, indices: Tensor, similarity: Tensor) -> Tensor:
-        """Takes products ``[R,K]`` for different problems ``[R]`` where they are better, and returns where ``[R]``."""
+        """Keeps products ``[R,K]`` for different problems ``[R]`` where they are better, and returns where ``[R]``."""
         better = similarity > self.similarity[rows]
         self.indices[rows] = torch.where(better[:, None], indices, self.indices[rows])
         self.similarity[rows] = torch.where(better, similarity, self.similarity[rows])
         return better
 
     def result(self) -> Decomposition:
-        """Returns what was found, with the confidence in it."""
+        """Returns the best products, with their confidence."""
         codebooks, similarity = self.codebooks, self.similarity
         chance = beyond_chance(codebooks, similarity, self.spectra, self.indices)
-        # of a posterior with Gaussian noise, whose variance is that of what the product leaves, [B]
+        # of a posterior with Gaussian noise, whose variance is that of the residual, [B]
         precision = codebooks.coordinates * similarity / (1 - similarity.square()).clamp_min(1e-6)
         confidence, ambiguous = [], []
         for factor, alike in enumerate(exchanges(codebooks, self.spectra, self.indices)):

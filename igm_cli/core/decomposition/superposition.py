@@ -1,4 +1,4 @@
-"""Sums of bound vectors: how many products there are, and which."""
+"""Sums of bound vectors: finds how many products they hold, and which."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ REPRODUCED = 1e-4  # proportion of a vector's square below which nothing is left
 
 @dataclass(frozen=True)
 class Superposition:
-    """The S products whose sum a vector is.
+    """The S products that sum to a vector.
 
     Attributes:
         indices: Indices of their codewords ``[S,K]``, in the order in which they were found.
         confidence: Confidence in each index ``[S,K]``.
         ambiguous: True where another codeword of the factor fits equally well ``[S,K]``.
-        similarity: Cosine of each product and what the others leave of the vector ``[S]``.
+        similarity: Cosine of each product and what the others leave unexplained ``[S]``.
         errors: Proportion of the vector's square that the best 0, 1, 2, ... products leave unexplained ``[S+1]``.
     """
 
@@ -40,18 +40,18 @@ class Superposition:
 
 
 def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed: int = 0) -> Superposition:
-    """Finds products one after the other, each in what those before it leave (orthogonal matching pursuit).
+    """Finds products one after the other, each in the residual of those before it (orthogonal matching pursuit).
 
-    A product counts if it is more similar to what is left than any of all products would be by chance.
+    A product counts if it is more similar to the residual than the best of all products would be by chance.
 
     Args:
         vector: The sum ``[D]``.
         codebooks: Codebooks of K factors.
-        k_max: Most products that are looked for.
+        k_max: Most products to find.
         seed: Seed of all random numbers.
 
     Raises:
-        InputError: If the vector cannot be taken apart.
+        InputError: If the vector cannot be decomposed.
     """
     check_vectors(vector[None], codebooks)
     generator = torch.Generator().manual_seed(seed + OWN_STREAM)
@@ -75,7 +75,7 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
 
 
 def _residual(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
-    """Returns what products ``[S,K]`` with the best real weights leave of a vector ``[F]``."""
+    """Returns the residual of a vector ``[F]`` under products ``[S,K]`` with the best real weights."""
     if not len(indices):
         return whole
     products = codebooks.product(indices)

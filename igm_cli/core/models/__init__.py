@@ -16,7 +16,7 @@ ARCHITECTURES = ("factored", "unet", "text-to-image")
 
 
 def config_class(architecture: str) -> type[Any]:
-    """Returns the options of an architecture, a dataclass.
+    """Returns the dataclass of an architecture's options.
 
     Raises:
         InputError: If there is no such architecture.
@@ -37,10 +37,12 @@ def config_class(architecture: str) -> type[Any]:
 
 
 def check_options(architecture: str, options: Mapping[str, Any]) -> None:
-    """Refuses options of an architecture that can be none, but for what depends on the size of images.
+    """Refuses options and values that an architecture does not have.
+
+    What ``__post_init__`` checks, such as the image sides, is left to :func:`build_denoiser`.
 
     Raises:
-        InputError: If there is no such architecture or option, or a value is none of it.
+        InputError: If the architecture or an option is unknown, or a value is not allowed.
     """
     try:
         config_class(architecture)(**options)
@@ -56,7 +58,7 @@ def check_options(architecture: str, options: Mapping[str, Any]) -> None:
 def build_denoiser(
     architecture: str, options: Mapping[str, Any], space: ConceptSpace, schedule: Schedule
 ) -> nn.Module:
-    """A freshly initialised denoiser.
+    """Returns a freshly initialised denoiser.
 
     Args:
         architecture: ``factored`` (default of this project), ``unet`` (the paper's), or ``text-to-image`` (latent).

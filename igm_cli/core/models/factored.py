@@ -1,8 +1,8 @@
-"""The factored denoiser: one look at the image, then a light head for every concept.
+"""The factored denoiser: the trunk sees the image once, then a light head runs for every concept.
 
-A trunk (a small U-Net on space-to-depth patches) sees (x_t, t) once.  A head turns its features and
-one position into a contribution that is confined to a window around that position: it can speak of
-its own place only, so contributions learned from few objects add up for many.
+The trunk is a small U-Net on space-to-depth patches of x_t.  The head turns its features and one
+position into a contribution, confined to a window around that position.  It affects its own place
+only, so contributions learned from few objects add up for many.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class FactoredConfig:
         image_size: (width, height) in pixels; both divisible by ``4 * patch``.
         patch: Side of a space-to-depth cell in pixels.
         channels: Trunk channels at full, half and quarter cell resolution.
-        blocks: Residual blocks a level, on the way down and on the way up.
+        blocks: Residual blocks per level, on the way down and on the way up.
         head_channels: Channels of the concept head.
         head_layers: Residual layers of the concept head.
         window: Radius in cells beyond which a contribution is zero.
-        pixel_channels: Channels of the layers that refine the prediction under no concept pixel by pixel, across the borders
-            of cells; 0 for none.
-        query_layers: Residual layers that look at what a position of the local head points at.
-        coordinates: Whether the trunk is told where in the image a cell lies; without that, a model of local concepts
+        pixel_channels: Channels of the layers that refine the prediction under no concept pixel by pixel, across cell
+            borders; 0 for none.
+        query_layers: Residual layers of the local head on the features that a position points at.
+        coordinates: Whether the trunk receives the coordinates of cells; without them, a model of local concepts
             inverts images of any size.
     """
 
@@ -65,7 +65,7 @@ class FactoredConfig:
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding (Vaswani et al. 2017) of timesteps ``[N]``, ``[N,dim]``."""
+    """Returns the sinusoidal embedding (Vaswani et al. 2017) ``[N,dim]`` of timesteps ``[N]``."""
     angles = t.float()[:, None] * _frequencies(dim, t.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -76,7 +76,7 @@ def _frequencies(dim: int, device: torch.device) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(film(conv(act(norm(x)))))), the time entering as scale and shift."""
+    """x + conv(act(film(conv(act(norm(x)))))); the time enters as scale and shift."""
 
     def __init__(self, channels: int, time_dim: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Level(nn.Module):
 
 
 class Trunk(nn.Module):
-    """A U-Net of three levels whose skips are added; works on cells of ``patch**2`` pixels."""
+    """A U-Net of three levels with additive skips, on cells of ``patch**2`` pixels."""
 
     def __init__(self, config: FactoredConfig, in_channels: int = 3) -> None:
         super().__init__()
@@ -153,10 +153,10 @@ class Trunk(nn.Module):
 
 
 class PixelLayers(nn.Module):
-    """Adds to an output what its neighbourhood asks for, pixel by pixel: cells of ``patch**2`` pixels leave no borders.
+    """Refines an output pixel by pixel, so that cells of ``patch**2`` pixels leave no visible borders.
 
     Args:
-        config: Its shape.
+        config: Shape of the denoiser.
     """
 
     SEEN = 8  # channels of the trunk's features at every pixel
@@ -180,12 +180,12 @@ class PixelLayers(nn.Module):
 
 
 class TrunkDenoiser(nn.Module):
-    """What factored denoisers share: the trunk, and the prediction under no concept that it makes alone.
+    """Base class of factored denoisers: the trunk, and the prediction under no concept, which needs no head.
 
-    A head makes a denoiser of it: subclasses add what the protocol asks for besides.
+    Subclasses add a head and the rest of the protocol.
 
     Attributes:
-        neutral: How the names of parts begin that add nothing while they are fresh.
+        neutral: Name prefixes of the parts that add nothing while freshly initialised.
 
     Args:
         config: Shape of the trunk.
@@ -199,7 +199,7 @@ class TrunkDenoiser(nn.Module):
         super().__init__()
         self.config, self.space, self.schedule = config, space, schedule
         self.image_size, self.any_size = config.image_size, not config.coordinates
-        self.multiple = 4 * config.patch  # of which the sides of images must be multiples
+        self.multiple = 4 * config.patch  # the sides of images must be multiples of this
         self.trunk = Trunk(config)
         self.base_out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.base_out.weight)
@@ -211,7 +211,7 @@ class TrunkDenoiser(nn.Module):
         return self.base_out.weight.dtype
 
     def base(self, features: Any) -> Tensor:
-        """eps_u ``[N,C,H,W]``."""
+        """Returns eps_u ``[N,C,H,W]``."""
         output = F.pixel_shuffle(self.base_out(features.h), self.config.patch)
         if self.pixels is not None:
             output = self.pixels(output, features.x_t, features.h)
@@ -220,7 +220,7 @@ class TrunkDenoiser(nn.Module):
 
 
 def _coordinates(x: Tensor) -> Tensor:
-    """Cell centres in -1..1 as two channels, ``[N,2,H,W]``."""
+    """Returns cell centres in -1..1 as two channels, ``[N,2,H,W]``."""
     n, _, h, w = x.shape
     ys = (torch.arange(h, device=x.device, dtype=x.dtype) + 0.5) / h * 2 - 1
     xs = (torch.arange(w, device=x.device, dtype=x.dtype) + 0.5) / w * 2 - 1
@@ -230,7 +230,7 @@ def _coordinates(x: Tensor) -> Tensor:
 
 @dataclass
 class FactoredFeatures:
-    """What the trunk saw: ``h`` [N,c,gh,gw], the head's view of it, and its inputs."""
+    """The trunk's features ``h`` [N,c,gh,gw], the head's view of them, and the trunk's inputs."""
 
     h: Tensor
     view: HeadView
@@ -249,7 +249,7 @@ class FactoredDenoiser(TrunkDenoiser):
         schedule: The noise schedule; the network puts out its prediction type.
 
     Raises:
-        ValueError: If the space is not one that a window can follow.
+        ValueError: If the space is none of these.
     """
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
@@ -291,7 +291,7 @@ class FactoredDenoiser(TrunkDenoiser):
     def windows(
         self, features: FactoredFeatures, concepts: Tensor, around: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns Delta in the cells around concepts ``[b,M,D]``, and which these are."""
+        """Returns Delta in the cells around concepts ``[b,M,D]``, and the indices of these cells."""
         gain = self.schedule.epsilon_gain(features.t)
         return self.head.windows(self._view(features), concepts, gain, around)
 
@@ -301,7 +301,7 @@ class FactoredDenoiser(TrunkDenoiser):
         return self.head.products(self._view(features), concepts, gain, patches.flatten(1))
 
     def _view(self, features: FactoredFeatures) -> HeadView:
-        """The head's view of what the trunk saw, perhaps under autocast, as precise as is asked for now."""
+        """Returns the head's view, in the precision of the weights unless autocast is on now."""
         view = features.view
         return view if torch.is_autocast_enabled(view.here.device.type) else view.to(self.dtype)
 
@@ -310,7 +310,7 @@ class FactoredDenoiser(TrunkDenoiser):
     ) -> tuple[Tensor, ...]:
         """Returns (eps_u, Delta) in one call, as distributed training needs it.
 
-        With further concepts ``[N,M',D]`` to be compared, what :meth:`windows` says of these follows.
+        If concepts ``[N,M',D]`` to be compared are given, what :meth:`windows` returns for them follows.
         """
         features = self.features(x_t, t)
         found = self.base(features), self.contributions(features, concepts)

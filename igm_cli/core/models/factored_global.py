@@ -1,4 +1,4 @@
-"""The factored denoiser of concepts that speak of the whole image: one look, then a light head a concept."""
+"""The factored denoiser for concepts of the whole image: one pass of the trunk, then a light head per concept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from igm_cli.core.noise_schedule import Schedule
 
 @dataclass
 class GlobalFeatures:
-    """What the trunk saw: ``h`` [N,c,gh,gw], the head's view of it, and its inputs."""
+    """The trunk's features ``h`` [N,c,gh,gw], the head's view of them, and the trunk's inputs."""
 
     h: Tensor
     view: HeadView
@@ -39,21 +39,21 @@ class GlobalDenoiser(TrunkDenoiser):
 
     @property
     def auxiliary(self) -> tuple[nn.Module, ...]:
-        """Layers that learn from the read-out alone, which only a training with a contrast asks for."""
+        """Layers that learn from the read-out alone, which only training with a contrast uses."""
         return self.head.notice, self.head.readout
 
     def features(self, x_t: Tensor, t: Tensor) -> GlobalFeatures:
-        """One pass of the trunk over ``[N,C,H,W]`` at timesteps ``[N]``."""
+        """Passes ``[N,C,H,W]`` at timesteps ``[N]`` through the trunk once."""
         h = self.trunk(x_t, t)
         return GlobalFeatures(h, self.head.project(h), x_t, t)
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor, *, read: bool = False) -> tuple[Tensor, ...]:
-        """(eps_u, Delta) in one call, and the read-out ``[N,D]`` where it is asked for."""
+        """Returns (eps_u, Delta) in one call, followed by the read-out ``[N,D]`` if ``read``."""
         features = self.features(x_t, t)
         both = self.base(features), self.contributions(features, concepts)
         return (*both, features.view.read) if read else both
 
     def contributions(self, features: GlobalFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
+        """Returns Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
         delta: Tensor = self.head(features.view.cells, concepts, self.schedule.epsilon_gain(features.t))
         return delta

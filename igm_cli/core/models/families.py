@@ -1,8 +1,8 @@
-"""Families of text-to-image models: what tells one from another, and how each network is asked.
+"""Families of text-to-image models: how to recognise each one and how to call its network.
 
-A family is known by its denoising network and by the parts beside it, not by the class of its pipeline.  diffusers loads
-the parts and encodes prompts (``encode_prompt``, with the defaults of the pipeline's own ``__call__``); what is here is which
-of the encoded tensors the network is given, and in what shape.
+A family is recognised by its denoising network and its other parts, not by the class of its pipeline.  diffusers loads
+the parts and encodes prompts (``encode_prompt``, with the defaults of the pipeline's own ``__call__``); this module decides
+which of the encoded tensors the network receives, and in what shape.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOKENIZERS: Mapping[str, tuple[frozenset[str], ...]] = {
     "T5Tokenizer": (frozenset({"tokenizer.json"}), frozenset({"spiece.model"})),
     "GemmaTokenizer": (frozenset({"tokenizer.json"}), frozenset({"tokenizer.model"})),
 }
-"""The tokenizers that are known, and the files of which one set is enough."""
+"""The known tokenizers and their sets of files; one complete set is enough."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Reader:
     """A text encoder of a family.
 
     Attributes:
-        suffix: Of the names of its parts: ``tokenizer`` and ``text_encoder`` with this behind.
+        suffix: Ending of the names of its parts, after ``tokenizer`` and ``text_encoder``.
         encoder: Its class.
         optional: Whether pipelines of the family may lack it.
     """
@@ -53,20 +53,20 @@ class Reader:
 
 
 class Family:
-    """Stable Diffusion 1 and 2, and what all families have in common.
+    """Stable Diffusion 1 and 2, and the base class of all families.
 
     Attributes:
-        title: What the family is called.
-        pipelines: The classes of diffusers that load it, the first where a folder names another.
+        title: Name of the family.
+        pipelines: The classes of diffusers that load it; the first is used if a folder names another.
         part: The name of the denoising network, ``unet`` or ``transformer``.
-        networks: The classes that it may be of.
+        networks: The possible classes of that network.
         vae: The class of the autoencoder.
         readers: Its text encoders.
-        half: What it computes in on CUDA: large values overflow in some families' float16.
-        guidance: What a network that was distilled from guided predictions is told of the guidance, the default of the
-            pipeline's own ``__call__``; None where networks are not told.
-        told: What U-Nets are given besides the prompt.
-        classes: Whether labels are names of classes and no prompts.
+        half: Type it computes in on CUDA; large values of some families overflow in float16.
+        guidance: Guidance that networks distilled from guided predictions take as an input, the default of the
+            pipeline's own ``__call__``; None if networks have no such input.
+        told: Inputs besides the prompt that U-Nets receive, as their configuration names them.
+        classes: Whether labels are class names rather than prompts.
     """
 
     title: ClassVar[str] = "Stable Diffusion 1 or 2"
@@ -80,11 +80,11 @@ class Family:
     told: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[bool] = False
 
-    # What it is made of ---------------------------------------------------------------------------
+    # Parts ----------------------------------------------------------------------------------------
 
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """The parts of its pipelines and the classes they may be of; any class for the scheduler."""
+        """The parts of its pipelines and their possible classes; the scheduler may be of any class."""
         texts: dict[str, tuple[str, ...]] = {}
         for reader in self.readers:
             texts |= {
@@ -104,7 +104,7 @@ class Family:
         )
 
     def network(self, pipe: Any) -> Any:
-        """The denoising network of a pipeline."""
+        """Returns the denoising network of a pipeline."""
         return getattr(pipe, self.part)
 
     def encoders(self, pipe: Any) -> Iterator[tuple[Reader, Any, Any]]:
@@ -119,51 +119,51 @@ class Family:
     # Shapes ---------------------------------------------------------------------------------------
 
     def factor(self, pipe: Any) -> int:
-        """Pixels per side of a place of a latent."""
+        """Returns the autoencoder's downsampling factor per side."""
         config = pipe.vae.config
         levels = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
         return int(2 ** (len(levels) - 1))
 
     def patch(self, pipe: Any) -> int:
-        """Places of a latent per side of a token: the sides of latents are multiples of it."""
+        """Returns the side of a token in the latent; the sides of latents are multiples of it."""
         return int(getattr(self.network(pipe).config, "patch_size", None) or 1)
 
     def channels(self, pipe: Any) -> tuple[int, int]:
-        """Channels of the latents that the network takes, and of what it puts out."""
+        """Returns the network's input and output channels."""
         config = self.network(pipe).config
         return int(config.in_channels), int(config.out_channels or config.in_channels)
 
     def width(self, pipe: Any) -> float:
-        """Channels of a hidden state per place of a latent, by which memory is reckoned."""
+        """Returns the channels of a hidden state per latent pixel, from which memory is estimated."""
         config = self.network(pipe).config
         if hasattr(config, "block_out_channels"):
             return float(config.block_out_channels[0])
         return float(config.num_attention_heads * config.attention_head_dim) / self.patch(pipe) ** 2
 
     def latent_side(self, pipe: Any) -> Any:
-        """Side of the latents that the network was trained on, or (height, width); None if it does not say."""
+        """Returns the side of the latents the network was trained on, or (height, width); None if not stated."""
         return self.network(pipe).config.sample_size
 
-    # What does not fit ----------------------------------------------------------------------------
+    # Checks ---------------------------------------------------------------------------------------
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """What the text encoders make and what the network reads, where they must be equal: (part, makes, reads)."""
+        """Returns (part, makes, reads) where a text encoder's width and the one the network reads must be equal."""
         made = sum(encoder.config.hidden_size for _, _, encoder in self.encoders(pipe))
         reads = pipe.unet.config.cross_attention_dim
         return [("text_encoder", made, made if reads is None else reads)]
 
     def wants(self, pipe: Any) -> str | None:
-        """What else the network must be given that labels do not say; None if nothing."""
+        """Returns the name of an input that the network needs and labels do not give; None if there is none."""
         config = pipe.unet.config
         for option in ("addition_embed_type", "encoder_hid_dim_type", "class_embed_type", "time_cond_proj_dim"):
             if (value := getattr(config, option, None)) is not None and value not in self.told:
                 return option
         return None
 
-    # How it is asked ------------------------------------------------------------------------------
+    # Calls ----------------------------------------------------------------------------------------
 
     def window(self, pipe: Any, reader: Reader, tokenizer: Any) -> int:
-        """How many tokens of a prompt are read."""
+        """Returns how many tokens of a prompt the model reads."""
         return int(tokenizer.model_max_length)
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
@@ -176,13 +176,13 @@ class Family:
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """Returns what the network puts out ``[R,C,h,w]``, as its schedule has it.
+        """Returns the network's output ``[R,C,h,w]``, of its schedule's prediction type.
 
         Args:
             pipe: The pipeline.
             x_t: Noised latents ``[R,C,h,w]`` of the network's type.
-            time: What networks of diffusers are told of the noise level ``[R]``.
-            given: What :meth:`encode` gives, a row per latent.
+            time: Noise levels as diffusers' networks take them ``[R]``.
+            given: Output of :meth:`encode`, one row per latent.
             size: (width, height) of the images in pixels.
         """
         output: Tensor = pipe.unet(x_t, time, encoder_hidden_states=given["sequence"], return_dict=False)[0]
@@ -198,13 +198,13 @@ class StableDiffusionXL(Family):
     told = ("text_time",)
 
     def wants(self, pipe: Any) -> str | None:
-        """As of Stable Diffusion 1 and 2, but for the size, which is told."""
+        """As for Stable Diffusion 1 and 2, except that the network must take the image size."""
         if pipe.unet.config.addition_embed_type != "text_time":
             return "addition_embed_type"
         return super().wants(pipe)
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """Sequence and pooled vectors; the empty prompt is zeros where the model was trained so."""
+        """Returns sequence and pooled vectors; the empty prompt is zeros if the model was trained that way."""
         encoded = pipe.encode_prompt(
             texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
@@ -217,7 +217,7 @@ class StableDiffusionXL(Family):
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """It is told that the image is whole and not cropped."""
+        """Calls the network with the image size and no cropping."""
         (width, height), sequence = size, given["sequence"]
         ids = torch.tensor([[height, width, 0, 0, height, width]], device=x_t.device, dtype=x_t.dtype)
         told = {"text_embeds": given["pooled"], "time_ids": ids.expand(len(x_t), -1)}
@@ -228,16 +228,16 @@ class StableDiffusionXL(Family):
 
 
 class Transformer(Family):
-    """What families with a transformer have in common: no input besides prompts, windows of the pipeline's ``__call__``."""
+    """Base class of families with a transformer: no input but prompts, whose length the pipeline's ``__call__`` limits."""
 
     part = "transformer"
 
     def wants(self, pipe: Any) -> str | None:
-        """Nothing."""
+        """Returns None."""
         return None
 
     def window(self, pipe: Any, reader: Reader, tokenizer: Any) -> int:
-        """Of T5 and Gemma what the pipeline asks for by default, of CLIP its own window."""
+        """Returns CLIP's own window; for T5 and Gemma, at most the pipeline's default."""
         own = int(tokenizer.model_max_length)
         return own if reader.encoder.startswith("CLIP") else min(own, default(pipe, "max_sequence_length"))
 
@@ -251,7 +251,7 @@ class StableDiffusion3(Transformer):
     readers = (Reader("", CLIP_PROJECTED), Reader("_2", CLIP_PROJECTED), Reader("_3", T5, optional=True))
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """Pooled vectors of both CLIPs, and the T5; CLIP's sequences are padded to what is read."""
+        """Returns the widths of both CLIPs' pooled vectors and of the T5; CLIP's sequences are padded to fit."""
         config, (one, two) = pipe.transformer.config, (pipe.text_encoder.config, pipe.text_encoder_2.config)
         found = [("text_encoder", one.projection_dim + two.projection_dim, config.pooled_projection_dim)]
         if pipe.text_encoder_3 is not None:
@@ -259,7 +259,7 @@ class StableDiffusion3(Transformer):
         return found
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """The sequence of all encoders, and the pooled vectors of both CLIPs."""
+        """Returns the sequence of all encoders, and the pooled vectors of both CLIPs."""
         encoded = pipe.encode_prompt(
             texts,
             prompt_2=None,
@@ -273,7 +273,7 @@ class StableDiffusion3(Transformer):
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """As its pipeline asks it."""
+        """Calls the network as its pipeline does."""
         output: Tensor = pipe.transformer(
             hidden_states=x_t,
             timestep=time,
@@ -285,7 +285,7 @@ class StableDiffusion3(Transformer):
 
 
 class Flux(Transformer):
-    """Flux.1: a flow of latents packed 2 x 2; distilled networks are told a guidance, which is fixed."""
+    """Flux.1: a flow of latents packed 2 x 2; distilled networks take a guidance, which is fixed."""
 
     title = "Flux"
     pipelines = ("FluxPipeline",)
@@ -295,20 +295,20 @@ class Flux(Transformer):
     guidance = 3.5
 
     def patch(self, pipe: Any) -> int:
-        """Latents are packed."""
+        """Returns 2: latents are packed."""
         return 2
 
     def channels(self, pipe: Any) -> tuple[int, int]:
-        """Of latents that are not packed."""
+        """Returns the channels of unpacked latents."""
         takes, makes = super().channels(pipe)
         return takes // 4, makes // 4
 
     def latent_side(self, pipe: Any) -> Any:
-        """The network does not say; the pipeline does."""
+        """Returns the pipeline's default, since the network does not say."""
         return pipe.default_sample_size
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """CLIP's pooled vector, and the T5."""
+        """Returns the widths of CLIP's pooled vector and of the T5."""
         config, clip, t5 = pipe.transformer.config, pipe.text_encoder.config, pipe.text_encoder_2.config
         return [
             ("text_encoder", clip.hidden_size, config.pooled_projection_dim),
@@ -316,7 +316,7 @@ class Flux(Transformer):
         ]
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """The T5's sequence and CLIP's pooled vector; text ids are zeros and the same for all prompts."""
+        """Returns the T5's sequence and CLIP's pooled vector; text ids are zeros and the same for all prompts."""
         length = default(pipe, "max_sequence_length")
         sequence, pooled, _ = pipe.encode_prompt(
             texts, prompt_2=None, device=device, max_sequence_length=length
@@ -326,7 +326,7 @@ class Flux(Transformer):
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """Packs the latents, and unpacks what is put out."""
+        """Packs the latents and unpacks the output."""
         h, w = (side // 2 for side in x_t.shape[-2:])
         rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         places = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).to(x_t)  # [h*w,3]
@@ -348,7 +348,7 @@ class Flux(Transformer):
 
 
 class PixArt(Transformer):
-    """PixArt-alpha and -Sigma: T5 with a mask; the half of the output that is a variance is left out."""
+    """PixArt-alpha and -Sigma: T5 with a mask; the variance half of the output is dropped."""
 
     title = "PixArt"
     pipelines = ("PixArtSigmaPipeline", "PixArtAlphaPipeline")
@@ -356,11 +356,11 @@ class PixArt(Transformer):
     readers = (Reader("", T5),)
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """The T5."""
+        """Returns the width of the T5."""
         return [("text_encoder", pipe.text_encoder.config.d_model, pipe.transformer.config.caption_channels)]
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """The sequence, and which of its tokens are of the prompt; prompts are not cleaned, which takes another library."""
+        """Returns the sequence and the mask of its prompt tokens; prompts are not cleaned, which needs another library."""
         length = default(pipe, "max_sequence_length")
         sequence, mask, _, _ = pipe.encode_prompt(
             texts, do_classifier_free_guidance=False, device=device, max_sequence_length=length
@@ -370,7 +370,7 @@ class PixArt(Transformer):
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """Networks for 1024 pixels are told the size of the images and their aspect ratio."""
+        """Calls the network; those for 1024 pixels also take the image size and aspect ratio."""
         network, (width, height) = pipe.transformer, size
         told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if network.use_additional_conditions:
@@ -391,7 +391,7 @@ class PixArt(Transformer):
 
 
 class Sana(Transformer):
-    """Sana: a flow; Gemma 2, which is told how to read prompts, and a deep autoencoder."""
+    """Sana: a flow; Gemma 2, which reads prompts after an instruction, and a deep autoencoder."""
 
     title = "Sana"
     pipelines = ("SanaPipeline",)
@@ -401,21 +401,21 @@ class Sana(Transformer):
     half = torch.bfloat16
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """Gemma."""
+        """Returns the width of Gemma."""
         return [
             ("text_encoder", pipe.text_encoder.config.hidden_size, pipe.transformer.config.caption_channels)
         ]
 
     def wants(self, pipe: Any) -> str | None:
-        """Networks distilled into few steps are told a guidance, and are on another schedule."""
+        """Returns the guidance input of networks distilled into few steps, which also have another schedule."""
         return "guidance_embeds" if pipe.transformer.config.guidance_embeds else None
 
     def window(self, pipe: Any, reader: Reader, tokenizer: Any) -> int:
-        """One token less: its end is cut off where the instruction is taken away."""
+        """Returns one token less: removing the instruction cuts off the end of the prompt."""
         return super().window(pipe, reader, tokenizer) - 1
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """The sequence and its mask; the empty prompt comes without the instruction, as in the pipeline."""
+        """Returns the sequence and its mask; the empty prompt comes without the instruction, as in the pipeline."""
         length = default(pipe, "max_sequence_length")
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for instruction in (default(pipe, "complex_human_instruction"), None):
@@ -435,7 +435,7 @@ class Sana(Transformer):
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """As its pipeline asks it."""
+        """Calls the network as its pipeline does."""
         output: Tensor = pipe.transformer(
             x_t,
             encoder_hidden_states=given["sequence"],
@@ -447,7 +447,7 @@ class Sana(Transformer):
 
 
 class DiT(Transformer):
-    """DiT: a class instead of a prompt; the empty prompt is the class that stands for none."""
+    """DiT: a class instead of a prompt; the empty prompt is the class for "none"."""
 
     title = "DiT"
     pipelines = ("DiTPipeline",)
@@ -456,18 +456,18 @@ class DiT(Transformer):
     classes = True
 
     def widths(self, pipe: Any) -> list[tuple[str, int, int]]:
-        """No text."""
+        """Returns an empty list: there is no text encoder."""
         return []
 
     def encode(self, pipe: Any, texts: list[str], device: torch.device) -> dict[str, Tensor]:
-        """The numbers of classes."""
+        """Returns the class numbers."""
         known, none = Classes(pipe.config.id2label), pipe.transformer.config.num_embeds_ada_norm
         return {"label": torch.tensor([known.number(text) if text else none for text in texts], device=device)}
 
     def output(
         self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
     ) -> Tensor:
-        """As its pipeline asks it."""
+        """Calls the network as its pipeline does."""
         output: Tensor = pipe.transformer(x_t, timestep=time, class_labels=given["label"], return_dict=False)[0]
         return output[:, : x_t.shape[1]]
 
@@ -475,7 +475,7 @@ class DiT(Transformer):
 ONE_OR_TWO: Family = Family()
 XL: Family = StableDiffusionXL()
 PIPELINES: Sequence[Family] = (ONE_OR_TWO, XL, StableDiffusion3(), Flux(), PixArt(), Sana(), DiT())
-"""All that can be loaded."""
+"""All families that can be loaded."""
 
 TITLES = ", ".join(family.title for family in PIPELINES[:-1]) + f" or {PIPELINES[-1].title}"
 

@@ -1,4 +1,4 @@
-"""The head of the factored denoiser for concepts that speak of the whole image, such as attributes."""
+"""The head of the factored denoiser for concepts of the whole image, such as attributes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from igm_cli.core.models.factored import FactoredConfig
 
 @dataclass(frozen=True)
 class HeadView:
-    """What the head sees of N images before it is told a concept.
+    """The head's features of N images, before any concept enters.
 
     Attributes:
         cells: ``[N,d,gh,gw]``.
-        read: Logits of all concepts, read off the image ``[N,D]``; used in training only.
+        read: Logits of all concepts, predicted from the image ``[N,D]``; used in training only.
     """
 
     cells: Tensor
@@ -27,8 +27,8 @@ class HeadView:
 class GlobalHead(nn.Module):
     """A contribution from trunk features and a concept, over all cells of the image.
 
-    The concept enters as scale and shift of every channel (FiLM, Perez et al. 2018).  Small things that
-    concepts speak of are noticed by layers of their own, which learn from a read-out of the concepts.
+    The concept enters as scale and shift of every channel (FiLM, Perez et al. 2018).  Separate layers
+    notice small details; they learn from a read-out of the concepts.
 
     Args:
         config: ``head_channels`` and ``head_layers`` are used, ``window`` is not.
@@ -52,16 +52,16 @@ class GlobalHead(nn.Module):
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def project(self, h: Tensor) -> HeadView:
-        """What does not depend on a concept, of features ``[N,C,gh,gw]``."""
+        """Returns what does not depend on a concept, from features ``[N,C,gh,gw]``."""
         marks = self.notice(h)
-        # What is noticed is learned from the read-out alone: contributions use it, but do not blur it.
+        # The noticing layers learn from the read-out alone: contributions use them, but do not blur them.
         return HeadView(self.view(h) + self.noticed(marks.detach()), self.readout(marks.amax((2, 3))))
 
     def forward(self, view: Tensor, concepts: Tensor, gain: Tensor) -> Tensor:
-        """What concepts add.
+        """Returns the contributions of concepts.
 
         Args:
-            view: Of N images ``[N,d,gh,gw]``.
+            view: ``cells`` of a view of N images ``[N,d,gh,gw]``.
             concepts: ``[N,M,D]`` or ``[1,M,D]``.
             gain: Factor of each image's contributions ``[N]``.
 

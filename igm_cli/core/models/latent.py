@@ -1,7 +1,6 @@
-"""A latent text-to-image model of our own, of the parts that a Stable Diffusion pipeline has, to be trained.
+"""A trainable latent text-to-image model with the parts of a Stable Diffusion pipeline (Rombach et al. 2022).
 
-Once trained it is a ``StableDiffusionPipeline`` folder and is loaded as every other one.  Latent diffusion: Rombach et
-al. 2022.
+It is saved as a ``StableDiffusionPipeline`` folder and then loaded like any other.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ PARTS = ("vae", "text_encoder", "unet")
 """The networks of the pipeline."""
 
 COSINE_SCALE = 8.0
-"""Logit of equal directions of an image and a prompt."""
+"""Logit of an image and a prompt with the same direction."""
 
 
 @validated("model option")
@@ -39,7 +38,7 @@ class LatentConfig:
     """Shape of the networks.
 
     Attributes:
-        image_size: (width, height) in pixels, equal, and halved by every level but the last of both networks.
+        image_size: (width, height) in pixels, equal; every level but the last of both networks halves them.
         autoencoder_channels: Channels of the autoencoder's levels; each but the last halves the sides.
         latent_channels: Channels of a latent.
         channels: Channels of the U-Net's levels; all but the first attend to the prompt.
@@ -92,7 +91,7 @@ class LatentTextToImage(nn.Module):
         self.vae, self.text_encoder, self.unet = (networks[part] for part in PARTS)
         self.reader = Reader(config, len(space.labels))
         self.register_buffer("scale", torch.ones(()))
-        """What latents are multiplied by to be of unit variance (``scaling_factor``)."""
+        """Factor that gives latents unit variance (``scaling_factor``)."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -101,7 +100,7 @@ class LatentTextToImage(nn.Module):
 
     @property
     def asked(self) -> Text:
-        """The labels as inversion asks for them, in the first template: several would cost as many calls per label."""
+        """The labels as inversion uses them, in the first template only: each further one would cost a call per label."""
         return Text(self.space.labels, self.space.templates[:1], self.space.nothing)
 
     @property
@@ -115,7 +114,7 @@ class LatentTextToImage(nn.Module):
         return latents.float() * self.scale
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Returns prompts as ``[R,tokens,text_dim]``."""
+        """Returns embeddings of prompts ``[R,tokens,text_dim]``."""
         length = self.config.tokens
         ids = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
         embedded: Tensor = self.text_encoder(to_device(torch.tensor(ids), self.scale.device)).last_hidden_state
@@ -124,16 +123,16 @@ class LatentTextToImage(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, embeddings: Tensor, whole: bool = True
     ) -> tuple[Tensor | None, Tensor]:
-        """Returns eps under every prompt, and what was noticed on the way.
+        """Returns eps under every prompt, and the features in the middle of the U-Net.
 
         Args:
             x_t: Noised latents ``[B,C,h,w]``.
             t: Timesteps ``[B]``.
             embeddings: R prompts per latent ``[B,R,tokens,text_dim]``.
-            whole: False leaves the U-Net's second half out, and eps with it.
+            whole: False skips the U-Net's second half; eps is then None.
 
         Returns:
-            eps ``[B,R,C,h,w]`` float32, and what the U-Net's middle puts out, ``[B*R,channels,h,w]``.
+            eps ``[B,R,C,h,w]`` float32, and the output of the U-Net's middle block, ``[B*R,channels,h,w]``.
         """
         noticed, passed, time = self._first_half(x_t, t, embeddings)
         if not whole:
@@ -151,9 +150,9 @@ class LatentTextToImage(nn.Module):
         return epsilon.unflatten(0, embeddings.shape[:2]), noticed
 
     def _first_half(self, x_t: Tensor, t: Tensor, embeddings: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Returns what the middle puts out, what is passed on to the second half, and the embedded time, ``[B*R,...]`` each.
+        """Returns the middle block's output, the skips to the second half, and the embedded time, ``[B*R,...]`` each.
 
-        As ``UNet2DConditionModel`` has it, but that what comes before the first prompt is attended to is computed once per latent.
+        As in ``UNet2DConditionModel``, except that the layers before the first cross-attention run once per latent.
         """
         unet, r = self.unet, embeddings.shape[1]
         time = unet.time_embedding(unet.time_proj(self.schedule.time(t)).to(x_t.dtype))
@@ -167,10 +166,10 @@ class LatentTextToImage(nn.Module):
         return unet.mid_block(hidden, time, **_prompts_of(unet.mid_block, embeddings)), passed, time
 
     def save_folder(self, folder: Path, dtype: torch.dtype) -> None:
-        """Writes the model as a ``StableDiffusionPipeline``, every part at once; what only training needs is left out.
+        """Writes the model as a ``StableDiffusionPipeline``, replacing whole parts; what only training needs is left out.
 
         Args:
-            folder: Created if need be; what else is in it stays.
+            folder: Created if needed; other files in it stay.
             dtype: Type of the weights on disk.
 
         Raises:
@@ -187,7 +186,7 @@ class LatentTextToImage(nn.Module):
         config = self.schedule.config
         schedule: dict[str, Any] = {**config.to_dict(), "set_alpha_to_one": False, "steps_offset": 1}
         sampler = diffusers.DDIMScheduler
-        if config.is_flow:  # with the one scheduler of flows that this pipeline draws with
+        if config.is_flow:  # the only flow scheduler that this pipeline draws with
             sampler = diffusers.DPMSolverMultistepScheduler
             schedule = {**asdict(config), "steps_offset": 1, "use_flow_sigmas": True}
         pipeline = diffusers.StableDiffusionPipeline(
@@ -212,10 +211,10 @@ class LatentTextToImage(nn.Module):
                 part.replace(target)
 
     def load_folder(self, folder: Path) -> None:
-        """Takes the networks of a pipeline folder, to train them further; what only training needs begins afresh.
+        """Loads the networks of a pipeline folder for further training; what only training needs starts afresh.
 
         Raises:
-            MissingError: If a part is not there.
+            MissingError: If a part is missing.
             InputError: If one does not fit.
         """
         for part in PARTS:
@@ -240,14 +239,14 @@ class LatentTextToImage(nn.Module):
         self.scale.fill_(scale)
 
     def _take_words(self, weights: dict[str, Tensor], numbers: Mapping[str, int]) -> None:
-        """Puts the embeddings of a text encoder in the places of this model's words; words that are new keep their own.
+        """Reorders a text encoder's token embeddings by this model's vocabulary; new words keep their own embeddings.
 
         Args:
-            weights: Of the text encoder, changed in place.
-            numbers: Of the tokens of its tokenizer.
+            weights: Those of the text encoder, changed in place.
+            numbers: Number of each token in its tokenizer.
 
         Raises:
-            InputError: If these are no numbers.
+            InputError: If these are not integers.
         """
         if not all(isinstance(number, int) for number in numbers.values()):
             raise InputError("a vocab.json numbers no tokens; give the folder of a text-to-image model")
@@ -263,10 +262,10 @@ class LatentTextToImage(nn.Module):
 
 
 class Reader(nn.Module):
-    """Reads labels off what the U-Net notices; in training only.
+    """Predicts labels from the features in the middle of the U-Net; used in training only.
 
-    What is noticed for it, predictions under labels can use.  By the denoising error alone small things are noticed
-    very late: at low noise they are seen and need not be named, at high noise they cannot be placed.
+    Predictions under labels can use what these features learn.  The denoising error alone teaches small things very
+    late: at low noise they are visible and need no label, at high noise they cannot be located.
 
     Args:
         config: Shape of the model.
@@ -282,14 +281,14 @@ class Reader(nn.Module):
         self.matches = nn.Sequential(nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, 1))
 
     def pool(self, noticed: Tensor) -> Tensor:
-        """Returns means and maxima over places, ``[B,2*channels]``."""
+        """Returns means and maxima over the image, ``[B,2*channels]``."""
         return torch.cat([noticed.mean((2, 3)), noticed.amax((2, 3))], dim=1)
 
     def read(self, pooled: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns logits of all labels ``[B,M]``, by a linear layer and by likeness to prompts (CLIP, Radford et al. 2021).
+        """Returns logits of all labels ``[B,M]``, by a linear layer and by similarity to prompts (CLIP, Radford et al. 2021).
 
         Args:
-            pooled: What :meth:`pool` gives, ``[B,2*channels]``.
+            pooled: Output of :meth:`pool`, ``[B,2*channels]``.
             prompts: One prompt per label ``[M,tokens,text_dim]``.
         """
         image = F.normalize(self.image(pooled).float(), dim=-1)
@@ -308,7 +307,7 @@ def _attends(block: nn.Module) -> bool:
 
 
 def _prompts_of(block: nn.Module, embeddings: Tensor) -> dict[str, Tensor]:
-    """Returns the prompts ``[B,R,tokens,text_dim]`` as a block takes them, if it does."""
+    """Returns prompts ``[B,R,tokens,text_dim]`` as arguments of a block; none if it does not attend to prompts."""
     return {"encoder_hidden_states": embeddings.flatten(0, 1)} if _attends(block) else {}
 
 

@@ -1,7 +1,7 @@
-"""The head of the factored denoiser: what one position adds, confined to a window around it.
+"""The head of the factored denoiser for positions: a contribution, confined to a window around its position.
 
-A position may have values, such as a colour: they enter after all other layers, so that the values of one position cost
-one pass through these, and little each.
+A position may have values, such as a colour.  They enter after all other layers, so all values of a position share one
+pass through these and each adds little cost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from igm_cli.core.device import fast_memory, has_triton
 
 ROWS_IN_CACHE = 16384
-"""Rows that pass the layers at once on a CPU: what lies between two layers then stays in its caches."""
+"""Rows that pass the layers at once on a CPU, few enough for activations to stay in its caches."""
 
 
 Square: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -28,12 +28,12 @@ Square: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Touched:
-    """The R pairs of a position and a cell of the image that it reaches.
+    """The R pairs of a position and an image cell within its window.
 
     Attributes:
         shape: (B, M, W): M positions of each of B images, W cells of the square around each.
-        place: Number of the pair among B*M*W ``[R]``.
-        cell: Number of the cell among those of an image ``[R]``.
+        place: Index of the pair among B*M*W ``[R]``.
+        cell: Index of the cell in its image ``[R]``.
         offset: Offset of the cell's centre from the position, in cells ``[R,2]``.
         bump: The window's height there ``[R,1]``.
     """
@@ -46,18 +46,18 @@ class Touched:
 
     @property
     def owner(self) -> Tensor:
-        """Number of the position among B*M ``[R]``."""
+        """Index of the position among B*M ``[R]``."""
         return self.place // self.shape[2]
 
     @property
     def image(self) -> Tensor:
-        """Number of the image among B ``[R]``."""
+        """Index of the image among B ``[R]``."""
         return self.place // (self.shape[1] * self.shape[2])
 
     def rows(self, view: Tensor, index: Tensor) -> Tensor:
-        """Returns rows of a view ``[n*B,X,d]`` by their number among B*X: ``[n,R,d]``.
+        """Returns rows ``[n,R,d]`` of a view ``[n*B,X,d]`` by their index among B*X.
 
-        The n noise samples of all B images are read as n images that hold all of them side by side.
+        For each of the n noise samples, the rows of all B images are read as those of one image.
         """
         side_by_side = view.reshape(len(view) // self.shape[0], -1, view.shape[-1])
         return side_by_side.index_select(1, index)
@@ -71,13 +71,13 @@ class Touched:
 
 @dataclass(frozen=True)
 class Points:
-    """M concepts of each of B images as U points: those that follow each other at one place are one point.
+    """M concepts of each of B images as U points: consecutive concepts at the same place share a point.
 
     Attributes:
-        at: Where the points are ``[B,U,2]``.
-        around: What their squares are centred on ``[B,U,2]``; None for the points themselves.
-        first: Number of the first concept of each point among B*M ``[B*U]``.
-        count: How many concepts each point has ``[B*U]``.
+        at: Positions of the points ``[B,U,2]``.
+        around: Centres of their squares ``[B,U,2]``; None for the points themselves.
+        first: Index of the first concept of each point among B*M ``[B*U]``.
+        count: Number of concepts of each point ``[B*U]``.
         concepts: M.
     """
 
@@ -89,9 +89,9 @@ class Points:
 
     @classmethod
     def of(cls, position: Tensor, around: Tensor | None, together: bool) -> Points:
-        """Returns the points of positions ``[B,M,2]``; one for each if they are not to be taken together.
+        """Returns the points of positions ``[B,M,2]``; one for each position unless ``together``.
 
-        They are not either where images differ in the number of points, or a gradient of each is asked for.
+        It is also one for each if images differ in the number of points, or if positions need gradients.
         """
         b, m, _ = position.shape
         new = torch.ones(b, m, dtype=torch.bool)
@@ -109,18 +109,18 @@ class Points:
         return cls(at, around, first, count, m)
 
     def each(self, of_points: Tensor) -> Tensor:
-        """Returns what is known of points ``[B,U,...]`` for each of their concepts ``[B,M,...]``."""
+        """Repeats values of points ``[B,U,...]`` for each of their concepts ``[B,M,...]``."""
         every = of_points.flatten(0, 1).repeat_interleave(self.count, 0)
         return every.view(len(of_points), self.concepts, *of_points.shape[2:])
 
 
 @dataclass(frozen=True)
 class HeadView:
-    """What the head sees of images before it is told a position.
+    """The head's features of images, before any position enters.
 
     Attributes:
-        here: What every cell shows ``[N,gh*gw,d]``.
-        there: What every cell shows to positions that point at it ``[N,gh*gw,d]``.
+        here: Features that every cell uses itself ``[N,gh*gw,d]``.
+        there: Features that every cell gives to positions that point at it ``[N,gh*gw,d]``.
         grid: (gw, gh), the number of cells.
     """
 
@@ -129,18 +129,18 @@ class HeadView:
     grid: tuple[int, int]
 
     def to(self, dtype: torch.dtype) -> HeadView:
-        """The same in another precision."""
+        """Returns the same in another precision."""
         return HeadView(self.here.to(dtype), self.there.to(dtype), self.grid)
 
 
 class LocalHead(nn.Module):
     """A contribution from trunk features and a position, computed only on the cells it can touch.
 
-    Every cell of a square around the position sees its own features, the features found *at* the position (what the
-    concept points at), and where it lies relative to it.  Nothing here depends on the size of the image.
+    Every cell of a square around the position receives its own features, the features *at* the position (what the
+    concept points at), and its offset from the position.  Nothing here depends on the size of the image.
 
-    With values v, one-hot rows or mixtures of them, the output is out(z) + told(silu(z (1 + scale(v)) + shift(v))), z being
-    what the layers make of the position alone.
+    With values v, one-hot rows or mixtures of them, the output is out(z) + told(silu(z (1 + scale(v)) + shift(v))), where z
+    is the layers' output for the position alone.
 
     Args:
         channels: Channels of the trunk's features.
@@ -148,8 +148,8 @@ class LocalHead(nn.Module):
         layers: Residual layers.
         window: Radius in cells beyond which a contribution is zero.
         patch: Side of a cell in pixels.
-        query_layers: Residual layers that look at what a position points at, once per position.
-        values: V, the number of values that a concept has besides its position; a concept is then ``[2+V]``.
+        query_layers: Residual layers on the features that a position points at, run once per position.
+        values: V, the length of the values after the position; a concept is ``[2+V]``.
     """
 
     FREQUENCIES = 5
@@ -193,12 +193,12 @@ class LocalHead(nn.Module):
         self._padded: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
 
     def project(self, h: Tensor) -> HeadView:
-        """Returns what does not depend on a position, of features ``[N,C,gh,gw]``."""
+        """Returns what does not depend on a position, from features ``[N,C,gh,gw]``."""
         here, there = (conv(h).flatten(2).transpose(1, 2).contiguous() for conv in (self.here, self.there))
         return HeadView(here, there, (h.shape[3], h.shape[2]))
 
     def forward(self, view: HeadView, concepts: Tensor, gain: Tensor) -> Tensor:
-        """Returns what concepts add to every cell (see :meth:`cells`).
+        """Returns the contributions of concepts to all cells (see :meth:`cells`).
 
         Args:
             view: Views of N images.
@@ -225,16 +225,16 @@ class LocalHead(nn.Module):
     def windows(
         self, view: HeadView, concepts: Tensor, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns what concepts add to the cells of the square around them, which hold all of it.
+        """Returns the contributions of concepts to the square of cells around them, outside which they are zero.
 
         Args:
             view: Views of n*B images, all images under a noise sample before the next one.
             concepts: ``[B,M,2+V]``.
             gain: ``[n*B]``.
-            around: Concepts near them that the squares are centred on ``[B,M,2+V]``; they themselves if left out.
+            around: Nearby concepts to centre the squares on ``[B,M,2+V]``; by default the concepts themselves.
 
         Returns:
-            Values ``[n,B,M,W,c]``, and the number of each cell ``[B,M,W]``; the number of cells stands for one outside.
+            Values ``[n,B,M,W,c]``, and the index of each cell ``[B,M,W]``, gh*gw for a cell outside the image.
         """
         if concepts.device.type != "cpu":
             return self._of_square(view, concepts, self.radius, gain, around)
@@ -253,7 +253,7 @@ class LocalHead(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns <image,Delta> and <Delta,Delta>, both ``[N,M]``, over the inner part of the windows.
 
-        Their margin holds little and costs as much per cell: it is left out of what only ranks.
+        The margin is left out, since this only ranks: it holds little and costs as much per cell.
 
         Args:
             view: Views of N images.
@@ -282,7 +282,7 @@ class LocalHead(nn.Module):
 
     def image(self, cells: Tensor, grid: tuple[int, int]) -> Tensor:
         """Inverse of :meth:`cells`: ``[...,gh*gw*c]`` to ``[...,C,H,W]``."""
-        # As pixel_shuffle does, whose backward pass knows fewer memory layouts.
+        # Same as pixel_shuffle, whose backward pass supports fewer memory layouts.
         (gw, gh), p = grid, self.patch
         patches = cells.unflatten(-1, (gh, gw, -1, p, p))  # [...,gh,gw,C,p,p]
         rows = patches.movedim(-3, -5).movedim(-2, -3)  # [...,C,gh,p,gw,p]
@@ -305,9 +305,8 @@ class LocalHead(nn.Module):
         """Returns the cells of a square around positions ``[B,M,2]``.
 
         Returns:
-            (x, y) of cells ``[B,M,W,2]`` (but for corners, which the window does not reach, on other devices than a
-            CPU), their offset from the position ``[B,M,W,2]`` in cells, and
-            whether they lie in the image ``[B,M,W]``.
+            (x, y) of cells ``[B,M,W,2]`` (on a CPU all of them, elsewhere without the corners that the window does not
+            reach), their offset from the position ``[B,M,W,2]`` in cells, and whether they lie in the image ``[B,M,W]``.
         """
         limit, square = _limit(grid, position.device), _square_of(radius, self.radius - 0.5, position.device)
         at = position * limit
@@ -316,14 +315,14 @@ class LocalHead(nn.Module):
         return cell, cell + 0.5 - at[:, :, None], ((cell >= 0) & (cell < limit)).all(-1)
 
     def _points(self, concepts: Tensor, around: Tensor | None = None) -> Points:
-        """Returns where concepts ``[B,M,2+V]`` are; those with values share the points that they have in common."""
+        """Returns the points of concepts ``[B,M,2+V]``; concepts with values share points."""
         near = None if around is None else around[..., :2]
         return Points.of(concepts[..., :2], near, together=self.film is not None)
 
     def _values(
         self, view: HeadView, concepts: Tensor, points: Points, square: Square, gain: Tensor
     ) -> Iterator[tuple[Touched, Tensor]]:
-        """Yields contributions ``[n,R,c]`` to the cells of squares that are touched, some of the pairs at a time."""
+        """Yields contributions ``[n,R,c]`` to the touched cells of squares, in parts."""
         here, there = view.here, view.there
         query = self._query(self._pointed(points.at, view.grid).to(there.dtype) @ there)  # [N,U,d]
         touched = self._touched(square, view.grid)
@@ -339,13 +338,13 @@ class LocalHead(nn.Module):
                 yield those, values.float().mul_(height)
 
     def _film(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns by what values ``[...,V]`` scale and shift what the layers say of a position ``[...,d]``."""
+        """Returns the scale and shift ``[...,d]`` that values ``[...,V]`` apply to the layers' output."""
         assert self.film is not None
         scale, shift = self.film(values.to(self.film.weight.dtype)).chunk(2, dim=-1)
         return 1 + scale, shift
 
     def _add(self, shared: Tensor, z: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Returns the output ``[...,c]`` under values, of that of their position and what the layers say ``[...,d]``."""
+        """Returns the output ``[...,c]`` under values, from that of their position and the layers' output ``[...,d]``."""
         assert self.told is not None
         y = F.silu(torch.addcmul(shift, z, scale), inplace=not torch.is_grad_enabled())
         return torch.as_tensor(shared + self.told(y))
@@ -353,9 +352,9 @@ class LocalHead(nn.Module):
     def _tell(
         self, z: Tensor, film: tuple[Tensor, Tensor], points: Points, part: Touched
     ) -> Iterator[tuple[Touched, Tensor]]:
-        """Yields the output ``[n,R,c]`` of every concept of points, of what the layers say of these ``[n,R,d]``.
+        """Yields the output ``[n,R,c]`` of every concept, from the layers' output ``[n,R,d]`` for its point.
 
-        The first concepts of all points go together, then the second ones.  With gradients, all of them do.
+        The first concepts of all points come together, then the second ones.  With gradients, all come at once.
         """
         b, _, w = part.shape
         shape, owner, shared = (b, points.concepts, w), part.owner, self.out(z)
@@ -380,13 +379,12 @@ class LocalHead(nn.Module):
     def _of_square(
         self, view: HeadView, concepts: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns contributions to all cells of squares, zero outside the window, and the numbers of the cells.
+        """Returns contributions to all cells of squares, zero outside the window, and the indices of the cells.
 
-        How many cells are touched depends on the positions; a device that computes while the host goes on must not be
-        asked for it.
+        The number of touched cells depends on the positions; reading it from an asynchronous device would stall the host.
 
         Returns:
-            ``[n,B,M,W,c]`` float32, and ``[B,M,W]``; the number of cells stands for one outside the image.
+            ``[n,B,M,W,c]`` float32, and ``[B,M,W]``, gh*gw for a cell outside the image.
         """
         position, around = concepts[..., :2], None if around is None else around[..., :2]
         if self.kernels_fit(position):
@@ -409,7 +407,7 @@ class LocalHead(nn.Module):
         return output.float() * height, number
 
     def kernels_fit(self, position: Tensor) -> bool:
-        """Whether kernels of our own take the place of the layers: on a GPU, with weights meant for inference."""
+        """Whether our own kernels replace the layers: on a GPU, with weights meant for inference."""
         d, device = self.out.in_features, position.device
         known = d % 16 == 0 and d <= 128 and len(self.layers) <= 2
         if (
@@ -424,7 +422,7 @@ class LocalHead(nn.Module):
     def _by_kernels(
         self, view: HeadView, position: Tensor, radius: int, gain: Tensor, around: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`_of_square`, by :mod:`igm_cli.core.models.local_head_triton`."""
+        """Does the same as :meth:`_of_square`, by :mod:`igm_cli.core.models.local_head_triton`."""
         from igm_cli.core.models import local_head_triton as kernels
 
         grid, device, reach = view.grid, position.device, self.radius - 0.5
@@ -447,12 +445,12 @@ class LocalHead(nn.Module):
         )  # fmt: skip
 
     def _pass(self, here: Tensor, query: Tensor, touched: Touched) -> Tensor:
-        """Returns what the layers say of cells, each knowing what its concept points at ``[n,R,d]``."""
+        """Returns the layers' output ``[n,R,d]`` for touched cells, given the queries of their positions."""
         z = touched.rows(here, touched.image * here.shape[1] + touched.cell)
         return self._layers_of(z.add_(self._where(touched.offset)).add_(touched.rows(query, touched.owner)))
 
     def _layers_of(self, z: Tensor) -> Tensor:
-        """Returns what the layers make of what each cell knows ``[...,d]``."""
+        """Returns the layers' output ``[...,d]`` for the summed inputs of cells."""
         spare = not torch.is_grad_enabled()  # no gradient needs what an activation overwrites
         z = F.silu(z, inplace=spare)
         for layer in self.layers:
@@ -461,14 +459,14 @@ class LocalHead(nn.Module):
         return z
 
     def _query(self, pointed: Tensor) -> Tensor:
-        """Returns what the layers make of what positions point at ``[...,d]``."""
+        """Returns the queries ``[...,d]`` of positions, from the features they point at."""
         query = self.query(pointed)
         for layer in self.asked:
             query = query + layer(query)
         return torch.as_tensor(query)
 
     def _pointed(self, position: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Returns how much positions ``[B,M,2]`` point at every cell ``[B,M,gh*gw]``: softly, at those close by."""
+        """Returns the weights ``[B,M,gh*gw]`` with which positions ``[B,M,2]`` point at cells: a softmax over those close by."""
         cell, offset, inside = self._square(position, min(self.POINTED, self.radius), grid)
         nearness = torch.softmax(-2.0 * offset.square().sum(-1), dim=-1) * inside
         x, y = (cell * inside[..., None]).unbind(-1)
@@ -476,7 +474,7 @@ class LocalHead(nn.Module):
         return weights.scatter_add(2, y * grid[0] + x, nearness)
 
     def _where(self, offset: Tensor) -> Tensor:
-        """Returns what the layers make of Fourier features of offsets ``[...,2]``, ``[...,d]``."""
+        """Returns a linear layer of Fourier features ``[...,d]`` of offsets ``[...,2]``."""
         u = offset / self.radius
         angles = (u[..., None] * _octaves(self.FREQUENCIES, u.device)).flatten(-2)
         features = torch.cat([u, u.square().sum(-1, keepdim=True), angles.sin(), angles.cos()], dim=-1)
@@ -484,29 +482,29 @@ class LocalHead(nn.Module):
 
 
 def _bump(u: Tensor) -> Tensor:
-    """A smooth window of offsets ``[...,2]`` in radii: 1 at the centre, 0 from distance 1 on."""
+    """Returns a smooth window of offsets ``[...,2]`` in radii: 1 at the centre, 0 from distance 1 on."""
     square = u.square().sum(-1, keepdim=True).clamp(max=1.0)
     return (1 - square.square()).square()
 
 
 @functools.cache
 def _limit(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """The number of cells along the width and the height, on a device."""
+    """Returns the number of cells along the width and the height, on a device."""
     return torch.tensor(grid).to(device)
 
 
 @functools.cache
 def _octaves(count: int, device: torch.device) -> Tensor:
-    """Angular frequencies of the Fourier features."""
+    """Returns the angular frequencies of the Fourier features."""
     return (math.pi * 2.0 ** torch.arange(count)).to(device)
 
 
 @functools.cache
 def _square_of(radius: int, reach: float, device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
-    """Steps ``[W,2]`` through a square of cells from its corner, on a CPU all of them.
+    """Returns the steps ``[W,2]`` from the corner of a square to its cells, on a CPU to all of them.
 
-    On other devices those that a window of some reach never touches are left out: corners.  A position lies half a cell
-    off the middle of its square at most, and a few hundredths more where derivatives are taken.
+    Other devices skip the corners, which a window of this reach never touches.  A position lies at most half a cell off
+    the middle of its square, and a few hundredths more where derivatives are taken.
     """
     steps = torch.arange(2 * radius)
     square = torch.stack([steps.repeat(2 * radius), steps.repeat_interleave(2 * radius)], dim=-1)

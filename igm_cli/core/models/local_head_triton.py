@@ -1,8 +1,8 @@
-"""The local head in two kernels, in Triton; imported on a GPU only.
+"""The local head as Triton kernels; imported on a GPU only.
 
-Step by step a contribution passes through memory a dozen times, with hardly any arithmetic on each way.  Here a program
-takes some rows, each a cell of the square around a position, from the features to the contribution.  The equations are
-those of :class:`igm_cli.core.models.local_head.LocalHead`, to which tests hold this.
+Layer by layer, a contribution would pass through memory a dozen times with hardly any arithmetic per pass.  Here one
+program takes some rows, each a cell of the square around a position, from the features to the contribution.  The equations
+are those of :class:`igm_cli.core.models.local_head.LocalHead`; tests compare the two.
 """
 
 # mypy: ignore-errors
@@ -19,13 +19,13 @@ ROWS = 128
 
 
 def pointed_at(there: Tensor, at: Tensor, corner: Tensor, steps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Returns what positions point at ``[n,b,M,d]``: a mean of the cells close by, weighted by their nearness.
+    """Returns the features that positions point at ``[n,b,M,d]``: a mean of the cells close by, weighted by nearness.
 
     Args:
         there: Features of n*b images ``[n*b,G,d]``.
         at: Positions in cells ``[b,M,2]``.
         corner: First cell of the square around each ``[b,M,2]``, int32.
-        steps: Steps from there through the square ``[W,2]``, int32.
+        steps: Steps from that corner to the cells of the square ``[W,2]``, int32.
         grid: Number of cells along the width and the height.
     """
     (b, m, _), d = at.shape, there.shape[2]
@@ -49,16 +49,16 @@ def contributions(
     grid: tuple[int, int],
     radius: int,
 ) -> tuple[Tensor, Tensor]:
-    """Returns contributions ``[n,b,M,W,c]`` float32, and the numbers of their cells ``[b,M,W]``; G for one outside.
+    """Returns contributions ``[n,b,M,W,c]`` float32, and the indices of their cells ``[b,M,W]``, G for one outside.
 
     Args:
         here: Features of n*b images ``[n*b,G,d]``.
-        query: What the layers make of what positions point at ``[n,b,M,d]``.
+        query: Queries of the positions ``[n,b,M,d]``, from the features they point at.
         at: Positions in cells ``[b,M,2]``.
         corner: First cell of the square around each ``[b,M,2]``, int32.
-        steps: Steps from there through the square ``[W,2]``, int32.
+        steps: Steps from that corner to the cells of the square ``[W,2]``, int32.
         gain: Factor of the contributions to each image ``[n*b]``.
-        c: Numbers of a cell.
+        c: Numbers per cell.
         weights: Those of the layers, from :func:`padded`.
         grid: Number of cells along the width and the height.
         radius: Radius of the window in cells.
@@ -132,7 +132,7 @@ def _silu(x):
 
 @triton.jit
 def _linear(x, weight, bias, BI: tl.constexpr, BO: tl.constexpr):
-    """X ``[R,I]`` through a linear layer ``[I,O]``, in float32."""
+    """Passes x ``[R,I]`` through a linear layer ``[I,O]``, in float32."""
     i, o = tl.arange(0, BI), tl.arange(0, BO)
     matrix = tl.load(weight + i[:, None] * BO + o[None, :])
     return tl.dot(x, matrix, input_precision="ieee") + tl.load(bias + o).to(tl.float32)[None, :]
@@ -153,7 +153,7 @@ def _squares(
     at, corner, steps, w_where, b_where, number, height, where, rows, W, GW, GH, radius,
     D: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Of the cells of the squares around positions: their number, the window's height, and where they lie."""
+    """Stores the index, window height and offset embedding of the cells of the squares around positions."""
     row = tl.program_id(0) * BR + tl.arange(0, BR)
     there = row < rows
     place, step = row // W, row % W
@@ -190,7 +190,7 @@ def _contributions(
     values, rows, M, B, W, G,
     D: tl.constexpr, C: tl.constexpr, LAYERS: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """What each cell knows, through the layers; their weights stay in fast memory while rows pass."""
+    """Passes the inputs of each cell through the layers, whose weights stay in fast memory while rows pass."""
     dtype = here.dtype.element_ty
     d, c = tl.arange(0, BD), tl.arange(0, BC)
     square = d[:, None] * BD + d[None, :]

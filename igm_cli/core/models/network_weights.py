@@ -1,4 +1,4 @@
-"""Weights of a denoising network in other forms than diffusers' own: in few bits, or in a file of their own."""
+"""Loads weights of denoising networks that are quantized, packed by igm, or in a file of their own."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from igm_cli.core.weights import read_weights
 from igm_cli.errors import InputError, need
 
 QUANTIZERS = {"int8": "torchao", "nf4": "bitsandbytes"}
-"""The library that each kind of quantization takes."""
+"""The library that each kind of quantization needs."""
 
 GGUF, SAFETENSORS = ".gguf", ".safetensors"
 
 MOST_BESIDE = 1.005
-"""Numbers in a file at most for each of the network: some layouts have a few that it does not read."""
+"""Most numbers in a file per number of the network; some layouts have a few that the network does not read."""
 
 
 def quantization(name: str, dtype: torch.dtype) -> Any:
-    """Returns how diffusers quantizes a network as it loads it, by a name of :data:`QUANTIZERS`."""
+    """Returns diffusers' configuration to quantize a network on loading, for a name of :data:`QUANTIZERS`."""
     import diffusers
 
     if name == "nf4":
@@ -36,7 +36,7 @@ def quantization(name: str, dtype: torch.dtype) -> Any:
 
 
 def unpacked(kind: Any, folder: Path, files: list[Path]) -> Any:
-    """Returns a network of diffusers whose weights igm packed, which ``from_pretrained`` cannot read, as float32."""
+    """Returns a diffusers network in float32 from weights packed by igm, which ``from_pretrained`` cannot read."""
     network = _without_weights(kind, folder)
     network.load_state_dict({k: v for file in files for k, v in read_weights(file).items()}, assign=True)
     return network
@@ -47,9 +47,9 @@ def of_file(kind: Any, folder: Path, file: Path, dtype: torch.dtype) -> Any:
 
     Args:
         kind: Class of the network.
-        folder: Its config.json is there.
+        folder: Holds its config.json.
         file: A .gguf file, whose weights stay in few bits, or a .safetensors file; in the original layout or diffusers'.
-        dtype: What the network computes in.
+        dtype: Type that the network computes in.
 
     Raises:
         InputError: If it cannot be read, or its weights are not those of the network.
@@ -77,7 +77,7 @@ def of_file(kind: Any, folder: Path, file: Path, dtype: torch.dtype) -> Any:
 
 
 def _numbers(file: Path) -> int:
-    """How many numbers the weights of a file are, whatever they are kept in; names and shapes differ between layouts."""
+    """Returns how many numbers a file's weights stand for in any storage type; names and shapes differ between layouts."""
     if file.suffix == GGUF:
         from gguf import GGUFReader
 

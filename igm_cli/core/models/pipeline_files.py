@@ -1,4 +1,4 @@
-"""Finding a text-to-image pipeline's files, saying whether they are all there, and telling one pipeline from another."""
+"""Finds a text-to-image pipeline's files, checks that they are complete, and fingerprints them."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _UNSAFE = "is a pickle, which can run code; convert it to safetensors"
 PUBLISHED: Mapping[str, Any] = MappingProxyType({
     "draws": 32, "max_draws": 128, "low": 0.0, "high": 1.0, "power": 0.0, "penalty": 0.0, "k_min": 1, "k_max": 3,
 })  # fmt: skip
-"""Inference where nothing is tuned: all timesteps alike, as Diffusion Classifier has it (Li et al. 2023)."""
+"""Untuned inference settings: all timesteps have equal weight, as in Diffusion Classifier (Li et al. 2023)."""
 
 
 def find_pipeline(source: str, variant: str | None = None, *, weights: bool = True) -> Path:
-    """Returns the folder or file that a source names; a hub id is looked for in the hub's cache.
+    """Returns the folder or file that a source names; a hub id is looked up in the hub's cache.
 
-    Only ``hf:owner/name`` asks the hub for what is not there: a path that is mistyped tells nobody.
+    Only ``hf:owner/name`` asks the hub for missing files, so a mistyped path is sent to nobody.
 
     Args:
         source: Folder with model_index.json, one .safetensors file, or hub id ``owner/name`` or ``hf:owner/name``.
         variant: Variant of the weights to fetch, e.g. ``fp16``.
-        weights: Whether weights are needed, and not only what describes them.
+        weights: Whether weights are needed, or only their description.
 
     Raises:
-        MissingError: If it is not here and cannot be fetched.
+        MissingError: If it is not on this machine and cannot be fetched.
         InputError: If it is a file of another kind.
     """
     if source.startswith(HUB) and HUB_ID.fullmatch(source.removeprefix(HUB)):
@@ -68,7 +68,7 @@ def find_pipeline(source: str, variant: str | None = None, *, weights: bool = Tr
 
 
 def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Path:
-    """Returns the snapshot of a hub id: the cached one if it is complete, else one that is fetched, if it may be."""
+    """Returns the snapshot of a hub id: the cached one if it is complete, else a fetched one if ``fetch`` allows it."""
     from huggingface_hub import snapshot_download
 
     cached = None
@@ -79,7 +79,7 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
             weight_files(cached, variant)
         return cached
     if not fetch:
-        if cached is not None:  # what it lacks is said when it is opened
+        if cached is not None:  # opening it reports what is missing
             return cached
         raise MissingError(
             f"there is no {name!r} here; give a folder, or {HUB}{name} if it is a model of the Hugging Face hub"
@@ -95,22 +95,22 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
             folder = Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
         snapshot_download(name, allow_patterns=["igm.json"])  # which diffusers leaves out
         return folder
-    except Exception as error:  # of whichever network library the hub's client uses
-        if cached is not None:  # what it lacks is said when it is opened
+    except Exception as error:  # from any network library the hub's client uses
+        if cached is not None:  # opening it reports what is missing
             return cached
         raise refusal(name, error) from error
 
 
 @dataclass(frozen=True)
 class PipelineIndex:
-    """What the folder of a pipeline holds, by its model_index.json.
+    """The contents of a pipeline's folder, from its model_index.json.
 
     Attributes:
-        family: What it is.
+        family: Its family.
         kind: The class of diffusers that loads it.
-        parts: The class of each part that it has.
-        classes: The classes of a class-conditional model; None of one that reads prompts.
-        guidance: What its network is told of the guidance; None where it is not told.
+        parts: The class of each part.
+        classes: The classes of a class-conditional model; None for one that reads prompts.
+        guidance: Guidance that its network takes as an input; None if it takes none.
     """
 
     family: Family
@@ -126,14 +126,14 @@ _OTHER_TASKS = {
     "ControlNet|Adapter|Control": "steering by images",
     "Video|SpatioTemporal|Motion|3D|Temporal|AnimateDiff": "video",
 }
-"""What is no text-to-image model, by words in the names of classes."""
+"""Tasks other than text-to-image, by words in the names of classes."""
 
 
 def read_index(path: Path) -> PipelineIndex:
-    """Returns what a pipeline's folder holds, once all of it is there.
+    """Returns the contents of a pipeline's folder, after checking that it is complete.
 
     Raises:
-        InputError: If it is no pipeline, one of another kind, or not complete.
+        InputError: If it is not a pipeline, is of another kind, or is incomplete.
     """
     if not (path / "model_index.json").is_file():
         if any(path.glob("*lora*.safetensors")) or (path / "adapter_config.json").is_file():
@@ -173,7 +173,7 @@ def read_index(path: Path) -> PipelineIndex:
 
 
 def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
-    """Returns the family of a pipeline, by its network and the parts beside it; ``names`` are the classes of its parts."""
+    """Returns the family of a pipeline, by its network and its other parts; ``names`` holds the classes of all parts."""
     if not re.fullmatch(r"\w+Pipeline", kind):
         raise InputError(
             f"{path} is no pipeline of diffusers: its model_index.json calls it {kind[:60]!r}; give another"
@@ -205,20 +205,20 @@ _CODE = (
     "auto_map", "custom_pipelines", "custom_pipeline", "trust_remote_code", "attn_implementation", "_attn_implementation",
     "_attn_implementation_internal", "use_kernels",
 )  # fmt: skip
-"""Keys by which a library may be told to import code, or to fetch it."""
+"""Keys that can make a library import or fetch code."""
 
 BITS = "quantization_config"
-"""Where a part says how its weights are kept in few bits."""
+"""Key that describes the quantization of a part's weights."""
 
 _BITS = re.compile("quant_method|_?load_in_[48]bit|bnb_4bit_[a-z_]+|llm_int8_[a-z0-9_]+")
-"""What is said there of weights that bitsandbytes keeps; other libraries may be told to import code."""
+"""Keys that bitsandbytes uses there; those of other libraries can make them import code."""
 
 
 def in_few_bits(part: Path) -> bool:
-    """Returns whether the weights of a part are kept in few bits, by bitsandbytes.
+    """Returns whether bitsandbytes quantized the weights of a part.
 
     Raises:
-        InputError: If they are kept by another library, or in a way that is not known.
+        InputError: If another library quantized them, or their description has unknown keys.
     """
     said = read_json(part / "config.json").get(BITS) if (part / "config.json").is_file() else None
     if not said:
@@ -233,7 +233,7 @@ def in_few_bits(part: Path) -> bool:
 
 
 def _refuse_code(part: Path) -> None:
-    """Refuses a part whose descriptions name code to run, or files outside of it."""
+    """Refuses a part whose descriptions name code to run, or files outside its folder."""
     for file in sorted(part.glob("*.json")):
         if file.name in ("vocab.json", "tokenizer.json"):
             continue
@@ -253,12 +253,12 @@ def _refuse_code(part: Path) -> None:
 def weight_files(
     path: Path, variant: str | None, *, network: bool = True
 ) -> dict[str, tuple[str | None, list[Path]]]:
-    """Returns the variant that is loaded of each network, and its files; a network may lack the one asked for.
+    """Returns the variant and the files to load of each network; one without the variant loads its plain weights.
 
     Args:
         path: Pipeline folder.
         variant: Variant of the weights.
-        network: Whether those of the denoising network are taken from there.
+        network: Whether to include the denoising network.
 
     Raises:
         InputError: If weights are missing.
@@ -289,12 +289,12 @@ def weight_files(
 
 @dataclass(frozen=True)
 class PipelineDescription:
-    """What a pipeline says of itself in its igm.json, where it has one.
+    """A pipeline's description of itself in its igm.json, if it has one.
 
     Attributes:
         space: Labels and templates it was trained on; None if it does not say.
-        composition: How its predictions compose; the mean is what the paper does with pretrained models.
-        inference: Inversion settings: those tuned to its weights over the published ones.
+        composition: How its predictions compose; the paper uses the mean with pretrained models.
+        inference: Inversion settings: the published ones, overridden by those tuned to its weights.
         draws: Whether it says that its pictures are worth looking at.
         knows: What it was trained on, in a few words; empty if it does not say.
     """
@@ -327,7 +327,7 @@ def read_description(path: Path) -> PipelineDescription:
 
 
 def pipeline_fingerprint(path: Path, variant: str | None, network: Path | None = None) -> str:
-    """Returns the SHA-256 of every file that is loaded, wherever the folder is.
+    """Returns one SHA-256 over all files that are loaded, wherever the folder is.
 
     Args:
         path: Pipeline folder or single file.
@@ -365,7 +365,7 @@ def _digest(path: Path, size: int, mtime_ns: int, inode: int) -> str:
 
 @contextlib.contextmanager
 def refusing(sentence: str) -> Iterator[None]:
-    """Turns whatever a library raises where files do not fit into an :class:`InputError`: the sentence and why."""
+    """Turns any exception that a library raises into an :class:`InputError`: the sentence, then the reason."""
     try:
         yield
     except IgmError:
@@ -375,13 +375,13 @@ def refusing(sentence: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Returns what an error of another library says first."""
+    """Returns the first line of another library's error."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the chatter of diffusers, transformers and what they import while it lasts."""
+    """Silences the messages of diffusers, transformers and what they import."""
     need("text", "diffusers", "transformers")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

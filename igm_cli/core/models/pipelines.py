@@ -1,8 +1,8 @@
 """Loading pretrained text-to-image pipelines of the families that :mod:`igm_cli.core.models.families` knows.
 
 diffusers loads them, from a folder in its layout, one .safetensors file in the original layout (Stable Diffusion 1.x, 2.x and
-XL), or the hub.  What it would let pass is refused here, in one sentence: weights that are missing (it draws them at random),
-parts that do not belong together, a noise schedule other than ours.
+XL), or the hub.  This module refuses, in one sentence, what diffusers would accept: missing weights (it initialises them at
+random), parts that do not belong together, a noise schedule other than ours.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHOICES = {
 }
 
 FEW_BITS_ON = ("cuda",)
-"""Where diffusers computes with weights that bitsandbytes keeps in few bits."""
+"""Devices on which diffusers computes with weights that bitsandbytes quantized."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Loading:
         quantize: Keep the weights of the denoising network's linear layers in 8 bits (``int8``, by torchao) or in 4 (``nf4``, by
             bitsandbytes, on a CUDA device); ``no`` keeps them as they are.
         network: File with the weights of the denoising network, instead of the folder's own: .gguf or .safetensors.
-        offload: Keep on a CUDA device only the part that computes.
-        compile: Whether torch.compile translates the network at its first call: minutes, for faster calls after that.
+        offload: Keep only the part that computes on the CUDA device.
+        compile: Whether torch.compile compiles the network at its first call: minutes, for faster calls after that.
         size: Side of the images in pixels; by default what the model was trained on.
         config: Folder or hf:owner/name with the description of a single file, instead of the official one.
-        prediction: What the U-Net puts out, if the scheduler's configuration says it wrongly, as for
-            single files of Stable Diffusion 2 base: ``auto``, ``epsilon`` or ``v_prediction``; not of a flow.
+        prediction: The U-Net's prediction type, if the scheduler's configuration has it wrong, as for
+            single files of Stable Diffusion 2 base: ``auto``, ``epsilon`` or ``v_prediction``; not for a flow.
     """
 
     variant: str | None = None
@@ -94,11 +94,11 @@ class TextToImageParts:
 
     Attributes:
         pipe: diffusers' pipeline; its autoencoder is float32: it runs once per image, and some overflow in float16.
-        family: What it is.
+        family: Its family.
         schedule: The noise schedule the network was trained on.
         image_size: (width, height) in pixels.
         device: Where it computes.
-        dtype: What the network and the text encoders compute in.
+        dtype: Type that the network and the text encoders compute in.
     """
 
     pipe: Any
@@ -110,7 +110,7 @@ class TextToImageParts:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of a latent."""
+        """Shape (C, h, w) of a latent."""
         width, height = self.image_size
         factor = self.family.factor(self.pipe)
         return self.family.channels(self.pipe)[0], height // factor, width // factor
@@ -130,7 +130,7 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
         loading: How to load it.
 
     Raises:
-        MissingError: If it is not here and cannot be fetched.
+        MissingError: If it is not on this machine and cannot be fetched.
         InputError: If it is not a complete pipeline of a known kind.
         UsageError: If the device cannot do what is asked for.
     """
@@ -162,7 +162,7 @@ def load_pipeline(source: str, device: torch.device, loading: Loading | None = N
 
 
 def _checked(source: str, path: Path, device: torch.device, loading: Loading) -> Family:
-    """Returns of which family the pipeline of a folder is; parts that are kept in few bits must be computed there."""
+    """Returns the family of a folder's pipeline; refuses quantized parts that the device cannot compute."""
     index = read_index(path)
     for part in index.parts:
         network = part == index.family.part
@@ -193,7 +193,7 @@ def _check_device(device: torch.device, loading: Loading) -> None:
 
 
 def resolve_dtype(name: str, device: torch.device, half: torch.dtype = torch.float16) -> torch.dtype:
-    """Returns the type to compute in: ``half`` on CUDA, bfloat16 on CPUs that multiply it, else float32."""
+    """Returns the type to compute in: ``half`` on CUDA, bfloat16 on CPUs with hardware for it, else float32."""
     if name != "auto":
         return DTYPES[name]
     if device.type == "cuda":
@@ -254,7 +254,7 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
 
 
 def _has_tokens(part: Path) -> bool:
-    """Returns whether a tokenizer can be read as it is; a file of SentencePiece takes its library."""
+    """Returns whether a tokenizer can be read without the SentencePiece library."""
     return (part / "tokenizer.json").is_file() or not any(part.glob("*.model"))
 
 
@@ -290,7 +290,7 @@ def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtyp
 
 
 def _check_fit(source: str, pipe: Any, family: Family) -> None:
-    """Refuses parts that do not belong together, and says how many tokens the model reads."""
+    """Refuses parts that do not belong together, and limits tokenizers to what the text encoders read."""
     (takes, makes), latents = family.channels(pipe), int(pipe.vae.config.latent_channels)
     if takes != latents or makes not in (takes, 2 * takes):  # twice as many: a variance as well
         raise InputError(
@@ -317,7 +317,7 @@ def _check_fit(source: str, pipe: Any, family: Family) -> None:
 
 
 def _image_size(source: str, pipe: Any, family: Family, size: int | None) -> tuple[int, int]:
-    """Returns (width, height) in pixels: asked for, or what the network was trained on."""
+    """Returns (width, height) in pixels: the size asked for, or the one the network was trained on."""
     factor, latent = family.factor(pipe), family.latent_side(pipe)
     step = factor * family.patch(pipe)
     if size is not None:
@@ -336,8 +336,8 @@ def _schedule(source: str, scheduler: Any, prediction: str, places: int) -> Sche
     Args:
         source: The pipeline.
         scheduler: Its scheduler.
-        prediction: What its network puts out, where the scheduler says it wrongly, or ``auto``.
-        places: Tokens of an image, by which some shift a flow.
+        prediction: Its network's prediction type, if the scheduler has it wrong, or ``auto``.
+        places: Tokens of an image; the shift of some flows depends on it.
     """
     name, config = type(scheduler).__name__, dict(scheduler.config)
     said = config.get("prediction_type")
@@ -364,7 +364,7 @@ def _schedule(source: str, scheduler: Any, prediction: str, places: int) -> Sche
 
 
 def _flow(message: str, scheduler: Any, name: str, config: dict[str, Any], places: int) -> Schedule:
-    """Returns the schedule of a flow; one that is shifted by the size of the images has the shift of this size."""
+    """Returns the schedule of a flow; a shift that depends on the image size is that of this size."""
     if config.get("use_dynamic_shifting"):
         least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)  # as pipelines have them
@@ -390,7 +390,7 @@ def _networks(pipe: Any) -> dict[str, torch.nn.Module]:
 
 
 def _place(pipe: Any, family: Family, device: torch.device, loading: Loading) -> None:
-    """Freezes a pipeline and moves it to the device, or each part only while it computes; text encoders move to encode."""
+    """Freezes a pipeline and moves it to the device, or sets it to offload; text encoders move only while they encode."""
     for network in _networks(pipe).values():
         network.eval().requires_grad_(False)
     for network in (family.network(pipe), pipe.vae):

@@ -1,4 +1,4 @@
-"""Prompts: how several labels make one caption, and what a text-to-image model's network reads of a prompt."""
+"""Prompts: combining several labels into one caption, and encoding prompts for a text-to-image model's network."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from igm_cli.core.models.families import Family
 
 CHUNK = 32
-"""Prompts that are encoded at once."""
+"""Prompts encoded at once."""
 
 
 def compound(template: str, labels: Sequence[str]) -> str:
-    """Returns one caption of several labels: "a photo of a cup, a spoon and a plate".
+    """Returns one caption for several labels: "a photo of a cup, a spoon and a plate".
 
-    The article before ``{label}``, where the template has one, is repeated with every label.
+    If the template has "a" before ``{label}``, it is repeated before every label.
     """
     before, _, after = template.partition("{label}")
-    words = before.split(" ")  # the last of them is empty if a space stands before the label
+    words = before.split(" ")  # the last one is empty if a space precedes the label
     start, article = (before[:-2], "a ") if words[-2:] == ["a", ""] else (before, "")
     listed = [article + label for label in labels]
     joined = " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
@@ -36,7 +36,7 @@ def compound(template: str, labels: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """P encoded prompts: what a network reads of them, by name.
+    """P encoded prompts, as the named tensors that a network reads.
 
     Attributes:
         tensors: Such as the ``sequence`` that is attended to ``[P,L,E]``, one ``pooled`` vector ``[P,E']``, and a ``mask``
@@ -46,7 +46,7 @@ class PromptEmbeddings:
     tensors: Mapping[str, Tensor]
 
     def select(self, index: Tensor) -> PromptEmbeddings:
-        """Returns the prompts of an index ``[R]``, in its order."""
+        """Returns the prompts at indices ``[R]``, in their order."""
         return PromptEmbeddings({name: tensor[index] for name, tensor in self.tensors.items()})
 
     def to(self, dtype: torch.dtype) -> PromptEmbeddings:
@@ -58,13 +58,13 @@ class PromptEmbeddings:
 
 
 class PromptEncoder:
-    """A pipeline's own encoding of prompts with a memory of every one it has seen.
+    """Encodes prompts as the pipeline does, and remembers every one it has seen.
 
     The text encoders, which may be larger than the network, are on the device only while they encode.
 
     Args:
         pipe: A diffusers pipeline.
-        family: What it is.
+        family: Its family.
         device: Where embeddings are kept.
     """
 
@@ -91,7 +91,7 @@ class PromptEncoder:
 
     @contextmanager
     def _encoders_on_device(self) -> Iterator[None]:
-        """Moves the text encoders to the device and off it again; those that offloading has hooks on move by themselves."""
+        """Moves the text encoders to the device and back; those with offloading hooks move on their own."""
         every = [encoder for *_, encoder in self.family.encoders(self.pipe) if not hasattr(encoder, "_hf_hook")]
         try:
             for encoder in every:
@@ -104,7 +104,7 @@ class PromptEncoder:
                 torch.cuda.empty_cache()
 
     def _refuse_long(self, texts: Sequence[str]) -> None:
-        """Raises an error for a prompt that would be cut off: what is cut could be the label itself."""
+        """Refuses prompts that would be cut off: the cut could remove the label itself."""
         for reader, tokenizer, _ in self.family.encoders(self.pipe):
             length = self.family.window(self.pipe, reader, tokenizer)
             for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
@@ -116,7 +116,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def _encode(self, texts: list[str]) -> None:
-        """Takes prompts into memory."""
+        """Encodes prompts and remembers them."""
         self.encoded += len(texts)
         columns = self.family.encode(self.pipe, texts, self.device)
         for row, text in enumerate(texts):
@@ -124,13 +124,13 @@ class PromptEncoder:
 
 
 def words_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """Returns the different words of texts, in order."""
+    """Returns the distinct words of texts, sorted."""
     return tuple(sorted({word for text in texts for word in text.lower().replace(",", " , ").split()}))
 
 
 @functools.lru_cache(maxsize=8)
 def word_tokenizer(words: tuple[str, ...], length: int) -> Any:
-    """Returns a ``CLIPTokenizer`` to which each of the words is one token; others fall into their letters.
+    """Returns a ``CLIPTokenizer`` for which each of the words is one token; others are split into letters.
 
     Its byte-pair merges are learned from the words themselves.
 

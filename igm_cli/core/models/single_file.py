@@ -1,4 +1,4 @@
-"""What one .safetensors file in the original layout of Stable Diffusion is, as its keys and its metadata say."""
+"""Identifies a .safetensors file in the original layout of Stable Diffusion, by its keys and its metadata."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _BESIDE = re.compile(
     r"betas|alphas_\w+|sqrt_\w+|log_one_\w+|posterior_\w+|logvar|lvlb_weights|scale_factor|global_step|v_pred|denoiser\..*"
     r"|embedding_manager\..*"
 )
-"""Keys of no network: tables of the noise schedule, and marks."""
+"""Keys that belong to no network: tables of the noise schedule, and marks."""
 
 _ADDED = re.compile(r"(?:lora|lycoris)_(?:unet|te)|[._]lora[._]|hada_w|lokr_w|dora_scale", re.IGNORECASE)
-"""Keys of what is added to another model."""
+"""Keys of weights that are added to another model."""
 
 _TRANSFORMER = re.compile(
     r"(?:model\.diffusion_model\.)?(?:joint_blocks|double_blocks|single_blocks|transformer_blocks|blocks)\..*"
 )
-"""Keys of the networks of Stable Diffusion 3, Flux, PixArt and others, of which a file holds the network alone."""
+"""Keys of the networks of Stable Diffusion 3, Flux, PixArt and others, whose files hold the network alone."""
 
 _PREDICTIONS = {
     "epsilon": "epsilon",
@@ -45,12 +45,12 @@ _PREDICTIONS = {
 
 @dataclass(frozen=True)
 class SingleFile:
-    """What a file says of itself.
+    """What a file says about itself.
 
     Attributes:
-        family: What it is.
+        family: Its family.
         official: Hub id of its official description.
-        prediction: What its U-Net puts out; None if it does not say.
+        prediction: Prediction type of its U-Net; None if it does not say.
         size: Side of its images in pixels; None if it does not say.
     """
 
@@ -61,10 +61,10 @@ class SingleFile:
 
 
 def describe(path: Path) -> SingleFile:
-    """Returns what a file says of itself: by ``v_pred``, ``ztsnr``, ``modelspec.*`` and the marks of trainers.
+    """Returns what a file says about itself, by ``v_pred``, ``ztsnr``, ``modelspec.*`` and the marks of trainers.
 
     Raises:
-        InputError: If it is no text-to-image model, contradicts itself, or is of a kind that cannot be used.
+        InputError: If it is not a text-to-image model, contradicts itself, or is of a kind that cannot be used.
     """
     with refusing(f"{path} is damaged"), safe_open(path, "pt") as file:
         keys = set(file.keys())
@@ -125,13 +125,13 @@ def _size(path: Path, metadata: Mapping[str, str]) -> int | None:
 
 
 def unused(path: Path, networks: Mapping[str, nn.Module]) -> list[str]:
-    """Returns the names of weights of a file that networks have no place for.
+    """Returns the names of a file's weights that networks have no place for.
 
-    Names change when a file is read, and sizes do not: there are more weights of some size than the network has.
+    Reading a file changes names but not sizes: a weight is unused if the file has more of its size than the network.
 
     Args:
         path: The file.
-        networks: By how the names of their weights begin in the file.
+        networks: By the prefix of their weights' names in the file.
     """
     left: list[str] = []
     with safe_open(path, "pt") as file:
@@ -147,6 +147,6 @@ def unused(path: Path, networks: Mapping[str, nn.Module]) -> list[str]:
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """Returns the first of some names, and how many more there are."""
+    """Returns the first few of the names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(name[:60] for name in names[:most]) + more

@@ -1,7 +1,7 @@
 """A pretrained text-to-image model behind the denoiser protocol; concepts are labels in a prompt.
 
-The network is called once for every noised latent and prompt, the empty prompt included, which gives
-eps_u.  Works in the latent space of the model's own autoencoder.
+The network is called once per noised latent and prompt; the empty prompt gives eps_u.  Everything
+is in the latent space of the model's own autoencoder.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
 from igm_cli.errors import InputError
 
 ALIVE = 64
-"""Tensors of the size of the first hidden state that a network call holds per latent, amply reckoned."""
+"""Generous estimate of the tensors, as large as the first hidden state, that a network call holds per latent."""
 
 
 def default_batch(parts: TextToImageParts) -> int:
-    """Returns how many latents a network call takes at once: many small ones, where overheads count, few large ones.
+    """Returns how many latents a network call takes: many small ones, since overheads count, or few large ones.
 
-    On CUDA at most as many as half the free memory has room for, rounded down to a power of two: a little more or less
-    memory changes nothing then.
+    On CUDA they fit into half the free memory.  Rounding down to a power of two makes the number insensitive to small
+    differences in memory.
     """
     places, most = (1 << 18, 256) if parts.device.type == "cuda" else (1 << 14, 32)
     _, height, width = parts.latent_shape
@@ -39,7 +39,7 @@ def default_batch(parts: TextToImageParts) -> int:
 
 @dataclass
 class TextToImageFeatures:
-    """What prompts share: nothing but the input and, once asked for, eps_u.
+    """What prompts share: only the input and, once computed, eps_u.
 
     Attributes:
         x_t: Noised latents ``[N,C,h,w]``.
@@ -58,12 +58,12 @@ class TextToImageDenoiser:
     Args:
         parts: A loaded pipeline.
         space: The labels and the templates they are put in.
-        batch: Latents a U-Net call takes at once; by default what suits the device and their size.
-        encoder: Shares its memory of prompts with another denoiser of the same parts.
+        batch: Latents per U-Net call; by default what suits the device and their size.
+        encoder: Prompt encoder to share with another denoiser of the same parts.
 
     Attributes:
         calls: U-Net evaluations so far, one per latent and prompt.
-        halved: Whether memory ran out once, since when the batch is half as large.
+        halved: Whether memory ran out once, which halved the batch.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class TextToImageDenoiser:
     def with_labels(
         self, labels: Sequence[str], templates: Sequence[str] | None = None, nothing: str = ""
     ) -> TextToImageDenoiser:
-        """Returns the same networks and memory of prompts for other labels; its calls are counted anew.
+        """Returns a denoiser for other labels with the same networks and encoded prompts; it counts calls anew.
 
-        A label that stands for ``nothing`` of these comes after them.
+        A label for ``nothing``, if given, comes after the labels.
         """
         every = (*labels, nothing) if nothing else tuple(labels)
         space = Text(every, tuple(templates or self.space.templates), nothing)
@@ -122,7 +122,7 @@ class TextToImageDenoiser:
 
     @property
     def _latent_units(self) -> tuple[float, float]:
-        """What is taken from the autoencoder's latents, and what they are multiplied by then."""
+        """The number subtracted from the autoencoder's latents, and the factor they are then multiplied by."""
         config = self.parts.pipe.vae.config
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
@@ -131,13 +131,13 @@ class TextToImageDenoiser:
         return TextToImageFeatures(x_t, t)
 
     def base(self, features: TextToImageFeatures) -> Tensor:
-        """Returns eps_u ``[N,C,h,w]`` float32, under the empty prompt; it is computed once for the same features."""
+        """Returns eps_u ``[N,C,h,w]`` float32, under the empty prompt; it is computed once per features."""
         if features.base is None:
             features.base = self.predictions_of_prompts(features, [""])[:, 0]
         return features.base
 
     def predictions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
-        """Returns eps of every label, the mean over the templates.
+        """Returns eps under every label, the mean over the templates.
 
         Args:
             features: Features of N noised latents.
@@ -161,7 +161,7 @@ class TextToImageDenoiser:
         return self.predictions(features, concepts) - self.base(features)[:, None]
 
     def predictions_of_prompts(self, features: TextToImageFeatures, texts: Sequence[str]) -> Tensor:
-        """Returns eps of P whole prompts, ``[N,P,C,h,w]`` float32."""
+        """Returns eps under P whole prompts, ``[N,P,C,h,w]`` float32."""
         every = torch.arange(len(texts), device=self.device)
         return self._epsilon(features, self.embed(texts), every.expand(len(features.t), -1))
 
@@ -201,7 +201,7 @@ class TextToImageDenoiser:
             )
             torch.cuda.empty_cache()
             eps = every()
-        if not bool(torch.isfinite(eps).all()):  # once for all calls, for the host waits for the device here
+        if not bool(torch.isfinite(eps).all()):  # once for all calls: the host waits for the device here
             raise InputError(
                 f"the model's predictions are not finite in {str(self.parts.dtype).removeprefix('torch.')}; "
                 "use --dtype float32"

@@ -1,4 +1,4 @@
-"""The paper's architecture: diffusers' UNet2DConditionModel, one whole pass for every concept.
+"""The paper's architecture: diffusers' UNet2DConditionModel, one whole pass per concept.
 
 A concept vector is embedded and attended to as the only token of the conditioning sequence; a
 learned token stands for no concept.  (IGM, Wang et al. 2025, appendix; code released with it.)
@@ -27,7 +27,7 @@ class UNetConfig:
     Attributes:
         image_size: (width, height) in pixels, divisible by 2 to the number of levels less one.
         channels: Channels of each level (``block_out_channels``).
-        layers: Residual blocks a level.
+        layers: Residual blocks per level.
         attention_dim: Width of the concept token.
         head_dim: Channels of an attention head.
         groups: Groups of the normalisation.
@@ -66,7 +66,7 @@ class ConceptToken(nn.Module):
         self.none = nn.Parameter(torch.zeros(config.attention_dim))
 
     def forward(self, concepts: Tensor) -> Tensor:
-        """``[...,D]`` to ``[...,attention_dim]``."""
+        """Embeds ``[...,D]`` as ``[...,attention_dim]``."""
         if not isinstance(self.space, Continuous):
             return torch.as_tensor(self.embed(concepts))
         low, high = concepts.new_tensor(self.space.low), concepts.new_tensor(self.space.high)
@@ -78,7 +78,7 @@ class ConceptToken(nn.Module):
 
 @dataclass
 class UNetFeatures:
-    """Nothing is shared between concepts but the input and, once asked for, eps_u."""
+    """What concepts share: only the input and, once computed, eps_u."""
 
     x_t: Tensor
     t: Tensor
@@ -86,7 +86,7 @@ class UNetFeatures:
 
 
 class UNetDenoiser(nn.Module):
-    """eps_theta(x_t, t | c) by a whole pass for every concept, behind the denoiser protocol.
+    """eps_theta(x_t, t | c) by a whole pass per concept, behind the denoiser protocol.
 
     Args:
         config: Its shape.
@@ -119,14 +119,14 @@ class UNetDenoiser(nn.Module):
         return UNetFeatures(x_t, t)
 
     def base(self, features: UNetFeatures) -> Tensor:
-        """eps_u ``[N,C,H,W]``, under the token that stands for no concept."""
+        """Returns eps_u ``[N,C,H,W]``, under the token that stands for no concept."""
         if features.base is None:
             tokens = self.token.none.expand(len(features.t), 1, -1)
             features.base = self._epsilon(features.x_t, features.t, tokens)
         return features.base
 
     def contributions(self, features: UNetFeatures, concepts: Tensor) -> Tensor:
-        """Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``: N*M passes."""
+        """Returns Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``: N*M passes."""
         n, m = len(features.t), concepts.shape[1]
         tokens = self.token(concepts).expand(n, -1, -1).reshape(n * m, 1, self.config.attention_dim)
         x_t = features.x_t.repeat_interleave(m, dim=0)
@@ -135,7 +135,7 @@ class UNetDenoiser(nn.Module):
         return conditional - self.base(features)[:, None]
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
-        """(eps_u, Delta) in one call, as distributed training needs it."""
+        """Returns (eps_u, Delta) in one call, as distributed training needs it."""
         features = self.features(x_t, t)
         return self.base(features), self.contributions(features, concepts)
 

@@ -1,1 +1,1 @@
-"""Training of the composed model."""
+"""Training of composed models."""

@@ -1,7 +1,7 @@
-"""Batches of samples on the device that trains, so that it never waits for them.
+"""Batches of samples on the training device, prepared so that it never waits for them.
 
-A CPU takes them as they are asked for.  On another device all samples lie in its memory, where they fit; else the next
-batch is made and sent by a thread while the one before is trained on.
+A CPU makes them on request.  Another device keeps all samples in its memory if they fit; otherwise a thread makes and
+sends the next batch during the current step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Images ``[B,C,H,W]``, concepts ``[B,K,D]`` and presence ``[B,K]``."""
 
 READ_AT_ONCE = 512
-"""Samples that are copied to a device at once, where all of them go there."""
+"""Samples copied to a device at once, if all of them go there."""
 
 
 class Samples(Protocol):
@@ -34,7 +34,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: list[int], flips: list[bool]) -> Batch:
-        """Images ``[B,C,H,W]``, concepts ``[B,K,D]``, presence ``[B,K]`` (False = padding).
+        """Returns images ``[B,C,H,W]``, concepts ``[B,K,D]``, presence ``[B,K]`` (False = padding).
 
         Images are bytes, or floats in -1..1; those of ``flips`` are mirrored left to right.
         """
@@ -42,15 +42,15 @@ class Samples(Protocol):
 
 
 class Batches(Protocol):
-    """Batches on the device that trains."""
+    """Batches on the training device."""
 
     def rows(self, plan: StepPlan) -> Batch:
-        """Returns the rows that a plan is of, images in -1..1."""
+        """Returns the rows of a plan, with images in -1..1."""
         ...
 
 
 def make_batches(samples: Samples, config: TrainConfig, accelerator: Accelerator) -> Batches:
-    """Returns the batches of samples in the way that suits the device and its memory."""
+    """Returns batches of samples of the kind that suits the device and its memory."""
     device = accelerator.device
     if not runs_ahead(device):
         return HostBatches(samples)
@@ -63,7 +63,7 @@ def make_batches(samples: Samples, config: TrainConfig, accelerator: Accelerator
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """Returns images in -1..1, of bytes or such floats."""
+    """Returns images in -1..1, given as bytes or as floats in this range."""
     return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
 
 
@@ -74,16 +74,16 @@ class HostBatches:
         self.samples = samples
 
     def rows(self, plan: StepPlan) -> Batch:
-        """As :class:`Batches`."""
+        """See :class:`Batches`."""
         images, concepts, present = self.samples.batch(plan.indices, plan.flips)
         return as_floats(images), concepts, present
 
 
 class ResidentBatches:
-    """Batches out of samples that all lie in the memory of a device; the number of concepts is that of the fullest.
+    """Batches from samples that are all in a device's memory; concepts are padded to the largest number per image.
 
     Args:
-        samples: What is trained on.
+        samples: The training samples.
         config: Says whether images are mirrored.
         device: Where they go.
     """
@@ -98,7 +98,7 @@ class ResidentBatches:
         self.present = torch.cat([F.pad(p, (0, longest - p.shape[1])) for p in present])
 
     def rows(self, plan: StepPlan) -> Batch:
-        """As :class:`Batches`."""
+        """See :class:`Batches`."""
         index, side = to_device(torch.tensor([plan.indices, [int(flip) for flip in plan.flips]]), self.device)
         images = self.images[index]
         images = torch.where(side.bool()[:, None, None, None], images.flip(-1), images)
@@ -106,7 +106,7 @@ class ResidentBatches:
 
 
 def _read(samples: Samples, mirror: bool, device: torch.device) -> Iterator[Batch]:
-    """Yields all samples on a device, concepts as they are and, if asked for, mirrored ones ``[1 or 2,b,K,D]``."""
+    """Yields all samples on a device; concepts ``[1 or 2,b,K,D]`` plain and, with ``mirror``, mirrored."""
     for first in range(0, len(samples), READ_AT_ONCE):
         rows = list(range(first, min(first + READ_AT_ONCE, len(samples))))
         images, concepts, present = samples.batch(rows, [False] * len(rows))
@@ -115,13 +115,13 @@ def _read(samples: Samples, mirror: bool, device: torch.device) -> Iterator[Batc
 
 
 class SentBatches:
-    """Batches sent to a device one ahead of the training, as bytes where the samples are.
+    """Batches sent to a device one ahead of the training, as bytes if the samples are bytes.
 
     Args:
-        samples: What is trained on.
-        config: What steps draw from them.
+        samples: The training samples.
+        config: Determines what steps draw from them.
         device: Where batches go.
-        share: Rows of the whole batch that this process takes.
+        share: Rows of the whole batch for this process.
     """
 
     def __init__(self, samples: Samples, config: TrainConfig, device: torch.device, share: range) -> None:
@@ -131,7 +131,7 @@ class SentBatches:
         self.ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
 
     def rows(self, plan: StepPlan) -> Batch:
-        """As :class:`Batches`."""
+        """See :class:`Batches`."""
         if self.ahead is None or self.ahead[0] != _place(plan):
             self.ahead = _place(plan), self.thread.submit(self._send, plan)
         images, concepts, present = batch = self.ahead[1].result()
@@ -145,7 +145,7 @@ class SentBatches:
         return as_floats(images), concepts, present
 
     def _following(self, plan: StepPlan) -> StepPlan:
-        """Returns the rows asked for next: as many, of the same step or of the next one."""
+        """Returns the next rows, the same number, of this step or of the next one."""
         count, first, step = len(plan.indices), plan.first + len(plan.indices), plan.step
         if first >= self.share.stop:
             first, step = self.share.start, step + 1
@@ -160,5 +160,5 @@ class SentBatches:
 
 
 def _place(plan: StepPlan) -> tuple[int, int, int]:
-    """Returns which rows of which step a plan is of."""
+    """Returns a plan's step, first row and number of rows."""
     return plan.step, plan.first, len(plan.indices)

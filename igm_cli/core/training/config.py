@@ -16,36 +16,35 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        steps: Optimizer steps in all; a finished run goes on when this is raised.
+        steps: Total optimizer steps; raising this continues a finished run.
         batch_size: Images per step, over all processes and micro-batches.
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup: Steps of linear warm-up.
         decay: Fraction of the steps, at the end, over which the rate falls linearly to zero.
         clip: Largest gradient norm.
-        ema: Decay of the exponential moving average of the weights, which is what is saved.
+        ema: Decay of the exponential moving average of the weights; the average is saved.
         precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bf16 on a processor that has it, else ``no``.
         compile: How the network is compiled: ``no``, or a mode of torch.compile; ``reduce-overhead`` uses CUDA graphs.
         accumulation: Micro-batches per step on each process.
         mirror: Whether images are flipped left to right at random.
-        drop: Proportion of images that are shown without any of their concepts, so that the prediction under none becomes
-            that of images whatever they show (Ho & Salimans 2022): what models that are trained apart need to be
-            composed.
+        drop: Proportion of images shown without any of their concepts, so that the prediction under none becomes
+            unconditional (Ho & Salimans 2022); models trained separately need this to be composed.
         timestep_power: t = T u^power with u uniform; above 1 favours low noise.
-        mixed: Proportion of the values of points with values in whose place an even mixture of the values of their factor
-            is shown, so that mixtures come to mean that a value is not known.  Every concept has a proportion of its own.
+        mixed: Proportion of the values of points that are replaced by an even mixture of their factor's values, so that
+            a mixture comes to mean an unknown value.  Every concept has its own proportion.
         contrast: Weight of the contrast between values of factors (:mod:`igm_cli.core.training.contrast`), or between
             points and none (:mod:`igm_cli.core.training.presence`); 0 is the paper's objective.
-        contrast_from: Step at which the contrast begins: a model that cannot denoise yet has nothing to tell apart.
-        autoencoder_steps: Those of ``steps``, at the beginning, that train the autoencoder of a latent model; it is
-            frozen then, and the learning rate begins anew.
-        reading_steps: Steps after those that train a latent model to read labels; the rate begins anew again.
+        contrast_from: Step at which the contrast begins; before the model can denoise, there is nothing to tell apart.
+        autoencoder_steps: The first of ``steps``, which train the autoencoder of a latent model; then it is frozen and
+            the learning-rate schedule restarts.
+        reading_steps: The next steps, which train a latent model to read labels; then the schedule restarts again.
         early_rate: Peak learning rate of these two phases, as a multiple of ``learning_rate``.
         seed: Seed of everything random.
         log_every: Steps between lines of metrics.jsonl.
         checkpoint_every: Steps between resumable states.
         picture_every: Steps between pictures and validation; 0 for never.
-        calibration: Images of the second split that the finished model is calibrated on; 0 leaves it out.
+        calibration: Images of the second split to calibrate the finished model on; 0 for no calibration.
         half: Whether exported weights are float16 (half the size on disk).
     """
 
@@ -82,12 +81,12 @@ class TrainConfig:
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """Steps of every phase of the training."""
+        """Steps of each phase of the training."""
         first = self.autoencoder_steps, self.reading_steps
         return *first, max(0, self.steps - sum(first))
 
     def contrast_at(self, step: int) -> float:
-        """Weight of the contrast in a step; with 0 it is computed all the same, so that every parameter has a gradient."""
+        """Returns the weight of the contrast in a step; at 0 it is still computed, so every parameter has a gradient."""
         return self.contrast if step >= self.contrast_from else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +96,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a training may take: exactly one of the two is given.
+    """How long a training may take, given as exactly one of the two.
 
     Attributes:
         minutes: Time spent in training steps; loading data, validation and saving do not count.
@@ -112,13 +111,13 @@ class Budget:
             raise InputError("a budget is a positive number of either minutes or steps")
 
     def part(self, share: float) -> Budget:
-        """A share of the budget, at least one step."""
+        """Returns a share of the budget, at least one step."""
         if self.minutes is not None:
             return Budget(minutes=share * self.minutes)
         return Budget(steps=max(1, round(share * (self.steps or 0))))
 
     def used(self, seconds: float, steps: int, whole: int = 1) -> float:
-        """How much of it a training has used, where all of it is ``whole``."""
+        """Returns how much of the budget a training has used, where ``whole`` is all of it."""
         if self.minutes is not None:
             return whole * seconds / (60 * self.minutes)
         return whole * steps / (self.steps or 1)

@@ -1,22 +1,22 @@
 """The composed objective with a contrast between the values of factors (ours).
 
-The composed error is lowered under true concepts only: what a *wrong* value predicts, on which inversion
-rests, is left to chance, and the little that small details gain from their concept is learned very slowly.
-The contrast asks for it: given the image and one noise draw, the likelihood of the noise
+Training lowers the composed error under true concepts only.  It does not constrain the prediction under *wrong* values, on
+which inversion rests, and learns small details very slowly, since their concepts lower the error little.  The contrast
+trains both: given the image and one noise draw, the likelihood of the noise
 
     p(v | x0, eps, t) = softmax_v( -P/2 · ‖eps - compose(c with v in place of its factor's value)‖² ),
 
-P the number of pixels (the error is a mean over them), should speak for the true value.
+with P the number of pixels (the error is a mean over them), should favour the true value.
 
-Where concepts are points with values, images hold several, and one of them is compared in a step, all others held.  With
-r the residual less all contributions but that of the concept, and Delta(v) its contribution with v in exchange, the error
-is that of the composed prediction but for
+If concepts are points with values, an image holds several; each step compares one of them and holds all others.  Let r be
+the residual less all contributions but that of the concept, and Delta(v) its contribution with the value v.  The errors
+of the composed prediction under different values differ only by
 
     |Delta(v)|² - 2 <r, Delta(v)>,
 
-which only the cells of its window enter.  What is shown is seldom true of a place that is empty, or twice of one that is
-not: the contrast between points and none (:mod:`igm_cli.core.training.presence`) is added, with a false concept beside the
-one compared and another anywhere.
+which depends only on the cells of its window.  This contrast seldom shows concepts at empty places, or two at one place.  So
+the contrast between points and none (:mod:`igm_cli.core.training.presence`) is added, with a false concept beside the one
+compared and another anywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def contrastive_loss(
     concepts: Tensor,
     contrast: float,
 ) -> Tensor:
-    """The composed error under true concepts, and ``contrast`` times the cross-entropy of every factor.
+    """Returns the composed error under true concepts plus ``contrast`` times the cross-entropy of every factor.
 
     Args:
         model: Called with (x_t, t, concepts) for (eps_u, Delta).
@@ -65,21 +65,21 @@ def contrastive_loss(
 
 
 def contrasts(errors: Tensor, logits: Tensor, true: Tensor, groups: list[list[int]], pixels: int) -> Tensor:
-    """The contrast of every factor, and the cross-entropy of its read-out, ``[B,F]``.
+    """Returns the contrast of every factor plus the cross-entropy of its read-out, ``[B,F]``.
 
     Args:
         errors: Errors with one value exchanged ``[B,D]``.
-        logits: Logits read off the image ``[B,D]``; what is noticed for it, contributions can use.
+        logits: Logits read from the image ``[B,D]``; contributions can use the features learned for these.
         true: Candidate of every factor ``[B,F]``.
         groups: Candidates of every factor.
-        pixels: P, the number of pixels that an error is the mean over.
+        pixels: P, the number of pixels over which an error is the mean.
     """
     likelihood = -pixels / 2 * errors
     return cross_entropies(likelihood, true, groups) + cross_entropies(logits.float(), true, groups)
 
 
 def cross_entropies(logits: Tensor, true: Tensor, groups: list[list[int]]) -> Tensor:
-    """The cross-entropy of the true value of every factor ``[B,F]``, of logits of all values ``[B,D]``."""
+    """Returns the cross-entropy of every factor's true value ``[B,F]``, from logits of all values ``[B,D]``."""
     each = [
         F.cross_entropy(logits[:, g[0] : g[-1] + 1], true[:, f] - g[0], reduction="none")
         for f, g in enumerate(groups)
@@ -90,7 +90,7 @@ def cross_entropies(logits: Tensor, true: Tensor, groups: list[list[int]]) -> Te
 def errors_of_values(
     residual: Tensor, delta: Tensor, true: Tensor, groups: list[list[int]], composition: Composition
 ) -> Tensor:
-    """Errors under the true configuration with one value exchanged ``[B,D]``.
+    """Returns errors under the true configuration with one value exchanged ``[B,D]``.
 
     Args:
         residual: r = eps - eps_u ``[B,P]``.
@@ -118,21 +118,21 @@ def contrastive_loss_of_points(
     false: Tensor,
     contrast: float,
 ) -> Tensor:
-    """The composed error, and ``contrast`` times the cross-entropy of every factor of one concept of each image.
+    """Returns the composed error plus ``contrast`` times the cross-entropy of every factor of one concept per image.
 
-    To this the logistic loss of the decisions for true concepts and against false ones is added.
+    ``contrast`` times the logistic loss of deciding for true concepts and against false ones is added.
 
     Args:
-        model: Called with (x_t, t, concepts, compared) for (eps_u, Delta, and what those compared have in their windows);
+        model: Called with (x_t, t, concepts, compared) for (eps_u, Delta, and the windows of the concepts compared);
             contributions are summed.
-        denoiser: Says which cells an image consists of.
+        denoiser: Splits images into cells.
         seen: B images under noise.
         space: Points with values.
-        concepts: True concepts ``[B,K,D]``; a factor of which a concept holds a mixture is not known.
-        present: Which of them are there ``[B,K]``.
-        shown: What the model is shown of them ``[B,K,D]``: perhaps with more mixtures.
-        member: Number of the concept that is compared ``[B]``.
-        false: Concepts that no image shows besides ``[B,M,D]``, of :func:`false_concepts`.
+        concepts: True concepts ``[B,K,D]``; a factor with a mixture is unknown.
+        present: Which of them are present ``[B,K]``.
+        shown: The concepts as the model sees them ``[B,K,D]``, perhaps with more mixtures.
+        member: Index of the concept that is compared ``[B]``.
+        false: Concepts that the images do not show ``[B,M,D]``, from :func:`false_concepts`.
         contrast: Weight of the cross-entropy.
     """
     image = torch.arange(len(concepts), device=concepts.device)
@@ -151,11 +151,11 @@ def contrastive_loss_of_points(
 
 
 def false_concepts(space: Product, beside: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns two concepts of each image ``[B,2,D]``: one near a true one ``[B,D]``, with some of its values, one anywhere.
+    """Returns two false concepts per image ``[B,2,D]``: one near a true one, with some of its values, and one anywhere.
 
     Args:
         space: Points with values.
-        beside: The true ones.
+        beside: The true ones ``[B,D]``.
         generator: Draws them, on the CPU.
     """
     b, sizes = len(beside), torch.tensor([len(group) for group in space.what.groups()])
@@ -172,12 +172,12 @@ def false_concepts(space: Product, beside: Tensor, generator: torch.Generator) -
 
 
 def changes(patches: Tensor, values: Tensor, cells: Tensor) -> Tensor:
-    """By how much each of V contributions, added by itself, changes the summed square of what is left ``[B,V]``.
+    """Returns by how much each of V contributions alone changes the summed square of the residual ``[B,V]``.
 
     Args:
-        patches: What is left of images, cell after cell ``[B,G,c]``.
+        patches: Residual of images, cell after cell ``[B,G,c]``.
         values: Contributions in their windows ``[B,V,W,c]``, zero outside the image.
-        cells: Which cells these are, the same for all V ``[B,V,W]``; G stands for one outside.
+        cells: Indices of the windows' cells, the same for all V ``[B,V,W]``; G stands for one outside.
     """
     index = cells[:, 0].clamp(max=patches.shape[1] - 1)
     there = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))  # [B,W,c]

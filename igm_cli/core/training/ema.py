@@ -1,4 +1,4 @@
-"""The average of a model's weights over training, by which it is used (EMA)."""
+"""The exponential moving average (EMA) of a model's weights over training, used in their place."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class Average(nn.Module):
-    """An exponential moving average of a model that forgets its first steps faster; whole numbers are copied.
+    """An exponential moving average of a model that forgets its first steps faster; integers are copied.
 
-    It is torch's ``AveragedModel`` with a count that the host knows, so that no step waits for it.
+    Like torch's ``AveragedModel``, but the host knows the count, so that no step waits for it.
 
     Args:
-        model: What is averaged.
-        decay: Of the average.
-        buffers: Whether buffers are averaged, too, instead of copied.
+        model: The model to average.
+        decay: Decay of the average.
+        buffers: Whether buffers are also averaged, instead of copied.
     """
 
     def __init__(self, model: nn.Module, decay: float, buffers: bool) -> None:
@@ -27,7 +27,7 @@ class Average(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, count: int) -> None:
-        """Takes the model in, after ``count`` times before."""
+        """Updates the average with the model, after ``count`` earlier updates."""
         pairs = list(zip(self.module.parameters(), model.parameters(), strict=True))
         buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
         averaged = [pair for pair in pairs + buffers * self.buffers_too if pair[0].is_floating_point()]

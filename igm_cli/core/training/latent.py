@@ -1,8 +1,8 @@
 """How a latent text-to-image model is trained, in three phases.
 
-First the autoencoder alone; then, it being frozen, the U-Net's first half and the text encoder by reading labels off
-noised latents, which makes them notice what there is; then the whole by the composed objective with its contrast
-(:mod:`igm_cli.core.training.latent_losses`).
+The first phase trains the autoencoder, which is then frozen.  The second trains the U-Net's first half and the text encoder
+to read labels from noised latents, so that they notice what images hold.  The third trains all but the autoencoder by the
+composed objective with its contrast (:mod:`igm_cli.core.training.latent_losses`).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 CAPTION_EVERY = 5
-"""One step in so many trains whole captions."""
+"""One step in this many trains whole captions."""
 
 AUTOENCODER_SHARE = 16
-"""One image in so many of a batch trains the autoencoder: pixels are plenty, steps are dear."""
+"""One image in this many of a batch trains the autoencoder: its many pixels suffice, and steps are expensive."""
 
 ENCODED_AT_ONCE = 256
-"""Images; the first so many also say by what all latents are scaled."""
+"""Images encoded at once; the first of these batches also sets the scale of all latents."""
 
 
 class LatentObjective:
-    """The losses of the phases of a training, an :class:`~igm_cli.core.training.objectives.Objective`.
+    """The losses of all phases of a training, an :class:`~igm_cli.core.training.objectives.Objective`.
 
     Args:
         model: The networks in training.
-        samples: What they are trained on.
-        config: How.
+        samples: The training samples.
+        config: The training options.
         accelerator: Gives the precision and the device.
 
     Raises:
@@ -63,7 +63,7 @@ class LatentObjective:
         self.encoded: Encoded | None = None
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
-        """The loss of the phase that a step belongs to, on as many rows as cost what all of them cost in the reading.
+        """Returns the loss of a step's phase, on so few rows that it costs about as much as the reading of all rows.
 
         Raises:
             InputError: If an image holds no label, or too many.
@@ -90,7 +90,7 @@ class LatentObjective:
         return images, concepts, present
 
     def _noised(self, plan: StepPlan) -> tuple[Noised, Tensor]:
-        """Latents under noise, and which labels their images hold ``[b,M]``."""
+        """Returns latents under noise, and which labels their images hold ``[b,M]``."""
         assert self.encoded is not None  # once the autoencoder is trained
         device, schedule = self.accelerator.device, self.network.schedule
         places = torch.tensor([plan.indices, [int(flip) for flip in plan.flips]])
@@ -103,9 +103,9 @@ class LatentObjective:
 
     @torch.no_grad()
     def _encode(self, step: int) -> Encoded:
-        """All images as latents of unit variance: the autoencoder is frozen from now on, no loss reaches it.
+        """Returns all images as latents of unit variance; no loss reaches the autoencoder from now on.
 
-        An autoencoder that came trained, by ``--init``, keeps the scale that it came with.
+        An autoencoder that was already trained, by ``--init``, keeps its scale.
         """
         latents, held = [], []
         for first in range(0, len(self.samples), ENCODED_AT_ONCE):
@@ -129,10 +129,10 @@ class LatentObjective:
 
 
 class Encoded(NamedTuple):
-    """Samples as a U-Net is trained on them.
+    """Samples in the form that the U-Net is trained on.
 
     Attributes:
-        latents: Plain ones and, if mirrored ones are trained on, those, float16 ``[N,1 or 2,C,h,w]``.
+        latents: Plain ones and, if training mirrors images, mirrored ones, float16 ``[N,1 or 2,C,h,w]``.
         held: Which labels the images hold ``[N,M]``.
     """
 
@@ -141,12 +141,12 @@ class Encoded(NamedTuple):
 
 
 def _part(plan: StepPlan, share: int) -> StepPlan:
-    """One row in so many, at least one."""
+    """Returns one row in ``share``, at least one."""
     return plan.rows(0, max(1, len(plan.indices) // share))
 
 
 def labels_of(concepts: Tensor, present: Tensor) -> Tensor:
-    """Which labels every image holds ``[B,M]``.
+    """Returns which labels every image holds ``[B,M]``.
 
     Raises:
         InputError: If an image holds none, or too many.

@@ -1,4 +1,4 @@
-"""What a latent text-to-image model learns by, so that its predictions under single labels compose.
+"""The losses of a latent text-to-image model, which make its predictions under single labels compose.
 
 The composed objective over the labels of an image,
 
@@ -8,9 +8,9 @@ with a contrast between sets of labels (ours): given the image and one noise dra
 
     p(S | x0, eps, t) = softmax_S( -P/2 · ‖eps - 1/|S| sum_S eps_theta(x_t, t | label)‖² )
 
-over all sets of some of the labels, true ones and others, should speak for the true set, number included.  It is weighted
-by alpha_t², which leaves it where inversion looks, at low noise, and hardly there where an image takes its shape: at high noise
-it would make predictions bolder than the best ones are, and what is drawn by them garish.
+over all sets of some of the labels, true ones and others, should favour the true set and its size.  The weight alpha_t² keeps
+it at low noise, where inversion looks, and almost removes it at high noise, where generated images take their shape: there it
+would make predictions bolder than the best ones are, and the images garish.
 Whole captions, "a photo of a {label}, a {label} and a {label}", are learned the same way, so that the model knows them
 as text-to-image models do.
 """
@@ -31,10 +31,10 @@ from igm_cli.core.models.prompts import compound
 from igm_cli.core.objective import Noised
 
 LABELS = 4
-"""Asked about every image: those it holds, and others."""
+"""Labels predicted per image: those it holds, and others."""
 
 EASY = 0.25
-"""Share of images whose other labels are any."""
+"""Share of images whose other labels are drawn uniformly."""
 
 LARGEST_SET = 3
 
@@ -42,11 +42,11 @@ SMOOTHNESS = 1e-4
 """Weight of the divergence of latents from a normal distribution."""
 
 READING, MATCHING = 0.1, 0.5
-"""Weights of what is read off an image, and of the matching of prompts, beside the composed error."""
+"""Weights of reading labels, and of matching prompts, relative to the composed error."""
 
 
 def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Squared and absolute error of the reconstruction, and the KL divergence of the latents' posterior."""
+    """Returns squared plus absolute error of the reconstruction, and the KL divergence of the latents' posterior."""
     posterior = model.vae.encode(images).latent_dist
     mean, spread = posterior.mean.float(), posterior.std.float()
     noise = to_device(torch.randn(mean.shape, generator=generator), mean.device)
@@ -56,14 +56,14 @@ def autoencoder_loss(model: LatentTextToImage, images: Tensor, generator: torch.
 
 
 def reading_loss(model: LatentTextToImage, seen: Noised, present: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of the labels ``[B,M]`` read off what the U-Net's first half notices, no prompt being given."""
+    """Returns the cross-entropy of labels ``[B,M]`` read from the U-Net's first half under the empty prompt."""
     nothing = model.embed([""]).expand(len(present), 1, -1, -1)
     pooled = model.reader.pool(model(seen.x_t, seen.t, nothing, whole=False)[1])
     return _reading(model, pooled, model.embed(_prompts(model.space, generator)), present)
 
 
 def _reading(model: LatentTextToImage, pooled: Tensor, prompts: Tensor, present: Tensor) -> Tensor:
-    """Cross-entropy of both readings of rows ``[B,...]``; a row's labels share its probability."""
+    """Returns the cross-entropy of both readings of rows ``[B,...]``; a row's labels share its probability."""
     wanted = present / present.sum(1, keepdim=True)
     logits = model.reader.read(pooled, prompts)
     return sum((F.cross_entropy(each, wanted) for each in logits), start=pooled.new_zeros(()))
@@ -72,13 +72,13 @@ def _reading(model: LatentTextToImage, pooled: Tensor, prompts: Tensor, present:
 def label_loss(
     model: LatentTextToImage, seen: Noised, present: Tensor, contrast: float, generator: torch.Generator
 ) -> Tensor:
-    """The composed error under the true labels, the contrast of sets, what is read, and the matching of prompts.
+    """Returns the composed error under the true labels plus the losses of the set contrast, reading and matching.
 
     Args:
         model: The networks in training.
         seen: Latents under noise.
         present: Which labels an image holds ``[B,M]``, one to ``LARGEST_SET``.
-        contrast: Weight of the contrast; 0 leaves the composed error, what is read and the matching.
+        contrast: Weight of the contrast; 0 leaves the composed error, the reading and the matching.
         generator: Draws the other labels and the template.
     """
     prompts = model.embed(_prompts(model.space, generator))
@@ -99,7 +99,7 @@ def label_loss(
 def caption_loss(
     model: LatentTextToImage, seen: Noised, present: Tensor, contrast: float, generator: torch.Generator
 ) -> Tensor:
-    """The error under the whole caption, contrasted with two wrong ones, and under no caption at all.
+    """Returns the error under the whole caption, contrasted with two wrong ones, and under the empty prompt.
 
     The arguments are those of :func:`label_loss`.
     """
@@ -113,15 +113,15 @@ def caption_loss(
 
 
 def _contrast(model: LatentTextToImage, seen: Noised, errors: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of the likelihood of the noise under sets of errors ``[B,S]``, weighted by alpha_t²."""
-    pixels = seen.noise[0].numel()  # P, of which an error is the mean
+    """Returns the cross-entropy of the noise's likelihood from errors of sets ``[B,S]``, weighted by alpha_t²."""
+    pixels = seen.noise[0].numel()  # P, over which an error is the mean
     crossed = F.cross_entropy(-pixels / 2 * errors, target, reduction="none")
     return (model.schedule.alpha(seen.t).square() * crossed).mean()
 
 
 @torch.no_grad()
 def _likely(model: LatentTextToImage, seen: Noised, prompts: Tensor) -> Tensor:
-    """Logits of all labels ``[B,M]`` as the model reads them off, no prompt being given."""
+    """Returns logits of all labels ``[B,M]``, read under the empty prompt."""
     nothing = model.embed([""]).expand(len(seen.x_t), 1, -1, -1)
     pooled = model.reader.pool(model(seen.x_t, seen.t, nothing, whole=False)[1])
     one, other = model.reader.read(pooled, prompts)
@@ -131,14 +131,14 @@ def _likely(model: LatentTextToImage, seen: Noised, prompts: Tensor) -> Tensor:
 def sample_labels(
     present: Tensor, count: int, generator: torch.Generator, likely: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The labels of every image and others: indices and whether they are true, both ``[B,count]``.
+    """Returns every image's labels and others: indices and whether they are true, both ``[B,count]``.
 
     Args:
         present: Which labels an image holds ``[B,M]``.
-        count: How many are wanted per image.
+        count: Number per image.
         generator: Draws the others.
-        likely: Logits of all labels ``[B,M]``: others are drawn by them (a Gumbel variable for every label), so that
-            what is easily mistaken is told apart; a part of the images, ``EASY``, and all without them, get any others.
+        likely: Logits of all labels ``[B,M]``, by which others are drawn (a Gumbel variable for every label), so that
+            training tells likely mistakes apart; a share of the images, ``EASY``, and all if None, get any others.
     """
     uniform = to_device(torch.rand(present.shape, generator=generator).clamp(1e-6, 1 - 1e-6), present.device)
     chance = -torch.log(-torch.log(uniform))
@@ -150,7 +150,7 @@ def sample_labels(
 
 
 def subsets(candidates: int, largest: int) -> Tensor:
-    """All sets of 1 to ``largest`` candidates as booleans ``[S,candidates]``."""
+    """Returns all sets of 1 to ``largest`` candidates as booleans ``[S,candidates]``."""
     rows = [
         [index in chosen for index in range(candidates)]
         for size in range(1, min(largest, candidates) + 1)
@@ -160,7 +160,7 @@ def subsets(candidates: int, largest: int) -> Tensor:
 
 
 def set_errors(epsilon: Tensor, noise: Tensor, sets: Tensor) -> Tensor:
-    """‖eps - mean of predictions‖² under sets of labels ``[B,S]``.
+    """Returns ‖eps - mean of predictions‖² under sets of labels ``[B,S]``.
 
     Args:
         epsilon: Predictions under single labels ``[B,L,C,h,w]``.
@@ -174,24 +174,24 @@ def set_errors(epsilon: Tensor, noise: Tensor, sets: Tensor) -> Tensor:
 
 
 def _template(space: Text, generator: torch.Generator) -> str:
-    """The first template half of the time, any of them otherwise."""
+    """Draws the first template half of the time, any of them otherwise."""
     number = int(torch.randint(2 * len(space.templates), (), generator=generator))
     return (*space.templates, *space.templates[:1] * len(space.templates))[number]
 
 
 def _prompts(space: Text, generator: torch.Generator) -> list[str]:
-    """Every label in one template."""
+    """Returns every label in one template."""
     template = _template(space, generator)
     return [template.replace("{label}", label) for label in space.labels]
 
 
 def _captions(space: Text, present: Sequence[bool], generator: torch.Generator) -> list[str]:
-    """The caption of an image, two with a label exchanged for another, and none; none, too, where there is no other label."""
+    """Returns four captions of an image: the true one, two wrong ones, and empty ones for the rest."""
     order = torch.randperm(len(present), generator=generator).tolist()
     true = [i for i in order if present[i]]
     others = [i for i in order if not present[i]][:2]
     template = _template(space, generator)
-    # Where too few labels are left to exchange one for, one too many or too few is wrong as well.
+    # Wrong captions exchange a label; if too few others are left, they have one too many or too few.
     exchanged, added = ([[*kept, other] for other in others] for kept in (true[:-1], true))
     wrong = [chosen for chosen in (*exchanged, *added, true[:-1], true[1:]) if chosen][:2]
     named = [[space.labels[i] for i in chosen] for chosen in (true, *wrong)]

@@ -6,10 +6,10 @@ from igm_cli.core.training.config import TrainConfig
 
 
 def learning_rate_factor(position: float, config: TrainConfig) -> float:
-    """Linear warm-up, then constant, then linear decay to zero over the last part; once in every phase.
+    """Returns linear warm-up, then a constant, then linear decay to zero over the last part, restarted in every phase.
 
     Args:
-        position: How far the training is, of ``config.steps`` in all.
+        position: Progress of the training, of ``config.steps`` in all.
         config: Its options.
     """
     phase, begin = 0, 0

@@ -1,4 +1,4 @@
-"""What a training minimises: the loss of the rows of one step.
+"""Training objectives: the loss of the rows of one step.
 
 argmin_theta  E_{x0, c, t, eps} ‖eps - compose_k eps_theta(x_t, t | c_k)‖²     (IGM, Wang et al. 2025, Algorithm 1)
 """
@@ -39,28 +39,28 @@ STEPS_AHEAD = 8
 
 
 class Objective(Protocol):
-    """A loss that is asked for step by step."""
+    """A loss that is computed step by step."""
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
-        """The loss, a scalar.
+        """Returns the loss, a scalar.
 
         Args:
             model: The network in training, as it may be called (wrapped for several processes).
             step: Number of the step.
-            plan: What it draws, for the rows that are asked for.
+            plan: The step's draws for the rows wanted.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Companion:
-    """A trained model that stays as it is, to which another one learns to add (Du, Li & Mordatch 2020, section 4.4).
+    """A frozen model to which another one learns to add (Du, Li & Mordatch 2020, section 4.4).
 
     Attributes:
         folder: Its checkpoint.
-        denoiser: The model, on the device that trains.
+        denoiser: The model, on the training device.
         composition: How it composes.
-        samples: The images of the training with its concepts.
+        samples: The training images with this model's concepts.
     """
 
     folder: Path
@@ -70,18 +70,18 @@ class Companion:
 
 
 class ComposedObjective:
-    """The composed error, and the contrast between values of factors where the configuration asks for it.
+    """The composed error, and the contrast if the configuration asks for it.
 
     Args:
         model: The network in training.
         spec: Its description.
-        samples: What it is trained on.
-        config: How.
-        accelerator: Where, and in how many processes.
-        companions: Frozen models; the composed prediction is theirs, and the contributions of the one in training.
+        samples: The training samples.
+        config: The training options.
+        accelerator: Gives the device and the number of processes.
+        companions: Frozen models; the model in training adds its contributions to their composed prediction.
 
     Raises:
-        InputError: If the configuration asks for what only other models learn by.
+        InputError: If the configuration has options that only apply to other models.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ComposedObjective:
         self.noise = NormalRows(seed, self.device, STEPS_AHEAD * config.batch_size if alone else 0)
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
-        """As :class:`Objective`."""
+        """See :class:`Objective`."""
         images, concepts, present = self.batches.rows(plan)
         random = plan.generator()
         if self.config.drop:
@@ -160,9 +160,9 @@ class ComposedObjective:
         return composed_loss(model, seen, self.composition, concepts, present, frozen)
 
     def _mixed(self, space: Product, concepts: Tensor, random: torch.Generator) -> Tensor:
-        """Concepts ``[B,K,D]`` with mixtures in place of some values.
+        """Returns concepts ``[B,K,D]`` with mixtures in place of some values.
 
-        Each concept has a proportion U^(1/mixed - 1) of its own, U uniform: most lose nothing, some everything.
+        Each concept has its own proportion U^(1/mixed - 1), U uniform: most lose nothing, some everything.
         """
         if not self.config.mixed:
             return concepts
@@ -172,7 +172,7 @@ class ComposedObjective:
         return space.mixed(concepts, to_device(which, self.device))
 
     def _frozen(self, plan: StepPlan) -> Callable[[Tensor, Tensor], Tensor]:
-        """What the companions predict for the rows of a step."""
+        """Returns the companions' prediction for the rows of a step, as a function of (x_t, t)."""
         joined: Composed | None = None
         for each, batches in self.companions:
             _, concepts, present = batches.rows(plan)

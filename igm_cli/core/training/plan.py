@@ -1,8 +1,8 @@
-"""What a training step draws, and how fast it learns.
+"""The random draws of a training step.
 
-Everything random in a step follows from (seed, step) alone: indices, flips, timesteps and the seed of
-what else is random are drawn for the whole batch, and the noise of a row follows from its number in the whole
-training.  So a resumed run, and a run on several processes, sees exactly what one uninterrupted process sees.
+Everything random in a step depends on (seed, step) alone: indices, flips, timesteps and a seed for further draws are
+drawn for the whole batch, and the noise of a row depends on its number in the whole training.  So a resumed run, and a
+run on several processes, sees exactly what one uninterrupted process sees.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from igm_cli.core.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Everything random of one step, for the rows of the batch that a process or micro-batch takes.
+    """Everything random in one step, for the rows of the batch in a process or micro-batch.
 
     Attributes:
         indices: Which samples.
         flips: Which of them are mirrored.
-        u: Stratified uniform numbers ``[rows]``, which timesteps follow from.
-        seed: Seed of what else the step draws.
-        noise_seed: Seed of all noise of the training.
+        u: Stratified uniform numbers ``[rows]``, from which timesteps are computed.
+        seed: Seed of the step's further draws.
+        noise_seed: Seed of all noise in the training.
         size: Rows of the whole batch.
         step: Number of the step.
-        first: Number of the first of these rows in the whole batch.
+        first: Index of the first of these rows in the whole batch.
     """
 
     indices: list[int]
@@ -42,14 +42,14 @@ class StepPlan:
     first: int = 0
 
     def rows(self, start: int, stop: int) -> StepPlan:
-        """Some of these rows."""
+        """Returns some of these rows."""
         part = slice(start, stop)
         return replace(
             self, indices=self.indices[part], flips=self.flips[part], u=self.u[part], first=self.first + start
         )
 
     def timesteps(self, steps: int, power: float) -> Tensor:
-        """Timesteps t = T u^power ``[rows]`` of a schedule of T steps."""
+        """Returns timesteps t = T u^power ``[rows]`` of a schedule of T steps."""
         return (self.u**power * steps).long().clamp(max=steps - 1)
 
     @property
@@ -59,16 +59,16 @@ class StepPlan:
         return range(first, first + len(self.indices))
 
     def noise(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
-        """Noise ``[rows, *shape]``, drawn on a device; that of a row is the same on all of them."""
+        """Returns noise ``[rows, *shape]``, drawn on a device; a row's noise is the same on all devices."""
         return normal_rows(shape, self.numbers, self.noise_seed, device)
 
     def generator(self) -> torch.Generator:
-        """What else these rows draw comes from a generator of their own."""
+        """Returns these rows' own generator for further draws."""
         return torch.Generator().manual_seed(self.seed + self.first)
 
 
 def plan_step(step: int, samples: int, config: TrainConfig) -> StepPlan:
-    """What step number ``step`` draws: shuffled epochs, flips, stratified timesteps."""
+    """Returns the draws of step number ``step``: shuffled epochs, flips, stratified timesteps."""
     size = config.batch_size
     indices: list[int] = []
     while len(indices) < size:
@@ -89,7 +89,7 @@ def _permutation(samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _mix(seed: int, number: int) -> int:
-    """A well spread 62-bit seed of (seed, number) (splitmix64 finalizer)."""
+    """Returns a well-spread 62-bit seed from (seed, number) (splitmix64 finalizer)."""
     z = (seed * 0x9E3779B97F4A7C15 + (number % 2**32) * 0xBF58476D1CE4E5B9 + 1) % 2**64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64

@@ -1,13 +1,13 @@
 """The composed objective with a contrast between sets of points that differ in one of them (ours).
 
-The composed error is lowered under the true concepts only: what a point predicts where there is nothing, on which counting
-rests, is left to chance.  The contrast asks for it.  With r the residual under the true points, the likelihood of the
-noise, exp(-‖r‖²/2), falls to that of
+Training lowers the composed error under the true concepts only.  It does not constrain the prediction of a point where there
+is nothing, on which counting rests; the contrast does.  With r the residual under the true points, the likelihood of the
+noise is exp(-‖r‖²/2).  It should fall when the residual becomes
 
     r + Delta_k   if point k is left out,        r - Delta_j   if a point j is added where there is none,
 
-so that the log-likelihood ratios, 1/2 (‖r + Delta_k‖² - ‖r‖²) and 1/2 (‖r - Delta_j‖² - ‖r‖²), should be positive: their
-logistic loss is added.  It is the decision that inversion takes for every point.
+so the log-likelihood ratios, 1/2 (‖r + Delta_k‖² - ‖r‖²) and 1/2 (‖r - Delta_j‖² - ‖r‖²), should be positive: their
+logistic loss is added.  Inversion makes this decision for every point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from igm_cli.core.device import to_device
 from igm_cli.core.objective import Noised
 
 ELSEWHERE = 4
-"""Points where nothing is, of each image."""
+"""Points per image where there is nothing."""
 
 
 def presence_loss(
@@ -34,7 +34,7 @@ def presence_loss(
     contrast: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The composed error under the true points, and ``contrast`` times the logistic loss of one less and one more.
+    """Returns the composed error under the true points plus ``contrast`` times the logistic loss of one less and one more.
 
     Args:
         model: Called with (x_t, t, concepts) for (eps_u, Delta), whose contributions are summed.
@@ -43,7 +43,7 @@ def presence_loss(
         concepts: ``[B,K,D]``.
         present: ``[B,K]``.
         contrast: Weight of the logistic loss.
-        generator: Draws the points where nothing is, on the CPU.
+        generator: Draws the points where there is nothing, on the CPU.
     """
     k = concepts.shape[1]
     low, extent = torch.tensor(space.low), space.extent.float()
@@ -56,11 +56,11 @@ def presence_loss(
 
 
 def presence(residual: Tensor, delta: Tensor, present: Tensor) -> Tensor:
-    """The logistic loss of the decisions for every point that is there, and against every one that is not, a scalar.
+    """Returns the logistic loss of deciding for every true point and against every false one, a scalar.
 
     Args:
-        residual: What the true points leave over ``[B,C,H,W]``.
-        delta: Contributions of K points of which some are true, and of others that are not ``[B,K+M,C,H,W]``.
+        residual: Residual under the true points ``[B,C,H,W]``.
+        delta: Contributions of K points, some of them true, and of M false points ``[B,K+M,C,H,W]``.
         present: Which of the K are true ``[B,K]``.
     """
     k = present.shape[1]

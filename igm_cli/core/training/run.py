@@ -1,4 +1,4 @@
-"""A training run in a folder: what is trained, what is logged, and where states and weights go."""
+"""A training run in a folder: trains, logs, and writes states and weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["fresh_model", "measure", "train"]
 
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
-"""Called after every step with it and the figures that are logged of it, often none, on the main process."""
+"""Called on the main process after every step, with its number and the figures logged for it, often none."""
 
 Validate: TypeAlias = Callable[[int, nn.Module], tuple[Mapping[str, float], Mapping[str, Tensor]]]
 """Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures and pictures
@@ -35,7 +35,7 @@ Validate: TypeAlias = Callable[[int, nn.Module], tuple[Mapping[str, float], Mapp
 
 
 def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Module:
-    """A model as a training begins with it: fresh weights of a seed, or those of another checkpoint."""
+    """Returns a model at the start of training, with fresh weights from a seed or those of another checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = spec.build()
@@ -61,29 +61,29 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     trackers: Sequence[str] = (),
 ) -> int:
-    """Trains a model and leaves its checkpoint in a folder; the same call again resumes.
+    """Trains a model and writes its checkpoint to a folder; calling it again resumes.
 
     Args:
-        spec: What is trained.
-        samples: What it is trained on.
-        config: How.
+        spec: Description of the model.
+        samples: The training samples.
+        config: The training options.
         folder: Where states, metrics and weights go.
         data: Description of the data, compared when a run is resumed.
-        report: Told of every step, and what is logged.
-        validate: Scores the averaged weights; None leaves it out.
-        device_is_cpu: Keeps accelerate off an accelerator that is there.
+        report: Receives every step and its logged figures.
+        validate: Scores the averaged weights; None skips this.
+        device_is_cpu: Trains on the CPU even if there is an accelerator.
         init: Checkpoint folder whose weights the training starts from; None starts afresh.
-        model: What :func:`fresh_model` made of the above, if that is built already.
+        model: Result of :func:`fresh_model` for the above, if already built.
         companions: Frozen models that it learns to add to.
-        note: Told what the user should know, in a sentence.
-        stop: Asked after every step whether the training ends there, with its checkpoint.
-        trackers: Where else than in metrics.jsonl and tensorboard's files it is logged, by accelerate's names.
+        note: Receives sentences for the user.
+        stop: Asked after every step whether to end the training there, with its checkpoint.
+        trackers: Further trackers besides metrics.jsonl and tensorboard, by accelerate's names.
 
     Returns:
-        The step it ends at, which is the last one unless it is told to stop.
+        The step it ends at: the last one unless ``stop`` ended it.
 
     Raises:
-        MissingError: If ``init`` is no checkpoint.
+        MissingError: If ``init`` is not a checkpoint.
         InputError: If the folder holds something else, ``init`` does not fit, or the training diverges.
     """
     logs = {"log_with": ["tensorboard", *trackers], "project_dir": str(folder / "tensorboard")}
@@ -124,7 +124,7 @@ def train(
             if report:
                 report(trainer.step, {})
         if trainer.step >= config.steps:
-            _save(record, spec, trainer)  # whatever of a finished run is gone
+            _save(record, spec, trainer)  # in case files of a finished run are gone
         for loss in trainer.run():
             trainer.losses.append(loss)
             ends = trainer.all_agree(stop)
@@ -139,7 +139,7 @@ def train(
                 _save(record, spec, trainer)
             if ends:
                 break
-        accelerator.wait_for_everyone()  # the first to leave would have the others ended
+        accelerator.wait_for_everyone()  # the first to leave would end the others
         accelerator.end_training()
     return trainer.step
 
@@ -154,27 +154,27 @@ def measure(
     companions: Sequence[Companion] = (),
     seconds: float = 2.0,
 ) -> tuple[float, float | None]:
-    """Tries some steps of a training, of which nothing is kept but the weights of ``model``.
+    """Times some training steps, which change only the weights of ``model``.
 
     Args:
-        spec: What is trained.
-        samples: What it is trained on.
-        config: How.
-        model: What :func:`fresh_model` made of them.
-        device_is_cpu: Keeps accelerate off an accelerator that is there.
+        spec: Description of the model.
+        samples: The training samples.
+        config: The training options.
+        model: Result of :func:`fresh_model` for these.
+        device_is_cpu: Trains on the CPU even if there is an accelerator.
         companions: Frozen models that it learns to add to.
-        seconds: How long it tries, for three steps at least and twenty at most.
+        seconds: How long it tries, between three and twenty steps.
 
     Returns:
-        Seconds per step, and the most memory that was taken, in GB, None where that is not known.
+        Seconds per step, and peak memory in GB, None if unknown.
 
     Raises:
-        InputError: If a step needs more memory than there is.
+        InputError: If a step needs more memory than is available.
     """
     accelerator = _accelerator(config, device_is_cpu)
     objective = _objective(model, spec, samples, config, accelerator, companions)
     trainer = Trainer(model, objective, len(samples), config, accelerator)
-    trainer.train_step()  # which has more to prepare
+    trainer.train_step()  # the first one has more to prepare
     trainer.require_sound()
     begun, first = time.monotonic(), trainer.step
     while trainer.step < first + 3 or (time.monotonic() - begun < seconds and trainer.step < first + 20):
@@ -184,12 +184,12 @@ def measure(
 
 
 def _accelerator(config: TrainConfig, on_cpu: bool, **more: Any) -> Accelerator:
-    """Where a training runs, and how precisely."""
+    """Returns the accelerator of a training, with its device and precision."""
     need("train", "accelerate", "tensorboard")
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()  # of an earlier training in this process, which may have been of another precision
+    AcceleratorState._reset_state()  # an earlier training in this process may have used another precision
     precision = training_precision(config.precision, PartialState(cpu=on_cpu).device)
     return Accelerator(mixed_precision=precision, cpu=on_cpu, **more)
 
@@ -202,7 +202,7 @@ def _objective(
     accelerator: Accelerator,
     companions: Sequence[Companion],
 ) -> Objective:
-    """What models of an architecture learn by."""
+    """Returns the objective of an architecture."""
     if spec.architecture == TEXT_TO_IMAGE:
         from igm_cli.core.training.latent import LatentObjective
 
@@ -211,7 +211,7 @@ def _objective(
 
 
 def _show(accelerator: Accelerator, pictures: Mapping[str, Tensor], step: int) -> None:
-    """Hands pictures to the trackers that take some."""
+    """Hands pictures to the trackers that accept them."""
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
             order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
@@ -219,9 +219,9 @@ def _show(accelerator: Accelerator, pictures: Mapping[str, Tensor], step: int) -
 
 
 def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
-    """Writes the averaged weights as a checkpoint, then the state: a run that says it is finished has its weights.
+    """Writes the averaged weights as a checkpoint, then the state, so that a run marked finished has its weights.
 
-    All processes call it, and the main one writes.
+    All processes call it; the main one writes.
     """
     state = trainer.state()
     if trainer.accelerator.is_main_process:

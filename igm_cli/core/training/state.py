@@ -1,4 +1,4 @@
-"""What a training run keeps in its folder: what it is, how far it got, and what was measured."""
+"""The files of a training run in its folder: its description, its state and its metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATE, RUN, METRICS, BASELINE = "state.pt", "run.json", "metrics.jsonl", "baseli
 SAMPLES = "pictures/samples.png"
 """Where ``--dry-run`` draws samples, before there is a run."""
 
-# What may change between two calls of one run: how long it goes on, how often it reports, how it is compiled.
+# Options that may change between two calls of one run: its length, how often it reports, how it is compiled.
 _FREE = {
     f"train.{name}"
     for name in ("steps", "log_every", "checkpoint_every", "picture_every", "calibration", "half", "compile")
@@ -40,11 +40,11 @@ def describe_run(
     init: Path | None,
     companions: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """What makes a run this run, as JSON.
+    """Returns the description that identifies a run, as JSON.
 
     Args:
-        spec: What is trained; its inference settings and provenance may change.
-        config: How.
+        spec: Description of the model; its inference settings and provenance may change.
+        config: The training options.
         data: Description of the data.
         init: Checkpoint folder that the training starts from; None starts afresh.
         companions: Checkpoint folders of the frozen models that it adds to.
@@ -63,21 +63,21 @@ def describe_run(
 
 
 class RunRecord:
-    """The files of one run beside its checkpoint: ``run.json``, ``state.pt`` and ``metrics.jsonl``.
+    """The files of one run next to its checkpoint: ``run.json``, ``state.pt`` and ``metrics.jsonl``.
 
     Args:
         folder: The run folder.
-        description: What the run is, as :func:`describe_run` gives it.  Its data may lack the number of ``images``,
-            which is known only once they are loaded.
+        description: Result of :func:`describe_run`.  Its data may lack the number of ``images``, which is known only
+            once they are loaded.
     """
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder, self.description = folder, description
 
     def is_finished(self, steps: int, spec: ModelSpec) -> bool:
-        """Whether the folder holds this very run with all its steps and its model, which can be read.
+        """Returns whether the folder holds this run with all its steps and a model that can be read.
 
-        Whatever is missing, different or damaged there is for the training itself to say, or to write again.
+        Anything missing, different or damaged counts as not finished; the training itself reports or rewrites it.
         """
         try:
             self.refuse_other_run()
@@ -94,7 +94,7 @@ class RunRecord:
             return False
 
     def refuse_other_run(self) -> None:
-        """Makes sure that the folder holds this run, or nothing.
+        """Checks that the folder holds this run, or nothing.
 
         Raises:
             InputError: If it holds another run, or files that no run wrote.
@@ -111,7 +111,7 @@ class RunRecord:
         )
 
     def load_state(self, take: Callable[[dict[str, Any]], None]) -> None:
-        """Hands the state to ``take``, if there is one, on the CPU: what goes to a device, ``take`` knows.
+        """Hands the state, if there is one, to ``take``; it is on the CPU, and ``take`` moves what a device needs.
 
         Raises:
             InputError: If it cannot be read or taken.
@@ -131,18 +131,18 @@ class RunRecord:
         """Writes the state that a resumed run starts from."""
 
         def write(path: Path) -> None:
-            with path.open("wb") as file:  # which says why, if the disk is full
+            with path.open("wb") as file:  # this reports a full disk
                 torch.save(state, file)
 
         write_atomically(self.folder / STATE, write)
 
     def begin(self, step: int) -> None:
-        """Writes what the run is, and drops what was measured after ``step``, where it goes on."""
+        """Writes the description, and drops metrics later than ``step``, where the run continues."""
         write_json(self.folder / RUN, self.description)
         _forget_after(self.folder / METRICS, step)
 
     def options(self) -> dict[str, bool | float | str]:
-        """Returns what the run is as one table of plain values, names of nested ones joined by dots."""
+        """Returns the description as one table of plain values, with nested names joined by dots."""
         flat = _flat(json.loads(json.dumps(self.description)))
         return {
             key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
@@ -150,12 +150,12 @@ class RunRecord:
         }
 
     def metrics(self) -> list[dict[str, float]]:
-        """Returns what was measured, a table for each line."""
+        """Returns the metrics, one table per line."""
         lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
     def add_metrics(self, line: Mapping[str, float]) -> None:
-        """Adds a line to ``metrics.jsonl``; figures that are no numbers are left out."""
+        """Adds a line to ``metrics.jsonl``; figures that are not finite are left out."""
         finite = {name: value for name, value in line.items() if math.isfinite(value)}
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
@@ -171,16 +171,16 @@ def refuse_other(
     defaults: Mapping[str, Any] | None = None,
     beside: Sequence[str] = (),
 ) -> None:
-    """Makes sure that a folder holds what is described, or nothing yet.
+    """Checks that a folder holds what is described, or nothing yet.
 
     Args:
-        path: JSON file in it that says what it holds.
-        description: What it should hold, as JSON.
-        what: Name of what it holds, for the message.
+        path: JSON file in it that describes its content.
+        description: The expected content, as JSON.
+        what: Name of the content, for the message.
         option: Option of the command line that names the folder.
         free: Keys that may differ, nested ones joined by dots.
-        defaults: Values of keys that older files lack, if what is described has them.
-        beside: What igm may have put there before.
+        defaults: Values of keys that older files lack, used if the description has these keys.
+        beside: Files that igm may have written there before.
 
     Raises:
         InputError: If it holds something else, naming the first key that differs.
@@ -221,7 +221,7 @@ def _short(value: Any, most: int = 80) -> str:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drops metric lines later than the state that is resumed, and a half-written last line.
+    """Drops metric lines later than the resumed state, and a half-written last line.
 
     Raises:
         InputError: If there are lines that no run wrote; they stay.

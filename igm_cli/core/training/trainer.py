@@ -1,6 +1,6 @@
-"""The training loop, of every model and every baseline.
+"""The training loop of all models and baselines.
 
-Every process plans the whole batch and takes its rows of it; see :mod:`igm_cli.core.training.plan`.
+Every process plans the whole batch and takes its own rows; see :mod:`igm_cli.core.training.plan`.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class DivergenceError(InputError):
 
 
 class Trainer:
-    """The loop: optimizer, learning rate, average of the weights, and the state that a training goes on from.
+    """The loop: optimizer, learning rate, average of the weights, and the state from which a training resumes.
 
     Args:
-        model: What is trained; frozen parameters stay as they are.
-        objective: What is minimised.
+        model: The model to train; frozen parameters stay as they are.
+        objective: The loss to minimise.
         images: Number of samples.
-        config: How.  ``steps`` is the length of its learning-rate schedule.
-        accelerator: Where, in how many processes, and how precisely.
-        budget: How long; None takes the configuration's steps.
-        average_buffers: Whether buffers (statistics of normalisation) are averaged, too, instead of copied.
-        note: Told what the user should know, in a sentence.
+        config: The training options; ``steps`` is the length of the learning-rate schedule.
+        accelerator: Gives the device, the number of processes and the precision.
+        budget: How long to train; None takes the configuration's steps.
+        average_buffers: Whether buffers (statistics of normalisation) are also averaged, instead of copied.
+        note: Receives sentences for the user.
 
     Raises:
         InputError: If the batch cannot be shared among the processes.
@@ -79,8 +79,8 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=runs_ahead(device),  # on a CPU it rounds differently
         )
-        # Copied before accelerate wraps forward, and kept without its wrappers: unwrapping a model
-        # would take its autocast away.
+        # Copied before accelerate wraps forward, and kept unwrapped: unwrapping a model later would
+        # remove its autocast.
         self.average = Average(model, config.ema, average_buffers).to(device)
         self.bare_model = model
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -95,7 +95,7 @@ class Trainer:
 
     @property
     def position(self) -> float:
-        """How far the training is, of ``config.steps`` in all."""
+        """Progress of the training, of ``config.steps`` in all."""
         return self.budget.used(self.spent, self.step, self.config.steps)
 
     @property
@@ -104,11 +104,11 @@ class Trainer:
         return self.config.learning_rate * learning_rate_factor(self.position, self.config)
 
     def run(self) -> Iterator[Tensor]:
-        """Trains until the budget is used, and yields the loss of every step on this process, where it was computed.
+        """Trains until the budget is used, and yields each step's loss on this process, on its device.
 
         Raises:
-            DivergenceError: If the gradients of a step are not finite; the weights are those before it then.
-            InputError: If a step needs more memory than there is, also with half the rows at once.
+            DivergenceError: If the gradients of a step are not finite; the weights stay those before it.
+            InputError: If a step needs more memory than is available, even with half the rows at once.
         """
         self.model.train()
         while self.position < self.config.steps:
@@ -116,10 +116,10 @@ class Trainer:
         self.require_sound()
 
     def train_step(self) -> Tensor:
-        """One optimizer step, timed; returns the loss of this process.
+        """Runs and times one optimizer step, and returns the loss of this process.
 
-        On a GPU nothing waits for its end: a step that diverges changes no weight, nor does any after it, and
-        :meth:`require_sound` tells.
+        On a GPU nothing waits for its end: neither a step that diverges nor any later one changes weights, and
+        :meth:`require_sound` reports it.
         """
         began = time.monotonic()
         plan = plan_step(self.step, self.images, self.config)
@@ -137,7 +137,7 @@ class Trainer:
         return loss
 
     def _gradients(self, plan: StepPlan) -> Tensor | None:
-        """Leaves the gradients of the rows of this process; returns their loss, None if memory does not suffice."""
+        """Computes the gradients of this process's rows; returns their loss, or None if out of memory."""
         share = self.config.batch_size // self.accelerator.num_processes
         first, micro = self.accelerator.process_index * share, share // self.accumulation
         losses = []
@@ -160,10 +160,10 @@ class Trainer:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _halve(self) -> None:
-        """Takes half the rows at once from now on, so that gradients stay those of the whole batch.
+        """Processes about half the rows at once from now on; gradients stay those of the whole batch.
 
         Raises:
-            InputError: If that was done before, or cannot be: several processes would wait for one another.
+            InputError: If this was done before or is impossible; several processes would wait for one another.
         """
         share, several = (
             self.config.batch_size // self.accelerator.num_processes,
@@ -185,8 +185,8 @@ class Trainer:
         )
 
     def _leave_out_unless_finite(self, norm: Tensor) -> None:
-        """Keeps the optimizer from steps whose gradients are not finite, of this norm, and from all after them."""
-        if self.accelerator.scaler is not None:  # which leaves out steps that overflow
+        """Makes the optimizer skip a step whose gradients' norm is not finite, and all later steps."""
+        if self.accelerator.scaler is not None:  # it skips steps that overflow
             return
         self.diverged |= ~norm.isfinite()
         self.sound += ~self.diverged
@@ -196,9 +196,9 @@ class Trainer:
             self.require_sound()
 
     def all_agree(self, stop: Callable[[], bool]) -> bool:
-        """Returns whether one of the processes is told to stop, in all of them at once.
+        """Returns whether any process should stop, the same in all processes.
 
-        Where steps are computed ahead, several processes ask one another at every 16th step only, as that waits.
+        On devices that compute ahead, several processes compare only at every 16th step, since that makes them wait.
         """
         if self.accelerator.num_processes == 1:
             return stop()
@@ -208,7 +208,7 @@ class Trainer:
         return bool(self.accelerator.reduce(torch.tensor(float(stop()), device=device)) > 0)
 
     def figures(self) -> dict[str, float]:
-        """What is logged after some steps: the mean of their losses over all processes, the rate, the time.
+        """Returns the figures to log after some steps: mean loss over all processes, learning rate, time.
 
         Raises:
             DivergenceError: If one of them, or a gradient, was not finite.
@@ -216,7 +216,7 @@ class Trainer:
         began = time.monotonic()
         loss = float(self._mean_losses().mean())
         self.losses = []
-        self.spent += time.monotonic() - began  # of the steps that were still being computed
+        self.spent += time.monotonic() - began  # for the steps still being computed
         self.require_sound(loss)
         step, spent = self.reported
         self.reported = self.step, self.spent
@@ -232,7 +232,7 @@ class Trainer:
         return figures
 
     def _mean_losses(self) -> Tensor:
-        """The losses since the last figures, the mean over all processes, which must ask for it together."""
+        """Returns the losses since the last figures, averaged over all processes, which must all call this."""
         own = torch.stack(self.losses).to(self.accelerator.device)
         mean: Tensor = self.accelerator.reduce(own, "mean")
         return mean
@@ -247,7 +247,7 @@ class Trainer:
             )
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load` goes on from; several processes ask for it together.
+        """Returns the state that :meth:`load` resumes from; all processes must call this.
 
         Raises:
             DivergenceError: If the gradients of a step were not finite.
@@ -267,12 +267,12 @@ class Trainer:
         return state
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from :meth:`state`.
+        """Resumes from :meth:`state`.
 
         Raises:
             InputError: If weights are not finite.
-            KeyError: If it lacks something.
-            ValueError: If its step or its time is none.
+            KeyError: If an entry or a weight is missing.
+            ValueError: If its step or its time is invalid.
         """
         step, spent = state["step"], state["spent"]
         if not (isinstance(step, int) and isinstance(spent, float) and step >= 0 and math.isfinite(spent)):
@@ -292,6 +292,6 @@ class Trainer:
 
 
 def learned(model: nn.Module) -> dict[str, Tensor]:
-    """The weights without the frozen ones, which come from elsewhere."""
+    """Returns the weights without the frozen ones, which come from elsewhere."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}

@@ -16,9 +16,9 @@ SIDE = 64
 
 
 class Animals(Adapter):
-    """Scenes of animals at random places, scales and angles before random backdrops, partly hidden.
+    """Scenes of animals at random places, scales and angles in front of random backdrops, partly hidden.
 
-    The columns of a split are ``image``, ``file`` and ``labels`` (what is in it, from the back to the front).
+    The columns of a split are ``image``, ``file`` and ``labels`` (the animals, from the back to the front).
     """
 
     name = "animals"
@@ -42,7 +42,7 @@ class Animals(Adapter):
     version = 6
 
     def make(self, request: SplitRequest) -> Dataset:
-        """Returns scenes of our own drawings."""
+        """Returns scenes of igm's own drawings."""
         return self._scenes(request, None)
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
@@ -59,7 +59,7 @@ class Animals(Adapter):
         least, most = _count(options.get("count", f"1-{MAX_ANIMALS}"), len(animals))
         kwargs = {
             "root": None if root is None else str(root.resolve()),
-            "styles": styles,  # tuples: of lists `datasets` would make shards
+            "styles": styles,  # tuples: `datasets` would make shards of lists
             "without": without,
             "animals": animals,
             "least": least,
@@ -73,7 +73,7 @@ class Animals(Adapter):
 
 
 def _source(root: Path | None, styles: Sequence[str], without: Sequence[str]) -> Drawings | Pictograms:
-    """Returns where pictures of animals come from: a folder, or our own drawings."""
+    """Returns the source of animal pictures: a folder, or igm's own drawings."""
     return Drawings(styles, without) if root is None else Pictograms(root, styles, without)
 
 
@@ -101,7 +101,7 @@ class _Scenes(Generator):
 
 
 def _names(text: Any) -> tuple[str, ...]:
-    """Returns the names of a comma list, or of a list."""
+    """Returns the names in a comma-separated text, or in a list."""
     parts = text.split(",") if isinstance(text, str) else text
     return tuple(str(part).strip() for part in parts if str(part).strip())
 

@@ -1,7 +1,7 @@
-"""What is behind the animals: plain colours, gradients, stripes, dots, hills and soft blotches; seldom what photographs are like.
+"""Backgrounds of animals: plain colours, gradients, stripes, dots, hills and soft blotches; seldom like photographs.
 
-Of fields with the spectrum of photographs and of leaves that hide one another nets learn to see almost as of photographs
-(Baradad et al. 2021, "Learning to see by looking at noise").
+Networks learn to see from fields with the spectrum of photographs, and from leaves that hide one another, almost as well as
+from photographs (Baradad et al. 2021, "Learning to see by looking at noise").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def paint_backdrop(rng: random.Random, size: int, rough: float = 0.0) -> Image.I
     Args:
         rng: Source of every choice.
         size: Pixels of its sides.
-        rough: How often it is like a photograph, or noise.
+        rough: Probability that it is like a photograph, or noise.
     """
     if rough and rng.random() < rough:
         return rng.choice((_grain, _spectrum, _spectrum, _leaves, _leaves))(rng, size)
@@ -39,7 +39,7 @@ def _image(pixels: Field) -> Image.Image:
 
 
 def _color(rng: random.Random) -> Color:
-    """Returns a random colour, light and pale more often than dark."""
+    """Returns a random colour, more often light and pale than dark."""
     light = rng.uniform(90, 255)
     red, green, blue = (round(min(255, max(0, light + rng.gauss(0, 45)))) for _ in range(3))
     return red, green, blue
@@ -86,7 +86,7 @@ def _hills(rng: random.Random, size: int) -> Field:
 
 
 def _blotches(rng: random.Random, size: int) -> Field:
-    """Returns noise of a few pixels, enlarged smoothly."""
+    """Returns smoothly enlarged noise of a few pixels."""
     cells = rng.randint(3, 8)
     noise = np.array([[rng.randint(0, 255) for _ in range(cells)] for _ in range(cells)], dtype=np.uint8)
     smooth = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
@@ -94,7 +94,7 @@ def _blotches(rng: random.Random, size: int) -> Field:
 
 
 def _grain(rng: random.Random, size: int) -> Image.Image:
-    """Returns a backdrop under noise, of one grey or of three colours, or nothing but noise."""
+    """Returns a backdrop with grey or coloured noise on it, or noise alone."""
     noise = np.random.default_rng(rng.getrandbits(32))
     under = np.asarray(paint_backdrop(rng, size), dtype=np.float32)
     grains = noise.normal(size=(size, size, rng.choice((1, 3)))) * rng.uniform(8, 70)
@@ -104,7 +104,7 @@ def _grain(rng: random.Random, size: int) -> Image.Image:
 
 
 def _spectrum(rng: random.Random, size: int) -> Image.Image:
-    """Returns colours whose amplitudes fall with a power of their frequency, of most of which all channels have the same."""
+    """Returns random colours whose amplitudes fall with a power of the frequency, mostly shared by all channels."""
     noise = np.random.default_rng(rng.getrandbits(32))
     radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     radius[0, 0] = np.inf

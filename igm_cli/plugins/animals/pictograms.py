@@ -1,7 +1,7 @@
-"""Pictures of animals on a transparent ground: our own drawings, or pictograms in folders ``STYLE/ANIMAL/*.png``.
+"""Pictures of animals on a transparent ground: igm's own drawings, or pictograms in folders ``STYLE/ANIMAL/*.png``.
 
-Our own drawings are an archive of one column of pictures per style and animal, ``STYLE/ANIMAL.webp``, which
-``tools/draw_animals.py`` of the repository has drawn.  A folder ``STYLE/nothing`` holds pictograms of other things.
+The drawings are an archive with one column of pictures per style and animal, ``STYLE/ANIMAL.webp``, drawn by
+``tools/draw_animals.py`` of the repository.  A folder ``STYLE/nothing`` holds pictograms of other things.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ with zipfile.ZipFile(ARCHIVE) as _archive:
 
 
 class Drawings:
-    """Our own drawings in the styles named, or in all if none is, but for those left out."""
+    """igm's own drawings in the styles named, or in all if none is, except for those left out."""
 
     animals = ANIMALS
 
@@ -40,7 +40,7 @@ class Drawings:
         self._pictures = functools.cache(read_drawings)
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
-        """Returns one of the drawings of an animal, every style as often as any other; of nothing, an empty one."""
+        """Returns a random drawing of an animal, every style equally often; an empty one for nothing."""
         if animal == NOTHING:  # no other things were drawn
             return Image.new("RGBA", (8, 8))
         return rng.choice(self._pictures(rng.choice(self.styles), animal))
@@ -72,7 +72,7 @@ class Pictograms:
         self.animals = tuple(sorted(self._pictures.keys() - {NOTHING}))
 
     def draw(self, animal: str, rng: random.Random) -> Image.Image:
-        """Returns one of the pictograms of an animal, or of other things; an empty one if there are none of these."""
+        """Returns a random pictogram of an animal, or of other things; an empty one if there are no others."""
         return rng.choice(self._pictures[animal])
 
 

@@ -1,4 +1,4 @@
-"""Scenes of up to three animals: who is in it, where, how large, how turned, before what, behind whom."""
+"""Scenes of up to three animals: draws their places, sizes, angles, order and background."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from igm_cli.plugins.animals.variation import vary
 
 MAX_ANIMALS = 3
 NOTHING = "nothing"
-"""The label of scenes without animals, and what pictures of other things are filed under."""
+"""The label of scenes without animals, and the name for pictures of other things."""
 
 VISIBLE = 0.55
-"""The least proportion of every animal that others do not hide."""
+"""The least visible proportion of every animal."""
 
 SCALES = {1: (0.42, 0.72), 2: (0.38, 0.58), 3: (0.34, 0.48)}
-"""Side of an animal over the side of the image, by how many animals there are."""
+"""Side of an animal over the side of the image, by the number of animals."""
 
 Pictogram: TypeAlias = Image.Image
 """A picture of an animal with transparent surroundings, RGBA."""
@@ -38,12 +38,12 @@ def compose_scene(
     """Returns a random scene of given animals; the same state of ``rng`` gives the same scene.
 
     Args:
-        labels: Animals from the back to the front; none in a scene of nothing, which other things may be in and which is
+        labels: Animals from the back to the front; empty for a scene of nothing, which may show other things and is
             like a photograph half of the time.
         draw: Returns a pictogram of an animal.
         rng: Source of every choice.
         size: Side of the image in pixels.
-        jitter: Whether pictograms and colours are changed at random, for training.
+        jitter: Whether to change pictograms and colours at random, for training.
     """
     shown = list(labels) or [NOTHING] * rng.choice((0, 0, 1, 1, 2, 3))
     sprites = [make_sprite(draw(label, rng), rng, size, len(shown), jitter) for label in shown]
@@ -55,7 +55,7 @@ def compose_scene(
 
 
 def make_sprite(picture: Pictogram, rng: random.Random, size: int, count: int, jitter: bool) -> Pictogram:
-    """Returns a pictogram at its size and angle, mirrored or not."""
+    """Returns a pictogram at a random size and angle, mirrored half of the time."""
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if jitter:
@@ -70,7 +70,7 @@ def make_sprite(picture: Pictogram, rng: random.Random, size: int, count: int, j
 
 
 def find_places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> list[tuple[int, int]]:
-    """Returns upper left corners at which every animal can be seen; the best of many throws if none will do."""
+    """Returns upper left corners at which every animal is visible; the best of many draws if none fits."""
     best: tuple[float, list[tuple[int, int]]] = (-1.0, [])
     for _ in range(40):
         places = [(_along(s.width, rng, size), _along(s.height, rng, size)) for s in sprites]
@@ -82,13 +82,13 @@ def find_places(sprites: Sequence[Pictogram], rng: random.Random, size: int) -> 
 
 
 def _along(length: int, rng: random.Random, size: int) -> int:
-    """Returns where a sprite of that length begins; up to a tenth of it may stick out."""
+    """Returns the start of a sprite of that length; up to a tenth of it may stick out."""
     out = round(0.1 * length)
     return rng.randint(-out, max(-out, size - length + out))
 
 
 def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]], size: int) -> float:
-    """Returns the visible proportion of the animal that is hidden most, 0..1."""
+    """Returns the visible proportion of the most hidden animal, 0..1."""
     covered: np.ndarray = np.zeros((size, size), dtype=bool)
     least = 1.0
     for sprite, place in reversed(list(zip(sprites, places, strict=True))):
@@ -103,6 +103,6 @@ def least_visible(sprites: Sequence[Pictogram], places: Sequence[tuple[int, int]
 
 
 def _recolored(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns the whole scene in another light and contrast."""
+    """Returns the whole scene with another brightness and contrast."""
     image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.8, 1.15))
     return ImageEnhance.Contrast(image).enhance(rng.uniform(0.8, 1.15))

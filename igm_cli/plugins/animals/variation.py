@@ -1,7 +1,7 @@
-"""Other drawings of the same animal: a pictogram with its shape, its strokes and its colours changed at random.
+"""Other drawings of the same animal: random changes of a pictogram's shape, strokes and colours.
 
-For training only.  Few pictograms of an animal are at hand, and what is learned of them should hold for drawings by
-others: in other colours, in few of them, as lines filled in, as a silhouette.
+For training only.  There are few pictograms of an animal, and what is learned from them should hold for drawings by
+others: in other colours, in few colours, as filled lines, as a silhouette.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from PIL import Image, ImageChops, ImageFilter
 from scipy.ndimage import binary_fill_holes
 
 CELLS = 3
-"""The grid whose corners are moved has so many cells along each side."""
+"""Cells along each side of the grid whose corners are moved."""
 
 MONOCHROME = 0.9
-"""Proportion of a pictogram in one colour from which on it is a silhouette or lines, to be coloured in."""
+"""Least proportion of one colour for which a pictogram is a silhouette or lines, to be coloured in."""
 
 GAP = 3
-"""Width of the window, in pixels of half the size, by which gaps between the lines of a figure are closed before it is filled."""
+"""Width of the window, in pixels at half size, that closes gaps between the lines of a figure before it is filled."""
 
 Color = tuple[int, int, int]
 
 
 def vary(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns another drawing of an RGBA pictogram, a third of the time only another colouring; what is redrawn is cropped.
+    """Returns another drawing of an RGBA pictogram, cropped, or a third of the time only another colouring.
 
     A pictogram in one colour is always coloured in.
     """
@@ -49,7 +49,7 @@ def _is_monochrome(picture: Image.Image) -> bool:
 
 
 def _with_margin(picture: Image.Image) -> Image.Image:
-    """Returns a picture a tenth wider on every side, so that what is warped outwards is not cut off."""
+    """Returns a picture with a tenth more on every side, so that warping does not cut it off."""
     width, height = picture.size
     canvas = Image.new("RGBA", (round(1.2 * width), round(1.2 * height)))
     canvas.paste(picture, (round(0.1 * width), round(0.1 * height)))
@@ -57,7 +57,7 @@ def _with_margin(picture: Image.Image) -> Image.Image:
 
 
 def _warped(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns a picture sheared, and the corners of a grid moved."""
+    """Returns a picture sheared, with the corners of a grid moved."""
     strength, shear = abs(rng.gauss(0, 0.045)), rng.gauss(0, 0.12)
     width, height = picture.size
     corners = {}
@@ -75,7 +75,7 @@ def _warped(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _redrawn(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns a picture as it is, in fewer colours or other ones, with softer details, with a contour, or as filled lines."""
+    """Returns a picture unchanged, in fewer or other colours, with softer details, with a contour, or as filled lines."""
     kind = rng.random()
     if kind < 0.3:
         return picture
@@ -95,7 +95,7 @@ def _redrawn(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _outlined(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns a picture with a contour, dark more often than white."""
+    """Returns a picture with a contour, more often dark than white."""
     alpha = picture.getchannel("A")
     wide = alpha.filter(ImageFilter.MaxFilter(rng.choice((3, 5))))
     shade = 245 if rng.random() < 0.25 else rng.randint(10, 90)
@@ -106,7 +106,7 @@ def _outlined(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _inked(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns the contours of a picture and of its parts as dark lines, filled with few of its colours or with one."""
+    """Returns the contours of a picture and its parts as dark lines, filled with one or a few of its colours."""
     alpha = picture.getchannel("A")
     over = Image.new("RGB", picture.size, (255, 255, 255))
     over.paste(picture, (0, 0), alpha)
@@ -128,7 +128,7 @@ def _inked(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _in_other_colors(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns a picture of few colours, RGB, each of which is another one, light ones staying light most of the time."""
+    """Returns a picture in few colours, RGB, each replaced by another; light ones mostly stay light."""
     few = picture.convert("RGB").quantize(rng.randint(3, 6))
     colors = np.array((few.getpalette() or [])[: 3 * 6], dtype=np.uint8).reshape(-1, 3)
     new = np.array([_fur(rng) if rng.random() < 0.6 else _any_color(rng) for _ in colors])
@@ -138,7 +138,7 @@ def _in_other_colors(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _colored_in(figure: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns a figure of one colour in another one, what it encloses filled with a second most of the time."""
+    """Returns a figure of one colour in another one, mostly with its inside filled with a second."""
     ink = figure.getchannel("A")
     body = _filled(ink)
     lines = sum(ink.histogram()[128:]) < 0.6 * sum(body.histogram()[128:])
@@ -161,7 +161,7 @@ def _colored_in(figure: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _filled(ink: Image.Image) -> Image.Image:
-    """Returns a figure ``L`` and all that it encloses, small gaps between its lines closed."""
+    """Returns a figure ``L`` with its inside filled and small gaps between its lines closed."""
     width, height = (-(-side // 2) for side in ink.size)  # at half the size, a quarter of the time
     walls = Image.new("L", (width + 2 * GAP, height + 2 * GAP))
     walls.paste(ink.resize((width, height)).point(lambda a: 255 * (a > 80)), (GAP, GAP))
@@ -172,7 +172,7 @@ def _filled(ink: Image.Image) -> Image.Image:
 
 
 def _fur(rng: random.Random) -> Color:
-    """Returns a colour that animals are drawn in: brown to yellow half of the time, grey, or any pale one."""
+    """Returns a typical colour of drawn animals: brown to yellow half of the time, grey, or any pale one."""
     kind = rng.random()
     if kind < 0.55:
         hue, saturation, value = rng.uniform(0.02, 0.14), rng.uniform(0.25, 0.95), rng.uniform(0.4, 1.0)
@@ -193,7 +193,7 @@ def _of_hsv(hue: float, saturation: float, value: float) -> Color:
 
 
 def _shifted_colors(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Returns another colouring of the same drawing: mostly a near one, sometimes any, sometimes grey."""
+    """Returns another colouring of the same drawing: mostly a similar one, sometimes any, sometimes grey."""
     kind = rng.random()
     alpha = picture.getchannel("A")
     hue, saturation, value = picture.convert("RGB").convert("HSV").split()

@@ -1,4 +1,4 @@
-"""Dataset ``celeba``: the real CelebA in its published layouts, or avatars drawn by ourselves."""
+"""Dataset ``celeba``: the real CelebA in its published layouts, or avatars drawn by igm."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Celeba(Adapter):
     version = 1
 
     def make(self, request: SplitRequest) -> Dataset:
-        """Returns avatars, every configuration of the attributes as often as any other."""
+        """Returns avatars with all configurations of the attributes equally often."""
         from igm_cli.plugins.celeba.avatars import STYLES, libraries
         from igm_cli.plugins.celeba.recipe import ATTRIBUTES
 

@@ -16,12 +16,12 @@ _TRUTH = {"-1": 0, "0": 0, "1": 1}
 _PARTS = {"0": "train", "1": "val", "2": "test"}
 
 Row: TypeAlias = "tuple[int, list[str]]"
-"""The number of a line, and what stands in it."""
+"""The number of a line, and its values."""
 
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """Which attributes images have."""
+    """The attributes of images."""
 
     path: Path  # the file they were read from
     files: Sequence[str]  # names of the images, in its order
@@ -30,7 +30,7 @@ class AttributeTable:
 
 
 def read_attributes(path: Path) -> AttributeTable:
-    """Reads ``list_attr_celeba``: a value of every attribute for every image, 1 for yes and -1 or 0 for no."""
+    """Reads ``list_attr_celeba``: every image's value of every attribute, 1 for yes and -1 or 0 for no."""
     rows = _rows(path)
     declared, names = _header(path, rows)
     seen: dict[str, int] = {}
@@ -74,7 +74,7 @@ def read_partition(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """Yields the lines that are not blank, cut at commas or at runs of spaces."""
+    """Yields the lines that are not blank, split at commas or at runs of spaces."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
@@ -88,7 +88,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _header(path: Path, rows: Iterator[Row]) -> tuple[int | None, list[str]]:
-    """Returns how many images follow, where the first line says it, and the names of the attributes."""
+    """Returns the number of images that follow, if the first line says it, and the names of the attributes."""
     declared = None
     if path.suffix == ".txt":
         line, values = next(rows, (1, [""]))
@@ -109,6 +109,6 @@ def _header(path: Path, rows: Iterator[Row]) -> tuple[int | None, list[str]]:
 
 
 def _note(path: Path, seen: dict[str, int], file: str, line: int) -> None:
-    """Remembers in which line an image is."""
+    """Remembers the line of an image, and refuses a second one."""
     if seen.setdefault(file, line) != line:
         raise InputError(f"{path} line {line}: {file} is in line {seen[file]} already; keep one of them")

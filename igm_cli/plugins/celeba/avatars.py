@@ -11,7 +11,7 @@ from igm_cli.errors import need
 from igm_cli.plugins.celeba.recipe import Backdrop, Color, Face
 
 STYLES = {"flat": "", "outlined": "path { stroke: #1c1c1c; stroke-width: 2.5px; }"}
-"""Ways to render, as style sheets: without lines, and as a cartoon whose every shape has an outline."""
+"""Ways to render, as style sheets: without lines, and as a cartoon with an outline around every shape."""
 
 SIDE = 200  # of the scene, in its own units; a pose is relative to it
 PIXELS = 96  # side of a drawn picture
@@ -27,7 +27,7 @@ def render_face(face: Face, size: int = PIXELS, style: str = "flat") -> Image.Im
 
 
 def scene_svg(face: Face) -> str:
-    """Returns the SVG of a face before its backdrop, its middle near the middle of the scene, turned and scaled."""
+    """Returns the SVG of a face in front of its backdrop, near the middle of the scene, turned and scaled."""
     x, y = SIDE / 2 + face.pose.dx, SIDE / 2 + face.pose.dy
     pose = (
         f"translate({x:.2f} {y:.2f}) rotate({face.pose.angle:.2f}) scale({face.pose.scale:.3f}) "

@@ -14,7 +14,7 @@ from igm_cli.plugins.adapters import Dataset, image_dataset
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
 
 DOMAIN = "Male"
-"""The attribute that tells the domains apart."""
+"""The attribute that distinguishes the domains."""
 
 SPLITS = ("train", "val", "test")
 _OFFICIAL_FIRSTS = (162_771, 182_638)  # numbers of the first images of val and of test
@@ -29,8 +29,8 @@ _LAYOUT = "give a folder in the layout of CelebA (img_align_celeba/000001.jpg an
 def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> Dataset:
     """Returns a split of CelebA as it is published.
 
-    The splits are those of ``list_eval_partition``, or without it those of the images' numbers.  Where these
-    leave a split empty, or names are no numbers, they are 80, 10 and 10 per cent in the order of the file.
+    The splits are those of ``list_eval_partition``, or without it those of the images' numbers.  If these leave
+    a split empty, or names are not numbers, they are 80, 10 and 10 per cent in the order of the file.
 
     Args:
         root: The folder.
@@ -79,14 +79,14 @@ def _images(root: Path) -> tuple[Path, frozenset[str]]:
 
 
 def _find(root: Path, stem: str) -> Path | None:
-    """Returns a file of the dataset, which lies above the images if their folder was given."""
+    """Returns a file of the dataset, which is above the images if their folder was given."""
     homes = [root, root.parent, root.parent.parent] if root.name in _NESTS else [root]
     names = [f"{folder}{stem}{suffix}" for folder in ("", "Anno/", "Eval/") for suffix in (".txt", ".csv")]
     return next(filter(Path.is_file, (home / name for home in homes for name in names)), None)
 
 
 def _splits(root: Path, table: AttributeTable) -> list[int]:
-    """Returns the index in `SPLITS` of every row.  It never depends on the split asked for: splits must not overlap."""
+    """Returns the index in `SPLITS` of every row, independent of the split asked for: splits must not overlap."""
     path = _find(root, "list_eval_partition")
     if path is not None:
         partition = read_partition(path)
@@ -107,7 +107,7 @@ def _splits(root: Path, table: AttributeTable) -> list[int]:
 
 
 def _existing(folder: Path, present: frozenset[str], annotated: Sequence[str]) -> list[str]:
-    """Returns names of images as they are on disk: annotations say .jpg even where the images are .png."""
+    """Returns names of images as on disk: annotations say .jpg even if the images are .png."""
     files = [name if name in present else f"{name.rpartition('.')[0]}.png" for name in annotated]
     absent = [name for name, file in zip(annotated, files, strict=True) if file not in present]
     if absent:

@@ -1,8 +1,8 @@
-"""What an avatar is drawn from: every choice, at random, so that nothing but an attribute itself gives it away.
+"""The random choices for an avatar, made so that nothing but an attribute itself reveals it.
 
-The three attributes and the domain are set from outside; all the rest (skin, clothes, eyes, brows, nose,
-shape of the hair, background, pose) is drawn from one distribution whatever they are.  A beard has a colour of
-its own, which tells nothing of the hair's.  Part names are those of the library ``python-avatars``.
+The three attributes and the domain are given; everything else (skin, clothes, eyes, brows, nose, shape of the
+hair, background, pose) is drawn from one distribution that does not depend on them.  A beard has its own colour,
+independent of the hair's.  Part names are those of the library ``python-avatars``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHORT_HAIR = (
     "CAESAR_SIDE_PART", "CAESAR", "SHORT_CURLY", "SHORT_DREADS_1", "SHORT_FLAT", "SHORT_ROUND",
     "SHORT_WAVED", "ELVIS", "PIXIE", "POMPADOUR", "QUIFF", "MOWGLI",
 )  # fmt: skip
-# Without EINSTEIN_MOUSTACHE, which hides the mouth and so whether it smiles.
+# Without EINSTEIN_MOUSTACHE, which hides the mouth and thus a smile.
 FACIAL_HAIR = (
     "BEARD_LIGHT", "BEARD_MAGESTIC", "BEARD_MEDIUM", "MOUSTACHE_FANCY", "MOUSTACHE_MAGNUM", "WICK_BEARD",
 )  # fmt: skip
@@ -66,7 +66,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What is behind the face: kind out of `BACKDROPS`, two colours, and the pattern's angle and width."""
+    """The background of the face: a kind out of `BACKDROPS`, two colours, and the pattern's angle and width."""
 
     kind: str
     colors: tuple[Color, Color]
@@ -76,7 +76,7 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Face:
-    """One avatar: its attributes, and the parts and colours it is drawn from."""
+    """One avatar: its attributes, parts and colours."""
 
     attributes: dict[str, bool]
     hair: str
@@ -96,7 +96,7 @@ class Face:
 
 
 def draw_face(rng: random.Random, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
-    """Returns a random face of given attributes.
+    """Returns a random face with given attributes.
 
     Args:
         rng: Source of every choice; the same state gives the same face.
@@ -105,7 +105,7 @@ def draw_face(rng: random.Random, black_hair: bool, eyeglasses: bool, smiling: b
         smiling: CelebA's Smiling.
         male: The domain: short hair with a beard or a moustache, or long hair and neither.
     """
-    # Both alternatives are drawn each time, so that a change of one attribute changes nothing else.
+    # Both alternatives are always drawn, so that changing one attribute changes nothing else.
     black, other = _near(rng, rng.choice(BLACK), 6), _near(rng, rng.choice(OTHER_HAIR), 18)
     glasses, smile, no_smile = rng.choice(GLASSES), rng.choice(SMILES), rng.choice(OTHER_MOUTHS)
     long, short, beard = rng.choice(LONG_HAIR), rng.choice(SHORT_HAIR), rng.choice(FACIAL_HAIR)
@@ -131,7 +131,7 @@ def draw_face(rng: random.Random, black_hair: bool, eyeglasses: bool, smiling: b
 
 
 def balanced_face(index: int, seed: int, male: bool | None) -> Face:
-    """Returns face number ``index`` of a set; consecutive ones go through all configurations of the attributes.
+    """Returns face number ``index`` of a set; consecutive faces cycle through all configurations of the attributes.
 
     ``male`` is the domain; None takes both in turn.
     """
@@ -142,7 +142,7 @@ def balanced_face(index: int, seed: int, male: bool | None) -> Face:
 
 
 def _near(rng: random.Random, color: Color, spread: int) -> Color:
-    """Returns a colour not far from another."""
+    """Returns a colour near another."""
     red, green, blue = (min(255, max(0, c + rng.randint(-spread, spread))) for c in color)
     return red, green, blue
 

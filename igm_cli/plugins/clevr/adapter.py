@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 RENDERER = "clevr-render"
-"""The dataset that renders scenes; the package igm-clevr-render brings it."""
+"""The dataset that renders scenes, from the package igm-clevr-render."""
 
 
 class Clevr(Adapter):
@@ -41,7 +41,7 @@ class Clevr(Adapter):
 
     @property
     def options(self) -> Mapping[str, str]:  # type: ignore[override]
-        """Options with one line of help each; those of rendered scenes only where something renders them."""
+        """Options with one line of help each; those of rendered scenes only if a renderer is installed."""
         try:
             rendered = registry.dataset(RENDERER).options
         except PluginError:  # real data stay usable
@@ -55,7 +55,7 @@ class Clevr(Adapter):
 
     @property
     def version(self) -> int:  # type: ignore[override]
-        """The version of rendered images; 0 where nothing renders them."""
+        """The version of rendered images; 0 without a renderer."""
         return int(getattr(self.renderer(), "version", 0)) if self.rendered_options else 0
 
     def renderer(self) -> RenderingAdapter:
@@ -68,7 +68,7 @@ class Clevr(Adapter):
         return cast("RenderingAdapter", registry.dataset(RENDERER))
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses what :class:`Adapter` does, and scenes that nothing renders."""
+        """Refuses what :class:`Adapter` does, and rendered scenes without a renderer."""
         if data_root is None:
             self.renderer()
         super().check(split, data_root, options)

@@ -32,7 +32,7 @@ def from_folder(
         split: ``train`` or ``val``.
         limit: Largest number of images.
         counts: Least and most objects; None takes all scenes.
-        annotated: Width and height of the images that the scenes were made with, where they were scaled since.
+        annotated: Width and height of the original images of the scenes, if they were scaled since.
     """
     scenes = _read_scenes(_scenes_file(root, split))
     images = root / "images" / split
@@ -54,11 +54,11 @@ def from_folder(
 
 
 LOOKED_AT = 200
-"""Images whose size is compared with where their objects are."""
+"""Number of images whose size is compared with the positions of their objects."""
 
 
 def _fit(root: Path, columns: Mapping[str, list[Any]], annotated: tuple[int, int] | None) -> None:
-    """Scales objects to the images they are in, from a stated size; without one, refuses those of other images."""
+    """Scales objects from a stated size to their images; without one, refuses objects of other images."""
     scenes = list(zip(columns["image"], columns["objects"], strict=True))
     if annotated:
         for image, objects in scenes:
@@ -81,7 +81,7 @@ def _size_of(image: str) -> tuple[int, int]:
 
 
 def _scenes_file(root: Path, split: str) -> Path:
-    """Returns the annotation file: in ``scenes/`` as published, or at the root as the paper's code has it."""
+    """Returns the annotation file: in ``scenes/`` as published, or at the root as in the paper's code."""
     name = f"CLEVR_{split}_scenes.json"
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; give a folder in the layout of CLEVR_v1.0")
@@ -130,10 +130,10 @@ def _objects(scene: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def plain_object(scene_object: Any) -> dict[str, Any]:
-    """Returns an object with the same columns and types whoever wrote the file.
+    """Returns an object with fixed columns and types, whoever wrote the file.
 
     Raises:
-        InputError: If a field is not what it must be.
+        InputError: If a field has a wrong type.
     """
     if not isinstance(scene_object, Mapping):
         raise InputError(f"{str(scene_object)[:40]!r} is no object with fields; fetch the scenes again")

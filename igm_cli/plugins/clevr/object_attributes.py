@@ -23,7 +23,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
 
 
 class ObjectAttributes(Attributes):
-    """Factors of the only object; the annotation is a column ``objects`` with one of CLEVR's objects in it.
+    """Factors of the only object; the annotation is a column ``objects`` with one of CLEVR's objects.
 
     Args:
         factors: Name of every factor to its values; None takes CLEVR's four.
@@ -52,7 +52,7 @@ class ObjectAttributes(Attributes):
         return ObjectAttributes({name: VALUES[name] for name in plain} | given)
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Returns what the only object is, as one-hot rows ``[F,D]``."""
+        """Returns the values of the only object as one-hot rows ``[F,D]``."""
         objects = example.get("objects")
         if not isinstance(objects, list) or len(objects) != 1:
             count = len(objects) if isinstance(objects, list) else "no"

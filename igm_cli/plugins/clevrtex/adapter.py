@@ -22,7 +22,7 @@ class ClevrTex(Clevr):
     given = Clevr.given | {  # type: ignore[operator]
         "variant": "full, pbg, vbg, grassbg, camo or outd, where the folder holds several (real data only)"
     }
-    # Ground and objects each wear one of all textures, in any colour and, as in CLEVRTex, in three sizes.
+    # Ground and objects each have any texture, in any colour and, as in CLEVRTex, in three sizes.
     look: Mapping[str, str] = {"texture": "all", "colors": "all", "sizes": "small,medium,large"}
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:

@@ -1,6 +1,6 @@
-"""CLEVRTex as it is published: ``clevrtex_full/0/CLEVRTEX_full_000000.png`` with a ``.json`` beside it.
+"""CLEVRTex as it is published: ``clevrtex_full/0/CLEVRTEX_full_000000.png`` with a ``.json`` next to it.
 
-The rules are those of its authors' loader (``clevrtex_eval.py`` of karazijal/clevrtex-generation): images lie
+The rules are those of its authors' loader (``clevrtex_eval.py`` of karazijal/clevrtex-generation): images are
 at any depth, and the splits are fractions of the images in the order of their numbers.
 """
 
@@ -20,7 +20,7 @@ from igm_cli.plugins.base import Progress
 from igm_cli.plugins.clevr.folder import plain_object
 
 FRACTIONS = {"test": (0.0, 0.1), "val": (0.1, 0.2), "train": (0.2, 1.0)}
-TEST_ONLY = "outd"  # the variant that has no splits: all of it is for testing
+TEST_ONLY = "outd"  # the variant without splits: all of it is for testing
 _FOLDER = re.compile(r"clevrtex_([a-z0-9]+)", re.IGNORECASE)
 _FILE = re.compile(r"CLEVRTEX_([A-Za-z0-9]+)_(\d{6})\.(png|json)")
 _LAYOUT = "give a folder in the layout of CLEVRTex (clevrtex_full/0/CLEVRTEX_full_000000.png and .json)"
@@ -29,7 +29,7 @@ _REPORT_EVERY = 500
 
 @dataclass(frozen=True)
 class Variant:
-    """The files of one variant, by their numbers, which start at 0 and leave none out."""
+    """The files of one variant, by their numbers, which start at 0 without gaps."""
 
     name: str
     folder: Path
@@ -61,15 +61,15 @@ def from_folder(
 ) -> Dataset:
     """Returns a split of CLEVRTex as it is published.
 
-    Its generator draws a scene again until every object shows more than 200 of 320×240 pixels, so no annotated
+    CLEVRTex's generator redraws a scene until every object shows more than 200 of 320×240 pixels, so no annotated
     object is hidden, and the masks are not read.
 
     Args:
-        root: The folder of a variant, or one that holds such folders.
+        root: The folder of a variant, or one with such folders.
         split: ``train``, ``val`` or ``test``.
         limit: Largest number of images.
         counts: Least and most objects; None takes all scenes.
-        variant: Which one, where there are several; None takes ``full``.
+        variant: Which one, if there are several; None takes ``full``.
         progress: Called while annotations are read.
     """
     found = find_variant(root, variant)
@@ -91,7 +91,7 @@ def from_folder(
 
 
 def find_variant(root: Path, name: str | None) -> Variant:
-    """Returns a variant in a folder, complete and annotated; no name takes the only one, or ``full``."""
+    """Returns a variant in a folder, complete and annotated; None takes the only one, or ``full``."""
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; {_LAYOUT}")
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
@@ -140,7 +140,7 @@ def _files(root: Path) -> dict[str, dict[str, dict[int, Path]]]:
 
 
 def _read_objects(path: Path, colored: bool) -> list[dict[str, Any]]:
-    """Returns the objects of a scene; colours only where they are those of the image."""
+    """Returns the objects of a scene; colours only if they are those of the image."""
     try:
         objects = json.loads(path.read_text(encoding="utf-8-sig"))["objects"]
         if not isinstance(objects, list):

@@ -1,4 +1,4 @@
-"""Dataset ``codebook``: random codebooks, and vectors bound from their codewords."""
+"""Dataset ``codebook``: random codebooks, and bound vectors of their codewords."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NUMBERS = {  # smallest value and default of each number; those whose default i
 
 
 class CodebookProblems(Adapter):
-    """Vectors bound from random codewords; each split and seed has codebooks of its own.
+    """Bound vectors of random codewords; each split and seed has its own codebooks.
 
-    It has no ``image`` column, and nothing is trained on it: a codebook's denoiser is known exactly.  Its columns are
+    It has no ``image`` column, and no model is trained on it: a codebook's denoiser is known exactly.  Its columns are
     ``vector``, D numbers (for fhrr D pairs of a real and an imaginary part), and ``truth``, the indices of each
-    product's codewords; :meth:`problems` has the codebooks, too.
+    product's codewords; :meth:`problems` also returns the codebooks.
     """
 
     name = "codebook"
@@ -46,7 +46,7 @@ class CodebookProblems(Adapter):
     def load(
         self, split: str, *, limit: int | None = None, progress: Progress | None = None, **options: Any
     ) -> Dataset:
-        """Returns a split; a data root holds files as ``source`` says."""
+        """Returns a split; ``source`` describes the files of a data root."""
         need("train", "datasets")
         import datasets
         import torch
@@ -65,7 +65,7 @@ class CodebookProblems(Adapter):
         )
 
     def problems(self, split: str, *, data_root: Path | None = None, seed: int = 0, **options: Any) -> Problems:
-        """Returns a split as tensors, with its codebooks; arguments as those of :meth:`load`."""
+        """Returns a split as tensors, with its codebooks; takes the arguments of :meth:`load`."""
         self.check(split, data_root, options)
         if data_root is not None:
             from igm_cli.plugins.codebook.files import read_problems

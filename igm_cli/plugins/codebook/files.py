@@ -1,7 +1,7 @@
 """Bound vectors and codebooks in .npy, .npz and .safetensors files; never a pickle.
 
 A file of codebooks is a .safetensors with one tensor ``[n_k,D]`` per factor, named factor_0, factor_1, ...; its
-metadata may name the binding.  It may hold bound vectors (``vectors``) and their indices (``truth``), too.
+metadata may name the binding.  It may also hold bound vectors (``vectors``) and their indices (``truth``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from igm_cli.errors import InputError, cause
 from igm_cli.imaging import MAX_BYTES
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
-VECTORS = "vectors"  # name of the array that is read if there are several
+VECTORS = "vectors"  # name of the array to read if there are several
 TRUTH = "truth"  # name of the indices of the vectors' codewords, [B,K] or [B,S,K]
 
 _FACTOR = re.compile(r"factor_(0|[1-9]\d*)")
@@ -66,8 +66,8 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
 
     Args:
         path: A .safetensors file.
-        binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, or else the one that fits the codewords: complex
-            ones are bound by ``fhrr``, ±1 by ``map``, other real ones by ``hrr``.
+        binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, else the one that fits the codewords: ``fhrr``
+            for complex ones, ``map`` for ±1, ``hrr`` for other real ones.
     """
     if path.suffix.lower() != ".safetensors":
         raise InputError(
@@ -117,7 +117,7 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def _numpy_array(path: Path) -> Any:
-    """Returns the array of a .npy, or the one of a .npz."""
+    """Returns the array of a .npy, or the one array of a .npz."""
     _check_readable(path)
     try:
         if not zipfile.is_zipfile(path):
@@ -145,7 +145,7 @@ def _numpy_array(path: Path) -> Any:
 
 
 def _check_header(path: Path, file: IO[bytes]) -> None:
-    """Refuses an array that would take too much memory, by what its header says."""
+    """Refuses an array that would take too much memory, according to its header."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
@@ -169,7 +169,7 @@ def _check_size(path: Path, shape: Sequence[int], width: int) -> None:
 
 
 def _check_readable(path: Path) -> None:
-    """Refuses a path unless it is a file that may be read and has something in it."""
+    """Refuses a path unless it is a readable file that is not empty."""
     if path.is_fifo():
         raise InputError(f"{path} is a pipe, which can be read only once; save what comes out of it as a file")
     if path.is_char_device() or path.is_block_device() or path.is_socket():
@@ -188,7 +188,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _only_name(path: Path, names: Sequence[str]) -> str:
-    """Returns the name of the vectors among those of an archive's arrays."""
+    """Returns the name of the vectors among the arrays of an archive."""
     if VECTORS in names:
         return VECTORS
     if len(names) == 1:
@@ -200,7 +200,7 @@ def _only_name(path: Path, names: Sequence[str]) -> str:
 
 
 def _factors(path: Path, names: Sequence[str]) -> list[str]:
-    """Returns factor_0, factor_1, ... of the names, none missing."""
+    """Returns the names factor_0, factor_1, ..., after checking that none is missing."""
     numbers = sorted(int(name.removeprefix("factor_")) for name in names if _FACTOR.fullmatch(name))
     if not numbers:
         listed = ", ".join(sorted(names)[:5]) or "nothing"
@@ -223,7 +223,7 @@ def _numbers(path: Path, values: Any) -> Tensor:
         plain = values.to(torch.complex64 if torch.is_complex(values) else torch.float32)
     else:
         finite = bool(np.isfinite(values).all())
-        with np.errstate(over="ignore"):  # infinite then, which is refused as such
+        with np.errstate(over="ignore"):  # the value becomes infinite, and is refused as such
             numbers = np.array(values, dtype=np.complex64 if values.dtype.kind == "c" else np.float32)
         plain = torch.from_numpy(numbers)
     if finite and not torch.isfinite(plain).all():
@@ -233,7 +233,7 @@ def _numbers(path: Path, values: Any) -> Tensor:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Puts a file's name before what is wrong with its contents."""
+    """Puts a file's name before errors about its contents."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Concepts ``codebook``: the codewords that a bound vector is the product of, one of each codebook."""
+"""Concepts ``codebook``: the codewords whose product is a bound vector, one of each codebook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class CodebookProducts:
     """Products of codewords; a concept is a row of K indices, and a superposition of S products has S rows.
 
-    It sees vectors, not images, so frames mean nothing to it.
+    It reads vectors, not images, and ignores frames.
 
     Args:
         sizes: Number of codewords of each codebook.
@@ -40,7 +40,7 @@ class CodebookProducts:
         self.space = Codebook(tuple(sizes), dim)
 
     def configured(self, options: Mapping[str, Any]) -> CodebookProducts:
-        """Returns this parser for other codebooks."""
+        """Returns a parser for other codebooks."""
         sizes, dim = options.get("sizes", self.space.sizes), options.get("dim", self.space.dim)
         try:
             numbers = [int(n) for n in sizes.split(",")] if isinstance(sizes, str) else sizes
@@ -100,7 +100,7 @@ class CodebookProducts:
         return concepts
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Returns the proportion of right factors under the best matching of products, and whether all are right."""
+        """Returns the proportion of right factors under the best matching of products, and if all are right."""
         from scipy.optimize import linear_sum_assignment
 
         alike = (predicted[:, None] == truth[None]).sum(-1)  # [S,T]
@@ -113,7 +113,7 @@ class CodebookProducts:
         raise UsageError("a bound vector is no image that could be drawn on; use --json or --output")
 
     def _checked(self, rows: Tensor) -> Tensor:
-        """Returns indices ``[S,K]``, if the codebooks have them."""
+        """Returns indices ``[S,K]``, after checking that the codebooks have them."""
         sizes = self.space.sizes
         if rows.shape[-1] != len(sizes):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Concepts ``labels``: which of some labels are true of an image."""
+"""Concepts ``labels``: which of some labels an image has."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TEMPLATES = ("a photo of a {label}",)
 
 
 class Labels:
-    """A set of labels, which a model or the command line names; a concept is a one-hot row.
+    """A set of labels, given by a model or the command line; a concept is a one-hot row.
 
-    ``templates`` are the prompts that a label is put into, ``nothing`` is the label of images that no other is true of.
+    ``templates`` are the prompts for a label, ``nothing`` is the label of images that have no other.
     """
 
     name = "labels"
@@ -79,11 +79,11 @@ class Labels:
         return torch.eye(len(self.labels))[[self.labels.index(text)]]
 
     def mirror(self, concepts: Tensor) -> Tensor:
-        """Returns the same: what is in an image does not change when it is flipped."""
+        """Returns the same: flipping an image does not change its labels."""
         return concepts
 
     def score(self, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-        """Returns whether the sets are the same, and which proportion of the true labels was found."""
+        """Returns whether the sets are the same, and the proportion of the true labels found."""
         found = {int(row.argmax()) for row in predicted}
         true = {int(row.argmax()) for row in truth}
         return {"exact": float(found == true), "recall": len(found & true) / max(1, len(true))}
@@ -93,13 +93,13 @@ class Labels:
         return (predicted[:, None] == truth).all(2).any(1, keepdim=True)
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
-        """Returns the image with the labels written beside it."""
+        """Returns the image with the labels written next to it."""
         from igm_cli.plugins.overlays import draw_items
 
         return draw_items(image, items, "label")
 
     def draw_map(self, image: Image, values: Tensor, frame: Frame) -> Image:
-        """Returns the image with a bar for every label beside it."""
+        """Returns the image with a bar for every label next to it."""
         from igm_cli.plugins.overlays import draw_bars
 
         return draw_bars(image, self.labels, values)

@@ -1,4 +1,4 @@
-"""Dataset ``objects``: a folder of your own images, with annotations of what is where in them."""
+"""Dataset ``objects``: a folder of your own images, with annotations of their objects."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _REPORT_EVERY = 64
 
 
 class Objects(Adapter):
-    """Images of any number of objects, with annotations in one of the formats that people already have.
+    """Images of any number of objects, with annotations in one of the common formats.
 
     The columns of a split are ``image``, ``file`` (its path in the data root), ``width``, ``height`` and ``objects``:
     a list of ``{"pixel_coords": [x, y], "label": "", "box": [width, height] or None, "attributes": {}}``.  Images are in
-    the order of their paths, turned as their EXIF says, and decoded only when they are asked for.  ``ignored`` holds the
-    boxes ``[left, top, right, bottom]`` of regions that are not annotated in full: no training crop meets them.
+    the order of their paths, turned as their EXIF says, and decoded on access.  ``ignored`` holds the boxes
+    ``[left, top, right, bottom]`` of regions that are not fully annotated: no training crop overlaps them.
     """
 
     name = "objects"
@@ -49,7 +49,7 @@ class Objects(Adapter):
     }
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses what :class:`Adapter` does, and a format, shares or a seed that cannot be."""
+        """Refuses what :class:`Adapter` does, and an invalid format, shares or seed."""
         super().check(split, data_root, options)
         if options.get("format") is not None:
             choice("format", options["format"], FORMATS)
@@ -57,7 +57,7 @@ class Objects(Adapter):
         _shares(options)
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
-        """Returns a split; what is amiss in the folder is told, whatever the split."""
+        """Returns a split; problems of the folder are reported for any split."""
         split, limit, progress, options = request.split, request.limit, request.progress, request.options
         folder, findings = Folder(root), Findings()
         name, files = choose(folder, options.get("format"))
@@ -108,7 +108,7 @@ class Objects(Adapter):
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
 
     def advise(self, data: Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
-        """Returns the scale, the crops, the reach and the grid that suit the images."""
+        """Returns the scale, crops, reach and grid that suit the images."""
         most = tables.get("crops", {}).get("most", Crops.most)
         if not isinstance(most, int) or most < 1:
             raise InputError(f"crops.most must be a whole number of at least 1, not {most!r}")
@@ -130,7 +130,7 @@ def _by_image(annotations: Iterable[Annotation], findings: Findings) -> dict[str
 
 
 def _described(thing: Object, attributes: Sequence[str]) -> dict[str, Any]:
-    """Returns an object as it stands in a row; all have the same attributes, empty where one has none."""
+    """Returns an object as stored in a row; all have the same attributes, empty if an object has none."""
     return {
         "pixel_coords": [thing.x, thing.y],
         "label": thing.label,
@@ -148,7 +148,7 @@ def _region(thing: Object, image: str) -> list[float]:
 
 
 def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
-    """Returns why a split holds nothing, and the way out."""
+    """Returns why a split is empty, and the way out."""
     others = " and ".join(name for name in SPLITS if name in splits.values())
     if others and split not in splits.values():
         return f", only {others}; list some in {split}.txt, or choose another split or other shares"
@@ -158,7 +158,7 @@ def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
 
 
 def _labels(value: Any, objects: Iterable[Object]) -> frozenset[str]:
-    """Returns labels that an option names between commas or as a list; none if it is not given."""
+    """Returns the labels of an option, separated by commas or as a list; none if it is not given."""
     if value is None:
         return frozenset()
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]

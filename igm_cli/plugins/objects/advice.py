@@ -1,4 +1,4 @@
-"""What suits a folder of images: a scale, the size of training crops, the reach of a concept, by how near objects lie."""
+"""Chooses a scale, the size of training crops and the reach of a concept for a folder, by its objects' distances."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     import datasets
 
 DISTANCE = 20.0
-"""Pixels that the model sees between typical neighbours, or across a typical object if that is larger."""
+"""Target distance in model pixels between typical neighbours, or across a typical object if that is larger."""
 
 CELL = 4
-"""Side in pixels of the cells in which the reach of a concept is counted, where a preset does not say it."""
+"""Side in pixels of the cells that measure the reach of a concept, if a preset does not say it."""
 
 STEP = 6
-"""Pixels between candidates: two or three of them lie within a typical object, and the best are refined."""
+"""Pixels between candidates: two or three fall within a typical object, and the best are refined."""
 
 SIDES = (32, 48, 64, 96, 128)
-"""Sides of crops that are tried."""
+"""Sides of crops to try."""
 
 ENOUGH = 0.6
 """Proportion of random crops that must hold few enough objects."""
 
 FEW = 50
-"""Objects below which people are told that these are few."""
+"""Fewer objects than this are reported as few."""
 
 _CROPS = 2000
-_LISTED = 20  # labels that are named
+_LISTED = 20  # labels named at most
 
 
 def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
-    """Returns options of a training that suit annotated images, and why.
+    """Returns training options that suit annotated images, and why.
 
     Args:
         data: A split of the dataset ``objects``.
@@ -91,7 +91,7 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
 
 
 def _how_many(counts: list[int]) -> str:
-    """Returns the numbers of images and objects in words."""
+    """Describes the numbers of images and objects."""
     said = f"{counted(len(counts), 'image')} with {counted(sum(counts), 'object')}"
     if len(counts) == 1:
         return said
@@ -104,7 +104,7 @@ def _how_many(counts: list[int]) -> str:
 
 
 def _about_labels(labels: Iterable[str]) -> list[str]:
-    """Returns a line about the labels of objects, and how they are learned; none if there are not several."""
+    """Returns a line about the labels of objects, and how to learn them; none unless there are several."""
     counts = Counter(label for label in labels if label)
     if len(counts) < 2:
         return []
@@ -114,7 +114,7 @@ def _about_labels(labels: Iterable[str]) -> list[str]:
 
 
 def _nearest(centres: Sequence[Sequence[float]]) -> list[float]:
-    """Returns the distance of every point from its nearest neighbour; of a single one none."""
+    """Returns the distance of every point from its nearest neighbour; none for a single point."""
     from scipy.spatial import cKDTree
 
     if len(centres) < 2:
@@ -130,7 +130,7 @@ def _side(
     most: int,
     unit: int,
 ) -> tuple[int, float]:
-    """Returns the largest side of crops, a multiple of a unit, of which enough hold few objects, and how many do, as a proportion."""
+    """Returns the largest crop side, a multiple of ``unit``, at which enough crops hold few objects, and their proportion."""
     sides = [side for side in SIDES if side % unit == 0] or [unit]
     best = sides[0], 0.0
     for side in sides:
@@ -144,7 +144,7 @@ def _side(
 def _few(
     rows: Sequence[tuple[tuple[int, int], Sequence[Sequence[float]]]], side: float, margin: float, most: int
 ) -> float:
-    """Returns the proportion of random squares with so few objects in them or near them; 0 if no image is as large."""
+    """Returns the proportion of random squares with at most ``most`` objects in or near them; 0 if no image is so large."""
     chance, few, tried = random.Random(0), 0, 0
     large = [row for row in rows if min(row[0]) >= side]
     for _ in range(_CROPS if large else 0):

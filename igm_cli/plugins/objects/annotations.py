@@ -1,4 +1,4 @@
-"""What every reader of annotations gives, the objects of one image, and what it finds amiss."""
+"""The output of all annotation readers: the objects of one image, and the problems found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from igm_cli.errors import InputError, counted, kind_and_message
 Point: TypeAlias = tuple[float, float]
 
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, RecursionError, OSError)
-"""What reading a broken file raises: ``SyntaxError`` is that of XML."""
+"""Exceptions from reading a broken file; ``SyntaxError`` comes from XML."""
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "unreadable": ("annotation", " that cannot be read"),
@@ -32,15 +32,15 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "outside": ("object", " outside of the image"),
     "identical": ("object", " annotated more than once"),
 }
-"""What can be amiss, and how it is counted."""
+"""Kinds of problems, and the nouns that count them."""
 
 SHOWN = 3
-"""Files of each kind that are told of; the others are counted."""
+"""Files reported per kind; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Object:
-    """One object, in the units of its annotation: pixels, if that does not say another size of the image."""
+    """One object, in the units of its annotation: pixels, unless that gives another size of the image."""
 
     x: float  # its centre
     y: float
@@ -51,10 +51,10 @@ class Object:
 
 @dataclass(frozen=True)
 class Annotation:
-    """The objects of an image, as one file has them."""
+    """The objects of an image in one file."""
 
     image: str  # its path in the folder
-    objects: Sequence[Object] | None  # None where they cannot be read
+    objects: Sequence[Object] | None  # None if they cannot be read
     source: str = ""  # path of the file in the folder
     size: Point | None = None  # width and height of the image in the units of its objects; None in pixels
 
@@ -83,7 +83,7 @@ def middle(points: Sequence[Point], label: str = "", **more: Any) -> Object:
 
 
 def number(value: Any) -> float:
-    """Returns a finite number; a ValueError says what is none."""
+    """Returns a finite number; raises a ValueError for anything else."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -102,19 +102,19 @@ def pairs(values: Sequence[Any]) -> list[Point]:
 
 
 class Findings:
-    """What is amiss in a folder: one sentence for each of the first files, and counts of all."""
+    """Problems of a folder: one sentence for each of the first files, and counts of all."""
 
     def __init__(self) -> None:
         self._found: dict[str, dict[str, tuple[str, list[int]]]] = {}
 
     def add(self, kind: str, file: str, says: str, count: int = 1) -> None:
-        """Adds what is amiss with a file; of several findings of a kind the first is told, and 0 is not counted."""
+        """Adds a problem of a file; of several of one kind only the first is reported, and 0 is not counted."""
         counts = self._found.setdefault(kind, {}).setdefault(file, (says, []))[1]
         counts += [count] * (count > 0)
 
     @contextmanager
     def reading(self, path: Path, file: str, kept: str = "its image is left out") -> Iterator[None]:
-        """Takes what a broken file raises as a finding."""
+        """Turns the exception of a broken file into a finding."""
         try:
             yield
         except InputError as error:
@@ -123,7 +123,7 @@ class Findings:
             self.add("unreadable", file, f"cannot be read, {kept}; correct or remove it ({told(error)})")
 
     def sentences(self) -> list[str]:
-        """Returns what is to be told, without the counts."""
+        """Returns the sentences to report, without the counts."""
         return [
             f"{file}: {says}{f' (and {len(counts) - 1} more like it)' if len(counts) > 1 else ''}"
             for kind in KINDS
@@ -131,12 +131,12 @@ class Findings:
         ]
 
     def counts(self) -> str:
-        """Returns the number of findings of every kind, in one phrase; empty if nothing is amiss."""
+        """Returns the number of findings of every kind, in one phrase; empty if there are none."""
         found = {kind: sum(sum(counts) for _, counts in files.values()) for kind, files in self._found.items()}
         return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if found.get(kind))
 
 
 def told(error: BaseException) -> str:
-    """Returns what a broken file raised, in words where it has any."""
+    """Returns a broken file's exception in words, if it has any."""
     plain = type(error) is ValueError and str(error)
     return str(error) if plain else kind_and_message(error)

@@ -1,4 +1,4 @@
-"""What can be used of the annotations of one image: its objects in its pixels, without those that cannot be."""
+"""Selects the usable annotations of one image: its objects in its pixels, without impossible ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from igm_cli.imaging import formats
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 
 Usable: TypeAlias = tuple[tuple[int, int], list[Object], list[tuple[float, float]]]
-"""Width and height of an image, its objects in its pixels, and where those lie that say no size, outside of it, too."""
+"""Size of an image, its objects in its pixels, and the places, even outside it, of those without a stated size."""
 
-_TOLERANCE = 0.02  # by which the shape of an image may differ from the one annotated
-_DECIMALS = 6  # of pixels, to which two objects must agree to count as one
+_TOLERANCE = 0.02  # by which an image's aspect ratio may differ from the one annotated
+_DECIMALS = 6  # of pixels, to which two objects must agree to be the same
 
 
 def usable(
@@ -25,9 +25,9 @@ def usable(
     findings: Findings,
     stated: tuple[int, int] | None = None,
 ) -> Usable | None:
-    """Returns what can be used of an image; None if nothing can.
+    """Returns the usable annotations of an image; None if there are none.
 
-    ``stated`` is the size that a person says annotations are of which say none; they are scaled from it to the image's.
+    ``stated`` is the user's size for annotations that give none; they are scaled from it to the image's.
     """
     if any(each.objects is None for each in annotations):
         return None
@@ -69,7 +69,7 @@ def usable(
 def _scales(
     annotation: Annotation, size: tuple[int, int], image: str, findings: Findings
 ) -> tuple[float, float] | None:
-    """Returns how many pixels the units of an annotation are in x and y; None if the image has another shape."""
+    """Returns the pixels per unit of an annotation in x and y; None if the image has another aspect ratio."""
     wide, high = annotation.size or size
     across, down = size[0] / wide, size[1] / high
     if annotation.size not in (None, size, (1.0, 1.0)):

@@ -32,7 +32,7 @@ def claims(ends: str) -> bool:
 
 
 def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[Annotation]:
-    """Yields the annotations of every image that the files list; crowds are left out."""
+    """Yields the annotations of every image in the files; crowds are left out."""
     for file in files:
         with findings.reading(folder.root / file, file, "its images are left out"):
             data = json.loads(text_of(folder.root / file))

@@ -1,4 +1,4 @@
-"""Formats of annotations: which one a folder has, and in which files."""
+"""Formats of annotations: finds the one in a folder, and its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS: Mapping[str, ModuleType] = {
 }  # fmt: skip
 """Readers: each knows its files by their ends (``claims``), and yields the annotations in them (``read``)."""
 
-_END = 20_000  # bytes from which a format is known
+_END = 20_000  # bytes by which a format is recognised
 
 
 def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
@@ -48,9 +48,9 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
 
 
 def _files(folder: Folder, name: str, only: bool) -> list[str]:
-    """Returns the files of a format: those like it, and with them those named like images, or empty.
+    """Returns the files of a format: those that look like it, and with them those named like images, or empty.
 
-    Where it is the only one that is asked for, all files of its suffix are taken if none is like it.
+    If only this format is asked for and no file looks like it, all files with its suffix are taken.
     """
     reader = FORMATS[name]
     files = [f for f in folder.others if suffix_of(f) in reader.SUFFIXES and not folder.is_list(f)]

@@ -1,4 +1,4 @@
-"""LabelMe's JSON, one file for each image: ``{"shapes": [{"label": ..., "shape_type": ..., "points": ...}]}``."""
+"""LabelMe's JSON, one file per image: ``{"shapes": [{"label": ..., "shape_type": ..., "points": ...}]}``."""
 
 from __future__ import annotations
 

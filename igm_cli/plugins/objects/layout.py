@@ -1,4 +1,4 @@
-"""A folder of annotated images: which files are which, and which image an annotation means."""
+"""A folder of annotated images: sorts its files, and finds the image that an annotation means."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LISTS = {
     "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-"""Names of splits, and so of folders and lists of one, to the split that is meant."""
+"""The split meant by the name of a folder or list."""
 
 _OTHERS = (".json", ".jsonl", ".xml", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".names")
-_MASKS = frozenset(("SegmentationClass", "SegmentationObject"))  # of Pascal VOC: images that are annotations
+_MASKS = frozenset(("SegmentationClass", "SegmentationObject"))  # Pascal VOC's images that are annotations
 
 
 class Folder:
-    """The files of a folder at any depth, by their paths in it; none is opened here, and hidden ones are passed over.
+    """The files of a folder at any depth, by their paths in it; none is opened here, and hidden ones are skipped.
 
     Attributes:
         root: The folder.
-        images: Images, in an order that is the same on every machine.
-        others: Files that may say something about them.
-        left_out: A sentence about what was passed over; empty if nothing was.
+        images: Images, in the same order on every machine.
+        others: Files that may annotate them.
+        left_out: A sentence about skipped files; empty if there are none.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,11 +50,11 @@ class Folder:
     def find(self, written: str, near: str) -> str | None:
         """Returns the image that an annotation means; None if there is none.
 
-        Its path may be written with folders of another machine or none, in another case, or without its suffix.  Of
-        several images of the name, the one whose folders are most like those written, then like those of ``near``.
+        Its path may have another machine's folders or none, another case, or no suffix.  Of several images with the
+        name, it is the one whose folders are most like those written, then most like those of ``near``.
 
         Raises:
-            InputError: If it may be one of several.
+            InputError: If several images fit.
         """
         path = written.strip().replace("\\", "/")
         *folders, name = _parts(path)
@@ -74,7 +74,7 @@ class Folder:
         return best[0] if best else None
 
     def image(self, written: str, source: str, findings: Findings) -> str | None:
-        """Returns what :meth:`find` does; None is told as a finding about the annotation's file."""
+        """Returns what :meth:`find` does; None is reported as a finding about the annotation's file."""
         try:
             image = self.find(written, source)
         except InputError as error:
@@ -87,7 +87,7 @@ class Folder:
     def one_by_one(
         self, files: Sequence[str], parse: Callable[[str], Annotation], findings: Findings
     ) -> Iterator[Annotation]:
-        """Yields the annotations of files that have one image each: it is named as they are, or as they say."""
+        """Yields the annotations of files with one image each: the one with their name, or the one they name."""
         for file in files:
             read = None
             with findings.reading(self.root / file, file):
@@ -103,7 +103,7 @@ class Folder:
                     findings.add("missing", file, "there is no image of its name; add it or remove this file")
 
     def named_like(self, file: str) -> bool:
-        """Returns whether an image has the name of another file, but for the suffix."""
+        """Returns whether an image has the same name as a file, except for the suffix."""
         return _plain(PurePosixPath(file).stem) in self._by_stem
 
     @staticmethod
@@ -122,6 +122,6 @@ def suffix_of(file: str) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    """Returns the folders and the name of an image, the latter without its suffix, for comparison."""
+    """Returns the folders and the name, without suffix, of an image for comparison."""
     stem = path[: -len(suffix_of(path))] if suffix_of(path) in SUFFIXES else path
     return [part for part in _plain(stem).split("/") if part not in ("", ".", "..")] or [""]

@@ -1,4 +1,4 @@
-"""One text file for each image, with a line ``x y`` or ``x y class`` in pixels for each object."""
+"""One text file per image, with a line ``x y`` or ``x y class`` in pixels per object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are in which split: by lists, by names of folders and files, or by a seeded share."""
+"""Assigns images to splits: by lists, by names of folders and files, or by a seeded share."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def split_images(
 ) -> dict[str, str]:
     """Returns the split of every annotated image that is in one.
 
-    An image that would be in several is in the last of train, val and test: none that is tested is trained on.
+    An image that would be in several is in the last of train, val and test, so no test image is trained on.
 
     Args:
-        folder: Where they are.
+        folder: The images' folder.
         annotations: Those of every image.
-        whole: Whether files annotate many images, so that their names say a split, too: ``instances_train2017.json``.
-        share: Says the split of an image where no list and no folder says that of any.
-        findings: Where images of no split are told.
+        whole: Whether files annotate many images, so that their names also give a split: ``instances_train2017.json``.
+        share: Gives the split of an image if no list and no folder gives that of any.
+        findings: Receives images of no split.
     """
     splits, why = _listed(folder, findings), "it is in no list of a split, and is left out"
     if not splits:
@@ -54,7 +54,7 @@ def split_images(
 
 
 def seeded_share(image: str, shares: Sequence[float], seed: int) -> str:
-    """Returns the split of an image by a hash of its path and a seed: images that are added move none of the others."""
+    """Returns the split of an image by a hash of its path and a seed: adding images moves none of the others."""
     digest = hashlib.sha256(f"{seed}/{unicodedata.normalize('NFC', image)}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares)
     return next((split for i, split in enumerate(SPLITS) if place < sum(shares[: i + 1])), SPLITS[-1])

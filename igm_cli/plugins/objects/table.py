@@ -1,6 +1,6 @@
-"""One table of all objects, a line each: CSV, TSV or JSON Lines with columns ``file``, ``x`` and ``y``, in pixels.
+"""One table of all objects, one per line: CSV, TSV or JSON Lines with columns ``file``, ``x`` and ``y``, in pixels.
 
-Where there are ``x_px`` and ``y_px`` these are the pixels, as in the tables that ``igm invert --csv`` writes.
+Columns ``x_px`` and ``y_px``, if present, are the pixels, as in the tables that ``igm invert --csv`` writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def claims(ends: str) -> bool:
 
 
 def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[Annotation]:
-    """Yields the annotations of every image that the files list; a line without x and y says there is no object."""
+    """Yields the annotations of every image in the files; a line without x and y means an image without objects."""
     for file in files:
         path = folder.root / file
         objects: dict[str, list[Object]] = {}
@@ -58,7 +58,7 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
 
 
 def _leave_out(findings: Findings, path: Path, file: str, error: InputError) -> None:
-    """Takes a line of a table as a finding; its image is kept without it."""
+    """Adds a line of a table to the findings; its image is kept without it."""
     findings.add("line", file, str(error).removeprefix(f"{path} "))
 
 

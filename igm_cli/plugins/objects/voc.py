@@ -1,4 +1,4 @@
-"""Pascal VOC's XML, one file for each image."""
+"""Pascal VOC's XML, one file per image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _object(element: ElementTree.Element) -> Object:
 
 
 class _Builder(ElementTree.TreeBuilder):
-    """Refuses a document type, whose entities could grow without bounds."""
+    """Refuses a document type, whose entities could grow without limit."""
 
     def doctype(self, *_: str | None) -> None:
         raise ValueError("it has a DOCTYPE, which annotations do not need")

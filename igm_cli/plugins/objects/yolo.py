@@ -1,4 +1,4 @@
-"""YOLO's text, one file for each image: lines ``class x y width height``, or outlines, in shares of the image."""
+"""YOLO's text, one file per image: lines ``class x y width height``, or outlines, in fractions of the image."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def line_by_line(
     findings: Findings,
     size: tuple[float, float] | None = None,
 ) -> Iterator[Annotation]:
-    """Yields the annotations of files with a line for each object, in units of which images have a size."""
+    """Yields the annotations of files with one line per object; ``size`` is that of images in the lines' units."""
 
     def parse_file(file: str) -> Annotation:
         objects = []
@@ -79,8 +79,8 @@ def to_object(label: str, numbers: Sequence[str], keypoints: tuple[int, int] | N
 
     Args:
         label: Name of its class.
-        numbers: What follows the class: a box, with a confidence at its end perhaps; a box and keypoints; or an outline.
-        keypoints: Their number, and the numbers of each (the third is 0 where one is not labelled), if there are any.
+        numbers: What follows the class: a box, perhaps with a confidence at its end; a box and keypoints; or an outline.
+        keypoints: How many there are, and how many numbers each has (the third is 0 for one not labelled), if any.
     """
     if keypoints and len(numbers) == 4 + keypoints[0] * keypoints[1]:
         points = [numbers[i : i + keypoints[1]] for i in range(4, len(numbers), keypoints[1])]
@@ -106,7 +106,7 @@ class Classes:
 
     @classmethod
     def of(cls, folder: Folder, findings: Findings) -> Classes:
-        """Reads the first of these files in a folder that names any; no other part of YAML is understood."""
+        """Reads the first of these files in a folder that names classes; other parts of YAML are ignored."""
         for file in sorted(folder.others, key=lambda file: (file.count("/"), file)):
             path = PurePosixPath(file)
             listed = path.name.lower() == "classes.txt" or path.suffix.lower() == ".names"
@@ -126,7 +126,7 @@ class Classes:
         return cls({}, findings)
 
     def label(self, written: str, file: str) -> str:
-        """Returns the name of a class; a number without one stands for itself, and so does a name."""
+        """Returns the name of a class; a name, or a number without one, stands for itself."""
         key = str(int(written)) if written.isdecimal() else written
         if key in self.names or not written.isdecimal():
             return self.names.get(key, written)
@@ -139,7 +139,7 @@ class Classes:
 
 
 def yaml_names(text: str) -> dict[int, str]:
-    """Returns ``names`` of a ``data.yaml``, which are a list or a table, on one line or on several."""
+    """Returns ``names`` of a ``data.yaml``, a list or a table, on one line or several."""
     found = _NAMES.search(re.sub(r"(?:^|\s)#.*", "", text))
     entries = (
         [entry for entry in _ENTRY.findall(found[1].strip().strip("[]{}")) if entry.strip()] if found else []

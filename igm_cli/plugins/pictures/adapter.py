@@ -1,4 +1,4 @@
-"""Dataset ``pictures``: a folder of your own pictures, each labelled with the things in it."""
+"""Dataset ``pictures``: a folder of your own pictures, labelled with the things in them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val"
 
 
 class Pictures(Adapter):
-    """Pictures of several things, such as two of cat, dog and rabbit, with the names of these.
+    """Pictures of several things, such as two of cat, dog and rabbit, with their names.
 
-    A folder holds images at any depth, and says in one of four ways what they show:
+    A folder holds images at any depth, and gives their labels in one of four ways:
 
     * ``metadata.jsonl`` or ``metadata.parquet`` as Hugging Face has it: ``{"file_name": "1.jpg", "labels": ["cat", "dog"]}``;
     * ``metadata.csv``, ``labels.csv`` or the only ``.csv``, with columns ``file,labels`` or ``file,cat,dog``;
     * names of files: ``cat_dog_003.jpg``;
     * names of folders: ``cat_dog/003.jpg``.
 
-    A table, if there is one, says it all: images that it does not list are left out.  Where folders as well as
+    A table, if there is one, overrides all names: images that it does not list are left out.  If both folders and
     files have names that may be labels, those of folders count, unless ``labels`` or ``layout`` says otherwise.
 
-    With folders ``train``, ``val`` (or ``validation``) and ``test`` each split is one of them, in any of these
-    layouts, or listed in a file beside the three.  With none of them every split is the whole folder.
+    With folders ``train``, ``val`` (or ``validation``) and ``test``, each split is one of them, in any of these
+    layouts, or listed in a file next to the three.  Without them, every split is the whole folder.
 
     The columns of a split are ``image``, ``file`` (its path in the data root) and ``labels`` (their names, in lower
-    case, each once, in the order they are written in).  Images are in the order of their paths, the same on every
-    machine, and read only when they are asked for.
+    case, each once, in the order as written).  Images are in the order of their paths, the same on every machine,
+    and read on access.
     """
 
     name = "pictures"
@@ -53,7 +53,7 @@ class Pictures(Adapter):
     }
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses what :class:`Adapter` does, and labels or a layout that cannot be."""
+        """Refuses what :class:`Adapter` does, and invalid labels or layouts."""
         super().check(split, data_root, options)
         Vocabulary.of(options.get("labels"))
         choice("layout", options.get("layout", "auto"), LAYOUTS)
@@ -78,7 +78,7 @@ class Pictures(Adapter):
 
 
 def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
-    """Returns the folder of a split, or the whole folder if it has none of any split."""
+    """Returns the folder of a split, or the whole folder if there are no folders of splits."""
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; give a folder with pictures")
     try:
@@ -88,7 +88,7 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
     homes: dict[str, Path] = {}
     for path in folders:
         name = path.name.lower()
-        if name in _SPLIT_OF and name not in vocabulary.known:  # a train may be a thing in the pictures
+        if name in _SPLIT_OF and name not in vocabulary.known:  # a train may be a thing in pictures
             homes.setdefault(_SPLIT_OF[name], path)
     if homes and split not in homes:
         names = " and ".join(path.name for path in homes.values())
@@ -97,7 +97,7 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
 
 
 def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary, note: Note) -> dict[str, list[str]]:
-    """Returns labels of the images of a split by their paths in the root, in order."""
+    """Returns the labels of a split's images by their paths in the root, in order."""
     inside = "" if home == root else f"{home.name}/"
     for folder in dict.fromkeys((home, root)):  # a table of the split itself before one of all splits
         table = find_table(folder, layout)
@@ -127,7 +127,7 @@ def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary, note: N
 
 
 def _files(folder: Path, note: Note) -> ImageFiles:
-    """Returns the images in a folder, and notes what was passed over."""
+    """Returns the images in a folder, and notes what was skipped."""
     files = ImageFiles(folder)
     if files.left_out:
         note(files.left_out)
@@ -135,7 +135,7 @@ def _files(folder: Path, note: Note) -> ImageFiles:
 
 
 def _named(files: ImageFiles, layout: str, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Returns labels in the names of files, or of the nearest folder whose name holds any."""
+    """Returns labels from the names of files, or of the nearest folder with labels in its name."""
     by_name, by_folder = {}, {}
     for file in files.names:
         path = PurePosixPath(file)
@@ -162,7 +162,7 @@ _SYNSET_NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 
 def _of_folder(name: str, files: ImageFiles, vocabulary: Vocabulary) -> list[str]:
-    """Returns the labels in the name of a folder; that of a synset of WordNet has a name in a list."""
+    """Returns the labels in the name of a folder; a synset of WordNet has its name in a list."""
     if not _SYNSET.fullmatch(name):
         return vocabulary.in_name(name)
     label = _synsets(files.folder).get(name)
@@ -176,7 +176,7 @@ def _of_folder(name: str, files: ImageFiles, vocabulary: Vocabulary) -> list[str
 
 @functools.cache
 def _synsets(folder: Path) -> dict[str, str]:
-    """Returns the first name of every synset in a list in a folder, or beside it."""
+    """Returns the first name of every synset from a list in a folder, or next to it."""
     for path in (place / name for place in (folder, folder.parent) for name in _SYNSET_NAMES):
         if path.is_file():
             pairs = (line.strip().split(maxsplit=1) for line in text_of(path).splitlines())
@@ -185,9 +185,9 @@ def _synsets(folder: Path) -> dict[str, str]:
 
 
 def _guess(by_name: Mapping[str, list[str]], by_folder: Mapping[str, list[str]]) -> str:
-    """Returns where labels stand, if no option says it: where fewer images lack them."""
+    """Returns where labels are, if no option says it: where fewer images lack them."""
     if len(set(map(frozenset, by_folder.values()))) == 1:
-        # One folder of all images is named like a cat and a dog only if their own names say nothing at all.
+        # The name of a single folder gives the labels only if the names of its images give none.
         return "folders" if all(by_folder.values()) and not any(by_name.values()) else "names"
     gaps = [sum(not found for found in labels.values()) for labels in (by_folder, by_name)]
     return "folders" if gaps[0] <= gaps[1] else "names"

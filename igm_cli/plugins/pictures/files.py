@@ -1,4 +1,4 @@
-"""The images in a folder, and which of them a table means."""
+"""The images in a folder, and the ones that a table means."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from igm_cli.folders import SUFFIXES, walk
 
 
 class ImageFiles:
-    """Images at any depth of a folder; none is opened, and hidden files and folders are passed over.
+    """Images at any depth of a folder; none is opened, and hidden files and folders are skipped.
 
-    ``names`` are their paths with ``/`` between folders, in an order that is the same on every machine.
+    ``names`` are their paths with ``/`` between folders, in the same order on every machine.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         walked = walk(folder)
         self.left_out = walked.left_out  # a sentence about it
-        # Some machines take names apart into letters and accents: this must not change their order.
+        # Some machines split letters and accents in names; this must not change their order.
         self.names = sorted(walked.files, key=lambda name: (unicodedata.normalize("NFC", name), name))
         if not self.names:
             raise InputError(f"{folder} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
         self._present = frozenset(self.names)
-        self._alike: dict[str, list[str]] = {}  # ways to write the path of an image to all it may be
+        self._alike: dict[str, list[str]] = {}  # ways to write an image's path to all images meant
         for name in self.names:
             for key in {_key(name), _key(name.rpartition("/")[2])}:
                 self._alike.setdefault(key, []).append(name)
@@ -32,7 +32,7 @@ class ImageFiles:
     def find(self, written: str) -> str:
         """Returns the image that a table means.
 
-        A path may be written with backslashes, in another case, or without its folders if no other image has the name.
+        A path may have backslashes, another case, or no folders if no other image has the name.
         """
         path = PurePosixPath(written.strip().replace("\\", "/")).as_posix()
         for name in (written, path):

@@ -1,7 +1,7 @@
 """Labels in a table: ``metadata.jsonl``, ``metadata.csv``, ``labels.csv``, the only ``.csv``, ``metadata.parquet``.
 
-``datasets`` reads the tables of its imagefolder builder, too, but only those with commas and a column ``file_name``, and
-takes a line with one value too many for one with an index: here every mistake is named with its line.
+``datasets`` also reads tables, with its imagefolder builder, but only those with commas and a column ``file_name``, and it
+mistakes a line with one value too many for one with an index.  This module reports every mistake with its line.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _CLASS_NAMES = ("classes.txt", "class_names.txt", "labels.txt", "names.txt")
 
 
 def find_table(folder: Path, layout: str) -> Path | None:
-    """Returns the table that lies in a folder; None if there is none.
+    """Returns the table in a folder; None if there is none.
 
     The layout is a key of `NAMES`, or ``auto`` for any of them; other layouts have no table.
 
     Raises:
-        InputError: If there are several, or one that is not read: labels are never taken from names instead.
+        InputError: If there are several, or one of a kind that is not read; labels are then not taken from names.
     """
     if layout not in ("auto", *NAMES):
         return None
@@ -78,7 +78,7 @@ def find_table(folder: Path, layout: str) -> Path | None:
 
 
 def tables_below(folder: Path, layout: str) -> list[Path]:
-    """Returns the tables of the usual names that lie beside images, at any depth of a folder."""
+    """Returns the tables with the usual names in the subfolders of a folder, at any depth."""
     if layout not in ("auto", *NAMES):
         return []
     kinds = NAMES if layout == "auto" else (layout,)
@@ -87,7 +87,7 @@ def tables_below(folder: Path, layout: str) -> list[Path]:
 
 
 def _of_igm(path: Path) -> bool:
-    """Returns whether a file holds results that igm wrote."""
+    """Returns whether a file holds results written by igm."""
     try:
         with path.open("rb") as file:
             begin = file.read(200)
@@ -99,7 +99,7 @@ def _of_igm(path: Path) -> bool:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """Returns the names of the classes that a table numbers: its own, as ``datasets`` keeps them, or a list beside it."""
+    """Returns the names of a table's numbered classes: its own, as ``datasets`` keeps them, or a list next to it."""
     if path.suffix.lower() == ".parquet":
         from pyarrow import parquet  # type: ignore[import-untyped]
 
@@ -112,7 +112,7 @@ def class_names(path: Path) -> tuple[str, ...]:
                 if names := feature.get("names"):
                     return tuple(str(name) for name in names)
         except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
-            pass  # what is wrong with the file is said when it is read
+            pass  # reading the file will report what is wrong with it
     for name in _CLASS_NAMES:
         if (beside := path.with_name(name)).is_file():
             return tuple(line.strip() for line in text_of(beside).splitlines() if line.strip())
@@ -120,7 +120,7 @@ def class_names(path: Path) -> tuple[str, ...]:
 
 
 def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Returns labels of the images that a table lists, in the order of the images; others are left out."""
+    """Returns labels of the images in a table, in the order of the images; others are left out."""
     read = {".jsonl": json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), csv_rows)
     names = class_names(path)
     lines: dict[str, int] = {}
@@ -141,7 +141,7 @@ def read_table(path: Path, files: ImageFiles, vocabulary: Vocabulary) -> dict[st
 
 
 def _written(row: Mapping[str, Any]) -> str:
-    """Returns the path of an image as it is written."""
+    """Returns the path of an image as written."""
     column = next(filter(row.__contains__, FILE_COLUMNS), None)
     if column is None:
         raise InputError(f"it has no {FILE_COLUMNS[0]}; add the path of an image")
@@ -152,7 +152,7 @@ def _written(row: Mapping[str, Any]) -> str:
 
 
 def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary, names: Sequence[str]) -> list[str]:
-    """Returns the labels of a row: those listed in a column, or those whose own columns say 1."""
+    """Returns the labels of a row: those listed in a column, or those whose own column is 1."""
     column = next(filter(row.__contains__, LABEL_COLUMNS), None)
     if column is not None:
         found = _listed(column, row[column], vocabulary, names)
@@ -169,7 +169,7 @@ def _labels(row: Mapping[str, Any], path: Path, vocabulary: Vocabulary, names: S
 
 
 def _listed(column: str, value: Any, vocabulary: Vocabulary, names: Sequence[str]) -> list[str]:
-    """Returns the labels of a cell: text, numbers of classes that have names, or a list of either."""
+    """Returns the labels of a cell: text, numbers of named classes, or a list of either."""
     each = value if isinstance(value, list) else [value]
     numbers = [n for n in map(_class_number, each) if n is not None]
     if numbers and len(numbers) == len(each) and not all(str(n) in vocabulary.known for n in numbers):
@@ -191,7 +191,7 @@ def _listed(column: str, value: Any, vocabulary: Vocabulary, names: Sequence[str
 
 
 def _class_number(value: Any) -> int | None:
-    """Returns the number of a class; None if a value is none."""
+    """Returns the number of a class; None if the value is not one."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 9:
@@ -224,18 +224,18 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def refuse(error: InputError) -> None:
-    """Ends the reading of a table at a line that cannot be read."""
+    """Stops reading a table at a line that cannot be read."""
     raise error
 
 
 def json_rows(path: Path, bad: Callable[[InputError], None] = refuse) -> Iterator[Row]:
-    """Yields the lines of a file in JSON Lines; ``bad`` is told of those that cannot be read."""
+    """Yields the lines of a file in JSON Lines; ``bad`` receives those that cannot be read."""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text_of(path)), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            json.dumps(row, ensure_ascii=False).encode()  # halves of characters cannot be kept
+            json.dumps(row, ensure_ascii=False).encode()  # lone surrogates cannot be kept
         except (ValueError, RecursionError) as error:
             bad(InputError(f"{path} line {number} is not JSON: {error}; correct it"))
             continue
@@ -248,12 +248,12 @@ def json_rows(path: Path, bad: Callable[[InputError], None] = refuse) -> Iterato
 def csv_rows(
     path: Path, bad: Callable[[InputError], None] = refuse, beginnings: str = BEGINNINGS
 ) -> Iterator[Row]:
-    """Yields the lines of a table with commas, semicolons or tabs, but for that of the columns' names.
+    """Yields the lines of a table with commas, semicolons or tabs, except for the header.
 
-    ``bad`` is told of lines that cannot be read.  ``beginnings`` says which first lines suit a table that names no columns.
+    ``bad`` receives lines that cannot be read.  ``beginnings`` describes header lines, for the error if a table has none.
     """
     text = text_of(path)
-    # Without strict a quote that nothing closes would swallow the rest of the file.
+    # Without strict, an unclosed quote would swallow the rest of the file.
     options: Any = {"delimiter": _delimiter(path, text, beginnings), "skipinitialspace": True, "strict": True}
     reader = csv.reader(io.StringIO(text, newline=""), **options)
     columns: list[str] = []

@@ -1,4 +1,4 @@
-"""Labels in what people write: names of files, cells of tables, lists."""
+"""Labels in people's texts: names of files, cells of tables, lists."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _FILLERS = frozenset((
     "a", "an", "and", "the", "of", "with", "copy", "img", "imgs", "image", "images", "mvimg", "pic", "pics",
     "picture", "pictures", "photo", "photos", "dsc", "dscn", "dscf", "dcim", "pxl", "wa",
 ))  # fmt: skip
-"""Words of names that name nothing: between labels, or given by a camera or a file manager."""
+"""Words that are no labels: between labels, or from a camera or a file manager."""
 
 _JOINTS = frozenset(("and", "&", "+"))
-_AROUND = "'\"[]"  # what is left around a word of a list that was written as text
+_AROUND = "'\"[]"  # left around the words of a list written as text
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Which labels count."""
 
-    known: tuple[str, ...] = ()  # the labels, in lower case; none for all that are found
+    known: tuple[str, ...] = ()  # the labels, in lower case; empty if all found count
 
     @classmethod
     def of(cls, value: Any) -> Vocabulary:
-        """Reads the option ``labels``: names between commas, a list of names, or None for all."""
+        """Reads the option ``labels``: names separated by commas, a list of names, or None for all."""
         names = value.split(",") if isinstance(value, str) else value
         if names is None:
             return cls()
@@ -42,16 +42,16 @@ class Vocabulary:
         return cls(known)
 
     def among(self, labels: Iterable[str]) -> list[str]:
-        """Returns those of some labels that count, each once."""
+        """Returns the labels that count, each once."""
         found = filter(None, map(plain, labels))
         return list(dict.fromkeys(label for label in found if not self.known or label in self.known))
 
     def in_cell(self, text: str, one: bool = False) -> list[str]:
-        """Returns labels with commas, semicolons, bars or ``and`` between them; labels may hold spaces.
+        """Returns labels separated by commas, semicolons, bars or ``and``; labels may have spaces.
 
         Args:
             text: The cell.
-            one: Whether it is of a column of one label each, so that words without commas are one label.
+            one: Whether its column has one label per cell, so that words without commas are one label.
 
         Raises:
             InputError: If words without commas may be one label or several.
@@ -90,12 +90,12 @@ class Vocabulary:
 
     @cached_property
     def _by_words(self) -> Mapping[tuple[str, ...], str]:
-        """The known labels by their words, which a file's name may join by anything: traffic_light, traffic-light."""
+        """The known labels by their words, which file names may join by anything: traffic_light, traffic-light."""
         return {tuple(_words(label)): label for label in self.known}
 
 
 def plain(text: str) -> str:
-    """Returns a label as it is compared: composed, in lower case, with single spaces."""
+    """Returns a label in the form for comparison: composed, in lower case, with single spaces."""
     return unicodedata.normalize("NFC", " ".join(text.lower().split()))
 
 
@@ -106,6 +106,6 @@ def _words(text: str) -> list[str]:
 
 
 def _kind(character: str) -> str:
-    """Returns L for letters with their marks (vowels, in some scripts), N for digits, nothing for what lies between."""
+    """Returns L for letters with their marks (vowels, in some scripts), N for digits, nothing for separators."""
     major = unicodedata.category(character)[0]
     return "L" if major in "LM" else "N" if major == "N" else ""

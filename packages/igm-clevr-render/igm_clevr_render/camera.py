@@ -1,6 +1,6 @@
-"""The camera: from points to pixels, from pixels to rays, and what these rays meet first.
+"""The camera: projects points to pixels, sends rays through pixels, and finds what these rays hit first.
 
-It is fitted to renders of CLEVR's own Blender scene: it stands at `CAMERA` plus a jitter and looks at the origin,
+It is fitted to renders of CLEVR's own Blender scene: it is at `CAMERA` plus a jitter and looks at the origin,
 with a 35 mm lens on a sensor 32 mm wide.
 """
 
@@ -29,7 +29,7 @@ def project(points: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tens
 
     Args:
         points: Points [B,K,3] in scene units.
-        camera: Where the cameras stand [B,3] in scene units; they look at the origin.
+        camera: Positions of the cameras [B,3] in scene units; they look at the origin.
         image_size: (width, height) in pixels.
     """
     width, height = image_size
@@ -46,7 +46,7 @@ def project(points: Tensor, camera: Tensor, image_size: tuple[int, int]) -> Tens
 class View:
     """The rays of B cameras through P = H·W pixels, at S places in each.
 
-    Lengths in the image are in focal lengths, so that a ray (u, v) steps 1 along the view axis.
+    Lengths in the image are in focal lengths, so a ray (u, v) advances 1 along the view axis.
     """
 
     u: Tensor  # pixel centres [P], rightwards from the middle of the image
@@ -55,7 +55,7 @@ class View:
     right: Tensor  # unit vectors [3,B]
     up: Tensor  # unit vectors [3,B]
     forward: Tensor  # unit vectors [3,B]
-    origin: Tensor  # where the cameras stand [3,B] in scene units
+    origin: Tensor  # positions of the cameras [3,B] in scene units
     pixel: float  # side of a pixel
 
     @classmethod
@@ -76,9 +76,9 @@ class View:
 
 
 def _sub_pixels(n: int) -> list[tuple[float, float]]:
-    """Returns n² places in a pixel, from its middle, in pixels.
+    """Returns n² places in a pixel, relative to its middle, in pixels.
 
-    They lie on a turned grid: no two share a row or a column, which smooths upright edges best.
+    They form a rotated grid: no two share a row or a column, which smooths upright edges best.
     """
     cells = [(i, j) for j in range(n) for i in range(n)]
     return [((i + (j + 0.5) / n) / n - 0.5, (j + (n - i - 0.5) / n) / n - 0.5) for i, j in cells]
@@ -89,12 +89,12 @@ class Hits(NamedTuple):
 
     slot: Tensor  # number of the ray [N], (b·P + p)·S + s
     which: Tensor  # the object [N], b·K + k
-    distance: Tensor  # how far away it is, in lengths of the direction [N]
+    distance: Tensor  # its distance, in lengths of the direction [N]
     direction: Tensor  # directions of the rays [3,N], 1 long along the view axis
 
 
 def visible_pixels(batch: SceneBatch, image_size: tuple[int, int], samples: int = 2) -> Tensor:
-    """Returns the area of each object that is visible [B,K] in pixels, by samples² rays per pixel."""
+    """Returns the visible area of each object [B,K] in pixels, from samples² rays per pixel."""
     hits = first_hits(batch, View.of(batch.camera, image_size, samples))
     rays = torch.bincount(hits.which, minlength=len(batch.radius))
     return rays.reshape(len(batch), -1) / samples**2
@@ -116,7 +116,7 @@ def first_hits(batch: SceneBatch, view: View) -> Hits:
 
 
 def _candidates(batch: SceneBatch, view: View) -> tuple[Tensor, Tensor]:
-    """Returns objects and pixels, each [N], whose bounding sphere and cone of rays meet."""
+    """Returns pairs of objects and pixels, each [N], whose bounding sphere and cone of rays intersect."""
     scene = batch.scene(torch.arange(len(batch.radius), device=batch.radius.device))
     offset = batch.center - view.origin[:, scene]
     x, y, z = (dot(offset, axis[:, scene])[:, None] for axis in (view.right, view.up, view.forward))

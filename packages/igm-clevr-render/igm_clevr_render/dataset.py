@@ -1,4 +1,4 @@
-"""Dataset ``clevr-render``: scenes in CLEVR's style, rendered when they are asked for and annotated as CLEVR's are."""
+"""Dataset ``clevr-render``: scenes in CLEVR's style, rendered on request and annotated like CLEVR's."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ClevrRender(Adapter):
         return generated(_Renders(request.progress), _COLUMNS, self.requested(request))
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
-        """Refuses a folder, as there is nothing to read."""
+        """Refuses a folder, since there is nothing to read."""
         raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")
 
     def render(
@@ -81,7 +81,7 @@ class ClevrRender(Adapter):
         progress: Progress | None = None,
         **options: Any,
     ) -> RenderedBatches:
-        """Yields what :meth:`make` makes, rendered on a device and not kept."""
+        """Yields what :meth:`make` makes, rendered on a device and not cached."""
         from igm_clevr_render.examples import RENDERED_AT_ONCE, render_batches
         from igm_clevr_render.options import SceneOptions
 
@@ -94,7 +94,7 @@ class ClevrRender(Adapter):
             yield part.images, part.examples()
 
     def requested(self, request: SplitRequest) -> dict[str, Any]:
-        """Returns which scenes are to be rendered, if there are such: all that shapes them."""
+        """Returns everything that determines the scenes to render, after checking that such scenes exist."""
         from igm_clevr_render.options import SceneOptions
 
         scenes = {name: value for name, value in request.options.items() if name != "size"}

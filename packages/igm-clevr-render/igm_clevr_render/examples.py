@@ -20,16 +20,16 @@ from igm_clevr_render.sampling import sample_scenes
 from igm_clevr_render.scenes import Scene
 
 RENDERED_AT_ONCE = 512
-"""Scenes in a batch on a GPU, which take about 2 GB of its memory."""
+"""Scenes per batch on a GPU, which take about 2 GB of its memory."""
 
 SAMPLED_HERE = 2000
-"""Scenes that one process samples sooner than others would have started."""
+"""Scenes that one process samples before others would have started."""
 
 _NAMES = ("shape", "size", "color", "material")
 
 
 def render_examples(options: SceneOptions, count: int, seed: int, batch: int = 64) -> Iterator[dict[str, Any]]:
-    """Yields the first scenes of a set, rendered on the CPU a batch at a time, as the columns of the dataset."""
+    """Yields the first scenes of a set as columns of the dataset, rendered on the CPU in batches."""
     for part in render_batches(options, count, seed, batch, "cpu"):
         images = part.images.permute(0, 2, 3, 1).numpy()
         for image, example in zip(images, part.examples(), strict=True):
@@ -44,7 +44,7 @@ class Rendered(NamedTuple):
     images: Tensor
 
     def examples(self) -> list[dict[str, Any]]:
-        """Returns the columns of the dataset but the image."""
+        """Returns the columns of the dataset except the image."""
         return [
             {"image_index": scene.index, "file": f"render_{scene.index:06d}.png", "objects": objects}
             for scene, objects in zip(self.scenes, self.objects, strict=True)
@@ -54,7 +54,7 @@ class Rendered(NamedTuple):
 def render_batches(
     options: SceneOptions, count: int, seed: int, batch: int, device: str | torch.device
 ) -> Iterator[Rendered]:
-    """Yields the first scenes of a set, a batch rendered at a time; scenes are the same whatever renders them."""
+    """Yields the first scenes of a set, rendered in batches; scenes do not depend on the device."""
     parts = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
     on_cpu = torch.device(device).type == "cpu"
     chunk = {} if on_cpu else {"chunk": batch}
@@ -65,7 +65,7 @@ def render_batches(
 
 @contextmanager
 def _processes(parts: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Gives a ``map`` by processes: a GPU renders faster than one of them samples."""
+    """Yields a ``map`` over several processes: a GPU renders faster than one process samples."""
     workers, context = min(parts, os.cpu_count() or 1), multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))
     try:

@@ -1,7 +1,7 @@
-"""Vectors, and the four shapes that rays meet.
+"""Vectors, and the intersection of rays with the four shapes.
 
-A vector is a float tensor [3,...]: x, y and z first. Every step is element-wise, and sums are written out, so that
-no result depends on what else is in the batch.
+A vector is a float tensor [3,...]: x, y and z first. Every step is element-wise, and sums are written out, so no
+result depends on what else is in the batch.
 """
 
 import math
@@ -13,10 +13,10 @@ from torch import Tensor
 SHAPES = ("cube", "sphere", "cylinder", "cone")
 CUBE, SPHERE, CYLINDER, CONE = range(len(SHAPES))  # their numbers in tensors
 
-FAR = 1e9  # the distance of what is not met
-_NEAR = 1e-4  # what is met closer than this is where the ray starts
+FAR = 1e9  # the distance of a miss
+_NEAR = 1e-4  # closer hits are the point where the ray starts
 _HALF_EDGE = 0.956  # of the cube; its mesh reaches to 1, but its edges are round
-_BEVEL = 0.115  # rounded edges, only seen in the normals
+_BEVEL = 0.115  # rounded edges, only visible in the normals
 
 BOUNDS = (_HALF_EDGE * math.sqrt(3), 1.0, math.sqrt(2), math.sqrt(2))  # radii of the bounding spheres
 
@@ -37,7 +37,7 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def nearest(ray: Tensor, distance: Tensor, rays: int) -> Tensor:
-    """Returns which of M hits, at distances [M] along rays of numbers [M] below `rays`, are first of their rays."""
+    """Returns which of M hits, at distances [M] along rays with indices [M] below `rays`, are first on their rays."""
     first = torch.full((rays,), FAR, device=distance.device).scatter_reduce_(0, ray, distance, "amin")
     return ((distance < FAR) & (distance == first[ray])).nonzero().squeeze(1)
 
@@ -55,7 +55,7 @@ def enter(shape: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
 
     Args:
         shape: Indices into `SHAPES` [N].
-        origin: Where the rays start [3,N], in the frame of the shape, which has radius 1 around the origin.
+        origin: Starts of the rays [3,N], in the frame of the shape, which has radius 1 around the origin.
         direction: Their directions [3,N] in that frame, of any length.
     """
     t = torch.full_like(origin[0], FAR)
@@ -82,7 +82,7 @@ def _hit_cylinder(o: Tensor, d: Tensor) -> Tensor:
 
 
 def _hit_cone(o: Tensor, d: Tensor) -> Tensor:
-    """Meets a cone with its tip at z = 1 and a base of radius 1 at z = -1: x² + y² = ((1 - z)/2)²."""
+    """Hits a cone with its tip at z = 1 and a base of radius 1 at z = -1: x² + y² = ((1 - z)/2)²."""
     h, g = (1 - o[2]) / 2, -d[2] / 2
     a = d[0] * d[0] + d[1] * d[1] - g * g
     b = o[0] * d[0] + o[1] * d[1] - h * g
@@ -107,7 +107,7 @@ def _slab(o: Tensor, d: Tensor, half: float) -> tuple[Tensor, Tensor]:
 
 
 def _roots(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the interval in which a·t² + 2b·t + c < 0, for a > 0; an empty one (far, -far) where it never is."""
+    """Returns the interval in which a·t² + 2b·t + c < 0, for a > 0; an empty one (far, -far) if there is none."""
     disc = b * b - a * c
     root = disc.clamp_min(0).sqrt()
     a = a.clamp_min(1e-12)
@@ -139,5 +139,5 @@ def normals(shape: Tensor, p: Tensor) -> Tensor:
 
 
 def _past(x: Tensor, limit: float) -> Tensor:
-    """Returns by how much numbers exceed a limit in either direction."""
+    """Returns how far numbers exceed a limit in either direction."""
     return x - x.clamp(-limit, limit)

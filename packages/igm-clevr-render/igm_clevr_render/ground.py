@@ -1,4 +1,4 @@
-"""The ground: the light it sends to the eye, under shadows and a partly hidden sky."""
+"""The ground: the light it reflects to the eye, under shadows and a partly hidden sky."""
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def ground_image(batch: SceneBatch, view: View) -> Tensor:
 
 
 def floor_point(start: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns where rays that go down meet the ground: points [3,N], and distances [N] in lengths of the direction."""
+    """Returns where downward rays hit the ground: points [3,N], and distances [N] in lengths of the direction."""
     distance = -start[2] / direction[2].clamp_max(-1e-3)
     point = start + distance * direction
     point[2] = 0.0
@@ -37,15 +37,15 @@ def floor_point(start: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
 def ground_light(
     batch: SceneBatch, scene: Tensor, point: Tensor, eye: Tensor, sky: Tensor, shade: list[Tensor] | None
 ) -> Tensor:
-    """Returns the linear colours [3,N] that the ground sends to the eye.
+    """Returns the linear colours [3,N] that the ground reflects to the eye.
 
     Args:
         batch: The scenes.
         scene: Scene of each point [N].
         point: Points on the ground [3,N].
         eye: Unit directions to the eye [3,N].
-        sky: Share of the sky that is seen [N].
-        shade: For each lamp the share of it that is seen [N]; None where nothing is in the way.
+        sky: Visible share of the sky [N].
+        shade: Visible share of each lamp [N]; None if nothing is in the way.
     """
     up = constant((0.0, 0.0, 1.0), point).expand_as(point)
     total = batch.sky(sky)
@@ -65,10 +65,10 @@ def ground_light(
 
 
 def _open_sky(batch: SceneBatch, offset: Tensor) -> Tensor:
-    """Returns the share of the sky that is seen from ground points [B,P].
+    """Returns the share of the sky visible from ground points [B,P].
 
-    Exact for a ball would be the second power of `nearness`; the renders show less far away, where the objects' own
-    light makes up for it. `offset` leads from the points to the objects [3,B,K,P].
+    The second power of `nearness` would be exact for a ball; the renders darken less far away, where the objects' own
+    light compensates. `offset` leads from the points to the objects [3,B,K,P].
     """
     size = (batch.radius * (batch.bound > 0)).clamp_min(1e-3).view(len(batch), -1, 1)
     nearness = size.square() / dot(offset, offset).clamp_min(1e-2)
@@ -82,7 +82,7 @@ def _open_sky(batch: SceneBatch, offset: Tensor) -> Tensor:
 def _shade(batch: SceneBatch, point: Tensor, offset: Tensor) -> list[Tensor]:
     """Returns the share of each lamp [B·P] that ground points [3,B,P] see; `offset` as in `_open_sky`."""
     bound = batch.bound.view(len(batch), -1, 1) * _PENUMBRA
-    tangent = dot(offset, offset) - bound.square()  # squared length of those to the bounding spheres, [B,K,P]
+    tangent = dot(offset, offset) - bound.square()  # squared lengths of tangents to bounding spheres, [B,K,P]
     return [_lamp_shade(batch, lamp, point, offset, tangent) for lamp in batch.lamps]
 
 
@@ -90,7 +90,7 @@ def _lamp_shade(batch: SceneBatch, lamp: PlacedLamp, point: Tensor, offset: Tens
     _, scenes, pixels = point.shape
     line = lamp.place[:, :, None] - point
     ahead = dot(offset, line[:, :, None])
-    # Where a bounding sphere may stand between lamp and point
+    # Where a bounding sphere may be between lamp and point
     touched = (tangent * dot(line, line)[:, None] < ahead * ahead) & (ahead > 0)
     touched &= batch.bound.view(scenes, -1, 1) > 0
     scene, item, pixel = touched.nonzero(as_tuple=True)

@@ -1,8 +1,8 @@
-"""The lamps: where they stand, and how much of their light falls on a point.
+"""The lamps: their places, and how much of their light falls on a point.
 
 Their places are those of clevr-dataset-gen's base_scene as given by kubric's `get_clevr_lights`, corrected by less
 than 0.5 and, like the powers, fitted to the ground of 60 Cycles renders together with each one's lamp jitter (mean
-error 1 of 255 levels). All fitted light is that of the ground: its albedo is included.
+error 1 of 255 levels). All fitted light is that of the ground and includes its albedo.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Lamp(NamedTuple):
     """A square lamp that shines towards the origin."""
 
     place: Triple  # its middle in scene units
-    power: Triple  # radiance that it makes on the ground, times squared distance
+    power: Triple  # radiance that it causes on the ground, times squared distance
     half_size: float  # half an edge in scene units
     # which of the scene's jitters moves it; None for a sun, whose light neither fades with distance nor moves
     jitter: int | None
@@ -77,7 +77,7 @@ class PlacedLamp(NamedTuple):
         return self.place[:, scene] + a * self.u[:, scene] + b * self.v[:, scene]
 
     def irradiance(self, scene: Tensor, point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns how strong light falls if nothing is in the way [N], and unit directions [3,N] to the lamp.
+        """Returns the irradiance if nothing is in the way [N], and unit directions [3,N] to the lamp.
 
         Args:
             scene: The scene of each point [N].

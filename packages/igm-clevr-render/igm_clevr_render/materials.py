@@ -1,4 +1,4 @@
-"""What surfaces are made of: the patterns of textured scenes, and how roughness sends light back."""
+"""Materials of surfaces: the patterns of textured scenes, and reflection by rough surfaces."""
 
 from collections.abc import Callable, Sequence
 
@@ -74,7 +74,7 @@ def pattern(names: Sequence[str], point: Tensor, seed: Tensor, frequency: float,
         point: Points [3,N] in any frame.
         seed: Numbers in 0..1 [N] that move the pattern.
         frequency: How fine the pattern is.
-        choice: Numbers in 0..1 [N] that say which of several patterns each point wears.
+        choice: Numbers in 0..1 [N] that select each point's pattern if there are several.
     """
     values = TEXTURES[names[0]](point, seed, frequency)
     chosen = (choice * len(names)).floor()

@@ -1,4 +1,4 @@
-"""What may occur in a scene: the names of colours, shapes, sizes and materials, and the choice among them."""
+"""The possible content of scenes: names of colours, shapes, sizes and materials, and the choice among them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNSEEN_COLORS: dict[str, tuple[int, int, int]] = {
 COLORS = CLEVR_COLORS | UNSEEN_COLORS
 MATERIALS = ("rubber", "metal")
 SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 0.5, "huge": 0.95}
-PLANE = 3.0  # centres of objects lie within so many scene units of the middle, along both axes
+PLANE = 3.0  # centres of objects are within this many scene units of the middle, along both axes
 CELLS = 20  # of the plane, along each axis: sizes and places may be combined cell by cell
 _KNOWN: dict[str, Iterable[str]] = {
     "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "materials": MATERIALS, "light": LIGHTS, "texture": TEXTURES,
@@ -36,10 +36,10 @@ _KNOWN: dict[str, Iterable[str]] = {
 class Combinations:
     """Which sizes occur at which places (Du, Li & Mordatch 2020, section 4.5).
 
-    Some cells of the plane are chosen by lot, the same for all scenes, and a larger share holds those of a smaller one.
+    Some cells of the plane are chosen at random, the same for all scenes; a larger share includes those of a smaller one.
 
     Attributes:
-        share: Of the cells, where objects have any size; elsewhere they have the largest.
+        share: Share of the cells where objects have any size; elsewhere they have the largest.
         seen: Whether scenes show these combinations, or all others.
     """
 
@@ -63,7 +63,7 @@ class Combinations:
         return found
 
     def include(self, largest: bool, x: float, y: float) -> bool:
-        """Says whether an object of the largest, or of another, size may stand at a point of the plane."""
+        """Returns whether an object of the largest size, or of another, may be at a point of the plane."""
         if self.share == 1.0:
             return True
         column, row = (min(CELLS - 1, int((p + PLANE) / (2 * PLANE) * CELLS)) for p in (x, y))
@@ -73,7 +73,7 @@ class Combinations:
 
 @cache
 def _lot() -> tuple[int, ...]:
-    """The number of every cell in the order in which they are chosen."""
+    """Returns the numbers of all cells in the order in which they are chosen."""
     numbers = list(range(CELLS**2))
     random.Random("igm-clevr:cells").shuffle(numbers)
     return tuple(numbers)
@@ -81,7 +81,7 @@ def _lot() -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What may occur in a scene; the defaults are CLEVR's, other values make sets a model has never seen."""
+    """The possible content of a scene; the defaults are CLEVR's, other values make sets a model has never seen."""
 
     objects: tuple[int, int] = (3, 5)  # least and greatest number of objects, both included
     colors: tuple[str, ...] = tuple(CLEVR_COLORS)  # names out of `COLORS`
@@ -94,9 +94,9 @@ class SceneOptions:
     combinations: Combinations = Combinations()  # of sizes and places
     materials: tuple[str, ...] = MATERIALS  # names out of rubber and metal
     light: str = "default"  # `default` or `shifted` (other lamp places, colours and strengths)
-    # names out of `TEXTURES`: the ground and every object wear one of them each; none for plain surfaces
+    # names out of `TEXTURES`, one for the ground and each object; empty for plain surfaces
     textures: tuple[str, ...] = ()
-    # share of the scenes whose objects share a small part of the plane and so often hide one another
+    # proportion of scenes whose objects share a small part of the plane and so often hide one another
     crowd: float = 0.0
     # (width, height) in pixels; annotations and the visibility rule refer to it
     image_size: tuple[int, int] = (96, 64)
@@ -119,7 +119,7 @@ class SceneOptions:
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> SceneOptions:
-        """Reads options as given on a command line or in a preset; ``all`` stands for all names there are."""
+        """Reads options as given on a command line or in a preset; ``all`` stands for all known names."""
         values: dict[str, Any] = dict(options)
         if "objects" in values:
             values["objects"] = object_range(values["objects"])
@@ -146,7 +146,7 @@ def _check_names(option: str, values: Iterable[str]) -> None:
 
 
 def _radius(size: str) -> float:
-    """Returns the radius of a size, in scene units: that of its name, or the one that it says itself."""
+    """Returns the radius of a size, in scene units, by its name or as a number."""
     if size not in SIZES and size.replace(".", "", 1).isdecimal():
         return float(size)
     _check_names("sizes", [size])

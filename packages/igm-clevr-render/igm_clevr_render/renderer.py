@@ -1,10 +1,10 @@
 """A batched ray caster for CLEVR scenes in plain torch.
 
 It imitates Blender's image of CLEVR's scene: lamps, materials and tone were fitted to Cycles renders. It is fast
-because little is traced: bounding spheres, tested for all pixels at once, leave short flat lists of (ray, object)
+because it traces little: bounding spheres, tested for all pixels at once, leave short flat lists of (ray, object)
 candidates, and only these are intersected.
 
-Scene units throughout; z points up, the ground is z = 0; colours are linear until the last step.
+Lengths are in scene units; z points up, the ground is z = 0; colours are linear until the last step.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def render(
 ) -> Tensor:
     """Returns the images of B scenes as bytes [B,3,H,W], rendered on a device `chunk` at a time, for memory.
 
-    Of the options only light, texture and image size matter.
+    It uses only light, texture and image size of the options.
     """
     parts = (SceneBatch.of(scenes[i : i + chunk], options, device) for i in range(0, len(scenes), chunk))
     return torch.cat([_render(part, *options.image_size) for part in parts])

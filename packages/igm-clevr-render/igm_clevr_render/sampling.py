@@ -1,7 +1,7 @@
-"""Sampling of scenes: what lies where, seen from where, lit from where.
+"""Sampling of scenes: objects and their places, camera and lamps.
 
 The rules are those of clevr-dataset-gen (Johnson et al., CVPR 2017, arXiv:1612.06890,
-`image_generation/render_images.py`): centres lie on [-3, 3]², surfaces 0.25 apart, and centres 0.4 apart along both
+`image_generation/render_images.py`): centres lie in [-3, 3]², surfaces 0.25 apart, and centres 0.4 apart along both
 axes of the image; camera and lamps are jittered; every object is visible. A scene depends on (seed, index) only,
 never on what else is sampled with it.
 """
@@ -24,16 +24,16 @@ MAX_ATTEMPTS = 300
 
 MIN_DISTANCE = 0.25
 MARGIN = 0.4
-QUEUE = 0.5  # how narrow a crowd is as seen from the camera: things in a row hide one another
+QUEUE = 0.5  # how narrow a crowd is as seen from the camera: objects in a row hide one another
 MAX_PLACEMENTS = 50  # tries to place one object before the whole scene starts again
 MAX_REGIONS = 1000  # parts of the plane tried for one scene
-MAX_QUEUES = 100  # of these, narrow ones tried before a crowd may be as wide as it is long
+MAX_QUEUES = 100  # narrow ones of these tried before a crowd may be as wide as it is long
 
 
 def sample_scenes(options: SceneOptions, indices: Sequence[int], seed: int) -> list[Scene]:
-    """Returns the scenes with the given indices of a set; another seed is another, independent set.
+    """Returns the scenes with the given indices of a set; another seed gives another, independent set.
 
-    Scenes with an object hidden too far are drawn again from a further stream of the same (seed, index).
+    Scenes with an object that is too hidden are redrawn from a further stream of the same (seed, index).
     """
     fine: dict[int, Scene] = {}
     pending = list(indices)
@@ -72,7 +72,7 @@ def _sample_scene(options: SceneOptions, index: int, seed: int, attempt: int) ->
 def _place_objects(
     options: SceneOptions, stream: random.Random, count: int, camera: tuple[float, float]
 ) -> tuple[SceneObject, ...]:
-    """Draws as many objects of one scene as `count` says."""
+    """Draws `count` objects of one scene."""
     crowded = stream.random() < options.crowd
     half = stream.uniform(0.25, 0.6) * PLANE if crowded else PLANE
     for number in range(MAX_REGIONS):
@@ -100,7 +100,7 @@ class Region:
     camera: tuple[float, float]  # x and y of the camera in scene units
 
     def holds(self, x: float, y: float) -> bool:
-        """Says whether a point of the square lies near enough to the line of sight through the middle."""
+        """Returns whether a point of the square is close enough to the line of sight through the middle."""
         across = abs((x - self.center[0]) * -self.camera[1] + (y - self.center[1]) * self.camera[0])
         return self.width >= 1 or across <= self.width * self.half * math.hypot(*self.camera)
 
@@ -108,13 +108,13 @@ class Region:
 def _place_one(
     region: Region, options: SceneOptions, stream: random.Random, placed: Sequence[SceneObject]
 ) -> SceneObject | None:
-    """Returns one more object, or None where it finds no place."""
+    """Returns one more object, or None if there is no place for it."""
     size, largest = stream.choice(sorted(options.sizes)), max(options.sizes.values())
     for _ in range(MAX_PLACEMENTS):
         x, y = (c + stream.uniform(-region.half, region.half) for c in region.center)
         radius = options.sizes[size]
         if not options.combinations.include(radius == largest, x, y):
-            size = stream.choice(sorted(options.sizes))  # size and place anew: all combinations are as likely
+            size = stream.choice(sorted(options.sizes))  # both anew: all combinations are equally likely
             continue
         if region.holds(x, y) and all(_apart(x, y, radius, other, region.camera) for other in placed):
             shape, color = stream.choice(options.shapes), stream.choice(options.colors)
@@ -124,9 +124,9 @@ def _place_one(
 
 
 def _apart(x: float, y: float, radius: float, other: SceneObject, camera: tuple[float, float]) -> bool:
-    """Says whether an object at (x, y) keeps its distances.
+    """Returns whether an object at (x, y) keeps its distances.
 
-    Surfaces must lie `MIN_DISTANCE` apart, and centres `MARGIN` along the image's left-right and front-behind
+    Surfaces must be `MIN_DISTANCE` apart, and centres `MARGIN` along the image's left-right and front-behind
     directions.
     """
     dx, dy = x - other.x, y - other.y

@@ -1,4 +1,4 @@
-"""Scenes as Python values (`Scene`) and, a batch of them, as tensors whose objects rays may meet (`SceneBatch`)."""
+"""Scenes as Python values (`Scene`) and, in batches, as tensors whose objects rays can hit (`SceneBatch`)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from igm_clevr_render.options import COLORS, SceneOptions
 class SceneObject:
     """One object; `x`, `y`, `radius` in scene units.
 
-    `rotation` about the vertical is 0..360 as in CLEVR's annotations; CLEVR hands that number to Blender as
-    radians, and so do we.
+    `rotation` about the vertical is 0..360 as in CLEVR's annotations; CLEVR passes that number to Blender as
+    radians, and so does this renderer.
     """
 
     shape: str
@@ -48,7 +48,7 @@ _PADDING = SceneObject("sphere", "", "gray", "rubber", 0.0, 0.0, 0.35, 0.0)
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """A batch of B scenes of at most K objects; all objects stand in one row of N = B·K, number b·K + k."""
+    """A batch of B scenes of at most K objects; all objects are in one row of N = B·K, at index b·K + k."""
 
     count: int  # K, padding included
     center: Tensor  # centres of the objects [3,N] in scene units
@@ -59,9 +59,9 @@ class SceneBatch:
     shape: Tensor  # indices into `SHAPES` [N]
     rgb: Tensor  # linear base colours in 0..1 [3,N]
     metal: Tensor  # whether objects are of metal, bool [N]
-    camera: Tensor  # where the cameras stand [B,3] in scene units; they look at the origin
+    camera: Tensor  # positions of the cameras [B,3] in scene units; they look at the origin
     seed: Tensor  # texture seeds [B] in 0..1
-    textures: tuple[str, ...]  # names out of `TEXTURES`; none where surfaces are plain
+    textures: tuple[str, ...]  # names out of `TEXTURES`; none if surfaces are plain
     lamps: list[PlacedLamp]  # the lamps, each in all scenes
     ambient: Triple  # light that the world casts on the ground
 
@@ -69,7 +69,7 @@ class SceneBatch:
     def of(
         cls, scenes: Sequence[Scene], options: SceneOptions, device: str | torch.device = "cpu"
     ) -> SceneBatch:
-        """Returns one or more scenes as tensors on a device; of the options only light and texture matter."""
+        """Returns one or more scenes as tensors on a device; uses only light and texture of the options."""
         count = max(len(scene.objects) for scene in scenes)
         padding = ([_PADDING] * (count - len(scene.objects)) for scene in scenes)
         items = [item for scene, more in zip(scenes, padding, strict=True) for item in (*scene.objects, *more)]
@@ -112,12 +112,12 @@ class SceneBatch:
         return self.center.view(3, len(self), -1, 1) - point[:, :, None]
 
     def to_local(self, which: Tensor, v: Tensor) -> Tensor:
-        """Returns vectors [3,N] in the frames of objects [N], where each has radius 1."""
+        """Returns vectors [3,N] in the frames of objects [N], in which each has radius 1."""
         c, s, scale = self.cos[which], self.sin[which], 1 / self.radius[which]
         return torch.stack([(c * v[0] + s * v[1]) * scale, (c * v[1] - s * v[0]) * scale, v[2] * scale])
 
     def to_world(self, which: Tensor, v: Tensor) -> Tensor:
-        """Returns directions [3,N] out of the frames of objects [N]; they keep their lengths."""
+        """Returns directions [3,N] from the frames of objects [N] in the scene's; lengths do not change."""
         c, s = self.cos[which], self.sin[which]
         return torch.stack([c * v[0] - s * v[1], s * v[0] + c * v[1], v[2]])
 
@@ -125,19 +125,19 @@ class SceneBatch:
         """Returns the distances [N], in lengths of the direction, at which rays enter objects; `FAR` for a miss.
 
         Args:
-            which: The object that each ray is tried on [N].
-            start: Where the rays start [3,N] in scene units.
+            which: The object to test for each ray [N].
+            start: Starts of the rays [3,N] in scene units.
             direction: Their directions [3,N], of any length.
         """
         local = self.to_local(which, start - self.center[:, which])
         return enter(self.shape[which], local, self.to_local(which, direction))
 
     def others(self, own: Tensor, start: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns which rays may meet which other objects of their scenes: numbers of ray and object, each [M].
+        """Returns which rays may hit which other objects of their scenes: indices of ray and object, each [M].
 
         Args:
-            own: The object that each ray starts on [N], which is left out.
-            start: Where the rays start [3,N] in scene units.
+            own: The object on which each ray starts [N], which is left out.
+            start: Starts of the rays [3,N] in scene units.
             direction: Their directions [3,N], of any length.
         """
         first = own - own.remainder(self.count)

@@ -1,4 +1,4 @@
-"""Colours of the objects that the camera sees: light of lamps and world, gloss, shadows, and what metal mirrors.
+"""Colours of the objects that the camera sees: light of lamps and world, gloss, shadows, and reflections in metal.
 
 The numbers are fitted by coordinate descent to Cycles renders of CLEVR's scene.
 """
@@ -19,13 +19,13 @@ from igm_clevr_render.scenes import SceneBatch
 
 _OBJECT_GAIN = 1.327  # takes the ground's albedo out of the lamps' powers
 _GROUND_BOUNCE = 0.9  # light from below, relative to the world's
-_GROUND_SHADOW = 0.35  # share of it that an object takes away close to the ground
+_GROUND_SHADOW = 0.35  # share of it that an object blocks close to the ground
 _RUBBER = (1.0, (0.04, 0.5))  # roughness; reflectance seen head-on and, added, at grazing angles
 _METAL = (0.068, (1.06, 0.0))
 _METAL_DIFFUSE = 0.157
 _METAL_MIRROR = 0.797  # reflectance for objects and ground; the lamps' is _METAL's
 _MIRROR_BLUR = 0.038  # how far sub-pixels' mirror rays spread
-_WORLD_SEEN = 0.406  # what a mirror sees of the world, relative to the light the world casts on the ground
+_WORLD_SEEN = 0.406  # the world's light in a mirror, relative to the light it casts on the ground
 
 
 class Surface(NamedTuple):
@@ -40,13 +40,13 @@ class Surface(NamedTuple):
 
     @classmethod
     def of(cls, batch: SceneBatch, which: Tensor, point: Tensor) -> Surface:
-        """Looks up what objects [N] are like at points [3,N] on them."""
+        """Returns the surface of objects [N] at points [3,N] on them."""
         local = batch.to_local(which, point - batch.center[:, which])
         normal = batch.to_world(which, normals(batch.shape[which], local))
         scene, rgb = batch.scene(which), batch.rgb[:, which]
         if batch.textures:
             number, seed = which.remainder(batch.count), batch.seed[scene]
-            choice = (seed * (97 + 61 * number)).frac()  # another one for each object
+            choice = (seed * (97 + 61 * number)).frac()  # a different one for each object
             worn = pattern(batch.textures, local, (seed + number * 0.137).frac(), 3.0, choice)
             rgb = rgb * (0.35 + 0.85 * worn)
         return cls(which, scene, point, normal, rgb, batch.metal[which])
@@ -69,7 +69,7 @@ def shade_hits(batch: SceneBatch, view: View, hits: Hits) -> Tensor:
 
 
 def _shade(batch: SceneBatch, surface: Surface, lamp: PlacedLamp, sub: Tensor) -> Tensor:
-    """Returns 1 where points see a lamp, 0 where another object hides it; each sub-pixel aims at its own place."""
+    """Returns 1 if a point sees a lamp, 0 if another object hides it; each sub-pixel aims at its own place."""
     line = lamp.sample(surface.scene, *lamp_samples(sub)) - surface.point
     ray, which = batch.others(surface.which, surface.point, line)
     hit = batch.intersect(which, surface.point[:, ray], line[:, ray]) < FAR
@@ -79,9 +79,9 @@ def _shade(batch: SceneBatch, surface: Surface, lamp: PlacedLamp, sub: Tensor) -
 
 
 def _diffuse(batch: SceneBatch, surface: Surface, shade: list[Tensor] | None) -> Tensor:
-    """Returns Lambert's share of the light that surfaces send back [3,N], for the share of each lamp they see."""
+    """Returns the Lambertian reflection of surfaces [3,N], for the share of each lamp that they see."""
     below = (1 - surface.normal[2]) / 2
-    # Close to the ground the object darkens what it sees of it
+    # Close to the ground, an object darkens the ground that it sees
     near = 1 - below * (1 - surface.point[2]).clamp(0, 1) * _GROUND_SHADOW
     total = batch.sky((1 - below + below * _GROUND_BOUNCE) * near)
     for number, lamp in enumerate(batch.lamps):
@@ -93,7 +93,7 @@ def _diffuse(batch: SceneBatch, surface: Surface, shade: list[Tensor] | None) ->
 
 
 def _gloss(batch: SceneBatch, surface: Surface, eye: Tensor, shade: list[Tensor]) -> Tensor:
-    """Returns the highlights of the lamps [3,N], less the colour of the surface, for unit directions to the eye."""
+    """Returns the highlights of the lamps [3,N] without the colour of the surface, for unit directions to the eye."""
     total = torch.zeros_like(eye)
     for number, lamp in enumerate(batch.lamps):
         strength, to = lamp.irradiance(surface.scene, surface.point, surface.normal)
@@ -105,9 +105,9 @@ def _gloss(batch: SceneBatch, surface: Surface, eye: Tensor, shade: list[Tensor]
 
 
 def _mirrored(batch: SceneBatch, surface: Surface, eye: Tensor, sub: Tensor) -> Tensor:
-    """Returns what is seen in surfaces [3,N]: other objects, the ground, the world.
+    """Returns the reflections in surfaces [3,N]: other objects, the ground, the world.
 
-    Each sub-pixel looks in its own direction, as metal is a little rough.
+    Each sub-pixel looks in its own direction, since metal is slightly rough.
     """
     a, b = lamp_samples(sub)
     rough = torch.stack([a, -a, b]) * (2 * _MIRROR_BLUR)
