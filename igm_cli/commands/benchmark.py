@@ -24,13 +24,13 @@ Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out 
 Methods = Annotated[str | None, o.ask("Comma-separated.  Default: all of the suite.", "NAME,...")]
 Splits = Annotated[str | None, o.ask("Comma-separated, or all.  Default: the suite's.", "NAME,...")]
 DataRoot = Annotated[Path | None, o.data("Folder of the real data.  Default: rendered images.", "FOLDER")]
-Limit = Annotated[int | None, o.data("At most so many items of a split.", "N", min=1, max=o.MOST_IMAGES)]
+Limit = Annotated[int | None, o.data("Most items of each split.", "N", min=1, max=o.MOST_IMAGES)]
 TrainBudget = Annotated[
     str, o.training("Training of each baseline: minutes (20m) or steps (4000steps).", "TIME")
 ]
-Seed = Annotated[int, o.search("Of everything random.", "N", min=0, max=o.MAX_SEED)]
+Seed = Annotated[int, o.search("Random seed.", "N", min=0, max=o.MAX_SEED)]
 Out = Annotated[
-    Path | None, o.output("Folder of the results; the same command goes on there.", "FOLDER", "--out", "-o")
+    Path | None, o.output("Folder for the results; the same command continues there.", "FOLDER", "--out", "-o")
 ]
 About = Annotated[
     bool, o.output("Print the methods, splits and options of the suite, and stop.", None, "--about")
@@ -56,7 +56,7 @@ def benchmark(
 ) -> None:
     """Measure methods side by side: one record per image, tables, plots and pictures.
 
-    Baselines are trained first, once, within the budget each; trained ones are kept in the cache
+    Baselines are trained first, once, each within the budget, and are kept in the cache
     folder ($IGM_CACHE, or igm in the user's cache).  --json prints the summary as one JSON object.
     """
     from igm_cli.benchmarks.suite import Request, find_suite

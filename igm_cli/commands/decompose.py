@@ -52,12 +52,10 @@ def decompose(
         int | None, o.ask("Number of products that were added up.  Default: 1.", "N", min=1, max=MOST)
     ] = None,
     count: Annotated[bool, o.ask("Count the products, instead of taking them apart.", None, "--count")] = False,
-    k_max: Annotated[
-        int | None, o.ask("Most products that are counted.  Default: 8.", "N", min=1, max=MOST)
-    ] = None,
+    k_max: Annotated[int | None, o.ask("Most products considered.  Default: 8.", "N", min=1, max=MOST)] = None,
     binding: Annotated[
         Literal["map", "hrr", "fhrr"] | None,
-        o.ask("How the vectors are bound.  Default: as the file of codebooks says."),
+        o.ask("How the vectors are bound.  Default: what the file of codebooks says."),
     ] = None,
     method: Annotated[
         Literal["auto", "coupled", "attention", "resonator", "factorizer", "exhaustive"] | None,
@@ -66,7 +64,9 @@ def decompose(
             "NAME",
         ),
     ] = None,
-    iterations: Annotated[int | None, o.search("Of the iterative methods.  Default: 100.", "N", min=1)] = None,
+    iterations: Annotated[
+        int | None, o.search("Iterations of the iterative methods.  Default: 100.", "N", min=1)
+    ] = None,
     seed: o.FixedSeed = 0,
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -75,7 +75,7 @@ def decompose(
 ) -> None:
     """Take bound vectors apart into the codewords that they were bound from.
 
-    JSON lines follow the schema igm.decompose/1, of --count igm.decompose-k/1.
+    JSON lines follow the schema igm.decompose/1, or igm.decompose-k/1 with --count.
     """
     from igm_cli.commands.runner import Runner
     from igm_cli.vectors import MOST_PRODUCTS, open_vectors, vector_settings

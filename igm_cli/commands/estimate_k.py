@@ -26,13 +26,13 @@ def estimate_k(
     device: o.Device = "auto",
     as_json: o.Json = False,
     plot: Annotated[
-        Path | None, o.output("Draw error over K: a file for one image, a folder for several.", "PATH")
+        Path | None, o.output("Plot the error over K: a file for one image, a folder for several.", "PATH")
     ] = None,
     output: o.Results = None,
 ) -> None:
-    """Estimate how many concepts an image holds, with the error of every K.
+    """Estimate how many concepts an image holds, and show the error for every K.
 
-    JSON lines follow the schema igm.estimate-k/1: those of igm.invert/1 without the items.  The K chosen is that of the least error + k_penalty * K.
+    JSON lines follow the schema igm.estimate-k/1: igm.invert/1 without the items.  The chosen K minimises error + k_penalty * K.
     """
     sink = Output.of_process(as_json)
     o.check_k_range(None, k_min, k_max)

@@ -36,7 +36,9 @@ def evaluate(
         Path | None, o.data("Folder of annotated images.  Default: the dataset's own images.", "FOLDER")
     ] = None,
     pixel_range: o.Range = None,
-    split: Annotated[str | None, o.data("Split.  Default: the second, that validates.", "NAME")] = None,
+    split: Annotated[
+        str | None, o.data("Split.  Default: the second, which is for validation.", "NAME")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         o.data(
@@ -45,14 +47,14 @@ def evaluate(
             "--set",
         ),
     ] = None,
-    limit: Annotated[int, o.data("At most so many images; of large images so many windows.", "N", min=1)] = 100,
+    limit: Annotated[int, o.data("Most images, or windows of large images.", "N", min=1)] = 100,
     penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     calibrate: Annotated[
         bool,
         o.model(
-            "Fit the penalty, unless it is given, how sure answers are, and what is typical, and keep it with the model, a folder of yours.",
+            "Fit the penalty (unless it is given), the confidence and what is typical, and store them in the model's folder.",
             None,
             "--calibrate",
         ),
@@ -60,15 +62,15 @@ def evaluate(
     device: o.Device = "auto",
     as_json: o.Json = False,
     worst: Annotated[
-        Path | None, o.output("Draw the images with most mistakes, as annotated and as found.", "FILE")
+        Path | None, o.output("Draw the images with the most mistakes, as annotated and as found.", "FILE")
     ] = None,
     csv: Annotated[
-        Path | None, o.output("Write a table with a row for each image, most mistakes first.", "FILE")
+        Path | None, o.output("Write a table with a row for each image, the most mistakes first.", "FILE")
     ] = None,
 ) -> None:
     """Evaluate a model on annotated images: what it finds, how many, and whether it is as sure as it is right.
 
-    Found is right where it matches an annotation as nearly as the papers ask for; of images of any size, as nearly in
+    A concept is right if it matches an annotation as closely as the papers ask; for images of any size, as closely in
     pixels as in images of 96 pixels, which is 4.3.  Calibration error is the expected
     calibration error of the confidences.
     """

@@ -38,7 +38,13 @@ Models = Annotated[
     ),
 ]
 Folder = Annotated[
-    Path, o.output("Folder of the pictures and results.jsonl; it is gone on with.", "FOLDER", "--output", "-o")
+    Path,
+    o.output(
+        "Folder for the pictures and results.jsonl; the same command continues there.",
+        "FOLDER",
+        "--output",
+        "-o",
+    ),
 ]
 
 
@@ -46,36 +52,37 @@ def generate(
     expressions: Expressions = None,
     model: Models = None,
     number: Annotated[
-        int, o.ask("Images of every expression.", "N", "--number", "-n", min=1, max=o.MOST_IMAGES)
+        int, o.ask("Images per expression.", "N", "--number", "-n", min=1, max=o.MOST_IMAGES)
     ] = 1,
     like: Annotated[
         list[Path] | None,
-        o.ask("Draw the concepts of an image, or of every line of a results file, too.", "PATH"),
+        o.ask("Also draw the concepts of an image, or of every line of a results file.", "PATH"),
     ] = None,
     seed: o.FixedSeed = 0,
-    steps: Annotated[int, o.search("Noise levels.", "N", min=2)] = 50,
+    steps: Annotated[int, o.search("Number of noise levels.", "N", min=2)] = 50,
     sampler: Annotated[Literal["ancestral", "ddim"], o.search("How to go from level to level.")] = "ancestral",
     guidance: Annotated[
-        float | None, o.ask("Factor of every concept.  Default: 1, of text-to-image models 7.5.", "X")
+        float | None, o.ask("Weight of every concept.  Default: 1, or 7.5 for text-to-image models.", "X")
     ] = None,
     correct: Annotated[
         int, o.search("Corrector steps at every level, for models trained apart.", "L", min=0)
     ] = 0,
     corrector: Annotated[
         Literal["ula", "mala", "hmc"],
-        o.search("Langevin steps, those accepted or refused, or Hamiltonian ones.", "NAME"),
+        o.search("ula (Langevin steps), mala (accepted or rejected) or hmc (Hamiltonian steps).", "NAME"),
     ] = "ula",
-    particles: Annotated[int, o.search("Samples of every image, weighted and drawn anew.", "M", min=1)] = 1,
+    particles: Annotated[int, o.search("Samples per image, which are weighted and resampled.", "M", min=1)] = 1,
     either: Annotated[
         Literal["draw", "mix"],
         o.search("Draw a branch of OR for every image, which is exact, or mix their scores.", None, "--or"),
     ] = "draw",
     free: Annotated[
         Literal["random", "none"],
-        o.ask("What becomes of factors that are not named: a random value, or no contribution."),
+        o.ask("What factors that are not named get: a random value, or no contribution."),
     ] = "random",
     check: Annotated[
-        bool, o.output("Let the model find what it drew; it is kind to its own pictures.", None, "--check")
+        bool,
+        o.output("Let the model look for what it drew; it is lenient with its own pictures.", None, "--check"),
     ] = False,
     grid: Annotated[
         Path | None,
@@ -95,8 +102,8 @@ def generate(
 ) -> None:
     """Draw images of concepts joined by AND, OR and NOT, such as objects at places.
 
-    Image number i depends on the seed and on i alone.  A weight stands behind a concept (cat:1.5), and says of a branch of
-    OR how often it is drawn.  JSON lines follow the schema igm.generate/1.
+    Image number i depends on the seed and on i alone.  A weight may follow a concept (cat:1.5); after a branch of OR
+    it says how often that branch is drawn.  JSON lines follow the schema igm.generate/1.
     """
     from igm_cli.commands.gallery import Gallery
     from igm_cli.core.expression import parse, words

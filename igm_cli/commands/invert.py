@@ -21,13 +21,13 @@ def invert(
     paths: o.Inputs,
     concepts: o.Concepts = None,
     model: o.Model = None,
-    k: Annotated[int | None, o.ask("Number of concepts.  Default: it is estimated.", "N", min=1)] = None,
+    k: Annotated[int | None, o.ask("Number of concepts.  Default: estimated.", "N", min=1)] = None,
     k_max: o.KMax = None,
     penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
     method: Method = None,
-    restarts: Annotated[int | None, o.search("Starts of sgd.", "N", min=1)] = None,
+    restarts: Annotated[int | None, o.search("Restarts of sgd.", "N", min=1)] = None,
     steps: Annotated[int | None, o.search("Steps of sgd or relax.", "N", min=1)] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
@@ -44,10 +44,10 @@ def invert(
     coco: o.Coco = None,
     output: o.Results = None,
 ) -> None:
-    """Find the concepts of images, such as where the objects are.
+    """Find the concepts in images, such as where the objects are.
 
-    JSON lines follow the schema igm.invert/1, of --shared igm.invert-shared/1.
-    On several processes or machines: accelerate launch -m igm_cli invert FOLDER ...
+    JSON lines follow the schema igm.invert/1, or igm.invert-shared/1 with --shared.
+    To use several processes or machines: accelerate launch -m igm_cli invert FOLDER ...
     """
     sink = Output.of_process(as_json)
     o.check_k_range(k, None, k_max)

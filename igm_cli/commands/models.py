@@ -22,7 +22,7 @@ def models(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """List the models that --model takes: bundled ones, those in runs/, and those in the hub's cache; or show one.
+    """List the models that --model takes: bundled, in runs/, or in the hub's cache; or show one.
 
     JSON lines follow the schema igm.models/1.
     """

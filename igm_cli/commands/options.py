@@ -34,7 +34,7 @@ Seed = Annotated[
     int | None,
     search("Same seed and device: same result.  Default: the model's, or 0.", "N", min=0, max=MAX_SEED),
 ]
-Json = Annotated[bool, output("One JSON object per line on stdout, nothing else there.", None, "--json")]
+Json = Annotated[bool, output("Print one JSON object per line on stdout, and nothing else.", None, "--json")]
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -47,7 +47,7 @@ Inputs = Annotated[
 Every = Annotated[
     int | None,
     images(
-        "Look at each Nth frame of videos (MP4, MKV, WebM, AVI, MOV); a folder is searched for them, too.",
+        "Read every Nth frame of videos (MP4, MKV, WebM, AVI, MOV), also of those in folders.",
         "N",
         min=1,
         max=MOST_IMAGES,
@@ -62,64 +62,63 @@ Model = Annotated[
     ),
 ]
 Fit = Annotated[
-    Literal["crop", "squash"], images("crop or squash an image of another aspect ratio than the model's.")
+    Literal["crop", "squash"], images("Crop or squash images whose aspect ratio is not the model's.")
 ]
 Scale = Annotated[
     float | None,
     images(
-        "Pixels that the model sees per pixel of the image, where it takes images of any size.  Default: as "
-        "trained; half of it for an image enlarged twice as much.",
+        "Model pixels per image pixel, for models that take images of any size.  Default: as in training; halve it "
+        "for images enlarged twofold.",
         "X",
     ),
 ]
 Range = Annotated[
     str | None,
     images(
-        "Values of black and white in images, e.g. 0,4095.  Default: by their kind (docs/pixels.md).",
+        "Pixel values of black and white, e.g. 0,4095.  Default: by the type of the image (docs/pixels.md).",
         "LOW,HIGH",
         "--range",
     ),
 ]
 KMax = Annotated[int | None, ask("Most concepts considered when K is estimated.", "N", min=1)]
 KMin = Annotated[int | None, ask("Fewest concepts considered when K is estimated.", "N", min=0)]
-Draws = Annotated[int | None, search("Noise draws to begin with.", "N", min=1)]
+Draws = Annotated[int | None, search("Noise draws to start with.", "N", min=1)]
 Penalty = Annotated[
     float | None,
     search(
-        "Fall of the error, times 1e-4, that justifies one more concept: larger finds fewer.  Default: the model's.",
+        "How much one more concept must lower the error, in units of 1e-4; larger values find fewer.  Default: the model's.",
         "X",
         min=0,
     ),
 ]
-BatchSize = Annotated[str, model("Images worked out together; results do not depend on it.", "N|auto")]
+BatchSize = Annotated[str, model("Images processed together; results do not depend on it.", "N|auto")]
 Overlay = Annotated[Path | None, output("Draw the result: a file for one image, a folder for several.", "PATH")]
 OverlayLabels = Annotated[
-    bool, output("Write beside every object of --overlay what it is, where there is room.", None, "--labels")
+    bool, output("Label the objects of --overlay, where there is room.", None, "--labels")
 ]
 Csv = Annotated[
     Path | None,
     output(
-        "Write what is found into one table, a row for each item: for spreadsheets, napari, ImageJ.",
+        "Write a table with a row for each item found, for spreadsheets, napari or ImageJ.",
         "FILE",
     ),
 ]
-Coco = Annotated[
-    Path | None, output("Write the objects into one file of COCO's JSON, a keypoint each.", "FILE")
-]
+Coco = Annotated[Path | None, output("Write the objects to a COCO JSON file, a keypoint each.", "FILE")]
 Shared = Annotated[
     bool, ask("Find what all images have in common; --k is the number of common concepts.", None, "--shared")
 ]
 Map = Annotated[
     Path | None,
     output(
-        "Draw how much each concept by itself explains, a file for one image, a folder for several; the values "
-        "go into a .npy beside it.  Maps of high noise levels melt together.",
+        "Draw how much each concept alone explains: a file for one image, a folder for several.  The values go into "
+        "a .npy file beside it.  Maps of high noise levels are blurred.",
         "PATH",
         "--map",
     ),
 ]
 Results = Annotated[
-    Path | None, output("Keep results as JSON lines; the same command goes on there.", "FILE", "--output", "-o")
+    Path | None,
+    output("Write results as JSON lines; the same command continues there.", "FILE", "--output", "-o"),
 ]
 
 

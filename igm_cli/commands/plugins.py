@@ -16,7 +16,7 @@ HEADINGS = {"datasets": "dataset", "concepts": "concepts", "benchmarks": "benchm
 def plugins(as_json: o.Json = False) -> None:
     """List datasets, concept parsers and benchmarks, and whether each one loads.
 
-    A broken plugin harms only its own use, so the exit code is 0 whatever their state.
+    A broken plugin affects only its own use, so the exit code is 0 in any case.
     """
     sink, states, rows = Output(as_json=as_json), plugin_states(), []
     for state in states:

@@ -22,29 +22,30 @@ def push(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model: a folder such as runs/mine, or a bundled name.")
     ],
-    to: Annotated[str, typer.Argument(metavar="USER/NAME", help="Where to on the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
+    to: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it visible to you alone.")] = False,
     licence: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="As the hub names it, such as mit or cc-by-4.0.  Default: what the model says."
+            metavar="ID", help="Licence, as the hub names it: mit, cc-by-4.0.  Default: what the model says."
         ),
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="A README.md of yours instead of the card that igm writes."),
+        typer.Option(metavar="PATH", help="Your own README.md, instead of the card that igm writes."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write the card into a folder and upload nothing.")
+        bool, typer.Option("--dry-run", help="Write the card to a folder, and upload nothing.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="That folder.  Default: push/NAME.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="Folder for --dry-run.  Default: push/NAME."),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Share a model on the Hugging Face hub, with a card written from what it knows of itself.
+    """Share a model on the Hugging Face hub, with a model card that igm writes.
 
-    Of its folder the description and the weights are uploaded, nothing else.  Log in before by hf auth login.
+    Only the description and the weights are uploaded.  Log in first with hf auth login.
     """
     from huggingface_hub import constants
 

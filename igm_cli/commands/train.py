@@ -24,7 +24,7 @@ def train(
     builtin: Annotated[
         bool,
         o.data(
-            "Train on images that the dataset makes itself, too, beside those of --data-root.",
+            "Also train on images that the dataset makes itself, beside those of --data-root.",
             None,
             "--builtin",
         ),
@@ -40,7 +40,7 @@ def train(
     companions: Annotated[
         list[str] | None,
         o.training(
-            "Learn to add to this model, which stays as it is; several are composed.", "MODEL", "--with"
+            "Learn an addition to this model, which is frozen; several are composed.", "MODEL", "--with"
         ),
     ] = None,
     output: Annotated[
@@ -59,11 +59,11 @@ def train(
             "--set",
         ),
     ] = None,
-    seed: Annotated[int | None, o.training("Seed of everything random.", "N", min=0, max=o.MAX_SEED)] = None,
+    seed: Annotated[int | None, o.training("Random seed.", "N", min=0, max=o.MAX_SEED)] = None,
     device: o.Device = "auto",
-    limit: Annotated[int | None, o.data("At most so many images of each part of the data.", "N", min=1)] = None,
+    limit: Annotated[int | None, o.data("Most images of each part of the data.", "N", min=1)] = None,
     trackers: Annotated[
-        list[str] | None, o.output("Log to wandb, mlflow, ... besides tensorboard.", "NAME", "--tracker")
+        list[str] | None, o.output("Also log to wandb, mlflow, ..., beside tensorboard.", "NAME", "--tracker")
     ] = None,
     dry_run: Annotated[
         bool,
@@ -77,10 +77,10 @@ def train(
         bool, o.output("Print the presets of the dataset, and stop.", None, "--list-presets")
     ] = False,
 ) -> None:
-    """Train a model; the same command again goes on where it stopped.
+    """Train a model; run the same command again to continue where it stopped.
 
     The run folder is a checkpoint that igm invert --model reads, and holds metrics.jsonl and
-    tensorboard logs.  On several processes or machines: accelerate launch -m igm_cli train ...
+    tensorboard logs.  To use several processes or machines: accelerate launch -m igm_cli train ...
     """
     from igm_cli.bundled import resolve_model
     from igm_cli.commands.train_preset import Recipe, presets, read_preset

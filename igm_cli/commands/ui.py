@@ -26,17 +26,17 @@ Models = Annotated[
 def ui(
     model: Models = None,
     host: Annotated[
-        str, o.page("Address to listen at; any but this machine's own lets others in.", "ADDRESS")
+        str, o.page("Address to listen on; any other than this machine's own lets others in.", "ADDRESS")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, o.page("Default: the first that is free from 7860 on.", "N", min=1, max=65535)
+        int | None, o.page("Default: the first free port from 7860 on.", "N", min=1, max=65535)
     ] = None,
-    no_browser: Annotated[bool, o.page("Only say where the page is.", None, "--no-browser")] = False,
+    no_browser: Annotated[bool, o.page("Only print the address of the page.", None, "--no-browser")] = False,
     device: o.Device = "auto",
 ) -> None:
-    """Open a page in the browser: drop an image and see what is found, or write what is to be drawn.
+    """Open a page in the browser: drop an image to see what is found in it, or write what to draw.
 
-    The page is served by this machine for itself; nothing is sent elsewhere.  Ctrl-C ends it.
+    The page is served to this machine alone; nothing is sent elsewhere.  Ctrl-C ends it.
     """
     need("ui")
     sink = Output()

@@ -61,10 +61,10 @@ def zero_shot(
     output: o.Results = None,
     estimate: z.Estimate = False,
 ) -> None:
-    """Find which labels are in images, by a text-to-image model such as Stable Diffusion.
+    """Find which labels are in images, with a text-to-image model such as Stable Diffusion.
 
-    JSON lines follow the schema igm.zero-shot/1, of --shared igm.invert-shared/1.
-    On several processes or machines: accelerate launch -m igm_cli zero-shot FOLDER ...
+    JSON lines follow the schema igm.zero-shot/1, or igm.invert-shared/1 with --shared.
+    To use several processes or machines: accelerate launch -m igm_cli zero-shot FOLDER ...
     """
     from igm_cli.commands.understand import understand_images, understand_shared
 

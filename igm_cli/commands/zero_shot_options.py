@@ -15,8 +15,8 @@ _T = 1000
 """Timesteps that Stable Diffusion is trained on: a range of theirs is divided by it."""
 
 
-Labels = Annotated[str | None, o.ask("What may be there: dog,cat,polar bear.", "LABEL,...")]
-LabelsFile = Annotated[Path | None, o.ask("The same, one label per line; # comments.", "FILE")]
+Labels = Annotated[str | None, o.ask("Labels to look for: dog,cat,polar bear.", "LABEL,...")]
+LabelsFile = Annotated[Path | None, o.ask("File of the labels, one per line; # begins a comment.", "FILE")]
 Model = Annotated[
     str | None,
     o.model(
@@ -29,27 +29,26 @@ KMax = Annotated[int | None, o.ask("Most labels considered by auto.  Default: th
 Template = Annotated[
     list[str] | None, o.ask("Prompt, such as 'a photo of a {label}'; several are averaged.", "TEXT")
 ]
-TemplatesFile = Annotated[Path | None, o.ask("The same, one prompt per line.", "FILE")]
-MaxDraws = Annotated[int | None, o.search("Draws at most, if undecided.", "N", min=1)]
+TemplatesFile = Annotated[Path | None, o.ask("File of the prompts, one per line.", "FILE")]
+MaxDraws = Annotated[int | None, o.search("Most draws, while an answer is undecided.", "N", min=1)]
 Coarse = Annotated[
     int | None,
-    o.search(
-        "After N draws (2, say) go on with the likeliest labels only: for hundreds of labels.", "N", min=0
-    ),
+    o.search("After N draws (2, say), keep only the likeliest labels: for hundreds of labels.", "N", min=0),
 ]
 Timesteps = Annotated[str | None, o.search("Noise levels, fractions of the schedule: 0.1-0.7.", "LOW-HIGH")]
 Weighting = Annotated[float | None, o.search("Weigh draws by (sigma/alpha)^POWER.", "POWER", min=-8, max=8)]
 Views = Annotated[
     int | None,
     o.search(
-        "Draws look by turns at the image; at its mirror image, too; at both enlarged, too.  Default: the model's, or 1.",
+        "Views that draws alternate between: 1 the image, 2 also its mirror image, 4 also both enlarged.  Default: the "
+        "model's, or 1.",
         "1|2|4",
     ),
 ]
 Variant = Annotated[str | None, o.model("Variant of the weights, such as fp16.", "NAME")]
 Dtype = Annotated[
     Literal["auto", "float32", "float16", "bfloat16"],
-    o.model("What the U-Net computes in: auto (by device), float32, float16 or bfloat16.", "TYPE"),
+    o.model("Precision of the network: auto (by device), float32, float16 or bfloat16.", "TYPE"),
 ]
 Attention = Annotated[
     Literal["auto", "sliced", "xformers"],
@@ -58,32 +57,35 @@ Attention = Annotated[
 Quantize = Annotated[
     Literal["no", "int8", "nf4"],
     o.model(
-        "Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, other answers where it is close.",
+        "Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, but close "
+        "decisions may differ.",
         "KIND",
     ),
 ]
 Network = Annotated[
     str | None,
     o.model(
-        "Weights of the denoising network in a file of their own, .gguf or .safetensors, instead of the folder's.",
+        "File of the denoising network's weights (.gguf or .safetensors), instead of those in the folder.",
         "FILE",
     ),
 ]
-Offload = Annotated[bool, o.model("Keep on the GPU only the part that computes.", None, "--offload")]
+Offload = Annotated[bool, o.model("Keep only the part that is computing on the GPU.", None, "--offload")]
 Compile = Annotated[
     bool,
     o.model(
-        "Have torch.compile translate the network: takes minutes, and is faster after that.", None, "--compile"
+        "Compile the network by torch.compile: takes minutes; calls may then be faster.", None, "--compile"
     ),
 ]
 Estimate = Annotated[
-    bool, o.output("Print calls, time and memory that the images would take, and stop.", None, "--estimate")
+    bool, o.output("Print the calls, time and memory that the images would take, and stop.", None, "--estimate")
 ]
 Size = Annotated[int | None, o.model("Side of images in pixels.  Default: the model's.", "N", min=8, max=8192)]
-Config = Annotated[str | None, o.model("Folder or hf:owner/name that describes a single file's parts.", "PATH")]
+Config = Annotated[
+    str | None, o.model("Folder or hf:owner/name with the configuration of a single file.", "PATH")
+]
 Prediction = Annotated[
     Literal["auto", "epsilon", "v_prediction"],
-    o.model("What the U-Net puts out, where its description is wrong: epsilon or v_prediction.", "KIND"),
+    o.model("What the network predicts, if its configuration is wrong: epsilon or v_prediction.", "KIND"),
 ]
 Overlay = Annotated[
     Path | None,
