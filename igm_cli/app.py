@@ -144,7 +144,7 @@ def _tell_of_hub(arguments: list[str]) -> None:
     for name in dict.fromkeys(
         word.partition("hf:")[2] for word in arguments if re.match(r"(?:[\w.-]+=)?hf:", word)
     ):
-        Output().warn(f"{name} is looked for in the cache of the Hugging Face hub, then the hub is asked")
+        Output().warn(f"looking for {name} in the cache of the Hugging Face hub, then on the hub")
 
 
 def _sentence(error: BaseException) -> tuple[str, int]:

@@ -55,7 +55,7 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
         )
     name = path.resolve().name if path.is_dir() else path.stem
     if (path / "igm.json").is_file() and not is_pipeline(path):
-        raise UsageError(f"the model {name!r} is no text-to-image pipeline; use igm invert")
+        raise UsageError(f"the model {name!r} is not a text-to-image pipeline; use igm invert")
     return name, str(path)
 
 
@@ -133,7 +133,7 @@ def find_folder(model: str) -> Path:
         raise MissingError(f"there is no model {model!r}; {hint}; igm models lists all")
     if not (folder / "igm.json").is_file():
         raise MissingError(
-            f"{model} is no model of igm: it has no igm.json; name a folder that igm train wrote"
+            f"{model} is not a model of igm: it has no igm.json; name a folder that igm train wrote"
         )
     return folder
 

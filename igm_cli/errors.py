@@ -151,7 +151,7 @@ def sentence(error: BaseException) -> tuple[str, int]:
     says = str(error).lower()
     if isinstance(error, RuntimeError) and "busy or unavailable" in says:
         way_out = "end what uses it, choose another with --device cuda:N, or use --device cpu"
-        return f"the GPU is busy with another program, or not to be used by this one; {way_out}", 3
+        return f"the GPU is busy with another program, or may not be used by this one; {way_out}", 3
     if "mps" in says and ("float64" in says or isinstance(error, NotImplementedError)):
         return "this needs an operation that MPS does not have, such as one in float64; use --device cpu", 3
     return f"this is a bug in igm: {kind_and_message(error)}; set IGM_DEBUG=1 to see where, and report it", 1

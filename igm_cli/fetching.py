@@ -36,7 +36,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> Any:
         """Returns the request that follows."""
         if not ADDRESS.match(newurl):
-            raise InputError("it leads to something else than an http or https address")
+            raise InputError("it redirects to something that is not an http or https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -47,7 +47,7 @@ def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes
     and then, know no end.  The server may say nothing for ``silent`` seconds, and take ``in_all``.
 
     Raises:
-        InputError: If it is no address, cannot be fetched in time, or holds too much.
+        InputError: If it is not an address, cannot be fetched in time, or holds too much.
     """
     _check(address)
     answers: queue.Queue[bytes | Exception] = queue.Queue()
@@ -71,14 +71,14 @@ def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes
 
 
 def _check(address: str) -> None:
-    """Refuses what is no address, and one with a password, which records would show."""
+    """Refuses what is not an address, and one with a password, which records would show."""
     try:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
     if not host or not address.isprintable() or " " in address:
-        raise InputError(f"{address!r} is no address; correct it")
+        raise InputError(f"{address!r} is not an address; correct it")
     if "@" in parts.netloc:
         raise InputError(
             f"the address of {host} holds a name or password, which results would show; save the image as a file"
@@ -111,9 +111,9 @@ def _reason(error: Exception, silent: float) -> str:
     """Why an address was not fetched."""
     if isinstance(error, urllib.error.HTTPError):
         if "infinite loop" in str(error.reason):
-            return f"it leads on and on, more than {MAX_REDIRECTS} times"
+            return f"it redirects more than {MAX_REDIRECTS} times"
         if "not allowed" in str(error.reason):
-            return "it leads to something else than an http or https address"
+            return "it redirects to something that is not an http or https address"
         return f"the server says {error.code} {error.reason}".rstrip()
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(inner, socket.gaierror):

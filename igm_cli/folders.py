@@ -199,7 +199,7 @@ def inside(folder: Path, written: str, where: str) -> Path:
     """
     path = Path(os.path.normpath(folder / written))
     if "\0" in written or folder.absolute() not in path.absolute().parents:
-        raise InputError(f"{where} names {written[:80]!r}, which is no file in {folder}; correct it")
+        raise InputError(f"{where} names {written[:80]!r}, which is not a file in {folder}; correct it")
     return path
 
 

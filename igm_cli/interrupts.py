@@ -26,7 +26,7 @@ class Interrupted(BaseException):
     """A signal asks for the end, and it ``says`` what the user should know; none of a library's clauses catches it."""
 
     def __init__(
-        self, number: int, says: str = "igm train, and a command with --output, goes on where it stopped"
+        self, number: int, says: str = "igm train, and any command with --output, continues where it stopped"
     ) -> None:
         super().__init__(says)
         self.number = number

@@ -151,7 +151,7 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
         key = plain(label)
         if not is_text(label):
             raise error(
-                f"{where} holds {label!r}, which is no text; write it in UTF-8, without control characters"
+                f"{where} holds {label!r}, which is not text; write it in UTF-8, without control characters"
             )
         if not key:
             raise error(f"{where} holds an empty label; remove the extra comma")

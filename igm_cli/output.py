@@ -316,10 +316,10 @@ def process_rank() -> tuple[int, int]:
     named = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")}
     for name, text in named.items():
         if text and not (text.isascii() and text.isdigit() and len(text) < 6):
-            raise UsageError(f"{name} of the environment is {text!r}, which is no number of it; unset it")
+            raise UsageError(f"{name} of the environment is {text!r}, which is not a valid value; unset it")
     if int(named["MASTER_PORT"] or 0) > 65535:
         raise UsageError(
-            f"MASTER_PORT={named['MASTER_PORT']} of the environment is no port, which are 1 to 65535; correct it"
+            f"MASTER_PORT={named['MASTER_PORT']} of the environment is not a port from 1 to 65535; correct it"
         )
     rank, world = int(named["RANK"] or 0), int(named["WORLD_SIZE"] or 1)
     if not rank < world:

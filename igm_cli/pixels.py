@@ -97,11 +97,11 @@ class Scaling:
     def colours(self, image: Image, name: str, deep: bool) -> Image:
         """Returns an image of modes of 8 bits with its colours scaled, where black and white are given.
 
-        ``deep`` says that the file has 16 bits a colour, of which Pillow reads the upper 8.
+        ``deep`` says that the file has 16 bits per colour, of which Pillow reads the upper 8.
         """
         if deep and self.given:
             raise InputError(
-                f"{name} has 16 bits a colour, of which 8 are read, so it cannot be scaled by --range; save it with 8"
+                f"{name} has 16 bits per colour, of which 8 are read, so it cannot be scaled by --range; save it with 8"
             )
         if deep:
             self._say_limits(name, Limits(0, 65535), f"the largest is about {_brightest(image) * 257}")

@@ -197,14 +197,14 @@ class _OfImage(Result):
         "the model does not know what is typical.",
     )
     k_at_maximum: Literal[True] | None = Field(
-        default=None, description="True if as many concepts were found as were looked for: there may be more."
+        default=None, description="True if all the concepts looked for were found: there may be more."
     )
     guidance_told: float | None = Field(
         default=None,
         description="What a network that was distilled from guided predictions is told of the guidance, which is fixed; "
         "missing where a network is not told.",
     )
-    seconds: Share = Field(description="For this image; of those worked out together the mean.")
+    seconds: Share = Field(description="For this image; the mean over those processed together.")
     device: str
     run: Run
 
@@ -355,7 +355,7 @@ class _OfVector(Result):
     codebooks: str = Field(description="Path of the file of codebooks as given.")
     binding: Literal["map", "hrr", "fhrr"]
     k: Natural = Field(description="Number of products found.")
-    seconds: Share = Field(description="For this vector; of those worked out together the mean.")
+    seconds: Share = Field(description="For this vector; the mean over those processed together.")
     device: str
     run: Run
 

@@ -113,7 +113,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         if not shared or any(given.get(name) is not None for name in ("k_min", "k_max")):
             self._refuse_count(given)
         if scale is not None and not model.scale:
-            raise UsageError(f"the model {model.name!r} sees every image in its own size; leave out the scale")
+            raise UsageError(f"the model {model.name!r} takes every image at one size; leave out the scale")
         if scale is not None and not 0.01 <= scale <= 100:
             raise UsageError(f"a scale lies between 0.01 and 100, not {scale:g}")
         self.every, self.suffixes = every, (*SUFFIXES, *VIDEOS) if every else SUFFIXES
@@ -291,7 +291,7 @@ class ImageSession(ImageInputs, Session["Image"]):
                 self.cut_is_said = True
                 width, height = self.model.image_size
                 self.scaling.note(
-                    f"{image.about['image']}: only its middle is looked at, {100 * frame.share:.0f} % of it, as the model "
+                    f"{image.about['image']}: only its middle is used, {100 * frame.share:.0f} % of it, as the model "
                     f"{self.model.name!r} sees images of the shape {width}×{height}; --fit squash takes all of it"
                 )
 

@@ -71,7 +71,7 @@ def _opened(video: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
             kind = _kind(file.read(16))
             file.seek(0)
             if kind is None:
-                raise InputError(f"{name} is no video that can be read; use MP4, MKV, WebM, AVI or MOV")
+                raise InputError(f"{name} is not a video that can be read; use MP4, MKV, WebM, AVI or MOV")
             with av.open(file, format=kind, **_CLOSED) as container:
                 if not container.streams.video:
                     raise InputError(f"{name} has no pictures in it; name a video that has")

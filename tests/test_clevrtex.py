@@ -149,7 +149,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         ("{}", "is not a CLEVRTex annotation: KeyError"),
         ('{"objects": 3}', "objects is no list"),
         ('{"objects": [{"shape": "cube"}]}', r"000001\.json: .*pixel_coords"),
-        ('{"objects": [7]}', r"000001\.json: '7' is no object with fields"),
+        ('{"objects": [7]}', r"000001\.json: '7' is not an object with fields"),
     ],
 )
 def test_damaged_annotations(tmp_path: Path, text: str, says: str) -> None:

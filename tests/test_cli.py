@@ -613,7 +613,7 @@ def test_interrupted_training_keeps_its_checkpoint(tmp_path: Path, sent: signal.
     assert "Traceback" not in err
     assert out == ""
     step = torch.load(tmp_path / "run/state.pt", weights_only=True)["step"]
-    says = f"igm: interrupted; step {step} of 100000 is saved in run, and the same command goes on from there"
+    says = f"igm: interrupted; step {step} of 100000 is saved in run, and the same command continues from there"
     assert err.splitlines()[-1] == says
     from igm_cli.core.checkpoint import load_checkpoint
 

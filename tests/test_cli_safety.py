@@ -144,7 +144,7 @@ def test_an_image_replaced_under_its_name_is_worked_out_anew(
     shutil.copy(pictures / "1.png", image)
     assert igm(*call) == 0
     said = capsys.readouterr()
-    assert "a.png is not what its result was kept of; it is worked out anew" in said.err.splitlines()[0]
+    assert "a.png has changed since its result was kept; it is done again" in said.err.splitlines()[0]
     anew, same = kept.read_text().splitlines()
     assert said.out.splitlines() == [anew, same] and same == second
     assert json.loads(anew)["size"] == [64, 40] != json.loads(first)["size"]
@@ -179,7 +179,7 @@ def test_a_checkpoint_names_no_code(
     (model / "igm.json").write_text(json.dumps(description))
     monkeypatch.syspath_prepend(str(model))
     assert igm("invert", image, "--model", model, *QUICK) == 5
-    assert "'payload:P' is no name of an installed concept parser" in one_sentence(capsys.readouterr().err)
+    assert "'payload:P' is not the name of an installed concept parser" in one_sentence(capsys.readouterr().err)
     assert "payload" not in sys.modules
 
 
@@ -190,7 +190,7 @@ def test_what_is_cut_off_is_said(tiny_model: Path, tmp_path: Path, capsys: pytes
         Image.new("RGB", (width, 10), (90, 90, 90)).save(path)
     assert igm("invert", *paths, "--model", tiny_model, *QUICK) == 0
     told = capsys.readouterr().err
-    assert told.count("only its middle is looked at") == 1 and "wide.png: only its middle" in told
+    assert told.count("only its middle is used") == 1 and "wide.png: only its middle" in told
     assert igm("invert", *paths, "--model", tiny_model, "--fit", "squash", *QUICK) == 0
     assert "only its middle" not in capsys.readouterr().err
 

@@ -87,7 +87,7 @@ def test_a_training_in_bf16_where_that_is_slow(
     assert app.main([*words.split(), "--batch-size", "2", "-o", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
     assert "s in bf16, which takes" in said
-    assert ("--precision auto computes in float32 then" in said) == told
+    assert ("--precision auto uses float32 instead" in said) == told
 
 
 def test_doctor_names_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_doctor_names_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (BUSY, "igm: the GPU is busy with another program, or not to be used by this one; end what uses it, "),
+        (BUSY, "igm: the GPU is busy with another program, or may not be used by this one; end what uses it, "),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
             "igm: not enough memory; use --device cpu, ",

@@ -99,7 +99,7 @@ def test_an_interruption_promises_nothing_that_is_kept(
     monkeypatch.setattr(ImageSession, "inverted", lambda *_: signal.raise_signal(signal.SIGTERM))
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train")
     assert igm("evaluate", "--model", tiny_model, *data) == 143
-    says = "igm: interrupted; nothing of the evaluation is kept, and the same command begins it anew"
+    says = "igm: interrupted; nothing of the evaluation is kept; the same command starts it again"
     assert one_sentence(capsys.readouterr().err) == says
 
 

@@ -248,7 +248,7 @@ def test_models_trained_apart_are_composed(model, faces):
     expected = ((x[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     assert pixels(made) == Image.fromarray(expected).tobytes()
     assert made.model.count(" + ") == 1 and len(made.items) == 2
-    with pytest.raises(UnknownConceptError, match=r"'cat' is no place.*unknown attribute 'cat'"):
+    with pytest.raises(UnknownConceptError, match=r"'cat' is not a place.*unknown attribute 'cat'"):
         model.generate("cat", join=[faces], **QUICK)
 
 
@@ -435,7 +435,7 @@ def test_check_says_what_the_model_finds_again(tmp_path, capsys, tiny_attributes
         ([], 2, "nothing to draw"),
         (["pos(0.3,0.5) AND"], 2, "does not parse at character 17"),
         (["pos(2,0.5)"], 2, "outside the image"),
-        (["dog"], 2, "is no place"),
+        (["dog"], 2, "is not a place"),
         (["500 pos"], 2, "no room for 500 places"),
         (["pos(.5,.5)", "--model", "nothing"], 4, "there is no model"),
         (["pos(.3,.5) and pos(.7,.5)"], 2, "write AND in capitals"),

@@ -302,7 +302,7 @@ def test_a_line_that_cannot_be_read_takes_no_other_with_it(root: Path, name: str
     assert list(found) == ["images/a.png"]
     assert [each["pixel_coords"] for each in found["images/a.png"]] == [[3, 4], [5, 6]]
     assert (
-        f"{name}: line {2 + name.endswith('csv')} of images/a.png cannot be read ('abc' is no number); correct it"
+        f"{name}: line {2 + name.endswith('csv')} of images/a.png cannot be read ('abc' is not a number); correct it"
         in notes[0]
     )
     assert "3 lines left out of a table" in notes[-1]
@@ -397,7 +397,7 @@ def test_what_is_amiss_is_told(root: Path) -> None:
     assert [len(objects) for objects in found.values()] == [2, 0]
     assert found["images/a.png"][1]["label"] == "99"
     expected = [
-        "x.json: an annotation of c.d.png cannot be read, which is left out ('x' is no number)",
+        "x.json: an annotation of c.d.png cannot be read, which is left out ('x' is not a number)",
         "y.json: cannot be read, its images are left out",
         "x.json: it has annotations of image 77, which it does not list (and 1 more like it)",
         "images/d.png: it has no annotation, and is left out",
@@ -454,9 +454,9 @@ def test_one_broken_file_spoils_no_other(root: Path, file: str, text: str | byte
 def test_broken_lines_of_yolo(root: Path) -> None:
     yolo(root)
     for text, says in {
-        "0 0.5 0.5 0.1 0.1\nred 0.5 0.5 0.1 0.1": "line 2: 'red' is no number of a class",
+        "0 0.5 0.5 0.1 0.1\nred 0.5 0.5 0.1 0.1": "line 2: 'red' is not the number of a class",
         "0 0.5 0.5 0.1": "line 1: a box has 4 numbers and an outline 6 or more, not 3",
-        "0 0.5 0.5 nan 0.1": "line 1: 'nan' is no number",
+        "0 0.5 0.5 nan 0.1": "line 1: 'nan' is not a number",
         "0 .1 .1 .2 .2 .3 .3 .4": "line 1: 7 coordinates cannot be pairs of x and y",
     }.items():
         write(root / "labels/a.txt", text)

@@ -22,7 +22,7 @@ ADAPTER: DatasetAdapter = Pictures()
 
 
 def touch(root: Path, *files: str) -> Path:
-    """Files that are no images: nothing may be decoded while a folder is listed."""
+    """Files that are not images: nothing may be decoded while a folder is listed."""
     for file in files:
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def test_a_train_may_be_a_thing(tmp_path: Path) -> None:
             "line 2 is not JSON: .*; correct it",
         ),
         ("metadata.jsonl", '{"file_name": "a.jpg", "labels": ["\\ud800"]}', "line 1 is not JSON: .*surrogates"),
-        ("metadata.jsonl", '["a.jpg"]', "line 1 is no object; write it as"),
+        ("metadata.jsonl", '["a.jpg"]', "line 1 is not an object; write it as"),
         ("metadata.jsonl", '{"labels": ["cat"]}', "line 1: it has no file_name; add the path"),
         ("metadata.jsonl", '{"file_name": 3, "labels": ["cat"]}', "line 1: file_name is 3; write"),
         ("metadata.jsonl", '{"file_name": "a.jpg"}', "line 1: it has no labels; add a list"),
@@ -230,7 +230,7 @@ def test_a_train_may_be_a_thing(tmp_path: Path) -> None:
         (
             "labels.csv",
             'file,labels\nb.jpg,dog\na.jpg,"cat\nb.jpg,dog\n',
-            "line 3 is no line of a table: .*; correct",
+            "line 3 is not a line of a table: .*; correct",
         ),
         (
             "labels.csv",

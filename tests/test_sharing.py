@@ -117,7 +117,7 @@ def test_a_pipeline_of_others_is_pulled(call: Call, hub: fake_hub.Hub, tmp_path:
     assert code == 0, err
     assert json.loads(out)["concepts"] == "labels"
     code, _, err = call("push", "owner/diffusion", "user/mine")
-    assert code == 4 and "igm: owner/diffusion is no model of igm: it has no igm.json" in err
+    assert code == 4 and "igm: owner/diffusion is not a model of igm: it has no igm.json" in err
 
 
 def test_a_dry_run_writes_the_card_and_asks_nobody(call: Call, hub: fake_hub.Hub, tiny_model: Path) -> None:
@@ -168,7 +168,7 @@ def test_what_the_hub_or_igm_refuses(
         "mitt",
     )
     refused(4, "there is no model 'clevr-post'; did you mean clevr-pos", "push", "clevr-post", "user/mine")
-    refused(4, "runs is no model of igm", "push", "runs", "user/mine")
+    refused(4, "runs is not a model of igm", "push", "runs", "user/mine")
     refused(2, "--output is about the card of --dry-run", "push", tiny_model, "user/mine", "-o", "x")
     refused(4, "you may not write to owner/mine", "push", tiny_model, "owner/mine")
     refused(2, "user/public is there already and public", "push", tiny_model, "user/public", "--private")
@@ -177,8 +177,8 @@ def test_what_the_hub_or_igm_refuses(
     refused(4, "the hub has no model user/none that you may see", "pull", "hf:user/none")
     refused(4, "owner/gated is gated: ask for access on its page", "pull", "hf:owner/gated")
     refused(4, "owner/gated is gated", "invert", "x.png", "--model", "hf:owner/gated")
-    refused(3, "user/other is no model that igm can use", "pull", "user/other")
-    refused(3, "is no valid JSON file", "pull", "user/damaged")
+    refused(3, "user/other is not a model that igm can use", "pull", "user/other")
+    refused(3, "is not a valid JSON file", "pull", "user/damaged")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     refused(4, "the hub does not accept your token", "push", tiny_model, "user/mine")
     monkeypatch.delenv("HF_TOKEN")

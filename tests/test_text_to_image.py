@@ -561,7 +561,7 @@ def test_broken_single_files(files: dict[str, Path], folders: dict[str, Path], t
     refused(lambda k: not k.startswith("cond_stage_model."), "Failed to load CLIPTextModel. Weights .* missing")
     refused(lambda k: not k.endswith("time_embed.2.bias"), "cannot be loaded|lacks weights")
     refused(lambda k: not k.endswith("fc1.bias"), "cannot be loaded|lacks weights")
-    refused(lambda k: True, "is no StableDiffusionXL", replace(EXACT, config=str(folders["sdxl"])))
+    refused(lambda k: True, "is not a StableDiffusionXL", replace(EXACT, config=str(folders["sdxl"])))
     cut(path)
     with pytest.raises(InputError, match="is damaged"):
         load_pipeline(str(path), CPU, loading)

@@ -68,11 +68,11 @@ def test_a_mistake_is_a_sentence_on_the_page(bench: Workbench, tmp_path: Path) -
         "text.png is not an image": bench.find(str(text), "clevr-pos"),
         "broken.png ": bench.find(str(broken), "clevr-pos"),
         "there is no model 'nowhere'": bench.find(SCENE, "nowhere"),
-        "'clevr-pos' is no text-to-image pipeline": bench.find(SCENE, "clevr-pos", "cat,dog"),
+        "'clevr-pos' is not a text-to-image pipeline": bench.find(SCENE, "clevr-pos", "cat,dog"),
         "999 concepts": bench.find(SCENE, "clevr-pos", k=999),
         "nothing is asked for yet": bench.draw(" ", "clevr-pos"),
         "the expression does not parse": bench.draw("pos(", "clevr-pos"),
-        "'cat' is no place": bench.draw("cat", "clevr-pos"),
+        "'cat' is not a place": bench.draw("cat", "clevr-pos"),
         "draws 1 to 16 images": bench.draw("3 pos", "clevr-pos", 99),
         "there is no model": bench.draw("3 pos", "nowhere"),
     }

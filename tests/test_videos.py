@@ -62,9 +62,9 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "clip is no video that can be read; use MP4"),
-        (PLAYLIST, "clip is no video that can be read; use MP4"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), "clip is no video that can be read"),
+        (b"", "clip is not a video that can be read; use MP4"),
+        (PLAYLIST, "clip is not a video that can be read; use MP4"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "clip is not a video that can be read"),
         (b"\x00\x00\x00\x1cftypisom" + bytes(99), "clip is damaged"),
         (b"\x1aE\xdf\xa3" + bytes(99), "clip is damaged"),
         (b"RIFF\x00\x00\x00\x00AVI " + bytes(99), "clip (is damaged|has no pictures)"),
@@ -143,7 +143,7 @@ def test_videos_beside_images_and_what_is_refused(
     code, _, err = igm(".")
     assert code == 0 and "left out of .: 1 .avi file, 1 .mp4 file" in err
     code, out, err = igm(".", "--every", "8")
-    assert code == 3 and "bad.avi is no video that can be read" in err
+    assert code == 3 and "bad.avi is not a video that can be read" in err
     assert "0.png" in out and "clip.mp4 frame 8 (0.80 s)" in out
     Path("found/clip").mkdir(parents=True)
     Path("found/clip/000000.png").write_bytes(other)

@@ -43,7 +43,7 @@ def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: P
     if request.device.type == "cpu":
         keep_freed_memory()
     if (out.is_symlink() or out.exists()) and not out.is_dir():
-        raise InputError(f"--out {out} is no folder; name another one")
+        raise InputError(f"--out {out} is not a folder; name another one")
     with exclusive(out):
         _run(suite, methods, request, out, sink)
 

@@ -151,7 +151,7 @@ def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> It
             yield from sorted(target.glob("*.png"))
         elif target.exists():
             raise UsageError(
-                f"{target} is no folder, where the pictures of {source.name} should go; choose another path"
+                f"{target} is not a folder, where the pictures of {source.name} should go; choose another path"
             )
 
 

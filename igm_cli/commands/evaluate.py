@@ -25,7 +25,7 @@ WORST = 12
 """Images that --worst draws."""
 
 
-@saying("nothing of the evaluation is kept, and the same command begins it anew")
+@saying("nothing of the evaluation is kept; the same command starts it again")
 def evaluate(
     model: o.Model = None,
     concepts: o.Concepts = None,

@@ -148,7 +148,7 @@ def _lines(path: Path) -> list[Record]:
             _ = line["image"], line["size"][1], line["items"]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
-            f"{path} holds lines that are no results of igm invert; choose another file"
+            f"{path} holds lines that are not results of igm invert; choose another file"
         ) from error
     if not lines:
         raise InputError(f"{path} holds no results; choose another file")

@@ -46,7 +46,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
     if not (
         isinstance(info, Mapping) and isinstance(inference, Mapping) and isinstance(known.get("space"), Mapping)
     ):
-        raise InputError(f"{folder / 'igm.json'} is no complete description of a model; train it again")
+        raise InputError(f"{folder / 'igm.json'} is not a complete description of a model; train it again")
     concepts = str(known.get("concepts", ""))
     head = ModelCardData(
         library_name="igm",
@@ -139,7 +139,7 @@ def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any]) -> Itera
     fitted = info.get("calibrated")
     if not isinstance(fitted, Mapping):
         yield (
-            "It was not calibrated: its confidences rank answers and are no probabilities.  "
+            "It was not calibrated: its confidences rank answers and are not probabilities.  "
             "`igm evaluate --calibrate` does it."
         )
         return

@@ -54,7 +54,7 @@ def entry(name: str, source: str, folder: Path) -> dict[str, Any]:
             known = read_json(folder / "igm.json")
             concepts, info = str(known.get("concepts", "")), known.get("info")
             calibrated = isinstance(info, dict) and bool(info.get("calibrated"))
-            problem = "" if concepts else f"{folder / 'igm.json'} names no concepts; it is no model of igm"
+            problem = "" if concepts else f"{folder / 'igm.json'} names no concepts; it is not a model of igm"
         else:
             concepts = DEFAULT_CONCEPTS["pipeline"]
     except InputError as error:

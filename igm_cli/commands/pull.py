@@ -54,7 +54,7 @@ def _fetched(name: str, variant: str | None) -> Path:
         return snapshot(name, ("*.json", "*.safetensors", "*.txt", "README.md"), fetch=True)
     if "model_index.json" not in names:
         raise InputError(
-            f"{name} is no model that igm can use: it has neither igm.json nor model_index.json; choose another"
+            f"{name} is not a model that igm can use: it has neither igm.json nor model_index.json; choose another"
         )
     from igm_cli.core.models.pipeline_files import find_pipeline
 

@@ -117,7 +117,7 @@ class ResultFile:
         *whole, rest = data.split(b"\n")
         lines = [(self._parse(text, path), text + b"\n") for text in whole]
         if rest[: len(START)] != START[: len(rest)]:
-            raise InputError(f"{path} holds lines that are no results of igm; choose another file")
+            raise InputError(f"{path} holds lines that are not results of igm; choose another file")
         if repair and rest:
             os.truncate(path, len(data) - len(rest))
         return lines
@@ -129,9 +129,9 @@ class ResultFile:
             line = json.loads(text.decode(), parse_constant=_no_number)
             schema, run = line["schema"], line["run"]
             about = [line[self.key[0]], *(line[name] for name in self.key[1:] if name in line)]
-            json_line(line).encode()  # half a surrogate is no text
+            json_line(line).encode()  # half a surrogate is not text
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
+            raise InputError(f"{path} holds lines that are not results of igm; choose another file") from error
         if schema != self.schema or run != self.run:
             differ = self._differences(line) if schema == self.schema else ""
             what = f"made with other options ({differ})" if differ else "of another model or other options"
@@ -162,7 +162,7 @@ def open_results(
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _share(path: Path, rank: int) -> Path:
@@ -176,7 +176,7 @@ def _shares(path: Path) -> list[Path]:
 def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
     """Raises a :class:`UsageError` if something would be written over an input, however its path is written.
 
-    Neither is anything written through a link, nor over what is no file, such as a device or a pipe.
+    Neither is anything written through a link, nor over what is not a file, such as a device or a pipe.
     """
     known = {(found.st_dev, found.st_ino): path for path in inputs if path.exists() and (found := path.stat())}
     for target in targets:
@@ -185,7 +185,7 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
         if target.is_symlink():
             raise UsageError(f"{option} {target} is a link; name the file itself, or choose another path")
         if target.exists() and not (target.is_file() or target.is_dir()):
-            raise UsageError(f"{option} {target} is no file but a device or a pipe; choose another path")
+            raise UsageError(f"{option} {target} is not a file but a device or a pipe; choose another path")
 
 
 def paths_of(sources: Iterable[Source]) -> list[Path]:

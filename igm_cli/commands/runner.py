@@ -270,7 +270,7 @@ class Runner:
         if self._store and old and old.get("sha256") != each.sha256:
             self._store.forget(about)
             name = " ".join(str(each.about[name]) for name in self.session.key if name in each.about)
-            self.sink.error(f"{name} is not what its result was kept of; it is worked out anew")
+            self.sink.error(f"{name} has changed since its result was kept; it is done again")
             return None
         return old
 

@@ -203,13 +203,10 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
     if is_untypical(record.get("typicality")):
         return (
             f"{called(record)} is unlike what {record['model']} was trained on "
-            f"(typicality {record['typicality']:.2f}); what is said of it is little more than a guess"
+            f"(typicality {record['typicality']:.2f}); the answer is little more than a guess"
         )
     if record.get("k_at_maximum"):
-        return (
-            f"in {called(record)} as many concepts were found as were looked for, {record['k']}; there may be more, "
-            f"{way_out}"
-        )
+        return f"{called(record)} holds {record['k']} concepts or more, as many as were looked for; to find more, {way_out}"
     return ""
 
 
@@ -237,7 +234,7 @@ def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
     local = any(getattr(model.parser.space, "local", False) for model in models)
     number = local * sum(record["overlap"] > TOUCHING for record in records)
     return (
-        f"in {number} of {counted(len(records), 'image')} concepts touch, so that they may melt into one"
+        f"in {number} of {counted(len(records), 'image')} concepts touch, so they may merge into one"
         if number
         else ""
     )

@@ -181,7 +181,7 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is no valid TOML: {error}") from error
+        raise InputError(f"{path} is not valid TOML: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Training:
             if self.record.is_finished(steps, self.spec):
                 self.sink.note(
                     f"{output} already holds all {counted(steps, 'step')} of this run; "
-                    f"use it with {self.use}, or go on with more --steps"
+                    f"use it with {self.use}, or continue with more --steps"
                 )
                 if main:
                     with _saved_whole(output):
@@ -116,7 +116,7 @@ class Training:
         if ended < steps:
             raise Interrupted(
                 received() or signal.SIGINT,
-                f"step {ended} of {steps} is saved in {output}, and the same command goes on from there",
+                f"step {ended} of {steps} is saved in {output}, and the same command continues from there",
             )
         if not main:
             return
@@ -136,7 +136,7 @@ class Training:
         if on_cpu and self.config.precision == "bf16" and not has_bf16(self.device):
             self.sink.note(
                 "this processor has no bf16 instructions that torch knows of, and may take ten times as long in bf16; "
-                "--precision auto computes in float32 then"
+                "--precision auto uses float32 instead"
             )
         with self.sink.progress() as progress, ExitStack() as begun:
             how = (self.preset, self.spec.image_size, self.device, progress)
@@ -235,7 +235,7 @@ class Training:
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:
     """Says of an interruption that it takes nothing of the model."""
-    return saying(f"the model is saved whole in {folder}, and the same command goes on from there")
+    return saying(f"the model is saved whole in {folder}, and the same command continues from there")
 
 
 def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:
@@ -250,7 +250,7 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
         raise UsageError(f"--init and --output are both {folder}; give another --output to keep both models")
     try:
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"--output {folder} is no folder; name another one")
+            raise InputError(f"--output {folder} is not a folder; name another one")
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=there):
             pass

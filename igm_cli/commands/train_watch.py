@@ -61,15 +61,15 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
         )
     elif placed is not None and found is not None and placed >= 0.5 > found:
         advice = (
-            f"places are learned sooner than values: go on with --steps {2 * steps}; train.mixed and train.contrast help "
+            f"places are learned sooner than values: continue with --steps {2 * steps}; train.mixed and train.contrast help "
             "values"
         )
     elif found is not None and found < 0.5:
         advice = (
-            f"that is little: go on with --steps {2 * steps}, and check the annotations (--dry-run draws them)"
+            f"that is few: continue with --steps {2 * steps}, and check the annotations (--dry-run draws them)"
         )
     elif len(losses) > 4 and before - last > STILL_FALLING * before:
-        advice = f"the loss still falls: --steps {2 * steps} goes on from here, and may be better"
+        advice = f"the loss is still falling: --steps {2 * steps} continues from here, and may be better"
     elif counted is not None and counted < 0.5:
         advice = "objects are found but counted badly: igm evaluate --calibrate on more images may mend that"
     else:

@@ -53,7 +53,7 @@ def ui(
     known = list(dict.fromkeys([*given, resolve_model(None, None).name, *bundled()]))
     require_free(host, port)
     if not is_local(host):
-        sink.warn(f"everybody who reaches {host} can use this page and this machine, without a password")
+        sink.warn(f"anyone who can reach {host} can use this page and this machine without a password")
     with tempfile.TemporaryDirectory(prefix="igm-ui-") as uploads:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
         from igm_cli.commands.ui_page import Workbench, page
@@ -109,7 +109,7 @@ def require_free(host: str, port: int | None) -> None:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(address)
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
-        why = cause(error) if isinstance(error, OSError) else "it is no name of a machine"
+        why = cause(error) if isinstance(error, OSError) else "it is not the name of a machine"
         raise OutputError(
             f"the page cannot be served at {where}: {why}; choose another --port or --host"
         ) from error

@@ -195,14 +195,14 @@ def page(bench: Workbench) -> Any:
     }
     with gr.Blocks(title="igm", analytics_enabled=False) as blocks:
         gr.Markdown(
-            "# igm\nFinds what an image is made of, and draws what is asked for. Images stay on this machine."
+            "# igm\nFinds what an image is made of, and draws what you ask for. Images stay on this machine."
         )
         with gr.Tab("Find"), gr.Row():
             with gr.Column():
                 image = gr.File(label="An image: drop it here", height=140)
                 model = gr.Dropdown(bench.models, value=first, label="Model")
                 labels = gr.Textbox(
-                    label="What may be there, with commas in between",
+                    label="Labels to look for, separated by commas",
                     info="Left empty: what the model was trained on.",
                     visible=bench.asks_for_labels(first),
                 )

@@ -116,7 +116,7 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
     for template in templates:
         if not is_text(template):
-            raise error(f"the template {template!r} is no text; write it in UTF-8, without control characters")
+            raise error(f"the template {template!r} is not text; write it in UTF-8, without control characters")
         if "{label}" not in template:
             where = file or "--template"
             raise error(f"the template {template!r} of {where} has no {{label}}, where the label goes")

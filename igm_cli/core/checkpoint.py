@@ -128,7 +128,7 @@ def read_spec(folder: Path) -> ModelSpec:
     names = (DESCRIPTION, CONFIG, SCHEDULE)
     for name in names:
         if not (folder / name).is_file():
-            raise MissingError(f"{folder} is no igm checkpoint: it has no {name}")
+            raise MissingError(f"{folder} is not an igm checkpoint: it has no {name}")
     known, options, schedule = (read_json(folder / name) for name in names)
     if known.pop("format", None) != FORMAT:
         raise InputError(

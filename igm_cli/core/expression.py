@@ -259,7 +259,9 @@ class _Reader:
         except ValueError:
             number = math.nan
         if not 0 < number <= MOST_WEIGHT:
-            raise self.error(f"the weight {value!r}, which is no number above 0 and up to {MOST_WEIGHT}", place)
+            raise self.error(
+                f"the weight {value!r}, which is not a number above 0 and up to {MOST_WEIGHT}", place
+            )
         return number
 
     def takes(self, kind: str, value: str | None = None) -> bool:

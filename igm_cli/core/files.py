@@ -48,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OutputError: If it cannot be written, or ``path`` is a device, a pipe or a folder, which is left as it is.
     """
     if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is no file; choose another path")
+        raise OutputError(f"{path} is not a file; choose another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary:
@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid JSON file: {error}") from error
+        raise InputError(f"{path} is not a valid JSON file: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a JSON object")
     return data
@@ -187,7 +187,7 @@ def home_expanded(path: str | Path) -> Path:
         InputError: If there is neither such a user nor such a file.
     """
     if "\0" in str(path):
-        raise InputError(f"{str(path)!r} is no path: it holds a NUL byte; correct it")
+        raise InputError(f"{str(path)!r} is not a path: it holds a NUL byte; correct it")
     text = os.fspath(path)  # Path would take ./~ for ~
     expanded = os.path.expanduser(text)  # noqa: PTH111
     first, inside, _ = text.partition(os.sep)
@@ -217,7 +217,7 @@ def exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")
     if name.is_symlink() or (name.exists() and not (name.is_file() and not name.stat().st_size)):
-        raise InputError(f"{name} is no lock of igm; remove it, or choose another path")
+        raise InputError(f"{name} is not a lock of igm; remove it, or choose another path")
     lock = FileLock(name, timeout=0)
     try:
         try:

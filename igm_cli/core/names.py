@@ -28,7 +28,7 @@ class Classes:
             self.names = {int(number): str(names) for number, names in dict(id2label).items()}
         except (TypeError, ValueError) as error:
             raise InputError(
-                "the id2label of the model is no table of names by number; give its own"
+                "the id2label of the model is not a table of names by number; give its own"
             ) from error
         if not self.names:
             raise InputError("the id2label of the model names no class; give its own")

@@ -99,9 +99,7 @@ class Adapter:
 
     def make(self, request: SplitRequest) -> Dataset:
         """Returns a split of generated images, if the dataset has any."""
-        raise MissingError(
-            f"{self.name} has no images of its own; give the folder of yours with --data-root FOLDER"
-        )
+        raise MissingError(f"{self.name} has no images of its own; give your folder with --data-root FOLDER")
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns a split of the images in a folder."""

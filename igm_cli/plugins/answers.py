@@ -112,7 +112,7 @@ def _no_json(value: Any) -> str:
     """Returns what part of a value JSON cannot hold; empty if there is none."""
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
-            return f"the key {_shown(wrong[0])}, which is no text"
+            return f"the key {_shown(wrong[0])}, which is not text"
         return next((fault for each in value.values() if (fault := _no_json(each))), "")
     if isinstance(value, list | tuple):
         return next((fault for each in value if (fault := _no_json(each))), "")

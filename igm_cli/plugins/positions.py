@@ -99,7 +99,7 @@ class Positions:
             return _place(text, *place.groups())
         some = _SOME.fullmatch(text)
         if not some:
-            raise UnknownConceptError(f"{text!r} is no place; write pos(0.3,0.5), 3 pos or 3-5 pos")
+            raise UnknownConceptError(f"{text!r} is not a place; write pos(0.3,0.5), 3 pos or 3-5 pos")
         least, most = int(some[1]), int(some[2] or some[1])
         if most < least:
             raise UsageError(f"{text!r} names its larger number first; write {most}-{least} pos")

@@ -87,7 +87,7 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
     if ":" in name and name not in points:
         if not typed:
             raise PluginError(
-                f"{name!r} is no name of an installed {_NOUNS[kind]}, and a file must not name code to run; "
+                f"{name!r} is not the name of an installed {_NOUNS[kind]}, and a file must not name code to run; "
                 "if you trust it, install it as a plugin"
             )
         return _resolve(kind, EntryPoint(name, name, f"igm_cli.{kind}"), "")
@@ -161,7 +161,9 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
     except BaseException as error:  # whatever a plugin does, SystemExit included, is its own problem
         raise PluginError(f"{label} of {owner} cannot be loaded ({_told(error, module)}); {way_out}") from error
     if missing:
-        raise PluginError(f"{label} of {owner} is no {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}")
+        raise PluginError(
+            f"{label} of {owner} is not a {_NOUNS[kind]}: it has no {', '.join(missing)}; {way_out}"
+        )
     return _Guarded(plugin, kind, f"{label} of {owner}", way_out, foreign)
 
 

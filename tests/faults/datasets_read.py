@@ -147,7 +147,7 @@ def _scenes(kit: Kit) -> Iterator[Case]:
         "image_index text": ({"image_index": "one"}, "image_index of scene 1"),
         "objects null": ({"objects": None}, "objects of scene 1"),
         "objects text": ({"objects": "cube"}, "objects of scene 1"),
-        "an object text": ({"objects": ["cube"]}, "object 0: 'cube' is no object"),
+        "an object text": ({"objects": ["cube"]}, "object 0: 'cube' is not an object"),
         "a long name that is none": ({"image_filename": "n" * 300}, "missing"),
         "an absolute path": ({"image_filename": "/etc/passwd"}, "no file in"),
         "a path outside": ({"image_filename": "../../../secret.png"}, "no file in"),

@@ -142,7 +142,7 @@ def _walks(kit: Kit) -> Iterator[Case]:
         "checkpoints of notebooks": (_tree("a.png", ".ipynb_checkpoints/a.png"), ("a.png",), "1 hidden folder"),
         "an archive of macOS": (_tree("a.png", "__MACOSX/._a.png"), ("a.png",), "1 hidden folder"),
         "hidden files": (_tree("a.png", ".b.png", ".c/d.png"), ("a.png",), "1 hidden file, 1 hidden folder"),
-        "hidden files that are no images": (_tree("a.png", ".DS_Store", ".gitignore"), ("a.png",), "^$"),
+        "hidden files that are not images": (_tree("a.png", ".DS_Store", ".gitignore"), ("a.png",), "^$"),
         "of other kinds": (_tree("a.png", "b.heic", "c.HEIC", "d.psd"), ("a.png",), r"2 \.heic files, 1 \.psd file"),
         "notes": (_tree("a.png", "notes.txt", "Thumbs.db", "labels.csv"), ("a.png",), "^$"),
         "upper case": (_tree("A.PNG", "b.JPG", "c.Jpeg", "d.TIF"), ("A.PNG", "b.JPG", "c.Jpeg", "d.TIF"), "^$"),

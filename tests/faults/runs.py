@@ -191,7 +191,7 @@ def _stale(kit: Kit) -> Iterator[Case]:
 
         return check
 
-    yield Case("stale answers", "an image replaced", call, {**images, "a.png": other}, "answered", (), "worked out anew",
+    yield Case("stale answers", "an image replaced", call, {**images, "a.png": other}, "answered", (), "done again",
                sized(30, 2), may_change=("r.jsonl",))  # fmt: skip
     yield Case("stale answers", "an image as it was", call, images, "answered", check=sized(32, 2))
     elsewhere = content.replace(HERE.encode(), b"/some/other/folder")

@@ -241,7 +241,7 @@ def guess_binding(books: Sequence[Tensor]) -> str:
     )
 
 
-BITS = "codewords of 0 and 1 are no bipolar vectors, which products need; write -1 for every 0 in codebooks and vectors (2 * x - 1)"
+BITS = "codewords of 0 and 1 are not bipolar vectors, which products need; write -1 for every 0 in codebooks and vectors (2 * x - 1)"
 
 
 def duplicates(book: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def find_pipeline(source: str, variant: str | None = None, *, weights: bool = Tr
         raise InputError(f"{source} {_UNSAFE}")
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise InputError(f"{source} is no model; give a pipeline folder or a .safetensors file")
+            raise InputError(f"{source} is not a model; give a pipeline folder or a .safetensors file")
         return path
     if path.suffix == ".safetensors" or not HUB_ID.fullmatch(source):
         raise MissingError(
@@ -140,7 +140,7 @@ def read_index(path: Path) -> PipelineIndex:
             raise InputError(
                 f"{path} is a LoRA, which adds to another model; give the model itself, with it merged"
             )
-        raise InputError(f"{path} is no diffusers pipeline: it has no model_index.json")
+        raise InputError(f"{path} is not a diffusers pipeline: it has no model_index.json")
     index = read_json(path / "model_index.json")
     entries = {
         part: entry for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]
@@ -176,7 +176,7 @@ def _family(path: Path, kind: str, names: Mapping[str, str]) -> Family:
     """Returns the family of a pipeline, by its network and its other parts; ``names`` holds the classes of all parts."""
     if not re.fullmatch(r"\w+Pipeline", kind):
         raise InputError(
-            f"{path} is no pipeline of diffusers: its model_index.json calls it {kind[:60]!r}; give another"
+            f"{path} is not a pipeline of diffusers: its model_index.json calls it {kind[:60]!r}; give another"
         )
     network = names.get("unet") or names.get("transformer")
     for words, task in _OTHER_TASKS.items():
@@ -318,7 +318,7 @@ def read_description(path: Path) -> PipelineDescription:
     try:
         space, composition = ConceptSpace.from_dict(data["space"]), data.get("composition", "mean")
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
-            raise ValueError("its concepts are no labels")
+            raise ValueError("its concepts are not labels")
         inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})
         draws, knows = bool(info.get("draws", True)), str(info.get("knows", ""))
         return PipelineDescription(space, composition, inference, draws, knows)

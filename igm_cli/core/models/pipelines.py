@@ -272,7 +272,7 @@ def _from_file(path: Path, says: SingleFile, loading: Loading, dtype: torch.dtyp
             f"give a folder with it by --config, or --config hf:{name.removeprefix('hf:')}"
         ) from error
     if (other := read_index(folder).kind) != kind:
-        raise InputError(f"{path} is no {other}, which {folder} describes; give its own description")
+        raise InputError(f"{path} is not a {other}, which {folder} describes; give its own description")
     options: dict[str, Any] = {"config": str(folder), "local_files_only": True}
     with refusing(f"{path} cannot be loaded"):
         pipe = getattr(diffusers, kind).from_single_file(str(path), torch_dtype=dtype, **options, **UNUSED)

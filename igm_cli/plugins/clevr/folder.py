@@ -77,7 +77,7 @@ def _size_of(image: str) -> tuple[int, int]:
     try:
         return image_size(Path(image))
     except Exception as error:  # Pillow's readers raise anything
-        raise InputError(f"{image} is no image that can be read; fetch it again") from error
+        raise InputError(f"{image} is not an image that can be read; fetch it again") from error
 
 
 def _scenes_file(root: Path, split: str) -> Path:
@@ -97,7 +97,7 @@ def _read_scenes(path: Path) -> list[dict[str, Any]]:
         content = json.loads(text)
         scenes: Any = content.get("scenes") if isinstance(content, dict) else None
         if not isinstance(scenes, list):
-            raise TypeError("it is no table with a list of scenes")
+            raise TypeError("it is not a table with a list of scenes")
         for number, scene in enumerate(scenes):
             if not isinstance(scene, dict):
                 raise TypeError(f"scene {number} is {str(scene)[:40]!r}, no table")
@@ -105,7 +105,7 @@ def _read_scenes(path: Path) -> list[dict[str, Any]]:
                 if not isinstance(scene[name], kind):
                     raise TypeError(f"{name} of scene {number} is {str(scene[name])[:40]!r}, no {words}")
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON that can be read ({str(error)[:100]}); fetch it again") from error
+        raise InputError(f"{path} is not JSON that can be read ({str(error)[:100]}); fetch it again") from error
     except (KeyError, TypeError) as error:
         says = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{path} is not a CLEVR scene file: {says}; fetch it again") from error
@@ -136,7 +136,7 @@ def plain_object(scene_object: Any) -> dict[str, Any]:
         InputError: If a field has a wrong type.
     """
     if not isinstance(scene_object, Mapping):
-        raise InputError(f"{str(scene_object)[:40]!r} is no object with fields; fetch the scenes again")
+        raise InputError(f"{str(scene_object)[:40]!r} is not an object with fields; fetch the scenes again")
     rotation = scene_object.get("rotation", 0.0)
     place, around = (_numbers(scene_object, name) for name in ("pixel_coords", "3d_coords"))
     if len(place) < 2:

@@ -40,7 +40,7 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
     An archive holds them as its only array, or under the name ``vectors``.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path} is no file of vectors; give a .npy, .npz or .safetensors file")
+        raise InputError(f"{path} is not a file of vectors; give a .npy, .npz or .safetensors file")
     if path.suffix.lower() == ".safetensors":
         with _open_safetensors(path) as file:
             array = _tensor(path, file, _only_name(path, list(file.keys())))
@@ -111,7 +111,7 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
     try:
         opened = safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no .safetensors file that can be read; save it again") from error
+        raise InputError(f"{path} is not a .safetensors file that can be read; save it again") from error
     with opened as file:
         yield file
 
@@ -141,7 +141,9 @@ def _numpy_array(path: Path) -> Any:
             raise InputError(
                 f"{path} holds a pickle, which could run any code, so it is not opened; save a plain array of numbers"
             ) from error
-        raise InputError(f"{path} is no {path.suffix.lower()} file that can be read; save it again") from error
+        raise InputError(
+            f"{path} is not a {path.suffix.lower()} file that can be read; save it again"
+        ) from error
 
 
 def _check_header(path: Path, file: IO[bytes]) -> None:

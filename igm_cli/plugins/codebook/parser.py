@@ -110,7 +110,7 @@ class CodebookProducts:
 
     def draw(self, image: Image, items: Sequence[Mapping[str, Any]]) -> Image:
         """Refuses to draw."""
-        raise UsageError("a bound vector is no image that could be drawn on; use --json or --output")
+        raise UsageError("a bound vector is not an image that could be drawn on; use --json or --output")
 
     def _checked(self, rows: Tensor) -> Tensor:
         """Returns indices ``[S,K]``, after checking that the codebooks have them."""

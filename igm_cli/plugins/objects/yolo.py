@@ -46,7 +46,7 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
     def parse(line: str, file: str) -> Object:
         first, *numbers = line.split()
         if not first.isdecimal():
-            raise ValueError(f"{first[:40]!r} is no number of a class")
+            raise ValueError(f"{first[:40]!r} is not the number of a class")
         return to_object(classes.label(first, file), numbers, classes.keypoints)
 
     return line_by_line(folder, files, parse, findings, (1.0, 1.0))

@@ -187,7 +187,7 @@ def _listed(column: str, value: Any, vocabulary: Vocabulary, names: Sequence[str
         return vocabulary.in_cell(value, one=column == "label")
     if isinstance(value, list) and all(isinstance(label, str) for label in value):
         return vocabulary.among(value)
-    raise InputError(f'{column} is {str(value)[:40]}, which is no text; write labels as ["cat", "dog"]')
+    raise InputError(f'{column} is {str(value)[:40]}, which is not text; write labels as ["cat", "dog"]')
 
 
 def _class_number(value: Any) -> int | None:
@@ -240,7 +240,7 @@ def json_rows(path: Path, bad: Callable[[InputError], None] = refuse) -> Iterato
             bad(InputError(f"{path} line {number} is not JSON: {error}; correct it"))
             continue
         if not isinstance(row, dict):
-            bad(InputError(f'{path} line {number} is no object; write it as {{"file_name": "1.jpg", ...}}'))
+            bad(InputError(f'{path} line {number} is not an object; write it as {{"file_name": "1.jpg", ...}}'))
             continue
         yield number, {name.strip().lower(): value for name, value in row.items()}
 
@@ -278,7 +278,7 @@ def csv_rows(
                     raise InputError(f"{path} line {line} names the column {twice} twice; rename one")
             line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path} line {line} is no line of a table: {error}; correct its quotes") from error
+        raise InputError(f"{path} line {line} is not a line of a table: {error}; correct its quotes") from error
 
 
 def _delimiter(path: Path, text: str, beginnings: str) -> str:

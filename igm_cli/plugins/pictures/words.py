@@ -16,7 +16,7 @@ _FILLERS = frozenset((
     "a", "an", "and", "the", "of", "with", "copy", "img", "imgs", "image", "images", "mvimg", "pic", "pics",
     "picture", "pictures", "photo", "photos", "dsc", "dscn", "dscf", "dcim", "pxl", "wa",
 ))  # fmt: skip
-"""Words that are no labels: between labels, or from a camera or a file manager."""
+"""Words that are not labels: between labels, or from a camera or a file manager."""
 
 _JOINTS = frozenset(("and", "&", "+"))
 _AROUND = "'\"[]"  # left around the words of a list written as text
