@@ -76,7 +76,7 @@ def test_a_foreign_file_is_left_alone(
     kept = tmp_path / "kept.txt"
     kept.write_bytes(content)
     assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 3
-    assert "no results of igm" in one_sentence(capsys.readouterr().err)
+    assert "not results of igm" in one_sentence(capsys.readouterr().err)
     assert kept.read_bytes() == content
 
 

@@ -39,7 +39,7 @@ def test_an_address_is_fetched_whatever_the_server_calls_it(server: str, path: s
 REFUSED = {
     "404": "the server says 404 Not Found",
     "503": "the server says 503 Service Unavailable",
-    "loop": "it leads on and on, more than 5 times",
+    "loop": "it redirects more than 5 times",
     "to-file": "it redirects to something that is not an http or https address",
     "to-ftp": "it redirects to something that is not an http or https address",
     "short": "it ended [0-9]+ bytes too early",

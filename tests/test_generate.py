@@ -410,7 +410,7 @@ def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
     code, _, said = run(capsys, "--like", bad, "--model", tiny_model, "-o", tmp_path / "three")
-    assert code == 3 and "no results of igm invert" in said
+    assert code == 3 and "not results of igm invert" in said
 
 
 def test_models_that_do_not_fit_leave_nothing_behind(tmp_path, capsys, tiny_model, tiny_attributes):

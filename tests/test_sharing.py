@@ -152,7 +152,7 @@ def test_what_the_hub_or_igm_refuses(
         assert (done, out) == (code, ""), err
         assert says in one_sentence(
             "\n".join(
-                line for line in err.splitlines() if not re.search("uploading|looked for|is fetched", line)
+                line for line in err.splitlines() if not re.search("uploading|looking for|is fetched", line)
             )
         ), err
 

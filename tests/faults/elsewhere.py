@@ -24,7 +24,7 @@ def _addresses(kit: Kit) -> Iterator[Case]:
     for path in ("a.png", "as-text", "moved", "a.png?x=../../y&z=%00#part"):
         yield Case("address", path, (*kit.invert(f"{kit.web}/{path}"), "--json"), expect="answered", check=_one)
     for path, says in (
-        ("404", "404"), ("503", "503"), ("loop", "on and on"), ("to-file", "something else"), ("to-ftp", "something else"),
+        ("404", "404"), ("503", "503"), ("loop", "redirects more than"), ("to-file", "redirects to"), ("to-ftp", "redirects to"),
         ("short", "too early"), ("no-http", "HTTP"), ("page", "not an image"), ("paper.pdf", "is a PDF"), ("empty", "0 bytes"),
         ("endless", "more than 256 MB"), ("nothing/at/all.png", "404"), ("clip.mp4", "add --every"),
     ):  # fmt: skip
