@@ -74,6 +74,10 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
     return Superposition(indices.cpu(), confidence, ambiguous, torch.tensor(similarity), torch.tensor(errors))
 
 
+DEPENDENT = 1e-6
+"""Relative size of singular values of a Gram matrix that float32 cannot tell from 0: products that depend on each other."""
+
+
 def _residual(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
     """Returns the residual of a vector ``[F]`` under products ``[S,K]`` with the best real weights."""
     if not len(indices):
@@ -82,6 +86,7 @@ def _residual(codebooks: Codebooks, whole: Tensor, indices: Tensor) -> Tensor:
     inner = (products.conj() * codebooks.weights) @ whole[:, None]
     gram = (products.conj() * codebooks.weights) @ products.T
     # On the CPU: CUDA's solver needs a full rank, which a product found twice has not, and MPS has no float64.
-    weights = torch.linalg.lstsq(gram.real.cpu().double(), inner.real.cpu().double()).solution.float()
+    normal = gram.real.cpu().double(), inner.real.cpu().double()
+    weights = torch.linalg.lstsq(*normal, rcond=DEPENDENT).solution.float()
     residual: Tensor = whole - (weights.to(whole.device) * products).sum(0)
     return residual

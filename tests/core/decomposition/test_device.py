@@ -74,3 +74,20 @@ def test_products_that_depend_on_each_other_are_weighted_by_the_pseudo_inverse()
     assert torch.linalg.matrix_rank(gram, rtol=1e-6) == 2
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(found, sums._residual(books, whole, problems.truth), atol=1e-3, rtol=0)
+
+
+def test_a_product_found_twice_counts_once_whatever_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the inner products of the two copies differ in their last bit, their weights must not explode."""
+    problems = random_problems(10, 3, 200, 2, binding="map", seed=2)
+    books: Codebooks = problems.codebooks
+    whole = books.spectrum(problems.vectors).sum(0)
+    expected = sums._residual(books, whole, problems.truth)
+    product = type(books).product
+
+    def rounded(self: Codebooks, indices: Tensor) -> Tensor:
+        products = product(self, indices)
+        return torch.cat([products[:-1], products[-1:] * (1 + 2e-7)])
+
+    monkeypatch.setattr(type(books), "product", rounded)
+    found = sums._residual(books, whole, torch.cat([problems.truth, problems.truth[:1]]))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
