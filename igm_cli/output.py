@@ -101,7 +101,7 @@ class Output:
             sys.stderr.flush()
 
     def warn(self, text: str) -> None:
-        """Writes a warning on stderr; if what it quotes makes it long, it is shortened in the middle."""
+        """Writes a warning on stderr; if quotations make it long, it is shortened in the middle."""
         self.note(f"igm: {brief(text)}")
 
     @staticmethod

@@ -285,7 +285,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         return frames, seen
 
     def _say_what_is_cut(self, images: Sequence[Input[Image]], frames: Sequence[Frame]) -> None:
-        """Reports how much the model sees of the first image of which it sees little."""
+        """Reports how little of an image the model sees, for the first such image."""
         for image, frame in zip(images, frames, strict=True):
             if frame.share < LEAST_SEEN and not self.cut_is_said:
                 self.cut_is_said = True

@@ -31,7 +31,7 @@ EXPLAINED = 1e-4
 """A vector whose unexplained share is below this is fully explained."""
 
 WHOLE = 0.9
-"""At less similarity than this the user is told that part of the vector is unexplained; without noise it is 1."""
+"""Below this similarity the user is told that part of the vector is unexplained; without noise it is 1."""
 
 REST = "the rest is noise or further products, which --count tells"
 

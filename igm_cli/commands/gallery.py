@@ -126,7 +126,7 @@ class Gallery:
             store.add(record)
 
     def _path(self, wish: Wish, number: int) -> Path:
-        """Returns the path of an image; as far as possible its name is the expression."""
+        """Returns the path of an image, named after the expression as far as possible."""
         words = re.sub(r"[^A-Za-z0-9.]+", "-", wish.expression).strip("-.").lower()[:40].strip("-.")
         digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:4]
         return self.folder / f"{words}-{digest}-{number:04}.png"

@@ -83,7 +83,7 @@ def _last(metrics: Sequence[Mapping[str, float]], name: str) -> float | None:
 
 
 def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
-    """Plots loss and validation over the steps in a run folder; returns a sentence saying where, or what is needed for it."""
+    """Plots loss and validation over the steps in a run folder; returns a sentence saying where, or what is missing."""
     if missing("matplotlib"):
         return "pip install 'igm-cli[plots]' to have its curves drawn"
     from igm_cli.benchmarks.suite import Curve, Plot

@@ -50,7 +50,7 @@ class CompositionBench(frame.CheckpointBench):
         self.scenes = {name: part.scenes for name, part in self.parts.items()}
 
     def _sets(self, name: str) -> Sets:
-        data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends on its number alone
+        data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends only on its number
         scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
         judges, seed = self._judges("judged", self.image_size), self.request.seed
         return Sets(scenes, judges, self.numbers, seed, self.device, self.checkpoint, self.settings)

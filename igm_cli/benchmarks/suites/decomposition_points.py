@@ -31,7 +31,7 @@ class Point:
     noise: float = 0.0  # standard deviation of white noise, relative to that of the bound vector's coordinates
     binding: str = "map"  # or hrr or fhrr
     ratio: float | None = None  # ρ of coupled diffusion; its own setting if None
-    restarts: int | None = None  # R of coupled diffusion; as many as the iterations allow if None
+    restarts: int | None = None  # R of coupled diffusion; the iterations' maximum if None
     steps: int | None = None  # of coupled diffusion; its own setting if None
 
     @property
