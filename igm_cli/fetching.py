@@ -47,7 +47,7 @@ def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes
     may stay silent for ``silent`` seconds, and take ``in_all`` seconds in total.
 
     Raises:
-        InputError: If the address is invalid, cannot be fetched in time, or holds too much.
+        InputError: If it is not an address, cannot be fetched in time, or holds too much.
     """
     _check(address)
     answers: queue.Queue[bytes | Exception] = queue.Queue()
@@ -71,7 +71,7 @@ def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes
 
 
 def _check(address: str) -> None:
-    """Refuses invalid addresses, and those with a password, which records would show."""
+    """Refuses what is not an address, and one with a password, which records would show."""
     try:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port

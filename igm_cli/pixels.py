@@ -97,7 +97,7 @@ class Scaling:
     def colours(self, image: Image, name: str, deep: bool) -> Image:
         """Returns an 8-bit image with its colours scaled, if black and white are given.
 
-        ``deep`` says that the file has 16 bits per channel, of which Pillow reads the upper 8.
+        ``deep`` says that the file has 16 bits per colour, of which Pillow reads the upper 8.
         """
         if deep and self.given:
             raise InputError(

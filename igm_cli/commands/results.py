@@ -129,7 +129,7 @@ class ResultFile:
             line = json.loads(text.decode(), parse_constant=_no_number)
             schema, run = line["schema"], line["run"]
             about = [line[self.key[0]], *(line[name] for name in self.key[1:] if name in line)]
-            json_line(line).encode()  # a lone surrogate is not text
+            json_line(line).encode()  # half a surrogate is not text
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} holds lines that are no results of igm; choose another file") from error
         if schema != self.schema or run != self.run:
@@ -176,7 +176,7 @@ def _shares(path: Path) -> list[Path]:
 def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
     """Raises a :class:`UsageError` if an input would be overwritten, however its path is written.
 
-    It also refuses to write through a link, or to anything but a file, such as a device or a pipe.
+    Neither is anything written through a link, nor over what is not a file, such as a device or a pipe.
     """
     known = {(found.st_dev, found.st_ino): path for path in inputs if path.exists() and (found := path.stat())}
     for target in targets:

@@ -234,7 +234,7 @@ class Training:
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:
-    """Makes interruptions report that the model is complete."""
+    """Says of an interruption that it takes nothing of the model."""
     return saying(f"the model is saved whole in {folder}, and the same command goes on from there")
 
 

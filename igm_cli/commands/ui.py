@@ -108,7 +108,7 @@ def require_free(host: str, port: int | None) -> None:
         with socket.socket(family, kind, protocol) as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(address)
-    except (OSError, ValueError) as error:  # ValueError: an invalid name
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
         why = cause(error) if isinstance(error, OSError) else "it is no name of a machine"
         raise OutputError(
             f"the page cannot be served at {where}: {why}; choose another --port or --host"
