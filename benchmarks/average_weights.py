@@ -2,8 +2,8 @@
 
     python benchmarks/average_weights.py BEFORE AFTER OUTPUT
 
-Such a mean holds better for what neither was trained on than what was trained last (Wortsman et al. 2022, "Robust
-fine-tuning of zero-shot models", which takes the middle where nothing says otherwise).
+On data that neither was trained on, this mean does better than the later model (Wortsman et al. 2022, "Robust fine-tuning
+of zero-shot models", which takes the midpoint by default).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from igm_cli.core.weights import is_packed, read_weights, write_weights
 
 SCALE = Path("vae") / "config.json"
 RUN = ("state.pt", "run.json", "metrics.jsonl", "tensorboard")
-"""What a training writes beside the model."""
+"""Files that a training writes beside the model."""
 
 
 def main() -> None:
@@ -42,14 +42,14 @@ def main() -> None:
 
 
 def average_scale(before: Path, after: Path, share: float) -> None:
-    """The same of what latents are multiplied by."""
+    """Averages the scale of latents in the same way."""
     old, new = json.loads(before.read_text()), json.loads(after.read_text())
     new["scaling_factor"] = round(old["scaling_factor"] * (1 - share) + new["scaling_factor"] * share, 6)
     after.write_text(json.dumps(new, indent=2) + "\n")
 
 
 def average(before: Path, after: Path, share: float) -> None:
-    """Moves the weights of a file towards those of another, in place; packed ones become float16."""
+    """Moves the weights of one file towards those of another, in place; packed weights become float16."""
     old, new = read_weights(before), read_weights(after)
     if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in new):
         raise SystemExit(f"{before} and {after} are of different models")
@@ -61,7 +61,7 @@ def average(before: Path, after: Path, share: float) -> None:
 
 
 def dtype_of(path: Path) -> torch.dtype:
-    """The type of the floating-point values of a file."""
+    """Returns the type of a file's floating-point values."""
     return next(value.dtype for value in load_file(path).values() if value.is_floating_point())
 
 

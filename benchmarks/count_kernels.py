@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples/images"
 
 
 def main() -> None:
-    """Inverts a batch of the example images on the pretended device, and prints what that asked of it."""
+    """Inverts a batch of the example images on the pretended device, and prints the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clevr-pos", help="a model of images that is no pipeline")
     parser.add_argument("--images", type=Path, default=EXAMPLES)

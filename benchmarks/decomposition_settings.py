@@ -23,11 +23,11 @@ from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
 from igm_cli.core.decomposition.problems import random_problems
 
 SEED = 1_000_003
-"""Of the validation problems."""
+"""Seed of the validation problems."""
 
 
 def coupled(draw: random.Random) -> dict[str, Any]:
-    """Settings of coupled diffusion; chains in codebook space need other levels than those in latent space."""
+    """Draws settings of coupled diffusion; chains in codebook space need other levels than those in latent space."""
     settings: dict[str, Any] = {
         "space": draw.choice(["latent", "codebook"]),
         "energy": draw.choice(["similarity", "gauss"]),
@@ -40,7 +40,7 @@ def coupled(draw: random.Random) -> dict[str, Any]:
 
 
 def levels(settings: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-    """Guidance and noise levels fit for the space."""
+    """Draws guidance and noise levels that suit the space."""
     if settings.get("space") == "codebook":
         low, high, guidance = draw.uniform(-2, 0), draw.uniform(0, 3), draw.uniform(-3.5, -0.5)
         return {"guidance": 10**guidance, "signal": (_share(low), _share(low + high))}
@@ -49,7 +49,7 @@ def levels(settings: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 
 def _share(logarithm: float) -> float:
-    """Signal share a of a signal-to-noise ratio a/(1-a)."""
+    """Returns the signal share a for a signal-to-noise ratio a/(1-a)."""
     ratio = 10**logarithm
     return ratio / (1 + ratio)
 
@@ -65,13 +65,13 @@ DRAWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 def accuracy(
     method: str, settings: dict[str, Any], books: Codebooks, truth: Any, bound: Any, iterations: int
 ) -> float:
-    """Share of problems of which all factors are right."""
+    """Returns the share of problems with all factors right."""
     found = decompose(bound, books, ITERATIVE[method](**settings), iterations=iterations)
     return float((found.indices == truth).all(1).float().mean())
 
 
 def main() -> None:
-    """Tries settings until the time is over."""
+    """Tries settings until the time is up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=sorted(DRAWS), default="coupled")
     parser.add_argument("--binding", default="map")

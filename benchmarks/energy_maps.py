@@ -2,9 +2,9 @@
 
     python benchmarks/energy_maps.py [--images 20] [--seed 12] [--model clevr-pos] [--picture maps.png]
 
-Figure 12 of Du, Li & Mordatch (2020): a model trained on one cube, its map of two.  A peak is a cell of the map that
-is highest among its eight neighbours and at least a tenth as high as the highest; it belongs to an object whose centre is
-within 0.063 of it (0..1 along both sides).
+Follows Figure 12 of Du, Li & Mordatch (2020): the map of two cubes by a model trained on one.  A peak is a cell of the map
+that is higher than its eight neighbours and at least a tenth as high as the highest cell; it belongs to an object whose
+centre is within 0.063 of it (0..1 along both sides).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST = 8
 
 
 def main() -> None:
-    """Parses, measures, prints a row for every number of objects."""
+    """Measures the maps and prints a row per number of objects."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--seed", type=int, default=12)

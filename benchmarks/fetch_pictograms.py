@@ -4,7 +4,7 @@
     python benchmarks/fetch_pictograms.py PICTOGRAMS
 
 Every package of ``@iconify-json`` is a set of drawings in one style, as SVG in one JSON file, with its licence beside it.
-Files that are there already stay as they are, so that a style can be added to a folder.
+Existing files stay as they are, so that a style can be added to a folder.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TRAINED = {
     "twemoji": "twemoji",
     "streamline": "streamline-emojis",
 }
-"""Folders and packages of the styles that animals-tiny was trained on."""
+"""Folders and packages of animals-tiny's training styles."""
 KEPT = {"openmoji": "openmoji", "emojione-v1": "emojione-v1"}
-"""No model is trained on these: their licence, CC BY-SA, may bind what is made of them."""
+"""No model is trained on these, because their licence, CC BY-SA, may extend to works made from them."""
 GLYPHS = "glyphs"
-"""The style of glyphs of many sets of icons, which glyphs.toml lists."""
+"""The style of glyphs from the many icon sets that glyphs.toml lists."""
 STYLES = TRAINED | KEPT
 
 DRAWINGS = {
@@ -86,9 +86,9 @@ THINGS = [
     "top-hat", "tractor", "train", "tree", "trophy", "trumpet", "tulip", "umbrella", "violin", "volcano",
     "watch", "watermelon", "wine-glass", "woman", "wrapped-gift", "writing-hand",
 ]  # fmt: skip
-"""Names of other things, which are drawn as OUT/STYLE/nothing; no style has all of them."""
+"""Names of other things, drawn as OUT/STYLE/nothing; no style has all of them."""
 SIDE = 96
-"""Pixels of width; scenes are 64 x 64."""
+"""Width in pixels; scenes are 64 x 64."""
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def fetch_glyphs(out: Path) -> None:
-    """Writes OUT/ANIMAL/SET--GLYPH.png of every glyph; all sets come in one package, of 100 MB."""
+    """Writes OUT/ANIMAL/SET--GLYPH.png for every glyph; all sets come in one package of 100 MB."""
     sets = parse_toml(Path(__file__).with_name("glyphs.toml").read_text("utf-8"))
     about, *every = unpacked("@iconify/json", "collections.json", *(f"json/{name}.json" for name in sets))
     for (name, animals), icons in zip(sets.items(), every, strict=True):
@@ -124,7 +124,7 @@ def fetch_glyphs(out: Path) -> None:
 
 
 def unpacked(package: str, *files: str) -> list[dict]:
-    """The contents of JSON files of a package of npm."""
+    """Returns the contents of JSON files in an npm package."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", package]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -133,7 +133,7 @@ def unpacked(package: str, *files: str) -> list[dict]:
 
 
 def write(icons: dict, name: str, folder: Path, file: str = "") -> bool:
-    """Draws one icon as a file of its own name or another, unless the style lacks it."""
+    """Draws one icon into a file named after it or ``file``, unless the style lacks it."""
     path = folder / (file or f"{name}.png")
     icon = icons["icons"].get(name) or icons["icons"].get(name.replace("-", ""))
     if icon is None:
@@ -145,7 +145,7 @@ def write(icons: dict, name: str, folder: Path, file: str = "") -> bool:
 
 
 def draw(icons: dict, icon: dict) -> bytes:
-    """An icon as PNG with transparent surroundings."""
+    """Returns an icon as PNG with a transparent background."""
     from resvg_py import svg_to_bytes
 
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))

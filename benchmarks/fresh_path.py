@@ -27,14 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Way:
-    """The steps so far, in a folder of their own."""
+    """The steps so far, in a separate folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.steps = folder, list[tuple[str, float, str]]()
         self.env = {**os.environ, "PATH": f"{folder / 'igm' / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
     def do(self, command: str, where: str = ".") -> str:
-        """Runs a command, shows what it says, and returns its stdout; ends everything if it fails."""
+        """Runs a command, shows its output, and returns its stdout; ends the program if it fails."""
         print(f"\n$ {command}", flush=True)
         began = time.monotonic()
         ran = subprocess.run(
@@ -48,12 +48,12 @@ class Way:
         return ran.stdout
 
     def came_out(self, text: str) -> None:
-        """Says of the last step what matters of it."""
+        """Records the outcome of the last step."""
         command, seconds, _ = self.steps[-1]
         self.steps[-1] = command, seconds, text
 
     def table(self) -> Iterator[str]:
-        """The steps as Markdown."""
+        """Yields the steps as a Markdown table."""
         yield "| step | seconds | what came out |"
         yield "|---|---|---|"
         for command, seconds, said in self.steps:
@@ -61,7 +61,7 @@ class Way:
 
 
 def photographs(data: Path, folder: Path, count: int) -> list[Path]:
-    """Copies photographs with their annotations, the first by name, into a folder of one's own; returns them."""
+    """Copies the first ``count`` photographs by name, with their annotations, into a folder; returns them."""
     folder.mkdir()
     chosen = []
     for annotation in sorted(data.rglob("*.xml")):
@@ -76,7 +76,7 @@ def photographs(data: Path, folder: Path, count: int) -> list[Path]:
 
 @contextlib.contextmanager
 def page(way: Way, command: str) -> Iterator[str]:
-    """Starts a command that serves a page; yields its address once it is said."""
+    """Starts a command that serves a page; yields its address once it is printed."""
     print(f"\n$ {command}", flush=True)
     server = subprocess.Popen(
         command.split(), cwd=way.folder, env=way.env, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -91,7 +91,7 @@ def page(way: Way, command: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Goes the way, and prints the table."""
+    """Runs all steps and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="photographs annotated in Pascal VOC")
     parser.add_argument("--images", type=int, default=60)

@@ -1,7 +1,7 @@
-"""What of igm needs a GPU, measured there and compared with the CPU; gpu_check.sh starts it.
+"""Measures on a GPU what needs one, and compares it with the CPU; gpu_check.sh starts it.
 
-Every step is a process of its own with a time limit, and what it finds is in results.json as it goes, so that a step
-that fails, hangs or is cut off leaves what the others found and what it had found itself.
+Every step is a separate process with a time limit, and its findings go to results.json as they come.  So a step that
+fails, hangs or is cut off loses neither the findings of the others nor its own so far.
 """
 
 # ruff: noqa: B023  (functions made in a loop are called at once)
@@ -35,26 +35,26 @@ SECONDS_IN_ALL = float(os.environ.get("SECONDS_IN_ALL", "470" if GPU else "3600"
 STARTED = float(os.environ.get("STARTED", time.time()))
 SEED = 20_011
 FEW = {} if GPU else {"draws": 2, "max_draws": 2}
-"""Inversion settings that make a CPU quick."""
+"""Inversion settings that are fast on a CPU."""
 
 
 def full(on_gpu: Any, on_cpu: Any) -> Any:
-    """The size of something: as it should be, or tiny on a CPU."""
+    """Returns a size: the full one on a GPU, a tiny one on a CPU."""
     return on_gpu if GPU else on_cpu
 
 
 class Notes:
-    """What a step has found so far, on disk at once."""
+    """A step's findings so far, written to disk at once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.data = path, {}
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.data[key] = value
-        write_json(self.path, self.data)  # whole at any time
+        write_json(self.path, self.data)  # complete at any time
 
     def attempt(self, key: str, part: Callable[[], Any]) -> None:
-        """Notes what a part of a step finds, or why it finds nothing; the other parts go on."""
+        """Notes the result of a part of a step, or why it failed; the other parts continue."""
         try:
             self[key] = part()
         except Exception as error:
@@ -63,11 +63,11 @@ class Notes:
 
 
 STEPS: dict[str, tuple[Callable[[Notes], None], float, bool]] = {}
-"""All steps, the important ones first: what runs, its seconds at most, and whether it times something."""
+"""All steps, the important ones first: function, time limit in seconds, and whether it measures time."""
 
 
 def step(seconds: float, *, timed: bool = True) -> Callable[[Callable[[Notes], None]], None]:
-    """Makes a function a step; those that time nothing may run beside one another."""
+    """Registers a function as a step; steps that measure no time may run concurrently."""
 
     def register(run: Callable[[Notes], None]) -> None:
         STEPS[run.__name__] = run, seconds, timed
@@ -79,7 +79,7 @@ def step(seconds: float, *, timed: bool = True) -> Callable[[Callable[[Notes], N
 
 
 def timed(count: int, run: Callable[[], Any], repeats: int = 1) -> dict[str, float]:
-    """Seconds of the quickest of some repeats, images (or problems) per second, and the most memory of tensors."""
+    """Returns seconds of the fastest repeat, images (or problems) per second, and the peak memory of tensors."""
     import torch
 
     def once() -> float:
@@ -97,9 +97,9 @@ def timed(count: int, run: Callable[[], Any], repeats: int = 1) -> dict[str, flo
 
 
 def profiled(run: Callable[[], Any], images: int) -> dict[str, Any]:
-    """Kernels started and points where the host waits, per image, and the share of the time that the GPU computes.
+    """Returns kernels and host waits per image, and the share of the time in which the GPU computes.
 
-    On a CPU operators of torch are counted instead of kernels, and tensors that become numbers.
+    On a CPU it counts torch operators instead of kernels, and tensors converted to numbers.
     """
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
@@ -129,7 +129,7 @@ def profiled(run: Callable[[], Any], images: int) -> dict[str, Any]:
 
 
 def program(*command: object, env: dict[str, str] | None = None, codes: Sequence[int] = (0,)) -> str:
-    """What a Python program prints; its last words if it fails."""
+    """Runs a Python program and returns its output; if it fails, raises an error with the last of it."""
     call, environment = [sys.executable, *map(str, command)], {**os.environ, **(env or {})}
     done = subprocess.run(call, capture_output=True, text=True, env=environment, cwd=WORK, timeout=600)
     print(*call, done.stdout[-2000:], done.stderr[-3000:], sep="\n", flush=True)
@@ -140,19 +140,19 @@ def program(*command: object, env: dict[str, str] | None = None, codes: Sequence
 
 
 def together(note: Notes, parts: dict[str, Callable[[], Any]]) -> None:
-    """Notes what parts of a step find that run at the same time."""
+    """Runs parts of a step concurrently and notes their results."""
     with ThreadPoolExecutor(len(parts)) as pool:
         for name, job in [(name, pool.submit(part)) for name, part in parts.items()]:
             note.attempt(name, job.result)
 
 
 def records(text: str) -> list[dict[str, Any]]:
-    """The JSON lines of an output."""
+    """Returns the JSON lines of an output."""
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 def rendered(count: int) -> Any:
-    """CLEVR-style scenes of 3 to 8 objects as bytes ``[B,3,H,W]``."""
+    """Returns CLEVR-style scenes of 3 to 8 objects as bytes ``[B,3,H,W]``."""
     from igm_clevr_render.options import SceneOptions
     from igm_clevr_render.renderer import render
     from igm_clevr_render.sampling import sample_scenes
@@ -162,7 +162,7 @@ def rendered(count: int) -> Any:
 
 
 def written(count: int) -> list[Path]:
-    """Such scenes as files."""
+    """Writes such scenes as files; returns these."""
     from PIL import Image
 
     folder = WORK / f"scenes-{os.getpid()}"
@@ -176,7 +176,7 @@ def written(count: int) -> list[Path]:
 def train_run(
     name: str, steps: int, batch: int, by: Sequence[str] = (), tiny: bool = True
 ) -> list[dict[str, float]]:
-    """The logged losses of ``igm train clevr``; a run of the same name goes on."""
+    """Runs ``igm train clevr``, continuing a run of the same name; returns the logged losses."""
     small = ("model.channels=[32,32,32]", "model.blocks=1", "model.window=3") if tiny or not GPU else ()
     often = "picture_every=0", f"log_every={max(1, steps // 6)}", "checkpoint_every=100000", "half=false"
     folder = WORK / "runs" / name
@@ -190,7 +190,7 @@ def train_run(
 
 
 def apart(one: str, other: str) -> dict[str, Any]:
-    """Whether two runs have the same weights, and their largest difference."""
+    """Returns whether two runs have the same weights, and their largest difference."""
     from safetensors.torch import load_file
 
     a, b = (load_file(WORK / "runs" / name / "model.safetensors") for name in (one, other))
@@ -203,7 +203,7 @@ def apart(one: str, other: str) -> dict[str, Any]:
 
 @step(90, timed=False)
 def versions(note: Notes) -> None:
-    """What there is, as igm doctor says it."""
+    """Notes the output of igm doctor."""
     (report,) = records(program("-m", "igm_cli", "doctor", "--json"))
     for name in ("python", "packages", "driver", "cuda", "gpus", "bf16", "threads", "ok"):
         note[name] = report[name]
@@ -213,7 +213,7 @@ def versions(note: Notes) -> None:
 
 @step(110, timed=False)
 def same_as_cpu(note: Notes) -> None:
-    """Positions found on the device beside those that several processes find on the CPU, in float32 and by default."""
+    """Compares positions found on the device with those of several processes on the CPU, in float32 and by default."""
     files, many = written(full(64, 3)), full(max(1, (os.cpu_count() or 2) // 2 - 1), 2)
     few = full((), ("--draws", 2, "--k-max", 2))
 
@@ -232,7 +232,7 @@ def same_as_cpu(note: Notes) -> None:
 
 
 def compared(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How far the answers for the same images are apart."""
+    """Returns how far apart the answers for the same images are."""
 
     def distance(a: dict[str, Any], b: dict[str, Any]) -> float:
         pairs = [[math.dist((p["x"], p["y"]), (q["x"], q["y"])) for q in b["items"]] for p in a["items"]]
@@ -252,7 +252,7 @@ def compared(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> 
 
 @step(80)
 def speed_invert(note: Notes) -> None:
-    """Images inverted per second by batch, K estimated, and what a batch asks of the device and the host."""
+    """Measures images inverted per second by batch size, K estimated, and a batch's kernels and host waits."""
     import igm_cli
     from igm_cli.core.inference.engine import invert_batch
     from igm_cli.core.types import InversionSettings
@@ -279,7 +279,7 @@ def speed_invert(note: Notes) -> None:
 
 @step(150)
 def train(note: Notes) -> None:
-    """Training of clevr-pos: images per second, memory, that the loss falls, and that a run goes on."""
+    """Trains clevr-pos: images per second, memory, that the loss falls, and that a run continues."""
     speed = ROOT / "benchmarks" / "train_speed.py", "--device", DEVICE, "--json", "--data", "rendered"
     sizes = full(("--images", 2000, "--steps", 60), ("--images", 8, "--steps", 2, "--warm-up", 1, "--tiny"))
 
@@ -307,7 +307,7 @@ def train(note: Notes) -> None:
 
 @step(75)
 def stable_diffusion(note: Notes) -> None:
-    """Zero-shot perception with Stable Diffusion 2.1's architecture, and its share of the U-Net's own speed."""
+    """Measures zero-shot perception with Stable Diffusion 2.1's architecture, relative to the U-Net's own speed."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import stable_diffusion as benchmark
     import torch
@@ -363,7 +363,7 @@ def stable_diffusion(note: Notes) -> None:
 
 @step(110, timed=False)
 def gpu_tests(note: Notes) -> None:
-    """The tests that are marked gpu."""
+    """Runs the tests marked gpu."""
     files = [
         file for file in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in file.read_text(encoding="utf-8")
     ]
@@ -377,7 +377,7 @@ def gpu_tests(note: Notes) -> None:
 
 @step(120, timed=False)
 def launch(note: Notes) -> None:
-    """Runs accelerate launch with one process, a run that goes on, and torch.distributed: NCCL, or gloo on a CPU."""
+    """Runs accelerate launch with one process, continues a run, and tests torch.distributed: NCCL, or gloo on a CPU."""
     few, one = full(10, 3), ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
     one += ["--mixed_precision", "no", "--dynamo_backend", "no", *full([], ["--cpu"])]
     distributed = "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"
@@ -403,7 +403,7 @@ def launch(note: Notes) -> None:
 
 @step(120, timed=False)
 def repeat(note: Notes) -> None:
-    """Whether the same seed on the same device gives the same bits."""
+    """Notes whether the same seed on the same device gives the same bits."""
     files = written(full(8, 1))
 
     def inverted(*more: object) -> list[Any]:
@@ -421,7 +421,7 @@ def repeat(note: Notes) -> None:
 
 @step(30)
 def renderer(note: Notes) -> None:
-    """Scenes sampled and rendered per second on both; the tests see to it that they look alike."""
+    """Measures scenes sampled and rendered per second on both; the tests check that they look alike."""
     speed, count = ROOT / "benchmarks" / "renderer.py", full(1024, 8)
     for device, batch in full((("cpu", 64), (DEVICE, 64), (DEVICE, 512)), (("cpu", 4),)):
         asked = speed, "--device", device, "--batch", batch, "--images", count, "--repeats", 2
@@ -429,7 +429,7 @@ def renderer(note: Notes) -> None:
 
 
 def on_both(note: Notes, name: str, folder: str, count: int | None) -> None:
-    """Notes how fast a bundled model reads examples on the device and on the CPU, and whether it says the same."""
+    """Notes how fast a bundled model reads examples on the device and on the CPU, and whether the answers agree."""
     import igm_cli
 
     files, said = sorted((ROOT / "examples" / folder).glob("*.png"))[:count], {}
@@ -450,19 +450,19 @@ def on_both(note: Notes, name: str, folder: str, count: int | None) -> None:
 
 @step(40)
 def zero_shot(note: Notes) -> None:
-    """Pictures named per second by the bundled animals-tiny."""
+    """Measures pictures labelled per second by the bundled animals-tiny."""
     on_both(note, "animals-tiny", "animals", full(6, 1))
 
 
 @step(30)
 def attributes(note: Notes) -> None:
-    """Faces read per second by the bundled celeba-attributes."""
+    """Measures faces read per second by the bundled celeba-attributes."""
     on_both(note, "celeba-attributes", "faces", full(None, 1))
 
 
 @step(40)
 def decomposition(note: Notes) -> None:
-    """Bound vectors taken apart per second on both, and the share of codewords that is right."""
+    """Measures bound vectors decomposed per second on both, and the share of right codewords."""
     import igm_cli
     from igm_cli.core.decomposition.problems import random_problems
 
@@ -498,7 +498,7 @@ def decomposition(note: Notes) -> None:
 
 
 def run_group(names: list[str], results: dict[str, Any], log: Any) -> None:
-    """Runs steps at the same time, each ended when its time is over; what they find is kept as they go."""
+    """Runs steps concurrently, each up to its time limit, and saves their findings as they come."""
     left = SECONDS_IN_ALL - (time.time() - STARTED)
     if left < 10:
         results["steps"] |= {name: {"status": "no time left"} for name in names}
@@ -532,13 +532,13 @@ def run_group(names: list[str], results: dict[str, Any], log: Any) -> None:
 
 
 def brief(found: Any) -> Any:
-    """What a step found, without what only the file needs."""
+    """Returns a step's findings without details that only the file needs."""
     long = ("packages", "waits", "copies", "longest_ms")
     return {k: brief(v) for k, v in found.items() if k not in long} if isinstance(found, dict) else found
 
 
 def run() -> int:
-    """All steps, or those asked for; prints what they found, the most important last."""
+    """Runs all steps, or the requested ones; prints their findings, the most important last."""
     asked = [name for name in os.environ.get("STEPS", "").split(",") if name] or list(STEPS)
     if unknown := [name for name in asked if name not in STEPS]:
         print(f"no step is called {unknown[0]!r}; there are {', '.join(STEPS)}", file=sys.stderr)
@@ -562,7 +562,7 @@ def run() -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Nothing for the whole check, ``step NAME FILE``, or ``float32`` and an igm command that knows no bfloat16."""
+    """Takes no arguments for the whole check, ``step NAME FILE``, or ``float32`` and an igm command to run without bfloat16."""
     if not arguments:
         return run()
     if arguments[0] == "float32":

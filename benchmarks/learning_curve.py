@@ -1,4 +1,4 @@
-"""Draws the losses of training runs over their steps, side by side.
+"""Plots the losses of training runs over their steps, side by side.
 
 python benchmarks/learning_curve.py RUN/metrics.jsonl [NEXT_RUN/metrics.jsonl ...] docs/images/learning-curve.png
 """
@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 
 def main() -> None:
-    """Reads metrics.jsonl of every run, writes a PNG, prints the last lines."""
+    """Reads every run's metrics.jsonl, writes a PNG and prints the last lines."""
     *sources, target = map(Path, sys.argv[1:])
     figure, panels = plt.subplots(1, len(sources), figsize=(7, 3.2), layout="constrained", squeeze=False)
     for source, axes in zip(sources, panels[0], strict=True):

@@ -3,10 +3,10 @@
     python benchmarks/fetch_pictograms.py PICTOGRAMS
     python benchmarks/left_out_styles.py BASE PICTOGRAMS OUT [OPTIONS OF igm train]
 
-BASE is a model that was trained on none of the six.  For every style it is trained further without that, by the preset of the
-bundled model, and shown scenes of two of cat, dog and rabbit in it, as are the methods beside igm.  Confidence is judged as users
-get it: at a temperature that is fitted to the five other styles' scenes, each answered by the model that was not trained on it.
-What OUT holds already stays as it is.
+BASE is a model that was trained on none of the six.  For every style it is trained further without that style, by the
+bundled model's preset, and then igm and the other methods see scenes of two of cat, dog and rabbit in the style.  Confidence is
+judged as users get it: the temperature is fitted to the five other styles' scenes, each answered by the model not trained on it.
+Existing files in OUT stay as they are.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LEFT_OUT = {
     "streamline": ("streamline",),
     "openmoji": ("openmoji",),
 }
-"""Styles that are shown, and what is not trained on then: the same drawings in one colour neither, nor ever openmoji."""
+"""Styles shown, and the styles then left out of training: also the same drawings in one colour, and always openmoji."""
 METHODS = {"igm": "igm", "dc-compound": "Diffusion Classifier", "dc-variant": "labels alone"}
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", choices=LEFT_OUT, default=list(LEFT_OUT), help="default: all")
     parser.add_argument("--scenes", type=int, default=100, help="of a style that are shown")
     parser.add_argument("--train-only", action="store_true")
-    given, options = parser.parse_known_args()  # the others are of igm train
+    given, options = parser.parse_known_args()  # the rest goes to igm train
     if options and all((given.out / style / "igm.json").exists() for style in given.styles):
         parser.error(f"nothing is left to train with {options[0]}; leave it out")
     for style in given.styles:
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def train(base: Path, pictograms: Path, out: Path, style: str, options: list[str]) -> None:
-    """Trains the base further without a style, unless that was done."""
+    """Trains the base further without a style, unless this was done before."""
     if (out / "igm.json").exists():
         return
     print(f"without {style}", flush=True)
@@ -97,7 +97,7 @@ def preset_without(styles: Sequence[str]) -> str:
 
 
 def _inline(table: Mapping[str, Any]) -> str:
-    """A table of texts, numbers and such tables in TOML."""
+    """Returns an inline TOML table of strings, numbers and such tables."""
     pairs = (
         f"{key} = {_inline(value) if isinstance(value, Mapping) else json.dumps(value)}"
         for key, value in table.items()
@@ -106,16 +106,16 @@ def _inline(table: Mapping[str, Any]) -> str:
 
 
 class Seen(NamedTuple):
-    """What is said of one scene."""
+    """The answers about one scene."""
 
     right: dict[str, bool]  # whether both labels are right, by method
-    rivals: list[PairedDifference]  # of every label that igm names
-    nothing: PairedDifference | None  # by how much none of them is worse
-    true: list[bool]  # whether it is there
+    rivals: list[PairedDifference]  # one per label that igm names
+    nothing: PairedDifference | None  # how much worse the answer without labels is
+    true: list[bool]  # whether the label is right
 
 
 def shown(pictograms: Path, model: Path, style: str, scenes: int) -> list[Seen]:
-    """What a model says of scenes in a style: two of three labels, every method by the same draws."""
+    """Returns a model's answers about scenes in a style: two of three labels, all methods with the same draws."""
     described = read_description(model)
     assert described.space is not None
     parts = load_pipeline(str(model), torch.device("cpu"), Loading(dtype="auto"))
@@ -171,7 +171,7 @@ def report(seen: dict[str, list[Seen]]) -> None:
 
 
 def sure(scene: Seen, temperature: float) -> Tensor:
-    """The confidence of both labels ``[2]``: that of a guess as far as the scene is like none of them."""
+    """Returns the confidence of both labels ``[2]``, closer to a guess's the more the scene resembles none of them."""
     confidence = posteriors(scene.rivals, temperature)
     typical = posterior(scene.nothing, temperature) if scene.nothing else nan
     return shrink_to_chance(confidence, torch.full_like(confidence, len(confidence) / len(TRIO)), typical)

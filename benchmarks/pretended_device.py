@@ -1,7 +1,7 @@
-"""A device that is none: its tensors lie on the CPU, but torch takes them for those of an accelerator.
+"""A simulated device: its tensors are on the CPU, but torch takes them for an accelerator's.
 
-What runs on it takes the way of an accelerator, and every operation is seen: which would start a kernel, and which would
-make the host wait for the device.
+Code on it takes the accelerator's code paths, and every operation is recorded: which ones would start a kernel, and which
+would make the host wait for the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 
 class _Module:
-    """What torch asks of the module of a device."""
+    """The interface that torch expects of a device module."""
 
     def is_initialized(self) -> bool:
         return True
@@ -55,7 +55,7 @@ aten = torch.ops.aten
 WAITS = (
     "_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_linalg_check_errors", "unique",
 )  # fmt: skip
-"""Operations whose result, or whose shape, the host must know."""
+"""Operations whose result or shape the host must know."""
 
 FREE = (
     "view", "_unsafe_view", "expand", "permute", "transpose", "t", "mT", "select", "slice", "unsqueeze", "squeeze",
@@ -96,8 +96,8 @@ class PretendedTensor(Tensor):
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Computes on the CPU what is asked of the pretended device, and wraps the result."""
-    if func is aten._conj.default:  # a view that is lazy, which a wrapper would lose
+    """Computes an operation of the pretended device on the CPU, and wraps the result."""
+    if func is aten._conj.default:  # a lazy view, which a wrapper would lose
         func = aten._conj_physical.default
     inner_args = tree_map_only(PretendedTensor, lambda x: x.inner, args)
     inner_kwargs = tree_map_only(PretendedTensor, lambda x: x.inner, kwargs)
@@ -118,7 +118,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 class MadeOnTheHost(TorchFunctionMode):
-    """``torch.tensor(data, device=...)`` makes a tensor on the host and copies it, which the host waits for."""
+    """Makes ``torch.tensor(data, device=...)`` create the tensor on the host and copy it, so that the host waits."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -128,11 +128,11 @@ class MadeOnTheHost(TorchFunctionMode):
 
 
 class Pretended(TorchDispatchMode):
-    """Within it there is a pretended device, and what is asked of it is counted.
+    """Provides a pretended device within the block, and counts its operations.
 
     Args:
-        lines: Whether to note the lines of igm that ask.
-        float64: Whether the device has float64; else it raises a TypeError, as MPS does.
+        lines: Whether to note the lines of igm that cause them.
+        float64: Whether the device has float64; otherwise it raises a TypeError, as MPS does.
 
     Attributes:
         kernels: How often each operation would start a kernel.
@@ -184,6 +184,6 @@ class Pretended(TorchDispatchMode):
 
     @staticmethod
     def line() -> str:
-        """The line of igm that asks, and its caller."""
+        """Returns the line of igm that causes an operation, and its caller."""
         frames = [f for f in traceback.extract_stack() if "igm_cli" in f.filename]
         return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-2:]))

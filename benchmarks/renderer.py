@@ -2,9 +2,9 @@
 
     python benchmarks/renderer.py [--images 256] [--batch 64] [--objects 3-10] [--device cpu] [--threads N]
 
-Samples and renders the same scenes --repeats times, after one batch that warms up, and prints
-milliseconds per image and images per second: the mean over the repeats ± their standard deviation.  For a GPU
-scenes are sampled by processes on all cores.
+Samples and renders the same scenes --repeats times, after one warm-up batch, and prints milliseconds per image
+and images per second: the mean over the repeats ± their standard deviation.  For a GPU, processes on all cores
+sample the scenes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from igm_cli.core.device import keep_freed_memory
 
 
 def main() -> None:
-    """Parses, renders, prints."""
+    """Renders as requested and prints the speeds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=64)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def milliseconds(options: SceneOptions, images: int, batch: int, device: str) -> float:
-    """Time that sampling and rendering of an image takes."""
+    """Returns the time for sampling and rendering an image."""
     started = time.perf_counter()
     for part in render_batches(options, images, 0, batch, device):
         part.images.cpu()
@@ -62,7 +62,7 @@ def milliseconds(options: SceneOptions, images: int, batch: int, device: str) ->
 
 
 def rendering(options: SceneOptions, batch: int, device: str) -> float:
-    """Seconds that the rendering of an image takes."""
+    """Returns the seconds for rendering an image."""
     scenes = sample_scenes(options, range(batch), seed=0)
     chunk = {} if device == "cpu" else {"chunk": batch}
     started = time.perf_counter()

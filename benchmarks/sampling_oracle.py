@@ -2,8 +2,8 @@
 
     python benchmarks/sampling_oracle.py [--count 3000] [--steps 60] [--picture docs/images/sampling-oracle.png]
 
-Prints the total variation of samples from the density asked for, less that of as many points of this density, and the
-calls of the model.  The mean and the standard deviation are of three seeds.
+Prints the total variation between samples and the target density, minus that of as many points from this density, and
+the calls of the model.  The mean and the standard deviation are over three seeds.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def report(
     run: Callable[[Experts, int], Tensor],
     share: bool = False,
 ) -> Tensor:
-    """Prints how far the samples of a method are from the density asked for; returns those of the first seed."""
+    """Prints how far a method's samples are from the target density; returns those of the first seed."""
     many, apart, shares, found = wanted.drawn(500_000, 100), [], [], []
     for seed in SEEDS:
         model = Experts(*experts)

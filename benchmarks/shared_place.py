@@ -2,10 +2,10 @@
 
     python benchmarks/shared_place.py [--trials 100] [--images 1,3,6] [--seed 22] [--model clevr-pos]
 
-Every image of a trial is a render with a camera, lamps and colours of its own, three objects anywhere, and one whose
-centre is at the same place of all images; its shape, size, colour and material differ.  A place counts as found within
-0.063 of the frame (0..1 along both sides).  One place is asked for (K = 1); with K estimated, it must be the only one.
-This is Figure 11 of Du, Li & Mordatch (2020), where the images hold the one object only.
+Every image of a trial is a render with its own camera, lamps and colours, three objects anywhere, and one whose centre is
+at the same place in all images; its shape, size, colour and material differ.  A place counts as found within 0.063 of
+the frame (0..1 along both sides).  One place is requested (K = 1); with K estimated, it must be the only one.  This
+follows Figure 11 of Du, Li & Mordatch (2020), where the images contain only the one object.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OTHERS = 3
 
 
 class Trial(NamedTuple):
-    """How one trial ended: distance of the place found with K = 1, CPU seconds of that, and K estimated."""
+    """The result of one trial: distance of the place found with K = 1, CPU seconds for it, and the estimated K."""
 
     error: float
     seconds: float
@@ -45,7 +45,7 @@ class Trial(NamedTuple):
 
 
 def main() -> None:
-    """Parses, runs, prints a row for every number of images."""
+    """Runs the trials and prints a row per number of images."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--images", default="1,3,6")
@@ -85,7 +85,7 @@ def measure(
     shift: float = 0.0,
     estimate: bool = False,
 ) -> list[Trial]:
-    """Returns what was found in each trial."""
+    """Returns the result of each trial."""
     settings = InversionSettings.from_dict(model.inference)
     results = []
     for trial in range(trials):
@@ -106,9 +106,9 @@ def measure(
 def scenes_with_a_place(
     images: int, seed: int, trial: int, others: int = OTHERS, shift: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Returns n renders ``[n,3,H,W]`` in -1..1 that have an object at a place in common, and that place ``[2]``.
+    """Returns n renders ``[n,3,H,W]`` in -1..1 with an object at a common place, and this place ``[2]``.
 
-    The trial with n images begins with the images of the one with fewer.
+    A trial's first images are the same for any number of images.
     """
     options = SceneOptions(objects=(others, others))
     stream = random.Random(f"shared place:{seed}:{trial}")
@@ -153,7 +153,7 @@ def _scene(
 def _on_the_plane(
     scene: Scene, px: float, py: float, height: float, options: SceneOptions
 ) -> tuple[float, float]:
-    """Returns where the ray through a pixel is at a height above the ground."""
+    """Returns where the ray through a pixel reaches a height above the ground."""
     width, tall = options.image_size
     camera = torch.tensor([scene.camera], dtype=torch.float64)
     right, up, forward = (axis[0] for axis in viewer_axes(camera))

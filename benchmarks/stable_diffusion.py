@@ -2,9 +2,9 @@
 
     python benchmarks/stable_diffusion.py --size 256 --draws 4
 
-The weights are random: they say nothing of accuracy, but cost what pretrained ones cost.  Ours asks the U-Net once
-per label and draw; plain enumeration (IGM, Wang et al. 2025) K times for every set of K labels and draw.  Where
-enumeration would take too long, its first sets are timed and the rest is reckoned from them, which the table says.
+The weights are random: they say nothing about accuracy, but cost the same as pretrained ones.  Ours calls the U-Net once
+per label and draw; plain enumeration (IGM, Wang et al. 2025) K times per set of K labels and draw.  If enumeration
+would take too long, its first sets are timed and the rest is extrapolated, as the table says.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ LABELS = (
 )  # fmt: skip
 CASES = ((3, 2), (20, 3))
 MOST_ENUMERATED = 60
-"""Calls of plain enumeration that are really made per draw."""
+"""Maximum number of calls that plain enumeration makes per draw."""
 
 
 def random_parts(device: torch.device, size: int, dtype: torch.dtype, shrink: int = 1) -> TextToImageParts:
-    """A pipeline of Stable Diffusion 2.1's structure with random weights, made on its device.
+    """Returns a pipeline with Stable Diffusion 2.1's structure and random weights, made on its device.
 
     Args:
         device: Where it computes.
         size: Side of the images in pixels.
-        dtype: What the U-Net and the text encoder compute in.
-        shrink: By what the widths are divided, for tests: 1, or 10.
+        dtype: Type in which the U-Net and the text encoder compute.
+        shrink: Divisor of the widths, for tests: 1 or 10.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -99,7 +99,7 @@ def random_parts(device: torch.device, size: int, dtype: torch.dtype, shrink: in
 def enumerated(
     denoiser: TextToImageDenoiser, latent: torch.Tensor, k: int, draws: int
 ) -> tuple[float, int, int]:
-    """Plain enumeration of sets of K: seconds, U-Net calls made, and calls that all sets need."""
+    """Times plain enumeration of sets of K; returns seconds, U-Net calls made, and calls needed for all sets."""
     m = denoiser.space.dim
     needed = k * math.comb(m, k)
     made = min(needed, MOST_ENUMERATED)
@@ -112,7 +112,7 @@ def enumerated(
 
 
 def compared(denoiser: TextToImageDenoiser, image: torch.Tensor, k: int, draws: int) -> str:
-    """Calls and seconds of ours and of plain enumeration."""
+    """Returns a line with calls and seconds of ours and of plain enumeration."""
     latent = denoiser.encode(image)
     enumerated(denoiser, latent, 1, 1)  # prompts encoded, weights read, kernels chosen
     settings = InversionSettings(draws=draws, max_draws=draws, low=0.05, high=0.95)
@@ -129,7 +129,7 @@ def compared(denoiser: TextToImageDenoiser, image: torch.Tensor, k: int, draws: 
 
 
 def peak_memory(device: torch.device) -> str:
-    """In GB."""
+    """Returns the peak memory in GB."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB"

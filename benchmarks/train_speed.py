@@ -3,9 +3,9 @@
     python benchmarks/train_speed.py [--device cuda] [--data rendered] [--images 12000] [--steps 200]
         [--batch-size 48 256] [--precision bf16] [--compile no reduce-overhead] [--tiny] [--json]
 
-Trains with every batch size, precision and way of compilation given, after --warm-up steps that are not counted, and
-prints images per second and peak memory; with --data rendered, also how fast the device rendered them.  --tiny trains a
-small model, which a CPU does in seconds.
+Trains with every given batch size, precision and kind of compilation, after --warm-up steps that are not counted, and
+prints images per second and peak memory; with --data rendered, also the device's rendering speed.  --tiny trains a
+small model, which takes seconds on a CPU.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Synthetic:
         return len(self.images)
 
     def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images as bytes, positions and presence; none is mirrored."""
+        """Returns images as bytes, positions and presence, without mirroring."""
         return self.images[indices], *pad([self.positions[index][: 3 + index % 3] for index in indices])
 
 
 def main() -> None:
-    """Parses, trains, prints."""
+    """Trains as requested and prints the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data", choices=("synthetic", "rendered"), default="synthetic")
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def make_samples(data: str, preset: Any, device: torch.device) -> tuple[Samples, dict[str, float]]:
-    """Returns what is trained on, and how fast it was rendered."""
+    """Returns the training samples, and how fast they were rendered."""
     adapter, positions = registry.dataset("clevr"), registry.concept_parser("pos")
     part = data_parts(preset, None, None)[0]
     if data == "synthetic":
@@ -102,11 +102,11 @@ def make_samples(data: str, preset: Any, device: torch.device) -> tuple[Samples,
 def speed(
     preset: Any, samples: Samples, device: torch.device, steps: int, warm_up: int, **changes: Any
 ) -> dict[str, Any]:
-    """Returns the figures of a training of some steps."""
+    """Trains for some steps; returns speed and memory."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(True)  # one precision a process, says accelerate
+    AcceleratorState._reset_state(True)  # accelerate allows one precision per process
     adapter, positions = registry.dataset("clevr"), registry.concept_parser("pos")
     config = replace(preset.config(), steps=warm_up + steps, **changes)
     precision = training_precision(config.precision, device)
@@ -137,7 +137,7 @@ def speed(
 
 
 def name(device: torch.device) -> str:
-    """Returns what the device is called."""
+    """Returns the device's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

@@ -1,10 +1,10 @@
-"""Where every call begins: ``igm``, ``python -m igm_cli`` and ``accelerate launch -m igm_cli``."""
+"""The entry point of ``igm``, ``python -m igm_cli`` and ``accelerate launch -m igm_cli``."""
 
 import sys
 
 
 def main() -> int:
-    """Runs the command line and returns the exit code, also where Ctrl-C comes while it is imported."""
+    """Runs the command line and returns the exit code, also if Ctrl-C comes during the imports."""
     try:
         from igm_cli.app import main as run
     except KeyboardInterrupt:

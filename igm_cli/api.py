@@ -1,4 +1,4 @@
-"""The library's face (stable): load a model, find the concepts of images, count them, draw images, take vectors apart.
+"""The library's public interface (stable): load a model, find the concepts of images, count them, draw images, decompose vectors.
 
     import igm_cli as igm
 
@@ -8,7 +8,7 @@
     result.overlay().save("found.png")
     model.generate("pos(0.3,0.5) AND pos(0.7,0.5)")[0].picture.save("drawn.png")
 
-What is named here keeps its name and meaning from one minor version to the next.
+The names here keep their meaning from one minor version to the next.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def load(
     """Loads a model.
 
     Args:
-        model: A bundled name such as ``clevr-pos``, a checkpoint or pipeline folder, a .safetensors file or hf:owner/name of the hub;
-            None takes the bundled one of ``concepts``.
+        model: A bundled name such as ``clevr-pos``, a checkpoint or pipeline folder, a .safetensors file or hf:owner/name;
+            None takes the bundled one for ``concepts``.
         concepts: Name of a concept parser, or ``package.module:attribute``; None takes the model's own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         labels: What may be in an image, for text-to-image models; None takes those the model was trained on.
@@ -78,7 +78,7 @@ def load(
             ``prediction``.
 
     Raises:
-        IgmError: If there is no such model or it cannot be used, with the way out.
+        IgmError: If there is no such model or it cannot be used; the message says what to do.
     """
     name = None if model is None else str(model)
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
@@ -88,12 +88,12 @@ def load(
 
         chosen = check_labels(labels, "labels", UsageError) if labels is not None else ()
         opened = open_pipeline(name, device, labels=chosen, templates=templates or (), loading=loading)
-    _ = opened.denoiser  # what is wrong with the weights is said now
+    _ = opened.denoiser  # reports faulty weights now
     return opened
 
 
 def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
-    """Finds the concepts of an image, or of several, with a model that is loaded for this call.
+    """Finds the concepts of one image or several, with a model loaded for this call.
 
     ``options`` are those of :func:`load` and of :meth:`Model.invert`.
     """
@@ -108,18 +108,18 @@ def generate(
     device: str = "auto",
     **options: Any,
 ) -> list[GeneratedImage]:
-    """Draws images of concepts joined by AND, OR and NOT, with models that are loaded for this call.
+    """Draws images of concepts joined by AND, OR and NOT, with models loaded for this call.
 
     Args:
-        expression: Such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
-        model: As for :func:`load`; several that were trained apart are composed as one.  Text-to-image models draw the
+        expression: One such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
+        model: As for :func:`load`; several models trained separately are composed as one.  Text-to-image models draw the
             labels that the expressions name.
-        n: Images of each expression.
+        n: Images per expression.
         device: Where to compute.
-        **options: Those of :meth:`Model.generate`; of text-to-image models also ``templates``, and those of loading.
+        **options: Those of :meth:`Model.generate`; for text-to-image models also ``templates`` and the loading options.
 
     Raises:
-        IgmError: If an expression, a model or an option cannot be used, with the way out.
+        IgmError: If an expression, a model or an option cannot be used; the message says what to do.
     """
     from igm_cli.core.expression import parse, words
     from igm_cli.label_models import open_to_draw
@@ -136,9 +136,9 @@ def generate(
 
 
 def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
-    """Estimates how many concepts an image holds, or each of several; with ``codebooks``, products of bound vectors.
+    """Estimates the number of concepts in one image or several, or with ``codebooks`` the number of products in bound vectors.
 
-    ``options`` are those of :func:`load` and of :meth:`Model.count`; of vectors ``codebooks``, ``binding``, ``k_max``,
+    ``options`` are those of :func:`load` and of :meth:`Model.count`; for vectors ``codebooks``, ``binding``, ``k_max``,
     ``seed``, ``device`` and ``progress``.
     """
     if "codebooks" not in options:
@@ -167,19 +167,19 @@ def decompose(
     Args:
         vectors: A path (.npy, .npz, .safetensors), or an array or tensor ``[D]`` or ``[B,D]``.
         codebooks: A .safetensors file, or an array or tensor ``[n,D]`` per factor.
-        binding: How codewords are bound; None takes the file's, or what the codewords look like.
-        k: Products that each vector is the sum of.
+        binding: How codewords are bound; None takes the file's, or guesses it from the codewords.
+        k: Number of products in each vector.
         method: ``auto``, ``coupled``, ``attention``, ``resonator``, ``factorizer`` or ``exhaustive``.
-        iterations: Most iterations of an iterative method.
+        iterations: Maximum for iterative methods.
         seed: Seed of everything random.
         device: Where to compute.
-        progress: Called with what is being done, done so far, and in all.
+        progress: Called with the current activity, the number done, and the total.
 
     Returns:
-        One result per vector; of a single ``[D]`` without a list around it.
+        A list with one result per vector, or the result itself for a single ``[D]``.
 
     Raises:
-        IgmError: If the vectors, the codebooks or the settings cannot be used, with the way out.
+        IgmError: If the vectors, the codebooks or the settings cannot be used; the message says what to do.
     """
     from igm_cli.vectors import open_vectors, vector_settings
 
@@ -190,6 +190,6 @@ def decompose(
 
 
 def _loaded(model: str | Path | None, options: dict[str, Any]) -> Model:
-    """A model, by the options that are about loading it, which are taken out."""
+    """Loads a model, removing the loading options from ``options``."""
     names = ("concepts", "device", "labels", "templates", *_LOADING)
     return load(model, **{name: options.pop(name) for name in names if name in options})

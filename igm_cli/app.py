@@ -1,6 +1,6 @@
-"""The command line: what there is, and what becomes of an error.
+"""The command line: the commands, and how errors are reported.
 
-Nothing heavy is imported here or at the top of a command's module, so that ``igm --help`` is quick.
+Nothing heavy is imported here or at the top of a command's module, to keep ``igm --help`` quick.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COMMANDS = (
 
 
 def command_line(*commands: str) -> typer.Typer:
-    """The command line, with the commands named or all of them; the modules of the others are not imported."""
+    """Returns the command line with the given commands, or all of them; only their modules are imported."""
     app = typer.Typer(
         name="igm",
         help="Understand scenes by inverting compositional generative models.",
@@ -94,16 +94,16 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
     except BaseException as error:
-        if (number := received()) is not None:  # whatever a library made of it
+        if (number := received()) is not None:  # even if a library turned it into another error
             return _say(error if isinstance(error, Interrupted) else Interrupted(number))
         return _end(error)
 
 
 def _end(error: BaseException) -> int:
-    """Says what became of a call; returns the exit code."""
+    """Reports how a call failed and returns the exit code."""
     if isinstance(error, BrokenPipeError):
         return _reader_left()
-    if isinstance(error, SystemExit):  # Typer ends so when the reader of a pipe is gone
+    if isinstance(error, SystemExit):  # Typer exits this way when the reader of a pipe is gone
         return _reader_left() if error.code == 1 else int(error.code or 0)
     expected = isinstance(error, KeyboardInterrupt | Interrupted | typer.Abort | typer.TyperException)
     if not expected and (not isinstance(error, Exception) or os.environ.get("IGM_DEBUG", "") not in ("", "0")):
@@ -114,15 +114,15 @@ def _end(error: BaseException) -> int:
 def _say(error: BaseException) -> int:
     text, code = _sentence(error)
     if isinstance(error, Interrupted) and process_rank()[0]:
-        return code  # of several processes one says it
-    with contextlib.suppress(OSError, ValueError):  # of a terminal that was closed
+        return code  # only one of several processes reports it
+    with contextlib.suppress(OSError, ValueError):  # if the terminal was closed
         Output.error(text)
     return code
 
 
 def _calm_libraries() -> None:
-    """Keeps libraries from logging on stderr what no user can change, and the hub's client from bars where it is no terminal."""
-    for name in ("torch.utils._pytree", "torchao"):  # as torchao is imported
+    """Silences library messages on stderr that users can do nothing about, and the hub client's bars outside a terminal."""
+    for name in ("torch.utils._pytree", "torchao"):  # logged when torchao is imported
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
@@ -130,7 +130,7 @@ def _calm_libraries() -> None:
 
 
 def _refuse_empty(arguments: list[str]) -> None:
-    """Refuses words that are empty, which a variable of a shell is that is not set."""
+    """Refuses empty arguments, which come from unset shell variables."""
     for before, word in zip(["", *arguments], arguments, strict=False):
         if not word or (word.startswith("--") and word.partition("=")[1:] == ("=", "")):
             where = f"the value of {before}" if before.startswith("-") and not word else word or "an argument"
@@ -138,7 +138,7 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 
 def _tell_of_hub(arguments: list[str]) -> None:
-    """Says before it is done that the Hugging Face hub is asked, which only ``hf:owner/name`` makes igm do."""
+    """Announces requests to the Hugging Face hub, which igm makes only for ``hf:owner/name``."""
     if arguments[:1] == ["push"]:  # it says so itself
         return
     for name in dict.fromkeys(
@@ -148,7 +148,7 @@ def _tell_of_hub(arguments: list[str]) -> None:
 
 
 def _sentence(error: BaseException) -> tuple[str, int]:
-    """What a user reads of an error, and the exit code."""
+    """Returns the message shown for an error, and the exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         error = Interrupted(signal.SIGINT)
     if isinstance(error, Interrupted):
@@ -163,7 +163,7 @@ def _sentence(error: BaseException) -> tuple[str, int]:
 
 
 def _plainly(text: str) -> str:
-    """Returns what Typer says of a value as igm says such things."""
+    """Rewords a Typer message about a value in igm's style."""
     if not (told := re.fullmatch(r"Invalid value for '?(.+?)'?: (.*)", text, re.DOTALL)):
         return text
     what, why = told[1].replace("'", ""), told[2].removeprefix("Value error, ")
@@ -175,6 +175,6 @@ def _plainly(text: str) -> str:
 
 
 def _reader_left() -> int:
-    """Whoever read our output has enough: not an error, and nothing may be written any more."""
+    """Stops writing because the reader closed the pipe, which is not an error; returns the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,4 +1,4 @@
-"""Where a model is that a user names: by a bundled name, a folder, a file or hf:owner/name of the hub."""
+"""Locates the model that a user names: a bundled name, a folder, a file or hf:owner/name on the hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUNDLED = Path(__file__).resolve().parent / "checkpoints"
 """Checkpoints that come with the package, one folder each."""
 
 DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
-"""The concept parser where a user names none: for a trained checkpoint, a text-to-image pipeline, bound vectors."""
+"""Default concept parsers of trained checkpoints, text-to-image pipelines and bound vectors."""
 
 
 def bundled() -> dict[str, Path]:
@@ -28,13 +28,13 @@ def is_pipeline(path: Path) -> bool:
 
 
 def names_pipeline(model: str | None, concepts: str | None) -> bool:
-    """Returns whether what a user calls a model is a text-to-image pipeline, as far as it can be told without a network."""
+    """Returns whether a user's model name is that of a text-to-image pipeline, as far as this is known without the network."""
     path = _local(model) if model else _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     return path is not None and is_pipeline(path)
 
 
 def resolve_pipeline(model: str | None) -> tuple[str, str]:
-    """Returns the name of a text-to-image pipeline, and its folder, file or name of the hub; None takes the bundled one."""
+    """Returns the name of a text-to-image pipeline, and its folder, file or hub name; None takes the bundled one."""
     ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
     if model is None:
         if not ours:
@@ -60,7 +60,7 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
 
 
 def resolve_model(model: str | None, concepts: str | None) -> Path:
-    """Returns the folder of a trained checkpoint; None takes the bundled one of ``concepts``, which a parser is called."""
+    """Returns the folder of a trained checkpoint; None takes the bundled one for the parser named ``concepts``."""
     if model is None:
         return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     if _asks_hub(model):
@@ -78,7 +78,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
 
 
 def find_model(model: str | None, concepts: str) -> Path:
-    """Returns the model that a benchmark of some concepts measures; an empty path where it measures none."""
+    """Returns the path of the model that a benchmark measures; an empty path if it measures none (no ``concepts``)."""
     if not concepts:
         if model is not None:
             raise UsageError("this benchmark measures no model; leave out --model")
@@ -89,7 +89,7 @@ def find_model(model: str | None, concepts: str) -> Path:
 
 
 def local() -> dict[str, Path]:
-    """Returns the models that were trained here, by what a person calls them: those in ``runs`` of the folder one is in."""
+    """Returns the models trained here, those in ``runs`` of the current folder, by the names that users give them."""
     return {path.parent.as_posix(): path.parent for path in sorted(Path("runs").glob("*/igm.json"))}
 
 
@@ -113,17 +113,17 @@ def cached() -> dict[str, Path]:
 
 
 def name_of(folder: Path) -> str:
-    """Returns what records call the model in a folder: the folder's name, in the hub's cache ``owner/name``."""
+    """Returns the name of a folder's model in records: the folder's own, or ``owner/name`` in the hub's cache."""
     if folder.parent.name == "snapshots":
         return folder.parents[1].name.removeprefix("models--").replace("--", "/", 1)
     return folder.name
 
 
 def find_folder(model: str) -> Path:
-    """Returns the folder of a model that is here: a bundled name, a folder, or ``owner/name`` in the hub's cache.
+    """Returns the folder of a local model: a bundled name, a folder, or ``owner/name`` in the hub's cache.
 
     Raises:
-        MissingError: If there is none, or it is none of igm.
+        MissingError: If there is none, or it was not written by igm.
     """
     folder = _local(model)
     if folder is None and HUB_ID.fullmatch(model.removeprefix(HUB)):
@@ -139,7 +139,7 @@ def find_folder(model: str) -> Path:
 
 
 def _local(model: str) -> Path | None:
-    """Returns the bundled folder of a name, or the folder or file of a path; None if there is none here."""
+    """Returns the folder of a bundled name, or the folder or file at a path; None if neither exists."""
     path = bundled().get(model) or home_expanded(model)
     return path if path.exists() else None
 
@@ -151,14 +151,14 @@ def _default_model(concepts: str) -> Path:
             if known["concepts"] == concepts and known.get("info", {}).get("default", True):
                 return folder
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged one is reported when it is named, and by igm doctor
+            continue  # damaged ones are reported when named, and by igm doctor
     raise MissingError(
         f"no bundled model knows the concepts {concepts!r}; give --model FOLDER, or train one with igm train"
     )
 
 
 def _asks_hub(model: str) -> bool:
-    """Returns whether a person names a model of the hub to be asked for, as :func:`igm_cli.app.main` says before it is."""
+    """Returns whether a name makes igm ask the hub, which :func:`igm_cli.app.main` announces beforehand."""
     if not model.startswith(HUB):
         return False
     name = model.removeprefix(HUB)

@@ -1,4 +1,4 @@
-"""Energy maps: how much every single concept explains of an image, as an array and as a picture."""
+"""Energy maps: how much each single concept explains of an image, as an array and as a picture."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PIXELS_PER_CELL = 2
 
 @dataclass(frozen=True)
 class EnergyMap:
-    """By how much every single concept, by itself, lowers the denoising error of an image.
+    """How much each single concept, on its own, lowers the denoising error of an image.
 
-    That is the mean of 2 <r,Delta> - |Delta|² over noise samples and pixels, r = eps - eps_u (Du, Li & Mordatch 2020,
+    This is the mean of 2 <r,Delta> - |Delta|² over noise samples and pixels, r = eps - eps_u (Du, Li & Mordatch 2020,
     Figure 12).
 
     Attributes:
-        values: ``[Y,X]`` float64 for concepts of two coordinates, rows along the second one; ``[M]`` for others.
-        axes: What the values are of, one list for each axis of ``values``: coordinates of the centres of the cells, 0..1
-            of the frame; or for others the items.
+        values: ``[Y,X]`` float64 for concepts of two coordinates, rows along the second one; otherwise ``[M]``.
+        axes: One list per axis of ``values``: coordinates of the centres of the cells, 0..1 of the frame; otherwise
+            the items.
         frame: The part of the image that the model sees; its ``box`` is in pixels of the image as given.
         image: The image as given.
         parser: Draws the map.
@@ -47,10 +47,10 @@ class EnergyMap:
     parser: ConceptParser
 
     def picture(self) -> Image:
-        """The map as a picture: over the image as given for positions, beside it for others.
+        """Returns the map as a picture: over the image as given for positions, otherwise beside it.
 
         Raises:
-            UsageError: If the parser draws no maps.
+            UsageError: If the parser cannot draw maps.
         """
         import torch
 
@@ -63,7 +63,7 @@ class EnergyMap:
         return picture
 
     def npy(self) -> bytes:
-        """The values as the content of a .npy file."""
+        """Returns the values as the content of a .npy file."""
         import numpy as np
 
         buffer = io.BytesIO()
@@ -72,7 +72,7 @@ class EnergyMap:
 
 
 def energy_map(session: ImageSession, image: Input[Image]) -> EnergyMap:
-    """Returns how much every single concept lowers the denoising error of an image, by itself."""
+    """Returns how much each single concept, on its own, lowers the denoising error of an image."""
     from igm_cli.core.inference.energy_map import energy_map
 
     parser = session.parser
@@ -81,15 +81,15 @@ def energy_map(session: ImageSession, image: Input[Image]) -> EnergyMap:
     axes, candidates = map_axes(parser.space, size)
     gains = energy_map(session.model.denoiser, seen, session.settings, candidates)
     shape = [len(axis) for axis in axes.values()]
-    best = gains.view(*shape, -1).amax(-1)  # of a point with values, those that explain most
+    best = gains.view(*shape, -1).amax(-1)  # for points with values, the values that explain most
     named: dict[str, list[Any]] = {**axes} or {parser.space.plural: parser.decode(candidates, frame)}
     return EnergyMap(best.numpy() if axes else gains.numpy(), named, frame, image.data, parser)
 
 
 def map_axes(space: ConceptSpace, image_size: tuple[int, int]) -> tuple[dict[str, list[float]], Tensor]:
-    """Returns the axes of the map of a space, the rows first, and the concepts ``[M,D]`` that it is of.
+    """Returns the axes of a space's map, the rows first, and the concepts ``[M,D]`` on it.
 
-    A finite space has no axes but its candidates.  ``image_size`` is (width, height) in pixels of the images that the model sees.
+    A finite space has no axes, only candidates.  ``image_size`` is (width, height) in pixels of the images that the model sees.
 
     Raises:
         UsageError: If the space is neither finite nor one of two coordinates.

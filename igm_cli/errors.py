@@ -1,6 +1,6 @@
-"""Errors a user can do something about.  One sentence, with the way out; the class sets the exit code.
+"""Errors a user can do something about: one sentence that ends with what to do.  The class sets the exit code.
 
-A leaf module: every layer may import it, it imports none.
+A leaf module: every layer may import it, and it imports none of them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class IgmError(Exception):
 
 
 class UsageError(IgmError):
-    """The command line asks for what cannot be (exit code 2)."""
+    """The command line asks for something impossible (exit code 2)."""
 
     exit_code = 2
 
 
 class UnknownConceptError(UsageError):
-    """A concept parser does not know the words that a concept is asked for by."""
+    """A concept parser does not know the words that name a concept."""
 
 
 class InputError(IgmError):
@@ -35,7 +35,7 @@ class InputError(IgmError):
 
 
 class OutputError(IgmError):
-    """Something cannot be written: not the fault of an input, so it ends the run (exit code 3)."""
+    """Something cannot be written; no input is at fault, so the run ends (exit code 3)."""
 
     exit_code = 3
 
@@ -57,18 +57,18 @@ class PluginError(IgmError):
 
 
 def close_names(name: str, known: Sequence[str]) -> list[str]:
-    """Returns up to three known names that a mistyped one may mean, the nearest first."""
+    """Returns up to three known names close to a mistyped one, the nearest first."""
     return difflib.get_close_matches(name, known, n=3, cutoff=0.45)
 
 
 def near_names(name: str, known: Sequence[str], otherwise: str = "known are") -> str:
-    """Returns which known names a mistyped one may mean, for the sentence that refuses it; all if none is near."""
+    """Returns the hint of an error message about a mistyped name: the known names close to it, or all if none is."""
     near = close_names(name, known)
     return f"did you mean {' or '.join(near)}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
 def counted(count: int, noun: str, more: str = "") -> str:
-    """Returns a number of things in words, such as ``1 image without annotation``."""
+    """Returns a count with its noun, such as ``1 image without annotation``."""
     return f"{count} {noun}{'' if count == 1 else 's'}{more}"
 
 
@@ -88,15 +88,15 @@ EXTRAS = {
 
 
 def missing(*libraries: str) -> list[str]:
-    """Returns which libraries are not installed; none of them is imported."""
+    """Returns which of the libraries are not installed, without importing any."""
     return [name for name in libraries if sys.modules.get(name) is None and not _findable(name)]
 
 
 def need(extra: str, *libraries: str) -> None:
-    """Checks for libraries of an extra, or for all of them, before they are imported.
+    """Checks that some libraries of an extra, or all, are installed, before they are imported.
 
     Raises:
-        ExtraError: If one is not installed; the sentence names the extra that brings it.
+        ExtraError: If one is missing; the message names the extra to install.
     """
     what, every = EXTRAS[extra]
     if absent := missing(*(libraries or every)):
@@ -111,35 +111,35 @@ def _findable(name: str) -> bool:
 
 
 LONGEST = 280
-"""Characters of a message at most; what is wrong stands at its beginning, the way out at its end."""
+"""Maximum characters of a message; it begins with what is wrong and ends with what to do."""
 
 
 def brief(text: str) -> str:
-    """Returns a message with what it quotes cut short, if it is a long one; the way out, at its end, stays."""
+    """Shortens what a long message quotes; its end, which says what to do, stays."""
     if len(text) > LONGEST:
         text = re.sub(r"\S{60,}", lambda word: f"{word[0][:36]}…{word[0][-12:]}", text)
     return text if len(text) <= LONGEST else f"{text[:150]} … {text[153 - LONGEST :]}"
 
 
 def cause(error: OSError) -> str:
-    """Returns why the system refused something, in its own words."""
+    """Returns the operating system's reason for an error."""
     return (error.strerror or str(error)).lower()
 
 
 def kind_and_message(error: BaseException) -> str:
-    """Returns the class of somebody else's error and what it says, on one line."""
+    """Returns the class and message of a foreign error, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Returns whether memory ran out, of the machine or of a GPU; torch stays unimported."""
+    """Returns whether the machine or a GPU ran out of memory, without importing torch."""
     says = str(error).lower()
     full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
     return full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def sentence(error: BaseException) -> tuple[str, int]:
-    """Returns what a user reads of an error of igm, of the system or of a library, and the exit code."""
+    """Returns the message shown for an error of igm, the system or a library, and the exit code."""
     if isinstance(error, IgmError):
         return str(error), error.exit_code
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""How well a model finds the concepts of annotated images, and its calibration on them."""
+"""Evaluates how well a model finds the concepts of annotated images, and calibrates it on them."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, Note, Progress
 
 WINDOW = 96
-"""Side in pixels of the windows that a model of images of any size is evaluated on, or of the smallest image."""
+"""Side in pixels of the windows on which a model for images of any size is evaluated, or the smallest image's if less."""
 
 FEWEST = 16
-"""Annotated images that a model is calibrated on at least."""
+"""Minimum number of annotated images for calibration."""
 
 
 @dataclass(frozen=True)
 class Judged:
     """An annotated image, and what was found in it."""
 
-    row: int  # number of the image, or of the window
+    row: int  # number of the image or window
     found: Inversion
-    count: int  # concepts that are annotated, of those whose place is within the image
-    right: Tensor  # which of the concepts found are right, and which of the F values of each [K,1+F]
-    area: float  # of the image over that of an image of the size trained on
+    count: int  # number of annotated concepts whose place is within the image
+    right: Tensor  # which found concepts are right, and which of the F values of each, [K,1+F]
+    area: float  # the image's area relative to that of the training images
 
     @property
     def hits(self) -> int:
-        """How many of the concepts found are right in all that is said of them."""
+        """How many of the found concepts are right in every respect."""
         return int(self.right.all(1).sum())
 
     @property
     def mistakes(self) -> int:
-        """How many concepts are missed, and how many found are none."""
+        """Number of missed concepts plus number of wrong ones."""
         return max(0, self.count - self.hits) + len(self.right) - self.hits
 
 
 class Evaluation:
-    """Annotated images as a model sees them, a split of a dataset whose annotations the model's parser reads.
+    """A split of annotated images as a model sees them; the model's parser reads the annotations.
 
-    A model of images of any size sees windows of them, with however many objects there are.  Without a ``limit`` all
-    images are looked at, or as many windows.
+    A model for images of any size sees windows of them, with any number of objects.  ``limit`` is the number of images or
+    windows; by default all images are evaluated, or as many windows.
 
     Raises:
-        UsageError: If the parser does not say what is right.
+        UsageError: If the parser cannot judge which concepts are right.
         InputError: If an annotation cannot be read.
     """
 
@@ -84,7 +84,7 @@ class Evaluation:
         self.count = len(data) if limit is None else limit if self.windows else min(limit, len(data))
 
     def judge(self, given: Mapping[str, Any], progress: Progress | None = None) -> list[Judged]:
-        """Returns what is found with some inversion settings, those not given the model's own."""
+        """Inverts and judges all images; inversion settings not ``given`` are the model's own."""
         session = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=given)
         judged: list[Judged] = []
         if progress:
@@ -97,7 +97,7 @@ class Evaluation:
                 within = (seen.shape[-2], seen.shape[-1]) if self.windows else None
                 right = found_right(self.model.parser, found.concepts, truth, within)
                 area, count = 1.0, len(truth)
-                if self.windows:  # beyond whose borders there are concepts that are not asked for
+                if self.windows:  # annotations beyond a window's border do not count
                     area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
                     count = len(_shown(truth))
                 judged.append(Judged(row, found, count, right, area))
@@ -108,9 +108,9 @@ class Evaluation:
     def calibrated(
         self, progress: Progress | None = None, given: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Returns the settings that suit the images best: penalty, temperatures, what is typical.
+        """Fits the penalty, the temperatures and the typicality to the images, and returns these settings.
 
-        Those ``given`` stay as they are, such as the penalty; where it is fitted, too, all images are inverted twice.
+        A ``given`` setting stays as it is.  Unless the penalty is given, all images are inverted twice.
 
         Raises:
             InputError: If there are too few images.
@@ -146,7 +146,7 @@ class Evaluation:
         return chosen
 
     def _window(self) -> int:
-        """Returns the side of windows: as large as the images allow, but no smaller than the model's own images."""
+        """Returns the windows' side: as large as the images allow, but no smaller than the model's own images."""
         named = {"width", "height"} <= set(self.data.column_names)
         sizes = zip(*(self.data[side] for side in ("width", "height")), strict=True) if named else None
         sides = (min(size) for size in sizes or (each["image"].size for each in self.data))
@@ -155,12 +155,12 @@ class Evaluation:
         return max(unit, min(WINDOW, smallest) // unit * unit) if smallest < WINDOW else max(unit, WINDOW)
 
     def name(self, judged: Judged) -> str:
-        """Returns how the dataset names an image, or its number."""
+        """Returns the dataset's name of an image, or its number."""
         file = None if self.windows else self.data[judged.row].get("file")
         return str(file or f"{'window' if self.windows else 'image'} {judged.row}")
 
     def pictures(self, judged: Judged) -> tuple[Image, Image]:
-        """Returns an image as the model sees it with what is annotated, and with what was found."""
+        """Returns two copies of an image as the model sees it, with the annotated and with the found concepts drawn on it."""
         session = ImageSession(self.model, k=None, fit="crop", batch_size=1, given={})
         (seen,), (truth,) = self._seen(session, [judged.row])
         picture, parser = from_model(seen.cpu()), self.model.parser
@@ -172,7 +172,7 @@ class Evaluation:
         return parser.draw(picture, annotated), parser.draw(picture, found)
 
     def _seen(self, session: ImageSession, rows: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns what the model sees of images, and the concepts annotated in them."""
+        """Returns the model's view of images, and the concepts annotated in them."""
         from igm_cli.core.training.batches import as_floats
 
         if self.windows:
@@ -186,17 +186,17 @@ class Evaluation:
 
 
 def _shown(truth: Tensor) -> Tensor:
-    """Returns those of the concepts ``[L,D]`` annotated around a window whose place is in it."""
+    """Returns the annotated concepts, of ``[L,D]`` in and around a window, that lie inside it."""
     return truth[((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1)]
 
 
 def found_right(
     parser: ConceptParser, found: Tensor, truth: Tensor, window: tuple[int, int] | None = None
 ) -> Tensor:
-    """Returns which concepts found ``[K,D]`` are right, and which of the F values of each, ``[K,1+F]`` booleans.
+    """Returns which found concepts ``[K,D]`` are right, and which of the F values of each, ``[K,1+F]`` booleans.
 
-    The true ones are ``[L,D]``.  In a ``window``, (height, width) of a part of an image in pixels, places must be as near
-    in pixels as in one of :data:`WINDOW` pixels: the part may be of any size, and the objects in it are as large.
+    ``truth`` is ``[L,D]``.  ``window`` is the (height, width) in pixels of a part of an image.  Objects have the same size in
+    windows of any size, so places must be as near in pixels as in a window of :data:`WINDOW` pixels.
     """
     if window:
         import torch
@@ -209,7 +209,7 @@ def found_right(
 
 
 def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]) -> None:
-    """Writes fitted settings into the description of a model; ``about`` says there what they were fitted to, or why not."""
+    """Writes fitted settings into a model's description, with ``about``: what they were fitted to, or why they were not."""
     from igm_cli.core.checkpoint import DESCRIPTION
     from igm_cli.core.files import read_json, write_json
 
@@ -225,7 +225,7 @@ def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]
 
 
 def in_words(fitted: dict[str, Any]) -> str:
-    """Returns fitted settings in words."""
+    """Describes fitted settings in words."""
     return ", ".join(
         f"{key.replace('_', ' ')} {value:.3g}" for key, value in fitted.items() if key != "typical"
     )

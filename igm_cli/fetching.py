@@ -1,4 +1,4 @@
-"""Images that lie in no file: at an address that a person typed, or on standard input."""
+"""Reads images that are not in files: from an address that a user typed, or from standard input."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from igm_cli.folders import ADDRESS
 from igm_cli.imaging import MAX_BYTES
 
 MAX_FETCHED = 1 << 28
-"""Bytes that are fetched from an address at most."""
+"""Maximum bytes fetched from an address."""
 
 SILENT, IN_ALL = 10.0, 120.0
-"""Seconds that a server may say nothing, and that all of a fetch may take."""
+"""Seconds that a server may stay silent, and that a whole fetch may take."""
 
 MAX_REDIRECTS = 5
 
@@ -29,7 +29,7 @@ _BLOCK = 1 << 16
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, none of them to anything but http and https."""
+    """Follows a few redirects, only to http and https."""
 
     max_redirections = max_repeats = MAX_REDIRECTS
 
@@ -41,10 +41,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes:
-    """Returns what an http or https address holds; what the server calls it is not asked.
+    """Returns the content of an http or https address, ignoring the type that the server declares.
 
-    A thread that ends with the process does it, since the system's search for a host, and a server that sends a byte now
-    and then, know no end.  The server may say nothing for ``silent`` seconds, and take ``in_all``.
+    A daemon thread fetches it, because host look-up, or a server that sends a byte now and then, may never end.  The server
+    may stay silent for ``silent`` seconds, and take ``in_all`` seconds in total.
 
     Raises:
         InputError: If it is not an address, cannot be fetched in time, or holds too much.
@@ -56,7 +56,7 @@ def fetch(address: str, silent: float = SILENT, in_all: float = IN_ALL) -> bytes
     def work() -> None:
         try:
             answers.put(_download(address, silent, end, in_all))
-        except Exception as error:  # of any layer of the network
+        except Exception as error:  # from any network layer
             answers.put(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -108,7 +108,7 @@ def _download(address: str, silent: float, end: float, in_all: float) -> bytes:
 
 
 def _reason(error: Exception, silent: float) -> str:
-    """Why an address was not fetched."""
+    """Returns why an address was not fetched."""
     if isinstance(error, urllib.error.HTTPError):
         if "infinite loop" in str(error.reason):
             return f"it redirects more than {MAX_REDIRECTS} times"
@@ -132,13 +132,13 @@ def _reason(error: Exception, silent: float) -> str:
 
 
 def standard_input() -> bytes:
-    """Returns what standard input holds.
+    """Returns the content of standard input.
 
     Raises:
         UsageError: If it is a terminal.
         InputError: If it holds too much.
     """
-    if sys.stdin is None:  # whoever started the process has closed it
+    if sys.stdin is None:  # closed by whatever started the process
         return b""
     if sys.stdin.isatty():
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The files that people name, and those in the folders that they name: one walk for every command and dataset."""
+"""Finds the files that users name, and those in named folders, in the same way for every command and dataset."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".mpo", ".dib",
     ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif",
 )  # fmt: skip
-"""What a folder is searched for; a file named on the command line may end as it likes."""
+"""Suffixes searched for in folders; a file named on the command line may have any suffix."""
 
 NOT_READ = (
     ".heic", ".heif", ".jxl", ".psd", ".tga", ".ico", ".icns", ".svg", ".eps", ".ps", ".pdf", ".exr", ".hdr", ".dng",
     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".czi", ".lif", ".nd2", ".svs", ".xcf",
     ".pcx", ".qoi", ".sgi", ".fits", ".fit",
 )  # fmt: skip
-"""Suffixes of images that igm does not read: a folder's are counted."""
+"""Suffixes of images that igm does not read; those in a folder are counted."""
 
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""Suffixes of videos, of which frames are read where a person says which."""
+"""Suffixes of videos; their frames are read where the user says which."""
 
 STDIN = "-"
-"""What a person writes for the image on standard input."""
+"""How users name the image on standard input."""
 
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
-"""How an address begins that igm fetches if a person types it; nothing that is read names one that is fetched."""
+"""Matches addresses, which igm fetches only if a user types them, never because a file names them."""
 
 _LONGEST_STEM = 100
 
@@ -45,18 +45,18 @@ _PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "
 
 @dataclass(frozen=True)
 class Walked:
-    """What a folder holds."""
+    """The files of a folder."""
 
     files: list[str]  # paths of the files in the folder, with ``/`` between folders
-    left_out: str  # a sentence about what was passed over; empty if nothing was
+    left_out: str  # a sentence about what was skipped; empty if nothing was
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input that a person names."""
+    """An input that a user names."""
 
-    name: str  # what records and messages call it: a path, an address, or ``-``
-    path: Path | None  # the file; None of an address and of standard input
+    name: str  # its name in records and messages: a path, an address, or ``-``
+    path: Path | None  # the file; None for an address or standard input
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -65,16 +65,16 @@ class Source:
 
     @property
     def is_video(self) -> bool:
-        """Whether its name ends as that of a video."""
+        """Whether its name has the suffix of a video."""
         return self._written.suffix.lower() in VIDEOS
 
     @property
     def stem(self) -> str:
-        """What a picture of it is called, without a suffix."""
+        """The file name for pictures of it, without suffix."""
         return "stdin" if self.name == STDIN else self._written.stem[:_LONGEST_STEM] or "image"
 
     def end(self, parts: int) -> str:
-        """Returns the end of its path as a name: the file with its suffix, or without it after the folders it is in."""
+        """Returns the last ``parts`` of its path as a name: the file with its suffix, or without it after some of its folders."""
         path = self._written
         *folders, name = [p for p in path.parts[-parts:] if p not in (path.anchor, "..")] or ["image"]
         return "-".join((*folders, path.stem))[-_LONGEST_STEM:] if folders else name[-_LONGEST_STEM:]
@@ -87,19 +87,19 @@ class Source:
 
         try:
             return PurePosixPath(urlsplit(self.name).path)
-        except ValueError:  # said when it is fetched
+        except ValueError:  # reported when it is fetched
             return PurePosixPath()
 
 
 def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = False) -> Walked:
-    """Returns the files with some suffixes at any depth of a folder; none is opened.
+    """Returns the files with given suffixes at any depth of a folder, without opening any.
 
     Links to folders are followed, but to no folder twice, so a loop ends.  Hidden files and folders, among them what macOS
-    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are passed over.  The suffixes are in
-    lower case, as those of the files are compared; with ``any_name``, a name may be one that UTF-8 cannot hold.
+    and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are skipped.  The suffixes are in lower
+    case and match any case; ``any_name`` allows names that UTF-8 cannot encode.
 
     Raises:
-        InputError: If a folder may not be read, or a name cannot be written in UTF-8.
+        InputError: If a folder may not be read, or a name cannot be encoded in UTF-8.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -143,13 +143,13 @@ def expand_inputs(
     *,
     anywhere: bool = False,
 ) -> list[Source]:
-    """Returns what files, folders (searched in depth), patterns and addresses name, sorted within each, each once.
+    """Expands files, folders (searched in depth), patterns and addresses, sorted within each, without duplicates.
 
-    A folder is searched for files with the ``suffixes``, and ``note`` is told what was passed over.  With ``anywhere``, http
-    and https addresses, and ``-`` for standard input, are inputs as well.
+    Folders are searched for files with the ``suffixes``; ``note`` receives a sentence about what was skipped.  With
+    ``anywhere``, http and https addresses, and ``-`` for standard input, are inputs as well.
 
     Raises:
-        InputError: If a folder, a pattern or all of them name nothing.
+        InputError: If a folder or a pattern yields nothing, or there is no input at all.
         UsageError: If a video is named where ``suffixes`` has none.
     """
     found: dict[str, Source] = {}
@@ -163,7 +163,7 @@ def expand_inputs(
             raise InputError(f"no path holds a zero byte, as {text!r} does; check the path")
         path = home_expanded(text)
         if path.is_dir():
-            walked = walk(path, suffixes, any_name=True)  # one name stops no other
+            walked = walk(path, suffixes, any_name=True)  # one bad name does not stop the others
             files = sorted(path / name for name in walked.files)
             if not files:
                 also = f" ({walked.left_out})" if walked.left_out else ""
@@ -192,10 +192,10 @@ def expand_inputs(
 
 
 def inside(folder: Path, written: str, where: str) -> Path:
-    """Returns the path of a file in a folder as an annotation writes it.
+    """Returns the path of a file that an annotation names relative to a folder.
 
     Raises:
-        InputError: If it leads out of the folder; ``where`` is what says so.
+        InputError: If it leads out of the folder; the message names ``where`` it was written.
     """
     path = Path(os.path.normpath(folder / written))
     if "\0" in written or folder.absolute() not in path.absolute().parents:
@@ -212,5 +212,5 @@ def _sentence(folder: Path, passed: Counter[str]) -> str:
 
 
 def _visible(name: str) -> bool:
-    """Returns whether a file is none of those that file managers, archives and notebooks leave behind."""
+    """Returns whether a file is not one that file managers, archives and notebooks leave behind."""
     return not name.startswith(".") and name != "__MACOSX"

@@ -1,4 +1,4 @@
-"""Drawing what is asked for: expressions of concepts become images of a model, or of several composed as one."""
+"""Generation: draws the images that concept expressions describe, with one model or several composed as one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import Progress
 
 BATCH = 3
-"""Images that are drawn together for each that is inverted: a sample needs no statistics."""
+"""Images per batch in generation for each one in inversion, since sampling keeps no statistics."""
 
 CORRECTORS: dict[str, Callable[[int], Corrector]] = {
     "ula": lambda steps: Langevin(steps, 0.1),
@@ -44,17 +44,17 @@ class GenerationSettings:
     """How images are drawn.
 
     Attributes:
-        seed: Seed of everything random; image number i depends on it and on i alone.
+        seed: Seed of everything random; image number i depends only on it and on i.
         steps: Noise levels on the way from noise to an image.
         sampler: ``ancestral`` or ``ddim``.
         guidance: Factor of every contribution; None takes the model's own, which is 1 for AND.
         correct: L, steps of the corrector at every noise level.
-        corrector: ``ula`` or ``mala``, Langevin steps, the second accepted or refused; ``hmc``.
-        particles: M, particles of every image, weighted and drawn anew.
-        branches: Of OR: ``draw`` one branch for each image, which is exact, or ``mix`` the scores.
-        free: What becomes of factors that are not named: ``random``, or ``none`` for no contribution.
-        check: Whether the model looks at what it drew.
-        batch_size: Images drawn together; None takes what suits the device.
+        corrector: ``ula`` or ``mala`` (Langevin steps, without or with an acceptance test), or ``hmc``.
+        particles: M, particles per image, weighted and resampled.
+        branches: For OR: ``draw`` one branch per image, which is exact, or ``mix`` the scores.
+        free: Values of factors that are not named: ``random``, or ``none`` for no contribution.
+        check: Whether the model inverts what it drew.
+        batch_size: Images per batch; None takes what suits the device.
     """
 
     seed: Natural = 0
@@ -71,9 +71,9 @@ class GenerationSettings:
 
 
 class Generation:
-    """Models, composed as one, with the settings of one call.
+    """Models composed as one, with the settings of one call.
 
-    The prediction under no concept of the first model that an expression names is the base of all.
+    The base comes from the first model that an expression names.
 
     Raises:
         UsageError: If the settings do not fit each other.
@@ -106,17 +106,17 @@ class Generation:
 
     @cached_property
     def reader(self) -> Reader:
-        """Reads what the models are asked for."""
+        """The reader of the models' expressions."""
         s = self.settings
         return Reader([model.parser for model in self.models], self.frame, s.seed, s.free)
 
     def require_possible(self, wish: Wish) -> None:
         """Raises an :class:`IgmError` if the first image of a wish cannot be drawn, before anything is written."""
         self.reader.asked(wish, 0)
-        _ = self._size  # of several models it is compared
+        _ = self._size  # raises an error if several models disagree
 
     def draw(self, wishes: Sequence[Wish], n: int, progress: Progress | None = None) -> list[GeneratedImage]:
-        """Returns n images of each of some wishes."""
+        """Returns n images per wish."""
         every = []
         for wish in wishes:
             for first in range(0, n, self.batch_size):
@@ -125,8 +125,8 @@ class Generation:
 
     @cached_property
     def batch_size(self) -> int:
-        """How many images are drawn together."""
-        alone = self.models[0].decode is not None  # a text-to-image network is busy with one image
+        """Images per batch."""
+        alone = self.models[0].decode is not None  # one image keeps a text-to-image network busy
         return self.settings.batch_size or (1 if alone else BATCH * suitable_batch(self.models[0]))
 
     def images(
@@ -136,9 +136,9 @@ class Generation:
         name: Callable[[int], str] = str,
         progress: Progress | None = None,
     ) -> list[GeneratedImage]:
-        """Returns the images of some numbers, which are drawn together; ``name`` gives the path of each.
+        """Returns the images with the given numbers, drawn as one batch; ``name`` gives the path of each.
 
-        All of them show one wish, or there is a wish for each image; the wishes must name the same models.
+        ``wish`` is one for all images or one per image; all wishes must name the same models.
         """
         started, s = time.monotonic(), self.settings
         wishes = [wish] * len(numbers) if isinstance(wish, Wish) else list(wish)
@@ -170,7 +170,7 @@ class Generation:
         return results
 
     def _sampled(self, model: Composed, numbers: range, progress: Progress | None) -> Tensor:
-        """Samples ``[B,C,H,W]`` of the images of some numbers."""
+        """Returns samples ``[B,C,H,W]`` for the images with the given numbers."""
         s, tell = self.settings, progress or (lambda what, done, total: None)
         what = f"noise levels: image {numbers.start + 1} to {numbers.stop}"
         return sample(
@@ -180,7 +180,7 @@ class Generation:
         )  # fmt: skip
 
     def _mixed(self, counters: Sequence[CallCounter], wish: Wish, numbers: range) -> tuple[list[Asked], Tensor]:
-        """The branches that samples of a mixture ended in, and the samples ``[B,C,H,W]``."""
+        """Returns the branch that each sample of a mixture ended in, and the samples ``[B,C,H,W]``."""
         every = [[self.reader.of(branch, number) for number in numbers] for branch in wish.branches]
         weights = [branch.probability for branch in wish.branches]
         models = [self._composed(counters, wish.models, asked) for asked in every]
@@ -188,19 +188,19 @@ class Generation:
         return [every[b][row] for row, b in enumerate(sure.argmax(1).tolist())], x
 
     def _how(self, numbers: range) -> dict[str, Any]:
-        """What all samplers are told; latents are not clipped."""
+        """Returns the arguments of all samplers; latents are not clipped."""
         clip = self.models[0].decode is None
         return {"steps": self._steps, "seed": self.settings.seed, "first": numbers.start, "clip": clip}
 
     @property
     def told(self) -> dict[str, Any]:
-        """What all images of this call were drawn with, as far as their records tell it."""
+        """The settings of this call as the records of its images have them."""
         names = ("seed", "sampler", "correct", "corrector", "particles", "branches")
         settings = {name: getattr(self.settings, name) for name in names}
         return {"model": self.name, "guidance": self.guidance, **settings, "steps": self._steps}
 
     def _record(self, wish: Wish, number: int, asked: Asked, size: tuple[int, int]) -> dict[str, Any]:
-        """What is said of an image besides how it was drawn."""
+        """Returns the fields of an image's record that do not depend on its pixels."""
         items, present, absent = [], [], []
         for model, concepts, weights in zip(self.models, asked.concepts, asked.weights, strict=True):
             shown = weights > 0
@@ -222,7 +222,7 @@ class Generation:
         }
 
     def _check(self, asked: Asked, picture: Any) -> dict[str, Any]:
-        """What the model finds in an image that it drew."""
+        """Inverts an image that the model drew; returns what it found."""
         found = self._looking.invert([self._looking.input(picture)])[0]
         predicted = self._looking.parser.encode(found.items, self.frame)
         scores = self._looking.parser.score(predicted, asked.concepts[0][asked.weights[0] > 0])
@@ -234,26 +234,26 @@ class Generation:
 
     @cached_property
     def frame(self) -> Frame:
-        """The whole of an image."""
+        """The frame of a whole image."""
         width, height = self._size
         return Frame((width, height), (0.0, 0.0, float(width), float(height)))
 
     @cached_property
     def _size(self) -> tuple[int, int]:
-        """(width, height) of images; models that are composed must agree on it, and on the noise schedule."""
+        """(width, height) of images; composed models must agree on it and on the noise schedule."""
         if len(self.models) > 1:
             require_alike([(model.name, model.denoiser) for model in self.models])
         return self.models[0].image_size
 
     @cached_property
     def _shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of what is sampled."""
+        """(C, H, W) of a sample."""
         width, height = self._size
         return tuple(getattr(self.models[0].denoiser, "latent_shape", (3, height, width)))
 
     @property
     def _steps(self) -> int:
-        """Noise levels, no more than the schedule has."""
+        """Number of noise levels, at most those of the schedule."""
         return min(self.settings.steps, self._levels - 1)
 
     @property
@@ -262,9 +262,9 @@ class Generation:
         return int(self.models[0].denoiser.schedule.steps)
 
     def _composed(self, counters: Sequence[CallCounter], named: Set[int], asked: Sequence[Asked]) -> Composed:
-        """The models that a wish names, under the concepts of some of its images; the first of them gives the base.
+        """Composes the models that a wish names, under the concepts of some of its images; the first gives the base.
 
-        Which these are must not depend on the images that are drawn together.
+        The choice of models must not depend on the batch.
         """
         joined: Composed | None = None
         for place, (model, counter) in enumerate(zip(self.models, counters, strict=True)):

@@ -1,4 +1,4 @@
-"""Images in: whatever people have, as RGB pictures and as tensors a model sees."""
+"""Input images: reads them as RGB pictures, and turns these into the tensors that a model sees."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Returns what is decoded, whatever a file is called: nothing of these starts another program, as EPS does in Pillow."""
+    """Returns the formats that are decoded, whatever a file's suffix; none starts another program, as EPS does in Pillow."""
     more = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
     return ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", *more)
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""What pictures are written as."""
+"""Suffixes of the formats in which pictures are written."""
 
 MAX_BYTES = 1 << 30
-"""Memory that an image may take while it is decoded, and size of its file at most."""
+"""Maximum memory for decoding an image, and maximum size of its file."""
 
 _PER_PIXEL = {"1": 5, "L": 5, "P": 5, "RGB": 8, "I": 20, "F": 20}
-"""Bytes that a pixel of a mode takes while it is decoded, with what becomes of it; of other modes 12."""
+"""Bytes per pixel during decoding and conversion, by mode; 12 for other modes."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Frame:
     size: tuple[int, int]  # (width, height) in pixels of the image as given
     # (left, top, right, bottom) in its pixels; the whole image when squashed
     box: tuple[float, float, float, float]
-    # how far beyond its sides, in x and y, centres lie of what shows in it in part and is meant as well
+    # how far beyond its sides, in x and y, the centres of partly visible objects may lie
     margin: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def fit(cls, size: tuple[int, int], aspect: float, mode: str = "crop") -> Frame:
-        """Returns the frame of an aspect ratio (width / height) around the centre of an image of a size.
+        """Returns the frame with an aspect ratio (width / height) at the centre of an image with the given size.
 
-        The mode ``crop`` cuts what sticks out, ``squash`` takes the whole image.
+        The mode ``crop`` cuts off what lies outside, ``squash`` takes the whole image.
         """
         w, h = size
         if mode == "squash":
@@ -63,14 +63,14 @@ class Frame:
 
     @property
     def share(self) -> float:
-        """Which share of the image's area is in the frame, at most 1."""
+        """Share of the image's area that is in the frame, at most 1."""
         left, top, right, bottom = self.box
         return min(1.0, (right - left) * (bottom - top) / (self.size[0] * self.size[1]))
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that a person names; an :class:`InputError` says why it cannot be read."""
+    """Opens a file that a user names; an :class:`InputError` says why it cannot be read."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -80,7 +80,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     if path.is_fifo() and path.parts[:2] != (
         "/",
         "dev",
-    ):  # opening it waits for whoever may write to it some day
+    ):  # opening a pipe would wait for a writer
         raise InputError(f"{path} is a pipe, not a file; save what comes out of it as a file")
     if (path.is_char_device() and not path.samefile("/dev/null")) or path.is_block_device() or path.is_socket():
         raise InputError(f"{path} is a device, not a file; name a file")
@@ -96,7 +96,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns what a file holds; an :class:`InputError` says why it cannot be read."""
+    """Returns the content of a file; an :class:`InputError` says why it cannot be read."""
     with opened(path) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -112,13 +112,13 @@ def open_image(path: Path, scaling: Scaling | None = None) -> Image:
 
 
 def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Image:
-    """Returns an encoded image as 8-bit RGB, turned as its EXIF says, transparency on white.
+    """Returns an encoded image as 8-bit RGB, rotated as its EXIF says, with transparency on white.
 
-    Greyscale, palette, 16-bit, floating-point and animated files (their first frame) are understood.  ``name`` is what
-    messages call it; ``scaling`` says how values become bytes, and None goes by the rule of :mod:`igm_cli.pixels`.
+    Reads greyscale, palette, 16-bit, floating-point and animated files (their first frame).  ``name`` is its name in
+    messages; ``scaling`` says how values become bytes, and None follows the rule of :mod:`igm_cli.pixels`.
 
     Raises:
-        InputError: If it is none of the :func:`formats`, damaged, too large or too small.
+        InputError: If it is in none of the :func:`formats`, damaged, too large or too small.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -126,15 +126,15 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
         raise InputError(f"{name} is empty (0 bytes); save the image again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about sizes and damaged metadata
+            warnings.simplefilter("ignore")  # Pillow's, about sizes and damaged metadata
             with Image.open(io.BytesIO(data), formats=formats()) as opened:
                 refuse_large(opened.size, opened.mode, name)
                 deep = opened.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in opened.tile)
-                # Of an MPO, what cameras add to a photograph is not missed.
+                # The further frames of an MPO are extras that cameras add to a photograph.
                 if getattr(opened, "is_animated", False) and opened.format != "MPO":
                     (scaling := scaling or Scaling()).say_of_frames(name)
                 opened.load()
-                with contextlib.suppress(Exception):  # metadata that are damaged turn nothing
+                with contextlib.suppress(Exception):  # damaged metadata do not rotate it
                     ImageOps.exif_transpose(opened, in_place=True)
                 image = to_rgb(opened, name, scaling, deep=deep)
     except (InputError, MemoryError):
@@ -165,9 +165,9 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
 
     Args:
         values: A PIL image, an array ``[H,W]``, ``[H,W,3]`` or ``[H,W,4]``, or a tensor ``[3,H,W]`` or ``[1,H,W]``;
-            whole numbers are 0..255, others 0..1, if ``scaling`` does not say otherwise.
-        name: What messages call it.
-        scaling: How values become bytes; None goes by the rule of :mod:`igm_cli.pixels`, for PIL images too.
+            integers are 0..255, floats 0..1, unless ``scaling`` says otherwise.
+        name: Its name in messages.
+        scaling: How values become bytes; None follows the rule of :mod:`igm_cli.pixels`, for PIL images too.
 
     Raises:
         InputError: If it is none of these, too large or too small, or holds values that cannot be scaled.
@@ -208,7 +208,7 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
 
 
 def refuse_large(size: Sequence[int], mode: str, name: str) -> None:
-    """Refuses an image that would take too much memory, before it takes any."""
+    """Refuses an image that would take too much memory to decode, before it is decoded."""
     takes = math.prod(size) * _PER_PIXEL.get(mode, 12)
     if takes > MAX_BYTES:
         raise InputError(
@@ -228,7 +228,7 @@ def to_rgb(
 ) -> Image:
     """Returns an image of any mode as RGB: values scaled to bytes, transparency composited on white.
 
-    The arguments are those of :func:`decode_image`; ``deep`` says that its file has 16 bits a colour.
+    The arguments are those of :func:`decode_image`; ``deep`` says that its file has 16 bits per channel.
     """
     from PIL import Image
 
@@ -248,9 +248,9 @@ def to_rgb(
 
 
 def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
-    """Returns the framed part of an RGB image at the size (width, height) a model sees, ``[3,H,W]`` in -1..1.
+    """Returns the framed part of an RGB image at a model's size (width, height), ``[3,H,W]`` in -1..1.
 
-    Bicubic with antialiasing; nothing changes when the frame already has that size.
+    Resizing is bicubic with antialiasing; a frame that already has this size is unchanged.
     """
     import numpy as np
     import torch

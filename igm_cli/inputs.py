@@ -1,4 +1,4 @@
-"""Inputs: images and bound vectors as files and programs give them, known by what names them and by their content."""
+"""Inputs: images and bound vectors from files and programs, identified by name and content."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Data = TypeVar("Data")
 
 @dataclass
 class Input(Generic[Data]):
-    """An image or a bound vector, as a file or a program gives it."""
+    """An image or a bound vector from a file or a program."""
 
-    about: Mapping[str, Any]  # the fields of its record that say which it is
-    sha256: str  # of its content
+    about: Mapping[str, Any]  # the fields of its record that identify it
+    sha256: str  # hash of its content
     load: Callable[[], Data]  # decodes it
 
     @cached_property
@@ -37,13 +37,13 @@ class Input(Generic[Data]):
 
 
 class ImageInputs:
-    """Reads images: the part of a session that turns what a person names, or a program gives, into inputs."""
+    """Reads images: the part of a session that turns sources named by users, or data from programs, into inputs."""
 
-    scaling: Scaling  # how values of pixels are understood
-    every: int | None  # each so-many-th frame of a video is an image; None reads no videos
+    scaling: Scaling  # which pixel values are black and white
+    every: int | None  # reads one video frame in this many; None reads no videos
 
     def read(self, source: Source) -> Iterable[Input[Image]]:
-        """Returns the image that a source is, not decoded yet, or the frames of a video, decoded as they are needed."""
+        """Returns the image of a source, not decoded yet, or the frames of a video, decoded as needed."""
         if source.is_video and self.every:
             return self._frames(source, self.every)
         data = bytes_of(source)
@@ -57,24 +57,24 @@ class ImageInputs:
         video = source.path or bytes_of(source)
         digest = ""
         for frame in frames(video, source.name, every):
-            if not digest:  # it is known to be a video now
+            if not digest:  # only now is it known to be a video
                 digest = file_hash(video) if isinstance(video, Path) else hashlib.sha256(video).hexdigest()
             shown = {} if frame.time is None else {"time": frame.time}
             yield Input({**fields_of(source), "frame": frame.number, **shown}, digest, frame.picture)
 
     def expected(self, source: Source) -> int:
-        """Returns 1, of a video the number of frames looked at; 1 if it does not say."""
+        """Returns the number of images in a source: for a video its frames to be read, or 1 if it does not say."""
         if not (source.is_video and source.path and self.every):
             return 1
         from igm_cli.videos import length
 
         try:
             return max(1, -(-length(source.path, source.name) // self.every))
-        except InputError:  # said when it is read
+        except InputError:  # reported when it is read
             return 1
 
     def input(self, image: Any, name: str = "image") -> Input[Image]:
-        """Returns an image in whatever form as an input."""
+        """Returns an image in any form as an input."""
         if isinstance(image, str) and ADDRESS.match(image):
             raise InputError(f"{image} is an address; fetch it, and give the image or its file")
         if isinstance(image, str | Path):
@@ -85,12 +85,12 @@ class ImageInputs:
         return Input({"image": name}, digest, lambda: picture)
 
     def inputs(self, images: Sequence[Any]) -> list[Input[Image]]:
-        """Returns images in whatever form as inputs."""
+        """Returns images in any form as inputs."""
         return [self.input(image, f"image {number}") for number, image in enumerate(images, 1)]
 
 
 def bytes_of(source: Source) -> bytes:
-    """Returns the bytes of an image that a person names, wherever it is."""
+    """Returns the bytes of an image in a file, at an address or on standard input."""
     if source.path is not None:
         return read_bytes(source.path)
     from igm_cli.fetching import fetch, standard_input
@@ -105,11 +105,11 @@ def fields_of(source: Source, field: str = "image") -> dict[str, str]:
 
 
 def shared_hash(images: Sequence[Input[Image]]) -> str:
-    """Returns the hash by which a result about several images is known: of their paths and contents."""
+    """Returns the hash that identifies a result about several images, made from their paths and contents."""
     every = [[image.about["image"], image.sha256] for image in images]
     return hashlib.sha256(json.dumps(every).encode()).hexdigest()
 
 
 def what_about(line: Mapping[str, Any], key: Sequence[str]) -> str:
-    """Returns what a record is about: the fields of its key, with the folder that its path starts from."""
+    """Identifies the input of a record: the fields of its key, with the folder that its path starts from."""
     return " ".join(str(line[name]) for name in ("root", *key) if name in line)

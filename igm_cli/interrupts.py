@@ -1,6 +1,6 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do, which a scheduler such as SLURM or a closed terminal sends.
+"""Handles Ctrl-C, SIGTERM and SIGHUP, which also come from schedulers such as SLURM and closed terminals.
 
-A command ends at once, and cleans up; a training finishes its step first.  A second signal ends either by force.
+A command cleans up and ends at once; training finishes its step first.  A second signal ends either by force.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Handler: TypeAlias = Callable[[int, "FrameType | None"], Any]
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 ECHO = 2.0
-"""Seconds within which several processes take a second signal for the same: the terminal and the launcher both send it."""
+"""Seconds within which several processes ignore a second signal: terminal and launcher both send the first one."""
 
 
 class Interrupted(BaseException):
-    """A signal asks for the end, and it ``says`` what the user should know; none of a library's clauses catches it."""
+    """A signal asks the process to end; ``says`` informs the user.  ``except Exception`` in libraries cannot catch it."""
 
     def __init__(
         self, number: int, says: str = "igm train, and any command with --output, continues where it stopped"
@@ -33,13 +33,13 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """130 of Ctrl-C, 143 of the others."""
+        """130 for Ctrl-C, 143 for the others."""
         return 130 if self.number == signal.SIGINT else 143
 
 
 @contextmanager
 def saying(what: str) -> Iterator[None]:
-    """Says of an interruption within it what is true there."""
+    """Gives interruptions within the block the message ``what``."""
     try:
         yield
     except Interrupted as error:
@@ -51,13 +51,13 @@ class _Received:
 
 
 def received() -> int | None:
-    """Returns the number of the signal that came, if one did: whatever a library made of it."""
+    """Returns the number of the signal received, if any, even if a library turned it into another error."""
     return _Received.number
 
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Raises :class:`Interrupted` at a signal, while it lasts."""
+    """Raises :class:`Interrupted` at a signal within the block."""
 
     def end(number: int, frame: FrameType | None) -> None:
         _Received.number = number
@@ -71,7 +71,7 @@ def ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def finishing() -> Iterator[Callable[[], bool]]:
-    """Only remembers the first signal; yields a function that says whether one came."""
+    """Only records the first signal; yields a function that tells whether one came."""
     began: list[float] = []
     several = os.environ.get("WORLD_SIZE", "1") != "1"
 
@@ -90,7 +90,7 @@ def finishing() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _handling(handler: Handler) -> Iterator[None]:
-    """Handles the signals, unless they are ignored, as nohup has it, or this is not the main thread."""
+    """Installs a handler for the signals that are not ignored (as under nohup); only in the main thread."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -112,7 +112,7 @@ def _let_end() -> None:
 
 
 def _say(text: str) -> None:
-    """Writes on stderr, past whatever is being written there now."""
+    """Writes to stderr directly, bypassing its buffer."""
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):
             os.write(2, text.encode())

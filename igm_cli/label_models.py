@@ -13,10 +13,10 @@ from igm_cli.model import Model, open_checkpoint
 from igm_cli.open_model import process_device
 
 AS_IS = "{label}"
-"""The template of labels that are whole prompts, or classes."""
+"""The template for labels that are whole prompts, or classes."""
 
 PIPELINE_GUIDANCE = 7.5
-"""Factor of contributions in generation by text-to-image models, as diffusers has it by default."""
+"""Factor of contributions when text-to-image models generate; the default of diffusers."""
 
 
 def open_pipeline(
@@ -27,9 +27,9 @@ def open_pipeline(
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Opens a text-to-image pipeline, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use.
+    """Opens a text-to-image pipeline with the arguments of :func:`igm_cli.load`; weights are loaded at first use.
 
-    No labels or templates take the model's own; ``loading`` has fields of :class:`igm_cli.core.models.pipelines.Loading`.
+    Labels and templates default to the model's own; ``loading`` has fields of :class:`igm_cli.core.models.pipelines.Loading`.
     """
     name, source = resolve_pipeline(model)
 
@@ -79,13 +79,13 @@ def open_pipeline(
         parts = load_pipeline(str(path), target, how)
         for part, network in parts.pipe.components.items():
             if hasattr(network, "state_dict"):
-                # Quantized ones are whole numbers and scales in a class of their own.
+                # Quantized weights are integers and scales in a tensor class of their own.
                 weights = {k: v for k, v in network.state_dict().items() if type(v) is Tensor and not v.is_meta}
                 require_finite(
                     weights, f"the weights of the {part} of {name}", "take another copy, or use --dtype float32"
                 )
         denoiser = TextToImageDenoiser(parts, space)
-        with quiet():  # a prompt that is too long is refused before the first image
+        with quiet():  # refuses prompts that are too long before the first image
             denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
         return denoiser
 
@@ -99,7 +99,7 @@ def open_pipeline(
         open=load,
         identity={
             "model": pipeline_fingerprint(path, how.variant, how.network_file),
-            # Where the parts are kept and how attention is computed changes no result.
+            # Offloading and the kind of attention do not change results.
             "loading": {
                 x: getattr(how, x) for x in ("variant", "dtype", "quantize", "size", "config", "prediction")
             },
@@ -127,7 +127,7 @@ def open_to_draw(
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Opens a model for generation: a trained checkpoint, or a text-to-image pipeline of the labels that are asked for.
+    """Opens a model for generation: a trained checkpoint, or a text-to-image pipeline with the requested labels.
 
     Without templates a label is the whole prompt.
     """
@@ -145,7 +145,7 @@ def open_to_draw(
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
-    """Returns labels if a choice among them makes sense; else raises an error that says ``where`` they come from."""
+    """Returns the labels if one can choose among them; otherwise raises an error that says ``where`` they come from."""
     seen: dict[str, str] = {}
     for label in labels:
         key = plain(label)
@@ -166,5 +166,5 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
 
 
 def is_text(words: str) -> bool:
-    """Returns whether words are text that an encoder can read: no halves of characters and no control characters."""
+    """Returns whether words can be encoded: no lone surrogates and no control characters."""
     return not any(unicodedata.category(each) in ("Cc", "Cs") and each != "\t" for each in words)

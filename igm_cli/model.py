@@ -1,4 +1,4 @@
-"""A model of concepts of images, as the library shows it, and how a trained checkpoint is opened."""
+"""The library's model class, and opening a trained checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Model(OpenModel):
-    """A model of concepts of images; :func:`igm_cli.load` makes it."""
+    """A model of the concepts of images, made by :func:`igm_cli.load`."""
 
     @overload
     def invert(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[ImageResult]: ...
@@ -41,21 +41,21 @@ class Model(OpenModel):
         batch_size: int | None = None,
         **settings: Any,
     ) -> ImageResult | list[ImageResult]:
-        """Finds the concepts of an image, or of several.
+        """Finds the concepts of one image or several.
 
         Args:
             images: A path, a PIL image, an array ``[H,W,3]`` or a tensor ``[3,H,W]`` of 0..255 or 0..1; or a list of them.
             k: Number of concepts; None estimates it.
-            fit: ``crop`` or ``squash`` images of another aspect ratio than the model's.
+            fit: ``crop`` or ``squash`` images whose aspect ratio is not the model's.
             scale: Pixels that the model sees per pixel of the images, for models of images of any size; None takes the
-                model's, that of the images it was trained on.
-            pixel_range: Values of black and white, such as ``(0, 4095)``, where images do not say them (docs/pixels.md).
-            progress: Called with what is being done, done so far, and in all.
-            batch_size: Images worked out together; None takes what suits the device.
+                model's, that of its training images.
+            pixel_range: Values of black and white, such as ``(0, 4095)``, if images do not specify them (docs/pixels.md).
+            progress: Called with the current activity, the number done, and the total.
+            batch_size: Images per batch; None takes what suits the device.
             **settings: ``draws``, ``k_max``, ``seed``, ``method`` and the other inversion settings.
 
         Returns:
-            A result; of a list one per image.
+            A result, or for a list of images one per image.
 
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
@@ -81,7 +81,7 @@ class Model(OpenModel):
         batch_size: int | None = None,
         **settings: Any,
     ) -> ImageCount | list[ImageCount]:
-        """Estimates how many concepts an image holds, or each of several; see :meth:`invert`."""
+        """Estimates the number of concepts in one image or in each of several; see :meth:`invert`."""
         how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range}
         session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings, **how)
         session.require_counting()
@@ -97,10 +97,10 @@ class Model(OpenModel):
         progress: Progress | None = None,
         **settings: Any,
     ) -> SharedResult:
-        """Finds what several images have in common; each may hold more, and they may differ in size.
+        """Finds the concepts that several images have in common; each may contain others, and they may differ in size.
 
-        The images are two or more, and ``k`` is the number of concepts in common; None estimates it: all whose presence
-        every image supports.  The other arguments are those of :meth:`invert`.
+        There must be two images or more.  ``k`` is the number of common concepts; None takes all that every image supports.
+        The other arguments are those of :meth:`invert`.
 
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
@@ -117,13 +117,13 @@ class Model(OpenModel):
         pixel_range: tuple[float, float] | None = None,
         **settings: Any,
     ) -> EnergyMap:
-        """Returns how much every single concept, by itself, lowers the denoising error of an image.
+        """Returns how much each single concept, on its own, lowers the denoising error of an image.
 
-        The arguments are those of :meth:`invert`; its settings ``draws``, ``low``, ``high``, ``power`` and ``seed`` count.
-        At high noise levels what is near melts into one.
+        The arguments are those of :meth:`invert`; of its settings, ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
+        At high noise levels, neighbouring objects merge.
 
         Raises:
-            IgmError: If the image or a setting cannot be used, or the model has no map, with the way out.
+            IgmError: If the image or a setting cannot be used, or the model has no map; the message says what to do.
         """
         from igm_cli.energy_map import energy_map
 
@@ -142,10 +142,10 @@ class Model(OpenModel):
         """Draws images of concepts joined by AND, OR and NOT.
 
         Args:
-            expression: Such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
-            n: Images of each.
-            join: Models trained apart whose concepts may be named, too; they are composed as one.
-            progress: Called with what is being done, done so far, and in all.
+            expression: One such as ``"pos(0.3,0.5) AND pos(0.7,0.5)"``, or several.
+            n: Images per expression.
+            join: Separately trained models whose concepts may also be named; all are composed as one.
+            progress: Called with the current activity, the number done, and the total.
             **options: Fields of :class:`igm_cli.generation.GenerationSettings`, such as ``seed``, ``steps``, ``sampler``,
                 ``guidance``, ``correct`` and ``particles``.
 
@@ -153,7 +153,7 @@ class Model(OpenModel):
             The images in order, each with its record: ``result.picture`` is a PIL image.
 
         Raises:
-            IgmError: If an expression or an option cannot be used, with the way out.
+            IgmError: If an expression or an option cannot be used; the message says what to do.
         """
         from igm_cli.generation import Generation, GenerationSettings
 
@@ -163,7 +163,7 @@ class Model(OpenModel):
 
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
-    """Opens a trained checkpoint, by the arguments of :func:`igm_cli.load`; its weights are loaded at their first use."""
+    """Opens a trained checkpoint with the arguments of :func:`igm_cli.load`; its weights are loaded at first use."""
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
@@ -193,7 +193,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
 
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:
-    """Returns the parser of a model's concepts, which must be the one asked for, and have the space trained on."""
+    """Returns the parser of a model's concepts; it must be the one ``asked`` for, and its space that of training."""
     if asked and asked.name != spec.concepts:
         raise InputError(
             f"the model {name_of(folder)!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "

@@ -1,7 +1,7 @@
-"""The one place that writes: results to stdout, everything else to stderr.
+"""The only module that writes output: results to stdout, everything else to stderr.
 
-With ``--json`` stdout carries one JSON object per line and nothing else.  Progress is shown by the main process of a
-distributed run only.
+With ``--json`` stdout carries one JSON object per line and nothing else.  In a distributed run only the main process
+shows progress.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any, TextIO, TypeAlias
 from igm_cli.errors import UsageError, brief
 
 Record: TypeAlias = Mapping[str, Any]
-"""A result as programs read it."""
+"""The fields of a JSON line."""
 
 ProgressReport: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is being done, done so far, in all), which it shows."""
+"""Shows progress; called with (current activity, number done, total)."""
 
 
 def called(record: Record) -> str:
-    """Returns what people call the image of a record: its path, of a frame with its number and time."""
+    """Returns the readable name of a record's image: its path, and for a frame its number and time."""
     if "frame" not in record:
         return "standard input" if record["image"] == "-" else str(record["image"])
     time = f" ({record['time']:.2f} s)" if record.get("time") is not None else ""
@@ -36,7 +36,7 @@ def called(record: Record) -> str:
 
 
 class Output:
-    """Writes for people, or JSON lines for programs; nothing if ``quiet``, as all but the main process of a run are."""
+    """Writes for people, or JSON lines for programs; nothing if ``quiet``, as in all processes of a run but the main one."""
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
@@ -44,11 +44,11 @@ class Output:
 
     @classmethod
     def of_process(cls, as_json: bool) -> Output:
-        """Returns the output of one of several processes: all but the main one are quiet."""
+        """Returns the output of this process, quiet unless it is the main one."""
         return cls(as_json=as_json, quiet=process_rank()[0] != 0)
 
     def result(self, data: Mapping[str, Any]) -> None:
-        """Writes one JSON object on a line of stdout; nothing for people, who get :meth:`table`."""
+        """Writes one JSON object on a line of stdout with ``--json``; people get :meth:`table`."""
         if self.as_json and not self.quiet:
             self.write(json_line(data) + "\n")
 
@@ -82,7 +82,7 @@ class Output:
         self.write(_broken(_on_line(text, sys.stdout), sys.stdout) + "\n")
 
     def markdown(self, text: str) -> None:
-        """Writes Markdown on stdout, laid out on a terminal, where what stands in front of it for programs is left out."""
+        """Writes Markdown on stdout; on a terminal it is laid out, without its front matter."""
         if not sys.stdout.isatty():
             self.write(text)
             return
@@ -101,17 +101,17 @@ class Output:
             sys.stderr.flush()
 
     def warn(self, text: str) -> None:
-        """Writes a line on stderr about what may be amiss, shortened in the middle where what it quotes makes it long."""
+        """Writes a warning on stderr; if quotations make it long, it is shortened in the middle."""
         self.note(f"igm: {brief(text)}")
 
     @staticmethod
     def error(text: str) -> None:
-        """Writes a line on stderr about something that went wrong; never silenced."""
+        """Writes an error on stderr; never silenced."""
         Output().warn(text)
 
     @staticmethod
     def write(text: str) -> None:
-        """Writes text as it is on stdout, at once; on a terminal above the bars of a progress that is shown there."""
+        """Writes text as it is on stdout at once, above any progress bars on a terminal."""
         if _shown and sys.stdout.isatty():
             _shown[0].out(text, end="", highlight=False)
             return
@@ -120,12 +120,12 @@ class Output:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether somebody looks at the progress; never of a quiet one."""
+        """Whether progress appears on a terminal; never if quiet."""
         return not self.quiet and sys.stderr.isatty()
 
     @contextmanager
     def progress(self) -> Iterator[ProgressReport]:
-        """Shows progress with the time left on stderr: by bars on a terminal, elsewhere by a line now and then."""
+        """Shows progress and the time left on stderr: bars on a terminal, occasional lines elsewhere."""
         if not self.on_terminal:
             yield _Lines(self.note)
             return
@@ -143,7 +143,7 @@ class Output:
             bars.TimeRemainingColumn(table_column=whole),
             bars.TextColumn("left", table_column=whole),
         )
-        # Only stderr is put above the bars by rich: what goes to stdout may go into a file.
+        # Rich puts only stderr above the bars, since stdout may go into a file.
         with bars.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             _shown.append(console)
             tasks: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class Output:
                 key = what.partition(":")[0]
                 if key not in tasks:
                     tasks[key] = bar.add_task(_on_line(what, sys.stderr), total=total)
-                if done == 0:  # begun, perhaps anew: the pace of what went before says nothing
+                if done == 0:  # a new start: the earlier pace no longer counts
                     bar.reset(tasks[key])
                 bar.update(tasks[key], description=_on_line(what, sys.stderr), completed=done, total=total)
 
@@ -163,7 +163,7 @@ class Output:
 
 
 FIRST, EVERY = 10.0, 60.0
-"""Seconds before the first line of progress in a log, and between the others."""
+"""Seconds before the first progress line in a log, and between further ones."""
 
 
 class _Lines:
@@ -172,13 +172,13 @@ class _Lines:
     def __init__(self, note: Callable[[str], None]) -> None:
         self.note, self.next = note, time.monotonic() + FIRST
         self.tasks: dict[str, tuple[str, int, int]] = {}
-        self.begun: dict[str, tuple[int, float]] = {}  # what the first report said was done, and when
+        self.begun: dict[str, tuple[int, float]] = {}  # the number done and the time at the first report
 
     def __call__(self, what: str, done: int, total: int) -> None:
         name, now = what.partition(":")[0], time.monotonic()
         self.tasks[name] = (what, done, total)
         names = list(self.tasks)
-        for inner in names[names.index(name) + 1 :]:  # a part of what is done now
+        for inner in names[names.index(name) + 1 :]:  # parts of the current activity
             del self.tasks[inner]
             self.begun.pop(inner, None)
         if done == 0:
@@ -203,16 +203,16 @@ class _Lines:
 
 
 WIDE = 200
-"""Columns of a table that goes into a file."""
+"""Width in columns of tables written to files."""
 
 _shown: list[Any] = []
-"""The console of the bars that are on the terminal now, if there are any."""
+"""The console of the bars now on the terminal, if any."""
 
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
-    """Returns how many of the columns of a table fit into a width without breaking a word; two at least.
+    """Returns how many columns of a table fit into a width without breaking a word; at least two.
 
-    The last ones, which are the least important, are left out first.
+    The last columns, the least important, are dropped first.
     """
     words = [max(map(len, " ".join(cells).split()), default=0) for cells in zip(columns, *rows, strict=True)]
     shown = len(columns)
@@ -222,13 +222,13 @@ def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Returns names as a sentence has them."""
+    """Joins names for a sentence."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def span(least: float, most: float) -> str:
-    """A range of seconds in the unit that suits its end, e.g. ``12 to 45 minutes``."""
+    """Returns a range of seconds in the unit that suits its upper end, e.g. ``12 to 45 minutes``."""
     unit, size = next((unit, size) for unit, size in _UNITS.items() if most >= 1.5 * size or size == 1)
     low, high = _figure(least / size), _figure(most / size)
     alone = unit.removesuffix("s") if high == "1" else unit
@@ -238,7 +238,7 @@ def span(least: float, most: float) -> str:
 
 
 def _figure(value: float) -> str:
-    """Two digits, or one behind the point."""
+    """Returns a number as an integer, or if below 10 with one decimal."""
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}".removesuffix(".0")
 
 
@@ -246,7 +246,7 @@ _UNITS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    """Returns strict JSON on one line, in ASCII whatever the names in it, where NaN and infinity become null."""
+    """Returns strict JSON on one line, in ASCII only; NaN and infinity become null."""
     return json.dumps(_strict(data), allow_nan=False)
 
 
@@ -261,24 +261,24 @@ def _strict(value: Any) -> Any:
 
 
 def open_streams() -> None:
-    """Opens those of stdin, stdout and stderr that whoever started the process has closed: nothing comes of them.
+    """Opens the null device in place of closed standard streams.
 
-    Otherwise the next file that is opened would take the place of stdout, and hold what is printed.
+    Otherwise the next file opened would take the place of stdout and receive what is printed.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _on_line(text: str, stream: TextIO) -> str:
-    """Returns text as a line of a terminal shows it, with what would move its cursor, colour it or turn it round spelt out.
+    """Returns text that is safe on a terminal: control characters (cursor, colour, text direction) are spelt out.
 
-    So is what the stream's encoding lacks; signs of our own have a stand-in there.
+    So are characters that the stream's encoding lacks, except that igm's own symbols have stand-ins.
     """
     plain = "".join(c if c == "\t" or unicodedata.category(c) not in _HIDDEN else _spelt(c) for c in text)
     encoding = stream.encoding or "utf-8"
@@ -302,7 +302,7 @@ def _spelt(character: str) -> str:
 
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of characters that are seen by their effect alone."""
+"""Unicode categories of characters that are visible only by their effect."""
 
 _STAND_INS = str.maketrans({"◯": "o", "×": "x", "±": "+-", "·": "*", "…": "...", "–": "-", "²": "^2"})
 

@@ -1,19 +1,19 @@
-"""Which value of a pixel is black and which is white: one rule, by the kind of the values and what the file says of them.
+"""Which pixel values are black and white: one rule, by the type of the values and what the file says about them.
 
 ===========================  ======================================================================================
 values                       black and white
 ===========================  ======================================================================================
-1 to 8 bits                  0 and the largest that so many bits hold, as is usual: nothing is said
-9 to 16 bits, no sign        0 and the largest that so many bits hold (TIFF: BitsPerSample), or that MaxSampleValue
-                             holds, if that is the largest of some number of bits, such as 4095
+1 to 8 bits                  0 and the largest value of this many bits, without a message, as this is usual
+9 to 16 bits, unsigned       0 and the largest value of this many bits (TIFF: BitsPerSample), or MaxSampleValue if it is
+                             the largest value of some number of bits, such as 4095
 floating-point               0 and 1; or SMinSampleValue and SMaxSampleValue of a TIFF, if it has both
-32 bits, or with a sign      SMinSampleValue and SMaxSampleValue of a TIFF; without them such images are refused
+32 bits, or signed           SMinSampleValue and SMaxSampleValue of a TIFF; without them such images are refused
 ===========================  ======================================================================================
 
-A TIFF whose smallest value is white (PhotometricInterpretation 0) is turned round.  sBIT of a PNG changes nothing: the PNG
-specification wants fewer bits to be scaled up to all of them.  The contents of an image never decide.  Values that are not
-finite are refused, and so are values beyond black and white, unless these are given: then they are cut.  Floating-point
-values may overshoot by a tenth, as they do where images were resized; they are cut there.
+A TIFF whose smallest value is white (PhotometricInterpretation 0) is inverted.  sBIT of a PNG has no effect, because the PNG
+specification wants fewer bits scaled up to all of them.  The pixels themselves never decide.  Values that are not finite are
+refused.  So are values beyond black and white, unless the user gives these two: then they are clipped.  Floating-point
+values may overshoot by a tenth, as they do in resized images; they are clipped too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OVERSHOOT = 0.1
 """How far beyond 0 and 1 floating-point values may lie, as a share of the range."""
 
-_BLOCK = 1 << 22  # values that are scaled at once
+_BLOCK = 1 << 22  # values scaled at once
 _BITS, _PHOTOMETRIC, _MAX, _FORMAT, _SMIN, _SMAX = 258, 262, 281, 339, 340, 341  # tags of TIFF
 _UNSIGNED = 1
 
@@ -40,7 +40,7 @@ _WAY_OUT = "give the values of black and white with --range LOW,HIGH (pixel_rang
 
 
 def warn(text: str) -> None:
-    """Tells whoever uses the library."""
+    """Warns the library's user."""
     warnings.warn(text, stacklevel=2)
 
 
@@ -51,22 +51,22 @@ class Limits:
     low: float  # the smaller
     high: float  # the larger
     inverted: bool = False  # whether the smaller is white
-    # how far values may lie beyond them, as a share of their distance; they are cut there
+    # how far values may lie beyond them, as a share of the range; they are clipped
     overshoot: float = 0.0
 
 
 @dataclass
 class Scaling:
-    """Makes bytes of the values of pixels, and says once of each kind what it took for black and white, or left out."""
+    """Turns pixel values into bytes, and reports once per kind what it took for black and white, or left out."""
 
-    given: tuple[float, float] | None = None  # black and white as somebody gave them; None goes by the rule
-    note: Callable[[str], None] = warn  # told what was assumed
+    given: tuple[float, float] | None = None  # black and white as the user gave them; None follows the rule
+    note: Callable[[str], None] = warn  # receives what was assumed
     _said: set[Any] = field(default_factory=set, init=False)
 
-    def __getstate__(self) -> dict[str, Any]:  # what says it belongs to the process
+    def __getstate__(self) -> dict[str, Any]:  # the function that reports belongs to the process
         return {"given": self.given, "note": warn, "_said": set()}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Scaling:  # a copied dataset says nothing twice
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scaling:  # a copied dataset reports nothing twice
         return self
 
     def grey(self, image: Image, name: str) -> Image:
@@ -81,7 +81,7 @@ class Scaling:
         tags: Any = getattr(image, "tag_v2", None) or {}
         values = np.asarray(image)
         if image.mode == "I" and _first(tags, _BITS, 16) == 32 and _first(tags, _FORMAT, 1) == _UNSIGNED:
-            values = values.view(np.uint32)  # which Pillow reads as if they had a sign
+            values = values.view(np.uint32)  # Pillow reads them as signed
         inverted = tags.get(_PHOTOMETRIC) == 0
         if self.given:
             pixels = to_bytes(values, Limits(*self.given, inverted), name, cut=True)
@@ -90,12 +90,12 @@ class Scaling:
             pixels = to_bytes(values, limits, name)
             self._say_limits(name, limits, f"they lie within {_span(values)}")
         clear = image.info.get("transparency")
-        if isinstance(clear, int):  # of a PNG of 16 bits: one value that is not there
+        if isinstance(clear, int):  # in a 16-bit PNG: the one value that is transparent
             pixels[values == clear] = 255
         return images.fromarray(pixels)
 
     def colours(self, image: Image, name: str, deep: bool) -> Image:
-        """Returns an image of modes of 8 bits with its colours scaled, where black and white are given.
+        """Returns an 8-bit image with its colours scaled, if black and white are given.
 
         ``deep`` says that the file has 16 bits per colour, of which Pillow reads the upper 8.
         """
@@ -116,7 +116,7 @@ class Scaling:
         return image.point(table * (bands - 1) + list(range(256)) if alpha else table * bands)
 
     def say_of_frames(self, name: str) -> None:
-        """Says once that an image has several frames or pages, of which it is the first that is read."""
+        """Reports once that only the first of an image's frames or pages is read."""
         only_first = "of which only the first is read; save the others as images of their own"
         self._say("frames", f"{name} has several frames or pages, {only_first}")
 
@@ -136,7 +136,7 @@ def check_range(given: Any) -> tuple[float, float] | None:
     """Returns the values of black and white of ``"0,4095"``, ``(0, 4095)`` or None.
 
     Raises:
-        UsageError: If they are no two numbers, the smaller first.
+        UsageError: If they are not two numbers, the smaller first.
     """
     if given is None:
         return None
@@ -154,7 +154,7 @@ def check_range(given: Any) -> tuple[float, float] | None:
 def to_bytes(values: Any, limits: Limits, name: str, *, cut: bool = False) -> Any:
     """Returns values ``[H,W]`` or ``[H,W,C]`` as bytes, 0 at black and 255 at white.
 
-    ``cut`` says that values beyond are cut, however far.
+    ``cut`` clips values beyond them, however far.
 
     Raises:
         InputError: If values are not finite, or lie beyond black and white.
@@ -179,7 +179,7 @@ def to_bytes(values: Any, limits: Limits, name: str, *, cut: bool = False) -> An
 
 
 def _limits(image: Image, tags: Any, name: str) -> Limits:
-    """Returns what is black and white in an image of a mode of more than 8 bits."""
+    """Returns the values of black and white in an image with more than 8 bits per channel."""
     said = [_first(tags, tag, None) for tag in (_SMIN, _SMAX)]
     told = None not in said and all(map(math.isfinite, said)) and said[0] < said[1]
     if image.mode == "F":
@@ -202,7 +202,7 @@ def _limits(image: Image, tags: Any, name: str) -> Limits:
 
 
 def _first(tags: Any, tag: int, default: Any) -> Any:
-    """Returns the first value of a tag of a TIFF."""
+    """Returns the first value of a TIFF tag."""
     value = tags.get(tag, default)
     return value[0] if isinstance(value, Sequence) and value else value
 

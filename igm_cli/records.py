@@ -1,4 +1,4 @@
-"""Results: what a library call returns, and the JSON line that a command prints of it.
+"""Results: the return values of library calls, which commands print as JSON lines.
 
 Their JSON schemas are under ``igm_cli/schemas`` (:mod:`igm_cli.commands.schemas`).
 """
@@ -155,11 +155,11 @@ class Result(Closed):
         return [item["confidence"] for item in getattr(self, "items", [])]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON record that the command prints, with the same fields."""
+        """Returns the JSON record that the command prints, with the same fields."""
         return self.model_dump(exclude_unset=True)
 
     def _repr_html_(self) -> str:
-        """A table of the items, for notebooks."""
+        """Returns a table of the items, for notebooks."""
         items: list[dict[str, Any]] = getattr(self, "items", None) or getattr(self, "k_curve", [])
         names = list(dict.fromkeys(name for item in items for name in item))
         rows = [[_cell(item.get(name)) for name in names] for item in items]
@@ -224,12 +224,12 @@ class ImageResult(_OfImage):
     _draw: Callable[[], Image] | None = PrivateAttr(default=None)
 
     def overlay(self) -> Image:
-        """The image as given with the items drawn on a copy of it, as ``--overlay`` draws them."""
+        """Returns a copy of the image as given with the items drawn on it, as by ``--overlay``."""
         assert self._draw is not None  # set by the session that made this result
         return self._draw()
 
     def _repr_html_(self) -> str:
-        """The overlay above a table of the items, for notebooks."""
+        """Returns the overlay above a table of the items, for notebooks."""
         if self._draw is None:
             return super()._repr_html_()
         buffer = io.BytesIO()
@@ -339,7 +339,7 @@ class SharedResult(Result):
     _draw: Callable[[], list[Image]] | None = PrivateAttr(default=None)
 
     def overlays(self) -> list[Image]:
-        """The images as given with the common items drawn on copies of them, as ``--overlay`` draws them."""
+        """Returns copies of the images as given with the common items drawn on them, as by ``--overlay``."""
         assert self._draw is not None  # set by the session that made this result
         return self._draw()
 

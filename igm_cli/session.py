@@ -1,6 +1,6 @@
 """Sessions: a model or codebooks with the settings of one call.
 
-The library face and the commands share them.  A session turns inputs into results.
+The library and the commands share them.  A session turns inputs into results.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, Progress
 
 LEAST_SEEN = 0.4
-"""Share of an image that is looked at below which it is said that it is not all."""
+"""If the model sees a smaller share of an image than this, the user is told."""
 
 
 class Session(Generic[Data]):
-    """What turns inputs into results, with the settings of one call: the base of the two sessions."""
+    """Turns inputs into results with the settings of one call: the base of the two sessions."""
 
     key: Sequence[str]  # fields of a record that together name its input; some inputs lack the later ones
-    each_is: str  # what one input is called
-    together: bool  # whether a result may depend on what is worked out with it
+    each_is: str  # the noun for one input
+    together: bool  # whether a result may depend on the rest of its batch
     parser: ConceptParser
     device: torch.device
-    batch_size: int  # how many inputs are worked out together
-    run: str  # fingerprint of everything that decides about a result but the input
+    batch_size: int  # inputs per batch
+    run: str  # fingerprint of everything but the input that determines a result
 
     def is_full(self, waiting: Sequence[Input[Data]]) -> bool:
-        """Returns whether inputs are as many as are worked out together."""
+        """Returns whether the inputs fill a batch."""
         return len(waiting) >= self.batch_size
 
     def in_batches(
         self, work: Callable[..., Sequence[Any]], inputs: Sequence[Input[Data]], progress: Progress | None
     ) -> list[Any]:
-        """Returns the results of any number of inputs, and reports progress."""
+        """Returns the results of any number of inputs, batch by batch, and reports progress."""
         results: list[Any] = []
         tell, what = progress or (lambda what, done, total: None), f"{self.each_is}s"
         first = 0
@@ -63,11 +63,11 @@ class Session(Generic[Data]):
         return results
 
     def expected(self, source: Source) -> int:
-        """Returns how many inputs there are in what a person names, as far as it says."""
+        """Returns the number of inputs in a source, as far as it is known."""
         return 1
 
     def record(self, schema: str, each: Input[Data], seconds: float, **found: Any) -> dict[str, Any]:
-        """Returns the record of an input: what all records have, and what was found."""
+        """Returns the record of an input: the fields of all records, and what was found."""
         about = {"schema": schema, **each.about, "sha256": each.sha256, "concepts": self.parser.name}
         return {**about, **found, "seconds": seconds, "device": str(self.device), "run": self.run}
 
@@ -75,8 +75,8 @@ class Session(Generic[Data]):
 class ImageSession(ImageInputs, Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`igm_cli.Model.invert`.
 
-    ``given`` holds inversion settings that replace the model's own, None for those not given.  ``note`` is told what is
-    assumed of images, by default as a warning of Python's.  Each ``every``-th frame of videos is an image; None reads none.
+    ``given`` holds inversion settings that replace the model's own unless they are None.  ``note`` receives assumptions about
+    images; by default they become Python warnings.  Each ``every``-th video frame is an image; None reads no videos.
     """
 
     key = ("image", "frame")
@@ -136,19 +136,19 @@ class ImageSession(ImageInputs, Session["Image"]):
 
             check_shared(self.parser.space, self.settings, k)
             identity |= {"shared": True}
-        elif self.settings.method == "evidence":  # a number that the constraint refuses is refused now
+        elif self.settings.method == "evidence":  # raises an error now if the constraint refuses k
             constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
         self.run = fingerprint_of({**model.identity, **identity})
 
     def require_labels(self) -> None:
-        """Refuses to write beside objects what they are, where that is not known or they are not drawn."""
+        """Raises an error if the parser cannot write labels beside objects."""
         if not hasattr(self.parser, "draw_labels"):
             raise UsageError(
                 f"concepts {self.parser.name} have nothing to write beside objects (no draw_labels); leave out --labels"
             )
 
     def example(self) -> dict[str, Any]:
-        """Returns an item such as are found, with all of its fields but the confidence; empty if the space tells none."""
+        """Returns an example of an item without its confidence; empty if the space offers none."""
         space: Any = self.parser.space
         if hasattr(space, "candidates"):
             concepts = space.candidates()
@@ -159,7 +159,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         return self.parser.decode(concepts[:1], Frame.fit((2, 2), 1.0))[0]
 
     def require_counting(self) -> None:
-        """Refuses to count where every image has the same number of concepts."""
+        """Raises an error if every image has the same number of concepts, so that there is nothing to count."""
         if not self.parser.space.countable:
             raise UsageError(
                 f"the model {self.model.name!r} finds one value of every factor, so there is nothing to count; "
@@ -167,7 +167,7 @@ class ImageSession(ImageInputs, Session["Image"]):
             )
 
     def _refuse_count(self, given: Mapping[str, Any]) -> None:
-        """Refuses options about the number of concepts where it follows from the space."""
+        """Refuses options about the number of concepts if the space determines it."""
         if self.parser.space.countable:
             return
         factors = len(self.parser.space.groups())  # type: ignore[attr-defined]
@@ -179,13 +179,13 @@ class ImageSession(ImageInputs, Session["Image"]):
             )
 
     def each(self, work: Callable[..., Sequence[Any]], images: Any, progress: Progress | None) -> Any:
-        """Returns the results of images in whatever form; of one image without a list around it."""
+        """Returns the results of images in any form: a list, or for a single image its result."""
         if isinstance(images, list | tuple):
             return self.in_batches(work, self.inputs(images), progress)
         return work([self.input(images)], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
-        """Returns the concepts of images that are worked out together."""
+        """Returns the concepts of a batch of images."""
         results = []
         for image, frame, found, record in self._understood("igm.invert/1", images, progress):
             items = self._items(found.concepts, found.confidence, frame)
@@ -206,12 +206,12 @@ class ImageSession(ImageInputs, Session["Image"]):
         return results
 
     def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
-        """Returns how many concepts images hold that are worked out together."""
+        """Returns the number of concepts in each of a batch of images."""
         understood = self._understood("igm.estimate-k/1", images, progress)
         return [ImageCount.model_validate(record) for *_, record in understood]
 
     def invert_shared(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> SharedResult:
-        """Returns what images have in common, in a session that is ``shared``."""
+        """Returns what images have in common, in a ``shared`` session."""
         import torch
 
         from igm_cli.core.inference.shared import invert_shared
@@ -259,9 +259,9 @@ class ImageSession(ImageInputs, Session["Image"]):
         return result
 
     def is_full(self, waiting: Sequence[Input[Image]]) -> bool:
-        """Returns whether images are as many as are worked out together, or have as many pixels as these.
+        """Returns whether images fill a batch, by their number or by their pixels.
 
-        Large images, which take time and memory of their own, are so done and kept one by one.
+        So large images, which take much time and memory, are processed and saved one by one.
         """
         if len(waiting) >= self.batch_size or not (self.scale and self.by_pixels):
             return len(waiting) >= self.batch_size
@@ -269,7 +269,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         return pixels >= self.batch_size * math.prod(self.model.image_size)
 
     def framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], list[Tensor]]:
-        """Returns which part of each image the model sees, and what it sees of it."""
+        """Returns the part of each image that the model sees, and the model's input made from it."""
         width, height = self.model.image_size
         if self.scale:
             sizes = [self._scaled(image.data.size) for image in images]
@@ -285,7 +285,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         return frames, seen
 
     def _say_what_is_cut(self, images: Sequence[Input[Image]], frames: Sequence[Frame]) -> None:
-        """Says of the first image of which little is looked at how much that is."""
+        """Reports how little of an image the model sees, for the first such image."""
         for image, frame in zip(images, frames, strict=True):
             if frame.share < LEAST_SEEN and not self.cut_is_said:
                 self.cut_is_said = True
@@ -296,7 +296,7 @@ class ImageSession(ImageInputs, Session["Image"]):
                 )
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the size (width, height) nearest to an image's at the model's scale that the denoiser can take."""
+        """Returns the size (width, height) that the denoiser can take nearest to an image's at the model's scale."""
         unit = int(getattr(self.model.denoiser, "multiple", 1))
         width, height = (max(1, round(side * self.scale / unit)) * unit for side in size)
         return width, height
@@ -304,16 +304,16 @@ class ImageSession(ImageInputs, Session["Image"]):
     def _understood(
         self, schema: str, images: Sequence[Input[Image]], progress: Progress | None
     ) -> list[tuple[Input[Image], Frame, Inversion, dict[str, Any]]]:
-        """Returns images with their frames, what the engine found, and the fields that all records have."""
+        """Returns images with their frames, what the engine found, and the fields common to all records."""
         model, started = self.model, time.monotonic()
         frames, seen = self.framed(images)
-        what = f"{self._steps(seen[0])}: {Path(str(images[0].about['image'])).name}"  # of a single image only
+        what = f"{self._steps(seen[0])}: {Path(str(images[0].about['image'])).name}"  # shown for single images only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         inverted = self.inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
         understood = []
         for image, frame, found, x in zip(images, frames, inverted, seen, strict=True):
-            # Errors are means over pixels, of which an image of another size has others.
+            # Errors are means over pixels, whose number depends on the image size.
             area = x.shape[-1] * x.shape[-2] / math.prod(model.image_size) if self.scale else 1.0
             curve = [{"k": p.k, "error": _finite(p.error), "stderr": _finite(p.stderr)} for p in found.k_curve]
             fields = {
@@ -338,7 +338,7 @@ class ImageSession(ImageInputs, Session["Image"]):
     def inverted(
         self, seen: Sequence[Tensor], progress: Callable[[int, int], None] | None = None
     ) -> list[Inversion]:
-        """Returns what the engine finds in images, those of one size worked out together."""
+        """Returns what the engine finds in images; those of one size form a batch."""
         import torch
 
         from igm_cli.core.inference.engine import invert_batch
@@ -359,7 +359,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         return [found[row] for row in range(len(seen))]
 
     def _steps(self, seen: Tensor) -> str:
-        """Returns what the progress of an image is counted in."""
+        """Returns the unit in which the progress of an image is counted."""
         if not self.scale:
             return "network calls"
         from igm_cli.core.inference.tiles import in_tiles
@@ -367,7 +367,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         return "tiles" if in_tiles(seen) else "network calls"
 
     def _items(self, concepts: Tensor, confidence: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """Returns concepts ``[K,D]`` as items with their confidence ``[K]``, null where a method gives none."""
+        """Returns concepts ``[K,D]`` as items with their confidence ``[K]``, None if the method gives none."""
         sure = [None if math.isnan(p) else round(p, 4) for p in confidence.tolist()]
         decoded = self.parser.decode(concepts, frame)
         return [{**rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
@@ -382,7 +382,7 @@ class ImageSession(ImageInputs, Session["Image"]):
 
 
 def _at_once(model: OpenModel) -> int:
-    """Returns how many images are worked out together where nobody says: on a CPU one per thread, as more would only wait."""
+    """Returns the default batch size: on a CPU at most one image per thread, as more would only wait."""
     import torch
 
     fit = suitable_batch(model)
@@ -390,7 +390,7 @@ def _at_once(model: OpenModel) -> int:
 
 
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
-    """Returns a model's own settings, replaced by those given that are not None."""
+    """Returns a model's own settings, overridden by the given ones that are not None."""
     from igm_cli.core.types import InversionSettings
 
     given, default = dict(given), InversionSettings.from_dict(own)
@@ -412,10 +412,10 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
 
 
 def _finite(value: float) -> float | None:
-    """Returns a number as JSON may hold it."""
+    """Returns a number, or None if JSON cannot represent it."""
     return float(value) if math.isfinite(value) else None
 
 
 def rounded(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an item with numbers of six digits after the point."""
+    """Returns an item with its numbers rounded to six decimals."""
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in item.items()}

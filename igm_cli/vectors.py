@@ -1,4 +1,4 @@
-"""Bound vectors: codebooks with the settings of one call, and what they make of vectors."""
+"""Bound vectors: decomposes them with codebooks and the settings of one call."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import Progress, VectorParser
 
 MOST_PRODUCTS = 8
-"""Most products of a vector that are looked for where nobody says how many."""
+"""Default maximum number of products of a vector."""
 
 
 class VectorSession(Session[Tensor]):
     """Codebooks with the settings of one call: ``k`` (products per vector), ``method`` and ``iterations``, or ``k_max``.
 
-    ``source`` is what records call the codebooks, ``content`` their fingerprint.
+    ``source`` is the codebooks' name in records, ``content`` their fingerprint.
     """
 
     key = ("input", "vector")
@@ -71,12 +71,12 @@ class VectorSession(Session[Tensor]):
 
     def read(self, source: Source) -> list[Input[Tensor]]:
         """Returns the bound vectors ``[D]`` of a file."""
-        assert source.path is not None  # vectors are read from files alone
+        assert source.path is not None  # vectors are read only from files
         vectors = self.parser.read_vectors(source.path, self.codebooks)
         return self._inputs(vectors, fields_of(source, "input"), file_hash(source.path))
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
-        """Returns the results of vectors in whatever form; of one ``[D]`` without a list around it."""
+        """Returns the results of vectors in any form: a list, or for one ``[D]`` its result."""
         if isinstance(vectors, str | Path):
             inputs, alone = self.read(Source.of(home_expanded(vectors))), False
         else:
@@ -91,7 +91,7 @@ class VectorSession(Session[Tensor]):
         return results[0] if alone else results
 
     def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:
-        """Returns the codewords of bound vectors that are one product each, or the sum of several."""
+        """Returns the codewords of bound vectors, each a product or a sum of several."""
         search: dict[str, float | None]
         results, began, settings = [], time.perf_counter(), self.settings
         if settings["k"] == 1:
@@ -114,7 +114,7 @@ class VectorSession(Session[Tensor]):
         return results
 
     def count(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorCount]:
-        """Returns how many products bound vectors are the sum of."""
+        """Returns the number of products in each bound vector."""
         results, most = [], self.settings["k_max"]
         for each in vectors:
             began = time.perf_counter()
@@ -135,7 +135,7 @@ class VectorSession(Session[Tensor]):
     def _result(
         self, vector: Input[Tensor], found: Any, rows: slice, similarity: float, seconds: float, search: Any
     ) -> VectorResult:
-        """Returns the result of the products found in these rows, whose sum has this similarity."""
+        """Returns a vector's result: the products in these rows of what was found, whose sum has this similarity."""
         indices, confidence, ambiguous = found.indices[rows], found.confidence[rows], found.ambiguous[rows]
         alike = found.similarity[rows].repeat_interleave(indices.shape[1])
         no_frame = Frame((1, 1), (0.0, 0.0, 1.0, 1.0))
@@ -164,7 +164,7 @@ def open_vectors(
     seed: int = 0,
     device: str = "auto",
 ) -> VectorSession:
-    """Returns a session of codebooks: a .safetensors file, codebooks made ready, or an array or tensor ``[n,D]`` per factor."""
+    """Returns a session of codebooks: a .safetensors file, a ``Codebooks``, or an array or tensor ``[n,D]`` per factor."""
     default = DEFAULT_CONCEPTS["vectors"]
     parser = cast("VectorParser", registry.concept_parser(concepts or default, typed=True))
     if getattr(parser, "reads", "images") != "vectors":
@@ -182,7 +182,7 @@ def open_vectors(
 
 
 def vector_settings(k: int | None, method: str | None, iterations: int | None) -> dict[str, Any]:
-    """Returns the settings of a search for codewords, None for those not given, if they go together."""
+    """Returns the settings of a search for codewords; None takes a default.  Raises an error if they do not fit each other."""
     products, method = k or 1, method or "auto"
     if method not in METHODS:
         raise UsageError(f"method {method!r} does not support codebooks; choose {', '.join(METHODS)}")
@@ -198,7 +198,7 @@ def vector_settings(k: int | None, method: str | None, iterations: int | None) -
 
 
 def _codebooks(books: Any, binding: str | None) -> Codebooks:
-    """Returns codebooks in memory, made ready."""
+    """Returns codebooks in memory as :class:`Codebooks`."""
     if isinstance(books, Codebooks):
         return books
     tensors = [torch.as_tensor(book) for book in books]

@@ -1,4 +1,4 @@
-"""Frames of videos, decoded one by one as they are asked for."""
+"""Frames of videos, decoded one by one as needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _CLOSED: dict[str, Any] = {"options": {"protocol_whitelist": "none"}, "metadata_errors": "replace"}
-"""A video opens no other file and no address: FFmpeg knows containers that name some."""
+"""Keeps a video from opening other files or addresses, which some containers that FFmpeg reads can name."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class Frame:
 
     number: int  # from 0
     time: float | None  # when it is shown, in seconds from the beginning; None if the video does not say
-    decoded: Any  # what the decoder made of it
+    decoded: Any  # the decoder's frame
 
     def picture(self) -> Image:
-        """Returns it as RGB, turned as the video says."""
+        """Returns it as RGB, rotated as the video says."""
         image: Image = self.decoded.to_image()
         return image.rotate(self.decoded.rotation, expand=True) if self.decoded.rotation else image
 
 
 def frames(video: Path | bytes, name: str, every: int) -> Iterator[Frame]:
-    """Yields each ``every``-th frame of a video, the first one first.
+    """Yields each ``every``-th frame of a video, starting with the first.
 
-    It is a file, or what one holds: MP4, QuickTime, Matroska, WebM or AVI, whatever it is called.
+    ``video`` is a file or its content: MP4, QuickTime, Matroska, WebM or AVI, whatever its suffix.
 
     Raises:
         ExtraError: If PyAV is not installed.
-        InputError: If it is no video, damaged, or its frames are too large.
+        InputError: If it is not a video, is damaged, or has frames that are too large.
     """
     with _opened(video, name) as (container, stream):
         number = -1
@@ -54,7 +54,7 @@ def frames(video: Path | bytes, name: str, every: int) -> Iterator[Frame]:
 
 
 def length(video: Path, name: str) -> int:
-    """Returns how many frames a video says that it has; 0 if it does not say."""
+    """Returns the number of frames that a video declares; 0 if it declares none."""
     with _opened(video, name) as (container, stream):
         seconds = (container.duration or 0) / 1e6
         return int(stream.frames or seconds * float(stream.average_rate or 0))
@@ -62,7 +62,7 @@ def length(video: Path, name: str) -> int:
 
 @contextmanager
 def _opened(video: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
-    """Opens a video of a kind that its first bytes say; what goes wrong inside becomes an :class:`InputError`."""
+    """Opens a video, whose first bytes tell its kind; errors within the block become an :class:`InputError`."""
     need("video")
     import av
 
@@ -86,7 +86,7 @@ def _opened(video: Path | bytes, name: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _kind(head: bytes) -> str | None:
-    """Returns FFmpeg's name of a container by its first bytes; None if it is none of those that are read."""
+    """Returns FFmpeg's name of a container from its first bytes; None if igm does not read it."""
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
         return "mov"
     if head.startswith(b"\x1aE\xdf\xa3"):

@@ -1,4 +1,4 @@
-"""Reading what is asked for: expressions become branches, and what an image leaves to chance is drawn."""
+"""Wishes: turns expressions into branches, and draws at random what an image leaves open."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from igm_cli.imaging import Frame
 from igm_cli.plugins.base import ConceptParser
 
 MOST_CONCEPTS = 100
-"""Concepts that one image may be asked to show."""
+"""Maximum number of concepts requested of one image."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """A concept, or several, of one of the models."""
+    """One or several concepts of one model."""
 
     model: int  # number of the model
-    text: str  # how it is asked for
+    text: str  # its words in the expression
     weight: float  # factor of its contribution
-    absent: bool = False  # whether the image is kept away from it
-    concepts: Tensor | None = None  # ``[K,D]``; None where they are left to chance
+    absent: bool = False  # whether the image must not show it
+    concepts: Tensor | None = None  # ``[K,D]``; None if they are random
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Branch:
     probability: float
 
     def __contains__(self, term: Term) -> bool:
-        """Whether it holds the same concept, of the same weight, already."""
+        """Returns whether it already holds the same concept with the same weight."""
         return any(
             (each.model, each.text, each.weight, each.absent)
             == (term.model, term.text, term.weight, term.absent)
@@ -52,20 +52,20 @@ class Branch:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: branches, of which an image shows one."""
+    """A request: branches, of which an image shows one."""
 
     expression: str
     branches: tuple[Branch, ...]
 
     @property
     def models(self) -> set[int]:
-        """Numbers of the models whose concepts it names, in whatever branch."""
+        """Numbers of the models whose concepts it names in any branch."""
         return {term.model for branch in self.branches for term in branch.terms}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The concepts of one image: those of every model ``[K,D]``, and their weights ``[K]``, below 0 for absent ones."""
+    """The concepts requested of one image: for each model ``[K,D]``, and their weights ``[K]``, negative for absent ones."""
 
     branch: Branch
     concepts: tuple[Tensor, ...]
@@ -74,19 +74,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reader:
-    """The concept parsers of some models, and what is left to chance."""
+    """Reads expressions with the models' concept parsers, and draws what they leave open."""
 
-    parsers: Sequence[ConceptParser]  # of every model; the first that knows a concept takes it
-    frame: Frame  # the whole of an image
-    seed: int  # seed of everything random; image number i depends on it and on i alone
-    # what becomes of factors that are not named: ``random``, or ``none`` for no contribution
+    parsers: Sequence[ConceptParser]  # one per model; the first that knows a concept takes it
+    frame: Frame  # the frame of a whole image
+    seed: int  # seed of everything random; image number i depends only on it and on i
+    # values of factors that are not named: ``random``, or ``none`` for no contribution
     free: Literal["random", "none"]
 
     def read(self, expression: str) -> Wish:
         """Reads an expression.
 
         Raises:
-            UsageError: If it does not parse, names what no model knows, or cannot be meant.
+            UsageError: If it does not parse, names a concept that no model knows, or contradicts itself.
         """
         branches, refused = [], []
         for clause in clauses(parse(expression)):
@@ -104,9 +104,9 @@ class Reader:
         return Wish(f"like {name}", (Branch((Term(0, f"like {name}", 1.0, concepts=concepts),), 1.0),))
 
     def _branches(self, clause: Clause) -> tuple[list[Branch], list[str]]:
-        """A conjunction with every NOT replaced by what it amounts to, and why some of that cannot be.
+        """Returns a conjunction with every NOT replaced by its alternatives, and why some of these are impossible.
 
-        What remains is drawn as often as the whole conjunction.
+        Together, the remaining branches have the probability of the conjunction.
         """
         branches, refused = [Branch((), 1.0)], []
         for atom in clause.atoms:
@@ -126,7 +126,7 @@ class Reader:
         return [Branch(b.terms, clause.probability / len(branches)) for b in branches], refused
 
     def _meanings(self, atom: Atom) -> list[Term]:
-        """A concept, or in place of NOT what it amounts to, one of which is true."""
+        """Returns the term of a concept, or for NOT the alternatives, one of which is true."""
         number, concepts = self._known(atom.text)
         parser, space = self.parsers[number], self.parsers[number].space
         if atom.negated and not space.negation:
@@ -142,7 +142,7 @@ class Reader:
         ]
 
     def _known(self, text: str) -> tuple[int, Tensor | None]:
-        """The number of the model that knows a concept, and the concepts, None where they are left to chance."""
+        """Returns the number of the model that knows a concept, and its concepts, None if they are random."""
         unknown: list[str] = []
         for number, each in enumerate(self.parsers):
             random = torch.Generator().manual_seed(0)
@@ -159,7 +159,7 @@ class Reader:
         raise UnknownConceptError("; ".join(unknown))
 
     def _contradiction(self, branch: Branch) -> str:
-        """What in a branch cannot be true of one image; empty if all can."""
+        """Returns the contradiction in a branch; empty if there is none."""
         known = [term for term in branch.terms if term.concepts is not None and len(term.concepts) == 1]
         for place, term in enumerate(known):
             for other in known[:place]:
@@ -174,20 +174,20 @@ class Reader:
         return ""
 
     def asked(self, wish: Wish, number: int) -> Asked:
-        """The concepts of an image of a wish: a branch is drawn, then what it leaves to chance."""
+        """Draws the concepts of an image: first a branch of the wish, then what the branch leaves open."""
         chance = torch.tensor([branch.probability for branch in wish.branches], dtype=torch.float64)
         which = int(torch.multinomial(chance, 1, generator=self._random(number)))
         return self.of(wish.branches[which], number)
 
     def of(self, branch: Branch, number: int) -> Asked:
-        """The concepts of an image of a branch."""
+        """Draws the concepts of an image of a branch."""
         random = self._random(number, 1)
         concepts, weights = [], []
         for place, each in enumerate(self.parsers):
             parser: Any = each
             rows, scale = torch.zeros(0, parser.space.dim), torch.zeros(0)
             terms = [term for term in branch.terms if term.model == place]
-            for term in sorted(terms, key=lambda term: term.concepts is None):  # chance keeps its distance
+            for term in sorted(terms, key=lambda term: term.concepts is None):  # random ones stay apart
                 new = parser.ask(term.text, random, rows) if term.concepts is None else term.concepts
                 new = new[[not bool((rows == row).all(1).any()) for row in new]] if len(new) == 1 else new
                 rows = torch.cat([rows, new])
@@ -205,10 +205,10 @@ class Reader:
         return Asked(branch, tuple(concepts), tuple(weights))
 
     def _random(self, number: int, purpose: int = 0) -> torch.Generator:
-        """What an image leaves to chance follows from the seed and its number."""
+        """Returns an image's random generator, which depends only on the seed and its number."""
         return torch.Generator().manual_seed(((self.seed << 24) + number) * 2 + purpose + 2**48)
 
 
 def _text(item: Mapping[str, Any]) -> str:
-    """An item in the words of an expression."""
+    """Returns an item in the words of an expression."""
     return "=".join(str(value) for value in item.values())

@@ -2,8 +2,8 @@
 
     python tools/draw_animals.py
 
-README: the drawings are rules (``tools/animal_drawings``); igm ships only the pictures, as one column of them per
-style and animal, ``STYLE/ANIMAL.webp`` in a zip. Run this after a change of the rules, commit the archive, and
+The drawings are rules (``tools/animal_drawings``); igm ships only the pictures, as one column per style and
+animal, ``STYLE/ANIMAL.webp`` in a zip. After a change of the rules, run this, commit the archive, and
 raise ``Animals.version``. It takes some seconds.
 """
 
@@ -22,16 +22,16 @@ ARCHIVE = Path(__file__).parent.parent / "igm_cli" / "plugins" / "animals" / "as
 
 SIDE = 96
 COLOURS = 256
-"""Per column; with them the archive has a third of the size, and a value is off by 1.6 of 255 on average."""
+"""Colours per column; they reduce the archive to a third, and a value is off by 1.6 of 255 on average."""
 
 
 def variants(animal: str) -> int:
-    """How many pictures of an animal there are in each style: 8 per view it is drawn in, at least 24."""
+    """Returns the number of pictures of an animal in each style: 8 per view, at least 24."""
     return max(24, 8 * len(VIEWS[animal]))
 
 
 def column(style: str, animal: str) -> Image.Image:
-    """The pictures of an animal in a style, one below the other."""
+    """Returns the pictures of an animal in a style, stacked vertically."""
     number = variants(animal)
     pictures = Image.new("RGBA", (SIDE, SIDE * number))
     for index in range(number):
@@ -48,7 +48,7 @@ def main() -> None:
             for animal in ANIMALS:
                 encoded = io.BytesIO()
                 column(style, animal).save(encoded, "WEBP", lossless=True, method=4, quality=100)
-                # A fixed date: the same rules give the same archive.
+                # A fixed date, so that the same rules give the same archive.
                 archive.writestr(zipfile.ZipInfo(f"{style}/{animal}.webp"), encoded.getvalue())
                 print(f"{style} {animal}: {len(encoded.getvalue())} bytes", file=sys.stderr)
 

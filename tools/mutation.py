@@ -38,7 +38,7 @@ TIME_LIMIT = 180.0
 
 @dataclass(frozen=True)
 class Change:
-    """One change of a file, and the tests that should notice it."""
+    """One change to a file, and the tests that should notice it."""
 
     path: str
     before: str
@@ -46,11 +46,11 @@ class Change:
     tests: tuple[str, ...]
 
     def applied(self, text: str) -> str:
-        """The text of the file after the change."""
+        """Returns the file's text after the change."""
         return text.replace(self.before, self.after)
 
     def problem(self) -> str:
-        """Why the change cannot be tried; empty if it can."""
+        """Returns why the change cannot be tried; empty if it can."""
         files = (self.path, *(test.partition("::")[0] for test in self.tests))
         missing = [name for name in files if not (ROOT / name).exists()]
         if missing:
@@ -60,7 +60,7 @@ class Change:
 
 
 def changes() -> Iterator[Change]:
-    """All changes of mutations.toml."""
+    """Yields all changes in mutations.toml."""
     with (ROOT / "tools" / "mutations.toml").open("rb") as file:
         files = tomllib.load(file)
     for path, entry in files.items():
@@ -69,20 +69,20 @@ def changes() -> Iterator[Change]:
 
 
 def tests_fail(folder: Path, tests: tuple[str, ...]) -> bool:
-    """Whether some test of the copy in a folder fails, or takes too long."""
+    """Returns whether a test of the copy in a folder fails, or the tests take too long."""
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
         return True
-    if done.returncode not in (0, 1, 2):  # 2: a file cannot be imported any more
+    if done.returncode not in (0, 1, 2):  # 2: a file can no longer be imported
         raise SystemExit(done.stdout.decode() + done.stderr.decode())
     return done.returncode != 0
 
 
 def try_all(todo: list[Change]) -> int:
-    """Tries changes one after the other, prints a line each, and returns how many were caught."""
+    """Tries changes one by one, prints a line for each, and returns how many were caught."""
     caught = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,7 +17,7 @@ import torch
 from igm_cli.core.weights import read_weights, write_weights
 
 NETWORKS = {"", "unet", "vae"}
-"""Folders within one that are packed: a text encoder is small and left to transformers."""
+"""Subfolders that are packed; a text encoder is small and left to transformers."""
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""The page of the package index, made by the build: README.md, with links that lead somewhere from there.
+"""Makes the page of the package index during the build: README.md, with links that work there.
 
-Where the repository has a public address, say it as the package is built, and links and pictures lead there:
+If the repository has a public address, name it when building, and links and pictures lead there:
 
     IGM_PUBLIC_URL=https://github.com/OWNER/igm python -m build
 
-Without one they would be dead: pictures are left out, and of links stays what they say.
+Without one they would be dead, so pictures are left out, and links become plain text.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\((?!https?:)([^)]*)\)\n\n(?:\*[^*]+\*\n\n)?", re.MULTILINE)
-"""A picture of the repository, with its caption."""
+"""Matches a picture in the repository, with its caption."""
 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]*)\)")
-"""A link or picture, and where it leads in the repository."""
+"""Matches a link or picture, and its target in the repository."""
 
 
 class PackagePage(MetadataHookInterface):
-    """Adds the page and the project's addresses to what is known of the package."""
+    """Adds the page and the project's addresses to the package's metadata."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Sets ``readme`` and, where the repository has a public address, ``urls``."""
+        """Sets ``readme`` and, if the repository has a public address, ``urls``."""
         address = os.environ.get("IGM_PUBLIC_URL", "").rstrip("/")
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
         metadata["readme"] = {"content-type": "text/markdown", "text": page(text, address)}
@@ -35,7 +35,7 @@ class PackagePage(MetadataHookInterface):
 
 
 def page(text: str, address: str) -> str:
-    """Returns a page of the repository with links to a public address in the manner of GitHub, or without any."""
+    """Returns a page of the repository with GitHub-style links to a public address, or without links."""
     if not address:
         return LINK.sub(r"\2", PICTURE.sub("", text))
     return LINK.sub(
@@ -44,7 +44,7 @@ def page(text: str, address: str) -> str:
 
 
 def urls(address: str) -> dict[str, str]:
-    """Returns what the package index shows beside the page."""
+    """Returns the links that the package index shows beside the page."""
     pages = {
         "Homepage": "",
         "Documentation": "/blob/main/docs/reference.md",

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: the README is the site's first page, and files of the repository that pages link to are in the site.
+"""Hooks of mkdocs: make the README the site's first page, and include the repository's files that pages link to.
 
 The repository has no public address, so a link cannot lead there; a link to a folder becomes plain text.
 """
@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
 HOME = "index.md"
 KEPT = "repository"
-"""Folder of the site with files of the repository."""
+"""The site's folder for files of the repository."""
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the README, and every file outside of docs/ that a page links to."""
+    """Adds the README, and every file outside docs/ that a page links to."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, HOME, content=readme))
     pages = [(ROOT, readme), *((ROOT / "docs", page.content_string) for page in files.documentation_pages())]
@@ -34,7 +34,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Leads links to where the site has what they mean."""
+    """Redirects links to the places of their targets in the site."""
     folder = ROOT if page.file.src_uri == HOME else ROOT / "docs"
 
     def lead(link: re.Match[str]) -> str:
@@ -43,14 +43,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if path.is_relative_to(ROOT / "docs"):
             return f"{picture}[{text}]({path.relative_to(ROOT / 'docs').as_posix()}{anchor or ''})"
         if not path.exists():
-            return link[0]  # mkdocs tells
+            return link[0]  # mkdocs reports it
         return f"{picture}[{text}]({_kept(path)})" if path.is_file() else text
 
     return LINK.sub(lead, markdown)
 
 
 def _kept(path: Path) -> str:
-    """Where the site has a file of the repository; a page of text is not built into one."""
+    """Returns the path in the site of a repository file; a Markdown file is not built into a page."""
     if path.is_relative_to(ROOT / "docs") or not path.is_relative_to(ROOT):
         return ""
     name = str(PurePosixPath(KEPT, os.path.relpath(path, ROOT)))

@@ -1,9 +1,9 @@
-"""Prints how large the wheels of ``pip install igm-cli`` are, and those of ``igm-cli[all]``, PyTorch and its own aside.
+"""Prints the sizes of the wheels of ``pip install igm-cli`` and ``igm-cli[all]``, without PyTorch and its dependencies.
 
     python tools/wheel_sizes.py [EXTRA ...]          (default: all)
 
-Asks pip what it would install into an empty environment, and the index how large each file is; nothing is downloaded
-but descriptions.
+Asks pip what it would install into an empty environment, and the index for the size of each file; only descriptions
+are downloaded.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WITH_TORCH = {"torch", "triton", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "setuptools", "igm-cli"}
-"""Left out: PyTorch, what only it needs, and igm itself."""
+"""Left out: PyTorch, its own dependencies, and igm itself."""
 
 
 def resolved(extra: str) -> list[dict[str, Any]]:
-    """What pip would install, as its installation report says."""
+    """Returns what pip would install, from its installation report."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         project = f"{ROOT}[{extra}]" if extra else str(ROOT)
@@ -42,7 +42,7 @@ def resolved(extra: str) -> list[dict[str, Any]]:
 
 
 def size(url: str) -> int:
-    """Bytes of a file of an index."""
+    """Returns the size of an index's file in bytes."""
     with urllib.request.urlopen(urllib.request.Request(url, method="HEAD")) as answer:
         return int(answer.headers["Content-Length"])
 

@@ -1,1 +1,1 @@
-"""Benchmarks: suites, the methods igm is compared with, and what suites share."""
+"""Benchmarks: the suites, the baselines, and code shared by suites."""

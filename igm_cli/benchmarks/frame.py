@@ -1,4 +1,4 @@
-"""The frame of every built-in suite: a declaration of methods, splits and options, opened for one request."""
+"""The base of every built-in suite: declared methods, splits and options, opened for one request."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST = 10**9
-"""Largest number that an option takes."""
+"""Largest value of a numeric option."""
 
 
 class Split(NamedTuple):
     """A set of images as a suite declares it."""
 
     about: str
-    options: Mapping[str, Any] = {}  # of the dataset adapter
+    options: Mapping[str, Any] = {}  # options of the dataset adapter
     folder: bool = False  # whether the images come from the given folder instead of being drawn
-    asked: Mapping[str, Any] = {}  # what is asked for by an expression, and of which models
+    asked: Mapping[str, Any] = {}  # the expression to be drawn, and the models
 
 
 @cache
 def declared(name: str) -> Mapping[str, Any]:
-    """Returns what the TOML file of a suite declares."""
+    """Returns the content of a suite's TOML file."""
     return parse_toml((Path(__file__).parent / "suites" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 class DeclaredSuite:
-    """A suite whose words and splits are declared in a TOML file of its name, beside its module."""
+    """A suite whose texts and splits are declared in a TOML file of its name, beside its module."""
 
     def __init__(self, name: str, bench: Callable[[DeclaredSuite, Request], Bench]) -> None:
         self.words = words = declared(name)
@@ -66,12 +66,12 @@ class DeclaredSuite:
         self.splits: Mapping[str, str] = {
             name: split["about"] if name in self.images else split for name, split in listed.items()
         }
-        # Figures that papers printed: name of a table to labels.
+        # Published figures: table name to labels.
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
         self.notes: Sequence[str] = words["notes"]  # on how it was measured
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
-        """Returns what is run where no split is named."""
+        """Returns the splits that run if none is named."""
         return tuple(self.words.get("defaults", {}).get("folder" if data_root else "drawn", self.splits))
 
     def open(self, request: Request) -> Bench:
@@ -90,17 +90,17 @@ class DeclaredBench:
         self.options, self.device = request.options, request.device
 
     def whole_number(self, name: str, default: int, least: int = 1) -> int:
-        """Returns a number among the options; raises UsageError if it is no whole number, or too small."""
+        """Returns a numeric option; raises UsageError if it is not an integer or too small."""
         value = self.options.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
             raise UsageError(f"--set {name} takes a whole number of {least} to {MOST}, not {str(value)[:40]!r}")
         return value
 
     def image_identity(self, dataset: str, **more: Any) -> dict[str, Any]:
-        """Returns the identity of a suite of images, with what else decides about its rows.
+        """Returns the identity of a suite of images: everything that determines its rows.
 
-        A path counts by its last part, so that a folder may move.  The ``version`` of a dataset adapter that draws
-        or renders its images counts, too: records of other pictures must not be taken for those of these.
+        Only the last part of a path counts, so that a folder may move.  The ``version`` of a dataset adapter that draws
+        or renders its images counts too, so that records of different pictures are not mixed up.
         """
         told = {key: str(value) for key, value in self.options.items() if key not in self.free}
         options = {key: Path(text).name if os.sep in text else text for key, text in told.items()}
@@ -114,11 +114,11 @@ class DeclaredBench:
         return list(self.scenes[split].rows)
 
     def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
-        """Returns the columns of the table of a split, as they are declared."""
+        """Returns the declared columns of a split's table."""
         return dict(self.suite.words["columns"])
 
     def published(self, split: str) -> Mapping[str, str]:
-        """Returns what papers printed of a split, whose images may come from a folder, too."""
+        """Returns the published figures of a split, whose images may also come from a folder."""
         return self.suite.published.get(split.removeprefix("folder-"), {})
 
     @property
@@ -130,9 +130,9 @@ class DeclaredBench:
 class MachineBench(DeclaredBench):
     """A suite that makes its own problems, and whose rows depend on the machine."""
 
-    makes: ClassVar[str]  # what, for messages
-    defaults: ClassVar[Mapping[str, int]]  # options that are whole numbers
-    least: ClassVar[Mapping[str, int]] = {}  # the least of those that may not be 1, or may be less
+    makes: ClassVar[str]  # its problems, for messages
+    defaults: ClassVar[Mapping[str, int]]  # integer options
+    least: ClassVar[Mapping[str, int]] = {}  # minimum values other than 1
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -148,7 +148,7 @@ class CheckpointBench(DeclaredBench):
     """A suite that measures one of igm's checkpoints beside trained baselines, on annotated images."""
 
     dataset: ClassVar[str]  # name of the dataset adapter
-    called: ClassVar[str]  # what its concepts are called, for messages
+    called: ClassVar[str]  # its concepts, for messages
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -162,14 +162,14 @@ class CheckpointBench(DeclaredBench):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Methods, splits, limit and how many images slow methods run on may differ between two calls."""
+        """The identity; methods, splits, limit and the number of images for slow methods are free between two calls."""
         model, budget = model_fingerprint(self.request.model), vars(self.request.budget)
         return self.image_identity(self.dataset, model=model, train_budget=budget)
 
     def on_images(
         self, find: Callable[[AnnotatedImage], list[Row]], info: Mapping[str, Any], limit: int | None = None
     ) -> Method:
-        """Returns a method that finds rows in one image after another; the truth is added to them."""
+        """Returns a method that makes rows image by image; the truth is added to them."""
 
         def rows(split: str, item: str) -> list[Row]:
             scene = self.scenes[split][item]
@@ -178,7 +178,7 @@ class CheckpointBench(DeclaredBench):
         return Method(rows, info, limit)
 
     def load(self, part: str, name: str, drawn: int, layout: str) -> datasets.Dataset:
-        """Returns the images of a split, as the dataset adapter gives them: ``part`` of a folder, or so many drawn."""
+        """Returns the images of a split from the dataset adapter: ``part`` of a folder, or a number of ``drawn`` ones."""
         split, request = self.suite.images[name], self.request
         adapter = registry.dataset(self.dataset)
         if split.folder:
@@ -193,7 +193,7 @@ class CheckpointBench(DeclaredBench):
 
     @property
     def data(self) -> TrainingData:
-        """What baselines are trained on: the images that igm's own checkpoint was trained on."""
+        """The training data of baselines: the images that igm's own checkpoint was trained on."""
         raise NotImplementedError
 
     def fitted(
@@ -203,34 +203,34 @@ class CheckpointBench(DeclaredBench):
         data: TrainingData | None = None,
         budget: Budget | None = None,
     ) -> Fitted:
-        """Returns a trained baseline: from the cache folder, where one of the same configuration is.
+        """Returns a trained baseline, from the cache folder if it has one of the same configuration.
 
-        ``another`` is added to the seed of the request; data are the suite's own, and the budget the request's, if None.
+        ``another`` is added to the request's seed; by default the data are the suite's, and the budget the request's.
         """
         data, budget, r = data or self.data, budget or self.request.budget, self.request
         folder, seed = self.folder_of(baseline, another, data, budget), r.seed + another
         return fit(baseline, data, budget, folder, seed=seed, device=r.device, progress=r.progress)
 
     def folder_of(self, baseline: Baseline, another: int, data: TrainingData, budget: Budget) -> Path:
-        """Returns the folder of a trained baseline in the cache, by the arguments of :meth:`fitted`."""
+        """Returns the cache folder of a trained baseline; the arguments are those of :meth:`fitted`."""
         identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another]
         return self.request.cache / f"{baseline.name}-{fingerprint_of(identity, 12)}"
 
 
 def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Returns what the report says about a checkpoint."""
+    """Returns the report's facts about a checkpoint."""
     info, kept = checkpoint.spec.info, ("data", "steps", "training", "hardware")
     return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}
 
 
 def timed(run: Callable[[], T]) -> tuple[T, float]:
-    """Returns what a run gives, which no device may still be computing, and the seconds it takes."""
+    """Returns the result of a run, synchronized with the device, and the seconds it took."""
     started = time.monotonic()
     return run(), time.monotonic() - started
 
 
 def inversion_row(label: str, predicted: Any, found: Inversion, seconds: float) -> Row:
-    """Returns a row of what an inversion says, as the answer is to be read."""
+    """Returns the row of an inversion, with the answer in the form ``predicted``."""
     confidence = found.confidence.tolist()
     return {
         "label": label,
@@ -254,7 +254,7 @@ class AnnotatedImage(NamedTuple):
 
 @dataclass
 class AnnotatedImages:
-    """The images of one split, decoded when asked for."""
+    """The images of one split, decoded on access."""
 
     data: datasets.Dataset
     parser: ConceptParser  # reads its annotations
@@ -274,7 +274,7 @@ class AnnotatedImages:
 
 
 def folder_of(request: Request, split: str, what: str) -> Path:
-    """Returns the folder that a split is read from; raises InputError, saying what it holds, if there is none."""
+    """Returns the folder that a split is read from; raises InputError, naming its expected content, if there is none."""
     if request.data_root is None:
         raise InputError(f"the split {split} needs --data-root, a folder {what}")
     return request.data_root

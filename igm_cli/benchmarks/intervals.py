@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 RESAMPLES = 2000
-LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as the papers' tables have it
+LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as in the papers' tables
 
 
 class Estimate(NamedTuple):
@@ -31,7 +31,7 @@ def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimat
 def ratio_difference(
     first: tuple[Iterable[float], Iterable[float]], second: tuple[Iterable[float], Iterable[float]]
 ) -> Estimate:
-    """Returns how much one ratio of sums is above another on the same images, with its paired bootstrap interval.
+    """Returns the difference of two ratios of sums on the same images, with its paired bootstrap interval.
 
     Each is (numerators, denominators), one per image, in the same order; both are resampled together.
     """
@@ -40,7 +40,7 @@ def ratio_difference(
 
 
 def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor]:
-    """Returns a ratio of sums over images, and that of every resample of them (none of fewer than two)."""
+    """Returns a ratio of sums over images, and that of every resample (none for fewer than two images)."""
     above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
     value = float(above.sum() / below.sum().clamp(min=1e-12))
     index = resamples(len(above))
@@ -48,13 +48,13 @@ def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple
 
 
 def resamples(count: int, number: int = RESAMPLES) -> Tensor:
-    """Returns the images of so many bootstrap resamples ``[number,count]``; no resample of fewer than two images."""
+    """Returns the image indices of bootstrap resamples ``[number,count]``; none for fewer than two images."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(max(1, count), (number if count > 1 else 0, count), generator=generator)
 
 
 def percentiles(value: float, resampled: Tensor) -> Estimate:
-    """Returns a number with the interval that its resamples tell, if there are any."""
+    """Returns a number with the interval from its resamples, if there are any."""
     if not len(resampled):
         return Estimate(value, math.nan, math.nan)
     low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
@@ -70,7 +70,7 @@ def mean(numbers: Iterable[float]) -> Estimate:
 def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
     """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
 
-    Where all or none are hits, or there is one image, no resample differs: the interval is Wilson's.
+    If all or none are hits, or there is only one image, resamples do not differ, so the interval is Wilson's.
     """
     if len(hits) < 2 or sum(hits) in (0, sum(trials)):
         return _wilson(sum(hits), sum(trials))

@@ -1,4 +1,4 @@
-"""Points found in an image against those that are there: which are right, and which neither count for nor against a method."""
+"""Compares points found in an image with the true ones: which are right, and which are ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Hits(NamedTuple):
-    """How many of the answers on an image count and are right, and how many objects there are to be found."""
+    """Numbers of right answers, of answers that count, and of objects to be found in an image."""
 
     right: int
     answers: int
@@ -22,7 +22,7 @@ class Hits(NamedTuple):
 
     @property
     def f1(self) -> float:
-        """Twice the right answers over answers and objects; 1 where there is neither."""
+        """Twice the right answers over answers plus objects; 1 if there are none of either."""
         both = self.answers + self.objects
         return 2 * self.right / both if both else 1.0
 
@@ -30,12 +30,12 @@ class Hits(NamedTuple):
 def hits(
     points: Tensor, truth: Tensor, ignored: Tensor, radius: float, kinds: tuple[Tensor, Tensor] | None = None
 ) -> Hits:
-    """Returns what answers ``[K,2]`` on one image are worth, whose objects are ``[L,2]``, in pixels.
+    """Returns the hits of answers ``[K,2]`` on one image with objects ``[L,2]``, in pixels.
 
-    An answer is right if it is matched to an object within the radius, by the assignment that matches most, and of the
-    same kind, where numbers of the ``kinds`` of answers ``[K]`` and objects ``[L]`` are given.  In regions to ignore,
-    boxes ``[R,4]`` of left, top, right, bottom, an object need not be found.  An answer that is not right does not count
-    if it lies in such a region, or within the radius of an object in one that no other answer has taken.
+    An answer is right if it is matched to an object within the radius, by the assignment with most matches.  If ``kinds``
+    of answers ``[K]`` and objects ``[L]`` are given, they must agree too.  Objects in regions to ignore, boxes ``[R,4]`` of
+    left, top, right, bottom, need not be found.  A wrong answer does not count if it lies in such a region, or within the
+    radius of an object in one that no other answer has taken.
     """
     spared = within(truth, ignored)
     apart = (
@@ -58,16 +58,16 @@ def within(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def border(size: tuple[float, float], widths: Sequence[float]) -> Tensor:
-    """Returns the bands of widths above 0 within the left, top, right and lower side of an image, boxes ``[S,4]``."""
+    """Returns the bands along the left, top, right and lower side of an image whose widths exceed 0, boxes ``[S,4]``."""
     (w, h), (left, top, right, bottom) = size, widths
     bands = [(0.0, 0.0, left, h), (0.0, 0.0, w, top), (w - right, 0.0, w, h), (0.0, h - bottom, w, h)]
     return torch.tensor([band for band, width in zip(bands, widths, strict=True) if width]).reshape(-1, 4)
 
 
 def best(candidates: Iterable[T], found: Callable[[T], Iterable[Hits]]) -> tuple[T, float]:
-    """Returns the setting under which the answers on some images have the highest F1 in all, and that F1.
+    """Returns the setting with the highest overall F1 on some images, and that F1.
 
-    Of several that are equally good it is the one in the middle of them.
+    Among equally good settings it takes the middle one.
     """
     scored = [
         (value, Hits(*(sum(column) for column in zip(*found(value), strict=True))).f1) for value in candidates

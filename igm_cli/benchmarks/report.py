@@ -1,4 +1,4 @@
-"""What the reports of several suites share: cells, tables of scores, and grids of pictures with answers."""
+"""Code shared by the suites' reports: cells, tables of scores, and grids of pictures with answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGri
 from igm_cli.plugins.base import ConceptParser
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
-"""Head of a column, and from what a row is about to its cell."""
+"""Head of a column, and a function from a row's subject to its cell."""
 
-GRID_ROWS = 9  # of a grid, shared by the splits
+GRID_ROWS = 9  # rows of a grid, shared by the splits
 ACROSS = 3  # methods beside the truth: more would be too small to read
 _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
 
@@ -35,14 +35,14 @@ def interval(e: Estimate, form: str) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Returns text with a large first letter; names in it stay as they are."""
+    """Returns text with a capital first letter; names in it stay as they are."""
     return text[0].upper() + text[1:]
 
 
 def table(
     split: str, about: str, columns: Sequence[Column], items: Iterable[Any], lost: Sequence[Sequence[str]]
 ) -> Table:
-    """Returns the table of a split in declared columns, a row per item, then the rows of what is lost."""
+    """Returns the table of a split in declared columns: a row per item, then the ``lost`` rows."""
     rows = [*([cell(item) for _, cell in columns] for item in items), *lost]
     return Table(f"table-{split}", capitalised(about), [head for head, _ in columns], rows)
 
@@ -61,16 +61,16 @@ def confusion(
     estimates: Sequence[int],
     truths: Sequence[int],
 ) -> Confusion:
-    """Returns how often every label has each pair of (truth, estimate)."""
+    """Returns how often each pair of (truth, estimate) occurs, by label."""
     counts = {label: [[part.count((t, e)) for e in estimates] for t in truths] for label, part in pairs.items()}
     return Confusion(name, title, list(map(str, truths)), list(map(str, estimates)), counts)
 
 
 def score_column(head: str, cell: str, published: Mapping[str, str]) -> Column:
-    """Returns a column of scores as a suite declares it; it is empty where a method has no such estimate.
+    """Returns a column of scores as a suite declares it; its cell is empty if a method lacks the estimate.
 
-    The cell is ``published`` or ``images``, or a form and the name of an estimate: ``rate`` of a proportion, ``.3g``
-    of a number with its interval, ``=.3g`` of a number alone.
+    ``cell`` is ``published`` or ``images``, or a form and the name of an estimate: ``rate`` for a proportion, ``.3g``
+    for a number with its interval, ``=.3g`` for a number alone.
     """
     form, _, name = cell.partition(" ")
     cells: dict[str, Callable[[Any], str]] = {
@@ -85,9 +85,9 @@ def score_column(head: str, cell: str, published: Mapping[str, str]) -> Column:
 def score_table(
     bench: DeclaredBench, split: str, about: str, scores: Sequence[Scores], failed: Sequence[str]
 ) -> Table:
-    """Returns the scores of every label on one split in declared columns, a failed method's row saying so.
+    """Returns the scores of every label on one split in declared columns; the row of a failed method says so.
 
-    Of a failed method the third column, after the label and the first declared one, holds what is published.
+    Its third column, after the label and the first declared one, holds the published figure.
     """
     words, columns, published = bench.suite.words, bench.columns(split, scores), bench.published(split)
     labelled: list[Column] = [("method", lambda s: str(s.label))]
@@ -107,9 +107,9 @@ def scored_report(
     figures: Sequence[Figure],
     found: Mapping[str, Any],
 ) -> Report:
-    """Returns the report of scores, of other tables and of what else was ``found``.
+    """Returns the report of scores, other tables and further findings (``found``).
 
-    Every split has a table, and another over the images that every method was run on, where some were run on fewer.
+    Every split has a table, and if some methods ran on fewer images, another over the images that all methods ran on.
     """
     suite, about = bench.suite, bench.suite.splits
     failed = [name for name, info in infos.items() if "failed" in info]
@@ -137,7 +137,7 @@ def scored_report(
 
 
 def methods_table(infos: Infos) -> Table:
-    """Returns what every method says about itself."""
+    """Returns the table of every method's facts about itself."""
     rows = [
         [name, "; ".join(f"{key} {_brief(value)}" for key, value in info.items())]
         for name, info in infos.items()
@@ -146,18 +146,18 @@ def methods_table(infos: Infos) -> Table:
 
 
 def declared_tables(suite: str, **rows: Sequence[Sequence[str]]) -> list[Table]:
-    """Returns the declared tables of these names that have rows."""
+    """Returns the declared tables with these names that have rows."""
     return [declared_table(suite, name, cells, bins=10) for name, cells in rows.items() if cells]
 
 
 def declared_table(suite: str, name: str, rows: Sequence[Sequence[str]], **numbers: object) -> Table:
-    """Returns a table whose title, columns and note, with numbers in it, are declared in the file of a suite."""
+    """Returns a table whose title, columns and note are declared in a suite's file; ``numbers`` fill in the note."""
     words = declared(suite)["tables"][name]
     return Table(name, words["title"], words["columns"], rows, words["note"].format(**numbers))
 
 
 def paired_rows(paired: Mapping[str, Mapping[str, Paired]]) -> list[list[str]]:
-    """Returns the cells of two methods on the same items, by split and what else tells pairs apart."""
+    """Returns the cells of paired comparisons, by split and whatever else distinguishes the pairs."""
     found = [(split, other, p) for split, part in paired.items() for other, p in part.items()]
     return [[split, other, *map(str, p), f"{p.p:.2g}"] for split, other, p in found]
 
@@ -172,14 +172,14 @@ def calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def same_cells(held: Mapping[str, Any]) -> list[str]:
-    """Returns how often two answers are the same, by :func:`~igm_cli.benchmarks.scores.same_answers`, and its share."""
+    """Returns the cells of :func:`~igm_cli.benchmarks.scores.same_answers`: how often two answers agree, and the share."""
     return [f"{held['agreeing']} of {held['images']}", percent(held["agree"])]
 
 
 def agreement_rows(
     agreed: Mapping[str, Mapping[str, Any]], labels: tuple[str, str], share: bool = False
 ) -> list[list[str]]:
-    """Returns how igm agrees with enumeration on every split, of two labels, igm's first; as a share, too."""
+    """Returns the cells of igm's agreement with enumeration on every split; ``labels`` are igm's, then the other's."""
     rows = []
     for split, a in agreed.items():
         forms = (("calls", "g"), ("seconds", ".3g"))
@@ -195,10 +195,10 @@ def answer_grids(
     right: Callable[[Mapping[str, Any]], bool],
     items: Callable[[Mapping[str, Any]], list[dict[str, Any]]],
 ) -> Iterator[PictureGrid]:
-    """Yields pictures with what each method says about them, framed red where it is wrong.
+    """Yields pictures with each method's answers, framed red if wrong.
 
-    Pictures come first on which igm itself is wrong, then those on which the most methods are; ``unseen`` labels say
-    what igm says.  Rows are turned by ``items`` into what the concept parser draws.
+    Pictures on which igm itself is wrong come first, then those on which most methods are; ``unseen`` labels give
+    the same answers as igm.  ``items`` turns a row into the items that the concept parser draws.
     """
     labels: dict[str, dict[str, Mapping[str, Any]]] = {}
     for seen in scored.labels.values():

@@ -1,4 +1,4 @@
-"""From records to numbers: the scores of every method, and two methods side by side."""
+"""Turns records into numbers: the scores of every method, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Labels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class Paired(NamedTuple):
-    """Two methods on the same items: how many there are, and how many both, the first or the second alone has right."""
+    """Two methods on the same items: how many items there are, and how many both, only the first or only the second has right."""
 
     items: int
     both: int
@@ -45,10 +45,10 @@ class Paired(NamedTuple):
 
 
 def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]]) -> dict[str, float] | None:
-    """Returns confidence held against accuracy, over all values named; None where none is, or with no confidence.
+    """Returns confidence compared with accuracy over all predicted values; None without values or confidences.
 
     ``hits`` tells which values of a row are right; ``error`` is the expected calibration error (Naeini et al. 2015): the
-    mean distance of confidence and accuracy in each bin.
+    mean distance between confidence and accuracy over bins.
     """
     right = [hit for row in rows for hit in hits(row)]
     if not right or any(row["confidence"] is None for row in rows):
@@ -64,7 +64,7 @@ def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]])
 
 
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Returns the rows of records as :data:`Labels`, in the order they come."""
+    """Returns the rows of records as :data:`Labels`, in their order."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for record in records:
         for row in record["rows"]:
@@ -75,7 +75,7 @@ def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]
 def paired_with(
     name: str, labels: Labels, right: Callable[[Mapping[str, Any]], bool], unseen: str = ""
 ) -> dict[str, Paired]:
-    """Returns one label beside every other of a split but the ``unseen``, on the items that both were run on."""
+    """Returns one label compared with every other of a split but the ``unseen``, on the items that both ran on."""
     first, found = labels.get(name, {}), {}
     for label, rows in labels.items():
         pairs = [(right(first[key]), right(row)) for key, row in rows.items() if key in first]
@@ -90,7 +90,7 @@ class Scores:
 
     label: str
     rows: Rows  # one per image
-    estimates: Mapping[str, Estimate]  # what the suite's metrics are over these rows
+    estimates: Mapping[str, Estimate]  # the suite's metrics over these rows
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
@@ -101,7 +101,7 @@ class Scores:
 
 
 class ScoredSplits:
-    """The scores of all labels on every split that has rows; ``metrics`` takes the rows of a label to its estimates."""
+    """The scores of all labels on every split that has rows; ``metrics`` turns the rows of a label into estimates."""
 
     def __init__(
         self, records: Sequence[Record], splits: Iterable[str], metrics: Callable[[Rows], dict[str, Estimate]]
@@ -116,7 +116,7 @@ class ScoredSplits:
         return [Scores(label, rows, self.metrics(rows)) for label, rows in parts.items()]
 
     def common(self, split: str) -> list[Scores]:
-        """Returns the scores on the images that every label has; none if all have all of them, or none is common."""
+        """Returns the scores on the images that all labels share; none if every label has all images, or none are shared."""
         labels = self.labels[split]
         common = set.intersection(*(set(rows) for rows in labels.values()))
         if not common or all(len(rows) == len(common) for rows in labels.values()):
@@ -125,7 +125,7 @@ class ScoredSplits:
         return self._scored(shared)
 
     def each(self, find: Callable[[Labels], T]) -> dict[str, T]:
-        """Returns what is found in every split, where that is anything."""
+        """Applies a function to every split; returns the results that are not empty."""
         return {split: found for split, labels in self.labels.items() if (found := find(labels))}
 
     def sureness(
@@ -145,7 +145,7 @@ class ScoredSplits:
 def same_answers(
     labels: Labels, names: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any]
 ) -> tuple[dict[str, Any], dict[str, Rows]]:
-    """Returns how often two labels answer the same on the images of a split that both saw, and the rows of both there.
+    """Returns how often two labels agree on the images of a split that both saw, and the rows of both there.
 
     Both are empty if there are no such images.
     """
@@ -161,9 +161,9 @@ def same_answers(
 def agreement(
     labels: Labels, names: tuple[str, str], answer: Callable[[Mapping[str, Any]], Any], base: int = 0
 ) -> dict[str, Any]:
-    """Returns the :func:`same_answers` of two labels with their errors and costs; nothing if there are none.
+    """Returns the :func:`same_answers` of two labels with their errors and costs; empty if there are none.
 
-    Errors differ relative to the second's; ``base`` unconditional network calls per draw are left out of ``calls``.
+    Error differences are relative to the second label's; ``calls`` leaves out ``base`` unconditional network calls per draw.
     """
     held, columns = same_answers(labels, names, answer)
     if not held:

@@ -1,7 +1,7 @@
-"""What a benchmark suite is: methods, splits, one record per image, and a report that knows no terminal.
+"""The interface of benchmark suites: methods, splits, one record per image, and a report independent of the terminal.
 
 Suites are found through the entry-point group ``igm_cli.benchmarks``; any class with the members of
-:class:`Suite` will do, as will others for :class:`Bench` and :class:`Method`.  The command keeps the records,
+:class:`Suite` will do, and likewise for :class:`Bench` and :class:`Method`.  The command keeps the records,
 continues where it stopped, and turns the report into files.
 """
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
     from igm_cli.benchmarks.baselines.fit import Budget
 
 Row: TypeAlias = dict[str, Any]
-"""What one method, in one setting, answers on one item: JSON, with a ``label`` that names the setting."""
+"""The answer of one method, in one setting, on one item: JSON, with a ``label`` that names the setting."""
 
 Record: TypeAlias = Mapping[str, Any]
-"""A line that is kept: ``method``, ``split``, ``item`` and ``rows``."""
+"""A saved line: ``method``, ``split``, ``item`` and ``rows``."""
 
 Infos: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Names of methods to what they say about themselves."""
+"""Names of methods to their facts about themselves."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured, and with what."""
+    """What to measure, and with what."""
 
-    splits: tuple[str, ...]  # of the suite
-    data_root: Path | None  # folder of real data; None for what the suite makes itself
+    splits: tuple[str, ...]  # the suite's splits to run
+    data_root: Path | None  # folder of real data; None for data that the suite makes itself
     limit: int | None  # largest number of items per split
     budget: Budget  # training time or steps of every trained baseline
     seed: int  # of everything random
     device: torch.device  # where to compute
-    model: Path  # checkpoint folder of the model that is measured; empty for a suite without concepts
+    model: Path  # checkpoint folder of the measured model; empty for a suite without concepts
     cache: Path  # folder that keeps trained baselines
     options: Mapping[str, Any]  # options of the suite by name
-    progress: Progress = lambda what, done, total: None  # called while something long is done
+    progress: Progress = lambda what, done, total: None  # called during long work
     pixel_range: str | None = None  # values of black and white in the images of data_root
-    note: Note = lambda text: None  # told what is amiss in data_root, or assumed of it
+    note: Note = lambda text: None  # receives problems in data_root and assumptions about it
 
     def reading(self, adapter: DatasetAdapter) -> dict[str, Any]:
-        """Returns arguments with which a dataset is read from the data root."""
+        """Returns the arguments for reading a dataset from the data root."""
         return noted(adapter, self.note) | ({} if self.pixel_range is None else {"range": self.pixel_range})
 
 
@@ -58,8 +58,8 @@ class Method:
     """One method, trained and loaded."""
 
     rows: Callable[[str, str], list[Row]]  # from the names of a split and an item to rows, one per setting
-    info: Mapping[str, Any]  # what the report says about it: training budget, learning rate, parameters
-    limit: int | None = None  # largest number of items per split it is run on; None for all
+    info: Mapping[str, Any]  # facts for the report: training budget, learning rate, parameters
+    limit: int | None = None  # largest number of items per split to run it on; None for all
 
     def __call__(self, split: str, item: str) -> list[Row]:
         """Returns the rows of one item."""
@@ -71,22 +71,22 @@ class Bench(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Everything that decides about a row, as JSON; a result folder belongs to one identity."""
+        """Everything that determines a row, as JSON; a results folder belongs to one identity."""
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the names of a split's items, no more than the request's limit."""
 
     def method(self, name: str) -> Method:
-        """Loads a method; trains it first where that was not done before.
+        """Loads a method; trains it first if this has not been done.
 
         Raises:
-            IgmError: If it is not available here; it is reported as failed and the others go on.
+            IgmError: If it is not available here; it is reported as failed, and the others continue.
         """
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
-        """Returns what the records amount to, in the order of methods, splits and items.
+        """Returns the report of the records, in the order of methods, splits and items.
 
-        ``infos`` are the ``info`` of every method that ran; ``{"failed": reason}`` of one that could not.
+        ``infos`` holds the ``info`` of every method that ran, and ``{"failed": reason}`` for one that could not.
         """
 
 
@@ -98,17 +98,17 @@ class Suite(Protocol):
     methods: Mapping[str, str]  # name to one line each; all run by default
     splits: Mapping[str, str]  # name to one line each
     options: Mapping[str, str]  # options of ``--set`` with one line of help each
-    concepts: str  # of the model that is measured; empty if the suite measures none
+    concepts: str  # the measured model's concepts; empty if the suite measures no model
 
     def default_splits(self, data_root: Path | None) -> tuple[str, ...]:
-        """Returns what is run where no split is named."""
+        """Returns the splits that run if none is named."""
 
     def open(self, request: Request) -> Bench:
         """Loads the data; raises an IgmError if the data or an option cannot be used."""
 
 
 def find_suite(name: str, *, typed: bool = False) -> Suite:
-    """Returns the suite of a name, or, if a user typed it, of ``package.module:attribute``.
+    """Returns the suite with a name, or, if a user typed it, with ``package.module:attribute``.
 
     Raises:
         PluginError: If it is unknown or cannot be loaded.
@@ -118,7 +118,7 @@ def find_suite(name: str, *, typed: bool = False) -> Suite:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report, its cells as they are to be read."""
+    """A table of a report, with formatted cells."""
 
     name: str  # file stem
     title: str
@@ -130,7 +130,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Curve:
-    """y over x, with an interval where there is one (empty ``low`` and ``high`` otherwise)."""
+    """y over x, with its interval if there is one (otherwise ``low`` and ``high`` are empty)."""
 
     label: str
     x: Sequence[float]
@@ -155,7 +155,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of (truth, estimate) of several methods, drawn side by side: label to ``[truths][estimates]``."""
+    """Counts of (truth, estimate) for several methods, drawn side by side: label to ``[truths][estimates]``."""
 
     name: str
     title: str
@@ -181,7 +181,7 @@ Figure: TypeAlias = "Plot | Confusion | PictureGrid"
 
 @dataclass(frozen=True)
 class Report:
-    """What a suite has to say."""
+    """A suite's report."""
 
     tables: Sequence[Table]  # for Markdown and terminals
     data: Sequence[Table] = ()  # for CSV, one number per line; the tables if there is none

@@ -1,4 +1,4 @@
-"""Clocks, and the machine that computes."""
+"""Clocks, and facts about the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 def clocked(run: Callable[[], Any], device: torch.device) -> Clock:
-    """Times one run, to the end of what it started on the device."""
+    """Times one run, including the work it started on the device."""
     _synchronize(device)
     cpu, wall = time.process_time(), time.perf_counter()
     run()
@@ -35,14 +35,14 @@ def _synchronize(device: torch.device) -> None:
 
 
 def cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Returns what computes, as JSON."""
+    """Returns facts about the machine, as JSON."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "processor": platform.processor() or platform.machine(),
@@ -53,7 +53,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def machine_note(machine: dict[str, Any]) -> str:
-    """Returns what computes as a sentence of a report."""
+    """Returns a sentence about the machine for a report."""
     return (
         f"{machine['device']}, {machine['processor']}, {machine['threads']} threads on {machine['cores']} cores, "
         f"torch {machine['torch']}."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from igm_cli.benchmarks.suite import Suite
 
 MOST_MINUTES, MOST_STEPS = 10**6, 10**9
-"""Of a training budget."""
+"""Maximum training budget."""
 
 Name = Annotated[str | None, typer.Argument(metavar="SUITE", help="Leave it out to list the suites.")]
 Methods = Annotated[str | None, o.ask("Comma-separated.  Default: all of the suite.", "NAME,...")]
@@ -98,7 +98,7 @@ def benchmark(
 
 
 def parse_budget(text: str) -> Budget:
-    """Returns the budget of ``20m``, ``20`` (minutes) or ``4000steps``; raises UsageError if it is none of these."""
+    """Returns the budget of ``20m``, ``20`` (minutes) or ``4000steps``; raises UsageError for anything else."""
     from igm_cli.benchmarks.baselines.fit import Budget
 
     minutes = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|min|minutes?)?\s*", text.lower())
@@ -113,7 +113,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def _list_suites(sink: Output) -> None:
-    """What there is to run."""
+    """Lists the suites that can be run."""
     from igm_cli.benchmarks.suite import find_suite
     from igm_cli.plugins import registry
 
@@ -132,7 +132,7 @@ def _list_suites(sink: Output) -> None:
 
 
 def _tell_suite(plugin: Suite, sink: Output) -> None:
-    """Of what a suite consists."""
+    """Describes a suite: its methods, splits and options."""
     about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}
     sink.result({"schema": "igm.benchmarks/1", "name": plugin.name, "summary": plugin.summary, **about})
     words = {"methods": "--methods", "splits": "--splits", "options": "--set"}
@@ -145,7 +145,7 @@ def _tell_suite(plugin: Suite, sink: Output) -> None:
 
 
 def _choose(noun: str, text: str | None, known: list[str], default: list[str]) -> list[str]:
-    """Names between commas, each known, in the suite's own order."""
+    """Returns comma-separated names, each of which must be known, in the suite's order."""
     if text is None:
         return default
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -158,7 +158,7 @@ def _choose(noun: str, text: str | None, known: list[str], default: list[str]) -
 
 
 def _check_known(noun: str, names: Iterable[str], known: Sequence[str]) -> None:
-    """Raises UsageError for unknown names, with near ones."""
+    """Raises UsageError for unknown names, suggesting similar ones."""
     for name in names:
         if name not in known:
             raise UsageError(f"unknown {noun} {name!r}; {near_names(name, known)}")

@@ -1,4 +1,4 @@
-"""The work behind ``igm benchmark``: every method on every item, kept line by line, then the report."""
+"""Runs ``igm benchmark``: every method on every item, saved line by line, then the report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "datasets", "igm-cli")
 
 
 def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink: Output) -> None:
-    """Runs methods of a suite on a request and writes the report into the folder ``out``.
+    """Runs methods of a suite as requested and writes the report into the folder ``out``.
 
     Raises:
         IgmError: If nothing can be measured, or ``out`` holds another configuration.
@@ -75,7 +75,7 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
 
 
 class _Run:
-    """The records of one result folder, which belongs to one configuration, and what adds to them."""
+    """Keeps the records of one results folder, which belongs to one configuration, and adds to them."""
 
     def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
         from igm_cli.core.training.state import refuse_other
@@ -92,7 +92,7 @@ class _Run:
         self.failures: dict[str, str] = {}
 
     def work(self, methods: Sequence[str], splits: Sequence[str]) -> None:
-        """Every method on every item that is not done; one that fails does not take the others down."""
+        """Runs every method on the items not done yet; one that fails does not stop the others."""
         for name in methods:
             pending = [
                 (s, i) for s in splits for i in self.bench.items(s) if _about(name, s, i) not in self.store.done
@@ -105,7 +105,7 @@ class _Run:
                 raise OutputError(f"{error}; {len(self.store.done)} records are kept") from error
             except IgmError as error:
                 self._fail(name, str(error))
-            except Exception as error:  # a baseline of someone else's may raise whatever it likes
+            except Exception as error:  # a third-party baseline may raise anything
                 if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
                     raise
                 self._fail(name, kind_and_message(error))
@@ -128,13 +128,13 @@ class _Run:
         self.sink.error(f"{name} failed, the others go on: {reason}")
 
     def infos(self, methods: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """What the asked-for methods say of themselves, or why they failed."""
+        """Returns what the requested methods report about themselves, or why they failed."""
         failed = {name: {"failed": reason} for name, reason in self.failures.items()}
         known = {**self.known, **failed}
         return {name: known[name] for name in methods if name in known}
 
     def records(self, methods: Sequence[str], splits: Sequence[str]) -> list[dict[str, Any]]:
-        """What is known of the asked-for methods, splits and items, in their order."""
+        """Returns the records of the requested methods, splits and items, in their order."""
         wanted = (_about(m, s, i) for m in methods for s in splits for i in self.bench.items(s))
         return [self.store.done[about] for about in wanted if about in self.store.done]
 
@@ -144,7 +144,7 @@ def _about(method: str, split: str, item: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where trained baselines are kept: ``$IGM_CACHE``, or igm in the user's cache."""
+    """Returns the folder of trained baselines: ``$IGM_CACHE``, or igm in the user's cache."""
     given = os.environ.get("IGM_CACHE")
     base = home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     folder = home_expanded(given) if given else base / "igm"
@@ -154,7 +154,7 @@ def cache_folder() -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """Command, machine and versions, for the report."""
+    """Returns the command, the machine and versions for the report."""
     import torch
 
     versions = {}
@@ -170,13 +170,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _portable(argument: str) -> str:
-    """An absolute path by its last part, which alone means anything on another machine, alone or after ``=``."""
+    """Shortens an absolute path, alone or after ``=``, to its last part; the rest means nothing on other machines."""
     option, equals, value = argument.rpartition("=")
     return f"{option}{equals}{Path(value).name}" if value.startswith("/") else argument
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Returns the processor's name, if the system reports it."""
     try:
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

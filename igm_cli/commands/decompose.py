@@ -1,4 +1,4 @@
-"""``igm decompose``: the codewords of bound vectors, or how many products they are the sum of."""
+"""``igm decompose``: finds the codewords of bound vectors, or counts the products in them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from igm_cli.core.decomposition.codebooks import Codebooks
 
 MOST = 1000
-"""Products of a vector at most."""
+"""Maximum number of products of a vector."""
 
 UNSURE = 0.5
-"""Confidence of a codeword below which people are warned."""
+"""A codeword with less confidence than this causes a warning."""
 
 BEYOND = 0.999
-"""Probability that no random product is as similar, below which people are warned: a vector that was bound from other
-codewords has anything between 0 and 1."""
+"""If the probability that no random product is as similar is below this, the user is warned.  For a vector bound from
+other codewords it is anywhere between 0 and 1."""
 
 EXPLAINED = 1e-4
-"""Unexplained share of a vector below which there is nothing left to look for."""
+"""A vector whose unexplained share is below this is fully explained."""
 
 WHOLE = 0.9
-"""Similarity below which people are told that what was found is not the whole vector: without noise it is 1."""
+"""Below this similarity the user is told that part of the vector is unexplained; without noise it is 1."""
 
 REST = "the rest is noise or further products, which --count tells"
 
-MOST_ROWS = 100  # of a table of vectors
+MOST_ROWS = 100  # in a table of vectors
 
 
 def decompose(
@@ -118,7 +118,7 @@ def decompose(
 
 
 class VectorReport:
-    """What people read: a table per vector, or one table of a file's vectors, and how many vectors are in doubt."""
+    """The readable report: a table per vector, or one table for a file's vectors, and the number of doubtful vectors."""
 
     def __init__(self, sink: Output, products: int | None, codebooks: Codebooks) -> None:
         self.sink, self.products, self.codebooks = sink, products, codebooks
@@ -127,7 +127,7 @@ class VectorReport:
         self.vectors = 0
 
     def add(self, record: Record) -> None:
-        """One more vector."""
+        """Adds a vector."""
         if self.records and record["input"] != self.records[0]["input"]:
             self.end()
         self.vectors += 1
@@ -149,7 +149,7 @@ class VectorReport:
         self.records, self.doubts, self.vectors = [], Counter(), 0
 
     def _show_many(self, source: str) -> None:
-        """One table of a file's vectors."""
+        """Shows one table of a file's vectors."""
         found = ["K", "unexplained"] if self.products is None else ["indices", "similarity", "confidence", ""]
         rows = [self._row(record, self._doubt(record)[0]) for record in self.records]
         self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *found], rows)
@@ -182,7 +182,7 @@ class VectorReport:
         return [str(record["vector"]), indices, f"{record['similarity']:.3f}", f"{least:.3f}", kind]
 
     def _doubt(self, record: Record) -> tuple[str, str]:
-        """What kind of doubt there is about a record, and a sentence about it; both empty if there is none."""
+        """Returns the kind of doubt about a record, and a sentence about it; both empty if there is none."""
         if self.products is None:
             sentence = _count_doubt(record)
             return sentence, sentence
@@ -206,7 +206,7 @@ class VectorReport:
         return "", ""
 
     def _by_chance(self, similarity: float) -> bool:
-        """Whether some product of random codewords may be as similar."""
+        """Returns whether some product of random codewords may be as similar."""
         import torch
 
         from igm_cli.core.decomposition.result import beyond_chance
@@ -224,7 +224,7 @@ _MEANING = {
 
 
 def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
-    """Says which codewords are the same, so that nobody could tell them apart."""
+    """Reports codewords that are identical and so cannot be told apart."""
     from igm_cli.core.decomposition.codebooks import duplicates
 
     for number, book in enumerate(codebooks.spectra):
@@ -238,7 +238,7 @@ def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
 
 
 def _count_doubt(record: Record) -> str:
-    """A sentence about a count that may be wrong; empty if there is no doubt."""
+    """Returns a sentence about a count that may be wrong; empty if there is no doubt."""
     if record["k"] == 0:
         return "no product of these codewords is in it as far as can be told"
     if record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:

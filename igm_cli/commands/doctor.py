@@ -1,4 +1,4 @@
-"""``igm doctor``: what igm finds on this machine."""
+"""``igm doctor``: reports what igm finds on this machine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def doctor(as_json: o.Json = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything ``igm doctor`` tells, as its record."""
+    """Returns the record of ``igm doctor``."""
     import importlib.util
 
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
@@ -117,7 +117,7 @@ def _compute() -> dict[str, Any]:
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver, which torch does not tell."""
+    """Returns the version of NVIDIA's driver, which torch does not report."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, timeout=20)
@@ -127,7 +127,7 @@ def _driver() -> str | None:
 
 
 def _gpu_line(gpu: dict[str, Any]) -> str:
-    """A GPU as people read it."""
+    """Returns the readable line about a GPU."""
     if gpu["problem"]:
         return f"cannot be used: {gpu['problem']}"
     memory = f"{gpu['free_gb']} of {gpu['memory_gb']} GB free"
@@ -137,7 +137,7 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
 
 
 def _checkpoints() -> tuple[list[dict[str, Any]], bool]:
-    """Every bundled checkpoint, loaded, and whether none is damaged: one that only lacks an extra is not."""
+    """Loads every bundled checkpoint; returns their states and whether all are sound (lacking only an extra is sound)."""
     from igm_cli.api import load
     from igm_cli.bundled import bundled
 
@@ -146,7 +146,7 @@ def _checkpoints() -> tuple[list[dict[str, Any]], bool]:
         entry = {"name": name, "concepts": "", "problem": ""}
         try:
             entry["concepts"] = load(folder, device="cpu").parser.name
-        except Exception as error:  # whatever is wrong with it
+        except Exception as error:  # a damaged checkpoint may raise anything
             entry["problem"] = " ".join(str(error).split()) or type(error).__name__
             sound = sound and isinstance(error, ExtraError)
         found.append(entry)

@@ -1,4 +1,4 @@
-"""Pictures and maps of what is found: where they go, and that nothing is written over but what igm drew."""
+"""Pictures and maps of results: decides where they go, and overwrites only what igm drew."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from igm_cli.inputs import Input
 
 SOFTWARE, DRAWN_BY = 0x0131, "igm"
-"""The EXIF field by which a picture that igm drew is known."""
+"""The EXIF field that marks pictures drawn by igm."""
 
 BESIDE = 0x010E
-"""The EXIF field of a picture that says the hash of the array beside it."""
+"""The EXIF field of a picture with the hash of the array beside it."""
 
 
 @dataclass
 class Drawing:
-    """What is drawn of every image."""
+    """A kind of picture drawn for every image."""
 
     option: str  # the option that asks for it
     where: Path  # a file or folder
-    draw: Callable[[Record, Input[Image.Image]], Any]  # makes a picture, or a map, of a record and its input
+    draw: Callable[[Record, Input[Image.Image]], Any]  # makes a picture or a map from a record and its input
     is_map: bool = False  # whether it is a map, which has an array beside it
-    targets: Mapping[str, Path] = field(default_factory=dict)  # where the picture of each image goes
-    anew: bool = False  # whether pictures that are there are drawn again
+    targets: Mapping[str, Path] = field(default_factory=dict)  # where each image's picture goes
+    anew: bool = False  # whether existing pictures are drawn again
     _made: set[Path] = field(default_factory=set)
 
     def aim(self, files: Sequence[Source]) -> None:
-        """Decides where the pictures go; what is not igm's own is not written over."""
+        """Decides where the pictures go; refuses to overwrite other files than igm's."""
         self.targets = picture_targets(files, self.where, self.option)
         if self.is_map:
             refuse_arrays(known_pictures(files, self.targets), self.option)
 
     def missing(self, record: Record) -> bool:
-        """Returns whether the picture of an image is still to be drawn."""
+        """Returns whether the picture of an image has yet to be drawn."""
         target = self._target(record)
         if self.anew and target not in self._made:
             return target is not None
@@ -59,14 +59,14 @@ class Drawing:
         return not all(path.exists() for path in every)
 
     def make(self, record: Record, each: Input[Image.Image]) -> None:
-        """Draws an image."""
+        """Draws and writes the picture of an image, if it has one."""
         if target := self._target(record):
             save = save_map if self.is_map else save_picture
             save(self.draw(record, each), target)
             self._made.add(target)
 
     def _target(self, record: Record) -> Path | None:
-        """Where the picture of an image goes; of a frame into the folder of its video."""
+        """Returns the path of an image's picture, which for a frame is in its video's folder."""
         target = self.targets.get(record["image"])
         return target / f"{record['frame']:06d}.png" if target and "frame" in record else target
 
@@ -96,10 +96,10 @@ def aim_apart(
 
 
 def picture_targets(sources: Sequence[Source], target: Path | None, option: str) -> dict[str, Path]:
-    """Returns where the picture of each image goes: the file itself for one image, into a folder for several.
+    """Returns the path of each image's picture: ``target`` itself, or for several images files in it.
 
-    Those of a video's frames go into a folder of their own there.  Where images have the same name, pictures are called by
-    as much of the path as tells them apart.
+    The frames of a video get a folder there.  Pictures of images with the same name are named by as much of the path as
+    distinguishes them.
     """
     if target is None:
         return {}
@@ -119,7 +119,7 @@ def picture_targets(sources: Sequence[Source], target: Path | None, option: str)
 
 
 def _told_apart(sources: Sequence[Source]) -> list[str]:
-    """Returns a name for the picture of each source, or for the folder of those of a video, all of them different."""
+    """Returns a unique name for the picture of each source, or for the folder of a video's pictures."""
     suffixes = ["" if source.is_video else ".png" for source in sources]
     names = [source.stem + suffix for source, suffix in zip(sources, suffixes, strict=True)]
     for parts in range(1, 1 + max(len(Path(source.name).parts) for source in sources)):
@@ -138,10 +138,10 @@ def _told_apart(sources: Sequence[Source]) -> list[str]:
 
 
 def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> Iterator[Path]:
-    """Yields the pictures whose names are known beforehand: of images, and those that a video's folder holds already.
+    """Yields the pictures whose names are known beforehand: those of images, and those already in a video's folder.
 
     Raises:
-        UsageError: If something else stands where such a folder should.
+        UsageError: If the folder's path is that of something else.
     """
     for source in sources:
         target = targets[source.name]
@@ -156,7 +156,7 @@ def known_pictures(sources: Sequence[Source], targets: Mapping[str, Path]) -> It
 
 
 def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
-    """Raises a :class:`UsageError` if something would be written over a picture that igm did not draw."""
+    """Raises a :class:`UsageError` if a picture that igm did not draw would be overwritten."""
     for picture in targets:
         if picture.is_dir():
             raise UsageError(f"{option} {picture} is a folder where a picture should be; choose another path")
@@ -165,7 +165,7 @@ def refuse_others_pictures(targets: Iterable[Path], option: str) -> None:
 
 
 def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
-    """Raises a :class:`UsageError` if the array beside a picture is not the one that igm wrote with it."""
+    """Raises a :class:`UsageError` if the array beside a picture is not the one igm wrote with it."""
     for path in pictures:
         array = path.with_suffix(".npy")
         refuse_inputs([array], (), option)
@@ -192,9 +192,9 @@ def save_map(found: EnergyMap, path: Path) -> None:
 def save_picture(
     image: Any, path: Path, about: Mapping[str, Any] | None = None, beside: str | None = None
 ) -> None:
-    """Writes a PIL image atomically in the format its name says, marked as igm's own.
+    """Writes a PIL image atomically in the format of its suffix, marked as igm's own.
 
-    A PNG says what it is ``about``; ``beside`` is the hash of an array that belongs to the picture.
+    A PNG stores ``about``; ``beside`` is the hash of an array that belongs to the picture.
     """
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
     mark = Image.Exif()
@@ -209,7 +209,7 @@ def save_picture(
 
 
 def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
-    """Returns PIL images side by side, some in a row, each scaled to one width."""
+    """Returns PIL images in rows of ``columns``, all scaled to one width."""
     columns = min(columns, len(pictures))
     scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
     height = max(p.height for p in scaled)

@@ -1,4 +1,4 @@
-"""``igm estimate-k``: how many concepts explain an image."""
+"""``igm estimate-k``: estimates how many concepts explain an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``igm evaluate``: how well a model finds the concepts of annotated images, and its calibration on them."""
+"""``igm evaluate``: evaluates how well a model finds the concepts of annotated images, and calibrates it on them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def evaluate(
 
 @contextmanager
 def naming_others(root: Path | None, name: str, concepts: str) -> Iterator[None]:
-    """Names the datasets that read a folder, for which nobody chose one, where the model's own does not."""
+    """If the model's own dataset cannot read the user's folder, adds to the error which datasets can."""
     try:
         yield
     except InputError as error:
@@ -147,7 +147,7 @@ def naming_others(root: Path | None, name: str, concepts: str) -> Iterator[None]
 
 
 def readers(root: Path, name: str, concepts: str) -> list[str]:
-    """Returns the other datasets whose concepts are these by default, and that read some image of a folder."""
+    """Returns the other datasets with these default concepts that can read some image of a folder."""
     from igm_cli.plugins import registry
 
     found = []
@@ -185,7 +185,7 @@ def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink
 
 
 def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
-    """Returns a row for each image as CSV: what is annotated, found and right there, and how sure that is."""
+    """Returns CSV with a row per image: what is annotated, found and right, and with what confidence."""
     from igm_cli.commands.exports import marked_csv
 
     columns = ("image", "annotated", "found", "right", "mistakes", "least_confidence", "typicality")
@@ -199,7 +199,7 @@ def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
 
 
 def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGrid:
-    """Returns images as annotated beside what was found in them."""
+    """Returns a grid of images as annotated and as found."""
     from igm_cli.benchmarks.suite import PictureGrid
 
     rows = [
@@ -213,7 +213,7 @@ def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGri
 def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str, Estimate], dict[str, float]]:
     """Returns proportions with their intervals, and the expected calibration errors.
 
-    Of concepts with values, also of those in the right place how many have the right value of each factor.
+    For concepts with values, these include the share of those in the right place whose value is right, per factor.
     """
     from igm_cli.benchmarks.intervals import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
@@ -242,7 +242,7 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
 
 
 def certainties(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Returns confidences ``[N]`` and which are right ``[N]``, of concepts, and of the values of those that are there."""
+    """Returns confidences ``[N]`` and which are right ``[N]``, for concepts, and for the values of those in the right place."""
     import torch
 
     parts = [(each.found.confidence, each.right[:, 0]) for each in judged]

@@ -1,4 +1,4 @@
-"""What was found, for other programs: a table as CSV, and COCO's JSON.  Both are made of the records of results."""
+"""Exports results to other programs: a CSV table and COCO JSON, both made from records."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from igm_cli.session import ImageSession
 
 PLACE = ("x_px", "y_px", "x", "y", "confidence")
-"""Columns that come first where items have places."""
+"""Columns that come first if items have places."""
 
 MARK = "written_by"
-"""Last column of a table: in every row the fingerprint of all of them, so that igm knows a table as it wrote it."""
+"""Last column of a table: in each row the fingerprint of all rows, by which igm recognizes its own unchanged tables."""
 
 LABELS = ("label", "category", "class")
 """Fields and factors that say what kind of object an item is."""
 
 OBJECT = "object"
-"""Category of objects of which no kind is known."""
+"""Category of objects of unknown kind."""
 
 
 @dataclass
 class Export:
-    """A file of all that a run finds, written when it ends; a file that igm did not write so is never replaced."""
+    """A file of all that a run finds, written when it ends; it replaces only unchanged files of igm."""
 
     option: str  # the option that asks for it
     path: Path
-    text: Callable[[Sequence[Record]], str]  # makes its content of records
-    is_own: Callable[[str], bool]  # says whether a content is as ``text`` made it
+    text: Callable[[Sequence[Record]], str]  # makes its content from records
+    is_own: Callable[[str], bool]  # whether a content is unchanged from ``text``
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:
-        """Refuses a file that cannot be written, is an input, or holds what is not igm's own.
+        """Refuses a file that cannot be written, is an input, or was not written by igm.
 
         Raises:
-            UsageError: If something would be written over.
+            UsageError: If something would be overwritten.
             InputError: If it cannot be written.
         """
         if self.path.is_dir():
@@ -67,21 +67,21 @@ class Export:
             )
 
     def add(self, record: Record) -> None:
-        """Takes what was found in one more input."""
+        """Adds the record of an input."""
         self._records.append({name: value for name, value in record.items() if name != "k_curve"})
 
     def write(self) -> None:
-        """Writes the file whole."""
+        """Writes the whole file."""
         self.check()
         content = self.text(self._records).encode()
         write_atomically(self.path, lambda temporary: temporary.write_bytes(content))
 
 
 def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path | None) -> list[Export]:
-    """Returns the files that ``--csv`` and ``--coco`` ask for.
+    """Returns the exports for ``--csv`` and ``--coco``.
 
     Raises:
-        UsageError: If COCO's JSON is asked for and items have no place in pixels.
+        UsageError: If COCO JSON is requested and items have no place in pixels.
     """
     exports, example = [], session.example()
     if csv_file:
@@ -96,19 +96,19 @@ def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path 
 
 
 def table(path: Path, key: Sequence[str], example: Mapping[str, Any] | None = None) -> Export:
-    """Returns the table of ``--csv``; the arguments are those of :func:`items_csv`."""
+    """Returns the export for ``--csv``; the arguments are those of :func:`items_csv`."""
     return Export("--csv", home_expanded(path), lambda records: items_csv(records, key, example), is_own_table)
 
 
 def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[str, Any] | None = None) -> str:
-    """Returns a row for each item of records as CSV: which input it is of, its number there, and its fields.
+    """Returns CSV with a row per item of records: its input, its number there, and its fields.
 
-    Values of factors have a column each.
+    Each factor has a column of its own.
 
     Args:
         records: Results, with ``items``.
-        key: Fields of a record that together name its input; those that no record has have no column.
-        example: An item such as might have been found, whose columns are there even if none was.
+        key: Fields of a record that together name its input; fields that no record has get no column.
+        example: An example of an item, whose columns appear even if nothing was found.
     """
     key = [name for name in key if any(name in record for record in records)] or key[:1]
     rows = [
@@ -126,20 +126,20 @@ def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[st
 
 
 def marked_csv(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Returns a table as CSV with a last column by which :func:`is_own_table` knows it."""
+    """Returns a table as CSV with a last column by which :func:`is_own_table` recognizes it."""
     mark = _mark(columns, cells)
     return csv_text([*columns, MARK], [[*row, mark] for row in cells])
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table as CSV, its heads first."""
+    """Returns a table as CSV with a header row."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
     return buffer.getvalue()
 
 
 def is_own_table(text: str) -> bool:
-    """Returns whether a text is a table as :func:`marked_csv` wrote it."""
+    """Returns whether a text is an unchanged table of :func:`marked_csv`."""
     try:
         (*columns, last), *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (csv.Error, ValueError):
@@ -149,10 +149,10 @@ def is_own_table(text: str) -> bool:
 
 
 def coco_text(records: Sequence[Record]) -> str:
-    """Returns COCO's JSON of records: a keypoint for each item, in pixels of its image.
+    """Returns COCO JSON of records: a keypoint per item, in pixels of its image.
 
-    An image is named by its path below the folder that all images share.  The category is what an item says of its
-    kind, or ``object``; all that is said of it are its ``attributes``, and ``score`` is the confidence.
+    An image is named by its path below the folder that all images share.  The category is an item's kind, or ``object``
+    if unknown; ``attributes`` are all its values, and ``score`` is the confidence.
 
     Source: https://cocodataset.org/#format-data, "Keypoint Detection".
     """
@@ -175,7 +175,7 @@ def coco_text(records: Sequence[Record]) -> str:
 
 
 def is_own_coco(text: str) -> bool:
-    """Returns whether a text is what :func:`coco_text` wrote."""
+    """Returns whether a text was written by :func:`coco_text`."""
     try:
         data = json.loads(text)
         return bool(data.pop("info")[MARK] == _mark(data))
@@ -188,7 +188,7 @@ def _mark(*content: Any) -> str:
 
 
 def _image(number: int, path: str, record: Record) -> dict[str, Any]:
-    """Returns what COCO says of an image; a frame is a numbered file in a folder called as the video."""
+    """Returns the COCO entry of an image; a frame is a numbered file in a folder named after its video."""
     width, height = record["size"]
     image = {"id": number, "file_name": path, "width": width, "height": height}
     if "frame" in record:
@@ -213,21 +213,21 @@ def _annotation(number: int, image: int, category: int, item: Record) -> dict[st
 
 
 def _kind(item: Record) -> str:
-    """Returns what kind of object an item is: its label, or its value if there is one factor only."""
+    """Returns the kind of an item: its label, or its value if there is only one factor."""
     said = dict(_values(item))
     named = [str(each[name]) for each in (item, said) for name in LABELS if name in each]
     return (named or (list(said.values()) if len(said) == 1 else []) or [OBJECT])[0]
 
 
 def _values(item: Record) -> Iterator[tuple[str, str]]:
-    """Yields the values of factors, wherever an item has a table of them."""
+    """Yields the factors' values from an item's tables."""
     for value in item.values():
         if isinstance(value, Mapping):
             yield from ((str(name), each) for name, each in value.items() if isinstance(each, str))
 
 
 def _cells(item: Record) -> dict[str, Any]:
-    """Returns the fields of an item, a table of values as fields of its own."""
+    """Returns the fields of an item, with tables of values flattened."""
     fields = {name: value for name, value in item.items() if not isinstance(value, Mapping)}
     nested = [(name, value) for name, value in item.items() if isinstance(value, Mapping)]
     for table, inner in nested:
@@ -242,13 +242,13 @@ def _cell(value: Any) -> str:
 
 
 def _below_common_folder(records: Sequence[Record]) -> list[str]:
-    """Returns the paths of images below the deepest folder that holds them all; as they are if there is none."""
+    """Returns the paths of images below the deepest folder that contains all; unchanged if there is none."""
     images = [record["image"] for record in records]
     paths = [os.path.abspath(image) for image in images]  # noqa: PTH100
     try:
         if any(ADDRESS.match(image) for image in images):
             raise ValueError
         root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
-    except ValueError:  # several drives, an address, or no image
+    except ValueError:  # several drives, an address, or no images
         return [image if ADDRESS.match(image) else Path(image).as_posix() for image in images]
     return [Path(path).relative_to(root).as_posix() for path in paths]

@@ -1,4 +1,4 @@
-"""Figures of a report as pictures: plots, confusion matrices and grids of pictures."""
+"""Draws the figures of a report: plots, confusion matrices and grids of pictures."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from igm_cli.imaging import to_rgb
 
 DPI = 120
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
-"""Okabe and Ito's colours, told apart with any colour vision; their yellow is too pale for a line."""
+"""Okabe and Ito's colours, distinguishable with any colour vision, without their yellow, which is too pale for a line."""
 MARKERS = "osD^vPX<>ph*"
 DASHES = ("-", "--", ":", "-.")
 PALEST = 0.6
-"""White in the palest of the shades that the settings of one method share."""
+"""Share of white in the palest shade among the settings of one method."""
 PANELS = 3
-"""Confusion matrices in a row."""
+"""Confusion matrices per row."""
 GRID_WIDTH = 1080
-"""Pixels that the pictures of a grid share, within reason."""
+"""Approximate width of a grid of pictures, in pixels."""
 
 GREY = "#666666"
 
 
 @dataclass(frozen=True)
 class Style:
-    """How the curve of one label looks."""
+    """The look of a label's curve."""
 
     color: str
     marker: str
@@ -43,10 +43,10 @@ class Style:
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """A look for every label, whatever the order they come in.
+    """Returns the look of every label, independently of their order.
 
-    A label's first word names the method and decides on the hue; settings of one method (``sgd R=1``,
-    ``sgd R=20``) are shades of it, the last one full.
+    The first word of a label names the method and determines the hue; settings of one method (``sgd R=1``,
+    ``sgd R=20``) are shades of it, the last one at full strength.
     """
     known = sorted(set(labels), key=_natural)
     methods: dict[str, list[str]] = {}
@@ -63,7 +63,7 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
 
 
 def report_styles(figures: Iterable[Figure]) -> dict[str, Style]:
-    """The looks of all curves of a report, so that a method looks the same in every plot."""
+    """Returns the looks of all curves of a report, so that a method looks the same in every plot."""
     return styles(curve.label for figure in figures if isinstance(figure, Plot) for curve in figure.curves)
 
 
@@ -77,7 +77,7 @@ def draw(figure: Figure, looks: Mapping[str, Style] | None = None) -> Image.Imag
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
-    """An empty matplotlib figure of so many inches that needs no display."""
+    """Returns an empty matplotlib figure with a size in inches; it needs no display."""
     need("plots")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 
 
 def to_picture(figure: Any) -> Image.Image:
-    """A matplotlib figure as an RGB picture."""
+    """Returns a matplotlib figure as an RGB picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return Image.open(buffer).convert("RGB")
@@ -128,7 +128,7 @@ def _draw_plot(plot: Plot, looks: Mapping[str, Style]) -> Image.Image:
 
 
 def _draw_curve(axes: Any, curve: Curve, style: Style, size: float) -> Any:
-    """Draws a curve with markers of a size; returns what the legend shows of it."""
+    """Draws a curve with markers of the given size; returns its legend handle."""
     single = len(curve.x) == 1
     edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6 if size > 5 else 0}
     look = {"color": style.color, "linestyle": "none" if single else style.dashes, "linewidth": 1.8}
@@ -146,7 +146,7 @@ def _draw_curve(axes: Any, curve: Curve, style: Style, size: float) -> Any:
 
 
 def _scale(axis: Any, scale: Any, log: bool, values: Sequence[float]) -> None:
-    """Makes an axis logarithmic, with figures on it that can be read."""
+    """Scales an axis; a logarithmic one gets readable tick labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if not log:
@@ -160,7 +160,7 @@ def _scale(axis: Any, scale: Any, log: bool, values: Sequence[float]) -> None:
 
 
 def _power(value: float) -> str:
-    """A figure of a logarithmic axis."""
+    """Returns a tick label of a logarithmic axis."""
     if 1e-3 <= value < 1e5 or value <= 0:
         return f"{value:g}"
     exponent = math.floor(math.log10(value) + 1e-9)
@@ -260,31 +260,31 @@ def _draw_grid(grid: PictureGrid) -> Image.Image:
 
 
 def _to_width(picture: Image.Image, width: int) -> Image.Image:
-    """The picture at a width; the colours of a map of labels are not mixed."""
+    """Returns the picture at a width, without mixing the colours of a label map."""
     method = Image.Resampling.NEAREST if picture.mode in ("1", "P") else Image.Resampling.LANCZOS
     size = (width, max(1, round(picture.height * width / picture.width)))
     return to_rgb(picture).resize(size, method)
 
 
 def _text_size(text: str, size: float) -> tuple[int, int]:
-    """Pixels that lines of text take."""
+    """Returns the size in pixels of lines of text."""
     figure = new_figure(1, 1, layout=None)
     box = figure.text(0, 0, text, fontsize=size).get_window_extent(figure.canvas.get_renderer())
     return math.ceil(box.width), math.ceil(box.height)
 
 
 def _folded(text: str, width: int) -> str:
-    """Text in lines of no more than so many characters."""
+    """Returns text wrapped to a width in characters."""
     return "\n".join(textwrap.wrap(_plain(text), max(4, width)))
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
+    """Returns text escaped so that matplotlib does not read it as a formula."""
     return text.replace("$", r"\$")
 
 
 def _natural(label: str) -> list[tuple[int, str]]:
-    """Sorts ``R=5`` before ``R=20``."""
+    """Returns a sort key that puts ``R=5`` before ``R=20``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", label) if part]
 
 

@@ -1,4 +1,4 @@
-"""The images that ``igm generate`` draws: where they go, and what is said of them."""
+"""The images of ``igm generate``: their files and their records."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from igm_cli.wishes import Wish
 
 SCHEMA = "igm.generate/1"
-LISTED = 12  # images up to which each is listed
-MOST_COLUMNS = 9  # of a sheet of expressions with one image each
+LISTED = 12  # maximum number of images listed individually
+MOST_COLUMNS = 9  # on a sheet with one image per expression
 
 
 class Gallery:
-    """The images of one call, a number of each wish: where they go, and what is said of them.
+    """The images of one call, several per wish, with their files and records.
 
-    The file ``grid`` shows all of them on one sheet; nothing is written over the ``inputs``, which are read.
+    The file ``grid`` shows all of them on one sheet; the ``inputs`` are never overwritten.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Gallery:
         return self.folder / "results.jsonl"
 
     def run(self) -> None:
-        """Draws what is not there yet; of several processes each draws its share, and the main one shows all."""
+        """Draws the missing images; each of several processes draws its share, and the main one shows all."""
         rank, world = process_rank()
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
@@ -94,11 +94,11 @@ class Gallery:
                 self._show([store.done[about] for about in order])
 
     def _differences(self, line: Record) -> str:
-        """Says which options a line was drawn with that are others now."""
+        """Returns the options that differ between an existing line and this call."""
         now = self.session.told
         pairs = [(name, line.get(name), now[name]) for name in now]
         pairs.append(("check", "check" in line, self.session.settings.check))
-        names = {"branches": "or"}  # where an option has another name than its field
+        names = {"branches": "or"}  # options whose name differs from their field
         return ", ".join(
             f"--{names.get(name, name)} was {_in_words(was)} and is {_in_words(value)}"
             for name, was, value in pairs
@@ -106,7 +106,7 @@ class Gallery:
         )
 
     def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
-        """Images that are drawn together, of those that are not there yet."""
+        """Yields batches of the images that are still missing."""
         for wish in self.wishes:
             start = None
             for i in range(self.number + 1):
@@ -126,7 +126,7 @@ class Gallery:
             store.add(record)
 
     def _path(self, wish: Wish, number: int) -> Path:
-        """Where an image goes: its name tells what was asked for, as far as names of files can."""
+        """Returns the path of an image, named after the expression as far as possible."""
         words = re.sub(r"[^A-Za-z0-9.]+", "-", wish.expression).strip("-.").lower()[:40].strip("-.")
         digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:4]
         return self.folder / f"{words}-{digest}-{number:04}.png"

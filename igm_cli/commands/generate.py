@@ -137,7 +137,7 @@ def generate(
 
 
 def _lines(path: Path) -> list[Record]:
-    """The lines of a results file that hold items."""
+    """Returns the lines of a results file that have items."""
     from igm_cli.imaging import read_bytes
 
     try:
@@ -156,7 +156,7 @@ def _lines(path: Path) -> list[Record]:
 
 
 def _alike(session: Generation, first: Model, like: Sequence[Path], records: Sequence[Record]) -> list[Wish]:
-    """The wishes for what records hold, and for what is found in images."""
+    """Returns wishes for the items in records, and for those found in images."""
     from igm_cli.imaging import PICTURES, Frame
 
     found = list(records)

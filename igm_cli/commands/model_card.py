@@ -1,4 +1,4 @@
-"""The card of a model, a README.md for the Hugging Face hub: what igm.json says, in words."""
+"""Writes a model's card, a README.md for the Hugging Face hub, from its igm.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LICENCES = (
     "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "creativeml-openrail-m", "unlicense", "other",
 )  # fmt: skip
-"""Licences as the hub names them."""
+"""The hub's identifiers of licences."""
 
 TOLD = {
     "dataset": "dataset plugin",
@@ -27,17 +27,17 @@ TOLD = {
     "with": "trained with",
     "licence": "licence of data and weights",
 }
-"""What the card calls entries of igm.json's ``info``; others are called as they are there."""
+"""The card's names for entries of igm.json's ``info``; other entries keep their names."""
 
 _ELSEWHERE = ("calibrated", "default", "draws", "licence")
 
 
 def card(folder: Path, name: str, licence: str | None = None) -> str:
-    """Returns the card of a model in a folder, under the name that ``--model`` takes; None takes the licence of igm.json.
+    """Returns the card of a model in a folder; ``name`` is what ``--model`` takes, and the default licence is igm.json's.
 
     Raises:
         InputError: If igm.json is damaged.
-        UsageError: If the licence is none that the hub knows.
+        UsageError: If the hub does not know the licence.
     """
     from huggingface_hub import ModelCardData
 
@@ -75,7 +75,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
 
 
 def licence_id(asked: str | None, info: Mapping[str, Any]) -> str | None:
-    """Returns a licence as the hub names it: the one asked for, or that of igm.json; ``other`` if that is none of them."""
+    """Returns the hub's identifier of the licence ``asked`` for or that of igm.json; ``other`` if the hub lacks the latter."""
     if asked is not None:
         if asked.lower() not in LICENCES:
             hint = near_names(asked.lower(), LICENCES)
@@ -88,12 +88,12 @@ def licence_id(asked: str | None, info: Mapping[str, Any]) -> str | None:
 
 
 def _summary(concepts: str) -> str:
-    """What concepts are, in words of their plugin."""
+    """Returns the plugin's summary of its concepts."""
     from igm_cli.plugins import registry
 
     try:
         return str(getattr(registry.load("concepts", concepts), "summary", "")) or f"concepts of {concepts}"
-    except IgmError:  # of a plugin that is not here
+    except IgmError:  # the plugin is not installed
         return f"concepts of the plugin {concepts}"
 
 
@@ -116,7 +116,7 @@ def _usage(folder: Path, name: str, known: Mapping[str, Any]) -> str:
 
 
 def _space(space: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yields what a concept space says of its concepts: names of coordinates, factors with their values, labels."""
+    """Yields rows that describe a concept space: names of coordinates, factors with their values, labels."""
     for key, value in space.items():
         if isinstance(value, Mapping) and "kind" in value:
             yield from _space(value)
@@ -191,10 +191,10 @@ def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mappin
 
 
 def repository(text: str) -> str:
-    """Returns ``owner/name`` as a person writes it, with or without ``hf:``.
+    """Returns the ``owner/name`` that a user gives, with or without ``hf:``.
 
     Raises:
-        UsageError: If it has no owner or is no name.
+        UsageError: If it has no owner or is not a valid name.
     """
     name = text.removeprefix(HUB)
     if not HUB_ID.fullmatch(name) or "--" in name or ".." in name or len(name) > 96:

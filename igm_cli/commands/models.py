@@ -1,4 +1,4 @@
-"""``igm models``: which models there are to name, and the card of one."""
+"""``igm models``: lists the models that can be named, or shows the card of one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def models(
 
 
 def entry(name: str, source: str, folder: Path) -> dict[str, Any]:
-    """Returns the record of a model; its weights are not read."""
+    """Returns the record of a model without reading its weights."""
     concepts, calibrated, problem = "", False, ""
     try:
         if (folder / "igm.json").is_file():

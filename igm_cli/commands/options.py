@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options shared by several commands, and the reading of their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABOUT_SINGLE = "single images; leave it out or leave out --shared"
 
 
 def _panel(title: str) -> Callable[..., Any]:
-    """Returns what declares an option under a heading of ``--help``."""
+    """Returns a function that declares options under a heading of ``--help``."""
 
     def option(help: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
         return typer.Option(*names, rich_help_panel=title, metavar=metavar, help=help, **more)
@@ -123,7 +123,7 @@ Results = Annotated[
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Returns ``key=value`` pairs as settings; values are read as TOML where they are TOML, else as text."""
+    """Returns ``key=value`` pairs as settings; values are read as TOML if possible, otherwise as text."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -141,7 +141,7 @@ def _value(text: str) -> Any:
 
 
 def check_data_range(text: str | None, data_root: Path | None) -> None:
-    """Refuses a range of pixels that is none, or that is about no folder of images."""
+    """Refuses a pixel range that is invalid or given without a folder of images."""
     from igm_cli.pixels import check_range
 
     check_range(text)
@@ -159,7 +159,7 @@ def number_or_auto(option: str, text: str) -> int | None:
 
 
 def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
-    """Refuses contradictory counts before anything is loaded."""
+    """Refuses contradictory numbers of concepts before anything is loaded."""
     if k_min is not None and k_max is not None and k_min > k_max:
         raise UsageError(f"--k-min {k_min} is above --k-max {k_max}; lower one or raise the other")
     if k is not None and (k_min is not None or k_max is not None):
@@ -167,7 +167,7 @@ def check_k_range(k: int | None, k_min: int | None, k_max: int | None) -> None:
 
 
 def refuse(why: str, **given: Any) -> None:
-    """Refuses options that have no meaning here (those not None); ``why`` is what they are about, and the way out."""
+    """Refuses options that have no meaning here (those not None); ``why`` says what they apply to, and what to do."""
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"--{name.replace('_', '-')} is about {why}")
@@ -179,7 +179,7 @@ def expanded(path: Path | None) -> Path | None:
 
 
 def read_text(path: Path) -> str:
-    """Returns what a text file holds that a person names."""
+    """Returns the content of a text file that a user names."""
     from igm_cli.imaging import read_bytes
 
     try:

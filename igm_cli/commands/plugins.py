@@ -1,4 +1,4 @@
-"""``igm plugins``: what there is, and whether it works."""
+"""``igm plugins``: lists the plugins and whether they work."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def plugins(as_json: o.Json = False) -> None:
 
 
 def say_problems(sink: Output, states: Sequence[Mapping[str, Any]]) -> None:
-    """Why broken plugins are broken, a sentence each: in a table's cell it could not be read."""
+    """Reports in a sentence each why plugins are broken, as a table cell has no room for it."""
     for problem in (s["problem"] for s in states if not s["ok"]):
         sink.say(f"broken: {problem}")
 
 
 def plugin_states() -> list[dict[str, Any]]:
-    """Every plugin, loaded in isolation."""
+    """Loads every plugin in isolation and returns their states."""
     from igm_cli.plugins import registry
 
     found = []

@@ -1,4 +1,4 @@
-"""Several processes of one call, begun by accelerate launch: they meet before the work and gather what they found."""
+"""Several processes of one call, started by accelerate launch: they join before the work and gather their results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from igm_cli.errors import need
 
 
 def meet(*, on_cpu: bool) -> None:
-    """Joins the processes before the work, with time enough for a slow one to end."""
+    """Joins the processes before the work, with a timeout long enough for slow ones."""
     need("train", "accelerate")
     from accelerate import PartialState
 
@@ -17,7 +17,7 @@ def meet(*, on_cpu: bool) -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process, on every process."""
+    """Returns the values of all processes, on every process."""
     import torch.distributed as dist
     from accelerate import PartialState
 

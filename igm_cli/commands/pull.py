@@ -1,4 +1,4 @@
-"""``igm pull``: fetches a model from the Hugging Face hub, so that it is here when there is no network."""
+"""``igm pull``: fetches a model from the Hugging Face hub for use without a network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pull(
     from igm_cli.commands.models import entry
 
     sink, name = Output(as_json=as_json), repository(model)
-    if not model.startswith(HUB):  # else it was said
+    if not model.startswith(HUB):  # otherwise it was announced before
         sink.note(f"igm: {name} is fetched from the Hugging Face hub")
     folder = _fetched(name, variant)
     record = entry(name, "cached", folder)
@@ -41,14 +41,14 @@ def pull(
 
 
 def _fetched(name: str, variant: str | None) -> Path:
-    """Returns the folder of a model in the hub's cache, whichever kind it is."""
+    """Fetches a model of either kind and returns its folder in the hub's cache."""
     from huggingface_hub import HfApi
 
     from igm_cli.core.hub import refusal, snapshot
 
     try:
         names = {each.rfilename for each in HfApi().model_info(name).siblings or ()}
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+    except Exception as error:  # from the hub's client, its transport or the system
         raise refusal(name, error) from error
     if "igm.json" in names:
         return snapshot(name, ("*.json", "*.safetensors", "*.txt", "README.md"), fetch=True)

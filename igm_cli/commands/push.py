@@ -1,4 +1,4 @@
-"""``igm push``: shares a model on the Hugging Face hub, with a card that says what it is."""
+"""``igm push``: shares a model on the Hugging Face hub, with a card that describes it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def push(
     folder = find_folder(model)
     files = files_of(folder)
     text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else o.read_text(card)
-    load(folder, device="cpu")  # so that none is shared that others cannot open
+    load(folder, device="cpu")  # refuses to share a model that cannot be opened
     sizes = {path: file.stat().st_size for path, file in files.items()} | {CARD: len(text.encode())}
     written = None
     if dry_run:
@@ -79,11 +79,11 @@ def push(
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """Returns the files of a model that others need, by their names in the repository.
+    """Returns the files needed to use a model, by their names in the repository.
 
     Raises:
-        MissingError: If one is not there.
-        InputError: If one is a link to elsewhere.
+        MissingError: If one is missing.
+        InputError: If one is a link out of the folder.
     """
     if is_pipeline(folder):
         from igm_cli.core.models.pipeline_files import read_index
@@ -95,7 +95,7 @@ def files_of(folder: Path) -> dict[str, Path]:
         ]
     else:
         found = [folder / name for name in _OF_CHECKPOINT]
-    in_cache = folder.resolve().parent.name == "snapshots"  # of the hub, whose files are links to its blobs
+    in_cache = folder.resolve().parent.name == "snapshots"  # the hub's, whose files are links to its blobs
     home = folder.resolve().parents[2] if in_cache else folder.resolve()
     for path in found:
         if not path.is_file():
@@ -106,17 +106,17 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def _write_card(path: Path, text: str) -> None:
-    """Writes a card; one that is there and says something else may have been edited."""
+    """Writes a card; refuses to replace a different one, which may have been edited."""
     if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
         raise UsageError(f"{path} is there already and differs; remove it, or choose another folder with -o")
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
-    """Makes the repository if need be and adds the files in one commit; returns the address of its page.
+    """Creates the repository if needed and adds the files in one commit; returns the address of its page.
 
     Raises:
-        UsageError: If the repository holds what is not igm's, or is public and was to be private.
+        UsageError: If the repository holds other files than igm's, or is public but should be private.
         MissingError: If the hub refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -150,11 +150,11 @@ def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
             says = " ".join(str(error).split())
             raise InputError(f"the hub refuses the head of the card: {says[:150]}; correct it") from error
         raise refusal(name, error) from error
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+    except Exception as error:  # from the hub's client, its transport or the system
         raise refusal(name, error) from error
     return str(page)
 
 
 def size_text(size: float) -> str:
-    """Returns a number of bytes as people read it."""
+    """Returns a number of bytes in a readable unit."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

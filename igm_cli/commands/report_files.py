@@ -1,4 +1,4 @@
-"""A benchmark's report as files (JSON, CSV, Markdown, PNG) and on the terminal."""
+"""Writes a benchmark's report as files (JSON, CSV, Markdown, PNG) and on the terminal."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 SCHEMA = "igm.benchmark/1"
 PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoint")
-"""What the Markdown says first of where the figures come from; the rest follows."""
+"""Provenance that the Markdown lists first; the rest follows."""
 
 SPECIAL = re.compile(r"[\\|*`~]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)|\](?=[(\[])|&(?=#?\w+;)")
-"""What Markdown would not show as it is."""
+"""Characters that Markdown would not show as they are."""
 FIGURE = re.compile(r"[^A-Za-z]*\d[^A-Za-z]*(e[+-]?\d+[^A-Za-z]*)?[A-Za-zµ]{0,3}")
 BREAK = re.compile(r"\r\n|\r|\n")
 
@@ -27,9 +27,9 @@ BREAK = re.compile(r"\r\n|\r|\n")
 def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
     """Writes ``summary.json``, ``report.md``, a CSV file per table and a PNG file per figure.
 
-    The CSV files are those of ``report.data``, made for scripts; of the readable tables if there are none.  Each
-    file replaces an older one whole; the Markdown comes last, when all that it shows is there.  ``provenance`` says
-    where the figures come from; its ``suite`` is named in the title.
+    The CSV files hold ``report.data``, made for scripts, or else the readable tables.  Each file replaces an older one
+    atomically; the Markdown comes last, when everything that it shows exists.  ``provenance`` says where the figures come
+    from; its ``suite`` is named in the title.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -58,7 +58,7 @@ def write_report(report: Report, folder: Path, provenance: Mapping[str, Any]) ->
 
 
 def show_report(sink: Output, report: Report) -> None:
-    """The tables for people, each with its note and what a terminal has room for; nothing with ``--json``."""
+    """Shows the readable tables, each with its note, as far as the terminal has room; nothing with ``--json``."""
     for table in report.tables:
         shown = table.brief or len(table.columns)
         sink.table(table.title, table.columns[:shown], [row[:shown] for row in table.rows])
@@ -67,7 +67,7 @@ def show_report(sink: Output, report: Report) -> None:
 
 
 def markdown(report: Report, provenance: Mapping[str, Any]) -> str:
-    """The whole report in GitHub's Markdown; figures are files beside it."""
+    """Returns the whole report in GitHub's Markdown; figures are files beside it."""
     parts = [f"# Benchmark {_text(str(provenance.get('suite', '')))}".strip()]
     first = [key for key in PROVENANCE if key in provenance]
     rest = [key for key in provenance if key not in PROVENANCE and key != "suite"]
@@ -88,7 +88,7 @@ def markdown(report: Report, provenance: Mapping[str, Any]) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns stand below each other in the source too; figures are set to the right."""
+    """Returns a Markdown table whose columns are aligned in the source too, numbers to the right."""
     lines = [[_text(cell) for cell in line] for line in (columns, *rows)]
     widths = [max(3, *(len(cell) for cell in column)) for column in zip(*lines, strict=True)]
     right = [_is_figures([row[place] for row in rows]) for place in range(len(columns))]
@@ -100,13 +100,13 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def _is_figures(cells: Sequence[str]) -> bool:
-    """Whether cells hold figures rather than words, most of those that are not empty (``-``)."""
+    """Returns whether most cells that are not empty (``-``) hold numbers rather than words."""
     filled = [cell.strip() for cell in cells if cell.strip() not in ("", "-", "–", "—", "?")]
     return 2 * sum(FIGURE.fullmatch(cell) is not None for cell in filled) > len(filled)
 
 
 def _entry(key: str, value: Any, indent: str) -> Iterator[str]:
-    """Lines of a list item: a value, or a list below it."""
+    """Yields the lines of a list item: a value, or a list below it."""
     head = f"{indent}- {_text(key)}:"
     if isinstance(value, Mapping):
         yield head
@@ -121,12 +121,12 @@ def _entry(key: str, value: Any, indent: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Text as Markdown that reads the same, on one line."""
+    """Returns text escaped for Markdown, on one line."""
     return BREAK.sub("<br>", SPECIAL.sub(r"\\\g<0>", text.strip()))
 
 
 def _code(text: str) -> str:
-    """Text between as many backticks as it takes."""
+    """Returns text as code, between as many backticks as needed."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
     room = " " if text.startswith("`") or text.endswith("`") else ""

@@ -1,4 +1,4 @@
-"""Results kept line by line; nothing that is not igm's own is written over."""
+"""Saves results line by line; overwrites only igm's own files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from igm_cli.folders import Source
 
 START = b'{"schema": "igm.'
-"""How every line of a results file begins."""
+"""The beginning of every line of a results file."""
 
 
 class ResultFile:
-    """A JSON-lines file that a run adds to, one whole line at a time; if it holds anything else, it is refused as it is.
+    """A JSON-lines file that a run extends by whole lines; a file with anything else in it is refused unchanged.
 
-    A line cut short by a crash is dropped; its item is done again.  With several processes each
+    A line cut short by a crash is dropped, and its item is done again.  Each of several processes
     adds to a file of its own beside it, and :meth:`merge` joins them.
 
-    Every line must carry ``run``.  The fields ``key`` together name what a line is about; it may lack all but the first.
-    ``differences`` says what in a line of another run is not as in this one; nothing where it cannot tell.
+    Every line must carry ``run``.  The fields ``key`` together identify a line; it may lack all but the first.
+    ``differences`` says how a line of another run differs from this run; it is empty if it cannot tell.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class ResultFile:
         self._differences = differences
         rank, world = process_rank()
         self._own = path if world == 1 else _share(path, rank)
-        self.done: dict[str, dict[str, Any]] = {}  # lines by what they are about, the fields joined by spaces
-        self._text: dict[str, bytes] = {}  # of every line, as it is in the file
+        self.done: dict[str, dict[str, Any]] = {}  # lines by their key fields, joined by spaces
+        self._text: dict[str, bytes] = {}  # every line as it is in the file
         self._superseded = False
         for part in [path, *_shares(path)]:
             self._take(self._read(part, repair=part == self._own))
@@ -59,10 +59,10 @@ class ResultFile:
             raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends a line, in one write; it replaces an older one about the same.
+        """Appends a line in one write; it replaces an older one with the same key.
 
         Raises:
-            OutputError: If the disk is full; nothing of the line stays then.
+            OutputError: If the disk is full; then no part of the line stays.
         """
         data = (json_line(record) + "\n").encode()
         end = os.fstat(self._file).st_size
@@ -70,7 +70,7 @@ class ResultFile:
             written, why = os.write(self._file, data), "the disk is full"
         except OSError as error:
             written, why = 0, cause(error)
-        if written < len(data):  # take the piece back, so that only whole lines stay
+        if written < len(data):  # remove the partial line
             os.ftruncate(self._file, end)
             raise OutputError(
                 f"{self.path} cannot grow ({why}); free some space and run the same command again"
@@ -78,17 +78,17 @@ class ResultFile:
         self._take([(dict(record), data)])
 
     def forget(self, about: str) -> None:
-        """Drops a line that no longer holds; it leaves the file when a run ends."""
+        """Drops an invalid line; it is removed from the file when the run ends."""
         self._superseded |= self.done.pop(about, None) is not None
 
     def about(self, line: Mapping[str, Any]) -> str:
-        """What a line is about."""
+        """Returns the key fields of a line."""
         return what_about(line, self.key)
 
     def merge(self, order: Sequence[str]) -> None:
-        """Joins the files of all processes into one, one line about each item.
+        """Joins the files of all processes into one, with one line per item.
 
-        Lines about items that are not in ``order`` stay in front, as they were.
+        Lines about items that are not in ``order`` stay at the front, unchanged.
         """
         shares = _shares(self.path)
         if not shares and not self._superseded:
@@ -110,7 +110,7 @@ class ResultFile:
             self.done[about], self._text[about] = line, text
 
     def _read(self, path: Path, repair: bool) -> list[tuple[dict[str, Any], bytes]]:
-        """The lines of a file, each of which must be igm's own; then a half last line may be cut off."""
+        """Returns the lines of a file, all of which must be igm's; with ``repair``, cuts off an incomplete last line."""
         if not path.is_file():
             return []
         data = path.read_bytes()
@@ -147,7 +147,7 @@ class ResultFile:
 def open_results(
     path: Path | None, schema: str, run: str, key: Sequence[str], inputs: Iterable[Path], **options: Any
 ) -> Iterator[ResultFile | None]:
-    """The file of ``--output``, which no other run writes to meanwhile; None if results are not kept.
+    """Opens the file of ``--output`` and keeps other runs from writing to it; yields None if results are not saved.
 
     ``options`` are further ones of :class:`ResultFile`.
     """
@@ -174,7 +174,7 @@ def _shares(path: Path) -> list[Path]:
 
 
 def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) -> None:
-    """Raises a :class:`UsageError` if something would be written over an input, however its path is written.
+    """Raises a :class:`UsageError` if an input would be overwritten, however its path is written.
 
     Neither is anything written through a link, nor over what is not a file, such as a device or a pipe.
     """
@@ -189,5 +189,5 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
 
 
 def paths_of(sources: Iterable[Source]) -> list[Path]:
-    """Returns the files among what a person names."""
+    """Returns the paths of the sources that are files."""
     return [source.path for source in sources if source.path is not None]

@@ -1,4 +1,4 @@
-"""Many inputs, one after the other or shared between processes; one that is bad stops no other."""
+"""Processes many inputs, in sequence or shared among processes; a bad one does not stop the others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sink: Output) -> list[Source]:
-    """Returns what the paths and addresses of a call name."""
+    """Returns the sources that the paths and addresses of a call name."""
     anywhere = not session.together
     files = expand_inputs(paths, session.suffixes, session.noun, sink.warn, anywhere=anywhere)
     if anywhere and process_rank()[1] > 1 and any(source.name == STDIN for source in files):
@@ -43,7 +43,7 @@ def tell_where(
     output: Path | None,
     store: ResultFile | None,
 ) -> None:
-    """Says where pictures, tables and results are."""
+    """Reports where pictures, tables and results are."""
     for drawing in drawings:
         if drawing.targets:
             sink.say(f"drawn: {drawing.where}")
@@ -54,32 +54,32 @@ def tell_where(
 
 
 class Report(Protocol):
-    """What people read of records."""
+    """The readable report of records."""
 
     def add(self, record: Record) -> None:
         """Shows a record now, or keeps it."""
         ...
 
     def end(self) -> None:
-        """Shows what was kept."""
+        """Shows the records that were kept."""
         ...
 
 
 @dataclass
 class Runner:
-    """The files of one call, what is done with each, and where the results go."""
+    """Processes the files of one call and delivers the results."""
 
     session: ImageSession | VectorSession  # reads files and turns inputs into results
     paths: Sequence[str]  # files, folders, patterns and addresses as given
-    schema: str  # of the records
-    report: Report | None  # what people read; None where programs read
+    schema: str  # schema of the records
+    report: Report | None  # the readable report; None with ``--json``
     sink: Output  # takes results, progress and messages
-    output: Path | None  # where results are kept
-    count: bool = False  # whether only the number of concepts is wanted
-    drawings: Sequence[Drawing] = ()  # what is drawn of every image
-    exports: Sequence[Export] = ()  # files of all that is found
-    sources: Sequence[Path] = ()  # further files that are read, so that nothing is written over them
-    announce: Callable[[int], None] = lambda files: None  # called with the number of files that are left to do
+    output: Path | None  # where results are saved
+    count: bool = False  # whether to find only the number of concepts
+    drawings: Sequence[Drawing] = ()  # pictures drawn for every image
+    exports: Sequence[Export] = ()  # files of everything found
+    sources: Sequence[Path] = ()  # further files that are read and so must not be overwritten
+    announce: Callable[[int], None] = lambda files: None  # called with the number of inputs left to do
     _store: ResultFile | None = None
     _failed: set[str] = field(default_factory=set)
     _made: int = 0
@@ -87,7 +87,7 @@ class Runner:
     _begun: Iterator[Input[Any]] | None = None
 
     def run(self) -> None:
-        """Works through the files; one of several that cannot be used is reported, and ends with exit code 3."""
+        """Processes the files; bad ones among several are reported and lead to exit code 3."""
         kept: Any = nullcontext()
         if self.drawings or self.exports or self.output:
             from igm_cli.commands.drawings import aim_apart
@@ -102,7 +102,7 @@ class Runner:
             self._begun = self._inputs(self.files[0])
             self._begun = chain(
                 [next(self._begun)], self._begun
-            )  # a mistake is told before the model is loaded
+            )  # reports a mistake before the model is loaded
         with kept as self._store:
             done = self._store.done if self._store else {}
             self.announce(sum(self.session.expected(f) for f in self.files if self._named(f) not in done))
@@ -125,7 +125,7 @@ class Runner:
 
     @cached_property
     def files(self) -> list[Source]:
-        """What the paths name."""
+        """The sources that the paths name."""
         return find_inputs(self.session, self.paths, self.sink)
 
     @property
@@ -133,11 +133,11 @@ class Runner:
         return "files" if self.session.together else "images"
 
     def _share_out(self) -> None:
-        """Works through all files; of several processes each takes its share and the main one shows all results."""
+        """Processes all files; each of several processes takes its share, and the main one shows all results."""
         rank, world = process_rank()
         if world == 1:
             records = self._work_through(self.files, show=True)
-            if self._store:  # several processes may have begun what this one has ended
+            if self._store:  # several processes may have started the run
                 self._store.merge([about for each in records.values() for about in each])
             return
         from igm_cli.commands.processes import gather, meet
@@ -154,7 +154,7 @@ class Runner:
                 self._show_all(source, each)
 
     def _work_through(self, share: Sequence[Source], *, show: bool) -> dict[str, dict[str, Record]]:
-        """The records of a share of the files, by file; those that are shown at once are not kept, only their order."""
+        """Returns the records of a share of the files, by file; with ``show``, shows them at once and keeps only their order."""
         records: dict[str, dict[str, Record]] = {}
         with self.sink.progress() as progress:
             for batch in self._batches(share, progress):
@@ -171,14 +171,14 @@ class Runner:
         return records
 
     def _fail(self, error: InputError, *names: str) -> None:
-        """Says that inputs cannot be used; the only one ends the run."""
+        """Reports that inputs cannot be used; if it is the only one, the run ends."""
         if len(self.files) == 1:
             raise error
         self._failed.update(names)
         self.sink.error(str(error))
 
     def _batches(self, share: Sequence[Source], progress: ProgressReport) -> Iterator[list[Input[Any]]]:
-        """Inputs that are worked out together: vectors of one file, images of several."""
+        """Yields batches of inputs: vectors of one file, or images of several."""
         if self.session.together:
             yield from self._batches_of_vectors(share, progress)
             return
@@ -191,7 +191,7 @@ class Runner:
                 if expected:
                     progress(what, min(frame, expected), expected)
                 if waiting and self._kept(each) is None and self.session.is_full([each]):
-                    yield waiting  # what is small need not wait for what is large
+                    yield waiting  # small images need not wait for a large one
                     waiting = []
                 waiting.append(each)
                 undone = [one for one in waiting if self._kept(one) is None]
@@ -216,7 +216,7 @@ class Runner:
             progress(what, len(inputs), len(inputs))
 
     def _inputs(self, source: Source) -> Iterator[Input[Any]]:
-        """The inputs in a file one by one; an image is decoded, as it may be damaged, unless its result is kept."""
+        """Yields the inputs in a file; decodes an image, as it may be damaged, unless its result exists already."""
         try:
             for each in self.session.read(source):
                 if not self.session.together and self._kept(each) is None:
@@ -226,10 +226,10 @@ class Runner:
             self._fail(error, source.name)
 
     def _records(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> list[Record]:
-        """The records of a batch: those kept, and new ones."""
+        """Returns the records of a batch, existing and new ones."""
         kept = {self._about(each): self._kept(each) for each in batch}
         todo = [each for each in batch if kept[self._about(each)] is None]
-        if todo and self.session.together:  # so that a result is the same when a run goes on
+        if todo and self.session.together:  # so that results do not change when a run continues
             todo = list(batch)
         results = self._results(todo, progress)
         if results is None:
@@ -247,7 +247,7 @@ class Runner:
         return [record for record in kept.values() if record is not None]
 
     def _results(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> Sequence[Any] | None:
-        """The results of a batch; None if memory ran out for the first time, and the batch is to be halved."""
+        """Returns the results of a batch; None if memory ran out for the first time, so that the batch is halved."""
         work: Callable[..., Sequence[Any]] = self.session.count if self.count else self.session.invert
         try:
             return work(batch, progress) if batch else ()
@@ -264,7 +264,7 @@ class Runner:
         return None
 
     def _kept(self, each: Input[Any]) -> Record | None:
-        """The record that is kept of an input, if it is of the same content."""
+        """Returns the existing record of an input, if the content is the same."""
         about = self._about(each)
         old = self._store.done.get(about) if self._store else None
         if self._store and old and old.get("sha256") != each.sha256:
@@ -278,11 +278,11 @@ class Runner:
         return what_about(each.about, self.session.key)
 
     def _named(self, source: Source) -> str:
-        """What the record of an image file is about."""
+        """Returns the key fields of an image file's record."""
         return what_about(fields_of(source, self.session.key[0]), self.session.key)
 
     def _show_all(self, source: Source, records: Mapping[str, Record]) -> None:
-        """Shows what processes found in a file; it is read again if something is still to be drawn."""
+        """Shows what processes found in a file; reads it again if something has yet to be drawn."""
         lacking = any(each.missing(record) for each in self.drawings for record in records.values())
         again: Iterator[Input[Any]] = iter(self.session.read(source) if lacking else ())
         for about, record in records.items():
@@ -290,7 +290,7 @@ class Runner:
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
         for drawing in self.drawings:
-            if each is not None and drawing.missing(record):  # kept from an earlier call that drew nothing
+            if each is not None and drawing.missing(record):  # from an earlier call that drew nothing
                 drawing.make(record, each)
         for export in self.exports:
             export.add(record)

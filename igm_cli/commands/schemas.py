@@ -29,7 +29,7 @@ from igm_cli.records import (
 )
 
 SCHEMAS = Path(__file__).resolve().parents[1] / "schemas"
-"""Where the schemas are."""
+"""Folder of the schemas."""
 
 
 class Interval(TypedDict):
@@ -207,11 +207,11 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     DoctorRecord: "igm doctor",
     BenchmarkSummary: "igm benchmark",
 }
-"""Models of the lines that commands print with ``--json``."""
+"""Models of the lines printed with ``--json``, and the commands that print them."""
 
 
 def is_record(line: dict[str, Any]) -> bool:
-    """Returns whether a line has the fields, of the types, that its schema says; False where that is unknown."""
+    """Returns whether a line has the fields and types of its schema; False if the schema is unknown."""
     known: list[type[BaseModel]] = [*PRINTED_BY, BenchmarkRecord]
     for model in known:
         if get_args(model.model_fields["schema_id"].annotation) == (line.get("schema"),):
@@ -224,7 +224,7 @@ def is_record(line: dict[str, Any]) -> bool:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON schema of every kind of line, by the name of its file."""
+    """Returns the JSON schema of every kind of line, by file name."""
     found = {}
     for model, command in PRINTED_BY.items():
         schema = model.model_json_schema()

@@ -1,4 +1,4 @@
-"""What people read of images: tables, curves, and what they are told besides: that an answer is a guess, that things touch.
+"""Readable output about images: tables, curves, and warnings, such as that an answer is a guess or that objects touch.
 
 Programs read the records themselves.
 """
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from igm_cli.open_model import OpenModel
 
 LONG, NEAR = 24, 8
-"""Numbers of concepts from which a curve is shown in part, and how far from the chosen one."""
+"""Length from which only a part of a curve is shown, and how far that part reaches from the chosen K."""
 
 MOST_ROWS, MOST_SEEN = 1000, 20
-"""Objects of an image that are listed, in a file and on a terminal; programs read all of them."""
+"""Maximum number of objects listed per image, in a file and on a terminal; programs get all of them."""
 
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
-DETAILED = 4  # images, or vectors of a file, up to which each gets a table
-SHOWN = 6  # images of which the confidence in what they have in common has a column
-LISTED = 10  # candidates up to which all are listed in it
+DETAILED = 4  # up to this many images, or vectors of a file, each gets a table
+SHOWN = 6  # up to this many images with something in common, each has a column of confidences
+LISTED = 10  # up to this many candidates, all are listed
 
 NAMED = 5
-"""Up to so many unknown labels are named."""
+"""Maximum number of unknown labels that are named."""
 
 TOUCHING = 0.3
-"""Overlap of contributions from which on people are warned."""
+"""Overlap of contributions that causes a warning."""
 
 
 class ImageReport:
-    """What people read: a table per image if ``detailed``, or one table of many images; of counts the error over K."""
+    """The readable report: a table per image if ``detailed``, or one table of many images; for counts the error over K."""
 
     def __init__(self, sink: Output, space: ConceptSpace) -> None:
         self.sink, self.space, self.detailed = sink, space, True
@@ -78,9 +78,9 @@ class ImageReport:
 
 
 def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]]:
-    """Returns columns and rows of the items found, numbered; of a count those of the error over K.
+    """Returns columns and rows of the items found, numbered; for a count those of the error over K.
 
-    Where all candidates are reported, under the name ``plural``, the others follow without a number if they are few.
+    If the record has all candidates, in the field ``plural``, and they are few, the others follow without a number.
     """
     if "items" not in record:
         return curve_table(record)
@@ -113,7 +113,7 @@ def show_shared(sink: Output, record: Record) -> None:
 
 
 def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:
-    """Returns columns and rows of the error over K, the chosen K circled; with the sum that the choice minimises.
+    """Returns columns and rows of the error over K, with the minimised sum of error and penalty, and the chosen K circled.
 
     Of a long curve only the part near the chosen K is shown.
     """
@@ -132,7 +132,7 @@ def curve_table(record: Record) -> tuple[list[str], list[list[str]]]:
 
 
 def draw_curve(record: Record) -> Image:
-    """Error over K with its error bars, as a picture."""
+    """Returns a plot of the error over K with error bars."""
     from igm_cli.commands.figures import new_figure, to_picture
 
     curve = record["k_curve"]
@@ -161,7 +161,7 @@ def draw_curve(record: Record) -> Image:
 
 
 def brief(items: Sequence[Record]) -> str:
-    """Items on a line: what they say, less pixels and confidence, which JSON has."""
+    """Returns items on one line, without pixels and confidences, which JSON has."""
     rows = [{k: v for k, v in item.items() if not k.endswith(("confidence", "_px"))} for item in items]
     if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"
         return ", ".join(": ".join(row.values()) for row in rows)
@@ -169,7 +169,7 @@ def brief(items: Sequence[Record]) -> str:
 
 
 def sureness(record: Record) -> str:
-    """The least and the largest confidence of what was found in an image, and a word if it is unlike those known."""
+    """Returns the range of confidences in an image, marked as a guess if the image is not typical."""
     from igm_cli.core.inference.typicality import is_untypical
 
     known = [item["confidence"] for item in record["items"] if item.get("confidence") is not None]
@@ -179,7 +179,7 @@ def sureness(record: Record) -> str:
 
 
 def cell(key: str, value: Any) -> str:
-    """A field of an item as a cell of a table."""
+    """Returns a field of an item as a table cell."""
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, Mapping):
@@ -194,9 +194,9 @@ def _figure(value: float | None) -> str:
 
 
 def warning(record: Record, way_out: str = "raise --k-max") -> str:
-    """Returns what people are warned about in an answer; nothing where there is no need to.
+    """Returns the warning about an answer; empty if there is none.
 
-    ``way_out`` says what to do where as many concepts were found as were looked for.
+    ``way_out`` says what to do if as many concepts were found as were looked for.
     """
     from igm_cli.core.inference.typicality import is_untypical
 
@@ -211,7 +211,7 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
 
 
 def strangers(model: OpenModel, so: str = "treat the result as a guess") -> str:
-    """Returns which labels a model was not trained on, and what follows, as a sentence; empty if there are none."""
+    """Returns a sentence about labels that a model was not trained on, and what follows; empty if there are none."""
     if not model.unknown:
         return ""
     named = ", ".join(repr(label) for label in model.unknown[:NAMED])
@@ -220,7 +220,7 @@ def strangers(model: OpenModel, so: str = "treat the result as a guess") -> str:
 
 
 def about_drawing(models: Sequence[OpenModel]) -> list[str]:
-    """Returns what people should know of models before these draw."""
+    """Returns what users should know about models before these draw."""
     said = []
     for each in models:
         if not each.draws:
@@ -230,7 +230,7 @@ def about_drawing(models: Sequence[OpenModel]) -> list[str]:
 
 
 def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
-    """Returns in how many images concepts melt together, as a sentence; empty if in none."""
+    """Returns a sentence about the number of images in which concepts merge; empty if there are none."""
     local = any(getattr(model.parser.space, "local", False) for model in models)
     number = local * sum(record["overlap"] > TOUCHING for record in records)
     return (

@@ -1,4 +1,4 @@
-"""``igm train``: fits the composed prediction to a dataset."""
+"""``igm train``: trains a model, so that its composed prediction fits a dataset."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def train(
 
 
 def _trackers(names: list[str]) -> list[str]:
-    """Returns trackers besides tensorboard that accelerate knows and that are installed."""
+    """Checks that trackers other than tensorboard are known to accelerate and installed; returns them."""
     if not names:
         return []
     need("train", "accelerate")

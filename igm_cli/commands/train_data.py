@@ -1,4 +1,4 @@
-"""The data of a training: its parts are loaded, shown and told."""
+"""Loads, shows and describes the parts of the training data."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingData:
-    """The parts of a dataset that a training is about."""
+    """The parts of a dataset used in training."""
 
     adapter: DatasetAdapter
-    parts: Sequence[DataPart]  # what is trained on
+    parts: Sequence[DataPart]  # the parts
     root: Path | None  # folder of the real data
-    note: Note  # told what is amiss
-    # the images of the first part, where they were read before the training begins
+    note: Note  # receives problems found
+    # the images of the first part, if they were read before training starts
     first: datasets.Dataset | None = None
 
     def advised(self, recipe: Recipe, parser: ConceptParser, sink: Output, *, count: bool) -> Recipe:
-        """Returns the recipe with what the dataset advises for its images, which are read for that.
+        """Returns the recipe with the dataset's advice for its images, which are read for this.
 
-        With ``count`` people are told how many images there are of every split.
+        With ``count``, the number of images in every split is reported.
         """
         if not hasattr(self.adapter, "advise"):
             return recipe
@@ -58,7 +58,7 @@ class TrainingData:
         advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
         concepts, advising = Advice({}, ()), hasattr(parser, "advise")
         known = {self.parts[0].split or self.adapter.splits[0]: self.first}
-        if advising or count:  # values that only another split has are values, too
+        if advising or count:  # other splits may have further values
             for split in self.adapter.splits:
                 if split not in known:
                     with suppress(InputError), sink.progress() as progress:
@@ -81,7 +81,7 @@ class TrainingData:
         device: torch.device,
         progress: ProgressReport,
     ) -> Samples:
-        """All parts with the concepts of a parser, cut where the preset says so; a GPU renders those that it can."""
+        """Returns all parts with a parser's concepts, cropped if the preset says so; a GPU renders those that it can."""
         adapter, crops, seed = self.adapter, preset.cut(), preset.config().seed
         own_size = image_size == adapter.image_size
         renders = not crops and device.type == "cuda" and hasattr(adapter, "render") and own_size
@@ -106,7 +106,7 @@ class TrainingData:
         return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
     def validation(self, count: int) -> datasets.Dataset | None:
-        """A few images of the second split; None if the given folder has only one."""
+        """Returns a few images of the second split; None if the given folder has only one split."""
         part = replace(self.parts[0], split=self.adapter.splits[1], limit=count)
         try:
             return part.load(self.adapter, self.root, None, self.note)
@@ -124,13 +124,13 @@ class TrainingData:
         yield from doubts(parser, rows, (images.shape[-1], images.shape[-2]))
 
     def told(self, samples: Samples) -> str:
-        """Returns what is trained on in words."""
+        """Describes the training data in words."""
         large = len(getattr(samples, "images", ()))
         crops = f"{counted(len(samples), 'crop')} of {counted(large, 'image')}"
         return f"{crops if large else counted(len(samples), 'image')} of {self.adapter.name}"
 
     def settings(self, recipe: Recipe) -> list[tuple[str, str, str]]:
-        """Returns every setting of every part, in the words of a preset: its name, its value, and who says it."""
+        """Returns every setting of every part, in the words of a preset: its name, value and origin."""
         rows = []
         for number, part in enumerate(self.parts):
             name = "data" if len(self.parts) == 1 else f"data[{number}]"

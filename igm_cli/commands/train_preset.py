@@ -1,4 +1,4 @@
-"""Presets of ``igm train``: their tables, what the command line changes in them, and the model they describe."""
+"""Presets of ``igm train``: their tables, the command line's changes to them, and the model they describe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from igm_cli.plugins.crops import Crops
 
-RANGE = "range"  # an option that only images in a folder take
+RANGE = "range"  # an option only for images in a folder
 
 
 @validated("option of [[data]]")
@@ -41,15 +41,15 @@ class DataPart:
     """One part of the training data."""
 
     split: str = ""  # name of the split; empty for the dataset's first one
-    # ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset itself; None is given where
+    # ``given`` needs ``--data-root``, ``builtin`` images are made by the dataset; None means ``given`` if
     # there is such a folder
     data_root: Literal["given", "builtin"] | None = None
-    limit: Positive | None = None  # at most so many images
-    seed: Natural | None = None  # seed of what the dataset makes; None takes the training's
+    limit: Positive | None = None  # maximum number of images
+    seed: Natural | None = None  # seed of images made by the dataset; None takes the training's
     options: Table = field(default_factory=dict)  # options of the dataset
 
     def describe(self, root: Path | None) -> dict[str, Any]:
-        """For the run's record; of a folder only the name, so that it may be moved."""
+        """Returns the part for the run's record, with only the name of the folder, so that it may be moved."""
         told = asdict(self)
         name = root.absolute().name if root and self.data_root == "given" else None
         return {"source": told.pop("data_root"), "root": name, **told}
@@ -61,7 +61,7 @@ class DataPart:
         progress: Progress | None,
         note: Note = lambda text: None,
     ) -> datasets.Dataset:
-        """The images of this part; what the dataset finds amiss is noted."""
+        """Returns the images of this part; notes the problems that the dataset finds."""
         from igm_cli.plugins.base import noted
 
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
@@ -69,7 +69,7 @@ class DataPart:
         return adapter.load(self.split or adapter.splits[0], limit=self.limit, progress=progress, **more)
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:
-        """The training split of this part, which the dataset makes, rendered on a device."""
+        """Renders the training split of this part, which the dataset makes, on a device."""
         split = self.split or adapter.splits[0]
         asked = {"limit": self.limit, "seed": self.seed or 0, **self.options}
         return adapter.render(split, device=device, progress=progress, **asked)
@@ -77,7 +77,7 @@ class DataPart:
 
 @validated("table of the preset")
 class Preset:
-    """A preset, with what the command line changes."""
+    """A preset with the command line's changes."""
 
     model: Table = field(default_factory=dict)  # architecture, composition and the architecture's options
     concepts: Table = field(default_factory=dict)  # options of the concept parser
@@ -86,7 +86,7 @@ class Preset:
     data: list[Table] = field(default_factory=lambda: [{}])  # parts of the training data
     # how training images are cut from larger ones; empty takes them whole
     crops: Table = field(default_factory=dict)
-    inference: Table = field(default_factory=dict)  # settings that igm invert takes by default with this model
+    inference: Table = field(default_factory=dict)  # default settings of igm invert with this model
     info: Table = field(default_factory=dict)  # anything to keep with the checkpoint
 
     def __post_init__(self) -> None:
@@ -94,16 +94,16 @@ class Preset:
             DataPart(**part)
 
     def cut(self) -> Crops | None:
-        """Returns how training images are cut, None if they are taken whole."""
+        """Returns how training images are cropped; None if they are used whole."""
         from igm_cli.plugins.crops import Crops
 
         return Crops(**self.crops) if self.crops else None
 
     def check(self) -> None:
-        """Refuses values that can be none, before anything is read.
+        """Refuses invalid values before anything is read.
 
         Raises:
-            InputError: If there is one.
+            InputError: If there is an invalid value.
         """
         from igm_cli.core.models import check_options
         from igm_cli.core.noise_schedule import ScheduleConfig
@@ -119,13 +119,13 @@ class Preset:
         return options.pop("architecture"), options.pop("composition"), options
 
     def config(self) -> TrainConfig:
-        """Returns how to train."""
+        """Returns the trainer's configuration."""
         from igm_cli.core.training.config import TrainConfig
 
         return TrainConfig(**self.train)
 
     def settings(self, space: ConceptSpace | None = None) -> InversionSettings:
-        """Returns how the model is inverted by default; with a space, only if its concepts can be found so.
+        """Returns the model's default inversion settings, checked against a space if one is given.
 
         Raises:
             InputError: If the table ``[inference]`` cannot be used.
@@ -143,11 +143,11 @@ class Preset:
 
 
 def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns the tables of a preset of the dataset by name, or of a TOML file; no preset at all is an empty one.
+    """Returns the tables of a dataset's preset, named, or of a TOML file; a dataset without presets has an empty one.
 
-    ``extends = "NAME"`` at the top of a preset takes another one first, whose tables are changed key by key;
-    ``[[data]]`` is taken whole.  ``parser = "NAME"`` names the concept parser where it is not the dataset's; the other
-    preset's ``[concepts]`` are not taken then.
+    ``extends = "NAME"`` at the top of a preset starts from another one, whose tables are changed key by key, except that
+    ``[[data]]`` is replaced whole.  ``parser = "NAME"`` names a concept parser other than the dataset's; then the other
+    preset's ``[concepts]`` are not used.
     """
     tables = _load(adapter, preset)
     if "extends" not in tables:
@@ -167,7 +167,7 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
 
 
 def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
-    """One preset's own tables."""
+    """Returns one preset's own tables."""
     presets = getattr(adapter, "presets", {})
     if preset == "default" and preset not in presets:
         return {}
@@ -186,22 +186,22 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train, and who said so: a preset, what the command line changes in it, what the dataset advises beside it."""
+    """All settings of a training with their origins: a preset, the command line's changes, and the dataset's advice."""
 
-    name: str  # of the preset
-    tables: Mapping[str, Any]  # of the preset
-    # ``table.key`` to the values of the command line; a key without a table is the trainer's, and ``data.key``
+    name: str  # the preset's
+    tables: Mapping[str, Any]  # the preset's
+    # the command line's values by ``table.key``; a key without a table is the trainer's, and ``data.key``
     # is an option of every part of the data
     given: Mapping[str, Any] = field(default_factory=dict)
-    # tables that the dataset advises where neither says anything
+    # tables that the dataset advises, used where both are silent
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def preset(self) -> Preset:
-        """Returns the preset as it is used.
+        """Returns the preset with all changes.
 
         Raises:
-            UsageError: If the command line names a table that there is not.
-            InputError: If a key or a value is none.
+            UsageError: If the command line names an unknown table.
+            InputError: If a key or a value is invalid.
         """
         beside = {name: {**table, **self.tables.get(name, {})} for name, table in self.advised.items()}
         preset = Preset(**deepcopy({**self.tables, **beside}))
@@ -218,7 +218,7 @@ class Recipe:
         return preset
 
     def origin(self, table: str, key: str) -> str:
-        """Returns who says a setting, in a few words."""
+        """Returns the origin of a setting, in a few words."""
         if (table, key) in map(_place, self.given):
             return "command line"
         said = self.tables.get(table, {})
@@ -229,9 +229,9 @@ class Recipe:
         return "the dataset" if (table, key) == ("model", "image_size") else "default"
 
     def settings(self, parser: ConceptParser, image_size: tuple[int, int]) -> list[tuple[str, str, str]]:
-        """Returns every setting but those of the data: its name, its value, and who says it.
+        """Returns every setting but those of the data: its name, value and origin.
 
-        The dataset says the size (width, height) of the images unless somebody else does.
+        The dataset determines the size (width, height) of the images unless it is set elsewhere.
         """
         from igm_cli.core.models import config_class
         from igm_cli.core.noise_schedule import ScheduleConfig
@@ -259,20 +259,20 @@ class Recipe:
 
 
 def _place(name: str) -> tuple[str, str]:
-    """Returns the table and the key that a name on the command line stands for."""
+    """Returns the table and the key that a name on the command line means."""
     table, _, key = name.partition(".") if "." in name else ("train", "", name)
     return table, key
 
 
 def _told(value: Any) -> str:
-    """Returns a value as a preset has it."""
+    """Returns a value as written in a preset."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def presets(adapter: DatasetAdapter) -> list[tuple[str, str]]:
-    """Returns the presets of a dataset, and the first sentence of what each says of itself."""
+    """Returns the presets of a dataset, each with the first sentence of its description."""
     found = []
     for name, path in sorted(getattr(adapter, "presets", {}).items()):
         lines = itertools.takewhile(lambda line: line.startswith("# "), path.read_text("utf-8").splitlines())
@@ -289,22 +289,22 @@ def data_parts(
     *,
     builtin: bool = False,
 ) -> list[DataPart]:
-    """Returns the parts of a preset's data that apply, with nothing left open.
+    """Returns the parts of a preset's data that apply, fully specified.
 
-    A part of ``data_root = "given"`` needs ``--data-root``; without it that part is left out, and
-    if none is left, the first one is made by the dataset itself.  With it, images that the dataset makes itself are
-    left out unless ``builtin`` asks for them.  ``own`` are options that only images made by the dataset itself take;
-    given ones beside those do without.
+    Without ``--data-root``, parts of ``data_root = "given"`` are left out; if none is left, the dataset makes the
+    images of the first one.  With it, images made by the dataset are left out unless ``builtin`` asks for them.
+    ``own`` are options that only images made by the dataset take; given images beside these
+    ignore them.
     """
     tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
     left_out = "given" if data_root is None else None if builtin else "builtin"
     kept = [table for table in tables if not left_out or table.data_root != left_out]
-    if not kept:  # the first one as it would be of the other images
+    if not kept:  # the first part, applied to the other kind of images
         shared = {k: v for k, v in tables[0].options.items() if data_root is None or k not in own}
         kept = [replace(tables[0], data_root=None, options=shared)]
     tables = kept
     built = [data_root is None or table.data_root == "builtin" for table in tables]
-    # Without a part that could take them, the dataset itself refuses its own options.
+    # If no part can take them, the dataset refuses its own options.
     skipped = own if any(built) else frozenset[str]()
     real = {RANGE} if not all(built) else set[str]()
     return [
@@ -322,7 +322,7 @@ def data_parts(
 def model_spec(
     adapter: DatasetAdapter, parser: ConceptParser, preset: Preset, parts: Sequence[DataPart]
 ) -> ModelSpec:
-    """Returns what is to be trained, with the data as its provenance."""
+    """Returns the specification of the model to train, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.noise_schedule import ScheduleConfig
 

@@ -1,4 +1,4 @@
-"""A run of ``igm train``: it is checked as far as can be, then its data are loaded, then it trains."""
+"""A run of ``igm train``: it is checked as far as possible, then its data are loaded, then it trains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training reads and writes, and how; the names are the options of igm train."""
+    """Where a training reads and writes, and how; the fields are named after the options of igm train."""
 
     output: Path
     data_root: Path | None = None
@@ -50,10 +50,10 @@ class Place:
 
 
 class Training:
-    """A training of igm train: what it is, known before its data are loaded; :meth:`run` trains.
+    """A training of igm train, specified and checked before its data are loaded; :meth:`run` trains.
 
     Raises:
-        IgmError: With the way out, whatever can be told to be amiss before the data are loaded.
+        IgmError: If anything is wrong that can be found before the data are loaded.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Training:
         _check(adapter, parser, place.output, place.init)
         self.place, self.sink = place, sink
         self.device = _training_device(place.device)
-        self.note = _once(sink.note)  # the parts of the data and its splits may be in one folder
+        self.note = _once(sink.note)  # parts and splits of the data may share a folder
         own = frozenset(getattr(adapter, "rendered_options", ()))
         parts = data_parts(recipe.preset(), place.data_root, place.limit, own, builtin=place.builtin)
         self.data = TrainingData(adapter, parts, place.data_root, self.note)
@@ -97,7 +97,7 @@ class Training:
         return f"igm generate EXPRESSION {every}" if self.known else f"igm {command} IMAGE --model {output}"
 
     def run(self) -> None:
-        """Trains, unless the folder holds the finished run, and says how it went and how to use the model."""
+        """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
         output, steps, main = self.place.output, self.config.steps, process_rank()[0] == 0
         if not self.place.dry_run:
             if self.record.is_finished(steps, self.spec):
@@ -128,7 +128,7 @@ class Training:
         self.sink.note(f"done; use it with: {self.use}")
 
     def _train(self) -> int | None:
-        """Loads the data and trains; returns the step it ends at, None of a dry run."""
+        """Loads the data and trains; returns the last step, None for a dry run."""
         place, on_cpu = self.place, self.device.type == "cpu"
         model = fresh_model(self.spec, self.config.seed, place.init)
         if on_cpu:
@@ -190,7 +190,7 @@ class Training:
             )
 
     def _validation(self) -> Validation | None:
-        """What the model is tried on while it is trained; None where it is not."""
+        """Returns the validation during training; None if there is none."""
         if not self.config.picture_every:
             return None
         if self.known:
@@ -209,7 +209,7 @@ class Training:
         return Validation(examples, self.parser, self.spec, self.place.output, self.preset.cut())
 
     def _calibrate(self) -> None:
-        """Calibrates the model on images of the second split, unless it is or is not to be; says why if it cannot be."""
+        """Calibrates the model on the second split, unless it already is or is not to be; reports why if this fails."""
         images, folder, adapter = self.config.calibration, self.place.output, self.data.adapter
         if not images or self.text_to_image or self.known:
             return
@@ -223,7 +223,7 @@ class Training:
                 data = part.load(adapter, self.place.data_root, progress)
                 evaluation = Evaluation(model, data, images, progress)
                 fitted = evaluation.calibrated(progress)
-        # PluginError: a parser that has no name of its own
+        # PluginError: a parser without a name of its own
         except (InputError, PluginError, UsageError) as error:
             keep_calibration(folder, {}, {"not_calibrated": str(error)})
             self.sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
@@ -239,7 +239,7 @@ def _saved_whole(folder: Path) -> AbstractContextManager[None]:
 
 
 def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: Path | None) -> None:
-    """Refuses what there is nothing to learn of, and folders that cannot be written to, before the long work."""
+    """Refuses vectors, datasets without images, and folders that cannot be written to, before the long work."""
     if getattr(parser, "reads", "images") == "vectors":
         raise UsageError(f"{parser.name}s need no training, their denoiser is known exactly; use igm decompose")
     if min(adapter.image_size) < 1:
@@ -259,7 +259,7 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
 
 
 def _training_device(name: str) -> torch.device:
-    """The device of this process; a GPU is made the current one, which accelerate takes."""
+    """Returns the device of this process; makes a GPU the current one, which accelerate uses."""
     device = process_device(name)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
@@ -267,7 +267,7 @@ def _training_device(name: str) -> torch.device:
 
 
 def _once(note: Note) -> Note:
-    """Returns a function that notes every sentence once."""
+    """Returns a function that notes each sentence only once."""
     noted: set[str] = set()
 
     def say(text: str) -> None:

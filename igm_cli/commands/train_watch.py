@@ -1,4 +1,4 @@
-"""What people see of a training: how far it is while it runs, and how it went at its end."""
+"""Shows the progress of a training, and at its end how it went."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from igm_cli.errors import missing
 from igm_cli.output import Output, ProgressReport
 
 CURVES = "curves.png"
-"""The picture of the curves in a run folder."""
+"""File name of the plotted curves in a run folder."""
 
 STILL_FALLING = 0.01
-"""Fall of the loss over the last two fifths of a training, above which more steps are advised."""
+"""If the loss falls by more than this over the last two fifths of a training, more steps are advised."""
 
 
 class Watch:
-    """Shows every step of a training by a bar, or by lines of a log, which tell its pace and memory, too."""
+    """Shows every step of a training by a bar, or by log lines, which also report speed and memory."""
 
     def __init__(self, sink: Output, steps: int, bar: ProgressReport) -> None:
         self.sink, self.steps, self.bar = sink, steps, bar
         self.figures: dict[str, float] = {}
-        bar("training", 0, steps)  # its clock starts at once
+        bar("training", 0, steps)  # starts its clock at once
 
     def __call__(self, step: int, figures: Mapping[str, float]) -> None:
-        """Takes a step and what is logged of it."""
+        """Receives a step and its logged figures."""
         self.figures |= figures
         shown = {"loss": "loss {:.4f}"}
         if not self.sink.on_terminal:
@@ -34,7 +34,7 @@ class Watch:
 
 
 def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str, str]:
-    """Returns how the loss and what was validated came out, by the lines of metrics.jsonl, and what to do about it."""
+    """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it."""
     losses = [line["loss"] for line in metrics if "loss" in line]
     found, placed, counted = (
         _last(metrics, f"validation/{name}") for name in ("right", "place_right", "k_exact")
@@ -78,12 +78,12 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
 
 
 def _last(metrics: Sequence[Mapping[str, float]], name: str) -> float | None:
-    """The last value of a figure, None if there is none."""
+    """Returns the last value of a figure, None if there is none."""
     return next((line[name] for line in reversed(metrics) if name in line), None)
 
 
 def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
-    """Draws loss and validation over the steps into a run folder; says where, or what that needs."""
+    """Plots loss and validation over the steps in a run folder; returns a sentence saying where, or what is missing."""
     if missing("matplotlib"):
         return "pip install 'igm-cli[plots]' to have its curves drawn"
     from igm_cli.benchmarks.suite import Curve, Plot

@@ -1,4 +1,4 @@
-"""``igm ui``: a page to try models on, in a browser."""
+"""``igm ui``: a browser page for trying models."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
     fonts: dict[str, Any] = {
         "font": ["system-ui", "sans-serif"],
         "font_mono": ["monospace"],
-    }  # none from the net
+    }  # no fonts from the net
     try:
         _, url, _ = blocks.launch(
             server_name=host, server_port=port, inbrowser=browser, inline=False, share=False, quiet=True,
@@ -97,10 +97,10 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
 
 
 def require_free(host: str, port: int | None) -> None:
-    """Refuses an address that cannot be listened at, before anything is loaded.
+    """Refuses an address that cannot be served, before anything is loaded.
 
     Raises:
-        OutputError: If it is taken, not ours, or none.
+        OutputError: If it is in use, not this machine's, or invalid.
     """
     where = f"port {port} of {host}" if port else host
     try:
@@ -116,7 +116,7 @@ def require_free(host: str, port: int | None) -> None:
 
 
 def is_local(host: str) -> bool:
-    """Returns whether an address is that of this machine for itself."""
+    """Returns whether an address is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""The page of ``igm ui``: what it asks of the library, and how it looks."""
+"""The page of ``igm ui``: its calls of the library, and its layout."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from igm_cli.model import Model
 
 MOST_DRAWN = 16
-"""Images drawn by one click at most."""
+"""Maximum number of images drawn per click."""
 
 KEPT = 3
-"""Models that stay in memory."""
+"""Number of models kept in memory."""
 
 
 @dataclass
 class Shown:
-    """What the page shows of an answer."""
+    """An answer as the page shows it."""
 
-    says: str  # what was found, or why nothing was, in a sentence
-    doubts: Sequence[str] = ()  # why that may be wrong, a sentence each
+    says: str  # a sentence about what was found, or why nothing was
+    doubts: Sequence[str] = ()  # sentences about why this may be wrong
     pictures: Sequence[Image] = ()  # the overlay, or the images that were drawn
-    # the error over the number of concepts; None where it is the same for all images
+    # the error over the number of concepts; None if this number is the same for all images
     curve: Image | None = None
     # columns and rows of the items
     table: tuple[Sequence[str], Sequence[Sequence[str]]] = field(default=((), ()))
 
 
 def _told(answer: Callable[..., Shown]) -> Callable[..., Shown]:
-    """An answer that is the sentence of its error, if it ends with one: a page has no exit code."""
+    """Wraps a method so that it answers with the message of an error, as a page has no exit code."""
 
     @functools.wraps(answer)
     def safe(self: Workbench, subject: str | None, *rest: Any, **more: Any) -> Shown:
@@ -54,14 +54,14 @@ def _told(answer: Callable[..., Shown]) -> Callable[..., Shown]:
             if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
                 raise
             text = sentence(error)[0]
-            upload = subject and Path(subject).is_absolute()  # in a folder of ours, whose name tells nothing
+            upload = subject and Path(subject).is_absolute()  # in a temporary folder, whose name means nothing
             return Shown(text.replace(str(subject), Path(str(subject)).name) if upload else text)
 
     return safe
 
 
 class Workbench:
-    """Answers what the page asks, by the library's face; models stay loaded from one answer to the next."""
+    """Answers the page's requests with the library; models stay loaded between answers."""
 
     def __init__(self, models: Sequence[str], device: str = "auto") -> None:
         self.models, self.device = list(models), device
@@ -80,8 +80,8 @@ class Workbench:
     ) -> Shown:
         """Finds the concepts of an image file.
 
-        Labels of text-to-image models have commas in between; with no ``k``, or 0, it is estimated, and no ``k_max``, or 0,
-        takes the model's.
+        Labels for text-to-image models are separated by commas.  If ``k`` is None or 0, it is estimated; if ``k_max`` is, the
+        model's is used.
         """
         if not image:
             raise UsageError("there is no image yet; drop one, or choose a file")
@@ -131,7 +131,7 @@ class Workbench:
         )
 
     def asks_for_labels(self, model: str) -> bool:
-        """Returns whether a model is to be told what may be in an image."""
+        """Returns whether a model needs a list of labels that may be in an image."""
         return names_pipeline(model, None)
 
     def _load(self, model: str, labels: str | None) -> Model:
@@ -143,7 +143,7 @@ class Workbench:
 
 
 def page(bench: Workbench) -> Any:
-    """Returns the page, a :class:`gradio.Blocks`, with a tab to find concepts and one to draw them."""
+    """Returns the page, a :class:`gradio.Blocks`, with one tab for finding concepts and one for drawing them."""
     import gradio as gr
 
     def reporting(bar: Any) -> ProgressReport:

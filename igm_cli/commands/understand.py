@@ -1,4 +1,4 @@
-"""What igm invert, igm estimate-k and igm zero-shot do with images: each by itself, or what they share."""
+"""Runs igm invert, igm estimate-k and igm zero-shot on images: one by one, or on what they share."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def understand_images(
     maps: Path | None = None,
     **options: Any,
 ) -> None:
-    """Inverts a model on every image, or counts, and shows, draws and keeps what is found.
+    """Inverts every image, or counts its concepts, and shows, draws and saves the results.
 
-    ``pictures`` go into a file or folder, of counts the error over K; with ``labels`` they say of every object what it is.
-    So do energy ``maps``.  All else are fields of :class:`Runner`.
+    ``pictures`` and energy ``maps`` go into a file or folder; with ``count``, pictures show the error over K.  ``labels``
+    writes beside each object what it is.  All other arguments are fields of :class:`Runner`.
     """
     if count and pictures:
         need("plots")
@@ -51,7 +51,7 @@ def understand_images(
     if maps:
         from igm_cli.energy_map import energy_map, map_axes
 
-        map_axes(session.parser.space, (2, 2))  # which refuses a space that has no map
+        map_axes(session.parser.space, (2, 2))  # refuses a space without a map
         drawings.append(
             Drawing("--map", home_expanded(maps), lambda _, image: energy_map(session, image), True)
         )
@@ -73,10 +73,10 @@ def understand_shared(
     sources: Sequence[Path] = (),
     announce: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Finds what all images have in common, which is one record, and shows, draws and keeps it.
+    """Finds what all images have in common, one record, and shows, draws and saves it.
 
-    Of several processes, the main one does it.  The session is ``shared``, and ``pictures`` a folder; else the arguments are
-    those of :func:`understand_images`.
+    Only the main one of several processes does it.  The session is ``shared``, and ``pictures`` a folder; the other arguments
+    are those of :func:`understand_images`.
     """
     from igm_cli.commands.drawings import Drawing, aim_apart
     from igm_cli.commands.results import open_results, paths_of
@@ -94,7 +94,7 @@ def understand_shared(
         drawings.append(Drawing("--overlay", home_expanded(pictures), drawer(session, labels)))
         drawings[0].aim(files)
     aim_apart(drawings, exports, output, read)
-    _ = [image.data for image in images]  # a mistake is told before the model is loaded
+    _ = [image.data for image in images]  # reports a mistake before the model is loaded
     about = shared_hash(images)
     with open_results(output, "igm.invert-shared/1", session.run, ("sha256",), read) as store:
         record = store.done.get(about) if store else None
@@ -120,6 +120,6 @@ def understand_shared(
 
 
 def drawer(session: ImageSession, labels: bool) -> Callable[[Record, Input[Image]], Image]:
-    """Returns what draws the items of a record on a copy of its image; with ``labels`` it says what they are."""
+    """Returns a function that draws a record's items on a copy of its image, and with ``labels`` names them."""
     draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
     return lambda record, image: draw(image.data, record["items"])

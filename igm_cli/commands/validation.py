@@ -1,4 +1,4 @@
-"""What training shows of itself: inversions of a few validation images and samples of their concepts."""
+"""Validation during training: inverts a few validation images and samples from their concepts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     import datasets
 
 Row: TypeAlias = tuple[Image, Frame, Tensor, Tensor]
-"""An image, its frame, what the model sees of it ``[3,H,W]``, and its concepts ``[K,D]``."""
+"""An image, its frame, the model's input ``[3,H,W]``, and its concepts ``[K,D]``."""
 
 COUNT = 8
 SAMPLING_STEPS = 30
 
 
 class Validation:
-    """At most :data:`COUNT` images with known concepts, on which a model in training is tried; pictures go to ``folder``."""
+    """Validates a model in training on at most :data:`COUNT` annotated images; pictures go to ``folder``."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Validation:
         self.rows = _crops(examples, parser, spec, crops) if crops else _whole(examples, parser, spec)
 
     def __call__(self, step: int, denoiser: nn.Module) -> tuple[Mapping[str, float], Mapping[str, Tensor]]:
-        """Inverts the images and samples from their concepts; returns mean scores and two pictures, which it writes."""
+        """Inverts the images and samples from their concepts; writes two pictures and returns them with the mean scores."""
         training = denoiser.training
         denoiser.eval()
         scores, drawn = self._invert(denoiser)
@@ -66,9 +66,9 @@ class Validation:
         }
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
-        """Mean scores with K given, each over the images that have it, and every image with what was found.
+        """Returns mean scores with K given, each over the images that have it, and every image with what was found.
 
-        ``right`` is the proportion of the concepts that are found, ``k_exact`` that of images whose estimated K is right.
+        ``right`` is the proportion of concepts found, ``k_exact`` that of images whose estimated K is right.
         """
         settings = InversionSettings.from_dict(self.spec.inference)
         composition = self.spec.composition
@@ -99,7 +99,7 @@ class Validation:
         return {name: fmean(values) for name, values in scores.items()}, drawn
 
     def _sample(self, denoiser: Any) -> list[Image]:
-        """What the model saw of every image above a sample composed of its true concepts."""
+        """Returns the model's input of every image above a sample from its true concepts."""
         device = next(denoiser.parameters()).device
         originals = torch.stack([x0 for _, _, x0, _ in self.rows])
         _, channels, height, width = originals.shape

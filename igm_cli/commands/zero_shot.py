@@ -1,4 +1,4 @@
-"""``igm zero-shot``: which of some labels are in images, by a pretrained text-to-image model."""
+"""``igm zero-shot``: finds which labels are in images, with a pretrained text-to-image model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from igm_cli.session import ImageSession
 
 LONG = 30.0
-"""Seconds above which people are told."""
+"""Expected seconds above which the user is told."""
 
 _QUICK = 1.0
-"""Seconds of a first batch on a CPU within which a second one is timed; elsewhere the first one always has more to do."""
+"""If the first batch on a CPU takes less than this many seconds, a second one is timed; elsewhere a second one always is."""
 
 
 def zero_shot(
@@ -100,7 +100,7 @@ def zero_shot(
 
 
 def _announce(session: ImageSession, sink: Output, default: bool, images: int) -> None:
-    """Says what a model that nobody chose knows, which labels it was not trained on, and how long it will take, if that is long."""
+    """Reports what a default model knows, which labels it was not trained on, and the time needed if it is long."""
     if default and session.model.knows and process_rank()[0] == 0:
         sink.warn(f"no --model is given: {session.model.name} answers, which knows {session.model.knows}")
     if about := strangers(session.model):
@@ -111,7 +111,7 @@ def _announce(session: ImageSession, sink: Output, default: bool, images: int) -
 
 
 def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None:
-    """Says what the images would take, of calls, time and memory; none of them is looked at."""
+    """Reports the calls, time and memory that the images would take, without inverting any."""
     from igm_cli.commands.runner import find_inputs
     from igm_cli.core.models.pipeline_files import PUBLISHED
 
@@ -129,7 +129,7 @@ def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None
 
 
 def estimated(session: ImageSession, images: int, processes: int = 1) -> ZeroShotEstimate:
-    """Returns what some images take in a session, by a batch of calls that is timed."""
+    """Returns the estimated cost of some images in a session, from a timed batch of calls."""
     from igm_cli.commands.schemas import ZeroShotEstimate
     from igm_cli.core.device import peak_memory
     from igm_cli.core.inference.engine import constraint_of
@@ -152,13 +152,13 @@ def estimated(session: ImageSession, images: int, processes: int = 1) -> ZeroSho
 
 
 def between(expected: ZeroShotEstimate) -> str:
-    """Returns the least and the most draws in words."""
+    """Returns the minimum and maximum number of draws in words."""
     fixed = expected.draws == expected.max_draws
     return f"{expected.draws}" if fixed else f"{expected.draws} to {expected.max_draws}"
 
 
 def rows(expected: ZeroShotEstimate, levels: tuple[float, float], tuned: bool) -> list[tuple[str, str]]:
-    """Returns what people read; ``levels`` are those of noise, ``tuned`` says whether they and draws suit the model."""
+    """Returns the readable rows; ``levels`` are noise levels, ``tuned`` says whether these and the draws suit the model."""
     least, most = expected.least_calls, expected.calls_per_draw * expected.max_draws
     each, images = expected.seconds_per_call, expected.images
     whose = "as suits the model" if tuned else "of the literature: nothing was tuned to this model"
@@ -177,7 +177,7 @@ def rows(expected: ZeroShotEstimate, levels: tuple[float, float], tuned: bool) -
 
 
 def long_run(session: ImageSession, images: int, world: int = 1) -> str | None:
-    """Returns what people are told before a long run of some images by ``world`` processes; None if it is short."""
+    """Returns the notice before a long run of some images by ``world`` processes; None if the run is short."""
     expected = estimated(session, images, world)
     least, most = expected.least_seconds, expected.most_seconds
     if most <= LONG:
@@ -191,7 +191,7 @@ def long_run(session: ImageSession, images: int, world: int = 1) -> str | None:
 
 
 def seconds_per_call(denoiser: Any, most: int) -> float:
-    """Returns the seconds of a U-Net call, in a batch as it is used but no larger than ``most``."""
+    """Returns the seconds per U-Net call, in a batch as used in inversion but no larger than ``most``."""
     import torch
 
     batch = min(denoiser.batch, most)

@@ -1,4 +1,4 @@
-"""The options of ``igm zero-shot``, and how they are read and checked before anything is loaded."""
+"""The options of ``igm zero-shot``; they are read and checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from igm_cli.errors import IgmError, InputError, UsageError
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000
-"""Timesteps that Stable Diffusion is trained on: a range of theirs is divided by it."""
+"""Timesteps that Stable Diffusion is trained on; ranges in timesteps are divided by it."""
 
 
 Labels = Annotated[str | None, o.ask("Labels to look for: dog,cat,polar bear.", "LABEL,...")]
@@ -124,7 +124,7 @@ def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 
 def _lines(file: Path, what: str) -> list[str]:
-    """Returns the lines of a text file without blank ones and comments; there must be one."""
+    """Returns the lines of a text file without blank lines and comments; at least one must remain."""
     lines = [line.strip() for line in o.read_text(file).splitlines()]
     kept = [line for line in lines if line and not line.startswith("#")]
     if not kept:
@@ -133,7 +133,7 @@ def _lines(file: Path, what: str) -> list[str]:
 
 
 def parse_timesteps(text: str | None) -> tuple[float | None, float | None]:
-    """Returns ``LOW-HIGH`` as fractions of the schedule; above 1, timesteps of a thousand."""
+    """Returns ``LOW-HIGH`` as fractions of the schedule; values above 1 are timesteps out of a thousand."""
     if text is None:
         return None, None
     match = _RANGE.fullmatch(text)

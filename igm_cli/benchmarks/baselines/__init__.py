@@ -1,1 +1,1 @@
-"""What the papers compare with: networks that are trained to name the concepts of an image at once."""
+"""The papers' baselines: networks trained to name the concepts of an image at once."""

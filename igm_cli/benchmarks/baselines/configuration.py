@@ -1,14 +1,14 @@
-"""One conditional diffusion model of a configuration, a value of every factor, not composed.
+"""One conditional diffusion model of a whole configuration (a value of every factor), not composed.
 
-What IGM (Wang, Dauwels & Du 2025, section 5.2) compares with under the names GC, "generative classifier",
+IGM (Wang, Dauwels & Du 2025, section 5.2) compares with it under the names GC, "generative classifier",
 and GC with each factor alone; inference tries every condition, under shared noise draws:
 
     gc           argmin E ‖eps - eps_theta(x_t, t | C)‖²    over theta, then over C = {c_1 .. c_F}
     gc-variant   argmin E ‖eps - eps_theta(x_t, t | c_f)‖²  over theta for random f, then over c_f for every f
 
-Data, network, schedule and objective, its contrast included, are those of the factored denoiser, and its
-trained trunk may be the start: what differs is the condition.  The whole configuration is one row with a 1 for
-each value; the head is not linear in it, so that what a value means may depend on the others.
+Data, network, schedule and objective, including the contrast, are those of the factored denoiser, and training may
+start from its trained trunk; only the condition differs.  The whole configuration is one row with a 1 for each
+value; the head is not linear in it, so that the meaning of a value may depend on the others.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from igm_cli.core.training.contrast import contrasts
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 
-MOST = 1_000_000  # configurations that are tried
+MOST = 1_000_000  # maximum number of configurations tried
 
 
 @dataclass(frozen=True)
 class ConfigurationInversion:
-    """What was found in one image."""
+    """The result for one image."""
 
     values: tuple[int, ...]  # index of the value chosen for every factor, within the factor
-    errors: Tensor  # of every condition in the order of ``conditions_of``, float64 on the CPU
-    network_calls: int  # one pass of the trunk, and of the head for each condition, for every draw
+    errors: Tensor  # one per condition in the order of ``conditions_of``, float64 on the CPU
+    network_calls: int  # per draw, one pass of the trunk and one of the head per condition
 
 
 def conditions(concepts: Tensor, given: Tensor) -> Tensor:
-    """Returns rows ``[B,D]`` with a 1 for the value of every factor that is given ``[B,F]``, of ``[B,F,D]``."""
+    """Returns rows ``[B,D]`` with a 1 for the value of every factor in ``given [B,F]``; concepts are ``[B,F,D]``."""
     return (concepts * given[..., None]).sum(1)
 
 
 def exchanged(concepts: Tensor, given: Tensor, space: Categorical) -> Tensor:
-    """Returns conditions ``[B,D,D]`` with each value in place of its factor's, where that is given."""
+    """Returns conditions ``[B,D,D]`` in which each value replaces its factor's, if that is given."""
     factor = [f for f, group in enumerate(space.groups()) for _ in group]
     change = space.candidates().to(concepts) - concepts[:, factor]  # [B,D,D]
     return conditions(concepts, given)[:, None] + given[:, factor, None] * change
@@ -64,7 +64,7 @@ def exchanged(concepts: Tensor, given: Tensor, space: Categorical) -> Tensor:
 class ConfigurationClassifier(DiffusionBaseline):
     """GC over configurations."""
 
-    spec: ModelSpec  # of the model that it is compared with: network, space and schedule are taken from it
+    spec: ModelSpec  # of the model it is compared with, which defines network, space and schedule
     contrast: float = 0.0  # weight of the contrast between values (:mod:`igm_cli.core.training.contrast`)
 
     def describe(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class ConfigurationClassifier(DiffusionBaseline):
         return model
 
     def given(self, concepts: Tensor, factor: Tensor) -> Tensor:
-        """Returns which factors of ``[B,F,D]`` are in the condition ``[B,F]``: all, whichever was drawn."""
+        """Returns which factors of ``[B,F,D]`` are in the condition, ``[B,F]``: all, regardless of the one drawn."""
         return torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)
 
     def loss(
@@ -102,7 +102,7 @@ class ConfigurationClassifier(DiffusionBaseline):
         return self._error(model, images, concepts, self.given(concepts, factor), draws)
 
     def _error(self, model: nn.Module, images: Tensor, concepts: Tensor, given: Tensor, draws: Draws) -> Tensor:
-        """Returns the objective of the composed model for one condition: nothing is left to compose."""
+        """Returns the composed model's objective for one condition, without anything to compose."""
         schedule, space = cast(Schedule, model.schedule), cast(Categorical, model.space)
         x_t = schedule.add_noise(images, draws.noise, draws.t)
         rows = exchanged(concepts, given, space) if self.contrast else conditions(concepts, given)[:, None]
@@ -118,7 +118,7 @@ class ConfigurationClassifier(DiffusionBaseline):
         return torch.as_tensor(total.mean())
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean error over the noise that inference looks at; the same draws at every call."""
+        """Returns the mean error at the noise levels of inference, with the same draws at every call."""
         schedule, shape, total = cast(Schedule, model.schedule), tuple(images.shape[1:]), 0.0
         for number in range(self.validation_draws):
             turn = (torch.arange(len(concepts), device=concepts.device) + number) % concepts.shape[1]
@@ -141,9 +141,9 @@ class ConfigurationClassifier(DiffusionBaseline):
 
     @torch.no_grad()
     def invert(self, model: nn.Module, image: Tensor, settings: InversionSettings) -> ConfigurationInversion:
-        """Returns the values under whose conditions an image ``[C,H,W]`` has the least error.
+        """Returns the values whose conditions give an image ``[C,H,W]`` the least error.
 
-        Of the settings ``max_draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
+        Of the settings, ``max_draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
         """
         denoiser, space = cast(Denoiser, model), model.space
         if not isinstance(space, Categorical):
@@ -163,14 +163,14 @@ class ConfigurationClassifier(DiffusionBaseline):
 
 @dataclass(frozen=True, kw_only=True)
 class FactorClassifier(ConfigurationClassifier):
-    """GC of each factor alone: every condition is one value, and no value knows of the others."""
+    """GC of each factor alone: every condition is one value, independent of the other factors."""
 
     name: str = "gc-variant"
 
     def given(self, concepts: Tensor, factor: Tensor) -> Tensor:
-        """Returns the one factor drawn of each image ``[B,F]``."""
+        """Returns the one factor drawn for each image, ``[B,F]``."""
         return functional.one_hot(factor, concepts.shape[1]).bool()
 
     def conditions_of(self, space: Categorical) -> Sequence[tuple[int, ...]]:
-        """Returns every value alone."""
+        """Returns every single value."""
         return [(index,) for index in range(space.dim)]

@@ -1,4 +1,4 @@
-"""Trains a baseline under a budget: short trials choose the learning rate, the rest trains afresh."""
+"""Trains a baseline within a budget: short trials choose the learning rate, and the rest trains from scratch."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ __all__ = ["Baseline", "Budget", "Fitted", "TrainingData", "fit", "outputs"]
 TRIAL_SHARE = 0.08
 SAVE_SECONDS = 60.0
 WHOLE = 1000
-"""Units of a budget of minutes or steps, which the learning rate follows: a 20th is warm-up, a half is decay."""
-CHUNK = 50  # images that a network sees at once where it does not learn
+"""Units of a budget for the learning-rate schedule: one 20th is warm-up, one half is decay."""
+CHUNK = 50  # images per batch outside training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A network that names the concepts of an image, and how it learns."""
+    """A network that names the concepts of an image, and its training."""
 
-    network: ClassVar[type[Any]]  # made of these options
-    name: str = ""  # as reports show it
-    learning_rates: tuple[float, ...] = ()  # those that are tried
+    network: ClassVar[type[Any]]  # built from these options
+    name: str = ""  # in reports
+    learning_rates: tuple[float, ...] = ()  # those to try
     batch_size: int = 32
     ema: float = 0.998  # decay of the moving average of the weights
     weight_decay: float = 0.01  # of AdamW
@@ -58,34 +58,34 @@ class Baseline:
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Returns what training minimises, of images ``[B,3,H,W]`` in -1..1 with ``[B,K,D]``, ``[B,K]``."""
+        """Returns the training loss of images ``[B,3,H,W]`` in -1..1 with ``concepts [B,K,D]``, ``present [B,K]``."""
         return self.error(model(images), concepts, present)
 
     def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
-        """Returns the error of what the network says of images."""
+        """Returns the error of the network's output."""
         raise NotImplementedError
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the error on held-out images, without chance and without gradients; lower is better."""
+        """Returns the error on held-out images, deterministic and without gradients; lower is better."""
         return float(self.error(outputs(model, images), concepts, present))
 
 
 @torch.no_grad()
 def outputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Returns what a network says of images, float32, so many at once."""
+    """Returns a network's output for images, float32, computed in batches of :data:`CHUNK`."""
     return torch.cat([model(chunk).float() for chunk in images.split(CHUNK)])
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What baselines are trained on; it is loaded once, and only where something is left to train."""
+    """The training data of baselines, loaded once and only if something has to be trained."""
 
-    about: Mapping[str, Any]  # what it is, as JSON
+    about: Mapping[str, Any]  # its description, as JSON
     load: Callable[[], tuple[Samples, Samples]]
 
     @cached_property
     def parts(self) -> tuple[Samples, Samples]:
-        """Images to train on, and others, which only choose learning rates."""
+        """Training images, and validation images, which only choose learning rates."""
         return self.load()
 
 
@@ -96,13 +96,13 @@ class Fitted:
     model: nn.Module  # in evaluation mode, with averaged weights
     learning_rate: float  # the one chosen
     steps: int  # of the final training; trials are not counted
-    images: int  # seen in it
-    seconds: float  # that it took
-    validation: float  # its error on the validation samples
-    trials: dict[str, float]  # validation error of each learning rate tried; infinite where it diverged
+    images: int  # seen in the final training
+    seconds: float  # of the final training
+    validation: float  # error on the validation samples
+    trials: dict[str, float]  # validation error per learning rate tried; infinite if it diverged
 
     def info(self, budget: Budget) -> dict[str, Any]:
-        """Returns what a report says about the training."""
+        """Returns the facts about the training for a report."""
         return {
             "budget": f"{budget.minutes:g} minutes" if budget.minutes is not None else f"{budget.steps} steps",
             "parameters": sum(p.numel() for p in self.model.parameters()),
@@ -124,10 +124,10 @@ def fit(
     device: torch.device,
     progress: Progress = lambda what, done, total: None,
 ) -> Fitted:
-    """Trains a baseline, goes on with a training cut short, or loads a finished one.
+    """Trains a baseline, continues an interrupted training, or loads a finished one.
 
-    The budget is for trials and final training together; the folder holds the state of the training, then its
-    result.  ``progress`` is called with (what, done, total), in seconds or steps as the budget is.
+    The budget covers trials and final training together; the folder holds the state of the training, then its
+    result.  ``progress`` is called with (what, done, total), in the budget's unit: seconds or steps.
 
     Raises:
         InputError: If the folder holds something else, is damaged, or the training diverges.
@@ -144,7 +144,7 @@ def fit(
         write_weights(folder / WEIGHTS, learned(fitted.model))
         result = {name: value for name, value in vars(fitted).items() if name != "model"}
         machine = {"torch": torch.__version__, "processor": platform.processor() or platform.machine()}
-        # Last: it tells that all is there.
+        # Written last: it marks the result as complete.
         write_json(folder / BASELINE, {**identity, "result": result, **machine})
         (folder / STATE).unlink(missing_ok=True)
     return fitted
@@ -152,7 +152,7 @@ def fit(
 
 @dataclass
 class _Fitting:
-    """Trials and final training in their order, whose state is stored now and then, and their objective."""
+    """Runs trials and final training in order, saving their state periodically; also their objective."""
 
     baseline: Baseline
     training: Samples
@@ -161,14 +161,14 @@ class _Fitting:
     device: torch.device
     progress: Progress
     trials: dict[str, float] = field(default_factory=dict)
-    pending: dict[str, Any] | None = None  # state of the training that was cut short
-    batches: Batches = field(init=False)  # of the training samples
+    pending: dict[str, Any] | None = None  # state of the interrupted training
+    batches: Batches = field(init=False)  # the training samples
 
     def _take(self, state: dict[str, Any]) -> None:
         self.trials, self.pending = state["trials"], state["run"]
 
     def run(self, budget: Budget, seed: int) -> Fitted:
-        """Runs the trials that are left, then the final training."""
+        """Runs the remaining trials, then the final training."""
         self.record.load_state(self._take)
         rates = self.baseline.learning_rates
         for rate in rates if len(rates) > 1 else ():
@@ -185,7 +185,7 @@ class _Fitting:
         return Fitted(final.average.module, rate, final.step, images, final.spent, error, self.trials)
 
     def _trainer(self, rate: float, budget: Budget, seed: int) -> Trainer:
-        """Returns a training at one learning rate, at its beginning or where it was cut short."""
+        """Returns a trainer at one learning rate, at its start or where it was interrupted."""
         names = ("batch_size", "weight_decay", "ema")
         options: dict[str, Any] = {name: getattr(self.baseline, name) for name in names}
         config = TrainConfig(
@@ -196,7 +196,7 @@ class _Fitting:
             model = self.baseline.build()
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cuda" and self.device.index is not None:
-            torch.cuda.set_device(self.device)  # accelerate takes the current one
+            torch.cuda.set_device(self.device)  # accelerate uses the current one
         need("bench", "accelerate")
         from accelerate import Accelerator
 
@@ -232,7 +232,7 @@ class _Fitting:
         return error if math.isfinite(error) else math.inf
 
     def loss(self, model: nn.Module, step: int, plan: StepPlan) -> Tensor:
-        """As :class:`~igm_cli.core.training.objectives.Objective`."""
+        """See :class:`~igm_cli.core.training.objectives.Objective`."""
         images, concepts, present = self.batches.rows(plan)
         images = images.contiguous(memory_format=torch.channels_last)
         with inference_precision(self.device):

@@ -1,10 +1,10 @@
-"""GC: one conditional diffusion model of the whole set, not composed (IGM, Wang et al. 2025, section 5.1).
+"""GC: one conditional diffusion model of a whole set, not composed (IGM, Wang et al. 2025, section 5.1).
 
     training    argmin_theta  E_{x0,C,t,eps} ‖eps - eps_theta(x_t, t | C)‖²,   C = {c_1 .. c_K} one condition
     inference   argmin_C      E_{t,eps}      ‖eps - eps_theta(x_t, t | C)‖²    (:mod:`.gc_inversion`)
 
-Data, trunk, schedule and objective are those of the factored denoiser, and its trained trunk may be
-the start: what differs is that the set is not taken apart.  :mod:`.configuration` does the same with factors.
+Data, trunk, schedule and objective are those of the factored denoiser, and training may start from its trained trunk;
+the only difference is that the set is not decomposed.  :mod:`.configuration` does the same with factors.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from igm_cli.errors import InputError
 
 
 def start_from(model: nn.Module, init: Path, kind: type[nn.Module], of: str, parts: Mapping[str, str]) -> None:
-    """Copies the trunk, the unconditional output and those parts of the head that have the same shape from ``init``.
+    """Copies from ``init`` the trunk, the unconditional output and the parts of the head with the same shape.
 
-    ``parts`` are their names in the model, and in the checkpoint, whose denoiser is a ``kind`` (``of``: for messages).
+    ``parts`` maps their names in the model to those in the checkpoint, whose denoiser is a ``kind`` (``of`` in messages).
     """
     donor: object = load_checkpoint(init).denoiser
     if not isinstance(donor, kind):
@@ -45,9 +45,9 @@ def start_from(model: nn.Module, init: Path, kind: type[nn.Module], of: str, par
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionBaseline(Baseline):
-    """How a conditional diffusion model that is not composed is trained."""
+    """The training of a conditional diffusion model that is not composed."""
 
-    init: Path | None = None  # checkpoint folder of a factored denoiser whose trunk the training starts from
+    init: Path | None = None  # checkpoint folder of the factored denoiser from whose trunk training starts
     timestep_power: float = 1.0  # t = T u^power with u uniform; above 1 favours low noise
     low: float = 0.02  # least timestep of validation, as a fraction of T
     high: float = 0.98  # greatest timestep of validation
@@ -66,11 +66,11 @@ class DiffusionBaseline(Baseline):
         return {**options, "init": init, "validation": [self.low, self.high, self.validation_draws]}
 
     def timesteps(self, u: Tensor, schedule: Schedule) -> Tensor:
-        """Returns the timesteps of training ``[B]`` for u ``[B]`` in 0..1."""
+        """Returns the training timesteps ``[B]`` for u ``[B]`` in 0..1."""
         return (u**self.timestep_power * schedule.steps).long().clamp(max=schedule.steps - 1)
 
     def condition(self, concepts: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-        """Returns what the network is told of images."""
+        """Returns the network's condition for images."""
         return concepts, present
 
     def loss(
@@ -84,7 +84,7 @@ class DiffusionBaseline(Baseline):
 
 
 def set_error(model: nn.Module, x0: Tensor, draws: Draws, *condition: Tensor) -> Tensor:
-    """Returns ‖v - v_theta(x_t, t | C)‖² per image ``[B,C,H,W]``, the error of eps over alpha², a draw for each."""
+    """Returns ‖v - v_theta(x_t, t | C)‖² per image ``[B,C,H,W]``, the error of eps over alpha², with one draw each."""
     schedule = Schedule()
     x_t = schedule.add_noise(x0, draws.noise, draws.t)
     alpha, sigma = (level(draws.t)[:, None, None, None] for level in (schedule.alpha, schedule.sigma))
@@ -114,7 +114,7 @@ class GenerativeClassifier(DiffusionBaseline):
         return model
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean error of v over the noise that inference looks at; the same draws at every call."""
+        """Returns the mean error of v at the noise levels of inference, with the same draws at every call."""
         generator, total = torch.Generator().manual_seed(0), 0.0
         for rows in torch.arange(len(images)).split(self.batch_size):
             for _ in range(self.validation_draws):

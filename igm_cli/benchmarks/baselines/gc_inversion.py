@@ -1,10 +1,10 @@
-"""Inversion of a model of whole sets: argmin_C E_{t,eps} ‖eps - eps_theta(x_t, t | C)‖².
+"""Inverts a model of whole sets: argmin_C E_{t,eps} ‖eps - eps_theta(x_t, t | C)‖².
 
-IGM (Wang et al. 2025, Algorithm 3) for its baseline GC: R starts, descent, the end of least error; an unknown
-K is the one whose best set has the least error.  A few hundred evaluations do not get far from random starts.
-So starts are proposed by what random sets do to the error around each of their positions, and ends are improved
-by moving single positions elsewhere and by Gauss-Newton steps: the figures show the model, not a short search.
-Whether a set is better is decided by its error as a whole: none of this asks the model to be compositional.
+IGM (Wang et al. 2025, Algorithm 3) for its baseline GC: R starts, descent, and the end with the least error; an unknown
+K is the one whose best set has the least error.  From random starts, a few hundred evaluations do not get far.  So the
+starts come from the effect of random sets on the error around each of their positions, and the ends are improved by
+moving single positions elsewhere and by Gauss-Newton steps.  The figures thus show the model, not a short search.
+Sets are compared only by their total error, so none of this requires the model to be compositional.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from igm_cli.core.device import inference_precision
 from igm_cli.core.noise_schedule import draw
 from igm_cli.errors import UsageError
 
-CHUNK = 32  # evaluations at once, so that residuals stay in the cache
+CHUNK = 32  # evaluations per batch, so that residuals stay in the cache
 CELL = 4  # side in pixels of the cells in which random sets are compared
-SCAN_DRAWS = 2  # draws under which random and changed sets are looked at
-APART = 5.0  # pixels between two proposed places at least
+SCAN_DRAWS = 2  # draws for comparing random and changed sets
+APART = 5.0  # minimum distance of two proposed places in pixels
 PROPOSALS = 16  # proposed places
 ROUNDS = 4  # rounds in which positions are moved elsewhere
-MOVES, FINALISTS = 10, 6  # places of either source that they are moved to, and sets that descend then
+MOVES, FINALISTS = 10, 6  # places tried from either source, and sets that then descend
 RATE = 0.03  # first learning rate of descent, as a fraction of the image
 POLISH_STEPS, POLISH_DRAWS = 2, 4
 STEP, REACH = 0.005, 0.03  # half the width of differences, and the longest move, as fractions of the image
@@ -36,12 +36,12 @@ STEP, REACH = 0.005, 0.03  # half the width of differences, and the longest move
 
 @dataclass(frozen=True)
 class SetSettings:
-    """How to invert."""
+    """Settings of the inversion."""
 
     low: float = 0.02  # least timestep, as a fraction of T
     high: float = 0.35  # greatest timestep
     draws: int = 16  # N, shared by all hypotheses
-    scan_sets: int = 64  # random sets that places are proposed from
+    scan_sets: int = 64  # random sets from which places are proposed
     restarts: int = 8  # R
     steps: int = 24  # of descent from each start, each under one draw
     seed: int = 0  # of everything random
@@ -49,23 +49,23 @@ class SetSettings:
 
 @dataclass(frozen=True)
 class SetInversion:
-    """What was found in one image."""
+    """The result for one image."""
 
     concepts: Tensor  # [K,2] on the CPU
     error: float  # mean squared error of eps under them
     seconds: float
-    passes: int  # evaluations of the trunk and of the set head; one that is differentiated counts once
+    passes: int  # evaluations of the trunk and of the set head; one with gradients counts once
 
 
 def invert_set(model: SetDenoiser, image: Tensor, k: int, settings: SetSettings | None = None) -> SetInversion:
-    """Finds K positions in an image ``[C,H,W]`` in -1..1, sooner if the model's parameters are frozen."""
+    """Finds K positions in an image ``[C,H,W]`` in -1..1; faster if the model's parameters are frozen."""
     return count_set(model, image, k_min=k, k_max=k, settings=settings)
 
 
 def count_set(
     model: SetDenoiser, image: Tensor, *, k_min: int = 1, k_max: int = 10, settings: SetSettings | None = None
 ) -> SetInversion:
-    """Finds the set of ``k_min`` to ``k_max`` positions of least error, each K as if it were given."""
+    """Finds the set of ``k_min`` to ``k_max`` positions with the least error, searching each K as if it were given."""
     if not 0 <= k_min <= k_max:
         raise UsageError(f"k-min {k_min} must lie between 0 and k-max {k_max}")
     began = time.monotonic()
@@ -75,7 +75,7 @@ def count_set(
 
 
 class _Search:
-    """The search for sets in one image under N noise draws that every hypothesis shares."""
+    """Searches for sets in one image under N noise draws shared by all hypotheses."""
 
     def __init__(self, model: SetDenoiser, image: Tensor, settings: SetSettings) -> None:
         self.model, self.image, self.settings = model, image, settings
@@ -102,7 +102,7 @@ class _Search:
             moved = self._moved(best, torch.cat([places[:MOVES], missed]))
             if len(moved) == 0:
                 break
-            # A moved position only pays once it and its neighbours have descended, too.
+            # A moved position only helps after it and its neighbours have also descended.
             other, other_error = self._best(self._descend(moved, s.steps // 2, RATE / 2))
             if other_error >= error:
                 break
@@ -125,24 +125,24 @@ class _Search:
 
     @torch.no_grad()
     def _best(self, sets: Tensor) -> tuple[Tensor, float]:
-        """Returns the set of least error under all draws, the first of equals."""
+        """Returns the set with the least error under all draws; the first of equals."""
         errors = self._errors(sets, self.every)
         least = int(errors.argmin())
         return sets[least], float(errors[least])
 
     @torch.no_grad()
     def _maps(self, sets: Tensor) -> Tensor:
-        """Returns what sets ``[P,K,2]`` leave unexplained: squared residuals per cell ``[P,H/CELL,W/CELL]``."""
+        """Returns the squared residuals of sets ``[P,K,2]`` per cell, ``[P,H/CELL,W/CELL]``."""
         squares = [r.square().mean((1, 2)) for r in self._residuals(sets, self.every[:SCAN_DRAWS])]
         return torch.cat([F.avg_pool2d(square[:, None], CELL)[:, 0] for square in squares])
 
     def _distances(self, a: Tensor, b: Tensor) -> Tensor:
-        """Returns the pixels between positions ``[...,2]``; a and b broadcast."""
+        """Returns the distances in pixels between positions ``[...,2]``; a and b broadcast."""
         height, width = self.image.shape[1:]
         return torch.as_tensor(((a - b) * a.new_tensor([width, height])).norm(dim=-1))
 
     def _scattered(self, count: int, k: int, trials: int = 8) -> Tensor:
-        """Returns random sets ``[count,k,2]``, of some trials those whose positions lie farthest apart."""
+        """Returns random sets ``[count,k,2]``, each the one of some trials whose positions lie farthest apart."""
         pool = torch.rand(trials, count, k, 2, generator=self.generator).to(self.image.device) * 0.92 + 0.04
         apart = self._distances(pool[:, :, :, None], pool[:, :, None])
         apart = apart + 1e6 * torch.eye(k, device=self.image.device)
@@ -150,7 +150,7 @@ class _Search:
         return pool[best, torch.arange(count, device=self.image.device)]
 
     def _promising(self, tried: Tensor, maps: Tensor, reference: Tensor, keep: int) -> Tensor:
-        """Returns places of sets ``[S,K,2]`` near which their maps ``[S,h,w]`` are least against ``[h,w]``."""
+        """Returns places of sets ``[S,K,2]`` near which their maps ``[S,h,w]`` lie furthest below ``reference [h,w]``."""
         height, width = reference.shape
         ys, xs = (torch.arange(n, device=reference.device) + 0.5 for n in (height, width))
         at = tried * tried.new_tensor([width, height])
@@ -176,9 +176,9 @@ class _Search:
         return starts
 
     def _descend(self, starts: Tensor, steps: int, rate: float) -> Tensor:
-        """Returns where AdamW ends from sets ``[R,K,2]``, all of them under the same draw at each step.
+        """Returns the ends of AdamW from sets ``[R,K,2]``, with one draw per step shared by all.
 
-        The learning rate falls to a tenth as a cosine does.
+        The learning rate falls to a tenth by a cosine schedule.
         """
         sets = starts.clone().requires_grad_(True)
         optimizer = torch.optim.AdamW([sets], lr=rate, weight_decay=0.0, betas=(0.8, 0.95))
@@ -198,7 +198,7 @@ class _Search:
 
     @torch.no_grad()
     def _moved(self, best: Tensor, places: Tensor) -> Tensor:
-        """Returns the best sets ``[F,K,2]`` that have one position of ``best [K,2]`` moved to a free place."""
+        """Returns the best sets ``[F,K,2]`` with one position of ``best [K,2]`` moved to a free place."""
         places = places[self._distances(places[:, None], best).amin(1) > APART]  # [M,2]
         k, m = len(best), len(places)
         moved, each = best.expand(k, m, k, 2).clone(), torch.arange(k, device=best.device)

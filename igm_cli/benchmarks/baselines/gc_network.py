@@ -1,11 +1,11 @@
 """One conditional diffusion model over a whole set of positions: eps_theta(x_t, t | {c_1 .. c_K}).
 
-The trunk is that of the factored denoiser, which looks at (x_t, t) once.  In the head every cell of the image
-attends to all positions together, so that what one position means depends on all the others.  Padding is
-masked in every layer, and no layer knows an order: the set may have any size.
+The trunk is that of the factored denoiser, which sees (x_t, t) once.  In the head every cell of the image attends to
+all positions together, so that the meaning of one position depends on all the others.  Padding is masked in every
+layer, and no layer depends on the order, so the set may have any size.
 
-A network that sees a barely noised image can do without the set, and learns to; then every set fits equally
-well, which would be a baseline of straw.  So a gate lets the head through only where the set says so.
+A network that sees a barely noised image can ignore the set, and learns to; then every set fits equally well, which
+would make a straw-man baseline.  So a gate lets the head through only where the set says so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TokenLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Returns tokens ``[N,K,d]``, of which those that are ``present [N,K]`` are attended to."""
+        """Returns tokens ``[N,K,d]`` after attending to those that are ``present [N,K]``."""
         k = tokens.shape[1]
         qkv = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1))
         q, key, value = qkv.permute(2, 0, 3, 1, 4)  # [N,h,K,d/h]
@@ -62,7 +62,7 @@ class TokenLayer(nn.Module):
 
 
 class Relations(nn.Module):
-    """Where every cell lies relative to every position, as ``dim`` features; finely up to ``reach`` cells."""
+    """The place of every cell relative to every position, as ``dim`` features; fine-grained up to ``reach`` cells."""
 
     OCTAVES = 5
     WIDTHS = (1.0, 2.0, 4.0, 8.0)
@@ -93,9 +93,9 @@ class Relations(nn.Module):
 
 
 class SetAttention(nn.Module):
-    """Cells attend to all positions at once, or to none of them (a learned null key).
+    """Lets cells attend to all positions at once, or to none (a learned null key).
 
-    Logits and values know where the position lies relative to the cell (Shaw et al. 2018, in two dimensions).
+    Logits and values depend on the position relative to the cell (Shaw et al. 2018, in two dimensions).
     """
 
     def __init__(self, dim: int, heads: int, related: int) -> None:
@@ -114,12 +114,12 @@ class SetAttention(nn.Module):
     ) -> Tensor:
         """Returns G cells ``[N,d,gh,gw]`` after one round of attention to tokens ``[N,K,d]`` present ``[N,K]``.
 
-        Relations are features ``[N,G,K,g]``, distances are squared ``[N,G,K]``: those of cells and positions.
+        ``relations [N,G,K,g]`` and squared ``distance [N,G,K]`` are those between cells and positions.
         """
         q = self.query(self.norm(cells)).flatten(2).unflatten(1, (self.heads, -1))  # [N,h,d/h,G]
         keys_values = self.key_value(self.norm_tokens(tokens)).chunk(
             2, dim=-1
-        )  # two of [N,K,d], to [N,h,K,d/h]
+        )  # both from [N,K,d] to [N,h,K,d/h]
         key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in keys_values)
         logits = (q.transpose(2, 3) @ key.transpose(2, 3)).float() / math.sqrt(q.shape[2])  # [N,h,G,K]
         logits = logits + self.closeness(relations).permute(0, 3, 1, 2)
@@ -135,7 +135,7 @@ class SetAttention(nn.Module):
 
 
 class Gate(nn.Module):
-    """How far a set as a whole concerns each cell, 0..1: sigmoid(logsumexp over its positions), which saturates."""
+    """How much a whole set concerns each cell, 0..1: sigmoid(logsumexp over its positions), which saturates."""
 
     def __init__(self, related: int) -> None:
         super().__init__()
@@ -152,10 +152,10 @@ class Gate(nn.Module):
 
 
 class SetFeatures(NamedTuple):
-    """What does not depend on the set, of N noised images."""
+    """Everything about N noised images that does not depend on the set."""
 
-    cells: Tensor  # the image as the head sees it [N,d,gh,gw]
-    readable: Tensor  # what positions can read of it [N,G,d]
+    cells: Tensor  # the head's view of the image [N,d,gh,gw]
+    readable: Tensor  # features that positions can read [N,G,d]
     base: Tensor  # output under no condition [N,C,H,W]
     time: Tensor  # embedding of t [N,d]
     x_t: Tensor  # [N,C,H,W]
@@ -163,7 +163,7 @@ class SetFeatures(NamedTuple):
 
 
 class SetDenoiser(nn.Module):
-    """Trunk and set head; puts out v on the cosine schedule."""
+    """Trunk and set head; predicts v on the cosine schedule."""
 
     OCTAVES = 6
 
@@ -190,7 +190,7 @@ class SetDenoiser(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x_t: Tensor, t: Tensor) -> SetFeatures:
-        """Returns what one pass of the trunk sees of ``[N,C,H,W]`` at timesteps ``[N]``."""
+        """Returns the features of ``[N,C,H,W]`` at timesteps ``[N]``, from one pass of the trunk."""
         h = self.trunk(x_t, t)
         base = F.pixel_shuffle(self.base_out(h), self.patch).float()
         readable = self.to_readable(h).flatten(2).transpose(1, 2)
@@ -200,7 +200,7 @@ class SetDenoiser(nn.Module):
     def output(self, features: SetFeatures, concepts: Tensor, present: Tensor | None = None) -> Tensor:
         """Returns the network's output ``[N,C,H,W]`` float32 under one set ``[N,K,2]`` per image; K may be 0.
 
-        ``present [N,K]`` is False for padding; None if all are there.
+        ``present [N,K]`` is False for padding; None if there is no padding.
         """
         if present is None:
             present = torch.ones(concepts.shape[:2], dtype=torch.bool, device=concepts.device)

@@ -1,8 +1,8 @@
-"""Judges of samples: networks trained on real images alone, which never saw the model whose samples they judge.
+"""Judges of samples: networks trained only on real images, which never saw the model whose samples they judge.
 
-A judge of places is a map of peaks (Zhou et al. 2019, *Objects as Points*); one of kinds names shape and so on of a crop;
-one of factors names those of a whole image, and one of measures says the place and the size of its only object.  All are trained on images that are blurred, brightened and made noisy, so that they do not feed on the texture of
-real images, which samples do not have.
+The judge of places predicts a map of peaks (Zhou et al. 2019, *Objects as Points*), the judge of kinds the shape and other
+values of a crop, the judge of factors those of a whole image, and the judge of measures the place and size of its only
+object.  All are trained on blurred, brightened and noisy images, so that they do not rely on real texture, which samples lack.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PEAK = 0.35
 
 
 def roughened(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns images ``[B,3,H,W]`` some of which are blurred, brighter or darker, and noisy."""
+    """Returns images ``[B,3,H,W]``, some of them blurred, brightened or darkened, and with noise."""
 
     def drawn() -> Tensor:
         return torch.rand(len(images), 1, 1, 1, generator=generator).to(images)
@@ -41,14 +41,14 @@ def roughened(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, truth: Sequence[Tensor], values: Sequence[int]) -> Tensor:
-    """Returns the sum of the cross entropies of all factors, whose logits ``[N,values]`` stand one after another."""
+    """Returns the sum of the cross entropies of all factors, whose logits ``[N,values]`` are concatenated."""
     pairs = zip(logits.split(values, 1), truth, strict=True)
     return sum((functional.cross_entropy(*pair) for pair in pairs), torch.zeros(()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(Baseline):
-    """What judges have in common: they learn from roughened images."""
+    """Base of the judges, which learn from roughened images."""
 
     channels: int = 32
     learning_rates: tuple[float, ...] = (2e-3,)
@@ -56,13 +56,13 @@ class Judge(Baseline):
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Returns the error of what the network says of roughened images."""
+        """Returns the error of the network on roughened images."""
         return self.error(model(roughened(images, generator)).float(), concepts, present)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceJudge(Judge):
-    """Says where the objects of an image are, by peaks in a map of half its sides."""
+    """Locates the objects of an image as peaks in a map with half its sides."""
 
     name: str = "judge-places"
     batch_size: int = 24
@@ -77,7 +77,7 @@ class PlaceJudge(Judge):
         return centre_loss(said, concepts[..., :2] * size, present, 1.0)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the share of images of which a place is missing, wrong or too many."""
+        """Returns the share of images with a missing, wrong or superfluous place."""
         found = self.places(model, images)
         pairs = zip(found, concepts, present, strict=True)
         right = [all_right(places, truth[there][:, :2]) for places, truth, there in pairs]
@@ -95,7 +95,7 @@ class PlaceJudge(Judge):
 
 
 class Peaks(nn.Module):
-    """From images ``[B,3,H,W]`` to a map ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
+    """Maps images ``[B,3,H,W]`` to ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -123,15 +123,15 @@ def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size:
 
 @dataclass(frozen=True, kw_only=True)
 class KindJudge(Judge):
-    """Names the values of several factors of an object in a crop round its place.
+    """Names the values of several factors of an object in a crop around its place.
 
-    Concepts are ``[K,2+F]``: the place and the number of the value of each factor.
+    Concepts are ``[K,2+F]``: the place and the index of each factor's value.
     """
 
-    values: tuple[int, ...]  # how many values each factor has
+    values: tuple[int, ...]  # number of values of each factor
     name: str = "judge-kinds"
     crop: int = 24  # side of a crop in pixels of the image
-    kernel: int = 3  # side of the convolutions; with another, it is another architecture
+    kernel: int = 3  # side of the convolutions; judges that differ in it differ in architecture
     channels: int = 24
     batch_size: int = 24
 
@@ -143,7 +143,7 @@ class KindJudge(Judge):
             layers, last = [_layer(3, c), _layer(c, 2 * c, stride=2), _layer(2 * c, 4 * c, stride=2)], 4 * c
         else:
             layers, last = [_layer(3, c, stride=2, size=k), _layer(c, 2 * c, stride=2, size=k)], 2 * c
-        layers.append(nn.AdaptiveAvgPool2d(3))  # shapes are told by where their edges are
+        layers.append(nn.AdaptiveAvgPool2d(3))  # the place of edges distinguishes shapes
         flat = 9 * last
         return nn.Sequential(
             *layers, nn.Flatten(), nn.Linear(flat, 64), nn.SiLU(), nn.Linear(64, sum(self.values))
@@ -152,7 +152,7 @@ class KindJudge(Judge):
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Returns the cross entropy of all factors, of crops somewhat off their places."""
+        """Returns the cross entropy of all factors, on crops slightly off their places."""
         image, number = present.nonzero(as_tuple=True)
         objects = concepts[image, number]
         jitter = 0.02 * (2 * torch.rand(len(objects), 2, generator=generator).to(objects) - 1)
@@ -160,7 +160,7 @@ class KindJudge(Judge):
         return cross_entropy(model(crops).float(), objects[:, 2:].long().unbind(1), self.values)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the share of values that are wrong."""
+        """Returns the share of wrong values."""
         rows = [row[there] for row, there in zip(concepts, present, strict=True)]
         truth = torch.cat(rows)[:, 2:].cpu().T.flatten()
         chances = self.kinds(model, images, [r[:, :2] for r in rows])
@@ -168,7 +168,7 @@ class KindJudge(Judge):
         return float((named != truth).float().mean())
 
     def crops(self, images: Tensor, image: Tensor, places: Tensor) -> Tensor:
-        """Returns square crops ``[N,3,S,S]`` round places ``[N,2]`` in 0..1, each of the image of its number ``[N]``."""
+        """Returns square crops ``[N,3,S,S]`` around places ``[N,2]`` in 0..1; ``image [N]`` are the numbers of their images."""
         height, width = images.shape[2:]
         reach = torch.linspace(-1, 1, self.crop, device=images.device) * self.crop
         across = 2 * places[:, :1] - 1 + reach / width
@@ -179,7 +179,7 @@ class KindJudge(Judge):
 
     @torch.no_grad()
     def kinds(self, model: nn.Module, images: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the chances of the values of each factor, ``[N,values]`` on the CPU, of N places in all images."""
+        """Returns for each factor the probabilities of its values ``[N,values]``, on the CPU, at all N places in the images."""
         counts = torch.tensor([len(part) for part in places])
         image = torch.arange(len(places)).repeat_interleave(counts).to(images.device)
         if not len(image):
@@ -192,7 +192,7 @@ class KindJudge(Judge):
 class FactorJudge(Judge):
     """Names the value of every factor of an image; concepts are one-hot rows ``[F,D]``."""
 
-    values: tuple[int, ...]  # how many values each factor has
+    values: tuple[int, ...]  # number of values of each factor
     name: str = "judge-factors"
 
     def build(self) -> nn.Module:
@@ -208,19 +208,19 @@ class FactorJudge(Judge):
         return cross_entropy(said, concepts.sum(1).split(self.values, 1), self.values)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the share of images of which a value is wrong."""
+        """Returns the share of images with a wrong value."""
         truth = [part.argmax(1) for part in concepts.sum(1).cpu().split(self.values, 1)]
         return float((self.named(model, images) != torch.stack(truth, 1)).any(1).float().mean())
 
     def named(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Returns the number of the value of each factor of images ``[B,3,H,W]``, as ``[B,F]`` on the CPU."""
+        """Returns the index of each factor's value in images ``[B,3,H,W]``, as ``[B,F]`` on the CPU."""
         logits = outputs(model, images).cpu()
         return torch.stack([part.argmax(1) for part in logits.split(self.values, 1)], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureJudge(Judge):
-    """Says the place ``(x, y)`` and the size of the only object of an image; concepts are ``[1,3]``."""
+    """Measures the place ``(x, y)`` and the size of an image's only object; concepts are ``[1,3]``."""
 
     name: str = "judge-measures"
 
@@ -250,10 +250,10 @@ class MeasureJudge(Judge):
 
 
 def all_right(found: Tensor, truth: Tensor) -> bool:
-    """Whether places ``[K,2]`` are those of the truth ``[L,2]``, one for each and none too many."""
+    """Returns whether places ``[K,2]`` match the truth ``[L,2]`` one to one."""
     return len(found) == len(truth) == near(found, truth)
 
 
 def near(found: Tensor, truth: Tensor) -> int:
-    """Returns how many places of the truth ``[L,2]`` were found ``[K,2]``."""
+    """Returns how many true places ``[L,2]`` are among those found ``[K,2]``."""
     return int((match(found, truth).squared.sum(1) < NEAR**2).sum())

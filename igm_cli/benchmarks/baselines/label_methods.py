@@ -1,12 +1,12 @@
-"""What finding labels by inner products is compared with: methods that ask the network about every hypothesis.
+"""Baselines for finding labels by inner products: methods that run the network on every hypothesis.
 
     enumerate       argmin_S  E ‖eps - 1/K sum_{k in S} eps_theta(x_t, t | label_k)‖²    K C(M,K) calls per draw
     dc-compound     argmin_S  E ‖eps - eps_theta(x_t, t | "a label_1 and a label_2")‖²   C(M,K) calls per draw
     dc-variant      the K labels of least  E ‖eps - eps_theta(x_t, t | label)‖²          M calls per draw
     prompt-weights  argmin_w  E ‖eps - sum_j w_j eps_theta(x_t, t | label_j)‖², w on the simplex; the K largest
 
-The first is how IGM (Wang, Dauwels & Du 2025, section 4.3) searches, the last its Algorithm 6; the others are
-Diffusion Classifier (Li et al. 2023) as it is compared with there.  All but the last see the draws that
+The first is IGM's search (Wang, Dauwels & Du 2025, section 4.3), the last its Algorithm 6; the others are
+Diffusion Classifier (Li et al. 2023) as compared there.  All but the last see the draws that
 :func:`igm_cli.core.inference.engine.invert` sees.
 
 Each takes a denoiser over a :class:`Text` space, an image that it denoises ``[C,H,W]``, or views ``[V,C,H,W]``,
@@ -39,7 +39,7 @@ BATCH = 4  # draws per step of prompt-weights
 
 @torch.no_grad()
 def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
-    """Tries every set of K labels, each by network calls of its own: no prediction is kept for another set."""
+    """Tries every set of K labels with separate network calls; no prediction is reused for another set."""
     space, sets = _sets(denoiser, settings, k)
     rows = space.candidates().to(image.device)
 
@@ -56,11 +56,11 @@ def enumerate_sets(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 def compound_prompts(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int, *, stages: bool = False
 ) -> Inversion:
-    """Diffusion Classifier, its classes being captions of K labels: "a photo of a cup and a spoon".
+    """Runs Diffusion Classifier with captions of K labels as classes: "a photo of a cup and a spoon".
 
-    The denoiser must have ``predictions_of_prompts(features, texts)``, too: eps_theta(x_t, t | text) of P texts
-    ``[N,P,C,H,W]`` float32.  With ``stages`` the worse half of the captions is left out after every stage
-    (Algorithm 2 there), the last of which reaches ``draws``; else every caption sees all draws.
+    The denoiser must also have ``predictions_of_prompts(features, texts)``: eps_theta(x_t, t | text) of P texts
+    ``[N,P,C,H,W]`` float32.  With ``stages`` the worse half of the captions is dropped after every stage
+    (Algorithm 2 there), and the last stage reaches ``draws``; otherwise every caption sees all draws.
     """
     space, sets = _sets(denoiser, settings, k)
 
@@ -77,7 +77,7 @@ def compound_prompts(
 
 @torch.no_grad()
 def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
-    """Judges every label alone, as if it were all there is, and reports the mean error of the K best."""
+    """Scores every label alone, as if it were the only one, and reports the mean error of the K best."""
     space, _ = _sets(denoiser, settings, k)
     rows = space.candidates().to(image.device)
 
@@ -90,9 +90,9 @@ def labels_alone(denoiser: Denoiser, image: Tensor, settings: InversionSettings,
 
 
 def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int) -> Inversion:
-    """Learns the weights of prompts by stochastic gradients, new draws every step, and keeps the K largest.
+    """Learns the weights of prompts by stochastic gradients, with new draws at every step, and keeps the K largest.
 
-    Predictions do not depend on the weights: no gradient passes through the network; a draw costs M calls.
+    Predictions do not depend on the weights, so no gradient passes through the network; a draw costs M calls.
     """
     space, _ = _sets(denoiser, settings, k)
     logits = torch.zeros(space.dim, device=image.device)
@@ -100,7 +100,7 @@ def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSetting
     error = 0.0
     for step in range(settings.relax_steps):
         error, gradient = _error_of_weights(denoiser, image, settings, logits, step * BATCH)
-        # No draw decides alone because the error depends more on the labels there than under others.
+        # Normalised, so that no draw dominates because its error depends more on the labels.
         logits.grad = gradient / gradient.norm().clamp(min=1e-12)
         optimizer.step()
     chosen, draws = logits.cpu().argsort(descending=True, stable=True)[:k], settings.relax_steps * BATCH
@@ -110,7 +110,7 @@ def prompt_weights(denoiser: Denoiser, image: Tensor, settings: InversionSetting
 def _error_of_weights(
     denoiser: Denoiser, image: Tensor, s: InversionSettings, logits: Tensor, start: int
 ) -> tuple[float, Tensor]:
-    """Returns the error under weights softmax of ``[M]``, and its gradient ``[M]``, from draw ``start`` on."""
+    """Returns the error under the softmax of ``logits [M]``, and its gradient ``[M]``, from draw ``start`` on."""
     shape, schedule = tuple(image.shape[-3:]), denoiser.schedule
     draws = draw(schedule, shape, BATCH, low=s.low, high=s.high, seed=s.seed, start=start).to(image.device)
     with torch.no_grad():
@@ -127,13 +127,13 @@ def _error_of_weights(
 
 
 def _sets(denoiser: Denoiser, settings: InversionSettings, k: int) -> tuple[Text, list[tuple[int, ...]]]:
-    """Returns the labels, and all sets of K of them."""
+    """Returns the labels, and all sets of K labels."""
     space = cast(Text, denoiser.space)
-    sizes_of(space.dim, k, settings)  # refuses what cannot be tried
+    sizes_of(space.dim, k, settings)  # refuses an impossible k or too many sets
     return space, list(itertools.combinations(range(space.dim), k))
 
 
 def _least(space: Text, sets: Sequence[Sequence[int]], scores: Scores, draws: int) -> Inversion:
-    """Returns the set of least error."""
+    """Returns the set with the least error."""
     best = int(scores.errors.argmin())
     return unsure_answer(space.candidates()[list(sets[best])], float(scores.errors[best]), scores.calls, draws)

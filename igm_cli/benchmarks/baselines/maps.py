@@ -1,13 +1,13 @@
-"""Networks that say for every place of an image what is there, trained on crops and applied to images of any size.
+"""Networks that predict maps of objects, trained on crops and applied to images of any size.
 
-Both share the network: the trunk of the factored denoiser, shown images without noise, with one layer to read it off.
+Both share the network: the trunk of the factored denoiser, applied to images without noise, with one read-out layer.
 
     density        sum over objects of normalised Gaussians; the number of objects is the sum of the map
                    (Lempitsky & Zisserman 2010; Xie, Noble & Zisserman 2016: by a fully convolutional network)
     centre-point   probability that an object's centre lies in a cell, and where in the cell (Zhou, Wang & Krähenbühl
                    2019, "Objects as Points": focal loss, peaks of a 3x3 maximum instead of suppression)
 
-Coordinates are in pixels of what the network sees.  Objects beyond a crop's border that show in it belong to its map.
+Coordinates are in pixels of the network's input.  Objects centred beyond a crop's border but visible in it count.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from igm_cli.benchmarks.baselines.fit import CHUNK, Baseline, outputs
 from igm_cli.core.models.factored import FactoredConfig, Trunk
 
 DENSITY_UNIT = 100.0
-"""What densities are multiplied by in training (Xie et al. 2016): those of objects of some pixels are small."""
+"""Factor of densities in training (Xie et al. 2016), as the densities of objects of some pixels are small."""
 
 FOCAL_ALPHA, FOCAL_BETA = 2.0, 4.0
 """Exponents of the focal loss (Zhou et al. 2019, equation 1)."""
 
 RARE = -2.19
-"""First logit of a centre, a probability of 0.1 (Zhou et al. 2019)."""
+"""Initial logit of a centre, for a probability of 0.1 (Zhou et al. 2019)."""
 
 
 class Peaks(NamedTuple):
-    """Where objects may be in an image."""
+    """Possible objects in an image."""
 
     points: Tensor  # in pixels [K,2]
     scores: Tensor  # [K]; those above a threshold are answers
-    density: Tensor | None = None  # objects per cell [h,w], where the number of objects is their sum
+    density: Tensor | None = None  # objects per cell [h,w], if their number is the sum
 
 
 class MapNet(nn.Module):
@@ -70,7 +70,7 @@ class MapNet(nn.Module):
 
 @dataclass(frozen=True)
 class MapBaseline(Baseline):
-    """A network of maps, whose errors are those of values ``[B,C,h,w]`` for objects ``[B,K,2]`` in 0..1 of the crop."""
+    """A map network; errors are of values ``[B,C,h,w]`` for objects ``[B,K,2]`` in 0..1 of the crop."""
 
     network = MapNet
     image_size: tuple[int, int]  # (width, height) of training crops in pixels
@@ -80,14 +80,14 @@ class MapBaseline(Baseline):
     blocks: int = field(default=2, kw_only=True)
     learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), kw_only=True)
 
-    values: int = field(default=1, init=False, repr=False)  # read off each cell
+    values: int = field(default=1, init=False, repr=False)  # C, per cell
 
     def read(self, maps: Tensor) -> Peaks:
-        """Returns what values ``[C,h,w]`` say."""
+        """Returns the peaks in values ``[C,h,w]``."""
         raise NotImplementedError
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the error, the mean of those of some crops at once."""
+        """Returns the error, averaged over batches of crops."""
         parts = zip(*(whole.split(CHUNK) for whole in (images, concepts, present)), strict=True)
         return sum(float(self.error(model(part[0]), *part[1:])) * len(part[0]) for part in parts) / len(images)
 
@@ -96,19 +96,19 @@ class MapBaseline(Baseline):
         return [self.read(maps) for maps in outputs(model, images).cpu()]
 
     def cells(self, concepts: Tensor) -> Tensor:
-        """Returns objects in 0..1 of a crop ``[...,2]`` in cells."""
+        """Converts objects ``[...,2]`` from 0..1 of a crop to cells."""
         return concepts * torch.tensor(self.image_size, device=concepts.device) / self.patch
 
 
 def squared_distances(centres: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns those of the middles of all cells of a map (rows, columns) from points ``[B,K,2]`` in cells, ``[B,K,h,w]``."""
+    """Returns squared distances ``[B,K,h,w]`` of points ``[B,K,2]``, in cells, from the middles of a map's cells."""
     rows, columns = (torch.arange(n, device=centres.device) + 0.5 for n in size)
     x, y = (centres[..., None, i] for i in range(2))  # [B,K,1]
     return (rows - y).square()[..., None] + (columns - x).square()[..., None, :]
 
 
 def maxima(scores: Tensor, reach: int) -> Tensor:
-    """Returns rows and columns ``[K,2]`` of cells of a map ``[h,w]`` that none within ``reach`` cells exceeds, above 0."""
+    """Returns rows and columns ``[K,2]`` of the positive local maxima of a map ``[h,w]`` within ``reach`` cells."""
     most = functional.max_pool2d(scores[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
     return ((scores == most) & (scores > 0)).nonzero()
 
@@ -116,8 +116,8 @@ def maxima(scores: Tensor, reach: int) -> Tensor:
 def centre_loss(maps: Tensor, centres: Tensor, present: Tensor, spread: float) -> Tensor:
     """Returns the focal loss of centres plus the absolute error of their offsets in their cells, per object.
 
-    Maps ``[B,3,h,w]`` hold the logit of a centre in every cell and its offset; centres ``[B,K,2]``, of which some are
-    ``present [B,K]``, and the standard deviation of the Gaussians around them are in cells.
+    Maps ``[B,3,h,w]`` hold each cell's logit of a centre and its offset.  Centres ``[B,K,2]``, some of them ``present
+    [B,K]``, and the standard deviation of the Gaussians around them are in cells.
     """
     rows, columns = maps.shape[-2:]
     cell = centres.floor()
@@ -154,10 +154,10 @@ class DensityMap(MapBaseline):
         return (said[:, 0] - DENSITY_UNIT * target).square().mean()
 
     def read(self, maps: Tensor) -> Peaks:
-        """Returns local maxima; scores are densities over that at the middle of a single object."""
+        """Returns local maxima; scores are densities relative to that at the middle of a single object."""
         density = maps[0] / DENSITY_UNIT
         at = maxima(density, max(1, int(self.radius / self.patch)))
-        # The centre of mass of the cells around a maximum is finer than a cell.
+        # The centre of mass of the cells around a maximum has subcell precision.
         around = functional.unfold(density.clamp(min=0)[None, None], 3, padding=1)[0].view(9, *density.shape)
         weights = around[:, at[:, 0], at[:, 1]]  # [9,K]
         rows, columns = (torch.arange(3.0) - 1).repeat_interleave(3), (torch.arange(3.0) - 1).repeat(3)
@@ -176,7 +176,7 @@ class CentrePoints(MapBaseline):
     values: int = field(default=3, init=False, repr=False)
 
     def build(self) -> nn.Module:
-        """Returns the network with fresh weights, in whose eyes centres are rare."""
+        """Returns the network with fresh weights, biased so that centres are rare."""
         model = super().build()
         nn.init.constant_(model.out.bias[:1], RARE)  # type: ignore[index, union-attr]
         return model
@@ -191,7 +191,7 @@ class CentrePoints(MapBaseline):
         return centre_loss(said, self.cells(concepts), present, self.spread)
 
     def read(self, maps: Tensor) -> Peaks:
-        """Returns the peaks of the probability of a centre, moved by their offsets."""
+        """Returns the peaks of the centre probability, shifted by their offsets."""
         heat = maps[0].sigmoid()
         at = maxima(heat, 1)
         offsets = maps[1:, at[:, 0], at[:, 1]].T  # [K,2]

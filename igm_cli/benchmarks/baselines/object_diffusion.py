@@ -1,8 +1,8 @@
-"""One conditional diffusion model of the only object of an image, which is not composed, for ``composition``.
+"""One conditional diffusion model of an image's only object, not composed, for the suite ``composition``.
 
     argmin_theta  E ‖eps - eps_theta(x_t, t | place, color, shape)‖²
 
-What Du, Li & Mordatch (2020, table 2) train a generator for: one network that knows all conditions, and is
+The counterpart of the generator in Du, Li & Mordatch (2020, table 2): one network that knows all conditions and is
 trained further on each new set of images.  The trunk is that of igm's factored denoiser.
 """
 
@@ -25,13 +25,13 @@ from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.weights import read_weights
 
 BUMP = 0.06
-"""Width of the bump that marks the place, in 0..1 of the sides."""
+"""Width of the bump that marks the place, as a fraction of the sides."""
 
 
 class ObjectDenoiser(nn.Module):
-    """The trunk, told the place by planes that show how far each cell is from it, and kinds by constant planes.
+    """The trunk with condition planes: each cell's distance from the place, and constant planes for kinds.
 
-    It is a :class:`~igm_cli.core.denoiser.Denoiser` whose prediction under no concept is nothing.
+    It is a :class:`~igm_cli.core.denoiser.Denoiser` whose base is zero.
     """
 
     def __init__(self, config: FactoredConfig, values: tuple[int, ...]) -> None:
@@ -51,7 +51,7 @@ class ObjectDenoiser(nn.Module):
         return self.out.weight.dtype
 
     def forward(self, x_t: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
-        """Returns v ``[N,3,H,W]`` of images of one object each, ``[N,D]``: its place, and the numbers of its kinds."""
+        """Returns v ``[N,3,H,W]`` of images with one object each, ``[N,D]``: its place, and the indices of its kinds."""
         n, _, height, width = x_t.shape
         across = (torch.arange(width).to(x_t) + 0.5) / width - concepts[:, 0, None]  # [N,W]
         down = (torch.arange(height).to(x_t) + 0.5) / height - concepts[:, 1, None]
@@ -63,15 +63,15 @@ class ObjectDenoiser(nn.Module):
         return F.pixel_shuffle(self.out(self.trunk(seen, t)), self.config.patch)
 
     def features(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the inputs: nothing is shared between conditions."""
+        """Returns the inputs, as conditions share nothing."""
         return x_t, t
 
     def base(self, features: tuple[Tensor, Tensor]) -> Tensor:
-        """Returns nothing ``[N,3,H,W]``."""
+        """Returns zeros ``[N,3,H,W]``."""
         return torch.zeros_like(features[0])
 
     def contributions(self, features: tuple[Tensor, Tensor], concepts: Tensor) -> Tensor:
-        """Returns eps under each of some conditions ``[N,M,D]`` as ``[N,M,3,H,W]``."""
+        """Returns eps ``[N,M,3,H,W]`` under each of the conditions ``[N,M,D]``."""
         x_t, t = features
         each = [self(x_t, t, condition).float() for condition in concepts.unbind(1)]
         return torch.stack([self.schedule.output_to_epsilon(v, x_t, t) for v in each], 1)
@@ -82,8 +82,8 @@ class ObjectDiffusion(DiffusionBaseline):
     """A conditional model, from scratch or trained further."""
 
     config: FactoredConfig  # shape of the trunk
-    values: tuple[int, ...]  # how many values each kind has
-    earlier: Path | None = None  # folder of the training before
+    values: tuple[int, ...]  # number of values of each kind
+    earlier: Path | None = None  # folder of the previous training
     name: str = "conditional"
     learning_rates: tuple[float, ...] = field(default=(7e-4,))
     ema: float = 0.998
@@ -95,7 +95,7 @@ class ObjectDiffusion(DiffusionBaseline):
         return {**shape, "earlier": before, **self.training_options()}
 
     def build(self) -> ObjectDenoiser:
-        """Returns the network, with the weights of the training before, if there is one."""
+        """Returns the network, with the weights of the previous training if there is one."""
         model = ObjectDenoiser(self.config, self.values)
         if self.earlier is not None:
             model.load_state_dict(read_weights(self.earlier / WEIGHTS))
@@ -106,7 +106,7 @@ class ObjectDiffusion(DiffusionBaseline):
         return (concepts[:, 0],)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean error of v, one draw for each image; the same draws at every call."""
+        """Returns the mean error of v with one draw per image, the same at every call."""
         draws = draw(Schedule(), tuple(images.shape[1:]), len(images), low=self.low, high=self.high, seed=0)
         total = 0.0
         for rows in torch.arange(len(images)).split(self.batch_size):

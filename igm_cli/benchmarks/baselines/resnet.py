@@ -1,7 +1,7 @@
 """ResNet-50 (He et al. 2016), supervised: with object positions, or with the values of factors.
 
 The baseline of IGM (Wang et al. 2025, sections 5.1 and 5.2).  Positions are read off the flattened feature
-map, because a mean over places forgets where things are; factors off the pooled one, by one linear layer.
+map, because a mean over places loses positions; factors off the pooled features, by one linear layer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_pretrained(kind: Any, name: str, option: str, **options: Any) -> Any:
-    """Returns a pretrained network of a class of transformers, from a folder or the hub.
+    """Returns a pretrained network of a transformers class, from a folder or the hub.
 
-    Where the weights cannot be had, a MissingError names the ``option`` that takes a folder.
+    If the weights are not available, a MissingError names the ``option`` that takes a folder.
     """
     try:
         asked = name.startswith(HUB)
@@ -42,7 +42,7 @@ def load_pretrained(kind: Any, name: str, option: str, **options: Any) -> Any:
 
 
 def imagenet_normalised(images: Tensor) -> Tensor:
-    """Returns images in -1..1 as networks trained on ImageNet want them."""
+    """Returns images in -1..1 normalised for networks trained on ImageNet."""
     mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images + 1) / 2 - mean) / std
 
@@ -52,8 +52,8 @@ class ResNetOptions(Baseline):
     """Options of both ResNets."""
 
     weights: str | None = None  # folder or hf:owner/name, such as microsoft/resnet-50; None trains from scratch
-    config: Mapping[str, Any] = field(default_factory=dict)  # of transformers.ResNetConfig, where not ResNet-50
-    upscale: int = 1  # how much larger the network sees the image; its map has a cell per 32 pixels
+    config: Mapping[str, Any] = field(default_factory=dict)  # changes to ResNet-50 in transformers.ResNetConfig
+    upscale: int = 1  # enlargement of the network's input; its map has a cell per 32 pixels
     learning_rates: tuple[float, ...] = (3e-4, 1e-3)
     weight_decay: float = 0.01
     name: str = "resnet"
@@ -69,7 +69,7 @@ class ResNetOptions(Baseline):
 
 
 class ResNet(nn.Module):
-    """A backbone that sees images ``[B,3,H,W]`` in -1..1 enlarged; subclasses read it off."""
+    """A backbone that sees enlarged images ``[B,3,H,W]`` in -1..1; subclasses add the read-out."""
 
     def __init__(self, options: ResNetOptions) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class PositionResNet(ResNet):
             width, height = (width + 1) // 2, (height + 1) // 2
         self.narrow = nn.Conv2d(config.hidden_sizes[-1], options.narrow, 1)
         self.head = mlp(options.narrow * width * height, options.hidden, options.hidden, 3 * self.slots)
-        start = torch.cat([torch.rand(self.slots, 2), torch.zeros(self.slots, 1)], dim=1)  # all over the image
+        start = torch.cat([torch.rand(self.slots, 2), torch.zeros(self.slots, 1)], dim=1)  # across the image
         nn.init.normal_(self.head[-1].weight, std=1e-3)  # type: ignore[arg-type]
         self.head[-1].bias = nn.Parameter(start.flatten())
 
@@ -110,7 +110,7 @@ class ResNetSet(ResNetOptions, SetPredictor):
 
     network = PositionResNet
     slots: int = 10  # largest number of objects
-    narrow: int = 256  # channels that are kept of each place of the map
+    narrow: int = 256  # channels kept at each place of the map
     hidden: int = 512  # width of the read-out
 
 
@@ -131,12 +131,12 @@ class FactorResNet(ResNet):
 
 
 def log_probabilities(space: Categorical, logits: Tensor) -> Tensor:
-    """Returns the logarithm of a softmax within every factor, ``[B,D]`` of logits ``[B,D]``."""
+    """Returns the log-softmax of logits ``[B,D]`` within every factor, ``[B,D]``."""
     return torch.cat([logits[:, group].log_softmax(1) for group in space.groups()], dim=1)
 
 
 def most_likely(space: Categorical, probabilities: Tensor) -> Tensor:
-    """Returns the index of the likeliest value within every factor ``[B,F]``, of probabilities ``[B,D]``."""
+    """Returns the index of the most likely value within every factor, ``[B,F]``, from probabilities ``[B,D]``."""
     return torch.stack([probabilities[:, group].argmax(1) for group in space.groups()], dim=1)
 
 
@@ -152,7 +152,7 @@ class ResNetFactors(ResNetOptions):
         return {**super().describe(), "space": self.space.to_dict()}
 
     def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
-        """Returns the cross entropy of all factors, averaged over images; missing rows count nothing."""
+        """Returns the cross entropy of all factors, averaged over images; missing rows do not count."""
         truth = (concepts * present[..., None]).sum(1)  # [B,D]
         return -(truth * log_probabilities(self.space, said)).sum(1).mean()
 

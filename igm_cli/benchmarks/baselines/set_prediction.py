@@ -1,7 +1,7 @@
-"""What networks that predict a set have in common: slots, matched with the truth by the Hungarian algorithm.
+"""Base of networks that predict a set: slots, matched with the truth by the Hungarian algorithm.
 
-A network proposes S positions, each with a logit of being present; the loss matches them with the
-objects of the image, whose order means nothing (Carion et al. 2020, DETR; Locatello et al. 2020).
+A network proposes S positions, each with a logit of presence; the loss matches them with the
+unordered objects of the image (Carion et al. 2020, DETR; Locatello et al. 2020).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from igm_cli.core.inference.tiles import once, own_part, spans
 from igm_cli.core.metrics import PERCEPTION_THRESHOLD, match
 
 POSITION_WEIGHT, EARLIER_WEIGHT = 5.0, 0.5
-HUBER = 0.02  # where the position loss turns from squared to absolute, well below what counts as perceived
-FAR = 4 * PERCEPTION_THRESHOLD**0.5  # distance at which a position is wholly wrong, for validation
+HUBER = 0.02  # where the position loss changes from squared to absolute, well below the perception threshold
+FAR = 4 * PERCEPTION_THRESHOLD**0.5  # distance at which a position is entirely wrong, for validation
 OVERLAP = 0.5  # of neighbouring tiles of a larger image, in sides of a tile
 
 
 class Prediction(NamedTuple):
-    """What a set predictor says about a batch."""
+    """A set predictor's output for a batch."""
 
     positions: Tensor  # [B,S,2]
     logits: Tensor  # of presence [B,S]
-    auxiliary: Tensor | float = 0.0  # a further loss of the network's own, a scalar
+    auxiliary: Tensor | float = 0.0  # an additional loss of the network, a scalar
     earlier: tuple[Prediction, ...] = ()  # of earlier iterations; each counts in the loss (deep supervision)
 
 
 def set_loss(prediction: Prediction, concepts: Tensor, present: Tensor) -> Tensor:
-    """Returns Huber loss of the matched positions plus cross entropy of all presences plus the auxiliary loss."""
+    """Returns the Huber loss of matched positions, the cross entropy of presence and the auxiliary loss, summed."""
     positions, logits = prediction.positions.float(), prediction.logits.float()
     image, slot, truth = assign(positions, logits, concepts, present)
     error = functional.smooth_l1_loss(
@@ -60,7 +60,7 @@ def assign(
 
     Slots have ``positions [B,S,2]`` and ``logits [B,S]``; objects ``concepts [B,K,2]`` and ``present [B,K]``.
     """
-    # Euclidean: sums of coordinate-wise distances often tie, and then the order decides what is matched.
+    # Euclidean, because sums of coordinate-wise distances often tie, and then the order would decide.
     distance = (positions[:, :, None] - concepts[:, None]).square().sum(-1).sqrt()  # [B,S,K]
     cost = (POSITION_WEIGHT * distance - logits.sigmoid()[:, :, None]).nan_to_num(1e6).cpu().numpy()
     pairs = []
@@ -75,7 +75,7 @@ def assign(
 def choose(positions: Tensor, logits: Tensor, k: int | None) -> Tensor:
     """Returns the K positions ``[K,2]`` of ``[S,2]`` with the largest logits ``[S]``, the most likely first.
 
-    Without ``k`` these are the positions that are more likely present than not.
+    Without ``k``, returns the positions that are more likely present than not.
     """
     order = logits.argsort(descending=True, stable=True)
     return positions[order[: int((logits > 0).sum()) if k is None else k]]
@@ -99,13 +99,13 @@ class SetPredictor(Baseline):
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Returns :func:`set_loss` of what the model predicts, its slots drawn with the generator."""
+        """Returns :func:`set_loss` of the prediction, with slots drawn by the generator."""
         return set_loss(model(images, generator), concepts, present)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
-        """Returns the mean distance of objects from their positions, K given, in :data:`FAR`, and 1 beyond it.
+        """Returns the mean distance of objects from their positions, K given, in units of :data:`FAR`, at most 1.
 
-        That is the rate of missed objects, averaged over how near a position must be.
+        This is the rate of missed objects, averaged over thresholds of distance.
         """
         found = self.predict(model, images, present.sum(1).tolist())
         triples = zip(found, concepts, present, strict=True)
@@ -116,7 +116,7 @@ class SetPredictor(Baseline):
 
     @torch.no_grad()
     def predict(self, model: nn.Module, images: Tensor, k: Sequence[int | None]) -> list[Tensor]:
-        """Returns the positions in each image, ``[K,2]`` on the CPU, without chance; K of None is estimated."""
+        """Returns the positions in each image, ``[K,2]`` on the CPU, deterministically; a K of None is estimated."""
         found = [model(chunk, None) for chunk in images.split(CHUNK)]
         positions, logits = (torch.cat([part[n] for part in found]).float().cpu() for n in (0, 1))
         return [choose(*row) for row in zip(positions, logits, k, strict=True)]
@@ -124,8 +124,8 @@ class SetPredictor(Baseline):
     def predict_tiled(self, model: nn.Module, image: Tensor, same: float) -> Tensor:
         """Returns the points in an image ``[3,H,W]`` of any size, ``[K,2]`` in its pixels on the CPU.
 
-        Of each tile the part nearer to its middle than to any other's counts.  Of two points of different tiles within
-        ``same`` pixels, the one further from its tile's border stays.
+        Only the part of a tile that is nearer to its middle than to any other's counts.  Of two points from different tiles
+        within ``same`` pixels, the one further from its tile's border is kept.
         """
         height, width = image.shape[-2:]
         side = torch.tensor(self.image_size)

@@ -2,12 +2,12 @@
 
     attention = softmax_slots(k(inputs) q(slots)ᵀ / √D);  slots ← GRU(slots, mean of v(inputs) under it)
 
-Slots are drawn from one learned Gaussian, so their number can be raised when there are more objects than in
-training.  The position of a slot is the centre of mass of its attention plus a learned offset; in training
-the slots of every iteration are read, which learns faster.
+Slots are drawn from one learned Gaussian, so their number can be raised for more objects than in training.
+The position of a slot is the centre of mass of its attention plus a learned offset; in training
+the slots of every iteration are read out, which learns faster.
 
-DINOSAUR's features are those of a frozen self-supervised ViT (DINO, Caron et al. 2021).  A decoder rebuilds them
-from the slots, place by place (spatial broadcast and MLP); the read-out tells positions.
+DINOSAUR's features are those of a frozen self-supervised ViT (DINO, Caron et al. 2021).  A decoder reconstructs
+them from the slots, place by place (spatial broadcast and MLP); the read-out predicts positions.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class SlotAttention(nn.Module):
         self.mlp = mlp(size, 2 * size, size)
 
     def start(self, batch: int, count: int, generator: torch.Generator | None) -> Tensor:
-        """Returns initial slots ``[B,S,D]``; without a generator every call and image draws the same."""
+        """Returns initial slots ``[B,S,D]``; without a generator, these are the same for every call and image."""
         seeded = generator or torch.Generator().manual_seed(0)
         noise = torch.randn(batch if generator else 1, count, len(self.mean), generator=seeded)
         return self.mean + self.log_deviation.exp() * noise.expand(batch, -1, -1).to(self.mean)
 
     def forward(self, inputs: Tensor, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns after each iteration slots ``[B,S,D]``, and where in ``[B,N,F]`` they look ``[B,S,N]``."""
+        """Returns, per iteration, slots ``[B,S,D]`` and their attention ``[B,S,N]`` to inputs ``[B,N,F]``."""
         inputs = self.norm_inputs(inputs)
         keys, values = self.key(inputs) * self.scale, self.value(inputs)  # [B,N,D]
         steps = []
@@ -60,7 +60,7 @@ class SlotAttention(nn.Module):
 
 
 class SlotReadOut(nn.Module):
-    """Position and presence of each slot of a given size, in float32: bfloat16 resolves no more than 1/256."""
+    """Reads position and presence off each slot, in float32, because bfloat16 resolves only 1/256."""
 
     def __init__(self, size: int, hidden: int = 128) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class SlotReadOut(nn.Module):
         nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, slots: Tensor, weights: Tensor, grid: Tensor) -> Prediction:
-        """Returns what slots ``[B,S,D]`` say that look with weights ``[B,S,N]`` at places ``[N,2]``."""
+        """Returns the prediction of slots ``[B,S,D]`` that attend with weights ``[B,S,N]`` to places ``[N,2]``."""
         with torch.autocast(slots.device.type, enabled=False):
             weights = weights.float()
             centre = weights @ grid  # [B,S,2]
@@ -80,7 +80,7 @@ class SlotReadOut(nn.Module):
 
 
 class SlotNet(nn.Module):
-    """A network that reads slots off features of places; a subclass makes the features."""
+    """A network that reads slots off the features of places, which a subclass computes."""
 
     grid: Tensor  # coordinates of the places [N,2], 0..1
     attention: SlotAttention
@@ -92,7 +92,7 @@ class SlotNet(nn.Module):
         self.slots, self.test_slots = slots, test_slots
 
     def predict(self, inputs: Tensor, generator: torch.Generator | None) -> tuple[Prediction, Tensor]:
-        """Returns what slots say of features ``[B,N,F]``, earlier ones in training only, and the last slots."""
+        """Returns the prediction from features ``[B,N,F]``, with earlier iterations only in training, and the last slots."""
         count = self.slots if self.training else self.test_slots
         steps = self.attention(inputs, self.attention.start(len(inputs), count, generator))
         earlier = tuple(self.read_out(*step, self.grid) for step in steps[:-1]) if self.training else ()
@@ -124,7 +124,7 @@ class SlotAttentionNet(SlotNet):
 
 
 def place_grid(width: int, height: int) -> Tensor:
-    """Returns the centres of the cells of a map, row by row ``[N,2]``, 0..1."""
+    """Returns the centres of a map's cells, row by row, ``[N,2]`` in 0..1."""
     x, y = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
     return torch.cartesian_prod(y, x).flip(-1)
 
@@ -134,7 +134,7 @@ class SlotAttentionSet(SetPredictor):
     """Slot Attention, supervised with object positions."""
 
     network = SlotAttentionNet
-    slots: int = 11  # in training; as many as in evaluation teach the spare ones to stay silent
+    slots: int = 11  # in training; with as many as in evaluation, spare ones learn to stay silent
     test_slots: int = 11  # in evaluation; at least the number of objects of an image
     channels: int = 32  # of the encoder
     layers: int = 4  # convolutions of the encoder, the first of stride 2
@@ -145,7 +145,7 @@ class SlotAttentionSet(SetPredictor):
 
 
 class FeatureDecoder(nn.Module):
-    """Rebuilds F features of N places from slots of length D, mixed by masks over which the slots compete."""
+    """Reconstructs F features of N places from slots of length D, mixed by masks for which the slots compete."""
 
     def __init__(self, size: int, places: int, features: int, hidden: int) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class DinosaurNet(SlotNet):
         return seen.last_hidden_state[:, 1:].float()  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Returns what the slots say of images ``[B,3,H,W]``, in training with the loss of the decoder."""
+        """Returns the slots' prediction for images ``[B,3,H,W]``, in training with the loss of the decoder."""
         seen = self.see(images)
         prediction, slots = self.predict(self.features(seen), generator)
         if not self.training:
@@ -197,11 +197,11 @@ class DinosaurNet(SlotNet):
 
 @dataclass(frozen=True, kw_only=True)
 class DinosaurSet(SetPredictor):
-    """DINOSAUR, supervised with object positions beside its own feature reconstruction."""
+    """DINOSAUR, supervised with object positions in addition to its own feature reconstruction."""
 
     network = DinosaurNet
     dino: str = "facebook/dino-vitb16"  # folder or hf:owner/name of the ViT
-    vit_size: tuple[int, int] = (336, 224)  # that images are scaled to, cut down to whole patches
+    vit_size: tuple[int, int] = (336, 224)  # size to which images are scaled, cut down to whole patches
     slots: int = 11  # see SlotAttentionSet
     test_slots: int = 11
     size: int = 256  # of a slot

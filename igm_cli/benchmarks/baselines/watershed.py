@@ -1,4 +1,4 @@
-"""Blobs without learning: Otsu's threshold, distance transform, marker-controlled watershed, by scikit-image."""
+"""Blob detection without learning: Otsu's threshold, distance transform and marker-controlled watershed, by scikit-image."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from igm_cli.benchmarks.points import Hits, best, hits
 from igm_cli.errors import need
 
 DISTANCES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-"""Least distances of markers that are tried, in radii; the radius is half of a typical object's."""
+"""Minimum distances of markers to try, in radii; the radius is half of a typical object's."""
 
 LEAST = 0.25
-"""Regions of a smaller area are noise, in areas of a circle of the radius."""
+"""Smaller regions are noise; in units of the area of a circle with the radius."""
 
 
 @dataclass(frozen=True)
 class Watershed:
-    """Its parameters."""
+    """The parameters of watershed."""
 
-    dark: bool  # whether objects are darker than what is around them
-    distance: float  # least distance of markers, in radii
-    radius: float  # in pixels of the image that is given
+    dark: bool  # whether objects are darker than their surroundings
+    distance: float  # minimum distance of markers, in radii
+    radius: float  # in pixels of the given image
 
     def find(self, image: Tensor) -> Tensor:
         """Returns the centres of regions ``[K,2]`` in pixels of an image ``[3,H,W]``."""
@@ -50,7 +50,7 @@ class Watershed:
         regions = watershed(-depth, markers, mask=inside)
         numbers, areas = np.unique(regions[regions > 0], return_counts=True)
         kept = numbers[areas >= LEAST * math.pi * self.radius**2]
-        centres = ndimage.center_of_mass(inside, regions, kept)  # rows and columns of pixels' middles
+        centres = ndimage.center_of_mass(inside, regions, kept)  # rows and columns of pixel middles
         return torch.tensor(centres).reshape(-1, 2).flip(1).float() + 0.5
 
 

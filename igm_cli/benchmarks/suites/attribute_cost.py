@@ -1,7 +1,7 @@
-"""What an inversion costs over the number of factors, on networks of the checkpoint's shape (suite ``attributes``).
+"""The cost of an inversion over the number of factors, on networks of the checkpoint's shape (suite ``attributes``).
 
-A network over so many factors need not be trained for it: no step of the computation depends on the weights
-but when to stop drawing noise, and that is fixed to the most draws the checkpoint's settings allow.
+These networks need no training: only the decision when to stop drawing noise depends on the weights, and the number
+of draws is fixed to the maximum that the checkpoint's settings allow.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from igm_cli.core.types import Inversion, InversionSettings
 ENUMERATE = "enumerate"
 COUNTS = (2, 3, 4, 6, 8, 10, 12)  # numbers of binary factors
 REPEATS = 5
-FEW, MANY = 3, 12  # factors between which the growth is told
-LARGEST = 6  # factors up to which enumeration is measured
-FEW_DRAWS = 2  # draws that it is measured with
+FEW, MANY = 3, 12  # factors between which the growth is reported
+LARGEST = 6  # enumeration is measured up to this many factors
+FEW_DRAWS = 2  # draws in that measurement
 
 
 class FactorCost:
-    """Times the inversion of one image over so many binary factors, with the checkpoint's architecture and settings."""
+    """Times the inversion of one image over binary factors, with the checkpoint's architecture and settings."""
 
     def __init__(self, checkpoint: Checkpoint, settings: InversionSettings, device: torch.device) -> None:
         self.checkpoint, self.device = checkpoint, device
@@ -46,10 +46,10 @@ class FactorCost:
         return _row("igm", factors, seconds, found.network_calls, found.draws)
 
     def enumerate(self, factors: int) -> Row:
-        """Returns the row of all configurations; beyond :data:`LARGEST` factors in proportion to network calls."""
+        """Returns the row of enumeration; beyond :data:`LARGEST` factors, extrapolated by network calls."""
         measured, draws = min(factors, LARGEST), self.settings.draws
         seconds, found = self._enumerated(measured)
-        calls = draws * (1 + factors * 2**factors)  # the unconditional one, every factor of every configuration
+        calls = draws * (1 + factors * 2**factors)  # the base, and every factor of every configuration
         row = _row(ENUMERATE, factors, seconds * calls / found.network_calls, calls, draws)
         about = {"factors": measured, "draws": found.draws, "seconds": seconds}
         return {**row, "scaled": factors > measured, "measured": about}
@@ -74,13 +74,13 @@ class FactorCost:
 
 
 def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Row:
-    each = calls // draws - 1  # besides the unconditional one
+    each = calls // draws - 1  # without the unconditional one
     cost = {"seconds": seconds, "calls": calls, "draws": draws, "calls_a_draw": each}
     return {"label": label, "factors": factors, **cost, "scaled": False}
 
 
 def factor_report(records: Sequence[Record]) -> Report:
-    """Returns table, plots and summary of the cost over factors; empty without records."""
+    """Returns the table, plots and summary of the cost over factors; empty without records."""
     points: dict[int, dict[str, Row]] = {}
     every = [row for record in records for row in record["rows"]]
     for row in sorted(every, key=lambda row: int(row["factors"])):
@@ -113,7 +113,7 @@ def _cells(count: int, rows: Mapping[str, Row]) -> list[str]:
 
 
 def _plot(points: Mapping[int, Mapping[str, Row]], quantity: str) -> Plot:
-    """Returns igm and enumeration, for seconds its scaled part apart, from the last point measured on."""
+    """Returns the plot of igm and enumeration; in seconds, enumeration's extrapolated part is a separate curve."""
     ours, theirs = ([rows[name] for rows in points.values() if name in rows] for name in ("igm", ENUMERATE))
     lines = {"igm": ours, ENUMERATE: theirs}
     if quantity == "seconds":

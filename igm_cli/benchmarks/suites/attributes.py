@@ -1,4 +1,4 @@
-"""Suite ``attributes``: facial attributes in and out of the domain trained on (IGM, Wang et al. 2025, section 5.2)."""
+"""Suite ``attributes``: facial attributes inside and outside the training domain (IGM, Wang et al. 2025, section 5.2)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from igm_cli.plugins import registry
 from igm_cli.plugins.samples import DatasetSamples
 
 READ_OUT = "read-out"
-"""The linear read-out that a model's training used, without an inversion."""
+"""The linear read-out from a model's training, without inversion."""
 
 SAME_DRAWS = "igm, same draws"
-"""The exact search under the draws of the enumeration beside it."""
+"""The exact search under the same draws as the enumeration."""
 
 FACTORS = "factors"
-DRAWN = 400  # faces of a drawn split, unless another limit is given
+DRAWN = 400  # faces of a drawn split by default
 FEMALE = {"domain": "female"}
-"""The domain trained on, as in the paper."""
+"""The training domain, as in the paper."""
 
 PUBLISHED_FACTORS = {"Black_Hair", "Eyeglasses", "Smiling"}
-"""Attributes that the published figures are of."""
+"""Attributes in the published figures."""
 
 
 class AttributeBench(frame.CheckpointBench):
@@ -71,12 +71,12 @@ class AttributeBench(frame.CheckpointBench):
             if name != FACTORS:
                 data = self.load("test", name, request.limit or DRAWN, "CelebA")
                 scenes = self.scenes[name] = frame.AnnotatedImages(data, self.parser, self.image_size)
-                scenes[next(iter(scenes.rows))]  # attributes that they lack are told before anything is trained
+                scenes[next(iter(scenes.rows))]  # reports missing attributes before anything is trained
         self.cost = FactorCost(self.checkpoint, self.settings, request.device)
 
     @cached_property
     def data(self) -> TrainingData:
-        """Training and validation images of the domain trained on."""
+        """Training and validation images of the training domain."""
         root, request = self.request.data_root, self.request
         drawn = {"size": self.faces} if self.faces and root is None else {}
         adapter = registry.dataset(self.dataset)
@@ -100,7 +100,7 @@ class AttributeBench(frame.CheckpointBench):
         return super().items(split)
 
     def method(self, name: str) -> Method:
-        """Makes a method ready: loads it or trains it first, unless it is not asked about images."""
+        """Prepares a method: loads or trains it, unless no images are requested of it."""
         cost = {"igm": self.cost.igm, ENUMERATE: self.cost.enumerate}.get(name)
         if self.scenes:
             made = self._made(name)
@@ -123,7 +123,7 @@ class AttributeBench(frame.CheckpointBench):
             return self.predicted()
         if name == READ_OUT:
             return self.read_out()
-        if name == ENUMERATE:  # under the same draws as igm beside it: as many as igm takes at most
+        if name == ENUMERATE:  # under the same draws as igm: the most that igm takes
             same = replace(settings, draws=settings.max_draws)
             both = {ENUMERATE: replace(same, method="enumerate"), SAME_DRAWS: same}
             return self.inverted(both, self.exact_images)
@@ -149,9 +149,9 @@ class AttributeBench(frame.CheckpointBench):
         return self.on_images(lambda s: [row(label, s.x0.to(self.device)) for label in settings], info, limit)
 
     def classified(self, kind: type[ConfigurationClassifier]) -> Method:
-        """Returns a conditional diffusion model that is not composed, inverted by trying its conditions.
+        """Returns a conditional diffusion model, not composed, inverted by trying its conditions.
 
-        Its trunk starts from the weights of the model that is measured.
+        Its trunk starts from the weights of the measured model.
         """
         baseline = kind(self.checkpoint.spec, init=self.request.model, contrast=self.contrast)
         trained, s = self.fitted(baseline), self.settings
@@ -207,13 +207,13 @@ class AttributeBench(frame.CheckpointBench):
         return self.on_images(rows, {**frame.checkpoint_info(self.checkpoint), "settings": f"{s.draws} draws"})
 
     def named(self, label: str, chances: Tensor, **cost: float) -> Row:
-        """Returns the row of a network that tells the probability of every value ``[D]``."""
+        """Returns the row of a network that predicts the probability of every value ``[D]``."""
         confidence = [float(chances[group].max()) for group in self.space.groups()]
         values = most_likely(self.space, chances[None])[0].tolist()
         return {"label": label, "predicted": values, "confidence": confidence, **cost}
 
     def metrics(self, rows: Rows) -> dict[str, Estimate]:
-        """Returns how often all factors are right, how often each is, and costs."""
+        """Returns how often all factors are right, how often each one is, and costs."""
         found = list(map(hits, rows))
         return {
             "all_right": proportion(list(map(all, found))),
@@ -222,12 +222,12 @@ class AttributeBench(frame.CheckpointBench):
         }
 
     def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
-        """Returns accuracy and cost, and the accuracy of each factor."""
+        """Returns the columns of accuracy, cost, and the accuracy of each factor."""
         factors = {factor.replace("_", " "): f"rate {factor}" for factor in self.factors}
         return {**super().columns(split, scores), **factors}
 
     def published(self, split: str) -> Mapping[str, str]:
-        """Returns the paper's figures, which stand beside its own factors only."""
+        """Returns the paper's figures, which are shown only for its own factors."""
         return super().published(split) if set(self.factors) == PUBLISHED_FACTORS else {}
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
@@ -260,7 +260,7 @@ class AttributeBench(frame.CheckpointBench):
 
 
 def values_of(space: Categorical, concepts: Tensor) -> list[int]:
-    """Returns the index of the value of every factor, within the factor, of one-hot rows ``[F,D]``."""
+    """Returns the index of every factor's value, within the factor, from one-hot rows ``[F,D]``."""
     return most_likely(space, concepts.sum(0, keepdim=True))[0].tolist()
 
 
@@ -275,7 +275,7 @@ def right(row: Mapping[str, Any]) -> bool:
 
 
 def _described(s: InversionSettings) -> str:
-    """Returns method and draws, as the report shows them."""
+    """Returns the method and the draws as the report shows them."""
     draws = {
         "relax": f"{s.relax_steps} steps",
         "enumerate": f"{s.draws} draws",

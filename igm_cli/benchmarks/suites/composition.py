@@ -1,4 +1,4 @@
-"""Suite ``composition``: whether samples of a composed model show what was asked for, by judges who never saw the model."""
+"""Suite ``composition``: whether samples of a composed model show what was requested, by judges that never saw the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from igm_cli.imaging import from_model
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.plugins import registry
 
-IMAGES = 200  # of a split, unless others are asked for
+IMAGES = 200  # images per split by default
 SHOWN = 2  # images of a split in the picture
 
 
@@ -50,20 +50,20 @@ class CompositionBench(frame.CheckpointBench):
         self.scenes = {name: part.scenes for name, part in self.parts.items()}
 
     def _sets(self, name: str) -> Sets:
-        data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends on its number alone
+        data = self.load("test", name, self.request.limit or IMAGES, "")  # a scene depends only on its number
         scenes = frame.AnnotatedImages(data, self.parser, self.image_size)
         judges, seed = self._judges("judged", self.image_size), self.request.seed
         return Sets(scenes, judges, self.numbers, seed, self.device, self.checkpoint, self.settings)
 
     def _make_judges(self, declared: str, image_size: tuple[int, int]) -> Judges:
-        """Judges of rendered scenes that the suite's file declares."""
+        """Returns the judges of rendered scenes that the suite's file declares."""
         rendered = self.suite.words[declared]
         return Judges(self.request, self.numbers["renders"], image_size, rendered, self.fitted)
 
     def _expressions(self, name: str, declared: frame.Split) -> Expressions:
         models = [self._model(name, each) for each in declared.asked["models"]]
         request, dataset = self.request, declared.asked.get("dataset", self.dataset)
-        # Splits differ in their scenes and in their noise, so that their rows do not depend on each other.
+        # Splits differ in scenes and noise, so that their rows are independent.
         seed = request.seed + list(self.suite.images).index(name)
         data = registry.dataset(dataset).load(
             "test", seed=seed, progress=request.progress, size=request.limit or IMAGES, **declared.options
@@ -75,9 +75,9 @@ class CompositionBench(frame.CheckpointBench):
         return Expressions(*shared, models, declared.asked, conditional)
 
     def _conditional(self, split: str) -> ObjectDenoiser:
-        """One conditional model, trained on the images of the splits before, then on those like this split's.
+        """Trains one conditional model on the images of the earlier splits, then on images like this split's.
 
-        It takes as many steps as the models that are composed take together.
+        Its steps equal the total of the composed models.
         """
         asked, kinds = self.suite.images[split].asked, self.parts[split].kinds  # type: ignore[union-attr]
         stages, earlier, model = [*asked["after"], split], None, None
@@ -98,7 +98,7 @@ class CompositionBench(frame.CheckpointBench):
         return cast(ObjectDenoiser, model)
 
     def _model(self, split: str, name: str) -> Model:
-        """A model of an expression: one of the folder of models, if the suite declares how it is trained, else a bundled one."""
+        """Returns an expression's model: from the folder of models if the suite declares its training, or a bundled one."""
         root = home_expanded(str(self.options.get("models", "runs")))
         path = root / name
         if name in (training := self.suite.words["models"]) and not path.is_dir():
@@ -113,7 +113,7 @@ class CompositionBench(frame.CheckpointBench):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """As of every suite of a checkpoint, with the models beside it."""
+        """The identity of a checkpoint suite, extended by the expressions' models."""
         found = dict(super().identity)
         if self.models:
             found["models"] = {name: dict(model.identity) for name, model in sorted(self.models.items())}
@@ -125,7 +125,7 @@ class CompositionBench(frame.CheckpointBench):
         return found
 
     def method(self, name: str) -> Method:
-        """Makes a method ready; judges are trained first."""
+        """Prepares a method; trains the judges first."""
         info: dict[str, Any] = {"images": "rendered"}
         if name == CONDITIONAL:
             info = {
@@ -150,7 +150,7 @@ class CompositionBench(frame.CheckpointBench):
         return Method(rows, {**info, "judges' errors": errors})
 
     def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
-        """Returns what the judges say; of an expression only what some method has a figure of."""
+        """Returns the columns of the judges' figures; for expressions only those that some method has."""
         if isinstance(self.parts[split], Sets):
             return super().columns(split, scores)
         known = {"published", "images"}.union(*(score.estimates for score in scores))
@@ -191,7 +191,7 @@ class CompositionBench(frame.CheckpointBench):
 
 
 def metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns the figures of rows of sets, or of expressions."""
+    """Returns the estimates of rows of sets or expressions."""
     return set_metrics(rows) if "truth" in rows[0] else expression_metrics(rows)
 
 

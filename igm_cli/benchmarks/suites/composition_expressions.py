@@ -1,4 +1,4 @@
-"""Expressions that models draw, by themselves or composed with models trained apart, for the suite ``composition``.
+"""Expressions drawn by single models or by separately trained models composed, for the suite ``composition``.
 
 Tables 1 and 2 and figure 10 of Du, Li & Mordatch (2020), at this machine's scale.
 """
@@ -26,7 +26,7 @@ from igm_cli.imaging import Frame, to_model
 from igm_cli.model import Model
 
 APART = 0.25
-"""Least distance, in 0..1 of both sides, of the places of two branches."""
+"""Minimum distance between the places of two branches, in 0..1 of both sides."""
 
 Values = Mapping[str, Any]
 """Names in an expression, such as color or place2, to values."""
@@ -34,16 +34,16 @@ Values = Mapping[str, Any]
 
 @dataclass
 class Expressions(DrawnSplit):
-    """Expressions about the only object of an image, filled in with what renders or drawn faces show.
+    """Expressions about an image's only object, filled in with the values in renders or drawn faces.
 
-    The suite's file declares what is ``asked``: the expression, with names in braces; what each of its branches
+    The suite's file declares in ``asked`` the expression, with names in braces, what each of its branches
     ``shows``, and what must not be shown.
     """
 
     models: Sequence[Model]  # in order
     asked: Mapping[str, Any]
-    conditional: Callable[[], ObjectDenoiser] | None = None  # gives one model that stands beside them, if any
-    values: list[Values] = field(init=False)  # of every image
+    conditional: Callable[[], ObjectDenoiser] | None = None  # returns the conditional rival, if any
+    values: list[Values] = field(init=False)  # one per image
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,33 +52,33 @@ class Expressions(DrawnSplit):
 
     @property
     def faces(self) -> bool:
-        """Whether images are of faces instead of scenes."""
+        """Whether the images show faces instead of scenes."""
         return "attributes" in self.scenes.data.column_names
 
     @property
     def measured(self) -> bool:
-        """Whether it is measured how far places and sizes are from those asked for, instead of told whether they are right."""
+        """Whether places and sizes are scored by their distance from those requested, instead of as right or wrong."""
         return "measured" in self.asked
 
     @property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
-        """What the conditional model is told of an object besides its place."""
+        """The conditions of the conditional model other than the place."""
         return self.models[-1].parser.space.factors if self.measured else KINDS  # type: ignore[attr-defined]
 
     @property
     def errors(self) -> Mapping[str, float]:
-        """Errors of the judges on real images."""
+        """The judges' errors on real images."""
         if not self.faces and not self.measured:
             return super().errors
         judge, fitted = self.judges.measures if self.measured else self.judges.factors[:2]
         return {judge.name: fitted.validation}
 
     def draws(self, method: str) -> bool:
-        """Whether a method can draw these, or has them, as ``real`` has."""
+        """Returns whether a method can draw these, or has them, as ``real`` does."""
         return method != CONDITIONAL or self.conditional is not None
 
     def expression(self, number: int) -> str:
-        """Returns what is asked for in the image of a number."""
+        """Returns the expression for the image with a number."""
         return str(self.asked["expression"]).format(**self.values[number])
 
     def _said(self, image: Tensor, number: int) -> Row:
@@ -103,7 +103,7 @@ class Expressions(DrawnSplit):
         ]
 
     def _conditional_batch(self, first: int, other: bool) -> list[Drawn]:
-        """Images that one conditional model draws together."""
+        """Returns a batch of the conditional model."""
         assert self.conditional is not None
         values = self.values[first : first + self.numbers["batch"]]
         numbered = [
@@ -113,7 +113,7 @@ class Expressions(DrawnSplit):
         return self._sampled(CONDITIONAL, self.conditional(), first, other, condition)
 
     def judged(self, objects: Objects, number: int) -> Row:
-        """Returns which branches of what is asked for in the image of a number some objects are, or how far off they are."""
+        """Returns which branches of the expression of image ``number`` the objects satisfy, or how far off they are."""
         values, asked = self.values[number], self.asked
         if self.measured:
             return {"objects": objects, "off": [_off(objects[0], name, values) for name in asked["measured"]]}
@@ -129,7 +129,7 @@ class Expressions(DrawnSplit):
 
 
 def _values(row: Mapping[str, Any], whole: Frame) -> dict[str, Any]:
-    """What an image shows, by the names that expressions use."""
+    """Returns the values of an image by their names in expressions."""
     if "attributes" in row:
         return {factor: "yes" if held else "no" for factor, held in row["attributes"].items()}
     (thing,) = row["objects"]
@@ -141,9 +141,9 @@ def _values(row: Mapping[str, Any], whole: Frame) -> dict[str, Any]:
 
 
 def _another(known: Sequence[Values], number: int) -> dict[str, Any]:
-    """The names of another image, each with a 2: of the last one before whose place is far and whose color is another.
+    """Returns another image's values, with a 2 after each name: the last earlier one with a distant place and another color.
 
-    Where there is none, a place and a color are made, so that what is asked for depends on the images before alone.
+    If there is none, a place and a color are made up, so that the expression depends only on the earlier images.
     """
     own = known[number]
     if "at" not in own:
@@ -162,7 +162,7 @@ def _place(at: tuple[float, float]) -> str:
 
 
 def _holds(objects: Objects, name: str, values: Values) -> bool:
-    """Whether an image shows one object, and that has the value of a name such as color, color2 or place."""
+    """Returns whether an image shows exactly one object, which has the value of a name such as color, color2 or place."""
     if len(objects) != 1:
         return False
     kind, number = name.rstrip("2"), "2" * name.endswith("2")
@@ -179,7 +179,7 @@ def _off(thing: Mapping[str, Any], name: str, values: Values) -> float:
 
 
 def expression_metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns how often samples are as asked, or how far off they are, and what of it they show; and costs."""
+    """Returns how often samples are as requested, or how far off they are, which parts they show, and costs."""
     if "off" in rows[0]:
         places, sizes = (mean(row["off"][n] for row in rows) for n in range(2))
         return {"place_off": places, "size_off": sizes} | costs(rows)

@@ -1,4 +1,4 @@
-"""The judges of the suite ``composition``: trained apart, on real images alone, and what they say of an image."""
+"""The judges of the suite ``composition``, trained separately and only on real images, and their answers about an image."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples
 
 Kinds = Mapping[str, tuple[str, ...] | None]
-"""Kinds of values of objects, with the names of these; None where they are numbers."""
+"""Kinds of objects' values, each with the names of its values; None if they are numbers."""
 
 KINDS = {kind: VALUES[kind] for kind in ("shape", "material", "color")}
-"""What judges of kinds name."""
+"""The kinds that judges of kinds name."""
 
 SIZE: Kinds = {"size": None}
-"""What the judge of measures measures: radii in units of the scene."""
+"""The quantity of the judge of measures: radii in units of the scene."""
 
-HELD_OUT = 200  # images that judges are not trained on, or as many as they are
-SEED = 31  # of the judges' images
-SURE = 0.2  # the share of real objects on which a judge is less sure than it calls sure
+HELD_OUT = 200  # images held out from the judges' training, at most as many as it uses
+SEED = 31  # seed of the judges' images
+SURE = 0.2  # the share of real objects below a judge's threshold of certainty
 
 Objects = list[dict[str, Any]]
-"""What a judge says of an image: its objects, each with the names of what it is, and ``place`` where that is known."""
+"""A judge's answer about an image: its objects, each with its named values, and ``place`` if it is known."""
 
 
 class DescribedObjects(Positions):
-    """Objects by where they are and what they are, as judges of kinds learn them: ``[K,2+F]``."""
+    """Objects as places and values ``[K,2+F]``, from which judges of kinds learn."""
 
     name = "described-objects"
 
@@ -49,7 +49,7 @@ class DescribedObjects(Positions):
         self.kinds = kinds
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
-        """Returns the place of each object whose centre lies in the frame, and the numbers of its values."""
+        """Returns the place of each object whose centre lies in the frame, and the indices of its values."""
         rows = [torch.zeros(0, 2 + len(self.kinds))]
         for thing in example["objects"]:
             place = super().parse({"objects": [thing]}, frame)
@@ -58,7 +58,7 @@ class DescribedObjects(Positions):
         return torch.cat(rows)
 
     def numbers(self, thing: Mapping[str, Any]) -> list[float]:
-        """Returns the numbers of the values of an object."""
+        """Returns the indices of an object's values."""
         return [float(names.index(thing[kind]) if names else thing[kind]) for kind, names in self.kinds.items()]
 
     def mirror(self, concepts: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def training_images(
     progress: Progress,
     options: Mapping[str, Any],
 ) -> TrainingData:
-    """Returns so many images of the split that models are trained on, and others held out."""
+    """Returns ``count`` images of the split that models are trained on, and held-out images."""
     rendered = {**options, "size": count + min(HELD_OUT, count)}
 
     def parts() -> tuple[DatasetSamples, DatasetSamples]:
@@ -88,22 +88,22 @@ def training_images(
 
 
 class Judged(NamedTuple):
-    """What judges of places and kinds say of an image."""
+    """The answers of the judges of places and kinds about an image."""
 
     found: Tensor  # places [N,2]
-    which: Tensor  # numbers of those places at which kinds were named [M]
-    chances: Mapping[str, tuple[Tensor, Tensor]]  # kind to the chances of its values by two judges [M,values]
+    which: Tensor  # indices of the places at which kinds were named [M]
+    chances: Mapping[str, tuple[Tensor, Tensor]]  # kind to its values' chances by two judges [M,values]
 
 
 @dataclass
 class Judges:
-    """Judges of rendered scenes and of drawn faces, trained when they are asked for."""
+    """Judges of rendered scenes and of drawn faces, trained at first use."""
 
     request: Request  # budget, seed, device and cache folder
-    renders: int  # images that each is trained on
+    renders: int  # training images per judge
     image_size: tuple[int, int]  # (width, height) of rendered scenes
-    rendered: Mapping[str, Any]  # options of the scenes that they learn from
-    fitted: Callable[[Baseline, int, TrainingData], Fitted]  # trains a judge, given the number of its seed
+    rendered: Mapping[str, Any]  # options of the scenes they learn from
+    fitted: Callable[[Baseline, int, TrainingData], Fitted]  # trains a judge, given its offset of the seed
 
     @cached_property
     def scenes(self) -> TrainingData:
@@ -118,28 +118,28 @@ class Judges:
 
     @cached_property
     def kinds(self) -> tuple[tuple[KindJudge, Fitted], ...]:
-        """Two judges of kinds, of other architecture and seed."""
+        """Two judges of kinds that differ in architecture and seed."""
         counts = tuple(len(names) for names in KINDS.values())
         both = KindJudge(values=counts), KindJudge(values=counts, name="judge-kinds-2", kernel=5, channels=32)
         return tuple((judge, self.fitted(judge, n, self.scenes)) for n, judge in enumerate(both, 1))
 
     @cached_property
     def factors(self) -> tuple[FactorJudge, Fitted, Attributes]:
-        """The judge of faces, which is trained on both domains."""
+        """The judge of faces, trained on both domains."""
         parser = Attributes()
         judge = FactorJudge(values=tuple(len(group) for group in parser.space.groups()))
         return judge, self.fitted(judge, 0, self._data("celeba", parser, (64, 64))), parser
 
     @cached_property
     def measures(self) -> tuple[MeasureJudge, Fitted]:
-        """The judge of the place and the size of the only object."""
+        """The judge of the place and size of the only object."""
         judge = MeasureJudge()
         data = self._data("clevr-render", DescribedObjects(SIZE), self.image_size, **self.rendered)
         return judge, self.fitted(judge, 0, data)
 
     @cached_property
     def least(self) -> Mapping[str, float]:
-        """Kind to the chance above which the first judge of kinds is sure of it."""
+        """Kind to the probability above which the first judge of kinds counts as certain."""
         samples, (judge, fitted) = self.scenes.parts[1], self.kinds[0]
         images, concepts, present = samples.batch(list(range(len(samples))), [False] * len(samples))
         places = [row[there][:, :2] for row, there in zip(concepts, present, strict=True)]
@@ -148,14 +148,14 @@ class Judges:
 
     @property
     def errors(self) -> Mapping[str, float]:
-        """Errors on held-out real images, of the judges of scenes."""
+        """The errors of the scene judges on held-out real images."""
         every = (self.place, *self.kinds)
         return {judge.name: fitted.validation for judge, fitted in every}
 
     def judged(self, image: Tensor, choose: Callable[[Tensor], Tensor] | None = None) -> Judged:
-        """Returns what the judges say of a rendered scene ``[3,H,W]``.
+        """Returns the judges' answers about a rendered scene ``[3,H,W]``.
 
-        ``choose`` takes the places found ``[N,2]`` to the numbers of those whose kinds are asked for; None asks for all.
+        ``choose`` maps the places found ``[N,2]`` to the indices of those whose kinds are needed; None takes all.
         """
         judge, fitted = self.place
         (found,) = self._asked(judge.places, fitted, image[None])
@@ -188,6 +188,6 @@ class Judges:
         return training_images(dataset, parser, size, self.renders, SEED, self.request.progress, options)
 
     def _asked(self, ask: Callable[..., Any], fitted: Fitted, images: Tensor, *more: Any) -> Any:
-        """What a judge says of images, by its method."""
+        """Returns a judge's answer about images, by the method ``ask``."""
         with inference_precision(self.request.device):
             return ask(fitted.model, images.to(self.request.device), *more)

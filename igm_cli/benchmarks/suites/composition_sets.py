@@ -1,4 +1,4 @@
-"""Sets of objects that one model draws, for the suite ``composition``."""
+"""Sets of objects drawn by one model, for the suite ``composition``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.core.types import InversionSettings
 
 CONDITIONAL = "conditional"
-"""The method of one conditional model, which is not composed."""
+"""The method of one conditional model that is not composed."""
 
 TOLD = ("shape", "material")  # kinds that are reported
 
 
 class Drawn(NamedTuple):
-    """A sample as its bytes say it, and its share of seconds and network calls."""
+    """A sample rounded to bytes, and its share of seconds and network calls."""
 
     image: Tensor  # [3,H,W] in -1..1
     seconds: float
@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
 
 
 def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
-    """Returns how a method of the suite draws, as the settings of igm generate name it."""
+    """Returns the settings of igm generate for a method of the suite."""
     how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
     if method == "ula":
         how["correct"] = numbers["correct"]
@@ -50,10 +50,10 @@ def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
 
 @dataclass
 class DrawnSplit:
-    """What the images of a split show, drawn again by each method, and judged."""
+    """A split whose images' content each method draws again, to be judged."""
 
     scenes: frame.AnnotatedImages  # the real images
-    judges: Judges  # they say what a sample shows
+    judges: Judges  # they decide what a sample shows
     numbers: Mapping[str, int]  # options of the suite
     seed: int  # of everything random
     device: torch.device
@@ -63,16 +63,16 @@ class DrawnSplit:
         self._together = cache(self._batch)
 
     def draws(self, method: str) -> bool:
-        """Whether a method can draw these, or has them, as ``real`` has."""
+        """Returns whether a method can draw these, or has them, as ``real`` does."""
         return method != CONDITIONAL
 
     @property
     def errors(self) -> Mapping[str, float]:
-        """Errors of the judges on real images."""
+        """The judges' errors on real images."""
         return self.judges.errors
 
     def row(self, method: str, item: str) -> Row:
-        """Returns what the judges say of a sample."""
+        """Returns the judges' answers about a sample."""
         number = self.items.index(item)
         image, seconds, calls = self.drawn(method, number)
         row = {"label": method, **self._said(image, number), "seconds": seconds, "calls": calls}
@@ -81,26 +81,26 @@ class DrawnSplit:
         return row
 
     def real(self, item: str) -> Row:
-        """Returns what the judges say of a real image."""
+        """Returns the judges' answers about a real image."""
         return {"label": "real", **self._said(self.scenes[item].x0, self.items.index(item))}
 
     def drawn(self, method: str, number: int, other: bool = False) -> Drawn:
-        """Returns a sample of what the image of a number shows, or another one."""
+        """Returns a sample of the content of image ``number``, or with ``other`` a second one."""
         batch = self.numbers["batch"]
         return self._together(method, number - number % batch, other)[number % batch]
 
     def _said(self, image: Tensor, number: int) -> Row:
-        """What the judges say of an image of which the same was asked for as of the image of a number."""
+        """Returns the judges' answers about an image of the content requested for image ``number``."""
         raise NotImplementedError
 
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
-        """Images that are drawn together."""
+        """Returns a batch of samples."""
         raise NotImplementedError
 
     def _sampled(
         self, method: str, model: Denoiser, first: int, other: bool, concepts: Tensor, *composed: Any
     ) -> list[Drawn]:
-        """Samples of one model, of concepts and how they are composed, as :meth:`Composed.of` takes them."""
+        """Returns one model's samples of concepts; the last arguments are those of :meth:`Composed.of`."""
         counter, count, (width, height) = CallCounter(model), len(concepts), self.scenes.image_size
         how = sampling(method, self.numbers)
         corrector = Langevin(how.pop("correct")) if "correct" in how else None
@@ -114,13 +114,13 @@ class DrawnSplit:
 
 @dataclass
 class Sets(DrawnSplit):
-    """Sets of places, as many as the objects of renders."""
+    """Sets of as many places as renders have objects."""
 
     checkpoint: Checkpoint  # the model
-    settings: InversionSettings  # of its own inversion
+    settings: InversionSettings  # for its own inversion
 
     def row(self, method: str, item: str) -> Row:
-        """Returns what the judges say of a sample, and for some what the model itself says."""
+        """Returns the judges' answers about a sample, and for some samples the model's own."""
         row, number = super().row(method, item), self.items.index(item)
         if number < self.numbers["inverted"]:
             image = self.drawn(method, number).image.to(self.device)
@@ -129,7 +129,7 @@ class Sets(DrawnSplit):
         return row
 
     def real(self, item: str) -> Row:
-        """Returns what the judges say of a render, and how often they are right about what it shows."""
+        """Returns the judges' answers about a render, and how often they are right."""
         scene, row = self.scenes[item], super().real(item)
         described = DescribedObjects().parse(self.scenes.data[self.scenes.rows[item]], scene.frame)
         for number, kind in enumerate(KINDS, start=2):
@@ -165,7 +165,7 @@ class Sets(DrawnSplit):
 
 
 def set_metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns how often what was asked for is there, whether kinds can be told, and costs."""
+    """Returns how often the requested objects are present, whether their kinds are recognisable, and costs."""
     truths, found = ([torch.tensor(row[key]).reshape(-1, 2) for row in rows] for key in ("truth", "found"))
     pairs = list(zip(found, truths, strict=True))
     hits, asked = [near(*pair) for pair in pairs], [len(truth) for truth in truths]
@@ -191,7 +191,7 @@ def set_metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def costs(rows: Rows) -> dict[str, Estimate]:
-    """Returns seconds and network calls of a sample, and how different two of them are."""
+    """Returns seconds and network calls per sample, and how different two samples are."""
     estimates: dict[str, Estimate] = {}
     if all("seconds" in row for row in rows):
         estimates |= {name: mean(row[name] for row in rows) for name in ("seconds", "calls")}

@@ -1,4 +1,4 @@
-"""Suite ``cost``: what an inversion costs, ours beside the paper's, on one checkpoint."""
+"""Suite ``cost``: the cost of igm's and the paper's inversion on one checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from igm_cli.plugins import registry
 
 MOST = 12  # objects in one scene
 ROOMY = 10
-"""Most objects of the usual sizes in a scene; more are all small, so that they fit on the plane."""
+"""Maximum number of objects of the usual sizes in a scene; if there are more, all are small, to fit on the plane."""
 
 ITEMS: Mapping[str, Sequence[str]] = declared("cost")["items"]
 """The points of every axis."""
@@ -39,7 +39,7 @@ class CostBench(MachineBench):
 
     makes = "renders scenes of 1 to 12 objects"
     defaults: ClassVar[Mapping[str, int]] = declared("cost")["numbers"]
-    # Half as many steps of descent are run, too.
+    # At least 2 steps of descent, because half of them are also run.
     least: ClassVar[Mapping[str, int]] = {"workers": 0, "flops": 0, "sgd_steps": 2}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
@@ -53,7 +53,7 @@ class CostBench(MachineBench):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Methods, splits and limit may differ between two calls."""
+        """The identity; methods, splits and limit are free between two calls."""
         measured = {"suite": self.suite.name, "weights": fingerprint(self.request.model)}
         return {**measured, "options": self.numbers, "settings": self.base.to_dict(), **self.machine}
 
@@ -62,7 +62,7 @@ class CostBench(MachineBench):
         return ITEMS[split][: self.request.limit]
 
     def method(self, name: str) -> Method:
-        """Returns a method: the rows of one point, none on an axis of the other method."""
+        """Returns a method, which gives the rows of a point, but none on an axis of the other method."""
         ours, n = name == "igm", self.numbers
         axes = self._igm() if ours else self._sgd()
         lengths = [n["sgd_steps"] // 2, n["sgd_steps"], 2 * n["sgd_steps"]]
@@ -89,11 +89,11 @@ class CostBench(MachineBench):
         return self._images[k, count]
 
     def settings(self, k: int, **changes: Any) -> InversionSettings:
-        """Returns those of the checkpoint, with room for k objects."""
+        """Returns the checkpoint's settings with room for k objects."""
         return replace(self.base, k_max=max(self.base.k_max, k), **changes)
 
     def _igm(self) -> Mapping[str, Callable[[str], list[Row]]]:
-        """Returns every axis of igm: from a point's value to rows."""
+        """Returns igm's axes as functions from a point's value to rows."""
         objects, n, meter = self.numbers["objects"], self.numbers, measure.Meter(self.checkpoint, self.flops)
 
         def row(x: int, objects: int, k: int | None, **changes: Any) -> Row:
@@ -120,7 +120,7 @@ class CostBench(MachineBench):
 
     @cached_property
     def anywhere(self) -> tuple[Path, Checkpoint]:
-        """Folder and model of the checkpoint without the channels that tell where a cell lies: it takes any size."""
+        """Folder and model of the checkpoint without the coordinate channels, so that it takes any size."""
         if getattr(self.checkpoint.denoiser, "any_size", False):
             return self.request.model, self.checkpoint
         if self.checkpoint.spec.architecture != "factored":
@@ -134,7 +134,7 @@ class CostBench(MachineBench):
         return folder, load_checkpoint(folder, self.device)
 
     def _size(self, value: str) -> list[Row]:
-        """Returns the cost on one image of a size, tiles of scenes that together hold about K objects."""
+        """Returns the cost on one image of a size, tiled from scenes that together contain about K objects."""
         k, width, height = (int(n) for n in re.findall(r"\d+", value))
         across, down = self.checkpoint.spec.image_size
         each = min(MOST, max(1, round(k * across * down / (width * height))))
@@ -150,7 +150,7 @@ class CostBench(MachineBench):
         return [{"label": GIVEN, "x": k, **size, **cost, **memory}]
 
     def _sgd(self) -> Mapping[str, Callable[[str], list[Row]]]:
-        """Returns every axis of the paper's algorithm: from a point's value to rows."""
+        """Returns the axes of the paper's algorithm as functions from a point's value to rows."""
         objects, n, meter = self.numbers["objects"], self.numbers, measure.Meter(self.checkpoint, self.flops)
         restarts = n["restarts"]
 
@@ -158,7 +158,7 @@ class CostBench(MachineBench):
             return self.settings(k, method="sgd", restarts=restarts, steps=steps)
 
         def both_ways(x: int, k: int, restarts: int) -> list[Row]:
-            """Returns all restarts under the same draws in one batch (ours), and one after another (the paper's)."""
+            """Returns the cost of all restarts under the same draws in one batch (ours), and in sequence (the paper's)."""
             images = self.images(k, n["images"])
             cost = {
                 starts: meter.descent(images, settings(k, starts, n["steps"]), k, n["sgd_steps"])
@@ -195,7 +195,7 @@ class CostBench(MachineBench):
             crew, label = 1, f"in turn, {torch.get_num_threads()} threads"
             seconds = measure.seconds_in_turn(self.checkpoint, self.base, images)
         elif self.device.type != "cpu":
-            return []  # one device is shared by nobody
+            return []  # processes do not share one device
         elif way == "threads":
             label = f"{crew} worker threads of one core each"
             seconds = measure.seconds_by_threads(self.checkpoint, self.base, images, crew)

@@ -1,7 +1,7 @@
-"""What inversions cost (suite ``cost``): clocks, counts, peak memory, and what a short descent tells about a long one.
+"""Measures the cost of inversions (suite ``cost``): clocks, counts, peak memory, and long descents scaled from short ones.
 
-Memory is measured in a process of its own, and a batch is shared among several, too.  Processes start afresh (spawn):
-the memory of one is its own, and no lock of a thread is inherited.
+Memory is measured in a separate process, and a batch may be shared among several.  Processes start from scratch (spawn),
+so that their memory is their own and they inherit no thread's lock.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from igm_cli.core.inference.engine import invert
 from igm_cli.core.types import InversionSettings
 
 FEW_SCORED = 8
-"""Draws by which short descents are scored: the whole scoring is measured once, apart from them."""
+"""Draws for scoring short descents; the full scoring is measured once, separately."""
 
 
 class NetworkUse(NamedTuple):
     """Use of the network in one run, or the mean of several."""
 
-    passes: float  # noised images the trunk looked at
+    passes: float  # noised images that the trunk saw
     contributions: float  # (noised image, concept) pairs
-    network_calls: float  # as the inversion itself reports them
+    network_calls: float  # as the inversion reports them
     gflop: float  # 1e9 floating-point operations; nan if not counted
 
     def along(self, other: NetworkUse, share: float) -> NetworkUse:
-        """Returns the count at ``share`` of the straight way from this one to another, beyond it if above 1."""
+        """Returns the linear interpolation from this use to another at ``share``; extrapolates above 1."""
         return NetworkUse(*(a + share * (b - a) for a, b in zip(self, other, strict=True)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class NetworkUse(NamedTuple):
 
 @dataclass(frozen=True)
 class Meter:
-    """Measures inversions of images ``[C,H,W]`` by a model; ``flops`` tells whether to count arithmetic."""
+    """Measures a model's inversions of images ``[C,H,W]``; ``flops`` says whether to count arithmetic."""
 
     checkpoint: Checkpoint
     flops: bool
@@ -75,7 +75,7 @@ class Meter:
     def measure(
         self, images: Sequence[Tensor], settings: InversionSettings, k: int | None, repeats: int
     ) -> dict[str, Any]:
-        """Returns what inversions cost, as fields of a row: each is timed ``repeats`` times, the first image warms up."""
+        """Returns the cost of inversions as fields of a row; each is timed ``repeats`` times after one warm-up."""
         self.timed(images[0], settings, k)
         clocks = [self.timed(image, settings, k) for image in images for _ in range(repeats)]
         counts = [self.counted(image, settings, k) for image in images]
@@ -85,11 +85,11 @@ class Meter:
     def descent(
         self, images: Sequence[Tensor], settings: InversionSettings, k: int, short: int
     ) -> dict[str, Any]:
-        """Returns what ``settings.steps`` steps of descent cost, scaled from few, as fields of a row.
+        """Returns the cost of ``settings.steps`` steps of descent, scaled from few, as fields of a row.
 
-        One step with the whole scoring is measured, and what a further step costs between half and twice
-        ``short`` steps; the counts of a step are the same each time, its arithmetic up to windows that hang over
-        the border.
+        It measures one step with the full scoring, and the cost of a further step between half and twice ``short``
+        steps.  All steps have the same counts, and the same arithmetic except for windows that extend beyond the
+        border.
         """
         lengths, more = (short // 2, short, 2 * short), settings.steps - 1
 
@@ -117,7 +117,7 @@ def line(steps: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
 
 
 def repeated(row: dict[str, Any], times: int) -> dict[str, Any]:
-    """Returns the fields of as many runs one after another, each like the one measured."""
+    """Returns the fields of ``times`` successive runs, each like the one measured."""
     kept = ("label", "runs", "scaled_from", "nonlinearity")
     return {name: v if name in kept or v is None else v * times for name, v in row.items()}
 
@@ -137,7 +137,7 @@ def _invert(checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, 
 
 
 _CPU = torch.device("cpu")
-# Of a worker process: what it inverts with, and where it waits for the others.
+# In a worker process: what it inverts with, and the barrier where it waits for the others.
 _opened: list[tuple[Checkpoint, InversionSettings]] = []
 _barriers: list[Barrier] = []
 
@@ -184,7 +184,7 @@ def peak_memory(
 ) -> dict[str, Any]:
     """Returns the memory of one inversion in MB (1e6 bytes), as fields of a row.
 
-    On CUDA the most that tensors took; else the resident memory of a fresh process, with everything.
+    On CUDA this is the peak of tensors, otherwise the whole resident memory of a fresh process.
     """
     if device.type == "cuda":
         checkpoint = load_checkpoint(folder, device)
@@ -214,7 +214,7 @@ def resident_peak(
 
 
 def _open_warm(folder: Path, settings: Mapping[str, Any], array: Any, barrier: Barrier) -> None:
-    """Makes a worker ready: its model and, with a first inversion, everything else."""
+    """Prepares a worker: loads its model and warms up by a first inversion."""
     torch.set_num_threads(1)
     keep_freed_memory()
     _opened.append((load_checkpoint(folder, _CPU), InversionSettings.from_dict(settings)))
@@ -223,7 +223,7 @@ def _open_warm(folder: Path, settings: Mapping[str, Any], array: Any, barrier: B
 
 
 def _meet() -> None:
-    """Returns once every worker is here, and so ready."""
+    """Returns once every worker is ready."""
     _barriers[0].wait(timeout=600)
 
 
@@ -232,7 +232,7 @@ def _invert_array(array: Any) -> None:
 
 
 def _reset_peak() -> bool:
-    """Lets the kernel forget the highest resident memory so far; returns False where it cannot."""
+    """Makes the kernel reset the peak of resident memory; returns False if it cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -241,13 +241,13 @@ def _reset_peak() -> bool:
 
 
 def _resident(field: str) -> float:
-    """Returns a line of the process' status in MB (the kernel's kB are 1024 bytes)."""
+    """Returns a field of the process status in MB (the kernel's kB are 1024 bytes)."""
     found = re.search(rf"^{field}:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 / 1e6 if found else float("nan")
 
 
 def _most_ever() -> float:
-    """Returns the highest resident memory since the process began, in MB, where it cannot be reset."""
+    """Returns the peak resident memory since the process began, in MB, for systems that cannot reset it."""
     try:
         import resource
     except ImportError:  # Windows

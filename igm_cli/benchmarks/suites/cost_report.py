@@ -1,4 +1,4 @@
-"""What the records of the suite ``cost`` amount to: tables, plots and ratios."""
+"""The report of the suite ``cost``: tables, plots and ratios."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ QUANTITIES: Mapping[str, str] = _WORDS["quantities"]
 _ALL = {**QUANTITIES, "seconds_per_object": "seconds per object", "memory_mb": "MB above the loaded model"}
 HEADLINE_K = (5, 8)
 FEW, MANY = 2, 12
-SIZED = (5, 200)  # objects of the smallest and the largest image
+SIZED = (5, 200)  # objects in the smallest and the largest image
 
 
 def build(
     records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
 ) -> Report:
-    """Returns what all records amount to; ``numbers`` are the options of the suite, its splits the axes."""
+    """Returns the report of all records; ``numbers`` are the options of the suite, whose splits are the axes."""
     every = {axis: [row for r in records if r["split"] == axis for row in r["rows"]] for axis in suite.splits}
     axes = {axis: rows for axis, rows in every.items() if rows}
     rows = axes.get("k", [])
@@ -48,7 +48,7 @@ def build(
 
 
 def _over(rows: Sequence[Row], above: tuple[str, int], below: tuple[str, int]) -> dict[str, float]:
-    """Returns what one point (label and x) costs over another, by quantity; nothing if one of them is missing."""
+    """Returns the cost ratios of one point (label and x) to another, by quantity; empty if one is missing."""
     points = {(row["label"], row["x"]): row for row in reversed(rows)}
     many, few = points.get(above, {}), points.get(below, {})
     return {q: many[q] / few[q] for q in _ALL if many.get(q) and few.get(q)}
@@ -77,7 +77,7 @@ def _headline(
 
 
 def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
-    """Returns all rows of an axis; only columns that any of them fills."""
+    """Returns a table of all rows of an axis, without empty columns."""
     columns: Mapping[str, tuple[str, str]] = _WORDS["columns"]
     filled = [name for name in columns if any(row.get(name) is not None for row in rows)]
     heads = [columns[name][0] or X_LABELS[axis] for name in filled]
@@ -107,7 +107,7 @@ def _per_object(rows: Sequence[Row]) -> str:
 
 
 def _plots(axes: Mapping[str, Sequence[Row]]) -> list[Plot]:
-    """Returns seconds and passes over every axis that is a number; memory by itself."""
+    """Returns plots of seconds and passes over every numeric axis, and a separate one of memory."""
     own = {"memory": ("memory_mb",), "batch": (), "size": ("seconds_per_object", "network_calls", "memory_mb")}
     shown = {axis: own.get(axis, ("seconds", "passes", "network_calls")) for axis in axes}
     return [_plot(axis, quantity, axes[axis]) for axis, wanted in shown.items() for quantity in wanted]

@@ -1,4 +1,4 @@
-"""Suite ``decomposition``: bound vectors into their factors (Yeung et al. 2026), beside resonator networks and our own."""
+"""Suite ``decomposition``: factorises bound vectors (Yeung et al. 2026), compared with resonator networks and our own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PRECISIONS = ("float32", "bfloat16")
 IN_CODEBOOKS = CoupledDiffusion(
     space="codebook", steps=4, ratio=0.35, guidance=0.123, signal=(0.061, 0.817), stochasticity=1.0, prior=0.0
 )
-"""Noise on one-hot vectors is of another size than on codewords, and so are levels and guidance."""
+"""Noise on one-hot vectors has another scale than on codewords, and so have levels and guidance."""
 
 DYNAMICS: Mapping[str, Dynamics] = {
     COUPLED: CoupledDiffusion(),
@@ -48,7 +48,7 @@ DYNAMICS: Mapping[str, Dynamics] = {
 
 LONG_ENOUGH = 0.5  # seconds; shorter runs are timed again, and the fastest counts
 MOST_RUNS = 5
-SURE = 0.99  # confidence in every factor from which on an answer is given as sure
+SURE = 0.99  # confidence in every factor that makes an answer sure
 
 
 class DecompositionBench(MachineBench):
@@ -72,7 +72,7 @@ class DecompositionBench(MachineBench):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Methods, splits, points and limit may differ between two calls."""
+        """The identity; methods, splits, points and limit are free between two calls."""
         settings = {name: described(name) for name in self.suite.methods}
         run = {"seed": self.request.seed, **self.numbers, "precision": self.precision}
         return {**run, "settings": settings, **self.machine}
@@ -82,7 +82,7 @@ class DecompositionBench(MachineBench):
         return list(self.points[split])[: self.request.limit]
 
     def method(self, name: str) -> Method:
-        """Returns a method, none of which is trained: a row per setting, none where the point is about another method."""
+        """Returns a method, without training: a row per setting, none if the point is about another method."""
 
         def rows(split: str, item: str) -> list[Row]:
             point = self.points[split][item]
@@ -95,13 +95,13 @@ class DecompositionBench(MachineBench):
         return Method(rows, {"how": self.suite.methods[name], **described(name)})
 
     def _measure(self, name: str, method: str | Dynamics, iterations: int, point: Point) -> Row:
-        """Returns what was found, right or not, and the seconds per problem of the whole batch."""
+        """Returns a row: how many factors are right, and the costs, with the seconds per problem over the whole batch."""
         seed = self.request.seed
         plain = problems_of(point.problem, self.numbers["problems"], seed)
-        # Codebooks of its own: what a method keeps with them is its cost.
+        # Each method has its own codebooks, so that what it caches with them counts as its cost.
         codebooks, vectors = self._on_device(plain)
         whole, kept = exhaustive_operations(codebooks), point.codewords
-        if name == EXHAUSTIVE:  # goes through so many codewords of the first factor
+        if name == EXHAUSTIVE:  # searches only some codewords of the first factor
             most = self.numbers["exhaustive_gflop"] * 1e9
             kept = min(kept, max(2, int(kept * most / (whole * len(vectors)))))
         searched, binding = codebooks, codebooks.binding
@@ -113,7 +113,7 @@ class DecompositionBench(MachineBench):
         clocks: list[Clock] = []
 
         def run() -> None:
-            # Problems are drawn from the seed itself: a method that drew from it too would see the same numbers.
+            # Not the seed itself, from which the problems were drawn: the method would draw the same numbers.
             found.append(decompose(vectors, searched, method, iterations=iterations, seed=seed + 1))
 
         while not clocks or (sum(clock.seconds for clock in clocks) < LONG_ENOUGH and len(clocks) < MOST_RUNS):
@@ -140,9 +140,9 @@ class DecompositionBench(MachineBench):
         return problems.codebooks.to(self.device, precision), problems.vectors.to(self.device)
 
     def _warm_up(self, method: str | Dynamics, point: Point) -> None:
-        """Takes a few steps on other, small problems of the same kind: what is set up once is no cost of a problem.
+        """Takes a few steps on other small problems of the same kind, so that one-time set-up does not count as cost.
 
-        They have more products than those of which auto simply compares all.
+        They have more products than auto would search exhaustively.
         """
         few = min(point.codewords, math.ceil((FEW_PRODUCTS + 1) ** (1 / point.factors)))
         small = replace(point.problem, codewords=few)
@@ -171,7 +171,7 @@ def schemes(name: str, point: Point, iterations: int) -> list[tuple[str, str | D
         return [(name, method, iterations)]
     variants = [each for other, each in DYNAMICS.items() if other != COUPLED]
     if not isinstance(method, CoupledDiffusion) or (name == COUPLED and method in variants):
-        return []  # a figure of the variants shows ``coupled`` already where it is one of them
+        return []  # if ``coupled`` is a variant, the figure shows it already
     if point.steps is not None:
         method = replace(method, steps=point.steps)
     if point.ratio is not None and point.restarts is not None:
@@ -184,7 +184,7 @@ def schemes(name: str, point: Point, iterations: int) -> list[tuple[str, str | D
 
 
 def described(name: str) -> dict[str, Any]:
-    """Returns the settings of a method as JSON; nothing if it has none."""
+    """Returns the settings of a method as JSON; empty if it has none."""
     dynamics = DYNAMICS.get(name)
     settings = asdict(dynamics) if dynamics else {}  # type: ignore[call-overload]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

@@ -1,4 +1,4 @@
-"""The points of the suite ``decomposition``: which kind of problem, and with which scheme of restarts."""
+"""The points of the suite ``decomposition``: kinds of problems, and schemes of restarts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from igm_cli.core.decomposition.binding import BINDINGS
 from igm_cli.errors import UsageError
 
 AUTO, COUPLED, EXHAUSTIVE, RESONATOR = "auto", "coupled", "exhaustive", "resonator"
-"""Methods that the report compares with each other."""
+"""Methods that the report compares."""
 
 OWN = "points"
 """The split whose points are given with ``--set points=``."""
@@ -26,17 +26,17 @@ class Point:
     """One point of a figure."""
 
     factors: int  # K
-    codewords: int  # n of every codebook
+    codewords: int  # n, per codebook
     dim: int  # D
     noise: float = 0.0  # standard deviation of white noise, relative to that of the bound vector's coordinates
     binding: str = "map"  # or hrr or fhrr
     ratio: float | None = None  # ρ of coupled diffusion; its own setting if None
-    restarts: int | None = None  # R of coupled diffusion; as many as the iterations allow if None
+    restarts: int | None = None  # R of coupled diffusion; the iterations' maximum if None
     steps: int | None = None  # of coupled diffusion; its own setting if None
 
     @property
     def name(self) -> str:
-        """The name, from which :meth:`parse` reads the point."""
+        """The name, which :meth:`parse` turns back into the point."""
         kind = "" if self.binding == "map" else f"{self.binding}-"
         noise = f"-noise{self.noise:g}" if self.noise else ""
         scheme = f"-rho{self.ratio:g}-R{self.restarts}" if self.ratio is not None else ""
@@ -55,12 +55,12 @@ class Point:
 
     @property
     def coupled_only(self) -> bool:
-        """Whether the point is about the scheme of coupled diffusion."""
+        """Whether the point concerns only the scheme of coupled diffusion."""
         return self.ratio is not None or self.steps is not None
 
     @classmethod
     def parse(cls, name: str) -> Point:
-        """Returns the point of a name; raises UsageError if it names none."""
+        """Returns the point with a name; raises UsageError if the name is invalid."""
         name = name.strip()
         found = _NAME.fullmatch(name)
         if not found:
@@ -87,7 +87,7 @@ DEMANDED: Mapping[str, tuple[float, float]] = {
     "K4-n100-D2000": (0.90, 0.1),
     "K3-n256-D256": (0.99, 1.0),
 }
-"""Exact accuracy demanded of ``auto``, and the most arithmetic it may take, relative to that of exhaustive search."""
+"""Exact accuracy required of ``auto``, and the maximum of its arithmetic relative to exhaustive search."""
 
 _SIZES = {
     2: (50, 100, 200, 400, 700, 1000),

@@ -1,4 +1,4 @@
-"""What the records of the suite ``decomposition`` amount to: tables, plots, and methods side by side."""
+"""The report of the suite ``decomposition``: tables, plots and paired comparisons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
 SLOWER = 1.1
-"""How many times as long counts as slower: repeated calls of the same method differ by as much."""
+"""Ratio of times that counts as slower; repeated calls of the same method differ by as much."""
 
 QUANTITIES = {
     "exact": ("exact", "exact accuracy"),
@@ -23,7 +23,7 @@ QUANTITIES = {
     "seconds": ("seconds", "seconds a problem"),
     "operations": ("operations", "operations a problem"),
 }
-"""Name of an estimate to file stem and axis."""
+"""Estimate to file stem and axis."""
 
 AXES = {
     "size": ("search_space", "search space n^K"),
@@ -32,17 +32,17 @@ AXES = {
     "steps": ("steps", "diffusion steps"),
     "noise": ("noise", "noise on the bound vector, in standard deviations of its coordinates"),
 }
-"""Field and name of what a split varies."""
+"""Field that a split varies, and its name."""
 
 RIVALS = (RESONATOR, "resonator-outer", "factorizer")
-"""Methods that coupled diffusion is compared with problem by problem."""
+"""Methods with which coupled diffusion is compared problem by problem."""
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One method at one point, as it was recorded."""
+    """The record of one method at one point."""
 
     row: Row
 
@@ -51,14 +51,14 @@ class Score:
 
     @cached_property
     def hits(self) -> list[bool]:
-        """Whether all factors of a problem are right."""
+        """Whether all factors of each problem are right."""
         return [right == self["factors"] for right in self["right"]]
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Proportions of problems that are exact, factors that are right and answers sure but wrong, and costs.
+        """Proportions of exact problems, right factors, and sure but wrong answers, and costs.
 
-        The first three are missing where accuracy was not measured.
+        The first three are missing if accuracy was not measured.
         """
         found = {}
         if self["right"] is not None:
@@ -70,7 +70,7 @@ class Score:
 
     @property
     def exact(self) -> Estimate:
-        """The proportion of problems that are exact."""
+        """The proportion of exact problems."""
         return self.estimates.get("exact", UNKNOWN)
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Score:
 
 
 def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> Report:
-    """Returns tables, plots and numbers of all records; ``about`` tells what the splits are."""
+    """Returns the report of all records; ``about`` describes the splits."""
     found = {name: [Score(row) for r in records if r["split"] == name for row in r["rows"]] for name in about}
     splits = {split: part for split, part in found.items() if part}
     raced = {split: race for split, part in splits.items() if (race := races(part))}
@@ -125,15 +125,15 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
 
 
 def races(scored: Sequence[Score]) -> dict[str, dict[str, Any]]:
-    """Returns ``auto`` beside the fastest of the other methods that are as accurate, point by point.
+    """Compares ``auto`` with the fastest other method that is at least as accurate, point by point.
 
-    ``demanded`` is the least exact accuracy, and the most arithmetic relative to exhaustive search, where something is
-    demanded; ``met`` tells whether auto is as accurate and cheap as that, and no slower than the others.
+    ``demanded`` is the minimum exact accuracy and the maximum arithmetic relative to exhaustive search, if any is
+    required; ``met`` tells whether auto satisfies both and is no slower than the others.
     """
     found = {}
     for ours in (score for score in scored if score["label"] == AUTO):
         others = [s for s in scored if s["point"] == ours["point"] and s["label"] != AUTO]
-        # Exhaustive search is taken for as accurate where only its time was reckoned.
+        # Exhaustive search counts as accurate enough where only its time was estimated.
         fit = [s for s in others if "exact" not in s.estimates or s.exact.value >= ours.exact.value]
         best = min(fit, key=lambda score: float(score["seconds"])) if fit else None
         arithmetic = ours.estimates["operations"].value / ours["exhaustive"]
@@ -153,7 +153,7 @@ def races(scored: Sequence[Score]) -> dict[str, dict[str, Any]]:
 
 
 def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired]:
-    """Returns two methods side by side, at every point where both were run."""
+    """Returns the paired comparison of two methods at every point where both were run."""
     found = {}
     for point, part in grouped(scored, "point").items():
         hits = {score["label"]: score.hits for score in part if score["label"] in (first, second)}
@@ -194,7 +194,7 @@ def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Se
 
 
 def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
-    """Returns exact accuracy, a row per point, a column per method."""
+    """Returns a table of exact accuracy, with a row per point and a column per method."""
     labels = list(grouped(scored, "label"))
     rows = []
     for point, part in grouped(scored, "point").items():
@@ -204,7 +204,7 @@ def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
 
 
 def _details(split: str, about: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
-    """Returns everything of a split, point by point; a failed method's row says so."""
+    """Returns a table of all figures of a split, point by point; a failed method's row says so."""
     by_point = [score for part in grouped(scored, "point").values() for score in part]
     lost = [["", "", method, "failed", *[""] * (len(DETAILS) - 4)] for method in failed]
     return table(split, about, DETAILS, by_point, lost)
@@ -219,7 +219,7 @@ def _methods_table(infos: Infos) -> Table:
 
 
 def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:
-    """Returns every number on a line of its own, for scripts."""
+    """Returns a table for scripts, with one number per line."""
     rows = []
     for split, s in ((split, s) for split, part in splits.items() for s in part):
         for name, number in list(s.to_dict().items())[1:]:
@@ -230,13 +230,13 @@ def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:
 
 
 def _seconds(value: float) -> str:
-    """Returns three digits, in a unit that is read easily."""
+    """Returns seconds with three digits in a suitable unit."""
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
 
 def _plots(split: str, scored: Sequence[Score]) -> Iterator[Plot]:
-    """Yields the plots of one split, one per K or per method of restarts; none of one that varies no number."""
-    parts: dict[tuple[str, str], Mapping[Any, list[Score]]] = {}  # by name and title
+    """Yields the plots of one split, one per K or per method of restarts; none for a split that does not vary a number."""
+    parts: dict[tuple[str, str], Mapping[Any, list[Score]]] = {}  # keyed by name and title
     if split == "size":
         for factors, part in sorted(grouped(scored, "factors").items()):
             parts[f"-K{factors}", f", K = {factors}"] = grouped(part, "label")
@@ -253,7 +253,7 @@ def _plots(split: str, scored: Sequence[Score]) -> Iterator[Plot]:
 
 
 def grouped(scored: Sequence[Score], field: str) -> dict[Any, list[Score]]:
-    """Returns scores by a field of their rows, in the order they come."""
+    """Groups scores by a field of their rows, in their order."""
     found: dict[Any, list[Score]] = {}
     for score in scored:
         found.setdefault(score[field], []).append(score)
@@ -264,7 +264,7 @@ def _plot(split: str, part: str, title: str, quantity: str, curves: Mapping[str,
     (field, axis), (stem, name) = AXES[split], QUANTITIES[quantity]
     cost, drawn = quantity in ("seconds", "operations"), []
     for label, scores in curves.items():
-        # Of exhaustive search of which only the time was reckoned there is no accuracy.
+        # Exhaustive search has no accuracy where only its time was estimated.
         mine = [(float(s[field]), s.estimates[quantity]) for s in scores if quantity in s.estimates]
         line = curve(label, sorted(mine, key=lambda point: point[0]))
         drawn += [replace(line, low=[], high=[]) if cost else line] if mine else []

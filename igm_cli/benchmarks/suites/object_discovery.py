@@ -36,19 +36,19 @@ from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
-RENDERED = 200  # images of a rendered split, unless more are asked for
+RENDERED = 200  # images of a rendered split by default
 RESTARTS = (1, 5, 10, 15, 20)  # R of the paper's Table 1
-FEW_STEPS = 20  # by which the times of fewer starts are compared
+FEW_STEPS = 20  # steps for comparing the times of fewer starts
 RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
-"""What baselines are trained on: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
+"""The training data of baselines: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
 RENDER_SEED = 1
-HELD_OUT = 100  # images at the end of each part that only choose learning rates
+HELD_OUT = 100  # images at the end of each part, used only to choose learning rates
 
 GROUPS = {
     "folder": ("the images of the folder", ("folder-3-5", "folder-6-8", "folder")),
     "rendered": ("rendered images", ("3-5", "6-8", "9-10")),
 }
-"""Splits that are plotted together over the number of objects: file stem to heading and splits."""
+"""Splits plotted together over the number of objects: file stem to heading and splits."""
 
 
 class DiscoveryBench(frame.CheckpointBench):
@@ -64,7 +64,7 @@ class DiscoveryBench(frame.CheckpointBench):
         self.renders = self.whole_number("renders", RENDERS["size"])
         self.scenes: dict[str, frame.AnnotatedImages] = {}
         for name in request.splits:
-            # Always rendered in one size where that is enough, so that a larger limit finds the same images.
+            # Always the same number is rendered if sufficient, so that a larger limit finds the same images.
             data = self.load("val", name, max(RENDERED, request.limit or 0), "CLEVR_v1.0")
             if not suite.images[name].folder:
                 data = data.select(range(min(len(data), request.limit or RENDERED)))
@@ -78,7 +78,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
         def parts() -> tuple[Samples, Samples]:
             given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
-            with contextlib.suppress(InputError):  # raised by a folder of test images only
+            with contextlib.suppress(InputError):  # raised for a folder with only test images
                 if root:
                     reading = self.request.reading(adapter)
                     given.append(adapter.load("train", data_root=root, objects="3-5", **reading))
@@ -88,7 +88,7 @@ class DiscoveryBench(frame.CheckpointBench):
             return joined(kept), joined(held)
 
         def joined(given: Sequence[Any]) -> Samples:
-            places = registry.concept_parser("pos")  # baselines predict nothing else
+            places = registry.concept_parser("pos")  # baselines predict only positions
             parts = [DatasetSamples(d, places, self.image_size, progress) for d in given if len(d)]
             return JoinedSamples(parts)
 
@@ -96,7 +96,7 @@ class DiscoveryBench(frame.CheckpointBench):
         return TrainingData({"folder": self.folder_name, **chosen}, parts)
 
     def method(self, name: str) -> Method:
-        """Makes a method ready: loads it, or trains it first."""
+        """Prepares a method: loads or trains it."""
         if isinstance(self.parser.space, Product) and name in ("igm-sgd", "gc"):
             raise InputError(f"{name} is of models of positions, such as clevr-pos; leave it out by --methods")
         if name in (own := {"igm": self.inverted, "igm-sgd": self.descended, "gc": self.whole_set}):
@@ -127,7 +127,7 @@ class DiscoveryBench(frame.CheckpointBench):
         return self.on_images(rows, frame.checkpoint_info(self.checkpoint))
 
     def descended(self) -> Method:
-        """Returns the paper's algorithm on the same checkpoint, and on its U-Net where one is given."""
+        """Returns the paper's algorithm on the same checkpoint, and on the paper's U-Net if one is given."""
         models = {"igm-sgd": self.checkpoint}
         if "unet" in self.options:
             folder = home_expanded(str(self.options["unet"]))
@@ -169,7 +169,7 @@ class DiscoveryBench(frame.CheckpointBench):
     def whole_set(self) -> Method:
         """Returns a conditional diffusion model of the whole set, inverted by search.
 
-        Its trunk starts from the weights of the model that is measured.
+        Its trunk starts from the weights of the measured model.
         """
         settings, most = SetSettings(seed=self.request.seed), self.whole_number("gc_k_max", 0, least=0)
         trained = self.fitted(GenerativeClassifier(init=self.request.model))
@@ -184,7 +184,7 @@ class DiscoveryBench(frame.CheckpointBench):
         return self.on_images(rows, trained.info(self.request.budget))
 
     def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
-        """Returns perception and cost, and what methods say of values."""
+        """Returns the columns of perception, cost, and the accuracy of values."""
         named, values = {name for s in scores for name in s.estimates}, self.suite.words["value_columns"]
         said = {head: cell for head, cell in values.items() if cell.partition(" ")[2] in named}
         return {**super().columns(split, scores), **said}
@@ -204,7 +204,7 @@ class DiscoveryBench(frame.CheckpointBench):
         return report.scored_report(self, scored, infos, tables, figures, {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
-        """Returns the estimation error over seconds: a line through the restarts, a point for the others."""
+        """Returns a plot of the estimation error over seconds: a line through the restarts, a point per other method."""
         labels: dict[str, list[Scores]] = {}
         for s in scores:
             labels.setdefault(s.label.partition(" R=")[0], []).append(s)
@@ -217,7 +217,7 @@ class DiscoveryBench(frame.CheckpointBench):
         return Plot(f"time-{split}", title, *axes, curves, log_x=True, log_y=True)
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
-        """Returns the first images of every split with their truths and what each method found, K given."""
+        """Returns the first images of every split with the truth and what each method found with K given."""
         labels = {label: rows for label, rows in by_label(records).items() if _is_plotted(label)}
         rows = []
         for split in splits:
@@ -233,14 +233,14 @@ class DiscoveryBench(frame.CheckpointBench):
         return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
 
     def _decoded(self, concepts: Any, within: Frame) -> list[dict[str, Any]]:
-        """Returns concepts as items; positions alone where a method says no more."""
+        """Returns concepts as items; only positions if a method predicts nothing else."""
         rows = torch.tensor(concepts).reshape(len(concepts), -1)
         parser = self.parser if rows.shape[1] == self.parser.space.dim else registry.concept_parser("pos")
         return parser.decode(rows, within) if len(rows) else []
 
 
 def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
-    """Returns a row: concepts with K given and with K estimated (None: not estimated), and what they took."""
+    """Returns a row: concepts with K given and with K estimated (None: not estimated), and their costs."""
     found = {"given": given.tolist(), "free": None if free is None else free.tolist()}
     return {"label": label, **found, **costs}
 
@@ -248,10 +248,10 @@ def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
 def _descents(
     label: str, checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, k: int
 ) -> list[Row]:
-    """Returns a row for every number of starts, all from one run of 20.
+    """Returns a row per number of starts, all from one run of 20.
 
-    The starts share their draws and are computed together, so that the first R of them are a run of R starts.
-    The time of R < 20 is that of 20 in proportion to a few steps of both.
+    The starts share their draws and are computed together, so the first R of them equal a run of R starts.
+    The time of R < 20 is scaled from that of 20 by the ratio of a few steps of both.
     """
     denoiser, composition = checkpoint.denoiser, checkpoint.spec.composition
 
@@ -280,10 +280,10 @@ def _descents(
 
 
 def metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns perception, error and cost with K given; with K estimated, where a method counts, how right it is."""
+    """Returns perception, error and cost with K given, and if a method counts, the accuracy of the estimated K."""
     objects = [len(row["truth"]) for row in rows]
     pairs, by_square = ([_matched(row, "given", squared=squared) for row in rows] for squared in (False, True))
-    # An object without any prediction is as wrong as one at the far corner.
+    # An object without a prediction counts as an error to the far corner.
     squared = [float(p.squared.mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)]
     absolute = [
         float(p.squared.sqrt().mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)
@@ -317,7 +317,7 @@ def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> An
 
 
 def _is_plotted(label: str) -> bool:
-    """Whether a label is shown where there is no room for all numbers of starts."""
+    """Returns whether a label is plotted where there is no room for all numbers of starts."""
     return not label.startswith("igm-sgd") or label.endswith("R=20")
 
 
@@ -334,7 +334,7 @@ def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
 
 
 def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Figure]:
-    """Returns true against estimated K, of the methods that count."""
+    """Returns the confusion of true and estimated K for the methods that count."""
     pairs = {
         label: [(len(row["truth"]), len(row["free"])) for row in rows]
         for label, rows in labels.items()

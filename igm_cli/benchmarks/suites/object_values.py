@@ -1,4 +1,4 @@
-"""What is right about objects with values, such as a color: each object, whole scenes, and average precision."""
+"""Scores of objects with values, such as a color: single objects, whole scenes, and average precision."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RESAMPLES = 200
 
 
 def described(space: Product, found: Inversion, free: Inversion, truth: Tensor) -> dict[str, Any]:
-    """Returns what a row says of values: the number of each factor's value in every object, and how certain each object is.
+    """Returns a row's fields about values: the index of each factor's value per object, and each object's confidence.
 
-    Of points with values was ``found`` with K given, and ``free`` with K estimated, what is ``[L,D]`` in truth.
+    ``found`` is the inversion with K given, ``free`` that with K estimated; ``truth`` is ``[L,D]``.
     """
 
     def values(concepts: Tensor) -> list[list[int]]:
@@ -42,7 +42,7 @@ def described(space: Product, found: Inversion, free: Inversion, truth: Tensor) 
 
 
 def value_metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns how many objects, and whole scenes, are right in their values; nothing of rows without values."""
+    """Returns how many objects and whole scenes have the right values; empty for rows without values."""
     if not rows or "values" not in rows[0]:
         return {}
     objects = [len(row["truth"]) for row in rows]
@@ -64,7 +64,7 @@ def value_metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def _right(row: Mapping[str, Any], found: str) -> Tensor:
-    """Returns which values of every object whose position is perceived are right ``[P,F]``."""
+    """Returns which values are right, ``[P,F]``, of the objects whose position is perceived."""
     pairs = match(points(row[found]), points(row["truth"]))
     values, true = (
         torch.tensor(row["values"][name]).reshape(-1, len(row["factors"])) for name in (found, "truth")
@@ -76,8 +76,8 @@ def _right(row: Mapping[str, Any], found: str) -> Tensor:
 def precision(rows: Rows, threshold: float) -> Estimate:
     """Returns the average precision of objects with all values right within a distance, with K estimated.
 
-    The most certain answer of all images comes first; it is right if it has the values of an object of its image that no
-    answer before it has taken, within the distance.  The interval is the bootstrap's over images.
+    Answers of all images are ranked by confidence.  One is right if it has the values of an object of its image, within the
+    distance, that no earlier answer has taken.  The interval is the bootstrap's over images.
     """
     found = [_ranked(row, threshold) for row in rows]
     counts = torch.tensor([len(row["truth"]) for row in rows])
@@ -87,7 +87,7 @@ def precision(rows: Rows, threshold: float) -> Estimate:
 
 
 def _ranked(row: Mapping[str, Any], threshold: float) -> list[tuple[float, bool]]:
-    """Returns the certainty of each answer of an image, and whether it is right."""
+    """Returns the confidence of each answer of an image, and whether it is right."""
     answers, truth = points(row["free"]), points(row["truth"])
     distance = 6 * torch.cdist(answers.double(), truth.double())
     free = set(range(len(truth)))
@@ -103,7 +103,7 @@ def _ranked(row: Mapping[str, Any], threshold: float) -> list[tuple[float, bool]
 
 
 def _area(found: Sequence[Sequence[tuple[float, bool]]], counts: Tensor, index: Sequence[int]) -> float:
-    """Returns the area under precision over recall of some images; precision is made to fall."""
+    """Returns the area under the precision-recall curve of some images, with precision made monotonic."""
     ranked = sorted((pair for i in index for pair in found[i]), key=lambda pair: -pair[0])
     total = int(counts[list(index)].sum())
     if not ranked or not total:
@@ -123,7 +123,7 @@ def points(concepts: Any) -> Tensor:
 def values_table(
     scores: Mapping[str, Sequence[Any]], published: Mapping[str, Mapping[str, str]]
 ) -> list[Table]:
-    """Returns the table of average precision, with published figures beside it; none without values."""
+    """Returns the table of average precision with published figures; none without values."""
     heads = [f"precision {t:g}" for t in THRESHOLDS]
     rows = [
         [split, str(s.label), *(percent(s[name]) for name in heads)]

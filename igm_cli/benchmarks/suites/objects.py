@@ -1,4 +1,4 @@
-"""Suite ``objects``: photographs of many objects, by methods that learned from crops of few (IGM's claim beyond CLEVR)."""
+"""Suite ``objects``: photographs of many objects, by methods trained on crops with few (IGM's claim beyond CLEVR)."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from igm_cli.model import open_checkpoint
 from igm_cli.plugins import registry
 from igm_cli.plugins.crops import Crops, CropSamples
 
-HELD_OUT = 8  # one of so many training photographs only chooses learning rates and thresholds
-HELD_CROPS = 200  # of them
-PHOTOGRAPHS = 16  # most training photographs on which the parameters of watershed are chosen
-THRESHOLDS = tuple(level / 20 for level in range(1, 20))  # of the scores of maps, one of which is chosen
-RESNET_SIDE = 96  # least pixels that ResNet sees across, whose map has a cell per 32
+HELD_OUT = 8  # one in this many training photographs only chooses learning rates and thresholds
+HELD_CROPS = 200  # crops of these photographs
+PHOTOGRAPHS = 16  # maximum number of training photographs for choosing the parameters of watershed
+THRESHOLDS = tuple(level / 20 for level in range(1, 20))  # candidates for the threshold on map scores
+RESNET_SIDE = 96  # minimum side of ResNet's input in pixels; its map has a cell per 32
 
 
 class Found(NamedTuple):
-    """What a method says about an image."""
+    """A method's answer about an image."""
 
-    points: Tensor  # in pixels that the model sees [K,2]
-    density: Tensor | None = None  # objects per cell [h,w], where their sum is the count
-    cell: int = 1  # side of a cell in pixels that the model sees
-    kinds: Tensor | None = None  # number of the combination of values of each [K], where a method knows it
+    points: Tensor  # in pixels of the model's input [K,2]
+    density: Tensor | None = None  # objects per cell [h,w], if their sum is the count
+    cell: int = 1  # side of a cell in pixels of the model's input
+    kinds: Tensor | None = None  # index of each point's combination of values [K], if the method knows it
 
 
 class Inside:
@@ -79,7 +79,7 @@ class ObjectsBench(frame.CheckpointBench):
                 f"objects measures models that were trained on crops of photographs, and {self.checkpoint.name!r} was not; "
                 "give one by --model, see igm train objects"
             )
-        self.places = registry.concept_parser("pos")  # baselines predict nothing else
+        self.places = registry.concept_parser("pos")  # baselines predict only positions
         root = frame.folder_of(request, request.splits[0], "of annotated photographs")
         given = {key: value for key, value in self.options.items() if key in self.adapter.options}
         part = str(self.options.get("part", "val"))
@@ -87,7 +87,7 @@ class ObjectsBench(frame.CheckpointBench):
             raise UsageError(f"--set part takes {' or '.join(self.adapter.splits)}, not {part!r}")
         given |= {"data_root": root, "progress": request.progress}
         measured = self.adapter.load(part, **given)
-        self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # of training
+        self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # the training split
         self.radius = self._radius()
         self.bands = Bands(self.radius, float(self.whole_number("border", 0, least=0)))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
@@ -112,12 +112,12 @@ class ObjectsBench(frame.CheckpointBench):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Methods, splits and limit may differ between two calls."""
+        """The identity; methods, splits and limit are free between two calls."""
         return {**super().identity, "radius": self.radius}
 
     @cached_property
     def crops(self) -> Crops:
-        """How training crops are cut: as the checkpoint says; of one that does not, as the dataset advises and its preset says."""
+        """How training crops are cut: as the checkpoint says, otherwise as the dataset advises and its preset says."""
         if "crops" in self.checkpoint.spec.info and "most" not in self.options:
             return Crops(**self.checkpoint.spec.info["crops"])
         tables = parse_toml(self.adapter.presets["default"].read_text(encoding="utf-8"))
@@ -131,21 +131,21 @@ class ObjectsBench(frame.CheckpointBench):
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        """Training photographs that baselines are trained on, and those kept from them."""
+        """The baselines' training photographs, and the held-out ones."""
         count = len(self.photographs)
         kept = count - max(1, count // HELD_OUT)
-        if kept < 1:  # a single photograph serves for both
+        if kept < 1:  # a single photograph serves as both
             return self.photographs, self.photographs
         return self.photographs.select(range(kept)), self.photographs.select(range(kept, count))
 
     @cached_property
     def held_out(self) -> CropSamples:
-        """Crops of photographs that baselines are not trained on, unchanged."""
+        """Crops of held-out photographs, without augmentation."""
         plain = replace(self.crops, count=HELD_CROPS, turns=False, brightness=0.0)
         return CropSamples(self._parts[1], self.places, self.image_size, plain, self.request.seed)
 
     def trained_on(self, inside: bool) -> TrainingData:
-        """Returns the crops, and whether only objects count whose centres lie in them."""
+        """Returns the training crops; with ``inside``, only objects whose centres lie in a crop count."""
         given = {key: str(value) for key, value in self.options.items() if key in self.adapter.options}
         about = {
             "folder": self.folder_name,
@@ -164,7 +164,7 @@ class ObjectsBench(frame.CheckpointBench):
         return TrainingData(about, parts)
 
     def method(self, name: str) -> Method:
-        """Makes a method ready: loads it, or trains it first."""
+        """Prepares a method: loads or trains it."""
         size, slots = self.image_size, 2 * self.crops.most
         upscale, near = math.ceil(RESNET_SIDE / max(size)), self.radius * self.crops.scale
         ready: dict[str, Callable[[], Method]] = {
@@ -184,7 +184,7 @@ class ObjectsBench(frame.CheckpointBench):
     def answering(
         self, label: str, find: Callable[[frame.AnnotatedImage], Found], info: Mapping[str, Any]
     ) -> Method:
-        """Returns a method that finds points in one image after another."""
+        """Returns a method that finds points image by image."""
 
         def rows(split: str, item: str) -> list[Row]:
             scene = self.scenes[split].scene(item)
@@ -216,7 +216,7 @@ class ObjectsBench(frame.CheckpointBench):
     def inverted(self) -> Method:
         """Returns igm, as its users call it."""
         model = open_checkpoint(str(self.request.model), None, str(self.device))
-        _ = model.denoiser  # its weights are loaded before the clock runs
+        _ = model.denoiser  # loads the weights before timing starts
         valued = isinstance(self.parser.space, Product)  # whether objects have values, such as a label
 
         def find(picture: frame.AnnotatedImage) -> Found:
@@ -228,7 +228,7 @@ class ObjectsBench(frame.CheckpointBench):
         return self.answering("igm", find, frame.checkpoint_info(self.checkpoint))
 
     def kinds(self, concepts: Tensor) -> Tensor:
-        """Returns the number of the combination of values of each concept ``[K,D]``, ``[K]``."""
+        """Returns the index ``[K]`` of the combination of values of each concept ``[K,D]``."""
         space = cast(Product, self.parser.space)
         told, number = concepts[:, space.where.dim :], torch.zeros(len(concepts))
         for group in space.what.groups():
@@ -236,12 +236,12 @@ class ObjectsBench(frame.CheckpointBench):
         return number
 
     def seen(self, picture: frame.AnnotatedImage) -> Tensor:
-        """Returns what a baseline sees of an image ``[3,H,W]``; it is brought to the scale again, for the clock."""
+        """Returns a baseline's input for an image, ``[3,H,W]``; it is rescaled again, to include this in the time."""
         x0 = to_model(picture.image, picture.frame, self.sight.size(picture.image.size))
         return x0.to(self.device)
 
     def told(self, trained: Fitted, baseline: Baseline) -> dict[str, Any]:
-        """Returns what a report says of a baseline's training."""
+        """Returns the facts about a baseline's training for a report."""
         crops = f"{self.image_size[0]}×{self.image_size[1]} pixels with {self.crops.most} objects or fewer"
         return {
             **trained.info(self.request.budget),
@@ -281,7 +281,7 @@ class ObjectsBench(frame.CheckpointBench):
         return self.answering(baseline.name, find, info)
 
     def _threshold(self, peaks: Callable[[Tensor], Any]) -> tuple[float, float]:
-        """Returns the threshold of the highest F1 on held-out crops, and that F1."""
+        """Returns the threshold with the highest F1 on held-out crops, and that F1."""
         count, near = len(self.held_out), self.radius * self.crops.scale
         images, concepts, present = self.held_out.batch(list(range(count)), [False] * count)
         size = torch.tensor(self.image_size)
@@ -298,7 +298,7 @@ class ObjectsBench(frame.CheckpointBench):
         return best(THRESHOLDS, scored)
 
     def blobs(self) -> Method:
-        """Returns watershed with parameters chosen on training photographs."""
+        """Returns watershed, with parameters chosen on training photographs."""
         need("bench", "skimage")
         few = self.photographs.select(range(min(PHOTOGRAPHS, len(self.photographs))))
         scenes = whole_scenes(few, self.parser, self.sight, self.bands)

@@ -1,4 +1,4 @@
-"""What the suite ``objects`` reports: figures over photographs, plots over the number of objects, where igm loses."""
+"""The report of the suite ``objects``: figures over photographs, plots over the number of objects, and where igm loses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from igm_cli.benchmarks.suites.objects_windows import Windows
 from igm_cli.plugins.base import ConceptParser
 
 COMPARED = {"f1": ("F1", 1, ("right", "both")), "mae": ("count off by", -1, ("off", "images"))}
-"""What igm is compared in with the best baseline: estimate to what it is called, whether more or less is better, and the
-two :func:`sums` whose ratio it is."""
+"""Estimates on which igm is compared with the best baseline: their name, whether more (1) or less (-1) is better, and the
+two :func:`sums` whose ratio they are."""
 
 
 def sums(rows: Rows) -> dict[str, list[float]]:
-    """Returns for every photograph, in the order of their names, what its images add up to."""
+    """Returns the sums over each photograph's images, with photographs in the order of their names."""
     photographs: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         photographs.setdefault(row["photograph"], []).append(row)
@@ -60,7 +60,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def comparisons(scored: ScoredSplits) -> tuple[list[list[str]], list[str], dict[str, Any]]:
-    """Returns igm beside the best baseline of every split: cells of a table, a sentence per split, and as JSON.
+    """Compares igm with the best baseline of every split; returns cells of a table, a sentence per split, and JSON.
 
     A split without igm, or without a baseline on the same images, is left out.
     """
@@ -131,7 +131,7 @@ def figures(scored: ScoredSplits) -> list[Plot]:
 def pictures(
     records: Sequence[Record], scenes: Mapping[str, Windows], parser: ConceptParser
 ) -> Iterator[PictureGrid]:
-    """Yields the first image of the last split with what is annotated and what every method answers, a few at a time."""
+    """Yields grids of the first image of the last split with annotations and answers, a few methods at a time."""
     split = next((name for name in reversed(list(scenes)) if any(r["split"] == name for r in records)), None)
     if split is None:
         return

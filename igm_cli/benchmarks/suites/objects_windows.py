@@ -1,4 +1,4 @@
-"""The images of the suite ``objects``: whole photographs, and windows cut out of them that hold few objects."""
+"""The images of the suite ``objects``: whole photographs, and windows of them with few objects."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser
 
 SLICES = {"1-6": (1, 6), "7-20": (7, 20), "21-60": (21, 60), "61-140": (61, 140), "whole": (0, 2**31)}
-"""Splits by the least and the largest number of objects of an image."""
+"""Splits by the minimum and maximum number of objects in an image."""
 
 MOST = 4
-"""Windows of a photograph for a number of objects."""
+"""Maximum number of windows per photograph and split."""
 
 TRIES = 400
-"""Places that are tried for them."""
+"""Places tried for these windows."""
 
 Box: TypeAlias = "tuple[int, int, int, int]"
 """Left, top, right and lower side in pixels of the photograph."""
@@ -38,40 +38,40 @@ class Sight:
     """How a model sees images of any size."""
 
     scale: float  # pixels it sees per pixel of the image
-    unit: int  # what the sides of what it sees are divisible by
-    least: tuple[int, int]  # width and height of the crops it was trained on, in pixels it sees
+    unit: int  # divisor of the sides of its input
+    least: tuple[int, int]  # width and height of its training crops, in pixels of its input
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Returns what it sees of an image of a size (width, height), as a session brings it there."""
+        """Returns the size of its input for an image of a size (width, height), as in a session."""
         width, height = (max(1, round(side * self.scale / self.unit)) * self.unit for side in size)
         return width, height
 
     def side(self, length: float, axis: int) -> int:
-        """Returns the length of an image's side near to one that needs no squeezing, no shorter than a crop's."""
+        """Returns the length near to ``length`` that needs no squeezing, at least that of a training crop."""
         units = max(math.ceil(self.least[axis] / self.unit), round(length * self.scale / self.unit))
         return round(units * self.unit / self.scale)
 
 
 class Bands(NamedTuple):
-    """How wide the bands are within the sides of an image in which nothing counts, in pixels."""
+    """Widths of the bands along the sides of an image in which nothing counts, in pixels."""
 
-    cut: float  # where a side cuts the photograph
-    own: float = 0.0  # where it is a side of the photograph
+    cut: float  # along sides that cut the photograph
+    own: float = 0.0  # along sides of the photograph
 
 
 class Scene(NamedTuple):
-    """One image that methods are given."""
+    """One image given to methods."""
 
     picture: AnnotatedImage  # its frame is all of it; its concepts are the objects whose centres lie in it
     points: Tensor  # centres of the objects in pixels [L,2]
     ignored: Tensor  # boxes in which nothing counts, in pixels [R,4]
-    photograph: str  # file that it was cut out of
+    photograph: str  # file from which it was cut
 
 
 def regions(box: Box, size: tuple[int, int], ignored: Sequence[Sequence[float]], bands: Bands) -> Tensor:
-    """Returns where nothing counts in a window of a photograph of a size, boxes ``[R,4]`` in pixels of the window.
+    """Returns the regions of a window in which nothing counts, boxes ``[R,4]`` in pixels of the window.
 
-    These are the photograph's own regions to ignore, and the bands within the sides.
+    These are the photograph's own regions to ignore, and the bands along the sides.
     """
     left, top, right, bottom = box
     sides = (left > 0, top > 0, right < size[0], bottom < size[1])
@@ -89,11 +89,11 @@ def cut(
     bands: Bands,
     chance: random.Random,
 ) -> list[Box]:
-    """Returns the photograph itself if it holds so many objects that count; if more, disjoint windows that do.
+    """Returns the whole photograph if its number of objects that count is in range; if it has more, disjoint windows.
 
-    The photograph has a size (width, height), ``centres [L,2]`` of objects and regions to ignore, see :func:`regions`;
-    ``counts`` are the least and the largest number of objects.  Windows are no smaller than training crops, and of sizes
-    that are seen without squeezing; chance decides where they lie.
+    The photograph has a ``size`` (width, height), ``centres [L,2]`` of objects and regions to ignore, see :func:`regions`;
+    ``counts`` are the minimum and maximum number of objects.  Windows are no smaller than training crops, have sizes that
+    need no squeezing, and lie at random places.
     """
 
     def held(box: Box) -> int:
@@ -124,12 +124,12 @@ def _meet(one: Box, other: Box) -> bool:
 
 @dataclass
 class Windows(AnnotatedImages):
-    """The images of one split, decoded when asked for: those of its number of objects, whole or cut out.
+    """The images of one split, whole or cut out by their number of objects, decoded on access.
 
-    The first window of every photograph comes first, then the second ones; a limit leaves out the last.
+    The first windows of all photographs come first, then the second ones; a limit leaves out the last.
     """
 
-    name: str  # of the split, which decides with the seed where windows lie
+    name: str  # of the split; with the seed it determines where windows lie
     sight: Sight
     bands: Bands
     seed: int
@@ -155,7 +155,7 @@ class Windows(AnnotatedImages):
         return self.scene(item).picture
 
     def scene(self, item: str) -> Scene:
-        """Returns an image with what is known of it."""
+        """Returns an image with its annotations."""
         example, box = self.data[self.rows[item]], self.boxes[item]
         photograph = to_rgb(example["image"])
         image = photograph.crop(box)
@@ -168,7 +168,7 @@ class Windows(AnnotatedImages):
 
 
 def whole_scenes(data: datasets.Dataset, parser: ConceptParser, sight: Sight, bands: Bands) -> list[Scene]:
-    """Returns the photographs of a split as they are."""
+    """Returns the whole photographs of a split."""
     windows = Windows(data, parser, sight.least, "whole", sight, bands, 0, None)
     return [windows.scene(item) for item in windows.rows]
 

@@ -1,4 +1,4 @@
-"""Suite ``zero-shot``: which labels are in a picture, by a text-to-image model (IGM, Wang et al. 2025, section 5.3)."""
+"""Suite ``zero-shot``: finds the labels in a picture with a text-to-image model (IGM, Wang et al. 2025, section 5.3)."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from igm_cli.plugins.labels.parser import TEMPLATES
 
 ENUMERATE, IGM, ADAPTIVE, WEIGHTS = "enumerate", "igm", "igm-adaptive", "prompt-weights"
 TESTED, COARSE = "igm-tested", "igm-coarse"
-"""Methods that see igm's draws, most of them for few labels only."""
+"""Methods that see igm's draws, most of them only for few labels."""
 COUNTING = (IGM, ADAPTIVE, TESTED, COARSE)
-"""Methods that find the number of labels, too."""
+"""Methods that also find the number of labels."""
 
 RELAX_STEPS = 100
 SLOW = 100
-"""U-Net calls per image, in units of the draws that all methods see, above which a method is slow."""
+"""A method is slow if its U-Net calls per image exceed this many times the draws that all methods see."""
 
 
 def most_calls(method: str, labels: int, k: int, draws: int, settings: InversionSettings) -> int:
-    """Returns the largest number of U-Net calls per image; most methods see so many draws."""
+    """Returns the maximum number of U-Net calls per image; most methods see ``draws`` draws."""
     sets = math.comb(labels, k)
     each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
     own = {WEIGHTS: label_methods.BATCH * settings.relax_steps, ADAPTIVE: settings.max_draws}
@@ -51,7 +51,7 @@ def most_calls(method: str, labels: int, k: int, draws: int, settings: Inversion
 
 
 class ZeroShotBench(DeclaredBench):
-    """The suite opened for one request; ``request.model`` is a folder, a single file or hf:owner/name of the hub."""
+    """The suite opened for one request; ``request.model`` is a folder, a single file or hf:owner/name on the hub."""
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
@@ -59,12 +59,12 @@ class ZeroShotBench(DeclaredBench):
         self.loading = Loading(variant=self.options.get("variant"), dtype=dtype)
         self.path = find_pipeline(str(request.model), self.loading.variant)
         options, own = self.options, read_description(self.path)
-        if own.composition != "mean":  # as all of the paper's methods compose
+        if own.composition != "mean":  # like all of the paper's methods
             raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
         views = self.whole_number("views", 1) if "views" in options else None
         settings = InversionSettings.from_dict(own.inference, seed=request.seed, views=views)
         steps = self.whole_number("relax_steps", RELAX_STEPS)
-        self.settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)  # of ``igm-adaptive``
+        self.settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)  # for ``igm-adaptive``
         template = str(options.get("template", own.space.templates[0] if own.space else TEMPLATES[0]))
         if "{label}" not in template:
             raise UsageError(f"--set template must hold {{label}}, where the label goes, not {template!r}")
@@ -83,19 +83,19 @@ class ZeroShotBench(DeclaredBench):
         size = self.denoiser.image_size
         self.cells = {name: splits.load_split(name, request, size) for name in request.splits}
         self.scenes = {name: cell.scenes for name, cell in self.cells.items()}
-        for cell in self.cells.values():  # a prompt that is too long is refused before anything is measured
+        for cell in self.cells.values():  # refuses prompts that are too long before anything is measured
             space = self._asked(IGM, cell).space
             self.denoiser.embed([prompt for label in range(space.dim) for prompt in space.prompts(label)])
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Methods, splits and limit may differ between two calls."""
+        """The identity; methods, splits and limit are free between two calls."""
         model = pipeline_fingerprint(self.path, self.loading.variant)
         run = {"settings": self.settings.to_dict(), "templates": list(self.templates), "draws": self.draws}
         return self.image_identity(splits.DATASET, model=model, **run)
 
     def method(self, name: str) -> Method:
-        """Returns a method over all splits, none of which is trained; slow methods have a limit of their own in every split."""
+        """Returns a method for all splits, without training; slow methods have a limit of their own in every split."""
         find, s = self._finder(name), self.settings
         models = {
             split: self._asked(name, cell)
@@ -121,7 +121,7 @@ class ZeroShotBench(DeclaredBench):
         return Method(rows, info)
 
     def _asked(self, name: str, cell: LabelledSplit) -> TextToImageDenoiser:
-        """Returns the model of a split's labels; igm is asked for the model's ``nothing`` too, as users of it are answered."""
+        """Returns the model with a split's labels; igm also considers the model's ``nothing``, as it does for users."""
         nothing = self.nothing if name in COUNTING and self.nothing not in cell.labels else ""
         return self.denoiser.with_labels(cell.labels, self.templates, nothing)
 
@@ -131,7 +131,7 @@ class ZeroShotBench(DeclaredBench):
         return most_calls(name, len(cell.labels), cell.most, self.draws, self.settings) > SLOW * self.draws
 
     def _finder(self, name: str) -> Callable[[TextToImageDenoiser, Tensor, int | None], Inversion]:
-        """Returns a method, from a latent to what is found."""
+        """Returns a method as a function from a latent to an inversion."""
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if name in COUNTING:
             coarse = self.coarse if name == COARSE else 0
@@ -147,7 +147,7 @@ class ZeroShotBench(DeclaredBench):
         return lambda model, x, k: methods[name](model, x, equal, k)
 
     def model_info(self) -> dict[str, Any]:
-        """Returns what the report says about the model."""
+        """Returns the facts about the model for the report."""
         parts, settings = self.denoiser.parts, self.settings
         return {
             "model": self.path.name,
@@ -161,14 +161,14 @@ class ZeroShotBench(DeclaredBench):
         }
 
     def columns(self, split: str, scores: Sequence[Scores]) -> Mapping[str, str]:
-        """Returns accuracy and cost: the number of labels where it is to be found, else what is published."""
+        """Returns the columns of accuracy and cost, and of the number of labels if unknown, otherwise of published figures."""
         unsaid = ["published"] if counts(split) or not self.published(split) else []
         unsaid += [] if counts(split) else ["number right"]
         every = super().columns(split, scores)
         return {head: cell for head, cell in every.items() if head not in unsaid}
 
     def published(self, split: str) -> Mapping[str, str]:
-        """Returns what papers printed of a task, whichever the look of its pictures."""
+        """Returns the published figures of a task, for any style of pictures."""
         return self.suite.published.get(split.rpartition("-")[0], {})
 
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
@@ -220,7 +220,7 @@ class ZeroShotBench(DeclaredBench):
 
 
 def stopped_early(labels: Labels) -> dict[str, Any]:
-    """Returns how often draws until the choice is settled give the answer of all draws, and how many they are."""
+    """Returns how often drawing until decided gives the answer of all draws, and with how many draws."""
     held, columns = same_answers(labels, (IGM, ADAPTIVE), predicted)
     if not held:
         return {}
@@ -230,7 +230,7 @@ def stopped_early(labels: Labels) -> dict[str, Any]:
 
 
 def spared_calls(labels: Labels) -> dict[str, dict[str, Any]]:
-    """Returns how often methods that ask for few labels give igm's answer, and of both the calls and pictures that are right."""
+    """Returns how often methods that try few labels give igm's answer, and the calls and right pictures of both."""
     found = {}
     for name in (TESTED, COARSE):
         held, columns = same_answers(labels, (IGM, name), predicted)
@@ -247,12 +247,12 @@ def predicted(row: Mapping[str, Any]) -> set[str]:
 
 
 def hits(row: Mapping[str, Any]) -> list[bool]:
-    """Returns which labels that a row names are there."""
+    """Returns which of the labels that a row names are present."""
     return [label in row["truth"] for label in row["predicted"]]
 
 
 def right(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row names exactly the labels that are there."""
+    """Returns whether a row names exactly the labels that are present."""
     return predicted(row) == set(row["truth"])
 
 
@@ -269,14 +269,14 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:
-    """Returns accuracy over cost, a point per method."""
+    """Returns a plot of accuracy over cost, with a point per method."""
     curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
     title = report.capitalised(SPLITS[split])
     return Plot(f"cost-{split}", title, "U-Net calls a picture", "exact sets", curves, log_x=True)
 
 
 def _confusion(split: str, scores: Sequence[Scores]) -> Figure:
-    """Returns true against estimated numbers of labels."""
+    """Returns the confusion of true and estimated numbers of labels."""
     pairs = {s.label: [(len(r["truth"]), len(r["predicted"])) for r in s.rows] for s in scores}
     sizes = sorted({size for part in pairs.values() for pair in part for size in pair})
     return report.confusion(f"numbers-{split}", f"Numbers of labels: {SPLITS[split]}", pairs, sizes, sizes)

@@ -1,4 +1,4 @@
-"""The tasks of the suite ``zero-shot``, and the pictures that each is set on."""
+"""The tasks of the suite ``zero-shot``, and their pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from igm_cli.plugins.base import ConceptParser
 TRIO = ("cat", "dog", "rabbit")
 """The paper's labels."""
 
-IMAGES = 200  # of a split, unless another limit is given
+IMAGES = 200  # per split by default
 PICTURES = "pictures"
 DATASET = "animals"
 
@@ -31,7 +31,7 @@ SPLITS: Mapping[str, str] = _WORDS["splits"]
 
 
 def counts(split: str) -> bool:
-    """Returns whether the number of labels is to be found, too."""
+    """Returns whether the number of labels must be found too."""
     return split != PICTURES and "k" not in TASKS[split.rpartition("-")[0]]
 
 
@@ -39,14 +39,14 @@ def counts(split: str) -> bool:
 class LabelledSplit:
     """The pictures of one split."""
 
-    labels: tuple[str, ...]  # that are chosen from
+    labels: tuple[str, ...]  # to choose from
     scenes: AnnotatedImages
-    k: int | None  # labels that are chosen; None if their number is to be found
-    given: bool = False  # whether as many are chosen as a picture has, instead
+    k: int | None  # number of labels to choose; None if it must be found
+    given: bool = False  # whether to choose each picture's true number instead
 
     @cached_property
     def most(self) -> int:
-        """The largest number of labels that are chosen of a picture."""
+        """The maximum number of labels to choose per picture."""
         return self.k or max(len(set(labels)) for labels in self.scenes.data["labels"])
 
     def names(self, scene: AnnotatedImage, concepts: Tensor) -> list[str]:
@@ -55,7 +55,7 @@ class LabelledSplit:
 
 
 def load_split(name: str, request: Request, image_size: tuple[int, int]) -> LabelledSplit:
-    """Returns the pictures of a split, styles, animals and labels as the request's options name them.
+    """Returns the pictures of a split, with the styles, animals and labels that the request's options name.
 
     Raises:
         InputError: If the split needs a folder and there is none, or the folder cannot be used.
@@ -99,7 +99,7 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
 
 
 def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
-    """Returns names between commas among the options; raises UsageError if there are none."""
+    """Returns comma-separated names from the options; raises UsageError if there are none."""
     parts = str(options[name]).split(",") if name in options else default
     names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not names:
