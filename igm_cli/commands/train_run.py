@@ -234,7 +234,7 @@ class Training:
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:
-    """Says of an interruption that it takes nothing of the model."""
+    """Makes interruptions report that the model is complete."""
     return saying(f"the model is saved whole in {folder}, and the same command continues from there")
 
 
