@@ -52,7 +52,7 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
             f"; {found if placed is None else placed:.0%} of the concepts of the validation images are found"
         )
     if placed is not None:
-        said += f", and {found:.0%} with every value right"
+        said += f", {found:.0%} with every value right"
     if counted is not None:
         said += f", and the number is right for {counted:.0%}"
     if last >= first:
@@ -94,12 +94,13 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
         points = [(line["step"], factor * line[name]) for line in metrics if name in line]
         return Curve(label, [x for x, _ in points], [y for _, y in points])
 
+    placed = _last(metrics, "validation/place_right")
     plots = [Plot("loss", "Loss", "step", "loss", [curve("Loss", "loss")], log_y=True)]
     shown = [
         curve(label, f"validation/{name}", 100)
         for label, name in (
             ("places found", "place_right"),
-            ("concepts found", "right"),
+            ("concepts found" if placed is None else "every value right, too", "right"),
             ("number right", "k_exact"),
         )
     ]
