@@ -82,7 +82,7 @@ def load(
     """
     name = None if model is None else str(model)
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
-        opened = open_checkpoint(name, concepts, device)
+        opened = open_checkpoint(name, concepts, str(device))
     else:
         from igm_cli.label_models import check_labels, open_pipeline
 

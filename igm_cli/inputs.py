@@ -79,6 +79,15 @@ class ImageInputs:
             raise InputError(f"{image} is an address; fetch it, and give the image or its file")
         if isinstance(image, str | Path):
             return next(iter(self.read(Source.of(home_expanded(image)))))
+        if callable(getattr(image, "read", None)):  # an open file
+            data, name = image.read(), str(getattr(image, "name", name))
+            if not isinstance(data, bytes):
+                raise InputError(f"{name} is not open as bytes; open it with mode 'rb', or give its path")
+            return Input(
+                {"image": name},
+                hashlib.sha256(data).hexdigest(),
+                lambda: decode_image(data, name, self.scaling),
+            )
         name = getattr(image, "filename", "") or name
         picture = from_array(image, name, self.scaling)
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()

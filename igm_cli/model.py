@@ -107,6 +107,10 @@ class Model(OpenModel):
         """
         how: dict[str, Any] = {"shared": True, "pixel_range": pixel_range}
         session = ImageSession(self, k=k, fit=fit, batch_size=None, given=settings, **how)
+        if not isinstance(images, list | tuple):
+            raise UsageError(
+                "what images have in common is found for a list of two images or more; give a list"
+            )
         return session.invert_shared(session.inputs(images), progress)
 
     def energy_map(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, with_config
 from typing_extensions import NotRequired, TypedDict
 
+from igm_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -36,6 +38,11 @@ Run = Annotated[
         description="Fingerprint of the model and the settings; results of the same configuration share it.",
     ),
 ]
+
+
+NO_IMAGE = (
+    "a result from another process or a file has no image to draw on; draw it where the image was inverted"
+)
 
 
 class CurvePoint(TypedDict):
@@ -154,6 +161,13 @@ class Result(Closed):
         """The confidence of every item, in their order."""
         return [item["confidence"] for item in getattr(self, "items", [])]
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Returns what a copy in another process or a file holds: all fields, but not the image."""
+        state = super().__getstate__()
+        if state["__pydantic_private__"]:
+            state = {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_draw": None}}
+        return state
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON record that the command prints, with the same fields."""
         return self.model_dump(exclude_unset=True)
@@ -224,8 +238,13 @@ class ImageResult(_OfImage):
     _draw: Callable[[], Image] | None = PrivateAttr(default=None)
 
     def overlay(self) -> Image:
-        """Returns a copy of the image as given with the items drawn on it, as by ``--overlay``."""
-        assert self._draw is not None  # set by the session that made this result
+        """Returns a copy of the image as given with the items drawn on it, as by ``--overlay``.
+
+        Raises:
+            UsageError: If the result comes from another process or a file, and so without its image.
+        """
+        if self._draw is None:
+            raise UsageError(NO_IMAGE)
         return self._draw()
 
     def _repr_html_(self) -> str:
@@ -339,8 +358,13 @@ class SharedResult(Result):
     _draw: Callable[[], list[Image]] | None = PrivateAttr(default=None)
 
     def overlays(self) -> list[Image]:
-        """Returns copies of the images as given with the common items drawn on them, as by ``--overlay``."""
-        assert self._draw is not None  # set by the session that made this result
+        """Returns copies of the images as given with the common items drawn on them, as by ``--overlay``.
+
+        Raises:
+            UsageError: If the result comes from another process or a file, and so without its images.
+        """
+        if self._draw is None:
+            raise UsageError(NO_IMAGE)
         return self._draw()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from igm_cli.core.files import fingerprint_of
+from igm_cli.core.validation import plain, whole_number
 from igm_cli.errors import UsageError, counted, near_names
 from igm_cli.folders import SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, to_model
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from igm_cli.core.types import Inversion, InversionSettings
     from igm_cli.plugins.base import ConceptParser, Progress
 
-LEAST_SEEN = 0.4
+LEAST_SEEN = 0.6
 """If the model sees a smaller share of an image than this, the user is told."""
 
 
@@ -100,6 +101,8 @@ class ImageSession(ImageInputs, Session["Image"]):
     ) -> None:
         from igm_cli.core.inference.engine import check_method, constraint_of
 
+        k, batch_size = whole_number("k", k), whole_number("batch_size", batch_size, 1)
+        given = {name: plain(value) for name, value in given.items()}
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
         if model.companions:

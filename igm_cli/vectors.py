@@ -24,6 +24,7 @@ from igm_cli.core.decomposition.decompose import (
 from igm_cli.core.decomposition.superposition import superposition
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
+from igm_cli.core.validation import whole_number
 from igm_cli.errors import UsageError
 from igm_cli.folders import Source
 from igm_cli.imaging import Frame
@@ -183,7 +184,7 @@ def open_vectors(
 
 def vector_settings(k: int | None, method: str | None, iterations: int | None) -> dict[str, Any]:
     """Returns the settings of a search for codewords; None takes a default.  Raises an error if they do not fit each other."""
-    products, method = k or 1, method or "auto"
+    products, method = whole_number("k", k, 1) or 1, method or "auto"
     if method not in METHODS:
         raise UsageError(f"method {method!r} does not support codebooks; choose {', '.join(METHODS)}")
     if products > 1 and method != "auto":

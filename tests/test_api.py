@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -196,3 +199,48 @@ def test_the_schemas_are_those_of_the_models() -> None:
         assert json.loads((schemas.SCHEMAS / name).read_text(encoding="utf-8")) == content, (
             "run python -m igm_cli.commands.schemas"
         )
+
+
+def test_a_result_is_pickled_without_its_image(model: igm.Model, tmp_path: Path) -> None:
+    result = model.invert(Image.new("RGB", (48, 32), "teal"), k=1, **QUICK)
+    again = pickle.loads(pickle.dumps(result))
+    assert type(again) is type(result) and again.to_dict() == result.to_dict()
+    with pytest.raises(igm.IgmError, match="a result from another process or a file has no image"):
+        again.overlay()
+    assert copy.deepcopy(result).overlay().size == result.overlay().size
+    record = json.loads(json.dumps(result.to_dict()))
+    assert "<table>" in again._repr_html_() and igm.ImageResult(**record).items == result.items
+    shared = model.invert_shared([Image.new("RGB", (48, 32), name) for name in ("teal", "gold")], k=1, **QUICK)
+    with pytest.raises(igm.IgmError, match="has no image"):
+        pickle.loads(pickle.dumps(shared)).overlays()
+
+
+def test_numbers_of_numpy_are_numbers_and_others_are_refused(model: igm.Model) -> None:
+    image = Image.new("RGB", (48, 32), "teal")
+    plain = model.invert(image, k=1, draws=2, seed=3)
+    numpy = model.invert(image, k=np.int64(1), draws=np.int32(2), seed=np.uint8(3))  # type: ignore[arg-type]
+    assert untimed(valid(numpy)) == untimed(valid(plain))
+    for k in (2.0, "3", [3], True):
+        with pytest.raises(igm.IgmError, match="k must be a whole number, not"):
+            model.invert(image, k=k)  # type: ignore[arg-type]
+    with pytest.raises(igm.IgmError, match="batch_size must be 1 or more, not 0"):
+        model.invert([image, image], batch_size=0)
+    with pytest.raises(igm.IgmError, match="for a list of two images or more; give a list"):
+        model.invert_shared("a.png")
+    problems = random_problems(6, 2, 200, 1, seed=0)
+    books = list(problems.codebooks.books) if hasattr(problems.codebooks, "books") else problems.codebooks
+    for count, says in ((0, "k must be 1 or more"), (1.5, "k must be a whole number"), ("2", "whole number")):
+        with pytest.raises(igm.IgmError, match=says):
+            igm.decompose(problems.vectors, books, k=count)  # type: ignore[arg-type]
+
+
+def test_open_files_are_images(model: igm.Model, tmp_path: Path) -> None:
+    Image.effect_noise((48, 32), 60).convert("RGB").save(tmp_path / "a.png")
+    named = model.invert(tmp_path / "a.png", k=1, **QUICK)
+    with (tmp_path / "a.png").open("rb") as file:
+        opened = model.invert(file, k=1, **QUICK)
+    held = model.invert(io.BytesIO((tmp_path / "a.png").read_bytes()), k=1, **QUICK)
+    assert named.items == opened.items == held.items and named.sha256 == opened.sha256 == held.sha256
+    assert opened.image.endswith("a.png") and held.image == "image"
+    with (tmp_path / "a.png").open(encoding="latin-1") as file, pytest.raises(igm.IgmError, match="mode 'rb'"):
+        model.invert(file)

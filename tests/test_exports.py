@@ -224,6 +224,7 @@ def test_refused(tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.
         (("--csv", same, "-o", tmp_path / "." / "same"), 2, "--csv and --output would write the same file"),
         (("--overlay", same / "o.png", "--csv", same / "o.png"), 2, "would write the same file"),
         (("--labels",), 2, "--labels is about the picture of --overlay"),
+        (("--csv", "-"), 2, "--csv writes a file, and - is none"),
         (("--labels", "--overlay", same), 2, "concepts pos have nothing to write beside objects"),
     ):
         assert igm("invert", image, *model, *options) == code, options

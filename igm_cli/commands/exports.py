@@ -51,6 +51,10 @@ class Export:
             UsageError: If something would be overwritten.
             InputError: If it cannot be written.
         """
+        if str(self.path) == "-":
+            raise UsageError(
+                f"{self.option} writes a file, and - is none; name one, or use --json for standard output"
+            )
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file in it for {self.option}")
         refuse_inputs([self.path], inputs, self.option)

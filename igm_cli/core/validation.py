@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
@@ -12,7 +13,7 @@ from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
-from igm_cli.errors import IgmError, InputError, close_names, near_names
+from igm_cli.errors import IgmError, InputError, UsageError, close_names, near_names
 
 T = TypeVar("T")
 
@@ -143,3 +144,23 @@ _KINDS = {
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
+    """Returns an argument as an int; numpy's integers are numbers, too, and None stays."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{name} must be a whole number, not {str(value)[:40]!r}") from error
+    if isinstance(value, bool):
+        raise UsageError(f"{name} must be a whole number, not {value}")
+    if least is not None and number < least:
+        raise UsageError(f"{name} must be {least} or more, not {number}")
+    return number
+
+
+def plain(value: Any) -> Any:
+    """Returns a number of numpy as one of Python; all else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
