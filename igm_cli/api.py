@@ -21,6 +21,7 @@ from igm_cli.bundled import names_pipeline
 from igm_cli.energy_map import EnergyMap
 from igm_cli.errors import IgmError, UsageError
 from igm_cli.model import Model, open_checkpoint
+from igm_cli.pixels import warn
 from igm_cli.records import (
     GeneratedImage,
     ImageCount,
@@ -89,6 +90,8 @@ def load(
         chosen = check_labels(labels, "labels", UsageError) if labels is not None else ()
         opened = open_pipeline(name, device, labels=chosen, templates=templates or (), loading=loading)
     _ = opened.denoiser  # reports faulty weights now
+    if about := opened.not_trained_on():
+        warn(about)
     return opened
 
 

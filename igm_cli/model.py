@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from igm_cli.bundled import is_pipeline, name_of, resolve_model
 from igm_cli.errors import InputError, UsageError
 from igm_cli.open_model import OpenModel, process_device
+from igm_cli.pixels import warn
 from igm_cli.plugins import registry
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
 from igm_cli.session import ImageSession
@@ -162,6 +163,9 @@ class Model(OpenModel):
         from igm_cli.generation import Generation, GenerationSettings
 
         session = Generation([self, *join], GenerationSettings(**options))
+        for model in (self, *join):
+            for remark in model.about_drawing():
+                warn(remark)
         asked = [expression] if isinstance(expression, str) else list(expression)
         return session.draw([session.reader.read(text) for text in asked], n, progress)
 

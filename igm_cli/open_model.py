@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from igm_cli.core.composition import Composition
     from igm_cli.plugins.base import ConceptParser
 
+NAMED = 5
+"""Unknown labels named at most."""
+
 BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
 """Pixels of a batch in inversion, by device, unless the user sets the batch size."""
 
@@ -60,6 +63,19 @@ class OpenModel:
 
             keep_freed_memory()
         return self.open()
+
+    def not_trained_on(self, so: str = "treat the result as a guess") -> str:
+        """Returns a sentence about requested concepts that the model was not trained on; empty if there are none."""
+        if not self.unknown:
+            return ""
+        named = ", ".join(repr(label) for label in self.unknown[:NAMED])
+        more = f" and {len(self.unknown) - NAMED} more" if len(self.unknown) > NAMED else ""
+        return f"{self.name} was not trained on {named}{more}; {so}"
+
+    def about_drawing(self) -> list[str]:
+        """Returns what users should know about the model before it draws, one sentence each."""
+        said = [] if self.draws else [f"{self.name} was not trained to draw; its pictures are rough"]
+        return [*said, *filter(None, [self.not_trained_on("its pictures of it are a guess")])]
 
     @property
     def image_size(self) -> tuple[int, int]:

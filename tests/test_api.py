@@ -168,6 +168,12 @@ def test_labels(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result.overlay().size[0] > 64
     with pytest.raises(igm.IgmError, match="two labels or more"):
         igm.load("animals-tiny", labels=["dog"])
+    with pytest.warns(
+        UserWarning, match="animals-tiny was not trained on 'unicorn'; treat the result as a guess"
+    ):
+        opened = igm.load("animals-tiny", labels=["dog", "unicorn"], device="cpu")
+    with pytest.warns(UserWarning, match="animals-tiny was not trained to draw"):
+        opened.generate("dog", steps=2)
 
 
 def test_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -368,9 +368,9 @@ def test_the_mean_of_weights_before_and_after(trained, tmp_path, monkeypatch, ca
     ("file", "content", "says"),
     [
         ("vae/diffusion_pytorch_model.safetensors", b"garbage", "cannot be used"),
-        ("vae/config.json", b"{", "no valid JSON"),
+        ("vae/config.json", b"{", "not a valid JSON"),
         ("vae/config.json", b"{}", "no scaling_factor"),
-        ("tokenizer/vocab.json", b"{", "no valid JSON"),
+        ("tokenizer/vocab.json", b"{", "not a valid JSON"),
         ("tokenizer/vocab.json", b'{"red</w>": "one"}', "numbers no tokens"),
     ],
 )

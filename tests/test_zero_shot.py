@@ -274,7 +274,7 @@ def test_a_model_composed_as_a_sum(call: Call, own: Path, pictures: Path, tmp_pa
         (["--labels", "a,b", "--model", "owner/name"], 4, "give a folder, or hf:owner/name"),
         (["--labels", "a,b", "--model", "no-such"], 4, "no-such"),
         (["--labels", "a,b", "--model", "no-such.safetensors"], 4, "does not exist"),
-        (["--labels", "a,b", "--model", "{tmp}"], 3, "no diffusers pipeline"),
+        (["--labels", "a,b", "--model", "{tmp}"], 3, "not a diffusers pipeline"),
         (["--labels", "a,b", "--model", "{pictures}/0.png"], 3, "is not a model"),
         (["--labels", "a,b", "--model", "clevr-pos"], 2, "use igm invert"),
         (["--labels", "a,b", "--model", "{position}"], 2, "use igm invert"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,6 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
-from igm_cli.commands.show import about_drawing
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, UsageError
 from igm_cli.output import Output, Record
@@ -130,7 +130,7 @@ def generate(
     wishes += _alike(session, models[0], like or (), records)
     for wish in wishes:
         session.require_possible(wish)
-    for remark in about_drawing(models):
+    for remark in chain.from_iterable(model.about_drawing() for model in models):
         sink.warn(remark)
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()

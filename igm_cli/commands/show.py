@@ -32,9 +32,6 @@ DETAILED = 4  # up to this many images, or vectors of a file, each gets a table
 SHOWN = 6  # up to this many images with something in common, each has a column of confidences
 LISTED = 10  # up to this many candidates, all are listed
 
-NAMED = 5
-"""Maximum number of unknown labels that are named."""
-
 TOUCHING = 0.3
 """Overlap of contributions that causes a warning."""
 
@@ -208,25 +205,6 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
     if record.get("k_at_maximum"):
         return f"{called(record)} holds {record['k']} concepts or more, as many as were looked for; to find more, {way_out}"
     return ""
-
-
-def strangers(model: OpenModel, so: str = "treat the result as a guess") -> str:
-    """Returns a sentence about labels that a model was not trained on, and what follows; empty if there are none."""
-    if not model.unknown:
-        return ""
-    named = ", ".join(repr(label) for label in model.unknown[:NAMED])
-    more = f" and {len(model.unknown) - NAMED} more" if len(model.unknown) > NAMED else ""
-    return f"{model.name} was not trained on {named}{more}; {so}"
-
-
-def about_drawing(models: Sequence[OpenModel]) -> list[str]:
-    """Returns what users should know about models before these draw."""
-    said = []
-    for each in models:
-        if not each.draws:
-            said.append(f"{each.name} was not trained to draw; its pictures are rough")
-        said.append(strangers(each, "its pictures of it are a guess"))
-    return [sentence for sentence in said if sentence]
 
 
 def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:

@@ -94,7 +94,7 @@ class Workbench:
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
         return Shown(
             f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
-            [text for text in (show.strangers(opened), show.warning(record, "give their number")) if text],
+            [text for text in (opened.not_trained_on(), show.warning(record, "give their number")) if text],
             [found.overlay()],
             show.draw_curve(record) if space.countable else None,
             show.image_table(record, space.plural),
@@ -125,7 +125,7 @@ class Workbench:
         rows = [[str(each.index + 1), each.clause, show.brief(each.items)] for each in drawn]
         return Shown(
             f"{counted(len(drawn), 'image')} of {expression}, {seconds:.1f} s on {drawn[0].device}",
-            [*show.about_drawing([opened]), *filter(None, [show.touching([opened], records)])],
+            [*opened.about_drawing(), *filter(None, [show.touching([opened], records)])],
             [each.picture for each in drawn],
             table=(["#", "asked for", "shows"], rows),
         )

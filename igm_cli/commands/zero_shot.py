@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
-from igm_cli.commands.show import strangers
 from igm_cli.errors import counted
 from igm_cli.output import Output, process_rank, span
 
@@ -103,7 +102,7 @@ def _announce(session: ImageSession, sink: Output, default: bool, images: int) -
     """Reports what a default model knows, which labels it was not trained on, and the time needed if it is long."""
     if default and session.model.knows and process_rank()[0] == 0:
         sink.warn(f"no --model is given: {session.model.name} answers, which knows {session.model.knows}")
-    if about := strangers(session.model):
+    if about := session.model.not_trained_on():
         sink.warn(about)
     rank, world = process_rank()
     if rank == 0 and images and (text := long_run(session, images, world)):
@@ -115,7 +114,7 @@ def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None
     from igm_cli.commands.runner import find_inputs
     from igm_cli.core.models.pipeline_files import PUBLISHED
 
-    if about := strangers(session.model):
+    if about := session.model.not_trained_on():
         sink.warn(about)
     expected = estimated(session, len(find_inputs(session, paths, sink)), process_rank()[1])
     sink.result(expected.model_dump(by_alias=True))

@@ -92,7 +92,7 @@ def test_the_space_survives_json_and_the_parser_is_configured() -> None:
     for options in ({"sizes": "7"}, {"sizes": "a,b"}, {"dim": 0}):
         with pytest.raises(UsageError, match="no codebooks of the sizes"):
             registry.configured(plain, options)
-    with pytest.raises(UsageError, match="no image"):
+    with pytest.raises(UsageError, match="not an image"):
         parser.draw(None, [])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="truth"):
         parser.parse({"image": None}, NO_FRAME)
@@ -183,10 +183,10 @@ def write_bad(name: str, path: Path) -> None:
         ("object.npz", "a pickle, which could run any code"),
         ("many.npz", r"2 arrays \(a, b\); name the bound vectors 'vectors'"),
         ("none.npz", "holds no array"),
-        ("cut.npy", "no .npy file that can be read"),
-        ("cut.npz", "no .npz file that can be read"),
-        ("other.npy", "no .npy file that can be read"),
-        ("other.safetensors", "no .safetensors file that can be read"),
+        ("cut.npy", "not a .npy file that can be read"),
+        ("cut.npz", "not a .npz file that can be read"),
+        ("other.npy", "not a .npy file that can be read"),
+        ("other.safetensors", "not a .safetensors file that can be read"),
         ("empty.npy", "empty"),
         ("missing.npy", "does not exist"),
         ("folder.npy", "is a folder"),
