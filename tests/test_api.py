@@ -234,10 +234,9 @@ def test_numbers_of_numpy_are_numbers_and_others_are_refused(model: igm.Model) -
     with pytest.raises(igm.IgmError, match="for a list of two images or more; give a list"):
         model.invert_shared("a.png")
     problems = random_problems(6, 2, 200, 1, seed=0)
-    books = list(problems.codebooks.books) if hasattr(problems.codebooks, "books") else problems.codebooks
     for count, says in ((0, "k must be 1 or more"), (1.5, "k must be a whole number"), ("2", "whole number")):
         with pytest.raises(igm.IgmError, match=says):
-            igm.decompose(problems.vectors, books, k=count)  # type: ignore[arg-type]
+            igm.decompose(problems.vectors, problems.codebooks, k=count)  # type: ignore[arg-type]
 
 
 def test_open_files_are_images(model: igm.Model, tmp_path: Path) -> None:
