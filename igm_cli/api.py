@@ -13,14 +13,17 @@ The names here keep their meaning from one minor version to the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from igm_cli.bundled import names_pipeline
+from igm_cli.core.validation import texts
 from igm_cli.energy_map import EnergyMap
-from igm_cli.errors import IgmError, UsageError
-from igm_cli.model import Model, open_checkpoint
+from igm_cli.errors import IgmError, UsageError, near_names
+from igm_cli.model import Model, expressions, open_checkpoint
 from igm_cli.pixels import warn
 from igm_cli.records import (
     GeneratedImage,
@@ -32,6 +35,7 @@ from igm_cli.records import (
     VectorCount,
     VectorResult,
 )
+from igm_cli.session import ARGUMENTS
 
 __all__ = [
     "EnergyMap",
@@ -55,6 +59,7 @@ __all__ = [
 _LOADING = (
     "variant", "dtype", "attention", "quantize", "network", "offload", "compile", "size", "config", "prediction",
 )  # fmt: skip
+_OF_LOAD = ("concepts", "device", "labels", "templates", *_LOADING)
 
 
 def load(
@@ -75,32 +80,46 @@ def load(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         labels: What may be in an image, for text-to-image models; None takes those the model was trained on.
         templates: Prompts with ``{label}`` in them, for text-to-image models.
-        **loading: For text-to-image models: ``variant``, ``dtype``, ``attention``, ``offload``, ``compile``, ``size``, ``config``,
-            ``prediction``.
+        **loading: For text-to-image models: ``variant``, ``dtype``, ``attention``, ``quantize``, ``network``, ``offload``,
+            ``compile``, ``size``, ``config``, ``prediction``.
 
     Raises:
         IgmError: If there is no such model or it cannot be used; the message says what to do.
     """
+    _refuse_unknown("load", loading, ("model", *_OF_LOAD))
+    if not (model is None or isinstance(model, str | PathLike)):
+        raise UsageError(f"a model is given by its name, folder or file, not by {str(model)[:60]!r}")
     name = None if model is None else str(model)
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
         opened = open_checkpoint(name, concepts, str(device))
     else:
         from igm_cli.label_models import check_labels, open_pipeline
 
-        chosen = check_labels(labels, "labels", UsageError) if labels is not None else ()
-        opened = open_pipeline(name, device, labels=chosen, templates=templates or (), loading=loading)
+        chosen = check_labels(texts("labels", labels), "labels", UsageError) if labels is not None else ()
+        prompts = texts("templates", templates) if templates is not None else ()
+        opened = open_pipeline(name, str(device), labels=chosen, templates=prompts, loading=loading)
     _ = opened.denoiser  # reports faulty weights now
     if about := opened.not_trained_on():
         warn(about)
     return opened
 
 
-def invert(images: Any, model: str | Path | None = None, **options: Any) -> Any:
+@overload
+def invert(
+    images: list[Any] | tuple[Any, ...], model: str | Path | None = None, **options: Any
+) -> list[ImageResult]: ...
+
+
+@overload
+def invert(images: Any, model: str | Path | None = None, **options: Any) -> ImageResult: ...
+
+
+def invert(images: Any, model: str | Path | None = None, **options: Any) -> ImageResult | list[ImageResult]:
     """Finds the concepts of one image or several, with a model loaded for this call.
 
     ``options`` are those of :func:`load` and of :meth:`Model.invert`.
     """
-    return _loaded(model, options).invert(images, **options)
+    return _loaded("invert", model, options).invert(images, **options)  # type: ignore[no-any-return]
 
 
 def generate(
@@ -125,17 +144,35 @@ def generate(
         IgmError: If an expression, a model or an option cannot be used; the message says what to do.
     """
     from igm_cli.core.expression import parse, words
+    from igm_cli.generation import GenerationSettings
     from igm_cli.label_models import open_to_draw
 
     names = [model] if model is None or isinstance(model, str | Path) else list(model)
-    texts = [expression] if isinstance(expression, str) else list(expression)
-    labels = [label for text in texts for label in words(parse(text))]
-    templates = options.pop("templates", ())
+    _refuse_unknown(
+        "generate", options, ("n", "progress", "templates", *_LOADING, *_fields(GenerationSettings))
+    )
+    asked = expressions(expression)
+    labels = [label for text in asked for label in words(parse(text))]
+    templates = texts("templates", options.pop("templates", ()))
     loading = {name: options.pop(name) for name in _LOADING if name in options}
     first, *others = (
         open_to_draw(None if name is None else str(name), device, labels, templates, loading) for name in names
     )
-    return first.generate(texts, n, join=others, **options)
+    return first.generate(asked, n, join=others, **options)
+
+
+@overload
+def count(
+    images: list[Any] | tuple[Any, ...], model: str | Path | None = None, **options: Any
+) -> list[ImageCount]: ...
+
+
+@overload
+def count(images: Any, model: str | Path | None = None, *, codebooks: Any, **options: Any) -> Any: ...
+
+
+@overload
+def count(images: Any, model: str | Path | None = None, **options: Any) -> ImageCount: ...
 
 
 def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
@@ -145,7 +182,7 @@ def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     ``seed``, ``device`` and ``progress``.
     """
     if "codebooks" not in options:
-        return _loaded(model, options).count(images, **options)
+        return _loaded("count", model, options).count(images, **options)
     from igm_cli.vectors import MOST_PRODUCTS, open_vectors
 
     progress, most = options.pop("progress", None), options.pop("k_max", None) or MOST_PRODUCTS
@@ -192,7 +229,19 @@ def decompose(
     return found
 
 
-def _loaded(model: str | Path | None, options: dict[str, Any]) -> Model:
-    """Loads a model, removing the loading options from ``options``."""
-    names = ("concepts", "device", "labels", "templates", *_LOADING)
-    return load(model, **{name: options.pop(name) for name in names if name in options})
+def _loaded(function: str, model: str | Path | None, options: dict[str, Any]) -> Model:
+    """Loads a model for a function, removing the loading options from ``options``."""
+    from igm_cli.core.types import InversionSettings
+
+    _refuse_unknown(function, options, (*_OF_LOAD, *ARGUMENTS, *_fields(InversionSettings)))
+    return load(model, **{name: options.pop(name) for name in _OF_LOAD if name in options})
+
+
+def _fields(settings: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(settings)]
+
+
+def _refuse_unknown(function: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"{function} has no argument {name!r}; {near_names(name, known)}")

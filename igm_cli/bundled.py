@@ -72,8 +72,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
         return path
     if HUB_ID.fullmatch(model):
         return _from_hub(model, fetch=False)
-    ours = [name for name, path in bundled().items() if not is_pipeline(path)]
-    hint = near_names(model, ours, "bundled are")
+    hint = near_names(model, list(bundled()), "bundled are")
     raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or hf:owner/name works too")
 
 

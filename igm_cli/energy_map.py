@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import UsageError
@@ -40,11 +40,11 @@ class EnergyMap:
         parser: Draws the map.
     """
 
-    values: NDArray[Any]
-    axes: Mapping[str, list[Any]]
+    values: NDArray[Any] = field(repr=False)
+    axes: Mapping[str, list[Any]] = field(repr=False)
     frame: Frame
     image: Image
-    parser: ConceptParser
+    parser: ConceptParser = field(repr=False)
 
     def picture(self) -> Image:
         """Returns the map as a picture: over the image as given for positions, otherwise beside it.

@@ -128,7 +128,20 @@ def cause(error: OSError) -> str:
 
 def kind_and_message(error: BaseException) -> str:
     """Returns the class and message of a foreign error, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return f"{type(error).__name__}: {' '.join(reason(error).split())}".rstrip(": ")
+
+
+def reason(error: BaseException) -> str:
+    """Returns what an error says; of pydantic's, which are long, the first thing that is wrong."""
+    if type(error).__name__ != "ValidationError" or not hasattr(error, "errors"):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return (
+        f"{where}: {first['msg']}"
+        if first["type"] != "value_error" and where
+        else str(first["msg"]).removeprefix("Value error, ")
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:

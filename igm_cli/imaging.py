@@ -178,8 +178,12 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
     if isinstance(values, Image.Image):
         refuse_large(values.size, values.mode, name)
         return _large_enough(to_rgb(values, name, scaling), name)
+    shape = list(getattr(values, "shape", ()))
     is_tensor = hasattr(values, "detach")
-    pixels = np.asarray(values.detach().cpu() if is_tensor else values)
+    if is_tensor:
+        values = values.detach().cpu().to_dense()
+        values = values.float() if values.is_floating_point() else values
+    pixels = np.asarray(values)
     if is_tensor and pixels.ndim == 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -187,7 +191,7 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
     layered = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
     if pixels.dtype.kind not in "fui" or not (pixels.ndim == 2 or layered) or not pixels.size:
         raise InputError(
-            f"{name} has the shape {list(pixels.shape)} and the type {pixels.dtype}; "
+            f"{name} has the shape {shape or list(pixels.shape)} and the type {pixels.dtype}; "
             "give arrays [H,W,3] or tensors [3,H,W] of 0..255 or 0..1, several of them as a list"
         )
     refuse_large(pixels.shape[1::-1], "RGBA" if layered else "F", name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from igm_cli.bundled import is_pipeline, name_of, resolve_model
+from igm_cli.core.validation import texts, whole_number
 from igm_cli.errors import InputError, UsageError
 from igm_cli.open_model import OpenModel, process_device
 from igm_cli.pixels import warn
@@ -83,6 +84,8 @@ class Model(OpenModel):
         **settings: Any,
     ) -> ImageCount | list[ImageCount]:
         """Estimates the number of concepts in one image or in each of several; see :meth:`invert`."""
+        if "k" in settings:
+            raise UsageError("count estimates k; leave it out, or use invert")
         how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range}
         session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings, **how)
         session.require_counting()
@@ -132,6 +135,8 @@ class Model(OpenModel):
         """
         from igm_cli.energy_map import energy_map
 
+        if isinstance(image, list | tuple):
+            raise UsageError("an energy map is that of one image; call energy_map for each")
         session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings, pixel_range=pixel_range)
         return energy_map(session, session.input(image))
 
@@ -162,12 +167,20 @@ class Model(OpenModel):
         """
         from igm_cli.generation import Generation, GenerationSettings
 
+        listed: Any = join
+        if not isinstance(listed, list | tuple) or not all(isinstance(model, Model) for model in listed):
+            raise UsageError("join takes a list of models, each loaded by igm.load")
+        asked, count = expressions(expression), whole_number("n", n, 1) or 1
         session = Generation([self, *join], GenerationSettings(**options))
         for model in (self, *join):
             for remark in model.about_drawing():
                 warn(remark)
-        asked = [expression] if isinstance(expression, str) else list(expression)
-        return session.draw([session.reader.read(text) for text in asked], n, progress)
+        return session.draw([session.reader.read(text) for text in asked], count, progress)
+
+
+def expressions(given: Any) -> list[str]:
+    """Returns one expression or several as a list."""
+    return [given] if isinstance(given, str) else texts("expression", given)
 
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:

@@ -19,9 +19,11 @@ values may overshoot by a tenth, as they do in resized images; they are clipped 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 OVERSHOOT = 0.1
 """How far beyond 0 and 1 floating-point values may lie, as a share of the range."""
 
+_PACKAGE = str(Path(__file__).parent)
 _BLOCK = 1 << 22  # values scaled at once
 _BITS, _PHOTOMETRIC, _MAX, _FORMAT, _SMIN, _SMAX = 258, 262, 281, 339, 340, 341  # tags of TIFF
 _UNSIGNED = 1
@@ -40,8 +43,11 @@ _WAY_OUT = "give the values of black and white with --range LOW,HIGH (pixel_rang
 
 
 def warn(text: str) -> None:
-    """Warns the library's user."""
-    warnings.warn(text, stacklevel=2)
+    """Warns the library's user, at the line of theirs that called igm."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 @dataclass(frozen=True)

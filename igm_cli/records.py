@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, with_config
@@ -43,6 +43,15 @@ Run = Annotated[
 NO_IMAGE = (
     "a result from another process or a file has no image to draw on; draw it where the image was inverted"
 )
+
+
+SHOWN = (
+    "image", "frame", "input", "vector", "expression", "index", "model", "k", "k_source", "typicality", "similarity", "items",
+)  # fmt: skip
+"""Fields that the repr of a result shows."""
+
+MOST_SHOWN = 5
+"""Items that it shows."""
 
 
 class CurvePoint(TypedDict):
@@ -168,6 +177,16 @@ class Result(Closed):
             state = {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_draw": None}}
         return state
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Returns the fields worth reading at a prompt; :meth:`to_dict` has all of them."""
+        for name in SHOWN:
+            value = getattr(self, name, None)
+            if isinstance(value, list) and len(value) > MOST_SHOWN:
+                shown = ", ".join(map(repr, value[:MOST_SHOWN]))
+                yield name, _Verbatim(f"[{shown}, ... {len(value) - MOST_SHOWN} more]")
+            elif value is not None:
+                yield name, value
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON record that the command prints, with the same fields."""
         return self.model_dump(exclude_unset=True)
@@ -254,7 +273,15 @@ class ImageResult(_OfImage):
         buffer = io.BytesIO()
         self.overlay().save(buffer, "PNG")
         encoded = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img src="data:image/png;base64,{encoded}">{super()._repr_html_()}'
+        guess = "<p>A guess: the image is unlike those that the model was trained on.</p>" * self.is_guess
+        return f'<img src="data:image/png;base64,{encoded}">{guess}{super()._repr_html_()}'
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the answer is little more than a guess, because the image is unlike those trained on."""
+        from igm_cli.core.inference.typicality import is_untypical
+
+        return is_untypical(self.typicality)
 
 
 class Check(TypedDict):
@@ -405,6 +432,13 @@ class VectorCount(_OfVector):
     schema_id: Literal["igm.decompose-k/1"] = Field(alias="schema")
     k_max: Positive = Field(description="Most products looked for.")
     k_curve: list[Unexplained] = Field(min_length=1)
+
+
+class _Verbatim(str):
+    """Text that a repr shows without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _cell(value: Any) -> str:

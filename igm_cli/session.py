@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from igm_cli.core.types import Inversion, InversionSettings
     from igm_cli.plugins.base import ConceptParser, Progress
+
+ARGUMENTS = ("k", "fit", "scale", "pixel_range", "progress", "batch_size")
+"""Arguments of :meth:`igm_cli.Model.invert` beside the inversion settings."""
 
 LEAST_SEEN = 0.6
 """If the model sees a smaller share of an image than this, the user is told."""
@@ -185,7 +189,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         """Returns the results of images in any form: a list, or for a single image its result."""
         if isinstance(images, list | tuple):
             return self.in_batches(work, self.inputs(images), progress)
-        return work([self.input(images)], progress)[0]
+        return self.in_batches(work, [self.input(images)], progress)[0]
 
     def invert(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageResult]:
         """Returns the concepts of a batch of images."""
@@ -204,9 +208,14 @@ class ImageSession(ImageInputs, Session["Image"]):
                 every = self._probabilities(found.marginals, frame)
                 record |= {"schema": "igm.zero-shot/1", "draws": found.draws, self.parser.space.plural: every}
                 result = LabelResult.model_validate(record)
-            result._draw = lambda image=image, items=items: self.parser.draw(image.data, items)
+            result._draw = self._drawing(image, items)
             results.append(result)
         return results
+
+    def _drawing(self, image: Input[Image], items: list[dict[str, Any]]) -> Callable[[], Image]:
+        """Returns what draws items on an image; it holds no more of the image than is needed to decode it again."""
+        decoded, load = weakref.ref(image.data), image.load
+        return lambda: self.parser.draw(decoded() or load(), items)
 
     def count(self, images: Sequence[Input[Image]], progress: Progress | None = None) -> list[ImageCount]:
         """Returns the number of concepts in each of a batch of images."""
@@ -256,9 +265,8 @@ class ImageSession(ImageInputs, Session["Image"]):
         }
         seconds = round(time.monotonic() - started, 4)
         result = SharedResult.model_validate(self.record("igm.invert-shared/1", together, seconds, **fields))
-        result._draw = lambda: [
-            self.parser.draw(image.data, one["items"]) for image, one in zip(images, each, strict=True)
-        ]
+        drawings = [self._drawing(image, one["items"]) for image, one in zip(images, each, strict=True)]
+        result._draw = lambda: [draw() for draw in drawings]
         return result
 
     def is_full(self, waiting: Sequence[Input[Image]]) -> bool:
@@ -399,7 +407,7 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     given, default = dict(given), InversionSettings.from_dict(own)
     known = list(default.to_dict())
     if unknown := [name for name in given if name not in known]:
-        raise UsageError(f"unknown setting {unknown[0]!r}; {near_names(unknown[0], known)}")
+        raise UsageError(f"unknown setting {unknown[0]!r}; {near_names(unknown[0], [*known, *ARGUMENTS])}")
     method = given.get("method") or default.method
     if method == "relax":
         given["relax_steps"] = given.pop("steps", None)

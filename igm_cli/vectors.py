@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,7 @@ from igm_cli.core.decomposition.decompose import (
     check_vectors,
     decompose,
 )
+from igm_cli.core.decomposition.result import beyond_chance
 from igm_cli.core.decomposition.superposition import superposition
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
@@ -30,6 +32,7 @@ from igm_cli.folders import Source
 from igm_cli.imaging import Frame
 from igm_cli.inputs import Input, fields_of
 from igm_cli.open_model import process_device
+from igm_cli.pixels import warn
 from igm_cli.plugins import registry
 from igm_cli.records import VectorCount, VectorResult
 from igm_cli.session import Session
@@ -39,6 +42,30 @@ if TYPE_CHECKING:
 
 MOST_PRODUCTS = 8
 """Default maximum number of products of a vector."""
+
+UNSURE = 0.5
+"""A codeword with less confidence than this causes a warning."""
+
+BEYOND = 0.999
+"""If the probability that no random product is as similar is below this, the user is warned.  For a vector bound from
+other codewords it is anywhere between 0 and 1."""
+
+EXPLAINED = 1e-4
+"""A vector whose unexplained share is below this is fully explained."""
+
+WHOLE = 0.9
+"""Below this similarity the user is told that part of the vector is unexplained; without noise it is 1."""
+
+REST = "the rest is noise or further products, which --count tells"
+
+MEANING = {
+    "chance": "not found to be products of these codewords, what similarity there is comes by chance",
+    "fewer": "fewer products explain them whole",
+    "ambiguous": "another codeword would do as well for a factor",
+    "unsure": "a factor could well be another codeword",
+    "partly": f"what was found explains less than {100 * WHOLE**2:.0f} % of the vector; {REST}",
+}
+"""What the kinds of doubt about an answer mean, said of several vectors."""
 
 
 class VectorSession(Session[Tensor]):
@@ -65,7 +92,8 @@ class VectorSession(Session[Tensor]):
     ) -> None:
         self.parser, self.codebooks, self.device = parser, codebooks, codebooks.device
         self.settings, self.seed = settings, seed
-        self.batch_size = AT_ONCE if settings.get("k") == 1 else 1
+        self.products: int | None = settings.get("k")  # None counts them
+        self.batch_size = AT_ONCE if self.products == 1 else 1
         self._about = {"codebooks": source, "binding": codebooks.binding.name}
         identity = {**self._about, "codebooks": content, "concepts": parser.name, "seed": seed}
         self.run = fingerprint_of({**identity, **settings})
@@ -77,7 +105,7 @@ class VectorSession(Session[Tensor]):
         return self._inputs(vectors, fields_of(source, "input"), file_hash(source.path))
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
-        """Returns the results of vectors in any form: a list, or for one ``[D]`` its result."""
+        """Returns the results of vectors in any form, and warns of doubtful ones: a list, or for one ``[D]`` its result."""
         if isinstance(vectors, str | Path):
             inputs, alone = self.read(Source.of(home_expanded(vectors))), False
         else:
@@ -89,13 +117,17 @@ class VectorSession(Session[Tensor]):
                 rows, {"input": "vectors"}, hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
             )
         results = self.in_batches(work, inputs, progress)
+        doubts = [self.doubt(result.to_dict()) for result in results]
+        for kind, count in Counter(kind for kind, _ in doubts if kind).items():
+            many = f"{count} of {len(results)} vectors: {MEANING.get(kind, kind)}"
+            warn(many if len(results) > 1 else f"vector 0: {doubts[0][1]}")
         return results[0] if alone else results
 
     def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:
         """Returns the codewords of bound vectors, each a product or a sum of several."""
         search: dict[str, float | None]
         results, began, settings = [], time.perf_counter(), self.settings
-        if settings["k"] == 1:
+        if self.products == 1:
             stacked = torch.stack([each.data for each in vectors])
             how = {name: settings[name] for name in ("method", "iterations")}
             found = decompose(stacked, self.codebooks, **how, seed=self.seed)
@@ -125,6 +157,34 @@ class VectorSession(Session[Tensor]):
             what = {**self._about, "k": found.count, "k_max": most, "k_curve": curve}
             results.append(VectorCount.model_validate(self.record("igm.decompose-k/1", each, seconds, **what)))
         return results
+
+    def doubt(self, record: Mapping[str, Any]) -> tuple[str, str]:
+        """Returns the kind of doubt about a record, and a sentence about it; both empty if there is none."""
+        if self.products is None:
+            sentence = _count_doubt(record)
+            return sentence, sentence
+        if self.products > 1 and record["k"] < self.products:
+            found = f"{record['k']} of {self.products} products found"
+            if record["similarity"] ** 2 > 1 - EXPLAINED:
+                return "fewer", f"{found}, and nothing is left to explain"
+            return "chance", f"{found}; what is left is no product of these codewords as far as can be told"
+        if self.products == 1 and self._by_chance(record["similarity"]):
+            way_out = "" if record["method"] in ("auto", "exhaustive") else "; --method auto may find one"
+            says = f"similarity {record['similarity']:.2f} is what chance gives"
+            return "chance", f"no product of these codewords as far as can be told, {says}{way_out}"
+        items = record["items"]
+        if tied := [_place(item) for item in items if item.get("ambiguous")]:
+            return "ambiguous", f"another codeword would do as well for {', '.join(tied)}"
+        if unsure := [_place(item) for item in items if item["confidence"] < UNSURE]:
+            return "unsure", f"{', '.join(unsure)} could well be another codeword"
+        if record["similarity"] < WHOLE:
+            share = f"{100 * record['similarity'] ** 2:.0f} %"
+            return "partly", f"what was found explains {share} of the vector; {REST}"
+        return "", ""
+
+    def _by_chance(self, similarity: float) -> bool:
+        """Returns whether some product of random codewords may be as similar."""
+        return float(beyond_chance(self.codebooks, torch.tensor([similarity]))[0]) < BEYOND
 
     @staticmethod
     def _inputs(vectors: Tensor, about: Mapping[str, str], digest: str) -> list[Input[Tensor]]:
@@ -205,3 +265,16 @@ def _codebooks(books: Any, binding: str | None) -> Codebooks:
     tensors = [torch.as_tensor(book) for book in books]
     tensors = [each if torch.is_complex(each) else each.float() for each in tensors]
     return Codebooks(tensors, binding or guess_binding(tensors))
+
+
+def _count_doubt(record: Mapping[str, Any]) -> str:
+    """Returns a sentence about a count that may be wrong; empty if there is no doubt."""
+    if record["k"] == 0:
+        return "no product of these codewords is in it as far as can be told"
+    if record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
+        return f"as many products as --k-max {record['k_max']} lets be found; raise it"
+    return ""
+
+
+def _place(item: Mapping[str, Any]) -> str:
+    return f"factor {item['factor']}" + (f" of product {item['product']}" if "product" in item else "")

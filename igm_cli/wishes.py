@@ -194,12 +194,10 @@ class Reader:
                 scale = torch.cat(
                     [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
                 )
-            draws_rest = self.free == "random" and (terms or len(self.parsers) == 1)
-            for choice in parser.space.left_open(rows) if draws_rest else []:
-                row = choice[int(torch.randint(len(choice), (), generator=random))]
-                rows, scale = torch.cat([rows, row[None]]), torch.cat([scale, torch.ones(1)])
+            if self.free == "random" and (terms or len(self.parsers) == 1):
+                rows = parser.space.completed(rows, random)
             concepts.append(rows)
-            weights.append(scale)
+            weights.append(torch.cat([scale, torch.ones(len(rows) - len(scale))]))
         if sum(map(len, concepts)) > MOST_CONCEPTS:
             raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
         return Asked(branch, tuple(concepts), tuple(weights))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import json
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,7 @@ def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) ->
     pixels = np.asarray(picture)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     forms: list[Any] = [path, str(path), picture, pixels, pixels / 255.0, tensor, tensor.float() / 255]
+    forms += [(tensor.float() / 255).to_sparse()]
     results = model.invert(forms, k=2, **QUICK)
     assert all(each.items == results[0].items for each in results)
     assert [each.image for each in results[:2]] == [str(path)] * 2
@@ -96,6 +99,7 @@ def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) ->
     ("value", "says"),
     [
         (np.zeros((4, 8, 8, 3)), "several of them as a list"),
+        (torch.zeros(8, 9, 3), r"has the shape \[8, 9, 3\]"),
         (np.full((8, 8, 3), -0.5), r"beyond 0\.\.1 .*-0.5\.\.-0.5"),
         (np.full((8, 8, 3), 300), "beyond 0..255"),
         (np.full((8, 8, 3), np.nan), "not finite"),
@@ -128,6 +132,9 @@ def test_progress_and_batches(model: igm.Model, pictures: Path) -> None:
         ("images", 2, 3),
         ("images", 3, 3),
     ]
+    told.clear()
+    model.invert(paths[0], k=1, progress=lambda *what: told.append(what), **QUICK)
+    assert told[0] == ("images", 0, 1) and told[-1] == ("images", 1, 1) and len(told) > 2
     for path, result in zip(paths, results, strict=True):
         assert model.invert(path, k=1, **QUICK).items == result.items
 
@@ -137,6 +144,7 @@ def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes:
         ({"method": "relax"}, "relax"),
         ({"draws": 0}, "draws"),
         ({"drawz": 3}, "did you mean draws"),
+        ({"progres": print}, "did you mean progress"),
         ({"restarts": 3}, "--method sgd"),
     ):
         with pytest.raises(igm.IgmError, match=says):
@@ -148,6 +156,50 @@ def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes:
         attributes.count(pictures / "0.png")
     with pytest.raises(igm.IgmError, match="no model 'clevr'"):
         igm.load("clevr")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda model, image: igm.load("clevr-pos", devise="cpu"),
+            "load has no argument 'devise'; did you mean device",
+        ),
+        (lambda model, image: igm.load("nope"), "bundled are animals-tiny, blood-cells"),
+        (lambda model, image: igm.load(["clevr-pos"]), "a model is given by its name, folder or file"),
+        (lambda model, image: igm.load("animals-tiny", labels="cat,dog"), "labels must be a list of text"),
+        (lambda model, image: igm.load("animals-tiny", labels=[3, 4]), "labels must be a list of text"),
+        (
+            lambda model, image: igm.load("animals-tiny", templates="a {label}"),
+            "templates must be a list of text",
+        ),
+        (
+            lambda model, image: igm.load("animals-tiny", templates=["a dog"]),
+            r"cannot be used: a template must hold {label}",
+        ),
+        (
+            lambda model, image: igm.invert(image, concept="pos"),
+            "invert has no argument 'concept'; did you mean concepts",
+        ),
+        (
+            lambda model, image: igm.generate("2 pos", sede=1),
+            "generate has no argument 'sede'; did you mean seed",
+        ),
+        (lambda model, image: model.count(image, k=2), "count estimates k"),
+        (lambda model, image: model.energy_map([image]), "is that of one image"),
+        (lambda model, image: model.generate("2 pos", n=0), "n must be 1 or more"),
+        (lambda model, image: model.generate("2 pos", n=1.5), "n must be a whole number"),
+        (lambda model, image: model.generate(3), "expression must be a list of text"),
+        (lambda model, image: model.generate("2 pos", join=["clevr-pos"]), "join takes a list of models"),
+        (
+            lambda model, image: model.generate("pos(0.3,0.5"),
+            "at character 4, a parenthesis that is not closed",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(model: igm.Model, pictures: Path, call: Any, says: str) -> None:
+    with pytest.raises(igm.IgmError, match=says):
+        call(model, pictures / "0.png")
 
 
 def test_attributes(tiny_attributes: Path, pictures: Path) -> None:
@@ -219,6 +271,41 @@ def test_a_result_is_pickled_without_its_image(model: igm.Model, tmp_path: Path)
     shared = model.invert_shared([Image.new("RGB", (48, 32), name) for name in ("teal", "gold")], k=1, **QUICK)
     with pytest.raises(igm.IgmError, match="has no image"):
         pickle.loads(pickle.dumps(shared)).overlays()
+
+
+def test_a_result_holds_a_files_content_and_not_its_pixels(model: igm.Model, tmp_path: Path) -> None:
+    Image.effect_noise((480, 320), 60).convert("RGB").save(tmp_path / "a.png")
+    results = [model.invert(tmp_path / "a.png", k=1, **QUICK) for _ in range(3)]
+    drawn = [result.overlay().tobytes() for result in results]
+    gc.collect()
+    alive = [each for each in gc.get_objects() if type(each) is Image.Image and each.size == (480, 320)]
+    assert not alive and drawn[0] == drawn[1] == drawn[2]
+    (tmp_path / "a.png").unlink()
+    assert results[0].overlay().tobytes() == drawn[0]
+
+
+def test_a_repr_is_short_and_says_when_an_answer_is_a_guess(model: igm.Model, tiny_attributes: Path) -> None:
+    image = Image.new("RGB", (48, 32), "teal")
+    found = model.invert(image, k=7, **QUICK)
+    assert "k=7" in repr(found) and "... 2 more]" in repr(found) and "sha256" not in repr(found)
+    assert not found.is_guess and "A guess" not in found._repr_html_()
+    doubtful = igm.invert(image, tiny_attributes, device="cpu", draws=4)
+    assert doubtful.is_guess and "<p>A guess" in doubtful._repr_html_()
+
+
+def test_doubts_about_bound_vectors_are_warnings_of_the_callers_line() -> None:
+    problems = random_problems(6, 2, 200, 3, seed=0)
+    noise = torch.randn(3, 200, generator=torch.Generator().manual_seed(1)).sign()
+    with pytest.warns(UserWarning, match="vector 0: no product of these codewords") as said:
+        igm.decompose(noise[0], problems.codebooks)
+    assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match="3 of 3 vectors: not found to be products"):
+        igm.decompose(noise, problems.codebooks)
+    with pytest.warns(UserWarning, match="1 of 2 products found, and nothing is left"):
+        igm.decompose(problems.vectors[0], problems.codebooks, k=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        igm.decompose(problems.vectors, problems.codebooks)
 
 
 def test_numbers_of_numpy_are_numbers_and_others_are_refused(model: igm.Model) -> None:

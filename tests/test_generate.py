@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from igm_cli.core.concepts import Categorical
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.errors import IgmError, UnknownConceptError, UsageError
 from igm_cli.generation import Generation, GenerationSettings
+from igm_cli.imaging import Frame
 from igm_cli.plugins.attributes import Attributes
+from igm_cli.plugins.object_concepts import ObjectConcepts
 from igm_cli.plugins.positions import Positions
+from igm_cli.wishes import Reader
 
 NONE = torch.zeros(0, 2)
 QUICK: dict[str, Any] = {"steps": 3}
@@ -476,5 +480,25 @@ def test_spaces_know_what_excludes_and_what_is_left_open():
     space = Categorical({"a": ("1", "2", "3"), "b": ("4", "5")})
     eye = torch.eye(5)
     assert torch.equal(space.alternatives(eye[1]), eye[[0, 2]])
-    assert [each.tolist() for each in space.left_open(eye[[3]])] == [eye[:3].tolist()]
-    assert Positions.space.left_open(NONE) == [] and len(Positions.space.alternatives(torch.zeros(2))) == 0
+    random = torch.Generator().manual_seed(0)
+    every = [space.completed(eye[[3]], random).argmax(1).tolist() for _ in range(40)]
+    assert all(first == 3 for first, _ in every) and {drawn for _, drawn in every} == {0, 1, 2}
+    assert Positions.space.completed(NONE, random) is NONE
+    assert len(Positions.space.alternatives(torch.zeros(2))) == 0
+
+
+def test_values_that_are_not_named_are_drawn_or_said_to_be_unknown():
+    parser = ObjectConcepts()
+    named, every = "red cube at pos(0.3,0.5)", set()
+    reader = Reader([parser], Frame((96, 64), (0.0, 0.0, 96.0, 64.0)), 0, "random")
+    for number in range(40):
+        (concepts,) = reader.asked(reader.read(named), number).concepts
+        (item,) = parser.decode(concepts, reader.frame)
+        assert (item["values"]["color"], item["values"]["shape"]) == ("red", "cube")
+        every.add((item["values"]["size"], item["values"]["material"]))
+    assert len(every) == 4
+    reader = replace(reader, free="none")
+    (concepts,) = reader.asked(reader.read(named), 0).concepts
+    (item,) = parser.decode(concepts, reader.frame)
+    assert item["values"] == {"color": "red", "shape": "cube"}
+    assert torch.equal(parser.encode([item], reader.frame), concepts)

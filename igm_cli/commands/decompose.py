@@ -16,24 +16,10 @@ from igm_cli.output import Output, Record, process_rank
 
 if TYPE_CHECKING:
     from igm_cli.core.decomposition.codebooks import Codebooks
+    from igm_cli.vectors import VectorSession
 
 MOST = 1000
 """Maximum number of products of a vector."""
-
-UNSURE = 0.5
-"""A codeword with less confidence than this causes a warning."""
-
-BEYOND = 0.999
-"""If the probability that no random product is as similar is below this, the user is warned.  For a vector bound from
-other codewords it is anywhere between 0 and 1."""
-
-EXPLAINED = 1e-4
-"""A vector whose unexplained share is below this is fully explained."""
-
-WHOLE = 0.9
-"""Below this similarity the user is told that part of the vector is unexplained; without noise it is 1."""
-
-REST = "the rest is noise or further products, which --count tells"
 
 MOST_ROWS = 100  # in a table of vectors
 
@@ -96,7 +82,7 @@ def decompose(
         settings = vector_settings(k, method, iterations)
     if process_rank()[1] > 1:
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
-    source, products = home_expanded(codebooks), settings.get("k")
+    source = home_expanded(codebooks)
     session = open_vectors(
         source, settings=settings, concepts=concepts, binding=binding, seed=seed, device=device
     )
@@ -107,8 +93,8 @@ def decompose(
             "and --binding names another"
         )
     note_duplicates(session.codebooks, sink)
-    report = VectorReport(sink, products, session.codebooks)
-    schema = "igm.decompose/1" if products else "igm.decompose-k/1"
+    report = VectorReport(sink, session)
+    schema = "igm.decompose-k/1" if count else "igm.decompose/1"
     how: dict[str, Any] = {"count": count, "sources": [source]}
     if csv:
         from igm_cli.commands.exports import table
@@ -120,8 +106,8 @@ def decompose(
 class VectorReport:
     """The readable report: a table per vector, or one table for a file's vectors, and the number of doubtful vectors."""
 
-    def __init__(self, sink: Output, products: int | None, codebooks: Codebooks) -> None:
-        self.sink, self.products, self.codebooks = sink, products, codebooks
+    def __init__(self, sink: Output, session: VectorSession) -> None:
+        self.sink, self.doubt, self.counts = sink, session.doubt, session.products is None
         self.records: list[Record] = []  # the first ones of a file
         self.doubts: Counter[str] = Counter()
         self.vectors = 0
@@ -131,7 +117,7 @@ class VectorReport:
         if self.records and record["input"] != self.records[0]["input"]:
             self.end()
         self.vectors += 1
-        self.doubts[self._doubt(record)[0]] += 1
+        self.doubts[self.doubt(record)[0]] += 1
         if len(self.records) < MOST_ROWS:
             self.records.append(record)
 
@@ -144,24 +130,26 @@ class VectorReport:
             for record in self.records:
                 about = source + (f", vector {record['vector']}" if self.vectors > 1 else "")
                 self.sink.table(*self._table(about, record))
-                if sentence := self._doubt(record)[1]:
+                if sentence := self.doubt(record)[1]:
                     self.sink.note(f"igm: {about}: {sentence}")
         self.records, self.doubts, self.vectors = [], Counter(), 0
 
     def _show_many(self, source: str) -> None:
         """Shows one table of a file's vectors."""
-        found = ["K", "unexplained"] if self.products is None else ["indices", "similarity", "confidence", ""]
-        rows = [self._row(record, self._doubt(record)[0]) for record in self.records]
+        from igm_cli.vectors import MEANING
+
+        found = ["K", "unexplained"] if self.counts else ["indices", "similarity", "confidence", ""]
+        rows = [self._row(record, self.doubt(record)[0]) for record in self.records]
         self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *found], rows)
         if more := self.vectors - len(rows):
             self.sink.say(f"... and {more} more; --json and --output have all of them")
         for kind, count in self.doubts.items():
             if kind:
-                meaning = _MEANING.get(kind, kind)
+                meaning = MEANING.get(kind, kind)
                 self.sink.note(f"igm: {count} of {self.vectors} vectors of {source}: {meaning}")
 
     def _table(self, about: str, record: Record) -> tuple[str, list[str], list[list[str]]]:
-        if self.products is None:
+        if self.counts:
             title, curve = f"{about}: K = {record['k']}, {record['seconds']:.2f} s", record["k_curve"]
             chosen = ["◯" if p["k"] == record["k"] else "" for p in curve]
             rows = [[str(p["k"]), f"{p['unexplained']:.6f}", x] for p, x in zip(curve, chosen, strict=True)]
@@ -172,7 +160,7 @@ class VectorReport:
         return f"{about}: {how}", names, rows
 
     def _row(self, record: Record, kind: str) -> list[str]:
-        if self.products is None:
+        if self.counts:
             return [str(record["vector"]), str(record["k"]), f"{record['k_curve'][-1]['unexplained']:.6f}"]
         products: dict[int, list[str]] = {}
         for item in record["items"]:
@@ -180,47 +168,6 @@ class VectorReport:
         indices = " + ".join(", ".join(row) for row in products.values())
         least = min((item["confidence"] for item in record["items"]), default=0.0)
         return [str(record["vector"]), indices, f"{record['similarity']:.3f}", f"{least:.3f}", kind]
-
-    def _doubt(self, record: Record) -> tuple[str, str]:
-        """Returns the kind of doubt about a record, and a sentence about it; both empty if there is none."""
-        if self.products is None:
-            sentence = _count_doubt(record)
-            return sentence, sentence
-        if self.products > 1 and record["k"] < self.products:
-            found = f"{record['k']} of {self.products} products found"
-            if record["similarity"] ** 2 > 1 - EXPLAINED:
-                return "fewer", f"{found}, and nothing is left to explain"
-            return "chance", f"{found}; what is left is no product of these codewords as far as can be told"
-        if self.products == 1 and self._by_chance(record["similarity"]):
-            way_out = "" if record["method"] in ("auto", "exhaustive") else "; --method auto may find one"
-            says = f"similarity {record['similarity']:.2f} is what chance gives"
-            return "chance", f"no product of these codewords as far as can be told, {says}{way_out}"
-        items = record["items"]
-        if tied := [_place(item) for item in items if item.get("ambiguous")]:
-            return "ambiguous", f"another codeword would do as well for {', '.join(tied)}"
-        if unsure := [_place(item) for item in items if item["confidence"] < UNSURE]:
-            return "unsure", f"{', '.join(unsure)} could well be another codeword"
-        if record["similarity"] < WHOLE:
-            share = f"{100 * record['similarity'] ** 2:.0f} %"
-            return "partly", f"what was found explains {share} of the vector; {REST}"
-        return "", ""
-
-    def _by_chance(self, similarity: float) -> bool:
-        """Returns whether some product of random codewords may be as similar."""
-        import torch
-
-        from igm_cli.core.decomposition.result import beyond_chance
-
-        return float(beyond_chance(self.codebooks, torch.tensor([similarity]))[0]) < BEYOND
-
-
-_MEANING = {
-    "chance": "not found to be products of these codewords, what similarity there is comes by chance",
-    "fewer": "fewer products explain them whole",
-    "ambiguous": "another codeword would do as well for a factor",
-    "unsure": "a factor could well be another codeword",
-    "partly": f"what was found explains less than {100 * WHOLE**2:.0f} % of the vector; {REST}",
-}
 
 
 def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
@@ -235,16 +182,3 @@ def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
                 f"igm: codebook {number} has codewords that occur more than once ({some}); "
                 "which of them was bound cannot be told"
             )
-
-
-def _count_doubt(record: Record) -> str:
-    """Returns a sentence about a count that may be wrong; empty if there is no doubt."""
-    if record["k"] == 0:
-        return "no product of these codewords is in it as far as can be told"
-    if record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
-        return f"as many products as --k-max {record['k_max']} lets be found; raise it"
-    return ""
-
-
-def _place(item: Record) -> str:
-    return f"factor {item['factor']}" + (f" of product {item['product']}" if "product" in item else "")

@@ -32,6 +32,9 @@ DETAILED = 4  # up to this many images, or vectors of a file, each gets a table
 SHOWN = 6  # up to this many images with something in common, each has a column of confidences
 LISTED = 10  # up to this many candidates, all are listed
 
+DOUBTFUL = 0.95
+"""Confidence of a value below which it stands in the table."""
+
 TOUCHING = 0.3
 """Overlap of contributions that causes a warning."""
 
@@ -81,7 +84,7 @@ def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]
     """
     if "items" not in record:
         return curve_table(record)
-    items, every = record["items"], record.get(plural)
+    items, every = [_doubts_beside(item) for item in record["items"]], record.get(plural)
     rows = [[str(i), *(cell(k, v) for k, v in item.items())] for i, item in enumerate(items, 1)]
     if every is None:
         return ["#", *(items[0] if items else ())], rows
@@ -90,6 +93,15 @@ def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]
         others = [[cell(k, v) for k, v in candidate.items()] for candidate in every]
         rows += [["", *row] for row in others if row[0] not in shown]
     return ["#", *every[0]], rows
+
+
+def _doubts_beside(item: Record) -> Record:
+    """Returns an item without the confidences of its values; those of doubtful ones stand beside them."""
+    sure = item.get("value_confidence")
+    if sure is None:
+        return item
+    told = {f: value + f" ({sure[f]:.2f})" * (sure[f] < DOUBTFUL) for f, value in item["values"].items()}
+    return {name: told if name == "values" else value for name, value in item.items() if value is not sure}
 
 
 def show_shared(sink: Output, record: Record) -> None:
@@ -198,13 +210,19 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
     from igm_cli.core.inference.typicality import is_untypical
 
     if is_untypical(record.get("typicality")):
+        given = f", or does not hold {counted(record['k'], 'concept')}" * _was_chosen(record)
         return (
-            f"{called(record)} is unlike what {record['model']} was trained on "
+            f"{called(record)} is unlike what {record['model']} was trained on{given} "
             f"(typicality {record['typicality']:.2f}); the answer is little more than a guess"
         )
     if record.get("k_at_maximum"):
         return f"{called(record)} holds {record['k']} concepts or more, as many as were looked for; to find more, {way_out}"
     return ""
+
+
+def _was_chosen(record: Record) -> bool:
+    """Returns whether the user gave a number of concepts of which another would have been possible."""
+    return record["k_source"] == "given" and bool(record["k_curve"]) and record["k_curve"][0]["k"] == 0
 
 
 def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:

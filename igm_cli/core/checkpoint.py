@@ -25,7 +25,7 @@ from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.core.validation import Size, Table, validated
 from igm_cli.core.weights import read_weights, write_weights
-from igm_cli.errors import InputError, MissingError
+from igm_cli.errors import InputError, MissingError, reason
 
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
@@ -76,7 +76,9 @@ class ModelSpec:
             schedule = Schedule(ScheduleConfig.from_dict(self.schedule))
             space = ConceptSpace.from_dict(self.space)
         except (InputError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"the model's schedule or concept space cannot be used: {error}") from error
+            raise InputError(
+                f"the model's schedule or concept space cannot be used: {reason(error)}"
+            ) from error
         return build_denoiser(self.architecture, self.options, space, schedule)
 
 

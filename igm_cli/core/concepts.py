@@ -63,9 +63,9 @@ class ConceptSpace:
         """Returns the concepts ``[V,D]`` that exclude one ``[D]``, one of which holds if it does not; none are known here."""
         return concept.new_zeros(0, self.dim)
 
-    def left_open(self, concepts: Tensor) -> list[Tensor]:
-        """Returns, for everything about an image that concepts ``[K,D]`` leave open, the concepts ``[V,D]`` to choose from."""
-        return []
+    def completed(self, concepts: Tensor, random: torch.Generator) -> Tensor:
+        """Returns the concepts ``[L,D]`` of an image of which ``[K,D]`` are named; what these leave open is drawn."""
+        return concepts
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form, as igm.json holds it."""
@@ -234,10 +234,12 @@ class Categorical(ConceptSpace):
         group = next(group for group in self.groups() if value in group)
         return self.candidates()[[other for other in group if other != value]]
 
-    def left_open(self, concepts: Tensor) -> list[Tensor]:
-        """Returns the values ``[V,D]`` of every factor that has none among concepts ``[K,D]``."""
+    def completed(self, concepts: Tensor, random: torch.Generator) -> Tensor:
+        """Returns concepts ``[K,D]``, and after them a random value of every factor that has none."""
         named = set(concepts.argmax(1).tolist()) if len(concepts) else set()
-        return [self.candidates()[group] for group in self.groups() if named.isdisjoint(group)]
+        free = [group for group in self.groups() if named.isdisjoint(group)]
+        drawn = [group[int(torch.randint(len(group), (), generator=random))] for group in free]
+        return torch.cat([concepts, self.candidates()[drawn]])
 
     def groups(self) -> list[list[int]]:
         """Returns the candidate indices of each factor."""
@@ -411,6 +413,16 @@ class Product(ConceptSpace):
         """Moves the points of concepts ``[...,D]`` into their box."""
         point, values = concepts.split([self.where.dim, self.what.dim], dim=-1)
         return torch.cat([self.where.clamp(point), values], dim=-1)
+
+    def completed(self, concepts: Tensor, random: torch.Generator) -> Tensor:
+        """Returns concepts ``[K,D]`` with a random value of every factor of which none is known."""
+        point, values = concepts.split([self.where.dim, self.what.dim], dim=-1)
+        parts = []
+        for group in self.what.groups():
+            drawn = torch.eye(len(group))[torch.randint(len(group), (len(values),), generator=random)]
+            known = values[:, group].amax(1, keepdim=True) == 1
+            parts.append(torch.where(known, values[:, group], drawn.to(values)))
+        return torch.cat([point, *parts], dim=1)
 
     def variants(self, concepts: Tensor) -> Tensor:
         """Returns concepts ``[...,D]`` with one value exchanged, for each of all V values ``[...,V,D]``."""

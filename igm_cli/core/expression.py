@@ -186,6 +186,8 @@ class _Reader:
                 quote = text[place:].lstrip()[:1] in "\"'"
                 raise self.error("a quotation mark that is not closed" if quote else "this", place)
             kind = found.lastgroup or ""
+            if kind == "text" and text[found.end() :].startswith("(") and ")" not in text[found.end() :]:
+                raise self.error("a parenthesis that is not closed", found.end())
             self.tokens.append((kind, found[kind], found.start(kind)))
             place = found.end()
         self.at = self.atoms = self.depth = 0
@@ -286,5 +288,5 @@ class _Reader:
         marked = f"{self.text[:place]}>>>{self.text[place:]}"
         return UsageError(
             f"the expression does not parse at character {place + 1}, {what}: {marked}; "
-            "join concepts by AND, OR and NOT, and put names that hold these words or colons in quotation marks"
+            "join concepts by AND, OR and NOT, and put names that hold these words, colons or parentheses in quotation marks"
         )

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -159,6 +159,19 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
     if least is not None and number < least:
         raise UsageError(f"{name} must be {least} or more, not {number}")
     return number
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """Returns an argument that is a list of text.
+
+    Raises:
+        UsageError: If it is anything else, such as text itself.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        listed = list(value)
+        if all(isinstance(each, str) for each in listed):
+            return listed
+    raise UsageError(f"{name} must be a list of text, such as ['cat', 'dog'], not {_shown(value)}")
 
 
 def plain(value: Any) -> Any:

@@ -142,14 +142,17 @@ class ObjectConcepts:
         return torch.cat([self.places.encode(items, frame), values], dim=1)
 
     def decode(self, concepts: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """Returns ``[K,D]`` in the frame as items on the image as given, with the likeliest value of every factor."""
+        """Returns ``[K,D]`` in the frame as items on the image as given, with the likeliest value of every factor that has one."""
         points, values = self._split(concepts)
-        chosen = zip(*(values[:, group].argmax(1).tolist() for group in self.space.what.groups()), strict=True)
-        names = self.space.what.factors
-        return [
-            {**item, "values": {f: names[f][index] for f, index in zip(names, each, strict=True)}}
-            for item, each in zip(self.places.decode(points, frame), chosen, strict=True)
-        ]
+        items = [{**item, "values": {}} for item in self.places.decode(points, frame)]
+        groups = self.space.what.groups()
+        for (factor, names), group in zip(self.space.what.factors.items(), groups, strict=True):
+            likeliest = values[:, group].max(1)
+            known = (likeliest.values > values[:, group].amin(1)).tolist()
+            for item, index, there in zip(items, likeliest.indices.tolist(), known, strict=True):
+                if there or len(group) == 1:
+                    item["values"][factor] = names[index]
+        return items
 
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
         """Returns the concepts ``[K,D]`` of ``red cube at pos(0.3,0.5)`` or ``cube at 3 pos``; values left out are unknown."""

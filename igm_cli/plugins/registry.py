@@ -245,8 +245,6 @@ def _refuse_unknown(adapter: Any, arguments: Mapping[str, Any]) -> None:
 def _told(error: BaseException, module: str) -> str:
     """Returns what an error says, and the last line of a plugin's package that it went through."""
     told = kind_and_message(error)
-    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's, which is long
-        told = f"ValidationError: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
     package = module.partition(".")[0].strip()
     own = [
         f

@@ -20,7 +20,7 @@ from igm_cli.core.files import HUB, HUB_ID, file_hash, home_expanded, read_json
 from igm_cli.core.hub import refusal
 from igm_cli.core.models.families import PIPELINES, TITLES, TOKENIZERS, Family
 from igm_cli.core.names import Classes
-from igm_cli.errors import IgmError, InputError, MissingError, need
+from igm_cli.errors import IgmError, InputError, MissingError, need, reason
 
 UNUSED = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
 """Parts that do not predict noise and are not loaded."""
@@ -323,7 +323,9 @@ def read_description(path: Path) -> PipelineDescription:
         draws, knows = bool(info.get("draws", True)), str(info.get("knows", ""))
         return PipelineDescription(space, composition, inference, draws, knows)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path / 'igm.json'} does not describe a text-to-image pipeline: {error}") from error
+        raise InputError(
+            f"{path / 'igm.json'} does not describe a text-to-image pipeline: {reason(error)}"
+        ) from error
 
 
 def pipeline_fingerprint(path: Path, variant: str | None, network: Path | None = None) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.errors import InputError, UnknownConceptError, near_names
+from igm_cli.errors import InputError, UnknownConceptError, near_names, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,7 @@ class Labels:
             parser = Labels(labels, [templates] if isinstance(templates, str) else templates, nothing)
             _ = parser.space
         except (TypeError, ValueError) as error:
-            raise InputError(f"the labels cannot be used: {error}") from error
+            raise InputError(f"the labels cannot be used: {reason(error)}") from error
         return parser
 
     @property
