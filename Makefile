@@ -22,8 +22,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[all,dev,docs,faces]' -e packages/igm-clevr-render
+	$(BIN)/python tools/install.py $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python tools/install.py -c constraints.txt -e '.[all,dev,docs,faces]' -e packages/igm-clevr-render
 	touch $@
 
 demo: .venv/installed
