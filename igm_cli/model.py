@@ -192,7 +192,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
     if is_pipeline(folder):
         raise UsageError(f"the model {name_of(folder)!r} is a text-to-image pipeline; use igm zero-shot")
 
-    from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
+    from igm_cli.core.checkpoint import is_discriminative, load_checkpoint, model_fingerprint, read_spec
 
     spec = read_spec(folder)
     target = process_device(device)
@@ -210,6 +210,7 @@ def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Mod
         companions=tuple(spec.info.get("with", ())),
         dataset=str(spec.info.get("dataset", "")),
         draws=bool(spec.info.get("draws", True)),
+        discriminative=is_discriminative(spec.info),
     )
 
 

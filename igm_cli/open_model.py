@@ -50,6 +50,7 @@ class OpenModel:
     companions: tuple[str, ...] = ()  # models it was trained with; without them it predicts nothing
     dataset: str = ""  # its training dataset, if known
     draws: bool = True  # whether, by its description, its pictures are worth looking at
+    discriminative: bool = False  # whether it was also trained to tell concepts apart
     knows: str = ""  # its training data in a few words, if its description says so
 
     def __repr__(self) -> str:
@@ -76,6 +77,12 @@ class OpenModel:
         """Returns what users should know about the model before it draws, one sentence each."""
         said = [] if self.draws else [f"{self.name} was not trained to draw; its pictures are rough"]
         return [*said, *filter(None, [self.not_trained_on("its pictures of it are a guess")])]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What every record of an answer says about the model beside its name."""
+        guidance = {} if self.guidance_told is None else {"guidance_told": self.guidance_told}
+        return {**({"discriminative": True} if self.discriminative else {}), **guidance}
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -232,6 +232,11 @@ class _OfImage(Result):
     k_at_maximum: Literal[True] | None = Field(
         default=None, description="True if all the concepts looked for were found: there may be more."
     )
+    discriminative: Literal[True] | None = Field(
+        default=None,
+        description="True if the model was also trained to tell concepts apart (a contrast, a read-out), not by the denoising "
+        "objective alone.",
+    )
     guidance_told: float | None = Field(
         default=None,
         description="What a network that was distilled from guided predictions is told of the guidance, which is fixed; "
@@ -378,6 +383,11 @@ class SharedResult(Result):
         description="The common items, as they are in the first image; the confidence is that of all images together."
     )
     network_calls: Natural = Field(description="Evaluations of the denoiser, for all images.")
+    discriminative: Literal[True] | None = Field(
+        default=None,
+        description="True if the model was also trained to tell concepts apart (a contrast, a read-out), not by the denoising "
+        "objective alone.",
+    )
     seconds: Share = Field(description="For all images.")
     device: str
     run: Run

@@ -262,6 +262,7 @@ class ImageSession(ImageInputs, Session["Image"]):
             "k_penalty": self.settings.cost,
             "network_calls": found.network_calls,
             "items": self._items(found.concepts, found.confidence, frames[0]),
+            **model.told,
         }
         seconds = round(time.monotonic() - started, 4)
         result = SharedResult.model_validate(self.record("igm.invert-shared/1", together, seconds, **fields))
@@ -337,12 +338,11 @@ class ImageSession(ImageInputs, Session["Image"]):
                 "k_curve": curve,
                 "network_calls": found.network_calls,
                 "typicality": _finite(round(found.typicality, 4)),
+                **model.told,
             }
             most = max((point.k for point in found.k_curve), default=0)
             if curve and found.k_source == "estimated" and found.k == most != self.parser.space.most:
                 fields["k_at_maximum"] = True
-            if model.guidance_told is not None:
-                fields["guidance_told"] = model.guidance_told
             understood.append((image, frame, found, self.record(schema, image, seconds, **fields)))
         return understood
 

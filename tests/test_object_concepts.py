@@ -13,7 +13,7 @@ import torch
 from conftest import Igm
 from PIL import Image
 
-from igm_cli.commands.show import brief, cell
+from igm_cli.commands.show import brief, cell, image_table
 from igm_cli.commands.train_preset import Recipe, read_preset
 from igm_cli.errors import InputError, UnknownConceptError, UsageError
 from igm_cli.plugins import registry
@@ -272,7 +272,7 @@ def test_training_and_inversion_by_the_command_line(igm: Igm, tmp_path: Path) ->
     found = igm(*call, "--overlay", tmp_path / "overlay.png", "--labels", "--csv", tmp_path / "found.csv")
     assert found.returncode == 0, found.stderr
     record = json.loads(found.stdout)
-    assert record["concepts"] == "objects" and record["k"] == 2
+    assert record["concepts"] == "objects" and record["k"] == 2 and record["discriminative"] is True
     for item in record["items"]:
         assert {factor: item["values"][factor] in VALUES[factor] for factor in VALUES} == dict.fromkeys(
             VALUES, True
@@ -295,3 +295,10 @@ def test_tables_write_values_in_a_row() -> None:
         "value_confidence": {"color": 0.9},
     }
     assert brief([item]) == "(0.250, red)"
+    doubtful = {
+        **item,
+        "values": {"color": "red", "shape": "cube"},
+        "value_confidence": {"color": 0.9, "shape": 1.0},
+    }
+    columns, rows = image_table({"items": [doubtful]}, "objects")
+    assert columns == ["#", "x", "x_px", "values", "confidence"] and rows[0][3] == "red (0.90) cube"

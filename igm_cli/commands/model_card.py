@@ -29,7 +29,7 @@ TOLD = {
 }
 """The card's names for entries of igm.json's ``info``; other entries keep their names."""
 
-_ELSEWHERE = ("calibrated", "default", "draws", "licence")
+_ELSEWHERE = ("calibrated", "default", "discriminative", "draws", "licence")
 
 
 def card(folder: Path, name: str, licence: str | None = None) -> str:
@@ -174,6 +174,8 @@ def _sentence(said: Any, asked: str | None) -> str:
 
 
 def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mapping[str, Any]) -> str:
+    from igm_cli.core.checkpoint import is_discriminative
+
     told = ["It knows images like those it was trained on; of others its answers are guesses."]
     if inference.get("typical") or space.get("nothing"):
         told.append(
@@ -185,6 +187,10 @@ def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mappin
         )
     if not info.get("calibrated"):
         told.append("Its confidences were not checked against annotated images.")
+    if is_discriminative(info):
+        told.append(
+            "It was also trained to tell concepts apart, not by the denoising objective alone (`discriminative` in answers)."
+        )
     if info.get("draws") is False:
         told.append("It was trained to understand images; what it draws is not worth looking at.")
     return "\n".join(f"- {each}" for each in told)

@@ -323,7 +323,7 @@ def model_spec(
     adapter: DatasetAdapter, parser: ConceptParser, preset: Preset, parts: Sequence[DataPart]
 ) -> ModelSpec:
     """Returns the specification of the model to train, with the data as its provenance."""
-    from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec
     from igm_cli.core.noise_schedule import ScheduleConfig
 
     preset.settings(parser.space)
@@ -335,6 +335,7 @@ def model_spec(
         raise InputError(
             "a model that is trained on crops is not told where it looks; use model.coordinates = false"
         )
+    tells_apart = config.contrast or architecture == TEXT_TO_IMAGE  # which always learns to read labels
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
     return ModelSpec(
         architecture=architecture,
@@ -353,6 +354,7 @@ def model_spec(
             "data": " and ".join(sources),
             "steps": config.steps,
             **({"contrast": config.contrast} if config.contrast else {}),
+            **({"discriminative": True} if tells_apart else {}),
             **({"crops": preset.crops} if crops else {}),
             "licence": adapter.licence,
             **preset.info,

@@ -37,6 +37,11 @@ TEXT_TO_IMAGE = "text-to-image"
 """The architecture whose folder is a pipeline of diffusers."""
 
 
+def is_discriminative(info: Mapping[str, Any]) -> bool:
+    """Returns whether a model's provenance says that it was also trained to tell concepts apart."""
+    return bool(info.get("discriminative", info.get("contrast")))
+
+
 @validated("field of a model's description")
 class ModelSpec:
     """Everything about a model but its weights.

@@ -17,7 +17,7 @@ from faults.kit import CPU, QUICK, Kit
 from faults.outputs import BENCHMARK, DRAW, PRESET, TRAIN, pipeline, vectors
 
 DEEP = "[" * 100_000
-OPTIONAL = ("root", "typicality", "k_at_maximum", "guidance_told")
+OPTIONAL = ("root", "typicality", "k_at_maximum", "discriminative", "guidance_told")
 """Fields that a result may lack."""
 
 HERE = "@HERE@"

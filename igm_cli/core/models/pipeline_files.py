@@ -297,6 +297,7 @@ class PipelineDescription:
         inference: Inversion settings: the published ones, overridden by those tuned to its weights.
         draws: Whether it says that its pictures are worth looking at.
         knows: What it was trained on, in a few words; empty if it does not say.
+        discriminative: Whether it was also trained to tell labels apart.
     """
 
     space: Text | None = None
@@ -304,6 +305,7 @@ class PipelineDescription:
     inference: Mapping[str, Any] = field(default_factory=lambda: dict(PUBLISHED))
     draws: bool = True
     knows: str = ""
+    discriminative: bool = False
 
 
 def read_description(path: Path) -> PipelineDescription:
@@ -321,7 +323,7 @@ def read_description(path: Path) -> PipelineDescription:
             raise ValueError("its concepts are not labels")
         inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})
         draws, knows = bool(info.get("draws", True)), str(info.get("knows", ""))
-        return PipelineDescription(space, composition, inference, draws, knows)
+        return PipelineDescription(space, composition, inference, draws, knows, bool(info.get("discriminative")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path / 'igm.json'} does not describe a text-to-image pipeline: {reason(error)}"
