@@ -119,6 +119,7 @@ class Good:
     def parse(self, example, frame): return torch.tensor([[0.2, 0.5, 1.0, 0.0]])
     def encode(self, items, frame): return torch.tensor([[i['x'], i['y'], i['red'], 1 - i['red']] for i in items])
     def decode(self, c, frame): return [{'x': x, 'y': y, 'red': red} for x, y, red, _ in c.tolist()]
+    def ask(self, text, random, beside): return torch.tensor([[0.9, 0.5, 0.0, 0.0]])
     def mirror(self, c): return torch.cat([1 - c[..., :1], c[..., 1:]], -1)
     def score(self, predicted, truth): return {}
     def right(self, predicted, truth): return torch.ones(len(predicted), 2, dtype=torch.bool)
@@ -145,6 +146,8 @@ class Data:
          r"returned a tensor \[0\], not a tensor \[0, 4\]"),
         ("def parse(self, e, f): return super().parse(e, f).int()", lambda p: p.parse({}, None),
          "returned numbers of the type int32, not float32"),
+        ("def ask(self, text, random, beside): return super().ask(text, random, beside) * 2",
+         lambda p: p.ask("there", None, None), "ask returned a concept outside its space: 1.8 is not within its bounds"),
         ("def mirror(self, c): return c[:, :2]", lambda p: p.mirror(p.parse({}, None)),
          r"returned a tensor \[1, 2\], not a tensor \[1, 4\]"),
         ("def right(self, p, t): return super().right(p, t)[:, :1]",

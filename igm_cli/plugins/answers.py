@@ -69,6 +69,14 @@ def _is_rows(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
     return "" if bool(answer.isfinite().all()) else "returned numbers that are not finite"
 
 
+def _is_asked(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
+    if fault := _is_rows(answer, arguments, plugin):
+        return fault
+    inside = plugin.space.clamp(answer) if hasattr(plugin.space, "clamp") else answer
+    outside = answer[answer != inside].tolist()
+    return f"returned a concept outside its space: {outside[0]:g} is not within its bounds" if outside else ""
+
+
 def _is_alike(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
     shape = tuple(arguments[0].shape)
     if not hasattr(answer, "isfinite") or tuple(answer.shape) != shape:
@@ -141,6 +149,6 @@ ATTRIBUTES = {
 }  # fmt: skip
 _METHODS = {
     ("datasets", "load"): _is_dataset, ("concepts", "parse"): _is_rows, ("concepts", "encode"): _is_rows,
-    ("concepts", "ask"): _is_rows, ("concepts", "mirror"): _is_alike, ("concepts", "decode"): _is_items,
+    ("concepts", "ask"): _is_asked, ("concepts", "mirror"): _is_alike, ("concepts", "decode"): _is_items,
     ("concepts", "score"): _is_scores, ("concepts", "right"): _is_right, ("concepts", "draw"): _is_picture, ("concepts", "draw_labels"): _is_picture,
 }  # fmt: skip

@@ -323,7 +323,9 @@ def read_description(path: Path) -> PipelineDescription:
             raise ValueError("its concepts are not labels")
         inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})
         draws, knows = bool(info.get("draws", True)), str(info.get("knows", ""))
-        return PipelineDescription(space, composition, inference, draws, knows, bool(info.get("discriminative")))
+        return PipelineDescription(
+            space, composition, inference, draws, knows, bool(info.get("discriminative"))
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path / 'igm.json'} does not describe a text-to-image pipeline: {reason(error)}"
