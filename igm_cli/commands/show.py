@@ -154,13 +154,10 @@ def draw_curve(record: Record) -> Image:
     for k, error in zip(ks, errors, strict=True):
         if k == record["k"]:
             axes.plot([k], [error], "o", markersize=11, fillstyle="none", color="#c0392b")
-    if record["k_penalty"]:
-        text = f"circled: least error + {record['k_penalty']:.1e} · K"
-        style: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 8, "color": "#666666"}
-        axes.text(0.98, 0.96, text, transform=axes.transAxes, **style)
+    circled = f"circled: least error + {record['k_penalty']:.1e} · K" if record["k_penalty"] else ""
     if len(ks) <= LONG:
         axes.set_xticks(ks)
-    axes.set_xlabel("number of concepts K")
+    axes.set_xlabel(f"number of concepts K\n{circled}".strip())
     axes.set_ylabel("denoising error under the best K concepts")
     axes.set_title(f"{Path(called(record)).name}: K = {record['k']}")
     axes.grid(alpha=0.3)
