@@ -147,7 +147,11 @@ def generate(
     from igm_cli.generation import GenerationSettings
     from igm_cli.label_models import open_to_draw
 
-    names = [model] if model is None or isinstance(model, str | Path) else list(model)
+    names = [model] if model is None or isinstance(model, str | PathLike) else model
+    if not isinstance(names, list | tuple) or not names or any(isinstance(name, Model) for name in names):
+        raise UsageError(
+            "models are given by their names, folders or files; of a loaded one call its own generate"
+        )
     _refuse_unknown(
         "generate", options, ("n", "progress", "templates", *_LOADING, *_fields(GenerationSettings))
     )

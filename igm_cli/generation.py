@@ -102,7 +102,9 @@ class Generation:
         self.name = " + ".join(model.name for model in models)
         self.guidance = s.guidance or models[0].guidance
         told = {**asdict(s), "guidance": self.guidance, "batch_size": None}
-        self.run = fingerprint_of({"models": [dict(model.identity) for model in models], "settings": told})
+        # What else a text-to-image model could be asked about changes nothing.
+        identities = [{k: v for k, v in model.identity.items() if k != "labels"} for model in models]
+        self.run = fingerprint_of({"models": identities, "settings": told})
 
     @cached_property
     def reader(self) -> Reader:
@@ -207,16 +209,18 @@ class Generation:
             items += model.parser.decode(concepts[shown], self.frame)
             present += weights[shown].tolist()
             absent += weights[~shown].tolist()
+        named = [self.models[place] for place in sorted(wish.models)]
         return {
             "schema": "igm.generate/1",
             "expression": wish.expression,
             "index": number,
             "clause": str(asked.branch),
             "size": list(size),
-            "concepts": " + ".join(model.parser.name for model in self.models),
             "items": [{**rounded(item), "confidence": None} for item in items],
             "weights": [round(weight, 6) for weight in present + absent],
             **self.told,
+            "model": " + ".join(model.name for model in named),
+            "concepts": " + ".join(model.parser.name for model in named),
             "device": str(self.device),
             "run": self.run,
         }

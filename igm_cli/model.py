@@ -180,7 +180,10 @@ class Model(OpenModel):
 
 def expressions(given: Any) -> list[str]:
     """Returns one expression or several as a list."""
-    return [given] if isinstance(given, str) else texts("expression", given)
+    listed = [given] if isinstance(given, str) else texts("expression", given)
+    if not listed:
+        raise UsageError("there is no expression; name a concept, such as pos(0.3,0.5)")
+    return listed
 
 
 def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:

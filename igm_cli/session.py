@@ -406,6 +406,8 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
 
     given, default = dict(given), InversionSettings.from_dict(own)
     known = list(default.to_dict())
+    if unknown := [name for name in given if name in ARGUMENTS]:
+        raise UsageError(f"{unknown[0]!r} is no argument of this; leave it out")
     if unknown := [name for name in given if name not in known]:
         raise UsageError(f"unknown setting {unknown[0]!r}; {near_names(unknown[0], [*known, *ARGUMENTS])}")
     method = given.get("method") or default.method

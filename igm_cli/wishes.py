@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.expression import MOST_CLAUSES, Atom, Clause, clauses, parse
-from igm_cli.errors import UnknownConceptError, UsageError
+from igm_cli.errors import InputError, UnknownConceptError, UsageError
 from igm_cli.imaging import Frame
 from igm_cli.plugins.base import ConceptParser
 
@@ -99,9 +101,21 @@ class Reader:
         return Wish(expression, tuple(Branch(b.terms, b.probability / total) for b in branches))
 
     def like(self, items: Sequence[Mapping[str, Any]], frame: Frame, name: str) -> Wish:
-        """Returns the wish for the items of an inversion; the first model knows their concepts."""
+        """Returns the wish for the items of an inversion; the first model knows their concepts.
+
+        Raises:
+            InputError: If an item lies outside the model's space.
+        """
+        space: Any = self.parsers[0].space
         concepts = self.parsers[0].encode(items, frame)
-        return Wish(f"like {name}", (Branch((Term(0, f"like {name}", 1.0, concepts=concepts),), 1.0),))
+        if hasattr(space, "clamp") and not torch.allclose(space.clamp(concepts), concepts, atol=1e-3):
+            raise InputError(
+                f"{name} holds items outside the part of the image that the model sees; leave them out"
+            )
+        rows = [[round(value, 4) for value in row] for row in concepts.tolist()]
+        digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:6]
+        words = f"like {name} ({digest})"  # other items are another wish, whatever the image is called
+        return Wish(words, (Branch((Term(0, words, 1.0, concepts=concepts),), 1.0),))
 
     def _branches(self, clause: Clause) -> tuple[list[Branch], list[str]]:
         """Returns a conjunction with every NOT replaced by its alternatives, and why some of these are impossible.
@@ -168,6 +182,8 @@ class Reader:
                 same = torch.equal(term.concepts, other.concepts)
                 if same and term.absent != other.absent:
                     return f"it shows {term.text} and does not"
+                if same and term.weight != other.weight:
+                    return f"{term.text} has two weights"
                 excluded = self.parsers[term.model].space.alternatives(other.concepts[0])
                 if not same and bool((excluded == term.concepts).all(1).any()):
                     return f"{other.text} and {term.text} exclude each other"

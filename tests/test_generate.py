@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,7 @@ def test_what_is_not_named_is_left_to_chance_or_left_out(faces):
     [
         ("black AND blond", "black and blond exclude each other"),
         ("Smiling AND NOT Smiling", "exclude each other"),
+        ("Smiling AND Smiling:5", "Smiling has two weights"),
         ("Smilin", "did you mean Smiling"),
         ("NOT hair=purple", "cannot be 'purple'"),
     ],
@@ -406,15 +408,48 @@ def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
     code, made, _ = run(capsys, "--like", found, "--model", tiny_model, "-o", tmp_path / "out")
     assert code == 0 and len(made) == len(records)
     square = next(r for r in records if r["size"] == [32, 32])
-    twin = next(m for m in made if m["expression"] == f"like {Path(square['image']).name}")
+    twin = next(m for m in made if m["expression"].startswith(f"like {Path(square['image']).name} ("))
     for old, new in zip(square["items"], twin["items"], strict=True):
         assert (new["x"], new["y"]) == pytest.approx((old["x"], old["y"]), abs=1e-5)
     code, [again], _ = run(capsys, "--like", square["image"], "--model", tiny_model, "-o", tmp_path / "two")
-    assert code == 0 and again["expression"] == twin["expression"]
+    assert code == 0 and again["expression"].partition(" (")[0] == twin["expression"].partition(" (")[0]
+    renamed = [{**records[0], "image": "p/1.png"}, {**records[0], "image": "q/1.png", "items": []}]
+    outside = {**records[0], "items": [{**records[0]["items"][0], "x": 1.7}]}
+    nothing = {**records[0], "items": [{**records[0]["items"][0], "x": None}]}
+    both = tmp_path / "both.jsonl"
+    both.write_text("".join(json.dumps(record) + "\n" for record in renamed))
+    call = ("--like", both, "--model", tiny_model, "-o", tmp_path / "both")
+    code, made, _ = run(capsys, *call)
+    assert code == 0 and [len(m["items"]) for m in made] == [2, 0] and made[0]["image"] != made[1]["image"]
+    both.write_text(json.dumps(renamed[1]) + "\n")  # another content under the same name
+    code, made, _ = run(capsys, *call)
+    assert code == 0 and [len(m["items"]) for m in made] == [0]
+    for record, says in ((outside, "outside the part of the image"), (nothing, "are not those of the model")):
+        both.write_text(json.dumps(record) + "\n")
+        code, made, said = run(capsys, *call)
+        assert code == 3 and not made and says in said
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
     code, _, said = run(capsys, "--like", bad, "--model", tiny_model, "-o", tmp_path / "three")
     assert code == 3 and "not results of igm invert" in said
+
+
+def test_a_model_that_no_expression_names_is_told_of_and_not_recorded(tmp_path, capsys, tiny_model):
+    twin = shutil.copytree(tiny_model, tmp_path / "twin")
+    asked = ("pos(0.3,0.5)", "--model", tiny_model, "--model", twin, "-o", tmp_path / "out")
+    code, [made], said = run(capsys, *asked)
+    assert code == 0 and made["model"] == Path(tiny_model).name and made["concepts"] == "pos"
+    assert "no expression names a concept for twin" in said
+
+
+def test_a_moved_folder_gives_its_present_paths_and_a_sheet_has_rows(tmp_path, capsys, tiny_model):
+    asked = ("1 pos", "--model", tiny_model, "-n", "20")
+    code, made, _ = run(capsys, *asked, "-o", tmp_path / "out", "--grid", tmp_path / "grid.png")
+    assert code == 0 and Image.open(tmp_path / "grid.png").width == 9 * 240
+    (tmp_path / "out").rename(tmp_path / "moved")
+    code, again, _ = run(capsys, *asked, "-o", tmp_path / "moved")
+    assert code == 0 and all(Path(m["image"]).is_file() for m in again)
+    assert [m["sha256"] for m in again] == [m["sha256"] for m in made]
 
 
 def test_models_that_do_not_fit_leave_nothing_behind(tmp_path, capsys, tiny_model, tiny_attributes):

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "igm.generate/1"
 LISTED = 12  # maximum number of images listed individually
-MOST_COLUMNS = 9  # on a sheet with one image per expression
+MOST_COLUMNS = 9  # on a sheet without a row per expression
+MOST_IN_A_ROW = 60  # of an expression's own; formats limit the width of a picture
 
 
 class Gallery:
@@ -91,7 +92,9 @@ class Gallery:
             if rank == 0:
                 order = [self._about(wish, i) for wish in self.wishes for i in range(self.number)]
                 store.merge(order)
-                self._show([store.done[about] for about in order])
+                shown = [store.done[about] for about in order]
+                paths = map(str, self.pictures)  # the folder may have been moved
+                self._show([{**record, "image": path} for record, path in zip(shown, paths, strict=True)])
 
     def _differences(self, line: Record) -> str:
         """Returns the options that differ between an existing line and this call."""
@@ -102,7 +105,7 @@ class Gallery:
         return ", ".join(
             f"--{names.get(name, name)} was {_in_words(was)} and is {_in_words(value)}"
             for name, was, value in pairs
-            if was != value
+            if was != value and not (name == "model" and str(was) in str(value))  # not all may be named
         )
 
     def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
@@ -128,8 +131,14 @@ class Gallery:
     def _path(self, wish: Wish, number: int) -> Path:
         """Returns the path of an image, named after the expression as far as possible."""
         words = re.sub(r"[^A-Za-z0-9.]+", "-", wish.expression).strip("-.").lower()[:40].strip("-.")
-        digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:4]
+        digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:12]
         return self.folder / f"{words}-{digest}-{number:04}.png"
+
+    @property
+    def _columns(self) -> int:
+        """Columns of the sheet: those of a row per expression if there are several of each, and not too many."""
+        in_rows = len(self.wishes) > 1 and 1 < self.number <= MOST_IN_A_ROW
+        return self.number if in_rows else MOST_COLUMNS
 
     def _about(self, wish: Wish, number: int) -> str:
         return f"{wish.expression} {number}"
@@ -141,8 +150,7 @@ class Gallery:
         if about := touching(self.session.models, records):
             self.sink.warn(about)
         if self.grid:
-            columns = self.number if self.number > 1 else min(len(records), MOST_COLUMNS)
-            save_picture(sheet([open_image(path) for path in self.pictures], columns), self.grid)
+            save_picture(sheet([open_image(path) for path in self.pictures], self._columns), self.grid)
         if len(records) <= LISTED:
             checked = ["found again"] if self.session.settings.check else []
             rows = [
@@ -154,7 +162,7 @@ class Gallery:
                 ]
                 for record in records
             ]
-            self.sink.table("", ["image", "asked for", "shows", *checked], rows)
+            self.sink.table("", ["image", "expression", "asked for", *checked], rows)
         where = f" and on {self.grid}" if self.grid else ""
         self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ import typer
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, PluginError, UsageError
 from igm_cli.output import Output, Record
 
 if TYPE_CHECKING:
@@ -127,11 +126,17 @@ def generate(
     models = [open_to_draw(name, device, labels, template or (), loading) for name in model or (None,)]
     session = Generation(models, settings)
     wishes = [session.reader.read(text) for text in texts]
-    wishes += _alike(session, models[0], like or (), records)
+    wishes += _alike(session, models[0], like or (), records, sink)
     for wish in wishes:
         session.require_possible(wish)
-    for remark in chain.from_iterable(model.about_drawing() for model in models):
-        sink.warn(remark)
+    named = set().union(*(wish.models for wish in wishes))
+    for place, each in enumerate(models):
+        for remark in (
+            each.about_drawing()
+            if place in named
+            else [f"no expression names a concept for {each.name}, which draws nothing"]
+        ):
+            sink.warn(remark)
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
 
@@ -155,9 +160,16 @@ def _lines(path: Path) -> list[Record]:
     return lines
 
 
-def _alike(session: Generation, first: Model, like: Sequence[Path], records: Sequence[Record]) -> list[Wish]:
+def _alike(
+    session: Generation, first: Model, like: Sequence[Path], records: Sequence[Record], sink: Output
+) -> list[Wish]:
     """Returns wishes for the items in records, and for those found in images."""
+    from igm_cli.commands.show import warning
     from igm_cli.imaging import PICTURES, Frame
+    from igm_cli.session import ImageSession
+
+    def note(text: str) -> None:
+        sink.warn(text.partition("; --fit")[0])  # igm generate has no such option
 
     found = list(records)
     for path in like:
@@ -167,10 +179,17 @@ def _alike(session: Generation, first: Model, like: Sequence[Path], records: Seq
             raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
         if first.decode:
             raise UsageError("--like with a text-to-image model takes a results file of igm zero-shot --output")
-        found.append(first.invert(path).to_dict())
+        looking = ImageSession(first, k=None, fit="crop", batch_size=None, given={}, note=note)
+        found.append(looking.invert([looking.input(path)])[0].to_dict())
+        if doubt := warning(found[-1]):
+            sink.warn(doubt)
     wishes = []
     for record in found:
         width, height = first.image_size
         frame = Frame.fit((record["size"][0], record["size"][1]), width / height)
-        wishes.append(session.reader.like(record["items"], frame, Path(record["image"]).name))
+        name = Path(record["image"]).name
+        try:
+            wishes.append(session.reader.like(record["items"], frame, name))
+        except PluginError as error:
+            raise InputError(f"the items of {name} are not those of the model {first.name}: {error}") from error
     return wishes

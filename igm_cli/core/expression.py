@@ -231,7 +231,8 @@ class _Reader:
             return replace(group, weight=group.weight * self.weight())
         words = []
         while self.kind in ("text", "quoted"):
-            words.append(self.tokens[self.at][1].strip("\"'"))
+            value = self.tokens[self.at][1]
+            words.append(value[1:-1] if self.kind == "quoted" else value)
             self.at += 1
         if not words or not all(words):
             what = repr(self.tokens[self.at][1]) if self.kind else "the end"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Product
-from igm_cli.errors import InputError, UsageError, near_names
+from igm_cli.errors import InputError, UnknownConceptError, UsageError, near_names
 from igm_cli.plugins.attributes import Attributes, parse_factors, value_name
 from igm_cli.plugins.base import Advice
 from igm_cli.plugins.clevr.object_attributes import VALUES
@@ -157,7 +157,11 @@ class ObjectConcepts:
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
         """Returns the concepts ``[K,D]`` of ``red cube at pos(0.3,0.5)`` or ``cube at 3 pos``; values left out are unknown."""
         words, at, place = text.rpartition(" at ")
-        points = self.places.ask((place if at else text).strip(), random, self._split(beside)[0])
+        try:
+            points = self.places.ask((place if at else text).strip(), random, self._split(beside)[0])
+        except UnknownConceptError as error:
+            value = next(iter(self.space.what.factors.values()))[-1]
+            raise UnknownConceptError(f"{error}; values stand before it: {value} at pos(0.3,0.5)") from error
         rows = [self.what.ask(word, random, beside) for word in words.split()]
         values = torch.cat(rows).sum(0) if rows else torch.zeros(self.space.what.dim)
         for factor, group in zip(self.space.what.factors, self.space.what.groups(), strict=True):

@@ -101,6 +101,8 @@ class Positions:
         if not some:
             raise UnknownConceptError(f"{text!r} is not a place; write pos(0.3,0.5), 3 pos or 3-5 pos")
         least, most = int(some[1]), int(some[2] or some[1])
+        if most > 100 * TRIES:
+            raise UsageError(f"there is no room for {some[2] or some[1]} places; ask for fewer")
         if most < least:
             raise UsageError(f"{text!r} names its larger number first; write {most}-{least} pos")
         count = int(torch.randint(least, most + 1, (), generator=random))

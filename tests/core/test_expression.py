@@ -97,3 +97,14 @@ def test_the_branches_say_what_the_expression_says(expression, true):
     assert said == holds(expression, true)
     assert math.isclose(math.fsum(clause.probability for clause in every), 1)
     assert {atom.text for clause in every for atom in clause.atoms} == set(words(expression))
+
+
+def test_apostrophes_stay_and_quotation_marks_around_words_go():
+    assert parse("dogs' toys") == Atom("dogs' toys", 1.0)
+    assert parse("\"the 'cat'\"") == Atom("the 'cat'", 1.0) and parse("'a AND b'") == Atom("a AND b", 1.0)
+
+
+@pytest.mark.parametrize("text", ["pos(0.3,0.5", "a AND dog("])
+def test_a_parenthesis_left_open_is_named(text):
+    with pytest.raises(UsageError, match="a parenthesis that is not closed"):
+        parse(text)
