@@ -475,6 +475,7 @@ def test_check_says_what_the_model_finds_again(tmp_path, capsys, tiny_attributes
         (["pos(0.3,0.5) AND"], 2, "does not parse at character 17"),
         (["pos(2,0.5)"], 2, "outside the image"),
         (["dog"], 2, "is not a place"),
+        (["3-5", "pos"], 2, "put quotation marks around an expression of several words: '3-5 pos'"),
         (["500 pos"], 2, "no room for 500 places"),
         (["pos(.5,.5)", "--model", "nothing"], 4, "there is no model"),
         (["pos(.3,.5) and pos(.7,.5)"], 2, "write AND in capitals"),

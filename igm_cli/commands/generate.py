@@ -12,7 +12,7 @@ import typer
 from igm_cli.commands import options as o
 from igm_cli.commands import zero_shot_options as z
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import InputError, PluginError, UsageError
+from igm_cli.errors import IgmError, InputError, PluginError, UnknownConceptError, UsageError
 from igm_cli.output import Output, Record
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def generate(
     labels += [item["label"] for record in records for item in record["items"] if "label" in item]
     models = [open_to_draw(name, device, labels, template or (), loading) for name in model or (None,)]
     session = Generation(models, settings)
-    wishes = [session.reader.read(text) for text in texts]
+    wishes = _read(session, texts)
     wishes += _alike(session, models[0], like or (), records, sink)
     for wish in wishes:
         session.require_possible(wish)
@@ -139,6 +139,19 @@ def generate(
             sink.warn(remark)
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
+
+
+def _read(session: Generation, texts: Sequence[str]) -> list[Wish]:
+    """Returns the wishes of expressions; if these are the words of one without quotation marks, the error says so."""
+    try:
+        return [session.reader.read(text) for text in texts]
+    except UnknownConceptError as error:
+        whole = " ".join(texts)
+        try:
+            session.reader.read(whole)
+        except IgmError:
+            raise error from None
+        raise UsageError(f"put quotation marks around an expression of several words: '{whole}'") from error
 
 
 def _lines(path: Path) -> list[Record]:
