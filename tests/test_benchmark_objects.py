@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmark_cases import CASES, Run, records_of
@@ -368,6 +371,24 @@ def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
     assert not set(kept["file"]) & set(held["file"]) and len(held) == 1
     inside, beyond = bench.trained_on(True), bench.trained_on(False)
     assert inside.about != beyond.about and len(inside.parts[1]) == 200
+
+
+def test_photographs_are_read_by_the_range_and_known_by_their_content(run: Run, tmp_path: Path) -> None:
+    def opened(**changes: Any) -> Any:
+        return find_suite("objects").open(replace(run.request, **changes))
+
+    bench, dark = opened(), opened(pixel_range=(0.0, 1000.0))
+    images = [np.asarray(each.photographs[0]["image"].convert("L")).mean() for each in (bench, dark)]
+    assert images[1] < images[0] / 2 and bench.identity != dark.identity
+    assert bench.trained_on(True).about != dark.trained_on(True).about
+    moved = shutil.copytree(run.request.data_root, tmp_path / run.request.data_root.name)
+    assert opened(data_root=moved).identity == bench.identity
+    table = next(
+        path for path in sorted(moved.rglob("*")) if path.is_file() and path.suffix in (".txt", ".csv", ".json")
+    )
+    table.write_text(table.read_text().replace(".5", ".6"))
+    assert opened(data_root=moved).identity != bench.identity
+    assert opened(data_root=moved).trained_on(True).about != bench.trained_on(True).about
 
 
 def test_what_cannot_be_measured_is_refused(run: Run, tiny_model: Path) -> None:

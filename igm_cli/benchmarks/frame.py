@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -20,6 +21,7 @@ from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerpri
 from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
+from igm_cli.folders import SUFFIXES
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
@@ -34,6 +36,9 @@ T = TypeVar("T")
 
 MOST = 10**9
 """Largest value of a numeric option."""
+
+HEAD, MOST_READ = 4096, 1 << 26
+"""Bytes of an image that tell it from others, and largest other file that is read to tell whether it changed."""
 
 
 class Split(NamedTuple):
@@ -105,7 +110,12 @@ class DeclaredBench:
         told = {key: str(value) for key, value in self.options.items() if key not in self.free}
         options = {key: Path(text).name if os.sep in text else text for key, text in told.items()}
         version = int(getattr(registry.dataset(dataset), "version", 0))
-        own = {"data_root": self.folder_name, "seed": self.request.seed, "scenes": version, "options": options}
+        own = {
+            "data_root": self.folder_identity,
+            "seed": self.request.seed,
+            "scenes": version,
+            "options": options,
+        }
         scale = {} if self.request.pixel_range is None else {"range": self.request.pixel_range}
         return {**own, **scale, **more}
 
@@ -121,10 +131,11 @@ class DeclaredBench:
         """Returns the published figures of a split, whose images may also come from a folder."""
         return self.suite.published.get(split.removeprefix("folder-"), {})
 
-    @property
-    def folder_name(self) -> str | None:
-        """The last part of the data root."""
-        return self.request.data_root.absolute().name if self.request.data_root else None
+    @cached_property
+    def folder_identity(self) -> str | None:
+        """The last part of the data root, and a fingerprint of its files: a folder may move, but not change."""
+        root = self.request.data_root
+        return f"{root.absolute().name}-{content_of(root)}" if root else None
 
 
 class MachineBench(DeclaredBench):
@@ -271,6 +282,18 @@ class AnnotatedImages:
         frame = Frame.fit(image.size, width / height)
         x0 = to_model(image, frame, self.image_size)
         return AnnotatedImage(image, frame, x0, self.parser.parse(example, frame))
+
+
+def content_of(root: Path) -> str:
+    """Returns a fingerprint of the files in a folder: their names and sizes, the first bytes of images, and all else."""
+    digest = hashlib.sha256()
+    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+        size = path.stat().st_size
+        whole = path.suffix.lower() not in SUFFIXES and size <= MOST_READ
+        digest.update(f"{path.relative_to(root).as_posix()} {size} ".encode(errors="surrogateescape"))
+        with path.open("rb") as file:
+            digest.update(file.read() if whole else file.read(HEAD))
+    return digest.hexdigest()[:8]
 
 
 def folder_of(request: Request, split: str, what: str) -> Path:

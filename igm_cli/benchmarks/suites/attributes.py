@@ -90,7 +90,7 @@ class AttributeBench(frame.CheckpointBench):
             return DatasetSamples(data, self.parser, self.image_size, request.progress)
 
         chosen = {**FEMALE, "faces": self.faces, "seed": seed, "validation": validation}
-        about = {"folder": self.folder_name, **chosen}
+        about = {"folder": self.folder_identity, **chosen}
         return TrainingData(about, lambda: (samples("train", None), samples("val", validation)))
 
     def items(self, split: str) -> Sequence[str]:

@@ -93,7 +93,7 @@ class DiscoveryBench(frame.CheckpointBench):
             return JoinedSamples(parts)
 
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
-        return TrainingData({"folder": self.folder_name, **chosen}, parts)
+        return TrainingData({"folder": self.folder_identity, **chosen}, parts)
 
     def method(self, name: str) -> Method:
         """Prepares a method: loads or trains it."""

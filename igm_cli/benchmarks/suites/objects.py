@@ -85,7 +85,7 @@ class ObjectsBench(frame.CheckpointBench):
         part = str(self.options.get("part", "val"))
         if part not in self.adapter.splits:
             raise UsageError(f"--set part takes {' or '.join(self.adapter.splits)}, not {part!r}")
-        given |= {"data_root": root, "progress": request.progress}
+        given |= {"data_root": root, "progress": request.progress} | request.reading(self.adapter)
         measured = self.adapter.load(part, **given)
         self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # the training split
         self.radius = self._radius()
@@ -148,12 +148,13 @@ class ObjectsBench(frame.CheckpointBench):
         """Returns the training crops; with ``inside``, only objects whose centres lie in a crop count."""
         given = {key: str(value) for key, value in self.options.items() if key in self.adapter.options}
         about = {
-            "folder": self.folder_name,
+            "folder": self.folder_identity,
             "options": given,
             "crops": asdict(self.crops),
             "image_size": list(self.image_size),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
+            **({} if self.request.pixel_range is None else {"range": self.request.pixel_range}),
         }
 
         def parts() -> tuple[Samples, Samples]:
