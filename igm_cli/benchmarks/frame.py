@@ -285,9 +285,13 @@ class AnnotatedImages:
 
 
 def content_of(root: Path) -> str:
-    """Returns a fingerprint of the files in a folder: their names and sizes, the first bytes of images, and all else."""
+    """Returns a fingerprint of the files in a folder: their names and sizes, the first bytes of images, and all else.
+
+    What igm wrote in it, a benchmark's folder or a model's, is left out.
+    """
     digest = hashlib.sha256()
-    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+    ours = {path.parent for name in ("benchmark.json", "igm.json") for path in root.rglob(name)} - {root}
+    for path in sorted(each for each in root.rglob("*") if each.is_file() and ours.isdisjoint(each.parents)):
         size = path.stat().st_size
         whole = path.suffix.lower() not in SUFFIXES and size <= MOST_READ
         digest.update(f"{path.relative_to(root).as_posix()} {size} ".encode(errors="surrogateescape"))

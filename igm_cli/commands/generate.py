@@ -131,11 +131,8 @@ def generate(
         session.require_possible(wish)
     named = set().union(*(wish.models for wish in wishes))
     for place, each in enumerate(models):
-        for remark in (
-            each.about_drawing()
-            if place in named
-            else [f"no expression names a concept for {each.name}, which draws nothing"]
-        ):
+        idle = [f"no expression names a concept for {each.name}, which draws nothing"]
+        for remark in each.about_drawing() if place in named else idle:
             sink.warn(remark)
     read = [home_expanded(path) for path in like or ()]
     Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
