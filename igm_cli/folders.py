@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections import Counter
@@ -28,6 +29,12 @@ NOT_READ = (
 """Suffixes of images that igm does not read; those in a folder are counted."""
 
 
+TABLES = (
+    ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".txt", ".yaml", ".yml", ".toml", ".parquet", ".arrow",
+    ".npy", ".npz", ".safetensors", ".pt", ".mat", ".h5", ".hdf5", ".zip", ".tar",
+)  # fmt: skip
+"""Suffixes of files that hold annotations, or data other than images."""
+
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """Suffixes of videos; their frames are read where the user says which."""
 
@@ -36,6 +43,9 @@ STDIN = "-"
 
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 """Matches addresses, which igm fetches only if a user types them, never because a file names them."""
+
+HEAD, MOST_READ = 4096, 1 << 26
+"""Bytes of a file that tell it from others, and size of the largest table that is read whole for this."""
 
 _LONGEST_STEM = 100
 
@@ -133,6 +143,27 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = F
             elif suffix in (*NOT_READ, *VIDEOS) and _visible(name):
                 passed[f"{suffix} file"] += 1
     return Walked(files, _sentence(folder, passed))
+
+
+def content_of(root: Path, *without: Path) -> str:
+    """Returns a fingerprint of the images and tables in a folder: their names, sizes and contents.
+
+    Of an image, only the first bytes are read.  Hidden files are left out, as are the folders ``without``, and those that
+    igm wrote: a benchmark's or a model's.
+    """
+    digest, files = (
+        hashlib.sha256(),
+        [Path(name) for name in walk(root, SUFFIXES + TABLES, any_name=True).files],
+    )
+    ours = {path.parent for path in files if path.name in ("benchmark.json", "igm.json")} - {Path()}
+    ours |= {Path(os.path.relpath(folder, root)) for folder in without}
+    for path in sorted(each for each in files if ours.isdisjoint(each.parents)):
+        size = (root / path).stat().st_size
+        whole = path.suffix.lower() not in SUFFIXES and size <= MOST_READ
+        digest.update(f"{path.as_posix()} {size} ".encode(errors="surrogateescape"))
+        with (root / path).open("rb") as file:
+            digest.update(file.read() if whole else file.read(HEAD))
+    return digest.hexdigest()[:8]
 
 
 def expand_inputs(

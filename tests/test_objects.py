@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -593,6 +594,30 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
     assert "concepts.factors" not in told
     assert told.count("Label/a.txt: cannot be read, its image is left out") == 1  # of two splits
     assert "training on 100000 crops of 1 image of objects for 1 step in" in told
+
+
+def test_a_run_goes_on_with_the_files_it_began_with(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from igm_cli import app
+
+    points(root)
+    words = (
+        "--batch-size 1 --device cpu --precision no --set calibration=0 --set model.channels=[8,8,8] "
+        "--set model.image_size=[32,32] --set picture_every=0"
+    )
+    command = ["train", "objects", *words.split(), "--output", str(root / "run")]
+    assert app.main([*command, "--data-root", str(root), "--steps", "1"]) == 0
+    write(root / "train.log", "what igm said")
+    moved = shutil.copytree(root, root.parent / "moved" / root.name)
+    write(moved / "Label/a.txt", (moved / "Label/a.txt").read_text().replace("5", "6"))
+    capsys.readouterr()
+    assert app.main([*command, "--data-root", str(moved), "--steps", "2"]) != 0
+    assert "data.files" in capsys.readouterr().err
+    assert app.main([*command, "--data-root", str(root), "--steps", "2"]) == 0
+    record = json.loads((root / "run" / "run.json").read_text())
+    del record["data"]["files"]  # as earlier versions wrote it
+    write(root / "run" / "run.json", json.dumps(record))
+    assert app.main([*command, "--data-root", str(root), "--steps", "2"]) == 0
+    assert "already holds all 2 steps" in capsys.readouterr().err
 
 
 def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

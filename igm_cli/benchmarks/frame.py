@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -21,7 +20,7 @@ from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerpri
 from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
-from igm_cli.folders import SUFFIXES
+from igm_cli.folders import content_of
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
@@ -36,9 +35,6 @@ T = TypeVar("T")
 
 MOST = 10**9
 """Largest value of a numeric option."""
-
-HEAD, MOST_READ = 4096, 1 << 26
-"""Bytes of an image that tell it from others, and largest other file that is read to tell whether it changed."""
 
 
 class Split(NamedTuple):
@@ -282,22 +278,6 @@ class AnnotatedImages:
         frame = Frame.fit(image.size, width / height)
         x0 = to_model(image, frame, self.image_size)
         return AnnotatedImage(image, frame, x0, self.parser.parse(example, frame))
-
-
-def content_of(root: Path) -> str:
-    """Returns a fingerprint of the files in a folder: their names and sizes, the first bytes of images, and all else.
-
-    What igm wrote in it, a benchmark's folder or a model's, is left out.
-    """
-    digest = hashlib.sha256()
-    ours = {path.parent for name in ("benchmark.json", "igm.json") for path in root.rglob(name)} - {root}
-    for path in sorted(each for each in root.rglob("*") if each.is_file() and ours.isdisjoint(each.parents)):
-        size = path.stat().st_size
-        whole = path.suffix.lower() not in SUFFIXES and size <= MOST_READ
-        digest.update(f"{path.relative_to(root).as_posix()} {size} ".encode(errors="surrogateescape"))
-        with path.open("rb") as file:
-            digest.update(file.read() if whole else file.read(HEAD))
-    return digest.hexdigest()[:8]
 
 
 def folder_of(request: Request, split: str, what: str) -> Path:

@@ -26,6 +26,7 @@ from igm_cli.core.training.run import fresh_model, measure, train
 from igm_cli.core.training.state import SAMPLES, RunRecord, describe_run
 from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
 from igm_cli.evaluation import Evaluation, in_words, keep_calibration
+from igm_cli.folders import content_of
 from igm_cli.interrupts import Interrupted, finishing, received, saying
 from igm_cli.model import open_checkpoint
 from igm_cli.open_model import process_device
@@ -85,6 +86,8 @@ class Training:
             )
         told = [part.describe(place.data_root) for part in parts]
         self.told: dict[str, Any] = {"dataset": adapter.name, "parts": told}
+        if place.data_root and place.data_root.is_dir():
+            self.told["files"] = content_of(place.data_root, place.output)
         what = describe_run(self.spec, self.config, self.told, place.init, place.companions)
         self.record = RunRecord(place.output, what)
 

@@ -99,14 +99,16 @@ class RunRecord:
         Raises:
             InputError: If it holds another run, or files that no run wrote.
         """
-        images = set() if "images" in self.description["data"] else {"data.images"}
+        data = self.description["data"]
+        images = set() if "images" in data else {"data.images"}
+        older = {"init": None, "with": [], "train": TrainConfig().to_dict()}
         refuse_other(
             self.folder / RUN,
             self.description,
             what="run",
             option="--output",
             free=_FREE | images,
-            defaults={"init": None, "with": [], "train": TrainConfig().to_dict()},
+            defaults=older | {"data": {"files": data.get("files")}},
             beside=(SAMPLES,),
         )
 
