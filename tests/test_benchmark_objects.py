@@ -312,7 +312,8 @@ def test_a_difference_is_resampled_in_pairs() -> None:
     assert e == pytest.approx((0.05, 0.05, 0.05))
 
 
-def test_where_igm_loses_is_said() -> None:
+@pytest.mark.parametrize("photographs", ["abcdef", "abcde"])
+def test_where_igm_loses_is_said(photographs: str) -> None:
     def records(label: str, right: dict[str, int], count: float) -> list[dict[str, Any]]:
         return [
             {
@@ -322,12 +323,19 @@ def test_where_igm_loses_is_said() -> None:
                 "rows": [{**row(name, n, 10, 10, count), "label": label}],
             }
             for split, n in right.items()
-            for name in "abc"
+            for name in photographs
         ]
 
     given = [*records("igm", {"1-6": 5, "7-20": 9}, 13), *records("x", {"1-6": 8, "7-20": 4}, 6),
              *records("y", {"1-6": 7, "7-20": 5}, 12)]  # fmt: skip
     rows, sentences, found = comparisons(ScoredSplits(given, ("1-6", "7-20", "whole"), metrics))
+    if len(photographs) < 6:
+        assert sentences[0] == (
+            "On 1-6 igm cannot be told from x in F1 (-30.0 [-30.0, -30.0] points) and cannot be told from y in counting "
+            "(1.00 [1.00, 1.00]); 5 photographs cannot tell methods apart."
+        )
+        assert {verdict["igm"] for split in found.values() for verdict in split.values()} == {"neither"}
+        return
     assert sentences[0] == (
         "On 1-6 igm LOSES to x in F1 (-30.0 [-30.0, -30.0] points) and LOSES to y in counting (1.00 [1.00, 1.00])."
     )

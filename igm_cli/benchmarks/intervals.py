@@ -22,6 +22,9 @@ class Estimate(NamedTuple):
     high: float
 
 
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)  # a ratio over nothing
+
+
 def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
     """Returns a ratio of sums over images, with its percentile bootstrap interval over the images."""
     value, resampled = _ratios(numerators, denominators)
@@ -40,11 +43,10 @@ def ratio_difference(
 
 
 def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor]:
-    """Returns a ratio of sums over images, and that of every resample (none for fewer than two images)."""
+    """Returns a ratio of sums over images, and that of every resample (none for fewer than two images); 0 / 0 is nan."""
     above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
-    value = float(above.sum() / below.sum().clamp(min=1e-12))
     index = resamples(len(above))
-    return value, above[index].sum(1) / below[index].sum(1).clamp(min=1e-12)
+    return float(above.sum() / below.sum()), above[index].sum(1) / below[index].sum(1)
 
 
 def resamples(count: int, number: int = RESAMPLES) -> Tensor:
@@ -57,7 +59,7 @@ def percentiles(value: float, resampled: Tensor) -> Estimate:
     """Returns a number with the interval from its resamples, if there are any."""
     if not len(resampled):
         return Estimate(value, math.nan, math.nan)
-    low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
+    low, high = torch.nanquantile(resampled, torch.tensor([0.025, 0.975]).double()).tolist()
     return Estimate(value, low, high)
 
 
@@ -83,5 +85,7 @@ def proportion(hits: Sequence[bool]) -> Estimate:
 
 
 def _wilson(hits: float, trials: float) -> Estimate:
+    if not trials:
+        return UNKNOWN
     interval = binomtest(int(hits), max(1, int(trials))).proportion_ci(LEVEL, method="wilson")
-    return Estimate(hits / max(1, trials), float(interval.low), float(interval.high))
+    return Estimate(hits / trials, float(interval.low), float(interval.high))

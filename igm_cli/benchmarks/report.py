@@ -24,12 +24,16 @@ _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
 
 
 def percent(e: Estimate) -> str:
-    """Returns a proportion and its interval as a cell."""
+    """Returns a proportion and its interval as a cell; a dash if there were no trials."""
+    if math.isnan(e.value):
+        return "–"
     return f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
 
 
 def interval(e: Estimate, form: str) -> str:
-    """Returns a number and its interval, if it has one, as a cell."""
+    """Returns a number and its interval, if it has one, as a cell; a dash if there is no number."""
+    if math.isnan(e.value):
+        return "–"
     ends = "" if math.isnan(e.low) else f" [{e.low:{form}}, {e.high:{form}}]"
     return f"{e.value:{form}}{ends}"
 

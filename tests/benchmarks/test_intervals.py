@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from scipy.stats import binomtest
 
 from igm_cli.benchmarks.intervals import mean, proportion, rate, ratio
+from igm_cli.benchmarks.report import interval, percent
 
 
 def test_bootstrap_intervals_cover_95_percent() -> None:
@@ -21,7 +24,7 @@ def test_bootstrap_intervals_cover_95_percent() -> None:
 def test_ratios_are_of_sums() -> None:
     estimate = ratio([1, 9], [2, 10])
     assert estimate.value == pytest.approx(10 / 12) and estimate.low <= estimate.value <= estimate.high
-    assert ratio([0, 0], [0, 0]).value == 0
+    assert ratio([1, 0, 0], [2, 0, 0])[:2] == (0.5, 0.5)  # resamples without the first image say nothing
     assert mean([1, 2, 6]).value == 3
 
 
@@ -33,3 +36,9 @@ def test_rates_without_spread_have_wilsons_interval() -> None:
     for one in (rate([3], [4]), proportion([True, False, True, True])):
         assert list(one) == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
     assert rate([1, 5], [4, 6]) == ratio([1, 5], [4, 6])
+
+
+def test_a_rate_over_nothing_is_not_zero() -> None:
+    for nothing in (rate([0, 0], [0, 0]), rate([], []), proportion([]), ratio([0, 0], [0, 0])):
+        assert all(map(math.isnan, nothing))
+        assert percent(nothing) == interval(nothing, ".2f") == "–"

@@ -12,11 +12,16 @@ from igm_cli.benchmarks.intervals import Estimate, rate, ratio, ratio_difference
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, by_label
 from igm_cli.benchmarks.suite import PictureGrid, Plot, Record
 from igm_cli.benchmarks.suites.objects_windows import Windows
+from igm_cli.errors import counted
 from igm_cli.plugins.base import ConceptParser
 
 COMPARED = {"f1": ("F1", 1, ("right", "both")), "mae": ("count off by", -1, ("off", "images"))}
 """Estimates on which igm is compared with the best baseline: their name, whether more (1) or less (-1) is better, and the
 two :func:`sums` whose ratio they are."""
+
+
+ENOUGH = 6
+"""Fewest photographs that tell two methods apart: with five, the p of a sign test is 2^-4 even if all agree."""
 
 
 def sums(rows: Rows) -> dict[str, list[float]]:
@@ -79,14 +84,18 @@ def comparisons(scored: ScoredSplits) -> tuple[list[list[str]], list[str], dict[
             added = [sums(scores[label].rows) for label in ("igm", best)]
             ours, theirs = ((s[ratio_of[0]], s[ratio_of[1]]) for s in added)
             less = ratio_difference(ours, theirs)
-            better = sorted((sign * less.low, sign * less.high)) if not math.isnan(less.low) else [-1.0, 1.0]
-            verdict = "wins" if better[0] > 0 else "loses" if better[1] < 0 else "neither"
+            better = sorted((sign * less.low, sign * less.high))
+            told = len(ours[0]) >= ENOUGH and not math.isnan(less.low)
+            verdict = (
+                "neither" if not told or better[0] <= 0 <= better[1] else "wins" if better[0] > 0 else "loses"
+            )
             cell, shown = (_points, report.percent) if name == "f1" else (_number, _number)
             both = [shown(scores[label][name]) for label in ("igm", best)]
             rows.append([split, called, best, cell(less), *both, str(len(ours[0]))])
             found.setdefault(split, {})[name] = {"best": best, "difference": list(less), "igm": verdict}
             clauses.append(_clause(called, verdict, best, cell(less)))
-        sentences.append(f"On {split} igm {' and '.join(clauses)}.")
+        few = "" if told else f"; {counted(len(ours[0]), 'photograph')} cannot tell methods apart"
+        sentences.append(f"On {split} igm {' and '.join(clauses)}{few}.")
     return rows, sentences, found
 
 

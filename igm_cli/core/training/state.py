@@ -101,14 +101,14 @@ class RunRecord:
         """
         data = self.description["data"]
         images = set() if "images" in data else {"data.images"}
-        older = {"init": None, "with": [], "train": TrainConfig().to_dict()}
+        files = {"files": data.get("files")}
         refuse_other(
             self.folder / RUN,
             self.description,
             what="run",
             option="--output",
             free=_FREE | images,
-            defaults=older | {"data": {"files": data.get("files")}},
+            defaults={"init": None, "with": [], "train": TrainConfig().to_dict(), "data": files},
             beside=(SAMPLES,),
         )
 
