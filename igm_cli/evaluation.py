@@ -155,9 +155,12 @@ class Evaluation:
         return max(unit, min(WINDOW, smallest) // unit * unit) if smallest < WINDOW else max(unit, WINDOW)
 
     def name(self, judged: Judged) -> str:
-        """Returns the dataset's name of an image, or its number."""
-        file = None if self.windows else self.data[judged.row].get("file")
-        return str(file or f"{'window' if self.windows else 'image'} {judged.row}")
+        """Returns the dataset's name of an image, or its number; of a window, with its left upper corner in the image."""
+        if not self.windows:
+            return str(self.data[judged.row].get("file") or f"image {judged.row}")
+        crop = self.windows.crop(judged.row)
+        left, top = (round(side / self.model.scale) for side in crop.box[:2])
+        return f"{self.windows.images[crop.row].example.get('file') or f'image {crop.row}'} at {left},{top}"
 
     def pictures(self, judged: Judged) -> tuple[Image, Image]:
         """Returns two copies of an image as the model sees it, with the annotated and with the found concepts drawn on it."""
@@ -224,8 +227,15 @@ def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]
     write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
 
 
-def in_words(fitted: dict[str, Any]) -> str:
-    """Describes fitted settings in words."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value:.3g}" for key, value in fitted.items() if key != "typical"
-    )
+def numbers(fitted: Mapping[str, Any]) -> dict[str, float]:
+    """Returns those of the fitted settings that are numbers."""
+    return {key: fitted[key] for key in ("penalty", "temperature", "value_temperature") if key in fitted}
+
+
+def in_words(fitted: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Describes fitted settings in words, and what they were ``before``."""
+    told = []
+    for key, value in numbers(fitted).items():
+        was, now = (f"{each:.3g}" for each in (before.get(key, math.nan), value))
+        told.append(f"{key.replace('_', ' ')} {now}" + (f" ({was} before)" if was not in (now, "nan") else ""))
+    return ", ".join(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -60,15 +61,21 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     jsonschema.validate(before, schema("igm.evaluate-1"), jsonschema.Draft202012Validator)
     assert "typical" not in before["figures"] and before["images"] == 2
     weights = (model / "model.safetensors").read_bytes()
+    told = json.loads((model / "igm.json").read_text())
+    (model / "igm.json").write_text(json.dumps(told | {"inference": told["inference"] | {"penalty": 3}}))
     files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
-    more = ("--penalty", 7, "--set", "inference.draws=5", "--set", "inference.max_draws=5")
+    own = ("draws=5", "max_draws=5", "grid=[4,4]")
+    more = ("--penalty", 7, *(word for each in own for word in ("--set", f"inference.{each}")))
     assert igm("evaluate", "--model", model, *data, "--limit", 16, "--calibrate", "--json", *more, *files) == 0
     done = capsys.readouterr()
     assert "is calibrated on " in done.err
+    assert "penalty 7 (3 before), temperature" in done.err
     after = json.loads(done.out)
+    jsonschema.validate(after, schema("igm.evaluate-1"), jsonschema.Draft202012Validator)
     assert after["figures"]["typical"]["value"] == 1.0
     known = json.loads((model / "igm.json").read_text())
     assert known["info"]["calibrated"] == {"images": 16, "dataset": "objects", "split": "train"}
+    assert after["fitted"] == {key: known["inference"][key] for key in ("penalty", "temperature")}
     assert known["inference"]["temperature"] > 0 and known["inference"]["grid"] == [4, 4]
     assert (model / "model.safetensors").read_bytes() == weights
     assert known["inference"]["draws"] == 5 and known["inference"]["penalty"] == 7.0
@@ -228,7 +235,9 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
     assert igm("evaluate", "--model", model, *words, *files) == 0
     said = capsys.readouterr().out
     assert all(f"wrote {path}" in said for path in files[1::2])
-    counts = [int(row["annotated"]) for row in csv.DictReader((tmp_path / "e.csv").open())]
+    rows = list(csv.DictReader((tmp_path / "e.csv").open()))
+    counts = [int(row["annotated"]) for row in rows]
+    assert all(re.fullmatch(r"\S+\.png at \d+,\d+", row["image"]) for row in rows)
     assert [len(items) for items in drawn[::2]] == counts and sum(counts) > 4
     assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
 

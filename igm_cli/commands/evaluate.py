@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -54,7 +55,8 @@ def evaluate(
     calibrate: Annotated[
         bool,
         o.model(
-            "Fit the penalty (unless it is given), the confidence and what is typical, and store them in the model's folder.",
+            "Fit the penalty (unless it is given), the confidence and what is typical to 16 images or more, and store them in "
+            "the model's folder.",
             None,
             "--calibrate",
         ),
@@ -79,7 +81,7 @@ def evaluate(
     from igm_cli.commands.exports import Export, is_own_table
     from igm_cli.commands.figures import draw
     from igm_cli.errors import need
-    from igm_cli.evaluation import Evaluation, in_words, keep_calibration
+    from igm_cli.evaluation import Evaluation, in_words, keep_calibration, numbers
     from igm_cli.plugins import registry
     from igm_cli.plugins.base import noted
 
@@ -110,6 +112,7 @@ def evaluate(
     given = {key.removeprefix("inference."): value for key, value in inference.items()}
     given |= {name: value for name, value in asked.items() if value is not None}
     root = o.expanded(data_root)
+    fitted: dict[str, Any] = {}
     with sink.progress() as progress:
         options |= {"data_root": root, "limit": None if opened.scale else limit}
         with naming_others(None if dataset else root, adapter.name, opened.parser.name):
@@ -119,8 +122,9 @@ def evaluate(
             fitted = evaluation.calibrated(progress, given)
             about = {"images": evaluation.count, "dataset": name, "split": chosen}
             keep_calibration(folder, fitted, {"calibrated": about})
+            told = in_words(fitted, opened.inference)
+            sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {told}")
             opened.inference = {**opened.inference, **fitted}
-            sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {in_words(fitted)}")
         judged = evaluation.judge(given, progress)
     ranked = sorted(judged, key=lambda each: -each.mistakes)
     if table:
@@ -128,7 +132,7 @@ def evaluate(
     if drawn:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
         save_picture(draw(worst_images(evaluation, mistaken)), drawn)
-    show(judged, opened, {"dataset": name, "split": chosen}, sink)
+    show(judged, opened, {"dataset": name, "split": chosen}, numbers(fitted), sink)
     for path in filter(None, (drawn, table and table.path)):
         sink.say(f"wrote {path}")
 
@@ -161,8 +165,10 @@ def readers(root: Path, name: str, concepts: str) -> list[str]:
     return found
 
 
-def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink: Output) -> None:
-    """Shows the figures of a model; ``about`` names the dataset and the split."""
+def show(
+    judged: Sequence[Judged], model: OpenModel, about: dict[str, str], fitted: dict[str, float], sink: Output
+) -> None:
+    """Shows the figures of a model; ``about`` names the dataset and the split, and ``fitted`` are new settings."""
     figures, errors = figures_of(judged, model.parser.space)
     sink.result(
         {
@@ -172,6 +178,7 @@ def show(judged: Sequence[Judged], model: OpenModel, about: dict[str, str], sink
             "images": len(judged),
             "figures": {key.replace(" ", "_"): e._asdict() for key, e in figures.items()},
             "calibration_error": {key.replace(" ", "_"): value for key, value in errors.items()},
+            **({"fitted": fitted} if fitted else {}),
             "seconds": sum(each.found.seconds for each in judged) / len(judged),
         }
     )
@@ -238,6 +245,7 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
     if known := [value for each in judged if (value := each.found.typicality) == value]:
         figures["typical"] = proportion([not is_untypical(value) for value in known])
     sure = {what: pair for what, pair in certainties(judged).items() if len(pair[0])}
+    figures = {name: e for name, e in figures.items() if not math.isnan(e.value)}  # nan of nothing found
     return figures, {what: expected_calibration_error(*pair) for what, pair in sure.items()}
 
 

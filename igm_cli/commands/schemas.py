@@ -50,10 +50,14 @@ class EvaluationRecord(Closed):
     images: Positive = Field(description="Of large images, windows of them.")
     figures: dict[str, Interval] = Field(
         description="true_of_those_found, found_of_those_true, all_right, number_exact, typical; of points with values "
-        "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor."
+        "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor.  Proportions of nothing are left out."
     )
     calibration_error: dict[str, Share] = Field(
         description="Expected calibration error of the confidences of concepts, and of values of those that are there."
+    )
+    fitted: dict[str, Share] | None = Field(
+        None,
+        description="With --calibrate: penalty, temperature and value_temperature, as stored with the model.",
     )
     seconds: Share = Field(description="For an image, on average.")
 

@@ -233,7 +233,7 @@ class Training:
             return
         about = {"images": evaluation.count, "dataset": adapter.name, "split": split}
         keep_calibration(folder, fitted, {"calibrated": about})
-        self.sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted)}")
+        self.sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted, {})}")
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:
