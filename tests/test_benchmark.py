@@ -56,10 +56,15 @@ def test_a_report_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "-o",
         str(tmp_path),
     ]
-    assert main([*arguments, "--set", "problems=2", "--methods", "exhaustive", "--device", "cpu"]) == 0
+    arguments += ["--set", "problems=2", "--device", "cpu", "--methods"]
+    assert main([*arguments, "exhaustive"]) == 0
     shown = capsys.readouterr()
     assert "K2-n4-D64" in shown.out and "all right" in shown.out
-    assert f"files in {tmp_path}" in shown.err.replace("\n", "")
+    assert f"files in {tmp_path}" in shown.err.replace("\n", "") and "records of" not in shown.err
+    assert main([*arguments, "auto"]) == 0
+    shown = capsys.readouterr()
+    assert f"{tmp_path} holds records of exhaustive, too; name them with --methods" in shown.err.replace("\n", "")
+    assert "exhaustive" not in (tmp_path / "report.md").read_text().partition("- command")[0]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,13 @@ TrainBudget = Annotated[
 ]
 Seed = Annotated[int, o.search("Random seed.", "N", min=0, max=o.MAX_SEED)]
 Out = Annotated[
-    Path | None, o.output("Folder for the results; the same command continues there.", "FOLDER", "--out", "-o")
+    Path | None,
+    o.output(
+        "Folder for the results; the same command continues there.  Default: runs/benchmark-SUITE.",
+        "FOLDER",
+        "--out",
+        "-o",
+    ),
 ]
 About = Annotated[
     bool, o.output("Print the methods, splits and options of the suite, and stop.", None, "--about")

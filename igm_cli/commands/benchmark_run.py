@@ -69,6 +69,10 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
     written = write_report(report, out, origin)
     show_report(sink, report)
     sink.result({"schema": SCHEMA, "suite": suite.name, "failed": run.failures, **report.summary})
+    if others := sorted(set(run.known) - set(methods)):
+        sink.note(
+            f"{out} holds records of {', '.join(others)}, too; name them with --methods to have them in the report"
+        )
     sink.note(f"igm: {counted(len(written), 'file')} in {out}")
     if set(methods) <= set(run.failures):
         raise typer.Exit(3)
