@@ -87,6 +87,10 @@ class Generation:
         s = settings
         if s.branches == "mix" and (s.correct or s.particles > 1):
             raise UsageError("--or mix follows the mixture itself; leave out --correct and --particles")
+        if s.corrector != GenerationSettings.corrector and not s.correct:
+            raise UsageError(
+                f"--corrector {s.corrector} corrects at no level; give --correct L, its steps at every level"
+            )
         if s.check and (len(models) > 1 or models[0].decode):
             raise UsageError("--check looks with one trained checkpoint; leave it out, or use igm zero-shot")
         if models[0].companions:

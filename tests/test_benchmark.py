@@ -63,7 +63,9 @@ def test_a_report_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"files in {tmp_path}" in shown.err.replace("\n", "") and "records of" not in shown.err
     assert main([*arguments, "auto"]) == 0
     shown = capsys.readouterr()
-    assert f"{tmp_path} holds records of exhaustive, too; name them with --methods" in shown.err.replace("\n", "")
+    assert f"{tmp_path} holds records of exhaustive, too; name them with --methods" in shown.err.replace(
+        "\n", ""
+    )
     assert "exhaustive" not in (tmp_path / "report.md").read_text().partition("- command")[0]
 
 

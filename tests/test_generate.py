@@ -237,6 +237,7 @@ def test_not_of_a_place_is_refused_with_the_reason(model):
         ({"steps": 1}, "steps"),
         ({"guidance": -1.0}, "guidance"),
         ({"branches": "mix", "correct": 2}, "leave out --correct"),
+        ({"corrector": "hmc"}, "give --correct L"),
         ({"sampler": "euler"}, "sampler"),
     ],
 )
@@ -380,6 +381,11 @@ def test_the_command_refuses_what_is_not_its_own(tmp_path, capsys, tiny_model):
     assert code == 2 and "which igm did not draw" in said and Path(record["image"]).read_bytes() == before
     code, _, said = run(capsys, *asked[:3], "-o", record["image"])
     assert code == 2 and "is a file; name a folder" in said
+    for name in ("-", "all.png"):
+        code, _, said = run(capsys, *asked[:3], "-o", tmp_path / name)
+        assert code == 2 and f"--output takes a folder, not {name}" in said and not (tmp_path / name).exists()
+    code, made, said = run(capsys, *asked[:3], "-o", tmp_path / "new", "--grid", f"{record['image']}/grid.png")
+    assert code == 3 and "cannot write" in said and not made and not (tmp_path / "new").exists()
     Path(record["image"]).unlink()
     code, _, said = run(capsys, *asked, "--seed", 5, "--or", "mix", "--guidance", 1.5)
     says = "made with other options (--guidance was 1 and is 1.5, --seed was 0 and is 5, --or was draw and is mix); choose"

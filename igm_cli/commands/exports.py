@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import igm_cli
-from igm_cli.commands.results import refuse_inputs
+from igm_cli.commands.results import refuse_inputs, require_writable
 from igm_cli.core.files import fingerprint_of, home_expanded, write_atomically
 from igm_cli.errors import InputError, UsageError, cause
 from igm_cli.folders import ADDRESS
@@ -58,13 +58,11 @@ class Export:
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file in it for {self.option}")
         refuse_inputs([self.path], inputs, self.option)
+        require_writable(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             old = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise InputError(f"cannot write {self.path} ({cause(error)}); choose another file") from error
-        if not os.access(self.path.parent, os.W_OK):
-            raise InputError(f"cannot write {self.path} (permission denied); choose another file")
         if old and not self.is_own(old.decode("utf-8", "replace")):
             raise UsageError(
                 f"{self.option} would overwrite {self.path}, which igm did not write as it is; choose another path"

@@ -188,6 +188,16 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
             raise UsageError(f"{option} {target} is not a file but a device or a pipe; choose another path")
 
 
+def require_writable(path: Path) -> None:
+    """Makes the folder of a file to be written; raises an :class:`InputError` if it cannot be written to."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path} (permission denied); choose another file")
+
+
 def paths_of(sources: Iterable[Source]) -> list[Path]:
     """Returns the paths of the sources that are files."""
     return [source.path for source in sources if source.path is not None]
