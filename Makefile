@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY = passive
 # What is imported is compiled once, and only then: pip would compile all of it, in more than a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test faults check docs mutation format clean
+.PHONY: demo test faults check types docs mutation format clean
 
 # The extra `render` would ask an index for igm-clevr-render; its folder in this repository is installed instead.
 .venv/installed: pyproject.toml packages/igm-clevr-render/pyproject.toml constraints.txt
@@ -46,8 +46,10 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(MAKE) --jobs=2 types test
+
+types: .venv/installed
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(WORKERS)
 
 # The site of the documentation, in build/site; a warning is an error.
 docs: .venv/installed
