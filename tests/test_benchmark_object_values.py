@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from benchmark_cases import CASES
 
 from igm_cli.benchmarks.suite import find_suite
+from igm_cli.benchmarks.suites import object_discovery
 from igm_cli.benchmarks.suites.object_values import precision, value_metrics
+from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
+from igm_cli.plugins import registry
+from igm_cli.plugins.base import Frame
 
 A, B, C = [0.2, 0.2], [0.8, 0.2], [0.5, 0.8]
 
@@ -57,15 +64,64 @@ def test_average_precision_ranks_answers_of_all_images() -> None:
     assert precision([row([(A, (0, 0))], [], [])], 1.0).value == 0.0
 
 
-def test_methods_of_positions_alone_are_refused_for_such_models(tmp_path: Any) -> None:
+def test_places_in_the_world_are_told_by_the_camera() -> None:
+    """A projective camera, before which small objects stand on the ground, and large ones higher up."""
+    parser = registry.configured(registry.concept_parser("objects"), {"factors": "size=small|large"})
+    camera = torch.tensor([[8, 4, 0, 48], [-3, 3, -8, 34], [0.02, 0.06, 0.03, 1]], dtype=torch.float64)
+    random = torch.Generator().manual_seed(0)
+
+    def example(count: int) -> dict[str, Any]:
+        things = []
+        for large in torch.randint(2, (count,), generator=random).tolist():
+            x, y = (torch.rand(2, generator=random, dtype=torch.float64) * 6 - 3).tolist()
+            place = [x, y, 0.7 if large else 0.35]
+            u, v, w = (camera @ torch.tensor([*place, 1.0], dtype=torch.float64)).tolist()
+            things.append(
+                {"pixel_coords": [u / w, v / w], "3d_coords": place, "size": ("small", "large")[large]}
+            )
+        return {"objects": things}
+
+    frame = Frame.fit((96, 64), 1.5)
+    world = WorldPlaces.fitted(parser, [(example(5), frame) for _ in range(200)])
+    unseen = annotated(parser, example(50), frame)
+    assert world and unseen and len(unseen[0]) > 40
+    off = (world(unseen[0]) - unseen[1]).norm(dim=1)
+    assert off.max() < 0.05 < (world(unseen[0].roll(1, 0)) - unseen[1]).norm(dim=1).median()
+    assert world(unseen[0])[:, 2].sub(unseen[1][:, 2]).abs().max() < 1e-3
+    assert WorldPlaces.fitted(parser, [(example(5), frame)]) is None  # too few
+    lacking = {"objects": [{"pixel_coords": [3, 4], "size": "small"}]}
+    assert (
+        annotated(parser, lacking, frame) is None
+        and WorldPlaces.fitted(parser, [(lacking, frame)] * 200) is None
+    )
+
+
+def test_precision_in_the_world_is_of_its_distances() -> None:
+    near = row([(A, (0, 0))], [(A, (0, 0))], [0.5]) | {
+        "world": {"free": [[0.2, 0, 0.7]], "truth": [[0, 0, 0.7]]}
+    }
+    assert [precision([near], t, "world").value for t in (0.25, 0.125)] == [1, 0] and precision(
+        [near], 0.125
+    ).value == 1
+    found = value_metrics([near, near])
+    assert (found["world precision 0.25"].value, found["world precision 0.125"].value) == (1, 0)
+    assert "world precision 1" not in value_metrics([near, row([(A, (0, 0))], [(A, (0, 0))], [0.5])])
+    none = row([(A, (0, 0))], [], []) | {"world": {"free": [], "truth": [[0, 0, 0.7]]}}
+    assert precision([none], math.inf, "world").value == 0
+
+
+def test_methods_of_positions_alone_are_refused_for_such_models(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_discovery, "WORLD", 40)
+    monkeypatch.setattr(object_discovery, "RENDERED", 2)
     from benchmark_cases import write_model
 
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.noise_schedule import ScheduleConfig
     from igm_cli.errors import InputError
-    from igm_cli.plugins import registry
 
-    options = {"factors": "shape=cube|sphere"}
+    options = {"factors": "size=small|large"}
     parser = registry.configured(registry.concept_parser("objects"), options)
     shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
     spec = ModelSpec(
@@ -81,16 +137,18 @@ def test_methods_of_positions_alone_are_refused_for_such_models(tmp_path: Any) -
     )
     case = CASES["object-discovery"]
     request = case.request(tmp_path, model=write_model(tmp_path / "objects", spec), limit=2)
-    bench = find_suite("object-discovery").open(request)
+    bench = find_suite("object-discovery").open(replace(request, data_root=None, splits=("3-5",)))
     with pytest.raises(InputError, match="igm-sgd is of models of positions"):
         bench.method("igm-sgd")
-    split = request.splits[0]
     method = bench.method("igm")
     records = [
-        {"method": "igm", "split": split, "item": item, "rows": method(split, item)}
-        for item in bench.items(split)[:2]
+        {"method": "igm", "split": "3-5", "item": item, "rows": method("3-5", item)}
+        for item in bench.items("3-5")
     ]
     report = bench.report(records, {"igm": method.info})
     assert any("all values right" in table.columns for table in report.tables)
     titles = [table.title for table in report.tables]
     assert any(title.startswith("Average precision") for title in titles)
+    assert all(np.isfinite(record["rows"][0]["world"]["truth"]).all() for record in records)
+    [table] = [table for table in report.tables if table.title.startswith("Average precision")]
+    assert [cells[1] for cells in table.rows[:2]] == ["igm, in the image", "igm, in the world"]

@@ -257,6 +257,7 @@ class AnnotatedImage(NamedTuple):
     frame: Frame  # the part of it that models see
     x0: Tensor  # that part [3,H,W] in -1..1
     truth: Tensor  # its concepts [L,D]
+    example: Mapping[str, Any]  # its annotations
 
 
 @dataclass
@@ -277,7 +278,7 @@ class AnnotatedImages:
         width, height = self.image_size
         frame = Frame.fit(image.size, width / height)
         x0 = to_model(image, frame, self.image_size)
-        return AnnotatedImage(image, frame, x0, self.parser.parse(example, frame))
+        return AnnotatedImage(image, frame, x0, self.parser.parse(example, frame), example)
 
 
 def folder_of(request: Request, split: str, what: str) -> Path:

@@ -22,6 +22,7 @@ from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label
 from igm_cli.benchmarks.suite import Figure, Infos, Method, PictureGrid, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.object_values import described, points, value_metrics, values_table
+from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
@@ -42,6 +43,7 @@ FEW_STEPS = 20  # steps for comparing the times of fewer starts
 RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
 """The training data of baselines: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
 RENDER_SEED = 1
+WORLD = 1000  # training images whose objects tell where places of the image are in the world
 HELD_OUT = 100  # images at the end of each part, used only to choose learning rates
 
 GROUPS = {
@@ -95,6 +97,23 @@ class DiscoveryBench(frame.CheckpointBench):
         chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData({"folder": self.folder_identity, **chosen}, parts)
 
+    @cached_property
+    def world(self) -> WorldPlaces | None:
+        """The map from concepts to places in the world, fitted to the folder's training images, or to rendered ones."""
+        adapter, root = registry.dataset(self.dataset), self.request.data_root
+        data: Any = None
+        if root:
+            with contextlib.suppress(InputError):  # raised for a folder with only test images
+                data = adapter.load("train", data_root=root, limit=WORLD, **self.request.reading(adapter))
+        if data is None:
+            data = adapter.load(
+                "train", seed=RENDER_SEED, progress=self.request.progress, **RENDERS | {"size": WORLD}
+            )
+        width, height = self.image_size
+        return WorldPlaces.fitted(
+            self.parser, ((each, Frame.fit(each["image"].size, width / height)) for each in data)
+        )
+
     def method(self, name: str) -> Method:
         """Prepares a method: loads or trains it."""
         if isinstance(self.parser.space, Product) and name in ("igm-sgd", "gc"):
@@ -122,6 +141,8 @@ class DiscoveryBench(frame.CheckpointBench):
             row = _row("igm", given.concepts, free.concepts, **seconds, **calls)
             if isinstance(self.parser.space, Product):
                 row |= described(self.parser.space, given, free, scene.truth)
+                if self.world and (true := annotated(self.parser, scene.example, scene.frame)):
+                    row["world"] = {"free": self.world(free.concepts).tolist(), "truth": true[1].tolist()}
             return [row]
 
         return self.on_images(rows, frame.checkpoint_info(self.checkpoint))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,13 @@ from igm_cli.core.metrics import match
 from igm_cli.core.types import Inversion
 
 THRESHOLDS = (math.inf, 1.0, 0.5, 0.25, 0.125)
-"""Distances, in sixths of the image's sides, within which an object counts as found (Slot Attention, Locatello et al. 2020)."""
+"""Distances within which an object counts as found, where the world is 6 wide (Slot Attention, Locatello et al. 2020).
+
+In the image, whose sides are 6 long then, they are the distances of the points.
+"""
+
+KINDS = {"precision": "in the image", "world precision": "in the world"}
+"""Average precisions by their names, and where their distances are measured."""
 
 RESAMPLES = 200
 
@@ -60,6 +66,11 @@ def value_metrics(rows: Rows) -> dict[str, Estimate]:
         },
         "scene right": rate(scenes, [1] * len(scenes)),
         **{f"precision {t:g}": precision(rows, t) for t in THRESHOLDS},
+        **{
+            f"world precision {t:g}": precision(rows, t, "world")
+            for t in THRESHOLDS
+            if all("world" in row for row in rows)
+        },
     }
 
 
@@ -73,23 +84,26 @@ def _right(row: Mapping[str, Any], found: str) -> Tensor:
     return same & pairs.perceived("sum")[:, None]
 
 
-def precision(rows: Rows, threshold: float) -> Estimate:
+def precision(rows: Rows, threshold: float, where: Literal["image", "world"] = "image") -> Estimate:
     """Returns the average precision of objects with all values right within a distance, with K estimated.
 
     Answers of all images are ranked by confidence.  One is right if it has the values of an object of its image, within the
     distance, that no earlier answer has taken.  The interval is the bootstrap's over images.
     """
-    found = [_ranked(row, threshold) for row in rows]
+    found = [_ranked(row, threshold, where) for row in rows]
     counts = torch.tensor([len(row["truth"]) for row in rows])
     value = _area(found, counts, range(len(rows)))
     drawn = resamples(len(rows), RESAMPLES).tolist()
     return percentiles(value, torch.tensor([_area(found, counts, index) for index in drawn]).double())
 
 
-def _ranked(row: Mapping[str, Any], threshold: float) -> list[tuple[float, bool]]:
+def _ranked(row: Mapping[str, Any], threshold: float, where: str) -> list[tuple[float, bool]]:
     """Returns the confidence of each answer of an image, and whether it is right."""
-    answers, truth = points(row["free"]), points(row["truth"])
-    distance = 6 * torch.cdist(answers.double(), truth.double())
+    if where == "world":
+        answers, truth = (torch.tensor(row["world"][name]).reshape(-1, 3) for name in ("free", "truth"))
+    else:
+        answers, truth = 6 * points(row["free"]), 6 * points(row["truth"])
+    distance = torch.cdist(answers.double(), truth.double())
     free = set(range(len(truth)))
     ranked = []
     for i in sorted(range(len(answers)), key=lambda i: -row["certainty"][i]):
@@ -124,12 +138,12 @@ def values_table(
     scores: Mapping[str, Sequence[Any]], published: Mapping[str, Mapping[str, str]]
 ) -> list[Table]:
     """Returns the table of average precision with published figures; none without values."""
-    heads = [f"precision {t:g}" for t in THRESHOLDS]
     rows = [
-        [split, str(s.label), *(percent(s[name]) for name in heads)]
+        [split, f"{s.label}, {where}", *(percent(s[f"{name} {t:g}"]) for t in THRESHOLDS)]
         for split, part in scores.items()
         for s in part
-        if "described" in s.estimates
+        for name, where in KINDS.items()
+        if f"{name} inf" in s.estimates
     ]
     if not rows:
         return []

@@ -161,7 +161,9 @@ class Windows(AnnotatedImages):
         image = photograph.crop(box)
         frame = Frame.fit(image.size, 1.0, "squash")
         truth = self.parser.parse(example, Frame(photograph.size, tuple(map(float, box))))  # type: ignore[arg-type]
-        picture = AnnotatedImage(image, frame, to_model(image, frame, self.sight.size(image.size)), truth)
+        picture = AnnotatedImage(
+            image, frame, to_model(image, frame, self.sight.size(image.size)), truth, example
+        )
         where = regions(box, photograph.size, _ignored(example), self.bands)
         points = truth[:, :2].cpu() * torch.tensor(image.size)
         return Scene(picture, points, where, example["file"])
