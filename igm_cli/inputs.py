@@ -120,5 +120,9 @@ def shared_hash(images: Sequence[Input[Image]]) -> str:
 
 
 def what_about(line: Mapping[str, Any], key: Sequence[str]) -> str:
-    """Identifies the input of a record: the fields of its key, with the folder that its path starts from."""
-    return " ".join(str(line[name]) for name in ("root", *key) if name in line)
+    """Identifies the input of a record: the fields of its key, with the folder that its path starts from.
+
+    Standard input is known by its content.
+    """
+    content = ("sha256",) if line.get(key[0]) == STDIN else ()
+    return " ".join(str(line[name]) for name in ("root", *key, *content) if name in line)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import web_server
+from PIL import Image
 from test_cli import one_sentence
 
 from igm_cli import api, fetching
@@ -136,10 +137,16 @@ def test_standard_input_holds_an_image(
 
     def igm(data: bytes) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        code = main(["invert", "-", "--model", str(tiny_model), *OPTIONS, "--overlay", "."])
+        code = main(["invert", "-", "--model", str(tiny_model), *OPTIONS, "--overlay", ".", "-o", "kept.jsonl"])
         return code, *capsys.readouterr()
 
-    code, out, _ = igm(web_server.picture())
+    other = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(other, "PNG")
+    assert igm(other.getvalue())[0] == 0
+    code, out, err = igm(web_server.picture())
+    kept = [json.loads(line) for line in Path("kept.jsonl").read_text().splitlines()]
+    assert kept[1] == json.loads(out) and kept[0]["sha256"] == hashlib.sha256(other.getvalue()).hexdigest()
+    assert "has changed" not in err and igm(web_server.picture())[:2] == (0, out) and len(kept) == 2
     record = json.loads(out)
     assert code == 0 and record["image"] == "-" and "root" not in record
     assert record["sha256"] == hashlib.sha256(web_server.picture()).hexdigest()

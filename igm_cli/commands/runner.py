@@ -275,7 +275,7 @@ class Runner:
         return old
 
     def _about(self, each: Input[Any]) -> str:
-        return what_about(each.about, self.session.key)
+        return what_about({**each.about, "sha256": each.sha256}, self.session.key)
 
     def _named(self, source: Source) -> str:
         """Returns the key fields of an image file's record."""
