@@ -116,6 +116,7 @@ def open_pipeline(
         draws=description.draws,
         discriminative=description.discriminative,
         knows=description.knows,
+        dataset=description.dataset,
         unknown=tuple(label for label in chosen if plain(label) not in known),
     )
     return opened

@@ -113,3 +113,10 @@ def test_animals_are_named_in_drawn_scenes() -> None:
     assert sum(f == t for f, t in zip(found, truths, strict=True)) >= 5
     named = sum(len(f & t) for f, t in zip(found, truths, strict=True))
     assert named >= 0.8 * sum(map(len, truths)) and named >= 0.8 * sum(map(len, found))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in (ROOT / "igm_cli/checkpoints").glob("*/igm.json"))
+)
+def test_they_say_what_they_were_trained_on(name: str) -> None:
+    assert registry.dataset(igm.load(name).dataset).splits

@@ -298,6 +298,7 @@ class PipelineDescription:
         draws: Whether it says that its pictures are worth looking at.
         knows: What it was trained on, in a few words; empty if it does not say.
         discriminative: Whether it was also trained to tell labels apart.
+        dataset: Name of the dataset it was trained on; empty if it does not say.
     """
 
     space: Text | None = None
@@ -306,6 +307,7 @@ class PipelineDescription:
     draws: bool = True
     knows: str = ""
     discriminative: bool = False
+    dataset: str = ""
 
 
 def read_description(path: Path) -> PipelineDescription:
@@ -322,10 +324,9 @@ def read_description(path: Path) -> PipelineDescription:
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are not labels")
         inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})
-        draws, knows = bool(info.get("draws", True)), str(info.get("knows", ""))
-        return PipelineDescription(
-            space, composition, inference, draws, knows, bool(info.get("discriminative"))
-        )
+        draws, discriminative = bool(info.get("draws", True)), bool(info.get("discriminative"))
+        knows, dataset = (str(info.get(name, "")) for name in ("knows", "dataset"))
+        return PipelineDescription(space, composition, inference, draws, knows, discriminative, dataset)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path / 'igm.json'} does not describe a text-to-image pipeline: {reason(error)}"
