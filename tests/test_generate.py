@@ -390,6 +390,10 @@ def test_the_command_refuses_what_is_not_its_own(tmp_path, capsys, tiny_model):
     code, _, said = run(capsys, *asked, "--seed", 5, "--or", "mix", "--guidance", 1.5)
     says = "made with other options (--guidance was 1 and is 1.5, --seed was 0 and is 5, --or was draw and is mix); choose"
     assert code == 3 and says in said
+    another = shutil.copytree(tiny_model, tmp_path.parent / f"{tiny_model.name}-2")
+    (another / "igm.json").write_text((another / "igm.json").read_text().replace('"sum"', '"mean"'))
+    code, _, said = run(capsys, asked[0], "--model", another, "-o", tmp_path)
+    assert code == 3 and f"(--model was {tiny_model.name} and is {another.name})" in said
     code, _, said = run(capsys, *asked, "--check")
     assert code == 3 and "(--check was off and is on)" in said
     code, _, said = run(capsys, *asked, "--free", "none")  # of which records do not tell

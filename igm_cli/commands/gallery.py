@@ -110,7 +110,8 @@ class Gallery:
         return ", ".join(
             f"--{names.get(name, name)} was {_in_words(was)} and is {_in_words(value)}"
             for name, was, value in pairs
-            if was != value and not (name == "model" and str(was) in str(value))  # not all may be named
+            # an expression need not name all models
+            if was != value and not (name == "model" and set(str(was).split(" + ")) <= set(value.split(" + ")))
         )
 
     def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
