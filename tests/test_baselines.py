@@ -258,6 +258,13 @@ def test_the_rate_of_the_best_trial_is_taken(tmp_path):
     assert fitted.trials["10.0"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
 
 
+@pytest.mark.parametrize(("steps", "tried"), [(12, 0), (13, 3)])
+def test_budgets_without_a_step_for_every_trial_take_the_middle_rate(tmp_path, steps, tried):
+    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(1e-9, 5e-3, 10.0)), Budget(steps=steps))
+    assert len(fitted.trials) == tried and (tried or fitted.learning_rate == 5e-3)
+    assert tried or fitted.steps == steps
+
+
 def test_weights_are_averaged_with_the_statistics_of_normalisation(tmp_path):
     """The schedule and the average of a budget, written down once more."""
     baseline = ResNetSet(

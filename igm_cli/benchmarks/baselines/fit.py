@@ -171,6 +171,8 @@ class _Fitting:
         """Runs the remaining trials, then the final training."""
         self.record.load_state(self._take)
         rates = self.baseline.learning_rates
+        if budget.steps and budget.steps * TRIAL_SHARE < 1:  # too few to tell rates apart
+            rates = rates[len(rates) // 2 :][:1]
         for rate in rates if len(rates) > 1 else ():
             if str(rate) not in self.trials:
                 trial = self._trainer(rate, budget.part(TRIAL_SHARE), seed)
