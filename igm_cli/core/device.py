@@ -219,12 +219,12 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     return list(_pool(_lane.threads).map(torch.no_grad()(function), items))
 
 
-def on_streams(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def on_streams(function: Callable[[Tensor], R], items: Sequence[Tensor]) -> list[R]:
     """Returns a function's results, which lie on the CPU, for tensors on one device, without gradients.
 
     On CUDA it is called two at a time: one computes while the host prepares another.
     """
-    device = items[0].device if isinstance(items[0], Tensor) else torch.device("cpu")
+    device = items[0].device
     if device.type != "cuda" or len(items) < 2:
         return [function(item) for item in items]
     before = torch.cuda.current_stream(device)
@@ -234,7 +234,7 @@ def on_streams(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         streams.own = torch.cuda.Stream(device)
         streams.own.wait_stream(before)
 
-    def run(item: T) -> R:
+    def run(item: Tensor) -> R:
         with torch.no_grad(), torch.cuda.stream(streams.own):
             return function(item)
 

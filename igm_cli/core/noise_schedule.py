@@ -108,8 +108,7 @@ class Schedule:
         self.config = config or ScheduleConfig()
         with torch.device("cpu"):  # also while a model is built without memory, on "meta"
             alpha, sigma = _levels(self.config)
-        self._alpha, self._sigma = alpha.float(), sigma.float()
-        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._tables = {torch.device("cpu"): (alpha.float(), sigma.float())}
 
     @property
     def steps(self) -> int:
@@ -127,7 +126,8 @@ class Schedule:
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns alpha and sigma of all timesteps, copied to a device once."""
         if device not in self._tables:
-            self._tables[device] = self._alpha.to(device), self._sigma.to(device)
+            alpha, sigma = self._tables[torch.device("cpu")]
+            self._tables[device] = alpha.to(device), sigma.to(device)
         return self._tables[device]
 
     def time(self, t: Tensor) -> Tensor:

@@ -104,13 +104,38 @@ def staged_errors(
 
     Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).  By default, one or two are left at the last stage.
     """
+    shape, s = tuple(image.shape[-3:]), settings
+
+    def summed(which: Tensor, first: int, count: int) -> tuple[Tensor, float]:
+        """Returns the weighted errors of some hypotheses ``[R']``, summed over noise samples, and the summed weights."""
+        draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
+        every = (
+            importance_of(denoiser.schedule, draws.t, s.power).cpu().double()
+        )  # not every device has float64
+        draws = draws.to(image.device)
+        total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
+        most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
+        group = min(most, len(which))  # hypotheses at once; noise samples take the room left
+        at_once, images = max(1, most // group), shown(image, first, count)
+        parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
+        for seen, t, noise, importance in zip(*parts, strict=True):
+            with inference_precision(image.device):
+                features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
+            errors = [
+                (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
+                for part in which.split(group)
+            ]
+            total += importance @ torch.cat(errors, dim=1).cpu().double()
+            weight += float(importance.sum())
+        return total, weight
+
     alive, total = torch.arange(hypotheses.count), torch.zeros(hypotheses.count, dtype=torch.float64)
     stages = stages or max(1, math.ceil(math.log2(hypotheses.count)))
     weight, taken, calls = 0.0, 0, 0
     for stage in range(1, stages + 1):
-        goal = max(settings.draws >> (stages - stage), min(FIRST_STAGE * stage, settings.draws))
+        goal = max(s.draws >> (stages - stage), min(FIRST_STAGE * stage, s.draws))
         if goal > taken:
-            more, seen = _summed(denoiser, image, settings, hypotheses, alive, taken, goal - taken)
+            more, seen = summed(alive, taken, goal - taken)
             total[alive] += more
             calls += (goal - taken) * len(alive) * hypotheses.calls
             weight, taken = weight + seen, goal
@@ -120,34 +145,3 @@ def staged_errors(
     errors = torch.full_like(total, math.inf)
     errors[alive] = total[alive] / weight
     return Scores(errors, calls)
-
-
-def _summed(
-    denoiser: Denoiser,
-    image: Tensor,
-    settings: InversionSettings,
-    hypotheses: Hypotheses,
-    which: Tensor,
-    first: int,
-    count: int,
-) -> tuple[Tensor, float]:
-    """Returns the summed weighted errors of some hypotheses ``[R']`` from noise sample ``first`` on, and the summed weights."""
-    shape, s = tuple(image.shape[-3:]), settings
-    draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
-    every = importance_of(denoiser.schedule, draws.t, s.power).cpu().double()  # not every device has float64
-    draws = draws.to(image.device)
-    total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
-    most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
-    group = min(most, len(which))  # hypotheses at once; noise samples take the room left
-    at_once, images = max(1, most // group), shown(image, first, count)
-    parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
-    for seen, t, noise, importance in zip(*parts, strict=True):
-        with inference_precision(image.device):
-            features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
-        errors = [
-            (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
-            for part in which.split(group)
-        ]
-        total += importance @ torch.cat(errors, dim=1).cpu().double()
-        weight += float(importance.sum())
-    return total, weight

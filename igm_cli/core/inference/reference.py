@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,14 +20,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.direct import (
-    Hypotheses,
-    Scores,
-    composed_predictions,
-    hypothesis_errors,
-    mean_errors,
-    staged_errors,
-)
+from igm_cli.core.inference.direct import Hypotheses, composed_predictions, hypothesis_errors, staged_errors
 from igm_cli.core.inference.noised_batch import importance_of
 from igm_cli.core.inference.one_of_each import groups_of
 from igm_cli.core.inference.statistics import PairedDifference
@@ -179,28 +172,14 @@ def relaxed(logits: Tensor, groups: list[list[int]]) -> Tensor:
 
 
 def enumerate_all(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
-) -> Inversion:
-    """Scores all configurations under ``draws`` shared noise samples."""
-    return _best(denoiser, image, settings, k, composition, mean_errors)
-
-
-def eliminate(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
-) -> Inversion:
-    """Eliminates the worse half of the configurations after every stage; the last stage reaches ``max_draws``."""
-    return _best(denoiser, image, replace(settings, draws=settings.max_draws), k, composition, staged_errors)
-
-
-def _best(
     denoiser: Denoiser,
     image: Tensor,
     settings: InversionSettings,
     k: int | None,
     composition: Composition,
-    scores: Callable[[Denoiser, Tensor, InversionSettings, Hypotheses], Scores],
+    stages: int | None = 1,
 ) -> Inversion:
-    """Returns the configuration of the least error under ``settings.draws`` noise samples."""
+    """Scores all configurations under ``draws`` shared noise samples; see :func:`staged_errors` for more stages."""
     space = cast(Categorical, denoiser.space)
     groups_of(space, k)
     rows = configurations(space).to(image.device)  # [R,F,D]
@@ -208,10 +187,18 @@ def _best(
     def predict(features: Any, which: Tensor) -> Tensor:
         return composed_predictions(denoiser, features, rows[which.to(rows.device)], composition)
 
-    found = scores(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict))
+    found = staged_errors(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict), stages)
     best = int(found.errors.argmin())
     calls = found.calls + settings.draws  # the base, once for every noise sample
     return unsure_answer(rows[best], float(found.errors[best]), calls, settings.draws)
+
+
+def eliminate(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
+) -> Inversion:
+    """Eliminates the worse half of the configurations after every stage; the last stage reaches ``max_draws``."""
+    settings = replace(settings, draws=settings.max_draws)
+    return enumerate_all(denoiser, image, settings, k, composition, stages=None)
 
 
 def configurations(space: Categorical) -> Tensor:

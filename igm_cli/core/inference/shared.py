@@ -223,14 +223,9 @@ class _Search:
     def statistics(self, sets: Sequence[CandidateSet]) -> GramStatistics:
         """Returns the statistics of all images."""
         every = [each.statistics() for each in sets]
-        return GramStatistics(
-            torch.cat([each.residual for each in every]),
-            torch.cat([each.linear for each in every]),
-            torch.cat([each.gram for each in every]),
-            torch.cat([each.usable for each in every]),
-            self.composition,
-            every[0].importance,
-        )
+        tensors = ((each.residual, each.linear, each.gram, each.usable) for each in every)
+        residual, linear, gram, usable = map(torch.cat, zip(*tensors, strict=True))
+        return GramStatistics(residual, linear, gram, usable, self.composition, every[0].importance)
 
     def choose(self, statistics: GramStatistics) -> _Choice:
         """Adds one concept after the other, then exchanges them as long as that helps."""
