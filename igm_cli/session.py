@@ -144,7 +144,7 @@ class ImageSession(ImageInputs, Session["Image"]):
             check_shared(self.parser.space, self.settings, k)
             identity |= {"shared": True}
         elif self.settings.method == "evidence":  # raises an error now if the constraint refuses k
-            constraint_of(self.parser.space)(self.parser.space, self.settings, k, 1)
+            constraint_of(self.parser.space)(self.parser.space, self.settings, k)
         self.run = fingerprint_of({**model.identity, **identity})
 
     def require_labels(self) -> None:

@@ -225,7 +225,7 @@ def test_single_factors_have_the_errors_of_the_evidence() -> None:
     candidates = CandidateSet(model, IMAGE[None], replace(SETTINGS, power=1.0), "sum")
     candidates.add(SPACE.candidates()[None])
     candidates.see(5)
-    expected = candidates.statistics().expected().error(torch.arange(5)[None, :, None])[0]
+    expected = candidates.statistics().expected.error(torch.arange(5)[None, :, None])[0]
     torch.testing.assert_close(found.errors, expected, rtol=1e-4, atol=1e-5)
     assert found.values == (int(expected[:3].argmin()), int(expected[3:].argmin()))
     assert found.network_calls == 5 * (1 + 5)

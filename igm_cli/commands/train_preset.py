@@ -136,7 +136,7 @@ class Preset:
         try:
             settings = InversionSettings.from_dict(self.inference)
             if space is not None:
-                constraint_of(space)(space, settings, None, 1)
+                constraint_of(space)(space, settings, None)
         except IgmError as error:
             raise InputError(f"the table [inference] cannot be used: {error}") from error
         return settings

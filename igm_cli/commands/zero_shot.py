@@ -137,7 +137,7 @@ def estimated(session: ImageSession, images: int, processes: int = 1) -> ZeroSho
     space = denoiser.space
     base = session.model.composition == "sum"
     calls = space.dim * space.calls_per_concept + base
-    search: Any = constraint_of(space)(space, settings, session.k, 1)
+    search: Any = constraint_of(space)(space, settings, session.k)
     least = search.least_calls + base * settings.draws
     seconds = seconds_per_call(denoiser, calls * settings.draws)
     each = seconds * -(-images // processes)

@@ -23,9 +23,7 @@ PENALTIES = [0.0, *(10 ** (-1 + step / 12) for step in range(12 * 3 + 1))]
 def fitted_temperature(rivals: Sequence[PairedDifference], right: Sequence[bool]) -> float:
     """Returns the temperature under which the truth is likeliest; 0 if there are no data to fit it to.
 
-    Args:
-        rivals: How much worse the alternatives to each part of the answers are.
-        right: Whether each part is right.
+    ``rivals`` say how much worse the alternatives to each part of the answers are, ``right`` whether the part is right.
     """
     if not rivals:
         return 0.0
@@ -49,16 +47,15 @@ def fitted_penalty(curves: Sequence[Sequence[KPoint]], truth: Sequence[int], are
         truth: True numbers of concepts.
         areas: Area of every image over that of an image of the training size.
     """
-
-    def off(penalty: float) -> list[int]:
+    scores = {}
+    for penalty in PENALTIES:
         costs = [penalty * 1e-4 / area for area in areas]
         found = [
             min(curve, key=lambda p, cost=cost: p.error + cost * p.k).k  # type: ignore[misc]
             for curve, cost in zip(curves, costs, strict=True)
         ]
-        return [k - true for k, true in zip(found, truth, strict=True)]
-
-    scores = {p: (sum(each == 0 for each in off(p)), -sum(map(abs, off(p)))) for p in PENALTIES}
+        off = [k - true for k, true in zip(found, truth, strict=True)]
+        scores[penalty] = sum(each == 0 for each in off), -sum(map(abs, off))
     best = [p for p, score in scores.items() if score == max(scores.values())]
     return best[len(best) // 2]
 
@@ -66,10 +63,7 @@ def fitted_penalty(curves: Sequence[Sequence[KPoint]], truth: Sequence[int], are
 def expected_calibration_error(confidence: Tensor, right: Tensor, bins: int = 10) -> float:
     """Returns the mean distance of confidence and accuracy in bins of confidence (Naeini et al. 2015); nan if empty.
 
-    Args:
-        confidence: ``[N]`` in 0..1.
-        right: Booleans ``[N]``.
-        bins: Number of bins, equally wide.
+    The confidence is ``[N]`` in 0..1, ``right`` are booleans ``[N]``; bins are equally wide.
     """
     if not len(confidence):
         return math.nan

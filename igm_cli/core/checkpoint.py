@@ -109,13 +109,9 @@ def save_model(folder: Path, spec: ModelSpec, model: nn.Module, dtype: torch.dty
 def save_checkpoint(
     folder: Path, spec: ModelSpec, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Writes a checkpoint, each file atomically and igm.json last; nothing if the weights are not finite.
+    """Writes a checkpoint, each file atomically and igm.json last; nothing if the weights, by name, are not finite.
 
-    Args:
-        folder: Created if need be.
-        spec: The model's description.
-        weights: Its weights by name.
-        dtype: Type of the weights on disk; ``torch.int8`` packs them (:mod:`igm_cli.core.weights`).
+    The folder is created if need be.  As the type on disk, ``torch.int8`` packs them (:mod:`igm_cli.core.weights`).
     """
     write_weights(folder / WEIGHTS, weights, dtype)
     write_json(folder / CONFIG, {"architecture": spec.architecture, **spec.options})

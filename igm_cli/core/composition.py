@@ -13,9 +13,7 @@ Composition: TypeAlias = Literal["sum", "mean"]
 def weight(composition: Composition, k: Tensor) -> Tensor:
     """Returns w(K): 1 for ``sum`` (the paper's text), 1/K for ``mean`` (the paper's code).
 
-    Args:
-        composition: Which of the two.
-        k: Number of concepts ``[...]``; 0 is allowed (nothing is added then).
+    Numbers of concepts ``[...]`` may be 0: nothing is added then.
     """
     if composition == "sum":
         return torch.ones_like(k, dtype=torch.float32)
@@ -25,7 +23,7 @@ def weight(composition: Composition, k: Tensor) -> Tensor:
 def compose(
     base: Tensor, contributions: Tensor, composition: Composition, present: Tensor | None = None
 ) -> Tensor:
-    """Returns eps_u + w(K) sum_k Delta_k.
+    """Returns eps_u + w(K) sum_k Delta_k ``[N,C,H,W]``.
 
     IGM (Wang et al. 2025), eq. 4, and the released code's mean over conditional predictions.
 
@@ -34,9 +32,6 @@ def compose(
         contributions: Delta ``[N,K,C,H,W]``.
         composition: ``sum`` or ``mean``.
         present: ``[N,K]`` booleans, False for padding.
-
-    Returns:
-        ``[N,C,H,W]``.
     """
     if present is None:
         present = torch.ones(contributions.shape[:2], dtype=torch.bool, device=base.device)

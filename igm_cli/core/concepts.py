@@ -11,13 +11,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-
-S = TypeVar("S", bound="ConceptSpace")
 
 
 class ConceptSpace:
@@ -30,10 +28,8 @@ class ConceptSpace:
             them.
         methods: Names of the methods that find its concepts.
         countable: Whether images differ in the number of concepts they hold, so that it is worth estimating.
-        most: The most concepts an image can hold; None if there is no limit.
         negation: How generation treats NOT: ``complement``, as one of the concept's alternatives; ``guidance``, as guidance
             away from it; empty if sets of concepts are complete, so that leaving one out negates it.
-        calls_per_concept: Network calls that the prediction under one concept takes.
     """
 
     kind: ClassVar[str] = ""
@@ -53,11 +49,20 @@ class ConceptSpace:
         """The most concepts an image can hold; None if there is no limit."""
         return None
 
+    @property
+    def nothing_place(self) -> int | None:
+        """Index of the candidate that stands for none of the others; None if there is none."""
+        return None
+
     if TYPE_CHECKING:  # subclasses have it as a field or a property
 
         @property
         def dim(self) -> int:
             """Length D of a concept vector."""
+
+    def variant_groups(self) -> list[list[int]]:
+        """Returns, for every factor, which of the V variants of a concept exchange its value; none here."""
+        return []
 
     def alternatives(self, concept: Tensor) -> Tensor:
         """Returns the concepts ``[V,D]`` that exclude one ``[D]``, one of which holds if it does not; none are known here."""
@@ -80,16 +85,18 @@ class ConceptSpace:
             ValueError: If the kind is unknown, or a field is missing or of another type.
         """
         kinds = {space.kind: space for space in _subclasses(ConceptSpace)}
-        kind, fields = data.get("kind"), {name: value for name, value in data.items() if name != "kind"}
+        values = {
+            name: ConceptSpace.from_dict(value) if isinstance(value, Mapping) and "kind" in value else value
+            for name, value in data.items()
+        }
+        kind = values.pop("kind", None)
         if kind not in kinds:
             raise ValueError(f"unknown concept space {kind!r}")
-        space: ConceptSpace = cast(Any, kinds[kind])(
-            **{name: _from_json(value) for name, value in fields.items()}
-        )
+        space: ConceptSpace = cast(Any, kinds[kind])(**values)
         return space
 
 
-def _subclasses(space: type[S]) -> Iterator[type[S]]:
+def _subclasses(space: type[ConceptSpace]) -> Iterator[type[ConceptSpace]]:
     for sub in space.__subclasses__():
         yield sub
         yield from _subclasses(sub)
@@ -101,12 +108,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: list(values) for key, values in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, Mapping) and "kind" in value:
-        return ConceptSpace.from_dict(value)
-    return value
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,9 @@ class Continuous(ConceptSpace):
         return extent
 
     def grid(self, counts: Sequence[int]) -> Tensor:
-        """Returns candidates at the centres of a regular grid.
+        """Returns the centres of a regular grid of so many cells along each coordinate ``[prod(counts), D]``.
 
-        Args:
-            counts: Number of cells along each coordinate.
-
-        Returns:
-            ``[prod(counts), D]``, the first coordinate varying fastest.
+        The first coordinate varies fastest.
         """
         if len(counts) != self.dim:
             raise ValueError(f"a grid over {self.dim} coordinates needs {self.dim} counts")
@@ -191,10 +188,6 @@ class Continuous(ConceptSpace):
     def variants(self, concepts: Tensor) -> Tensor:
         """Returns the concepts ``[...,V,D]`` that differ from each of ``[...,D]`` in one value: none, for points."""
         return concepts[..., None, :][..., :0, :]
-
-    def variant_groups(self) -> list[list[int]]:
-        """Returns, for every factor, which of the V variants of a concept exchange its value."""
-        return []
 
 
 @dataclass(frozen=True)

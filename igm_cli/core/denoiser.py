@@ -21,12 +21,7 @@ class Denoiser(Protocol):
     schedule: Schedule
 
     def features(self, x_t: Tensor, t: Tensor) -> Any:
-        """Returns what does not depend on a concept.
-
-        Args:
-            x_t: Noised images ``[N,C,H,W]``.
-            t: Timesteps ``[N]``.
-        """
+        """Returns what does not depend on a concept, for noised images ``[N,C,H,W]`` at timesteps ``[N]``."""
         ...
 
     def base(self, features: Any) -> Tensor:
@@ -34,13 +29,8 @@ class Denoiser(Protocol):
         ...
 
     def contributions(self, features: Any, concepts: Tensor) -> Tensor:
-        """Returns Delta_k = eps_theta(x_t, t | c_k) - eps_u.
+        """Returns Delta_k = eps_theta(x_t, t | c_k) - eps_u, ``[N,M,C,H,W]`` float32.
 
-        Args:
-            features: Features of N noised images.
-            concepts: ``[N,M,D]``, or ``[1,M,D]`` if all images share them.
-
-        Returns:
-            ``[N,M,C,H,W]`` float32.
+        Concepts are ``[N,M,D]``, or ``[1,M,D]`` if all N noised images share them.
         """
         ...

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -43,11 +44,7 @@ def resolve_device(name: str = "auto") -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, number = name.partition(":")
-    if (
-        kind not in ("cpu", "cuda", "mps")
-        or (number and not (kind == "cuda" and number.isascii() and number.isdigit()))
-        or name.endswith(":")
-    ):
+    if not re.fullmatch("cpu|mps|cuda(:[0-9]+)?", name):
         raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda" and (len(number) > 4 or int(number or 0) >= torch.cuda.device_count()):
         raise InputError(f"device {name[:12]!r} is not here; {_other_devices()}")
@@ -146,8 +143,7 @@ def inference_precision(device: torch.device) -> AbstractContextManager[object]:
 def training_precision(name: str, device: torch.device) -> str:
     """Returns the precision of training, ``no``, ``bf16`` or ``fp16``: ``auto`` is bf16 on a processor that has it.
 
-    Raises:
-        InputError: If the device does not support it.
+    A device that does not support it is refused by an :class:`InputError`.
     """
     if name == "auto":
         return "bf16" if has_bf16(device) else "no"
@@ -214,31 +210,21 @@ def divided_work(device: torch.device) -> Iterator[None]:
 
 
 def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Applies a function to items without gradients, on several threads within :func:`divided_work`.
+    """Returns a function's results for items, without gradients, on several threads within :func:`divided_work`.
 
-    Args:
-        function: Called with one item; nested calls of :func:`side_by_side` run one after another.
-        items: The items.
-
-    Returns:
-        The results, in order.
+    Nested calls run one after another.
     """
     if _lane.threads < 2 or len(items) < 2:
         return [function(item) for item in items]
     return list(_pool(_lane.threads).map(torch.no_grad()(function), items))
 
 
-def on_streams(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Applies a function to items without gradients, on CUDA two at a time: one computes while the host prepares another.
+def on_streams(function: Callable[[Tensor], R], items: Sequence[Tensor]) -> list[R]:
+    """Returns a function's results, which lie on the CPU, for tensors on one device, without gradients.
 
-    Args:
-        function: Called with one item; what it returns lies on the CPU.
-        items: Tensors on one device.
-
-    Returns:
-        The results, in order.
+    On CUDA it is called two at a time: one computes while the host prepares another.
     """
-    device = items[0].device if isinstance(items[0], Tensor) else torch.device("cpu")
+    device = items[0].device
     if device.type != "cuda" or len(items) < 2:
         return [function(item) for item in items]
     before = torch.cuda.current_stream(device)
@@ -248,7 +234,7 @@ def on_streams(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         streams.own = torch.cuda.Stream(device)
         streams.own.wait_stream(before)
 
-    def run(item: T) -> R:
+    def run(item: Tensor) -> R:
         with torch.no_grad(), torch.cuda.stream(streams.own):
             return function(item)
 

@@ -92,11 +92,7 @@ class Clause:
 
 
 def parse(text: str) -> Expression:
-    """Reads an expression.
-
-    Raises:
-        UsageError: If it does not parse, with the place marked.
-    """
+    """Reads an expression; raises a :class:`UsageError` that marks the place if it does not parse."""
     return _Reader(text).whole()
 
 
@@ -109,12 +105,9 @@ def words(expression: Expression) -> list[str]:
 
 
 def clauses(expression: Expression) -> list[Clause]:
-    """Returns the conjunctions that an expression expands to, at most :data:`MOST_CLAUSES`.
+    """Returns the conjunctions that an expression expands to; a :class:`UsageError` if more than :data:`MOST_CLAUSES`.
 
     NOT is moved to the concepts: NOT (a AND b) is NOT a OR NOT b, NOT (a OR b) is NOT a AND NOT b.
-
-    Raises:
-        UsageError: If there are more.
     """
     every = _clauses(expression, negated=False)
     total = math.fsum(clause.probability for clause in every)
@@ -131,9 +124,7 @@ def _clauses(expression: Expression, negated: bool) -> list[Clause]:
         every = [
             replace(clause, probability=clause.probability * part.weight / total)
             for part in expression.parts
-            for clause in _clauses(
-                replace(part, weight=1.0), negated
-            )  # the weight of a branch is not its concepts'
+            for clause in _clauses(replace(part, weight=1.0), negated)  # a branch's weight is not its concepts'
         ]
         _refuse_many(len(every))
         return _scaled(every, expression.weight)
@@ -190,15 +181,16 @@ class _Reader:
                 raise self.error("a parenthesis that is not closed", found.end())
             self.tokens.append((kind, found[kind], found.start(kind)))
             place = found.end()
+        self.tokens.append(("", "", len(text)))  # the end
         self.at = self.atoms = self.depth = 0
 
     def whole(self) -> Expression:
         """Reads the whole text as an expression."""
-        if not self.tokens:
+        if not self.kind:
             raise UsageError("the expression is empty; name a concept, such as pos(0.3,0.5)")
         expression = self.either()
-        if self.at < len(self.tokens):
-            kind, value, place = self.tokens[self.at]
+        kind, value, place = self.tokens[self.at]
+        if kind:
             raise self.error("a parenthesis that was not opened" if kind == "close" else repr(value), place)
         return expression
 
@@ -277,12 +269,12 @@ class _Reader:
     @property
     def kind(self) -> str:
         """The kind of the next token; empty at the end."""
-        return self.tokens[self.at][0] if self.at < len(self.tokens) else ""
+        return self.tokens[self.at][0]
 
     @property
     def place(self) -> int:
         """Where the next token begins."""
-        return self.tokens[self.at][2] if self.at < len(self.tokens) else len(self.text)
+        return self.tokens[self.at][2]
 
     def error(self, what: str, place: int) -> UsageError:
         """Returns the error for something that stands where it cannot."""

@@ -28,8 +28,6 @@ def snapshot(name: str, patterns: Sequence[str], *, fetch: bool) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=not fetch))
-    except KeyboardInterrupt:
-        raise
     except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
         if fetch:
             raise refusal(name, error) from error
@@ -51,10 +49,12 @@ def refusal(name: str, error: BaseException) -> IgmError:
 
     codes = [getattr(getattr(each, "response", None), "status_code", 0) for each in chain]
     code = next((number for number in codes if number), 0)
+    of_network = any(type(each).__module__.startswith(_NETWORK) for each in chain)
     if has(errors.OfflineModeIsEnabled):
         says = f"HF_HUB_OFFLINE keeps igm from asking the hub for {name}; unset it"
     elif has(errors.GatedRepoError):
-        says = f"{name} is gated: ask for access on its page at {_endpoint()}/{name}, log in by hf auth login, and try again"
+        page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{name}"
+        says = f"{name} is gated: ask for access on its page at {page}, log in by hf auth login, and try again"
     elif has(errors.LocalTokenNotFoundError):
         says = "you are not logged in to the hub; run hf auth login, or set HF_TOKEN"
     elif has(errors.RepositoryNotFoundError) or code == 404:
@@ -65,19 +65,11 @@ def refusal(name: str, error: BaseException) -> IgmError:
         says = f"you may not write to {name} on the hub; check the owner, and that your token may write"
     elif code:
         says = f"the hub answered {code} when it was asked for {name}; try again later"
-    elif any(isinstance(each, ConnectionError | TimeoutError) or _of_network(each) for each in chain):
+    elif has(ConnectionError) or has(TimeoutError) or of_network:
         says = f"the hub cannot be reached for {name}; connect to the internet and try again"
     else:
         says = f"the hub's client failed for {name} ({kind_and_message(error)[:100]}); try again"
     return MissingError(says)
-
-
-def _of_network(error: BaseException) -> bool:
-    return type(error).__module__.startswith(_NETWORK)
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -37,19 +37,11 @@ class Matching:
 
 
 def match(predicted: Tensor, truth: Tensor, *, squared: bool = False) -> Matching:
-    """Matches predictions to truths by distance (Hungarian algorithm).
+    """Matches predictions ``[K,D]`` to truths ``[L,D]`` by distance, or its square (Hungarian algorithm).
 
     The paper does not say which cost its matching sums.  A sum of squares shifts a whole chain of
     correctly found pairs to shorten one long pair; by the triangle inequality a sum of distances never
     gains by that.
-
-    Args:
-        predicted: ``[K,D]``.
-        truth: ``[L,D]``.
-        squared: Match by squared distance instead.
-
-    Returns:
-        min(K, L) pairs.
     """
     from scipy.optimize import linear_sum_assignment  # takes 0.4 s to import, and only scores need it
 
@@ -76,9 +68,8 @@ def match_within(predicted: Tensor, truth: Tensor, radius: float, spared: Tensor
     errors = (predicted[:, None] - truth[None]).square()  # [K,L,D]
     distance = errors.sum(dim=2).sqrt()
     near, more = distance <= radius, min(distance.shape) + 1
-    gain = torch.full(
-        (len(truth),), float(more**2)
-    ).double()  # above any number of spared ones, and those above any distance
+    # Above any number of spared ones, and those above any distance.
+    gain = torch.full((len(truth),), float(more**2)).double()
     if spared is not None:
         gain[spared] = more
     cost = near * (distance / radius - gain)

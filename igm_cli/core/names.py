@@ -50,12 +50,10 @@ class Classes:
                 f"{label!r} names two classes of the model, {both}; give one as a whole, by --labels-file"
             )
         if not found:
-            near = close_names(plain(label), list(self._numbers))
-            meant = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else f"it has {len(self.names)}, such as {self._some()}"
-            )
+            some = ", ".join(names.partition(",")[0] for names in list(self.names.values())[:3])
+            meant = f"it has {len(self.names)}, such as {some}"
+            if near := close_names(plain(label), list(self._numbers)):
+                meant = f"did you mean {' or '.join(near)}?"
             raise error(f"the model has no class {label!r}; {meant}")
         return found[0]
 
@@ -72,6 +70,3 @@ class Classes:
                 raise error(f"{seen[number]!r} and {label!r} are one class of the model; leave one out")
             seen[number] = label
         return list(seen)
-
-    def _some(self) -> str:
-        return ", ".join(names.partition(",")[0] for names in list(self.names.values())[:3])

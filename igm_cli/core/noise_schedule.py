@@ -92,9 +92,8 @@ def _levels(config: ScheduleConfig) -> tuple[Tensor, Tensor]:
         alpha_bar = torch.cumprod(1 - _betas(config), dim=0)
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     steps, shift = config.num_train_timesteps, config.flow_shift
-    s = (
-        torch.arange(steps, dtype=torch.float64) + 0.5
-    ) / steps  # in between, so that no level is without a signal
+    # In between, so that no level is without a signal.
+    s = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
     whole = 1 + (shift - 1) * s
     return (1 - s) / whole, shift * s / whole
 
@@ -109,8 +108,7 @@ class Schedule:
         self.config = config or ScheduleConfig()
         with torch.device("cpu"):  # also while a model is built without memory, on "meta"
             alpha, sigma = _levels(self.config)
-        self._alpha, self._sigma = alpha.float(), sigma.float()
-        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._tables = {torch.device("cpu"): (alpha.float(), sigma.float())}
 
     @property
     def steps(self) -> int:
@@ -128,7 +126,8 @@ class Schedule:
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns alpha and sigma of all timesteps, copied to a device once."""
         if device not in self._tables:
-            self._tables[device] = self._alpha.to(device), self._sigma.to(device)
+            alpha, sigma = self._tables[torch.device("cpu")]
+            self._tables[device] = alpha.to(device), sigma.to(device)
         return self._tables[device]
 
     def time(self, t: Tensor) -> Tensor:
@@ -185,33 +184,19 @@ class Draws:
 
 
 def van_der_corput(start: int, count: int) -> Tensor:
-    """Returns elements ``start .. start+count`` of the base-2 low-discrepancy sequence in (0, 1)."""
-    values = []
-    for index in range(start + 1, start + count + 1):
-        value, scale = 0.0, 0.5
-        while index:
-            value += scale * (index & 1)
-            index >>= 1
-            scale /= 2
-        values.append(value)
-    return torch.tensor(values, dtype=torch.float64)
+    """Returns elements ``start .. start+count`` of the base-2 low-discrepancy sequence in (0, 1).
+
+    They are the binary digits of their numbers, mirrored at the point.
+    """
+    digits = [f"{index:b}" for index in range(start + 1, start + count + 1)]
+    return torch.tensor([int(each[::-1], 2) / 2 ** len(each) for each in digits], dtype=torch.float64)
 
 
 def timestep_quadrature(schedule: Schedule, low: float, high: float, start: int, count: int) -> Tensor:
-    """Returns timesteps that cover [low, high] of the schedule evenly, however many are taken.
+    """Returns integer timesteps ``[count]`` that cover low..high, fractions of T, evenly, however many are taken.
 
-    They are a low-discrepancy sequence rather than a grid: every prefix is a fair quadrature of the
-    expectation over t, so draws can be added until a decision is settled.
-
-    Args:
-        schedule: The noise schedule.
-        low: Fraction of T where the range begins.
-        high: Fraction of T where it ends.
-        start: How many nodes were taken before.
-        count: How many to take.
-
-    Returns:
-        ``[count]`` integer timesteps.
+    They are a low-discrepancy sequence rather than a grid, of which ``start`` were taken before: every prefix is a fair
+    quadrature of the expectation over t, so draws can be added until a decision is settled.
     """
     return (quadrature_levels(low, high, start, count) * (schedule.steps - 1)).round().long()
 
@@ -233,19 +218,9 @@ def draw(
     seed: int,
     start: int = 0,
 ) -> Draws:
-    """Returns seeded draws number ``start .. start+count``; each depends on (seed, its number) only.
+    """Returns draws number ``start .. start+count`` for images of shape ``(C, H, W)``; see :func:`timestep_quadrature`.
 
-    Args:
-        schedule: The noise schedule.
-        shape: ``(C, H, W)`` of an image.
-        count: N.
-        low: Least timestep as a fraction of T.
-        high: Greatest timestep as a fraction of T.
-        seed: Seed of the noise.
-        start: Number of the first draw.
-
-    Returns:
-        Draws on the CPU, so that every device sees the same noise.
+    Each depends on the seed and its number only.  They are on the CPU, so that every device sees the same noise.
     """
     t = timestep_quadrature(schedule, low, high, start, count)
     noise = [
@@ -274,12 +249,8 @@ def shown(views: Tensor, start: int, count: int) -> Tensor:
     """Returns the views that draws number ``start .. start+count`` see, ``[count,C,H,W]``.
 
     Views take turns by the digit sum of the draw's number to the base V (Prouhet-Thue-Morse), so that no view has
-    timesteps of its own: those of draws follow the same digits one by one (``timestep_quadrature``).
-
-    Args:
-        views: ``[V,C,H,W]``, or a single one ``[C,H,W]``.
-        start: Number of the first draw.
-        count: N.
+    timesteps of its own: those of draws follow the same digits one by one (``timestep_quadrature``).  Views are
+    ``[V,C,H,W]``, or a single one ``[C,H,W]``.
     """
     if views.dim() == 3:
         return views.expand(count, *views.shape)

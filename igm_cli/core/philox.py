@@ -28,12 +28,7 @@ CACHED = 32768
 
 
 def philox(counter: Words, key: tuple[int, int]) -> Words:
-    """Returns the random words of counters.
-
-    Args:
-        counter: Words of any shapes that broadcast.
-        key: Two words.
-    """
+    """Returns the random words of counters, words of any shapes that broadcast, under a key of two words."""
     c0, c1, c2, c3 = counter
     for step in range(ROUNDS):
         k0, k1 = ((k + step * more) & WORD for k, more in zip(key, KEY_STEPS, strict=True))
@@ -46,14 +41,7 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
 
 
 def normal_rows(shape: tuple[int, ...], rows: range, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns standard normal samples ``[rows, *shape]``, each row from its number and the seed alone.
-
-    Args:
-        shape: Shape of a row.
-        rows: Numbers of the rows.
-        seed: Below 2^64.
-        device: Where they are drawn.
-    """
+    """Returns standard normal samples ``[rows, *shape]``, each row from its number and the seed, below 2^64, alone."""
     size = math.prod(shape)
     blocks, key = -(-size // 4), (seed & WORD, seed >> 32)
     at_once = max(1, CACHED // blocks) if torch.device(device).type == "cpu" else len(rows)
@@ -70,13 +58,7 @@ def normal_rows(shape: tuple[int, ...], rows: range, seed: int, device: torch.de
 
 
 class NormalRows:
-    """Rows of :func:`normal_rows`, drawn several batches at once: a GPU starts as many kernels for one batch.
-
-    Args:
-        seed: Below 2^64.
-        device: Where they are drawn.
-        ahead: Rows that are drawn at once, if fewer are asked for.
-    """
+    """Rows of :func:`normal_rows`, ``ahead`` or more drawn at once: a GPU starts as many kernels for one batch."""
 
     def __init__(self, seed: int, device: torch.device, ahead: int = 0) -> None:
         self.seed, self.device, self.ahead = seed, device, ahead

@@ -18,9 +18,6 @@ from igm_cli.errors import UsageError
 METHODS = ("evidence", "sgd", "relax", "enumerate", "eliminate")
 """Ours, and the published algorithms it is compared with; a concept space says which of them it supports."""
 
-VIEWS = (1, 2, 4)
-"""Possible numbers of views of an image: the image; also its mirror image; also both enlarged."""
-
 Draws = Annotated[int, Field(ge=1, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Count = Annotated[int, Field(ge=1, le=10_000)]

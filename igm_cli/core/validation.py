@@ -87,11 +87,7 @@ _PLAINER = {
 def sentence(error: ValidationError, noun: str, names: Sequence[str], of: Any = None) -> str:
     """Returns one sentence about the first thing that is wrong.
 
-    Args:
-        error: What pydantic says.
-        noun: What users call a field.
-        names: Known fields.
-        of: Their dataclass, if any.
+    ``noun`` is what users call a field, ``names`` are the known ones, ``of`` is their dataclass, if any.
     """
     first = error.errors(include_url=False)[0]
     name, kind, message = ".".join(map(str, first["loc"])), first["type"], first["msg"]
@@ -162,11 +158,7 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
 
 
 def texts(name: str, value: Any) -> list[str]:
-    """Returns an argument that is a list of text.
-
-    Raises:
-        UsageError: If it is anything else, such as text itself.
-    """
+    """Returns an argument that is a list of text; raises a :class:`UsageError` if it is not, or text itself."""
     if isinstance(value, Iterable) and not isinstance(value, str):
         listed = list(value)
         if all(isinstance(each, str) for each in listed):

@@ -66,9 +66,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     if dtype == torch.int8:
         tensors, dtype = pack(tensors), None
     for name, value in tensors.items():
-        stored[name] = (
-            (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
-        )
+        kept = value.to(dtype) if dtype and value.is_floating_point() else value
+        stored[name] = kept.detach().cpu().contiguous()
     require_finite(stored)
 
     def write(temporary: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.binding import BINDINGS, Binding
+from igm_cli.core.device import to_device
 from igm_cli.errors import InputError, counted
 
 COLLINEAR = 1e-5  # largest difference from 1 of the cosine of collinear codewords
@@ -100,7 +101,7 @@ class Codebooks:
 
     def noise(self, rows: int, generator: torch.Generator) -> Tensor:
         """Draws white noise as spectra ``[rows,F]``."""
-        return moved(self.binding.noise(rows, self.dim, generator), self.device)
+        return to_device(self.binding.noise(rows, self.dim, generator), self.device)
 
     def square(self, spectra: Tensor) -> Tensor:
         """Returns ‖x‖² of spectra ``[...,F]``."""
@@ -162,17 +163,8 @@ class Codebooks:
         return result
 
 
-def moved(noise: Tensor, device: torch.device) -> Tensor:
-    """Moves noise drawn on the CPU to a device; on CUDA the host does not wait for the copy."""
-    return noise.to(device, non_blocking=device.type == "cuda")
-
-
 def check_books(books: Sequence[Tensor]) -> None:
-    """Refuses codebooks that cannot be used.
-
-    Raises:
-        InputError: Saying which codebook and why.
-    """
+    """Raises an :class:`InputError` for codebooks that cannot be used, which says which and why."""
     if len(books) < 2:
         are = "is" if len(books) == 1 else "are"
         raise InputError(

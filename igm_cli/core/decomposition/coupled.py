@@ -34,8 +34,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from igm_cli.core.decomposition.codebooks import Codebooks, moved
+from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.resonator import Dynamics, State, Step, others, rms
+from igm_cli.core.device import to_device
 
 Space: TypeAlias = Literal["latent", "codebook"]
 Energy: TypeAlias = Literal["gauss", "similarity"]
@@ -135,7 +136,7 @@ class CoupledDiffusion(Dynamics):
         if self.space == "latent":
             return self.temperature * codebooks.noise(rows, generator)
         noise = torch.randn(rows, codebooks.sizes[factor], generator=generator)
-        return self.temperature * moved(noise, codebooks.device)
+        return self.temperature * to_device(noise, codebooks.device)
 
 
 def posterior(codebooks: Codebooks, factor: int, noised: Tensor, a: float, space: Space = "latent") -> Tensor:

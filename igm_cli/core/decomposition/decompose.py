@@ -78,11 +78,7 @@ def decompose(
 
 
 def check_vectors(vectors: Tensor, codebooks: Codebooks) -> None:
-    """Refuses vectors that cannot be decomposed.
-
-    Raises:
-        InputError: Saying which vector and why.
-    """
+    """Raises an :class:`InputError` for vectors that cannot be decomposed, which says which and why."""
     if vectors.ndim != 2:
         raise InputError(f"bound vectors have the shape {list(vectors.shape)}; it must be [vectors, D]")
     if vectors.shape[1] != codebooks.dim:

@@ -44,14 +44,9 @@ class Halves:
         self.operations = float((self.queries + self.entries) * each)
 
     def meet(self, spectra: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns all pairs of products whose keys agree.
+        """Returns all pairs of products whose keys agree: indices of problems ``[H]`` and of codewords ``[H,K]``.
 
-        Args:
-            spectra: Bound vectors at the key's coordinates ``[B,b]``.
-            coordinates: The key's coordinates ``[b]``.
-
-        Returns:
-            Indices of the problems ``[H]`` and of the codewords ``[H,K]``.
+        The key's coordinates are ``[b]``, the bound vectors at these are ``[B,b]``.
         """
         codebooks = self.codebooks
         sorted_keys, order = _keys(_products(codebooks, self.table_factors, coordinates)).sort(stable=True)

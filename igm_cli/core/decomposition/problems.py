@@ -51,8 +51,7 @@ def random_problems(
     vectors = kind.bind(*chosen).sum(1)
     if noise:
         std = vectors.abs().square().mean(1, keepdim=True).sqrt()
-        white = torch.randn(
-            vectors.shape, generator=generator, dtype=vectors.dtype
-        )  # of variance one, also if complex
+        # of variance one, also if complex
+        white = torch.randn(vectors.shape, generator=generator, dtype=vectors.dtype)
         vectors = vectors + noise * std * white
     return Problems(Codebooks(books, binding), truth[:, 0] if superposed == 1 else truth, vectors)

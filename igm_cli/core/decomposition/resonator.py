@@ -20,20 +20,19 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from igm_cli.core.decomposition.codebooks import Codebooks, moved
+from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.result import Decomposition, SearchState, decided
+from igm_cli.core.device import to_device
 
 State: TypeAlias = list[Tensor]  # tensors with one row per problem
-Step: TypeAlias = tuple[
-    State, list[Tensor]
-]  # the next state, and the belief in each codeword [B,n_k] per factor
+Step: TypeAlias = tuple[State, list[Tensor]]
+"""The next state, and the belief in each codeword ``[B,n_k]`` per factor."""
 
 CHECKED_EVERY = 8
 """Iterations between checks on a device, where a check makes the host wait; on the CPU every iteration is checked."""
 
-Estimate: TypeAlias = tuple[
-    Tensor, Tensor
-]  # a factor's estimate x_k [B,F], and the belief in each codeword [B,n_k]
+Estimate: TypeAlias = tuple[Tensor, Tensor]
+"""A factor's estimate x_k ``[B,F]``, and the belief in each codeword ``[B,n_k]``."""
 
 
 class Dynamics:
@@ -159,7 +158,7 @@ class Factorizer(Network):
     def update(self, codebooks: Codebooks, factor: int, unbound: Tensor, generator: Generator) -> Estimate:
         """Returns ``sign(X [a]_{≥ threshold})`` for ``a = Xᵀ unbound + noise``."""
         similarity = codebooks.scores(factor, unbound) / codebooks.dim**0.5
-        noise = moved(torch.randn(similarity.shape, generator=generator), similarity.device)
+        noise = to_device(torch.randn(similarity.shape, generator=generator), similarity.device)
         read = similarity + self.noise * noise
         kept = torch.where(read >= self.threshold, read, 0.0)
         silent = (kept == 0).all(1, keepdim=True)  # nothing reaches the threshold: then all similarities count

@@ -135,10 +135,8 @@ class SearchState:
             ties = (alike >= alike.gather(1, chosen) - TIE).sum(1) > 1
             ambiguous.append(ties & (similarity > TIE))
         pairs = phase_equivalent(codebooks, self.indices)
-        sure, tied = (
-            torch.stack(confidence, 1) * torch.where(pairs, 0.5, 1.0),
-            torch.stack(ambiguous, 1) | pairs,
-        )
+        sure = torch.stack(confidence, 1) * torch.where(pairs, 0.5, 1.0)
+        tied = torch.stack(ambiguous, 1) | pairs
         return Decomposition(self.indices, similarity, sure, tied, self.iterations, self.operations)
 
 
@@ -148,9 +146,8 @@ def phase_equivalent(codebooks: Codebooks, indices: Tensor) -> Tensor:
     These are -x and -y for x and y, and e^{iφ} x and e^{-iφ} y in general.
     """
     result = torch.zeros_like(indices, dtype=torch.bool)
-    phases = {
-        k: numbers[indices[:, k]] for k, numbers in codebooks.phases.items()
-    }  # [B,n_k], 0 where there is none
+    # [B,n_k], 0 where there is none
+    phases = {k: numbers[indices[:, k]] for k, numbers in codebooks.phases.items()}
     for one, other in itertools.combinations(phases, 2):
         product = phases[one][:, :, None] * phases[other][:, None, :]
         same = ((product - 1).abs() < TIE**0.5).flatten(1).any(1)

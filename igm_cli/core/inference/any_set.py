@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
-from igm_cli.core.inference.counting import choose_size
+from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution, occurring
 from igm_cli.core.inference.posterior import posterior
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm
 from igm_cli.core.types import InversionSettings
@@ -46,11 +45,12 @@ class AnySet(Constraint):
 
     name = "any-set"
 
-    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
-        super().__init__(space, settings, k, images)
-        self.nothing: int | None = getattr(space, "nothing_place", None)
-        self.sizes = sizes_of(space.dim - (self.nothing is not None), k, settings)
-        self.marginals = torch.zeros(images, space.dim)
+    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None) -> None:
+        super().__init__(space, settings, k)
+        self.nothing = space.nothing_place
+        self.labels = space.dim - (self.nothing is not None)
+        self.sizes = sizes_of(self.labels, k, settings)
+        self.marginals: dict[int, Tensor] = {}  # of all labels, by image
         self.rivals: dict[tuple[int, int], _Rival] = {}  # by image and chosen label
 
     def solve(self, form: QuadraticForm) -> Solution:
@@ -62,17 +62,15 @@ class AnySet(Constraint):
         sets = torch.full((len(errors), len(best), max(self.sizes)), -1)
         for place, (members, _) in enumerate(best):
             sets[:, place, : self.sizes[place]] = members
-        return Solution(sets, errors, self._cheapest(errors))
+        return Solution(sets, errors, self.cheapest(errors, torch.tensor(self.sizes)))
 
-    def alternatives(
-        self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
-    ) -> Alternatives:
+    def alternatives(self, statistics: GramStatistics, solution: Solution, rows: Tensor) -> Alternatives:
         """Compares the chosen set with the alternative for every label.
 
         This is the best set, of any size, with the label if it was not chosen, and without it if it was.
         """
         images, m = statistics.usable.shape
-        chosen, form = solution.best, self._without_nothing(form)
+        chosen, form = solution.best, self._without_nothing(statistics.expected)
         others = torch.full((images, m, max(self.sizes)), -1)
         least = torch.full((images, m), torch.inf, dtype=torch.float64)
         for size, found in zip(self.sizes, self.minima, strict=True):
@@ -81,22 +79,17 @@ class AnySet(Constraint):
             label = chosen[:, place]
             there = (label >= 0).nonzero()[:, 0]
             rest, index = form.without(label), (there, label[there])
-            others[index], least[index] = -1, torch.inf
+            best, low = torch.full((len(there), max(self.sizes)), -1), least.new_full((len(there),), torch.inf)
             for size in self.sizes:
                 members, errors = minima(rest, size).best
                 total = errors + self.cost * size
-                better = total[there] < least[index]
-                at = (there[better], label[there][better])
-                least[at] = total[there][better]
-                others[at] = -1
-                others[at[0], at[1], :size] = members[there][better]
-        cost = self.cost
-        errors = statistics.errors(others) + cost * (others >= 0).sum(-1)[..., None]
-        whole = statistics.errors(chosen[:, None]) + cost * (chosen >= 0).sum(-1)[:, None, None]
-        result = Alternatives(
-            PairedDifference.of(errors, whole, statistics.importance), least.isfinite() & statistics.usable
-        )
-        self._rate(result, others, chosen, statistics.usable, rows)
+                _lower(best, low, size, members[there], total[there])
+            others[index], least[index] = best, low
+        errors, whole = self._totals(statistics, others), self._totals(statistics, chosen[:, None])
+        difference = PairedDifference.of(errors, whole, statistics.importance)
+        exists = least.isfinite() & statistics.usable
+        result = Alternatives(statistics, solution, rows, difference, exists)
+        self._rate(result, others)
         return result
 
     @property
@@ -117,7 +110,7 @@ class AnySet(Constraint):
             if size > h:
                 sets[:, place, h:size] = minima(form.given(held, size), size - h).best[0]
         errors = form.error(sets)
-        return Solution(sets, errors, choose_size(errors, torch.tensor(sizes), self.cost))
+        return Solution(sets, errors, self.cheapest(errors, torch.tensor(sizes)))
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
         """Returns the least error plus cost of a set that holds the given labels and one more ``[B,M]``."""
@@ -129,37 +122,27 @@ class AnySet(Constraint):
         ]
         return torch.stack(every).amin(0)
 
-    def answers(
-        self,
-        statistics: GramStatistics,
-        solution: Solution,
-        alternatives: Alternatives,
-        candidates: Tensor,
-        images: Sequence[int],
-        rows: Tensor,
-    ) -> list[Answer]:
+    def answers(self, found: Alternatives, candidates: Tensor, images: Sequence[int]) -> list[Answer]:
         """Returns the chosen labels, the most probable first, and the probability of all, given-up ones included."""
-        found, concepts = [], candidates.float().cpu()
-        m, nothing = concepts.shape[1] - (self.nothing is not None), self._nothing(statistics, solution)
+        answers, concepts, nothing = [], candidates.float().cpu(), self._nothing(found)
         for image in images:
-            marginals, members = self.marginals[int(rows[image])], torch.tensor(solution.members(image))
+            row, members = int(found.rows[image]), torch.tensor(found.solution.members(image))
+            marginals, there = self.marginals[row], found.exists[image]
             members = members[marginals[members].argsort(descending=True, stable=True)]
-            there = alternatives.exists[image]
-            row = int(rows[image])
             rivals = [
-                self.rivals[row, n].difference if there[n] else alternatives.difference.among(image, [])
+                self.rivals[row, n].difference if there[n] else found.difference.among(image, [])
                 for n in members.tolist()
             ]
-            chance = torch.full((len(members),), len(members) / m)
+            chance = torch.full((len(members),), len(members) / self.labels)
             against = nothing.among(image, [0]) if nothing else None
-            found.append(Answer(concepts[image, members], rivals, chance, marginals, nothing=against))
-        return found
+            answers.append(Answer(concepts[image, members], rivals, chance, marginals, nothing=against))
+        return answers
 
     @property
     def first_draws(self) -> int:
         """Noise samples of a coarse start, or the fewest by which labels are given up; all if no label is to spare."""
         s = self.settings
-        if not s.give_up or self.space.dim - (self.nothing is not None) <= self.largest + 1:
+        if not s.give_up or self.labels <= self.largest + 1:
             return s.draws
         return min(s.draws, s.coarse or FEWEST)
 
@@ -170,23 +153,17 @@ class AnySet(Constraint):
         first, draws = self.first_draws, self.settings.draws
         return (first * self.space.dim + (draws - first) * stay) * self.space.calls_per_concept
 
-    def still_possible(
-        self, statistics: GramStatistics, solution: Solution, alternatives: Alternatives
-    ) -> Tensor:
+    def still_possible(self, found: Alternatives) -> Tensor:
         """Gives up labels that are in no set that could still win, but keeps as many as a set needs.
 
         After a coarse start only the best few stay, whether that is certain or not.
         """
-        usable, s = statistics.usable, self.settings
+        statistics, usable, s = found.statistics, found.statistics.usable, self.settings
         coarse = bool(s.coarse) and statistics.draws == self.first_draws
         if not s.give_up or not (coarse or statistics.draws >= FEWEST):
             return usable
-        difference, exists = alternatives.difference, alternatives.exists
-        member = torch.zeros_like(usable)
-        for place in range(solution.best.shape[1]):
-            label = solution.best[:, place]
-            there = (label >= 0).nonzero()[:, 0]
-            member[there, label[there]] = True
+        difference, exists = found.difference, found.exists
+        member = occurring(found.solution.best, usable.shape[1])
         close = ~difference.at_least(GIVEN_UP) | ~exists
         keep = usable & (member | close)
         labels = usable.clone()
@@ -205,32 +182,31 @@ class AnySet(Constraint):
         """Returns the form without the label that stands for none of the others."""
         return form if self.nothing is None else form.without(torch.full((len(form.linear),), self.nothing))
 
-    def _nothing(self, statistics: GramStatistics, solution: Solution) -> PairedDifference | None:
+    def _totals(self, statistics: GramStatistics, sets: Tensor) -> Tensor:
+        """Returns the errors plus costs of sets ``[B,S,K]`` under every noise sample ``[B,S,N]``."""
+        return statistics.errors(sets) + self.cost * (sets >= 0).sum(-1)[..., None]
+
+    def _nothing(self, found: Alternatives) -> PairedDifference | None:
         """Returns how much worse the label for none of the others is than the chosen sets ``[B,1]``."""
         if self.nothing is None:
             return None
-        chosen = solution.best
-        without = torch.full((len(chosen), 1, 1), self.nothing)
-        cost = self.cost * (chosen >= 0).sum(-1)[:, None, None]
-        whole = statistics.errors(chosen[:, None]) + cost
-        return PairedDifference.of(statistics.errors(without), whole, statistics.importance)
+        statistics, chosen = found.statistics, found.solution.best[:, None]
+        without = statistics.errors(torch.full((len(chosen), 1, 1), self.nothing))
+        return PairedDifference.of(without, self._totals(statistics, chosen), statistics.importance)
 
-    def _cheapest(self, errors: Tensor) -> Tensor:
-        return choose_size(errors, torch.tensor(self.sizes), self.cost)
-
-    def _rate(
-        self, alternatives: Alternatives, others: Tensor, chosen: Tensor, usable: Tensor, rows: Tensor
-    ) -> None:
+    def _rate(self, found: Alternatives, others: Tensor) -> None:
         """Stores the probability of every label in the running, and the rivals of the chosen ones."""
-        for image, row in enumerate(rows.tolist()):
+        chosen, usable = found.solution.best, found.statistics.usable
+        for image, row in enumerate(found.rows.tolist()):
+            marginals = self.marginals.setdefault(row, torch.zeros(self.space.dim))
             members, running = frozenset(chosen[image].tolist()), usable[image].nonzero()[:, 0].tolist()
             for label in running:
                 sure = 1.0
-                if bool(alternatives.exists[image, label]):
+                if bool(found.exists[image, label]):
                     rival = _Rival(
                         members,
                         frozenset(others[image, label].tolist()),
-                        alternatives.difference.among(image, [label]),
+                        found.difference.among(image, [label]),
                     )
                     if label in members:
                         known = self.rivals.get((row, label))
@@ -238,7 +214,7 @@ class AnySet(Constraint):
                             rival = known
                         self.rivals[row, label] = rival
                     sure = posterior(rival.difference, self.settings.temperature)
-                self.marginals[row, label] = sure if label in members else 1 - sure
+                marginals[label] = sure if label in members else 1 - sure
 
 
 @dataclass(frozen=True)
@@ -277,11 +253,7 @@ def sizes_of(labels: int, k: int | None, settings: InversionSettings) -> list[in
 
 
 def check_number(candidates: int, sizes: Sequence[int]) -> None:
-    """Refuses a search over too many sets.
-
-    Raises:
-        UsageError: If there are too many sets of these sizes in all.
-    """
+    """Raises a :class:`UsageError` if there are too many sets of these sizes in all to try."""
     number = sum(math.comb(candidates, size) for size in sizes)
     if number > MOST_SETS:
         raise UsageError(
@@ -314,10 +286,6 @@ def minima(form: QuadraticForm, k: int) -> Minima:
 
     A set's error is the head's own, the pair's own, and what each candidate of the pair shares with the head.
 
-    Args:
-        form: Expected errors of B images.
-        k: At least 1, at most the number of candidates.
-
     Raises:
         UsageError: If there are too many sets.
     """
@@ -338,9 +306,8 @@ def minima(form: QuadraticForm, k: int) -> Minima:
         # Every set once: its pair comes after its head.
         after = torch.arange(m) > (heads[:, -1:] if k > 2 else -1)
         shared = shared.masked_fill(~after, torch.inf)
-        rest, partners = (pairs[:, None] + shared[:, :, None, :]).min(
-            3
-        )  # [B,H,M]: the best partner of every first
+        # The best partner of every first [B,H,M].
+        rest, partners = (pairs[:, None] + shared[:, :, None, :]).min(3)
         _enter(table, heads, own[..., None] + shared + rest, partners)
     return table
 
@@ -354,13 +321,9 @@ def _heads(candidates: int, size: int, images: int) -> Iterator[Tensor]:
 
 
 def _enter(table: Minima, heads: Tensor, errors: Tensor, partners: Tensor) -> None:
-    """Updates the minima with the sets of some heads, for the heads' members too.
+    """Updates the minima, in place, with the sets of some heads ``[H,K-2]``, for the heads' members too.
 
-    Args:
-        table: Minima so far, changed in place.
-        heads: ``[H,K-2]``.
-        errors: Errors of a head, one more candidate and the best partner of both ``[B,H,M]``.
-        partners: Which partner that is ``[B,H,M]``.
+    ``errors`` are those of a head, one more candidate and the best partner of both ``[B,H,M]``.
     """
     images, _, m = errors.shape
     every = heads.expand(images, -1, -1)
@@ -377,7 +340,7 @@ def _enter(table: Minima, heads: Tensor, errors: Tensor, partners: Tensor) -> No
 
 
 def _lower(sets: Tensor, least: Tensor, size: int, others: Tensor, errors: Tensor) -> None:
-    """Takes over, in place, sets ``[B,M,size]`` whose errors ``[B,M]`` are lower than the least so far."""
+    """Takes over, in place, sets ``[...,size]`` whose errors ``[...]`` are lower than the least so far."""
     better = errors < least
     least[better] = errors[better]
     sets[better] = -1

@@ -39,11 +39,7 @@ class Use:
 
 
 class CallCounter:
-    """Wraps a denoiser and counts its use; it offers the methods that the wrapped one does.
-
-    Args:
-        denoiser: The one to wrap.
-    """
+    """Wraps a denoiser and counts its use; it offers the methods that the wrapped one does."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
@@ -73,12 +69,7 @@ class CallCounter:
         return self.denoiser.base(features)
 
     def _counted(self, evaluate: Callable[..., T], before: int = 0) -> Callable[..., T]:
-        """Wraps a function to count the N*M contributions of its result ``[N,M,...]``.
-
-        Args:
-            evaluate: The function.
-            before: How many more dimensions than one N is split into.
-        """
+        """Wraps a function to count the N*M contributions of a result ``[N,M,...]``, N as ``1 + before`` dimensions."""
 
         def count(features: Any, concepts: Tensor, *others: Any) -> T:
             result = evaluate(features, concepts, *others)

@@ -147,15 +147,14 @@ class CandidateSet:
         seen = side_by_side(lambda span: self._see(span, asked), spans)
         m = self.usable.shape[1]
         for part, residual, linear, gram in seen:
-            n = residual.shape[1]
-            wide, square = linear, gram
             if asked is not None:
-                wide = linear.new_zeros(len(linear), n, m).index_copy_(2, asked, linear)
-                square = gram.new_zeros(len(gram), n, m, m)
-                square[:, :, asked[:, None], asked] = gram
+                b, n = residual.shape
+                linear = linear.new_zeros(b, n, m).index_copy_(2, asked, linear)
+                among, gram = gram, gram.new_zeros(b, n, m, m)
+                gram[:, :, asked[:, None], asked] = among
             self.residual = torch.cat([self.residual, residual], dim=1)
-            self.linear = torch.cat([self.linear, wide], dim=1)
-            self.gram = torch.cat([self.gram, square], dim=1)
+            self.linear = torch.cat([self.linear, linear], dim=1)
+            self.gram = torch.cat([self.gram, gram], dim=1)
             self.importance = torch.cat([self.importance, part.seen.importance.to(self.home)])
             if self.growing:
                 self.parts.append(part)
@@ -167,10 +166,7 @@ class CandidateSet:
         s, device = self.settings, self.images.device
         shape = tuple(self.images.shape[-3:])
         taken = drawn(self.denoiser.schedule, shape, end - start, s.low, s.high, s.seed, start, device)
-        if self.images.dim() == 4:
-            images = self.images.expand(end - start, *self.images.shape)
-        else:
-            images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
+        images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
         candidates = self.candidates if asked is None else self.candidates[:, asked.to(device)]
         shared = None if self.has_base else candidates[:1]
         seen = noised(self.denoiser, images, taken, s.power, shared)
@@ -187,26 +183,18 @@ class CandidateSet:
         return part, square, linear, gram
 
     def add(self, candidates: Tensor, usable: Tensor | None = None) -> None:
-        """Adds candidates; only inner products with these are computed.
-
-        Args:
-            candidates: ``[b,m,D]``.
-            usable: Which of them exist ``[b,m]``; all by default.
-        """
+        """Adds candidates ``[b,m,D]``, all of which exist or some ``[b,m]``, and computes inner products with these."""
         if usable is None:
             usable = torch.ones(candidates.shape[:2], dtype=torch.bool, device=self.home)
-        grown = side_by_side(lambda part: self._add(part, candidates), self.parts)
-        if grown:
-            linear = torch.cat([linear for linear, _ in grown], dim=1)
-            rows = torch.cat([rows for _, rows in grown], dim=1)  # [b,N,m,M+m]
-            held = self.gram.shape[2]
-            wide = torch.cat([self.gram, rows[..., :held].mT], dim=3)
-            self.gram = torch.cat([wide, rows], dim=2)
-            self.linear = torch.cat([self.linear, linear], dim=2)
-        else:  # no noise was seen yet
-            m = self.candidates.shape[1] + candidates.shape[1]
-            self.linear, self.gram = usable.new_zeros(len(usable), 0, m), usable.new_zeros(len(usable), 0, m, m)
-            self.linear, self.gram = self.linear.float(), self.gram.float()
+        (b, held), m = self.usable.shape, candidates.shape[1]
+        grown = [
+            (self.linear.new_zeros(b, 0, m), self.gram.new_zeros(b, 0, m, held + m))
+        ]  # if no noise was seen
+        grown += side_by_side(lambda part: self._add(part, candidates), self.parts)
+        linear, rows = (torch.cat(new, dim=1) for new in zip(*grown, strict=True))  # [b,N,m], [b,N,m,M+m]
+        wide = torch.cat([self.gram, rows[..., :held].mT], dim=3)
+        self.gram = torch.cat([wide, rows], dim=2)
+        self.linear = torch.cat([self.linear, linear], dim=2)
         self.candidates = torch.cat([self.candidates, candidates], dim=1)
         self.usable = torch.cat([self.usable, usable], dim=1)
         self.calls += self.draws * usable.sum(1) * self.denoiser.space.calls_per_concept
@@ -248,11 +236,8 @@ class CandidateSet:
     def explained(self, grid: Tensor, parts: list[NoisedBatch] | None = None) -> Tensor:
         """Returns how much of the residual each candidate ``[M,D]``, at any amplitude, explains alone ``[b,M]``.
 
-        That is <r,Delta>²/<Delta,Delta>; those pointing the wrong way explain nothing.
-
-        Args:
-            grid: Candidates, shared by all images.
-            parts: What is to be explained; by default, the images themselves.
+        That is <r,Delta>²/<Delta,Delta>; those pointing the wrong way explain nothing.  By default, the parts to be
+        explained are the images themselves.
         """
         parts = parts or [part.seen for part in self.parts]
         sums = side_by_side(lambda seen: seen.explained(grid), parts)

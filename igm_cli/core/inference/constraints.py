@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -40,6 +40,15 @@ class Solution:
         """The chosen sets ``[B,K]``."""
         return self.sets[torch.arange(len(self.sets), device=self.sets.device), self.chosen]
 
+    @property
+    def error(self) -> Tensor:
+        """Expected errors of the chosen sets ``[B]``."""
+        return self.errors.gather(1, self.chosen[:, None])[:, 0]
+
+    def total(self, cost: float) -> Tensor:
+        """Returns the expected errors plus costs of the chosen sets ``[B]``."""
+        return self.error + cost * (self.best >= 0).sum(1)
+
     def to(self, device: torch.device) -> Solution:
         """Returns the same on a device."""
         return Solution(self.sets.to(device), self.errors.to(device), self.chosen.to(device))
@@ -54,10 +63,16 @@ class Alternatives:
     """How much worse than the chosen sets of B images their A alternatives are.
 
     Attributes:
+        statistics: Statistics of the images.
+        solution: The chosen sets.
+        rows: Indices of the images among those that the search began with ``[B]``.
         difference: Of each alternative ``[B,A]``.
         exists: Whether there is such an alternative ``[B,A]``.
     """
 
+    statistics: GramStatistics
+    solution: Solution
+    rows: Tensor
     difference: PairedDifference
     exists: Tensor
 
@@ -87,18 +102,6 @@ class Answer:
     value_rivals: Sequence[Sequence[PairedDifference]] | None = None
     nothing: PairedDifference | None = None
 
-    def scaled(self, area: float) -> Answer:
-        """Returns the same with differences as on an image of the training size, which is ``area`` times smaller.
-
-        Errors are means over pixels, and a local concept changes the same number of them on an image of any size.
-        """
-        values = self.value_rivals
-        return replace(
-            self,
-            rivals=[each.scaled(area) for each in self.rivals],
-            value_rivals=values and [[each.scaled(area) for each in every] for every in values],
-        )
-
 
 class Constraint(ABC):
     """Which sets of candidates are answers.
@@ -107,7 +110,6 @@ class Constraint(ABC):
         space: The concept space.
         settings: How to invert.
         k: Number of concepts; None estimates it.
-        images: B, the number of images.
 
     Attributes:
         cost: Fall of the error that justifies one more concept.
@@ -118,47 +120,20 @@ class Constraint(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
-        self.space, self.settings, self.k, self.images = space, settings, k, images
-        self.cost = settings.cost
+    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None) -> None:
+        self.space, self.settings, self.k, self.cost = space, settings, k, settings.cost
 
     @abstractmethod
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best sets under the expected errors."""
 
     @abstractmethod
-    def alternatives(
-        self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
-    ) -> Alternatives:
-        """Compares the chosen sets with the alternatives that must be ruled out.
-
-        Args:
-            statistics: Statistics of the images.
-            form: Their expected errors.
-            solution: The chosen sets.
-            rows: Indices of these images among those that the search began with ``[B]``.
-        """
+    def alternatives(self, statistics: GramStatistics, solution: Solution, rows: Tensor) -> Alternatives:
+        """Compares the chosen sets with the alternatives that must be ruled out, see :class:`Alternatives`."""
 
     @abstractmethod
-    def answers(
-        self,
-        statistics: GramStatistics,
-        solution: Solution,
-        alternatives: Alternatives,
-        candidates: Tensor,
-        images: Sequence[int],
-        rows: Tensor,
-    ) -> list[Answer]:
-        """Returns the answers for some of the images, and how certain they are.
-
-        Args:
-            statistics: Statistics of the images.
-            solution: The chosen sets.
-            alternatives: From :meth:`alternatives`.
-            candidates: ``[B,M,D]``.
-            images: Indices of these images in the statistics.
-            rows: Indices of the statistics' images among those that the search began with ``[B]``.
-        """
+    def answers(self, found: Alternatives, candidates: Tensor, images: Sequence[int]) -> list[Answer]:
+        """Returns answers of some of the B images, by index, from candidates ``[B,M,D]``, and how certain they are."""
 
     @property
     def largest(self) -> int:
@@ -186,8 +161,19 @@ class Constraint(ABC):
         """Returns how many noise samples to take next, if those seen did not decide: the same number again."""
         return seen
 
-    def still_possible(
-        self, statistics: GramStatistics, solution: Solution, alternatives: Alternatives
-    ) -> Tensor:
+    def cheapest(self, errors: Tensor, sizes: Tensor) -> Tensor:
+        """Returns the index of the size of least error plus cost, argmin_K  min_{|S| = K} error(S) + cost K, ``[B]``.
+
+        The errors of the best sets ``[B,S]`` are infinite for sizes ``[S]`` that may not be chosen.
+        """
+        return (errors + self.cost * sizes).argmin(1)
+
+    def still_possible(self, found: Alternatives) -> Tensor:
         """Returns which candidates can still be part of an answer ``[B,M]``; others see no further noise."""
-        return statistics.usable
+        return found.statistics.usable
+
+
+def occurring(sets: Tensor, candidates: int) -> Tensor:
+    """Returns which of M candidates occur in sets ``[B,...]``, which are padded with -1, ``[B,M]``."""
+    there = torch.zeros(len(sets), candidates + 1, dtype=torch.bool, device=sets.device)
+    return there.scatter_(1, sets.flatten(1) + 1, True)[:, 1:]

@@ -13,7 +13,7 @@ from igm_cli.core.composition import weight
 from igm_cli.core.concepts import Continuous, Product
 from igm_cli.core.device import floats_at_once, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
-from igm_cli.core.inference.constraints import Solution
+from igm_cli.core.inference.constraints import Solution, occurring
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import NoisedBatch
 from igm_cli.core.inference.pursuit import pursuit
@@ -34,21 +34,13 @@ WORTHWHILE = 0.25
 """Share of a concept's cost that each further candidate of a larger image must explain."""
 
 
-def propose(candidates: CandidateSet, constraint: SparseSubset) -> None:
-    """Fills a set of candidates with those that matter, evaluated under the noise samples of the first decision.
+class ContinuousInference:
+    """Finds the candidates of B images.
 
     Args:
         candidates: A set without candidates or noise samples.
         constraint: Which sets are answers.
-
-    Raises:
-        UsageError: If the grid is too coarse for the number of concepts.
     """
-    ContinuousInference(candidates, constraint).run()
-
-
-class ContinuousInference:
-    """Finds the candidates of B images."""
 
     def __init__(self, candidates: CandidateSet, constraint: SparseSubset) -> None:
         self.candidates, self.constraint, self.settings = candidates, constraint, candidates.settings
@@ -59,8 +51,13 @@ class ContinuousInference:
     def run(self) -> None:
         """Ranks a grid, and sharpens the concepts chosen from it twice.
 
-        Sharper concepts can change the count, and the count can change the concepts.
+        Sharper concepts can change the count, and the count can change the concepts.  In the end the set holds the
+        candidates that matter, evaluated under the noise samples of the first decision.
+
+        Raises:
+            UsageError: If the grid is too coarse for the number of concepts.
         """
+        self.constraint.fit_to(math.prod(self.candidates.scale))
         self.scan()
         self.candidates.see(self.settings.draws - self.candidates.draws)
         # Sharpens a set of one more than chosen: the extra concept may be right once all are in place.
@@ -80,7 +77,7 @@ class ContinuousInference:
 
     def search(self) -> tuple[QuadraticForm, Solution]:
         """Returns the expected errors of all candidates, and the best set of every size."""
-        form = self.candidates.statistics().expected()
+        form = self.candidates.statistics().expected
         return form, self.constraint.solve(form)
 
     def scan(self) -> None:
@@ -90,12 +87,11 @@ class ContinuousInference:
         """
         s, k_max = self.settings, self.constraint.k_max
         # On an image of another size than trained on, grids and shortlists grow with its sides.
-        scale = [*self.candidates.scale, *[1.0] * self.space.point.dim][: self.space.point.dim]
+        dim = self.space.point.dim
+        scale = [*self.candidates.scale, *[1.0] * dim][:dim]
+        grid_of_trained = s.grid or [round(GRID_SIZE ** (1 / dim))] * dim
+        counts = tuple(max(1, round(n * by)) for n, by in zip(grid_of_trained, scale, strict=True))
         area = math.prod(scale)
-        each = round(GRID_SIZE ** (1 / self.space.point.dim))
-        counts = tuple(
-            max(1, round(n * by)) for n, by in zip(s.grid or [each] * self.space.point.dim, scale, strict=True)
-        )
         self.rescanned, self.points = round(RESCANNED * max(1.0, area)), math.prod(counts)
         device = self.candidates.images.device
         grid, self.between = self.space.grid(counts).to(device), self.space.between(counts).to(device)
@@ -106,7 +102,7 @@ class ContinuousInference:
         explained = self.candidates.explained(grid)
         keep = max(round(s.keep * max(1.0, area)), 2 * k_max)
         self.candidates.add(grid[best_of_points(explained, self.points, keep).sort().values])
-        form = self.candidates.statistics().expected()
+        form = self.candidates.statistics().expected
         path = pursuit(form, k_max + BEYOND, cost=self.constraint.cost, least=self.constraint.least)
         self.candidates.select(self.useful(path))
         self.settle_values(0, path.sets[:, 0])
@@ -147,13 +143,9 @@ class ContinuousInference:
             self.add_refined(self.scanned, concepts[:, None], present[:, None], w)
 
     def add_refined(self, parts: list[NoisedBatch], hypotheses: Tensor, present: Tensor, w: Tensor) -> None:
-        """Adds the present concepts of hypotheses ``[b,H,K,D]``, moved to where they explain best.
+        """Adds the present concepts of hypotheses ``[b,H,K,D]``, moved to where they explain images or rests best.
 
-        Args:
-            parts: The images, or what is left over of them.
-            hypotheses: Where to start.
-            present: ``[b,H,K]``, or ``[b,1,K]`` for all hypotheses.
-            w: Weight of contributions, per image ``[b]``.
+        ``present`` is ``[b,H,K]``, or ``[b,1,K]`` for all hypotheses; w weights contributions, per image ``[b]``.
         """
         present = present.expand(hypotheses.shape[:3])
         if self.settings.refine_steps:
@@ -170,9 +162,7 @@ class ContinuousInference:
     def settle_values(self, held: int, found: Tensor) -> None:
         """Replaces mixtures by single values: of each factor, the value that explains most of what is left over.
 
-        Args:
-            held: Index of the first candidate that is a mixture; so are all after it.
-            found: What is explained already: sets of candidates before ``held`` ``[b,K]``.
+        Candidates from ``held`` on are mixtures.  Sets ``[b,K]`` of those before are what is explained already.
         """
         image = torch.arange(len(found), device=found.device)[:, None]
         for values in self.space.variant_groups() if self.space.mixes else []:
@@ -180,7 +170,7 @@ class ContinuousInference:
             there = usable[:, held:]
             variants = self.space.variants(mixed)[:, :, values]  # [b,m,V,D]
             self.candidates.add(variants.flatten(1, 2), there.repeat_interleave(len(values), dim=1))
-            form, m = self.candidates.statistics().expected(), there.shape[1]
+            form, m = self.candidates.statistics().expected, there.shape[1]
             w = weight(form.composition, (found >= 0).sum(1)).to(form.linear)
             shared = (form.gram[image, found.clamp(min=0)] * (found >= 0)[..., None]).sum(1)
             pull = (form.linear - w[:, None] * shared).clamp(min=0)
@@ -255,26 +245,20 @@ class ContinuousInference:
 
     def count(self, contributions: Tensor) -> None:
         """Counts contributions ``[b]`` that were evaluated under the noise samples of the scan."""
-        self.candidates.calls += sum(len(part.importance) for part in self.scanned) * contributions.to(
-            self.candidates.home
-        )
+        samples = sum(len(part.importance) for part in self.scanned)
+        self.candidates.calls += samples * contributions.to(self.candidates.home)
 
     def useful(self, path: Solution) -> Tensor:
         """Returns the candidates that occur in any set of a path ``[b,m]``, padded with -1."""
-        b, held = self.candidates.usable.shape
-        seen = torch.zeros(b, held + 1, dtype=torch.bool, device=path.sets.device)
-        seen = seen.scatter_(1, path.sets.flatten(1) + 1, True)[:, 1:]  # [b,M]
+        seen = occurring(path.sets, self.candidates.usable.shape[1])  # [b,M]
         order = (~seen).long().argsort(dim=1, stable=True)[:, : int(seen.sum(1).max())]
         return torch.where(seen.gather(1, order), order, -1)
 
 
 def best_of_points(gain: Tensor, points: int, most: int) -> Tensor:
-    """Returns the candidates that explain most, at most one per point ``[b,m]``.
+    """Returns the candidates that explain most, at most one per point, and ``most`` in all ``[b,m]``.
 
-    Args:
-        gain: What candidates explain ``[b,M]``; those of a point follow each other, the same number per point.
-        points: Number of points.
-        most: How many to return; fewer if there are fewer points.
+    ``gain`` is what candidates explain ``[b,M]``; those of a point follow each other, the same number per point.
     """
     each = gain.shape[1] // points
     best, which = gain.unflatten(1, (points, each)).max(2)

@@ -32,14 +32,9 @@ FIRST_STAGE = 4
 def hypothesis_errors(
     denoiser: Denoiser, image: Tensor, draws: Draws, hypotheses: Tensor, composition: Composition
 ) -> Tensor:
-    """Returns the errors of R hypotheses under N noise samples ``[R,N]``, at K network calls each.
+    """Returns the errors of R hypotheses ``[R,K,D]`` about an image ``[C,H,W]`` under N noise samples ``[R,N]``.
 
-    Args:
-        denoiser: The model.
-        image: ``[C,H,W]``.
-        draws: N noise samples on the image's device.
-        hypotheses: ``[R,K,D]``.
-        composition: How contributions add up.
+    It takes K network calls for each of them.  The noise samples are on the image's device.
     """
     x_t = denoiser.schedule.add_noise(image[None], draws.noise, draws.t)
     with inference_precision(image.device):
@@ -52,14 +47,7 @@ def hypothesis_errors(
 def composed_predictions(
     denoiser: Denoiser, features: Any, hypotheses: Tensor, composition: Composition
 ) -> Tensor:
-    """Returns what the model predicts under each of R hypotheses ``[N,R,C,H,W]``.
-
-    Args:
-        denoiser: The model.
-        features: Features of N noised images.
-        hypotheses: ``[R,K,D]``.
-        composition: How contributions add up.
-    """
+    """Returns what the model predicts for N noised images under each of R hypotheses ``[R,K,D]``, ``[N,R,C,H,W]``."""
     r, k, dim = hypotheses.shape
     with inference_precision(hypotheses.device):
         base = denoiser.base(features)
@@ -102,25 +90,52 @@ def mean_errors(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, hypotheses: Hypotheses
 ) -> Scores:
     """Scores all hypotheses under ``settings.draws`` noise samples."""
-    every = torch.arange(hypotheses.count)
-    total, weight = _summed(denoiser, image, settings, hypotheses, every, 0, settings.draws)
-    return Scores(total / weight, settings.draws * hypotheses.count * hypotheses.calls)
+    return staged_errors(denoiser, image, settings, hypotheses, stages=1)
 
 
 def staged_errors(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, hypotheses: Hypotheses
+    denoiser: Denoiser,
+    image: Tensor,
+    settings: InversionSettings,
+    hypotheses: Hypotheses,
+    stages: int | None = None,
 ) -> Scores:
     """Eliminates the worse half after every stage; the rest sees more noise, up to ``settings.draws`` samples.
 
-    Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).
+    Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).  By default, one or two are left at the last stage.
     """
+    shape, s = tuple(image.shape[-3:]), settings
+
+    def summed(which: Tensor, first: int, count: int) -> tuple[Tensor, float]:
+        """Returns the weighted errors of some hypotheses ``[R']``, summed over noise samples, and the summed weights."""
+        draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
+        every = (
+            importance_of(denoiser.schedule, draws.t, s.power).cpu().double()
+        )  # not every device has float64
+        draws = draws.to(image.device)
+        total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
+        most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
+        group = min(most, len(which))  # hypotheses at once; noise samples take the room left
+        at_once, images = max(1, most // group), shown(image, first, count)
+        parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
+        for seen, t, noise, importance in zip(*parts, strict=True):
+            with inference_precision(image.device):
+                features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
+            errors = [
+                (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
+                for part in which.split(group)
+            ]
+            total += importance @ torch.cat(errors, dim=1).cpu().double()
+            weight += float(importance.sum())
+        return total, weight
+
     alive, total = torch.arange(hypotheses.count), torch.zeros(hypotheses.count, dtype=torch.float64)
-    stages = max(1, math.ceil(math.log2(hypotheses.count)))
+    stages = stages or max(1, math.ceil(math.log2(hypotheses.count)))
     weight, taken, calls = 0.0, 0, 0
     for stage in range(1, stages + 1):
-        goal = max(settings.draws >> (stages - stage), min(FIRST_STAGE * stage, settings.draws))
+        goal = max(s.draws >> (stages - stage), min(FIRST_STAGE * stage, s.draws))
         if goal > taken:
-            more, seen = _summed(denoiser, image, settings, hypotheses, alive, taken, goal - taken)
+            more, seen = summed(alive, taken, goal - taken)
             total[alive] += more
             calls += (goal - taken) * len(alive) * hypotheses.calls
             weight, taken = weight + seen, goal
@@ -130,34 +145,3 @@ def staged_errors(
     errors = torch.full_like(total, math.inf)
     errors[alive] = total[alive] / weight
     return Scores(errors, calls)
-
-
-def _summed(
-    denoiser: Denoiser,
-    image: Tensor,
-    settings: InversionSettings,
-    hypotheses: Hypotheses,
-    which: Tensor,
-    first: int,
-    count: int,
-) -> tuple[Tensor, float]:
-    """Returns the summed weighted errors of some hypotheses ``[R']`` from noise sample ``first`` on, and the summed weights."""
-    shape, s = tuple(image.shape[-3:]), settings
-    draws = draw(denoiser.schedule, shape, count, low=s.low, high=s.high, seed=s.seed, start=first)
-    every = importance_of(denoiser.schedule, draws.t, s.power).cpu().double()  # not every device has float64
-    draws = draws.to(image.device)
-    total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
-    most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
-    group = min(most, len(which))  # hypotheses at once; noise samples take the room left
-    at_once, images = max(1, most // group), shown(image, first, count)
-    parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
-    for seen, t, noise, importance in zip(*parts, strict=True):
-        with inference_precision(image.device):
-            features = denoiser.features(denoiser.schedule.add_noise(seen, noise, t), t)
-        errors = [
-            (noise[:, None] - hypotheses.predict(features, part)).square().mean((2, 3, 4))
-            for part in which.split(group)
-        ]
-        total += importance @ torch.cat(errors, dim=1).cpu().double()
-        weight += float(importance.sum())
-    return total, weight

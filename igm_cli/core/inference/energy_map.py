@@ -23,8 +23,6 @@ from igm_cli.core.types import InversionSettings
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
-__all__ = ["energy_map"]
-
 
 def energy_map(denoiser: Denoiser, image: Tensor, settings: InversionSettings, candidates: Tensor) -> Tensor:
     """Returns how much each of M concepts alone lowers the denoising error ``[M]``, float64 on the CPU.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,11 +23,11 @@ from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.device import divided_work, memory_of, on_streams, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
-from igm_cli.core.inference.constraints import Answer, Constraint, Solution
-from igm_cli.core.inference.continuous import propose
+from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint
+from igm_cli.core.inference.continuous import ContinuousInference
 from igm_cli.core.inference.posterior import posterior, posteriors, shrink_to_chance
 from igm_cli.core.inference.sparse_subset import SparseSubset
-from igm_cli.core.inference.statistics import GramStatistics, PairedDifference
+from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.inference.typicality import LEAST_MARGIN, features
 from igm_cli.core.noise_schedule import quadrature_levels
 from igm_cli.core.types import Evidence, Inversion, InversionSettings, KPoint, Progress
@@ -35,8 +35,6 @@ from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
-
-__all__ = ["check_method", "constraint_of", "in_groups", "invert", "invert_batch"]
 
 R = TypeVar("R")
 
@@ -105,15 +103,17 @@ def invert_batch(
     """
     settings = settings or InversionSettings()
     check_method(denoiser.space, settings.method)
-    method: Callable[..., list[Inversion]] = by_statistics
-    if settings.method != "evidence":
-        from igm_cli.core.inference.reference import METHODS
-
-        method = METHODS[settings.method]
 
     def understand(group: Tensor) -> list[Inversion]:
         started = time.monotonic()
-        found = method(denoiser, group, settings, k, composition, progress if len(images) == 1 else None)
+        if settings.method == "evidence":
+            told = progress if len(images) == 1 else None
+            found = by_statistics(denoiser, group, settings, k, composition, told)
+        else:
+            from igm_cli.core.inference.reference import METHODS
+
+            method = METHODS[settings.method]
+            found = [method(denoiser, image, settings, k, composition) for image in group]
         seconds = (time.monotonic() - started) / len(group)
         return [replace(each, seconds=seconds) for each in found]
 
@@ -145,12 +145,11 @@ def by_statistics(
 ) -> list[Inversion]:
     """Inverts a batch of images ``[B,C,H,W]`` whose tensors are computed together; see :func:`invert_batch`."""
     space = denoiser.space
-    constraint = constraint_of(space)(space, settings, k, len(images))
+    constraint = constraint_of(space)(space, settings, k)
     finite = not isinstance(constraint, SparseSubset)
     candidates = CandidateSet(denoiser, images, settings, composition, growing=not finite, progress=progress)
     if isinstance(constraint, SparseSubset):
-        constraint.fit_to(math.prod(candidates.scale))
-        propose(candidates, constraint)
+        ContinuousInference(candidates, constraint).run()
     else:
         candidates.add(space.candidates().to(images.device).expand(len(images), -1, -1))  # type: ignore[attr-defined]
         candidates.see(constraint.first_draws)
@@ -160,31 +159,25 @@ def by_statistics(
 def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: bool) -> list[Inversion]:
     """Draws noise until every image is decided, or the draws are spent.
 
-    Decided images see no further noise, nor do candidates that can no longer be part of an answer.
-
-    Args:
-        candidates: Candidates under the first noise samples.
-        constraint: Which sets are answers.
-        given: Whether the number of concepts was given.
+    Decided images see no further noise, nor do candidates that can no longer be part of an answer.  ``given`` says
+    whether the number of concepts was given.
     """
     s, rows = candidates.settings, torch.arange(len(candidates.images))
     answers: dict[int, Inversion] = {}
     while True:
         statistics = candidates.statistics()
-        form = statistics.expected()
-        solution = constraint.solve(form)
-        alternatives = constraint.alternatives(statistics, form, solution, rows)
+        found = constraint.alternatives(statistics, constraint.solve(statistics.expected), rows)
         early, last = candidates.draws < s.draws, candidates.draws >= max(s.draws, s.max_draws)
-        decided = (alternatives.ruled_out(s.settled) & (not early) | last).cpu()
+        decided = (found.ruled_out(s.settled) & (not early) | last).cpu()
         if bool(decided.any()):
             images = decided.nonzero()[:, 0].tolist()
-            told = constraint.answers(statistics, solution, alternatives, candidates.candidates, images, rows)
+            told = dict(zip(images, constraint.answers(found, candidates.candidates, images), strict=True))
             calls = candidates.calls.cpu().tolist()
-            found = report(s, statistics, solution, told, images, calls, given, candidates.denoiser.space)
-            answers |= zip(rows[decided].tolist(), found, strict=True)
+            inversions = report(s, found, told, calls, given, candidates.denoiser.space)
+            answers |= zip(rows[decided].tolist(), inversions, strict=True)
         if bool(decided.all()):
             return [answers[row] for row in range(len(answers))]
-        candidates.usable = constraint.still_possible(statistics, solution, alternatives)
+        candidates.usable = constraint.still_possible(found)
         if bool(decided.any()):
             rows = rows[~decided]
             candidates.keep_images((~decided).nonzero()[:, 0])
@@ -194,15 +187,14 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
 
 def report(
     settings: InversionSettings,
-    statistics: GramStatistics,
-    solution: Solution,
-    answers: Sequence[Answer],
-    images: Sequence[int],
+    found: Alternatives,
+    answers: Mapping[int, Answer],
     calls: Sequence[int],
     given: bool,
     space: ConceptSpace,
 ) -> list[Inversion]:
-    """Returns the inversions of some of the images, each with its error per K."""
+    """Returns the inversions of some of the images, given their answers by index, each with its error per K."""
+    statistics, solution, inversions = found.statistics, found.solution, []
     errors = statistics.errors(solution.sets)  # [B,S,N]
     chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
     stderr = PairedDifference.of(errors, chosen, statistics.importance).stderr.cpu()
@@ -211,30 +203,21 @@ def report(
     sizes = (solution.sets >= 0).sum(-1).cpu().tolist()
     levels = quadrature_levels(settings.low, settings.high, 0, statistics.draws)
     seen = chosen[:, 0].cpu()
-    certainties = [
-        certainty(settings, answer, levels, seen[image], space, given)
-        for answer, image in zip(answers, images, strict=True)
-    ]
-    return [
-        Inversion(
+    for image, answer in answers.items():
+        curve = zip(sizes[image], expected[image].tolist(), stderr[image].tolist(), strict=True)
+        inversion = Inversion(
             concepts=answer.concepts,
             k=len(answer.concepts),
             k_source="given" if given else "estimated",
             denoising_error=float(expected[image, places[image]]),
-            k_curve=tuple(
-                KPoint(size, error, spread)
-                for size, error, spread in zip(
-                    sizes[image], expected[image].tolist(), stderr[image].tolist(), strict=True
-                )
-                if math.isfinite(error)
-            ),
+            k_curve=tuple(KPoint(*point) for point in curve if math.isfinite(point[1])),
             network_calls=calls[image],
             seconds=0.0,
             draws=statistics.draws,
-            **certain,
+            **certainty(settings, answer, levels, seen[image], space, given),
         )
-        for answer, certain, image in zip(answers, certainties, images, strict=True)
-    ]
+        inversions.append(inversion)
+    return inversions
 
 
 def certainty(
@@ -272,9 +255,9 @@ def certainty(
         guess = torch.full_like(marginals, len(answer.concepts) / held)
         marginals = shrink_to_chance(marginals, guess, typicality)
         if answer.nothing is not None:  # it is part of no answer
-            marginals[space.nothing_place] = math.nan  # type: ignore[attr-defined]
+            marginals[space.nothing_place] = math.nan
     if answer.value_rivals is not None:
-        values = torch.zeros(len(answer.concepts), len(space.variant_groups()))  # type: ignore[attr-defined]
+        values = torch.zeros(len(answer.concepts), len(space.variant_groups()))
         for place, rivals in enumerate(answer.value_rivals):
             sure = posteriors(rivals, settings.value_temperature)
             guess = torch.tensor([1 / (len(each.mean) + 1) for each in rivals])

@@ -113,11 +113,9 @@ class Boxes:
 
     @classmethod
     def around(cls, delta: Windows, reach: Tensor) -> Boxes:
-        """Returns boxes around the windows of R concepts that move by no more than a reach.
+        """Returns boxes around the windows of R concepts, one to each image, that move by no more than a reach.
 
-        Args:
-            delta: Contributions of one concept to each of R images.
-            reach: How far coordinates move, x and y first, as fractions of the image ``[m]``.
+        The reach is that of every coordinate, x and y first, as fractions of the image ``[m]``.
         """
         there, corners, sizes = delta.cells < delta.g, [], []
         places = delta.cells % delta.grid[0], delta.cells // delta.grid[0]
@@ -239,10 +237,8 @@ class _Problem:
     def step(self, at: _State, active: Tensor) -> _State:
         """Moves every hypothesis by one damped Gauss-Newton step, unless its error would not fall."""
         move = self.move(at)
-        concepts = at.concepts.clone()
-        concepts[..., : self.point.dim] = self.point.clamp(
-            at.concepts[..., : self.point.dim] + move.to(at.concepts)
-        )
+        concepts, m = at.concepts.clone(), self.point.dim
+        concepts[..., :m] = self.point.clamp(concepts[..., :m] + move.to(concepts))
         left, errors = self.left_over(concepts)
         better = (errors < at.errors) & active[:, None]
         little = (at.errors - errors).abs() < 1e-4 * at.errors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from igm_cli.core.concepts import ConceptSpace, Product
+from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.device import inference_precision, side_by_side
 from igm_cli.core.inference.windows import Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule
@@ -52,8 +52,7 @@ def precision_of(denoiser: Denoiser, device: torch.device) -> AbstractContextMan
 
 def values_of_a_point(space: ConceptSpace) -> int:
     """Returns how many values a point has over all factors; 1 if it has none."""
-    groups = space.variant_groups() if isinstance(space, Product) else []
-    return max(1, sum(map(len, groups)))
+    return max(1, sum(map(len, space.variant_groups())))
 
 
 def importance_of(schedule: Schedule, t: Tensor, power: float) -> Tensor:
@@ -91,12 +90,8 @@ class NoisedBatch:
             at_once = max(1, concepts.shape[1])
             if concepts.device.type == "cpu":
                 at_once = CONCEPTS_AT_ONCE * values_of_a_point(self.denoiser.space)
-            starts = range(0, max(1, concepts.shape[1]), at_once)
-            return Windows.joined(
-                side_by_side(
-                    lambda first: self._windows(concepts, around, slice(first, first + at_once)), starts
-                )
-            )
+            parts = [slice(first, first + at_once) for first in range(0, max(1, concepts.shape[1]), at_once)]
+            return Windows.joined(side_by_side(lambda some: self._windows(concepts, around, some), parts))
         with precision_of(self.denoiser, concepts.device):
             rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
             delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
@@ -112,11 +107,7 @@ class NoisedBatch:
             )
 
     def explained(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]``, summed over noise samples by importance.
-
-        Args:
-            candidates: Concepts ``[M,D]``, shared by all images.
-        """
+        """Returns <r,Delta_j> and <Delta_j,Delta_j> ``[b,M]`` of concepts ``[M,D]``, sums over noise by importance."""
         n, b = self.residual.shape[:2]
 
         def sums(part: Tensor) -> tuple[Tensor, ...]:

@@ -37,31 +37,24 @@ class OneOfEach(Constraint):
 
     name = "one-of-each"
 
-    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
-        super().__init__(space, settings, k, images)
-        self.groups = cast(Categorical, space).groups()
-        if k not in (None, len(self.groups)):
-            raise UsageError(
-                f"the model has {counted(len(self.groups), 'factor')}, so k cannot be {k}; leave it out"
-            )
-        self.k = len(self.groups)
+    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None) -> None:
+        super().__init__(space, settings, k)
+        self.groups = groups_of(cast(Categorical, space), k)
 
     def solve(self, form: QuadraticForm) -> Solution:
         """Returns the best configuration of each image."""
-        sets, errors = best_configurations(form, self.groups)
-        return Solution(sets[:, None], errors[:, None], torch.zeros(len(sets), dtype=torch.long))
+        return self.containing(form, [])
 
-    def alternatives(
-        self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
-    ) -> Alternatives:
+    def alternatives(self, statistics: GramStatistics, solution: Solution, rows: Tensor) -> Alternatives:
         """Compares the configuration with all that differ from it in one factor."""
         best, d = solution.best, statistics.linear.shape[2]
         exchanged = best[:, None].repeat(1, d, 1)  # [B,D,F]
         for factor, group in enumerate(self.groups):
             exchanged[:, group, factor] = torch.tensor(group)
         errors, chosen = statistics.errors(exchanged), statistics.errors(solution.sets)
+        difference = PairedDifference.of(errors, chosen, statistics.importance)
         others = torch.ones(len(best), d, dtype=torch.bool).scatter_(1, best, False)
-        return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), others)
+        return Alternatives(statistics, solution, rows, difference, others)
 
     @property
     def largest(self) -> int:
@@ -86,24 +79,24 @@ class OneOfEach(Constraint):
                 least[:, value] = self.containing(form, [*held, value]).errors[:, 0]
         return least
 
-    def answers(
-        self,
-        statistics: GramStatistics,
-        solution: Solution,
-        alternatives: Alternatives,
-        candidates: Tensor,
-        images: Sequence[int],
-        rows: Tensor,
-    ) -> list[Answer]:
+    def answers(self, found: Alternatives, candidates: Tensor, images: Sequence[int]) -> list[Answer]:
         """Compares each value with the others of its factor, with the other factors fixed."""
-        found, concepts = [], candidates.float().cpu()
+        answers, concepts = [], candidates.float().cpu()
         chance = torch.tensor([1 / len(group) for group in self.groups])
         for image in images:
-            members = solution.members(image)
+            members = found.solution.members(image)
             others = [[value for value in group if value not in members] for group in self.groups]
-            rivals = [alternatives.difference.among(image, each) for each in others]
-            found.append(Answer(concepts[image, members], rivals, chance))
-        return found
+            rivals = [found.difference.among(image, each) for each in others]
+            answers.append(Answer(concepts[image, members], rivals, chance))
+        return answers
+
+
+def groups_of(space: Categorical, k: int | None) -> list[list[int]]:
+    """Returns the candidates of each factor; a :class:`UsageError` if ``k`` is given and is not their number."""
+    groups = space.groups()
+    if k not in (None, len(groups)):
+        raise UsageError(f"the model has {counted(len(groups), 'factor')}, so k cannot be {k}; leave it out")
+    return groups
 
 
 @dataclass(frozen=True)
@@ -135,11 +128,9 @@ class Pairwise:
         return cls(float(form.constant[image]), unary, pair, groups)
 
     def extended(self, errors: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the errors ``[n,V_f]`` of partial configurations extended by one factor.
+        """Returns the errors ``[n,V_f]`` of partial configurations ``[n,f]`` extended by one factor.
 
-        Args:
-            errors: Errors of n partial configurations ``[n]``, without the constant.
-            chosen: Their values of the first f factors ``[n,f]``.
+        They, and the errors of the configurations before ``[n]``, are without the constant.
         """
         f = chosen.shape[1]
         total = errors[:, None] + self.unary[f]
@@ -153,15 +144,7 @@ class Pairwise:
 
 
 def best_configurations(form: QuadraticForm, groups: Groups) -> tuple[Tensor, Tensor]:
-    """Finds the configuration of least error of each image, however many there are.
-
-    Args:
-        form: Expected errors of B images; its candidates are the values of all factors.
-        groups: Candidates of each factor.
-
-    Returns:
-        Candidates ``[B,F]`` and errors ``[B]``.
-    """
+    """Returns each image's configuration of least error ``[B,F]``, however many there are, and its error ``[B]``."""
     few = math.prod(len(group) for group in groups) <= EXHAUSTIVE_LIMIT
     search = exhaustive if few else branch_and_bound
     found = [search(Pairwise.of(form, image, groups)) for image in range(len(form.linear))]

@@ -114,7 +114,7 @@ class _Search:
 
         for size in range(1, top + 1):
             self.w = self.form.w(size)
-            self.add()
+            self.take(int(self.into().argmin()))  # the best further candidate
             self.exchange(pairs=size <= k_max)
             if size > k_max:
                 continue
@@ -126,7 +126,7 @@ class _Search:
                     break
         for size in range(top - 1, 0, -1):
             self.w = self.form.w(size)
-            self.drop()
+            self.leave(int(self.out(self.members).argmin()))  # the one that is missed least
             if size > k_max or {*sets[size, :size]} != {*self.members}:  # else it was exchanged on the way up
                 self.exchange(pairs=size <= k_max)
                 if size <= k_max:
@@ -160,14 +160,6 @@ class _Search:
         member = self.members.pop(place)
         self.pull -= self.gram[member]
         self.blocked[member], self.changed[member] = False, True
-
-    def add(self) -> None:
-        """Adds the best further candidate."""
-        self.take(int(self.into().argmin()))
-
-    def drop(self) -> None:
-        """Drops the member that is missed least."""
-        self.leave(int(self.out(self.members).argmin()))
 
     def exchange(self, pairs: bool) -> None:
         """Exchanges single members, then pairs, until neither lowers the error."""

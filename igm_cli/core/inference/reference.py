@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,23 +20,13 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.direct import (
-    Hypotheses,
-    Scores,
-    composed_predictions,
-    hypothesis_errors,
-    mean_errors,
-    staged_errors,
-)
+from igm_cli.core.inference.direct import Hypotheses, composed_predictions, hypothesis_errors, staged_errors
 from igm_cli.core.inference.noised_batch import importance_of
+from igm_cli.core.inference.one_of_each import groups_of
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.noise_schedule import Draws, draw
-from igm_cli.core.types import Inversion, InversionSettings, KPoint, Progress
-from igm_cli.errors import UsageError, counted
-
-Method = Callable[
-    [Denoiser, Tensor, InversionSettings, int | None, Composition, Progress | None], list[Inversion]
-]
+from igm_cli.core.types import Inversion, InversionSettings, KPoint
+from igm_cli.errors import UsageError
 
 # From the released code: starts ~ N(0.5, 0.13²) of the box, gradient norm clipped at 1.
 START_MEAN, START_STD, CLIP = 0.5, 0.13, 1.0
@@ -56,16 +46,10 @@ MOST_CONFIGURATIONS = 2**16
 def sgd(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
 ) -> Inversion:
-    """Finds K concepts by descent from R starts; all K in 1..k_max are tried if it is not given.
+    """Finds K concepts of an image ``[C,H,W]`` by descent from R starts; tries all K in 1..k_max if it is not given.
 
-    Each step takes one (t, eps) sample; every end point is then scored under shared noise and the best kept.
-
-    Args:
-        denoiser: A model over a :class:`Continuous` space.
-        image: ``[C,H,W]``.
-        settings: ``restarts``, ``steps``, ``learning_rate``, ``score_draws`` and ``sgd_high`` are used.
-        k: Number of concepts or None.
-        composition: How contributions add up.
+    Each step takes one (t, eps) sample; every end point is then scored under shared noise and the best kept.  Of the
+    settings, ``restarts``, ``steps``, ``learning_rate``, ``score_draws`` and ``sgd_high`` are used.
 
     Raises:
         UsageError: If ``k`` is 0.
@@ -137,9 +121,8 @@ def score(
 ) -> tuple[Tensor, int]:
     """Returns the errors of R hypotheses ``[R,K,D]`` under shared noise ``[R,N]``, and the network calls."""
     s, shape = settings, tuple(image.shape)
-    draws = draw(denoiser.schedule, shape, s.score_draws, low=0.0, high=s.sgd_high, seed=s.seed).to(
-        image.device
-    )
+    draws = draw(denoiser.schedule, shape, s.score_draws, low=0.0, high=s.sgd_high, seed=s.seed)
+    draws = draws.to(image.device)
     columns = []
     with torch.no_grad():
         for t, noise in zip(draws.t.split(SCORED_AT_ONCE), draws.noise.split(SCORED_AT_ONCE), strict=True):
@@ -150,28 +133,21 @@ def score(
 def relax(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
 ) -> Inversion:
-    """Finds one value of every factor by descent on relaxed one-hot rows.
+    """Finds one value of every factor of an image ``[C,H,W]`` by descent on relaxed one-hot rows.
 
     Values of a factor are mixed with weights on the simplex, the weights descend the composed error by stochastic
-    gradients, and the value of largest weight is taken.
-
-    Args:
-        denoiser: A model over a :class:`Categorical` space.
-        image: ``[C,H,W]``.
-        settings: ``relax_steps``, ``low``, ``high``, ``power`` and ``seed`` are used.
-        k: Number of factors or None.
-        composition: How contributions add up.
+    gradients, and the value of largest weight is taken.  Of the settings, ``relax_steps``, ``low``, ``high``, ``power``
+    and ``seed`` are used.
     """
-    s, space = settings, _factors(denoiser, k)
-    groups = space.groups()
+    s, space = settings, cast(Categorical, denoiser.space)
+    groups = groups_of(space, k)
     logits = torch.zeros(space.dim, device=image.device, requires_grad=True)
     optimizer = torch.optim.AdamW([logits], lr=RELAX_RATE, weight_decay=0.0)
     loss, shape = torch.zeros(()), tuple(image.shape)
     for step in range(s.relax_steps):
         start = step * RELAX_BATCH
-        draws = draw(
-            denoiser.schedule, shape, RELAX_BATCH, low=s.low, high=s.high, seed=s.seed, start=start
-        ).to(image.device)
+        draws = draw(denoiser.schedule, shape, RELAX_BATCH, low=s.low, high=s.high, seed=s.seed, start=start)
+        draws = draws.to(image.device)
         importance = importance_of(denoiser.schedule, draws.t, s.power)
         with torch.enable_grad():
             rows = relaxed(logits, groups)
@@ -189,63 +165,44 @@ def relax(
 
 def relaxed(logits: Tensor, groups: list[list[int]]) -> Tensor:
     """Returns the weights on the simplex of each factor as rows ``[F,D]``, from logits ``[D]``."""
-    rows = []
-    for group in groups:
-        row = torch.zeros_like(logits)
-        row[group] = torch.softmax(logits[group], dim=0)
-        rows.append(row)
-    return torch.stack(rows)
+    rows = logits.new_zeros(len(groups), len(logits))
+    for factor, group in enumerate(groups):
+        rows[factor, group] = torch.softmax(logits[group], dim=0)
+    return rows
 
 
 def enumerate_all(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
-) -> Inversion:
-    """Scores all configurations under ``draws`` shared noise samples.
-
-    Raises:
-        UsageError: If there are too many.
-    """
-    _factors(denoiser, k)
-    return _best(denoiser, image, settings, composition, mean_errors)
-
-
-def eliminate(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
-) -> Inversion:
-    """Eliminates the worse half of the configurations after every stage; the last stage reaches ``max_draws``.
-
-    Raises:
-        UsageError: If there are too many.
-    """
-    _factors(denoiser, k)
-    return _best(denoiser, image, replace(settings, draws=settings.max_draws), composition, staged_errors)
-
-
-def _best(
     denoiser: Denoiser,
     image: Tensor,
     settings: InversionSettings,
+    k: int | None,
     composition: Composition,
-    scores: Callable[[Denoiser, Tensor, InversionSettings, Hypotheses], Scores],
+    stages: int | None = 1,
 ) -> Inversion:
-    """Returns the configuration of the least error under ``settings.draws`` noise samples."""
-    rows = configurations(cast(Categorical, denoiser.space)).to(image.device)  # [R,F,D]
+    """Scores all configurations under ``draws`` shared noise samples; see :func:`staged_errors` for more stages."""
+    space = cast(Categorical, denoiser.space)
+    groups_of(space, k)
+    rows = configurations(space).to(image.device)  # [R,F,D]
 
     def predict(features: Any, which: Tensor) -> Tensor:
         return composed_predictions(denoiser, features, rows[which.to(rows.device)], composition)
 
-    found = scores(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict))
+    found = staged_errors(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict), stages)
     best = int(found.errors.argmin())
     calls = found.calls + settings.draws  # the base, once for every noise sample
     return unsure_answer(rows[best], float(found.errors[best]), calls, settings.draws)
 
 
-def configurations(space: Categorical) -> Tensor:
-    """Returns all choices of one value of every factor, as one-hot rows ``[R,F,D]``.
+def eliminate(
+    denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
+) -> Inversion:
+    """Eliminates the worse half of the configurations after every stage; the last stage reaches ``max_draws``."""
+    settings = replace(settings, draws=settings.max_draws)
+    return enumerate_all(denoiser, image, settings, k, composition, stages=None)
 
-    Raises:
-        UsageError: If there are too many to evaluate each.
-    """
+
+def configurations(space: Categorical) -> Tensor:
+    """Returns all choices of one value of each factor, one-hot ``[R,F,D]``; a :class:`UsageError` if too many."""
     groups, rows = space.groups(), space.candidates()
     number = math.prod(len(group) for group in groups)
     if number > MOST_CONFIGURATIONS:
@@ -253,15 +210,6 @@ def configurations(space: Categorical) -> Tensor:
             f"{number} configurations are too many to ask the network for each; use --method evidence"
         )
     return rows[torch.tensor(list(itertools.product(*groups)))]
-
-
-def _factors(denoiser: Denoiser, k: int | None) -> Categorical:
-    space = cast(Categorical, denoiser.space)
-    if k not in (None, len(space.factors)):
-        raise UsageError(
-            f"the model has {counted(len(space.factors), 'factor')}, so k cannot be {k}; leave it out"
-        )
-    return space
 
 
 def unsure_answer(
@@ -288,23 +236,4 @@ def unsure_answer(
     )
 
 
-def _one_by_one(method: Callable[..., Inversion]) -> Method:
-    def each(
-        denoiser: Denoiser,
-        images: Tensor,
-        settings: InversionSettings,
-        k: int | None,
-        composition: Composition,
-        progress: Progress | None,
-    ) -> list[Inversion]:
-        return [method(denoiser, image, settings, k, composition) for image in images]
-
-    return each
-
-
-METHODS: Mapping[str, Method] = {
-    "sgd": _one_by_one(sgd),
-    "relax": _one_by_one(relax),
-    "enumerate": _one_by_one(enumerate_all),
-    "eliminate": _one_by_one(eliminate),
-}
+METHODS = {"sgd": sgd, "relax": relax, "enumerate": enumerate_all, "eliminate": eliminate}

@@ -14,7 +14,6 @@ the chosen ones are moved to where the error of all images together is least.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Constraint, Solution
-from igm_cli.core.inference.continuous import one_more, propose
+from igm_cli.core.inference.continuous import ContinuousInference, one_more
 from igm_cli.core.inference.engine import check_method, constraint_of, in_groups
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import noised
@@ -40,8 +39,6 @@ from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
-
-__all__ = ["SharedInversion", "check_shared", "invert_shared"]
 
 PROPOSERS = 6
 """Images whose own concepts are candidates: any image holds what all have in common."""
@@ -79,9 +76,7 @@ class SharedInversion:
         return self.support.prod(0)
 
 
-def check_shared(
-    space: ConceptSpace, settings: InversionSettings, k: int | None, images: int = 1
-) -> Constraint:
+def check_shared(space: ConceptSpace, settings: InversionSettings, k: int | None) -> Constraint:
     """Returns the constraint on each image's set, which may hold as many concepts as the images have in common.
 
     Raises:
@@ -91,7 +86,7 @@ def check_shared(
     if settings.method != "evidence":
         raise UsageError(f"method {settings.method!r} does not find what images have in common; use evidence")
     settings = replace(settings, k_max=max(settings.k_max, k or 0))
-    constraint = constraint_of(space)(space, settings, None, images)
+    constraint = constraint_of(space)(space, settings, None)
     if k is not None and not 1 <= k <= constraint.largest:
         raise UsageError(f"images have 1 to {constraint.largest} {space.plural} in common, not {k}")
     return constraint
@@ -152,8 +147,8 @@ class _Search:
         progress: Progress | None,
     ) -> None:
         self.denoiser, self.images, self.k, self.composition = denoiser, images, k, composition
-        self.as_given = check_shared(denoiser.space, settings, k, len(images))
-        self.constraint = check_shared(denoiser.space, settings, k, len(images))
+        self.as_given = check_shared(denoiser.space, settings, k)
+        self.constraint = check_shared(denoiser.space, settings, k)
         self.settings, self.progress, self.calls, self.done = self.constraint.settings, progress, 0, 0
         self.candidates = images.new_zeros(0, denoiser.space.dim)
         """Candidates for the common concepts ``[M,D]``."""
@@ -163,16 +158,16 @@ class _Search:
         started = time.monotonic()
         if isinstance(self.constraint, SparseSubset):
             self.candidates = self.proposed(self.constraint)
-            sets = self.seen()
-            choice = self.choose(self.statistics(sets))
-            if choice.held and self.settings.refine_steps:
-                self.candidates = self.sharpened(choice)
-                sets = self.seen()
         else:
             self.candidates = self.denoiser.space.candidates().to(self.images.device)  # type: ignore[attr-defined]
-            sets = self.seen()
+        sets = self.seen()
         statistics = self.statistics(sets)
         choice = self.choose(statistics)
+        if isinstance(self.constraint, SparseSubset) and choice.held and self.settings.refine_steps:
+            self.candidates = self.sharpened(choice)
+            sets = self.seen()
+            statistics = self.statistics(sets)
+            choice = self.choose(statistics)
         while not choice.decided and statistics.draws < self.settings.max_draws:
             more = self.constraint.more_draws(statistics.draws)
             more = min(more, self.settings.max_draws - statistics.draws)
@@ -182,12 +177,11 @@ class _Search:
             statistics = self.statistics(sets)
             choice = self.choose(statistics)
         self.calls += sum(int(each.calls.sum()) for each in sets)
-        errors = choice.solution.errors.gather(1, choice.solution.chosen[:, None])
         return SharedInversion(
             concepts=self.candidates[choice.held].float().cpu(),
             support=choice.support,
             k_source="estimated" if self.k is None else "given",
-            denoising_error=float(errors.mean()),
+            denoising_error=float(choice.solution.error.mean()),
             network_calls=self.calls,
             seconds=time.monotonic() - started,
             draws=statistics.draws,
@@ -198,11 +192,10 @@ class _Search:
         settings = replace(self.settings, k_min=max(self.settings.k_min, self.k or 0))
 
         def propose_for(group: Tensor) -> tuple[list[Tensor], int, float]:
-            own = SparseSubset(constraint.space, settings, None, len(group))
+            own = SparseSubset(constraint.space, settings, None)
             found = CandidateSet(self.denoiser, group, settings, self.composition, growing=True)
-            own.fit_to(math.prod(found.scale))
-            propose(found, own)
-            solution = own.solve(found.statistics().expected())
+            ContinuousInference(found, own).run()
+            solution = own.solve(found.statistics().expected)
             every = torch.cat([solution.best, one_more(solution)], dim=1).to(found.candidates.device)
             members = [found.candidates[row, each[each >= 0].unique()] for row, each in enumerate(every)]
             self.tell(len(group))
@@ -230,18 +223,13 @@ class _Search:
     def statistics(self, sets: Sequence[CandidateSet]) -> GramStatistics:
         """Returns the statistics of all images."""
         every = [each.statistics() for each in sets]
-        return GramStatistics(
-            torch.cat([each.residual for each in every]),
-            torch.cat([each.linear for each in every]),
-            torch.cat([each.gram for each in every]),
-            torch.cat([each.usable for each in every]),
-            self.composition,
-            every[0].importance,
-        )
+        tensors = ((each.residual, each.linear, each.gram, each.usable) for each in every)
+        residual, linear, gram, usable = map(torch.cat, zip(*tensors, strict=True))
+        return GramStatistics(residual, linear, gram, usable, self.composition, every[0].importance)
 
     def choose(self, statistics: GramStatistics) -> _Choice:
         """Adds one concept after the other, then exchanges them as long as that helps."""
-        form = statistics.expected()
+        form = statistics.expected
         free = self.as_given.solve(form)
         own, _ = self.confidences(self.as_given, statistics, free)
         most = self.k if self.k is not None else int((free.best >= 0).sum(1).min())
@@ -274,8 +262,7 @@ class _Search:
 
     def error(self, solution: Solution) -> float:
         """Returns the sum of the errors plus costs of the chosen sets."""
-        chosen = solution.errors.gather(1, solution.chosen[:, None])[:, 0]
-        return float((chosen + self.constraint.cost * (solution.best >= 0).sum(1)).sum())
+        return float(solution.total(self.constraint.cost).sum())
 
     def explained(self, statistics: GramStatistics, held: list[int], own: Tensor) -> _Choice:
         """Returns the best sets that hold the given candidates, and how probable these are in each image.
@@ -285,7 +272,7 @@ class _Search:
             held: The candidates.
             own: The :meth:`confidences` of the images' own sets, used for the members of these.
         """
-        form = statistics.expected()
+        form = statistics.expected
         self.constraint.solve(form)  # the alternatives refer to it
         solution = self.constraint.containing(form, held)
         forced, decided = self.confidences(self.constraint, statistics, solution)
@@ -296,16 +283,14 @@ class _Search:
         self, constraint: Constraint, statistics: GramStatistics, solution: Solution
     ) -> tuple[Tensor, bool]:
         """Returns how probable the members of sets are ``[n,M]``, nan for others, and whether all sets are decided."""
-        n, rows = len(self.images), torch.arange(len(self.images))
-        alternatives = constraint.alternatives(statistics, statistics.expected(), solution, rows)
-        answers = constraint.answers(
-            statistics, solution, alternatives, self.candidates.expand(n, -1, -1), range(n), rows
-        )
+        n = len(self.images)
+        found = constraint.alternatives(statistics, solution, torch.arange(n))
+        answers = constraint.answers(found, self.candidates.expand(n, -1, -1), range(n))
         known, every = self.candidates.float().cpu(), torch.full(statistics.usable.shape, torch.nan)
         for image, answer in enumerate(answers):  # each in its own order
             same = (answer.concepts[:, None] == known).all(2)  # [K,M]
             every[image, same.long().argmax(1)] = posteriors(answer.rivals, constraint.settings.temperature)
-        return every, bool(alternatives.ruled_out(self.settings.settled).all())
+        return every, bool(found.ruled_out(self.settings.settled).all())
 
     def sharpened(self, choice: _Choice) -> Tensor:
         """Moves the common concepts to where the error of all images is least, each image's own rest fixed.

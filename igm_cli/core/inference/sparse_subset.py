@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from igm_cli.core.concepts import ConceptSpace, Continuous, Product
-from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
-from igm_cli.core.inference.counting import choose_size
+from igm_cli.core.concepts import ConceptSpace
+from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution, occurring
 from igm_cli.core.inference.pursuit import pursuit
 from igm_cli.core.inference.statistics import GramStatistics, PairedDifference, QuadraticForm, gathered
 from igm_cli.core.types import InversionSettings
@@ -34,8 +32,8 @@ class SparseSubset(Constraint):
 
     name = "sparse-subset"
 
-    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None, images: int) -> None:
-        super().__init__(space, settings, k, images)
+    def __init__(self, space: ConceptSpace, settings: InversionSettings, k: int | None) -> None:
+        super().__init__(space, settings, k)
         if k is not None and not 0 <= k <= MOST_CONCEPTS:
             raise UsageError(f"k must lie between 0 and {MOST_CONCEPTS}, not {k}")
         grid, needed = settings.grid, space.point.dim  # type: ignore[attr-defined]
@@ -69,18 +67,17 @@ class SparseSubset(Constraint):
             return Solution(path.sets, path.errors, most.clamp(max=self.k))
         enough = sizes >= most.min().clamp(max=self.settings.k_min)
         errors = path.errors.masked_fill(~enough, torch.inf)
-        return Solution(path.sets, path.errors, choose_size(errors, sizes, self.cost))
+        return Solution(path.sets, path.errors, self.cheapest(errors, sizes))
 
-    def alternatives(
-        self, statistics: GramStatistics, form: QuadraticForm, solution: Solution, rows: Tensor
-    ) -> Alternatives:
+    def alternatives(self, statistics: GramStatistics, solution: Solution, rows: Tensor) -> Alternatives:
         """Compares the chosen K with every other that may be chosen; with none if K is given."""
         sizes = torch.arange(solution.sets.shape[1], device=solution.sets.device)
         errors = statistics.errors(solution.sets) + self.cost * sizes[:, None]
         chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
         exists = solution.errors.isfinite() & (sizes >= self.settings.k_min)
         exists &= (sizes != solution.chosen[:, None]) & (self.k is None)
-        return Alternatives(PairedDifference.of(errors, chosen, statistics.importance), exists)
+        difference = PairedDifference.of(errors, chosen, statistics.importance)
+        return Alternatives(statistics, solution, rows, difference, exists)
 
     @property
     def largest(self) -> int:
@@ -103,9 +100,8 @@ class SparseSubset(Constraint):
             path = Solution(sets, errors, torch.zeros(len(sets), dtype=torch.long))
         fixed = torch.tensor(list(held)).expand(*path.sets.shape[:2], -1)
         sizes = h + torch.arange(rest + 1)
-        return Solution(
-            torch.cat([fixed, path.sets], dim=2), path.errors, choose_size(path.errors, sizes, self.cost)
-        )
+        chosen = self.cheapest(path.errors, sizes)
+        return Solution(torch.cat([fixed, path.sets], dim=2), path.errors, chosen)
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
         """Returns the error plus cost of a good set that holds the given candidates and one more ``[B,M]``.
@@ -116,7 +112,7 @@ class SparseSubset(Constraint):
         """
         base = self.containing(form, held).best  # [B,T]
         (b, m), t = form.linear.shape, base.shape[1]
-        member = torch.zeros(b, m + 1, dtype=torch.bool).scatter_(1, base + 1, True)[:, 1:]
+        member = occurring(base, m)
         fixed = torch.isin(base, torch.tensor(list(held), dtype=torch.long)) | (base < 0)
         image = torch.arange(b)[:, None]
         shared = form.gram[image, :, base.clamp(min=0)].abs().mT.masked_fill(fixed[:, None], -1.0)  # [B,M,T]
@@ -138,9 +134,7 @@ class SparseSubset(Constraint):
         together = least.sum(0)
         for index in together.topk(min(SEARCHED_ANEW, m), largest=False).indices.tolist():
             if bool(together[index].isfinite()):
-                found = self.containing(form, [*held, index])
-                errors = found.errors.gather(1, found.chosen[:, None])[:, 0]
-                total = errors + self.cost * (found.best >= 0).sum(1)
+                total = self.containing(form, [*held, index]).total(self.cost)
                 least[:, index] = torch.minimum(least[:, index], total)
         return least
 
@@ -148,39 +142,32 @@ class SparseSubset(Constraint):
         """Returns how many noise samples to take next: always the same number, as each tells much about an image."""
         return self.settings.draws
 
-    def answers(
-        self,
-        statistics: GramStatistics,
-        solution: Solution,
-        alternatives: Alternatives,
-        candidates: Tensor,
-        images: Sequence[int],
-        rows: Tensor,
-    ) -> list[Answer]:
+    def answers(self, found: Alternatives, candidates: Tensor, images: Sequence[int]) -> list[Answer]:
         """Compares each member with leaving it out, at the cost of a concept, and its values with the others of a factor.
 
-        The members were chosen under the same noise, so the differences tend to be too large.
+        The members were chosen under the same noise, so the differences tend to be too large.  They are told as on an
+        image of the training size: a local concept changes the same number of pixels on an image of any size.
         """
-        best = solution.best[:, : max(1, int((solution.best >= 0).sum(1).max()))]  # members come first
+        statistics, best = found.statistics, found.solution.best
+        best = best[:, : max(1, int((best >= 0).sum(1).max()))]  # members come first
         alone = torch.eye(best.shape[1], dtype=torch.bool, device=best.device)
         without = torch.where(alone, -1, best[:, None, :])  # [B,K,K]
         errors, whole = statistics.errors(without) - self.cost, statistics.errors(best[:, None])
-        difference = PairedDifference.of(errors, whole, statistics.importance).to(torch.device("cpu"))
+        difference = PairedDifference.of(errors, whole, statistics.importance).scaled(self.area)
+        difference = difference.to(torch.device("cpu"))
         chosen = best.cpu()
         concepts = gathered(candidates, best.clamp(min=0)).float().cpu()
-        groups = cast(Continuous | Product, self.space).variant_groups()
-        found = []
+        groups, answers = self.space.variant_groups(), []
         for image in images:
             k = int((chosen[image] >= 0).sum())
             values = None
             if groups:
-                one = statistics.images(torch.tensor([image])).to(torch.device("cpu"))
+                one = statistics.images(torch.tensor([image]))
                 known, members = candidates[image].cpu(), chosen[image, :k].tolist()
                 values = [[self._others(one, known, members, i, group) for group in groups] for i in range(k)]
             rivals = [difference.among(image, [place]) for place in range(k)]
-            answer = Answer(concepts[image, :k], rivals, torch.zeros(k), value_rivals=values)
-            found.append(answer.scaled(self.area))
-        return found
+            answers.append(Answer(concepts[image, :k], rivals, torch.zeros(k), value_rivals=values))
+        return answers
 
     def _others(
         self, one: GramStatistics, concepts: Tensor, members: list[int], place: int, group: list[int]
@@ -190,7 +177,7 @@ class SparseSubset(Constraint):
         If none of them was a candidate, they count as no worse.
         """
         member = concepts[members[place]]
-        others = cast(Continuous | Product, self.space).variants(member)[group]
+        others = self.space.variants(member)[group]  # type: ignore[attr-defined]
         others = others[(others != member).any(1)]
         found = (others[:, None] == concepts).all(2) & one.usable  # [V-1,M]
         rivals = [
@@ -201,4 +188,5 @@ class SparseSubset(Constraint):
             even = torch.zeros(len(group) - 1, dtype=torch.float64)
             return PairedDifference(even, torch.full_like(even, torch.inf), one.draws)
         errors, whole = one.errors(torch.tensor([rivals])), one.errors(torch.tensor([[members]]))
-        return PairedDifference.of(errors, whole, one.importance).among(0, range(len(rivals)))
+        difference = PairedDifference.of(errors, whole, one.importance).scaled(self.area)
+        return difference.among(0, range(len(rivals)))

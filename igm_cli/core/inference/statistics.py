@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from scipy.special import stdtr
@@ -87,7 +88,7 @@ class QuadraticForm:
         usable = self.usable.clone()
         rows = (candidates >= 0).nonzero()[:, 0]
         usable[rows, candidates[rows]] = False
-        return QuadraticForm(self.constant, self.linear, self.gram, usable, self.composition)
+        return replace(self, usable=usable)
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,9 @@ class GramStatistics:
         """N, the number of noise samples."""
         return int(self.residual.shape[1])
 
+    @cached_property
     def expected(self) -> QuadraticForm:
-        """Averages over noise samples, in double precision: a search adds up many small changes."""
+        """The mean over noise samples, in double precision: a search adds up many small changes."""
         p = (self.importance.double() / self.importance.double().sum())[:, None]
         return QuadraticForm(
             (p[:, 0] * self.residual).sum(1),
@@ -137,22 +139,11 @@ class GramStatistics:
         square = ((held @ self.gram) * held).sum(3)
         return (self.residual[..., None] - 2 * w * pull + w * w * square).mT
 
-    def to(self, device: torch.device) -> GramStatistics:
-        """Returns the same on a device."""
-        tensors = (self.residual, self.linear, self.gram, self.usable, self.importance)
-        residual, linear, gram, usable, importance = (tensor.to(device) for tensor in tensors)
-        return GramStatistics(residual, linear, gram, usable, self.composition, importance)
-
     def images(self, index: Tensor) -> GramStatistics:
-        """Returns the statistics of some of the images."""
-        return GramStatistics(
-            self.residual[index],
-            self.linear[index],
-            self.gram[index],
-            self.usable[index],
-            self.composition,
-            self.importance,
-        )
+        """Returns the statistics of some of the images, on the CPU."""
+        tensors = (self.residual, self.linear, self.gram, self.usable)
+        residual, linear, gram, usable = (tensor[index].cpu() for tensor in tensors)
+        return GramStatistics(residual, linear, gram, usable, self.composition, self.importance.cpu())
 
 
 @dataclass(frozen=True)
@@ -173,14 +164,9 @@ class PairedDifference:
 
     @classmethod
     def of(cls, first: Tensor, second: Tensor, importance: Tensor) -> PairedDifference:
-        """Compares the errors of hypotheses.
+        """Compares the errors of hypotheses under every noise sample ``[...,N]``, weighted by importance w ``[N]``.
 
         The mean is sum w d / sum w; its standard error is that of a ratio estimate.
-
-        Args:
-            first: Errors under every noise sample ``[...,N]``.
-            second: The same for the other hypothesis.
-            importance: Weights w ``[N]``.
         """
         d, w = (first - second).double(), importance.double()
         n, p = d.shape[-1], w / w.sum()

@@ -64,16 +64,13 @@ def invert_any_size(
     Raises:
         UsageError: If K is given for an image of several tiles.
     """
-    height, width = images.shape[-2:]
     if k is not None and in_tiles(images):
+        height, width = images.shape[-2:]
         raise UsageError(
             f"the number of concepts cannot be given for an image that is inverted in tiles, as one of {width}×{height} "
             "pixels is; let it be estimated, or scale the image down"
         )
-    if k is not None:
-        fitting = _settings(denoiser, settings, (width, height), k_max)
-        return invert_batch(denoiser, images, fitting, k=k, composition=composition, progress=progress)
-    piece = _Piece(denoiser, settings, k_max, margin, composition)
+    piece = _Piece(denoiser, settings, k, k_max, margin if k is None else 0, composition)
     if in_tiles(images):
         return [_by_tiles(piece, image, progress) for image in images]
     return [_inside(found) for found in piece.invert(images, progress)]
@@ -90,20 +87,26 @@ class _Piece:
 
     denoiser: Denoiser
     settings: InversionSettings
+    k: int | None
     k_max: int | None
     margin: int
     composition: Composition
 
     def invert(self, images: Tensor, progress: Progress | None = None) -> list[Inversion]:
         """Inverts images ``[B,C,H,W]``; points may lie beyond their borders."""
-        size = images.shape[-1], images.shape[-2]
-        settings = _settings(self.denoiser, self.settings, size, self.k_max)
+        size, settings = (images.shape[-1], images.shape[-2]), self.settings
+        trained: tuple[int, int] = self.denoiser.image_size  # type: ignore[attr-defined]
+        area = math.prod(size) / math.prod(trained)
+        most = self.k_max or max(settings.k_max, math.ceil(settings.k_max * area))
+        settings = replace(settings, k_max=min(MOST_CONCEPTS, most))
         reach = tuple(self.margin / side for side in size)
         if settings.grid:
             grid = (round(n * (1 + 2 * more)) for n, more in zip(settings.grid, reach, strict=False))
             settings = replace(settings, grid=(*grid, *settings.grid[2:]))
         denoiser = _beyond(self.denoiser, reach) if self.margin else self.denoiser
-        return invert_batch(denoiser, images, settings, composition=self.composition, progress=progress)
+        return invert_batch(
+            denoiser, images, settings, k=self.k, composition=self.composition, progress=progress
+        )
 
 
 def _beyond(denoiser: Denoiser, reach: tuple[float, ...]) -> Denoiser:
@@ -136,15 +139,6 @@ def _inside(found: Inversion, kept: Tensor | None = None) -> Inversion:
     )
 
 
-def _settings(
-    denoiser: Denoiser, settings: InversionSettings, size: tuple[int, int], k_max: int | None
-) -> InversionSettings:
-    trained: tuple[int, int] = denoiser.image_size  # type: ignore[attr-defined]
-    area = math.prod(size) / math.prod(trained)
-    most = k_max or max(settings.k_max, math.ceil(settings.k_max * area))
-    return replace(settings, k_max=min(MOST_CONCEPTS, most))
-
-
 @dataclass(frozen=True)
 class Span:
     """A tile along one side: where it lies, and which part of it is its own, in pixels."""
@@ -156,13 +150,9 @@ class Span:
 
 
 def spans(length: int, unit: int, tile: int, overlap: int) -> list[Span]:
-    """Returns overlapping spans of equal length that cover a side of the image and begin at multiples of a unit.
+    """Returns spans of the length of a tile that cover a side of the image and begin at multiples of a unit, in pixels.
 
-    Args:
-        length: Length of the side in pixels.
-        unit: What starts are multiples of.
-        tile: Length of a span; a side no longer than that is one span.
-        overlap: Least overlap of neighbours.
+    Neighbours overlap by ``overlap`` or more; a side no longer than a tile is one span.
     """
     if length <= tile:
         return [Span(0, length, -math.inf, math.inf)]
@@ -190,11 +180,7 @@ def own_part(points: Tensor, x: Span, y: Span, same: float = SAME) -> Tensor:
 def once(points: Tensor, certainty: Tensor, tile: Tensor, same: float = SAME) -> Tensor:
     """Returns which points ``[K,2]`` stay ``[K]``: of two that different tiles found nearer than ``same``, the more certain one.
 
-    Args:
-        points: In pixels of the image.
-        certainty: Of each, in any unit ``[K]``.
-        tile: Number of the tile that found each ``[K]``.
-        same: Distance in pixels.
+    Points and ``same`` are in pixels of the image; ``certainty``, in any unit, and the number of the tile are ``[K]``.
     """
     from scipy.spatial import cKDTree
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -67,9 +68,8 @@ class Typical:
     limit: PositiveFloat
 
     def __post_init__(self) -> None:
-        if len(self.mean) <= MARGINS or [len(row) for row in self.covariance] != [len(self.mean)] * len(
-            self.mean
-        ):
+        count = len(self.mean)
+        if count <= MARGINS or [len(row) for row in self.covariance] != [count] * count:
             raise InputError("the table 'typical' needs a mean and a covariance of as many features")
 
     def at(self, seen: Tensor) -> float:
@@ -148,7 +148,6 @@ def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
     shrunk = min(1.0, noise / max(spread, 1e-12))
     correlation = (1 - shrunk) * correlation + shrunk * torch.eye(count)
     covariance = correlation * std[:, None] * std[None]
-    table = {"low": low, "high": high, "mean": tuple(mean.tolist()), "covariance": covariance.tolist()}
-    usual = Typical(**table, limit=1.0)  # type: ignore[arg-type]
+    usual = Typical(low, high, tuple(mean.tolist()), tuple(map(tuple, covariance.tolist())), limit=1.0)
     farthest = max(usual.distance(row[known], known) for row, known in zip(rows, there, strict=True))
-    return Typical(**table, limit=RESERVE * farthest)  # type: ignore[arg-type]
+    return replace(usual, limit=RESERVE * farthest)

@@ -17,12 +17,7 @@ ENLARGED = 1.12
 
 
 def views_of(image: Tensor, count: int) -> Tensor:
-    """Returns the image ``[3,H,W]`` and further views of it, ``[V,3,H,W]``.
-
-    Args:
-        image: The unchanged image.
-        count: V, one of :data:`igm_cli.core.types.VIEWS`.
-    """
+    """Returns views of an image ``[3,H,W]``, ``[V,3,H,W]``: itself; with 2, its mirror image; with 4, both enlarged."""
     views = [image, image.flip(-1), *([near := _enlarged(image), near.flip(-1)] if count > 2 else [])]
     return torch.stack(views[:count])
 

@@ -51,10 +51,7 @@ class Local(Protocol):
     def products(self, features: Any, concepts: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Returns <image,Delta_j> and <Delta_j,Delta_j>, both ``[R,M]``, precise enough to rank candidates.
 
-        Args:
-            features: Features of R noised images.
-            concepts: Concepts shared by all images ``[1,M,D]``.
-            patches: Images cell after cell ``[R,G,c]``.
+        Concepts ``[1,M,D]`` are shared by all images, given cell after cell ``[R,G,c]``.
         """
         ...
 
@@ -93,11 +90,8 @@ class Windows:
         """Returns the contributions of several sets of concepts to the same images, joined."""
         if len(parts) == 1:
             return parts[0]
-        values, cells = (
-            torch.cat([part.values for part in parts], dim=2),
-            torch.cat([p.cells for p in parts], dim=1),
-        )
-        return cls(values, cells, parts[0].grid)
+        values = torch.cat([part.values for part in parts], dim=2)
+        return cls(values, torch.cat([part.cells for part in parts], dim=1), parts[0].grid)
 
     def at(self, patches: Tensor) -> Tensor:
         """Returns the cells of images ``[n,b,G,c]`` in the windows ``[n,b,M,W,c]``; those outside are arbitrary."""

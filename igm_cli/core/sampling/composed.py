@@ -105,12 +105,11 @@ class Composed:
 
     def repeated(self, particles: int) -> Composed:
         """Returns each set of concepts repeated for several images in a row."""
-        return Composed(
-            tuple(
-                Part(part.denoiser, *(x.repeat_interleave(particles, 0) for x in (part.concepts, part.scale)))
-                for part in self.parts
-            )
-        )
+        parts = []
+        for part in self.parts:
+            concepts, scale = (each.repeat_interleave(particles, 0) for each in (part.concepts, part.scale))
+            parts.append(Part(part.denoiser, concepts, scale))
+        return Composed(tuple(parts))
 
     def overlap_in(self, x0: Tensor, t: int) -> Tensor:
         """Returns sum_{i≠j} / sum_i of the Gram matrix of contributions ``[B]``, in clean images at timestep t.
@@ -142,11 +141,7 @@ class Composed:
 
 
 def require_alike(named: Sequence[tuple[str, Any]]) -> None:
-    """Checks that named models can be composed: they must share one image size and one noise schedule.
-
-    Raises:
-        InputError: If they do not, naming the first two.
-    """
+    """Raises an :class:`InputError` unless named models can be composed: of one image size and one noise schedule."""
     (name, first), *others = named
     every = torch.arange(first.schedule.steps)
     for other_name, other in others:

@@ -106,8 +106,6 @@ class Hamiltonian:
                 v = v + 0.5 * h * there
             kinetic = 0.5 * (momentum.square() - v.square()).flatten(1).sum(1)
             # A refused trajectory turns round, which keeps the density.
-            every = torch.stack([new, there, v], 1)
-            x, here, momentum = accepted(
-                risen + kinetic, noise, every, torch.stack([x, here, -momentum], 1)
-            ).unbind(1)
+            moved, back = torch.stack([new, there, v], 1), torch.stack([x, here, -momentum], 1)
+            x, here, momentum = accepted(risen + kinetic, noise, moved, back).unbind(1)
         return x

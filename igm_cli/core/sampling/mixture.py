@@ -59,7 +59,7 @@ def sample_any(
             each = torch.stack([branch.predict(x, now).epsilon for branch in branches], 1)  # [B,I,C,H,W]
             kappa = log_q.softmax(1)
             mixed = (kappa.view(*kappa.shape, 1, 1, 1) * each).sum(1)
-            moved, x0 = step(x, mixed, schedule, now, after, "ancestral", noise, clip)
+            moved, x0 = step(x, mixed, here, there, "ancestral", noise, clip)
             time = 2 * math.log(alpha_after / alpha)  # ∫ beta dtau
             scores = -each.flatten(2) / sigma  # [B,I,P]
             before, behind = x / math.hypot(*here), moved / math.hypot(*there)

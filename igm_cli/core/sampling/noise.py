@@ -9,13 +9,7 @@ from torch import Tensor
 
 
 class ImageNoise:
-    """A stream of random numbers for each image, drawn on the CPU, so that every device sees the same.
-
-    Args:
-        seed: Seed of all images.
-        numbers: Which images.
-        device: Where the numbers go.
-    """
+    """A stream of random numbers for each image, by its number, drawn on the CPU: every device sees the same."""
 
     def __init__(self, seed: int, numbers: Iterable[int], device: torch.device) -> None:
         self.device = device

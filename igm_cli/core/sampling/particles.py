@@ -22,10 +22,7 @@ from igm_cli.core.sampling.noise import ImageNoise
 class Particles:
     """Weights of M particles for each of B sets of concepts, all particles of a set in a row.
 
-    Args:
-        sets: B.
-        count: M.
-        noise: Randomness of the sets, not of the particles.
+    ``noise`` is the randomness of the sets, not of the particles.
     """
 
     def __init__(self, sets: int, count: int, noise: ImageNoise) -> None:

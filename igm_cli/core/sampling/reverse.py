@@ -24,6 +24,8 @@ from igm_cli.core.sampling.noise import ImageNoise
 from igm_cli.core.sampling.particles import Particles
 
 Sampler: TypeAlias = Literal["ddim", "ancestral"]
+Level: TypeAlias = tuple[float, float]
+"""alpha and sigma."""
 
 
 def levels(schedule: Schedule, steps: int) -> list[int]:
@@ -69,32 +71,25 @@ def sample(
     x = x0 = noise.normal(shape)
     with torch.no_grad():
         for done, (now, after) in enumerate(itertools.pairwise(levels(schedule, steps)), 1):
-            prediction = model.predict(x, now)
-            x, x0 = step(x, prediction.epsilon, schedule, now, after, sampler, noise, clip)
+            prediction, here, there = model.predict(x, now), level_of(schedule, now), level_of(schedule, after)
+            x, x0 = step(x, prediction.epsilon, here, there, sampler, noise, clip)
             if flock:
-                (alpha, sigma), (alpha_after, _) = (preserving(*level_of(schedule, t)) for t in (now, after))
+                (alpha, sigma), (alpha_after, _) = preserving(*here), preserving(*there)
                 flock.advance(prediction.overlap, sigma, alpha, alpha_after)
                 x = flock.redrawn(x) if after else flock.one(x0)
                 x0 = x if not after else x0
             if corrector and after:
-                sigma = level_of(schedule, after)[1]
+                sigma = there[1]
                 x = corrector(x, lambda y: -model.predict(y, after).epsilon / sigma, sigma, noise)  # noqa: B023
             progress(done, steps)
     return x0
 
 
 def step(
-    x: Tensor,
-    epsilon: Tensor,
-    schedule: Schedule,
-    now: int,
-    after: int,
-    sampler: Sampler,
-    noise: ImageNoise,
-    clip: bool,
+    x: Tensor, epsilon: Tensor, here: Level, there: Level, sampler: Sampler, noise: ImageNoise, clip: bool
 ) -> tuple[Tensor, Tensor]:
     """Returns images ``[B,C,H,W]`` at the next noise level, and the clean images they point at."""
-    (alpha, sigma), (alpha_after, sigma_after) = level_of(schedule, now), level_of(schedule, after)
+    (alpha, sigma), (alpha_after, sigma_after) = here, there
     x0 = (x - sigma * epsilon) / alpha
     if clip:
         x0 = x0.clamp(-1, 1)
@@ -108,13 +103,13 @@ def step(
     return x, x0
 
 
-def level_of(schedule: Schedule, t: int) -> tuple[float, float]:
+def level_of(schedule: Schedule, t: int) -> Level:
     """Returns alpha and sigma of a timestep."""
     at = torch.tensor(t)
     return float(schedule.alpha(at)), float(schedule.sigma(at))
 
 
-def preserving(alpha: float, sigma: float) -> tuple[float, float]:
+def preserving(alpha: float, sigma: float) -> Level:
     """Returns alpha and sigma over sqrt(alpha² + sigma²): those of x over that root, a variance-preserving process.
 
     Predictions of eps are the same for both.

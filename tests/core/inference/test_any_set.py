@@ -104,9 +104,9 @@ def test_alternatives_are_the_best_on_the_other_side_of_every_label(
     images = torch.stack([oracle.image("ae", 0), oracle.image("c", 1), oracle.image("bdf", 2)])
     rows, cost = oracle.space.candidates(), penalty * 1e-4
     statistics = statistics_of(oracle, images, rows, composition, settings_)
-    constraint, form = AnySet(oracle.space, settings_, k, 3), statistics.expected()
+    constraint, form = AnySet(oracle.space, settings_, k), statistics.expected
     solution = constraint.solve(form)
-    found = constraint.alternatives(statistics, form, solution, torch.arange(3))
+    found = constraint.alternatives(statistics, solution, torch.arange(3))
     sizes = [k] if k else [1, 2, 3]
     for image in range(3):
         totals = {}
@@ -122,8 +122,7 @@ def test_alternatives_are_the_best_on_the_other_side_of_every_label(
             assert bool(found.exists[image, label])
             gap = float(found.difference.mean[image, label])
             assert gap == pytest.approx(totals[other] - totals[best], rel=1e-3, abs=1e-5)
-        told = constraint.answers(statistics, solution, found, rows.expand(3, -1, -1), [image], torch.arange(3))
-        said = told[0]
+        said = constraint.answers(found, rows.expand(3, -1, -1), [image])[0]
         assert sorted(said.concepts.argmax(1).tolist()) == list(best) and said.marginals is not None
         for label in range(6):
             sure = posterior(found.difference.among(image, [label]), settings_.temperature)
@@ -151,9 +150,9 @@ def given_up(
     chosen = torch.tensor([[members]])
     solution = Solution(chosen, torch.zeros(1, 1).double(), torch.zeros(1, dtype=torch.long))
     difference = PairedDifference(torch.tensor([means]).double(), torch.ones(1, m).double(), draws)
-    alternatives = Alternatives(difference, torch.tensor([exists or [True] * m]))
-    constraint = AnySet(oracle.space, PLAIN, sizes, 1)
-    return constraint.still_possible(statistics, solution, alternatives)[0].tolist()
+    there = torch.tensor([exists or [True] * m])
+    alternatives = Alternatives(statistics, solution, torch.arange(1), difference, there)
+    return AnySet(oracle.space, PLAIN, sizes).still_possible(alternatives)[0].tolist()
 
 
 def test_labels_four_standard_errors_worse_are_given_up() -> None:
@@ -171,7 +170,7 @@ def test_labels_four_standard_errors_worse_are_given_up() -> None:
     ],
 )
 def test_the_first_look_and_the_least_calls(labels: int, given: dict[str, int], first: int, least: int) -> None:
-    constraint = AnySet(LabelOracle(letters(labels)).space, replace(PLAIN, **given), 2, 1)
+    constraint = AnySet(LabelOracle(letters(labels)).space, replace(PLAIN, **given), 2)
     assert (constraint.first_draws, constraint.least_calls) == (first, least)
 
 

@@ -91,7 +91,7 @@ def test_what_one_candidate_explains(power):
     oracle, settings = positions(), InversionSettings(draws=4, power=power)
     dark = oracle.image(TRUTH) - 2 * oracle.template(TRUTH[:1])[0]  # a spot that is taken away
     images, grid = torch.stack([oracle.image(TRUTH), dark]), oracle.space.grid((12, 12))
-    form = statistics_of(oracle, images, grid, settings=settings).expected()
+    form = statistics_of(oracle, images, grid, settings=settings).expected
     some = CandidateSet(oracle, images, settings, "sum", growing=True)
     some.see(4)
     found = some.explained(grid)

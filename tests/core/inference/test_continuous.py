@@ -189,7 +189,7 @@ def test_where_and_what_are_those_of_all_sets_of_points_with_values(noise, compo
         image = image + noise * torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
         found = invert(oracle, image, ON_GRID, k=count, composition=composition)
         every = torch.cat([oracle.space.grid((5, 5)), oracle.space.between((5, 5))])
-        form = statistics_of(oracle, image[None], every, composition, ON_GRID).expected()
+        form = statistics_of(oracle, image[None], every, composition, ON_GRID).expected
         best, error = minima(form, count).best
         assert found.denoising_error == pytest.approx(float(error[0]), rel=1e-5)
         assert rows(found.concepts) == rows(every[best[0]])

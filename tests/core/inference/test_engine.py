@@ -14,10 +14,8 @@ from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Codebook
 from igm_cli.core.inference.any_set import KEPT
 from igm_cli.core.inference.call_counter import CallCounter
-from igm_cli.core.inference.constraints import Answer
 from igm_cli.core.inference.engine import by_statistics, invert, invert_batch
 from igm_cli.core.inference.reference import configurations
-from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.inference.typicality import fitted
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
@@ -373,14 +371,3 @@ def test_labels_given_up_for_one_image_are_still_asked_for_another():
         images
     )
     assert counter.used.contributions <= 8 * 32 * len(images)
-
-
-def test_how_sure_an_answer_is_does_not_depend_on_how_much_empty_ground_surrounds_it():
-    """Errors are means over pixels: differences are told as on an image of the size trained on."""
-    rivals = PairedDifference(torch.tensor([2e-4]).double(), torch.tensor([1e-5]).double(), 8)
-    values = [[PairedDifference(torch.tensor([1e-4]).double(), torch.tensor([0.0]).double(), 8)]]
-    answer = Answer(torch.zeros(1, 2), [rivals], torch.zeros(1), value_rivals=values).scaled(4.0)
-    assert answer.rivals[0].mean.tolist() == pytest.approx([8e-4])
-    assert answer.rivals[0].stderr.tolist() == pytest.approx([4e-5])
-    assert answer.value_rivals is not None and answer.value_rivals[0][0].mean.tolist() == pytest.approx([4e-4])
-    assert replace(answer, value_rivals=None).scaled(2.0).value_rivals is None

@@ -110,10 +110,10 @@ def test_alternatives_exchange_one_value_each(composition):
     rows, settings_ = oracle.space.candidates(), InversionSettings(draws=6, power=1.0)
     images = torch.stack([oracle.image(rows[[0, 2, 5]]), oracle.image(rows[[1, 4, 8]], 1)])
     statistics = statistics_of(oracle, images, rows, composition, settings_)
-    constraint = OneOfEach(oracle.space, settings_, None, 2)
-    form = statistics.expected()
+    constraint = OneOfEach(oracle.space, settings_, None)
+    form = statistics.expected
     solution = constraint.solve(form)
-    found = constraint.alternatives(statistics, form, solution, torch.arange(2))
+    found = constraint.alternatives(statistics, solution, torch.arange(2))
     for image in range(2):
         best = solution.members(image)
         assert tuple(best) == best_of(form, itertools.product(*oracle.space.groups()), image)[0]
@@ -136,11 +136,10 @@ def test_confidence_is_the_posterior_over_the_values_of_a_factor():
     statistics = statistics_of(oracle, images, rows, settings=settings_)
 
     def answer(given):
-        constraint = OneOfEach(oracle.space, given, None, 1)
-        form = statistics.expected()
-        solution = constraint.solve(form)
-        found = constraint.alternatives(statistics, form, solution, torch.arange(1))
-        said = constraint.answers(statistics, solution, found, rows[None], [0], torch.arange(1))[0]
+        constraint = OneOfEach(oracle.space, given, None)
+        solution = constraint.solve(statistics.expected)
+        found = constraint.alternatives(statistics, solution, torch.arange(1))
+        said = constraint.answers(found, rows[None], [0])[0]
         return said, solution, found
 
     said, solution, found = answer(settings_)
@@ -157,7 +156,9 @@ def test_confidence_is_the_posterior_over_the_values_of_a_factor():
 def test_another_number_of_factors_is_refused():
     space = factors().space
     assert (
-        OneOfEach(space, InversionSettings(), 3, 1).k == 3 == OneOfEach(space, InversionSettings(), None, 1).k
+        OneOfEach(space, InversionSettings(), 3).largest
+        == 3
+        == OneOfEach(space, InversionSettings(), None).largest
     )
     with pytest.raises(UsageError, match="3 factors, so k cannot be 2"):
-        OneOfEach(space, InversionSettings(), 2, 1)
+        OneOfEach(space, InversionSettings(), 2)

@@ -18,7 +18,7 @@ from igm_cli.core.inference.statistics import QuadraticForm
 def test_pursuit_finds_what_exhaustive_search_finds():
     oracle = positions()
     grid = oracle.space.grid((7, 7))
-    form = statistics_of(oracle, oracle.image(grid[[9, 16, 38]])[None], grid).expected()
+    form = statistics_of(oracle, oracle.image(grid[[9, 16, 38]])[None], grid).expected
     path = pursuit(form, 4)
     best, _ = best_of(form, itertools.combinations(range(49), 3))
     assert set(path.sets[0, 3].tolist()) == {-1, 9, 16, 38} == {-1, *best}
@@ -73,7 +73,7 @@ def test_two_close_together_are_not_mistaken_for_one_between_them():
     oracle = positions()
     line = torch.stack([torch.linspace(0.2, 0.8, 13), torch.full((13,), 0.5)], 1)
     truth = torch.tensor([5, 7])
-    form = statistics_of(oracle, oracle.image(line[truth])[None], line).expected()
+    form = statistics_of(oracle, oracle.image(line[truth])[None], line).expected
     alone = form.error(torch.arange(13)[None, :, None])[0]
     assert int(alone.argmin()) == 6
     assert sorted(pursuit(form, 2).sets[0, 2].tolist()) == [5, 7]

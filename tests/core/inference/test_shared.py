@@ -50,7 +50,7 @@ def subsets(count: int, sizes: Sequence[int]) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("held", [[], [2], [1, 4]])
 def test_any_set_against_all_sets(composition: Composition, held: list[int]) -> None:
     space = LabelOracle(letters(7)).space
-    constraint = AnySet(space, InversionSettings(k_max=4, penalty=500.0), None, 3)
+    constraint = AnySet(space, InversionSettings(k_max=4, penalty=500.0), None)
     form, sets = random_form(7, 3, composition, images=3), subsets(7, (1, 2, 3, 4))
     with_each = constraint.least_with(form, held)
     for label in range(7):
@@ -68,7 +68,7 @@ def test_any_set_against_all_sets(composition: Composition, held: list[int]) -> 
 @pytest.mark.parametrize("composition", ["sum", "mean"])
 @pytest.mark.parametrize("held", [[], [2], [1, 4]])
 def test_sparse_subset_against_all_sets(composition: Composition, held: list[int]) -> None:
-    constraint = SparseSubset(positions().space, InversionSettings(k_max=8, penalty=500.0), None, 4)
+    constraint = SparseSubset(positions().space, InversionSettings(k_max=8, penalty=500.0), None)
     form, sets = random_form(8, 5, composition, images=4, coupling=0.5), subsets(8, range(9))
     found = constraint.containing(form, held)
     sizes = (found.best >= 0).sum(1)
@@ -88,7 +88,7 @@ def test_sparse_subset_against_all_sets(composition: Composition, held: list[int
 
 def test_one_of_each_against_all_configurations() -> None:
     oracle = factors()
-    constraint = OneOfEach(oracle.space, InversionSettings(), None, 3)
+    constraint = OneOfEach(oracle.space, InversionSettings(), None)
     form, sets = random_form(9, 2, images=3), list(itertools.product(*constraint.groups))
     for held in ([], [3], [0, 7]):
         with_each = constraint.least_with(form, held)
@@ -107,7 +107,7 @@ def test_all_factors_minimise_the_sum_of_the_errors(seed: int) -> None:
     images = torch.stack([oracle.image(row, seed=i) for i, row in enumerate(rows)])
     settings = InversionSettings(draws=6, max_draws=6)
     found = invert_shared(oracle, images, settings, k=3)
-    form = statistics_of(oracle, images, torch.eye(9), settings=settings).expected()
+    form = statistics_of(oracle, images, torch.eye(9), settings=settings).expected
     sets = torch.tensor(list(itertools.product((0, 1), (2, 3, 4), (5, 6, 7, 8))))
     assert (
         found.concepts.argmax(1).tolist() == sets[form.error(sets.expand(3, -1, -1)).sum(0).argmin()].tolist()
@@ -121,7 +121,7 @@ def test_labels_minimise_the_sum_of_the_errors(seed: int) -> None:
     images = torch.stack([oracle.image(labels, 10 * seed + i) for i, labels in enumerate(shown)])
     settings = InversionSettings(draws=6, max_draws=6, k_max=3)
     found = invert_shared(oracle, images, settings, k=2, composition="mean")
-    form = statistics_of(oracle, images, torch.eye(7), "mean", settings).expected()
+    form = statistics_of(oracle, images, torch.eye(7), "mean", settings).expected
     sets = subsets(7, (1, 2, 3))
     best = min(itertools.combinations(range(7), 2), key=lambda pair: float(least(form, sets, pair, 0.0).sum()))
     assert found.concepts.argmax(1).tolist() == list(best)

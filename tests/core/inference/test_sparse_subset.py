@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracle import positions, statistics_of
+from oracle import positions, products, statistics_of
 
-from igm_cli.core.inference.counting import choose_size
 from igm_cli.core.inference.posterior import posteriors
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS, SparseSubset
 from igm_cli.core.inference.statistics import PairedDifference
@@ -20,10 +19,11 @@ TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
 
 def test_the_size_is_chosen_at_its_cost():
     errors, sizes = torch.tensor([[9.0, 5.0, 3.0, 2.5], [9.0, 8.5, 8.2, 8.0]]), torch.arange(4)
-    assert choose_size(errors.clone(), sizes, 0.0).tolist() == [3, 3]
-    assert choose_size(errors.clone(), sizes, 1.0).tolist() == [2, 0]
+    free, costly = (SparseSubset(positions().space, InversionSettings(penalty=by), None) for by in (0.0, 1e4))
+    assert free.cheapest(errors, sizes).tolist() == [3, 3]
+    assert costly.cheapest(errors, sizes).tolist() == [2, 0]
     impossible = errors.masked_fill(sizes < 1, torch.inf)
-    assert choose_size(impossible, sizes, 1.0).tolist() == [2, 1]
+    assert costly.cheapest(impossible, sizes).tolist() == [2, 1]
 
 
 def decided(settings_, k, truth=TRUTH, candidates=None, seed=0):
@@ -31,14 +31,14 @@ def decided(settings_, k, truth=TRUTH, candidates=None, seed=0):
     candidates = torch.cat([TRUTH, TRUTH + 0.04, TRUTH[:1] - 0.06]) if candidates is None else candidates
     images = torch.stack([oracle.image(truth, seed), oracle.image(truth[:1], seed + 1)])
     statistics = statistics_of(oracle, images, candidates, settings=settings_)
-    constraint, form = SparseSubset(oracle.space, settings_, k, 2), statistics.expected()
+    constraint, form = SparseSubset(oracle.space, settings_, k), statistics.expected
     solution = constraint.solve(form)
     return (
         constraint,
         statistics,
         form,
         solution,
-        constraint.alternatives(statistics, form, solution, torch.arange(2)),
+        constraint.alternatives(statistics, solution, torch.arange(2)),
     )
 
 
@@ -70,7 +70,7 @@ def test_a_given_number_has_no_alternatives():
 
 
 def test_undecided_numbers_take_always_as_many_noise_samples_more():
-    constraint = SparseSubset(positions().space, InversionSettings(draws=6), None, 1)
+    constraint = SparseSubset(positions().space, InversionSettings(draws=6), None)
     assert [constraint.more_draws(seen) for seen in (6, 12, 18)] == [6, 6, 6]
 
 
@@ -85,14 +85,7 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
     """By more than the cost of a concept."""
     faint = InversionSettings(draws=6, k_max=5, penalty=40.0)
     constraint, statistics, _, solution, found = decided(faint, 4)
-    said = constraint.answers(
-        statistics,
-        solution,
-        found,
-        torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1),
-        [0],
-        torch.arange(1),
-    )[0]
+    said = constraint.answers(found, torch.arange(7.0)[:, None].expand(2, -1, -1), [0])[0]
     members = solution.members(0)
     assert said.concepts[:, 0].tolist() == members and len(members) == 4 and said.value_rivals is None
     told, one = posteriors(said.rivals, 0.0), statistics.images(torch.tensor([0]))
@@ -104,20 +97,33 @@ def test_members_are_as_sure_as_the_error_rises_without_them():
     assert float(told.min()) < 0.5 < 0.95 < float(told.max()) and said.chance.tolist() == [0.0] * 4
 
 
+def test_how_sure_an_answer_is_does_not_depend_on_how_much_empty_ground_surrounds_it():
+    """Errors are means over pixels: differences are told as on an image of the size trained on."""
+    oracle, settings_ = products(), InversionSettings(draws=6, k_max=2)
+    candidates = oracle.space.grid((2, 2))  # of 6 combinations of values each
+    statistics = statistics_of(oracle, oracle.image(candidates[[0, 20]])[None], candidates, settings=settings_)
+
+    def told(area):
+        constraint = SparseSubset(oracle.space, settings_, None)
+        constraint.fit_to(area)
+        found = constraint.alternatives(statistics, constraint.solve(statistics.expected), torch.arange(1))
+        return constraint.answers(found, candidates[None], [0])[0]
+
+    small, large = told(1.0), told(4.0)
+    pairs = [(small.rivals, large.rivals), *zip(small.value_rivals, large.value_rivals, strict=True)]
+    assert [len(one) for one, _ in pairs] == [2, 2, 2]
+    for one, other in (pair for every in pairs for pair in zip(*every, strict=True)):
+        torch.testing.assert_close(other.mean, 4 * one.mean)
+        torch.testing.assert_close(other.stderr, 4 * one.stderr)
+
+
 def test_no_members_are_no_members():
-    constraint, statistics, _, solution, found = decided(InversionSettings(draws=6, k_max=5), 0)
-    said = constraint.answers(
-        statistics,
-        solution,
-        found,
-        torch.arange(7.0)[:, None].expand(len(solution.chosen), -1, -1),
-        [0],
-        torch.arange(1),
-    )[0]
+    constraint, _, _, _, found = decided(InversionSettings(draws=6, k_max=5), 0)
+    said = constraint.answers(found, torch.arange(7.0)[:, None].expand(2, -1, -1), [0])[0]
     assert said.concepts.shape == (0, 1) and not said.rivals
 
 
 @pytest.mark.parametrize("k", [-1, MOST_CONCEPTS + 1])
 def test_numbers_out_of_range_are_refused(k):
     with pytest.raises(UsageError, match=f"k must lie between 0 and {MOST_CONCEPTS}, not {k}"):
-        SparseSubset(positions().space, InversionSettings(), k, 1)
+        SparseSubset(positions().space, InversionSettings(), k)

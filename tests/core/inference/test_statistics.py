@@ -46,7 +46,7 @@ def test_the_form_is_the_direct_error_of_every_set(kind, composition):
     """Errors by network calls, as the objective is written, are those of the inner products, for every image."""
     oracle, images, candidates = cases()[kind]
     statistics = statistics_of(oracle, images, candidates, composition, DRAWS)
-    form = statistics.expected()
+    form = statistics.expected
     shape = tuple(images.shape[1:])
     draws = draw(oracle.schedule, shape, DRAWS.draws, low=DRAWS.low, high=DRAWS.high, seed=DRAWS.seed)
     # Where the mean prediction stands for eps_u, the empty set has no error of its own.
@@ -99,7 +99,7 @@ def test_noise_samples_are_weighted_by_their_importance(power):
     torch.testing.assert_close(statistics.importance, weight)
     sets = torch.tensor([[[0, 1], [0, 2]]])
     errors = (weight * statistics.errors(sets)).sum(2) / weight.sum()
-    torch.testing.assert_close(statistics.expected().error(sets).float(), errors, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(statistics.expected.error(sets).float(), errors, rtol=1e-4, atol=1e-6)
 
 
 @COMPOSITIONS
@@ -141,8 +141,8 @@ def test_errors_do_not_depend_on_the_order_of_candidates(order, size):
     oracle = positions()
     candidates = torch.rand(5, 2, generator=torch.Generator().manual_seed(2))
     images, two = oracle.image(TRUTH)[None], InversionSettings(draws=2)
-    form = statistics_of(oracle, images, candidates, settings=two).expected()
-    shuffled = statistics_of(oracle, images, candidates[list(order)], settings=two).expected()
+    form = statistics_of(oracle, images, candidates, settings=two).expected
+    shuffled = statistics_of(oracle, images, candidates[list(order)], settings=two).expected
     places = torch.tensor([[[order.index(i) for i in range(size)]]], dtype=torch.long)
     torch.testing.assert_close(form.error(torch.arange(size)[None, None]), shuffled.error(places))
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from igm_cli.core.inference.views import encoded_views, views_of
 from igm_cli.core.noise_schedule import shown, van_der_corput
-from igm_cli.core.types import VIEWS, InversionSettings
+from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
 
-@pytest.mark.parametrize("count", VIEWS)
+@pytest.mark.parametrize("count", [1, 2, 4])
 def test_views_are_the_image_its_mirror_image_and_both_enlarged(count: int) -> None:
     image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     views = views_of(image, count)
@@ -29,7 +29,7 @@ def test_views_are_the_image_its_mirror_image_and_both_enlarged(count: int) -> N
         assert float(views_of(disc, 4)[2].sum() / disc.sum()) == pytest.approx(1.12**2, rel=0.02)
 
 
-@given(count=st.sampled_from(VIEWS), block=st.integers(0, 50))
+@given(count=st.sampled_from([1, 2, 4]), block=st.integers(0, 50))
 def test_every_view_has_its_turn_in_every_block(count: int, block: int) -> None:
     views = torch.arange(count).float().view(-1, 1, 1, 1)
     turns = shown(views, block * count, count).flatten().tolist()

@@ -81,8 +81,9 @@ def test_a_step_on_a_flow_is_eulers():
     schedule, generator = flow(3.0), torch.Generator().manual_seed(0)
     x, epsilon = torch.randn(2, 1, 3, 4, 4, generator=generator)
     noise = ImageNoise(0, [0], torch.device("cpu"))
-    moved, x0 = step(x, epsilon, schedule, 700, 400, "ddim", noise, clip=False)
-    (_, s), (_, after) = level_of(schedule, 700), level_of(schedule, 400)
+    here, there = level_of(schedule, 700), level_of(schedule, 400)
+    moved, x0 = step(x, epsilon, here, there, "ddim", noise, clip=False)
+    (_, s), (_, after) = here, there
     torch.testing.assert_close(moved, x + (after - s) * (epsilon - x0))
 
 
@@ -91,9 +92,10 @@ def test_noise_added_on_the_way_leaves_the_noised_data_as_they_are():
     for schedule in (positions().schedule, flow(3.0)):
         noise = ImageNoise(0, range(4000), torch.device("cpu"))
         eps, x0 = noise.normal((1, 1, 1)), 0.3
-        (alpha, sigma), (after, sigma_after) = level_of(schedule, 700), level_of(schedule, 400)
+        here, there = level_of(schedule, 700), level_of(schedule, 400)
+        (alpha, sigma), (after, sigma_after) = here, there
         x = alpha * x0 + sigma * eps
-        moved, _ = step(x, eps, schedule, 700, 400, "ancestral", noise, clip=False)
+        moved, _ = step(x, eps, here, there, "ancestral", noise, clip=False)
         assert float(moved.mean()) == pytest.approx(after * x0, abs=0.03)
         assert float(moved.std()) == pytest.approx(sigma_after, rel=0.03)
         # and the right part of the noise is kept: Cov(x_s, x_t) = alpha_t/alpha_s sigma_s²
