@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def describe_run(
     names = ("architecture", "options", "space", "schedule", "composition", "image_size", "concepts")
     return {
         "model": {name: getattr(spec, name) for name in names},
-        "train": config.to_dict(),
+        "train": asdict(config),
         "data": dict(data),
         "init": fingerprint(init) if init else None,
         "with": [fingerprint(folder) for folder in companions],
@@ -106,7 +107,7 @@ class RunRecord:
             what="run",
             option="--output",
             free=_FREE | images,
-            defaults={"init": None, "with": [], "train": TrainConfig().to_dict()},
+            defaults={"init": None, "with": [], "train": asdict(TrainConfig())},
             beside=(SAMPLES,),
         )
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from igm_cli.core.device import peak_memory, runs_ahead
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.ema import Average
-from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import Objective
 from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.weights import require_finite
@@ -98,11 +97,6 @@ class Trainer:
         """Progress of the training, of ``config.steps`` in all."""
         return self.budget.used(self.spent, self.step, self.config.steps)
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the next step."""
-        return self.config.learning_rate * learning_rate_factor(self.position, self.config)
-
     def run(self) -> Iterator[Tensor]:
         """Trains until the budget is used, and yields each step's loss on this process, on its device.
 
@@ -124,7 +118,7 @@ class Trainer:
         began = time.monotonic()
         plan = plan_step(self.step, self.images, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.config.learning_rate_at(self.position)
         while (loss := self._gradients(plan)) is None:
             self._halve()
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
