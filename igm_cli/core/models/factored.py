@@ -149,11 +149,7 @@ class Trunk(nn.Module):
 
 
 class PixelLayers(nn.Module):
-    """Refines an output pixel by pixel, so that cells of ``patch**2`` pixels leave no visible borders.
-
-    Args:
-        config: Shape of the denoiser.
-    """
+    """Refines an output pixel by pixel, so that cells of ``patch**2`` pixels leave no visible borders."""
 
     SEEN = 8  # channels of the trunk's features at every pixel
 
@@ -188,15 +184,10 @@ class FactoredFeatures:
 class TrunkDenoiser(nn.Module):
     """Base class of factored denoisers: the trunk, and the prediction under no concept, which needs no head.
 
-    Subclasses add a head and the rest of the protocol.
+    Subclasses add a head and the rest of the protocol.  The network puts out the prediction type of its noise schedule.
 
     Attributes:
         neutral: Name prefixes of the parts that add nothing while freshly initialised.
-
-    Args:
-        config: Shape of the trunk.
-        space: Concept space.
-        schedule: The noise schedule; the network puts out its prediction type.
     """
 
     neutral: ClassVar[tuple[str, ...]] = ("pixels.", "head.asked.", "head.film.", "head.told.")
@@ -243,12 +234,8 @@ def _coordinates(x: Tensor) -> Tensor:
 class FactoredDenoiser(TrunkDenoiser):
     """Trunk and local head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol.
 
-    Its contributions are :class:`~igm_cli.core.inference.windows.Local`.
-
-    Args:
-        config: Its shape.
-        space: A local, two-dimensional :class:`Continuous` space in 0..1, or a :class:`Product` of one with values.
-        schedule: The noise schedule; the network puts out its prediction type.
+    Its contributions are :class:`~igm_cli.core.inference.windows.Local`.  Its concept space is a local, two-dimensional
+    :class:`Continuous` one in 0..1, or a :class:`Product` of such a one with values.
 
     Raises:
         ValueError: If the space is none of these.

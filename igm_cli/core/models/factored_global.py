@@ -81,13 +81,7 @@ class GlobalHead(nn.Module):
 
 
 class GlobalDenoiser(TrunkDenoiser):
-    """Trunk and global head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol.
-
-    Args:
-        config: Its shape.
-        space: Any concept space.
-        schedule: The noise schedule; the network puts out its prediction type.
-    """
+    """Trunk and global head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol, for any concept space."""
 
     head: GlobalHead
 

@@ -6,8 +6,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,38 +33,14 @@ def compound(template: str, labels: Sequence[str]) -> str:
     return start + joined + after
 
 
-@dataclass(frozen=True)
-class PromptEmbeddings:
-    """P encoded prompts, as the named tensors that a network reads.
-
-    Attributes:
-        tensors: Such as the ``sequence`` that is attended to ``[P,L,E]``, one ``pooled`` vector ``[P,E']``, and a ``mask``
-            of the tokens ``[P,L]``.
-    """
-
-    tensors: Mapping[str, Tensor]
-
-    def select(self, index: Tensor) -> PromptEmbeddings:
-        """Returns the prompts at indices ``[R]``, in their order."""
-        return PromptEmbeddings({name: tensor[index] for name, tensor in self.tensors.items()})
-
-    def to(self, dtype: torch.dtype) -> PromptEmbeddings:
-        """Returns the same in another precision; masks and numbers stay as they are."""
-        floats = {
-            name: each.to(dtype) if each.is_floating_point() else each for name, each in self.tensors.items()
-        }
-        return PromptEmbeddings(floats)
+PromptEmbeddings: TypeAlias = Mapping[str, Tensor]
+"""P encoded prompts as arguments of a network, such as the sequence ``encoder_hidden_states`` that is attended to ``[P,L,E]``."""
 
 
 class PromptEncoder:
     """Encodes prompts as the pipeline does, and remembers every one it has seen.
 
-    The text encoders, which may be larger than the network, are on the device only while they encode.
-
-    Args:
-        pipe: A diffusers pipeline.
-        family: Its family.
-        device: Where embeddings are kept.
+    The text encoders, which may be larger than the network, are on the device only while they encode; embeddings stay there.
     """
 
     def __init__(self, pipe: Any, family: Family, device: torch.device) -> None:
@@ -87,7 +62,7 @@ class PromptEncoder:
                     self._encode(chunk)
             self.pipe.maybe_free_model_hooks()
         rows = [self._memory[text] for text in texts]
-        return PromptEmbeddings({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     @contextmanager
     def _encoders_on_device(self) -> Iterator[None]:
