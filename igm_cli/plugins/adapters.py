@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
 from igm_cli.pixels import Scaling, check_range
 from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.registry import refuse_unknown
 
 Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F821
 Options: TypeAlias = Mapping[str, Any]
@@ -53,6 +54,7 @@ class Adapter:
     splits: tuple[str, ...]
     options: Mapping[str, str]
     rendered_options: frozenset[str] = frozenset()  # those of generated images only
+    folder_options: frozenset[str] = frozenset()  # those of images in a folder only, besides the range
     drawn = "rendered scenes"  # what generated images are called
     sizes: Mapping[str, int]  # how many images a split has without the option size
     version = 0  # raised whenever generated images change, to renew caches
@@ -81,29 +83,32 @@ class Adapter:
         request = SplitRequest(split, limit, seed, options, progress, told)
         if data_root is None:
             return self.make(request)
+        from igm_cli.plugins.image_column import ImageColumn
+
         scaling = Scaling(check_range(values), told)
-        return scaled(self.read(data_root, request), scaling)
+        return self.read(data_root, request).cast_column("image", ImageColumn(scaling))
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
         """Refuses a split or an option that the dataset, generated or real, does not have."""
         if split not in self.splits:
             raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(self.splits)}")
-        if data_root is None and RANGE in options:
-            raise UsageError(f"option {RANGE!r} is about images in a folder; give one with --data-root FOLDER")
-        if unknown := sorted(set(options) - {*self.options, RANGE}):
+        if data_root is None and (wrong := sorted(set(options) & {RANGE, *self.folder_options})):
             raise UsageError(
-                f"{self.name} has no option {unknown[0]!r}; {near_names(unknown[0], list(self.options), 'it has')}"
+                f"option {wrong[0]!r} is about images in a folder; give one with --data-root FOLDER"
             )
+        refuse_unknown([name for name in options if name != RANGE], list(self.options), f"{self.name} has")
         if data_root is not None and (wrong := sorted(set(options) & self.rendered_options)):
-            raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
+            raise UsageError(
+                f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}; leave it out"
+            )
 
     def make(self, request: SplitRequest) -> Dataset:
         """Returns a split of generated images, if the dataset has any."""
         raise MissingError(f"{self.name} has no images of its own; give your folder with --data-root FOLDER")
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
-        """Returns a split of the images in a folder."""
-        raise NotImplementedError
+        """Returns a split of the images in a folder, if the dataset reads any."""
+        raise InputError(f"{self.name} makes its own images; leave out --data-root, or use another dataset")
 
     def requested(self, request: SplitRequest) -> dict[str, Any]:
         """Returns the number, seed and version of the images to generate."""
@@ -120,17 +125,17 @@ def choice(option: str, value: Any, known: Iterable[str]) -> str:
     return str(value)
 
 
-def object_range(text: Any) -> tuple[int, int] | None:
-    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image."""
+def number_range(option: str, text: Any, least: int = 1) -> tuple[int, int] | None:
+    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None, of ``least`` or more, as two numbers."""
     if text is None:
         return None
     try:
         parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
         low, high = int(parts[0]), int(parts[-1])
-        if not 1 <= low <= high or len(parts) > 2:
-            raise ValueError("the least comes first, and is at least 1")
+        if not least <= low <= high or len(parts) > 2:
+            raise ValueError("the smaller one comes first")
     except (TypeError, ValueError, IndexError) as error:
-        raise UsageError(f"objects must look like 3-5, not {text!r}") from error
+        raise UsageError(f"{option} must be a number such as 2 or a range such as 1-3, not {text!r}") from error
     return low, high
 
 
@@ -146,17 +151,10 @@ def whole_size(text: Any) -> int:
 
 
 def image_dataset(columns: Mapping[str, Any]) -> Dataset:
-    """Returns a dataset of columns; files in the column ``image`` are decoded on access."""
+    """Returns a dataset of columns; files in the column ``image`` are decoded by what :meth:`Adapter.load` makes of it."""
     import datasets
 
-    return scaled(datasets.Dataset.from_dict(columns), None)
-
-
-def scaled(data: Dataset, scaling: Scaling | None) -> Dataset:
-    """Returns a dataset with this scaling of its image files; None uses the rule of :mod:`igm_cli.pixels`."""
-    from igm_cli.plugins.image_column import ImageColumn
-
-    return data.cast_column("image", ImageColumn(scaling))
+    return datasets.Dataset.from_dict(columns)
 
 
 class Generator:

@@ -29,12 +29,7 @@ _SOME = re.compile(r"(\d+)(?:\s*-\s*(\d+))? pos")
 
 
 class Positions:
-    """Object centres, x to the right and y down, 0..1 of the frame the model sees.
-
-    Args:
-        region: Corners (x, y) of a convex area for random places.
-        distance: The least distance between two random places.
-    """
+    """Object centres, x to the right and y down, 0..1 of the frame the model sees."""
 
     name = "pos"
     summary = "object positions in the image"

@@ -25,8 +25,6 @@ from igm_cli.errors import InputError, counted
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["DivergenceError", "Trainer", "learned"]
-
 Note: TypeAlias = Callable[[str], None]
 """Called with a sentence for the user."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, UsageError, need
-from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset
+from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset, choice
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class CodebookProblems(Adapter):
         "superposed": "how many products a vector is the sum of (default 1)",
         "size": "how many vectors (default 128)",
     }
+    rendered_options = frozenset(options)
+    drawn = "problems drawn at random"
 
     def load(
         self, split: str, *, limit: int | None = None, progress: Progress | None = None, **options: Any
@@ -70,21 +72,16 @@ class CodebookProblems(Adapter):
         if data_root is not None:
             from igm_cli.plugins.codebook.files import read_problems
 
-            if options:
-                raise UsageError(
-                    f"{next(iter(options))} is of problems drawn at random; leave it out with a data root"
-                )
             path = data_root / f"{split}.safetensors"
             if not path.is_file():
                 raise InputError(f"{data_root} has no {path.name}; put one there, or leave out the data root")
             return read_problems(path)
+        from igm_cli.core.decomposition.binding import BINDINGS
         from igm_cli.core.decomposition.problems import random_problems
 
         settings: dict[str, Any] = {name: _number(name, options) for name in _NUMBERS}
         sizes = [settings.pop(name) for name in ("codewords", "factors", "dim", "size")]
-        settings["binding"] = str(options.get("binding", "map"))
-        if settings["binding"] not in ("map", "hrr", "fhrr"):
-            raise UsageError(f"binding must be map, hrr or fhrr, not {settings['binding']!r}")
+        settings["binding"] = choice("binding", options.get("binding", "map"), BINDINGS)
         return random_problems(*sizes, seed=seed + SPLIT_SEEDS[split], **settings)
 
 

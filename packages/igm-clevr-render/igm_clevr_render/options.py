@@ -12,7 +12,7 @@ from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import object_range
+from igm_cli.plugins.adapters import number_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87), "red": (173, 35, 35), "blue": (42, 75, 215), "green": (29, 105, 20),
@@ -122,7 +122,7 @@ class SceneOptions:
         """Reads options as given on a command line or in a preset; ``all`` stands for all known names."""
         values: dict[str, Any] = dict(options)
         if "objects" in values:
-            values["objects"] = object_range(values["objects"])
+            values["objects"] = number_range("objects", values["objects"])
         if "crowd" in values:
             values["crowd"] = _share(values["crowd"])
         for option in values.keys() & {"colors", "shapes", "sizes", "texture"}:
