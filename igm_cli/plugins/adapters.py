@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ class Adapter:
 
     def requested(self, request: SplitRequest) -> dict[str, Any]:
         """Returns the number, seed and version of the images to generate."""
-        size = whole_size(request.options.get("size", self.sizes[request.split]))
+        size = int(number("size", request.options.get("size", self.sizes[request.split]), 1))
         count = min(size, request.limit) if request.limit else size
         return {"count": count, "seed": request.seed + SPLIT_SEEDS[request.split], "version": self.version}
 
@@ -139,15 +140,16 @@ def number_range(option: str, text: Any, least: int = 1) -> tuple[int, int] | No
     return low, high
 
 
-def whole_size(text: Any) -> int:
-    """Returns a number of images, at least 1."""
+def number(option: str, value: Any, least: float, whole: bool = True) -> float:
+    """Returns the value of an option that is a number, an int if it is a whole one."""
     try:
-        count = int(text)
+        found = float(value)
+        if not least <= found < math.inf or (whole and found % 1):
+            raise ValueError(f"{found} is none")
     except (TypeError, ValueError) as error:
-        raise UsageError(f"size must be a number of images, not {text!r}") from error
-    if count < 1:
-        raise UsageError(f"size must be at least 1, not {count}")
-    return count
+        kind = "whole number" if whole else "number"
+        raise UsageError(f"{option} must be a {kind} of at least {least}, not {value!r}") from error
+    return int(found) if whole else found
 
 
 def image_dataset(columns: Mapping[str, Any]) -> Dataset:

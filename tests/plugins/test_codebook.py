@@ -289,7 +289,7 @@ def test_the_dataset_of_a_folder(tmp_path: Path) -> None:
     [
         ({"codewords": 1}, "at least 2"),
         ({"factors": 2.5}, "whole number"),
-        ({"dim": "big"}, "dim must be a number"),
+        ({"dim": "big"}, "dim must be a whole number"),
         ({"noise": -1}, "at least 0"),
         ({"binding": "xor"}, "map, hrr, fhrr"),
         ({"colour": "red"}, "no option 'colour'"),

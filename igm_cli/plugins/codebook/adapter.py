@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError, need
-from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset, choice
+from igm_cli.errors import InputError, need
+from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset, choice, number
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -79,19 +79,10 @@ class CodebookProblems(Adapter):
         from igm_cli.core.decomposition.binding import BINDINGS
         from igm_cli.core.decomposition.problems import random_problems
 
-        settings: dict[str, Any] = {name: _number(name, options) for name in _NUMBERS}
+        settings: dict[str, Any] = {
+            name: number(name, options.get(name, default), least, isinstance(default, int))
+            for name, (least, default) in _NUMBERS.items()
+        }
         sizes = [settings.pop(name) for name in ("codewords", "factors", "dim", "size")]
         settings["binding"] = choice("binding", options.get("binding", "map"), BINDINGS)
         return random_problems(*sizes, seed=seed + SPLIT_SEEDS[split], **settings)
-
-
-def _number(name: str, options: Mapping[str, Any]) -> float:
-    least, default = _NUMBERS[name]
-    value, whole = options.get(name, default), isinstance(default, int)
-    try:
-        number = int(value) if whole else float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} must be a number, not {value!r}") from error
-    if not least <= number < float("inf") or (whole and number != float(value)):
-        raise UsageError(f"{name} must be a {'whole ' * whole}number of at least {least}, not {value}")
-    return number
