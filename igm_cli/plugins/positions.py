@@ -158,10 +158,7 @@ class Positions:
         return right
 
     def draw(self, image: Picture, items: Sequence[Mapping[str, Any]]) -> Picture:
-        """Returns a copy with a numbered ring at every position, enlarged by an integer factor if small.
-
-        Rings have another colour if the confidence is below 0.9.
-        """
+        """Returns a copy with a numbered ring at every position, enlarged by an integer factor if small."""
         from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
 
         return draw_marks(image, [Mark(item["x"], item["y"], confidence_of(item)) for item in items])

@@ -10,13 +10,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from igm_cli.core.names import Classes
+
+Prompts: TypeAlias = Mapping[str, Tensor]
+"""P encoded prompts as arguments of a network, such as the sequence ``encoder_hidden_states`` that is attended to ``[P,L,E]``."""
+
+Size: TypeAlias = tuple[int, int]
+"""(width, height) of images in pixels."""
 
 CLIP, CLIP_PROJECTED, T5, GEMMA = (
     "CLIPTextModel",
@@ -186,9 +192,7 @@ class Family:
         encoded = pipe.encode_prompt(texts, device=device, **how, **more)
         return {name: each for name, each in zip(self.encoded, encoded, strict=False) if name}
 
-    def output(
-        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
-    ) -> Tensor:
+    def output(self, pipe: Any, x_t: Tensor, time: Tensor, given: Prompts, size: Size) -> Tensor:
         """Returns the network's output ``[R,C,h,w]``, of its schedule's prediction type; a variance is dropped.
 
         Args:
@@ -196,15 +200,13 @@ class Family:
             x_t: Noised latents ``[R,C,h,w]`` of the network's type.
             time: Noise levels as diffusers' networks take them ``[R]``.
             given: Output of :meth:`encode`, one row per latent.
-            size: (width, height) of the images in pixels.
+            size: Of the images.
         """
         inputs = self.inputs(pipe, x_t, time, given, size)
         output: Tensor = self.network(pipe)(x_t, **inputs, return_dict=False)[0]
         return output[:, : x_t.shape[1]]
 
-    def inputs(
-        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
-    ) -> dict[str, Any]:
+    def inputs(self, pipe: Any, x_t: Tensor, time: Tensor, given: Prompts, size: Size) -> dict[str, Any]:
         """Returns the network's arguments besides the latents; takes those of :meth:`output`."""
         return {"timestep": time, **given}
 
@@ -232,9 +234,7 @@ class StableDiffusionXL(Family):
             given = {name: torch.where(said.view(-1, *[1] * (c.dim() - 1)), c, 0) for name, c in given.items()}
         return given
 
-    def inputs(
-        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
-    ) -> dict[str, Any]:
+    def inputs(self, pipe: Any, x_t: Tensor, time: Tensor, given: Prompts, size: Size) -> dict[str, Any]:
         """Adds the image size and no cropping."""
         (width, height), given = size, dict(given)
         ids = torch.tensor([[height, width, 0, 0, height, width]], device=x_t.device, dtype=x_t.dtype)
@@ -307,9 +307,7 @@ class Flux(Transformer):
             ("text_encoder_2", t5.d_model, config.joint_attention_dim),
         ]
 
-    def output(
-        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
-    ) -> Tensor:
+    def output(self, pipe: Any, x_t: Tensor, time: Tensor, given: Prompts, size: Size) -> Tensor:
         """Packs the latents and unpacks the output."""
         h, w = (side // 2 for side in x_t.shape[-2:])
         rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
@@ -343,9 +341,7 @@ class PixArt(Transformer):
     encoded = ("encoder_hidden_states", "encoder_attention_mask")
     reads = "caption_channels"
 
-    def inputs(
-        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
-    ) -> dict[str, Any]:
+    def inputs(self, pipe: Any, x_t: Tensor, time: Tensor, given: Prompts, size: Size) -> dict[str, Any]:
         """Adds the image size and aspect ratio for networks for 1024 pixels."""
         width, height = size
         told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
@@ -389,9 +385,7 @@ class Sana(Transformer):
         sequences, masks = zip(*(found[text] for text in texts), strict=True)
         return {"encoder_hidden_states": torch.stack(sequences), "encoder_attention_mask": torch.stack(masks)}
 
-    def inputs(
-        self, pipe: Any, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], size: tuple[int, int]
-    ) -> dict[str, Any]:
+    def inputs(self, pipe: Any, x_t: Tensor, time: Tensor, given: Prompts, size: Size) -> dict[str, Any]:
         """Scales the time as the network wants it."""
         return {"timestep": time * pipe.transformer.config.timestep_scale, **given}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from igm_cli.errors import InputError, need
 
 if TYPE_CHECKING:
-    from igm_cli.core.models.families import Family
+    from igm_cli.core.models.families import Family, Prompts
 
 CHUNK = 32
 """Prompts encoded at once."""
@@ -33,10 +33,6 @@ def compound(template: str, labels: Sequence[str]) -> str:
     return start + joined + after
 
 
-PromptEmbeddings: TypeAlias = Mapping[str, Tensor]
-"""P encoded prompts as arguments of a network, such as the sequence ``encoder_hidden_states`` that is attended to ``[P,L,E]``."""
-
-
 class PromptEncoder:
     """Encodes prompts as the pipeline does, and remembers every one it has seen.
 
@@ -47,7 +43,7 @@ class PromptEncoder:
         self.pipe, self.family, self.device, self.encoded = pipe, family, device, 0
         self._memory: dict[str, dict[str, Tensor]] = {}
 
-    def __call__(self, texts: Sequence[str]) -> PromptEmbeddings:
+    def __call__(self, texts: Sequence[str]) -> Prompts:
         """Returns the embeddings of P prompts; only those not seen before are encoded.
 
         Raises:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import InputFeatures
+from igm_cli.core.models.families import Prompts
 from igm_cli.core.models.pipelines import TextToImageParts
-from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
+from igm_cli.core.models.prompts import PromptEncoder
 from igm_cli.errors import InputError
 
 ALIVE = 64
@@ -150,7 +151,7 @@ class TextToImageDenoiser:
         every = torch.arange(len(texts), device=self.device)
         return self._epsilon(features, self.embed(texts), every.expand(len(features.t), -1))
 
-    def embed(self, texts: Sequence[str]) -> PromptEmbeddings:
+    def embed(self, texts: Sequence[str]) -> Prompts:
         """Returns P encoded prompts, each encoded once in the life of the model."""
         return self.encoder(texts)
 
@@ -162,7 +163,7 @@ class TextToImageDenoiser:
             raise ValueError("concepts of a text-to-image model are one-hot rows over its labels")
         return labels
 
-    def _epsilon(self, features: InputFeatures, embeddings: PromptEmbeddings, which: Tensor) -> Tensor:
+    def _epsilon(self, features: InputFeatures, embeddings: Prompts, which: Tensor) -> Tensor:
         """Returns eps ``[N,M,C,h,w]`` of latent n under the prompts ``which[n]`` of ``[N,M]``."""
         n, m = which.shape
         latents = torch.arange(n, device=self.device).repeat_interleave(m)
@@ -195,7 +196,7 @@ class TextToImageDenoiser:
         return eps.view(n, m, *eps.shape[1:])
 
     @torch.no_grad()
-    def _call(self, x_t: Tensor, t: Tensor, embeddings: PromptEmbeddings, prompts: Tensor) -> Tensor:
+    def _call(self, x_t: Tensor, t: Tensor, embeddings: Prompts, prompts: Tensor) -> Tensor:
         """Returns eps ``[R,C,h,w]`` of R latents, each under its own of the prompts ``[R]``, by one call of the network."""
         parts, time = self.parts, self.schedule.time(t)
         given = {name: each[prompts] for name, each in embeddings.items()}

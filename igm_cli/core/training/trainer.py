@@ -69,6 +69,7 @@ class Trainer:
             )
         self.objective, self.images, self.config, self.accelerator = objective, images, config, accelerator
         self.budget, self.note = budget or Budget(steps=config.steps), note
+        self.share = config.batch_size // accelerator.num_processes  # rows of this process
         device = accelerator.device
         optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -130,8 +131,7 @@ class Trainer:
 
     def _gradients(self, plan: StepPlan) -> Tensor | None:
         """Computes the gradients of this process's rows; returns their loss, or None if out of memory."""
-        share = self.config.batch_size // self.accelerator.num_processes
-        first, micro = self.accelerator.process_index * share, share // self.accumulation
+        first, micro = self.accelerator.process_index * self.share, self.share // self.accumulation
         losses = []
         for part in range(self.accumulation):
             rows = plan.rows(first + part * micro, first + (part + 1) * micro)
@@ -157,12 +157,9 @@ class Trainer:
         Raises:
             InputError: If this was done before or is impossible; several processes would wait for one another.
         """
-        share, several = (
-            self.config.batch_size // self.accelerator.num_processes,
-            self.accelerator.num_processes > 1,
-        )
+        share = self.share
         finer = [n for n in range(2 * self.accumulation, share + 1) if share % n == 0]
-        if self.halved or several or not finer:
+        if self.halved or self.accelerator.num_processes > 1 or not finer:
             raise InputError(
                 f"a training step of {counted(share // self.accumulation, 'image')} at once needs more memory than the device "
                 f"has left; use --set accumulation={(finer or [share])[0]}, a smaller --batch-size or --precision bf16"
