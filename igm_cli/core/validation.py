@@ -141,10 +141,10 @@ _KINDS = {
 }
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, most: int = 60) -> str:
     """Returns a value as Python writes it, cut off if it is long."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int | None:

@@ -113,7 +113,7 @@ class Adapter:
 
     def requested(self, request: SplitRequest) -> dict[str, Any]:
         """Returns the number, seed and version of the images to generate."""
-        size = int(number("size", request.options.get("size", self.sizes[request.split]), 1))
+        size = int(number_option("size", request.options.get("size", self.sizes[request.split]), 1))
         count = min(size, request.limit) if request.limit else size
         return {"count": count, "seed": request.seed + SPLIT_SEEDS[request.split], "version": self.version}
 
@@ -140,7 +140,7 @@ def number_range(option: str, text: Any, least: int = 1) -> tuple[int, int] | No
     return low, high
 
 
-def number(option: str, value: Any, least: float, whole: bool = True) -> float:
+def number_option(option: str, value: Any, least: float, whole: bool = True) -> float:
     """Returns the value of an option that is a number, an int if it is a whole one."""
     try:
         found = float(value)

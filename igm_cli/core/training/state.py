@@ -18,6 +18,7 @@ from igm_cli.core.validation import shown
 from igm_cli.errors import IgmError, InputError
 
 STATE, RUN, METRICS, BASELINE = "state.pt", "run.json", "metrics.jsonl", "baseline.json"
+HASH = 70  # characters of a value in a message: a whole hash
 SAMPLES = "pictures/samples.png"
 """Where ``--dry-run`` draws samples, before there is a run."""
 
@@ -192,7 +193,7 @@ def refuse_other(
     if differing:
         key = differing[0]
         raise InputError(
-            f"{path.parent} holds a {what} with {key} = {shown(old.get(key))}, not {shown(new.get(key))}; "
+            f"{path.parent} holds a {what} with {key} = {shown(old.get(key), HASH)}, not {shown(new.get(key), HASH)}; "
             f"use another {option} or the same options"
         )
 

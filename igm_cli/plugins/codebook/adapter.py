@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, need
-from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset, choice, number
+from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset, choice, number_option
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class CodebookProblems(Adapter):
         from igm_cli.core.decomposition.problems import random_problems
 
         settings: dict[str, Any] = {
-            name: number(name, options.get(name, default), least, isinstance(default, int))
+            name: number_option(name, options.get(name, default), least, isinstance(default, int))
             for name, (least, default) in _NUMBERS.items()
         }
         sizes = [settings.pop(name) for name in ("codewords", "factors", "dim", "size")]

@@ -12,7 +12,7 @@ from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import number, number_range
+from igm_cli.plugins.adapters import number_option, number_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87), "red": (173, 35, 35), "blue": (42, 75, 215), "green": (29, 105, 20),
@@ -124,7 +124,7 @@ class SceneOptions:
         if "objects" in values:
             values["objects"] = number_range("objects", values["objects"])
         if "crowd" in values:
-            values["crowd"] = number("crowd", values["crowd"], 0, whole=False)
+            values["crowd"] = number_option("crowd", values["crowd"], 0, whole=False)
         for option in values.keys() & {"colors", "shapes", "sizes", "texture"}:
             values[option] = _names(option, values[option])
         try:
