@@ -72,6 +72,12 @@ def counted(count: int, noun: str, more: str = "") -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}{more}"
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Returns the first few of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(name[:60] for name in names[:most]) + more
+
+
 EXTRAS = {
     "train": ("training", ("accelerate", "datasets", "tensorboard")),
     "text": ("a text-to-image model", ("accelerate", "diffusers", "transformers")),

@@ -252,7 +252,12 @@ def to_rgb(
 
 
 def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
-    """Returns the framed part of an RGB image at a model's size (width, height), ``[3,H,W]`` in -1..1.
+    """Returns what :func:`cut_out` does in -1..1."""
+    return cut_out(image, frame, image_size).float().div_(127.5).sub_(1.0)
+
+
+def cut_out(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
+    """Returns the framed part of an RGB image at a model's size (width, height), bytes ``[3,H,W]``.
 
     Resizing is bicubic with antialiasing; a frame that already has this size is unchanged.
     """
@@ -266,8 +271,7 @@ def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
         resized = image.crop((left, top, right, bottom))
     else:
         resized = image.resize(image_size, Image.Resampling.BICUBIC, box=frame.box, reducing_gap=3.0)
-    pixels = torch.from_numpy(np.array(resized, dtype=np.uint8))
-    return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1.0)
+    return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1)
 
 
 def from_model(x: Tensor) -> Image:

@@ -182,7 +182,7 @@ def test_backdrops_differ():
         ({"styles": "flta"}, "flat"),
         ({"styles": "flat", "without": "flat"}, "no style is left"),
         ({"jitter": "maybe"}, "on or off"),
-        ({"size": "none"}, "number of images"),
+        ({"size": "none"}, "size must be a whole number of at least 1"),
         ({"sizes": "3"}, "no option"),
     ],
 )

@@ -281,7 +281,7 @@ def test_real_faces_become_samples(tmp_path: Path) -> None:
         ({"domain": "mal"}, r"unknown domain 'mal'; did you mean (male|female)"),
         ({"domain": "robots"}, "unknown domain 'robots'; known are female, male, all"),
         ({"style": "outline"}, r"unknown style 'outline'; did you mean outlined\?"),
-        ({"size": 0}, "size must be at least 1"),
+        ({"size": 0}, "size must be a whole number of at least 1"),
         ({"data_root": Path(), "style": "flat"}, "'style' works on drawn faces only"),
         ({"data_root": Path(), "size": 3}, "'size' works on drawn faces only"),
     ],

@@ -13,7 +13,7 @@ from PIL import Image
 
 from igm_cli.errors import InputError, MissingError, PluginError, UsageError
 from igm_cli.plugins import registry
-from igm_cli.plugins.adapters import object_range
+from igm_cli.plugins.adapters import number_range
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.clevr.adapter import RENDERER, Clevr
 from igm_cli.plugins.positions import Positions
@@ -91,8 +91,8 @@ def test_wrong_options_are_usage_errors(wrong):
         Clevr().load(options.pop("split"), **options)
 
 
-def test_object_ranges():
-    assert object_range("3-5") == (3, 5) and object_range(4) == (4, 4) and object_range([6, 8]) == (6, 8)
+def test_number_ranges():
+    assert [number_range("objects", each) for each in ("3-5", 4, [6, 8])] == [(3, 5), (4, 4), (6, 8)]
 
 
 def offer_as_renderer(monkeypatch, target):

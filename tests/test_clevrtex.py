@@ -81,7 +81,7 @@ def test_the_splits_are_the_official_ones(both: Path) -> None:
 def test_positions_are_read(both: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     data = ClevrTex().load("val", data_root=both, progress=lambda *a: calls.append(a))
-    assert calls == [("reading scenes", 2, 2)]
+    assert calls == [("reading scenes", 1, 2), ("reading scenes", 2, 2)]
     row = data[0]
     assert row["image"].size == (320, 240) and row["file"] == "CLEVRTEX_full_000002.png"
     assert row["objects"][0]["material"] == "poliigonmarble062"
@@ -171,7 +171,7 @@ def test_two_copies(tmp_path: Path) -> None:
     [
         ({"split": "extra"}, "no split 'extra'; choose train or val or test"),
         ({"glitter": 1}, "no option 'glitter'"),
-        ({"variant": "camo"}, "works on real data only"),
+        ({"variant": "camo"}, "is about images in a folder"),
         ({"texture": "checker,wool"}, "wool"),
         ({"data_root": Path(), "texture": "checker"}, "rendered scenes only"),
     ],

@@ -107,7 +107,7 @@ def mine(parts: TextToImageParts, kind: str, x: Tensor, time: Tensor, texts: lis
     if kind == "sana":
         time = time / parts.network.config.timestep_scale
     with quiet(), torch.no_grad():
-        given = denoiser.embed(texts).tensors
+        given = denoiser.embed(texts)
         return parts.family.output(parts.pipe, x, time, given, parts.image_size)
 
 
@@ -313,7 +313,7 @@ def test_stable_diffusion_3_without_its_t5(built: Callable[[str], Path], tmp_pat
     change(folder / "model_index.json", text_encoder_3=[None, None], tokenizer_3=[None, None])
     shutil.rmtree(folder / "text_encoder_3")
     denoiser = denoiser_of(load_pipeline(str(folder), CPU, EXACT))
-    assert denoiser.embed([PROMPT]).tensors["sequence"].shape == (1, 16 + 256, 48)
+    assert denoiser.embed([PROMPT])["encoder_hidden_states"].shape == (1, 16 + 256, 48)
 
 
 def test_a_network_is_told_of_sizes_where_it_asks(built: Callable[[str], Path], tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_prompts_longer_than_the_window_are_refused(
         denoiser.embed([PROMPT, " ".join(["of"] * 310)])
     longest = " ".join(["of"] * (window - 2))
     with quiet():
-        sequence = denoiser.embed([longest, " ".join(["of"] * (window - 3) + ["dog"])]).tensors["sequence"]
+        sequence = denoiser.embed([longest, " ".join(["of"] * (window - 3) + ["dog"])])["encoder_hidden_states"]
     assert not torch.allclose(sequence[0], sequence[1])  # the last word is read
 
 

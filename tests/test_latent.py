@@ -29,7 +29,6 @@ from igm_cli.core.training import latent as latent_training
 from igm_cli.core.training import latent_losses
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.latent_losses import sample_labels, set_errors, subsets
-from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.run import train
 from igm_cli.core.training.state import RunRecord, describe_run
 from igm_cli.errors import InputError, MissingError
@@ -247,15 +246,15 @@ def test_latents_are_drawn_to_a_normal_distribution():
 
 
 def test_the_learning_rate_begins_anew_with_every_phase():
-    config = TrainConfig(steps=100, autoencoder_steps=40, reading_steps=20, warmup=10, decay=0.5)
-    factors = [learning_rate_factor(step, config) for step in range(100)]
+    config = TrainConfig(100, learning_rate=1.0, warmup=10, decay=0.5, autoencoder_steps=40, reading_steps=20)
+    factors = [config.learning_rate_at(step) for step in range(100)]
     assert factors[0] < factors[9] == 1.0
     assert factors[39] < 0.06
     assert factors[40] == factors[60] == factors[0]
     assert factors[59] < 0.11
     assert factors[99] < 0.06
     faster = replace(config, early_rate=2.0)
-    doubled = [learning_rate_factor(step, faster) / factor for step, factor in enumerate(factors)]
+    doubled = [faster.learning_rate_at(step) / factor for step, factor in enumerate(factors)]
     assert doubled == [2.0] * 60 + [1.0] * 40
 
 

@@ -279,18 +279,18 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert read(tmp_path / "data") == {"cat_dog/1.jpg": ["cat", "dog"], "dog/1.jpg": ["dog"]}
 
 
-def test_requests_that_cannot_be() -> None:
+def test_requests_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="--data-root FOLDER"):
         ADAPTER.load("train")
     with pytest.raises(UsageError, match="unknown layout 'csvs'; did you mean csv"):
-        ADAPTER.load("train", layout="csvs")
+        ADAPTER.load("train", data_root=tmp_path, layout="csvs")
     with pytest.raises(UsageError, match="no option 'label'"):
         ADAPTER.load("train", label="cat")
     with pytest.raises(UsageError, match="no split 'dev'"):
         ADAPTER.load("dev")
     for labels in ("", " , ", 3, ["cat", 3], "cat,+"):
         with pytest.raises(UsageError, match="labels must be names with commas between them"):
-            ADAPTER.load("train", labels=labels)
+            ADAPTER.load("train", data_root=tmp_path, labels=labels)
 
 
 WORDS = st.sampled_from(["cat", "dog", "rabbit", "écureuil", "猫", "parrotfish", "x", "ähre"])

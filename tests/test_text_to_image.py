@@ -19,10 +19,11 @@ from torch import Tensor
 
 from igm_cli.core import weights as weights_on_disk
 from igm_cli.core.concepts import Text
+from igm_cli.core.denoiser import InputFeatures
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.models.pipelines import Loading, TextToImageParts, load_pipeline, resolve_dtype
 from igm_cli.core.models.prompts import PromptEncoder
-from igm_cli.core.models.text_to_image import TextToImageDenoiser, TextToImageFeatures
+from igm_cli.core.models.text_to_image import TextToImageDenoiser
 from igm_cli.core.weights import is_packed, read_weights, write_weights
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 
@@ -76,13 +77,13 @@ def picture() -> Tensor:
     return torch.linspace(-1, 1, 3 * 16 * 16).view(3, 16, 16)
 
 
-def noised(denoiser: TextToImageDenoiser, n: int = 3) -> TextToImageFeatures:
+def noised(denoiser: TextToImageDenoiser, n: int = 3) -> InputFeatures:
     generator = torch.Generator().manual_seed(0)
     x_t = torch.randn(n, *denoiser.latent_shape, generator=generator)
     return denoiser.features(x_t, torch.tensor([100, 500, 900])[:n])
 
 
-def by_diffusers(pipe: Any, features: TextToImageFeatures, prompt: str) -> Tensor:
+def by_diffusers(pipe: Any, features: InputFeatures, prompt: str) -> Tensor:
     """The U-Net's output under a prompt, by way of the pipeline's own methods."""
     n = len(features.t)
     conditions = None
@@ -104,7 +105,7 @@ def by_diffusers(pipe: Any, features: TextToImageFeatures, prompt: str) -> Tenso
     return output
 
 
-def output_to_eps(pipe: Any, features: TextToImageFeatures, output: Tensor) -> Tensor:
+def output_to_eps(pipe: Any, features: InputFeatures, output: Tensor) -> Tensor:
     if pipe.scheduler.config.prediction_type == "epsilon":
         return output
     square = pipe.scheduler.alphas_cumprod[features.t].view(-1, 1, 1, 1)
@@ -277,7 +278,7 @@ def test_packed_weights_are_loaded(
         values, wanted = mine.state_dict(), theirs.state_dict()
         assert values.keys() == wanted.keys() and mine.dtype == theirs.dtype and not mine.training
         assert all((values[name] - wanted[name]).norm() <= 0.01 * wanted[name].norm() for name in wanted)
-    features = TextToImageFeatures(torch.randn(2, *plain.latent_shape), torch.tensor([10, 900]))
+    features = InputFeatures(torch.randn(2, *plain.latent_shape), torch.tensor([10, 900]))
     eps = [TextToImageDenoiser(each, Text(LABELS)).base(features) for each in (packed, plain)]
     assert float((eps[0] - eps[1]).norm() / eps[1].norm()) < 0.05
     assert load_pipeline(str(folder), CPU, Loading(dtype="bfloat16")).pipe.unet.dtype == torch.bfloat16
@@ -290,7 +291,7 @@ def test_a_batch_that_does_not_fit_is_halved_once(
     parts: dict[str, TextToImageParts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     denoiser = TextToImageDenoiser(parts["sd1"], Text(LABELS), batch=8)
-    features = TextToImageFeatures(torch.randn(4, *parts["sd1"].latent_shape), torch.tensor([10, 90, 500, 900]))
+    features = InputFeatures(torch.randn(4, *parts["sd1"].latent_shape), torch.tensor([10, 90, 500, 900]))
     wanted, room, call = denoiser.predictions(features, torch.eye(3)[None]), 4, denoiser._call
 
     def in_room(x_t: Tensor, *rest: Any) -> Tensor:

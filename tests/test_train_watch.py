@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -105,7 +106,7 @@ def test_trackers_get_figures_pictures_and_options(tmp_path):
 
     train(SPEC, Spots(), CONFIG, tmp_path, device_is_cpu=True, validate=validate)
     notes: list[str] = []
-    config = type(CONFIG)(**{**CONFIG.to_dict(), "steps": CONFIG.steps + 2})
+    config = replace(CONFIG, steps=CONFIG.steps + 2)
     train(SPEC, Spots(), config, tmp_path, device_is_cpu=True, validate=validate, note=notes.append)
     assert notes == [f"resuming at step {CONFIG.steps} of {config.steps}"]
     events = EventAccumulator(str(tmp_path / "tensorboard" / tmp_path.name)).Reload().Tags()

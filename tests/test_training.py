@@ -20,7 +20,6 @@ from igm_cli.core.objective import Noised, composed_loss
 from igm_cli.core.philox import normal_rows
 from igm_cli.core.sampling import Composed, sample
 from igm_cli.core.training.config import TrainConfig
-from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import Companion
 from igm_cli.core.training.plan import plan_step
 from igm_cli.core.training.run import fresh_model, train
@@ -246,7 +245,7 @@ def test_a_run_is_the_plain_loop(tmp_path, ema):
         noised = Noised.of(model.schedule, images, t, noise)
         composed_loss(model, noised, "sum", concepts, present).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
-        optimizer.param_groups[0]["lr"] = 1e-2 * learning_rate_factor(step, config)
+        optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
         optimizer.step()
         with torch.no_grad():
             for mean, value in zip(average.parameters(), model.parameters(), strict=True):
@@ -312,8 +311,8 @@ def test_a_finished_run_without_its_weights_gets_them_back(tmp_path):
 
 
 def test_learning_rate_rises_stays_and_falls():
-    config = TrainConfig(steps=100, warmup=10, decay=0.5)
-    factors = [learning_rate_factor(step, config) for step in range(100)]
+    config = TrainConfig(steps=100, learning_rate=1.0, warmup=10, decay=0.5)
+    factors = [config.learning_rate_at(step) for step in range(100)]
     assert factors[0] == 0.1 and factors[20] == 1.0 and factors[75] == 0.5 and factors[99] < 0.03
 
 

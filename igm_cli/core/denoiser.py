@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -34,3 +35,18 @@ class Denoiser(Protocol):
         Concepts are ``[N,M,D]``, or ``[1,M,D]`` if all N noised images share them.
         """
         ...
+
+
+@dataclass
+class InputFeatures:
+    """The features of a denoiser whose concepts share only the input and, once computed, eps_u.
+
+    Attributes:
+        x_t: Noised images or latents ``[N,C,H,W]``.
+        t: Timesteps ``[N]``.
+        base: eps_u ``[N,C,H,W]``.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    base: Tensor | None = None

@@ -97,14 +97,14 @@ def sentence(error: ValidationError, noun: str, names: Sequence[str], of: Any = 
             return f"unknown {noun} {name!r}; did you mean {meant}?"
         return f"unknown {noun} {name!r}; {near_names(name, names)}"
     if kind == "missing" and isinstance(first["loc"][-1], int):
-        return f"the {noun} {first['loc'][0]!r} must have {first['loc'][-1] + 1} values or more, not {_shown(first['input'])}"
+        return f"the {noun} {first['loc'][0]!r} must have {first['loc'][-1] + 1} values or more, not {shown(first['input'])}"
     if kind == "missing":
         return f"the {noun} {name!r} is missing; add it"
     if kind == "value_error":  # from a check of our own, which says everything
         return str(first["ctx"]["error"])
     if not message.startswith("Input should be "):
-        return f"the {noun} {name!r} cannot be {_shown(first['input'])}: {message}"
-    return f"the {noun} {name!r} must be {wanted(message)}, not {_shown(first['input'])}"
+        return f"the {noun} {name!r} cannot be {shown(first['input'])}: {message}"
+    return f"the {noun} {name!r} must be {wanted(message)}, not {shown(first['input'])}"
 
 
 def wanted(message: str) -> str:
@@ -137,9 +137,10 @@ _KINDS = {
 }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any, most: int = 60) -> str:
+    """Returns a value as Python writes it, cut off if it is long."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
@@ -163,7 +164,7 @@ def texts(name: str, value: Any) -> list[str]:
         listed = list(value)
         if all(isinstance(each, str) for each in listed):
             return listed
-    raise UsageError(f"{name} must be a list of text, such as ['cat', 'dog'], not {_shown(value)}")
+    raise UsageError(f"{name} must be a list of text, such as ['cat', 'dog'], not {shown(value)}")
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
 from igm_cli.pixels import Scaling, check_range
 from igm_cli.plugins.base import Note, Progress
+from igm_cli.plugins.registry import refuse_unknown
 
 Dataset: TypeAlias = "datasets.Dataset"  # type: ignore[name-defined]  # noqa: F821
 Options: TypeAlias = Mapping[str, Any]
@@ -53,6 +55,7 @@ class Adapter:
     splits: tuple[str, ...]
     options: Mapping[str, str]
     rendered_options: frozenset[str] = frozenset()  # those of generated images only
+    folder_options: frozenset[str] = frozenset()  # those of images in a folder only, besides the range
     drawn = "rendered scenes"  # what generated images are called
     sizes: Mapping[str, int]  # how many images a split has without the option size
     version = 0  # raised whenever generated images change, to renew caches
@@ -81,33 +84,36 @@ class Adapter:
         request = SplitRequest(split, limit, seed, options, progress, told)
         if data_root is None:
             return self.make(request)
+        from igm_cli.plugins.image_column import ImageColumn
+
         scaling = Scaling(check_range(values), told)
-        return scaled(self.read(data_root, request), scaling)
+        return self.read(data_root, request).cast_column("image", ImageColumn(scaling))
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
         """Refuses a split or an option that the dataset, generated or real, does not have."""
         if split not in self.splits:
             raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(self.splits)}")
-        if data_root is None and RANGE in options:
-            raise UsageError(f"option {RANGE!r} is about images in a folder; give one with --data-root FOLDER")
-        if unknown := sorted(set(options) - {*self.options, RANGE}):
+        if data_root is None and (wrong := sorted(set(options) & {RANGE, *self.folder_options})):
             raise UsageError(
-                f"{self.name} has no option {unknown[0]!r}; {near_names(unknown[0], list(self.options), 'it has')}"
+                f"option {wrong[0]!r} is about images in a folder; give one with --data-root FOLDER"
             )
+        refuse_unknown([name for name in options if name != RANGE], list(self.options), f"{self.name} has")
         if data_root is not None and (wrong := sorted(set(options) & self.rendered_options)):
-            raise UsageError(f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}")
+            raise UsageError(
+                f"option {wrong[0]!r} works on {self.drawn} only, not on {data_root}; leave it out"
+            )
 
     def make(self, request: SplitRequest) -> Dataset:
         """Returns a split of generated images, if the dataset has any."""
         raise MissingError(f"{self.name} has no images of its own; give your folder with --data-root FOLDER")
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
-        """Returns a split of the images in a folder."""
-        raise NotImplementedError
+        """Returns a split of the images in a folder, if the dataset reads any."""
+        raise InputError(f"{self.name} makes its own images; leave out --data-root, or use another dataset")
 
     def requested(self, request: SplitRequest) -> dict[str, Any]:
         """Returns the number, seed and version of the images to generate."""
-        size = whole_size(request.options.get("size", self.sizes[request.split]))
+        size = int(number_option("size", request.options.get("size", self.sizes[request.split]), 1))
         count = min(size, request.limit) if request.limit else size
         return {"count": count, "seed": request.seed + SPLIT_SEEDS[request.split], "version": self.version}
 
@@ -120,43 +126,37 @@ def choice(option: str, value: Any, known: Iterable[str]) -> str:
     return str(value)
 
 
-def object_range(text: Any) -> tuple[int, int] | None:
-    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None as (least, most) objects in an image."""
+def number_range(option: str, text: Any, least: int = 1) -> tuple[int, int] | None:
+    """Returns ``"3-5"``, ``4``, ``[3, 5]`` or None, of ``least`` or more, as two numbers."""
     if text is None:
         return None
     try:
         parts = str(text).split("-") if isinstance(text, str | int) else [str(part) for part in text]
         low, high = int(parts[0]), int(parts[-1])
-        if not 1 <= low <= high or len(parts) > 2:
-            raise ValueError("the least comes first, and is at least 1")
+        if not least <= low <= high or len(parts) > 2:
+            raise ValueError("the smaller one comes first")
     except (TypeError, ValueError, IndexError) as error:
-        raise UsageError(f"objects must look like 3-5, not {text!r}") from error
+        raise UsageError(f"{option} must be a number such as 2 or a range such as 1-3, not {text!r}") from error
     return low, high
 
 
-def whole_size(text: Any) -> int:
-    """Returns a number of images, at least 1."""
+def number_option(option: str, value: Any, least: float, whole: bool = True) -> float:
+    """Returns the value of an option that is a number, an int if it is a whole one."""
     try:
-        count = int(text)
+        found = float(value)
+        if not least <= found < math.inf or (whole and found % 1):
+            raise ValueError(f"{found} is none")
     except (TypeError, ValueError) as error:
-        raise UsageError(f"size must be a number of images, not {text!r}") from error
-    if count < 1:
-        raise UsageError(f"size must be at least 1, not {count}")
-    return count
+        kind = "whole number" if whole else "number"
+        raise UsageError(f"{option} must be a {kind} of at least {least}, not {value!r}") from error
+    return int(found) if whole else found
 
 
 def image_dataset(columns: Mapping[str, Any]) -> Dataset:
-    """Returns a dataset of columns; files in the column ``image`` are decoded on access."""
+    """Returns a dataset of columns; files in the column ``image`` are decoded by what :meth:`Adapter.load` makes of it."""
     import datasets
 
-    return scaled(datasets.Dataset.from_dict(columns), None)
-
-
-def scaled(data: Dataset, scaling: Scaling | None) -> Dataset:
-    """Returns a dataset with this scaling of its image files; None uses the rule of :mod:`igm_cli.pixels`."""
-    from igm_cli.plugins.image_column import ImageColumn
-
-    return data.cast_column("image", ImageColumn(scaling))
+    return datasets.Dataset.from_dict(columns)
 
 
 class Generator:

@@ -10,26 +10,26 @@ from igm_cli.errors import counted
 
 
 def fault_of(kind: str, name: str, arguments: Sequence[Any], answer: Any, plugin: Any) -> str:
-    """Returns what is wrong with an attribute of a plugin, or with what a method returned; empty if nothing is.
+    """Returns what is wrong with an attribute of a plugin, or with what a method answered to arguments; empty if nothing is.
 
-    Args:
-        kind: ``datasets`` or ``concepts``; others are not checked.
-        name: The attribute or method.
-        arguments: What the method was called with.
-        answer: Its value, or what was returned.
-        plugin: The plugin itself.
+    Only ``datasets`` and ``concepts`` are checked.
     """
     look = ATTRIBUTES.get((kind, name)) or _METHODS.get((kind, name))
     return look(answer, arguments, plugin) if look else ""
 
 
+def _unless(right: Any, verb: str, answer: Any, wanted: str) -> str:
+    """Returns that an answer is, or a method returned, something else than wanted; empty if it is right."""
+    return "" if right else f"{verb} {_shown(answer)}, not {wanted}"
+
+
 def _is_text(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    return "" if isinstance(answer, str) and answer else f"is {_shown(answer)}, not a name"
+    return _unless(isinstance(answer, str) and answer, "is", answer, "a name")
 
 
 def _is_splits(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
     right = isinstance(answer, list | tuple) and answer and all(isinstance(each, str) for each in answer)
-    return "" if right else f"is {_shown(answer)}, not the names of splits"
+    return _unless(right, "is", answer, "the names of splits")
 
 
 def _is_size(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
@@ -38,15 +38,11 @@ def _is_size(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
         and len(answer) == 2
         and all(type(each) is int and 1 <= each <= 2**14 for each in answer)
     )
-    return "" if right else f"is {_shown(answer)}, not (width, height)"
+    return _unless(right, "is", answer, "(width, height)")
 
 
 def _is_space(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    return (
-        ""
-        if hasattr(answer, "to_dict") and hasattr(answer, "dim")
-        else f"is {_shown(answer)}, not a concept space"
-    )
+    return _unless(hasattr(answer, "to_dict") and hasattr(answer, "dim"), "is", answer, "a concept space")
 
 
 def _is_dataset(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
@@ -86,11 +82,10 @@ def _is_alike(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
 
 def _is_right(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
     values = len(plugin.space.variant_groups()) if hasattr(plugin.space, "variant_groups") else 0
-    shape = (len(arguments[0]), 1 + values)
-    if hasattr(answer, "isfinite") and tuple(answer.shape) == shape:
-        return ""
-    return (
-        f"returned {_shown(answer)}, not a tensor {list(shape)}: whether each is right, and each of its values"
+    shape = [len(arguments[0]), 1 + values]
+    right = hasattr(answer, "isfinite") and [*answer.shape] == shape
+    return _unless(
+        right, "returned", answer, f"a tensor {shape}: whether each is right, and each of its values"
     )
 
 
@@ -104,16 +99,11 @@ def _is_items(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
 
 
 def _is_scores(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    right = isinstance(answer, Mapping) and all(isinstance(key, str) for key in answer)
-    return "" if right and not _no_json(answer) else f"returned {_shown(answer)}, not scores by name"
+    return _unless(isinstance(answer, Mapping) and not _no_json(answer), "returned", answer, "scores by name")
 
 
 def _is_picture(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    return (
-        ""
-        if hasattr(answer, "save") and hasattr(answer, "size")
-        else f"returned {_shown(answer)}, not a picture"
-    )
+    return _unless(hasattr(answer, "save") and hasattr(answer, "size"), "returned", answer, "a picture")
 
 
 def _no_json(value: Any) -> str:
@@ -126,11 +116,8 @@ def _no_json(value: Any) -> str:
         return next((fault for each in value if (fault := _no_json(each))), "")
     if isinstance(value, float) and not math.isfinite(value):
         return f"the number {value}"
-    return (
-        ""
-        if value is None or isinstance(value, str | bool | int | float)
-        else f"{_shown(value)}, which JSON cannot hold"
-    )
+    plain = value is None or isinstance(value, str | bool | int | float)
+    return "" if plain else f"{_shown(value)}, which JSON cannot hold"
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from igm_cli.core.validation import Positive, Share, validated
 from igm_cli.errors import InputError, counted
-from igm_cli.imaging import Frame, to_model, to_rgb
+from igm_cli.imaging import Frame, cut_out, to_rgb
 from igm_cli.plugins.base import ConceptParser, Note, Progress
 from igm_cli.plugins.samples import pad
 
@@ -111,7 +111,7 @@ class CropSamples:
             size = round(image.width * crops.scale), round(image.height * crops.scale)
             if _holds(size, image_size) or (crops.turns and _holds(size, image_size[::-1])):
                 self.images.append(_read(image, size, example))
-            if progress and (row % 16 == 0 or row + 1 == len(dataset)):
+            if progress:
                 progress("reading images", row + 1, len(dataset))
         if small := len(dataset) - len(self.images):
             width, height = (round(side / crops.scale) for side in image_size)
@@ -143,7 +143,8 @@ class CropSamples:
                 continue
             left, top = chance.randint(0, wide - width), chance.randint(0, high - height)
             box = (left, top, left + width, top + height)
-            if self._seen(image, box) <= self.crops.most and not _meets(image.ignored, box):
+            seen = int(_within(image.centres, box, self.crops.margin).sum())
+            if seen <= self.crops.most and not _meets(image.ignored, box):
                 gain, shift = (chance.uniform(-self.crops.brightness, self.crops.brightness) for _ in "ab")
                 return Crop(row, box, turn, 1 + gain, 255 * shift)
         width, height = (round(side / self.crops.scale) for side in self.image_size)
@@ -183,17 +184,14 @@ class CropSamples:
             rows.append(self.parser.mirror(concepts) if flip else concepts)
         return torch.stack(images), *pad(rows)
 
-    def _seen(self, image: _Large, box: tuple[int, int, int, int]) -> int:
-        return int(_within(image.centres, box, self.crops.margin).sum())
-
 
 def _read(image: Any, size: tuple[int, int], example: Mapping[str, Any]) -> _Large:
     """Returns an image to cut from, at a size."""
     whole = Frame(image.size, (0.0, 0.0, float(image.width), float(image.height)))
-    pixels = ((to_model(image, whole, size) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     scale = torch.tensor([size[0] / image.width, size[1] / image.height])
     centres = torch.tensor([thing["pixel_coords"][:2] for thing in example["objects"]]).reshape(-1, 2) * scale
     ignored = torch.tensor(example.get("ignored") or []).reshape(-1, 4) * scale.repeat(2)
+    pixels = cut_out(image, whole, size)
     return _Large(pixels, image.size, {k: v for k, v in example.items() if k != "image"}, centres, ignored)
 
 

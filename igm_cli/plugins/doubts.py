@@ -21,10 +21,7 @@ SAME = 0.02
 def doubts(parser: ConceptParser, concepts: Sequence[Tensor], size: tuple[int, int]) -> Iterator[str]:
     """Yields what looks wrong, a sentence each.
 
-    Args:
-        parser: The concept parser.
-        concepts: Concepts ``[K,D]`` of training images, as the parser read them.
-        size: (width, height) of these images.
+    ``concepts`` are those ``[K,D]`` of training images as the parser read them, ``size`` is (width, height) of these images.
     """
     space: Any = parser.space
     rows = torch.cat(list(concepts))

@@ -14,7 +14,7 @@ from igm_cli.pixels import Scaling
 class ImageColumn(datasets.Image):  # type: ignore[misc]
     """Decodes files as every command does: names a damaged one, and opens only the formats that igm lists."""
 
-    def __init__(self, scaling: Scaling | None) -> None:
+    def __init__(self, scaling: Scaling) -> None:
         super().__init__()
         self.scaling = scaling
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Product
-from igm_cli.errors import InputError, UnknownConceptError, UsageError, near_names
+from igm_cli.errors import InputError, UnknownConceptError, UsageError, near_names, some
 from igm_cli.plugins.attributes import Attributes, parse_factors, value_name
 from igm_cli.plugins.base import Advice
 from igm_cli.plugins.clevr.object_attributes import VALUES
@@ -288,7 +288,4 @@ def _unseen(factors: Mapping[str, Sequence[str]], train: Sequence[Mapping[str, A
     for name, values in factors.items():
         seen = {value_name(told.get(name), values) for told in train}
         missing += [f"{name}={value}" for value in values if value not in seen]
-    if not missing:
-        return []
-    more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
-    return [f"no object for training has {', '.join(missing[:MOST])}{more}, which cannot be learned"]
+    return [f"no object for training has {some(missing, MOST)}, which cannot be learned"] if missing else []

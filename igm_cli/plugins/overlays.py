@@ -86,7 +86,7 @@ def draw_items(
     pen, left = ImageDraw.Draw(canvas), shown.width + margin
     for number, (above, below, confidence) in enumerate(zip(titles, texts, sure, strict=True)):
         y = (height - step * len(items)) / 2 + number * step
-        color = SURE if confidence is None or confidence >= CONFIDENT else DOUBTFUL
+        color = DOUBTFUL if _doubtful(confidence) else SURE
         pen.text((left, y + step * 0.06), above, fill=FAINT, font=small)
         pen.text((left, y + step * 0.40), below, fill=color, font=large)
         if confidence is not None:
@@ -101,18 +101,18 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 
     Rings do not touch unless they would be too small to see.  A number is in its ring or, like the text of a mark, next
     to it: within the picture, and not over another number, text or mark's centre.  If no such place is free, it is left
-    out.  Rings have another colour if the confidence is below 0.9.
+    out.  Rings of doubtful items have another colour.
     """
     places = np.array([(mark.x, mark.y) for mark in marks], dtype=float).reshape(-1, 2)
-    factor = _enlargement(image.size, _nearest(places * image.size))
+    factor = _enlargement(image.size, nearest_of(places * image.size))
     size = image.width * factor, image.height * factor
     canvas = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     centres = places * size
-    nearest = _nearest(centres)
+    nearest = nearest_of(centres)
     # An object far from all others has no larger ring than the rest.
     largest = max(6, int(min(min(size) // 30, np.median(nearest) if len(marks) > FEW else math.inf)))
     radii = np.clip(nearest / 2 - 1, LEAST_RADIUS, largest)
-    colors = [DOUBTFUL_RING if _doubtful(mark) else RING for mark in marks]
+    colors = [DOUBTFUL_RING if _doubtful(mark.confidence) else RING for mark in marks]
     pen = ImageDraw.Draw(canvas)
     for centre, radius, color in zip(centres.tolist(), radii.tolist(), colors, strict=True):
         _draw_ring(pen, centre, radius, color)
@@ -130,12 +130,8 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float, float]) -> Image.Image:
     """Returns the image in grey with a map of values in colour over a part of it; values up to zero stay grey.
 
-    Colours follow the square root of a value, so that small values remain visible.
-
-    Args:
-        image: The image as given by the user; it is enlarged if it is small.
-        values: ``[rows,columns]``.
-        box: (left, top, right, bottom) of the map in pixels of the image as given.
+    Colours follow the square root of a value ``[rows,columns]``, so that small values remain visible.  The box of the map,
+    (left, top, right, bottom), is in pixels of the image as given, which is enlarged if it is small.
     """
     canvas = _readable(image)
     scale = canvas.width / image.width
@@ -152,13 +148,7 @@ def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float
 
 
 def draw_bars(image: Image.Image, names: Sequence[str], values: Tensor) -> Image.Image:
-    """Returns the image, enlarged if small, and next to it every value with a bar for its excess over the least one.
-
-    Args:
-        image: The image as given by the user.
-        names: Names of the values.
-        values: ``[M]``, in the order of the names.
-    """
+    """Returns the image, enlarged if small, and next to it each of M values with a bar for its excess over the least one."""
     shown, numbers = _readable(image), [f"{value:+.5f}" for value in values.tolist()]
     step = max(LINE / 2, shown.height / max(12, len(names)))
     height = max(shown.height, round(step * len(names)))
@@ -190,11 +180,11 @@ def _readable(image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def _doubtful(mark: Mark) -> bool:
-    return mark.confidence is not None and mark.confidence < CONFIDENT
+def _doubtful(confidence: float | None) -> bool:
+    return confidence is not None and confidence < CONFIDENT
 
 
-def _nearest(points: Pixels) -> Pixels:
+def nearest_of(points: Pixels | Sequence[Sequence[float]]) -> Pixels:
     """Returns the distance of every point ``[N,2]`` from its nearest neighbour ``[N]``, infinite if it has none."""
     if len(points) < 2:
         return np.full(len(points), np.inf)
@@ -322,7 +312,7 @@ def _font(size: int) -> Any:
 def _with_legend(canvas: Image.Image, marks: Sequence[Mark], radius: int) -> Image.Image:
     """Returns a picture with a strip below it: the number of marks and, if some are doubtful, the colours' meaning."""
     parts: list[tuple[Color | None, str]] = [(None, f"{len(marks)} objects")]
-    if doubtful := sum(map(_doubtful, marks)):
+    if doubtful := sum(_doubtful(mark.confidence) for mark in marks):
         parts += [
             (RING, f"{len(marks) - doubtful} confident"),
             (DOUBTFUL_RING, f"{doubtful} doubtful (below {CONFIDENT})"),

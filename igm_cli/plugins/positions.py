@@ -29,12 +29,7 @@ _SOME = re.compile(r"(\d+)(?:\s*-\s*(\d+))? pos")
 
 
 class Positions:
-    """Object centres, x to the right and y down, 0..1 of the frame the model sees.
-
-    Args:
-        region: Corners (x, y) of a convex area for random places.
-        distance: The least distance between two random places.
-    """
+    """Object centres, x to the right and y down, 0..1 of the frame the model sees."""
 
     name = "pos"
     summary = "object positions in the image"
@@ -163,10 +158,7 @@ class Positions:
         return right
 
     def draw(self, image: Picture, items: Sequence[Mapping[str, Any]]) -> Picture:
-        """Returns a copy with a numbered ring at every position, enlarged by an integer factor if small.
-
-        Rings have another colour if the confidence is below 0.9.
-        """
+        """Returns a copy with a numbered ring at every position, enlarged by an integer factor if small."""
         from igm_cli.plugins.overlays import Mark, confidence_of, draw_marks
 
         return draw_marks(image, [Mark(item["x"], item["y"], confidence_of(item)) for item in items])

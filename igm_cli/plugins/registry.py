@@ -13,7 +13,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -33,6 +33,8 @@ _NEEDS = {
     "concepts": ("name", "space", "parse", "encode", "decode", "mirror", "score", "draw"),
     "benchmarks": ("name", "methods", "splits", "options", "concepts", "default_splits", "open"),
 }
+_OF_LOAD = ("data_root", "limit", "seed", "progress", "note")
+"""What ``load`` of every dataset takes besides the dataset's own options."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,7 @@ def concept_parser(name: str, *, typed: bool = False) -> ConceptParser:
 
 def configured(parser: ConceptParser, options: Mapping[str, Any]) -> ConceptParser:
     """Returns a concept parser with options, as presets and checkpoints hold them; without any, the parser itself."""
-    known = list(getattr(parser, "options", {}))
-    for name in options:
-        if name not in known:
-            raise UsageError(f"the concepts {parser.name!r} have no option {name!r}; {near_names(name, known)}")
+    refuse_unknown(options, list(getattr(parser, "options", {})), f"the concepts {parser.name!r} have")
     if not options:
         return parser
     plugin: Any = parser.configured(options)  # type: ignore[attr-defined]
@@ -178,14 +177,8 @@ class _Guarded:
         self._way_out, self._foreign = way_out, foreign
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in (
-            "_plugin",
-            "_kind",
-            "_label",
-            "_way_out",
-            "_foreign",
-        ):  # being copied or pickled
-            raise AttributeError(name)
+        if name.startswith("__") or name in ("_plugin", "_kind", "_label", "_way_out", "_foreign"):
+            raise AttributeError(name)  # it is being copied or pickled
         with self._contained(name):
             value = getattr(self._plugin, name)
         if not (inspect.isroutine(value) and callable(value)) or (self._foreign and self._is_attribute(name)):
@@ -194,8 +187,13 @@ class _Guarded:
 
         @functools.wraps(value)
         def call(*arguments: Any, **options: Any) -> Any:
-            if self._foreign and (self._kind, name) == ("datasets", "load"):
-                _refuse_unknown(self._plugin, options)
+            if (
+                self._foreign
+                and (self._kind, name) == ("datasets", "load")
+                and hasattr(self._plugin, "options")
+            ):
+                given = [each for each in options if each not in _OF_LOAD]
+                refuse_unknown(given, [*self._plugin.options], f"{self._plugin.name} has")
             with self._contained(name):
                 answer = value(*arguments, **options)
             self._look_at(name, arguments, answer)
@@ -232,14 +230,11 @@ class _Guarded:
             raise PluginError(f"{self._label} fails: its {name} {fault}; {self._way_out}")
 
 
-def _refuse_unknown(adapter: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuses options that a dataset says it does not have; one that does not say takes any."""
-    if not hasattr(adapter, "options"):
-        return
-    known = [*adapter.options]
-    for name in arguments:
-        if name not in ("data_root", "limit", "seed", "progress", "note", *known):
-            raise UsageError(f"{adapter.name} has no option {name!r}; {near_names(name, known, 'it has')}")
+def refuse_unknown(options: Iterable[str], known: Sequence[str], whose: str) -> None:
+    """Refuses an option that a dataset or a concept parser does not have; ``whose`` is it with "has" or "have"."""
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{whose} no option {name!r}; {near_names(name, known)}")
 
 
 def _told(error: BaseException, module: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from igm_cli.errors import InputError
-from igm_cli.imaging import to_model, to_rgb
+from igm_cli.imaging import cut_out, to_rgb
 from igm_cli.plugins.base import ConceptParser, Frame, Progress, RenderedBatches
 
 if TYPE_CHECKING:
@@ -38,10 +38,9 @@ class DatasetSamples:
         self._concepts: list[Tensor] = []
         for row, example in enumerate(dataset):
             frame = Frame.fit(example["image"].size, width / height)
-            image = to_model(to_rgb(example["image"]), frame, image_size)
-            self._images[row] = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            self._images[row] = cut_out(to_rgb(example["image"]), frame, image_size)
             self._concepts.append(parser.parse(example, frame))
-            if progress and (row % 64 == 0 or row + 1 == len(dataset)):
+            if progress:
                 progress("reading images", row + 1, len(dataset))
 
     def __len__(self) -> int:

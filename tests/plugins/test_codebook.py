@@ -272,7 +272,7 @@ def test_the_dataset_of_a_folder(tmp_path: Path) -> None:
     assert [row[0] for row in data["truth"][:]] == problems.truth.tolist()
     with pytest.raises(InputError, match=r"no val\.safetensors"):
         adapter.load("val", data_root=tmp_path)
-    with pytest.raises(UsageError, match="leave it out with a data root"):
+    with pytest.raises(UsageError, match=r"works on problems drawn at random only, .*; leave it out"):
         adapter.load("test", data_root=tmp_path, dim=64)
     books = [torch.ones(2, 4), torch.ones(2, 4)]
     write_codebooks(tmp_path / "val.safetensors", books, "map", {"vectors": torch.ones(1, 4)})
@@ -289,9 +289,9 @@ def test_the_dataset_of_a_folder(tmp_path: Path) -> None:
     [
         ({"codewords": 1}, "at least 2"),
         ({"factors": 2.5}, "whole number"),
-        ({"dim": "big"}, "dim must be a number"),
+        ({"dim": "big"}, "dim must be a whole number"),
         ({"noise": -1}, "at least 0"),
-        ({"binding": "xor"}, "map, hrr or fhrr"),
+        ({"binding": "xor"}, "map, hrr, fhrr"),
         ({"colour": "red"}, "no option 'colour'"),
     ],
 )

@@ -58,13 +58,7 @@ def check_options(architecture: str, options: Mapping[str, Any]) -> None:
 def build_denoiser(
     architecture: str, options: Mapping[str, Any], space: ConceptSpace, schedule: Schedule
 ) -> nn.Module:
-    """Returns a freshly initialised denoiser.
-
-    Args:
-        architecture: ``factored`` (default of this project), ``unet`` (the paper's), or ``text-to-image`` (latent).
-        options: Fields of its configuration.
-        space: Concept space it is conditioned on.
-        schedule: Noise schedule.
+    """Returns a freshly initialised denoiser: ``factored`` (default of this project), ``unet`` (the paper's), ``text-to-image``.
 
     Raises:
         InputError: If the architecture is unknown or its options do not fit.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -58,10 +58,6 @@ class FactoredConfig:
             raise ValueError(f"the first of the channels {self.channels} must be even")
         if any(side % (4 * self.patch) for side in self.image_size):
             raise ValueError(f"image sides {self.image_size} must be divisible by {4 * self.patch}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
@@ -153,11 +149,7 @@ class Trunk(nn.Module):
 
 
 class PixelLayers(nn.Module):
-    """Refines an output pixel by pixel, so that cells of ``patch**2`` pixels leave no visible borders.
-
-    Args:
-        config: Shape of the denoiser.
-    """
+    """Refines an output pixel by pixel, so that cells of ``patch**2`` pixels leave no visible borders."""
 
     SEEN = 8  # channels of the trunk's features at every pixel
 
@@ -179,21 +171,27 @@ class PixelLayers(nn.Module):
         return total
 
 
+@dataclass
+class FactoredFeatures:
+    """The trunk's features ``h`` [N,c,gh,gw], the head's view of them, and the trunk's inputs."""
+
+    h: Tensor
+    view: Any
+    x_t: Tensor
+    t: Tensor
+
+
 class TrunkDenoiser(nn.Module):
     """Base class of factored denoisers: the trunk, and the prediction under no concept, which needs no head.
 
-    Subclasses add a head and the rest of the protocol.
+    Subclasses add a head and the rest of the protocol.  The network puts out the prediction type of its noise schedule.
 
     Attributes:
         neutral: Name prefixes of the parts that add nothing while freshly initialised.
-
-    Args:
-        config: Shape of the trunk.
-        space: Concept space.
-        schedule: The noise schedule; the network puts out its prediction type.
     """
 
     neutral: ClassVar[tuple[str, ...]] = ("pixels.", "head.asked.", "head.film.", "head.told.")
+    head: Any
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
         super().__init__()
@@ -210,7 +208,12 @@ class TrunkDenoiser(nn.Module):
         """Precision of the weights, in which the network computes unless autocast says otherwise."""
         return self.base_out.weight.dtype
 
-    def base(self, features: Any) -> Tensor:
+    def features(self, x_t: Tensor, t: Tensor) -> FactoredFeatures:
+        """Passes ``[N,C,H,W]`` at timesteps ``[N]`` through the trunk once."""
+        h = self.trunk(x_t, t)
+        return FactoredFeatures(h, self.head.project(h), x_t, t)
+
+    def base(self, features: FactoredFeatures) -> Tensor:
         """Returns eps_u ``[N,C,H,W]``."""
         output = F.pixel_shuffle(self.base_out(features.h), self.config.patch)
         if self.pixels is not None:
@@ -228,29 +231,17 @@ def _coordinates(x: Tensor) -> Tensor:
     return grid.expand(n, 2, h, w)
 
 
-@dataclass
-class FactoredFeatures:
-    """The trunk's features ``h`` [N,c,gh,gw], the head's view of them, and the trunk's inputs."""
-
-    h: Tensor
-    view: HeadView
-    x_t: Tensor
-    t: Tensor
-
-
 class FactoredDenoiser(TrunkDenoiser):
     """Trunk and local head behind the :class:`~igm_cli.core.denoiser.Denoiser` protocol.
 
-    Its contributions are :class:`~igm_cli.core.inference.windows.Local`.
-
-    Args:
-        config: Its shape.
-        space: A local, two-dimensional :class:`Continuous` space in 0..1, or a :class:`Product` of one with values.
-        schedule: The noise schedule; the network puts out its prediction type.
+    Its contributions are :class:`~igm_cli.core.inference.windows.Local`.  Its concept space is a local, two-dimensional
+    :class:`Continuous` one in 0..1, or a :class:`Product` of such a one with values.
 
     Raises:
         ValueError: If the space is none of these.
     """
+
+    head: LocalHead
 
     def __init__(self, config: FactoredConfig, space: ConceptSpace, schedule: Schedule) -> None:
         if not (isinstance(space, Continuous | Product) and space.local and space.point.dim == 2):
@@ -269,11 +260,6 @@ class FactoredDenoiser(TrunkDenoiser):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def features(self, x_t: Tensor, t: Tensor) -> FactoredFeatures:
-        """Passes ``[N,C,H,W]`` at timesteps ``[N]`` through the trunk once."""
-        h = self.trunk(x_t, t)
-        return FactoredFeatures(h, self.head.project(h), x_t, t)
-
     def contributions(self, features: FactoredFeatures, concepts: Tensor) -> Tensor:
         """Returns Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``."""
         cells = self.head(self._view(features), concepts, self.schedule.epsilon_gain(features.t))
@@ -286,7 +272,8 @@ class FactoredDenoiser(TrunkDenoiser):
 
     def grid(self, features: FactoredFeatures) -> tuple[int, int]:
         """Returns the number of cells along the width and the height of the images."""
-        return features.view.grid
+        grid: tuple[int, int] = features.view.grid
+        return grid
 
     def windows(
         self, features: FactoredFeatures, concepts: Tensor, around: Tensor | None
@@ -302,7 +289,7 @@ class FactoredDenoiser(TrunkDenoiser):
 
     def _view(self, features: FactoredFeatures) -> HeadView:
         """Returns the head's view, in the precision of the weights unless autocast is on now."""
-        view = features.view
+        view: HeadView = features.view
         return view if torch.is_autocast_enabled(view.here.device.type) else view.to(self.dtype)
 
     def forward(

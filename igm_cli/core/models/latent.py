@@ -74,12 +74,9 @@ class LatentConfig:
 
 
 class LatentTextToImage(nn.Module):
-    """Autoencoder, text encoder and U-Net.
+    """Autoencoder, text encoder and U-Net; the tokenizer knows the words of the labels and templates.
 
-    Args:
-        config: Shape of the networks.
-        space: Labels and templates, whose words the tokenizer knows.
-        schedule: Noise schedule of the latents; the U-Net puts out its prediction type.
+    The noise schedule is that of the latents, and the U-Net puts out its prediction type.
     """
 
     scale: Tensor
@@ -266,10 +263,6 @@ class Reader(nn.Module):
 
     Predictions under labels can use what these features learn.  The denoising error alone teaches small things very
     late: at low noise they are visible and need no label, at high noise they cannot be located.
-
-    Args:
-        config: Shape of the model.
-        labels: Number of labels M.
     """
 
     def __init__(self, config: LatentConfig, labels: int) -> None:

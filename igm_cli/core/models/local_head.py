@@ -101,12 +101,11 @@ class Points:
             new |= bool((new.sum(1) != new[:1].sum()).any())
         first = new.flatten().nonzero()[:, 0]
         count = torch.cat([first, first.new_tensor([b * m])]).diff()
-        at, around = (
-            None if each is None else each.reshape(b * m, 2)[first].view(b, len(first) // b, 2)
-            for each in (position, around)
-        )
-        assert at is not None
-        return cls(at, around, first, count, m)
+
+        def of_points(each: Tensor) -> Tensor:
+            return each.reshape(b * m, 2)[first].view(b, len(first) // b, 2)
+
+        return cls(of_points(position), None if around is None else of_points(around), first, count, m)
 
     def each(self, of_points: Tensor) -> Tensor:
         """Repeats values of points ``[B,U,...]`` for each of their concepts ``[B,M,...]``."""
@@ -240,13 +239,11 @@ class LocalHead(nn.Module):
             return self._of_square(view, concepts, self.radius, gain, around)
         points = self._points(concepts, around)
         square = self._square(points.at, self.radius, view.grid, points.around)
-        cell, _, inside = square
-        (b, m, _), w = concepts.shape, inside.shape[2]
+        (b, m, _), w = concepts.shape, square[0].shape[2]
         window = gain.new_zeros(len(gain) // b, b * m * w, self.out.out_features)
         for touched, values in self._values(view, concepts, points, square, gain):
             window.index_copy_(1, touched.place, values)
-        number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, view.grid[0] * view.grid[1])
-        return window.view(len(gain) // b, b, m, w, self.out.out_features), points.each(number)
+        return window.view(len(gain) // b, b, m, w, self.out.out_features), points.each(square[0])
 
     def products(
         self, view: HeadView, concepts: Tensor, gain: Tensor, patches: Tensor
@@ -289,15 +286,14 @@ class LocalHead(nn.Module):
         image: Tensor = rows.flatten(-4, -3).flatten(-2, -1)
         return image
 
-    def _touched(self, square: Square, grid: tuple[int, int]) -> Touched:
+    def _touched(self, square: Square) -> Touched:
         """Returns the cells of squares that lie in the image and in the window."""
-        cell, offset, inside = square
+        number, offset, inside = square
         bump = _bump(offset / (self.radius - 0.5))
         place = (inside & (bump[..., 0] > 0)).flatten().nonzero()[:, 0]
-        x, y = cell.flatten(0, 2)[place].unbind(-1)
         offset, bump = offset.flatten(0, 2)[place], bump.flatten(0, 2)[place]
         b, m, w = inside.shape
-        return Touched((b, m, w), place, y * grid[0] + x, offset, bump)
+        return Touched((b, m, w), place, number.flatten()[place], offset, bump)
 
     def _square(
         self, position: Tensor, radius: int, grid: tuple[int, int], around: Tensor | None = None
@@ -305,14 +301,17 @@ class LocalHead(nn.Module):
         """Returns the cells of a square around positions ``[B,M,2]``.
 
         Returns:
-            (x, y) of cells ``[B,M,W,2]`` (on a CPU all of them, elsewhere without the corners that the window does not
-            reach), their offset from the position ``[B,M,W,2]`` in cells, and whether they lie in the image ``[B,M,W]``.
+            Indices of cells ``[B,M,W]`` (on a CPU all of them, elsewhere without the corners that the window does not
+            reach), gh*gw for a cell outside the image; their offset from the position ``[B,M,W,2]`` in cells; and whether
+            they lie in the image ``[B,M,W]``.
         """
         limit, square = _limit(grid, position.device), _square_of(radius, self.radius - 0.5, position.device)
         at = position * limit
         middle = at if around is None else around * limit
         cell = (middle.detach().round().long() - radius)[:, :, None] + square
-        return cell, cell + 0.5 - at[:, :, None], ((cell >= 0) & (cell < limit)).all(-1)
+        inside = ((cell >= 0) & (cell < limit)).all(-1)
+        number = (cell[..., 1] * grid[0] + cell[..., 0]).masked_fill(~inside, grid[0] * grid[1])
+        return number, cell + 0.5 - at[:, :, None], inside
 
     def _points(self, concepts: Tensor, around: Tensor | None = None) -> Points:
         """Returns the points of concepts ``[B,M,2+V]``; concepts with values share points."""
@@ -325,7 +324,7 @@ class LocalHead(nn.Module):
         """Yields contributions ``[n,R,c]`` to the touched cells of squares, in parts."""
         here, there = view.here, view.there
         query = self._query(self._pointed(points.at, view.grid).to(there.dtype) @ there)  # [N,U,d]
-        touched = self._touched(square, view.grid)
+        touched = self._touched(square)
         size = max(1, len(touched.place))
         if here.device.type == "cpu" and not torch.is_grad_enabled():
             size = max(1, ROWS_IN_CACHE * len(concepts) // len(here))
@@ -389,9 +388,8 @@ class LocalHead(nn.Module):
         position, around = concepts[..., :2], None if around is None else around[..., :2]
         if self.kernels_fit(position):
             return self._by_kernels(view, position, radius, gain, around)
-        cell, offset, inside = self._square(position, radius, view.grid, around)
+        number, offset, inside = self._square(position, radius, view.grid, around)
         (b, m, w), g = inside.shape, view.grid[0] * view.grid[1]
-        number = (cell[..., 1] * view.grid[0] + cell[..., 0]).masked_fill(~inside, g)
         pointed = self._pointed(position, view.grid).to(view.there.dtype)
         query = self._query(pointed @ view.there.unflatten(0, (-1, b)))  # [n,b,M,d]
         here = F.pad(view.here, (0, 0, 0, 1)).view(-1, b * (g + 1), view.here.shape[-1])  # [n,b*(G+1),d]
@@ -467,11 +465,10 @@ class LocalHead(nn.Module):
 
     def _pointed(self, position: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns the weights ``[B,M,gh*gw]`` with which positions ``[B,M,2]`` point at cells: a softmax over those close by."""
-        cell, offset, inside = self._square(position, min(self.POINTED, self.radius), grid)
+        number, offset, inside = self._square(position, min(self.POINTED, self.radius), grid)
         nearness = torch.softmax(-2.0 * offset.square().sum(-1), dim=-1) * inside
-        x, y = (cell * inside[..., None]).unbind(-1)
         weights = nearness.new_zeros(*inside.shape[:2], grid[0] * grid[1])
-        return weights.scatter_add(2, y * grid[0] + x, nearness)
+        return weights.scatter_add(2, number.masked_fill(~inside, 0), nearness)
 
     def _where(self, offset: Tensor) -> Tensor:
         """Returns a linear layer of Fourier features ``[...,d]`` of offsets ``[...,2]``."""

@@ -255,10 +255,7 @@ def weight_files(
 ) -> dict[str, tuple[str | None, list[Path]]]:
     """Returns the variant and the files to load of each network; one without the variant loads its plain weights.
 
-    Args:
-        path: Pipeline folder.
-        variant: Variant of the weights.
-        network: Whether to include the denoising network.
+    ``network`` says whether to include the denoising network.
 
     Raises:
         InputError: If weights are missing.
@@ -334,12 +331,9 @@ def read_description(path: Path) -> PipelineDescription:
 
 
 def pipeline_fingerprint(path: Path, variant: str | None, network: Path | None = None) -> str:
-    """Returns one SHA-256 over all files that are loaded, wherever the folder is.
+    """Returns one SHA-256 over all files that are loaded, wherever the folder, or the single file, is.
 
-    Args:
-        path: Pipeline folder or single file.
-        variant: Variant of the weights.
-        network: File with the weights of the denoising network, if they are not the folder's own.
+    ``network`` is the file with the weights of the denoising network, if they are not the folder's own.
 
     Raises:
         MissingError: If there is no such file.

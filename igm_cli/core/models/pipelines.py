@@ -28,10 +28,10 @@ from igm_cli.core.models.pipeline_files import (
     refusing,
     weight_files,
 )
-from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, some, unused
+from igm_cli.core.models.single_file import UNET, VAE, SingleFile, describe, unused
 from igm_cli.core.noise_schedule import FLOW, Schedule, ScheduleConfig
 from igm_cli.core.weights import is_packed
-from igm_cli.errors import InputError, MissingError, UsageError, counted, need
+from igm_cli.errors import InputError, MissingError, UsageError, counted, need, some
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CHOICES = {
@@ -122,12 +122,7 @@ class TextToImageParts:
 
 
 def load_pipeline(source: str, device: torch.device, loading: Loading | None = None) -> TextToImageParts:
-    """Returns a pretrained pipeline on a device.
-
-    Args:
-        source: What :func:`find_pipeline` takes.
-        device: Where it computes.
-        loading: How to load it.
+    """Returns a pretrained pipeline on a device; ``source`` is what :func:`find_pipeline` takes.
 
     Raises:
         MissingError: If it is not on this machine and cannot be fetched.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from igm_cli.errors import InputError, need
 
 if TYPE_CHECKING:
-    from igm_cli.core.models.families import Family
+    from igm_cli.core.models.families import Family, Prompts
 
 CHUNK = 32
 """Prompts encoded at once."""
@@ -34,45 +33,17 @@ def compound(template: str, labels: Sequence[str]) -> str:
     return start + joined + after
 
 
-@dataclass(frozen=True)
-class PromptEmbeddings:
-    """P encoded prompts, as the named tensors that a network reads.
-
-    Attributes:
-        tensors: Such as the ``sequence`` that is attended to ``[P,L,E]``, one ``pooled`` vector ``[P,E']``, and a ``mask``
-            of the tokens ``[P,L]``.
-    """
-
-    tensors: Mapping[str, Tensor]
-
-    def select(self, index: Tensor) -> PromptEmbeddings:
-        """Returns the prompts at indices ``[R]``, in their order."""
-        return PromptEmbeddings({name: tensor[index] for name, tensor in self.tensors.items()})
-
-    def to(self, dtype: torch.dtype) -> PromptEmbeddings:
-        """Returns the same in another precision; masks and numbers stay as they are."""
-        floats = {
-            name: each.to(dtype) if each.is_floating_point() else each for name, each in self.tensors.items()
-        }
-        return PromptEmbeddings(floats)
-
-
 class PromptEncoder:
     """Encodes prompts as the pipeline does, and remembers every one it has seen.
 
-    The text encoders, which may be larger than the network, are on the device only while they encode.
-
-    Args:
-        pipe: A diffusers pipeline.
-        family: Its family.
-        device: Where embeddings are kept.
+    The text encoders, which may be larger than the network, are on the device only while they encode; embeddings stay there.
     """
 
     def __init__(self, pipe: Any, family: Family, device: torch.device) -> None:
         self.pipe, self.family, self.device, self.encoded = pipe, family, device, 0
         self._memory: dict[str, dict[str, Tensor]] = {}
 
-    def __call__(self, texts: Sequence[str]) -> PromptEmbeddings:
+    def __call__(self, texts: Sequence[str]) -> Prompts:
         """Returns the embeddings of P prompts; only those not seen before are encoded.
 
         Raises:
@@ -87,7 +58,7 @@ class PromptEncoder:
                     self._encode(chunk)
             self.pipe.maybe_free_model_hooks()
         rows = [self._memory[text] for text in texts]
-        return PromptEmbeddings({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     @contextmanager
     def _encoders_on_device(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from igm_cli.core.models.families import ONE_OR_TWO, XL, Family
 from igm_cli.core.models.pipeline_files import refusing
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, some
 
 CROSS_ATTENTION = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
 """A weight of the original layout, as wide as the text encoder of Stable Diffusion 1.x (768) or 2.x (1024)."""
@@ -144,9 +144,3 @@ def unused(path: Path, networks: Mapping[str, nn.Module]) -> list[str]:
                     places[size] -= 1
                     left += [name] if places[size] < 0 else []
     return left
-
-
-def some(names: list[str], most: int = 3) -> str:
-    """Returns the first few of the names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(name[:60] for name in names[:most]) + more

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
+from igm_cli.core.denoiser import InputFeatures
+from igm_cli.core.models.families import Prompts
 from igm_cli.core.models.pipelines import TextToImageParts
-from igm_cli.core.models.prompts import PromptEmbeddings, PromptEncoder
+from igm_cli.core.models.prompts import PromptEncoder
 from igm_cli.errors import InputError
 
 ALIVE = 64
@@ -35,21 +36,6 @@ def default_batch(parts: TextToImageParts) -> int:
         level = parts.family.width(parts.pipe) * parts.dtype.itemsize * height * width
         most = min(most, 1 << max(0, int(free / 2 / (ALIVE * level)).bit_length() - 1))
     return max(1, min(most, places // (height * width)))
-
-
-@dataclass
-class TextToImageFeatures:
-    """What prompts share: only the input and, once computed, eps_u.
-
-    Attributes:
-        x_t: Noised latents ``[N,C,h,w]``.
-        t: Timesteps ``[N]``.
-        base: eps_u ``[N,C,h,w]``.
-    """
-
-    x_t: Tensor
-    t: Tensor
-    base: Tensor | None = None
 
 
 class TextToImageDenoiser:
@@ -126,17 +112,17 @@ class TextToImageDenoiser:
         config = self.parts.pipe.vae.config
         return float(getattr(config, "shift_factor", None) or 0.0), float(config.scaling_factor)
 
-    def features(self, x_t: Tensor, t: Tensor) -> TextToImageFeatures:
+    def features(self, x_t: Tensor, t: Tensor) -> InputFeatures:
         """Keeps the input: nothing before the network is shared."""
-        return TextToImageFeatures(x_t, t)
+        return InputFeatures(x_t, t)
 
-    def base(self, features: TextToImageFeatures) -> Tensor:
+    def base(self, features: InputFeatures) -> Tensor:
         """Returns eps_u ``[N,C,h,w]`` float32, under the empty prompt; it is computed once per features."""
         if features.base is None:
             features.base = self.predictions_of_prompts(features, [""])[:, 0]
         return features.base
 
-    def predictions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
+    def predictions(self, features: InputFeatures, concepts: Tensor) -> Tensor:
         """Returns eps under every label, the mean over the templates.
 
         Args:
@@ -156,16 +142,16 @@ class TextToImageDenoiser:
             total = total + self._epsilon(features, embeddings, which)
         return total / len(self.space.templates)
 
-    def contributions(self, features: TextToImageFeatures, concepts: Tensor) -> Tensor:
+    def contributions(self, features: InputFeatures, concepts: Tensor) -> Tensor:
         """Returns Delta ``[N,M,C,h,w]`` of one-hot concepts ``[N,M,D]`` or ``[1,M,D]``."""
         return self.predictions(features, concepts) - self.base(features)[:, None]
 
-    def predictions_of_prompts(self, features: TextToImageFeatures, texts: Sequence[str]) -> Tensor:
+    def predictions_of_prompts(self, features: InputFeatures, texts: Sequence[str]) -> Tensor:
         """Returns eps under P whole prompts, ``[N,P,C,h,w]`` float32."""
         every = torch.arange(len(texts), device=self.device)
         return self._epsilon(features, self.embed(texts), every.expand(len(features.t), -1))
 
-    def embed(self, texts: Sequence[str]) -> PromptEmbeddings:
+    def embed(self, texts: Sequence[str]) -> Prompts:
         """Returns P encoded prompts, each encoded once in the life of the model."""
         return self.encoder(texts)
 
@@ -177,7 +163,7 @@ class TextToImageDenoiser:
             raise ValueError("concepts of a text-to-image model are one-hot rows over its labels")
         return labels
 
-    def _epsilon(self, features: TextToImageFeatures, embeddings: PromptEmbeddings, which: Tensor) -> Tensor:
+    def _epsilon(self, features: InputFeatures, embeddings: Prompts, which: Tensor) -> Tensor:
         """Returns eps ``[N,M,C,h,w]`` of latent n under the prompts ``which[n]`` of ``[N,M]``."""
         n, m = which.shape
         latents = torch.arange(n, device=self.device).repeat_interleave(m)
@@ -186,7 +172,7 @@ class TextToImageDenoiser:
 
         def every() -> Tensor:
             rows = zip(latents.split(self.batch), prompts.split(self.batch), strict=True)
-            return torch.cat([self._call(x_t[row], t[row], embeddings.select(prompt)) for row, prompt in rows])
+            return torch.cat([self._call(x_t[row], t[row], embeddings, prompt) for row, prompt in rows])
 
         eps = None
         try:
@@ -210,9 +196,10 @@ class TextToImageDenoiser:
         return eps.view(n, m, *eps.shape[1:])
 
     @torch.no_grad()
-    def _call(self, x_t: Tensor, t: Tensor, embeddings: PromptEmbeddings) -> Tensor:
-        """Returns eps ``[R,C,h,w]`` of R latents, each under its own prompt, by one call of the network."""
+    def _call(self, x_t: Tensor, t: Tensor, embeddings: Prompts, prompts: Tensor) -> Tensor:
+        """Returns eps ``[R,C,h,w]`` of R latents, each under its own of the prompts ``[R]``, by one call of the network."""
         parts, time = self.parts, self.schedule.time(t)
-        given = embeddings.to(parts.dtype).tensors
+        given = {name: each[prompts] for name, each in embeddings.items()}
+        given |= {name: each.to(parts.dtype) for name, each in given.items() if each.is_floating_point()}
         output = parts.family.output(parts.pipe, x_t.to(parts.dtype), time, given, parts.image_size)
         return self.schedule.output_to_epsilon(output.float(), x_t, t)

@@ -7,7 +7,6 @@ learned token stands for no concept.  (IGM, Wang et al. 2025, appendix; code rel
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -15,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from igm_cli.core.concepts import ConceptSpace, Continuous
+from igm_cli.core.denoiser import InputFeatures
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.validation import Channels, Depth, Size, Width, validated
 from igm_cli.errors import need
@@ -76,22 +76,10 @@ class ConceptToken(nn.Module):
         return torch.as_tensor(self.embed(torch.cat([u, angles.sin(), angles.cos()], dim=-1)))
 
 
-@dataclass
-class UNetFeatures:
-    """What concepts share: only the input and, once computed, eps_u."""
-
-    x_t: Tensor
-    t: Tensor
-    base: Tensor | None = None
-
-
 class UNetDenoiser(nn.Module):
-    """eps_theta(x_t, t | c) by a whole pass per concept, behind the denoiser protocol.
+    """eps_theta(x_t, t | c) by a whole pass per concept of any space, behind the denoiser protocol.
 
-    Args:
-        config: Its shape.
-        space: Any concept space.
-        schedule: The noise schedule; the network puts out its prediction type.
+    The network puts out the prediction type of its noise schedule.
     """
 
     def __init__(self, config: UNetConfig, space: ConceptSpace, schedule: Schedule) -> None:
@@ -114,18 +102,18 @@ class UNetDenoiser(nn.Module):
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
         )
 
-    def features(self, x_t: Tensor, t: Tensor) -> UNetFeatures:
+    def features(self, x_t: Tensor, t: Tensor) -> InputFeatures:
         """Keeps the input: this architecture has nothing to share."""
-        return UNetFeatures(x_t, t)
+        return InputFeatures(x_t, t)
 
-    def base(self, features: UNetFeatures) -> Tensor:
+    def base(self, features: InputFeatures) -> Tensor:
         """Returns eps_u ``[N,C,H,W]``, under the token that stands for no concept."""
         if features.base is None:
             tokens = self.token.none.expand(len(features.t), 1, -1)
             features.base = self._epsilon(features.x_t, features.t, tokens)
         return features.base
 
-    def contributions(self, features: UNetFeatures, concepts: Tensor) -> Tensor:
+    def contributions(self, features: InputFeatures, concepts: Tensor) -> Tensor:
         """Returns Delta ``[N,M,C,H,W]`` of concepts ``[N,M,D]`` or ``[1,M,D]``: N*M passes."""
         n, m = len(features.t), concepts.shape[1]
         tokens = self.token(concepts).expand(n, -1, -1).reshape(n * m, 1, self.config.attention_dim)

@@ -80,13 +80,7 @@ class HostBatches:
 
 
 class ResidentBatches:
-    """Batches from samples that are all in a device's memory; concepts are padded to the largest number per image.
-
-    Args:
-        samples: The training samples.
-        config: Says whether images are mirrored.
-        device: Where they go.
-    """
+    """Batches from samples that are all in a device's memory; concepts are padded to the largest number per image."""
 
     def __init__(self, samples: Samples, config: TrainConfig, device: torch.device) -> None:
         self.device = device
@@ -117,11 +111,7 @@ def _read(samples: Samples, mirror: bool, device: torch.device) -> Iterator[Batc
 class SentBatches:
     """Batches sent to a device one ahead of the training, as bytes if the samples are bytes.
 
-    Args:
-        samples: The training samples.
-        config: Determines what steps draw from them.
-        device: Where batches go.
-        share: Rows of the whole batch for this process.
+    ``share`` are the rows of the whole batch for this process.
     """
 
     def __init__(self, samples: Samples, config: TrainConfig, device: torch.device, share: range) -> None:

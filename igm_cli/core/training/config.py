@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -89,9 +89,19 @@ class TrainConfig:
         """Returns the weight of the contrast in a step; at 0 it is still computed, so every parameter has a gradient."""
         return self.contrast if step >= self.contrast_from else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
+    def learning_rate_at(self, position: float) -> float:
+        """Returns linear warm-up, then a constant, then linear decay to zero over the last part, restarted in every phase.
+
+        ``position`` is the progress of the training, of ``steps`` in all.
+        """
+        phase, begin = 0, 0
+        while phase < len(self.phases) - 1 and position >= begin + self.phases[phase]:
+            begin += self.phases[phase]
+            phase += 1
+        length = self.phases[phase]
+        left = (begin + length - position) / max(1.0, self.decay * length)
+        peak = 1.0 if phase == len(self.phases) - 1 else self.early_rate
+        return self.learning_rate * (peak * min(1.0, (position - begin + 1) / max(1, self.warmup), left))
 
 
 @dataclass(frozen=True)

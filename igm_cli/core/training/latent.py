@@ -44,12 +44,6 @@ ENCODED_AT_ONCE = 256
 class LatentObjective:
     """The losses of all phases of a training, an :class:`~igm_cli.core.training.objectives.Objective`.
 
-    Args:
-        model: The networks in training.
-        samples: The training samples.
-        config: The training options.
-        accelerator: Gives the precision and the device.
-
     Raises:
         InputError: If the training runs on several processes.
     """

@@ -72,13 +72,7 @@ class Companion:
 class ComposedObjective:
     """The composed error, and the contrast if the configuration asks for it.
 
-    Args:
-        model: The network in training.
-        spec: Its description.
-        samples: The training samples.
-        config: The training options.
-        accelerator: Gives the device and the number of processes.
-        companions: Frozen models; the model in training adds its contributions to their composed prediction.
+    The model in training adds its contributions to the composed prediction of its companions, if it has any.
 
     Raises:
         InputError: If the configuration has options that only apply to other models.

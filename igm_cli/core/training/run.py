@@ -24,8 +24,6 @@ from igm_cli.errors import need
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["fresh_model", "measure", "train"]
-
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
 """Called on the main process after every step, with its number and the figures logged for it, often none."""
 
@@ -152,18 +150,10 @@ def measure(
     *,
     device_is_cpu: bool = False,
     companions: Sequence[Companion] = (),
-    seconds: float = 2.0,
 ) -> tuple[float, float | None]:
-    """Times some training steps, which change only the weights of ``model``.
+    """Times three to twenty training steps, for two seconds, which change only the weights of ``model``.
 
-    Args:
-        spec: Description of the model.
-        samples: The training samples.
-        config: The training options.
-        model: Result of :func:`fresh_model` for these.
-        device_is_cpu: Trains on the CPU even if there is an accelerator.
-        companions: Frozen models that it learns to add to.
-        seconds: How long it tries, between three and twenty steps.
+    The arguments are those of :func:`train`.
 
     Returns:
         Seconds per step, and peak memory in GB, None if unknown.
@@ -177,7 +167,7 @@ def measure(
     trainer.train_step()  # the first one has more to prepare
     trainer.require_sound()
     begun, first = time.monotonic(), trainer.step
-    while trainer.step < first + 3 or (time.monotonic() - begun < seconds and trainer.step < first + 20):
+    while trainer.step < first + 3 or (time.monotonic() - begun < 2 and trainer.step < first + 20):
         trainer.train_step()
     trainer.require_sound()  # which waits for them
     return (time.monotonic() - begun) / (trainer.step - first), peak_memory(accelerator.device)

@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from igm_cli.core.checkpoint import (
-    DESCRIPTION,
-    TEXT_TO_IMAGE,
-    ModelSpec,
-    fingerprint,
-    load_weights,
-    read_spec,
-)
+from igm_cli.core.checkpoint import DESCRIPTION, TEXT_TO_IMAGE, ModelSpec, fingerprint, load_weights, read_spec
 from igm_cli.core.files import foreign_name, read_json, write_atomically, write_json
 from igm_cli.core.training.config import TrainConfig
+from igm_cli.core.validation import shown
 from igm_cli.errors import IgmError, InputError
 
 STATE, RUN, METRICS, BASELINE = "state.pt", "run.json", "metrics.jsonl", "baseline.json"
+HASH = 70  # characters of a value in a message: a whole hash
 SAMPLES = "pictures/samples.png"
 """Where ``--dry-run`` draws samples, before there is a run."""
 
@@ -42,12 +38,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Returns the description that identifies a run, as JSON.
 
-    Args:
-        spec: Description of the model; its inference settings and provenance may change.
-        config: The training options.
-        data: Description of the data.
-        init: Checkpoint folder that the training starts from; None starts afresh.
-        companions: Checkpoint folders of the frozen models that it adds to.
+    It holds the hashes of the checkpoints that the training starts from and adds to; the model's inference settings and
+    provenance may change.
 
     Raises:
         MissingError: If ``init`` has no weights.
@@ -55,7 +47,7 @@ def describe_run(
     names = ("architecture", "options", "space", "schedule", "composition", "image_size", "concepts")
     return {
         "model": {name: getattr(spec, name) for name in names},
-        "train": config.to_dict(),
+        "train": asdict(config),
         "data": dict(data),
         "init": fingerprint(init) if init else None,
         "with": [fingerprint(folder) for folder in companions],
@@ -108,7 +100,7 @@ class RunRecord:
             what="run",
             option="--output",
             free=_FREE | images,
-            defaults={"init": None, "with": [], "train": TrainConfig().to_dict(), "data": files},
+            defaults={"init": None, "with": [], "train": asdict(TrainConfig()), "data": files},
             beside=(SAMPLES,),
         )
 
@@ -203,7 +195,7 @@ def refuse_other(
     if differing:
         key = differing[0]
         raise InputError(
-            f"{path.parent} holds a {what} with {key} = {_short(old.get(key))}, not {_short(new.get(key))}; "
+            f"{path.parent} holds a {what} with {key} = {shown(old.get(key), HASH)}, not {shown(new.get(key), HASH)}; "
             f"use another {option} or the same options"
         )
 
@@ -215,11 +207,6 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
             flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
         return flat
     return {prefix: data}
-
-
-def _short(value: Any, most: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from igm_cli.core.device import peak_memory, runs_ahead
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.ema import Average
-from igm_cli.core.training.learning_rate import learning_rate_factor
 from igm_cli.core.training.objectives import Objective
 from igm_cli.core.training.plan import StepPlan, plan_step
 from igm_cli.core.weights import require_finite
@@ -25,8 +24,6 @@ from igm_cli.errors import InputError, counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-__all__ = ["DivergenceError", "Trainer", "learned"]
 
 Note: TypeAlias = Callable[[str], None]
 """Called with a sentence for the user."""
@@ -72,6 +69,7 @@ class Trainer:
             )
         self.objective, self.images, self.config, self.accelerator = objective, images, config, accelerator
         self.budget, self.note = budget or Budget(steps=config.steps), note
+        self.share = config.batch_size // accelerator.num_processes  # rows of this process
         device = accelerator.device
         optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -98,11 +96,6 @@ class Trainer:
         """Progress of the training, of ``config.steps`` in all."""
         return self.budget.used(self.spent, self.step, self.config.steps)
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the next step."""
-        return self.config.learning_rate * learning_rate_factor(self.position, self.config)
-
     def run(self) -> Iterator[Tensor]:
         """Trains until the budget is used, and yields each step's loss on this process, on its device.
 
@@ -124,7 +117,7 @@ class Trainer:
         began = time.monotonic()
         plan = plan_step(self.step, self.images, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.config.learning_rate_at(self.position)
         while (loss := self._gradients(plan)) is None:
             self._halve()
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -138,8 +131,7 @@ class Trainer:
 
     def _gradients(self, plan: StepPlan) -> Tensor | None:
         """Computes the gradients of this process's rows; returns their loss, or None if out of memory."""
-        share = self.config.batch_size // self.accelerator.num_processes
-        first, micro = self.accelerator.process_index * share, share // self.accumulation
+        first, micro = self.accelerator.process_index * self.share, self.share // self.accumulation
         losses = []
         for part in range(self.accumulation):
             rows = plan.rows(first + part * micro, first + (part + 1) * micro)
@@ -165,12 +157,9 @@ class Trainer:
         Raises:
             InputError: If this was done before or is impossible; several processes would wait for one another.
         """
-        share, several = (
-            self.config.batch_size // self.accelerator.num_processes,
-            self.accelerator.num_processes > 1,
-        )
+        share = self.share
         finer = [n for n in range(2 * self.accumulation, share + 1) if share % n == 0]
-        if self.halved or several or not finer:
+        if self.halved or self.accelerator.num_processes > 1 or not finer:
             raise InputError(
                 f"a training step of {counted(share // self.accumulation, 'image')} at once needs more memory than the device "
                 f"has left; use --set accumulation={(finer or [share])[0]}, a smaller --batch-size or --precision bf16"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError, UsageError
-from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, choice, generated
+from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, choice, generated, number_range
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, NOTHING, compose_scene
 
@@ -56,7 +56,7 @@ class Animals(Adapter):
         animals = _names(options.get("animals", "")) or source.animals
         for animal in animals:
             choice("animal", animal, source.animals)
-        least, most = _count(options.get("count", f"1-{MAX_ANIMALS}"), len(animals))
+        least, most = _count(options.get("count"), len(animals))
         kwargs = {
             "root": None if root is None else str(root.resolve()),
             "styles": styles,  # tuples: `datasets` would make shards of lists
@@ -107,12 +107,8 @@ def _names(text: Any) -> tuple[str, ...]:
 
 
 def _count(text: Any, animals: int) -> tuple[int, int]:
-    least, dash, most = str(text).partition("-")
-    try:
-        low, high = int(least), int(most if dash else least)
-    except ValueError as error:
-        raise UsageError(f"count must be a number such as 2 or a range such as 1-3, not {text!r}") from error
-    if not 0 <= low <= high <= MAX_ANIMALS:
+    low, high = number_range("count", text, least=0) or (1, MAX_ANIMALS)
+    if high > MAX_ANIMALS:
         raise UsageError(f"count must lie between 0 and {MAX_ANIMALS}, not {text}")
     if high > animals:
         raise InputError(f"scenes of {high} different animals need as many to choose from, not {animals}")

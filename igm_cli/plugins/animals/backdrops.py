@@ -18,13 +18,7 @@ Field: TypeAlias = Any
 
 
 def paint_backdrop(rng: random.Random, size: int, rough: float = 0.0) -> Image.Image:
-    """Returns a square RGB backdrop.
-
-    Args:
-        rng: Source of every choice.
-        size: Pixels of its sides.
-        rough: Probability that it is like a photograph, or noise.
-    """
+    """Returns a square RGB backdrop; ``rough`` is the probability that it is like a photograph, or noise."""
     if rough and rng.random() < rough:
         return rng.choice((_grain, _spectrum, _spectrum, _leaves, _leaves))(rng, size)
     paint = rng.choice((_plain, _gradient, _stripes, _dots, _hills, _blotches))

@@ -53,7 +53,7 @@ class Celeba(Adapter):
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns faces of the real CelebA."""
         domain = choice("domain", request.options.get("domain", "all"), DOMAINS)
-        return from_folder(root, request.split, DOMAINS[domain], request.limit)
+        return from_folder(root, request, DOMAINS[domain])
 
 
 class _Drawings(Generator):

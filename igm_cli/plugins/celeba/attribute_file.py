@@ -13,7 +13,6 @@ import numpy as np
 from igm_cli.errors import InputError, counted
 
 _TRUTH = {"-1": 0, "0": 0, "1": 1}
-_PARTS = {"0": "train", "1": "val", "2": "test"}
 
 Row: TypeAlias = "tuple[int, list[str]]"
 """The number of a line, and its values."""
@@ -56,20 +55,20 @@ def read_attributes(path: Path) -> AttributeTable:
     return AttributeTable(path, list(seen), names, table)
 
 
-def read_partition(path: Path) -> dict[str, str]:
-    """Reads ``list_eval_partition``: the official split of every image, by its name."""
+def read_partition(path: Path) -> dict[str, int]:
+    """Reads ``list_eval_partition``: the official split of every image, by its name: 0 train, 1 val, 2 test."""
     rows = _rows(path)
     if path.suffix == ".csv":
         next(rows, None)  # names of columns
     seen: dict[str, int] = {}
     parts = []
     for line, (file, *values) in rows:
-        if len(values) != 1 or values[0] not in _PARTS:
+        if len(values) != 1 or values[0] not in ("0", "1", "2"):
             raise InputError(
                 f"{path} line {line}: the split is {' '.join(values)!r}, neither 0 nor 1 nor 2; fetch it again"
             )
         _note(path, seen, file, line)
-        parts.append(_PARTS[values[0]])
+        parts.append(int(values[0]))
     return dict(zip(seen, parts, strict=True))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from igm_cli.errors import InputError, counted
-from igm_cli.plugins.adapters import Dataset, image_dataset
+from igm_cli.plugins.adapters import Dataset, SplitRequest, image_dataset
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
 
 DOMAIN = "Male"
@@ -26,17 +26,11 @@ _IMAGE_FOLDERS = (
 _LAYOUT = "give a folder in the layout of CelebA (img_align_celeba/000001.jpg and list_attr_celeba.txt)"
 
 
-def from_folder(root: Path, split: str, male: bool | None, limit: int | None) -> Dataset:
-    """Returns a split of CelebA as it is published.
+def from_folder(root: Path, request: SplitRequest, male: bool | None) -> Dataset:
+    """Returns a split of CelebA as it is published; ``male`` is the domain, and None takes both.
 
     The splits are those of ``list_eval_partition``, or without it those of the images' numbers.  If these leave
     a split empty, or names are not numbers, they are 80, 10 and 10 per cent in the order of the file.
-
-    Args:
-        root: The folder.
-        split: ``train``, ``val`` or ``test``.
-        male: The domain; None takes both.
-        limit: Largest number of images.
     """
     import pyarrow  # type: ignore[import-untyped]
 
@@ -49,16 +43,16 @@ def from_folder(root: Path, split: str, male: bool | None, limit: int | None) ->
             f"{root} has no list_attr_celeba.txt or .csv, neither there nor in its folder Anno; {_LAYOUT}"
         )
     table = read_attributes(path)
-    chosen = np.array(_splits(root, table)) == SPLITS.index(split)
+    chosen = np.array(_splits(root, table)) == SPLITS.index(request.split)
     if male is not None:
         if DOMAIN not in table.names:
             raise InputError(f"{path} has no attribute {DOMAIN} to tell the domain by; choose the domain all")
         chosen &= table.holds[:, table.names.index(DOMAIN)] == male
-    rows = np.flatnonzero(chosen)[:limit]
+    rows = np.flatnonzero(chosen)[: request.limit]
     if not len(rows):
         domain = "" if male is None else f" with {DOMAIN} {'1' if male else '-1'}"
         raise InputError(
-            f"{path} has no {split} image{domain}; choose another split or domain, or a larger limit"
+            f"{path} has no {request.split} image{domain}; choose another split or domain, or a larger limit"
         )
     files = _existing(folder, present, [table.files[row] for row in rows])
     holds = [pyarrow.array(np.ascontiguousarray(column)) for column in table.holds[rows].T]
@@ -95,7 +89,7 @@ def _splits(root: Path, table: AttributeTable) -> list[int]:
             raise InputError(
                 f"{path} lacks {counted(len(absent), 'image')} of {table.path.name}, the first {absent[0]}; fetch both again"
             )
-        return [SPLITS.index(partition[file]) for file in table.files]
+        return [partition[file] for file in table.files]
     numbers = [file.rpartition(".")[0] for file in table.files]
     if all(number.isascii() and number.isdecimal() for number in numbers):
         splits = [bisect(_OFFICIAL_FIRSTS, int(number)) for number in numbers]

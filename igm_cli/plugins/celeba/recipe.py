@@ -96,14 +96,9 @@ class Face:
 
 
 def draw_face(rng: random.Random, black_hair: bool, eyeglasses: bool, smiling: bool, male: bool) -> Face:
-    """Returns a random face with given attributes.
+    """Returns a random face with given attributes of CelebA; sunglasses are eyeglasses, as they are there.
 
-    Args:
-        rng: Source of every choice; the same state gives the same face.
-        black_hair: CelebA's Black_Hair.
-        eyeglasses: CelebA's Eyeglasses; sunglasses count, as they do there.
-        smiling: CelebA's Smiling.
-        male: The domain: short hair with a beard or a moustache, or long hair and neither.
+    The domain ``male`` has short hair with a beard or a moustache, the other long hair and neither.
     """
     # Both alternatives are always drawn, so that changing one attribute changes nothing else.
     black, other = _near(rng, rng.choice(BLACK), 6), _near(rng, rng.choice(OTHER_HAIR), 18)

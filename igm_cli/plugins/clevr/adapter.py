@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from igm_cli.errors import MissingError, PluginError
 from igm_cli.plugins import registry
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, object_range
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest
 from igm_cli.plugins.base import Progress, RenderedBatches, RenderingAdapter
 from igm_cli.plugins.clevr.folder import from_folder
-from igm_cli.plugins.sizes import HELP, parse_size
+from igm_cli.plugins.sizes import HELP
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +99,4 @@ class Clevr(Adapter):
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns scenes of the real CLEVR."""
-        options = request.options
-        counts, annotated = object_range(options.get("objects")), parse_size(options.get("annotated"))
-        return from_folder(root, request.split, request.limit, counts, annotated)
+        return from_folder(root, request)

@@ -11,36 +11,24 @@ from typing import Any
 
 from igm_cli.errors import InputError
 from igm_cli.folders import inside
-from igm_cli.plugins.adapters import Dataset, image_dataset
+from igm_cli.plugins.adapters import Dataset, SplitRequest, image_dataset, number_range
 from igm_cli.plugins.objects.checks import image_size
-from igm_cli.plugins.sizes import refuse_other_size
+from igm_cli.plugins.sizes import parse_size, refuse_other_size
 
 _TYPES = (("image_filename", str, "text"), ("image_index", int, "whole number"), ("objects", list, "list"))
 
 
-def from_folder(
-    root: Path,
-    split: str,
-    limit: int | None,
-    counts: tuple[int, int] | None,
-    annotated: tuple[int, int] | None = None,
-) -> Dataset:
-    """Returns a split of CLEVR as it is published.
-
-    Args:
-        root: The folder.
-        split: ``train`` or ``val``.
-        limit: Largest number of images.
-        counts: Least and most objects; None takes all scenes.
-        annotated: Width and height of the original images of the scenes, if they were scaled since.
-    """
+def from_folder(root: Path, request: SplitRequest) -> Dataset:
+    """Returns a split of CLEVR as it is published."""
+    split, options = request.split, request.options
+    counts, annotated = number_range("objects", options.get("objects")), parse_size(options.get("annotated"))
     scenes = _read_scenes(_scenes_file(root, split))
     images = root / "images" / split
     if not images.is_dir():
         raise InputError(f"{root} has no folder images/{split}; give a folder in the layout of CLEVR_v1.0")
     if counts:
         scenes = [s for s in scenes if counts[0] <= len(s["objects"]) <= counts[1]]
-    scenes = scenes[:limit]
+    scenes = scenes[: request.limit]
     if not scenes:
         raise InputError(f"{root} holds no {split} scene with so many objects; widen objects or the limit")
     columns: dict[str, list[Any]] = {

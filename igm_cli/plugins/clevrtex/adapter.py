@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import Dataset, Options, SplitRequest, object_range
+from igm_cli.plugins.adapters import Dataset, SplitRequest
 from igm_cli.plugins.clevr.adapter import Clevr
 from igm_cli.plugins.clevrtex.folder import from_folder
 
@@ -22,17 +21,10 @@ class ClevrTex(Clevr):
     given = Clevr.given | {  # type: ignore[operator]
         "variant": "full, pbg, vbg, grassbg, camo or outd, where the folder holds several (real data only)"
     }
+    folder_options = frozenset(("variant",))
     # Ground and objects each have any texture, in any colour and, as in CLEVRTex, in three sizes.
     look: Mapping[str, str] = {"texture": "all", "colors": "all", "sizes": "small,medium,large"}
 
-    def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses what :class:`Clevr` does, and a variant of rendered scenes."""
-        super().check(split, data_root, options)
-        if data_root is None and "variant" in options:
-            raise UsageError("option 'variant' works on real data only; give its folder as data root")
-
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns scenes of the real CLEVRTex."""
-        variant, counts = request.options.get("variant"), object_range(request.options.get("objects"))
-        named = None if variant is None else str(variant)
-        return from_folder(root, request.split, request.limit, counts, named, request.progress)
+        return from_folder(root, request)

@@ -15,8 +15,7 @@ from typing import Any
 
 from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import walk
-from igm_cli.plugins.adapters import Dataset, image_dataset
-from igm_cli.plugins.base import Progress
+from igm_cli.plugins.adapters import Dataset, SplitRequest, image_dataset, number_range
 from igm_cli.plugins.clevr.folder import plain_object
 
 FRACTIONS = {"test": (0.0, 0.1), "val": (0.1, 0.2), "train": (0.2, 1.0)}
@@ -24,7 +23,6 @@ TEST_ONLY = "outd"  # the variant without splits: all of it is for testing
 _FOLDER = re.compile(r"clevrtex_([a-z0-9]+)", re.IGNORECASE)
 _FILE = re.compile(r"CLEVRTEX_([A-Za-z0-9]+)_(\d{6})\.(png|json)")
 _LAYOUT = "give a folder in the layout of CLEVRTex (clevrtex_full/0/CLEVRTEX_full_000000.png and .json)"
-_REPORT_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -51,29 +49,15 @@ class Variant:
         return sorted(self.images)[first:last]
 
 
-def from_folder(
-    root: Path,
-    split: str,
-    limit: int | None,
-    counts: tuple[int, int] | None,
-    variant: str | None,
-    progress: Progress | None,
-) -> Dataset:
-    """Returns a split of CLEVRTex as it is published.
+def from_folder(root: Path, request: SplitRequest) -> Dataset:
+    """Returns a split of CLEVRTex as it is published; ``root`` is the folder of a variant, or one with such folders.
 
     CLEVRTex's generator redraws a scene until every object shows more than 200 of 320×240 pixels, so no annotated
     object is hidden, and the masks are not read.
-
-    Args:
-        root: The folder of a variant, or one with such folders.
-        split: ``train``, ``val`` or ``test``.
-        limit: Largest number of images.
-        counts: Least and most objects; None takes all scenes.
-        variant: Which one, if there are several; None takes ``full``.
-        progress: Called while annotations are read.
     """
-    found = find_variant(root, variant)
-    numbers = found.part(split)
+    variant, counts = request.options.get("variant"), number_range("objects", request.options.get("objects"))
+    found = find_variant(root, None if variant is None else str(variant))
+    numbers = found.part(request.split)
     columns: dict[str, list[Any]] = {"image": [], "image_index": [], "file": [], "objects": []}
     for done, number in enumerate(numbers, 1):
         image = found.images[number]
@@ -81,12 +65,12 @@ def from_folder(
         if counts is None or counts[0] <= len(objects) <= counts[1]:
             for name, value in zip(columns, (str(image), number, image.name, objects), strict=True):
                 columns[name].append(value)
-        if progress and (done % _REPORT_EVERY == 0 or done == len(numbers)):
-            progress("reading scenes", done, len(numbers))
-        if limit and len(columns["image"]) == limit:
+        if request.progress:
+            request.progress("reading scenes", done, len(numbers))
+        if request.limit and len(columns["image"]) == request.limit:
             break
     if not columns["image"]:
-        raise InputError(f"{found.folder} holds no {split} scene with so many objects; widen objects")
+        raise InputError(f"{found.folder} holds no {request.split} scene with so many objects; widen objects")
     return image_dataset(columns)
 
 

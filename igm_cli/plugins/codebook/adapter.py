@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError, need
-from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset
+from igm_cli.errors import InputError, need
+from igm_cli.plugins.adapters import SPLIT_SEEDS, Adapter, Dataset, choice, number_option
 from igm_cli.plugins.base import Progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class CodebookProblems(Adapter):
         "superposed": "how many products a vector is the sum of (default 1)",
         "size": "how many vectors (default 128)",
     }
+    rendered_options = frozenset(options)
+    drawn = "problems drawn at random"
 
     def load(
         self, split: str, *, limit: int | None = None, progress: Progress | None = None, **options: Any
@@ -70,31 +72,17 @@ class CodebookProblems(Adapter):
         if data_root is not None:
             from igm_cli.plugins.codebook.files import read_problems
 
-            if options:
-                raise UsageError(
-                    f"{next(iter(options))} is of problems drawn at random; leave it out with a data root"
-                )
             path = data_root / f"{split}.safetensors"
             if not path.is_file():
                 raise InputError(f"{data_root} has no {path.name}; put one there, or leave out the data root")
             return read_problems(path)
+        from igm_cli.core.decomposition.binding import BINDINGS
         from igm_cli.core.decomposition.problems import random_problems
 
-        settings: dict[str, Any] = {name: _number(name, options) for name in _NUMBERS}
+        settings: dict[str, Any] = {
+            name: number_option(name, options.get(name, default), least, isinstance(default, int))
+            for name, (least, default) in _NUMBERS.items()
+        }
         sizes = [settings.pop(name) for name in ("codewords", "factors", "dim", "size")]
-        settings["binding"] = str(options.get("binding", "map"))
-        if settings["binding"] not in ("map", "hrr", "fhrr"):
-            raise UsageError(f"binding must be map, hrr or fhrr, not {settings['binding']!r}")
+        settings["binding"] = choice("binding", options.get("binding", "map"), BINDINGS)
         return random_problems(*sizes, seed=seed + SPLIT_SEEDS[split], **settings)
-
-
-def _number(name: str, options: Mapping[str, Any]) -> float:
-    least, default = _NUMBERS[name]
-    value, whole = options.get(name, default), isinstance(default, int)
-    try:
-        number = int(value) if whole else float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} must be a number, not {value!r}") from error
-    if not least <= number < float("inf") or (whole and number != float(value)):
-        raise UsageError(f"{name} must be a {'whole ' * whole}number of at least {least}, not {value}")
-    return number

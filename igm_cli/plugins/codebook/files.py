@@ -23,8 +23,8 @@ from igm_cli.core.decomposition.binding import BINDINGS
 from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
-from igm_cli.errors import InputError, cause
-from igm_cli.imaging import MAX_BYTES
+from igm_cli.errors import InputError
+from igm_cli.imaging import MAX_BYTES, opened
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 VECTORS = "vectors"  # name of the array to read if there are several
@@ -172,21 +172,9 @@ def _check_size(path: Path, shape: Sequence[int], width: int) -> None:
 
 def _check_readable(path: Path) -> None:
     """Refuses a path unless it is a readable file that is not empty."""
-    if path.is_fifo():
-        raise InputError(f"{path} is a pipe, which can be read only once; save what comes out of it as a file")
-    if path.is_char_device() or path.is_block_device() or path.is_socket():
-        raise InputError(f"{path} is a device, not a file; name a file")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file in it")
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({cause(error)}); change its permissions") from error
-    if empty:
-        raise InputError(f"{path} is empty (0 bytes); save it again")
+    with opened(path) as file:
+        if not file.read(1):
+            raise InputError(f"{path} is empty (0 bytes); save it again")
 
 
 def _only_name(path: Path, names: Sequence[str]) -> str:

@@ -22,10 +22,6 @@ class CodebookProducts:
     """Products of codewords; a concept is a row of K indices, and a superposition of S products has S rows.
 
     It reads vectors, not images, and ignores frames.
-
-    Args:
-        sizes: Number of codewords of each codebook.
-        dim: Dimension of a codeword.
     """
 
     name = "codebook"

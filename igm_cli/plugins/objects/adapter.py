@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, choice, image_dataset
+from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, image_dataset
 from igm_cli.plugins.base import Advice
 from igm_cli.plugins.crops import Crops
 from igm_cli.plugins.objects.advice import CELL, advise
@@ -19,8 +19,6 @@ from igm_cli.plugins.objects.formats import FORMATS, choose
 from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.objects.splits import SPLITS, seeded_share, split_images
 from igm_cli.plugins.sizes import HELP, parse_size, refuse_fractions, refuse_other_size
-
-_REPORT_EVERY = 64
 
 
 class Objects(Adapter):
@@ -48,53 +46,39 @@ class Objects(Adapter):
         "split_seed": "seed of which images are in which share (default 0)",
     }
 
-    def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses what :class:`Adapter` does, and an invalid format, shares or seed."""
-        super().check(split, data_root, options)
-        if options.get("format") is not None:
-            choice("format", options["format"], FORMATS)
-        parse_size(options.get("annotated"))
-        _shares(options)
-
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns a split; problems of the folder are reported for any split."""
         split, limit, progress, options = request.split, request.limit, request.progress, request.options
+        stated, share = parse_size(options.get("annotated")), partial(seeded_share, **_shares(options))
         folder, findings = Folder(root), Findings()
         name, files = choose(folder, options.get("format"))
         annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
         for image in folder.images:
             if image not in annotations:
                 findings.add("bare", image, "it has no annotation, and is left out")
-        share = partial(seeded_share, **_shares(options))
         splits = split_images(folder, annotations, not FORMATS[name].PER_IMAGE, share, findings)
         chosen = [image for image in folder.images if splits.get(image) == split]
         every = [each for found in annotations.values() for part in found for each in part.objects or ()]
         kept, regions = (_labels(options.get(name), every) for name in ("labels", "ignore"))
         attributes = sorted({key for each in every for key in each.attributes})
         count = min(limit or len(chosen), len(chosen))
-        stated = parse_size(options.get("annotated"))
         rows: list[dict[str, Any]] = []
         every_place: list[tuple[tuple[int, int], list[tuple[float, float]]]] = []
         for image in chosen:
             found = usable(folder.root / image, image, annotations[image], findings, stated)
-            if found is not None:
-                (width, height), objects, places = found
-                every_place.append(((width, height), places))
-                counted = [each for each in objects if each.label not in regions]
-                described = [_described(each, attributes) for each in counted if not kept or each.label in kept]
-                ignored = [_region(each, image) for each in objects if each.label in regions]
-                row = {
-                    "file": image,
-                    "width": width,
-                    "height": height,
-                    "objects": described,
-                    "ignored": ignored,
-                }
-                rows.append({"image": str(folder.root / image), **row})
-                if progress and (len(rows) % _REPORT_EVERY == 0 or len(rows) == count):
-                    progress("reading annotations", len(rows), count)
-                if len(rows) == count:
-                    break
+            if found is None:
+                continue
+            (width, height), objects, places = found
+            every_place.append(((width, height), places))
+            counted = [each for each in objects if each.label not in regions]
+            described = [_described(each, attributes) for each in counted if not kept or each.label in kept]
+            ignored = [_region(each, image) for each in objects if each.label in regions]
+            row = {"file": image, "width": width, "height": height, "objects": described, "ignored": ignored}
+            rows.append({"image": str(folder.root / image), **row})
+            if progress:
+                progress("reading annotations", len(rows), count)
+            if len(rows) == count:
+                break
         if stated is None:
             refuse_fractions(root, [place for _, places in every_place for place in places])
             refuse_other_size(root, every_place)

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, counted
+from igm_cli.errors import InputError, counted, some
 from igm_cli.plugins.base import Advice
+from igm_cli.plugins.overlays import nearest_of
 
 if TYPE_CHECKING:
     import datasets
@@ -38,12 +39,9 @@ _LISTED = 20  # labels named at most
 
 
 def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
-    """Returns training options that suit annotated images, and why.
+    """Returns training options that suit a split of the dataset ``objects``, and why.
 
-    Args:
-        data: A split of the dataset ``objects``.
-        most: Most objects of a crop.
-        cell: Side of the model's cells in pixels, ``model.patch``.
+    A crop holds at most ``most`` objects; ``cell`` is the side of the model's cells in pixels, ``model.patch``.
 
     Raises:
         InputError: If no image has an object.
@@ -56,7 +54,7 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
     count = sum(len(centres) for _, centres in rows)
     if not count:
         raise InputError("no training image has an object; annotate some, or choose other labels")
-    nearest = [distance for _, centres in rows for distance in _nearest(centres)]
+    nearest = [distance for _, centres in rows if len(centres) > 1 for distance in nearest_of(centres).tolist()]
     near = statistics.median(nearest) if nearest else math.inf
     size = statistics.median(boxes) if boxes else 0.0
     typical = max(near, size) if math.isfinite(near) else size
@@ -108,19 +106,8 @@ def _about_labels(labels: Iterable[str]) -> list[str]:
     counts = Counter(label for label in labels if label)
     if len(counts) < 2:
         return []
-    said = ", ".join(f"{label} {count}" for label, count in counts.most_common(_LISTED))
-    more = f" and {len(counts) - _LISTED} more" if len(counts) > _LISTED else ""
-    return [f"labels: {said}{more}; concepts objects learn them, concepts pos only where objects are"]
-
-
-def _nearest(centres: Sequence[Sequence[float]]) -> list[float]:
-    """Returns the distance of every point from its nearest neighbour; none for a single point."""
-    from scipy.spatial import cKDTree
-
-    if len(centres) < 2:
-        return []
-    distances, _ = cKDTree(centres).query(centres, k=2)
-    return [float(distance) for distance in distances[:, 1]]
+    said = some([f"{label} {count}" for label, count in counts.most_common()], _LISTED)
+    return [f"labels: {said}; concepts objects learn them, concepts pos only where objects are"]
 
 
 def _side(

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from igm_cli.errors import InputError, counted
+from igm_cli.plugins.adapters import choice
 from igm_cli.plugins.objects import coco, labelme, points, table, voc, yolo
 from igm_cli.plugins.objects.layout import Folder, suffix_of
 
@@ -22,9 +23,10 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
     """Returns the format of the annotations in a folder and the files that hold them; None finds out.
 
     Raises:
+        UsageError: If the format is unknown.
         InputError: If there are none, or files of several formats.
     """
-    known = [name] if name else list(FORMATS)
+    known = list(FORMATS) if name is None else [choice("format", name, FORMATS)]
     found = {each: files for each in known if (files := _files(folder, each, only=bool(name)))}
     if len(found) > 1:
         listed = " and ".join(f"{each} ({files[0]})" for each, files in found.items())

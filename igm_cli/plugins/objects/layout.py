@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from igm_cli.errors import InputError
 from igm_cli.folders import SUFFIXES, walk
 from igm_cli.plugins.objects.annotations import Annotation, Findings
+from igm_cli.plugins.pictures.files import comparable
 
 LISTS = {
     "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -38,7 +38,7 @@ class Folder:
         self.root = root
         walked = walk(root, (*SUFFIXES, *_OTHERS))
         self.left_out = walked.left_out
-        files = sorted(walked.files, key=lambda file: (_plain(file), file))
+        files = sorted(walked.files, key=lambda file: (comparable(file), file))
         self.images = [f for f in files if suffix_of(f) in SUFFIXES and _MASKS.isdisjoint(f.split("/"))]
         self.others = [file for file in files if suffix_of(file) in _OTHERS]
         if not self.images:
@@ -58,14 +58,14 @@ class Folder:
         """
         path = written.strip().replace("\\", "/")
         *folders, name = _parts(path)
-        beside = set(_plain(near).split("/")[:-1])
+        beside = set(comparable(near).split("/")[:-1])
 
         def likeness(file: str) -> tuple[int, bool, int, int]:
             own, same = _parts(file)[:-1], 0
             while same < min(len(own), len(folders)) and own[-1 - same] == folders[-1 - same]:
                 same += 1
             alike = beside.intersection(own)
-            exact = _plain(file.rpartition("/")[2]) == _plain(path.rpartition("/")[2])
+            exact = comparable(file.rpartition("/")[2]) == comparable(path.rpartition("/")[2])
             return same, exact, len(alike), len(alike) - len(own)
 
         best = sorted(self._by_stem.get(name, ()), key=likeness, reverse=True)
@@ -104,16 +104,12 @@ class Folder:
 
     def named_like(self, file: str) -> bool:
         """Returns whether an image has the same name as a file, except for the suffix."""
-        return _plain(PurePosixPath(file).stem) in self._by_stem
+        return comparable(PurePosixPath(file).stem) in self._by_stem
 
     @staticmethod
     def is_list(file: str) -> bool:
         """Returns whether a file lists the images of a split."""
         return PurePosixPath(file).stem.lower() in LISTS and suffix_of(file) == ".txt"
-
-
-def _plain(path: str) -> str:
-    return unicodedata.normalize("NFC", path.casefold())
 
 
 def suffix_of(file: str) -> str:
@@ -124,4 +120,4 @@ def suffix_of(file: str) -> str:
 def _parts(path: str) -> list[str]:
     """Returns the folders and the name, without suffix, of an image for comparison."""
     stem = path[: -len(suffix_of(path))] if suffix_of(path) in SUFFIXES else path
-    return [part for part in _plain(stem).split("/") if part not in ("", ".", "..")] or [""]
+    return [part for part in comparable(stem).split("/") if part not in ("", ".", "..")] or [""]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from igm_cli.errors import InputError, counted
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, choice, image_dataset
+from igm_cli.plugins.adapters import Adapter, Dataset, SplitRequest, choice, image_dataset
 from igm_cli.plugins.base import Note
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table, tables_below, text_of
@@ -52,17 +52,11 @@ class Pictures(Adapter):
         "names (cat_dog_1.jpg), folders (cat_dog/1.jpg) or auto, which finds out",
     }
 
-    def check(self, split: str, data_root: Path | None, options: Options) -> None:
-        """Refuses what :class:`Adapter` does, and invalid labels or layouts."""
-        super().check(split, data_root, options)
-        Vocabulary.of(options.get("labels"))
-        choice("layout", options.get("layout", "auto"), LAYOUTS)
-
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns the pictures in a folder."""
         split, note = request.split, request.note
         vocabulary = Vocabulary.of(request.options.get("labels"))
-        layout = request.options.get("layout", "auto")
+        layout = choice("layout", request.options.get("layout", "auto"), LAYOUTS)
         labels = _labels(root, _home(root, split, vocabulary), layout, vocabulary, note)
         files = list(labels)[: request.limit]
         if not files:

@@ -26,7 +26,7 @@ class ImageFiles:
         self._present = frozenset(self.names)
         self._alike: dict[str, list[str]] = {}  # ways to write an image's path to all images meant
         for name in self.names:
-            for key in {_key(name), _key(name.rpartition("/")[2])}:
+            for key in {comparable(name), comparable(name.rpartition("/")[2])}:
                 self._alike.setdefault(key, []).append(name)
 
     def find(self, written: str) -> str:
@@ -38,7 +38,7 @@ class ImageFiles:
         for name in (written, path):
             if name in self._present:
                 return name
-        alike = self._alike.get(_key(path), [])
+        alike = self._alike.get(comparable(path), [])
         if len(alike) > 1:
             raise InputError(f"{written} may be {alike[0]} or {alike[1]}; write it with its folder")
         if not alike:
@@ -48,5 +48,6 @@ class ImageFiles:
         return alike[0]
 
 
-def _key(path: str) -> str:
+def comparable(path: str) -> str:
+    """Returns a path as it is compared: in one case, and composed, as some machines split letters and accents."""
     return unicodedata.normalize("NFC", path.casefold())

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, generated
 from igm_cli.plugins.base import Progress, RenderedBatches
@@ -67,10 +66,6 @@ class ClevrRender(Adapter):
         """Returns rendered scenes."""
         return generated(_Renders(request.progress), _COLUMNS, self.requested(request))
 
-    def read(self, root: Path, request: SplitRequest) -> Dataset:
-        """Refuses a folder, since there is nothing to read."""
-        raise InputError(f"{self.name} renders its own images; leave out --data-root, or use clevr")
-
     def render(
         self,
         split: str,
@@ -99,10 +94,7 @@ class ClevrRender(Adapter):
 
         scenes = {name: value for name, value in request.options.items() if name != "size"}
         SceneOptions.parse(scenes)  # a mistake is reported before anything is rendered
-        return {
-            "options": json.dumps(scenes, sort_keys=True),
-            **super().requested(request),
-        }
+        return {"options": json.dumps(scenes, sort_keys=True), **super().requested(request)}
 
 
 class _Renders(Generator):

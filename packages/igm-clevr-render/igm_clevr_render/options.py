@@ -12,7 +12,7 @@ from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import object_range
+from igm_cli.plugins.adapters import number_option, number_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87), "red": (173, 35, 35), "blue": (42, 75, 215), "green": (29, 105, 20),
@@ -122,9 +122,9 @@ class SceneOptions:
         """Reads options as given on a command line or in a preset; ``all`` stands for all known names."""
         values: dict[str, Any] = dict(options)
         if "objects" in values:
-            values["objects"] = object_range(values["objects"])
+            values["objects"] = number_range("objects", values["objects"])
         if "crowd" in values:
-            values["crowd"] = _share(values["crowd"])
+            values["crowd"] = number_option("crowd", values["crowd"], 0, whole=False)
         for option in values.keys() & {"colors", "shapes", "sizes", "texture"}:
             values[option] = _names(option, values[option])
         try:
@@ -160,10 +160,3 @@ def _names(option: str, value: Any) -> tuple[str, ...]:
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         return tuple(_KNOWN[option] if value == "all" else names)
     raise UsageError(f"{option} must be names with commas between them, not {value!r}")
-
-
-def _share(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"crowd must be a number from 0 to 1, not {value!r}") from error
