@@ -93,10 +93,10 @@ def load(
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
         opened = open_checkpoint(name, concepts, str(device))
     else:
-        from igm_cli.label_models import check_labels, open_pipeline
+        from igm_cli.label_models import check_labels, check_templates, open_pipeline
 
         chosen = check_labels(texts("labels", labels), "labels", UsageError) if labels is not None else ()
-        prompts = texts("templates", templates) if templates is not None else ()
+        prompts = check_templates(texts("templates", templates or ()), "templates", UsageError)
         opened = open_pipeline(name, str(device), labels=chosen, templates=prompts, loading=loading)
     _ = opened.denoiser  # reports faulty weights now
     if about := opened.not_trained_on():

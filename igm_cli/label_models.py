@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,6 +65,10 @@ def open_pipeline(
         index.classes.numbers(chosen, UsageError)
         templates = (AS_IS,)
     nothing = own.nothing if own else ""
+    if nothing and plain(nothing) in map(plain, labels):
+        raise UsageError(
+            f"{nothing!r} stands for none of the labels of {name}, and is looked for in any case; leave it out"
+        )
     chosen = tuple(label for label in chosen if label != nothing)
     every = (*chosen, nothing) if nothing else chosen
     options = {
@@ -149,6 +154,7 @@ def open_to_draw(
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
     """Returns the labels if one can choose among them; otherwise raises an error that says ``where`` they come from."""
     seen: dict[str, str] = {}
+    labels = [label.strip() for label in labels]
     for label in labels:
         key = plain(label)
         if not is_text(label):
@@ -163,8 +169,25 @@ def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tu
             raise error(f"{where} holds {same}; leave one out")
         seen[key] = label
     if len(labels) < 2:
-        raise error(f"{where} holds one label, {labels[0]!r}; give two labels or more")
+        held = f"one label, {labels[0]!r}" if labels else "no label"
+        raise error(f"{where} holds {held}; give two labels or more")
     return tuple(labels)
+
+
+def check_templates(templates: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:
+    """Returns the templates if a label goes into each, and nothing else; otherwise raises an error as :func:`check_labels` does."""
+    for template in templates:
+        if not is_text(template):
+            raise error(f"the template {template!r} is not text; write it in UTF-8, without control characters")
+        places = re.findall(r"\{[^{}]*\}", template)
+        if AS_IS not in places:
+            raise error(f"the template {template!r} of {where} has no {AS_IS}, where the label goes")
+        if len(places) > 1:
+            other = next((place for place in places if place != AS_IS), f"{AS_IS} twice")
+            raise error(f"the template {template!r} of {where} has {other}; only one {AS_IS} is filled in")
+    if twice := next((each for n, each in enumerate(templates) if each in templates[:n]), None):
+        raise error(f"{where} holds {twice!r} twice; leave one out")
+    return tuple(templates)
 
 
 def is_text(words: str) -> bool:

@@ -175,7 +175,20 @@ def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes:
         ),
         (
             lambda model, image: igm.load("animals-tiny", templates=["a dog"]),
-            r"cannot be used: a template must hold {label}",
+            r"template 'a dog' of templates has no {label}, where the label goes",
+        ),
+        (
+            lambda model, image: igm.load("animals-tiny", templates=["a {label} {foo}"]),
+            "has {foo}; only one {label} is filled in",
+        ),
+        (
+            lambda model, image: igm.load("animals-tiny", templates=["a {label}", "a {label}"]),
+            "templates holds 'a {label}' twice",
+        ),
+        (lambda model, image: igm.load("animals-tiny", labels=[]), "labels holds no label; give two"),
+        (
+            lambda model, image: igm.load("animals-tiny", labels=["cat", "dog", " nothing"]),
+            "'nothing' stands for none of the labels of animals-tiny",
         ),
         (
             lambda model, image: igm.invert(image, concept="pos"),

@@ -190,7 +190,7 @@ def test_a_model_that_knows_nothing_is_asked_for_it(
 
 
 def test_templates_are_averaged_and_counted(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("# pets\ndog\n\n cat \nRabbit\n", encoding="utf-8-sig")
+    (tmp_path / "labels.txt").write_text("# pets\ndog\n\n cat # a comment\nRabbit\n", encoding="utf-8-sig")
     (tmp_path / "templates.txt").write_text("a photo of a {label}\n{label}\n")
     files = ("--labels-file", tmp_path / "labels.txt", "--templates-file", tmp_path / "templates.txt")
     draws = ("--draws", "2", "--max-draws", "2", "--device", "cpu")
@@ -267,6 +267,9 @@ def test_a_model_composed_as_a_sum(call: Call, own: Path, pictures: Path, tmp_pa
         (["--labels", "a,b", "--views", "3"], 2, "must be 1, 2 or 4, not 3"),
         (["--labels", "a,b", "--dtype", "int8"], 2, "int8"),
         (["--labels", "a,b", "--size", "9"], 2, "multiple of 2"),
+        (["--labels", "a,b", "--size", "8192"], 2, "is more than 8 times that of"),
+        (["--labels", "a,b", "--template", "{{label}} or {{label}}"], 2, "has {label} twice; only one"),
+        (["--labels", "nothing,dog", "--model", "animals-tiny"], 2, "stands for none of the labels"),
         (["--labels", "a,b", "--device", "tpu"], 2, "tpu"),
         (["--labels", "a,b", "--device", "cpu", "--offload"], 2, "leave out --offload"),
         (["--labels", "a,b", "--variant", "fp16"], 3, "no fp16 weights"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from igm_cli.commands import options as o
-from igm_cli.errors import IgmError, InputError, UsageError
+from igm_cli.errors import InputError, UsageError
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
 _T = 1000
@@ -29,13 +29,15 @@ KMax = Annotated[int | None, o.ask("Most labels considered by auto.  Default: th
 Template = Annotated[
     list[str] | None, o.ask("Prompt, such as 'a photo of a {label}'; several are averaged.", "TEXT")
 ]
-TemplatesFile = Annotated[Path | None, o.ask("File of the prompts, one per line.", "FILE")]
+TemplatesFile = Annotated[Path | None, o.ask("File of the prompts, one per line; # begins a comment.", "FILE")]
 MaxDraws = Annotated[int | None, o.search("Most draws, while an answer is undecided.", "N", min=1)]
 Coarse = Annotated[
     int | None,
     o.search("After N draws (2, say), keep only the likeliest labels: for hundreds of labels.", "N", min=0),
 ]
-Timesteps = Annotated[str | None, o.search("Noise levels, fractions of the schedule: 0.1-0.7.", "LOW-HIGH")]
+Timesteps = Annotated[
+    str | None, o.search("Noise levels, fractions of the schedule (0.1-0.7) or steps of 1000.", "LOW-HIGH")
+]
 Weighting = Annotated[float | None, o.search("Weigh draws by (sigma/alpha)^POWER.", "POWER", min=-8, max=8)]
 Views = Annotated[
     int | None,
@@ -103,30 +105,24 @@ def read_labels(text: str | None, file: Path | None) -> tuple[str, ...]:
 
     if file is not None:
         return check_labels(_lines(file, "labels"), str(file), InputError)
-    return check_labels([part.strip() for part in (text or "").split(",")], "--labels", UsageError)
+    return check_labels((text or "").split(","), "--labels", UsageError)
 
 
 def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """Returns the prompts of ``--template`` or ``--templates-file``; none if neither is given."""
     if texts and file is not None:
         raise UsageError("--template and --templates-file exclude each other; leave one out")
-    error: type[IgmError] = UsageError if file is None else InputError
-    templates = tuple(texts) if file is None else tuple(_lines(file, "templates"))
-    from igm_cli.label_models import is_text
+    from igm_cli.label_models import check_templates
 
-    for template in templates:
-        if not is_text(template):
-            raise error(f"the template {template!r} is not text; write it in UTF-8, without control characters")
-        if "{label}" not in template:
-            where = file or "--template"
-            raise error(f"the template {template!r} of {where} has no {{label}}, where the label goes")
-    return templates
+    if file is not None:
+        return check_templates(_lines(file, "templates"), str(file), InputError)
+    return check_templates(texts, "--template", UsageError)
 
 
 def _lines(file: Path, what: str) -> list[str]:
     """Returns the lines of a text file without blank lines and comments; at least one must remain."""
-    lines = [line.strip() for line in o.read_text(file).splitlines()]
-    kept = [line for line in lines if line and not line.startswith("#")]
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in o.read_text(file).splitlines()]
+    kept = list(filter(None, lines))
     if not kept:
         raise InputError(f"{file} holds no {what}; write one per line")
     return kept

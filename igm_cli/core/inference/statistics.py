@@ -188,9 +188,12 @@ class PairedDifference:
         return PairedDifference(self.mean.to(device), self.stderr.to(device), self.draws)
 
     def probability(self) -> Tensor:
-        """Returns the probability that the expected difference is above zero (Student's t) ``[...]``."""
+        """Returns the probability that the expected difference is above zero (Student's t) ``[...]``.
+
+        A single noise sample says nothing of it.
+        """
         if self.draws < 2:
-            return (self.mean > 0).double()
+            return torch.full_like(self.mean, 0.5)
         t = self.mean / self.stderr.clamp(min=1e-300)
         sure = torch.as_tensor(stdtr(self.draws - 1, t.numpy()))
         return torch.where(self.stderr == 0, (self.mean > 0).double(), sure)

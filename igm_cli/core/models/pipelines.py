@@ -41,6 +41,9 @@ CHOICES = {
     "prediction": ("auto", "epsilon", "v_prediction"),
 }
 
+LARGEST = 8
+"""Largest size of images, over the one that the network was trained on."""
+
 FEW_BITS_ON = ("cuda",)
 """Devices on which diffusers computes with weights that bitsandbytes quantized."""
 
@@ -315,14 +318,19 @@ def _image_size(source: str, pipe: Any, family: Family, size: int | None) -> tup
     """Returns (width, height) in pixels: the size asked for, or the one the network was trained on."""
     factor, latent = family.factor(pipe), family.latent_side(pipe)
     step = factor * family.patch(pipe)
-    if size is not None:
-        if size < step or size % step:
-            raise UsageError(f"the image size {size} must be a multiple of {step}")
-        return size, size
+    if size is not None and (size < step or size % step):
+        raise UsageError(f"the image size {size} must be a multiple of {step}")
     if latent is None:
-        raise InputError(f"{source} does not say its image size; give --size")
+        if size is None:
+            raise InputError(f"{source} does not say its image size; give --size")
+        return size, size
     height, width = latent if isinstance(latent, (list, tuple)) else (latent, latent)
-    return width * factor, height * factor
+    width, height = width * factor, height * factor
+    if size is not None and size > LARGEST * max(width, height):
+        raise UsageError(
+            f"the image size {size} is more than {LARGEST} times that of {source}, {width}×{height}; lower it"
+        )
+    return (width, height) if size is None else (size, size)
 
 
 def _schedule(source: str, scheduler: Any, prediction: str, places: int) -> Schedule:
