@@ -9,6 +9,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -402,6 +403,7 @@ def _at_once(model: OpenModel) -> int:
 
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSettings:
     """Returns a model's own settings, overridden by the given ones that are not None."""
+    from igm_cli.core.inference.typicality import LEAST_MARGIN, MOST_MARGIN
     from igm_cli.core.types import InversionSettings
 
     given, default = dict(given), InversionSettings.from_dict(own)
@@ -421,7 +423,14 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
         raise UsageError(f"--draws {draws} is above --max-draws {most}; lower one or raise the other")
     if draws is None and most is not None:
         given["draws"] = min(default.draws, most)
-    return InversionSettings.from_dict(own, **given)
+    settings = InversionSettings.from_dict(own, **given)
+    if (
+        settings.typical and settings.penalty != default.penalty
+    ):  # margins are rises of the error less the penalty
+        return replace(settings, typical=settings.typical.whatever(LEAST_MARGIN, MOST_MARGIN))
+    if settings.typical and settings.k_min != default.k_min:  # the weakest concept may not be there
+        return replace(settings, typical=settings.typical.whatever(LEAST_MARGIN))
+    return settings
 
 
 def _finite(value: float) -> float | None:

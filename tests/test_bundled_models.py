@@ -120,3 +120,16 @@ def test_animals_are_named_in_drawn_scenes() -> None:
 )
 def test_they_say_what_they_were_trained_on(name: str) -> None:
     assert registry.dataset(igm.load(name).dataset).splits
+
+
+def test_another_penalty_makes_no_image_unlike_those_trained_on() -> None:
+    model = igm.load("clevr-pos")
+    for settings in ({"penalty": 100.0}, {"k_min": 7, "k_max": 8}):
+        result = model.invert(EXAMPLES / "images" / "CLEVR_val_000003.png", **settings)
+        assert result.k != 5 and result.typicality > 0.9 and max(result.confidence) > 0.9
+    assert (
+        model.invert(
+            torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0)), penalty=100.0
+        ).typicality
+        < 0.1
+    )

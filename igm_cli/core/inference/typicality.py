@@ -26,8 +26,8 @@ LEVELS = 4
 MARGINS = 2
 """Features of the concepts found: how much they stand out at least and at most."""
 
-LEAST_MARGIN = -2
-"""Index of the first of these."""
+LEAST_MARGIN, MOST_MARGIN = -2, -1
+"""Indices of these."""
 
 RESERVE = 1.1
 """Distance at which an image is as likely typical as not, over that of the farthest image of the fit."""
@@ -79,6 +79,14 @@ class Typical:
             return math.nan
         off = self.distance(seen[known], known) / self.limit - 1
         return 1 / (1 + math.exp(min(50.0, STEEPNESS * off)))
+
+    def whatever(self, *places: int) -> Typical:
+        """Returns the same, but any value of some features is usual, as where other settings change them."""
+        covariance = torch.tensor(self.covariance, dtype=torch.float64)
+        for place in places:
+            covariance[place], covariance[:, place] = 0.0, 0.0
+            covariance[place, place] = 1e12
+        return replace(self, covariance=tuple(map(tuple, covariance.tolist())))
 
     @property
     def ranges(self) -> int:
