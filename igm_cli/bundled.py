@@ -131,8 +131,9 @@ def find_folder(model: str) -> Path:
         hint = near_names(model, [*bundled(), *local()], "here are")
         raise MissingError(f"there is no model {model!r}; {hint}; igm models lists all")
     if not (folder / "igm.json").is_file():
+        what = "is a text-to-image pipeline that igm did not write" * (folder.is_dir() and is_pipeline(folder))
         raise MissingError(
-            f"{model} is not a model of igm: it has no igm.json; name a folder that igm train wrote"
+            f"{model} {what or 'is not a model of igm'}: it has no igm.json; name a folder that igm train wrote"
         )
     return folder
 

@@ -198,8 +198,9 @@ def expand_inputs(
             files = sorted(path / name for name in walked.files)
             if not files:
                 also = f" ({walked.left_out})" if walked.left_out else ""
+                more = f" or other {noun}" * (len(suffixes) > 4)
                 raise InputError(
-                    f"{path} holds no {noun}{also}; give a folder with {', '.join(suffixes[:4])} files"
+                    f"{path} holds no {noun}{also}; give a folder with {', '.join(suffixes[:4])}{more} files"
                 )
             if walked.left_out:
                 note(walked.left_out)

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
     """A signal asks the process to end; ``says`` informs the user.  ``except Exception`` in libraries cannot catch it."""
 
     def __init__(
-        self, number: int, says: str = "igm train, and any command with --output, continues where it stopped"
+        self, number: int, says: str = "with --output the same command continues where it stopped"
     ) -> None:
         super().__init__(says)
         self.number = number

@@ -206,7 +206,7 @@ class ImageSession(ImageInputs, Session["Image"]):
             if found.marginals is None:
                 result = ImageResult.model_validate(record)
             else:
-                every = self._probabilities(found.marginals, frame)
+                every = self._probabilities(found, frame)
                 record |= {"schema": "igm.zero-shot/1", "draws": found.draws, self.parser.space.plural: every}
                 result = LabelResult.model_validate(record)
             result._draw = self._drawing(image, items)
@@ -384,12 +384,15 @@ class ImageSession(ImageInputs, Session["Image"]):
         decoded = self.parser.decode(concepts, frame)
         return [{**rounded(item), "confidence": p} for item, p in zip(decoded, sure, strict=True)]
 
-    def _probabilities(self, marginals: Tensor, frame: Frame) -> list[dict[str, Any]]:
-        """Returns every candidate with its probability, the most probable first."""
+    def _probabilities(self, found: Inversion, frame: Frame) -> list[dict[str, Any]]:
+        """Returns every candidate with its probability, the most probable first, and of equal ones those found."""
         import torch
 
+        assert found.marginals is not None
+        marginals, chosen = found.marginals, set(found.concepts.argmax(1).tolist())
         every = self.parser.decode(torch.eye(len(marginals)), frame)
-        order = [i for i in marginals.argsort(descending=True, stable=True).tolist() if marginals[i].isfinite()]
+        known = marginals.isfinite().nonzero()[:, 0].tolist()
+        order = sorted(known, key=lambda i: (-float(marginals[i]), i not in chosen))
         return [{**every[i], "probability": round(float(marginals[i]), 4)} for i in order]
 
 

@@ -60,7 +60,7 @@ def test_a_report_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main([*arguments, "exhaustive"]) == 0
     shown = capsys.readouterr()
     assert "K2-n4-D64" in shown.out and "all right" in shown.out
-    assert f"files in {tmp_path}" in shown.err.replace("\n", "") and "records of" not in shown.err
+    assert f"files of the report in {tmp_path}" in shown.err.replace("\n", "") and "records of" not in shown.err
     assert main([*arguments, "auto"]) == 0
     shown = capsys.readouterr()
     assert f"{tmp_path} holds records of exhaustive, too; name them with --methods" in shown.err.replace(

@@ -367,6 +367,10 @@ def test_one_bad_image_among_many(igm: Igm, tiny_model: Path, pictures: Path, tm
     assert "00.png" in done.stderr
     assert "1 of 4" in done.stderr
     assert sorted(p.name for p in overlays.iterdir()) == ["0.png", "1.png", "2.png"]
+    for name in ("0.png", "1.png", "2.png"):
+        (folder / name).write_bytes(b"no image")
+    done = igm("invert", folder, "--model", tiny_model, "--json", "--overlay", tmp_path / "none", *QUICK)
+    assert done.returncode == 3 and done.stderr.endswith("igm: 4 of 4 images could not be used\n")
 
 
 def test_a_folder_run_goes_on(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:

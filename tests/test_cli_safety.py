@@ -113,6 +113,25 @@ def test_a_picture_that_igm_did_not_draw_is_left_alone(
     holiday.rename(tmp_path / "drawn" / "a.png")
     assert igm(*call, tmp_path / "drawn") == 2
     assert (tmp_path / "drawn" / "a.png").read_bytes() == before
+    (tmp_path / "own.jsonl").write_text("mine")
+    capsys.readouterr()
+    for images in ([image], [image, tmp_path / "own.png"]):
+        assert igm("invert", *images, "--model", tiny_model, *QUICK, "--overlay", tmp_path / "own.jsonl") == 2
+        assert "own.jsonl is a file that is no picture; name a folder" in one_sentence(capsys.readouterr().err)
+    assert igm("invert", image, "--model", tiny_model, *QUICK, "--output", tmp_path / "found.csv") == 2
+    assert "found.csv is named as a table; name a .jsonl file" in one_sentence(capsys.readouterr().err)
+
+
+def test_results_of_other_inputs_in_the_file_are_counted(
+    tiny_model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, kept = shutil.copy(image, tmp_path / "other.png"), tmp_path / "kept.jsonl"
+    call = ("--model", tiny_model, "--device", "cpu", "--draws", 2, "--output", kept)
+    assert igm("invert", image, other, *call) == 0
+    assert f"kept: {kept}, 2 results\n" in capsys.readouterr().out.replace("\n ", " ")
+    assert igm("invert", other, *call) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"kept: {kept}, 2 results, 1 of inputs that this call did not name" in said
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_labels_are_asked_for_where_they_matter() -> None:
 def test_what_the_command_refuses(igm: Igm) -> None:
     for arguments, code, says in (
         (["--model", "nowhere"], 4, "there is no model 'nowhere'"),
+        (["--model", __file__], 3, "is not a model; give a pipeline folder"),
         (["--device", "toaster"], 2, "toaster"),
         (["--port", "70000"], 2, "--port"),
         (["--host", "no name"], 3, "choose another --port or --host"),

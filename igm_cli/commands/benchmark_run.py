@@ -73,7 +73,7 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
         sink.note(
             f"{out} holds records of {', '.join(others)}, too; name them with --methods to have them in the report"
         )
-    sink.note(f"igm: {counted(len(written), 'file')} in {out}")
+    sink.note(f"igm: {counted(len(written), 'file')} of the report in {out}")
     if set(methods) <= set(run.failures):
         raise typer.Exit(3)
 

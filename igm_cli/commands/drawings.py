@@ -103,6 +103,8 @@ def picture_targets(sources: Sequence[Source], target: Path | None, option: str)
     """
     if target is None:
         return {}
+    if target.exists() and not target.is_dir() and target.suffix.lower() not in PICTURES:
+        raise UsageError(f"{option} {target} is a file that is no picture; name a folder, or a picture")
     looks_like_file = target.suffix.lower() in PICTURES and not target.is_dir()
     several = "a video" if sources[0].is_video else "" if len(sources) == 1 else f"{len(sources)} images"
     if looks_like_file and several:

@@ -155,6 +155,8 @@ def open_results(
         yield None
         return
     path = home_expanded(path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise UsageError(f"--output writes JSON lines, and {path} is named as a table; name a .jsonl file")
     refuse_inputs([path], inputs, "--output")
     rank = process_rank()[0]
     with exclusive(path if rank == 0 else _share(path, rank)):

@@ -42,15 +42,18 @@ def tell_where(
     exports: Sequence[Export],
     output: Path | None,
     store: ResultFile | None,
+    shown: int = 1,
 ) -> None:
-    """Reports where pictures, tables and results are."""
+    """Reports where pictures, tables and results are; ``shown`` is the number of results of this call."""
     for drawing in drawings:
         if drawing.targets:
             sink.say(f"drawn: {drawing.where}")
     for export in exports:
         sink.say(f"written: {export.path}")
     if output and store:
-        sink.say(f"kept: {output}, {counted(len(store.done), 'result')}")
+        others = len(store.done) - shown
+        of_others = f", {others} of inputs that this call did not name" if others > 0 else ""
+        sink.say(f"kept: {output}, {counted(len(store.done), 'result')}{of_others}")
 
 
 class Report(Protocol):
@@ -83,6 +86,7 @@ class Runner:
     _store: ResultFile | None = None
     _failed: set[str] = field(default_factory=set)
     _made: int = 0
+    _shown: int = 0
     _halved: bool = False
     _begun: Iterator[Input[Any]] | None = None
 
@@ -116,10 +120,11 @@ class Runner:
                 export.write()
         if self.report:
             self.report.end()
-            tell_where(self.sink, self.drawings, self.exports, self.output, self._store)
+            tell_where(self.sink, self.drawings, self.exports, self.output, self._store, self._shown)
         if self._failed:
+            done = "; the others are done" * (len(self._failed) < len(self.files))
             self.sink.note(
-                f"igm: {len(self._failed)} of {len(self.files)} {self._noun} could not be used; the others are done"
+                f"igm: {len(self._failed)} of {len(self.files)} {self._noun} could not be used{done}"
             )
             raise typer.Exit(3)
 
@@ -289,6 +294,7 @@ class Runner:
             self._show(record, next((each for each in again if self._about(each) == about), None))
 
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
+        self._shown += 1
         for drawing in self.drawings:
             if each is not None and drawing.missing(record):  # from an earlier call that drew nothing
                 drawing.make(record, each)

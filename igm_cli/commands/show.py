@@ -213,7 +213,7 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
             f"(typicality {record['typicality']:.2f}); the answer is little more than a guess"
         )
     if record.get("k_at_maximum"):
-        return f"{called(record)} holds {record['k']} concepts or more, as many as were looked for; to find more, {way_out}"
+        return f"{called(record)} holds {counted(record['k'], 'concept')} or more, as many as were looked for; to find more, {way_out}"
     return ""
 
 

@@ -42,12 +42,13 @@ def ui(
     sink = Output()
     from igm_cli.bundled import bundled, names_pipeline, resolve_model, resolve_pipeline
     from igm_cli.core.device import resolve_device
+    from igm_cli.core.models.pipeline_files import find_pipeline
 
     resolve_device(device)
     given = list(dict.fromkeys(model or ()))
     for name in given:
         if names_pipeline(name, None):
-            resolve_pipeline(name)
+            find_pipeline(resolve_pipeline(name)[1], weights=False)
         else:
             resolve_model(name, None)
     known = list(dict.fromkeys([*given, resolve_model(None, None).name, *bundled()]))
