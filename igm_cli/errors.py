@@ -73,9 +73,9 @@ def counted(count: int, noun: str, more: str = "") -> str:
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """Returns the first few of the names, and how many more there are."""
+    """Returns the first few of the names, or the ends of long ones, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(name[:60] for name in names[:most]) + more
+    return ", ".join(name if len(name) <= 60 else f"…{name[-59:]}" for name in names[:most]) + more
 
 
 EXTRAS = {

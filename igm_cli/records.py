@@ -362,6 +362,10 @@ class SharedImage(Closed):
     items: list[Item] = Field(
         description="The common items, in their order; the confidence is that of this image by itself."
     )
+    typicality: Probability | None = Field(
+        default=None,
+        description="How much the image is like those the model was trained on, 0..1; null if unknown.",
+    )
 
 
 class SharedResult(Result):

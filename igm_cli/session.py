@@ -249,8 +249,11 @@ class ImageSession(ImageInputs, Session["Image"]):
                 "size": list(image.data.size),
                 "sha256": image.sha256,
                 "items": self._items(found.concepts, support, frame),
+                "typicality": _finite(round(typical, 4)),
             }
-            for image, frame, support in zip(images, frames, found.support, strict=True)
+            for image, frame, support, typical in zip(
+                images, frames, found.support, found.typicality, strict=True
+            )
         ]
         roots = [{"root": image.about["root"]} for image in images if "root" in image.about]
         about = {"images": each, **(roots[0] if roots else {})}

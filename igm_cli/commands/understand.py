@@ -80,6 +80,7 @@ def understand_shared(
     """
     from igm_cli.commands.drawings import Drawing, aim_apart
     from igm_cli.commands.results import open_results, paths_of
+    from igm_cli.core.inference.typicality import is_untypical
     from igm_cli.inputs import shared_hash
 
     if process_rank()[0]:
@@ -112,6 +113,12 @@ def understand_shared(
     for export in exports:
         export.write()
     sink.result(record)
+    for image in record["images"]:
+        if is_untypical(image.get("typicality")):
+            sink.warn(
+                f"{Path(image['image']).name} is unlike what {record['model']} was trained on (typicality "
+                f"{image['typicality']:.2f}); what it has in common with others is little more than a guess"
+            )
     if not sink.as_json:
         show_shared(sink, record)
         tell_where(sink, drawings, exports, output, store)

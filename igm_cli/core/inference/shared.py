@@ -25,12 +25,12 @@ from torch import Tensor
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
 from igm_cli.core.inference.candidates import CandidateSet
-from igm_cli.core.inference.constraints import Constraint, Solution
+from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import ContinuousInference, one_more
-from igm_cli.core.inference.engine import check_method, constraint_of, in_groups
+from igm_cli.core.inference.engine import check_method, constraint_of, in_groups, report
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import noised
-from igm_cli.core.inference.posterior import posteriors
+from igm_cli.core.inference.posterior import posteriors, shrink_to_chance
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.noise_schedule import drawn
@@ -53,10 +53,11 @@ class SharedInversion:
 
     Attributes:
         concepts: The common concepts ``[K,D]`` on the CPU.
-        support: Probability of each in each image alone ``[n,K]``.
+        support: Probability of each in each image alone ``[n,K]``, shrunk towards a guess where the image is untypical.
         k_source: ``given`` or ``estimated``.
         denoising_error: Mean squared error of the predicted noise, over the images, each under the common concepts and
             its own rest.
+        typicality: How much each image, explained on its own, is like those trained on, 0..1; nan if unknown.
         network_calls: Evaluations of the denoiser.
         seconds: Wall-clock time.
         draws: Noise samples of the decision.
@@ -64,6 +65,7 @@ class SharedInversion:
 
     concepts: Tensor
     support: Tensor
+    typicality: tuple[float, ...]
     k_source: str
     denoising_error: float
     network_calls: int
@@ -152,6 +154,8 @@ class _Search:
         self.settings, self.progress, self.calls, self.done = self.constraint.settings, progress, 0, 0
         self.candidates = images.new_zeros(0, denoiser.space.dim)
         """Candidates for the common concepts ``[M,D]``."""
+        self.typical: list[float] = []
+        """Typicality of every image, explained by its own best set."""
 
     def run(self) -> SharedInversion:
         """Chooses among candidates; in a continuous space, moves the chosen ones and chooses again."""
@@ -180,6 +184,7 @@ class _Search:
         return SharedInversion(
             concepts=self.candidates[choice.held].float().cpu(),
             support=choice.support,
+            typicality=tuple(self.typical),
             k_source="estimated" if self.k is None else "given",
             denoising_error=float(choice.solution.error.mean()),
             network_calls=self.calls,
@@ -191,20 +196,24 @@ class _Search:
         """Returns candidates of a continuous space ``[M,D]``: members of each image's best and next larger set."""
         settings = replace(self.settings, k_min=max(self.settings.k_min, self.k or 0))
 
-        def propose_for(group: Tensor) -> tuple[list[Tensor], int, float]:
+        def propose_for(group: Tensor) -> tuple[list[Tensor], list[float], int, float]:
             own = SparseSubset(constraint.space, settings, None)
             found = CandidateSet(self.denoiser, group, settings, self.composition, growing=True)
             ContinuousInference(found, own).run()
-            solution = own.solve(found.statistics().expected)
+            statistics, rows = found.statistics(), torch.arange(len(group))
+            solution = own.solve(statistics.expected)
+            others = own.alternatives(statistics, solution, rows)
+            typical = self.typicality_of(others, own.answers(others, found.candidates, rows.tolist()))
             every = torch.cat([solution.best, one_more(solution)], dim=1).to(found.candidates.device)
             members = [found.candidates[row, each[each >= 0].unique()] for row, each in enumerate(every)]
             self.tell(len(group))
-            return members, int(found.calls.sum()), own.cost
+            return members, typical, int(found.calls.sum()), own.cost
 
         proposed = in_groups(propose_for, self.images)
-        self.calls += sum(calls for _, calls, _ in proposed)
-        self.constraint.cost = self.as_given.cost = proposed[0][2]
-        members = sorted((own for group, _, _ in proposed for own in group), key=len)
+        self.typical = [each for _, typical, _, _ in proposed for each in typical]
+        self.calls += sum(calls for *_, calls, _ in proposed)
+        self.constraint.cost = self.as_given.cost = proposed[0][3]
+        members = sorted((own for group, *_ in proposed for own in group), key=len)
         candidates: Tensor = torch.cat(members[:PROPOSERS]).unique(dim=0)
         return candidates
 
@@ -286,11 +295,21 @@ class _Search:
         n = len(self.images)
         found = constraint.alternatives(statistics, solution, torch.arange(n))
         answers = constraint.answers(found, self.candidates.expand(n, -1, -1), range(n))
+        self.typical = self.typical or self.typicality_of(
+            found, answers
+        )  # their own sets are asked about first
         known, every = self.candidates.float().cpu(), torch.full(statistics.usable.shape, torch.nan)
         for image, answer in enumerate(answers):  # each in its own order
             same = (answer.concepts[:, None] == known).all(2)  # [K,M]
-            every[image, same.long().argmax(1)] = posteriors(answer.rivals, constraint.settings.temperature)
+            sure = posteriors(answer.rivals, constraint.settings.temperature)
+            every[image, same.long().argmax(1)] = shrink_to_chance(sure, answer.chance, self.typical[image])
         return every, bool(found.ruled_out(self.settings.settled).all())
+
+    def typicality_of(self, found: Alternatives, answers: Sequence[Answer]) -> list[float]:
+        """Returns how much images are like those trained on, judged by their answers."""
+        told, given = dict(enumerate(answers)), self.k is not None
+        every = report(self.settings, found, told, [0] * len(answers), given, self.denoiser.space)
+        return [each.typicality for each in every]
 
     def sharpened(self, choice: _Choice) -> Tensor:
         """Moves the common concepts to where the error of all images is least, each image's own rest fixed.
