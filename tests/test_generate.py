@@ -92,7 +92,15 @@ def test_options_of_places_are_checked():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("Smiling", "yes"), ("Smiling=no", "no"), ("hair=grey", "grey"), ("blond", "blond")],
+    [
+        ("Smiling", "yes"),
+        ("Smiling=no", "no"),
+        ("hair=grey", "grey"),
+        ("blond", "blond"),
+        ("smiling = No", "no"),
+        ("Blond", "blond"),
+        ("SMILING", "yes"),
+    ],
 )
 def test_attributes_are_asked_for_by_factor_and_value(text, value):
     parser = Attributes({"Smiling": ("no", "yes"), "hair": ("black", "blond", "grey")})
@@ -106,6 +114,7 @@ def test_attributes_are_asked_for_by_factor_and_value(text, value):
         ("hair=red", UsageError, "hair cannot be 'red'"),
         ("hair", UnknownConceptError, "hair=black"),
         ("red", UsageError, "a value of lips and of hat; write factor=value"),
+        ("size=XL", UsageError, "size cannot be 'XL'"),
     ],
 )
 def test_attributes_that_are_not_known(text, error, says):
@@ -114,6 +123,7 @@ def test_attributes_that_are_not_known(text, error, says):
         "hair": ("black", "blond"),
         "lips": ("red", "pink"),
         "hat": ("red", "blue"),
+        "size": ("Xl", "xL"),  # the same regardless of case
     }
     with pytest.raises(error, match=says):
         Attributes(factors).ask(text, chance(), NONE)

@@ -176,6 +176,7 @@ def test_what_is_asked_for_in_words() -> None:
     (one,) = CLEVR.ask("red cube at pos(0.3,0.5)", chance(), torch.zeros(0, 17))
     torch.testing.assert_close(one[:2], torch.tensor([0.3, 0.5]))
     assert one[3] == one[10] == 1 and one[13:].tolist() == [0.5] * 4
+    assert torch.equal(CLEVR.ask("Red CUBE at pos(0.3,0.5)", chance(), torch.zeros(0, 17))[0], one)
     several = CLEVR.ask("size=large at 3 pos", chance(), torch.zeros(0, 17))
     assert several.shape == (3, 17) and bool((several[:, 14] == 1).all())
     assert CLEVR.ask("pos(0.3,0.5)", chance(), torch.zeros(0, 17))[0, 2:10].tolist() == [0.125] * 8

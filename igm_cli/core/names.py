@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from igm_cli.errors import IgmError, InputError, close_names
@@ -11,6 +11,12 @@ from igm_cli.errors import IgmError, InputError, close_names
 def plain(label: str) -> str:
     """Returns a label as text encoders see it: regardless of case and of the width of spaces."""
     return " ".join(label.casefold().split())
+
+
+def meant(word: str, known: Collection[str]) -> str:
+    """Returns the known name that a word means, regardless of case; the word itself if it means none of them, or several."""
+    same = [word] if word in known else [name for name in known if plain(name) == plain(word)]
+    return same[0] if len(same) == 1 else word
 
 
 class Classes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Categorical
+from igm_cli.core.names import meant
 from igm_cli.errors import InputError, UnknownConceptError, UsageError, near_names
 
 if TYPE_CHECKING:
@@ -92,8 +93,11 @@ class Attributes:
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
         """Returns the value ``[1,D]`` of ``factor=value``, of a factor that is yes, or of the only value of a name."""
         factor, equals, value = (part.strip() for part in text.partition("="))
+        factor = meant(factor, self.space.factors)
+        text = meant(text, {name for column in self._columns for name in column})
         if equals and factor in self.space.factors:
             known = self.space.factors[factor]
+            value = meant(value, known)
             if value not in known:
                 raise UsageError(f"{factor} cannot be {value!r}; {near_names(value, known)}")
             return self._one_hot(factor, value)[None]

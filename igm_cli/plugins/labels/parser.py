@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
+from igm_cli.core.names import meant
 from igm_cli.errors import InputError, UnknownConceptError, near_names, reason
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Labels:
 
     def ask(self, text: str, random: torch.Generator, beside: Tensor) -> Tensor:
         """Returns a label as a one-hot row ``[1,M]``."""
+        text = meant(text, self.labels)
         if text not in self.labels:
             raise UnknownConceptError(f"unknown label {text!r}; {near_names(text, self.labels)}")
         return torch.eye(len(self.labels))[[self.labels.index(text)]]
