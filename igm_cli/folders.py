@@ -44,6 +44,9 @@ STDIN = "-"
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 """Matches addresses, which igm fetches only if a user types them, never because a file names them."""
 
+RESULT = b'{"schema": "igm.'
+"""The beginning of every line of a results file."""
+
 HEAD, MOST_READ = 4096, 1 << 26
 """Bytes of a file that tell it from others, and size of the largest table that is read whole for this."""
 
@@ -148,8 +151,8 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = F
 def content_of(root: Path, *without: Path) -> str:
     """Returns a fingerprint of the images and tables in a folder: their names, sizes and contents.
 
-    Of an image, only the first bytes are read.  Hidden files are left out, as are the folders ``without``, and those that
-    igm wrote: a benchmark's or a model's.
+    Of an image, only the first bytes are read.  Hidden files are left out, as are the folders ``without``, and what igm
+    wrote: results, and the folders of a benchmark or a model.
     """
     digest, files = (
         hashlib.sha256(),
@@ -160,9 +163,10 @@ def content_of(root: Path, *without: Path) -> str:
     for path in sorted(each for each in files if ours.isdisjoint(each.parents)):
         size = (root / path).stat().st_size
         whole = path.suffix.lower() not in SUFFIXES and size <= MOST_READ
-        digest.update(f"{path.as_posix()} {size} ".encode(errors="surrogateescape"))
         with (root / path).open("rb") as file:
-            digest.update(file.read() if whole else file.read(HEAD))
+            content = file.read() if whole else file.read(HEAD)
+        if not content.startswith(RESULT):
+            digest.update(f"{path.as_posix()} {size} ".encode(errors="surrogateescape") + content)
     return digest.hexdigest()[:8]
 
 

@@ -607,6 +607,7 @@ def test_a_run_goes_on_with_the_files_it_began_with(root: Path, capsys: pytest.C
     command = ["train", "objects", *words.split(), "--output", str(root / "run")]
     assert app.main([*command, "--data-root", str(root), "--steps", "1"]) == 0
     write(root / "train.log", "what igm said")
+    write(root / "found.jsonl", '{"schema": "igm.invert/1", "image": "a.png"}\n')
     moved = shutil.copytree(root, root.parent / "moved" / root.name)
     write(moved / "Label/a.txt", (moved / "Label/a.txt").read_text().replace("5", "6"))
     capsys.readouterr()

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from igm_cli.core.files import exclusive, home_expanded, write_atomically
 from igm_cli.errors import InputError, OutputError, UsageError, cause
+from igm_cli.folders import RESULT
 from igm_cli.inputs import what_about
 from igm_cli.output import json_line, process_rank
 
 if TYPE_CHECKING:
     from igm_cli.folders import Source
-
-START = b'{"schema": "igm.'
-"""The beginning of every line of a results file."""
 
 
 class ResultFile:
@@ -116,7 +114,7 @@ class ResultFile:
         data = path.read_bytes()
         *whole, rest = data.split(b"\n")
         lines = [(self._parse(text, path), text + b"\n") for text in whole]
-        if rest[: len(START)] != START[: len(rest)]:
+        if rest[: len(RESULT)] != RESULT[: len(rest)]:
             raise InputError(f"{path} holds lines that are not results of igm; choose another file")
         if repair and rest:
             os.truncate(path, len(data) - len(rest))
