@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,7 +128,7 @@ def test_starts_as_the_unconditional_output_of_a_checkpoint(
 ) -> None:
     x_t, t, concepts = inputs
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True).to_dict()
-    spec = ModelSpec("factored", TINY.trunk.to_dict(), space, ScheduleConfig().to_dict(), "sum", SIZE, "pos")
+    spec = ModelSpec("factored", asdict(TINY.trunk), space, ScheduleConfig().to_dict(), "sum", SIZE, "pos")
     donor = spec.build()
     torch.nn.init.normal_(donor.base_out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
     save_checkpoint(tmp_path / "donor", spec, donor.state_dict())

@@ -117,7 +117,7 @@ def test_a_pipeline_of_others_is_pulled(call: Call, hub: fake_hub.Hub, tmp_path:
     assert code == 0, err
     assert json.loads(out)["concepts"] == "labels"
     code, _, err = call("push", "owner/diffusion", "user/mine")
-    assert code == 4 and "igm: owner/diffusion is not a model of igm: it has no igm.json" in err
+    assert code == 4 and "igm: owner/diffusion is a text-to-image pipeline that igm did not write" in err
 
 
 def test_a_dry_run_writes_the_card_and_asks_nobody(call: Call, hub: fake_hub.Hub, tiny_model: Path) -> None:
