@@ -332,15 +332,14 @@ def stable_diffusion(note: Notes) -> None:
             return invert(denoiser, latent, how, k=min(3, labels - 1), composition="mean").network_calls
 
         x = torch.randn(denoiser.batch, *parts.latent_shape, device=device).to(parts.dtype)
-        prompt = (
-            denoiser.embed(["a photo of a dog"]).to(parts.dtype).select(torch.zeros(len(x), dtype=torch.long))
-        )
+        embedded = denoiser.embed(["a photo of a dog"])
+        prompt = {name: each.to(parts.dtype).expand(len(x), *each.shape[1:]) for name, each in embedded.items()}
         t = torch.full((len(x),), 500, device=device)
 
         @torch.no_grad()
         def alone(calls: int) -> None:
             for _ in range(math.ceil(calls / len(x))):
-                parts.family.output(parts.pipe, x, t, prompt.tensors, parts.image_size)
+                parts.family.output(parts.pipe, x, t, prompt, parts.image_size)
 
         calls = understood(1) * draws
         alone(len(x))

@@ -21,6 +21,7 @@ import torch
 from igm_cli.core.concepts import Text
 from igm_cli.core.device import keep_freed_memory, resolve_device
 from igm_cli.core.inference.engine import invert
+from igm_cli.core.models.families import ONE_OR_TWO
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.models.pipelines import TextToImageParts, resolve_dtype
 from igm_cli.core.models.prompts import word_tokenizer
@@ -93,7 +94,7 @@ def random_parts(device: torch.device, size: int, dtype: torch.dtype, shrink: in
             requires_safety_checker=False,
         )
     schedule = Schedule(ScheduleConfig.from_dict(dict(scheduler.config)))
-    return TextToImageParts(pipe, schedule, (size, size), device, dtype)
+    return TextToImageParts(pipe, ONE_OR_TWO, schedule, (size, size), device, dtype)
 
 
 def enumerated(
