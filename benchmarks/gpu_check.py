@@ -571,6 +571,9 @@ def main(arguments: list[str]) -> int:
 
         torch.cuda.is_bf16_supported = torch.cpu._is_avx512_bf16_supported = lambda *how, **more: False
         return app.main(arguments[1:])
+    if arguments[0] != "step" or len(arguments) != 3 or arguments[1] not in STEPS:
+        print("gpu_check.py takes no arguments; STEPS names some of the steps", file=sys.stderr)
+        return 2
     note = Notes(Path(arguments[2]))
     try:
         STEPS[arguments[1]][0](note)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 STEPS = (
@@ -25,6 +26,21 @@ def failures(found: Any, where: str = "") -> list[str]:
         return []
     inner = [each for key, value in found.items() for each in failures(value, f"{where}/{key}")]
     return inner + ([f"{where}: {found['failed']}"] if found.get("failed") else [])
+
+
+def test_the_architecture_of_stable_diffusion_is_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part that an interface of core broke once, at a tenth of the width."""
+    pytest.importorskip("diffusers")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import stable_diffusion
+
+    from igm_cli.core.concepts import Text
+    from igm_cli.core.models.text_to_image import TextToImageDenoiser
+
+    parts = stable_diffusion.random_parts(torch.device("cpu"), 64, torch.float32, 10)
+    denoiser = TextToImageDenoiser(parts, Text(stable_diffusion.LABELS[:3]))
+    latent = denoiser.encode(torch.zeros(3, 64, 64))
+    assert stable_diffusion.enumerated(denoiser, latent, 1, 1)[1:] == (3, 3) and denoiser.calls >= 3
 
 
 @pytest.mark.slow
@@ -63,9 +79,17 @@ def test_the_whole_check_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_steps_that_are_not_known_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STEPS", "train,trian")
-    with pytest.raises(SystemExit, match="2"):
-        runpy.run_path(str(ROOT / "benchmarks" / "gpu_check.py"), run_name="__main__")
-    assert "'trian'" in capsys.readouterr().err
+    mine = tmp_path / "mine.json"
+    mine.write_text("mine")
+    for arguments, says in (
+        ([], "'trian'"),
+        (["step", "trian", mine], "no arguments"),
+        (["a", "b", mine], "no arguments"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", *map(str, arguments)])
+        with pytest.raises(SystemExit, match="2"):
+            runpy.run_path(str(ROOT / "benchmarks" / "gpu_check.py"), run_name="__main__")
+        assert says in capsys.readouterr().err and mine.read_text() == "mine"
