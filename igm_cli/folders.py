@@ -154,10 +154,8 @@ def content_of(root: Path, *without: Path) -> str:
     Of an image, only the first bytes are read.  Hidden files are left out, as are the folders ``without``, and what igm
     wrote: results, and the folders of a benchmark or a model.
     """
-    digest, files = (
-        hashlib.sha256(),
-        [Path(name) for name in walk(root, SUFFIXES + TABLES, any_name=True).files],
-    )
+    digest = hashlib.sha256()
+    files = [Path(name) for name in walk(root, SUFFIXES + TABLES, any_name=True).files]
     ours = {path.parent for path in files if path.name in ("benchmark.json", "igm.json")} - {Path()}
     ours |= {Path(os.path.relpath(folder, root)) for folder in without}
     for path in sorted(each for each in files if ours.isdisjoint(each.parents)):

@@ -430,11 +430,12 @@ def _settings(own: Mapping[str, Any], given: Mapping[str, Any]) -> InversionSett
     if draws is None and most is not None:
         given["draws"] = min(default.draws, most)
     settings = InversionSettings.from_dict(own, **given)
-    if (
-        settings.typical and settings.penalty != default.penalty
-    ):  # margins are rises of the error less the penalty
+    if not settings.typical:
+        return settings
+    # Margins are rises of the error less the penalty, and the weakest of a least number of concepts may not be there.
+    if settings.penalty != default.penalty:
         return replace(settings, typical=settings.typical.whatever(LEAST_MARGIN, MOST_MARGIN))
-    if settings.typical and settings.k_min != default.k_min:  # the weakest concept may not be there
+    if settings.k_min != default.k_min:
         return replace(settings, typical=settings.typical.whatever(LEAST_MARGIN))
     return settings
 
