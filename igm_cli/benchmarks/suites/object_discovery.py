@@ -75,15 +75,10 @@ class DiscoveryBench(frame.CheckpointBench):
     @cached_property
     def data(self) -> TrainingData:
         """Images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
-        root, progress = self.request.data_root, self.request.progress
-        rendered, adapter = {**RENDERS, "size": self.renders}, registry.dataset(self.dataset)
 
         def parts() -> tuple[Samples, Samples]:
-            given = [adapter.load("train", seed=RENDER_SEED, progress=progress, **rendered)]
-            with contextlib.suppress(InputError):  # raised for a folder with only test images
-                if root:
-                    reading = self.request.reading(adapter)
-                    given.append(adapter.load("train", data_root=root, objects="3-5", **reading))
+            every = self.rendered(self.renders), self.of_folder(objects="3-5")
+            given = [data for data in every if data is not None]
             cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
             kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
             held = [data.select(range(cut, len(data))) for data, cut in zip(given, cuts, strict=True)]
@@ -91,25 +86,30 @@ class DiscoveryBench(frame.CheckpointBench):
 
         def joined(given: Sequence[Any]) -> Samples:
             places = registry.concept_parser("pos")  # baselines predict only positions
+            progress = self.request.progress
             parts = [DatasetSamples(d, places, self.image_size, progress) for d in given if len(d)]
             return JoinedSamples(parts)
 
-        chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
+        chosen = {"rendered": {**RENDERS, "size": self.renders}, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData({"folder": self.folder_identity, **chosen}, parts)
+
+    def rendered(self, size: int) -> Any:
+        """Returns rendered training images."""
+        how = {**RENDERS, "size": size, "seed": RENDER_SEED, "progress": self.request.progress}
+        return registry.dataset(self.dataset).load("train", **how)
+
+    def of_folder(self, **how: Any) -> Any:
+        """Returns the training images of the data folder; None without one, or if it has only test images."""
+        root, adapter = self.request.data_root, registry.dataset(self.dataset)
+        with contextlib.suppress(InputError):
+            return root and adapter.load("train", data_root=root, **how, **self.request.reading(adapter))
+        return None
 
     @cached_property
     def world(self) -> WorldPlaces | None:
         """The map from concepts to places in the world, fitted to the folder's training images, or to rendered ones."""
-        adapter, root = registry.dataset(self.dataset), self.request.data_root
-        data: Any = None
-        if root:
-            with contextlib.suppress(InputError):  # raised for a folder with only test images
-                data = adapter.load("train", data_root=root, limit=WORLD, **self.request.reading(adapter))
-        if data is None:
-            data = adapter.load(
-                "train", seed=RENDER_SEED, progress=self.request.progress, **RENDERS | {"size": WORLD}
-            )
-        width, height = self.image_size
+        data, (width, height) = self.of_folder(limit=WORLD), self.image_size
+        data = self.rendered(WORLD) if data is None else data
         return WorldPlaces.fitted(
             self.parser, ((each, Frame.fit(each["image"].size, width / height)) for each in data)
         )
