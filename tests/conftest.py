@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,37 +63,6 @@ def igm(tmp_path_factory: pytest.TempPathFactory) -> Igm:
         )
 
     return run
-
-
-SEVERAL = """
-import contextlib, io, json, sys
-
-from igm_cli import app
-
-for line in sys.stdin:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = app.main(json.loads(line))
-    print(json.dumps([code, out.getvalue(), err.getvalue()]))
-"""
-
-
-def in_one_process(
-    commands: Sequence[Sequence[object]], cwd: Path, env: Mapping[str, str] | None = None, before: str = ""
-) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each command, in a process of its own for all; ``before`` is run first in it."""
-    given = "".join(json.dumps([str(word) for word in command]) + "\n" for command in commands)
-    done = subprocess.run(
-        [sys.executable, "-c", before + SEVERAL],
-        input=given,
-        env=os.environ | (env or {}),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="session")

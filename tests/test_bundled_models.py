@@ -48,7 +48,7 @@ def scenes() -> tuple[list[Image], list[Tensor]]:
 
 def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]]) -> None:
     images, truths = scenes
-    results = igm.load("clevr-pos", device="cpu").invert(images, draws=4, max_draws=4)
+    results = igm.load("clevr-pos", device="cpu").invert(images, draws=2, max_draws=2)
     found = [torch.tensor([[item["x"], item["y"]] for item in result.items]) for result in results]
     over = [len(f) - len(t) for f, t in zip(found, truths, strict=True)]
     assert over.count(0) >= 9 and max(map(abs, over)) <= 1, over
@@ -65,7 +65,7 @@ VALUES = {
 
 def test_objects_are_described() -> None:
     image = to_rgb(PIL.Image.open(EXAMPLES / "images" / "CLEVR_val_000003.png"))
-    result = igm.load("clevr-objects", device="cpu").invert(image, draws=6, max_draws=6)
+    result = igm.load("clevr-objects", device="cpu").invert(image, draws=3, max_draws=3)
     said = {" ".join(item["values"].values()) for item in result.items}
     assert result.k == 5 and len(said & VALUES) >= 4, said
 
@@ -109,7 +109,7 @@ def test_animals_are_named_in_drawn_scenes() -> None:
     files = sorted((EXAMPLES / "animals").glob("*.png"))
     truths = [set(file.stem.split("-")) for file in files]
     model = igm.load("animals-tiny", labels=sorted(set.union(*truths)), device="cpu")
-    found = [{item["label"] for item in r.items} for r in model.invert(files, draws=4, max_draws=4)]
+    found = [{item["label"] for item in r.items} for r in model.invert(files, draws=3, max_draws=3)]
     assert sum(f == t for f, t in zip(found, truths, strict=True)) >= 5
     named = sum(len(f & t) for f, t in zip(found, truths, strict=True))
     assert named >= 0.8 * sum(map(len, truths)) and named >= 0.8 * sum(map(len, found))

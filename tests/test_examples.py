@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, in_one_process
+from conftest import ROOT, Igm
 from PIL import Image
 
 EXAMPLES = ROOT / "examples"
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which both example packages are installed."""
+@pytest.fixture(scope="module", autouse=True)
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Both example packages, as pip installs them, for every process that is started here."""
     target = tmp_path_factory.mktemp("site")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
     packages = [str(EXAMPLES / "igm-dots"), str(EXAMPLES / "igm-broken")]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, *packages], check=True)
-    return {"PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(target)
+        yield
 
 
-def test_plugins_are_listed_and_broken_ones_harm_nothing(site: dict[str, str], tmp_path: Path) -> None:
-    commands = [["plugins", "--json"], ["--help"], ["train", "cannot-import"]]
-    (code, out, err), (helped, *_), used = in_one_process(commands, tmp_path, site)
-    assert code == helped == 0, err
-    found = {line["name"]: line for line in map(json.loads, out.splitlines())}
+def test_plugins_are_listed_and_broken_ones_harm_nothing(igm: Igm, tmp_path: Path) -> None:
+    listed = igm("plugins", "--json", cwd=tmp_path)
+    assert listed.returncode == igm("--help", cwd=tmp_path).returncode == 0, listed.stderr
+    found = {line["name"]: line for line in map(json.loads, listed.stdout.splitlines())}
     assert all(found[name]["ok"] for name in ("clevr", "pos", "night-sky", "stars"))
     assert found["night-sky"]["packages"] == ["igm-dots"]
     reasons = {
@@ -44,10 +45,12 @@ def test_plugins_are_listed_and_broken_ones_harm_nothing(site: dict[str, str], t
         assert not found[name]["ok"]
         assert reason in found[name]["problem"]
         assert "igm-broken" in found[name]["problem"]
-    assert used[:2] == (5, "") and "uninstall igm-broken" in used[2] and "Traceback" not in used[2]
+    used = igm("train", "cannot-import", cwd=tmp_path)
+    assert (used.returncode, used.stdout) == (5, "") and "uninstall igm-broken" in used.stderr
+    assert "Traceback" not in used.stderr
 
 
-def test_the_example_trains_and_inverts(site: dict[str, str], tmp_path: Path) -> None:
+def test_the_example_trains_and_inverts(igm: Igm, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
     train = [
         "train",
@@ -66,31 +69,33 @@ def test_the_example_trains_and_inverts(site: dict[str, str], tmp_path: Path) ->
     train += ["--set", "calibration=0", "--set", "picture_every=0"]
     call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
     measure = ["benchmark", "star-count", "--model", "run", "--limit", 2]
-    more = "-o colors --set calibration=0 --set picture_every=2 --concepts star-colors"
+    more = "-o colors --set calibration=0 --set picture_every=3 --concepts star-colors"
     colors = [*train[:-6], *more.split()]
     tried = ["train", "night-sky", "--concepts", "star-colors", "--dry-run", "--limit", 8, "-o", "dry"]
     told = ["invert", "sky.png", "--model", "colors", "--k", 2, "--draws", 2, "--json", "--csv", "found.csv"]
     judged = ["evaluate", "--model", "colors", "--limit", 2, "--draws", 2, "--json"]
     wrong = ["train", "night-sky", "--set", "data.stars=many", "-o", "none/run"]
     commands = [train, call, measure, [*call, "--concepts", "pos"], colors, tried, told, judged, wrong]
-    done = in_one_process(commands, tmp_path, site)
-    assert [code for code, *_ in done] == [0, 0, 0, 3, 0, 0, 0, 0, 2], done
+    done = [igm(*command, cwd=tmp_path) for command in commands]
+    assert [each.returncode for each in done] == [0, 0, 0, 3, 0, 0, 0, 0, 2], done
     description = json.loads((tmp_path / "run/igm.json").read_text())
     assert description["concepts"] == "stars"
-    line = json.loads(done[1][1])
+    line = json.loads(done[1].stdout)
     assert line["concepts"] == "stars"
     assert {*line["items"][0]} == {"x", "y", "confidence"}
     assert (tmp_path / "out.png").exists()
     assert "specks" in (tmp_path / "runs/benchmark-star-count/report.md").read_text()
-    assert "--concepts stars" in done[3][2]
-    assert "that it is given" not in done[5][2] and "does not give" not in done[5][2], "nothing to doubt"
-    item = json.loads(done[6][1])["items"][0]
+    assert "--concepts stars" in done[3].stderr
+    assert "that it is given" not in done[5].stderr and "does not give" not in done[5].stderr, (
+        "nothing to doubt"
+    )
+    item = json.loads(done[6].stdout)["items"][0]
     assert item["values"]["color"] in ("white", "yellow") and 0 < item["value_confidence"]["color"] < 1
     assert "color" in (tmp_path / "found.csv").read_text().splitlines()[0]
-    figures = json.loads(done[7][1])["figures"]
+    figures = json.loads(done[7].stdout)["figures"]
     placed = figures["place_right_of_those_found"]["value"] > 0
     assert ("color_right_of_those_in_place" in figures) == placed  # a proportion of nothing is left out
-    assert "stars must be a whole number" in done[8][2] and not (tmp_path / "none").exists()
+    assert "stars must be a whole number" in done[8].stderr and not (tmp_path / "none").exists()
 
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:

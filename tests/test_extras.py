@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from codebook_files import write_problems
-from conftest import in_one_process
 from test_cli import one_sentence
 
 from igm_cli.core.decomposition.problems import random_problems
@@ -35,7 +35,7 @@ LACKING = (
     "transformers",
 )
 WITHOUT = f"""
-import sys
+import contextlib, io, json, sys
 
 class Lacking:
     def find_spec(self, name, path=None, target=None):
@@ -43,8 +43,16 @@ class Lacking:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Lacking())
+
+from igm_cli import app
+
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = app.main(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
 """
-"""Makes a process one without the libraries of the extras."""
+"""Runs commands in one process that lacks the libraries of the extras; prints exit code, stdout and stderr of each."""
 
 
 NEEDING = {
@@ -66,8 +74,13 @@ def test_the_base_inverts_images_and_vectors_and_names_the_extra_that_it_lacks(t
     traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes"]
     vectors = ["decompose", "one.npy", "--codebooks", "books.safetensors"]
     works = [[*command, "--json"] for command in (places, traits, vectors, ["doctor"])]
-    done = in_one_process([*works, *NEEDING.values()], cwd=tmp_path, before=WITHOUT)
-    done, refused = done[:4], done[4:]
+    given = "".join(json.dumps(command) + "\n" for command in (*works, *NEEDING.values()))
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT], input=given, cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert ran.returncode == 0, ran.stderr
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    done, refused = answers[:4], answers[4:]
     assert [code for code, _, _ in done] == [0, 0, 0, 0], done
     found: list[dict[str, Any]] = [json.loads(out) for _, out, _ in done]
     assert len(found[0]["items"]) == 5 and (tmp_path / "o.png").is_file()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SAMPLE = 40
+SAMPLE = 24
 AREAS = (
     "outputs",
     "images",

@@ -59,11 +59,9 @@ def test_images_unlike_those_trained_on_have_nothing_surely_in_common(
     record = json.loads(out)
     assert record["items"][0]["confidence"] < 0.1 and all(each["typicality"] < 0.1 for each in record["images"])
     assert err.count("is unlike what clevr-pos was trained on (typicality 0.0") == 2
-    for given, typical in (((), [True, True]), ((noise[0],), [True, True, False])):
-        images = [scene, scene, *given]
-        found = igm_cli.load("clevr-pos", device="cpu").invert_shared([*map(str, images)], draws=4)
-        assert [each.typicality > 0.9 for each in found.images] == typical
-        assert (found.k == 0) == bool(given) or min(found.confidence) > 0.9
+    images = [str(scene), str(scene), str(noise[0])]
+    found = igm_cli.load("clevr-pos", device="cpu").invert_shared(images, draws=2)
+    assert [each.typicality > 0.9 for each in found.images] == [True, True, False] and found.k == 0
 
 
 @pytest.fixture(scope="module")

@@ -72,11 +72,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_with_the_contrast_every_configuration_is_soon_read(tmp_path):
     config = replace(
-        CONFIG, steps=200, batch_size=16, learning_rate=5e-3, ema=0.9, contrast_from=60, checkpoint_every=200
+        CONFIG, steps=120, batch_size=16, learning_rate=5e-3, ema=0.9, contrast_from=40, checkpoint_every=120
     )
     run(tmp_path, config)
     model = load_checkpoint(tmp_path).denoiser
-    settings = InversionSettings(draws=16, max_draws=16, low=0.05, high=0.6)
+    settings = InversionSettings(draws=8, max_draws=8, low=0.05, high=0.6)
     for upper, lower in itertools.product(range(3), range(2)):
         found = invert(model, paint(upper, lower), settings)
         assert found.concepts.argmax(1).tolist() == [upper, 3 + lower]

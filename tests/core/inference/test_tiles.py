@@ -72,24 +72,24 @@ def test_every_object_of_an_image_in_tiles_is_found_once(monkeypatch: pytest.Mon
 
 def test_on_a_large_image_only_what_may_be_worth_its_cost_is_refined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what a set leaves over; where the number is given, everything may be needed."""
-    points, width, height = torch.tensor([[12.0, 9], [70, 60], [40, 33], [85, 12]]), 96, 72
+    points, width, height = torch.tensor([[12.0, 9], [55, 44], [33, 26], [64, 10]]), 72, 56
     oracle, image = picture(points, width, height)
-    crowd = torch.cartesian_prod(torch.arange(8.0, width, 16), torch.arange(8.0, height, 14))
+    crowd = torch.cartesian_prod(torch.arange(9.0, width, 18), torch.tensor([10.0, 44]))
     crowded = picture(crowd, width, height)[1]  # more than are looked for
+    settings = replace(SETTINGS, k_max=5, draws=3, max_draws=3, scan_draws=2)
 
     def found(share: float, images: Tensor, k: int | None = None) -> list[Inversion]:
         monkeypatch.setattr(continuous, "WORTHWHILE", share)
-        settings = replace(SETTINGS, k_max=6)
         return by_statistics(oracle, images, settings, k, "sum")
 
     few, every = found(0.25, image[None])[0], found(0.0, image[None])[0]
     assert few.network_calls < 0.8 * every.network_calls
     for answer in (few, every):
         assert answer.k == len(points) and apart(answer.concepts, points, width, height).max() < 0.3
-    given = [found(share, image[None], k=6)[0].network_calls for share in (0.25, 0.0)]
+    given = [found(share, image[None], k=5)[0].network_calls for share in (0.25, 0.0)]
     assert given[0] == given[1]
     # Another image with more to refine changes nothing.
-    alone = [found(0.25, each[None])[0] for each in (image, crowded)]
+    alone = [few, found(0.25, crowded[None])[0]]
     for one, beside in zip(alone, found(0.25, torch.stack([image, crowded])), strict=True):
         assert one.network_calls == beside.network_calls
         torch.testing.assert_close(one.concepts, beside.concepts, atol=1e-4, rtol=0)
