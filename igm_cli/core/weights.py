@@ -34,7 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"the weights {path} cannot be used: {str(error).strip().splitlines()[0]}") from error
+        raise _damaged(path, error) from error
     require_finite(tensors, f"the weights {path}", "take another copy, or train the model again")
     return {
         name: value.float() if value.is_floating_point() else value for name, value in unpack(tensors).items()
@@ -42,13 +42,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def is_packed(path: Path) -> bool:
-    """Returns whether a file holds packed weights; False if it cannot be read."""
+    """Returns whether a file holds packed weights; False if it cannot be opened, an InputError if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
             return any(name + SCALE in names and file.get_slice(name).get_dtype() == "I8" for name in names)
-    except (OSError, SafetensorError):
+    except OSError:
         return False
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    said = str(error).strip().splitlines()[0]
+    return InputError(f"the weights {path} are damaged or cut short ({said}); take another copy")
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:

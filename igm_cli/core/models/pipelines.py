@@ -225,7 +225,8 @@ def _from_folder(path: Path, loading: Loading, dtype: torch.dtype) -> Any:
             few_bits = {}
             if part == index.family.part and loading.quantize != "no":
                 few_bits = {"quantization_config": quantization(loading.quantize, dtype)}
-            if library is diffusers and any(map(is_packed, weights[part][1])):
+            packed = [is_packed(file) for file in weights[part][1]]  # which refuses damaged ones
+            if any(packed) and library is diffusers:
                 if few_bits:
                     raise UsageError(f"the {part} of {path} is in 8 bits already; leave out --quantize")
                 parts[part] = unpacked(getattr(library, name), path / part, weights[part][1]).to(of_part)
