@@ -229,8 +229,7 @@ def decompose(
 
     settings = vector_settings(k, method, iterations)
     session = open_vectors(codebooks, settings=settings, binding=binding, seed=seed, device=device)
-    found: VectorResult | list[VectorResult] = session.each(session.invert, vectors, progress)
-    return found
+    return session.each(session.invert, vectors, progress)  # type: ignore[no-any-return]
 
 
 def _loaded(function: str, model: str | Path | None, options: dict[str, Any]) -> Model:

@@ -143,11 +143,9 @@ def reason(error: BaseException) -> str:
         return str(error)
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    return (
-        f"{where}: {first['msg']}"
-        if first["type"] != "value_error" and where
-        else str(first["msg"]).removeprefix("Value error, ")
-    )
+    if where and first["type"] != "value_error":
+        return f"{where}: {first['msg']}"
+    return str(first["msg"]).removeprefix("Value error, ")
 
 
 def out_of_memory(error: BaseException) -> bool:

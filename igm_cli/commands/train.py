@@ -118,8 +118,8 @@ def train(
     from igm_cli.commands.train_run import Place, Training
 
     place = Place(
-        output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
-        data_root=o.expanded(data_root),
+        output=output or Path("runs") / f"{adapter.name}-{parser.name}",
+        data_root=data_root,
         builtin=builtin,
         limit=limit,
         device=device,

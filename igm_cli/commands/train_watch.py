@@ -36,9 +36,8 @@ class Watch:
 def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str, str]:
     """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it."""
     losses = [line["loss"] for line in metrics if "loss" in line]
-    found, placed, counted = (
-        _last(metrics, f"validation/{name}") for name in ("right", "place_right", "k_exact")
-    )
+    names = ("right", "place_right", "k_exact")
+    found, placed, counted = (_last(metrics, f"validation/{name}") for name in names)
     if not losses:
         return "nothing was logged of it", "smaller log_every logs more"
     fifth = max(1, len(losses) // 5)
@@ -48,9 +47,8 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
     )
     said = f"the loss fell from {first:.4f} to {last:.4f}" if last < first else f"the loss stays at {last:.4f}"
     if found is not None:
-        said += (
-            f"; {found if placed is None else placed:.0%} of the concepts of the validation images are found"
-        )
+        share = found if placed is None else placed
+        said += f"; {share:.0%} of the concepts of the validation images are found"
     if placed is not None:
         said += f", {found:.0%} with every value right"
     if counted is not None:
@@ -96,14 +94,9 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], folder: Path) -> str:
 
     placed = _last(metrics, "validation/place_right")
     plots = [Plot("loss", "Loss", "step", "loss", [curve("Loss", "loss")], log_y=True)]
-    shown = [
-        curve(label, f"validation/{name}", 100)
-        for label, name in (
-            ("places found", "place_right"),
-            ("concepts found" if placed is None else "every value right, too", "right"),
-            ("number right", "k_exact"),
-        )
-    ]
+    found = "concepts found" if placed is None else "every value right, too"
+    labels = {"place_right": "places found", "right": found, "k_exact": "number right"}
+    shown = [curve(label, f"validation/{name}", 100) for name, label in labels.items()]
     if known := [each for each in shown if each.x]:
         plots.append(Plot("validation", "Validation images", "step", "%", known))
     save_picture(sheet([draw(plot) for plot in plots], width=760), folder / CURVES)

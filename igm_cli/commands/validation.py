@@ -21,7 +21,7 @@ from igm_cli.core.inference.engine import invert
 from igm_cli.core.sampling import Composed, sample
 from igm_cli.core.training.batches import as_floats
 from igm_cli.core.types import InversionSettings
-from igm_cli.evaluation import found_right
+from igm_cli.evaluation import draw_found, found_right
 from igm_cli.imaging import Frame, from_model, to_model, to_rgb
 from igm_cli.plugins.base import ConceptParser
 from igm_cli.plugins.crops import Crops, CropSamples
@@ -61,9 +61,8 @@ class Validation:
             save_picture(picture, self.folder / "pictures" / f"{name}-{step:07d}.png")
         denoiser.train(training)
         figures = {f"validation/{name}": value for name, value in scores.items()}
-        return figures, {
-            f"validation/{name}": torch.tensor(np.asarray(picture)) for name, picture in sheets.items()
-        }
+        pictures = {f"validation/{name}": torch.tensor(np.asarray(each)) for name, each in sheets.items()}
+        return figures, pictures
 
     def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
         """Returns mean scores with K given, each over the images that have it, and every image with what was found.
@@ -79,9 +78,8 @@ class Validation:
             found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
             figures = self.parser.score(found.concepts, truth)
             if hasattr(self.parser, "right"):
-                right = found_right(
-                    self.parser, found.concepts, truth, (x0.shape[-2], x0.shape[-1]) if self.cut else None
-                )
+                window = (x0.shape[-2], x0.shape[-1]) if self.cut else None
+                right = found_right(self.parser, found.concepts, truth, window)
                 share = len(self.rows) / max(1, concepts)
                 scores["right"].append(float(right.all(1).sum()) * share)
                 if right.shape[1] > 1:
@@ -92,10 +90,7 @@ class Validation:
             for name, value in figures.items():
                 if value is not None and math.isfinite(value):
                     scores[name].append(value)
-            items = self.parser.decode(found.concepts, frame)
-            for item, confidence in zip(items, found.confidence.tolist(), strict=True):
-                item["confidence"] = confidence
-            drawn.append(self.parser.draw(image, items))
+            drawn.append(draw_found(self.parser, image, frame, found))
         return {name: fmean(values) for name, values in scores.items()}, drawn
 
     def _sample(self, denoiser: Any) -> list[Image]:
