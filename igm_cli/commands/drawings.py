@@ -47,9 +47,9 @@ class Drawing:
     def missing(self, record: Record) -> bool:
         """Returns whether the picture of an image has yet to be drawn."""
         target = self._target(record)
-        if self.anew and target not in self._made:
+        if target is None or (self.anew and target not in self._made):
             return target is not None
-        return target is not None and not all(path.exists() for path in self.files(target))
+        return not all(path.exists() for path in self.files(target))
 
     def files(self, target: Path) -> list[Path]:
         """Returns a picture's files: of a map also the array beside it."""

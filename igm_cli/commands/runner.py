@@ -20,8 +20,6 @@ from igm_cli.inputs import fields_of, shared_hash, what_about
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from igm_cli.commands.drawings import Drawing
     from igm_cli.commands.exports import Export
     from igm_cli.commands.results import ResultFile
@@ -356,7 +354,10 @@ def understand_images(
     if pictures and count:
         drawings.append(Drawing("--plot", pictures, lambda record, _: draw_curve(record)))
     elif pictures:
-        drawings.append(Drawing("--overlay", pictures, drawer(session, labels), anew=labels))
+        draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
+        drawings.append(
+            Drawing("--overlay", pictures, lambda record, image: draw(image.data, record["items"]), anew=labels)
+        )
     if maps:
         from igm_cli.energy_map import energy_map, map_axes
 
@@ -369,12 +370,6 @@ def understand_images(
         runner.run_shared()
     else:
         runner.run()
-
-
-def drawer(session: ImageSession, labels: bool) -> Callable[[Record, Input[Image]], Image]:
-    """Returns a function that draws a record's items on a copy of its image, and with ``labels`` names them."""
-    draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
-    return lambda record, image: draw(image.data, record["items"])
 
 
 def meet(*, on_cpu: bool) -> None:
