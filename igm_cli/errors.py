@@ -99,11 +99,7 @@ def missing(*libraries: str) -> list[str]:
 
 
 def need(extra: str, *libraries: str) -> None:
-    """Checks that some libraries of an extra, or all, are installed, before they are imported.
-
-    Raises:
-        ExtraError: If one is missing; the message names the extra to install.
-    """
+    """Raises an :class:`ExtraError`, which says what to install, if one of some libraries of an extra, or of all, is missing."""
     what, every = EXTRAS[extra]
     if absent := missing(*(libraries or every)):
         raise ExtraError(f"{what} needs {' and '.join(absent)}; pip install 'igm-cli[{extra}]'")

@@ -45,12 +45,7 @@ class Export:
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:
-        """Refuses a file that cannot be written, is an input, or was not written by igm.
-
-        Raises:
-            UsageError: If something would be overwritten.
-            InputError: If it cannot be written.
-        """
+        """Raises a :class:`UsageError` if something not igm's would be overwritten, an :class:`InputError` if it cannot be."""
         if str(self.path) == "-":
             raise UsageError(
                 f"{self.option} writes a file, and - is none; name one, or use --json for standard output"
@@ -78,11 +73,7 @@ class Export:
 
 
 def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path | None) -> list[Export]:
-    """Returns the exports for ``--csv`` and ``--coco``.
-
-    Raises:
-        UsageError: If COCO JSON is requested and items have no place in pixels.
-    """
+    """Returns the exports for ``--csv`` and ``--coco``; the latter needs items with a place, or a :class:`UsageError` is raised."""
     exports, example = [], session.example()
     if csv_file:
         exports.append(table(csv_file, (*session.key, "time"), example))

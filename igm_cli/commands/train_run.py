@@ -17,8 +17,7 @@ from torch import nn
 from igm_cli.commands.drawings import refuse_others_pictures
 from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
-from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.commands.validation import COUNT, Validation
+from igm_cli.commands.train_watch import COUNT, Validation, Watch, draw_curves, how_it_went
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
 from igm_cli.core.training.batches import Samples
@@ -52,11 +51,7 @@ class Place:
 
 
 class Training:
-    """A training of igm train, specified and checked before its data are loaded; :meth:`run` trains.
-
-    Raises:
-        IgmError: If anything is wrong that can be found before the data are loaded.
-    """
+    """A training of igm train, which raises an :class:`IgmError` for all that can be found before the data are loaded."""
 
     def __init__(
         self, adapter: DatasetAdapter, parser: ConceptParser, recipe: Recipe, place: Place, sink: Output

@@ -94,11 +94,7 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
 
 
 def require_free(host: str, port: int | None) -> None:
-    """Refuses an address that cannot be served, before anything is loaded.
-
-    Raises:
-        OutputError: If it is in use, not this machine's, or invalid.
-    """
+    """Raises an :class:`OutputError` if an address is in use, not this machine's, or invalid, before anything is loaded."""
     where = f"port {port} of {host}" if port else host
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
