@@ -353,13 +353,12 @@ class ImageSession(ImageInputs, Session["Image"]):
             return invert_batch(self.model.denoiser, torch.stack(list(seen)), self.settings, **how)
         from igm_cli.core.inference.tiles import invert_any_size
 
+        how |= {"k_max": self.k_max, "margin": self.model.margin}
         found: dict[int, Inversion] = {}
         for shape in dict.fromkeys(x.shape for x in seen):
             rows = [row for row, x in enumerate(seen) if x.shape == shape]
             images = torch.stack([seen[row] for row in rows]) if len(rows) > 1 else seen[rows[0]][None]
-            inverted = invert_any_size(
-                self.model.denoiser, images, self.settings, k_max=self.k_max, margin=self.model.margin, **how
-            )
+            inverted = invert_any_size(self.model.denoiser, images, self.settings, **how)
             found |= zip(rows, inverted, strict=True)
         return [found[row] for row in range(len(seen))]
 

@@ -202,9 +202,8 @@ class Reader:
                 new = parser.ask(term.text, random, rows) if term.concepts is None else term.concepts
                 new = new[[not bool((rows == row).all(1).any()) for row in new]] if len(new) == 1 else new
                 rows = torch.cat([rows, new])
-                scale = torch.cat(
-                    [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
-                )
+                weight = -term.weight if term.absent else term.weight
+                scale = torch.cat([scale, new.new_full((len(new),), weight)])
             if self.free == "random" and (terms or len(self.parsers) == 1):
                 rows = parser.space.completed(rows, random)
             concepts.append(rows)

@@ -226,9 +226,8 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
         placed = [int(each.right[:, 0].sum()) for each in judged]
         figures["place right of those found"] = rate(placed, found)
         for place, factor in enumerate(factors, 1):
-            figures[f"{factor} right of those in place"] = rate(
-                [int(each.right[:, place].sum()) for each in judged], placed
-            )
+            so = [int(each.right[:, place].sum()) for each in judged]
+            figures[f"{factor} right of those in place"] = rate(so, placed)
     if space.countable:
         figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
     if known := [value for each in judged if (value := each.found.typicality) == value]:
