@@ -45,7 +45,7 @@ class Export:
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:
-        """Raises a :class:`UsageError` if something not igm's would be overwritten, an :class:`InputError` if it cannot be."""
+        """Refuses to overwrite an input or what is not igm's (:class:`UsageError`), or what it may not (:class:`InputError`)."""
         if str(self.path) == "-":
             raise UsageError(
                 f"{self.option} writes a file, and - is none; name one, or use --json for standard output"
@@ -191,10 +191,16 @@ def _annotation(number: int, image: int, category: int, item: Record) -> dict[st
     """Returns an item as an annotation; a keypoint is visible if its third number is 2."""
     said = dict(_values(item))
     confidence = item.get("confidence")
-    about: dict[str, Any] = {"id": number, "image_id": image, "category_id": category}
-    about |= {"keypoints": [item["x_px"], item["y_px"], 2], "num_keypoints": 1, "iscrowd": 0}
-    told = {"attributes": said} if said else {}
-    return {**about, **told, **({} if confidence is None else {"score": confidence})}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "keypoints": [item["x_px"], item["y_px"], 2],
+        "num_keypoints": 1,
+        "iscrowd": 0,
+        **({"attributes": said} if said else {}),
+        **({} if confidence is None else {"score": confidence}),
+    }
 
 
 def _kind(item: Record) -> str:
